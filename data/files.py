@@ -1,0 +1,150 @@
+"""Tabular files, row by row and each with its place: csv, tsv, jsonl, parquet, plain lines; gzip where they end in .gz.
+
+Every fault of a file is a :class:`CorpusError` that begins with ``file:line``.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data.corpus import CorpusError
+from data.spec import nearest
+
+Row = tuple[str, Mapping[str, str]]
+"""``file:line``, and the fields by column name."""
+
+LONGEST_FIELD = 1 << 24
+
+
+def read_table(path: Path) -> Iterator[Row]:
+    """The rows of a file, by the reader its suffix names.
+
+    Raises:
+        CorpusError: the file is missing, unreadable, of an unknown kind, or broken at the line named.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    if kind not in READERS:
+        raise CorpusError(f"{path}: unknown kind of file '{kind}'. Known: {', '.join(READERS)}, and .gz of each.")
+    try:
+        yield from READERS[kind](path)
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: no such file.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"{path}: it cannot be read ({reason}).") from error
+
+
+def read_csv(path: Path) -> Iterator[Row]:
+    """Comma-separated, fields in double quotes where needed; the first line names the columns."""
+    yield from _separated(path, delimiter=",", strict=True)
+
+
+def read_tsv(path: Path) -> Iterator[Row]:
+    """Tab-separated, no quoting; the first line names the columns."""
+    yield from _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """One JSON object a line."""
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{place}: not valid JSON ({error}).") from None
+        if not isinstance(fields, dict):
+            raise CorpusError(f"{place}: expected a JSON object, found {type(fields).__name__}.")
+        yield place, {key: _text(value) for key, value in fields.items()}
+
+
+def read_lines(path: Path) -> Iterator[Row]:
+    """One text a line, in the column ``sentence``; blank lines are skipped."""
+    for number, line in _lines(path):
+        if line.strip():
+            yield f"{path}:{number}", {"sentence": line.strip()}
+
+
+def read_parquet(path: Path) -> Iterator[Row]:
+    """Parquet, one batch of rows in memory at a time."""
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path, memory_map=False) as file:
+            for batch in file.iter_batches():
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", {key: _text(value) for key, value in fields.items()}
+    except pyarrow.ArrowException as error:
+        raise CorpusError(f"{path}: not a parquet file that can be read ({error}).") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+    ".txt": read_lines,
+}
+
+
+def select(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The fields of ``columns``, in that order."""
+    place, fields = row
+    for column in columns:
+        if column not in fields:
+            raise CorpusError(f"{place}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
+    return tuple(fields[column] for column in columns)
+
+
+def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_FIELD)
+    line = 0
+
+    def decoded() -> Iterator[str]:
+        nonlocal line
+        for number, text in _lines(path):
+            line = number
+            yield text
+
+    reader = csv.reader(decoded(), **dialect)
+    try:
+        header = next(reader, None)
+        if not header:
+            raise CorpusError(f"{path}:1: expected a header that names the columns, found nothing.")
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            raise CorpusError(f"{path}:1: the header names the column '{twice[0]}' twice.")
+        for values in reader:
+            if len(values) != len(header):
+                if not values:
+                    continue
+                raise CorpusError(
+                    f"{path}:{line}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}."
+                )
+            yield f"{path}:{line}", dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise CorpusError(f"{path}:{line}: {error}.") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    opened = gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+    with opened as file:
+        for number, line in enumerate(io.BufferedReader(file) if isinstance(file, gzip.GzipFile) else file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise CorpusError(f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line.") from None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else str(value)

@@ -1,0 +1,199 @@
+"""The latent store: a folder of immutable shards, appended to by any number of processes, then only read.
+
+There is no manifest and no lock: the set of shards *is* the index. A text that two processes wrote counts once, and
+the same one of them counts for every reader.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from data.plan import Columns, Identity, check_view
+from data.shard import KEY_BYTES, SUFFIX, Block, Latents, Shard, ShardError, StoreError, write_shard
+
+FLOAT16_LARGEST = 65504.0
+Place = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """``[text]``: 16 bytes that stand for each text."""
+    digests = b"".join(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return np.frombuffer(digests, f"S{KEY_BYTES}")
+
+
+def to_stored(
+    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[str]
+) -> Latents:
+    """``[layer, text, width]`` in its stored precision.
+
+    Raises:
+        StoreError: a value is not finite, or does not fit float16; names layer and text.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        layer, text, _ = np.argwhere(~finite)[0]
+        raise StoreError(
+            f"layer {layers[layer]}, view {view}, text {_short(texts[text])}: the backbone gave a value that is not "
+            "finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
+        )
+    if dtype == "float16" and np.abs(values).max(initial=0) > FLOAT16_LARGEST:
+        layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
+        largest = np.abs(values[layer, text]).max()
+        raise StoreError(
+            f"layer {layers[layer]}, view {view}, text {_short(texts[text])}: |value| {largest:,.0f} does not fit "
+            'float16; set plan.stored_dtype = "float32".'
+        )
+    return values.astype(dtype)
+
+
+class LatentStore:
+    """Latents of one identity, ``<cache>/<backbone>/<identity>/``."""
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self.path, self.identity = path, identity
+        self._shards: dict[str, Shard] = {}
+        self._indices: dict[tuple[str, ...], tuple[NDArray[np.bytes_], NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    @classmethod
+    def at(cls, cache: Path, backbone: str, identity: Identity) -> "LatentStore":
+        """The store that ``identity`` has in ``cache``; it need not hold anything yet."""
+        return cls(cache / folder_name(backbone) / identity.name, identity)
+
+    @classmethod
+    def open(cls, path: Path) -> "LatentStore":
+        """An existing store, by the identity in its shards."""
+        for shard in sorted(path.glob(f"*{SUFFIX}")):
+            return cls(path, Shard(shard).identity)
+        raise StoreError(f"{path} holds no shard.")
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Every committed shard, by name. Other processes may add some at any time.
+
+        Raises:
+            ShardError: one of them is damaged or belongs to another store.
+        """
+        for path in sorted(self.path.glob(f"*{SUFFIX}")):
+            if path.name not in self._shards:
+                shard = Shard(path)
+                if shard.identity != self.identity:
+                    raise ShardError(path, f"it differs in {', '.join(shard.identity.differences(self.identity))}")
+                self._shards[path.name] = shard
+        return [self._shards[name] for name in sorted(self._shards)]
+
+    def append(self, block: Block, provenance: Mapping[str, Any]) -> Path:
+        """Commit texts with their latents as one shard."""
+        return write_shard(self.path, self.identity, provenance, block)
+
+    def held(self, keys: NDArray[np.bytes_], view: str, layer: int) -> NDArray[np.bool_]:
+        """``[text]``: which texts have this column."""
+        return self._locate(keys, self._having(view, layer))[0] >= 0
+
+    def missing(self, keys: NDArray[np.bytes_], columns: Columns) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
+        """What to run: groups of texts that lack the same columns, as (columns, indices of texts)."""
+        wanted = [(view, layer) for view, layers in columns.items() for layer in layers]
+        shards = self.shards
+        lacking = np.zeros((len(keys), len(wanted)), bool)
+        answers: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+        for column, (view, layer) in enumerate(wanted):
+            names = _names(_having(shards, view, layer))
+            if names not in answers:
+                answers[names] = self._locate(keys, [self._shards[name] for name in names])[0] < 0
+            lacking[:, column] = answers[names]
+        groups = []
+        patterns, member = np.unique(lacking, axis=0, return_inverse=True)
+        for group, pattern in enumerate(patterns):
+            if pattern.any():
+                lacks = [wanted[column] for column in np.flatnonzero(pattern)]
+                views = sorted({view for view, _ in lacks})
+                named = {view: tuple(layer for other, layer in lacks if other == view) for view in views}
+                groups.append((named, np.flatnonzero(member.reshape(-1) == group)))
+        return groups
+
+    def read(self, texts: Sequence[str], view: str, layers: Sequence[int]) -> Latents:
+        """Latents of ``texts``, ``[layer, text, width]``, in the stored precision. Other layers are not read.
+
+        Raises:
+            SpecError: no shard holds this view.
+            StoreError: a text or a layer is not in the store.
+            ShardError: a shard is damaged.
+        """
+        shards = self.shards
+        check_view(view, {name: None for shard in shards for name in shard.columns})
+        keys = text_keys(texts)
+        first = next(shard for shard in shards if view in shard.columns)
+        values = np.empty((len(layers), len(texts), first.width(view)), first.dtype(view))
+        for index, layer in enumerate(layers):
+            having = _having(shards, view, layer)
+            places, rows = self._locate(keys, having)
+            if (places < 0).any():
+                text = texts[int(np.argmax(places < 0))]
+                raise StoreError(f"{self.path}: text {_short(text)} has no latent of view {view}, layer {layer}.")
+            for place, shard in enumerate(having):
+                here = np.flatnonzero(places == place)
+                if len(here):
+                    values[index, here] = shard.layer(view, layer)[rows[here]]
+        return values
+
+    def lengths(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Tokens of each text before it was cut, ``[text]``."""
+        shards = self.shards
+        places, rows = self._locate(text_keys(texts), shards)
+        if (places < 0).any():
+            raise StoreError(f"{self.path}: text {_short(texts[int(np.argmax(places < 0))])} is not in the store.")
+        lengths = np.empty(len(texts), np.int32)
+        for place, shard in enumerate(shards):
+            here = places == place
+            lengths[here] = shard.lengths[rows[here]]
+        return lengths
+
+    def columns(self) -> dict[str, tuple[int, ...]]:
+        """View -> layers that any shard holds."""
+        found: dict[str, set[int]] = {}
+        for shard in self.shards:
+            for view, layers in shard.columns.items():
+                found.setdefault(view, set()).update(layers)
+        return {view: tuple(sorted(layers)) for view, layers in sorted(found.items())}
+
+    def _having(self, view: str, layer: int) -> list[Shard]:
+        return _having(self.shards, view, layer)
+
+    def _locate(self, keys: NDArray[np.bytes_], shards: Sequence[Shard]) -> Place:
+        """For each key, which of ``shards`` holds it (-1: none) and in which row; the first shard by name counts."""
+        if not shards:
+            return np.full(len(keys), -1), np.zeros(len(keys), np.int64)
+        held, place, row = self._index(shards)
+        found = np.minimum(np.searchsorted(held, keys), len(held) - 1)
+        return np.where(held[found] == keys, place[found], -1), row[found]
+
+    def _index(self, shards: Sequence[Shard]) -> tuple[NDArray[np.bytes_], NDArray[np.int64], NDArray[np.int64]]:
+        names = _names(shards)
+        if names not in self._indices:
+            held = np.concatenate([shard.keys for shard in shards])
+            place = np.repeat(np.arange(len(shards)), [shard.texts for shard in shards])
+            row = np.concatenate([np.arange(shard.texts) for shard in shards])
+            order = np.argsort(held, kind="stable")
+            self._indices[names] = held[order], place[order], row[order]
+        return self._indices[names]
+
+
+def folder_name(backbone: str) -> str:
+    """A backbone's name as a folder: a hub id or a path keeps its last two parts."""
+    parts = [part for part in backbone.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in part) for part in parts[-2:]) or "_"
+
+
+def _having(shards: Sequence[Shard], view: str, layer: int) -> list[Shard]:
+    return [shard for shard in shards if layer in shard.columns.get(view, ())]
+
+
+def _names(shards: Sequence[Shard]) -> tuple[str, ...]:
+    return tuple(shard.path.name for shard in shards)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

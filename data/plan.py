@@ -1,0 +1,137 @@
+"""The capture plan: what is kept of a forward pass; and the identity of the store it leads to.
+
+A plan is what a user writes. An identity is what that plan turned out to mean on this machine: digests for
+names, a dtype for ``auto``. It holds what changes a latent and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from data.spec import SpecError, fingerprint, nearest, plain
+
+View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum"]
+Columns = Mapping[str, tuple[int, ...]]
+"""View -> the layers wanted or held of it."""
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """What to keep of each text's forward pass. Equal plans read the same store."""
+
+    backbone: str = "minilm"
+    """The frozen language model: a short name (minilm, gpt2-medium, qwen2-0.5b, bert-base, ...), a hub id, or a local
+    folder."""
+
+    revision: str = ""
+    """Commit of the hub repository; empty takes the one pinned for a short name, else the newest."""
+
+    init: Literal["pretrained", "random"] = "pretrained"
+    """pretrained loads the weights; random builds the same architecture untrained: the control of probing papers."""
+
+    init_seed: int = 0
+    """Seed of the untrained weights, where init is random."""
+
+    tokenizer: str = ""
+    """Folder of another tokenizer; empty takes the backbone's own."""
+
+    template: str = "{text}"
+    """The words around a text, for example 'This sentence : "{text}" means in one word:"'."""
+
+    views: tuple[View, ...] = ("mean",)
+    """How the hidden states of one text become latents; several views cost one forward."""
+
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    """Layers to keep: 0 is the embedding output, k the output of block k; negative ones count from the last."""
+
+    max_tokens: int = 256
+    """A longer text loses tokens from its end, until it has this many; template and special tokens stay and count."""
+
+    truncation: Literal["cut", "refuse"] = "cut"
+    """cut shortens long texts and reports how many; refuse stops before anything runs."""
+
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 where the hardware multiplies it natively, else float32."""
+
+    stored_dtype: Literal["float16", "float32"] = "float16"
+    """Precision on disk; float16 that would overflow is an error that names layer and text."""
+
+    final_norm: bool = False
+    """Whether the last layer is taken after the backbone's final norm (GPT-2, Qwen2, Llama have one)."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise SpecError(f"max_tokens must be at least 1, got {self.max_tokens}.")
+        if self.template.count("{text}") != 1:
+            raise SpecError(f"template must contain {{text}} exactly once, got {self.template!r}.")
+        for name in ("views", "layers"):
+            if not getattr(self, name):
+                raise SpecError(f"{name} must name at least one.")
+            if len(set(getattr(self, name))) < len(getattr(self, name)) and self.layers != "all":
+                raise SpecError(f"{name} names one twice: {list(getattr(self, name))}.")
+
+    def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
+        """The columns this plan asks of a backbone with ``layers`` layers, the embedding output included."""
+        wanted = resolve_layers(self.layers, layers)
+        return dict.fromkeys(sorted(set(self.views)), wanted)
+
+
+def resolve_layers(wanted: Literal["all"] | tuple[int, ...], layers: int) -> tuple[int, ...]:
+    """Sorted layer indices, negative ones counted from the last.
+
+    Raises:
+        SpecError: a layer is outside ``-layers .. layers - 1``, or named twice.
+    """
+    if wanted == "all":
+        return tuple(range(layers))
+    for layer in wanted:
+        if not -layers <= layer < layers:
+            raise SpecError(f"layer {layer} is out of range: the backbone has layers 0 to {layers - 1}.")
+    resolved = sorted(layer % layers for layer in wanted)
+    if len(set(resolved)) < len(resolved):
+        raise SpecError(f"layers names one twice: {list(wanted)}.")
+    return tuple(resolved)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What changes a latent, and nothing else: two stores of equal identity hold equal latents."""
+
+    weights: str
+    """Digest of the weights and of the configuration that says how they are used."""
+
+    tokenizer: str
+    """Digest of the tokenizer's files, special tokens included."""
+
+    template: str
+    max_tokens: int
+    compute_dtype: str
+    stored_dtype: str
+    final_norm: bool
+
+    @property
+    def name(self) -> str:
+        """Sixteen hex digits: the store's folder name."""
+        return fingerprint(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Identity":
+        """Read back what a shard says of itself; raises ``ValueError`` on anything else."""
+        names = {field.name: field.type for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != set(names):
+            raise ValueError("not an identity")
+        for key, value in values.items():
+            if type(value) is not names[key]:
+                raise ValueError(f"{key} is not of type {names[key]}")
+        return cls(**values)
+
+    def differences(self, other: "Identity") -> list[str]:
+        """The fields in which two identities differ."""
+        mine, theirs = plain(self), plain(other)
+        return [key for key in mine if mine[key] != theirs[key]]
+
+
+def check_view(view: str, known: Mapping[str, Any]) -> None:
+    """Raise a :class:`SpecError` that names the nearest view."""
+    if view not in known:
+        raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")

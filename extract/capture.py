@@ -1,0 +1,141 @@
+"""Capture: one forward of a frozen backbone -> the latents of its texts, for every view and layer asked for.
+
+Blocks above the last layer asked for do not run, and no head does. Layer ``k`` is what enters block ``k + 1``: the
+output of block ``k`` before any final norm, or the embeddings for layer 0. Each layer is pooled as it comes by, so a
+batch never holds the hidden states of more than one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.plan import Columns
+from extract.backbones import Backbone
+from extract.packing import Layout, lay_out
+from extract.pooling import POOLINGS
+from extract.tokens import Tokens
+
+Pooled = dict[str, NDArray[np.float32]]
+"""View -> ``[layer, text, width]``."""
+
+
+def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False) -> Pooled:
+    """Latents of the texts of ``layout`` for every column.
+
+    Args:
+        columns: view -> layers, ascending.
+        final_norm: take the last layer after the backbone's final norm.
+
+    Returns:
+        view -> ``[layer, text, width]`` in float32, texts in the layout's order, layers in the column's.
+    """
+    device = backbone.device
+    places, within = torch.from_numpy(layout.places).to(device), torch.from_numpy(layout.within).to(device)
+    pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns}
+    wanted = {layer for layers in columns.values() for layer in layers}
+
+    def keep(layer: int, hidden: Tensor) -> None:
+        if layer not in wanted:
+            return
+        texts = hidden.reshape(-1, hidden.shape[-1])[places].float()
+        for view, layers in columns.items():
+            if layer in layers:
+                pooled[view][layer] = POOLINGS[view](texts, within)
+
+    with torch.inference_mode(), _tapped(backbone, max(wanted), final_norm, keep):
+        backbone.model(**_inputs(backbone, layout))
+    return {
+        view: torch.stack([pooled[view][layer] for layer in layers]).cpu().numpy() for view, layers in columns.items()
+    }
+
+
+def plain_latents(backbone: Backbone, ids: NDArray[np.int32], columns: Columns, final_norm: bool = False) -> Pooled:
+    """The same latents for one text alone by the plain road: no padding, all blocks, ``output_hidden_states``.
+
+    What :func:`capture` is checked against. ``[layer, 1, width]`` by view.
+    """
+    before_norm: list[Tensor] = []
+    with torch.inference_mode():
+        handle = _final_norm(backbone).register_forward_pre_hook(lambda _, inputs: before_norm.append(inputs[0]))
+        try:
+            row = torch.from_numpy(ids.astype(np.int64))[None].to(backbone.device)
+            states = list(backbone.model(input_ids=row, output_hidden_states=True).hidden_states)
+        finally:
+            handle.remove()
+        if before_norm and not final_norm:
+            states[-1] = before_norm[-1]
+        real = torch.ones_like(row, dtype=torch.bool)
+        return {
+            view: torch.stack([POOLINGS[view](states[layer].float(), real) for layer in layers]).cpu().numpy()
+            for view, layers in columns.items()
+        }
+
+
+def deviation(backbone: Backbone, tokens: Tokens, texts: Sequence[int], columns: Columns, final_norm: bool) -> float:
+    """Largest difference between texts captured together and each of them alone, relative to ``max(1, |value|)``."""
+    order = sorted(texts, key=lambda text: tokens.of(text).astype(">u4").tobytes())
+    causal = backbone.source.family.causal
+    rows = [np.array(order)] if causal else [np.array([text]) for text in order]
+    together = capture(backbone, lay_out(rows, tokens, causal), columns, final_norm)
+    worst = 0.0
+    for index, text in enumerate(order):
+        alone = plain_latents(backbone, tokens.of(text), columns, final_norm)
+        for view in columns:
+            mine, theirs = together[view][:, index], alone[view][:, 0]
+            scale = np.maximum(1, np.abs(theirs).max(axis=1))
+            worst = max(worst, float((np.abs(mine - theirs).max(axis=1) / scale).max()))
+    return worst
+
+
+def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
+    ids = torch.from_numpy(layout.ids).to(backbone.device)
+    if layout.visible is None:
+        mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
+        return {"input_ids": ids, "attention_mask": mask}
+    # Additive and in the compute dtype: boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
+    hidden = ~torch.from_numpy(layout.visible).to(backbone.device)
+    mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
+    mask.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
+    positions = torch.from_numpy(layout.positions).to(backbone.device)
+    return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False}
+
+
+@contextmanager
+def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Any) -> Iterator[None]:
+    """The backbone cut above block ``last``, telling ``keep`` of every layer; whole again afterwards."""
+    holder, name = _parent(backbone.model, backbone.source.family.blocks)
+    blocks: nn.ModuleList = getattr(holder, name)
+    norm = backbone.source.family.final_norm
+    cut_norm = norm and not (final_norm and last == len(blocks))
+    handles = [
+        block.register_forward_pre_hook(lambda _, inputs, layer=layer: keep(layer, inputs[0]))
+        for layer, block in enumerate(blocks[:last])
+    ]
+    handles.append(backbone.model.register_forward_hook(lambda _, inputs, output: keep(last, output[0])))
+    normal = _final_norm(backbone)
+    setattr(holder, name, blocks[:last])
+    if cut_norm:
+        setattr(*_parent(backbone.model, norm), nn.Identity())
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        setattr(holder, name, blocks)
+        if cut_norm:
+            setattr(*_parent(backbone.model, norm), normal)
+
+
+def _final_norm(backbone: Backbone) -> nn.Module:
+    norm = backbone.source.family.final_norm
+    return backbone.model.get_submodule(norm) if norm else nn.Identity()
+
+
+def _parent(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    parent, _, name = path.rpartition(".")
+    return model.get_submodule(parent), name

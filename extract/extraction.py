@@ -1,0 +1,280 @@
+"""Stage one: what is missing of a plan for some texts is run, pooled and appended to its store.
+
+Packs are laid out over the whole request before anything is looked up, and a shard commits whole packs. So a run that
+was killed repeats the same packs and gives the same bits, and no committed pack runs twice.
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.errors import MachineError
+from data.latents import LatentStore, text_keys, to_stored
+from data.plan import CapturePlan, Columns
+from data.progress import Progress, Silent
+from data.shard import Block
+from data.spec import SpecError
+from extract.backbones import Backbone, Source, find, load
+from extract.identity import identify, pick_device
+from extract.packing import Pack, lay_out, make_packs
+from extract.tokens import TextError, Tokens, tokenise
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
+"""Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
+
+SELF_CHECK_TEXTS = 4
+ROW_TOKENS = 512
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+
+
+@dataclass(frozen=True)
+class ExtractSpec:
+    """How stage one runs. Nothing here changes a latent, so nothing here is part of a store's identity."""
+
+    cache: str = "cache"
+    """Folder of the latent stores."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+
+    batch_tokens: int = 0
+    """Most tokens in one forward, padding included; 0 picks by device. Lower it where memory is short."""
+
+    shard_bytes: int = 64 << 20
+    """Latents held in memory before a shard is committed; a crash costs no more than these."""
+
+    shard_seconds: float = 60.0
+    """A shard is also committed after this long."""
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
+            raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What stage one did."""
+
+    store: LatentStore
+    columns: Columns
+    texts: int
+    texts_run: int
+    """Texts that went through the backbone; 0 when all was cached."""
+
+    truncated: int
+    """Texts that lost tokens to ``max_tokens``."""
+
+    seconds: float
+    parameters: int | None = None
+    """Weights of the backbone; None when it was not loaded."""
+
+    @property
+    def latent_layers(self) -> tuple[int, ...]:
+        """Layers of the first view."""
+        return next(iter(self.columns.values()))
+
+
+def extract(
+    plan: CapturePlan, texts: Sequence[str], spec: ExtractSpec | None = None, progress: Progress | None = None
+) -> Extraction:
+    """Make sure that the store of ``plan`` holds every column of it for ``texts``; run what is missing.
+
+    Args:
+        texts: distinct texts.
+
+    Returns:
+        the store, the columns in it that the plan asked for, and what was run.
+
+    Raises:
+        InputError: the plan, the backbone or a text cannot be used.
+        MachineError: the disk is full, a shard damaged, memory short, or the self-check failed.
+    """
+    spec, progress = spec or ExtractSpec(), progress or Silent()
+    started = time.perf_counter()
+    source = find(plan)
+    device = pick_device(spec.device)
+    identity = identify(source, plan, device, Path(spec.cache))
+    store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
+    columns = plan.columns(source.layers)
+    missing = store.missing(text_keys(texts), columns)
+    run, parameters = 0, None
+    if missing:
+        job = _Job(plan, source, store, spec, progress, device)
+        run, parameters = job.run(texts, missing), job.backbone.parameters
+    uncut = store.lengths(texts) if texts else np.empty(0, np.int32)
+    truncated = int((uncut > plan.max_tokens).sum())
+    if truncated and plan.truncation == "refuse":
+        _refuse(texts, uncut, plan)
+    seconds = time.perf_counter() - started
+    return Extraction(store, columns, len(texts), run, truncated, seconds, parameters)
+
+
+class _Job:
+    """The cold part: load the backbone, check it, run the packs that are not all there."""
+
+    def __init__(
+        self, plan: CapturePlan, source: Source, store: LatentStore, spec: ExtractSpec, progress: Progress, device: str
+    ) -> None:
+        self.plan, self.source, self.store, self.spec, self.progress = plan, source, store, spec, progress
+        self.backbone: Backbone = load(source, plan, store.identity.compute_dtype, device)
+
+    def run(self, texts: Sequence[str], missing: Sequence[tuple[Columns, Any]]) -> int:
+        """Run every group of texts that lack the same columns; returns how many texts ran."""
+        tokens = tokenise(self.backbone.tokenizer, texts, self.plan.template, self.plan.max_tokens)
+        if self.plan.truncation == "refuse" and (tokens.uncut > self.plan.max_tokens).any():
+            _refuse(texts, tokens.uncut, self.plan)
+        causal = self.source.family.causal
+        batch_tokens = self.spec.batch_tokens or BATCH_TOKENS[self.backbone.device.type]
+        packs = make_packs(tokens, causal, min(ROW_TOKENS, batch_tokens), batch_tokens)
+        todo = np.zeros(len(texts), bool)
+        for _, members in missing:
+            todo[members] = True
+        self._announce(tokens, todo, missing)
+        provenance = self._provenance(tokens, np.flatnonzero(todo), missing)
+        with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
+            for columns, members in missing:
+                group = np.zeros(len(texts), bool)
+                group[members] = True
+                writer = _ShardWriter(self.store, columns, provenance, self.spec)
+                with writer:
+                    for pack in packs:
+                        rows = [kept for row in pack if len(kept := row[group[row]])]
+                        if rows:
+                            writer.add(*self._block(rows, tokens, texts, columns))
+                            advance(sum(map(len, rows)))
+        return int(todo.sum())
+
+    def _block(self, rows: Pack | list[Any], tokens: Tokens, texts: Sequence[str], columns: Columns) -> tuple[Block, int]:
+        import torch
+
+        from extract.capture import capture
+
+        members = np.concatenate(rows)
+        layout = lay_out(rows, tokens, self.source.family.causal)
+        try:
+            pooled = capture(self.backbone, layout, columns, self.plan.final_norm)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"the {self.backbone.device.type} ran out of memory on {layout.ids.size:,} tokens; lower "
+                "extract.batch_tokens and run the same command: what was committed is kept."
+            ) from error
+        named = [texts[index] for index in members]
+        latents = {
+            view: to_stored(values, self.plan.stored_dtype, view, columns[view], named)
+            for view, values in pooled.items()
+        }
+        block = Block(text_keys(named), tokens.uncut[members], columns, latents)
+        return block, sum(values.nbytes for values in latents.values())
+
+    def _announce(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
+        item = np.dtype(self.plan.stored_dtype).itemsize
+        size = sum(
+            len(members) * len(layers) * self.source.width * item
+            for columns, members in missing
+            for layers in columns.values()
+        )
+        there = self.store.path
+        while not there.exists():
+            there = there.parent
+        free = shutil.disk_usage(there).free
+        if size > free:
+            raise MachineError(
+                f"{there}: the latents take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set extract.cache to "
+                "another disk, or ask for fewer layers or views. Nothing was run."
+            )
+        self.progress.note(
+            f"{self.source.name}: {self.source.layers} layers of width {self.source.width}, "
+            f"{self.store.identity.compute_dtype} on {self.backbone.device.type}; {int(todo.sum()):,} texts, "
+            f"{int(tokens.lengths[todo].sum()):,} tokens, {size / 1e6:,.1f} MB to {self.store.path}"
+        )
+
+    def _provenance(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> dict[str, Any]:
+        """Where these latents come from; made by the self-check, which stops a run whose arithmetic cannot be trusted."""
+        import h5py
+        import torch
+        import transformers
+
+        from extract.capture import deviation
+
+        ranked = todo[np.argsort(tokens.lengths[todo], kind="stable")]
+        sample = sorted({int(ranked[i]) for i in np.linspace(0, len(ranked) - 1, SELF_CHECK_TEXTS).astype(int)})
+        columns = missing[0][0]
+        dtype = self.store.identity.compute_dtype
+        found = deviation(self.backbone, tokens, sample, columns, self.plan.final_norm)
+        if not found <= TOLERANCE[dtype]:
+            raise MachineError(
+                f"self-check: texts run together differ from texts run alone by {found:.2g} of the largest value, allowed "
+                f"are {TOLERANCE[dtype]:g} in {dtype}. This build of torch cannot be trusted here; nothing was stored."
+            )
+        self.progress.note(f"self-check: texts together against each alone differ by {found:.1e} of the largest value")
+        return {
+            "backbone": self.source.name,
+            "revision": self.source.revision,
+            "init": self.plan.init if self.plan.init == "pretrained" else f"random, seed {self.plan.init_seed}",
+            "self_check": found,
+            "device": _device_name(self.backbone),
+            "host": platform.node(),
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "h5py": h5py.__version__,
+                "numpy": np.__version__,
+            },
+        }
+
+
+class _ShardWriter:
+    """Gathers packs and commits them in shards; what is whole is committed even when the run ends early."""
+
+    def __init__(self, store: LatentStore, columns: Columns, provenance: Mapping[str, Any], spec: ExtractSpec) -> None:
+        self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
+        self._blocks: list[Block] = []
+        self._bytes, self._since = 0, time.monotonic()
+
+    def __enter__(self) -> "_ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, MachineError):
+            self.commit()
+
+    def add(self, block: Block, size: int) -> None:
+        self._blocks.append(block)
+        self._bytes += size
+        if self._bytes >= self.spec.shard_bytes or time.monotonic() - self._since >= self.spec.shard_seconds:
+            self.commit()
+
+    def commit(self) -> None:
+        if self._blocks:
+            blocks, self._blocks, self._bytes = self._blocks, [], 0
+            latents = {
+                view: np.concatenate([block.latents[view] for block in blocks], axis=1) for view in self.columns
+            }
+            keys = np.concatenate([block.keys for block in blocks])
+            lengths = np.concatenate([block.lengths for block in blocks])
+            self.store.append(Block(keys, lengths, self.columns, latents), self.provenance)
+        self._since = time.monotonic()
+
+
+def _refuse(texts: Sequence[str], uncut: Any, plan: CapturePlan) -> None:
+    longest = int(np.argmax(uncut))
+    raise TextError(
+        f"{int((uncut > plan.max_tokens).sum()):,} texts are longer than plan.max_tokens = {plan.max_tokens}, the longest has "
+        f"{int(uncut[longest])} tokens ({texts[longest][:40]!r}...); raise it, or set plan.truncation = \"cut\". Nothing was run."
+    )
+
+
+def _device_name(backbone: Backbone) -> str:
+    if backbone.device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(backbone.device)
+    return f"{backbone.device.type} ({platform.machine()}, {os.cpu_count()} cores)"

@@ -1,0 +1,115 @@
+"""What a capture plan means here: digests of weights and tokenizer, and the dtype that ``auto`` stands for.
+
+A digest is memoised by path, size and time of change, so a warm start reads no weights.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from data.plan import CapturePlan, Identity
+from extract.backbones import Source, meaning, sha256_of, tokenizer_files, untrained, weight_files
+
+MEMO = "digests.json"
+
+
+def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
+    """The identity of the store that ``plan`` leads to on this machine."""
+    memo = Memo(cache / MEMO)
+    weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _file_digest(source, memo)
+    files = [path.name.encode() + b"\0" + path.read_bytes() for path in tokenizer_files(source.tokenizer)]
+    return Identity(
+        weights=weights,
+        tokenizer=sha256_of(*files),
+        template=plan.template,
+        max_tokens=plan.max_tokens,
+        compute_dtype=compute_dtype(plan, device),
+        stored_dtype=plan.stored_dtype,
+        final_norm=plan.final_norm,
+    )
+
+
+def pick_device(wanted: str) -> str:
+    """``auto`` is the GPU where torch sees one."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(plan: CapturePlan, device: str) -> str:
+    """What ``auto`` means here, by the hardware's flags and never by timing: it is part of the identity."""
+    import torch
+
+    if plan.compute_dtype != "auto":
+        return plan.compute_dtype
+    if device.startswith("cuda"):
+        native = torch.cuda.get_device_capability(device)[0] >= 8
+    else:
+        flags = torch.cpu.get_capabilities()
+        native = device == "cpu" and bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+    return "bfloat16" if native else "float32"
+
+
+class Memo:
+    """Digests by key in a small JSON file. Losing it costs a read of the weights, nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, key: str, compute: Callable[[], str]) -> str:
+        """The digest under ``key``, computed where it is not there yet."""
+        known = self._read()
+        if key in known:
+            return known[key]
+        known = {**self._read(), key: compute()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".tmp")
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(known, file, indent=1, sort_keys=True)
+        os.replace(temporary, self.path)
+        return known[key]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            known = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {str(key): str(value) for key, value in known.items()} if isinstance(known, dict) else {}
+
+
+def _file_digest(source: Source, memo: Memo) -> str:
+    assert source.folder is not None
+    digests = []
+    for path in weight_files(source.folder):
+        real = path.resolve()
+        status = real.stat()
+        key = f"{real} {status.st_size} {status.st_mtime_ns}"
+        digests.append(memo.get(key, lambda real=real: _sha256_file(real)))  # type: ignore[misc]
+    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
+
+
+def _random_digest(source: Source, seed: int, memo: Memo) -> str:
+    """Digest of the untrained weights themselves; what determines them is the key of the memo."""
+    import torch
+    import transformers
+
+    versions = f"torch {torch.__version__} transformers {transformers.__version__}"
+    key = f"untrained {sha256_of(meaning(source.config).encode())} seed {seed} {versions}"
+
+    def digest() -> str:
+        running = hashlib.sha256()
+        for name, weight in untrained(source, seed).state_dict().items():
+            running.update(name.encode() + weight.contiguous().numpy().tobytes())
+        return running.hexdigest()
+
+    return sha256_of(meaning(source.config).encode(), memo.get(key, digest).encode())
+
+
+def _sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Stage two: small probes trained on cached latents. Nothing here loads a language model."""
