@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data.plan import Columns, Identity, check_view
+from data.plan import CapturePlan, Columns, Identity, check_view
 from data.shard import KEY_BYTES, SUFFIX, Block, Latents, Shard, ShardError, StoreError, write_shard
 
 FLOAT16_LARGEST = 65504.0
@@ -89,9 +89,11 @@ class LatentStore:
         """Commit texts with their latents as one shard."""
         return write_shard(self.path, self.identity, provenance, block)
 
-    def held(self, keys: NDArray[np.bytes_], view: str, layer: int) -> NDArray[np.bool_]:
-        """``[text]``: which texts have this column."""
-        return self._locate(keys, self._having(view, layer))[0] >= 0
+    def held(
+        self, keys: NDArray[np.bytes_], view: str, layer: int, shards: Sequence[Shard] | None = None
+    ) -> NDArray[np.bool_]:
+        """``[text]``: which texts have this column, in any shard or in one of those given."""
+        return self._locate(keys, _having(self.shards if shards is None else shards, view, layer))[0] >= 0
 
     def missing(self, keys: NDArray[np.bytes_], columns: Columns) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
         """What to run: groups of texts that lack the same columns, as (columns, indices of texts)."""
@@ -159,9 +161,6 @@ class LatentStore:
                 found.setdefault(view, set()).update(layers)
         return {view: tuple(sorted(layers)) for view, layers in sorted(found.items())}
 
-    def _having(self, view: str, layer: int) -> list[Shard]:
-        return _having(self.shards, view, layer)
-
     def _locate(self, keys: NDArray[np.bytes_], shards: Sequence[Shard]) -> Place:
         """For each key, which of ``shards`` holds it (-1: none) and in which row; the first shard by name counts."""
         if not shards:
@@ -179,6 +178,43 @@ class LatentStore:
             order = np.argsort(held, kind="stable")
             self._indices[names] = held[order], place[order], row[order]
         return self._indices[names]
+
+
+def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
+    """The store of ``plan`` by what its shards say of themselves: no weights and no tokenizer are read.
+
+    Raises:
+        StoreError: no store in ``cache`` fits the plan, or several do.
+    """
+    folder = cache / folder_name(plan.backbone)
+    stores = [LatentStore.open(path) for path in sorted(folder.glob("*")) if next(path.glob(f"*{SUFFIX}"), None)]
+    fitting = [store for store in stores if _fits(store, plan)]
+    if not fitting:
+        raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first.")
+    if len(fitting) > 1:
+        names = ", ".join(store.path.name for store in fitting)
+        raise StoreError(
+            f"{folder} holds {len(fitting)} stores of this plan ({names}): they differ in "
+            f"{', '.join(fitting[0].identity.differences(fitting[1].identity))}. Remove one with 'cache prune', or 'run'."
+        )
+    return fitting[0]
+
+
+def _fits(store: LatentStore, plan: CapturePlan) -> bool:
+    mine, about = store.identity, store.shards[0].provenance
+    wanted = {
+        "template": plan.template,
+        "max_tokens": plan.max_tokens,
+        "stored_dtype": plan.stored_dtype,
+        "final_norm": plan.final_norm,
+        "compute_dtype": mine.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype,
+    }
+    return about.get("init") == init_name(plan) and all(getattr(mine, key) == value for key, value in wanted.items())
+
+
+def init_name(plan: CapturePlan) -> str:
+    """How the weights of a plan came to be, as shards record it."""
+    return plan.init if plan.init == "pretrained" else f"random, seed {plan.init_seed}"
 
 
 def folder_name(backbone: str) -> str:

@@ -76,6 +76,30 @@ class CapturePlan:
         return dict.fromkeys(sorted(set(self.views)), wanted)
 
 
+@dataclass(frozen=True)
+class ExtractSpec:
+    """How stage one runs. Nothing here changes a latent, so nothing here is part of a store's identity."""
+
+    cache: str = "cache"
+    """Folder of the latent stores."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+
+    batch_tokens: int = 0
+    """Most tokens in one forward, padding included; 0 picks by device. Lower it where memory is short."""
+
+    shard_bytes: int = 64 << 20
+    """Latents held in memory before a shard is committed; a crash costs no more than these."""
+
+    shard_seconds: float = 60.0
+    """A shard is also committed after this long."""
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
+            raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
+
+
 def resolve_layers(wanted: Literal["all"] | tuple[int, ...], layers: int) -> tuple[int, ...]:
     """Sorted layer indices, negative ones counted from the last.
 

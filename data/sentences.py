@@ -215,12 +215,17 @@ def _hub(spec: CorpusSpec, named: Named | None, columns: tuple[str, ...], kind: 
     import datasets
 
     hub = named.hub if named else spec.name
-    revision, config = spec.revision or (named.revision if named else ""), spec.config or (named.config if named else "")
+    revision, config = (
+        spec.revision or (named.revision if named else ""),
+        spec.config or (named.config if named else ""),
+    )
     try:
         loaded = datasets.load_dataset(hub, config or None, revision=revision or None)
     except (OSError, ValueError, RuntimeError) as error:
         here = "; set PERMAFROST_DATA to the folder of local corpora" if named else ""
-        raise CorpusError(f"'{spec.name}': the hub data set '{hub}' cannot be had ({_first_line(error)}){here}.") from error
+        raise CorpusError(
+            f"'{spec.name}': the hub data set '{hub}' cannot be had ({_first_line(error)}){here}."
+        ) from error
     for split, rows in loaded.items():
         if str(split) in SPLITS:
             for number, fields in enumerate(rows, 1):

@@ -114,7 +114,7 @@ def manual(kind: type[Any], prefix: str = "") -> Iterator[Setting]:
     hints, meanings = get_type_hints(kind), _field_docstrings(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from manual(hint, f"{prefix}{field.name}.")
             continue
         default = "required" if _required(field) else json.dumps(plain(_default(field)), ensure_ascii=False)

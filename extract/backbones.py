@@ -91,9 +91,7 @@ KNOWN: dict[str, Known] = {
     "gpt2-medium": Known(
         "openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da", _gpt2(24, 1024, 16)
     ),
-    "gpt2-large": Known(
-        "openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", _gpt2(36, 1280, 20)
-    ),
+    "gpt2-large": Known("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", _gpt2(36, 1280, 20)),
     "qwen2-0.5b": Known(
         "Qwen/Qwen2-0.5B",
         "91d2aff3f957f99e4c74c962f2f408dcc88a18d8",
@@ -132,8 +130,25 @@ KNOWN: dict[str, Known] = {
 }
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
-_TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "encoder", "sentencepiece")
-_SAYS_NOTHING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "auto_map")
+_TOKENIZER_FILES = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "special_tokens",
+    "added_tokens",
+    "spiece",
+    "encoder",
+    "sentencepiece",
+)
+_SAYS_NOTHING = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "auto_map",
+)
 _ONE_PASS = {"gelu_new": "gelu_pytorch_tanh"}  # the same function, fused
 
 
@@ -270,7 +285,7 @@ def untrained(source: Source, seed: int) -> "PreTrainedModel":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(AutoConfig.for_model(kind, **_fused(config)), **_no_pooler(source))
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def load_tokenizer(folder: Path) -> "Tokenizer":
@@ -308,15 +323,19 @@ def _pretrained(source: Source) -> "PreTrainedModel":
             local_files_only=True,
             dtype=torch.float32,
             output_loading_info=True,
-            **_fused({key: source.config[key] for key in ("activation_function", "hidden_act") if key in source.config}),
+            **_fused(
+                {key: source.config[key] for key in ("activation_function", "hidden_act") if key in source.config}
+            ),
             **_no_pooler(source),
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise BackboneError(f"'{source.name}': {source.folder} cannot be loaded ({_first_line(error)}).") from error
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
-        raise BackboneError(f"'{source.name}': {source.folder} lacks {len(missing)} weights, the first is {missing[0]}.")
-    return model  # type: ignore[no-any-return]
+        raise BackboneError(
+            f"'{source.name}': {source.folder} lacks {len(missing)} weights, the first is {missing[0]}."
+        )
+    return model
 
 
 def _no_pooler(source: Source) -> dict[str, bool]:
@@ -374,7 +393,11 @@ def _from_hub(name: str, hub: str, revision: str, package: str) -> Path:
         try:
             folder = Path(
                 snapshot_download(
-                    hub, revision=revision or None, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"], local_files_only=local
+                    hub,
+                    revision=revision or None,
+                    allow_patterns=_HUB_FILES,
+                    ignore_patterns=["*/*"],
+                    local_files_only=local,
                 )
             )
         except (OSError, ValueError, RuntimeError) as error:

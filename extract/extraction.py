@@ -8,19 +8,18 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.errors import MachineError
-from data.latents import LatentStore, text_keys, to_stored
-from data.plan import CapturePlan, Columns
+from data.latents import LatentStore, init_name, text_keys, to_stored
+from data.plan import CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
-from data.shard import Block
-from data.spec import SpecError
+from data.shard import Block, Latents
 from extract.backbones import Backbone, Source, find, load
 from extract.identity import identify, pick_device
 from extract.packing import Pack, lay_out, make_packs
@@ -32,30 +31,6 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
 SELF_CHECK_TEXTS = 4
 ROW_TOKENS = 512
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-
-
-@dataclass(frozen=True)
-class ExtractSpec:
-    """How stage one runs. Nothing here changes a latent, so nothing here is part of a store's identity."""
-
-    cache: str = "cache"
-    """Folder of the latent stores."""
-
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
-
-    batch_tokens: int = 0
-    """Most tokens in one forward, padding included; 0 picks by device. Lower it where memory is short."""
-
-    shard_bytes: int = 64 << 20
-    """Latents held in memory before a shard is committed; a crash costs no more than these."""
-
-    shard_seconds: float = 60.0
-    """A shard is also committed after this long."""
-
-    def __post_init__(self) -> None:
-        if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
-            raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +47,6 @@ class Extraction:
     """Texts that lost tokens to ``max_tokens``."""
 
     seconds: float
-    parameters: int | None = None
-    """Weights of the backbone; None when it was not loaded."""
-
-    @property
-    def latent_layers(self) -> tuple[int, ...]:
-        """Layers of the first view."""
-        return next(iter(self.columns.values()))
 
 
 def extract(
@@ -104,16 +72,32 @@ def extract(
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
     columns = plan.columns(source.layers)
     missing = store.missing(text_keys(texts), columns)
-    run, parameters = 0, None
-    if missing:
-        job = _Job(plan, source, store, spec, progress, device)
-        run, parameters = job.run(texts, missing), job.backbone.parameters
+    run = _Job(plan, source, store, spec, progress, device).run(texts, missing) if missing else 0
     uncut = store.lengths(texts) if texts else np.empty(0, np.int32)
     truncated = int((uncut > plan.max_tokens).sum())
     if truncated and plan.truncation == "refuse":
         _refuse(texts, uncut, plan)
     seconds = time.perf_counter() - started
-    return Extraction(store, columns, len(texts), run, truncated, seconds, parameters)
+    return Extraction(store, columns, len(texts), run, truncated, seconds)
+
+
+class Extractor:
+    """A loaded backbone that turns texts into latents in memory, by the same road as the store's."""
+
+    def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None) -> None:
+        spec = spec or ExtractSpec()
+        source, device = find(plan), pick_device(spec.device)
+        self.identity = identify(source, plan, device, Path(spec.cache))
+        store = LatentStore.at(Path(spec.cache), plan.backbone, self.identity)
+        self._job = _Job(plan, source, store, spec, Silent(), device)
+
+    def __call__(self, texts: Sequence[str], columns: Columns) -> dict[str, Latents]:
+        """Latents of distinct ``texts``: view -> ``[layer, text, width]`` in the stored precision."""
+        tokens, packs = self._job.packs(texts)
+        blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
+        keys = np.concatenate([block.keys for block in blocks])
+        order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
+        return {view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order] for view in columns}
 
 
 class _Job:
@@ -127,12 +111,7 @@ class _Job:
 
     def run(self, texts: Sequence[str], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run every group of texts that lack the same columns; returns how many texts ran."""
-        tokens = tokenise(self.backbone.tokenizer, texts, self.plan.template, self.plan.max_tokens)
-        if self.plan.truncation == "refuse" and (tokens.uncut > self.plan.max_tokens).any():
-            _refuse(texts, tokens.uncut, self.plan)
-        causal = self.source.family.causal
-        batch_tokens = self.spec.batch_tokens or BATCH_TOKENS[self.backbone.device.type]
-        packs = make_packs(tokens, causal, min(ROW_TOKENS, batch_tokens), batch_tokens)
+        tokens, packs = self.packs(texts)
         todo = np.zeros(len(texts), bool)
         for _, members in missing:
             todo[members] = True
@@ -140,18 +119,32 @@ class _Job:
         provenance = self._provenance(tokens, np.flatnonzero(todo), missing)
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
-                group = np.zeros(len(texts), bool)
-                group[members] = True
-                writer = _ShardWriter(self.store, columns, provenance, self.spec)
-                with writer:
-                    for pack in packs:
-                        rows = [kept for row in pack if len(kept := row[group[row]])]
-                        if rows:
-                            writer.add(*self._block(rows, tokens, texts, columns))
-                            advance(sum(map(len, rows)))
+                with _ShardWriter(self.store, columns, provenance, self.spec) as writer:
+                    for block in self.blocks(packs, members, tokens, texts, columns):
+                        writer.add(block)
+                        advance(len(block.keys))
         return int(todo.sum())
 
-    def _block(self, rows: Pack | list[Any], tokens: Tokens, texts: Sequence[str], columns: Columns) -> tuple[Block, int]:
+    def packs(self, texts: Sequence[str]) -> tuple[Tokens, list[Pack]]:
+        """Tokens of the whole request, and the packs it is run in."""
+        tokens = tokenise(self.backbone.tokenizer, texts, self.plan.template, self.plan.max_tokens)
+        if self.plan.truncation == "refuse" and (tokens.uncut > self.plan.max_tokens).any():
+            _refuse(texts, tokens.uncut, self.plan)
+        batch_tokens = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
+        return tokens, make_packs(tokens, self.source.family.causal, min(ROW_TOKENS, batch_tokens), batch_tokens)
+
+    def blocks(
+        self, packs: Sequence[Pack], members: Any, tokens: Tokens, texts: Sequence[str], columns: Columns
+    ) -> Iterator[Block]:
+        """The latents of ``members``, pack by pack; packs that hold none of them are skipped."""
+        group = np.zeros(len(texts), bool)
+        group[members] = True
+        for pack in packs:
+            rows = [kept for row in pack if len(kept := row[group[row]])]
+            if rows:
+                yield self._block(rows, tokens, texts, columns)
+
+    def _block(self, rows: Sequence[Any], tokens: Tokens, texts: Sequence[str], columns: Columns) -> Block:
         import torch
 
         from extract.capture import capture
@@ -170,8 +163,7 @@ class _Job:
             view: to_stored(values, self.plan.stored_dtype, view, columns[view], named)
             for view, values in pooled.items()
         }
-        block = Block(text_keys(named), tokens.uncut[members], columns, latents)
-        return block, sum(values.nbytes for values in latents.values())
+        return Block(text_keys(named), tokens.uncut[members], columns, latents)
 
     def _announce(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
         item = np.dtype(self.plan.stored_dtype).itemsize
@@ -217,7 +209,8 @@ class _Job:
         return {
             "backbone": self.source.name,
             "revision": self.source.revision,
-            "init": self.plan.init if self.plan.init == "pretrained" else f"random, seed {self.plan.init_seed}",
+            "init": init_name(self.plan),
+            "parameters": self.backbone.parameters,
             "self_check": found,
             "device": _device_name(self.backbone),
             "host": platform.node(),
@@ -246,18 +239,16 @@ class _ShardWriter:
         if kind is None or not issubclass(kind, MachineError):
             self.commit()
 
-    def add(self, block: Block, size: int) -> None:
+    def add(self, block: Block) -> None:
         self._blocks.append(block)
-        self._bytes += size
+        self._bytes += sum(values.nbytes for values in block.latents.values())
         if self._bytes >= self.spec.shard_bytes or time.monotonic() - self._since >= self.spec.shard_seconds:
             self.commit()
 
     def commit(self) -> None:
         if self._blocks:
             blocks, self._blocks, self._bytes = self._blocks, [], 0
-            latents = {
-                view: np.concatenate([block.latents[view] for block in blocks], axis=1) for view in self.columns
-            }
+            latents = {view: np.concatenate([block.latents[view] for block in blocks], axis=1) for view in self.columns}
             keys = np.concatenate([block.keys for block in blocks])
             lengths = np.concatenate([block.lengths for block in blocks])
             self.store.append(Block(keys, lengths, self.columns, latents), self.provenance)
@@ -268,7 +259,7 @@ def _refuse(texts: Sequence[str], uncut: Any, plan: CapturePlan) -> None:
     longest = int(np.argmax(uncut))
     raise TextError(
         f"{int((uncut > plan.max_tokens).sum()):,} texts are longer than plan.max_tokens = {plan.max_tokens}, the longest has "
-        f"{int(uncut[longest])} tokens ({texts[longest][:40]!r}...); raise it, or set plan.truncation = \"cut\". Nothing was run."
+        f'{int(uncut[longest])} tokens ({texts[longest][:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.'
     )
 
 

@@ -1,0 +1,208 @@
+"""Looking after stores: list, verify, repair, prune. Nothing here deletes a latent that has no other copy unasked."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.latents import LatentStore
+from data.shard import LEFTOVER, SUFFIX, Shard, ShardError, StoreError
+from data.spec import nearest, plain
+
+DAMAGED = ".damaged"
+LEFTOVER_SECONDS = 3600.0
+"""A temporary file this old belongs to no living writer: a shard is written in one go."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one shard."""
+
+    path: Path
+    problems: tuple[str, ...]
+
+
+def store_folders(cache: Path) -> list[Path]:
+    """Every folder of ``cache`` that holds shards."""
+    return sorted({path.parent for path in cache.glob(f"*/*/*{SUFFIX}*")})
+
+
+def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
+    """Stores by folder or by the beginning of their identity; all of them where none is named.
+
+    Raises:
+        StoreError: a name fits no store, or several.
+    """
+    folders = store_folders(cache)
+    if not names:
+        return folders
+    picked = []
+    for name in names:
+        path = Path(name)
+        found = [path] if path.is_dir() and next(path.glob(f"*{SUFFIX}*"), None) else []
+        found = found or [folder for folder in folders if folder.name.startswith(name)]
+        if len(found) != 1:
+            reason = "fits several stores" if found else "is no store"
+            raise StoreError(f"'{name}' {reason} in {cache}. {nearest(name, [folder.name for folder in folders])}")
+        picked += found
+    return picked
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What a store holds, for a table: texts, columns, bytes and where they came from."""
+    store = LatentStore.open(folder)
+    shards = store.shards
+    keys = np.unique(np.concatenate([shard.keys for shard in shards]))
+    return {
+        "store": str(folder),
+        "backbone": str(shards[0].provenance.get("backbone", folder.parent.name)),
+        "identity": store.identity.name,
+        "template": store.identity.template,
+        "compute_dtype": store.identity.compute_dtype,
+        "stored_dtype": store.identity.stored_dtype,
+        "texts": len(keys),
+        "columns": {view: list(layers) for view, layers in store.columns().items()},
+        "shards": len(shards),
+        "bytes": sum(shard.bytes for shard in shards),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(s.path.stat().st_mtime for s in shards))),
+    }
+
+
+def details(folder: Path) -> dict[str, Any]:
+    """All that a store says of itself."""
+    store = LatentStore.open(folder)
+    shards = [
+        {"name": s.path.name, "texts": s.texts, "bytes": s.bytes, "columns": s.columns, "provenance": s.provenance}
+        for s in store.shards
+    ]
+    return summary(folder) | {"identity": plain(store.identity), "shards": shards}
+
+
+def intact(cache: Path) -> list[Path]:
+    """The stores of ``cache`` that hold at least one committed shard."""
+    return [folder for folder in store_folders(cache) if next(folder.glob(f"*{SUFFIX}"), None)]
+
+
+def shard_paths(folders: Iterable[Path]) -> list[Path]:
+    """Every committed shard of some stores."""
+    return [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
+
+
+def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Finding]:
+    """Read every byte of every shard, in a child process: a hostile file may end the child, not us."""
+    pool = _child()
+    identities: dict[Path, Any] = {}
+    try:
+        for path in shard_paths(folders):
+            try:
+                problems, identity = pool.submit(examine, path).result()
+            except BrokenProcessPool:
+                problems, identity = ["reading it ended the process that read it"], None
+                pool = _child()
+            if identity is not None and identities.setdefault(path.parent, identity) != identity:
+                problems.append("it belongs to another store")
+            if problems:
+                yield Finding(path, tuple(problems))
+            advance(1)
+    finally:
+        pool.shutdown()
+
+
+def examine(path: Path) -> tuple[list[str], Any]:
+    """The problems of one shard and its identity; runs in the child."""
+    try:
+        shard = Shard(path)
+        return shard.problems(), shard.identity
+    except ShardError as error:
+        return [error.reason], None
+    except OSError as error:
+        return [f"it cannot be read ({error.strerror or error})"], None
+
+
+def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Set damaged shards aside, under their name with ``.damaged``, and remove what dead writers left.
+
+    Returns:
+        the shards set aside, the leftovers removed.
+    """
+    folders = list(folders)
+    aside = []
+    for finding in verify(folders):
+        target = finding.path.with_name(finding.path.name + DAMAGED)
+        os.replace(finding.path, target)
+        aside.append(target)
+    return aside, remove_leftovers(folders)
+
+
+def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
+    """Remove shards that others make redundant, shards set aside, and leftovers.
+
+    Returns:
+        what was removed, and its bytes.
+    """
+    folders = list(folders)
+    doomed = [path for folder in folders for path in folder.glob(f"*{DAMAGED}")]
+    for folder in folders:
+        if next(folder.glob(f"*{SUFFIX}"), None):
+            doomed += _redundant(LatentStore.open(folder))
+    size = sum(path.stat().st_size for path in doomed)
+    for path in doomed:
+        path.unlink()
+    return doomed + remove_leftovers(folders), size
+
+
+def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
+    """Remove whole stores; only files that stores are made of are touched.
+
+    Returns:
+        what was removed, and its bytes.
+    """
+    removed, size = [], 0
+    for folder in folders:
+        files = [
+            path for path in folder.iterdir() if path.name.endswith((SUFFIX, DAMAGED, LEFTOVER)) and path.is_file()
+        ]
+        size += sum(path.stat().st_size for path in files)
+        for path in files:
+            path.unlink()
+        removed += files
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return removed, size
+
+
+def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
+    """Remove temporary files that no living writer can own."""
+    now = time.time()
+    old = [
+        path
+        for folder in folders
+        for path in folder.glob(f".*{LEFTOVER}")
+        if now - path.stat().st_mtime > LEFTOVER_SECONDS
+    ]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return old
+
+
+def _redundant(store: LatentStore) -> list[Path]:
+    kept = list(store.shards)
+    doomed = []
+    for shard in sorted(kept, key=lambda shard: (shard.texts, shard.path.name)):
+        others = [other for other in kept if other is not shard]
+        columns = [(view, layer) for view, layers in shard.columns.items() for layer in layers]
+        if all(store.held(shard.keys, view, layer, others).all() for view, layer in columns):
+            kept = others
+            doomed.append(shard.path)
+    return doomed
+
+
+def _child() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))

@@ -1,0 +1,576 @@
+"""permafrost: frozen language models, latents cached by layer, small probes trained on them.
+
+The command line, and a small Python interface of the same verbs::
+
+    import pipeline
+    done = pipeline.run("sts", ["plan.backbone=minilm"])
+    pipeline.load(done.path).predict([("A dog runs.", "A dog is running.")])
+
+This is where the two stages meet: it hands the latents that ``extract`` wrote to the probes that learn from them.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data import maintenance
+from data.corpus import Corpus, CorpusError
+from data.errors import MachineError, PermafrostError
+from data.latents import LatentStore, find_store
+from data.plan import CapturePlan, Columns, resolve_layers
+from data.progress import Progress, Screen, Silent
+from data.sentences import load_corpus
+from data.shard import StoreError
+from data.spec import fingerprint, manual, plain
+
+if TYPE_CHECKING:
+    from extract.extraction import Extractor
+    from probes.experiment import Inputs
+    from probes.recipe import Recipe
+    from probes.runs import LoadedRun
+
+Overrides = Iterable[str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What :func:`run` and :func:`train` did."""
+
+    path: Path
+    """The run folder."""
+
+    seconds: float
+    texts: int
+    """Texts that the corpus's rows hold, repeats counted."""
+
+    texts_distinct: int
+    texts_run: int
+    """Texts that went through a backbone; 0 when all was cached."""
+
+    selected: str
+    """The variant chosen on validation."""
+
+    metrics: list[dict[str, Any]]
+    """The rows of ``metrics.csv``."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The latents of one plan, ready to be read."""
+
+    store: LatentStore
+    columns: Columns
+    texts_run: int
+    truncated: int
+    seconds: float
+
+
+StageOne = Callable[["Recipe", Corpus, Progress], Stored]
+
+
+def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = None) -> tuple[Corpus, list[Stored]]:
+    """Stage one alone: run what is missing of every plan in a recipe."""
+    from probes.recipe import load_recipe
+
+    progress = progress or Silent()
+    _, loaded = load_recipe(recipe, overrides)
+    corpus = _corpus(loaded, progress)
+    return corpus, list(_stage_one(loaded.expanded(), corpus, _run_missing, progress).values())
+
+
+def run(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None) -> Done:
+    """Extract what is missing, train every variant, evaluate, and write a run folder.
+
+    Args:
+        recipe: the name of a shipped recipe, or the path of your own.
+        overrides: ``a.b=value`` settings, as after ``--set``.
+
+    Raises:
+        InputError: something in the recipe, the corpus or the backbone is wrong.
+        MachineError: the machine failed; the message says what is safe.
+    """
+    return _experiment(recipe, overrides, Path(runs), progress or Silent(), _run_missing)
+
+
+def train(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None) -> Done:
+    """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
+    return _experiment(recipe, overrides, Path(runs), progress or Silent(), _find_cached)
+
+
+class Predictor:
+    """A finished run that answers new texts; the backbone is loaded once, at the first question."""
+
+    def __init__(self, run: "LoadedRun") -> None:
+        self.run = run
+        self._extractor: Extractor | None = None
+
+    def predict(self, items: Sequence[str | tuple[str, ...]]) -> list[dict[str, Any]]:
+        """One answer per item, a text or a tuple of texts: ``score``, or ``label`` and ``probabilities``."""
+        from probes.predict import predict
+
+        return predict(self.run, [(item,) if isinstance(item, str) else tuple(item) for item in items], self._latents)
+
+    def _latents(self, texts: Sequence[str], columns: Columns) -> Mapping[str, Any]:
+        from extract.extraction import Extractor
+
+        if self._extractor is None:
+            self._extractor = Extractor(self.run.recipe.plan, self.run.recipe.extract)
+            trained_on = self.run.record["stores"][self.run.record["selected"]]["identity"]
+            if self._extractor.identity.weights != trained_on["weights"]:
+                raise CorpusError(
+                    f"{self.run.path}: the backbone '{self.run.recipe.plan.backbone}' found here has other weights than "
+                    "the one this run was trained on; give it back its weights, or run the recipe again."
+                )
+        return self._extractor(texts, columns)
+
+
+def load(path: Path | str) -> Predictor:
+    """A finished run, ready to predict."""
+    from probes.runs import load_run
+
+    return Predictor(load_run(Path(path)))
+
+
+def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
+    from probes import experiment, results
+    from probes.recipe import load_recipe
+    from probes.runs import Outcome, write_run
+
+    started = time.perf_counter()
+    name, recipe = load_recipe(name, overrides)
+    variants = recipe.expanded()
+    corpus = _corpus(recipe, progress)
+    task = experiment.task_of(corpus)
+    stored = _stage_one(variants, corpus, stage_one, progress)
+    cached: dict[str, Inputs] = {}
+
+    def inputs_of(variant: "Recipe") -> "Inputs":
+        key = fingerprint([plain(variant.plan), variant.probe.views, variant.probe.layers])
+        if key not in cached:
+            kept = stored[fingerprint(variant.plan)]
+            cached[key] = experiment.read_inputs(kept.store, corpus.texts, kept.columns, variant.probe)
+        return cached[key]
+
+    training = time.perf_counter()
+    trained = experiment.train_all(variants, corpus, inputs_of, progress)
+    selected = experiment.choose(trained)
+    splits = [split for split in ("validation", "test") if split in corpus.splits]
+    rows = [row for split in splits for row in results.all_rows(trained, corpus, split)]
+    metrics = results.as_frame(rows)
+    record = _record(recipe, corpus, variants, stored) | {
+        "selected": selected,
+        "parameters": {one.variant: sum(p.numel() for p in one.probe.parameters()) for one in trained},
+        "seconds": {"training": time.perf_counter() - training, "all": time.perf_counter() - started},
+    }
+    predictions = results.prediction_table(trained, selected, corpus, splits[-1])
+    metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
+    outcome = Outcome(recipe, corpus, trained, selected, metrics, predictions, record, metric)
+    path = write_run(runs, name, outcome)
+    texts_run = sum(one.texts_run for one in stored.values())
+    seconds = time.perf_counter() - started
+    lines = [plain(row) | {"layer": row.layer, "seed": row.seed} for row in rows]
+    return Done(path, seconds, corpus.sentences, len(corpus.texts), texts_run, selected, lines)
+
+
+def _corpus(recipe: "Recipe", progress: Progress) -> Corpus:
+    corpus = load_corpus(recipe.corpus)
+    sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
+    progress.note(
+        f"{corpus.name}: {sizes} rows; {corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
+    )
+    return corpus
+
+
+def _stage_one(
+    variants: Mapping[str, "Recipe"], corpus: Corpus, stage_one: StageOne, progress: Progress
+) -> dict[str, Stored]:
+    """Every distinct plan of the variants, by its fingerprint."""
+    stored: dict[str, Stored] = {}
+    for recipe in variants.values():
+        key = fingerprint(recipe.plan)
+        if key not in stored:
+            stored[key] = one = stage_one(recipe, corpus, progress)
+            cut = f"; {one.truncated:,} texts cut to {recipe.plan.max_tokens} tokens" if one.truncated else ""
+            progress.note(f"stage one: {one.texts_run:,} of {len(corpus.texts):,} texts run, {one.seconds:.2f} s{cut}")
+    return stored
+
+
+def _run_missing(recipe: "Recipe", corpus: Corpus, progress: Progress) -> Stored:
+    from extract.extraction import extract as extract_texts
+
+    done = extract_texts(recipe.plan, corpus.texts, recipe.extract, progress)
+    return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
+
+
+def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> Stored:
+    started = time.perf_counter()
+    plan: CapturePlan = recipe.plan
+    store = find_store(Path(recipe.extract.cache), plan)
+    held = store.columns()
+    lacking = sorted(set(plan.views) - set(held))
+    if lacking:
+        raise StoreError(f"{store.path} holds no view '{lacking[0]}', only {', '.join(held)}; run 'extract' first.")
+    columns = {str(view): resolve_layers(plan.layers, max(held[view]) + 1) for view in sorted(plan.views)}
+    uncut = store.lengths(corpus.texts)
+    return Stored(store, columns, 0, int((uncut > plan.max_tokens).sum()), time.perf_counter() - started)
+
+
+def _record(
+    recipe: "Recipe", corpus: Corpus, variants: Mapping[str, "Recipe"], stored: Mapping[str, Stored]
+) -> dict[str, Any]:
+    packages = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pandas", "scikit-learn")
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "commit": _commit(),
+        "host": platform.node(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "corpus": {"name": corpus.name, "rows": {split: len(rows) for split, rows in corpus.splits.items()}},
+        "texts": corpus.sentences,
+        "texts_distinct": len(corpus.texts),
+        "texts_run": sum(one.texts_run for one in stored.values()),
+        "stores": {name: _store_record(stored[fingerprint(variant.plan)]) for name, variant in variants.items()},
+    }
+
+
+def _store_record(one: Stored) -> dict[str, Any]:
+    about = one.store.shards[0].provenance
+    return {
+        "path": str(one.store.path),
+        "identity": plain(one.store.identity),
+        "columns": {view: list(layers) for view, layers in one.columns.items()},
+        "truncated": one.truncated,
+        "seconds": one.seconds,
+        "backbone_parameters": about.get("parameters"),
+        "device": about.get("device"),
+        "self_check": about.get("self_check"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+        return said.stdout.strip()
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+app = typer.Typer(
+    name="permafrost",
+    help="Run a frozen language model over a corpus once, keep its activations by layer, train probes on them.",
+    epilog="Start with: pipeline.py run quickstart. Then: pipeline.py recipes, pipeline.py config sts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+RecipeName = Annotated[str, typer.Argument(help="A shipped recipe by name, or the path of your own .toml file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. plan.views=mean,cls. May be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that receives the run folder.")]
+CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the latent stores.")]
+StoreNames = Annotated[
+    list[str] | None, typer.Argument(help="Stores, by folder or by the beginning of their identity; all if none.")
+]
+
+
+@app.command("run")
+def run_command(
+    recipe: RecipeName, set_: SetOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False
+) -> None:
+    """Extract what is missing, train every variant, evaluate, report."""
+    _show_done(run(recipe, set_ or (), runs, Screen()), as_json)
+
+
+@app.command("train")
+def train_command(
+    recipe: RecipeName, set_: SetOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False
+) -> None:
+    """Train and evaluate from cached latents alone; no backbone is needed."""
+    _show_done(train(recipe, set_ or (), runs, Screen()), as_json)
+
+
+@app.command("extract")
+def extract_command(recipe: RecipeName, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Stage one alone: run what is missing and store its latents. Safe to stop and to repeat."""
+    corpus, stored = extract(recipe, set_ or (), Screen())
+    shown = {
+        "stores": [str(one.store.path) for one in stored],
+        "seconds": sum(one.seconds for one in stored),
+        "texts": corpus.sentences,
+        "texts_distinct": len(corpus.texts),
+        "texts_run": sum(one.texts_run for one in stored),
+        "truncated": sum(one.truncated for one in stored),
+    }
+    if as_json:
+        print(json.dumps(shown))
+    else:
+        _table(["", ""], [[key.replace("_", " "), _cell(value)] for key, value in shown.items()])
+
+
+@app.command("predict")
+def predict_command(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; two make a pair where the run reads pairs.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt with the texts.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer new texts with a finished run."""
+    from probes.predict import read_items
+
+    predictor = load(run_folder)
+    sides = predictor.run.sides
+    if bool(texts) == bool(file):
+        raise CorpusError("give either texts or --file FILE to predict on.")
+    if file:
+        items = list(read_items(predictor.run, file))
+    else:
+        given = texts or []
+        if len(given) % sides:
+            raise CorpusError(f"this run reads pairs: give an even number of texts, got {len(given)}.")
+        items = [tuple(given[start : start + sides]) for start in range(0, len(given), sides)]
+    answers = predictor.predict(items)
+    if as_json:
+        print(json.dumps({"predictions": answers}, ensure_ascii=False))
+        return
+    heads = ["text"] if sides == 1 else ["first", "second"]
+    keys = [key for key in answers[0] if key != "probabilities"] if answers else []
+    _table(
+        [*heads, *keys],
+        [[*item, *(_cell(said[key]) for key in keys)] for item, said in zip(items, answers, strict=True)],
+    )
+
+
+@app.command("recipes")
+def recipes_command(as_json: JsonOption = False) -> None:
+    """What ships: one experiment a line."""
+    from probes.recipe import load_recipe, shipped
+
+    found = {name: load_recipe(name)[1].summary for name in shipped()}
+    if as_json:
+        print(json.dumps({"recipes": found}))
+    else:
+        _table(["recipe", "what it does"], [[name, summary] for name, summary in found.items()])
+
+
+@app.command("config")
+def config_command(
+    recipe: Annotated[str | None, typer.Argument(help="Show the values of this recipe.")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every setting: its value, its type and what it means."""
+    from probes.recipe import Recipe, load_recipe
+
+    values = plain(load_recipe(recipe, set_ or ())[1]) if recipe else plain(Recipe())
+    lines = []
+    for setting in manual(Recipe):
+        value: Any = values
+        for key in setting.key.split("."):
+            value = value[key]
+        lines.append({"key": setting.key, "value": value, "type": setting.type, "meaning": setting.meaning})
+    if as_json:
+        print(json.dumps({"settings": lines}))
+    else:
+        shown = [[one["key"], json.dumps(one["value"]), one["type"], one["meaning"]] for one in lines]
+        _table(["key", "value", "type", "meaning"], shown)
+
+
+@cache_app.command("list")
+def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Every store: backbone, texts, views, bytes."""
+    found = [maintenance.summary(folder) for folder in maintenance.intact(cache)]
+    if as_json:
+        print(json.dumps({"stores": found}))
+        return
+    keys = [
+        "backbone",
+        "identity",
+        "compute_dtype",
+        "stored_dtype",
+        "template",
+        "texts",
+        "columns",
+        "shards",
+        "bytes",
+        "written",
+    ]
+    _table(keys, [[_cell(one[key]) for key in keys] for one in found])
+
+
+@cache_app.command("show")
+def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """One store in full: identity, provenance, shards."""
+    found = [maintenance.details(folder) for folder in maintenance.pick_stores(cache, stores or [])]
+    print(json.dumps({"stores": found} if as_json else found, indent=None if as_json else 2))
+
+
+@cache_app.command("verify")
+def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Read every byte and compare it with its checksums. Exit code 3 where something is damaged."""
+    folders = maintenance.pick_stores(cache, stores or [])
+    shards = maintenance.shard_paths(folders)
+    with Screen().bar("shards", len(shards)) as advance:
+        findings = list(maintenance.verify(folders, advance))
+    if as_json:
+        print(
+            json.dumps(
+                {"shards": len(shards), "damaged": [{"path": str(f.path), "problems": f.problems} for f in findings]}
+            )
+        )
+    else:
+        for finding in findings:
+            print(f"{finding.path}: {'; '.join(finding.problems)}")
+        print(f"{len(shards)} shards, {len(findings)} damaged")
+    if findings:
+        raise MachineError(
+            f"{len(findings)} damaged shards; 'cache repair' sets them aside, 'extract' runs their texts again."
+        )
+
+
+@cache_app.command("repair")
+def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Set damaged shards aside, so that their texts run again; remove what dead writers left."""
+    aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
+    if as_json:
+        print(json.dumps({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))}))
+        return
+    for path in aside:
+        print(f"set aside: {path}")
+    print(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed")
+
+
+@cache_app.command("prune")
+def cache_prune(
+    stores: StoreNames = None,
+    cache: CacheOption = Path("cache"),
+    whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores with all they hold.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove shards that others make redundant, shards set aside, and leftovers; with --whole, named stores."""
+    if whole and not stores:
+        raise StoreError("--whole removes stores for good: name them.")
+    folders = maintenance.pick_stores(cache, stores or [])
+    removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
+    if as_json:
+        print(json.dumps({"removed": list(map(str, removed)), "bytes": size}))
+    else:
+        print(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")
+
+
+def _show_done(done: Done, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"}))
+        return
+    from probes.results import headline
+
+    split, heads, lines = headline(done.metrics)
+    _table([f"on {split}", "view", "layer", *heads], [[_cell(value) for value in line] for line in lines])
+    print(f"chosen on validation: {done.selected}")
+    print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
+    print(f"run: {done.path}")
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for line in lines:
+        table.add_row(*line)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program is so that what is whole gets committed."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def main() -> NoReturn:
+    """The command line; ends the process with the exit code that fits."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _guarded(lambda: app(standalone_mode=False))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    """Run a command; what the user can act on becomes one line on stderr and an exit code."""
+    safe = "what was committed to the cache is kept; the same command goes on from there."
+    try:
+        said = command()
+    except PermafrostError as error:
+        return _fail(f"{type(error).__name__}: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted: {safe}", 130)
+    except _Terminated:
+        return _fail(f"terminated: {safe}", 143)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
+            return _fail(f"MachineError: {error.filename or 'disk'}: {error.strerror}; {safe}", 3)
+        raise
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except typer.Abort:
+        return _fail(f"interrupted: {safe}", 130)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option or a missing argument
+            error.show()
+            return int(error.exit_code)
+        raise
+    return said if isinstance(said, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Losses. Those over scores take ``[..., row]`` and reduce the last axis, so models side by side keep their own."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SMALLEST_VARIANCE = 1e-8
+
+
+def mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error, ``mean((prediction - target)^2)``: ``[..., row]`` -> ``[...]``."""
+    return (prediction - target).square().mean(-1)
+
+
+def log_variance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Log of the variance of the residuals, ``log(Var(prediction - target) + 1e-8)``.
+
+    Punishes spread, not bias: a constant offset costs nothing, which suits correlation metrics.
+    Source: McDonald, Marsano and McLaughlin, "FREEZE!", section 4.1.1.
+
+    Args:
+        prediction: ``[..., row]``.
+        target: ``[row]``.
+
+    Returns:
+        ``[...]``, natural log of the unbiased variance; finite for a perfect batch.
+
+    Raises:
+        ValueError: the batch holds fewer than two rows, so no variance exists.
+    """
+    if prediction.shape[-1] < 2:
+        raise ValueError(f"log_variance needs at least 2 rows, got {prediction.shape[-1]}.")
+    return torch.log(torch.var(prediction - target, dim=-1) + SMALLEST_VARIANCE)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy: logits ``[row, class]``, target ``[row]`` of class indices -> a scalar."""
+    return functional.cross_entropy(logits, target)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse,
+    "log_variance": log_variance,
+    "cross_entropy": cross_entropy,
+}
+
+SMALLEST_BATCH = {"log_variance": 2}
+"""Rows below which a loss does not exist."""

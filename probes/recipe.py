@@ -1,0 +1,92 @@
+"""Recipes: one experiment in one TOML file, with variants that a run trains and compares.
+
+Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.plan import CapturePlan, ExtractSpec
+from data.sentences import CorpusSpec
+from data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
+from probes.probe import ProbeSpec
+from probes.train import TrainSpec
+
+FOLDER = Path(__file__).parent / "recipes"
+UNTRAINED = "raw"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named set of overrides."""
+
+    name: str
+    """What the tables call it."""
+
+    set: dict[str, object] = field(default_factory=dict)
+    """Dotted keys and their values, for example {"probe.encoder" = "mlp"}."""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name == UNTRAINED:
+            raise SpecError(f"a variant needs a name, and '{UNTRAINED}' is taken by the untrained reference.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: texts, what is kept of them, what is trained on it."""
+
+    summary: str = ""
+    """One line that 'recipes' prints."""
+
+    corpus: CorpusSpec = field(default_factory=CorpusSpec)
+    plan: CapturePlan = field(default_factory=CapturePlan)
+    extract: ExtractSpec = field(default_factory=ExtractSpec)
+    probe: ProbeSpec = field(default_factory=ProbeSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    variants: tuple[Variant, ...] = ()
+    """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise SpecError(f"two variants are called '{twice[0]}'.")
+
+    def expanded(self) -> dict[str, "Recipe"]:
+        """Variant name -> the recipe it stands for."""
+        return {variant.name: with_variant(self, variant) for variant in self.variants or (Variant("probe"),)}
+
+
+def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
+    """The recipe with a variant's overrides applied, and no variants of its own."""
+    tree = {key: value for key, value in plain(recipe).items() if key != "variants"}
+    for key, value in variant.set.items():
+        if key.split(".")[0] not in ("plan", "probe", "train"):
+            raise SpecError(f"variant '{variant.name}': '{key}' cannot vary; a variant sets plan, probe or train keys.")
+        assign(tree, key, value)
+    return parse(Recipe, tree, f"variant '{variant.name}'")
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of every recipe that ships."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
+    """A shipped recipe by name, or your own by path, with ``--set`` overrides; returns its name and the recipe.
+
+    Raises:
+        SpecError: no such recipe, an unknown key, a value that cannot be.
+    """
+    path = Path(name) if name.endswith(".toml") else shipped().get(name)
+    if path is None:
+        raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped())}")
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    tree: Tree = override(read_toml(text, str(path)), overrides)
+    recipe = parse(Recipe, tree, f"recipe {path.name}")
+    recipe.expanded()
+    return path.stem, recipe

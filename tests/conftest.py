@@ -1,0 +1,115 @@
+"""What several tests share: tiny backbones of every family, real corpora and models where they are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.plan import Identity
+from data.shard import Block
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+REAL_MODELS = SHARED / "models"
+REAL_DATA = Path(os.environ.get("PERMAFROST_DATA", SHARED / "data"))
+
+WORDS = ["the", "a", "small", "brown", "dog", "runs", "over", "green", "grass", "and", "then", "it", "sleeps", "near", "an", "old", "warm", "stove", "in", "winter"]
+SIZES = {"gpt2": {"n_layer": 3, "n_embd": 32, "n_head": 4, "n_positions": 64}} | {
+    "distilbert": {"n_layers": 3, "dim": 32, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64}
+}
+USUAL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+GROUPED = {"num_key_value_heads": 2}
+EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "roberta": {"pad_token_id": 1}, "mpnet": {"pad_token_id": 1}}
+
+
+def tiny_folder(family: str, folder: Path, seed: int = 0) -> Path:
+    """A model folder as ``save_pretrained`` writes it: a tiny random backbone of a family with a word tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = {
+        word: code for code, word in enumerate([*special, *WORDS, *(word.title() for word in WORDS), ".", ","])
+    }
+    sizes = SIZES.get(family, USUAL | EXTRA.get(family, {}))
+    config = AutoConfig.for_model(family, vocab_size=len(vocabulary), **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(config)
+        for name, weight in model.named_parameters():  # as wide as trained weights, so that blocks do something
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=0.3)
+            elif "bias" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if family not in ("gpt2", "qwen2"):
+        ends = [("<s>", 0), ("</s>", 2)]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Family name -> folder of a tiny random backbone, made once a session."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            made[family] = tiny_folder(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """Texts of 1 to 24 words; many begin alike, one is the beginning of another, two differ only in their end."""
+    rng = np.random.default_rng(0)
+    starts = [WORDS[:6], WORDS[3:5], WORDS[8:9]]
+    made = [" ".join(starts[i % 3] + list(rng.choice(WORDS, rng.integers(0, 18)))) for i in range(40)]
+    return list(
+        dict.fromkeys([*made, " ".join(WORDS[:6]), " ".join(WORDS[:6]) + " winter", "dog", "The dog , asleep ."])
+    )
+
+
+@pytest.fixture
+def identity() -> Identity:
+    return Identity("w", "t", "{text}", 16, "float32", "float32", False)
+
+
+def block_of(
+    keys: Any, columns: dict[str, tuple[int, ...]], width: int = 4, dtype: str = "float32", seed: int = 0
+) -> Block:
+    """A block of random latents under given keys."""
+    rng = np.random.default_rng(seed)
+    latents = {v: rng.normal(size=(len(ls), len(keys), width)).astype(dtype) for v, ls in columns.items()}
+    return Block(keys, np.arange(1, len(keys) + 1, dtype=np.int32), columns, latents)
+
+
+def real_data(name: str) -> Path:
+    """The folder of a real corpus; the test is skipped where it is not, except in CI with the corpora at hand."""
+    folder = REAL_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"real corpus {name} is not at {folder}; set PERMAFROST_DATA")
+    return folder
+
+
+def real_model(name: str) -> Path:
+    """The folder of a small real model; the test is skipped where it is not."""
+    folder = REAL_MODELS / name
+    if not folder.is_dir():
+        pytest.skip(f"real model {name} is not at {folder}")
+    return folder
