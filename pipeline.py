@@ -133,8 +133,8 @@ class Predictor:
             trained_on = self.run.record["stores"][self.run.record["selected"]]["identity"]
             if self._extractor.identity.weights != trained_on["weights"]:
                 raise CorpusError(
-                    f"{self.run.path}: the backbone '{self.run.recipe.plan.backbone}' found here has other weights than "
-                    "the one this run was trained on; give it back its weights, or run the recipe again."
+                    f"{self.run.path}: the backbone '{self.run.recipe.plan.backbone}' found here has other weights "
+                    "than the one this run was trained on; give it back its weights, or run the recipe again."
                 )
         return self._extractor(texts, columns)
 

@@ -195,7 +195,8 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
         names = ", ".join(store.path.name for store in fitting)
         raise StoreError(
             f"{folder} holds {len(fitting)} stores of this plan ({names}): they differ in "
-            f"{', '.join(fitting[0].identity.differences(fitting[1].identity))}. Remove one with 'cache prune', or 'run'."
+            f"{', '.join(fitting[0].identity.differences(fitting[1].identity))}. Say which in the recipe, remove one "
+            "with 'cache prune --whole', or 'run', which knows the weights."
         )
     return fitting[0]
 

@@ -244,7 +244,7 @@ def _field_docstrings(kind: type[Any]) -> dict[str, str]:
     assert isinstance(tree, ast.ClassDef)
     found = {}
     for before, after in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
-            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-                found[before.target.id] = " ".join(after.value.value.split())
+        match before, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
     return found

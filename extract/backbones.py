@@ -284,8 +284,7 @@ def untrained(source: Source, seed: int) -> "PreTrainedModel":
     kind = config.pop("model_type")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(AutoConfig.for_model(kind, **_fused(config)), **_no_pooler(source))
-    return model
+        return AutoModel.from_config(AutoConfig.for_model(kind, **_fused(config)), **_no_pooler(source))
 
 
 def load_tokenizer(folder: Path) -> "Tokenizer":

@@ -188,7 +188,7 @@ class _Job:
         )
 
     def _provenance(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> dict[str, Any]:
-        """Where these latents come from; made by the self-check, which stops a run whose arithmetic cannot be trusted."""
+        """Where these latents come from; and the self-check, which stops a run whose arithmetic cannot be trusted."""
         import h5py
         import torch
         import transformers
@@ -202,8 +202,8 @@ class _Job:
         found = deviation(self.backbone, tokens, sample, columns, self.plan.final_norm)
         if not found <= TOLERANCE[dtype]:
             raise MachineError(
-                f"self-check: texts run together differ from texts run alone by {found:.2g} of the largest value, allowed "
-                f"are {TOLERANCE[dtype]:g} in {dtype}. This build of torch cannot be trusted here; nothing was stored."
+                f"self-check: texts run together differ from texts run alone by {found:.2g} of the largest value; "
+                f"{TOLERANCE[dtype]:g} is allowed in {dtype}. This build of torch cannot be trusted; nothing was stored."
             )
         self.progress.note(f"self-check: texts together against each alone differ by {found:.1e} of the largest value")
         return {
@@ -256,10 +256,10 @@ class _ShardWriter:
 
 
 def _refuse(texts: Sequence[str], uncut: Any, plan: CapturePlan) -> None:
-    longest = int(np.argmax(uncut))
+    longest, many = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
     raise TextError(
-        f"{int((uncut > plan.max_tokens).sum()):,} texts are longer than plan.max_tokens = {plan.max_tokens}, the longest has "
-        f'{int(uncut[longest])} tokens ({texts[longest][:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.'
+        f"{many:,} texts are longer than plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
+        f'({texts[longest][:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.'
     )
 
 

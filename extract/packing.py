@@ -95,7 +95,7 @@ def _length_rows(tokens: Tokens) -> list[tuple[Indices, int]]:
 
 
 def _tree_rows(tokens: Tokens, row_tokens: int) -> list[tuple[Indices, int]]:
-    """Neighbours in the order of their tokens, as many as their prefix tree fits in ``row_tokens``; the fullest first."""
+    """Neighbours in the order of their tokens, as many as fit ``row_tokens`` as a prefix tree; the fullest first."""
     order = sorted(range(len(tokens.lengths)), key=lambda text: tokens.of(text).astype(">u4").tobytes())
     rows: list[tuple[Indices, int]] = []
     current: list[int] = []

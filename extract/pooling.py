@@ -1,7 +1,7 @@
 """Poolings: hidden states of a text to its latent. Pure functions that never read padding.
 
-``hidden`` is ``[..., text, token, width]`` in float32, ``real`` is ``[text, token]``, true for tokens of the text, which
-come first; the latent is ``[..., text, width]``.
+``hidden`` is ``[..., text, token, width]`` in float32, ``real`` is ``[text, token]``, true for tokens of the text,
+which come first; the latent is ``[..., text, width]``.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def pool_mean(hidden: Tensor, real: Tensor) -> Tensor:
 
 
 def pool_weighted_mean(hidden: Tensor, real: Tensor) -> Tensor:
-    """Position-weighted mean ``sum_i i h_i / sum_i i``, positions counted from 1: later tokens of a causal model know more.
+    """Position-weighted mean ``sum_i i h_i / sum_i i``, positions from 1: later tokens of a causal model know more.
 
     Source: Muennighoff, "SGPT: GPT Sentence Embeddings for Semantic Search" (2022), section 4.1.
     """

@@ -16,7 +16,7 @@ MARKERS = "osD^vPX"
 
 
 def by_layer(metrics: pd.DataFrame, metric: str) -> Figure | None:
-    """The untrained reference over layers with its interval, trained variants as lines across; None where there is none."""
+    """The untrained reference over layers with its interval, variants as lines across; None without a reference."""
     rows = metrics[(metrics["metric"] == metric) & (metrics["split"] == _scored(metrics)) & metrics["seed"].isna()]
     raw = rows[(rows["variant"] == UNTRAINED) & rows["layer"].notna()]
     if raw.empty:

@@ -40,8 +40,8 @@ class MLPMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosines ``[layer, row]`` -> ``[row]``."""
-        logits: Tensor = self.network(x.T).squeeze(-1)
-        return torch.sigmoid(logits)
+        mixed: Tensor = torch.sigmoid(self.network(x.T)).squeeze(-1)
+        return mixed
 
 
 MIXERS: dict[str, Callable[[int], nn.Module]] = {

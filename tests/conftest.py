@@ -16,7 +16,8 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 REAL_MODELS = SHARED / "models"
 REAL_DATA = Path(os.environ.get("PERMAFROST_DATA", SHARED / "data"))
 
-WORDS = ["the", "a", "small", "brown", "dog", "runs", "over", "green", "grass", "and", "then", "it", "sleeps", "near", "an", "old", "warm", "stove", "in", "winter"]
+WORDS = ["the", "a", "small", "brown", "dog", "runs", "over", "green", "grass", "and", "then"]
+WORDS += ["it", "sleeps", "near", "an", "old", "warm", "stove", "in", "winter"]
 SIZES = {"gpt2": {"n_layer": 3, "n_embd": 32, "n_head": 4, "n_positions": 64}} | {
     "distilbert": {"n_layers": 3, "dim": 32, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64}
 }
