@@ -202,7 +202,7 @@ class _Job:
         found = deviation(self.backbone, tokens, sample, columns, self.plan.final_norm)
         if not found <= TOLERANCE[dtype]:
             raise MachineError(
-                f"self-check: texts run together differ from texts run alone by {found:.2g} of the largest value; "
+                f"self-check: texts together differ from texts alone by {found:.2g} of the largest value; "
                 f"{TOLERANCE[dtype]:g} is allowed in {dtype}. This build of torch cannot be trusted; nothing was stored."
             )
         self.progress.note(f"self-check: texts together against each alone differ by {found:.1e} of the largest value")
@@ -258,7 +258,7 @@ class _ShardWriter:
 def _refuse(texts: Sequence[str], uncut: Any, plan: CapturePlan) -> None:
     longest, many = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
     raise TextError(
-        f"{many:,} texts are longer than plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
+        f"{many:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
         f'({texts[longest][:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.'
     )
 

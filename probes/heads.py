@@ -26,7 +26,8 @@ class SoftmaxMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[layer, ...]`` -> ``[...]``."""
-        return torch.tensordot(torch.softmax(self.logits, 0), x, dims=1)
+        mixed: Tensor = torch.tensordot(torch.softmax(self.logits, 0), x, dims=1)
+        return mixed
 
 
 class MLPMixer(nn.Module):
