@@ -226,8 +226,12 @@ def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> Stored
     if lacking:
         raise StoreError(f"{store.path} holds no view '{lacking[0]}', only {', '.join(held)}; run 'extract' first.")
     columns = {str(view): resolve_layers(plan.layers, max(held[view]) + 1) for view in sorted(plan.views)}
-    uncut = store.lengths(corpus.texts)
-    return Stored(store, columns, 0, int((uncut > plan.max_tokens).sum()), time.perf_counter() - started)
+    truncated = int((store.lengths(corpus.texts) > plan.max_tokens).sum())
+    if truncated and plan.truncation == "refuse":
+        raise StoreError(
+            f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'
+        )
+    return Stored(store, columns, 0, truncated, time.perf_counter() - started)
 
 
 def _record(
@@ -546,7 +550,7 @@ def _guarded(command: Callable[[], Any]) -> int:
     except PermafrostError as error:
         return _fail(f"{type(error).__name__}: {error}", error.exit_code)
     except KeyboardInterrupt:
-        return _fail(f"interrupted: {safe}", 130)
+        said = 130
     except _Terminated:
         return _fail(f"terminated: {safe}", 143)
     except BrokenPipeError:
@@ -554,6 +558,8 @@ def _guarded(command: Callable[[], Any]) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
             return _fail(f"MachineError: {error.filename or 'disk'}: {error.strerror}; {safe}", 3)
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):  # --runs or extract.cache names a file
+            return _fail(f"InputError: {error.filename}: a folder is needed here ({error.strerror}); {safe}", 2)
         raise
     except typer.Exit as error:
         return int(error.exit_code)
@@ -564,6 +570,8 @@ def _guarded(command: Callable[[], Any]) -> int:
             error.show()
             return int(error.exit_code)
         raise
+    if said == 130:  # which is also what typer makes of Ctrl-C
+        return _fail(f"interrupted: {safe}", 130)
     return said if isinstance(said, int) else 0
 
 

@@ -137,6 +137,10 @@ def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float]
 
 
 def _check_texts(record: Record) -> None:
+    if not 1 <= len(record.texts) <= 2:
+        raise CorpusError(
+            f"{record.place}: expected one text or two, corpus.columns and corpus.target make it {len(record.texts)}."
+        )
     for number, text in enumerate(record.texts, 1):
         if not text.strip():
             which = f"text {number}" if len(record.texts) > 1 else "the text"

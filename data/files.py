@@ -62,7 +62,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             raise CorpusError(f"{place}: not valid JSON ({error}).") from None
         if not isinstance(fields, dict):
             raise CorpusError(f"{place}: expected a JSON object, found {type(fields).__name__}.")
-        yield place, {key: _text(value) for key, value in fields.items()}
+        yield place, as_text(fields)
 
 
 def read_lines(path: Path) -> Iterator[Row]:
@@ -83,7 +83,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
                     number += 1
-                    yield f"{path}:{number}", {key: _text(value) for key, value in fields.items()}
+                    yield f"{path}:{number}", as_text(fields)
     except pyarrow.ArrowException as error:
         raise CorpusError(f"{path}: not a parquet file that can be read ({error}).") from error
 
@@ -106,9 +106,14 @@ def select(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(fields[column] for column in columns)
 
 
+def as_text(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Typed fields as a text file would hold them; nothing is the empty text."""
+    return {key: "" if value is None else str(value) for key, value in fields.items()}
+
+
 def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
-    line = 0
+    line, start = 0, 1
 
     def decoded() -> Iterator[str]:
         nonlocal line
@@ -124,16 +129,16 @@ def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
             raise CorpusError(f"{path}:1: the header names the column '{twice[0]}' twice.")
+        start = line + 1
         for values in reader:
+            place, start = f"{path}:{start}", line + 1  # a quoted field may span lines: a row is where it begins
             if len(values) != len(header):
                 if not values:
                     continue
-                raise CorpusError(
-                    f"{path}:{line}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}."
-                )
-            yield f"{path}:{line}", dict(zip(header, values, strict=True))
+                raise CorpusError(f"{place}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}.")
+            yield place, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise CorpusError(f"{path}:{line}: {error}.") from None
+        raise CorpusError(f"{path}:{start}: {error}.") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -144,7 +149,3 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise CorpusError(f"{path}:{number}: not UTF-8 at byte {error.start + 1} of the line.") from None
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else str(value)

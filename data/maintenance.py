@@ -195,7 +195,9 @@ def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
 def _redundant(store: LatentStore) -> list[Path]:
     kept = list(store.shards)
     doomed = []
-    for shard in sorted(kept, key=lambda shard: (shard.texts, shard.path.name)):
+    ranked = kept[::-1]
+    ranked.sort(key=lambda shard: shard.texts)  # of equals the last by name goes first: it is not the one that is read
+    for shard in ranked:
         others = [other for other in kept if other is not shard]
         columns = [(view, layer) for view, layers in shard.columns.items() for layer in layers]
         if all(store.held(shard.keys, view, layer, others).all() for view, layer in columns):

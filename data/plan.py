@@ -65,10 +65,11 @@ class CapturePlan:
         if self.template.count("{text}") != 1:
             raise SpecError(f"template must contain {{text}} exactly once, got {self.template!r}.")
         for name in ("views", "layers"):
-            if not getattr(self, name):
+            named = getattr(self, name)
+            if not named:
                 raise SpecError(f"{name} must name at least one.")
-            if len(set(getattr(self, name))) < len(getattr(self, name)) and self.layers != "all":
-                raise SpecError(f"{name} names one twice: {list(getattr(self, name))}.")
+            if named != "all" and len(set(named)) < len(named):
+                raise SpecError(f"{name} names one twice: {list(named)}.")
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
         """The columns this plan asks of a backbone with ``layers`` layers, the embedding output included."""

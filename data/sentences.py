@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.corpus import SPLITS, Corpus, CorpusError, Record, Targets, cut_by_seed, gather
-from data.files import READERS, read_table, select
+from data.files import READERS, as_text, read_table, select
 from data.spec import SpecError, nearest
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -190,12 +190,16 @@ def _records(files: dict[str, Path], columns: tuple[str, ...], kind: str, spec: 
 
 def _read(files: dict[str, Path], columns: tuple[str, ...], kind: str, split_column: str) -> Iterator[Record]:
     for split, path in files.items():
+        stated = None
         for place, fields in read_table(path):
             values = select((place, fields), columns)
             texts, target = (values, None) if kind == "none" else (values[:-1], values[-1])
             own = split or fields.get(split_column, "")
             if own not in (*SPLITS, ""):
                 raise CorpusError(f"{place}: unknown split {own!r}. {nearest(own, SPLITS)}")
+            stated = bool(own) if stated is None else stated
+            if bool(own) != stated:
+                raise CorpusError(f"{place}: some rows have a split and some have none; fill '{split_column}' in.")
             if kind == "none" and not own:
                 own = "train"
             yield Record(place, own, texts, target)
@@ -229,7 +233,7 @@ def _hub(spec: CorpusSpec, named: Named | None, columns: tuple[str, ...], kind: 
     for split, rows in loaded.items():
         if str(split) in SPLITS:
             for number, fields in enumerate(rows, 1):
-                values = select((f"{hub}:{split}:{number}", {k: str(v) for k, v in fields.items()}), columns)
+                values = select((f"{hub}:{split}:{number}", as_text(fields)), columns)
                 texts, target = (values, None) if kind == "none" else (values[:-1], values[-1])
                 yield Record(f"{hub}:{split}:{number}", str(split), texts, target)
 

@@ -163,8 +163,8 @@ def _value(hint: Any, value: Any, source: str, key: str) -> Any:
     if origin in (Union, types.UnionType):
         return _one_of(arguments, value, source, key)
     if origin is Literal:
-        if str(value) in arguments:
-            return str(value)
+        if str(_unquoted(value)) in arguments:
+            return str(_unquoted(value))
         raise SpecError(f"{source}: {key} = {_shown(value)}: {nearest(str(value), map(str, arguments))}")
     if origin is tuple:
         return _tuple(arguments, value, source, key)
@@ -175,9 +175,8 @@ def _value(hint: Any, value: Any, source: str, key: str) -> Any:
     elif hint is object:
         return _typed(value)
     elif hint is str:
-        unquoted = _typed(value) if isinstance(value, Raw) and value[:1] in ("'", '"') else value
-        if isinstance(unquoted, str):
-            return str(unquoted)
+        if isinstance(_unquoted(value), str):
+            return str(_unquoted(value))
     else:
         value = _typed(value)
         if hint is float and type(value) is int:
@@ -219,6 +218,10 @@ def _typed(value: Any) -> Any:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return str(value)
+
+
+def _unquoted(value: Any) -> Any:
+    return _typed(value) if isinstance(value, Raw) and value[:1] in ("'", '"') else value
 
 
 def _shown(value: Any) -> str:

@@ -42,7 +42,9 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
     def keep(layer: int, hidden: Tensor) -> None:
         if layer not in wanted:
             return
-        texts = hidden.reshape(-1, hidden.shape[-1])[places].float()
+        # Encoders have a text in each row already; a prefix tree's texts are gathered from their shared places.
+        texts = hidden if layout.visible is None else hidden.reshape(-1, hidden.shape[-1])[places]
+        texts = texts.float()
         for view, layers in columns.items():
             if layer in layers:
                 pooled[view][layer] = POOLINGS[view](texts, within)

@@ -29,7 +29,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
 """Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
 
 SELF_CHECK_TEXTS = 4
-ROW_TOKENS = 512
+ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
@@ -90,6 +90,7 @@ class Extractor:
         self.identity = identify(source, plan, device, Path(spec.cache))
         store = LatentStore.at(Path(spec.cache), plan.backbone, self.identity)
         self._job = _Job(plan, source, store, spec, Silent(), device)
+        self.backbone = self._job.backbone
 
     def __call__(self, texts: Sequence[str], columns: Columns) -> dict[str, Latents]:
         """Latents of distinct ``texts``: view -> ``[layer, text, width]`` in the stored precision."""

@@ -91,6 +91,8 @@ def task_of(corpus: Corpus) -> Task:
     task = TASKS["score" if corpus.score_range else "class"]
     if task.name == "similarity" and corpus.split("train").sides.shape[1] != 2:
         raise CorpusError(f"{corpus.name}: scores need two texts a row; corpus.columns names one.")
+    if task.name == "similarity" and np.ptp(corpus.split("validation").targets) == 0:
+        raise CorpusError(f"{corpus.name}: all its validation scores are the same, a constant correlates with nothing.")
     return task
 
 

@@ -60,10 +60,11 @@ class TrainSpec:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
             raise SpecError("epochs, batch_rows and patience must be at least 1.")
-        if min(self.learning_rate, self.mixer_learning_rate, self.clip) <= 0 or not 0 <= self.warmup <= 1:
-            raise SpecError("learning rates and clip must be positive, warmup between 0 and 1.")
-        if not self.seeds:
-            raise SpecError("seeds must name at least one.")
+        positive = all(value > 0 for value in (self.learning_rate, self.mixer_learning_rate, self.clip))
+        if not positive or not self.weight_decay >= 0 or not 0 <= self.warmup <= 1:
+            raise SpecError("learning rates and clip must be positive, weight_decay not negative, warmup in [0, 1].")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
 
 
 @dataclass(frozen=True)

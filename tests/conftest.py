@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from data.plan import Identity
 from data.shard import Block
@@ -33,17 +34,13 @@ EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "roberta": {"pad_token_id": 1}, "mp
 
 
 def tiny_folder(family: str, folder: Path, seed: int = 0) -> Path:
-    """A model folder as ``save_pretrained`` writes it: a tiny random backbone of a family with a word tokenizer."""
+    """A model folder as ``save_pretrained`` writes it: a tiny random backbone of a family, with a tokenizer."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = {
-        word: code for code, word in enumerate([*special, *WORDS, *(word.title() for word in WORDS), ".", ","])
-    }
+    tokenizer = byte_tokenizer() if family == "qwen2" else word_tokenizer(special=family != "gpt2")
     sizes = SIZES.get(family, USUAL | EXTRA.get(family, {}))
-    config = AutoConfig.for_model(family, vocab_size=len(vocabulary), **sizes)
+    config = AutoConfig.for_model(family, vocab_size=tokenizer.get_vocab_size(), **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(config)
@@ -53,13 +50,31 @@ def tiny_folder(family: str, folder: Path, seed: int = 0) -> Path:
             elif "bias" in name:
                 torch.nn.init.normal_(weight, std=0.1)
     model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if family not in ("gpt2", "qwen2"):
-        ends = [("<s>", 0), ("</s>", 2)]
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
     return folder
+
+
+def word_tokenizer(special: bool) -> Tokenizer:
+    """One token a word; with ``special``, a token at each end."""
+    known = ["<s>", "<pad>", "</s>", "<unk>", *WORDS, *(word.title() for word in WORDS), ".", ","]
+    tokenizer = Tokenizer(models.WordLevel({word: code for code, word in enumerate(known)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if special:
+        ends = [("<s>", 0), ("</s>", 2)]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    return tokenizer
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Byte-level BPE: the kind that transformers insists on for Qwen2."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, special_tokens=["<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    return tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,151 @@
+"""Stage one against its peers: every layer of a backbone, mean view, from text to arrays in memory.
+
+    python -m benchmarks.extraction --backbone minilm
+    python -m benchmarks.extraction --backbone gpt2-medium --tokenizer FOLDER
+
+Texts are runs of neighbours in the sorted distinct STS-B sentences, shuffled anew for every arm. Arms take turns in one
+process. The peers: a plain transformers loop (batches of 32 in corpus order, ``output_hidden_states=True``), and, for
+minilm, ``sentence-transformers`` ``encode``, which makes one vector a text where we make one per layer. gpt2-medium has
+random weights: speed is the same. Loading is outside the clock; tokenising, packing, pooling and conversion are inside.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import clock, describe, matmul_gflops
+from data.plan import CapturePlan, ExtractSpec
+from data.sentences import CorpusSpec, load_corpus
+from extract.backbones import Backbone, Source, find, load_tokenizer
+from extract.extraction import Extractor
+from extract.identity import compute_dtype, pick_device
+from extract.tokens import tokenise
+
+Arm = Callable[[Sequence[str]], Any]
+
+
+def pick_texts(runs: int, neighbours: int) -> list[str]:
+    """Runs of neighbours of the sorted distinct STS-B sentences, seed 0."""
+    ordered = sorted(load_corpus(CorpusSpec(name="stsb")).texts)
+    starts = np.random.default_rng(0).integers(0, len(ordered) - neighbours, runs)
+    return [text for start in starts for text in ordered[start : start + neighbours]]
+
+
+def ours(plan: CapturePlan, dtype: str, cache: str, device: str) -> tuple[Arm, Backbone]:
+    """Our road: tokenise, pack, capture, pool, all layers."""
+    made = CapturePlan(**{**vars(plan), "compute_dtype": dtype})
+    extractor = Extractor(made, ExtractSpec(cache, device))
+    columns = made.columns(find(made).layers)
+    return (lambda texts: extractor(texts, columns)["mean"]), extractor.backbone
+
+
+def plain_loop(plan: CapturePlan, dtype: str, device: str) -> Arm:
+    """What one writes first: padded batches of 32 in corpus order, all hidden states, masked mean of each."""
+    source = find(plan)
+    model, tokenizer = _unmodified(source, plan, dtype, device), load_tokenizer(source.tokenizer)
+    tokenizer.enable_padding()
+    tokenizer.enable_truncation(plan.max_tokens)
+
+    def run(texts: Sequence[str]) -> np.ndarray:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), 32):
+                batch = tokenizer.encode_batch(list(texts[start : start + 32]))
+                ids = torch.tensor([one.ids for one in batch], device=device)
+                mask = torch.tensor([one.attention_mask for one in batch], device=device)
+                states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+                weights = mask[:, :, None].float()
+                parts.append(torch.stack([(s.float() * weights).sum(1) / weights.sum(1) for s in states]).cpu().numpy())
+        return np.concatenate(parts, axis=1)
+
+    return run
+
+
+def _unmodified(source: Source, plan: CapturePlan, dtype: str, device: str) -> Any:
+    """The model as transformers loads or builds it, activation function included."""
+    from transformers import AutoConfig, AutoModel
+
+    if source.folder:
+        model = AutoModel.from_pretrained(source.folder)
+    else:
+        config = dict(source.config)
+        model = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
+    return model.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype))
+
+
+def sentence_transformers_encode(folder: Path, device: str) -> Arm:
+    """The library's own ``encode``: one vector a text, its default settings."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device=device)
+    return lambda texts: model.encode(list(texts), show_progress_bar=False)
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="minilm")
+    parser.add_argument("--tokenizer", default="", help="folder of a tokenizer, for a backbone without its own")
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--neighbours", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+
+    device = pick_device(options.device)
+    init = "pretrained" if options.backbone == "minilm" else "random"
+    plan = CapturePlan(options.backbone, init=init, tokenizer=options.tokenizer, views=("mean",))
+    default = compute_dtype(plan, device)
+    texts = pick_texts(options.runs, options.neighbours)
+    with tempfile.TemporaryDirectory() as cache:
+        arms: dict[str, Arm] = {}
+        for dtype in dict.fromkeys(["float32", default]):
+            arms[f"ours, {dtype}"], backbone = ours(plan, dtype, cache, device)
+            arms[f"transformers, {dtype}"] = plain_loop(plan, dtype, device)
+        source = find(plan)
+        if source.folder and (source.folder / "modules.json").is_file():
+            arms["sentence-transformers, float32"] = sentence_transformers_encode(source.folder, device)
+        seconds = race(arms, texts, options.rounds, device)
+
+    tokens = tokenise(backbone.tokenizer, texts, plan.template, plan.max_tokens)
+    roofs = {dtype: matmul_gflops(getattr(torch, dtype), device) for dtype in ("float32", default)}
+    print(describe(device))
+    print(
+        ", ".join(f"{dtype} matmul {roof:,.0f} GFLOP/s" for dtype, roof in roofs.items()) + f"; default dtype {default}"
+    )
+    print(
+        f"{options.backbone} ({init} weights), {source.layers} layers of width {source.width}; {len(texts)} texts, ",
+        end="",
+    )
+    print(f"{len(tokens.ids):,} tokens; {options.rounds} rounds, arms interleaved, texts shuffled for every arm")
+    base = np.median(seconds["transformers, float32"])
+    print(f"{'':32}{'texts/s':>9}{'min-max':>14}{'x transformers float32':>24}{'x same dtype':>14}")
+    for name, took in seconds.items():
+        peer = np.median(seconds[f"transformers, {name.split(', ')[1]}"])
+        rates = len(texts) / np.array(took)
+        spread = f"{rates.min():.0f}-{rates.max():.0f}"
+        row = f"{name:32}{len(texts) / np.median(took):9.0f}{spread:>14}"
+        print(f"{row}{base / np.median(took):24.2f}{peer / np.median(took):14.2f}")
+
+
+def race(arms: dict[str, Arm], texts: list[str], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of every arm in every round; the first round warms up and does not count."""
+    rng = np.random.default_rng(1)
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds + 1):
+        for name, arm in arms.items():
+            shuffled = [texts[index] for index in rng.permutation(len(texts))]
+            started = clock(device)
+            arm(shuffled)
+            if number:
+                seconds[name].append(clock(device) - started)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

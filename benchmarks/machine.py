@@ -1,0 +1,51 @@
+"""What every benchmark says of the machine it ran on."""
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+
+def describe(device: str) -> str:
+    """One line: processor or GPU, threads, versions."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    versions = ", ".join(
+        f"{package} {_version(package)}" for package in ("torch", "transformers", "sentence-transformers")
+    )
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+
+
+def matmul_gflops(dtype: torch.dtype, device: str, size: int = 2048, rounds: int = 7) -> float:
+    """Best of several square matmuls: the roof that a forward pass can be measured against."""
+    first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(rounds):
+        started = clock(device)
+        first @ second
+        best = max(best, 2 * size**3 / (clock(device) - started) / 1e9)
+    return best
+
+
+def clock(device: str) -> float:
+    """Seconds, after the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"

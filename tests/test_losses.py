@@ -1,0 +1,66 @@
+"""Losses against values computed by hand, and where they end: perfect batches, single rows, models side by side."""
+
+import math
+
+import pytest
+import torch
+
+from probes.losses import LOSSES, SMALLEST_BATCH, SMALLEST_VARIANCE, log_variance
+
+SCORES = [name for name in LOSSES if name != "cross_entropy"]
+
+BY_HAND = {
+    "mse": (torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 3.0]), 5 / 3),  # (0 + 1 + 4) / 3
+    "log_variance": (  # residuals 0, 1, -2; mean -1/3; squares 1/9 + 16/9 + 25/9 over 2
+        torch.tensor([0.0, 1.0, 1.0]),
+        torch.tensor([0.0, 0.0, 3.0]),
+        math.log(7 / 3),
+    ),
+    "cross_entropy": (  # probabilities of the right classes: 3/4 and 1/2
+        torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]]),
+        torch.tensor([0, 1]),
+        (math.log(4 / 3) + math.log(2)) / 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)  # a new loss without a value by hand fails here
+def test_a_loss_has_the_value_computed_by_hand(name):
+    prediction, target, expected = BY_HAND[name]
+    assert LOSSES[name](prediction, target).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_equals_finite_differences(name):
+    prediction, target, _ = BY_HAND[name]
+    prediction = prediction.double().requires_grad_()
+    target = target.double() if name in SCORES else target
+    assert torch.autograd.gradcheck(LOSSES[name], (prediction, target))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_models_side_by_side_keep_their_own_loss(name):
+    predictions, target = torch.randn(3, 2, 8), torch.randn(8)
+    alone = torch.stack([torch.stack([LOSSES[name](row, target) for row in model]) for model in predictions])
+    torch.testing.assert_close(LOSSES[name](predictions, target), alone)
+
+
+def test_log_variance_does_not_see_an_offset():
+    prediction, target = torch.randn(8).double(), torch.randn(8).double()
+    torch.testing.assert_close(log_variance(prediction + 5, target), log_variance(prediction, target))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.25])
+def test_log_variance_of_a_perfect_batch_is_finite_and_so_is_its_gradient(offset):
+    target = torch.rand(8)
+    prediction = (target + offset).requires_grad_()
+    loss = log_variance(prediction, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(SMALLEST_VARIANCE), abs=1e-3)  # float32 leaves a trace of the offset
+    assert prediction.grad.isfinite().all()
+
+
+def test_log_variance_refuses_a_single_row():
+    assert SMALLEST_BATCH["log_variance"] == 2
+    with pytest.raises(ValueError, match="at least 2 rows, got 1"):
+        log_variance(torch.zeros(3, 1), torch.zeros(1))

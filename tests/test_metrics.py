@@ -1,0 +1,99 @@
+"""Metrics against scipy and scikit-learn, and their bootstrap intervals."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn
+
+from probes.metrics import CONFIDENCE, METRICS, measure, p_value
+
+REFERENCES = {
+    "pearson": lambda prediction, target: stats.pearsonr(prediction, target).statistic,
+    "spearman": lambda prediction, target: stats.spearmanr(prediction, target).statistic,
+    "mae": lambda prediction, target: sklearn.mean_absolute_error(target, prediction),
+    "accuracy": lambda prediction, target: sklearn.accuracy_score(target, prediction),
+    "macro_f1": lambda prediction, target: sklearn.f1_score(target, prediction, average="macro", zero_division=0),
+}
+CORRELATIONS = ("pearson", "spearman")
+
+
+def drawn(name: str, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions that are partly right, and targets; classes for the metrics of classes, scores with ties else."""
+    rng = np.random.default_rng(seed)
+    if name in ("accuracy", "macro_f1"):
+        target = rng.integers(0, 4, shape)
+        return np.where(rng.random(shape) < 0.6, target, rng.integers(0, 4, shape)), target
+    target = np.round(rng.random(shape), 1)
+    return target + rng.normal(size=shape), target
+
+
+@pytest.mark.parametrize("name", METRICS)  # a new metric without a reference fails here
+def test_a_metric_equals_its_reference(name):
+    prediction, target = drawn(name, (50,))
+    assert METRICS[name](prediction, target) == pytest.approx(REFERENCES[name](prediction, target), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_batch_of_rows_equals_row_by_row(name):
+    prediction, target = drawn(name, (5, 30))
+    alone = [METRICS[name](*row) for row in zip(prediction, target, strict=True)]
+    np.testing.assert_allclose(METRICS[name](prediction, target), alone, rtol=1e-12)
+
+
+def test_a_class_that_a_row_lacks_does_not_count_in_its_macro_f1():
+    prediction, target = np.array([[0, 0, 1, 1], [2, 2, 2, 3]]), np.array([[0, 1, 1, 1], [2, 2, 2, 2]])
+    expected = [REFERENCES["macro_f1"](*row) for row in zip(prediction, target, strict=True)]
+    np.testing.assert_allclose(METRICS["macro_f1"](prediction, target), expected)
+    assert expected[1] == pytest.approx((6 / 7 + 0) / 2)  # class 3 was said and is wrong; classes 0 and 1 are nowhere
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_interval_brackets_the_value_and_is_the_same_twice(name):
+    prediction, target = drawn(name, (100,))
+    measured = measure(name, [prediction], target)
+    assert measured.low < measured.value < measured.high
+    assert measured.n == 100
+    assert measure(name, [prediction], target) == measured
+
+
+@pytest.mark.parametrize("name", ["pearson", "accuracy"])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(name):
+    truth = {"pearson": 1 / np.sqrt(1 + 12), "accuracy": 0.6 + 0.4 / 4}[name]  # uniform: variance 1/12, noise: 1
+    intervals = [measure(name, [p], t) for p, t in (drawn(name, (80,), seed) for seed in range(100))]
+    covered = np.mean([one.low <= truth <= one.high for one in intervals])
+    assert CONFIDENCE - 0.08 <= covered <= 1  # a standard error of 0.022, and percentiles run a little narrow
+
+
+def test_several_seeds_are_measured_by_their_mean_over_the_same_rows():
+    (first, target), (second, _) = drawn("mae", (40,), 0), drawn("mae", (40,), 1)
+    both = measure("mae", [first, second], target)
+    assert both.value == pytest.approx((measure("mae", [first], target).value + np.abs(second - target).mean()) / 2)
+    assert measure("mae", [first, first], target) == measure("mae", [first], target)
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+def test_a_correlation_of_constants_does_not_exist(name):
+    constant, varied = np.full(10, 0.3, np.float32), np.arange(10.0)
+    for prediction, target in [(constant, varied), (varied, constant)]:
+        assert measure(name, [prediction], target) is None
+        assert p_value(name, prediction, target) is None
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_one_row_is_too_few(name):
+    prediction, target = drawn(name, (1,))
+    assert measure(name, [prediction], target) is None
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+def test_few_rows_with_ties_have_an_interval_of_finite_numbers(name):
+    measured = measure(name, [np.array([0.1, 0.1, 0.9])], np.array([0.0, 1.0, 1.0]))
+    assert -1 <= measured.low <= measured.value <= measured.high <= 1
+
+
+@pytest.mark.parametrize("name", CORRELATIONS)
+def test_the_p_value_equals_that_of_scipy(name):
+    prediction, target = drawn(name, (30,))
+    reference = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[name](prediction, target).pvalue
+    assert p_value(name, prediction, target) == pytest.approx(reference, rel=1e-12)
+    assert p_value(name, prediction[:2], target[:2]) is None

@@ -1,0 +1,148 @@
+"""Every layer and view of every family equals ``output_hidden_states`` of each text alone, by an independent road."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from data.plan import CapturePlan, View
+from extract.backbones import BACKBONES, Backbone, find, load
+from extract.extraction import Extractor, ExtractSpec
+from extract.pooling import POOLINGS
+from extract.tokens import tokenise
+from tests.conftest import real_model
+
+VIEWS = get_args(View)
+STORY = [
+    "Once upon a time there was a little dog.",
+    "Once upon a time there was a cat who liked to play.",
+    "Once upon a time",
+    "She ran.",
+    "The sun was warm and the bird sang to the tree all day long.",
+]
+
+
+def reference(folder: Path, ids: np.ndarray, final_norm: bool) -> torch.Tensor:
+    """``[layer, token, width]`` from transformers alone: unmodified model, one unpadded text."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    blocks = model.get_submodule(BACKBONES[model.config.model_type].blocks)
+    outputs: list[Any] = []
+    blocks[-1].register_forward_hook(lambda _, __, output: outputs.append(output))
+    with torch.inference_mode():
+        states = model(input_ids=torch.tensor(ids)[None], output_hidden_states=True).hidden_states
+    last = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+    return torch.stack([*states[:-1], states[-1] if final_norm else last])[:, 0]
+
+
+def naive_view(view: str, states: torch.Tensor) -> torch.Tensor:
+    """``[layer, token, width]`` -> ``[layer, width]`` by the definition of each view."""
+    weights = torch.arange(1.0, states.shape[1] + 1)
+    return {
+        "last": lambda: states[:, -1],
+        "cls": lambda: states[:, 0],
+        "mean": lambda: states.mean(1),
+        "sum": lambda: states.sum(1),
+        "max": lambda: states.max(1).values,
+        "weighted_mean": lambda: torch.einsum("ltw,t->lw", states, weights) / weights.sum(),
+    }[view]()
+
+
+def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool = False, **plan: Any) -> None:
+    made = CapturePlan(
+        str(folder), views=VIEWS, compute_dtype="float32", stored_dtype="float32", final_norm=final_norm, **plan
+    )
+    source = find(made)
+    captured = Extractor(made, ExtractSpec(str(cache)))(texts, made.columns(source.layers))
+    tokens = tokenise(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
+    for index in range(len(texts)):
+        states = reference(folder, tokens.of(index), final_norm)
+        for view in VIEWS:
+            expected = naive_view(view, states).numpy()
+            tolerance = 1e-5 * np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
+            assert (np.abs(captured[view][:, index] - expected) <= tolerance).all(), (view, texts[index])
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_every_layer_and_view_equals_the_text_alone(family, tiny, texts, tmp_path):
+    assert_parity(tiny(family), texts, tmp_path, max_tokens=32)
+
+
+@pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if family.final_norm])
+def test_the_final_norm_can_be_asked_for(family, tiny, texts, tmp_path):
+    assert_parity(tiny(family), texts[:10], tmp_path, final_norm=True, max_tokens=32)
+
+
+@pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if not family.final_norm])
+def test_a_final_norm_that_is_not_there_is_refused(family, tiny):
+    with pytest.raises(Exception, match="has no norm after its last block"):
+        find(CapturePlan(str(tiny(family)), max_tokens=32, final_norm=True))
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_blocks_above_the_last_layer_do_not_run_and_layers_stay_the_same(family, tiny, texts, tmp_path):
+    plan = CapturePlan(str(tiny(family)), max_tokens=32, compute_dtype="float32", stored_dtype="float32")
+    extractor = Extractor(plan, ExtractSpec(str(tmp_path)))
+    everything = extractor(texts, {"mean": (0, 1, 2, 3)})["mean"]
+    backbone = extractor.backbone
+    ran: list[int] = []
+    blocks: Any = backbone.model.get_submodule(backbone.source.family.blocks)
+    for index, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    for wanted in ((0,), (1,), (0, 2)):
+        ran.clear()
+        some = extractor(texts, {"mean": wanted})["mean"]
+        assert set(ran) == set(range(max(wanted)))
+        np.testing.assert_array_equal(some, everything[list(wanted)])
+    assert backbone.model.get_submodule(backbone.source.family.blocks) is blocks
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_a_backbone_is_frozen(family, tiny, texts, tmp_path):
+    plan = CapturePlan(str(tiny(family)), views=VIEWS, max_tokens=32)
+    extractor = Extractor(plan, ExtractSpec(str(tmp_path)))
+    backbone: Backbone = extractor.backbone
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    extractor(texts, plan.columns(backbone.source.layers))
+    after = backbone.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(weight.requires_grad for weight in backbone.model.parameters())
+    assert not any(module.training for module in backbone.model.modules())
+
+
+@pytest.mark.parametrize("view", POOLINGS)
+def test_pooling_never_reads_padding(view):
+    hidden = torch.randn(2, 3, 6, 4)
+    real = torch.tensor([[True] * 4 + [False] * 2, [True] * 1 + [False] * 5, [True] * 6])
+    before = POOLINGS[view](hidden, real)
+    hidden[:, ~real] = float("nan")
+    torch.testing.assert_close(POOLINGS[view](hidden, real), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["stories260K", "babyllama"])
+def test_small_real_causal_models_keep_parity(name, tmp_path):
+    assert_parity(real_model(name), STORY, tmp_path)
+
+
+def test_the_packaged_minilm_keeps_parity(tmp_path):
+    source = find(CapturePlan("minilm"))
+    assert source.folder is not None
+    assert_parity(source.folder, [*STORY, "Rates rose by 0.25 %, the bank said; markets fell.", "?"], tmp_path)
+
+
+def test_minilm_gives_the_published_cosines(tmp_path):
+    sentences = [
+        "I enjoy using Fetch Rewards to effortlessly turn my everyday receipts into gift cards and rewards.",
+        "Fetch Rewards makes it easy to earn points and redeem rewards just by scanning receipts from everyday purchases.",
+        "With Fetch Rewards, I can track my purchases and earn loyalty points seamlessly through a user-friendly app "
+        "experience.",
+    ]
+    plan = CapturePlan("minilm", layers=(-1,), compute_dtype="float32", stored_dtype="float32")
+    (latents,) = Extractor(plan, ExtractSpec(str(tmp_path)))(sentences, {"mean": (6,)})["mean"]
+    unit = latents / np.linalg.norm(latents, axis=1, keepdims=True)
+    found = (unit @ unit.T)[[0, 0, 1], [1, 2, 2]]
+    np.testing.assert_allclose(found, [0.797979, 0.717957, 0.779310], atol=1e-5)

@@ -1,0 +1,212 @@
+"""End to end on a tiny backbone: what runs, how often, and what the command line prints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bench import COLUMNS, FILES, Bench, pairs, write
+
+import pipeline
+from data.latents import LatentStore
+from probes.recipe import Recipe, load_recipe, shipped
+
+DONE = {"run", "seconds", "texts", "texts_distinct", "texts_run", "selected", "metrics"}
+LAYERS = 4
+
+
+@pytest.fixture
+def bench(tmp_path, tiny):
+    return Bench(tmp_path, tiny("bert"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny):
+    """A bench on which ``run pairs`` is done, with two seeds, and what it said."""
+    bench = Bench(tmp_path_factory.mktemp("finished"), tiny("bert"))
+    return bench, pipeline.run("pairs", bench.of_pairs("train.seeds=0,1"), bench.runs)
+
+
+def stsb(bench: Bench) -> list[str]:
+    for split in ("train", "validation", "test"):
+        rows = [row[:3] for row in pairs() if row[3] == split]
+        write(bench.folder / "stsb" / f"{split}.csv", ["sentence1", "sentence2", "score"], rows)
+    return bench.settings()
+
+
+SMALL = {
+    "quickstart": lambda bench: bench.settings("corpus.limit=20"),
+    "sts": stsb,
+    "pairs": lambda bench: bench.of_pairs(),
+    "classify": lambda bench: bench.of_topics(),
+}
+
+
+@pytest.mark.parametrize("name", shipped())  # a new recipe without a small corpus fails here
+def test_a_shipped_recipe_runs(name, bench, monkeypatch):
+    monkeypatch.setenv("PERMAFROST_DATA", str(bench.folder))
+    done = pipeline.run(name, SMALL[name](bench), bench.runs)
+    assert done.path == bench.runs / f"{name}-1"
+    assert {path.name for path in done.path.iterdir()} == FILES
+    variants = set(load_recipe(name)[1].expanded())
+    assert {row["variant"] for row in done.metrics} == variants | {"raw"}
+    assert done.selected in variants
+    assert {row["split"] for row in done.metrics} == {"validation", "test"}
+
+
+def test_classes_of_pairs_run(bench):
+    done = pipeline.run("classify", bench.of_topics(sides=2), bench.runs)
+    (answer,) = pipeline.load(done.path).predict([("the dog runs", "the dog sleeps")])
+    assert set(answer["probabilities"]) == {"same", "other"}
+
+
+def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench):
+    graded = [(first, second, 5 * score, split) for first, second, score, split in pairs()]
+    done = pipeline.run("pairs", bench.of_pairs("corpus.score_range=0,5", "train.seeds=0,1", rows=graded), bench.runs)
+    errors = {row["split"]: row["value"] for row in done.metrics if row["metric"] == "mae"}
+    unit = {row["split"]: row["value"] for row in finished[1].metrics if row["metric"] == "mae"}
+    assert errors == pytest.approx({split: 5 * error for split, error in unit.items()}, rel=1e-3)  # float32 targets
+    assert pd.read_csv(done.path / "predictions.csv")["target"].max() == 5
+    assert pipeline.load(done.path).predict([("the dog", "the dog")]) == [{"score": 5.0}]
+
+
+def test_a_second_run_runs_no_text_and_repeats_every_figure(bench):
+    first, second = (pipeline.run("pairs", bench.of_pairs(), bench.runs) for _ in range(2))
+    assert (first.texts_run, second.texts_run) == (first.texts_distinct, 0)
+    assert second.path.name == "pairs-2"
+    for name in ("metrics.csv", "predictions.csv", "probe.safetensors", "recipe.toml"):
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes(), name
+
+
+def test_another_seed_gives_other_figures(finished):
+    table = pd.read_csv(finished[1].path / "metrics.csv")
+    seeds = table[(table["variant"] == "linear") & (table["metric"] == "pearson") & (table["split"] == "validation")]
+    assert seeds["value"][seeds["seed"] == 0].item() != seeds["value"][seeds["seed"] == 1].item()
+
+
+def test_a_run_is_never_overwritten(bench):
+    (bench.runs / "pairs-1").mkdir(parents=True)
+    (bench.runs / "pairs-1" / "mine.txt").write_text("kept")
+    assert pipeline.run("pairs", bench.of_pairs(), bench.runs).path.name == "pairs-2"
+    assert [path.name for path in (bench.runs / "pairs-1").iterdir()] == ["mine.txt"]
+
+
+def test_ten_new_texts_run_ten(bench):
+    pipeline.extract("pairs", bench.of_pairs())
+    new = [(" ".join(["winter"] * words), " ".join(["stove"] * words), 0.5, "train") for words in range(6, 11)]
+    corpus, (stored,) = pipeline.extract("pairs", bench.of_pairs(rows=[*pairs(), *new]))
+    assert stored.texts_run == 10
+    assert len(corpus.texts) > 100
+
+
+def test_a_further_view_runs_every_text_once_more_and_keeps_the_old_columns(bench):
+    corpus, (before,) = pipeline.extract("pairs", bench.of_pairs())
+    old = before.store.read(corpus.texts, "mean", range(LAYERS))
+    _, (after,) = pipeline.extract("pairs", bench.of_pairs("plan.views=mean,max"))
+    assert after.texts_run == len(corpus.texts)
+    assert after.store.path == before.store.path
+    assert after.store.columns() == {"mean": tuple(range(LAYERS)), "max": tuple(range(LAYERS))}
+    np.testing.assert_array_equal(LatentStore.open(after.store.path).read(corpus.texts, "mean", range(LAYERS)), old)
+    assert pipeline.extract("pairs", bench.of_pairs("plan.views=mean,max"))[1][0].texts_run == 0
+
+
+def test_a_view_that_is_the_same_for_every_text_is_left_out_of_the_table(bench):
+    done = pipeline.run("pairs", bench.of_pairs("plan.views=cls"), bench.runs)
+    raw = [row for row in done.metrics if row["variant"] == "raw"]
+    assert {row["layer"] for row in raw} == {1, 2, 3}  # at layer 0 a bert's first token is always the same
+
+
+def test_variants_may_differ_in_their_plan(bench):
+    recipe = bench.folder / "templates.toml"
+    recipe.write_text(
+        '[corpus]\ntarget = "score"\n[[variants]]\nname = "plain"\n[[variants]]\nname = "framed"\n'
+        'set = { "plan.template" = "the dog , {text} ." }\n'
+    )
+    done = pipeline.run(str(recipe), bench.of_pairs(), bench.runs)
+    assert done.texts_run == 2 * done.texts_distinct
+    stores = json.loads((done.path / "record.json").read_text("utf-8"))["stores"]
+    assert stores["plain"]["path"] != stores["framed"]["path"]
+    figures = {row["variant"]: row["value"] for row in done.metrics if row["metric"] == "pearson" and row["seed"] == 0}
+    assert figures["plain"] != figures["framed"]
+    assert len(pipeline.load(done.path).predict([("a dog", "the dog")])) == 1
+
+
+def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, bench):
+    _, done = finished
+    turned = [(a, b, 1 - score if split == "test" else score, split) for a, b, score, split in pairs()]
+    other = pipeline.run("pairs", bench.of_pairs("train.seeds=0,1", rows=turned), bench.runs)
+    assert other.selected == done.selected
+    assert (other.path / "probe.safetensors").read_bytes() == (done.path / "probe.safetensors").read_bytes()
+    splits = {split: [[r["value"] for r in d.metrics if r["split"] == split] for d in (done, other)]
+              for split in ("validation", "test")}  # fmt: skip
+    assert splits["validation"][0] == splits["validation"][1]
+    assert splits["test"][0] != splits["test"][1]
+
+
+def test_a_corpus_without_a_test_split_is_scored_on_validation(bench):
+    rows = [row for row in pairs() if row[3] != "test"]
+    done = pipeline.run("pairs", bench.of_pairs(rows=rows), bench.runs)
+    assert {row["split"] for row in done.metrics} == {"validation"}
+    assert len(pd.read_csv(done.path / "predictions.csv")) == 15
+
+
+def test_train_repeats_a_run_where_neither_transformers_nor_the_backbone_is(finished):
+    bench, done = finished
+    absent = "for name in ('transformers', 'tokenizers', 'huggingface_hub'): sys.modules[name] = None"
+    hidden = bench.backbone.rename(bench.backbone.with_name("hidden"))
+    try:
+        process = bench.process("train", "pairs", "--json", settings=bench.of_pairs("train.seeds=0,1"), before=absent)
+        out, err = process.communicate(timeout=120)
+    finally:
+        hidden.rename(bench.backbone)
+    assert process.returncode == 0, err
+    trained = json.loads(out)
+    assert trained["texts_run"] == 0
+    assert trained["metrics"] == done.metrics
+
+
+def test_a_process_prints_one_json_object_and_keeps_notes_on_stderr(bench):
+    process = bench.process("run", "pairs", "--json", settings=bench.of_pairs())
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    said = json.loads(out)
+    assert set(said) == DONE
+    assert (said["texts"], said["texts_run"]) == (140, said["texts_distinct"])
+    assert set(said["metrics"][0]) == set(COLUMNS)
+    assert Path(said["run"]).is_dir()
+    assert "distinct, each runs once" in err
+    assert "Warning" not in err
+
+
+def test_without_json_a_table_and_the_place_of_the_run_are_printed(bench):
+    code, out, _ = bench.command("run", "pairs", settings=bench.of_pairs())
+    assert code == 0
+    assert "raw" in out
+    assert f"run: {bench.runs / 'pairs-1'}" in out
+    assert "chosen on validation: " in out
+
+
+def test_extract_recipes_config_and_cache_print_one_json_object(finished):
+    bench, done = finished
+    cache = str(bench.folder / "cache")
+    asked = {
+        "extract": ("extract", "pairs", "--json"),
+        "recipes": ("recipes", "--json"),
+        "config": ("config", "sts", "--json"),
+        "list": ("cache", "list", "--cache", cache, "--json"),
+        "verify": ("cache", "verify", "--cache", cache, "--json"),
+    }
+    said = {}
+    for name, words in asked.items():
+        code, out, _ = bench.command(*words, settings=bench.of_pairs() if name == "extract" else ())
+        assert code == 0
+        said[name] = json.loads(out)
+    assert said["extract"]["texts_run"] == said["extract"]["truncated"] == 0
+    assert set(said["recipes"]["recipes"]) == set(shipped())
+    settings = {one["key"]: one for one in said["config"]["settings"]}
+    assert settings["corpus.name"]["value"] == "stsb"
+    assert all(one["meaning"] for key, one in settings.items())
+    assert settings["train.epochs"]["value"] == Recipe().train.epochs
+    assert said["list"]["stores"][0]["texts"] == done.texts_distinct
+    assert said["verify"]["damaged"] == []

@@ -1,0 +1,245 @@
+"""What cannot be done ends in one line that says why, the right exit code, and nothing half-written."""
+
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+from bench import Bench, pairs, write
+from conftest import WORDS
+
+import pipeline
+
+NOTES = (
+    r"stage one: |self-check: |[\w.]+\.csv: [\d,]+ train|/.*: \d+ layers of width|(weights|linear), seed \d: best epoch"
+)
+
+
+def one_line(err: str, notes: str = NOTES) -> str:
+    """The last line of stderr; all before it are the notes of a run that went well so far."""
+    *before, last = err.splitlines()
+    assert [line for line in before if not re.match(notes, line)] == []
+    return last
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, tiny):
+    """A bench with files that are wrong in one way each, a run of pairs, and none of it changed by a refusal."""
+    bench = Bench(tmp_path_factory.mktemp("refused"), tiny("bert"))
+    few = [*pairs()[:1], *pairs()[-30:]]
+    write(bench.folder / "constant.csv", ["first", "second", "score", "split"], [(*r[:2], 0.5, r[3]) for r in pairs()])
+    write(bench.folder / "few.csv", ["first", "second", "score", "split"], few)
+    write(bench.folder / "untested.csv", ["first", "second", "score", "split"], pairs()[:40])
+    write(bench.folder / "broken.csv", ["first", "second", "score"], [*(r[:3] for r in pairs()[:3]), ("a dog", 0.5)])
+    (bench.folder / "empty").mkdir()
+    shutil.copytree(bench.backbone, bench.folder / "pickled")
+    (bench.folder / "pickled" / "model.safetensors").rename(bench.folder / "pickled" / "pytorch_model.bin")
+    shutil.copytree(bench.backbone, bench.folder / "torn")
+    (bench.folder / "torn" / "model.safetensors").write_bytes(b"not a tensor")
+    pipeline.run("pairs", bench.of_pairs(), bench.folder / "done")
+    pipeline.run("classify", bench.of_topics(), bench.folder / "done")
+    return bench
+
+
+CORPORA = {
+    "missing corpus": ("corpus.path={0}/absent.csv", "absent.csv: no such file"),
+    "no corpus at all": ("corpus.path=", "corpus.path or corpus.name must say which corpus"),
+    "unknown kind of corpus": ("corpus.path={0}/pairs.xls", "unknown kind of file '.xls'"),
+    "too few fields": ("corpus.path={0}/broken.csv", "broken.csv:5: expected 3 fields (first, second, score), found 2"),
+    "unknown column": (
+        "corpus.columns=first,secnd,score",
+        "no column 'secnd'; set corpus.columns. Did you mean 'second'?",
+    ),
+    "score outside its range": ("corpus.score_range=0,0.5", "is outside 0 to 0.5"),
+    "scores of one text": ("corpus.columns=first,score", "scores need two texts a row"),
+    "constant targets": ("corpus.path={0}/constant.csv", "constant.csv: all its validation scores are the same"),
+    "too few rows": ("corpus.path={0}/few.csv", "1 training rows are too few: this loss needs 2"),
+    "no validation": ("corpus.path={0}/untested.csv", "it has no split 'validation'"),
+}
+SETTINGS = {
+    "unknown key": ("plan.backbon=minilm", "unknown key 'backbon' in [plan]. Did you mean 'backbone'?"),
+    "unknown view": ("plan.views=meen", "plan.views = 'meen': Did you mean 'mean'?"),
+    "view that is not kept": (
+        "probe.views=cls",
+        "probe.views names 'cls', which plan.views does not keep. Known: mean.",
+    ),
+    "layer out of range": ("plan.layers=1,9", "layer 9 is out of range: the backbone has layers 0 to 3"),
+    "probe layer out of range": ("probe.layers=-9", "layer -9 is out of range: the backbone has layers 0 to 3"),
+    "no equals sign": ("plan.backbone", "--set 'plan.backbone': expected KEY=VALUE"),
+    "wrong type": ("train.epochs=some", "train.epochs must be whole number, got 'some'"),
+    "loss of another task": ("train.loss=cross_entropy", "does not fit similarity; use one of: mse, log_variance"),
+    "negative seed": ("train.seeds=0,-1", "seeds must name at least one, none negative and none twice, got [0, -1]"),
+    "learning rate beyond reason": ("train.learning_rate=1e30", "the training loss became"),
+}
+BACKBONES = {
+    "backbone that is nowhere": ("plan.backbone=nobody/absent", "'nobody/absent' is not in the local hub cache"),
+    "backbone of no such name": (
+        "plan.backbone=gpt2-mediun",
+        "unknown backbone 'gpt2-mediun', and no folder of that name",
+    ),
+    "folder that is no model": ("plan.backbone={0}/empty", "is no model folder: it has no config.json"),
+    "pickled weights only": ("plan.backbone={0}/pickled", "holds pickled weights only (pytorch_model.bin)"),
+    "torn weights": ("plan.backbone={0}/torn", "torn cannot be loaded"),
+    "file for a cache": ("extract.cache={0}/few.csv", "few.csv: a folder is needed here"),
+    "more tokens than positions": ("plan.max_tokens=999", "plan.max_tokens = 999, but"),
+    "no final norm": ("plan.final_norm=true", "has no norm after its last block"),
+}
+TABLE = CORPORA | SETTINGS | BACKBONES
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_what_run_cannot_do_is_one_line_and_leaves_no_run(case, bench):
+    setting, message = TABLE[case]
+    code, out, err = bench.command("run", "pairs", settings=bench.of_pairs(setting.format(bench.folder)))
+    assert (code, out) == (2, "")
+    assert message in one_line(err)
+    assert not bench.runs.exists() or not list(bench.runs.iterdir())
+
+
+WORDS_ONLY = {
+    "unknown recipe": (["run", "quickstrat"], "unknown recipe 'quickstrat'. Did you mean 'quickstart'?"),
+    "recipe file that is not there": (["run", "{0}/mine.toml"], "mine.toml cannot be read (No such file or directory)"),
+    "config of no recipe": (["config", "stss"], "Did you mean 'sts'?"),
+    "a folder that is no run": (["predict", "{0}/empty", "a dog", "the dog"], "empty is no finished run"),
+    "a run that is not there": (["predict", "{0}/absent-1", "a dog", "the dog"], "absent-1 is no finished run"),
+    "a file for a run": (["predict", "{0}/few.csv", "a dog", "the dog"], "few.csv cannot be read"),
+    "odd number of texts": (["predict", "{0}/done/pairs-1", "a dog"], "give an even number of texts, got 1"),
+    "nothing to predict": (["predict", "{0}/done/pairs-1"], "give either texts or --file FILE"),
+    "empty text": (["predict", "{0}/done/pairs-1", "a dog", " "], "item 1: a text is empty"),
+    "file without the columns": (["predict", "{0}/done/pairs-1", "--file", "{0}/topics1.csv"], "no column 'first'"),
+    "file that is not there": (
+        ["predict", "{0}/done/classify-1", "--file", "{0}/absent.csv"],
+        "absent.csv: no such file",
+    ),
+    "no such store": (["cache", "show", "feed", "--cache", "{0}/cache"], "'feed' is no store in"),
+    "all stores at once": (["cache", "prune", "--whole", "--cache", "{0}/cache"], "name them"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS_ONLY)
+def test_a_command_that_cannot_be_is_one_line(case, bench):
+    words, message = WORDS_ONLY[case]
+    code, out, err = bench.command(*(word.format(bench.folder) for word in words))
+    assert (code, out) == (2, "")
+    assert message in one_line(err, notes="no note")
+
+
+def test_truncation_that_was_refused_stops_before_anything_runs(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    settings = bench.of_pairs("plan.truncation=refuse", "plan.max_tokens=6")
+    code, _, err = bench.command("run", "pairs", settings=settings)
+    assert code == 2
+    assert "texts exceed plan.max_tokens = 6, the longest has 7 tokens" in one_line(err)
+    assert not list(tmp_path.rglob("*.h5"))
+    assert not bench.runs.exists()
+
+
+@pytest.mark.parametrize("plan", [["plan.truncation=refuse"], []])
+def test_truncation_is_refused_and_counted_on_a_warm_cache_too(plan, tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    pipeline.extract("pairs", bench.of_pairs("plan.max_tokens=6"))
+    for verb in ("run", "train"):
+        code, _, err = bench.command(verb, "pairs", settings=bench.of_pairs("plan.max_tokens=6", *plan))
+        assert code == (2 if plan else 0)
+        assert ("texts exceed plan.max_tokens = 6" if plan else "texts cut to 6 tokens") in err
+
+
+def test_train_without_latents_says_to_extract_first(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    code, _, err = bench.command("train", "pairs", settings=bench.of_pairs())
+    assert code == 2
+    assert "holds no latents of this plan; run 'extract' with the same recipe first" in one_line(err)
+    pipeline.extract("pairs", bench.of_pairs())
+    code, _, err = bench.command("train", "pairs", settings=bench.of_pairs("plan.views=max"))
+    assert code == 2
+    assert "holds no view 'max', only mean; run 'extract' first" in one_line(err)
+
+
+def test_a_run_refuses_a_backbone_whose_weights_have_changed(tmp_path, tiny):
+    bench = Bench(tmp_path, shutil.copytree(tiny("bert"), tmp_path / "bert"))
+    done = pipeline.run("pairs", bench.of_pairs(), bench.runs)
+    weights = bench.backbone / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    code, _, err = bench.command("predict", str(done.path), "a dog", "the dog")
+    assert code == 2
+    assert "has other weights than the one this run was trained on" in one_line(err)
+
+
+@pytest.mark.parametrize("damage", ["altered", "cut off"])
+def test_a_damaged_shard_is_named_set_aside_and_run_again(damage, tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    settings, cache = bench.of_pairs(), ["--cache", str(tmp_path / "cache")]
+    first = pipeline.run("pairs", settings, bench.folder / "first")
+    (shard,) = (tmp_path / "cache").rglob("*.h5")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content if damage == "altered" else content[: len(content) // 2])
+    code, _, err = bench.command("run", "pairs", settings=settings)
+    assert code == 3
+    assert str(shard) in one_line(err)
+    assert f"cache repair {shard.parent}" in err
+    assert not bench.runs.exists()
+    assert bench.command("cache", "verify", *cache)[0] == 3
+    assert bench.command("cache", "repair", *cache)[0] == 0
+    assert bench.command("cache", "verify", *cache)[0] == 0
+    again = pipeline.run("pairs", settings, bench.runs)
+    assert again.texts_run == first.texts_run
+    assert again.metrics == first.metrics
+
+
+def test_a_full_disk_is_one_line_that_says_what_is_safe(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    too_small = "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"  # bytes in a file, fewer than the shard
+    process = bench.process("run", "pairs", settings=bench.of_pairs(), before=too_small)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert re.search(r"a shard of [\d,]+ bytes could not be written \(.*\)\. What was committed is safe", one_line(err))
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+    assert not list((tmp_path / "cache").rglob("*.h5"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_extract_keeps_what_is_committed_and_the_next_run_goes_on(number, code, tmp_path, tiny):
+    bench, cache = Bench(tmp_path, tiny("bert")), tmp_path / "cache"
+    rng = np.random.default_rng(0)
+    texts = dict.fromkeys(" ".join(rng.choice(WORDS, 30)) for _ in range(5000))
+    write(tmp_path / "many.csv", ["text"], [(text,) for text in texts])
+    settings = bench.settings(
+        f"corpus.path={tmp_path / 'many.csv'}",
+        "corpus.columns=text",
+        "corpus.target=none",
+        "extract.shard_seconds=0.05",
+    )
+    process = bench.process("extract", "pairs", settings=settings)
+    while not list(cache.rglob("*.h5")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "what was committed to the cache is kept; the same command goes on from there" in one_line(err)
+    assert not list(cache.rglob("*.tmp"))
+    kept = {path: path.read_bytes() for path in cache.rglob("*.h5")}
+    _, (stored,) = pipeline.extract("pairs", settings)
+    assert 0 < stored.texts_run < len(texts)
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    assert len(stored.store.read(list(texts), "mean", [0])[0]) == len(texts)
+
+
+def test_a_file_in_the_place_of_the_runs_is_refused_and_kept(bench):
+    settings = [word for one in bench.of_pairs() for word in ("--set", one)]
+    code = pipeline._guarded(
+        lambda: pipeline.app(
+            ["run", "pairs", "--runs", str(bench.folder / "few.csv"), *settings], standalone_mode=False
+        )
+    )
+    assert code == 2
+    assert (bench.folder / "few.csv").read_text("utf-8").startswith("first,second")
+
+
+def test_an_unknown_option_is_refused_with_its_name(bench):
+    code, _, err = bench.command("run", "quickstart", "--sett", "a=b")
+    assert code == 2
+    assert "--sett" in err
+    assert "Traceback" not in err
