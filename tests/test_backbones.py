@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import real_model
 
 from data.plan import CapturePlan
 from extract.backbones import BACKBONES, KNOWN, BackboneError, find, load
 from extract.identity import MEMO, identify
-from tests.conftest import real_model
 
 
 def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:

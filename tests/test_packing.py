@@ -13,7 +13,9 @@ token_lists = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_
 
 def as_tokens(rows: list[list[int]]) -> Tokens:
     lengths = np.array([len(row) for row in rows])
-    return Tokens(np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), lengths.astype("i4"))
+    return Tokens(
+        np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), lengths.astype("i4")
+    )
 
 
 @pytest.mark.parametrize("causal", [True, False])

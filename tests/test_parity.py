@@ -6,13 +6,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from conftest import real_model
 
 from data.plan import CapturePlan, View
 from extract.backbones import BACKBONES, Backbone, find, load
 from extract.extraction import Extractor, ExtractSpec
 from extract.pooling import POOLINGS
 from extract.tokens import tokenise
-from tests.conftest import real_model
 
 VIEWS = get_args(View)
 STORY = [

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from conftest import real_model
 from tokenizers import Tokenizer
 
 from data.plan import CapturePlan
 from data.spec import SpecError
 from extract.backbones import find, load_tokenizer
 from extract.tokens import CHUNK, TextError, tokenise
-from tests.conftest import real_model
 
 PROMPT = 'a brown "{text}" in winter .'
 
