@@ -9,31 +9,26 @@ The command line, and a small Python interface of the same verbs::
 This is where the two stages meet: it hands the latents that ``extract`` wrote to the probes that learn from them.
 """
 
-import contextlib
 import errno
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from data import maintenance
+from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
-from data.errors import MachineError, PermafrostError
-from data.latents import LatentStore, find_store
+from data.errors import PermafrostError
+from data.latents import find_store
 from data.plan import CapturePlan, Columns, resolve_layers
-from data.progress import Progress, Screen, Silent
+from data.progress import Progress, Silent
+from data.screen import JsonOption, Screen, cell, show_json, show_table
 from data.sentences import load_corpus
 from data.shard import StoreError
 from data.spec import fingerprint, manual, plain
@@ -42,6 +37,7 @@ if TYPE_CHECKING:
     from extract.extraction import Extractor
     from probes.experiment import Inputs
     from probes.recipe import Recipe
+    from probes.record import Stored
     from probes.runs import LoadedRun
 
 Overrides = Iterable[str]
@@ -69,21 +65,10 @@ class Done:
     """The rows of ``metrics.csv``."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The latents of one plan, ready to be read."""
-
-    store: LatentStore
-    columns: Columns
-    texts_run: int
-    truncated: int
-    seconds: float
+StageOne = Callable[["Recipe", Corpus, Progress], "Stored"]
 
 
-StageOne = Callable[["Recipe", Corpus, Progress], Stored]
-
-
-def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = None) -> tuple[Corpus, list[Stored]]:
+def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = None) -> tuple[Corpus, list["Stored"]]:
     """Stage one alone: run what is missing of every plan in a recipe."""
     from probes.recipe import load_recipe
 
@@ -149,10 +134,12 @@ def load(path: Path | str) -> Predictor:
 def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
     from probes import experiment, results
     from probes.recipe import load_recipe
+    from probes.record import make_record
     from probes.runs import Outcome, write_run
 
     started = time.perf_counter()
     name, recipe = load_recipe(name, overrides)
+    runs.mkdir(parents=True, exist_ok=True)  # fails now, not after the training
     variants = recipe.expanded()
     corpus = _corpus(recipe, progress)
     task = experiment.task_of(corpus)
@@ -172,7 +159,7 @@ def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress,
     splits = [split for split in ("validation", "test") if split in corpus.splits]
     rows = [row for split in splits for row in results.all_rows(trained, corpus, split)]
     metrics = results.as_frame(rows)
-    record = _record(recipe, corpus, variants, stored) | {
+    record = make_record(corpus, variants, stored) | {
         "selected": selected,
         "parameters": {one.variant: sum(p.numel() for p in one.probe.parameters()) for one in trained},
         "seconds": {"training": time.perf_counter() - training, "all": time.perf_counter() - started},
@@ -198,7 +185,7 @@ def _corpus(recipe: "Recipe", progress: Progress) -> Corpus:
 
 def _stage_one(
     variants: Mapping[str, "Recipe"], corpus: Corpus, stage_one: StageOne, progress: Progress
-) -> dict[str, Stored]:
+) -> dict[str, "Stored"]:
     """Every distinct plan of the variants, by its fingerprint."""
     stored: dict[str, Stored] = {}
     for recipe in variants.values():
@@ -210,14 +197,16 @@ def _stage_one(
     return stored
 
 
-def _run_missing(recipe: "Recipe", corpus: Corpus, progress: Progress) -> Stored:
+def _run_missing(recipe: "Recipe", corpus: Corpus, progress: Progress) -> "Stored":
     from extract.extraction import extract as extract_texts
 
     done = extract_texts(recipe.plan, corpus.texts, recipe.extract, progress)
+    from probes.record import Stored
+
     return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
 
 
-def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> Stored:
+def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> "Stored":
     started = time.perf_counter()
     plan: CapturePlan = recipe.plan
     store = find_store(Path(recipe.extract.cache), plan)
@@ -231,55 +220,9 @@ def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> Stored
         raise StoreError(
             f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'
         )
+    from probes.record import Stored
+
     return Stored(store, columns, 0, truncated, time.perf_counter() - started)
-
-
-def _record(
-    recipe: "Recipe", corpus: Corpus, variants: Mapping[str, "Recipe"], stored: Mapping[str, Stored]
-) -> dict[str, Any]:
-    packages = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pandas", "scikit-learn")
-    return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
-        "commit": _commit(),
-        "host": platform.node(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "corpus": {"name": corpus.name, "rows": {split: len(rows) for split, rows in corpus.splits.items()}},
-        "texts": corpus.sentences,
-        "texts_distinct": len(corpus.texts),
-        "texts_run": sum(one.texts_run for one in stored.values()),
-        "stores": {name: _store_record(stored[fingerprint(variant.plan)]) for name, variant in variants.items()},
-    }
-
-
-def _store_record(one: Stored) -> dict[str, Any]:
-    about = one.store.shards[0].provenance
-    return {
-        "path": str(one.store.path),
-        "identity": plain(one.store.identity),
-        "columns": {view: list(layers) for view, layers in one.columns.items()},
-        "truncated": one.truncated,
-        "seconds": one.seconds,
-        "backbone_parameters": about.get("parameters"),
-        "device": about.get("device"),
-        "self_check": about.get("self_check"),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    here = Path(__file__).parent
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-        return said.stdout.strip()
-    return None
 
 
 # ---------------------------------------------------------------------------------------------- the command line
@@ -292,7 +235,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe by name, or the path of your own .toml file.")]
@@ -300,12 +242,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. plan.views=mean,cls. May be repeated."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that receives the run folder.")]
-CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the latent stores.")]
-StoreNames = Annotated[
-    list[str] | None, typer.Argument(help="Stores, by folder or by the beginning of their identity; all if none.")
-]
 
 
 @app.command("run")
@@ -337,9 +274,9 @@ def extract_command(recipe: RecipeName, set_: SetOption = None, as_json: JsonOpt
         "truncated": sum(one.truncated for one in stored),
     }
     if as_json:
-        print(json.dumps(shown))
+        show_json(shown)
     else:
-        _table(["", ""], [[key.replace("_", " "), _cell(value)] for key, value in shown.items()])
+        show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in shown.items()])
 
 
 @app.command("predict")
@@ -365,13 +302,13 @@ def predict_command(
         items = [tuple(given[start : start + sides]) for start in range(0, len(given), sides)]
     answers = predictor.predict(items)
     if as_json:
-        print(json.dumps({"predictions": answers}, ensure_ascii=False))
+        show_json({"predictions": answers})
         return
     heads = ["text"] if sides == 1 else ["first", "second"]
     keys = [key for key in answers[0] if key != "probabilities"] if answers else []
-    _table(
+    show_table(
         [*heads, *keys],
-        [[*item, *(_cell(said[key]) for key in keys)] for item, said in zip(items, answers, strict=True)],
+        [[*item, *(cell(said[key]) for key in keys)] for item, said in zip(items, answers, strict=True)],
     )
 
 
@@ -382,9 +319,9 @@ def recipes_command(as_json: JsonOption = False) -> None:
 
     found = {name: load_recipe(name)[1].summary for name in shipped()}
     if as_json:
-        print(json.dumps({"recipes": found}))
+        show_json({"recipes": found})
     else:
-        _table(["recipe", "what it does"], [[name, summary] for name, summary in found.items()])
+        show_table(["recipe", "what it does"], [[name, summary] for name, summary in found.items()])
 
 
 @app.command("config")
@@ -404,122 +341,23 @@ def config_command(
             value = value[key]
         lines.append({"key": setting.key, "value": value, "type": setting.type, "meaning": setting.meaning})
     if as_json:
-        print(json.dumps({"settings": lines}))
+        show_json({"settings": lines})
     else:
         shown = [[one["key"], json.dumps(one["value"]), one["type"], one["meaning"]] for one in lines]
-        _table(["key", "value", "type", "meaning"], shown)
-
-
-@cache_app.command("list")
-def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Every store: backbone, texts, views, bytes."""
-    found = [maintenance.summary(folder) for folder in maintenance.intact(cache)]
-    if as_json:
-        print(json.dumps({"stores": found}))
-        return
-    keys = [
-        "backbone",
-        "identity",
-        "compute_dtype",
-        "stored_dtype",
-        "template",
-        "texts",
-        "columns",
-        "shards",
-        "bytes",
-        "written",
-    ]
-    _table(keys, [[_cell(one[key]) for key in keys] for one in found])
-
-
-@cache_app.command("show")
-def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """One store in full: identity, provenance, shards."""
-    found = [maintenance.details(folder) for folder in maintenance.pick_stores(cache, stores or [])]
-    print(json.dumps({"stores": found} if as_json else found, indent=None if as_json else 2))
-
-
-@cache_app.command("verify")
-def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Read every byte and compare it with its checksums. Exit code 3 where something is damaged."""
-    folders = maintenance.pick_stores(cache, stores or [])
-    shards = maintenance.shard_paths(folders)
-    with Screen().bar("shards", len(shards)) as advance:
-        findings = list(maintenance.verify(folders, advance))
-    if as_json:
-        print(
-            json.dumps(
-                {"shards": len(shards), "damaged": [{"path": str(f.path), "problems": f.problems} for f in findings]}
-            )
-        )
-    else:
-        for finding in findings:
-            print(f"{finding.path}: {'; '.join(finding.problems)}")
-        print(f"{len(shards)} shards, {len(findings)} damaged")
-    if findings:
-        raise MachineError(
-            f"{len(findings)} damaged shards; 'cache repair' sets them aside, 'extract' runs their texts again."
-        )
-
-
-@cache_app.command("repair")
-def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Set damaged shards aside, so that their texts run again; remove what dead writers left."""
-    aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
-    if as_json:
-        print(json.dumps({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))}))
-        return
-    for path in aside:
-        print(f"set aside: {path}")
-    print(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed")
-
-
-@cache_app.command("prune")
-def cache_prune(
-    stores: StoreNames = None,
-    cache: CacheOption = Path("cache"),
-    whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores with all they hold.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove shards that others make redundant, shards set aside, and leftovers; with --whole, named stores."""
-    if whole and not stores:
-        raise StoreError("--whole removes stores for good: name them.")
-    folders = maintenance.pick_stores(cache, stores or [])
-    removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
-    if as_json:
-        print(json.dumps({"removed": list(map(str, removed)), "bytes": size}))
-    else:
-        print(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")
+        show_table(["key", "value", "type", "meaning"], shown)
 
 
 def _show_done(done: Done, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"}))
+        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
         return
     from probes.results import headline
 
     split, heads, lines = headline(done.metrics)
-    _table([f"on {split}", "view", "layer", *heads], [[_cell(value) for value in line] for line in lines])
+    show_table([f"on {split}", "view", "layer", *heads], [[cell(value) for value in line] for line in lines])
     print(f"chosen on validation: {done.selected}")
     print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
     print(f"run: {done.path}")
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
-    for line in lines:
-        table.add_row(*line)
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_cell(item)}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 class _Terminated(BaseException):

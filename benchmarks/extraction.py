@@ -21,9 +21,10 @@ import torch
 from benchmarks.machine import clock, describe, matmul_gflops
 from data.plan import CapturePlan, ExtractSpec
 from data.sentences import CorpusSpec, load_corpus
-from extract.backbones import Backbone, Source, find, load_tokenizer
+from extract.backbones import Source, find
 from extract.extraction import Extractor
 from extract.identity import compute_dtype, pick_device
+from extract.loading import Backbone, load_tokenizer
 from extract.tokens import tokenise
 
 Arm = Callable[[Sequence[str]], Any]

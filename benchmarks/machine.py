@@ -14,7 +14,8 @@ def describe(device: str) -> str:
     versions = ", ".join(
         f"{package} {_version(package)}" for package in ("torch", "transformers", "sentence-transformers")
     )
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{name}, {cores}; Python {platform.python_version()}, {versions}"
 
 
 def matmul_gflops(dtype: torch.dtype, device: str, size: int = 2048, rounds: int = 7) -> float:

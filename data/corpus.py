@@ -113,6 +113,8 @@ def gather(name: str, records: Iterable[Record], targets: Targets, limit: int = 
     if not sides:
         raise CorpusError(f"{name}: it holds no rows.")
     labels = targets.labels
+    if targets.kind == "class" and not labels and "train" not in sides:
+        raise CorpusError(f"{name}: it has no training rows to take its classes from; set corpus.labels.")
     if targets.kind == "class" and not labels:
         labels = tuple(sorted({str(target) for _, target in places.get("train", [])}))
     rows = {

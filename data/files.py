@@ -30,7 +30,7 @@ def read_table(path: Path) -> Iterator[Row]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
     if kind not in READERS:
-        raise CorpusError(f"{path}: unknown kind of file '{kind}'. Known: {', '.join(READERS)}, and .gz of each.")
+        raise CorpusError(f"{path}: unknown kind of file '{kind}'. Known: {', '.join(READERS)}, and .gz of text.")
     try:
         yield from READERS[kind](path)
     except FileNotFoundError:

@@ -65,9 +65,12 @@ class LatentStore:
 
     @classmethod
     def open(cls, path: Path) -> "LatentStore":
-        """An existing store, by the identity in its shards."""
+        """An existing store, by the identity in its shards; the folder's name says which identity that must be."""
         for shard in sorted(path.glob(f"*{SUFFIX}")):
-            return cls(path, Shard(shard).identity)
+            identity = Shard(shard).identity
+            if identity.name != path.resolve().name:
+                raise ShardError(shard, "it belongs to another store")
+            return cls(path, identity)
         raise StoreError(f"{path} holds no shard.")
 
     @property

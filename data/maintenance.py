@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from data.latents import LatentStore
-from data.shard import LEFTOVER, SUFFIX, Shard, ShardError, StoreError
+from data.shard import SUFFIX, Shard, ShardError, StoreError
 from data.spec import nearest, plain
+from data.whole import LEFTOVER
 
 DAMAGED = ".damaged"
 LEFTOVER_SECONDS = 3600.0
@@ -98,16 +99,15 @@ def shard_paths(folders: Iterable[Path]) -> list[Path]:
 def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Finding]:
     """Read every byte of every shard, in a child process: a hostile file may end the child, not us."""
     pool = _child()
-    identities: dict[Path, Any] = {}
     try:
         for path in shard_paths(folders):
-            try:
-                problems, identity = pool.submit(examine, path).result()
-            except BrokenProcessPool:
-                problems, identity = ["reading it ended the process that read it"], None
-                pool = _child()
-            if identity is not None and identities.setdefault(path.parent, identity) != identity:
-                problems.append("it belongs to another store")
+            problems = ["reading it ended the process that read it, twice"]
+            for _ in range(2):  # once may be somebody else's kill
+                try:
+                    problems = pool.submit(examine, path).result()
+                    break
+                except BrokenProcessPool:
+                    pool = _child()
             if problems:
                 yield Finding(path, tuple(problems))
             advance(1)
@@ -115,15 +115,16 @@ def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda step
         pool.shutdown()
 
 
-def examine(path: Path) -> tuple[list[str], Any]:
-    """The problems of one shard and its identity; runs in the child."""
+def examine(path: Path) -> list[str]:
+    """The problems of one shard; runs in the child."""
     try:
         shard = Shard(path)
-        return shard.problems(), shard.identity
+        foreign = [] if shard.identity.name == path.parent.name else ["it belongs to another store"]
+        return shard.problems() + foreign
     except ShardError as error:
-        return [error.reason], None
+        return [error.reason]
     except OSError as error:
-        return [f"it cannot be read ({error.strerror or error})"], None
+        return [f"it cannot be read ({error.strerror or error})"]
 
 
 def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:

@@ -4,10 +4,10 @@ A corpus is found by ``path``, or by ``name``: under ``PERMAFROST_DATA`` first, 
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.corpus import SPLITS, Corpus, CorpusError, Record, Targets, cut_by_seed, gather
 from data.files import READERS, as_text, read_table, select
@@ -63,8 +63,8 @@ class CorpusSpec:
             raise SpecError(f"score_range must rise, got {list(self.score_range)}.")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise SpecError(f"fractions must be shares that add up to 1, got {list(self.fractions)}.")
-        if self.limit < 0:
-            raise SpecError(f"limit must not be negative, got {self.limit}.")
+        if self.limit < 0 or self.split_seed < 0:
+            raise SpecError("limit and split_seed must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,9 @@ class Named:
     hub: str = ""
     revision: str = ""
     config: str = ""
+    hub_columns: tuple[str, ...] = ()
+    """Column names on the hub, where they differ."""
+
     unlabelled: tuple[str, ...] = ()
     """Targets that mean: annotators did not agree, or the label is kept secret. Such rows are left out."""
 
@@ -94,7 +97,11 @@ def _splits(pattern: str) -> dict[str, str]:
 NLI = ("entailment", "neutral", "contradiction")
 NAMED: dict[str, Named] = {
     "stsb": Named(
-        _splits("stsb/{}.csv"), ("sentence1", "sentence2", "score"), "score", hub="sentence-transformers/stsb"
+        _splits("stsb/{}.csv"),
+        ("sentence1", "sentence2", "score"),
+        "score",
+        hub="sentence-transformers/stsb",
+        revision="ab7a5ac0e35aa22088bdcf23e7fd99b220e53308",
     ),
     "snli": Named(
         _splits("snli/{}.jsonl.gz"),
@@ -102,6 +109,7 @@ NAMED: dict[str, Named] = {
         "class",
         NLI,
         hub="stanfordnlp/snli",
+        revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
         unlabelled=("-", "-1"),
     ),
     "sst2": Named(
@@ -110,6 +118,7 @@ NAMED: dict[str, Named] = {
         "class",
         ("negative", "positive"),
         hub="stanfordnlp/sst2",
+        revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
         unlabelled=("-1",),
     ),
     "genericskb": Named(
@@ -118,6 +127,7 @@ NAMED: dict[str, Named] = {
         "none",
         hub="community-datasets/generics_kb",
         config="generics_kb_best",
+        hub_columns=("generic_sentence",),
     ),
     "samples-pairs": Named({"": "pairs.csv"}, ("sentence1", "sentence2", "score"), "score", folder=SAMPLES),
     "samples-topics": Named({"": "topics.csv"}, ("sentence", "topic"), "class", folder=SAMPLES),
@@ -143,7 +153,8 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     kind = spec.target or (named.target if named else "")
     records = _local(named, columns, kind, spec) if named else None
     if records is None:
-        records = _hub(spec, named, columns, kind)
+        hub_columns = spec.columns or (named.hub_columns if named else ()) or columns
+        records = _hub(spec, named, hub_columns, kind)
     if named and named.unlabelled:
         records = (record for record in records if record.target not in named.unlabelled)
     targets = Targets(kind, spec.score_range, spec.labels or (named.labels if named else ()))
@@ -230,12 +241,20 @@ def _hub(spec: CorpusSpec, named: Named | None, columns: tuple[str, ...], kind: 
         raise CorpusError(
             f"'{spec.name}': the hub data set '{hub}' cannot be had ({_first_line(error)}){here}."
         ) from error
-    for split, rows in loaded.items():
-        if str(split) in SPLITS:
-            for number, fields in enumerate(rows, 1):
-                values = select((f"{hub}:{split}:{number}", as_text(fields)), columns)
-                texts, target = (values, None) if kind == "none" else (values[:-1], values[-1])
-                yield Record(f"{hub}:{split}:{number}", str(split), texts, target)
+    splits = [split for split in loaded if str(split) in SPLITS]
+    records = _hub_records({split: loaded[split] for split in splits}, hub, columns, kind)
+    if splits == ["train"] and kind != "none":
+        return cut_by_seed((replace(record, split="") for record in records), spec.fractions, spec.split_seed)
+    return records
+
+
+def _hub_records(splits: Mapping[str, Any], hub: str, columns: tuple[str, ...], kind: str) -> Iterator[Record]:
+    for split, rows in splits.items():
+        for number, fields in enumerate(rows, 1):
+            place = f"{hub}:{split}:{number}"
+            values = select((place, as_text(fields)), columns)
+            texts, target = (values, None) if kind == "none" else (values[:-1], values[-1])
+            yield Record(place, str(split), texts, target)
 
 
 def _first_line(error: BaseException) -> str:

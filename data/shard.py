@@ -11,8 +11,6 @@ is hostile until its layout has been checked: no links, filters, external or vir
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,10 +25,10 @@ from numpy.typing import NDArray
 from data.errors import InputError, MachineError
 from data.plan import Identity, View
 from data.spec import plain
+from data.whole import write_whole
 
 FORMAT = 1
 SUFFIX = ".h5"
-LEFTOVER = ".tmp"
 KEY_BYTES = 16
 ABOUT_BYTES = 60_000  # an HDF5 attribute of the default file version ends at 64 KiB
 
@@ -86,34 +84,13 @@ def write_shard(folder: Path, identity: Identity, provenance: Mapping[str, Any],
     image = _image(identity, provenance, block)
     final = folder / f"{xxhash.xxh3_128_hexdigest(image)}{SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=LEFTOVER, dir=folder)
-        try:
-            with open(handle, "wb") as file:
-                file.write(image)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, final)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync_folder(folder)
+        write_whole(final, image)
     except OSError as error:
         raise MachineError(
             f"{folder}: a shard of {len(image):,} bytes could not be written ({error.strerror or error}). What was "
             "committed is safe; free space or set extract.cache to another disk, and run the same command to go on."
         ) from error
     return final
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> bytes:

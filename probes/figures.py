@@ -30,7 +30,9 @@ def by_layer(metrics: pd.DataFrame, metric: str) -> Figure | None:
         axes.fill_between(
             layers, line["low"].astype(float), line["high"].astype(float), color=COLOURS[index % 7], alpha=0.15
         )
-    for index, (_, row) in enumerate(rows[rows["variant"] != UNTRAINED].iterrows(), raw["view"].nunique()):
+    for index, (_, row) in enumerate(
+        rows[~rows["variant"].str.startswith(UNTRAINED)].iterrows(), raw["view"].nunique()
+    ):
         axes.axhline(row["value"], color=COLOURS[index % 7], linestyle=(0, (4, 1 + index)), label=str(row["variant"]))
     axes.set_xticks(sorted(raw["layer"].astype(int).unique()))
     axes.legend(frameon=False, fontsize=8)

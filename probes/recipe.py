@@ -28,8 +28,10 @@ class Variant:
     """Dotted keys and their values, for example {"probe.encoder" = "mlp"}."""
 
     def __post_init__(self) -> None:
-        if not self.name or self.name == UNTRAINED:
-            raise SpecError(f"a variant needs a name, and '{UNTRAINED}' is taken by the untrained reference.")
+        if not self.name or self.name.startswith(UNTRAINED):
+            raise SpecError(
+                f"a variant needs a name that does not begin with '{UNTRAINED}': so does the untrained reference."
+            )
 
 
 @dataclass(frozen=True)

@@ -65,16 +65,16 @@ def measured_rows(trained: Sequence[Trained], corpus: Corpus, split: str) -> lis
     return found
 
 
-def untrained_rows(inputs: Inputs, backbone: str, corpus: Corpus, split: str) -> list[MetricRow]:
+def untrained_rows(inputs: Inputs, name: str, backbone: str, corpus: Corpus, split: str) -> list[MetricRow]:
     """The reference without training: raw cosine of every layer and view, or the majority class."""
     task, rows = task_of(corpus), corpus.split(split)
     if not corpus.score_range:
         majority = int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax())
         said = np.full(len(rows), majority)
-        return _Table(UNTRAINED, backbone, "", None, task.name, split).rows(task.metrics, [said], rows.targets, None)
+        return _Table(name, backbone, "", None, task.name, split).rows(task.metrics, [said], rows.targets, None)
     found: list[MetricRow] = []
     for (view, layer), cosines in zip(inputs.columns, raw_cosines(inputs, rows), strict=True):
-        table = _Table(UNTRAINED, backbone, view, layer, task.name, split)
+        table = _Table(name, backbone, view, layer, task.name, split)
         found += table.rows(task.metrics, [cosines], rows.targets, None)
         found += table.p_values(task.metrics, cosines, rows.targets, None)
     return found
@@ -158,17 +158,18 @@ class _Table:
 
 
 def all_rows(trained: Sequence[Trained], corpus: Corpus, split: str) -> list[MetricRow]:
-    """The untrained reference of every distinct input, then every variant."""
-    references: dict[int, Trained] = {}
-    for one in trained:
-        references.setdefault(id(one.inputs), one)
-    found = [
-        row
-        for one in references.values()
-        for row in untrained_rows(one.inputs, one.recipe.plan.backbone, corpus, split)
-    ]
-    unique = {(row.backbone, row.view, row.layer, row.metric): row for row in found}
-    return [*unique.values(), *measured_rows(trained, corpus, split)]
+    """The untrained reference of every distinct input, then every variant.
+
+    Where variants differ in their plan, the reference of each further plan carries the name of its first variant.
+    """
+    found: dict[tuple[str, str, int | None, str], MetricRow] = {}
+    for plan in dict.fromkeys(one.recipe.plan for one in trained):
+        members = [one for one in trained if one.recipe.plan == plan]
+        name = UNTRAINED if plan == trained[0].recipe.plan else f"{UNTRAINED} ({members[0].variant})"
+        for inputs in {id(one.inputs): one.inputs for one in members}.values():
+            for row in untrained_rows(inputs, name, plan.backbone, corpus, split):
+                found[name, row.view, row.layer, row.metric] = row
+    return [*found.values(), *measured_rows(trained, corpus, split)]
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[Any]]]:
@@ -180,13 +181,13 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[li
     shown = [row for row in rows if row["split"] == split and row["seed"] is None and not row["metric"].endswith("_p")]
     last: dict[tuple[str, str], int] = {}
     for row in shown:
-        if row["variant"] == UNTRAINED and row["layer"] is not None:
-            of = (row["backbone"], row["view"])
+        if row["variant"].startswith(UNTRAINED) and row["layer"] is not None:
+            of = (row["variant"], row["view"])
             last[of] = max(last.get(of, 0), row["layer"])
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in shown:
-        if row["variant"] != UNTRAINED or row["layer"] == last.get((row["backbone"], row["view"])):
+        if not row["variant"].startswith(UNTRAINED) or row["layer"] == last.get((row["variant"], row["view"])):
             key = (row["variant"], row["view"], row["layer"])
             lines.setdefault(key, {})[row["metric"]] = _with_interval(row)
     return split, metrics, [[*key, *(cells.get(metric) for metric in metrics)] for key, cells in lines.items()]

@@ -1,4 +1,4 @@
-"""Backbones are found by name, hub id or folder, identified by what changes a latent, and never run or unpickle code."""
+"""Backbones are found by name, hub id or folder, identified by what changes a latent, and run no code of theirs."""
 
 import json
 import shutil
@@ -10,8 +10,10 @@ import torch
 from conftest import real_model
 
 from data.plan import CapturePlan
-from extract.backbones import BACKBONES, KNOWN, BackboneError, find, load
+from extract.backbones import BACKBONES, BackboneError, find
 from extract.identity import MEMO, identify
+from extract.known import KNOWN
+from extract.loading import load
 
 
 def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:
@@ -137,7 +139,7 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
 
 
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):
-    with pytest.raises(BackboneError, match="plan.max_tokens = 256, but .* reads at most 64 tokens"):
+    with pytest.raises(BackboneError, match=r"plan.max_tokens = 256, but .* reads at most 64 tokens"):
         find(CapturePlan(str(tiny("gpt2"))))
 
 

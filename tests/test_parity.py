@@ -9,8 +9,9 @@ import torch
 from conftest import real_model
 
 from data.plan import CapturePlan, View
-from extract.backbones import BACKBONES, Backbone, find, load
+from extract.backbones import BACKBONES, find
 from extract.extraction import Extractor, ExtractSpec
+from extract.loading import Backbone, load
 from extract.pooling import POOLINGS
 from extract.tokens import tokenise
 
@@ -137,7 +138,8 @@ def test_the_packaged_minilm_keeps_parity(tmp_path):
 def test_minilm_gives_the_published_cosines(tmp_path):
     sentences = [
         "I enjoy using Fetch Rewards to effortlessly turn my everyday receipts into gift cards and rewards.",
-        "Fetch Rewards makes it easy to earn points and redeem rewards just by scanning receipts from everyday purchases.",
+        "Fetch Rewards makes it easy to earn points and redeem rewards just by scanning receipts from everyday "
+        "purchases.",
         "With Fetch Rewards, I can track my purchases and earn loyalty points seamlessly through a user-friendly app "
         "experience.",
     ]

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 
 from data.plan import CapturePlan
 from data.spec import SpecError
-from extract.backbones import find, load_tokenizer
+from extract.backbones import find
+from extract.loading import load_tokenizer
 from extract.tokens import CHUNK, TextError, tokenise
 
 PROMPT = 'a brown "{text}" in winter .'

@@ -1,0 +1,101 @@
+"""``cache list | show | verify | repair | prune``: the part of the command line that needs nothing but the stores."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data import maintenance
+from data.errors import MachineError
+from data.screen import JsonOption, Screen, cell, show_json, show_table
+from data.shard import StoreError
+
+cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)
+
+CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the latent stores.")]
+StoreNames = Annotated[
+    list[str] | None, typer.Argument(help="Stores, by folder or by the beginning of their identity; all if none.")
+]
+
+
+@cache_app.command("list")
+def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Every store: backbone, texts, views, bytes."""
+    found = [maintenance.summary(folder) for folder in maintenance.intact(cache)]
+    if as_json:
+        show_json({"stores": found})
+        return
+    keys = [
+        "backbone",
+        "identity",
+        "compute_dtype",
+        "stored_dtype",
+        "template",
+        "texts",
+        "columns",
+        "shards",
+        "bytes",
+        "written",
+    ]
+    show_table(keys, [[cell(one[key]) for key in keys] for one in found])
+
+
+@cache_app.command("show")
+def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """One store in full: identity, provenance, shards."""
+    found = [maintenance.details(folder) for folder in maintenance.pick_stores(cache, stores or [])]
+    print(json.dumps({"stores": found}, indent=None if as_json else 2))
+
+
+@cache_app.command("verify")
+def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Read every byte and compare it with its checksums. Exit code 3 where something is damaged."""
+    folders = maintenance.pick_stores(cache, stores or [])
+    shards = maintenance.shard_paths(folders)
+    with Screen().bar("shards", len(shards)) as advance:
+        findings = list(maintenance.verify(folders, advance))
+    if as_json:
+        print(
+            json.dumps(
+                {"shards": len(shards), "damaged": [{"path": str(f.path), "problems": f.problems} for f in findings]}
+            )
+        )
+    else:
+        for finding in findings:
+            print(f"{finding.path}: {'; '.join(finding.problems)}")
+        print(f"{len(shards)} shards, {len(findings)} damaged")
+    if findings:
+        raise MachineError(
+            f"{len(findings)} damaged shards; 'cache repair' sets them aside, 'extract' runs their texts again."
+        )
+
+
+@cache_app.command("repair")
+def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Set damaged shards aside, so that their texts run again; remove what dead writers left."""
+    aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
+    if as_json:
+        show_json({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))})
+        return
+    for path in aside:
+        print(f"set aside: {path}")
+    print(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed")
+
+
+@cache_app.command("prune")
+def cache_prune(
+    stores: StoreNames = None,
+    cache: CacheOption = Path("cache"),
+    whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores with all they hold.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove shards that others make redundant, shards set aside, and leftovers; with --whole, named stores."""
+    if whole and not stores:
+        raise StoreError("--whole removes stores for good: name them.")
+    folders = maintenance.pick_stores(cache, stores or [])
+    removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
+    if as_json:
+        show_json({"removed": list(map(str, removed)), "bytes": size})
+    else:
+        print(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")

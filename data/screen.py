@@ -1,0 +1,74 @@
+"""The terminal: tables and JSON on stdout, notices and bars on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+WIDE = 240
+"""Columns of a table that goes to a file or a pipe."""
+
+
+class Screen:
+    """Notices and bars on stderr; bars with rate and time left, and only on a terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, message: str) -> None:
+        """Print the line."""
+        self._console.print(message, style="dim", markup=False)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar with count, rate and estimated time left; gone when done."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
+            task = bars.add_task(what, total=total, rate="")
+
+            def advance(steps: int) -> None:
+                bars.advance(task, steps)
+                speed = bars.tasks[0].speed
+                bars.update(task, rate=f"{speed:,.1f}/s" if speed else "")
+
+            yield advance
+
+
+def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """A plain table on stdout, as wide as the terminal."""
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for line in lines:
+        table.add_row(*line)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def show_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {cell(item)}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)

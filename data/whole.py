@@ -1,0 +1,36 @@
+"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+
+import os
+import uuid
+from pathlib import Path
+
+LEFTOVER = ".tmp"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` so that no reader ever sees a part of it, and a power cut does not undo it.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid.uuid4().hex}{LEFTOVER}"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
