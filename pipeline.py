@@ -24,7 +24,7 @@ import typer
 
 from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
-from data.errors import PermafrostError
+from data.errors import InputError, PermafrostError
 from data.latents import find_store
 from data.plan import CapturePlan, Columns, resolve_layers
 from data.progress import Progress, Silent
@@ -139,7 +139,8 @@ def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress,
 
     started = time.perf_counter()
     name, recipe = load_recipe(name, overrides)
-    runs.mkdir(parents=True, exist_ok=True)  # fails now, not after the training
+    if runs.exists() and not runs.is_dir():  # said now, not after the training
+        raise InputError(f"{runs}: a folder is needed here; set --runs to another.")
     variants = recipe.expanded()
     corpus = _corpus(recipe, progress)
     task = experiment.task_of(corpus)

@@ -63,8 +63,9 @@ class CorpusSpec:
             raise SpecError(f"score_range must rise, got {list(self.score_range)}.")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise SpecError(f"fractions must be shares that add up to 1, got {list(self.fractions)}.")
-        if self.limit < 0 or self.split_seed < 0:
-            raise SpecError("limit and split_seed must not be negative.")
+        for name in ("limit", "split_seed"):
+            if getattr(self, name) < 0:
+                raise SpecError(f"{name} must not be negative, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Variant:
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(UNTRAINED):
             raise SpecError(
-                f"a variant needs a name that does not begin with '{UNTRAINED}': so does the untrained reference."
+                f"a variant needs a name, and '{UNTRAINED}' is taken by the untrained reference, got '{self.name}'."
             )
 
 
