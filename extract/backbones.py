@@ -119,6 +119,7 @@ def find(plan: CapturePlan) -> Source:
         tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else _locate(plan.backbone, known, revision)
     else:
         folder = _locate(plan.backbone, known, revision)
+        revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
         config = _read_config(folder)
         tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else folder
     kind = config.get("model_type")

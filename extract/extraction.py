@@ -8,8 +8,9 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
 """Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
 
 SELF_CHECK_TEXTS = 4
+EXPECTED_SECONDS = 10.0
+"""A shorter run is not announced."""
+
 ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
@@ -119,13 +123,30 @@ class _Job:
             todo[members] = True
         self._announce(tokens, todo, missing)
         provenance = self._provenance(tokens, np.flatnonzero(todo), missing)
+        expect = self._expectation(int(tokens.lengths[todo].sum()))
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
                 with _ShardWriter(self.store, columns, provenance, self.spec) as writer:
                     for block in self.blocks(packs, members, tokens, texts, columns):
                         writer.add(block)
+                        expect(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
                         advance(len(block.keys))
         return int(todo.sum())
+
+    def _expectation(self, total: int) -> Callable[[int], None]:
+        """Says once, when a second or more has been measured, how long ``total`` tokens will take."""
+        started, done, said = time.monotonic(), 0, False
+
+        def count(tokens: int) -> None:
+            nonlocal done, said
+            done += tokens
+            took = time.monotonic() - started
+            if not said and took > 1:
+                said = True
+                if (left := took * (total - done) / done) > EXPECTED_SECONDS:
+                    self.progress.note(f"expected time: about {timedelta(seconds=round(left))}")
+
+        return count
 
     def packs(self, texts: Sequence[str]) -> tuple[Tokens, list[Pack]]:
         """Tokens of the whole request, and the packs it is run in."""

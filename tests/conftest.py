@@ -117,7 +117,7 @@ def block_of(
 
 
 def real_data(name: str) -> Path:
-    """The folder of a real corpus; the test is skipped where it is not, except in CI with the corpora at hand."""
+    """The folder of a real corpus; the test is skipped where it is not."""
     folder = REAL_DATA / name
     if not folder.is_dir():
         pytest.skip(f"real corpus {name} is not at {folder}; set PERMAFROST_DATA")

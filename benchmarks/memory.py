@@ -1,0 +1,49 @@
+"""Peak memory of stage one against the number of texts: minilm, all layers, mean view, GenericsKB sentences.
+
+    python -m benchmarks.memory
+
+Each size runs in a process of its own with an empty cache. Once a shard's worth of latents has been gathered the peak
+should stand still: what still grows is the texts themselves and their token ids, about 200 bytes a text.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+
+from benchmarks.machine import describe
+from data.plan import CapturePlan, ExtractSpec
+from data.sentences import CorpusSpec, load_corpus
+
+
+def peak(texts: int) -> tuple[int, int]:
+    """Run stage one over ``texts`` sentences; returns texts run and the peak of this process in bytes."""
+    from extract.extraction import extract
+
+    chosen = load_corpus(CorpusSpec(name="genericskb", limit=texts)).texts
+    with tempfile.TemporaryDirectory() as cache:
+        done = extract(CapturePlan("minilm"), chosen, ExtractSpec(cache))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return done.texts_run, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    """Print one line per size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, nargs="+", default=[13_500, 27_000, 54_000])
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(*peak(options.child))
+        return
+    print(describe("cpu"))
+    print(f"{'texts':>8}{'latents, MB':>14}{'peak memory, MB':>18}")
+    for size in options.texts:
+        command = [sys.executable, "-m", "benchmarks.memory", "--child", str(size)]
+        ran, most = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        print(f"{ran:8,}{ran * 7 * 384 * 2 / 1e6:14,.0f}{most / 1e6:18,.0f}")
+
+
+if __name__ == "__main__":
+    main()
