@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +27,12 @@ from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
 from data.errors import InputError, PermafrostError
 from data.latents import find_store
-from data.plan import CapturePlan, Columns, resolve_layers
+from data.plan import CapturePlan, Columns
 from data.progress import Progress, Silent
 from data.screen import JsonOption, Screen, cell, show_json, show_table
 from data.sentences import load_corpus
 from data.shard import StoreError
-from data.spec import fingerprint, manual, plain
+from data.spec import fingerprint, manual, parse, plain
 
 if TYPE_CHECKING:
     from extract.extraction import Extractor
@@ -114,12 +115,15 @@ class Predictor:
         from extract.extraction import Extractor
 
         if self._extractor is None:
-            self._extractor = Extractor(self.run.recipe.plan, self.run.recipe.extract)
-            trained_on = self.run.record["stores"][self.run.record["selected"]]["identity"]
-            if self._extractor.identity.weights != trained_on["weights"]:
+            trained_on = self.run.identity
+            asked = plain(self.run.recipe.plan) | {"compute_dtype": trained_on.compute_dtype}
+            plan = parse(CapturePlan, asked, str(self.run.path))
+            self._extractor = Extractor(plan, self.run.recipe.extract)
+            other = self._extractor.identity.differences(trained_on)
+            if other:
                 raise CorpusError(
-                    f"{self.run.path}: the backbone '{self.run.recipe.plan.backbone}' found here has other weights "
-                    "than the one this run was trained on; give it back its weights, or run the recipe again."
+                    f"{self.run.path}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than "
+                    "the one this run was trained on; give it back what it had, or run the recipe again."
                 )
         return self._extractor(texts, columns)
 
@@ -154,6 +158,8 @@ def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress,
             cached[key] = experiment.read_inputs(kept.store, corpus.texts, kept.columns, variant.probe)
         return cached[key]
 
+    if "test" not in corpus.splits:
+        progress.note("no test split: figures are on validation, which chose epochs and variant, and read high")
     training = time.perf_counter()
     trained = experiment.train_all(variants, corpus, inputs_of, progress)
     selected = experiment.choose(trained)
@@ -215,7 +221,7 @@ def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> "Store
     lacking = sorted(set(plan.views) - set(held))
     if lacking:
         raise StoreError(f"{store.path} holds no view '{lacking[0]}', only {', '.join(held)}; run 'extract' first.")
-    columns = {str(view): resolve_layers(plan.layers, max(held[view]) + 1) for view in sorted(plan.views)}
+    columns = plan.columns(store.layers)
     truncated = int((store.lengths(corpus.texts) > plan.max_tokens).sum())
     if truncated and plan.truncation == "refuse":
         raise StoreError(
@@ -344,8 +350,9 @@ def config_command(
     if as_json:
         show_json({"settings": lines})
     else:
-        shown = [[one["key"], json.dumps(one["value"]), one["type"], one["meaning"]] for one in lines]
-        show_table(["key", "value", "type", "meaning"], shown)
+        for one in lines:
+            print(f"{one['key']} = {json.dumps(one['value'], ensure_ascii=False)}    ({one['type']})")
+            print(textwrap.indent(textwrap.fill(one["meaning"], 96), "    "))
 
 
 def _show_done(done: Done, as_json: bool) -> None:

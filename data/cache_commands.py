@@ -9,7 +9,7 @@ import typer
 from data import maintenance
 from data.errors import MachineError
 from data.screen import JsonOption, Screen, cell, show_json, show_table
-from data.shard import StoreError
+from data.shard import ShardError, StoreError
 
 cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)
 
@@ -22,7 +22,12 @@ StoreNames = Annotated[
 @cache_app.command("list")
 def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """Every store: backbone, texts, views, bytes."""
-    found = [maintenance.summary(folder) for folder in maintenance.intact(cache)]
+    found = []
+    for folder in maintenance.intact(cache):
+        try:
+            found.append(maintenance.summary(folder))
+        except ShardError as error:
+            Screen().note(f"left out: {error}")
     if as_json:
         show_json({"stores": found})
         return
@@ -38,7 +43,7 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
         "bytes",
         "written",
     ]
-    show_table(keys, [[cell(one[key]) for key in keys] for one in found])
+    show_table(keys, [[_columns(one[key]) if key == "columns" else cell(one[key]) for key in keys] for one in found])
 
 
 @cache_app.command("show")
@@ -99,3 +104,14 @@ def cache_prune(
         show_json({"removed": list(map(str, removed)), "bytes": size})
     else:
         print(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")
+
+
+def _columns(columns: dict[str, list[int]]) -> str:
+    """``mean 0-6; cls 3, 5-6``."""
+    return "; ".join(f"{view} {_ranges(layers)}" for view, layers in columns.items())
+
+
+def _ranges(numbers: list[int]) -> str:
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))

@@ -15,6 +15,8 @@ from data.errors import InputError
 from data.spec import nearest
 
 SPLITS = ("train", "validation", "test")
+FEWEST = 10
+"""Training rows below which none is held out."""
 
 
 class CorpusError(InputError):
@@ -138,15 +140,32 @@ def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float]
         yield from (replace(record, split=split) for record in group)
 
 
+def with_validation(corpus: Corpus, fraction: float, seed: int) -> Corpus:
+    """The corpus with a validation split, held out of train by seed where it has none; same texts stay together."""
+    if "validation" in corpus.splits or "train" not in corpus.splits or not (corpus.labels or corpus.score_range):
+        return corpus
+    train = corpus.splits["train"]
+    _, group = np.unique(np.sort(train.sides, axis=1), axis=0, return_inverse=True)
+    groups = int(group.max()) + 1
+    if groups < FEWEST or not fraction:
+        return corpus
+    chosen = np.random.default_rng(seed).permutation(groups)[: max(1, round(fraction * groups))]
+    out = np.isin(group.reshape(-1), chosen)
+    cut = {name: Rows(train.sides[rows], train.targets[rows]) for name, rows in (("train", ~out), ("validation", out))}
+    return replace(corpus, splits={**cut, **{name: rows for name, rows in corpus.splits.items() if name != "train"}})
+
+
 def _check_texts(record: Record) -> None:
     if not 1 <= len(record.texts) <= 2:
         raise CorpusError(
             f"{record.place}: expected one text or two, corpus.columns and corpus.target make it {len(record.texts)}."
         )
     for number, text in enumerate(record.texts, 1):
+        which = f"text {number}" if len(record.texts) > 1 else "the text"
         if not text.strip():
-            which = f"text {number}" if len(record.texts) > 1 else "the text"
             raise CorpusError(f"{record.place}: {which} is empty.")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise CorpusError(f"{record.place}: {which} holds half a character (a lone surrogate).")
 
 
 def _numbers(places: list[tuple[str, str | None]], targets: Targets, labels: tuple[str, ...]) -> Iterator[float | int]:

@@ -57,7 +57,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             continue
         place = f"{path}:{number}"
         try:
-            fields = json.loads(line)
+            fields = json.loads(line, object_pairs_hook=_distinct)
         except (ValueError, RecursionError) as error:
             raise CorpusError(f"{place}: not valid JSON ({error}).") from None
         if not isinstance(fields, dict):
@@ -80,6 +80,10 @@ def read_parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with parquet.ParquetFile(path, memory_map=False) as file:
+            names = file.schema_arrow.names
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise CorpusError(f"{path}: the header names the column '{twice[0]}' twice.")
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
                     number += 1
@@ -139,6 +143,14 @@ def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
             yield place, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise CorpusError(f"{path}:{start}: {error}.") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"it names '{twice[0]}' twice")
+    return dict(pairs)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

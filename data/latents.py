@@ -88,6 +88,11 @@ class LatentStore:
                 self._shards[path.name] = shard
         return [self._shards[name] for name in sorted(self._shards)]
 
+    @property
+    def layers(self) -> int:
+        """Layers that the backbone has, whether or not they are held."""
+        return int(self.shards[0].provenance["layers"])
+
     def append(self, block: Block, provenance: Mapping[str, Any]) -> Path:
         """Commit texts with their latents as one shard."""
         return write_shard(self.path, self.identity, provenance, block)
@@ -190,22 +195,34 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
         StoreError: no store in ``cache`` fits the plan, or several do.
     """
     folder = cache / folder_name(plan.backbone)
-    stores = [LatentStore.open(path) for path in sorted(folder.glob("*")) if next(path.glob(f"*{SUFFIX}"), None)]
-    fitting = [store for store in stores if _fits(store, plan)]
+    fitting: list[LatentStore] = []
+    damaged: ShardError | None = None
+    for path in sorted(folder.glob("*")):
+        try:
+            shards = sorted(path.glob(f"*{SUFFIX}"))
+            if shards and _fits(Shard(shards[0]), plan):
+                fitting.append(LatentStore.open(path))
+        except ShardError as error:
+            damaged = error
+    if not fitting and damaged:
+        raise damaged
     if not fitting:
         raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first.")
     if len(fitting) > 1:
         names = ", ".join(store.path.name for store in fitting)
         raise StoreError(
             f"{folder} holds {len(fitting)} stores of this plan ({names}): they differ in "
-            f"{', '.join(fitting[0].identity.differences(fitting[1].identity))}. Say which in the recipe, remove one "
-            "with 'cache prune --whole', or 'run', which knows the weights."
+            f"{', '.join(fitting[0].identity.differences(fitting[1].identity))}. Remove one with 'cache prune "
+            "--whole', or 'run', which reads the weights to know."
         )
     return fitting[0]
 
 
-def _fits(store: LatentStore, plan: CapturePlan) -> bool:
-    mine, about = store.identity, store.shards[0].provenance
+def _fits(shard: Shard, plan: CapturePlan) -> bool:
+    mine, about = shard.identity, shard.provenance
+    said = {"backbone": plan.backbone, "tokenizer": plan.tokenizer, "init": init_name(plan)}
+    if plan.revision:
+        said["revision"] = plan.revision
     wanted = {
         "template": plan.template,
         "max_tokens": plan.max_tokens,
@@ -213,7 +230,9 @@ def _fits(store: LatentStore, plan: CapturePlan) -> bool:
         "final_norm": plan.final_norm,
         "compute_dtype": mine.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype,
     }
-    return about.get("init") == init_name(plan) and all(getattr(mine, key) == value for key, value in wanted.items())
+    return all(about.get(key) == value for key, value in said.items()) and all(
+        getattr(mine, key) == value for key, value in wanted.items()
+    )
 
 
 def init_name(plan: CapturePlan) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.latents import LatentStore
-from data.shard import SUFFIX, Shard, ShardError, StoreError
+from data.shard import SHARD_NAME, STORE_NAME, SUFFIX, Shard, ShardError, StoreError
 from data.spec import nearest, plain
 from data.whole import LEFTOVER
 
@@ -32,7 +32,8 @@ class Finding:
 
 def store_folders(cache: Path) -> list[Path]:
     """Every folder of ``cache`` that holds shards."""
-    return sorted({path.parent for path in cache.glob(f"*/*/*{SUFFIX}*")})
+    found = {path.parent for pattern in (f"*/*/*{SUFFIX}*", f"*/*/.*{LEFTOVER}") for path in cache.glob(pattern)}
+    return sorted(folder for folder in found if STORE_NAME.fullmatch(folder.name))
 
 
 def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
@@ -47,11 +48,11 @@ def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
     picked = []
     for name in names:
         path = Path(name)
-        found = [path] if path.is_dir() and next(path.glob(f"*{SUFFIX}*"), None) else []
+        found = [path] if path.is_dir() and STORE_NAME.fullmatch(path.resolve().name) else []
         found = found or [folder for folder in folders if folder.name.startswith(name)]
         if len(found) != 1:
             reason = "fits several stores" if found else "is no store"
-            raise StoreError(f"'{name}' {reason} in {cache}. {nearest(name, [folder.name for folder in folders])}")
+            raise StoreError(f"'{name}' {reason} in {cache}. {nearest(name, [f.name for f in folders])}")
         picked += found
     return picked
 
@@ -107,6 +108,7 @@ def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda step
                     problems = pool.submit(examine, path).result()
                     break
                 except BrokenProcessPool:
+                    pool.shutdown(wait=False)
                     pool = _child()
             if problems:
                 yield Finding(path, tuple(problems))
@@ -167,9 +169,7 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
     """
     removed, size = [], 0
     for folder in folders:
-        files = [
-            path for path in folder.iterdir() if path.name.endswith((SUFFIX, DAMAGED, LEFTOVER)) and path.is_file()
-        ]
+        files = [path for path in folder.iterdir() if _ours(path)]
         size += sum(path.stat().st_size for path in files)
         for path in files:
             path.unlink()
@@ -177,6 +177,11 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
         if not any(folder.iterdir()):
             folder.rmdir()
     return removed, size
+
+
+def _ours(path: Path) -> bool:
+    name = path.name.removesuffix(DAMAGED)
+    return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(LEFTOVER)))
 
 
 def remove_leftovers(folders: Iterable[Path]) -> list[Path]:

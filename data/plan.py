@@ -24,7 +24,8 @@ class CapturePlan:
     folder."""
 
     revision: str = ""
-    """Commit of the hub repository; empty takes the one pinned for a short name, else the newest."""
+    """Commit of the hub repository; empty takes the one pinned for a short name, else what the local hub cache has,
+    else the newest."""
 
     init: Literal["pretrained", "random"] = "pretrained"
     """pretrained loads the weights; random builds the same architecture untrained: the control of probing papers."""

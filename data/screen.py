@@ -16,6 +16,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 WIDE = 240
 """Columns of a table that goes to a file or a pipe."""
 
+NARROW = 24
+"""A column this narrow is never broken."""
+
 
 class Screen:
     """Notices and bars on stderr; bars with rate and time left, and only on a terminal."""
@@ -52,7 +55,10 @@ class Screen:
 
 def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """A plain table on stdout, as wide as the terminal."""
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, head in enumerate(heads):
+        longest = max([len(head), *(len(line[index]) for line in lines)])
+        table.add_column(head, no_wrap=longest <= NARROW, overflow="fold")
     for line in lines:
         table.add_row(*line)
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)

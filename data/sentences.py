@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from data.corpus import SPLITS, Corpus, CorpusError, Record, Targets, cut_by_seed, gather
+from data.corpus import SPLITS, Corpus, CorpusError, Record, Targets, cut_by_seed, gather, with_validation
 from data.files import READERS, as_text, read_table, select
 from data.spec import SpecError, nearest
 
@@ -42,7 +42,8 @@ class CorpusSpec:
     """A column that says train, validation or test; where a file has none, splits are cut by seed."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, validation and test where they are cut by seed."""
+    """Shares of train, validation and test where they are cut by seed. Where only validation is missing, its share is
+    held out of train."""
 
     split_seed: int = 0
     """Seed of that cut."""
@@ -143,8 +144,11 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         CorpusError: it is not there, or broken; with file and line.
         SpecError: the spec does not say enough.
     """
-    if spec.path:
-        return _own(spec)
+    corpus = _own(spec) if spec.path else _known(spec)
+    return with_validation(corpus, spec.fractions[1], spec.split_seed)
+
+
+def _known(spec: CorpusSpec) -> Corpus:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
     named = NAMED.get(spec.name)

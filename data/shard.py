@@ -11,6 +11,7 @@ is hostile until its layout has been checked: no links, filters, external or vir
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,9 @@ FORMAT = 1
 SUFFIX = ".h5"
 KEY_BYTES = 16
 ABOUT_BYTES = 60_000  # an HDF5 attribute of the default file version ends at 64 KiB
+
+STORE_NAME = re.compile(r"[0-9a-f]{16}")
+SHARD_NAME = re.compile(r"[0-9a-f]{32}\.h5")
 
 Latents = NDArray[np.floating[Any]]
 

@@ -39,7 +39,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(known)}."
+    return f"Known: {', '.join(known)}." if known else "There are none."
 
 
 def read_toml(text: str, source: str) -> Tree:

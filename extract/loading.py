@@ -47,6 +47,7 @@ def load(source: Source, plan: CapturePlan, dtype: str, device: str) -> Backbone
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model = untrained(source, plan.init_seed) if source.folder is None else _pretrained(source)
+    model.set_attn_implementation(source.family.attention)  # a configuration may have asked for another
     model.requires_grad_(False).eval().to(device=device, dtype=getattr(torch, dtype))
     return Backbone(source, model, load_tokenizer(source.tokenizer), getattr(torch, dtype), torch.device(device))
 
@@ -60,7 +61,9 @@ def untrained(source: Source, seed: int) -> "PreTrainedModel":
     kind = config.pop("model_type")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(AutoConfig.for_model(kind, **_fused(config)), **_no_pooler(source))
+        return AutoModel.from_config(
+            AutoConfig.for_model(kind, **_fused(config)), **_attention(source), **_no_pooler(source)
+        )
 
 
 def load_tokenizer(folder: Path) -> "Tokenizer":
@@ -78,7 +81,7 @@ def load_tokenizer(folder: Path) -> "Tokenizer":
         else:
             made = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         tokenizer: Tokenizer = made.backend_tokenizer
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # a broken tokenizer file fails in as many ways as it has fields
         raise BackboneError(f"{folder}: no tokenizer can be made of it ({first_line(error)}).") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -87,7 +90,6 @@ def load_tokenizer(folder: Path) -> "Tokenizer":
 
 def _pretrained(source: Source) -> "PreTrainedModel":
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel
 
     try:
@@ -101,9 +103,10 @@ def _pretrained(source: Source) -> "PreTrainedModel":
             **_fused(
                 {key: source.config[key] for key in ("activation_function", "hidden_act") if key in source.config}
             ),
+            **_attention(source),
             **_no_pooler(source),
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except Exception as error:  # a broken configuration fails in as many ways as it has fields
         raise BackboneError(f"'{source.name}': {source.folder} cannot be loaded ({first_line(error)}).") from error
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
@@ -111,6 +114,11 @@ def _pretrained(source: Source) -> "PreTrainedModel":
             f"'{source.name}': {source.folder} lacks {len(missing)} weights, the first is {missing[0]}."
         )
     return model
+
+
+def _attention(source: Source) -> dict[str, str]:
+    """Always the same arithmetic, whatever a configuration asks for."""
+    return {"attn_implementation": source.family.attention}
 
 
 def _no_pooler(source: Source) -> dict[str, bool]:

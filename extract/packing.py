@@ -44,7 +44,7 @@ class Layout:
 def make_packs(tokens: Tokens, causal: bool, row_tokens: int, batch_tokens: int) -> list[Pack]:
     """Group all texts into packs of at most ``batch_tokens`` places (a single longer row is a pack of its own).
 
-    The same texts give the same packs, in whatever order they come.
+    The same texts give the same packs in whatever order they come, but for texts of equal tokens, which are alike.
     """
     rows = _tree_rows(tokens, row_tokens) if causal else _length_rows(tokens)
     packs: list[Pack] = []

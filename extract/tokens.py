@@ -75,8 +75,10 @@ def _cut(tokenizer: "Tokenizer", text: str, template: str, max_tokens: int) -> l
     end = before + len(text)
     encoding = tokenizer.encode(template.replace("{text}", text))
     fixed = list(zip(encoding.special_tokens_mask, encoding.offsets, strict=True))
-    head = next(index for index, (special, (start, _)) in enumerate(fixed) if not special and start >= before)
-    tail = next(index for index, (special, (start, _)) in enumerate(reversed(fixed)) if not special and start < end)
+    own = [index for index, (special, (start, _)) in enumerate(fixed) if not special and before <= start < end]
+    if not own:
+        raise TextError(f"text {text!r}: the tokenizer makes no token of it; remove it from the corpus.")
+    head, tail = own[0], len(fixed) - 1 - own[-1]
     room = max_tokens - tail
     if room <= head:
         raise SpecError(

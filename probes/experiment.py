@@ -117,8 +117,9 @@ def train_variant(
 
         def validate() -> float:
             prediction = answers(raw_predictions(probe, inputs, validation))
-            value = float(METRICS[metric](prediction, validation.targets)) if np.ptp(prediction) > 0 else math.nan
-            return value if math.isfinite(value) or metric in ("pearson", "spearman") else -1.0
+            if metric in ("pearson", "spearman") and np.ptp(prediction) == 0:
+                return math.nan  # no correlation: such an epoch is never the best
+            return float(METRICS[metric](prediction, validation.targets))
 
         smallest = SMALLEST_BATCH.get(loss_name, 1)
         fitted = fit(probe, loss, len(train), validate, recipe.train, seed, smallest, progress)
@@ -149,7 +150,7 @@ def read_inputs(store: LatentStore, texts: Sequence[str], columns: Columns, spec
         if view not in columns:
             raise SpecError(f"probe.views names '{view}', which plan.views does not keep. {nearest(view, columns)}")
         kept = columns[view]
-        layers = kept if spec.layers == "all" else resolve_layers(spec.layers, max(kept) + 1)
+        layers = kept if spec.layers == "all" else resolve_layers(spec.layers, store.layers)
         for layer in layers:
             if layer not in kept:
                 raise SpecError(f"probe.layers names {layer}, which plan.layers does not keep: {list(kept)}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -70,15 +71,16 @@ def draw_all(
 ) -> list[Path]:
     """Every figure of a run as PNG and SVG; returns the SVG files."""
     folder.mkdir()
-    figures = {
-        "by_layer": by_layer(metrics, metric),
-        "predicted_against_gold": predicted_against_gold(predictions),
-        "training": training_curves(trained),
-    }
-    for name, figure in figures.items():
-        if figure:
-            figure.savefig(folder / f"{name}.png", dpi=150)
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with rc_context({"text.parse_math": False}):  # a name is a name, not a formula
+        figures = {
+            "by_layer": by_layer(metrics, metric),
+            "predicted_against_gold": predicted_against_gold(predictions),
+            "training": training_curves(trained),
+        }
+        for name, figure in figures.items():
+            if figure:
+                figure.savefig(folder / f"{name}.png", dpi=150)
+                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     return [folder / f"{name}.svg" for name, figure in figures.items() if figure]
 
 

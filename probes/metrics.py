@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 1000
+CHUNK = 50
+"""Resamples in memory at once."""
+
 CONFIDENCE = 0.95
 
 
@@ -85,12 +88,16 @@ def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any]
         return None
     metric = METRICS[name]
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
-    rows = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    keep = ~_constant_rows(target[rows]) & ~np.any([_constant_rows(p[rows]) for p in predictions], axis=0)
-    rows = rows[keep] if name in ("pearson", "spearman") else rows
-    if not len(rows):
+    rng = np.random.default_rng(seed)
+    resampled: list[float] = []
+    for _ in range(RESAMPLES // CHUNK):
+        rows = rng.integers(0, n, (CHUNK, n))
+        if name in ("pearson", "spearman"):
+            rows = rows[~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)]
+        if len(rows):
+            resampled += list(np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0))
+    if not resampled:
         return Measured(value, None, None, n)
-    resampled = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Measured(value, float(low), float(high), n)
 

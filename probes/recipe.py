@@ -28,7 +28,7 @@ class Variant:
     """Dotted keys and their values, for example {"probe.encoder" = "mlp"}."""
 
     def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(UNTRAINED):
+        if not self.name or self.name.startswith((UNTRAINED, "_")):
             raise SpecError(
                 f"a variant needs a name, and '{UNTRAINED}' is taken by the untrained reference, got '{self.name}'."
             )
@@ -66,6 +66,8 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
     for key, value in variant.set.items():
         if key.split(".")[0] not in ("plan", "probe", "train"):
             raise SpecError(f"variant '{variant.name}': '{key}' cannot vary; a variant sets plan, probe or train keys.")
+        if key == "train.metric":
+            raise SpecError(f"variant '{variant.name}': '{key}' cannot vary: variants are compared by one metric.")
         assign(tree, key, value)
     return parse(Recipe, tree, f"variant '{variant.name}'")
 

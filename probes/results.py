@@ -55,13 +55,10 @@ def measured_rows(trained: Sequence[Trained], corpus: Corpus, split: str) -> lis
             found += table.p_values(task.metrics, prediction, rows.targets, one.seed)
         found += table.rows(task.metrics, said, rows.targets, None)
         if corpus.score_range:
-            low, high = corpus.score_range
-            scores = [
-                one.calibration(values) * (high - low) + low
-                for one, values in zip(members, raw, strict=True)
-                if one.calibration
-            ]
-            found += table.rows(("mae",), scores, rows.targets * (high - low) + low, None)
+            unit = corpus.score_range
+            both = zip(members, raw, strict=True)
+            scores = [in_unit(one.calibration(values), unit) for one, values in both if one.calibration]
+            found += table.rows(("mae",), scores, in_unit(rows.targets, unit), None)
     return found
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from data.corpus import Corpus
-from data.errors import InputError
+from data.errors import InputError, PermafrostError
+from data.plan import Identity
 from data.spec import parse, read_toml, to_toml
 from probes.calibration import Calibration
 from probes.experiment import Inputs, Trained, build
@@ -77,7 +78,9 @@ class LoadedRun:
     recipe: Recipe
     """The selected variant's."""
 
-    record: Mapping[str, Any]
+    identity: Identity
+    """Of the latents it was trained on."""
+
     columns: tuple[tuple[str, int], ...]
     probe: Probe
     calibration: Calibration | None
@@ -93,45 +96,49 @@ def load_run(path: Path) -> LoadedRun:
         RunError: it is no folder of a finished run, or of another version.
     """
     try:
-        record = json.loads((path / "record.json").read_text("utf-8"))
-        tree = read_toml((path / "recipe.toml").read_text("utf-8"), str(path / "recipe.toml"))
-        with safe_open(path / "probe.safetensors", "pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return _read_run(path)
     except FileNotFoundError as error:
         raise RunError(f"{path} is no finished run: it has no {Path(str(error.filename)).name}.") from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"{path} cannot be read ({error}).") from error
-    if about.get("format") != FORMAT:
-        raise RunError(
-            f"{path} is of another version of permafrost (format {about.get('format')}, this reads {FORMAT})."
-        )
-    variants = parse(Recipe, tree, str(path / "recipe.toml")).expanded()
-    recipe = variants[about["variant"]]
+    except PermafrostError:
+        raise
+    except Exception as error:  # a run folder from elsewhere can be wrong in any way
+        raise RunError(f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[:1]}).") from error
+
+
+def _read_run(path: Path) -> LoadedRun:
+    record = json.loads((path / "record.json").read_text("utf-8"))
+    tree = read_toml((path / "recipe.toml").read_text("utf-8"), str(path / "recipe.toml"))
+    with safe_open(path / "probe.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["about"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if about["format"] != FORMAT:
+        raise RunError(f"{path} is of another version of permafrost (format {about['format']}, this reads {FORMAT}).")
+    recipe = parse(Recipe, tree, str(path / "recipe.toml")).expanded()[about["variant"]]
     columns = tuple((str(view), int(layer)) for view, layer in about["columns"])
     labels, score_range = tuple(about["labels"]), tuple(about["score_range"]) if about["score_range"] else None
     calibration = None
     if "calibration.x" in tensors:
         calibration = Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
-    width, sides = int(about["width"]), int(about["sides"])
-    probe = build(recipe, labels, sides, Inputs(torch.empty(len(columns), 0, width), columns))
-    try:
-        probe.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise RunError(f"{path}: probe.safetensors does not fit its recipe ({str(error).splitlines()[0]})") from error
-    return LoadedRun(path, recipe, record, columns, probe.eval(), calibration, labels, score_range, sides)
+    layers, _, width = tensors["center"].shape
+    if layers != len(columns):
+        raise RunError(f"{path}: probe.safetensors has {layers} layers, its description {len(columns)}.")
+    probe = build(recipe, labels, int(about["sides"]), Inputs(torch.empty(layers, 0, width), columns))
+    probe.load_state_dict(tensors)
+    identity = Identity.from_json(record["stores"][about["variant"]]["identity"])
+    return LoadedRun(
+        path, recipe, identity, columns, probe.eval(), calibration, labels, score_range, int(about["sides"])
+    )
 
 
 def _save_probe(path: Path, outcome: Outcome) -> None:
     members = [one for one in outcome.trained if one.variant == outcome.selected]
     best = max(members, key=lambda one: one.fitted.best_value)
-    corpus, (_, _, width) = outcome.corpus, best.inputs.values.shape
+    corpus = outcome.corpus
     about = {
         "format": FORMAT,
         "variant": best.variant,
         "seed": best.seed,
         "columns": best.inputs.columns,
-        "width": width,
         "sides": corpus.split("train").sides.shape[1],
         "labels": corpus.labels,
         "score_range": corpus.score_range,

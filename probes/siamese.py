@@ -7,9 +7,9 @@ from torch import Tensor
 def layer_cosines(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of the two sides, layer by layer: ``[layer, row, width]`` twice -> ``[layer, row]``, in ``[-1, 1]``.
 
-    A vector of zeros has cosine 0 with everything.
+    Equal vectors have cosine 1 exactly, zeros included; a vector of zeros has cosine 0 with every other.
     """
-    return torch.cosine_similarity(first, second, dim=-1)
+    return torch.where((first == second).all(-1), 1.0, torch.cosine_similarity(first, second, dim=-1))
 
 
 def pair_features(first: Tensor, second: Tensor) -> Tensor:

@@ -99,10 +99,12 @@ def fit(
         smallest_batch: rows below which the loss does not exist; such a batch joins its neighbour.
 
     Raises:
-        SpecError: fewer training rows than the loss needs, or a loss that is not finite.
+        SpecError: nothing to train, fewer training rows than the loss needs, or a loss that is not finite.
     """
     if rows < smallest_batch:
         raise SpecError(f"{rows} training rows are too few: this loss needs {smallest_batch} in a batch.")
+    if not any(weight.requires_grad for weight in probe.parameters()):
+        raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' has no weights.")
     steps_per_epoch = len(list(_batches(np.arange(rows), spec.batch_rows, smallest_batch)))
     optimizer = _optimizer(probe, spec)
     schedule = _schedule(optimizer, spec, steps_per_epoch)

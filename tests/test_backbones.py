@@ -119,6 +119,49 @@ def test_what_is_no_backbone_is_refused_with_the_way_out(tiny, tmp_path):
             identity_of(tmp_path, backbone)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "../outside.safetensors", "/outside.safetensors"])
+def test_an_index_may_only_name_safetensors_beside_it(name, tiny, tmp_path):
+    folder = without(tiny("bert"), tmp_path / "model", "model.safetensors")
+    shutil.copy(tiny("bert") / "model.safetensors", tmp_path / "outside.safetensors")
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"embeddings.x": name}}))
+    with pytest.raises(BackboneError, match="must name safetensors files beside it"):
+        identity_of(tmp_path, folder)
+
+
+def test_what_would_load_other_weights_than_those_digested_is_refused(tiny, tmp_path):
+    other = without(tiny("bert"), tmp_path / "other", transformers_weights="other.safetensors")
+    quantised = without(tiny("bert"), tmp_path / "quantised", quantization_config={"quant_method": "gptq"})
+    adapted = without(tiny("bert"), tmp_path / "adapted")
+    (adapted / "adapter_config.json").write_text("{}")
+    for folder, message in ((other, "transformers_weights"), (quantised, "quantization_config"), (adapted, "adapter")):
+        with pytest.raises(BackboneError, match=message):
+            identity_of(tmp_path, folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_hidden_layers": 0}, {"hidden_size": "32"}, {"max_position_embeddings": None}, {"model_type": ["bert"]}],
+)
+def test_a_configuration_with_impossible_numbers_is_refused(change, tiny, tmp_path):
+    with pytest.raises(BackboneError, match=r"must be a positive whole number|is of the family"):
+        identity_of(tmp_path, without(tiny("bert"), tmp_path / "odd", **change))
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_attention_heads": 0}, {"hidden_dropout_prob": "much"}, {"hidden_act": "none"}]
+)
+def test_a_configuration_that_makes_no_model_is_refused(change, tiny, tmp_path):
+    plan = CapturePlan(str(without(tiny("bert"), tmp_path / "odd", **change)), max_tokens=32)
+    with pytest.raises(BackboneError, match="cannot be loaded"):
+        load(find(plan), plan, "float32", "cpu")
+
+
+def test_the_attention_of_a_configuration_is_not_asked(tiny, tmp_path):
+    plan = CapturePlan(str(without(tiny("bert"), tmp_path / "eager", _attn_implementation="eager")), max_tokens=32)
+    assert load(find(plan), plan, "float32", "cpu").model.config._attn_implementation == "sdpa"
+
+
 def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
     from safetensors.torch import load_file, save_file
 

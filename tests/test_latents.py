@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> LatentStore:
 
 def add(store: LatentStore, texts: Sequence[str], columns: dict[str, tuple[int, ...]] = MEAN, seed: int = 0) -> Block:
     block = block_of(text_keys(texts), columns, dtype=store.identity.stored_dtype, seed=seed)
-    store.append(block, {"init": "pretrained"})
+    store.append(block, {"init": "pretrained", "backbone": "org/model", "tokenizer": "", "revision": "c0ffee"})
     return block
 
 
@@ -168,7 +168,11 @@ def test_a_plan_finds_its_store_and_no_other(tmp_path):
     add(LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, max_tokens=8)), ["a"])
     assert find_store(tmp_path, plan).path == mine.path
     assert find_store(tmp_path, dataclasses.replace(plan, max_tokens=8)).identity.max_tokens == 8
-    for changes in ({"template": "- {text}"}, {"final_norm": True}, {"init": "random"}, {"compute_dtype": "bfloat16"}):
+    assert find_store(tmp_path, dataclasses.replace(plan, revision="c0ffee")).path == mine.path
+    for changes in (
+        {"template": "- {text}"}, {"final_norm": True}, {"init": "random"}, {"compute_dtype": "bfloat16"},
+        {"tokenizer": "another"}, {"revision": "badcab"}, {"backbone": "elsewhere/org/model"},
+    ):  # fmt: skip
         with pytest.raises(StoreError, match="no latents of this plan"):
             find_store(tmp_path, dataclasses.replace(plan, **changes))
     add(LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, weights="v")), ["a"])

@@ -101,6 +101,18 @@ def test_a_shard_whose_readers_keep_dying_is_reported_and_we_live(store):
     assert findings == [maintenance.Finding(path, ("reading it ended the process that read it, twice",))]
 
 
+def test_a_folder_that_is_no_store_is_left_alone(store, tmp_path):
+    add(store, ["a"])
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious.h5").write_bytes(b"mine")
+    with pytest.raises(StoreError, match="is no store"):
+        maintenance.pick_stores(tmp_path, [str(mine)])
+    (store.path / "precious.h5").write_bytes(b"mine")
+    maintenance.remove_stores([store.path])
+    assert [path.name for path in store.path.iterdir()] == ["precious.h5"]
+
+
 def test_repair_sets_damaged_shards_aside_and_the_rest_reads_on(store):
     kept, broken = add(store, ["a"], seed=1), add(store, ["b"], seed=2)
     damage(broken)

@@ -144,6 +144,45 @@ def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, benc
     assert splits["test"][0] != splits["test"][1]
 
 
+def test_a_corpus_without_validation_holds_some_of_train_out_and_test_stays_test(bench):
+    rows = [row for row in pairs() if row[3] != "validation"]
+    corpus, _ = pipeline.extract("pairs", bench.of_pairs(rows=rows))
+    assert {split: len(part) for split, part in corpus.splits.items()} == {"train": 36, "validation": 4, "test": 15}
+    sides = [{tuple(sorted(row)) for row in corpus.splits[split].sides.tolist()} for split in ("train", "validation")]
+    assert not sides[0] & sides[1]
+
+
+def test_negative_layers_count_from_the_backbones_last_in_run_and_in_train(bench):
+    pipeline.extract("pairs", bench.of_pairs("plan.layers=0,2"))
+    pipeline.extract("pairs", bench.of_pairs("plan.layers=-1"))
+    for verb in (pipeline.run, pipeline.train):
+        done = verb("pairs", bench.of_pairs("plan.layers=-1"), bench.runs)
+        assert {row["layer"] for row in done.metrics if row["variant"] == "raw"} == {3}
+
+
+@pytest.mark.parametrize("mixer", ["softmax", "mlp"])
+def test_identical_texts_get_exactly_the_top_even_where_a_layer_is_blind(mixer, bench):
+    done = pipeline.run("pairs", bench.of_pairs("plan.views=cls", f"probe.mixer={mixer}"), bench.runs)
+    answers = pipeline.load(done.path).predict([("the dog", "the dog"), ("a dog runs", "old stove in winter")])
+    assert answers[0]["score"] == 1.0
+    assert answers[1]["score"] < 1.0
+
+
+def test_a_name_with_a_dollar_is_drawn_as_it_is(bench):
+    recipe = bench.folder / "dollar.toml"
+    recipe.write_text('[corpus]\ntarget = "score"\n[[variants]]\nname = "cost $x^$"\n')
+    assert pipeline.run(str(recipe), bench.of_pairs(), bench.runs).selected == "cost $x^$"
+
+
+def test_a_majority_is_an_honest_accuracy(bench):
+    rows = [(f"{row[0]} {row[1]}", "same" if index % 12 == 0 else "other", row[3]) for index, row in enumerate(pairs())]
+    path = write(bench.folder / "skewed.csv", ["sentence", "label", "split"], rows)
+    settings = bench.of_topics(f"corpus.path={path}", "probe.mixer=last", "probe.layers=0", "train.learning_rate=1e-9")
+    done = pipeline.run("classify", settings, bench.runs)
+    values = {row["value"] for row in done.metrics if row["metric"] == "accuracy" and row["split"] == "validation"}
+    assert min(values) >= 0
+
+
 def test_a_corpus_without_a_test_split_is_scored_on_validation(bench):
     rows = [row for row in pairs() if row[3] != "test"]
     done = pipeline.run("pairs", bench.of_pairs(rows=rows), bench.runs)

@@ -8,6 +8,7 @@ import pytest
 from bench import Bench, pairs, write
 
 import pipeline
+from data.errors import PermafrostError
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,28 @@ def test_the_reference_for_classes_is_the_majority(finished_classes):
     assert list(pd.read_csv(done.path / "predictions.csv")) == [
         "sentence", "target", "label", "probability_other", "probability_same", "seed"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["record", "about", "variant", "weights"])
+def test_a_run_folder_that_was_tampered_with_is_refused(damage, finished, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(finished[1].path, tmp_path / "run")
+    about = {
+        "format": 1,
+        "variant": "linear",
+        "columns": [["mean", 0]],
+        "sides": 2,
+        "labels": [],
+        "score_range": [0, 1],
+    }
+    if damage == "record":
+        (folder / "record.json").write_text("{}")
+    else:
+        tensors = load_file(folder / "probe.safetensors")
+        changed = {"about": [], "variant": about | {"variant": "none"}, "weights": about}[damage]
+        save_file(tensors, folder / "probe.safetensors", {"about": json.dumps(changed)})
+    with pytest.raises(PermafrostError, match=r"cannot be read|description"):
+        pipeline.load(folder)

@@ -31,7 +31,7 @@ def bench(tmp_path_factory, tiny):
     few = [*pairs()[:1], *pairs()[-30:]]
     write(bench.folder / "constant.csv", ["first", "second", "score", "split"], [(*r[:2], 0.5, r[3]) for r in pairs()])
     write(bench.folder / "few.csv", ["first", "second", "score", "split"], few)
-    write(bench.folder / "untested.csv", ["first", "second", "score", "split"], pairs()[:40])
+    write(bench.folder / "tiny.csv", ["first", "second", "score", "split"], pairs()[:9])
     write(bench.folder / "broken.csv", ["first", "second", "score"], [*(r[:3] for r in pairs()[:3]), ("a dog", 0.5)])
     (bench.folder / "empty").mkdir()
     shutil.copytree(bench.backbone, bench.folder / "pickled")
@@ -56,7 +56,7 @@ CORPORA = {
     "scores of one text": ("corpus.columns=first,score", "scores need two texts a row"),
     "constant targets": ("corpus.path={0}/constant.csv", "constant.csv: all its validation scores are the same"),
     "too few rows": ("corpus.path={0}/few.csv", "1 training rows are too few: this loss needs 2"),
-    "no validation": ("corpus.path={0}/untested.csv", "it has no split 'validation'"),
+    "no validation": ("corpus.path={0}/tiny.csv", "it has no split 'validation'"),
 }
 SETTINGS = {
     "unknown key": ("plan.backbon=minilm", "unknown key 'backbon' in [plan]. Did you mean 'backbone'?"),
@@ -68,6 +68,7 @@ SETTINGS = {
     "layer out of range": ("plan.layers=1,9", "layer 9 is out of range: the backbone has layers 0 to 3"),
     "probe layer out of range": ("probe.layers=-9", "layer -9 is out of range: the backbone has layers 0 to 3"),
     "no equals sign": ("plan.backbone", "--set 'plan.backbone': expected KEY=VALUE"),
+    "nothing to train": ("probe.mixer=last", "there is nothing to train"),
     "wrong type": ("train.epochs=some", "train.epochs must be whole number, got 'some'"),
     "loss of another task": ("train.loss=cross_entropy", "does not fit similarity; use one of: mse, log_variance"),
     "negative seed": ("train.seeds=0,-1", "seeds must name at least one, none negative and none twice, got [0, -1]"),

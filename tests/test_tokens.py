@@ -48,6 +48,11 @@ def test_a_text_without_tokens_is_named(tiny):
         tokenise(load_tokenizer(tiny("gpt2")), ["dog", "\u2028"], "{text}", 9)
 
 
+def test_a_text_that_leaves_nothing_within_a_long_template_is_named(tiny):
+    with pytest.raises(TextError, match=r"'\\u2028'"):
+        tokenise(load_tokenizer(tiny("bert")), ["\u2028"], PROMPT, 6)
+
+
 def test_texts_keep_their_order_over_chunks(tiny):
     tokenizer = load_tokenizer(tiny("gpt2"))
     many = ["dog runs", "a", "small brown dog"] * CHUNK
