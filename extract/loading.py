@@ -61,9 +61,7 @@ def untrained(source: Source, seed: int) -> "PreTrainedModel":
     kind = config.pop("model_type")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(
-            AutoConfig.for_model(kind, **_fused(config)), **_attention(source), **_no_pooler(source)
-        )
+        return AutoModel.from_config(AutoConfig.for_model(kind, **_fused(config)), **_no_pooler(source))
 
 
 def load_tokenizer(folder: Path) -> "Tokenizer":
@@ -103,7 +101,6 @@ def _pretrained(source: Source) -> "PreTrainedModel":
             **_fused(
                 {key: source.config[key] for key in ("activation_function", "hidden_act") if key in source.config}
             ),
-            **_attention(source),
             **_no_pooler(source),
         )
     except Exception as error:  # a broken configuration fails in as many ways as it has fields
@@ -114,11 +111,6 @@ def _pretrained(source: Source) -> "PreTrainedModel":
             f"'{source.name}': {source.folder} lacks {len(missing)} weights, the first is {missing[0]}."
         )
     return model
-
-
-def _attention(source: Source) -> dict[str, str]:
-    """Always the same arithmetic, whatever a configuration asks for."""
-    return {"attn_implementation": source.family.attention}
 
 
 def _no_pooler(source: Source) -> dict[str, bool]:
