@@ -17,7 +17,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -193,14 +193,20 @@ def _corpus(recipe: "Recipe", progress: Progress) -> Corpus:
 def _stage_one(
     variants: Mapping[str, "Recipe"], corpus: Corpus, stage_one: StageOne, progress: Progress
 ) -> dict[str, "Stored"]:
-    """Every distinct plan of the variants, by its fingerprint."""
+    """Every distinct plan of the variants, by its fingerprint; plans that differ in views only share one forward."""
     stored: dict[str, Stored] = {}
+    groups: dict[CapturePlan, list[Recipe]] = {}
     for recipe in variants.values():
-        key = fingerprint(recipe.plan)
-        if key not in stored:
-            stored[key] = one = stage_one(recipe, corpus, progress)
-            cut = f"; {one.truncated:,} texts cut to {recipe.plan.max_tokens} tokens" if one.truncated else ""
-            progress.note(f"stage one: {one.texts_run:,} of {len(corpus.texts):,} texts run, {one.seconds:.2f} s{cut}")
+        groups.setdefault(replace(recipe.plan, views=("mean",)), []).append(recipe)
+    for plan, recipes in groups.items():
+        views = tuple(dict.fromkeys(view for recipe in recipes for view in recipe.plan.views))
+        one = stage_one(replace(recipes[0], plan=replace(plan, views=views)), corpus, progress)
+        cut = f"; {one.truncated:,} texts cut to {plan.max_tokens} tokens" if one.truncated else ""
+        progress.note(f"stage one: {one.texts_run:,} of {len(corpus.texts):,} texts run, {one.seconds:.2f} s{cut}")
+        for recipe in recipes:
+            columns = {str(view): one.columns[view] for view in sorted(recipe.plan.views)}
+            if stored.setdefault(fingerprint(recipe.plan), replace(one, columns=columns)).texts_run:
+                one = replace(one, texts_run=0)  # they ran once, and count once
     return stored
 
 

@@ -3,6 +3,7 @@
 A text that is too long loses tokens from its own end: the words of the template around it, and special tokens, stay.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def tokenise(tokenizer: "Tokenizer", texts: Sequence[str], template: str, max_to
         TextError: a text has no token at all.
         SpecError: the template alone fills ``max_tokens``.
     """
-    ids: list[NDArray[np.int32]] = []
+    ids = array("i")  # flat from the start: an object per text would cost more than its tokens
     lengths = np.zeros(len(texts) + 1, np.int64)
     uncut = np.empty(len(texts), np.int32)
     for index, row in enumerate(_encoded(tokenizer, texts, template)):
@@ -59,9 +60,9 @@ def tokenise(tokenizer: "Tokenizer", texts: Sequence[str], template: str, max_to
             raise TextError(f"text {texts[index]!r}: the tokenizer makes no token of it; remove it from the corpus.")
         uncut[index] = len(row)
         kept = row if len(row) <= max_tokens else _cut(tokenizer, texts[index], template, max_tokens)
-        ids.append(np.array(kept, np.int32))
+        ids.extend(kept)
         lengths[index + 1] = len(kept)
-    return Tokens(np.concatenate(ids) if ids else np.empty(0, np.int32), np.cumsum(lengths), uncut)
+    return Tokens(np.array(ids, np.int32), np.cumsum(lengths), uncut)
 
 
 def _encoded(tokenizer: "Tokenizer", texts: Sequence[str], template: str) -> Iterator[list[int]]:

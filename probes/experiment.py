@@ -22,7 +22,7 @@ from data.spec import SpecError, nearest
 from probes.calibration import Calibration, calibrate
 from probes.losses import LOSSES, SMALLEST_BATCH
 from probes.metrics import METRICS
-from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe
+from probes.probe import ROUNDING, ClassProbe, Probe, ProbeSpec, ScoreProbe
 from probes.recipe import Recipe
 from probes.siamese import layer_cosines
 from probes.train import Fitted, fit
@@ -38,6 +38,9 @@ class Task:
     metric: str
     metrics: tuple[str, ...]
 
+
+TIED = 0.01
+"""Share of validation rows at the top of the scale above which it is said."""
 
 TASKS = {
     "score": Task("similarity", "log_variance", ("mse", "log_variance"), "spearman", ("pearson", "spearman")),
@@ -126,7 +129,11 @@ def train_variant(
     calibration = None
     if isinstance(probe, ScoreProbe):
         with torch.inference_mode():
-            calibration = calibrate(raw_predictions(probe, inputs, validation), validation.targets, probe.top())
+            raw, top = raw_predictions(probe, inputs, validation), probe.top()
+        calibration = calibrate(raw, validation.targets, top)
+        above = float((raw > top + 2 * ROUNDING).mean())
+        if above > TIED and progress:
+            progress.note(f"{name}: {above:.0%} of validation is above identical texts, and ties with them at the top")
     return Trained(name, seed, recipe, inputs, probe, fitted, calibration)
 
 

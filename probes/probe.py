@@ -57,6 +57,10 @@ class ProbeSpec:
             raise SpecError(f"hidden must not be negative, got {self.hidden}.")
 
 
+ROUNDING = 1e-5
+"""More than cosines and their mix lose to float32."""
+
+
 class Probe(nn.Module):
     """Centre, scale and encode; what the probes for scores and classes share."""
 
@@ -97,7 +101,7 @@ class ScoreProbe(Probe):
     def top(self) -> float:
         """What identical texts get, less a rounding error of their cosines."""
         ones = torch.ones(len(self.center), 1)
-        return float(self.mixer(ones)) - 1e-5
+        return float(self.mixer(ones)) - ROUNDING
 
 
 class ClassProbe(Probe):

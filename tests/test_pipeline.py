@@ -132,6 +132,18 @@ def test_variants_may_differ_in_their_plan(bench):
     assert len(pipeline.load(done.path).predict([("a dog", "the dog")])) == 1
 
 
+def test_variants_that_differ_in_views_share_one_forward(bench):
+    recipe = bench.folder / "views.toml"
+    recipe.write_text(
+        '[corpus]\ntarget = "score"\n[[variants]]\nname = "mean"\n[[variants]]\nname = "both"\n'
+        'set = { "plan.views" = ["max", "mean"] }\n'
+    )
+    done = pipeline.run(str(recipe), bench.of_pairs(), bench.runs)
+    assert done.texts_run == done.texts_distinct
+    stores = json.loads((done.path / "record.json").read_text("utf-8"))["stores"]
+    assert [sorted(stores[name]["columns"]) for name in ("mean", "both")] == [["mean"], ["max", "mean"]]
+
+
 def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, bench):
     _, done = finished
     turned = [(a, b, 1 - score if split == "test" else score, split) for a, b, score, split in pairs()]
