@@ -253,12 +253,14 @@ class _Job:
 
 
 class _ShardWriter:
-    """Gathers packs and commits them in shards; what is whole is committed even when the run ends early."""
+    """Gathers packs in one buffer and commits it as shards; what is whole is committed even when the run ends early."""
 
     def __init__(self, store: LatentStore, columns: Columns, provenance: Mapping[str, Any], spec: ExtractSpec) -> None:
         self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
-        self._blocks: list[Block] = []
-        self._bytes, self._since = 0, time.monotonic()
+        self._keys: list[Any] = []
+        self._lengths: list[Any] = []
+        self._buffer: dict[str, Latents] = {}
+        self._texts, self._room, self._since = 0, 0, time.monotonic()
 
     def __enter__(self) -> "_ShardWriter":
         return self
@@ -268,19 +270,36 @@ class _ShardWriter:
             self.commit()
 
     def add(self, block: Block) -> None:
-        self._blocks.append(block)
-        self._bytes += sum(values.nbytes for values in block.latents.values())
-        if self._bytes >= self.spec.shard_bytes or time.monotonic() - self._since >= self.spec.shard_seconds:
+        texts = len(block.keys)
+        if self._texts + texts > self._room:
+            self.commit()
+            self._make_room(block)
+        for view, values in block.latents.items():
+            self._buffer[view][:, self._texts : self._texts + texts] = values
+        self._keys.append(block.keys)
+        self._lengths.append(block.lengths)
+        self._texts += texts
+        if time.monotonic() - self._since >= self.spec.shard_seconds:
             self.commit()
 
     def commit(self) -> None:
-        if self._blocks:
-            blocks, self._blocks, self._bytes = self._blocks, [], 0
-            latents = {view: np.concatenate([block.latents[view] for block in blocks], axis=1) for view in self.columns}
-            keys = np.concatenate([block.keys for block in blocks])
-            lengths = np.concatenate([block.lengths for block in blocks])
+        if self._texts:
+            # Cut to what is whole: an interruption may have come between a pack's keys and its count.
+            keys, lengths = (np.concatenate(parts)[: self._texts] for parts in (self._keys, self._lengths))
+            latents = {view: values[:, : self._texts] for view, values in self._buffer.items()}
+            self._keys, self._lengths, self._texts = [], [], 0
             self.store.append(Block(keys, lengths, self.columns, latents), self.provenance)
         self._since = time.monotonic()
+
+    def _make_room(self, block: Block) -> None:
+        """A buffer of ``shard_bytes``, kept from shard to shard, or larger where one pack alone needs it."""
+        texts = len(block.keys)
+        each = sum(values.nbytes for values in block.latents.values()) // texts
+        room = max(texts, self.spec.shard_bytes // each)
+        if room > self._room:
+            self._room = room
+            shapes = {view: (len(values), room, values.shape[2]) for view, values in block.latents.items()}
+            self._buffer = {view: np.empty(shapes[view], values.dtype) for view, values in block.latents.items()}
 
 
 def _refuse(texts: Sequence[str], uncut: Any, plan: CapturePlan) -> None:
