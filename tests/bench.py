@@ -97,7 +97,10 @@ class Bench:
     def process(self, *words: str, settings: Iterable[str] = (), before: str = "") -> "subprocess.Popen[str]":
         """The command line as a process of its own; ``before`` runs first in it."""
         line = ["pipeline.py", *self._line(words, settings)]
-        program = f"import resource, sys\n{before}\nsys.argv = {line!r}\nimport pipeline\npipeline.main()"
+        heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background shell has it ignored
+        program = (
+            f"import resource, signal, sys\n{heard}\n{before}\nsys.argv = {line!r}\nimport pipeline\npipeline.main()"
+        )
         return subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=ROOT,
