@@ -50,10 +50,6 @@ class Rows:
     def __len__(self) -> int:
         return len(self.sides)
 
-    def first(self, limit: int) -> "Rows":
-        """The first ``limit`` rows."""
-        return Rows(self.sides[:limit], self.targets[:limit])
-
 
 @dataclass(frozen=True, eq=False)
 class Corpus:

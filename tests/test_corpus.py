@@ -145,7 +145,7 @@ def test_records_are_not_held_in_memory_while_they_are_read():
 
 
 def test_the_first_rows_keep_sides_and_targets_together():
-    rows = gather("c", records(("a", "b", "1"), ("c", "d", "2")), SCORES).splits["train"].first(1)
+    rows = gather("c", records(("a", "b", "1"), ("c", "d", "2")), SCORES, limit=1).splits["train"]
     assert (rows.sides.tolist(), rows.targets.tolist()) == ([[0, 1]], [0.2])
 
 

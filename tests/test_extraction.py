@@ -1,7 +1,6 @@
 """Stage one runs what is missing and nothing else, and gives the same bits after any interruption."""
 
 import random
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +153,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     few, many = 2_000, 32_000
     latents = (many - few) * 5 * 4 * 32 * 4  # views, layers, width, bytes: 77 MB
     assert peak(many) - peak(few) < 0.4 * latents
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 
 
 def test_truncation_is_counted_cold_and_warm_and_can_be_refused(plan, texts, tmp_path):
