@@ -17,7 +17,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,59 +27,35 @@ from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
 from data.errors import InputError, PermafrostError
 from data.latents import find_store
-from data.plan import CapturePlan, Columns
+from data.plan import CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
 from data.screen import JsonOption, Screen, cell, show_json, show_table
-from data.sentences import load_corpus
 from data.shard import StoreError
-from data.spec import fingerprint, manual, parse, plain
+from data.spec import manual, plain
 
 if TYPE_CHECKING:
     from extract.extraction import Extractor
-    from probes.experiment import Inputs
-    from probes.recipe import Recipe
-    from probes.record import Stored
+    from probes.conduct import StageOne
+    from probes.inputs import Stored
     from probes.runs import LoadedRun
+    from probes.run_recipe import Done
 
 Overrides = Iterable[str]
 
 
-@dataclass(frozen=True)
-class Done:
-    """What :func:`run` and :func:`train` did."""
-
-    path: Path
-    """The run folder."""
-
-    seconds: float
-    texts: int
-    """Texts that the corpus's rows hold, repeats counted."""
-
-    texts_distinct: int
-    texts_run: int
-    """Texts that went through a backbone; 0 when all was cached."""
-
-    selected: str
-    """The variant chosen on validation."""
-
-    metrics: list[dict[str, Any]]
-    """The rows of ``metrics.csv``."""
-
-
-StageOne = Callable[["Recipe", Corpus, Progress], "Stored"]
-
-
 def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = None) -> tuple[Corpus, list["Stored"]]:
     """Stage one alone: run what is missing of every plan in a recipe."""
+    from probes.conduct import Conductor
     from probes.recipe import load_recipe
 
-    progress = progress or Silent()
     _, loaded = load_recipe(recipe, overrides)
-    corpus = _corpus(loaded, progress)
-    return corpus, list(_stage_one(loaded.expanded(), corpus, _run_missing, progress).values())
+    conductor = Conductor(_run_missing, progress or Silent())
+    corpus = conductor.corpus(loaded.corpus)
+    conductor.prepare(loaded.expanded().values())
+    return corpus, list(conductor.stored.values())
 
 
-def run(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None) -> Done:
+def run(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None) -> "Done":
     """Extract what is missing, train every variant, evaluate, and write a run folder.
 
     Args:
@@ -93,7 +69,9 @@ def run(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progr
     return _experiment(recipe, overrides, Path(runs), progress or Silent(), _run_missing)
 
 
-def train(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None) -> Done:
+def train(
+    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
+) -> "Done":
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
     return _experiment(recipe, overrides, Path(runs), progress or Silent(), _find_cached)
 
@@ -103,7 +81,7 @@ class Predictor:
 
     def __init__(self, run: "LoadedRun") -> None:
         self.run = run
-        self._extractor: Extractor | None = None
+        self._extractors: dict[str, Extractor] = {}
 
     def predict(self, items: Sequence[str | tuple[str, ...]]) -> list[dict[str, Any]]:
         """One answer per item, a text or a tuple of texts: ``score``, or ``label`` and ``probabilities``."""
@@ -111,21 +89,24 @@ class Predictor:
 
         return predict(self.run, [(item,) if isinstance(item, str) else tuple(item) for item in items], self._latents)
 
-    def _latents(self, texts: Sequence[str], columns: Columns) -> Mapping[str, Any]:
+    def _latents(self, plan: str, texts: Sequence[str], columns: Columns) -> Mapping[str, Any]:
+        if plan not in self._extractors:
+            self._extractors[plan] = self._extractor(plan)
+        return self._extractors[plan](texts, columns)
+
+    def _extractor(self, name: str) -> "Extractor":
         from extract.extraction import Extractor
 
-        if self._extractor is None:
-            trained_on = self.run.identity
-            asked = plain(self.run.recipe.plan) | {"compute_dtype": trained_on.compute_dtype}
-            plan = parse(CapturePlan, asked, str(self.run.path))
-            self._extractor = Extractor(plan, self.run.recipe.extract)
-            other = self._extractor.identity.differences(trained_on)
-            if other:
-                raise CorpusError(
-                    f"{self.run.path}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than "
-                    "the one this run was trained on; give it back what it had, or run the recipe again."
-                )
-        return self._extractor(texts, columns)
+        trained_on = self.run.identities[name]
+        plan = replace(self.run.recipe.captured(name), compute_dtype=trained_on.compute_dtype)  # type: ignore[arg-type]
+        extractor = Extractor(plan, self.run.recipe.extract)
+        other = extractor.identity.differences(trained_on)
+        if other:
+            raise CorpusError(
+                f"{self.run.path}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than "
+                "the one this run was trained on; give it back what it had, or run the recipe again."
+            )
+        return extractor
 
 
 def load(path: Path | str) -> Predictor:
@@ -135,94 +116,29 @@ def load(path: Path | str) -> Predictor:
     return Predictor(load_run(Path(path)))
 
 
-def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
-    from probes import experiment, results
+def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress, stage_one: "StageOne") -> "Done":
     from probes.recipe import load_recipe
-    from probes.record import make_record
-    from probes.runs import Outcome, write_run
+    from probes.run_recipe import run_recipe
 
-    started = time.perf_counter()
     name, recipe = load_recipe(name, overrides)
     if runs.exists() and not runs.is_dir():  # said now, not after the training
         raise InputError(f"{runs}: a folder is needed here; set --runs to another.")
-    variants = recipe.expanded()
-    corpus = _corpus(recipe, progress)
-    task = experiment.task_of(corpus)
-    stored = _stage_one(variants, corpus, stage_one, progress)
-    cached: dict[str, Inputs] = {}
-
-    def inputs_of(variant: "Recipe") -> "Inputs":
-        key = fingerprint([plain(variant.plan), variant.probe.views, variant.probe.layers])
-        if key not in cached:
-            kept = stored[fingerprint(variant.plan)]
-            cached[key] = experiment.read_inputs(kept.store, corpus.texts, kept.columns, variant.probe)
-        return cached[key]
-
-    if "test" not in corpus.splits:
-        progress.note("no test split: figures are on validation, which chose epochs and variant, and read high")
-    training = time.perf_counter()
-    trained = experiment.train_all(variants, corpus, inputs_of, progress)
-    selected = experiment.choose(trained)
-    splits = [split for split in ("validation", "test") if split in corpus.splits]
-    rows = [row for split in splits for row in results.all_rows(trained, corpus, split)]
-    metrics = results.as_frame(rows)
-    record = make_record(corpus, variants, stored) | {
-        "selected": selected,
-        "parameters": {one.variant: sum(p.numel() for p in one.probe.parameters()) for one in trained},
-        "seconds": {"training": time.perf_counter() - training, "all": time.perf_counter() - started},
-    }
-    predictions = results.prediction_table(trained, selected, corpus, splits[-1])
-    metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
-    outcome = Outcome(recipe, corpus, trained, selected, metrics, predictions, record, metric)
-    path = write_run(runs, name, outcome)
-    texts_run = sum(one.texts_run for one in stored.values())
-    seconds = time.perf_counter() - started
-    lines = [asdict(row) for row in rows]
-    return Done(path, seconds, corpus.sentences, len(corpus.texts), texts_run, selected, lines)
+    return run_recipe(name, recipe, runs, progress, stage_one)
 
 
-def _corpus(recipe: "Recipe", progress: Progress) -> Corpus:
-    corpus = load_corpus(recipe.corpus)
-    sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
-    progress.note(
-        f"{corpus.name}: {sizes} rows; {corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
-    )
-    return corpus
-
-
-def _stage_one(
-    variants: Mapping[str, "Recipe"], corpus: Corpus, stage_one: StageOne, progress: Progress
-) -> dict[str, "Stored"]:
-    """Every distinct plan of the variants, by its fingerprint; plans that differ in views only share one forward."""
-    stored: dict[str, Stored] = {}
-    groups: dict[CapturePlan, list[Recipe]] = {}
-    for recipe in variants.values():
-        groups.setdefault(replace(recipe.plan, views=("mean",)), []).append(recipe)
-    for plan, recipes in groups.items():
-        views = tuple(dict.fromkeys(view for recipe in recipes for view in recipe.plan.views))
-        one = stage_one(replace(recipes[0], plan=replace(plan, views=views)), corpus, progress)
-        cut = f"; {one.truncated:,} texts cut to {plan.max_tokens} tokens" if one.truncated else ""
-        progress.note(f"stage one: {one.texts_run:,} of {len(corpus.texts):,} texts run, {one.seconds:.2f} s{cut}")
-        for recipe in recipes:
-            columns = {str(view): one.columns[view] for view in sorted(recipe.plan.views)}
-            if stored.setdefault(fingerprint(recipe.plan), replace(one, columns=columns)).texts_run:
-                one = replace(one, texts_run=0)  # they ran once, and count once
-    return stored
-
-
-def _run_missing(recipe: "Recipe", corpus: Corpus, progress: Progress) -> "Stored":
+def _run_missing(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> "Stored":
     from extract.extraction import extract as extract_texts
+    from probes.inputs import Stored
 
-    done = extract_texts(recipe.plan, corpus.texts, recipe.extract, progress)
-    from probes.record import Stored
-
+    done = extract_texts(plan, corpus.texts, spec, progress)
     return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
 
 
-def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> "Stored":
+def _find_cached(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> "Stored":
+    from probes.inputs import Stored
+
     started = time.perf_counter()
-    plan: CapturePlan = recipe.plan
-    store = find_store(Path(recipe.extract.cache), plan)
+    store = find_store(Path(spec.cache), plan)
     held = store.columns()
     lacking = sorted(set(plan.views) - set(held))
     if lacking:
@@ -233,8 +149,6 @@ def _find_cached(recipe: "Recipe", corpus: Corpus, progress: Progress) -> "Store
         raise StoreError(
             f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'
         )
-    from probes.record import Stored
-
     return Stored(store, columns, 0, truncated, time.perf_counter() - started)
 
 
@@ -361,7 +275,7 @@ def config_command(
             print(textwrap.indent(textwrap.fill(one["meaning"], 96), "    "))
 
 
-def _show_done(done: Done, as_json: bool) -> None:
+def _show_done(done: "Done", as_json: bool) -> None:
     if as_json:
         show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
         return

@@ -4,7 +4,8 @@ A plan is what a user writes. An identity is what that plan turned out to mean o
 names, a dtype for ``auto``. It holds what changes a latent and nothing else.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from data.spec import SpecError, fingerprint, nearest, plain
 View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum"]
 Columns = Mapping[str, tuple[int, ...]]
 """View -> the layers wanted or held of it."""
+
+LAYERS = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ class CapturePlan:
     views: tuple[View, ...] = ("mean",)
     """How the hidden states of one text become latents; several views cost one forward."""
 
-    layers: Literal["all"] | tuple[int, ...] = "all"
-    """Layers to keep: 0 is the embedding output, k the output of block k; negative ones count from the last."""
+    layers: tuple[int, ...] | str = "all"
+    """Layers to keep: all, a list, or a range as 1..-1. 0 is the embedding output, k the output of block k; negative
+    ones count from the last."""
 
     max_tokens: int = 256
     """A longer text loses tokens from its end, until it has this many; template and special tokens stay and count."""
@@ -65,16 +69,15 @@ class CapturePlan:
             raise SpecError(f"max_tokens must be at least 1, got {self.max_tokens}.")
         if self.template.count("{text}") != 1:
             raise SpecError(f"template must contain {{text}} exactly once, got {self.template!r}.")
-        for name in ("views", "layers"):
-            named = getattr(self, name)
-            if not named:
-                raise SpecError(f"{name} must name at least one.")
-            if named != "all" and len(set(named)) < len(named):
-                raise SpecError(f"{name} names one twice: {list(named)}.")
+        if not self.views:
+            raise SpecError("views must name at least one.")
+        if len(set(self.views)) < len(self.views):
+            raise SpecError(f"views names one twice: {list(self.views)}.")
+        check_layers(self.layers)
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
         """The columns this plan asks of a backbone with ``layers`` layers, the embedding output included."""
-        wanted = resolve_layers(self.layers, layers)
+        wanted = resolve_layers(self.layers, range(layers))
         return dict.fromkeys(sorted(set(self.views)), wanted)
 
 
@@ -102,21 +105,49 @@ class ExtractSpec:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
 
 
-def resolve_layers(wanted: Literal["all"] | tuple[int, ...], layers: int) -> tuple[int, ...]:
-    """Sorted layer indices, negative ones counted from the last.
+def check_layers(wanted: tuple[int, ...] | str) -> None:
+    """Raise a :class:`SpecError` where ``wanted`` is no way to name layers."""
+    if isinstance(wanted, str) and not LAYERS.fullmatch(wanted):
+        raise SpecError(f"layers must be all, a list, or a range as 1..-1, got '{wanted}'.")
+    if not wanted:
+        raise SpecError("layers must name at least one.")
+    if not isinstance(wanted, str) and len(set(wanted)) < len(wanted):
+        raise SpecError(f"layers names one twice: {list(wanted)}.")
+
+
+def resolve_layers(wanted: tuple[int, ...] | str, known: Sequence[int]) -> tuple[int, ...]:
+    """Sorted layer indices.
+
+    Args:
+        wanted: ``all``, a list, a layer, or a range ``first..last`` with both ends in it.
+        known: the layers there are, ascending; negative ones in ``wanted`` count from its last.
 
     Raises:
-        SpecError: a layer is outside ``-layers .. layers - 1``, or named twice.
+        SpecError: a layer is not among them, one is named twice, or a range falls.
     """
     if wanted == "all":
-        return tuple(range(layers))
-    for layer in wanted:
-        if not -layers <= layer < layers:
-            raise SpecError(f"layer {layer} is out of range: the backbone has layers 0 to {layers - 1}.")
-    resolved = sorted(layer % layers for layer in wanted)
+        return tuple(known)
+    if isinstance(wanted, str):
+        found = LAYERS.fullmatch(wanted)
+        assert found
+        first = _resolve(int(found["first"]), known)
+        last = _resolve(int(found["last"]), known) if found["last"] else first
+        if first > last:
+            raise SpecError(f"the layers {wanted} go from {first} down to {last}.")
+        return tuple(layer for layer in known if first <= layer <= last)
+    resolved = sorted(_resolve(layer, known) for layer in wanted)
     if len(set(resolved)) < len(resolved):
         raise SpecError(f"layers names one twice: {list(wanted)}.")
     return tuple(resolved)
+
+
+def _resolve(layer: int, known: Sequence[int]) -> int:
+    if layer < 0 and -layer <= len(known):
+        return known[layer]
+    if layer not in known:
+        there = f"{known[0]} to {known[-1]}" if len(known) == known[-1] - known[0] + 1 else ", ".join(map(str, known))
+        raise SpecError(f"layer {layer} is out of range: there are layers {there}.")
+    return layer
 
 
 @dataclass(frozen=True)

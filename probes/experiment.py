@@ -1,11 +1,12 @@
 """An experiment: train every variant with every seed, choose on validation, then score test once.
 
-It is given latents, never a backbone. Both kinds of task, scores and classes, are one record each.
+It is given latents, never a backbone. Both kinds of task, scores and classes, are one record each. Small members of
+one shape train side by side in one program; large ones fill the machine alone and go one after another.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.corpus import Corpus, CorpusError, Rows
-from data.latents import LatentStore
-from data.plan import Columns, resolve_layers
-from data.progress import Progress, Silent
-from data.shard import Latents
-from data.spec import SpecError, nearest
-from probes.calibration import Calibration, calibrate
+from data.progress import Progress
+from data.spec import SpecError, fingerprint, plain
+from probes.inputs import Column, Inputs, sides_of
 from probes.losses import LOSSES, SMALLEST_BATCH
 from probes.metrics import METRICS
-from probes.probe import ROUNDING, ClassProbe, Probe, ProbeSpec, ScoreProbe
+from probes.pretraining import Pretrained
+from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside
 from probes.recipe import Recipe
-from probes.siamese import layer_cosines
-from probes.train import Fitted, fit
+from probes.seats import Seats
+from probes.siamese import cosines
+from probes.train import AfterEpoch, Fitted, Learner, fit
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,14 @@ class Task:
     metrics: tuple[str, ...]
 
 
-TIED = 0.01
-"""Share of validation rows at the top of the scale above which it is said."""
+SMALL = 50_000
+"""Numbers to learn below which members train side by side: larger ones fill the machine alone."""
+
+TOGETHER_BYTES = 64 << 20
+"""Most latents that members side by side read in a step."""
+
+CHUNK_BYTES = 256 << 20
+"""Most latents that are read at once where nothing is learnt."""
 
 TASKS = {
     "score": Task("similarity", "log_variance", ("mse", "log_variance"), "spearman", ("pearson", "spearman")),
@@ -49,24 +55,17 @@ TASKS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """Latents as a probe reads them."""
+class Member:
+    """One training to do."""
 
-    values: Tensor
-    """``[layer, text, width]`` in float32: the layers of each view, one view after another."""
+    variant: str
+    recipe: Recipe
+    inputs: Inputs
+    layers: tuple[int, ...]
+    """Which of the inputs' layers it reads."""
 
-    columns: tuple[tuple[str, int], ...]
-    """(view, layer) of each index of the layer axis."""
-
-    @property
-    def view(self) -> str:
-        """The views it holds, joined."""
-        return "+".join(dict.fromkeys(view for view, _ in self.columns))
-
-    @property
-    def layer(self) -> int | None:
-        """The layer, where there is one only."""
-        return self.columns[0][1] if len(self.columns) == 1 else None
+    seed: int
+    pretrained: Pretrained | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +78,17 @@ class Trained:
     inputs: Inputs
     probe: Probe
     fitted: Fitted
-    calibration: Calibration | None
-    """Raw prediction to score in 0..1; None for classes."""
+    pretrained: Pretrained | None = None
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What it reads."""
+        return tuple(self.inputs.columns[source] for source in self.probe.seats.sources)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it learnt."""
+        return sum(part.numel() for part in self.probe.parameters())
 
 
 def task_of(corpus: Corpus) -> Task:
@@ -99,129 +107,133 @@ def task_of(corpus: Corpus) -> Task:
     return task
 
 
-def train_variant(
-    name: str, recipe: Recipe, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None = None
-) -> Trained:
-    """Train one variant with one seed; the probe is left at its best epoch on validation."""
-    task, train, validation = task_of(corpus), corpus.split("train"), corpus.split("validation")
-    loss_name = task.loss if recipe.train.loss == "auto" else recipe.train.loss
+def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
+    """The loss that trains and the validation metric that chooses; raises :class:`SpecError` where one does not fit."""
+    loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
     metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
-    for key, value, known in (("loss", loss_name, task.losses), ("metric", metric, task.metrics)):
+    for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metrics)):
         if value not in known:
             raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
+    return loss, metric
+
+
+def build(spec: ProbeSpec, labels: Sequence[str], sides: int, seats: Seats) -> Probe:
+    """A fresh probe: for classes where there are labels, else for scores."""
+    return ClassProbe(spec, seats, sides, len(labels)) if labels else ScoreProbe(spec, seats)
+
+
+def train_members(
+    members: Sequence[Member], corpus: Corpus, progress: Progress | None = None, after_epoch: AfterEpoch | None = None
+) -> list[Trained]:
+    """Train every member; each probe is left at its best epoch on validation."""
+    done: list[tuple[int, Trained]] = []
+    for group in _groups(members, corpus):
+        probes = [probe for _, _, probe in group]
+        fitted = _fit_beside(probes, [member for _, member, _ in group], corpus, progress, after_epoch)
+        for (place, member, _), (probe, how) in zip(group, fitted, strict=True):
+            trained = Trained(member.variant, member.seed, member.recipe, member.inputs, probe, how, member.pretrained)
+            done.append((place, trained))
+    return [trained for _, trained in sorted(done, key=lambda pair: pair[0])]
+
+
+Placed = tuple[int, Member, Probe]
+
+
+def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]:
+    """Members that train in one program: small ones of one shape, as many as a step has room for."""
+    waiting: dict[str, list[Placed]] = {}
+    for place, member in enumerate(members):
+        probe = start(member, corpus)
+        if sum(part.numel() for part in probe.parameters()) > SMALL:
+            yield [(place, member, probe)]
+            continue
+        recipe = replace(member.recipe, variants=(), summary="")
+        alike = replace(
+            recipe, probe=replace(recipe.probe, inputs=(), layers="all"), train=replace(recipe.train, seeds=(0,))
+        )
+        key = f"{id(member.inputs)} {fingerprint(plain(alike))}"
+        group = waiting.setdefault(key, [])
+        layers = sum(len(other.layers) for _, other, _ in group) + len(member.layers)
+        width = member.inputs.values.shape[2]
+        if group and layers * width * 8 * recipe.train.batch_rows > TOGETHER_BYTES:
+            yield waiting.pop(key)
+            group = waiting.setdefault(key, [])
+        group.append((place, member, probe))
+    yield from waiting.values()
+
+
+def start(member: Member, corpus: Corpus) -> Probe:
+    """The probe of a member before its training."""
+    train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        probe = build(recipe, corpus.labels, train.sides.shape[1], inputs)
-        probe.adapt(inputs.values[:, np.unique(train.sides)])
-        targets = torch.from_numpy(train.targets).to(torch.int64 if corpus.labels else torch.float32)
-
-        def loss(rows: NDArray[np.int64]) -> Tensor:
-            return LOSSES[loss_name](probe(sides_of(inputs, train.sides[rows])), targets[rows])
-
-        def validate() -> float:
-            prediction = answers(raw_predictions(probe, inputs, validation))
-            if metric in ("pearson", "spearman") and np.ptp(prediction) == 0:
-                return math.nan  # no correlation: such an epoch is never the best
-            return float(METRICS[metric](prediction, validation.targets))
-
-        smallest = SMALLEST_BATCH.get(loss_name, 1)
-        fitted = fit(probe, loss, len(train), validate, recipe.train, seed, smallest, progress)
-    calibration = None
-    if isinstance(probe, ScoreProbe):
-        with torch.inference_mode():
-            raw, top = raw_predictions(probe, inputs, validation), probe.top()
-        calibration = calibrate(raw, validation.targets, top)
-        above = float((raw > top + 2 * ROUNDING).mean())
-        if above > TIED and progress:
-            progress.note(f"{name}: {above:.0%} of validation is above identical texts, and ties with them at the top")
-    return Trained(name, seed, recipe, inputs, probe, fitted, calibration)
+        torch.manual_seed(member.seed)
+        seats = Seats((member.layers,), member.inputs.widths)
+        probe = build(member.recipe.probe, corpus.labels, train.sides.shape[1], seats)
+    probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale))
+    if member.pretrained:
+        probe.load_state_dict(member.pretrained.state, strict=False)
+    return probe
 
 
-def build(recipe: Recipe, labels: Sequence[str], sides: int, inputs: Inputs) -> Probe:
-    """A fresh probe for these latents: for classes where there are labels, else for scores."""
-    layers, _, width = inputs.values.shape
-    if labels:
-        return ClassProbe(recipe.probe, layers, width, sides, len(labels))
-    return ScoreProbe(recipe.probe, layers, width)
+def _fit_beside(
+    probes: Sequence[Probe],
+    members: Sequence[Member],
+    corpus: Corpus,
+    progress: Progress | None,
+    after_epoch: AfterEpoch | None,
+) -> list[tuple[Probe, Fitted]]:
+    """Train probes of one shape in one program."""
+    recipe, inputs = members[0].recipe, members[0].inputs
+    train, validation = corpus.split("train"), corpus.split("validation")
+    loss_name, metric = loss_and_metric(recipe, task_of(corpus))
+    probe = beside(probes) if len(probes) > 1 else probes[0]
+    seeds = [member.seed for member in members]
+    probe.seed(seeds)
+    targets = torch.from_numpy(train.targets).to(torch.int64 if corpus.labels else torch.float32)
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        return LOSSES[loss_name](probe(sides_of(inputs, probe.seats, train.sides[rows])), targets[rows])
+
+    def validate() -> NDArray[np.floating]:
+        said = answers(predictions(probe, inputs, validation))
+        values = [_metric(metric, prediction, validation.targets) for prediction in said]
+        return np.array(values)
+
+    learner = Learner(probe, probe.owners(), loss, validate, len(train), SMALLEST_BATCH.get(loss_name, 1))
+    name = (
+        f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
+    )
+    fitted = fit(learner, recipe.train, seeds, progress, name, after_epoch)
+    singles = [alone(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
+    return list(zip(singles, fitted, strict=True))
 
 
-def read_inputs(store: LatentStore, texts: Sequence[str], columns: Columns, spec: ProbeSpec) -> Inputs:
-    """The latents that ``spec`` reads of ``texts``, of the ``columns`` that a plan keeps.
-
-    Raises:
-        SpecError: the probe asks for a view or a layer that the plan does not keep.
-    """
-    views: tuple[str, ...] = spec.views or tuple(columns)
-    wanted: list[tuple[str, int]] = []
-    for view in views:
-        if view not in columns:
-            raise SpecError(f"probe.views names '{view}', which plan.views does not keep. {nearest(view, columns)}")
-        kept = columns[view]
-        layers = kept if spec.layers == "all" else resolve_layers(spec.layers, store.layers)
-        for layer in layers:
-            if layer not in kept:
-                raise SpecError(f"probe.layers names {layer}, which plan.layers does not keep: {list(kept)}.")
-            wanted.append((view, layer))
-    latents = {view: store.read(texts, view, [layer for other, layer in wanted if other == view]) for view in views}
-    return Inputs(stack(latents, wanted), tuple(wanted))
+def _metric(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float:
+    if name in ("pearson", "spearman") and np.ptp(prediction) == 0:
+        return math.nan  # no correlation: such an epoch is never the best
+    return float(METRICS[name](prediction, target))
 
 
-def stack(latents: Mapping[str, Latents], columns: Sequence[tuple[str, int]]) -> Tensor:
-    """``[layer, text, width]`` by view, whose layers come in the order of ``columns`` -> one tensor in float32."""
-    views = list(dict.fromkeys(view for view, _ in columns))
-    return torch.cat([torch.from_numpy(np.asarray(latents[view], np.float32)) for view in views])
-
-
-def sides_of(inputs: Inputs, sides: NDArray[np.int64]) -> list[Tensor]:
-    """``[row, side]`` indices -> one ``[layer, row, width]`` per side."""
-    return [inputs.values[:, column] for column in sides.T]
-
-
-def raw_predictions(probe: Probe, inputs: Inputs, rows: Rows, batch: int = 4096) -> NDArray[np.float32]:
-    """What the probe says of rows, before calibration: ``[row]`` numbers or ``[row, class]`` logits."""
-    parts = [probe(sides_of(inputs, rows.sides[start : start + batch])) for start in range(0, len(rows), batch)]
-    values: NDArray[np.float32] = torch.cat(parts).detach().numpy()
-    return values
+def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
+    """What each member of a probe says: ``[member, row]`` numbers or ``[member, row, class]`` logits."""
+    each = len(probe.seats.sources) * inputs.values.shape[2] * 4 * rows.sides.shape[1]
+    chunk = max(1, CHUNK_BYTES // each)
+    parts = [
+        probe(sides_of(inputs, probe.seats, rows.sides[None, at : at + chunk])) for at in range(0, len(rows), chunk)
+    ]
+    said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
+    return said
 
 
 def answers(raw: NDArray[Any]) -> NDArray[Any]:
-    """The predicted number, or the most likely class, of each row."""
-    return raw.argmax(1) if raw.ndim == 2 else raw
+    """``[..., row]`` predicted numbers as they are, or of ``[..., row, class]`` logits the most likely class."""
+    return raw.argmax(-1) if raw.ndim == 3 else raw
 
 
-def choose(trained: Sequence[Trained]) -> str:
-    """The variant with the best validation metric, the mean over its seeds."""
-    values: dict[str, list[float]] = {}
-    for one in trained:
-        values.setdefault(one.variant, []).append(one.fitted.best_value)
-    return max(values, key=lambda name: float(np.mean(values[name])))
-
-
-def raw_cosines(inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
+def untrained_cosines(inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """The untrained reference for scores: ``[layer, row]``, plain cosines of the latents."""
-    cosines = torch.empty(len(inputs.columns), len(rows))
+    said = torch.empty(len(inputs.columns), len(rows))
     for layer, values in enumerate(inputs.values):
         first, second = (values[column] for column in rows.sides.T)
-        cosines[layer] = layer_cosines(first, second)
-    return cosines.numpy()
-
-
-def train_all(
-    variants: Mapping[str, Recipe],
-    corpus: Corpus,
-    inputs_of: Callable[[Recipe], Inputs],
-    progress: Progress | None = None,
-) -> list[Trained]:
-    """Every variant with every seed of its recipe."""
-    progress = progress or Silent()
-    trained = []
-    for name, recipe in variants.items():
-        inputs = inputs_of(recipe)
-        for seed in recipe.train.seeds:
-            trained.append(train_variant(name, recipe, corpus, inputs, seed, progress))
-            fitted = trained[-1].fitted
-            progress.note(
-                f"{name}, seed {seed}: best epoch {fitted.best_epoch + 1} of {len(fitted.values)}, "
-                f"validation {fitted.best_value:.4f}"
-            )
-    return trained
+        said[layer] = cosines(first, second)
+    return said.numpy()

@@ -1,17 +1,30 @@
-"""Mixers over layers and heads on top: how layers meet, and what is predicted of them."""
+"""Mixers over layers and heads on top: how layers meet, and what is predicted of them.
 
-from collections.abc import Callable
+A mixer reads ``[member, layer, ...]``, zeros where a member has fewer layers than another, and returns
+``[member, ...]``. Every parameter has the member as its first axis.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from probes.layerwise import Dropout, LayerwiseLinear
+from probes.seats import Seats
 
 
 class LastMixer(nn.Module):
     """The last layer alone."""
 
+    def __init__(self, seats: Seats) -> None:
+        super().__init__()
+        self.last = torch.tensor([len(member) - 1 for member in seats.members])
+
     def forward(self, x: Tensor) -> Tensor:
-        """``[layer, ...]`` -> ``[...]``."""
-        return x[-1]
+        """``[member, layer, ...]`` -> ``[member, ...]``."""
+        return x[torch.arange(len(x)), self.last]
 
 
 class SoftmaxMixer(nn.Module):
@@ -20,14 +33,18 @@ class SoftmaxMixer(nn.Module):
     Source: Peters et al., "Deep contextualized word representations" (2018), equation 1, without its scale.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, seats: Seats) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(layers))
+        self.taken = seats.taken
+        self.logits = nn.Parameter(torch.zeros(self.taken.shape))
+
+    def weights(self) -> Tensor:
+        """``[member, layer]``, positive, adding up to 1 for each member."""
+        return torch.softmax(self.logits.masked_fill(~self.taken, -torch.inf), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[layer, ...]`` -> ``[...]``."""
-        mixed: Tensor = torch.tensordot(torch.softmax(self.logits, 0), x, dims=1)
-        return mixed
+        """``[member, layer, ...]`` -> ``[member, ...]``."""
+        return torch.bmm(self.weights()[:, None], x.flatten(2)).reshape(len(x), *x.shape[2:])
 
 
 class MLPMixer(nn.Module):
@@ -38,34 +55,104 @@ class MLPMixer(nn.Module):
 
     HIDDEN = 64
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, seats: Seats) -> None:
         super().__init__()
-        self.network = nn.Sequential(nn.Linear(layers, self.HIDDEN), nn.GELU(), nn.Linear(self.HIDDEN, 1))
+        members, layers = seats.taken.shape
+        self.network = nn.Sequential(
+            LayerwiseLinear(members, layers, self.HIDDEN), nn.GELU(), LayerwiseLinear(members, self.HIDDEN, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cosines ``[layer, row]`` -> ``[row]``."""
-        mixed: Tensor = torch.sigmoid(self.network(x.T)).squeeze(-1)
+        """Cosines ``[member, layer, row]`` -> ``[member, row]``."""
+        mixed: Tensor = torch.sigmoid(self.network(x.transpose(1, 2))).squeeze(-1)
         return mixed
 
 
-MIXERS: dict[str, Callable[[int], nn.Module]] = {
-    "last": lambda layers: LastMixer(),
-    "softmax": SoftmaxMixer,
-    "mlp": MLPMixer,
+class AttentionMixer(nn.Module):
+    """Each text weighs its layers anew: a learned query against the code of each layer.
+
+    Source: Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2015), section
+    3.1, with one learned query and a dot product for its score.
+    """
+
+    def __init__(self, seats: Seats, code: int) -> None:
+        super().__init__()
+        self.taken = seats.taken
+        self.query = nn.Parameter(torch.zeros(len(self.taken), 1, 1, code))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes ``[member, layer, row, code]`` -> ``[member, row, code]``."""
+        scores = (x * self.query).sum(-1) / math.sqrt(x.shape[-1])
+        weights = torch.softmax(scores.masked_fill(~self.taken[:, :, None], -torch.inf), 1)
+        return (weights[..., None] * x).sum(1)
+
+
+class SelfAttentionMixer(nn.Module):
+    """The codes of a text's layers attend to each other, are added to what they were, and averaged.
+
+    Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1, one head.
+    """
+
+    def __init__(self, seats: Seats, code: int) -> None:
+        super().__init__()
+        self.taken = seats.taken
+        self.maps = nn.ModuleList(LayerwiseLinear(len(self.taken), code, code) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes ``[member, layer, row, code]`` -> ``[member, row, code]``."""
+        members, layers, rows, code = x.shape
+        query, key, value = (
+            part(x.reshape(members, layers * rows, code)).reshape(x.shape).transpose(1, 2) for part in self.maps
+        )
+        seen = functional.scaled_dot_product_attention(
+            query, key, value, self.taken[:, None, None, :].expand(members, rows, layers, layers)
+        )
+        mixed = (x + seen.transpose(1, 2)) * self.taken[:, :, None, None]
+        return mixed.sum(1) / self.taken.sum(1)[:, None, None]
+
+
+class UnifiedMixer(nn.Module):
+    """One embedding for all layers: each code is projected up to the widest latent, and the projections are added."""
+
+    def __init__(self, seats: Seats, code: int) -> None:
+        super().__init__()
+        self.taken = seats.taken
+        members, layers = self.taken.shape
+        self.width = max(seats.widths)
+        self.up = nn.Parameter(torch.empty(members, layers, code, self.width).uniform_(-1, 1) / math.sqrt(code))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes ``[member, layer, row, code]`` -> ``[member, row, width]``."""
+        return torch.einsum("mlrc,mlcw->mrw", x, self.up)
+
+
+MIXERS: dict[str, Callable[[Seats], nn.Module]] = {"last": LastMixer, "softmax": SoftmaxMixer, "mlp": MLPMixer}
+"""Over the cosines of layers."""
+
+CODE_MIXERS: dict[str, Callable[[Seats, int], nn.Module]] = {
+    "attention": AttentionMixer,
+    "self_attention": SelfAttentionMixer,
+    "unified": UnifiedMixer,
 }
+"""Over the codes of layers, before there is a cosine."""
+
+
+def code_mixer(name: str, seats: Seats, code: int) -> nn.Module:
+    """A mixer over codes; ``last`` and ``softmax`` mix codes as they mix cosines."""
+    return CODE_MIXERS[name](seats, code) if name in CODE_MIXERS else MIXERS[name](seats)
 
 
 class ClassHead(nn.Sequential):
-    """Features ``[row, feature]`` -> logits ``[row, class]``: dropout, and a hidden layer where ``hidden`` is not 0."""
+    """Features ``[member, row, feature]`` -> logits ``[member, row, class]``; a hidden layer where ``hidden`` is not 0."""
 
-    def __init__(self, features: int, classes: int, hidden: int, dropout: float) -> None:
-        if hidden:
-            super().__init__(
-                nn.Dropout(dropout),
-                nn.Linear(features, hidden),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(hidden, classes),
-            )
-        else:
-            super().__init__(nn.Dropout(dropout), nn.Linear(features, classes))
+    def __init__(self, members: int, features: int, classes: int, hidden: int, dropout: float) -> None:
+        sizes = [features, hidden, classes] if hidden else [features, classes]
+        super().__init__(*_chain(members, sizes, dropout))
+
+
+def _chain(members: int, sizes: Sequence[int], dropout: float) -> Sequence[nn.Module]:
+    modules: list[nn.Module] = []
+    for width, code in zip(sizes, sizes[1:], strict=False):
+        modules += [nn.GELU()] if modules else []
+        modules += [Dropout(dropout), LayerwiseLinear(members, width, code)]
+    return modules

@@ -1,13 +1,16 @@
 """Layerwise networks: one small network per layer, all in one batched matmul; nothing crosses the layer axis.
 
-Every module maps ``[layer, row, width]`` to ``[layer, row, code]``.
+Every module maps ``[layer, row, width]`` to ``[layer, row, code]``, and every parameter has the layer as its first
+axis. So the layers of several probes can sit side by side in one module, and each is trained as if it were alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class LayerwiseLinear(nn.Module):
@@ -33,29 +36,118 @@ class LayerwiseLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class LayerwiseMLP(nn.Sequential):
-    """Two layerwise linear maps with GELU and dropout between them."""
+class LayerwiseLowRank(nn.Module):
+    """``x_l + x_l A_l B_l``: a change of low rank, which starts at none.
 
-    def __init__(self, layers: int, width: int, hidden: int, code: int, dropout: float) -> None:
-        super().__init__(
-            LayerwiseLinear(layers, width, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            LayerwiseLinear(layers, hidden, code),
-        )
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), section 4.1, around the identity.
+    """
 
+    def __init__(self, layers: int, width: int, rank: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        self.down = nn.Parameter(torch.empty(layers, width, rank).uniform_(-bound, bound))
+        self.up = nn.Parameter(torch.zeros(layers, rank, width))
 
-def _linear(layers: int, width: int, code: int, start: str, dropout: float) -> nn.Module:
-    linear = LayerwiseLinear(layers, width, code, start)
-    return nn.Sequential(nn.Dropout(dropout), linear) if dropout else linear
-
-
-def _mlp(layers: int, width: int, code: int, start: str, dropout: float) -> nn.Module:
-    return LayerwiseMLP(layers, width, code, code, dropout)
+    def forward(self, x: Tensor) -> Tensor:
+        """``[layer, row, width]`` -> the same shape."""
+        return torch.baddbmm(x, torch.bmm(x, self.down), self.up)
 
 
-ENCODERS: dict[str, Callable[[int, int, int, str, float], nn.Module]] = {
-    "none": lambda layers, width, code, start, dropout: nn.Identity(),
-    "linear": _linear,
-    "mlp": _mlp,
-}
+class LayerwiseNorm(nn.Module):
+    """Layer norm of every row, with weights of its own in each layer."""
+
+    def __init__(self, layers: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(layers, 1, width))
+        self.bias = nn.Parameter(torch.zeros(layers, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[layer, row, width]`` -> the same shape."""
+        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class Chance(nn.Module):
+    """What is random in training, drawn for each member from a generator of its own.
+
+    A member alone and the same member beside others draw the same numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[tuple[torch.Generator, int]] = []
+        """A generator and how many of the leading layers it serves, member by member."""
+
+    def draw(self, kind: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """Random numbers of the shape of ``x``, ``[layer, row, width]``."""
+        parts = [kind(layers, *x.shape[1:], generator=generator) for generator, layers in self.draws]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Dropout(Chance):
+    """Zeroes a share of the values in training and scales the others up."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        if not self.training or not self.share:
+            return x
+        return x.masked_fill(self.draw(torch.rand, x) < self.share, 0) / (1 - self.share)
+
+
+class Noise(Chance):
+    """Adds normal noise of a given deviation in training."""
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__()
+        self.deviation = deviation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return x + self.deviation * self.draw(torch.randn, x) if self.training and self.deviation else x
+
+
+class ByWidth(nn.Module):
+    """Layers of different widths: each run of layers of one shape is a module of its own.
+
+    What comes in and goes out is padded with zeros to the widest; a layer reads and writes its own part.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], codes: Sequence[int], build: Callable[[int, int, int], nn.Module]
+    ) -> None:
+        """``build(layers, width, code)`` makes the module of a run."""
+        super().__init__()
+        self.runs = list(runs(widths, codes))
+        self.shapes = [(widths[run.start], codes[run.start]) for run in self.runs]
+        self.code = max(codes)
+        sizes = [run.stop - run.start for run in self.runs]
+        self.parts = nn.ModuleList(build(size, *shape) for size, shape in zip(sizes, self.shapes, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[layer, row, widest]`` -> ``[layer, row, widest code]``."""
+        done = []
+        for run, (width, code), part in zip(self.runs, self.shapes, self.parts, strict=True):
+            made = part(x[run, :, :width])
+            done.append(made if code == self.code else functional.pad(made, (0, self.code - code)))
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def runs(*by_layer: Sequence[int]) -> Iterator[slice]:
+    """Slices of consecutive layers that agree in everything."""
+    start = 0
+    for _, group in groupby(zip(*by_layer, strict=True)):
+        end = start + len(list(group))
+        yield slice(start, end)
+        start = end
+
+
+def mlp(layers: int, width: int, code: int, depth: int, dropout: float, norm: bool) -> nn.Sequential:
+    """Layer norm where asked for, then ``depth`` linear maps with GELU and dropout between them."""
+    modules: list[nn.Module] = [LayerwiseNorm(layers, width)] if norm else []
+    modules.append(LayerwiseLinear(layers, width, code))
+    for _ in range(depth - 1):
+        modules += [nn.GELU(), Dropout(dropout), LayerwiseLinear(layers, code, code)]
+    return nn.Sequential(*modules)

@@ -1,4 +1,4 @@
-"""Losses. Those over scores take ``[..., row]`` and reduce the last axis, so models side by side keep their own."""
+"""Losses. They reduce the last axis of rows only, so that members side by side keep their own."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def log_variance(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: ``[..., row]``.
-        target: ``[row]``.
+        target: ``[..., row]``.
 
     Returns:
         ``[...]``, natural log of the unbiased variance; finite for a perfect batch.
@@ -36,8 +36,9 @@ def log_variance(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy: logits ``[row, class]``, target ``[row]`` of class indices -> a scalar."""
-    return functional.cross_entropy(logits, target)
+    """Mean cross-entropy: logits ``[..., row, class]``, target ``[..., row]`` of class indices -> ``[...]``."""
+    flat = functional.cross_entropy(logits.flatten(0, -2), target.expand(logits.shape[:-1]).flatten(), reduction="none")
+    return flat.view(logits.shape[:-1]).mean(-1)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

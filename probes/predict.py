@@ -11,12 +11,12 @@ from data.corpus import CorpusError
 from data.files import read_table, select
 from data.plan import Columns
 from data.shard import Latents
-from probes.experiment import Inputs, answers, sides_of, stack
+from probes.inputs import Column, Inputs, sides_of, stack
 from probes.results import in_unit, probabilities
 from probes.runs import LoadedRun
 
-LatentsOf = Callable[[Sequence[str], Columns], Mapping[str, Latents]]
-"""Distinct texts and columns -> view -> ``[layer, text, width]``."""
+LatentsOf = Callable[[str, Sequence[str], Columns], Mapping[str, Latents]]
+"""Name of a plan, distinct texts and columns -> view -> ``[layer, text, width]``."""
 
 Item = tuple[str, ...]
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"))
@@ -37,16 +37,15 @@ def predict(run: LoadedRun, items: Sequence[Item], latents_of: LatentsOf) -> lis
     if not items:
         return []
     index = {text: place for place, text in enumerate(dict.fromkeys(text for item in items for text in item))}
-    latents = latents_of(list(index), _columns(run.columns))
-    inputs = Inputs(stack(latents, run.columns), run.columns)
+    inputs = _inputs(run, list(index), latents_of)
     sides = np.array([[index[text] for text in item] for item in items])
     with torch.inference_mode():
-        raw = run.probe(sides_of(inputs, sides)).numpy()
+        raw = run.probe(sides_of(inputs, run.probe.seats, sides[None])).mean(0).numpy()
     if run.calibration and run.score_range:
         return [{"score": float(score)} for score in in_unit(run.calibration(raw), run.score_range)]
     return [
         {"label": run.labels[best], "probabilities": dict(zip(run.labels, map(float, said), strict=True))}
-        for best, said in zip(answers(raw), probabilities(raw), strict=True)
+        for best, said in zip(raw.argmax(1), probabilities(raw), strict=True)
     ]
 
 
@@ -61,8 +60,14 @@ def read_items(run: LoadedRun, path: Path) -> Iterator[Item]:
         yield select(row, columns)
 
 
-def _columns(columns: Sequence[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for view, layer in columns:
-        found[view] = (*found.get(view, ()), layer)
-    return found
+def _inputs(run: LoadedRun, texts: Sequence[str], latents_of: LatentsOf) -> Inputs:
+    """The latents of texts, in the order of the run's columns."""
+    found: dict[Column, Latents] = {}
+    for plan in dict.fromkeys(column.plan for column in run.columns):
+        wanted: dict[str, tuple[int, ...]] = {}
+        for _, view, layer in sorted(column for column in run.columns if column.plan == plan):
+            wanted[view] = (*wanted.get(view, ()), layer)
+        latents = latents_of(plan, texts, wanted)
+        for view, layers in wanted.items():
+            found |= {Column(plan, view, layer): latents[view][[at]] for at, layer in enumerate(layers)}
+    return Inputs(stack([found[column] for column in run.columns]), run.columns, run.probe.seats.input_widths)

@@ -1,60 +1,104 @@
 """A probe: latents are centred, encoded layer by layer, mixed over layers, and read by a head.
 
-Its state is everything a prediction needs beside the latents, the centre and scale included.
+Its state is everything a prediction needs beside the latents, the centre and scale included. A probe may hold several
+members side by side, each as if it were alone: every parameter has the layer, or the member, as its first axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from data.plan import View
+from data.plan import check_layers
 from data.spec import SpecError
-from probes.heads import MIXERS, ClassHead
-from probes.layerwise import ENCODERS
-from probes.siamese import layer_cosines, pair_features
+from probes.heads import CODE_MIXERS, MIXERS, ClassHead, code_mixer
+from probes.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
+from probes.seats import Seats
+from probes.siamese import cosines, pair_features
 
 
 @dataclass(frozen=True)
 class ProbeSpec:
     """What is trained on the latents."""
 
-    views: tuple[View, ...] = ()
-    """Views it reads, their layers one after another; empty takes all of the plan."""
+    inputs: tuple[str, ...] = ()
+    """What it reads, each [PLAN/]VIEW[:LAYERS]; for example mean, cls:-4..-1, echo/mean:6. LAYERS is one or a range
+    and PLAN a table [plans.PLAN]. Empty takes every view of the plan."""
 
-    layers: Literal["all"] | tuple[int, ...] = "all"
-    """Layers it reads of each view; all takes those of the plan."""
+    layers: tuple[int, ...] | str = "all"
+    """Layers it reads of the inputs that name none, of those that the plan keeps: all, a list, or a range as 1..-1."""
 
     center: bool = True
     """Whether the mean of the training texts is taken off each layer."""
 
-    encoder: Literal["none", "linear", "mlp"] = "linear"
+    scale: Literal["layer", "dimension"] = "layer"
+    """What each layer is divided by: its overall spread over the training texts, or that of each of its dimensions."""
+
+    noise: float = 0.0
+    """Deviation of normal noise that is added to the scaled latents in training."""
+
+    encoder: Literal["none", "linear", "lowrank", "mlp"] = "linear"
     """The projection of each layer, the same on both sides of a pair."""
 
     start: Literal["identity", "random"] = "identity"
     """Where linear projections start; at the identity, training begins at the raw cosine."""
 
-    code: float = 1.0
-    """Width after the projection, as a fraction of the latents' width."""
+    rank: int = 16
+    """Rank of the lowrank encoder's change; it starts at none, that is at the raw cosine."""
+
+    code: tuple[float, ...] = (1.0,)
+    """Width after the projection, as a fraction of the latents' width: one for all layers, or one for each of as many
+    equal parts of the layers; 0.25,0.5 gives the lower half a quarter and the upper half one half."""
+
+    depth: int = 2
+    """Linear maps of the mlp encoder, with GELU between them."""
+
+    norm: bool = False
+    """Whether the mlp encoder begins with layer norm."""
 
     dropout: float = 0.0
-    """Dropout on what the linear encoder reads, within the MLP encoder, and in the class head."""
+    """Dropout on what the linear encoder reads, within the mlp encoder, and in the class head."""
 
-    mixer: Literal["last", "softmax", "mlp"] = "softmax"
-    """How layers meet: the last alone, a learned weighted mean, or a small network over their cosines."""
+    mixer: Literal["last", "softmax", "mlp", "attention", "self_attention", "unified"] = "softmax"
+    """How layers meet. Over their cosines: the last alone, a learned weighted mean (softmax), a small network (mlp).
+    Over their codes, before the cosine: attention, self_attention, or one unified embedding."""
 
     hidden: int = 0
     """Hidden width of the class head; 0 is a linear one."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.code <= 1:
-            raise SpecError(f"code must be a fraction in (0, 1], got {self.code}.")
+        check_layers(self.layers)
+        if not self.code or not all(0 < part <= 1 for part in self.code):
+            raise SpecError(f"code must be one or more fractions in (0, 1], got {list(self.code)}.")
+        if self.encoder in ("none", "lowrank") and self.code != (1.0,):
+            raise SpecError(
+                f"code = {list(self.code)} needs the encoder linear or mlp; {self.encoder} keeps the width."
+            )
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.hidden < 0:
-            raise SpecError(f"hidden must not be negative, got {self.hidden}.")
+        if self.hidden < 0 or not self.noise >= 0:
+            raise SpecError(f"hidden and noise must not be negative, got {self.hidden} and {self.noise}.")
+        if self.depth < 1 or self.rank < 1:
+            raise SpecError(f"depth and rank must be at least 1, got {self.depth} and {self.rank}.")
+
+    def codes(self, widths: Sequence[int]) -> list[int]:
+        """Width of each layer's code, given the width of its latents.
+
+        Raises:
+            SpecError: more fractions than there are layers.
+        """
+        if len(self.code) > len(widths):
+            raise SpecError(f"probe.code names {len(self.code)} fractions, but the probe reads {len(widths)} layers.")
+        bounds = [round(part * len(widths) / len(self.code)) for part in range(len(self.code) + 1)]
+        parts = [
+            fraction
+            for fraction, (low, high) in zip(self.code, pairwise(bounds), strict=True)
+            for _ in range(low, high)
+        ]
+        return [max(1, round(fraction * width)) for fraction, width in zip(parts, widths, strict=True)]
 
 
 ROUNDING = 1e-5
@@ -67,55 +111,169 @@ class Probe(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, spec: ProbeSpec, layers: int, width: int) -> None:
+    def __init__(self, spec: ProbeSpec, seats: Seats) -> None:
         super().__init__()
-        self.code = max(1, round(spec.code * width)) if spec.encoder != "none" else width
-        self.centered = spec.center
+        self.spec, self.seats = spec, seats
+        layers, width = len(seats.sources), max(seats.input_widths)
         self.register_buffer("center", torch.zeros(layers, 1, width))
-        self.register_buffer("scale", torch.ones(layers, 1, 1))
-        self.encoder = ENCODERS[spec.encoder](layers, width, self.code, spec.start, spec.dropout)
-        self.mixer = MIXERS[spec.mixer](layers)
+        self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
+        self.noise = Noise(spec.noise)
+        self.encoder = ByWidth(seats.widths, self._codes(), self._part)
 
-    def adapt(self, latents: Tensor) -> None:
-        """Take centre and scale from the training texts' latents, ``[layer, text, width]``."""
-        if self.centered:
-            self.center.copy_(latents.mean(1, keepdim=True))
-        spread = (latents - self.center).square().mean((1, 2), keepdim=True).sqrt()
-        self.scale.copy_(torch.where(spread > 0, spread, 1))
+    def _codes(self) -> list[int]:
+        """Codes by layer; each member divides its own layers into parts."""
+        return [
+            code
+            for member in self.seats.members
+            for code in self.spec.codes([self.seats.input_widths[source] for source in member])
+        ]
+
+    def _part(self, layers: int, width: int, code: int) -> nn.Module:
+        spec = self.spec
+        if spec.encoder == "none":
+            return nn.Identity()
+        if spec.encoder == "lowrank":
+            return LayerwiseLowRank(layers, width, spec.rank)
+        if spec.encoder == "mlp":
+            return mlp(layers, width, code, spec.depth, spec.dropout, spec.norm)
+        linear = LayerwiseLinear(layers, width, code, spec.start)
+        return nn.Sequential(Dropout(spec.dropout), linear) if spec.dropout else linear
+
+    def adapt(self, center: Tensor, scale: Tensor) -> None:
+        """Take centre and scale of the inputs' layers: ``[layer, 1, width]``, and ``[layer, 1, width]`` or ``1`` last."""
+        sources = list(self.seats.sources)
+        self.center.copy_(center[sources])
+        self.scale.copy_(scale[sources])
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Give each member a generator of its own for what is random in training."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        sizes = [len(member) for member in self.seats.members]
+        for name, module in self.named_modules():
+            if isinstance(module, Chance):
+                places = sizes if name.startswith(("encoder", "noise")) else [1] * len(sizes)
+                module.draws = list(zip(generators, places, strict=True))
+
+    def normal(self, latents: Tensor) -> Tensor:
+        """``[layer, row, width]``, centred and scaled."""
+        return (latents - self.center) / self.scale
 
     def encode(self, latents: Tensor) -> Tensor:
         """``[layer, row, width]`` -> ``[layer, row, code]``."""
-        encoded: Tensor = self.encoder((latents - self.center) / self.scale)
+        encoded: Tensor = self.encoder(self.noise(self.normal(latents)))
         return encoded
+
+    def owners(self) -> dict[str, Tensor]:
+        """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
+        members = torch.arange(len(self.seats.members))
+        found = {name: members for name, _ in self.named_parameters() if not name.startswith("encoder.")}
+        return found | {f"encoder.{name}": self.seats.owners[run] for name, run in self.layer_runs()}
+
+    def layer_runs(self) -> Iterator[tuple[str, slice]]:
+        """The encoder's parameters, each with the layers that it holds."""
+        for index, run in enumerate(self.encoder.runs):
+            for name, _ in self.encoder.parts[index].named_parameters():
+                yield f"parts.{index}.{name}", run
+
+    def by_layer(self) -> list[dict[str, Tensor]]:
+        """For each layer, its part of the state; the names are those within a run."""
+        found: list[dict[str, Tensor]] = []
+        for run, part in zip(self.encoder.runs, self.encoder.parts, strict=True):
+            state = part.state_dict()
+            for place, layer in enumerate(range(run.start, run.stop)):
+                own = {"center": self.center[layer], "scale": self.scale[layer]}
+                found.append(own | {name: value[place] for name, value in state.items()})
+        return found
+
+    def by_member(self) -> list[dict[str, Tensor]]:
+        """For each member, its part of the state of mixer and head."""
+        state = {name: value for name, value in self.state_dict().items() if name.startswith(("mixer.", "head."))}
+        return [{name: value[member] for name, value in state.items()} for member in range(len(self.seats.members))]
+
+    def take(self, by_layer: Sequence[dict[str, Tensor]], by_member: Sequence[dict[str, Tensor]]) -> None:
+        """Copy the state of every layer and member in; what belongs to layers that a member lacks lies beyond."""
+        with torch.no_grad():
+            for run, part in zip(self.encoder.runs, self.encoder.parts, strict=True):
+                for name, value in part.state_dict().items():
+                    value.copy_(torch.stack([weights[name] for weights in by_layer[run]]))
+            self.center.copy_(torch.stack([weights["center"] for weights in by_layer]))
+            self.scale.copy_(torch.stack([weights["scale"] for weights in by_layer]))
+            state = self.state_dict()
+            for member, weights in enumerate(by_member):
+                for name, own in weights.items():
+                    common = [slice(min(sizes)) for sizes in zip(own.shape, state[name].shape[1:], strict=True)]
+                    state[name][(member, *common)] = own[tuple(common)]
+
+    def remade(self, seats: Seats) -> Self:
+        """A fresh probe of the same kind with other seats."""
+        raise NotImplementedError
 
 
 class ScoreProbe(Probe):
-    """Two texts to one number: the cosine of their codes in each layer, mixed."""
+    """Two texts to one number: the cosine of their codes in each layer, mixed; or the cosine of their mixed codes."""
+
+    def __init__(self, spec: ProbeSpec, seats: Seats) -> None:
+        super().__init__(spec, seats)
+        self.over_codes = spec.mixer in CODE_MIXERS
+        self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
+
+    def remade(self, seats: Seats) -> Self:
+        return type(self)(self.spec, seats)
 
     def forward(self, sides: Sequence[Tensor]) -> Tensor:
-        """Two of ``[layer, row, width]`` -> ``[row]``; swapping the sides changes nothing."""
-        first, second = self.encode(torch.cat(list(sides), 1)).chunk(2, 1)  # one matmul for both sides
-        mixed: Tensor = self.mixer(layer_cosines(first, second))
-        return mixed
+        """Two of ``[layer, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
+        rows = sides[0].shape[1]
+        encoded = self.encode(torch.cat(list(sides), 1))  # one matmul for both sides
+        if self.over_codes:
+            mixed = self.mixer(self.seats.by_member(encoded))
+            return cosines(mixed[:, :rows], mixed[:, rows:])
+        said: Tensor = self.mixer(self.seats.by_member(cosines(encoded[:, :rows], encoded[:, rows:])))
+        return said
 
-    def top(self) -> float:
-        """What identical texts get, less a rounding error of their cosines."""
+    def top(self) -> Tensor:
+        """What identical texts get, ``[member]``, less a rounding error of their cosines."""
+        if self.over_codes:
+            return torch.full([len(self.seats.members)], 1 - ROUNDING)
         ones = torch.ones(len(self.center), 1)
-        return float(self.mixer(ones)) - ROUNDING
+        top: Tensor = self.mixer(self.seats.by_member(ones))[:, 0] - ROUNDING
+        return top
 
 
 class ClassProbe(Probe):
     """One text, or two, to a class."""
 
-    def __init__(self, spec: ProbeSpec, layers: int, width: int, sides: int, classes: int) -> None:
-        super().__init__(spec, layers, width)
+    def __init__(self, spec: ProbeSpec, seats: Seats, sides: int, classes: int) -> None:
+        super().__init__(spec, seats)
+        self.sides, self.classes = sides, classes
         if spec.mixer == "mlp":
             raise SpecError("probe.mixer = 'mlp' mixes cosines, which classes do not have; use 'softmax' or 'last'.")
-        features = self.code * (4 if sides == 2 else 1)
-        self.head = ClassHead(features, classes, spec.hidden, spec.dropout)
+        self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
+        width = max(seats.widths) if spec.mixer == "unified" else self.encoder.code
+        features = width * (4 if sides == 2 else 1)
+        self.head = ClassHead(len(seats.members), features, classes, spec.hidden, spec.dropout)
+
+    def remade(self, seats: Seats) -> Self:
+        return type(self)(self.spec, seats, self.sides, self.classes)
 
     def forward(self, sides: Sequence[Tensor]) -> Tensor:
-        """One or two of ``[layer, row, width]`` -> logits ``[row, class]``."""
-        mixed = [self.mixer(self.encode(side)) for side in sides]
+        """One or two of ``[layer, row, width]`` -> logits ``[member, row, class]``."""
+        mixed = [self.mixer(self.seats.by_member(self.encode(side))) for side in sides]
         logits: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
         return logits
+
+
+def beside(probes: Sequence[Probe]) -> Probe:
+    """Probes of one kind side by side: their members, with their weights, in one probe."""
+    together = probes[0].remade(Seats.beside([probe.seats for probe in probes]))
+    by_layer = [weights for probe in probes for weights in probe.by_layer()]
+    by_member = [weights for probe in probes for weights in probe.by_member()]
+    together.take(by_layer, by_member)
+    return together
+
+
+def alone(probe: Probe, member: int) -> Probe:
+    """One member as a probe of its own, with its weights."""
+    single = probe.remade(Seats((probe.seats.members[member],), probe.seats.input_widths))
+    mine = [weights for weights, owner in zip(probe.by_layer(), probe.seats.owners, strict=True) if owner == member]
+    single.take(mine, [probe.by_member()[member]])
+    return single

@@ -10,11 +10,16 @@ from pathlib import Path
 from data.plan import CapturePlan, ExtractSpec
 from data.sentences import CorpusSpec
 from data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
+from probes.inputs import parse_input
+from probes.pretraining import PretrainingSpec
 from probes.probe import ProbeSpec
+from probes.space import StudySpec
 from probes.train import TrainSpec
 
 FOLDER = Path(__file__).parent / "recipes"
 UNTRAINED = "raw"
+VARYING = ("plan", "plans", "probe", "pretraining", "train")
+"""Tables whose keys a variant or a trial may set."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,39 @@ class Recipe:
 
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
+    plans: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Further captures by name, each a table of [plan] keys to change; a probe reads them as NAME/VIEW."""
+
     extract: ExtractSpec = field(default_factory=ExtractSpec)
     probe: ProbeSpec = field(default_factory=ProbeSpec)
+    pretraining: PretrainingSpec = field(default_factory=PretrainingSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
 
+    study: StudySpec = field(default_factory=StudySpec)
+
     def __post_init__(self) -> None:
+        for name in self.plans:
+            self.captured(name)
+        for read in self.probe.inputs:
+            plan = parse_input(read).plan
+            if plan and plan not in self.plans:
+                raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
         names = [variant.name for variant in self.variants]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise SpecError(f"two variants are called '{twice[0]}'.")
+
+    def captured(self, name: str) -> CapturePlan:
+        """The capture plan called ``name``; the empty name is ``[plan]`` itself."""
+        tree = plain(self.plan) | self.plans.get(name, {}) if name else plain(self.plan)
+        return parse(CapturePlan, tree, f"[plans.{name}]")
+
+    def read(self) -> dict[str, CapturePlan]:
+        """Name -> plan of every capture that the probe reads."""
+        names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
+        return {name: self.captured(name) for name in names}
 
     def expanded(self) -> dict[str, "Recipe"]:
         """Variant name -> the recipe it stands for."""
@@ -64,8 +91,10 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
     """The recipe with a variant's overrides applied, and no variants of its own."""
     tree = {key: value for key, value in plain(recipe).items() if key != "variants"}
     for key, value in variant.set.items():
-        if key.split(".")[0] not in ("plan", "probe", "train"):
-            raise SpecError(f"variant '{variant.name}': '{key}' cannot vary; a variant sets plan, probe or train keys.")
+        if key.split(".")[0] not in VARYING:
+            raise SpecError(
+                f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARYING)}."
+            )
         if key == "train.metric":
             raise SpecError(f"variant '{variant.name}': '{key}' cannot vary: variants are compared by one metric.")
         assign(tree, key, value)

@@ -4,34 +4,29 @@ import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from data.corpus import Corpus
-from data.latents import LatentStore
-from data.plan import Columns
-from data.spec import fingerprint, plain
-from probes.recipe import Recipe
+from data.shard import Shard
+from data.spec import plain
+from probes.ensemble import Ensemble
+from probes.inputs import Column, Stored
 
 PACKAGES = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pandas", "scikit-learn")
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The latents of one plan, ready to be read, and what it took to have them."""
+def make_record(
+    corpus: Corpus, found: Sequence[Ensemble], stores: Mapping[str, Mapping[str, Stored]]
+) -> dict[str, Any]:
+    """What ran, on what, with which versions.
 
-    store: LatentStore
-    columns: Columns
-    texts_run: int
-    truncated: int
-    seconds: float
-
-
-def make_record(corpus: Corpus, variants: Mapping[str, Recipe], stored: Mapping[str, Stored]) -> dict[str, Any]:
-    """What is known before training; ``stored`` is by the fingerprint of each variant's plan."""
+    Args:
+        stores: variant -> name of a plan -> where its latents are.
+    """
+    every = {id(one): one for plans in stores.values() for one in plans.values()}
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
@@ -40,8 +35,44 @@ def make_record(corpus: Corpus, variants: Mapping[str, Recipe], stored: Mapping[
         "corpus": {"name": corpus.name, "rows": {split: len(rows) for split, rows in corpus.splits.items()}},
         "texts": corpus.sentences,
         "texts_distinct": len(corpus.texts),
-        "texts_run": sum(one.texts_run for one in stored.values()),
-        "stores": {name: _store_record(stored[fingerprint(variant.plan)]) for name, variant in variants.items()},
+        "bytes": sum(shard.path.stat().st_size for shard in _shards(every.values())),
+        "stores": {
+            variant: {name: _store_record(one) for name, one in plans.items()} for variant, plans in stores.items()
+        },
+        "parameters": {one.variant: one.parameters for one in found},
+        "probes": {one.variant: _probe_record(one, stores[one.variant]) for one in found},
+    }
+
+
+def _shards(stored: Iterable[Stored]) -> list[Shard]:
+    return list({shard.path: shard for one in stored for shard in one.store.shards}.values())
+
+
+def _probe_record(one: Ensemble, stores: Mapping[str, Stored]) -> dict[str, Any]:
+    """What a diagram of the probe shows."""
+    spec, encoder = one.recipe.probe, one.probe.encoder
+    inputs: dict[tuple[str, str], list[int]] = {}
+    for column in one.columns:
+        inputs.setdefault((column.plan, column.view), []).append(column.layer)
+    widths = dict(zip(one.columns, one.probe.seats.widths, strict=False))
+    codes = [
+        code for run, (_, code) in zip(encoder.runs, encoder.shapes, strict=True) for _ in range(run.start, run.stop)
+    ]
+    return {
+        "inputs": [
+            {"plan": plan, "view": view, "layers": layers, "width": widths[Column(plan, view, layers[0])]}
+            for (plan, view), layers in inputs.items()
+        ],
+        "encoder": spec.encoder,
+        "codes": codes[: len(one.columns)],
+        "depth": spec.depth,
+        "mixer": spec.mixer,
+        "loss": one.recipe.train.loss,
+        "pretraining": "" if one.recipe.pretraining.task == "none" else one.recipe.pretraining.task,
+        "parameters": one.parameters,
+        "backbone_parameters": sum(
+            stored.store.shards[0].provenance.get("parameters") or 0 for stored in stores.values()
+        ),
     }
 
 

@@ -1,7 +1,7 @@
 """Results: the long metrics table, predictions row by row, and the rows that the screen shows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from data.corpus import Corpus, Rows
-from probes.experiment import Inputs, Trained, answers, raw_cosines, raw_predictions, task_of
+from data.plan import CapturePlan
+from probes.ensemble import Ensemble
+from probes.experiment import answers, task_of
+from probes.inputs import Column, only_layer, view_name
 from probes.metrics import measure, p_value
 from probes.recipe import UNTRAINED
+from probes.train import Fitted
 
 
 @dataclass(frozen=True)
@@ -39,54 +43,97 @@ class MetricRow:
 COLUMNS = list(MetricRow.__dataclass_fields__)
 
 
-def measured_rows(trained: Sequence[Trained], corpus: Corpus, split: str) -> list[MetricRow]:
-    """Every variant and seed on one split, and a row per variant that sums its seeds up."""
-    task, rows = task_of(corpus), corpus.split(split)
+def measured_rows(one: Ensemble, corpus: Corpus, split: str) -> list[MetricRow]:
+    """A variant on one split: every seed, and a row that sums them up."""
+    task, target = task_of(corpus), corpus.split(split).targets
+    where = _where(one.variant, _backbones(one), view_name(one.columns), only_layer(one.columns), task.name, split)
     found: list[MetricRow] = []
-    for variant in dict.fromkeys(one.variant for one in trained):
-        members = [one for one in trained if one.variant == variant]
-        inputs, backbone = members[0].inputs, members[0].recipe.plan.backbone
-        with torch.inference_mode():
-            raw = [raw_predictions(one.probe, one.inputs, rows) for one in members]
-        said = [answers(values) for values in raw]
-        table = _Table(variant, backbone, inputs.view, inputs.layer, task.name, split)
-        for one, prediction in zip(members, said, strict=True):
-            found += table.rows(task.metrics, [prediction], rows.targets, one.seed)
-            found += table.p_values(task.metrics, prediction, rows.targets, one.seed)
-        found += table.rows(task.metrics, said, rows.targets, None)
-        if corpus.score_range:
-            unit = corpus.score_range
-            both = zip(members, raw, strict=True)
-            scores = [in_unit(one.calibration(values), unit) for one, values in both if one.calibration]
-            found += table.rows(("mae",), scores, in_unit(rows.targets, unit), None)
+    for seed, raw in zip(one.seeds, one.said[split], strict=True):
+        prediction = answers(raw[None])[0]
+        found += _rows(where, task.metrics, [prediction], target, seed)
+        found += _p_values(where, task.metrics, prediction, target, seed)
+    voices = one.voices(split)
+    found += _rows(where, task.metrics, [answers(raw[None])[0] for raw in voices], target, None)
+    if corpus.score_range:
+        unit = corpus.score_range
+        scores = [in_unit(line(raw), unit) for line, raw in zip(one.calibrations, voices, strict=True)]
+        found += _rows(where, ("mae",), scores, in_unit(target, unit), None)
     return found
 
 
-def untrained_rows(inputs: Inputs, name: str, backbone: str, corpus: Corpus, split: str) -> list[MetricRow]:
-    """The reference without training: raw cosine of every layer and view, or the majority class."""
+def untrained_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> list[MetricRow]:
+    """The reference without training: raw cosine of every layer that a variant reads, or the majority class.
+
+    Where a variant means another capture by the same name, its reference carries the name of that variant.
+    """
     task, rows = task_of(corpus), corpus.split(split)
     if not corpus.score_range:
         majority = int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax())
-        said = np.full(len(rows), majority)
-        return _Table(name, backbone, "", None, task.name, split).rows(task.metrics, [said], rows.targets, None)
-    found: list[MetricRow] = []
-    for (view, layer), cosines in zip(inputs.columns, raw_cosines(inputs, rows), strict=True):
-        table = _Table(name, backbone, view, layer, task.name, split)
-        found += table.rows(task.metrics, [cosines], rows.targets, None)
-        found += table.p_values(task.metrics, cosines, rows.targets, None)
-    return found
+        where = _where(UNTRAINED, _backbones(found[0]), "", None, task.name, split)
+        return _rows(where, task.metrics, [np.full(len(rows), majority)], rows.targets, None)
+    lines: list[MetricRow] = []
+    known: dict[str, list[CapturePlan]] = {}
+    done: set[tuple[Column, CapturePlan]] = set()
+    for one in found:
+        for column, cosine in zip(one.columns, one.untrained[split], strict=True):
+            plan = replace(one.recipe.captured(column.plan), views=("mean",), layers="all")
+            plans = known.setdefault(column.plan, [])
+            if plan not in plans:
+                plans.append(plan)
+            if (column, plan) not in done:
+                done.add((column, plan))
+                name = UNTRAINED if plan == plans[0] else f"{UNTRAINED} ({one.variant})"
+                where = _where(name, plan.backbone, view_name([column]), column.layer, task.name, split)
+                lines += _rows(where, task.metrics, [cosine], rows.targets, None)
+                lines += _p_values(where, task.metrics, cosine, rows.targets, None)
+    return lines
 
 
-def prediction_table(trained: Sequence[Trained], selected: str, corpus: Corpus, split: str) -> pd.DataFrame:
-    """What the selected variant says of every row of a split, one line a row and seed."""
+def prediction_table(one: Ensemble, corpus: Corpus, split: str) -> pd.DataFrame:
+    """What a variant says of every row of a split, a line each for every seed; for all where they answer together."""
     rows = corpus.split(split)
     frames = []
-    for one in trained:
-        if one.variant == selected:
-            with torch.inference_mode():
-                raw = raw_predictions(one.probe, one.inputs, rows)
-            frames.append(pd.DataFrame(_texts(corpus, rows) | _said(one, raw, rows, corpus) | {"seed": one.seed}))
+    for place, raw in enumerate(one.voices(split)):
+        seed = pd.NA if one.average else one.seeds[place]
+        said = _said(one, place, raw, rows, corpus)
+        frames.append(pd.DataFrame(_texts(corpus, rows) | said).assign(seed=pd.array([seed] * len(rows), "Int64")))
     return pd.concat(frames, ignore_index=True)
+
+
+def training_table(found: Sequence[Ensemble]) -> pd.DataFrame:
+    """Loss and validation metric by epoch, of every variant, seed and phase."""
+    lines: list[dict[str, Any]] = []
+    for one in found:
+        for seed, fitted, pretrained in zip(one.seeds, one.fitted, one.pretrained, strict=True):
+            phases = [("training", [fitted])] + ([("pretraining", pretrained.fitted)] if pretrained else [])
+            for phase, layers in phases:
+                lines += [
+                    {"variant": one.variant, "seed": seed, "phase": phase, "epoch": epoch + 1} | _epoch(layers, epoch)
+                    for epoch in range(max(len(layer.losses) for layer in layers))
+                ]
+    return pd.DataFrame(lines)
+
+
+def _epoch(layers: Sequence[Fitted], epoch: int) -> dict[str, float]:
+    """Mean over the layers that still learnt."""
+    learning = [layer for layer in layers if epoch < len(layer.losses)]
+    return {
+        "loss": float(np.mean([layer.losses[epoch] for layer in learning])),
+        "value": float(np.mean([layer.values[epoch] for layer in learning])),
+    }
+
+
+def autoencoder_table(found: Sequence[Ensemble]) -> pd.DataFrame:
+    """How well each layer was rebuilt: of every variant and seed whose encoder is a pretrained autoencoder's."""
+    return pd.DataFrame(
+        [
+            {"variant": one.variant, "seed": seed} | asdict(layer)
+            for one in found
+            for seed, pretrained in zip(one.seeds, one.pretrained, strict=True)
+            if pretrained
+            for layer in pretrained.layers
+        ]
+    )
 
 
 def as_frame(rows: Sequence[MetricRow]) -> pd.DataFrame:
@@ -112,61 +159,53 @@ def _texts(corpus: Corpus, rows: Rows) -> dict[str, Any]:
     return {name: [corpus.texts[i] for i in column] for name, column in zip(names, rows.sides.T, strict=True)}
 
 
-def _said(one: Trained, raw: NDArray[np.float32], rows: Rows, corpus: Corpus) -> dict[str, Any]:
-    if one.calibration and corpus.score_range:
+def _said(one: Ensemble, place: int, raw: NDArray[np.float32], rows: Rows, corpus: Corpus) -> dict[str, Any]:
+    if corpus.score_range:
         unit = corpus.score_range
-        return {"target": in_unit(rows.targets, unit), "score": in_unit(one.calibration(raw), unit), "raw": raw}
+        score = in_unit(one.calibrations[place](raw), unit)
+        return {"target": in_unit(rows.targets, unit), "score": score, "raw": raw}
     said = probabilities(raw)
     names = np.array(corpus.labels)
     columns = {f"probability_{label}": said[:, code] for code, label in enumerate(corpus.labels)}
-    return {"target": names[rows.targets.astype(np.int64)], "label": names[answers(raw)]} | columns
+    return {"target": names[rows.targets.astype(np.int64)], "label": names[raw.argmax(1)]} | columns
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Rows that share all but metric and seed."""
-
-    variant: str
-    backbone: str
-    view: str
-    layer: int | None
-    task: str
-    split: str
-
-    def rows(
-        self, metrics: Sequence[str], predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int | None
-    ) -> list[MetricRow]:
-        found = {metric: measure(metric, predictions, target) for metric in metrics}
-        return [self._row(name, m.value, m.low, m.high, m.n, seed) for name, m in found.items() if m]
-
-    def p_values(
-        self, metrics: Sequence[str], prediction: NDArray[Any], target: NDArray[Any], seed: int | None
-    ) -> list[MetricRow]:
-        wanted = [metric for metric in metrics if metric in ("pearson", "spearman")]
-        found = {f"{metric}_p": p_value(metric, prediction, target) for metric in wanted}
-        return [self._row(name, p, None, None, len(target), seed) for name, p in found.items() if p is not None]
-
-    def _row(
-        self, metric: str, value: float, low: float | None, high: float | None, n: int, seed: int | None
-    ) -> MetricRow:
-        return MetricRow(
-            self.variant, self.backbone, self.view, self.layer, self.task, self.split, metric, value, low, high, n, seed
-        )
+def _backbones(one: Ensemble) -> str:
+    return "+".join(dict.fromkeys(one.recipe.captured(column.plan).backbone for column in one.columns))
 
 
-def all_rows(trained: Sequence[Trained], corpus: Corpus, split: str) -> list[MetricRow]:
-    """The untrained reference of every distinct input, then every variant.
+def _where(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
+    """What rows have in common that differ in metric and seed only."""
+    return {"variant": variant, "backbone": backbone, "view": view, "layer": layer, "task": task, "split": split}
 
-    Where variants differ in their plan, the reference of each further plan carries the name of its first variant.
-    """
-    found: dict[tuple[str, str, int | None, str], MetricRow] = {}
-    for plan in dict.fromkeys(one.recipe.plan for one in trained):
-        members = [one for one in trained if one.recipe.plan == plan]
-        name = UNTRAINED if plan == trained[0].recipe.plan else f"{UNTRAINED} ({members[0].variant})"
-        for inputs in {id(one.inputs): one.inputs for one in members}.values():
-            for row in untrained_rows(inputs, name, plan.backbone, corpus, split):
-                found[name, row.view, row.layer, row.metric] = row
-    return [*found.values(), *measured_rows(trained, corpus, split)]
+
+def _rows(
+    where: Mapping[str, Any],
+    metrics: Sequence[str],
+    predictions: Sequence[NDArray[Any]],
+    target: NDArray[Any],
+    seed: int | None,
+) -> list[MetricRow]:
+    found = {metric: measure(metric, predictions, target) for metric in metrics}
+    return [MetricRow(**where, metric=name, **asdict(m), seed=seed) for name, m in found.items() if m]
+
+
+def _p_values(
+    where: Mapping[str, Any], metrics: Sequence[str], prediction: NDArray[Any], target: NDArray[Any], seed: int | None
+) -> list[MetricRow]:
+    found = {metric: p_value(metric, prediction, target) for metric in metrics if metric in ("pearson", "spearman")}
+    return [
+        MetricRow(**where, metric=f"{name}_p", value=p, low=None, high=None, n=len(target), seed=seed)
+        for name, p in found.items()
+        if p is not None
+    ]
+
+
+def all_rows(found: Sequence[Ensemble], corpus: Corpus) -> list[MetricRow]:
+    """The long table: validation and test of every variant, and of every split the untrained reference."""
+    lines = [row for split in corpus.splits for row in untrained_rows(found, corpus, split)]
+    scored = [split for split in corpus.splits if split != "train"]
+    return lines + [row for split in scored for one in found for row in measured_rows(one, corpus, split)]
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[Any]]]:

@@ -1,14 +1,13 @@
 """The run folder: whole or absent, never overwritten.
 
-recipe.toml  record.json  metrics.csv  predictions.csv  probe.safetensors  figures/  report.html
+recipe.toml  record.json  metrics.csv  predictions.csv  training.csv  probe.safetensors  figures/  report.html
 """
 
-import html
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,15 @@ from data.errors import InputError, PermafrostError
 from data.plan import Identity
 from data.spec import parse, read_toml, to_toml
 from probes.calibration import Calibration
-from probes.experiment import Inputs, Trained, build
-from probes.figures import draw_all
-from probes.probe import Probe
+from probes.ensemble import Ensemble
+from probes.experiment import build
+from probes.inputs import Column
+from probes.probe import Probe, alone
 from probes.recipe import Recipe
+from probes.report import write_report
+from probes.seats import Seats
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunError(InputError):
@@ -41,14 +43,13 @@ class Outcome:
     """All that a run leaves behind."""
 
     recipe: Recipe
-    corpus: Corpus
-    trained: Sequence[Trained]
-    selected: str
-    metrics: pd.DataFrame
-    predictions: pd.DataFrame
     record: Mapping[str, Any]
-    metric: str
-    """The metric that chose."""
+    tables: Mapping[str, pd.DataFrame]
+    """Name -> table, written as ``<name>.csv`` unless it is empty."""
+
+    corpus: Corpus | None = None
+    selected: Ensemble | None = None
+    """The variant that answers new texts; None for what is no run to predict with."""
 
 
 def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
@@ -59,11 +60,12 @@ def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
         temporary.chmod(0o755)
         (temporary / "recipe.toml").write_text(to_toml(outcome.recipe), "utf-8")
         (temporary / "record.json").write_text(json.dumps(outcome.record, indent=2, ensure_ascii=False), "utf-8")
-        outcome.metrics.to_csv(temporary / "metrics.csv", index=False, lineterminator="\n")
-        outcome.predictions.to_csv(temporary / "predictions.csv", index=False, lineterminator="\n")
-        _save_probe(temporary / "probe.safetensors", outcome)
-        drawn = draw_all(temporary / "figures", outcome.metrics, outcome.predictions, outcome.trained, outcome.metric)
-        (temporary / "report.html").write_text(_report(name, outcome, drawn), "utf-8")
+        for table, frame in outcome.tables.items():
+            if len(frame):
+                frame.to_csv(temporary / f"{table}.csv", index=False, lineterminator="\n")
+        if outcome.selected and outcome.corpus:
+            _save_probe(temporary / "probe.safetensors", outcome.selected, outcome.corpus)
+        write_report(temporary)
         return _claim(runs, name, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -78,11 +80,13 @@ class LoadedRun:
     recipe: Recipe
     """The selected variant's."""
 
-    identity: Identity
-    """Of the latents it was trained on."""
+    identities: Mapping[str, Identity]
+    """Name of a plan -> identity of the latents it was trained on."""
 
-    columns: tuple[tuple[str, int], ...]
+    columns: tuple[Column, ...]
     probe: Probe
+    """Its members answer together, by the mean of what they say."""
+
     calibration: Calibration | None
     labels: tuple[str, ...]
     score_range: tuple[float, float] | None
@@ -114,39 +118,43 @@ def _read_run(path: Path) -> LoadedRun:
     if about["format"] != FORMAT:
         raise RunError(f"{path} is of another version of permafrost (format {about['format']}, this reads {FORMAT}).")
     recipe = parse(Recipe, tree, str(path / "recipe.toml")).expanded()[about["variant"]]
-    columns = tuple((str(view), int(layer)) for view, layer in about["columns"])
+    columns = tuple(Column(str(plan), str(view), int(layer)) for plan, view, layer in about["columns"])
     labels, score_range = tuple(about["labels"]), tuple(about["score_range"]) if about["score_range"] else None
     calibration = None
     if "calibration.x" in tensors:
         calibration = Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
-    layers, _, width = tensors["center"].shape
-    if layers != len(columns):
-        raise RunError(f"{path}: probe.safetensors has {layers} layers, its description {len(columns)}.")
-    probe = build(recipe, labels, int(about["sides"]), Inputs(torch.empty(layers, 0, width), columns))
+    widths = tuple(int(width) for width in about["widths"])
+    if len(widths) != len(columns) or len(tensors["center"]) != len(columns) * int(about["members"]):
+        raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
+    seats = Seats.beside([Seats.alone(widths)] * int(about["members"]))
+    probe = build(recipe.probe, labels, int(about["sides"]), seats)
     probe.load_state_dict(tensors)
-    identity = Identity.from_json(record["stores"][about["variant"]]["identity"])
+    stores = record["stores"][about["variant"]]
+    identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
     return LoadedRun(
-        path, recipe, identity, columns, probe.eval(), calibration, labels, score_range, int(about["sides"])
+        path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, int(about["sides"])
     )
 
 
-def _save_probe(path: Path, outcome: Outcome) -> None:
-    members = [one for one in outcome.trained if one.variant == outcome.selected]
-    best = max(members, key=lambda one: one.fitted.best_value)
-    corpus = outcome.corpus
+def _save_probe(path: Path, one: Ensemble, corpus: Corpus) -> None:
+    """All seeds where they answer together, else the best."""
+    probe = one.probe if one.average else alone(one.probe, one.best)
     about = {
         "format": FORMAT,
-        "variant": best.variant,
-        "seed": best.seed,
-        "columns": best.inputs.columns,
+        "variant": one.variant,
+        "seeds": one.seeds if one.average else one.seeds[one.best : one.best + 1],
+        "members": len(probe.seats.members),
+        "columns": one.columns,
+        "widths": probe.seats.widths[: len(one.columns)],
         "sides": corpus.split("train").sides.shape[1],
         "labels": corpus.labels,
         "score_range": corpus.score_range,
     }
-    tensors = dict(best.probe.state_dict())
-    if best.calibration:
-        tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(best.calibration.x))
-        tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(best.calibration.y))
+    tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}
+    if one.calibrations:
+        line = one.calibrations[0 if one.average else one.best]
+        tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(line.x))
+        tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(line.y))
     save_file(tensors, path, {"about": json.dumps(about)})
 
 
@@ -161,49 +169,3 @@ def _claim(runs: Path, name: str, temporary: Path) -> Path:
             continue
         os.replace(temporary, target)  # onto the empty folder just claimed
         return target
-
-
-def _report(name: str, outcome: Outcome, drawn: Sequence[Path]) -> str:
-    shown = outcome.metrics[outcome.metrics["seed"].isna()].drop(columns="seed")
-    table = shown.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}")
-    figures = "\n".join(f"<figure>{_svg(path)}</figure>" for path in drawn)
-    record = html.escape(json.dumps(outcome.record, indent=2, ensure_ascii=False))
-    return _PAGE.format(
-        name=html.escape(name),
-        summary=html.escape(outcome.recipe.summary),
-        selected=html.escape(outcome.selected),
-        figures=figures,
-        table=table,
-        record=record,
-        recipe=html.escape(to_toml(outcome.recipe)),
-    )
-
-
-def _svg(path: Path) -> str:
-    text = path.read_text("utf-8")
-    return text[text.index("<svg") :]
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name} · permafrost</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }}
-th, td {{ padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; }}
-figure {{ margin: 1rem 0; background: #fff; border-radius: .5rem; }}
-svg {{ max-width: 100%; height: auto; }}
-pre {{ overflow-x: auto; font-size: .8rem; }}
-</style></head><body>
-<h1>{name}</h1>
-<p>{summary}</p>
-<p>Chosen on validation: <strong>{selected}</strong>.</p>
-{figures}
-<h2>Metrics</h2>
-<p>Brackets are bootstrap 95 % intervals over rows; a row without a seed is the mean over seeds.</p>
-{table}
-<h2>Recipe</h2><pre>{recipe}</pre>
-<h2>Record</h2><pre>{record}</pre>
-</body></html>
-"""

@@ -1,12 +1,14 @@
 """fit(): the one training loop, in three storeys: epochs, batches, one step.
 
+It trains members side by side: probes of several seeds or layers, or the layers of an autoencoder. Nothing crosses
+from one to another: each has its own gradient norm, best epoch and early stop, and so ends as it would have alone.
 Same data, seed and machine give the same weights, to the last bit, on CPU.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,8 +18,8 @@ from torch import Tensor, nn
 from data.progress import Progress, Silent
 from data.spec import SpecError
 
-Loss = Callable[[NDArray[np.int64]], Tensor]
-"""Indices of training rows -> the loss of the probe on them."""
+AfterEpoch = Callable[[int, float], None]
+"""Told the epoch, from 0, and the first member's validation metric; what it raises ends the training."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class TrainSpec:
     seeds: tuple[int, ...] = (0,)
     """One training per seed: it draws the starting weights and the order of rows."""
 
+    average: bool = False
+    """Whether the seeds answer together, by the mean of what they say; else figures are the mean of theirs and the best
+    seed answers new texts."""
+
     metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1"] = "auto"
     """Validation metric that picks the best epoch and the best variant; auto is spearman or accuracy."""
 
@@ -68,112 +74,193 @@ class TrainSpec:
 
 
 @dataclass(frozen=True)
+class Learner:
+    """What fit() trains."""
+
+    module: nn.Module
+    owners: dict[str, Tensor]
+    """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
+
+    loss: Callable[[NDArray[np.int64]], Tensor]
+    """Training rows, ``[member, row]`` or ``[1, row]`` where all take the same -> ``[member]``."""
+
+    validate: Callable[[], NDArray[np.floating]]
+    """The validation metric of each member, ``[member]``, larger is better; nan where there is none."""
+
+    rows: int
+    """Training rows."""
+
+    smallest_batch: int = 1
+    """Rows below which the loss does not exist; such a batch joins its neighbour."""
+
+    def parts(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """What is trained: parameters with the owners of their parts."""
+        return [(part, self.owners[name]) for name, part in self.module.named_parameters() if name in self.owners]
+
+
+@dataclass(frozen=True)
 class Fitted:
-    """How a training went; the probe holds the weights of ``best_epoch``."""
+    """How a member's training went; its weights are those of ``best_epoch``."""
 
     best_epoch: int
+    """From 0; -1 where the validation metric was never finite."""
+
     best_value: float
     losses: tuple[float, ...] = field(repr=False)
     """Mean training loss by epoch."""
 
     values: tuple[float, ...] = field(repr=False)
-    """Validation metric by epoch."""
+    """Validation metric by epoch, to where its training stopped."""
 
 
 def fit(
-    probe: nn.Module,
-    loss: Loss,
-    rows: int,
-    validate: Callable[[], float],
+    learner: Learner,
     spec: TrainSpec,
-    seed: int,
-    smallest_batch: int = 1,
+    seeds: Sequence[int],
     progress: Progress | None = None,
-) -> Fitted:
-    """Train ``probe`` in place and leave it at its best epoch.
+    name: str = "training",
+    after_epoch: AfterEpoch | None = None,
+) -> list[Fitted]:
+    """Train every member in place and leave each at its best epoch.
 
     Args:
-        loss: of the probe on some training rows.
-        rows: how many training rows there are.
-        validate: the validation metric, larger is better; called after each epoch in evaluation mode.
-        smallest_batch: rows below which the loss does not exist; such a batch joins its neighbour.
+        seeds: of each member; it draws the order of its rows.
 
     Raises:
         SpecError: nothing to train, fewer training rows than the loss needs, or a loss that is not finite.
     """
-    if rows < smallest_batch:
-        raise SpecError(f"{rows} training rows are too few: this loss needs {smallest_batch} in a batch.")
-    if not any(weight.requires_grad for weight in probe.parameters()):
+    if learner.rows < learner.smallest_batch:
+        raise SpecError(
+            f"{learner.rows} training rows are too few: this loss needs {learner.smallest_batch} in a batch."
+        )
+    if not learner.owners:
         raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' has no weights.")
-    steps_per_epoch = len(list(_batches(np.arange(rows), spec.batch_rows, smallest_batch)))
-    optimizer = _optimizer(probe, spec)
-    schedule = _schedule(optimizer, spec, steps_per_epoch)
-    shuffler = np.random.default_rng(seed)
-    best: tuple[float, int, dict[str, Tensor]] = (-math.inf, -1, {})
-    losses: list[float] = []
-    values: list[float] = []
-    with (progress or Silent()).bar(f"training, seed {seed}", spec.epochs) as advance:
+    distinct = sorted(set(seeds))
+    shufflers = [np.random.default_rng(seed) for seed in distinct]
+    taken = np.searchsorted(distinct, seeds) if len(distinct) > 1 else slice(None)
+    optimizer = _optimizer(learner, spec)
+    bounds = list(_bounds(learner.rows, spec.batch_rows, learner.smallest_batch))
+    schedule = _schedule(optimizer, spec, len(bounds))
+    best = _Best(learner, len(seeds), spec.patience)
+    with (progress or Silent()).bar(name, spec.epochs) as advance:
         for epoch in range(spec.epochs):
-            batches = _batches(shuffler.permutation(rows), spec.batch_rows, smallest_batch)
-            losses.append(_epoch(probe, loss, batches, optimizer, schedule, spec.clip))
-            values.append(_validated(probe, validate))
-            if values[-1] > best[0]:
-                best = values[-1], epoch, {name: value.clone() for name, value in probe.state_dict().items()}
+            orders = np.stack([shuffler.permutation(learner.rows) for shuffler in shufflers])[taken]
+            batches = (orders[:, start:end] for start, end in bounds)
+            losses = _epoch(learner, batches, optimizer, schedule, spec.clip, len(seeds))
+            values = _validated(learner)
+            learning = best.after(epoch, losses, values)
             advance(1)
-            if epoch - best[1] >= spec.patience:
+            if after_epoch:
+                after_epoch(epoch, float(values[0]))
+            if not learning:
                 break
-    if best[1] < 0:
-        raise SpecError("the validation metric was never finite: predictions or targets of validation are constant.")
-    probe.load_state_dict(best[2])
-    probe.eval()
-    return Fitted(best[1], best[0], tuple(losses), tuple(values))
+    best.restore()
+    learner.module.eval()
+    return best.fitted()
 
 
 def _epoch(
-    probe: nn.Module,
-    loss: Loss,
+    learner: Learner,
     batches: Iterator[NDArray[np.int64]],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     clip: float,
-) -> float:
-    probe.train()
+    members: int,
+) -> NDArray[np.float64]:
+    """Mean loss of each member, ``[member]``."""
+    learner.module.train()
     losses = []
     for batch in batches:
-        losses.append(_step(probe, loss(batch), optimizer, clip))
+        losses.append(_step(learner, learner.loss(batch), optimizer, clip, members))
         schedule.step()
-    return float(np.mean(losses))
+    return np.asarray(np.mean(losses, axis=0))
 
 
-def _step(probe: nn.Module, value: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
-    number = value.item()
-    if not math.isfinite(number):
-        raise SpecError(f"the training loss became {number}; lower train.learning_rate or train.mixer_learning_rate.")
+def _step(
+    learner: Learner, losses: Tensor, optimizer: torch.optim.Optimizer, clip: float, members: int
+) -> NDArray[np.floating]:
+    numbers: NDArray[np.floating] = losses.detach().numpy()
+    if not np.isfinite(numbers).all():
+        wrong = numbers[~np.isfinite(numbers)][0]
+        raise SpecError(f"the training loss became {wrong}; lower train.learning_rate or train.mixer_learning_rate.")
     optimizer.zero_grad()
-    value.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(probe.parameters(), clip)
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    clip_by_member(learner, clip, members)
     optimizer.step()
-    return number
+    return numbers
 
 
-def _validated(probe: nn.Module, validate: Callable[[], float]) -> float:
-    probe.eval()
+def clip_by_member(learner: Learner, largest: float, members: int) -> None:
+    """Scale each member's gradient down to a norm of ``largest``, over all its parameters and no other's."""
+    parts = [(part, owner) for part, owner in learner.parts() if part.grad is not None]
+    squares = torch.zeros(members)
+    for part, owner in parts:
+        assert part.grad is not None
+        squares.index_add_(0, owner, part.grad.flatten(1).square().sum(1))
+    factors = (largest / (squares.sqrt() + 1e-6)).clamp(max=1)
+    for part, owner in parts:
+        assert part.grad is not None
+        if (mine := factors[owner]).min() < 1:
+            part.grad.mul_(mine.view(-1, *[1] * (part.dim() - 1)))
+
+
+def _validated(learner: Learner) -> NDArray[np.floating]:
+    learner.module.eval()
     with torch.inference_mode():
-        return validate()
+        return learner.validate()
 
 
-def _batches(order: NDArray[np.int64], size: int, smallest: int) -> Iterator[NDArray[np.int64]]:
+class _Best:
+    """Each member's best weights so far, and whether it still learns."""
+
+    def __init__(self, learner: Learner, members: int, patience: int) -> None:
+        self.learner, self.patience = learner, patience
+        self.value = np.full(members, -math.inf)
+        self.epoch = np.full(members, -1)
+        self.stopped = np.zeros(members, bool)
+        self.losses: list[list[float]] = [[] for _ in range(members)]
+        self.values: list[list[float]] = [[] for _ in range(members)]
+        self.weights = [part.detach().clone() for part, _ in learner.parts()]
+
+    def after(self, epoch: int, losses: NDArray[Any], values: NDArray[Any]) -> bool:
+        """Note an epoch; returns whether any member still learns."""
+        for member in np.flatnonzero(~self.stopped):
+            self.losses[member].append(float(losses[member]))
+            self.values[member].append(float(values[member]))
+        better = ~self.stopped & np.greater(values, self.value)  # nan is never greater
+        self.value[better], self.epoch[better] = values[better], epoch
+        if better.any():
+            chosen = torch.from_numpy(better)
+            for kept, (part, owner) in zip(self.weights, self.learner.parts(), strict=True):
+                mine = chosen[owner]
+                kept[mine] = part.detach()[mine]
+        self.stopped |= epoch - self.epoch >= self.patience
+        return not self.stopped.all()
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for kept, (part, _) in zip(self.weights, self.learner.parts(), strict=True):
+                part.copy_(kept)
+
+    def fitted(self) -> list[Fitted]:
+        return [
+            Fitted(int(epoch), float(value), tuple(losses), tuple(values))
+            for epoch, value, losses, values in zip(self.epoch, self.value, self.losses, self.values, strict=True)
+        ]
+
+
+def _bounds(rows: int, size: int, smallest: int) -> Iterator[tuple[int, int]]:
     """Consecutive batches; a last one that is too small for its loss joins the one before."""
-    starts = list(range(0, len(order), max(size, smallest)))
-    if len(starts) > 1 and len(order) - starts[-1] < smallest:
+    starts = list(range(0, rows, max(size, smallest)))
+    if len(starts) > 1 and rows - starts[-1] < smallest:
         starts.pop()
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        yield order[start:end]
+    return zip(starts, [*starts[1:], rows], strict=True)
 
 
-def _optimizer(probe: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
-    mixer = [weight for name, weight in probe.named_parameters() if name == "mixer.logits"]
-    others = [weight for name, weight in probe.named_parameters() if name != "mixer.logits"]
+def _optimizer(learner: Learner, spec: TrainSpec) -> torch.optim.Optimizer:
+    named = {name: part for name, part in learner.module.named_parameters() if name in learner.owners}
+    mixer = [part for name, part in named.items() if name == "mixer.logits"]
+    others = [part for name, part in named.items() if name != "mixer.logits"]
     groups = [
         {"params": others, "lr": spec.learning_rate, "weight_decay": spec.weight_decay},
         {"params": mixer, "lr": spec.mixer_learning_rate, "weight_decay": 0.0},

@@ -1,0 +1,157 @@
+"""Conducting a recipe: its corpora, their latents, the pretraining and training of every variant.
+
+Stage one is a callable that is handed in: whoever calls says whether what is missing is run, or an error.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from data.corpus import Corpus
+from data.plan import CapturePlan, ExtractSpec
+from data.progress import Progress
+from data.sentences import CorpusSpec, load_corpus
+from data.spec import SpecError, fingerprint
+from probes.ensemble import Ensemble, gather
+from probes.experiment import Member, loss_and_metric, start, task_of, train_members
+from probes.inputs import Inputs, Stored, read_inputs, wanted_columns
+from probes.pretraining import Pretrained, pretrain
+from probes.recipe import Recipe
+from probes.train import AfterEpoch
+
+KEPT_BYTES = 4 << 30
+"""Latents kept in memory for the next variant that reads the same."""
+
+StageOne = Callable[[CapturePlan, ExtractSpec, Corpus, Progress], Stored]
+"""The latents of a plan for the texts of a corpus."""
+
+
+@dataclass
+class Conductor:
+    """Corpora and latents of an experiment, each read once."""
+
+    stage_one: StageOne
+    progress: Progress
+    stored: dict[tuple[str, CapturePlan], Stored] = field(default_factory=dict)
+    """(corpus, plan) -> where its latents are."""
+
+    _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _inputs: "OrderedDict[str, Inputs]" = field(default_factory=OrderedDict)
+    _pretrained: dict[str, Pretrained] = field(default_factory=dict)
+
+    def corpus(self, spec: CorpusSpec) -> Corpus:
+        """The corpus, read and announced once."""
+        key = fingerprint(spec)
+        if key not in self._corpora:
+            corpus = load_corpus(spec)
+            sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
+            self.progress.note(
+                f"{corpus.name}: {sizes} rows; {corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
+            )
+            self._corpora[key] = corpus
+        return self._corpora[key]
+
+    def prepare(self, recipes: Iterable[Recipe]) -> None:
+        """Stage one for all that the recipes read; plans that differ in views only share one forward."""
+        wanted: dict[tuple[str, CapturePlan], list[tuple[CorpusSpec, Recipe, CapturePlan]]] = {}
+        for recipe in recipes:
+            for plan in recipe.read().values():
+                for spec in _corpora_of(recipe):
+                    key = fingerprint(spec), replace(plan, views=("mean",))
+                    wanted.setdefault(key, []).append((spec, recipe, plan))
+        for (_, common), asked in wanted.items():
+            if any(self._key(spec, plan) not in self.stored for spec, _, plan in asked):
+                self._extract(common, asked)
+
+    def _extract(self, common: CapturePlan, asked: list[tuple[CorpusSpec, Recipe, CapturePlan]]) -> None:
+        spec, recipe, _ = asked[0]
+        corpus = self.corpus(spec)
+        views = tuple(dict.fromkeys(view for _, _, plan in asked for view in plan.views))
+        one = self.stage_one(replace(common, views=views), recipe.extract, corpus, self.progress)
+        cut = f"; {one.truncated:,} texts cut to {common.max_tokens} tokens" if one.truncated else ""
+        self.progress.note(
+            f"stage one, {common.backbone} on {corpus.name}: {one.texts_run:,} of {len(corpus.texts):,} texts run, "
+            f"{one.seconds:.2f} s{cut}"
+        )
+        for _, _, plan in asked:
+            columns = {str(view): one.columns[view] for view in sorted(plan.views)}
+            if self.stored.setdefault(self._key(spec, plan), replace(one, columns=columns)).texts_run:
+                one = replace(one, texts_run=0, seconds=0.0)  # they ran once, and count once
+
+    def sources(self, recipe: Recipe, spec: CorpusSpec) -> dict[str, Stored]:
+        """Name -> where the latents are of every plan that the recipe's probe reads."""
+        return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.read().items()}
+
+    def inputs(self, recipe: Recipe, spec: CorpusSpec) -> Inputs:
+        """What the recipe's probe reads of a corpus's texts."""
+        sources = self.sources(recipe, spec)
+        kept = {name: source.columns for name, source in sources.items()}
+        columns = wanted_columns(recipe.probe, kept)
+        key = fingerprint(
+            [fingerprint(spec), {n: s.store.identity.name for n, s in sources.items()}, [*map(list, columns)]]
+        )
+        if key in self._inputs:
+            self._inputs.move_to_end(key)
+            return self._inputs[key]
+        self._inputs[key] = read_inputs(sources, self.corpus(spec).texts, columns)
+        while len(self._inputs) > 1 and sum(one.values.nbytes for one in self._inputs.values()) > KEPT_BYTES:
+            self._inputs.popitem(last=False)
+        return self._inputs[key]
+
+    def members(self, variant: str, recipe: Recipe) -> list[Member]:
+        """The variant's trainings, one a seed, their encoders pretrained where the recipe says so."""
+        inputs = self.inputs(recipe, recipe.corpus)
+        everything = tuple(range(len(inputs.columns)))
+        members = [Member(variant, recipe, inputs, everything, seed) for seed in recipe.train.seeds]
+        if recipe.pretraining.task == "none":
+            return members
+        return [replace(member, pretrained=self._pretrain(member)) for member in members]
+
+    def _pretrain(self, member: Member) -> Pretrained:
+        recipe, spec = member.recipe, member.recipe.pretraining
+        encoder = recipe.probe if recipe.probe.mixer == "unified" else replace(recipe.probe, mixer="softmax", hidden=0)
+        plans = list(recipe.read().values())
+        key = fingerprint([encoder, spec, plans, recipe.corpus, list(member.inputs.columns), member.seed])
+        if key not in self._pretrained:
+            probe = start(member, self.corpus(recipe.corpus))
+            corpus, inputs = self.corpus(spec.corpus), self.inputs(recipe, spec.corpus)
+            self._pretrained[key] = pretrain(probe, spec, corpus, inputs, member.seed, self.progress)
+        return self._pretrained[key]
+
+    def train(self, variant: str, recipe: Recipe) -> Ensemble:
+        """Train every seed of a variant."""
+        corpus = self.corpus(recipe.corpus)
+        trained = train_members(self.members(variant, recipe), corpus, self.progress)
+        for one in trained:
+            if one.fitted.best_epoch < 0:
+                raise SpecError(
+                    f"{variant}: the validation metric was never finite: its predictions of validation are constant."
+                )
+            self.progress.note(
+                f"{variant}, seed {one.seed}: best epoch {one.fitted.best_epoch + 1} of {len(one.fitted.values)}, "
+                f"validation {one.fitted.best_value:.4f}"
+            )
+        return gather(trained, corpus, self.progress)
+
+    def evaluate(self, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Ensemble:
+        """Train a recipe with its first seed, telling the validation metric after every epoch."""
+        one = replace(recipe, train=replace(recipe.train, seeds=recipe.train.seeds[:1]))
+        corpus = self.corpus(one.corpus)
+        return gather(train_members(self.members("trial", one), corpus, None, after_epoch), corpus)
+
+    @staticmethod
+    def _key(spec: CorpusSpec, plan: CapturePlan) -> tuple[str, CapturePlan]:
+        return fingerprint(spec), plan
+
+
+def _corpora_of(recipe: Recipe) -> list[CorpusSpec]:
+    further = [] if recipe.pretraining.task == "none" else [recipe.pretraining.corpus]
+    return [recipe.corpus, *further]
+
+
+def check(recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus) -> str:
+    """Whether every variant fits the corpus's task, before anything runs; returns the metric that chooses."""
+    task = task_of(corpus)
+    for variant in variants.values():
+        loss_and_metric(variant, task)
+    return loss_and_metric(recipe, task)[1]

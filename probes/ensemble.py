@@ -1,0 +1,128 @@
+"""What a variant came to: its seeds side by side in one probe, and what they say of every split.
+
+Seeds answer one by one, or together by the mean of what they say. Predictions are kept, latents are not: a run may
+read many plans, and memory holds a few.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.corpus import Corpus
+from data.progress import Progress
+from probes.calibration import Calibration, calibrate
+from probes.experiment import (
+    Trained,
+    answers,
+    loss_and_metric,
+    predictions,
+    task_of,
+    untrained_cosines,
+)
+from probes.inputs import Column
+from probes.metrics import METRICS
+from probes.pretraining import Pretrained
+from probes.probe import ROUNDING, Probe, ScoreProbe, beside
+from probes.recipe import Recipe
+from probes.train import Fitted
+
+TIED = 0.01
+"""Share of validation rows at the top of the scale above which it is said."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """A variant, trained."""
+
+    variant: str
+    recipe: Recipe
+    columns: tuple[Column, ...]
+    """What each of its members reads."""
+
+    seeds: tuple[int, ...]
+    probe: Probe
+    """A member per seed."""
+
+    parameters: int
+    """Numbers that one seed learnt."""
+
+    fitted: Sequence[Fitted]
+    pretrained: Sequence[Pretrained | None]
+    said: Mapping[str, NDArray[np.float32]]
+    """Split -> ``[seed, row]`` numbers or ``[seed, row, class]`` logits."""
+
+    untrained: Mapping[str, NDArray[np.float32]]
+    """Split -> ``[layer, row]``, cosines of the latents as they are; empty for classes."""
+
+    calibrations: tuple[Calibration, ...]
+    """Prediction to score in 0..1, one for each voice; none for classes."""
+
+    value: float
+    """The validation metric that chooses: of what the seeds say together, or the mean of theirs."""
+
+    @property
+    def average(self) -> bool:
+        """Whether the seeds answer together."""
+        return self.recipe.train.average
+
+    def voices(self, split: str) -> list[NDArray[np.float32]]:
+        """What is answered on a split: by each seed, or by all together; ``[row]`` or ``[row, class]``."""
+        said = self.said[split]
+        return [said.mean(0)] if self.average else list(said)
+
+    @property
+    def best(self) -> int:
+        """The seed's place whose validation metric is best."""
+        return int(np.argmax([one.best_value for one in self.fitted]))
+
+
+def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None = None) -> Ensemble:
+    """Join the seeds of one variant, and have them say what they say of every split."""
+    first = members[0]
+    probe = (beside([one.probe for one in members]) if len(members) > 1 else first.probe).eval()
+    with torch.inference_mode():
+        said = {split: predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items()}
+        scores = isinstance(probe, ScoreProbe)
+        untrained = {split: untrained_cosines(first.inputs, rows) for split, rows in corpus.splits.items() if scores}
+        tops = probe.top().numpy() if isinstance(probe, ScoreProbe) else None
+    average = first.recipe.train.average
+    voices = [said["validation"].mean(0)] if average else list(said["validation"])
+    calibrations: list[Calibration] = []
+    if tops is not None:
+        for voice, top in zip(voices, [tops.mean()] if average else tops, strict=True):
+            calibrations.append(calibrate(voice, corpus.split("validation").targets, float(top)))
+            above = float((voice > top + 2 * ROUNDING).mean())
+            if above > TIED and progress:
+                progress.note(
+                    f"{first.variant}: {above:.0%} of validation is above identical texts, and ties with them at the top"
+                )
+    return Ensemble(
+        first.variant,
+        first.recipe,
+        first.columns,
+        tuple(one.seed for one in members),
+        probe,
+        first.parameters,
+        [one.fitted for one in members],
+        [one.pretrained for one in members],
+        said,
+        untrained,
+        tuple(calibrations),
+        _value(members, voices, corpus),
+    )
+
+
+def _value(members: Sequence[Trained], voices: Sequence[NDArray[np.float32]], corpus: Corpus) -> float:
+    first = members[0]
+    if not first.recipe.train.average:
+        return float(np.mean([one.fitted.best_value for one in members]))
+    _, metric = loss_and_metric(first.recipe, task_of(corpus))
+    return float(METRICS[metric](answers(voices[0][None])[0], corpus.split("validation").targets))
+
+
+def choose(found: Sequence[Ensemble]) -> Ensemble:
+    """The variant with the best validation metric."""
+    return max(found, key=lambda one: one.value)

@@ -1,0 +1,185 @@
+"""Inputs: cached latents as probes read them, from one plan or several, and the short names that say which."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.latents import LatentStore
+from data.plan import LAYERS, Columns, resolve_layers
+from data.shard import Latents
+from data.spec import SpecError, nearest
+from probes.probe import ProbeSpec
+from probes.seats import Seats
+
+NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.pattern}))?")
+
+
+class Column(NamedTuple):
+    """One layer of one view of one plan."""
+
+    plan: str
+    """Name of a table ``[plans.NAME]``; empty for ``[plan]``."""
+
+    view: str
+    layer: int
+
+
+class InputName(NamedTuple):
+    """``[PLAN/]VIEW[:LAYERS]``, taken apart."""
+
+    plan: str
+    view: str
+    layers: str
+    """One, or a range; empty where none is named."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The latents of one plan, ready to be read, and what it took to have them."""
+
+    store: LatentStore
+    columns: Columns
+    """Those that the plan asks for."""
+
+    texts_run: int
+    truncated: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Latents as a probe reads them."""
+
+    values: Tensor
+    """``[layer, text, width]`` in float32: layers of each view and plan, one after another; narrower latents are padded
+    with zeros."""
+
+    columns: tuple[Column, ...]
+    """What each index of the layer axis is."""
+
+    widths: tuple[int, ...]
+    """Width of each layer's latents."""
+
+    def moments(self, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the latents of ``texts``, layer by layer.
+
+        Args:
+            center: whether the mean is taken off at all; zeros else.
+            scale: ``layer`` for one spread a layer, or ``dimension``.
+
+        Returns:
+            ``[layer, 1, width]``, and ``[layer, 1, 1]`` or ``[layer, 1, width]``; a spread of 0 is given as 1.
+        """
+        key = (texts.tobytes(), center, scale)
+        if key not in self._moments:
+            found = [self._moment(layer, texts, center, scale) for layer in range(len(self.values))]
+            self._moments[key] = torch.stack([mean for mean, _ in found]), torch.stack([spread for _, spread in found])
+        return self._moments[key]
+
+    @cached_property
+    def _moments(self) -> dict[tuple[bytes, bool, str], tuple[Tensor, Tensor]]:
+        return {}
+
+    def _moment(self, layer: int, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
+        known = self.values[layer, texts]
+        mean = known.mean(0, keepdim=True) if center else torch.zeros(1, known.shape[1])
+        square = (known - mean).square()
+        if scale == "layer":
+            spread = square[:, : self.widths[layer]].mean().sqrt().view(1, 1)
+        else:
+            spread = square.mean(0, keepdim=True).sqrt()
+        return mean, torch.where(spread > 0, spread, 1)
+
+
+def parse_input(name: str) -> InputName:
+    """Take an input's name apart.
+
+    Raises:
+        SpecError: it is not ``[PLAN/]VIEW[:LAYERS]``, or its range falls.
+    """
+    found = NAME.fullmatch(name.strip())
+    if not found:
+        raise SpecError(
+            f"probe.inputs: {name!r} is not [PLAN/]VIEW[:LAYERS]; write for example mean, cls:-4..-1 or echo/mean:6."
+        )
+    return InputName(found["plan"] or "", found["view"], found["layers"] or "")
+
+
+def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Column, ...]:
+    """The columns that a probe reads, of those that each plan keeps.
+
+    Raises:
+        SpecError: it asks for a view or a layer that the plan does not keep.
+    """
+    names = [parse_input(name) for name in spec.inputs] or [InputName("", view, "") for view in plans[""]]
+    wanted: list[Column] = []
+    for name in names:
+        kept = plans[name.plan]
+        if name.view not in kept:
+            raise SpecError(
+                f"probe.inputs names '{name.view}', which plan.views does not keep. {nearest(name.view, kept)}"
+            )
+        try:
+            layers = resolve_layers(name.layers or spec.layers, kept[name.view])
+        except SpecError as error:
+            raise SpecError(f"the probe reads layers that the plan does not keep: {error}") from None
+        wanted += [Column(name.plan, name.view, layer) for layer in layers]
+    if len(set(wanted)) < len(wanted):
+        twice = next(column for column in wanted if wanted.count(column) > 1)
+        raise SpecError(f"probe.inputs names layer {twice.layer} of {twice.view} twice.")
+    return tuple(wanted)
+
+
+def read_inputs(stored: Mapping[str, Stored], texts: Sequence[str], columns: Sequence[Column]) -> Inputs:
+    """The latents of ``texts`` in ``columns``, from the store of each plan."""
+    widths: list[int] = []
+    parts: list[Latents] = []
+    for column in columns:
+        part = stored[column.plan].store.read(texts, column.view, [column.layer])
+        parts.append(part)
+        widths.append(part.shape[2])
+    return Inputs(stack(parts), tuple(columns), tuple(widths))
+
+
+def stack(parts: Sequence[Latents]) -> Tensor:
+    """``[layer, text, width]`` one after another, as one tensor in float32, padded with zeros to the widest."""
+    widest = max(part.shape[2] for part in parts)
+    stacked = np.zeros((sum(len(part) for part in parts), parts[0].shape[1], widest), np.float32)
+    start = 0
+    for part in parts:
+        stacked[start : start + len(part), :, : part.shape[2]] = part
+        start += len(part)
+    return torch.from_numpy(stacked)
+
+
+def sides_of(inputs: Inputs, seats: Seats, sides: NDArray[np.int64]) -> list[Tensor]:
+    """Latents of rows, one ``[layer, row, width]`` per side.
+
+    Args:
+        seats: which layers are read, member by member.
+        sides: ``[member, row, side]`` indices of texts, or ``[1, row, side]`` where all members take the same.
+    """
+    if len(sides) == 1:
+        everything = seats.sources == tuple(range(len(inputs.columns)))
+        taken = slice(None) if everything else torch.tensor(seats.sources)[:, None]
+        return [inputs.values[taken, torch.from_numpy(column)] for column in np.moveaxis(sides[0], -1, 0)]
+    layers, owners = torch.tensor(seats.sources)[:, None], seats.owners.numpy()
+    return [inputs.values[layers, torch.from_numpy(column[owners])] for column in np.moveaxis(sides, -1, 0)]
+
+
+def view_name(columns: Sequence[Column]) -> str:
+    """The views of some columns, joined, each with its plan: ``mean+cls``, ``echo/mean``."""
+    return "+".join(dict.fromkeys(f"{c.plan}/{c.view}" if c.plan else c.view for c in columns))
+
+
+def only_layer(columns: Sequence[Column]) -> int | None:
+    """The layer, where there is one only."""
+    layers = {column.layer for column in columns}
+    return layers.pop() if len(layers) == 1 else None

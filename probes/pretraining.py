@@ -1,0 +1,189 @@
+"""Pretraining of a probe's encoder, before it meets its task: as an autoencoder, or on classes of pairs.
+
+Every layer learns apart, with its own gradient norm and best epoch; only the unified autoencoder joins them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.corpus import Corpus, CorpusError
+from data.progress import Progress
+from data.sentences import CorpusSpec
+from data.spec import SpecError
+from probes.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
+from probes.inputs import Inputs, sides_of
+from probes.layerwise import LayerwiseLinear
+from probes.probe import Probe
+from probes.siamese import difference_features
+from probes.train import Fitted, Learner, TrainSpec, fit
+
+CHUNK = 2048
+"""Texts that are reconstructed at once where nothing is learnt."""
+
+
+@dataclass(frozen=True)
+class PretrainingSpec:
+    """What the encoder learns before its task, and from which texts."""
+
+    task: Literal["none", "autoencoder", "classes"] = "none"
+    """autoencoder rebuilds the latents of sentences from their codes; classes tells the class of a pair from each
+    layer's codes u and v, as [u, v, |u - v|]."""
+
+    corpus: CorpusSpec = field(default_factory=lambda: CorpusSpec(name="genericskb", limit=20000))
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(batch_rows=128))
+    held_out: float = 0.1
+    """Share of the sentences by which the autoencoder's best epoch is picked."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise SpecError(f"held_out must be in (0, 1), got {self.held_out}.")
+
+
+@dataclass(frozen=True)
+class LayerLoss:
+    """How well a layer is rebuilt, on held-out sentences."""
+
+    plan: str
+    view: str
+    layer: int
+    norm: float
+    """Mean norm of its latents."""
+
+    loss: float
+    """Mean over sentences of the squared error, in the units of the latents."""
+
+    unexplained: float
+    """Share of the latents' variance that the reconstruction misses."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A pretrained encoder, and how its pretraining went."""
+
+    state: dict[str, Tensor]
+    """The part of the probe's state that is pretrained."""
+
+    fitted: list[Fitted]
+    """Of each layer, or one for all."""
+
+    layers: list[LayerLoss]
+    """Empty where it was no autoencoder."""
+
+
+def pretrain(
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None = None
+) -> Pretrained:
+    """Pretrain the encoder of ``probe``, which is of one member and adapted to its task's latents; in place.
+
+    Raises:
+        SpecError: the probe's encoder has no weights.
+        CorpusError: the corpus does not fit the task.
+    """
+    if probe.spec.encoder == "none":
+        raise SpecError("pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp.")
+    if spec.task == "autoencoder":
+        return _rebuild(probe, spec, corpus, inputs, seed, progress)
+    return _tell_classes(probe, spec, corpus, inputs, seed, progress)
+
+
+def _rebuild(
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
+) -> Pretrained:
+    order = np.random.default_rng(seed).permutation(len(corpus.texts))
+    held = max(2, round(spec.held_out * len(order)))
+    if len(order) - held < 1:
+        raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
+    learning, validating = order[held:], order[:held]
+    unified = probe.spec.mixer == "unified"
+    model = UnifiedAutoencoder(probe) if unified else Autoencoder(probe)
+    probe.seed([seed])
+    width = torch.tensor(probe.seats.widths)
+
+    def latents(texts: NDArray[np.int64]) -> Tensor:
+        return sides_of(inputs, probe.seats, texts[None, :, None])[0]
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        errors, _ = squared_errors(model, probe, latents(learning[rows[0]]))
+        by_layer = errors.mean(1) / width
+        return by_layer.mean(0, keepdim=True) if unified else by_layer
+
+    def validate() -> NDArray[np.floating]:
+        explained = 1 - _errors(model, probe, [latents(part) for part in _chunks(validating)])[1]
+        return explained.mean(keepdims=True) if unified else explained
+
+    learner = Learner(model, model.owners(), loss, validate, len(learning))
+    members = 1 if unified else len(inputs.columns)
+    fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}")
+    with torch.inference_mode():
+        errors, unexplained, norms = _errors(model, probe, [latents(part) for part in _chunks(validating)])
+    layers = [
+        LayerLoss(*column, float(norm), float(error), float(share))
+        for column, norm, error, share in zip(inputs.columns, norms, errors, unexplained, strict=True)
+    ]
+    return Pretrained(_state(probe), fitted, layers)
+
+
+def _errors(model: nn.Module, probe: Probe, parts: Sequence[Tensor]) -> tuple[NDArray[np.floating], ...]:
+    """Mean squared error in the latents' units, share of variance unexplained, mean norm: ``[layer]`` each."""
+    texts = sum(part.shape[1] for part in parts)
+    total = torch.zeros(4, len(probe.seats.sources))
+    mean = sum(probe.normal(part).sum(1, keepdim=True) for part in parts) / texts
+    for part in parts:
+        errors, target = squared_errors(model, probe, part)
+        raw = (model(part) - target) * probe.scale
+        total[0] += raw.square().sum((1, 2))
+        total[1] += errors.sum(1)
+        total[2] += (target - mean).square().sum((1, 2))
+        total[3] += part.norm(dim=2).sum(1)
+    unexplained = torch.where(total[2] > 0, total[1] / total[2], 0.0)
+    return (total[0] / texts).numpy(), unexplained.numpy(), (total[3] / texts).numpy()
+
+
+def _tell_classes(
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
+) -> Pretrained:
+    train, validation = corpus.split("train"), corpus.split("validation")
+    if not corpus.labels or train.sides.shape[1] != 2:
+        raise CorpusError(
+            f"{corpus.name}: pretraining.task = 'classes' needs pairs of texts with a class, as snli has."
+        )
+    layers = len(inputs.columns)
+    model = nn.ModuleDict({"probe": probe, "head": LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))})
+    probe.seed([seed])
+    targets = torch.from_numpy(train.targets)
+
+    def logits(sides: NDArray[np.int64]) -> Tensor:
+        first, second = (probe.encode(side) for side in sides_of(inputs, probe.seats, sides[None]))
+        said: Tensor = model["head"](difference_features(first, second))
+        return said
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        said = logits(train.sides[rows[0]]).transpose(1, 2)
+        wanted = targets[rows[0]].expand(layers, -1)
+        return nn.functional.cross_entropy(said, wanted, reduction="none").mean(1)
+
+    def validate() -> NDArray[np.floating]:
+        said = [logits(validation.sides[part]).argmax(-1).numpy() for part in _chunks(np.arange(len(validation)))]
+        return np.asarray((np.concatenate(said, 1) == validation.targets).mean(1))
+
+    own = torch.arange(layers)
+    owners = {f"probe.encoder.{name}": own[run] for name, run in probe.layer_runs()}
+    owners |= {f"head.{name}": own for name, _ in model["head"].named_parameters()}
+    learner = Learner(model, owners, loss, validate, len(train))
+    fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}")
+    return Pretrained(_state(probe), fitted, [])
+
+
+def _state(probe: Probe) -> dict[str, Tensor]:
+    kept = ("encoder.", "mixer.") if probe.spec.mixer == "unified" else ("encoder.",)
+    return {name: value.detach().clone() for name, value in probe.state_dict().items() if name.startswith(kept)}
+
+
+def _chunks(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]

@@ -1,0 +1,105 @@
+"""A run from beginning to end: stage one, every variant trained, one chosen on validation, figures, a run folder."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data.corpus import Corpus
+from data.progress import Progress
+from probes import results
+from probes.conduct import Conductor, StageOne, check
+from probes.ensemble import Ensemble, choose
+from probes.recipe import Recipe
+from probes.record import make_record
+from probes.runs import Outcome, write_run
+from probes.scatter import project
+
+SHOWN_TEXTS = 500
+"""Texts in the 3-D figures of the latents."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run did."""
+
+    path: Path
+    """The run folder."""
+
+    seconds: float
+    texts: int
+    """Texts that the corpus's rows hold, repeats counted."""
+
+    texts_distinct: int
+    texts_run: int
+    """Texts that went through a backbone; 0 when all was cached."""
+
+    selected: str
+    """The variant chosen on validation."""
+
+    metrics: list[dict[str, Any]]
+    """The rows of ``metrics.csv``."""
+
+
+def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
+    """Run a recipe and leave a run folder.
+
+    Raises:
+        InputError: something in the recipe, the corpus or the backbone is wrong.
+        MachineError: the machine failed; the message says what is safe.
+    """
+    started = time.perf_counter()
+    variants = recipe.expanded()
+    conductor = Conductor(stage_one, progress)
+    corpus = conductor.corpus(recipe.corpus)
+    metric = check(recipe, variants, corpus)
+    conductor.prepare(variants.values())
+    if "test" not in corpus.splits:
+        progress.note("no test split: figures are on validation, which chose epochs and variant, and read high")
+    training = time.perf_counter()
+    found = [conductor.train(variant, one) for variant, one in variants.items()]
+    selected = choose(found)
+    trained = time.perf_counter()
+    progress.note("measuring every variant, with intervals")
+    rows = results.all_rows(found, corpus)
+    stores = {one.variant: conductor.sources(one.recipe, recipe.corpus) for one in found}
+    texts_run = sum(one.texts_run for one in conductor.stored.values())
+    record = make_record(corpus, found, stores) | {
+        "name": name,
+        "summary": recipe.summary,
+        "texts_run": texts_run,
+        "selected": selected.variant,
+        "metric": metric,
+        "seconds": {"training": trained - training, "all": time.perf_counter() - started},
+    }
+    tables = {
+        "metrics": results.as_frame(rows),
+        "predictions": results.prediction_table(selected, corpus, "test" if "test" in corpus.splits else "validation"),
+        "training": results.training_table(found),
+        "autoencoder": results.autoencoder_table(found),
+        "latents": latent_table(conductor, selected, corpus),
+    }
+    path = write_run(runs, name, Outcome(recipe, record, tables, corpus, selected))
+    seconds = time.perf_counter() - started
+    lines = [asdict(row) for row in rows]
+    return Done(path, seconds, corpus.sentences, len(corpus.texts), texts_run, selected.variant, lines)
+
+
+def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.DataFrame:
+    """Three coordinates of some texts of validation, in the first, middle and last layer that a variant reads."""
+    rows = corpus.split("validation")
+    taken = rows.sides[: SHOWN_TEXTS // rows.sides.shape[1]]
+    texts = taken.reshape(-1)
+    targets = rows.targets[: len(taken)].repeat(rows.sides.shape[1])
+    labels = [corpus.labels[int(code)] for code in targets] if corpus.labels else targets
+    inputs = conductor.inputs(one.recipe, one.recipe.corpus)
+    frames = []
+    for layer in sorted({0, len(one.columns) // 2, len(one.columns) - 1}):
+        column = one.columns[layer]
+        points = project(inputs.values[layer, texts, : inputs.widths[layer]].numpy())
+        places = points.groupby("method", sort=False).cumcount()
+        said = {"label": [labels[at] for at in places], "text": [corpus.texts[texts[at]] for at in places]}
+        frames.append(points.assign(plan=column.plan, view=column.view, layer=column.layer, **said))
+    return pd.concat(frames, ignore_index=True)

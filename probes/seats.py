@@ -1,0 +1,62 @@
+"""Seats: which layers of the inputs each member of a probe reads.
+
+Members are probes side by side (layers left out, seeds, ablated variants): their layers lie one after another on one
+layer axis, and every layer belongs to one member. A probe alone is one member.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Seats:
+    """The layer axis of a probe."""
+
+    members: tuple[tuple[int, ...], ...]
+    """For each member, the layers that it reads, as indices into the inputs."""
+
+    input_widths: tuple[int, ...]
+    """Width of each layer of the inputs."""
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """``[layer]``: which layer of the inputs sits here."""
+        return tuple(source for member in self.members for source in member)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """``[layer]``: its width."""
+        return tuple(self.input_widths[source] for source in self.sources)
+
+    @cached_property
+    def owners(self) -> Tensor:
+        """``[layer]``: the member that it belongs to."""
+        sizes = torch.tensor([len(member) for member in self.members])
+        return torch.repeat_interleave(torch.arange(len(self.members)), sizes)
+
+    @cached_property
+    def taken(self) -> Tensor:
+        """``[member, place]``: whether a member has that many layers."""
+        sizes = torch.tensor([len(member) for member in self.members])
+        return torch.arange(int(sizes.max())) < sizes[:, None]
+
+    def by_member(self, x: Tensor) -> Tensor:
+        """``[layer, ...]`` -> ``[member, place, ...]``, zeros where a member has fewer layers than another."""
+        if self.taken.all():
+            return x.reshape(*self.taken.shape, *x.shape[1:])
+        padded = x.new_zeros(*self.taken.shape, *x.shape[1:])
+        padded[self.taken] = x
+        return padded
+
+    @classmethod
+    def alone(cls, widths: tuple[int, ...]) -> "Seats":
+        """One member that reads every layer."""
+        return cls((tuple(range(len(widths))),), widths)
+
+    @classmethod
+    def beside(cls, seats: "list[Seats]") -> "Seats":
+        """All members of several, one after another."""
+        return cls(tuple(member for one in seats for member in one.members), seats[0].input_widths)
