@@ -4,6 +4,7 @@ There is no manifest and no lock: the set of shards *is* the index. A text that 
 the same one of them counts for every reader.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,7 @@ def _fits(shard: Shard, plan: CapturePlan) -> bool:
         said["revision"] = plan.revision
     wanted = {
         "template": plan.template,
+        "rewording": json.dumps(plan.rewording),
         "max_tokens": plan.max_tokens,
         "stored_dtype": plan.stored_dtype,
         "final_norm": plan.final_norm,

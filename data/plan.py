@@ -15,6 +15,7 @@ View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum"]
 Columns = Mapping[str, tuple[int, ...]]
 """View -> the layers wanted or held of it."""
 
+REWORDINGS = ("lower_case", "no_final_stop")
 LAYERS = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
 
 
@@ -40,7 +41,11 @@ class CapturePlan:
     """Folder of another tokenizer; empty takes the backbone's own."""
 
     template: str = "{text}"
-    """The words around a text, for example 'This sentence : "{text}" means in one word:"'."""
+    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. Where {text} stands twice,
+    only the tokens of the second are pooled."""
+
+    rewording: tuple[str, ...] = ()
+    """Changes to a text before its template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
 
     views: tuple[View, ...] = ("mean",)
     """How the hidden states of one text become latents; several views cost one forward."""
@@ -67,8 +72,11 @@ class CapturePlan:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise SpecError(f"max_tokens must be at least 1, got {self.max_tokens}.")
-        if self.template.count("{text}") != 1:
-            raise SpecError(f"template must contain {{text}} exactly once, got {self.template!r}.")
+        if self.template.count("{text}") not in (1, 2):
+            raise SpecError(f"template must contain {{text}} once or twice, got {self.template!r}.")
+        for change in self.rewording:
+            if change not in REWORDINGS and not re.match(r"\S+=", change):
+                raise SpecError(f"rewording '{change}' is not {', '.join(REWORDINGS)} or OLD=NEW.")
         if not self.views:
             raise SpecError("views must name at least one.")
         if len(set(self.views)) < len(self.views):
@@ -161,6 +169,9 @@ class Identity:
     """Digest of the tokenizer's files, special tokens included."""
 
     template: str
+    rewording: str
+    """As JSON."""
+
     max_tokens: int
     compute_dtype: str
     stored_dtype: str

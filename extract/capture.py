@@ -42,8 +42,7 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
     def keep(layer: int, hidden: Tensor) -> None:
         if layer not in wanted:
             return
-        # Encoders have a text in each row already; a prefix tree's texts are gathered from their shared places.
-        texts = hidden if layout.visible is None else hidden.reshape(-1, hidden.shape[-1])[places]
+        texts = hidden.reshape(-1, hidden.shape[-1])[places] if layout.gathered else hidden
         texts = texts.float()
         for view, layers in columns.items():
             if layer in layers:
@@ -56,10 +55,12 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
     }
 
 
-def plain_latents(backbone: Backbone, ids: NDArray[np.int32], columns: Columns, final_norm: bool = False) -> Pooled:
+def plain_latents(
+    backbone: Backbone, ids: NDArray[np.int32], columns: Columns, final_norm: bool = False, span: slice = slice(None)
+) -> Pooled:
     """The same latents for one text alone by the plain road: no padding, all blocks, ``output_hidden_states``.
 
-    What :func:`capture` is checked against. ``[layer, 1, width]`` by view.
+    What :func:`capture` is checked against. ``[layer, 1, width]`` by view, pooled over the tokens of ``span``.
     """
     before_norm: list[Tensor] = []
     with torch.inference_mode():
@@ -71,9 +72,9 @@ def plain_latents(backbone: Backbone, ids: NDArray[np.int32], columns: Columns, 
             handle.remove()
         if before_norm and not final_norm:
             states[-1] = before_norm[-1]
-        real = torch.ones_like(row, dtype=torch.bool)
+        real = torch.ones_like(row[:, span], dtype=torch.bool)
         return {
-            view: torch.stack([POOLINGS[view](states[layer].float(), real) for layer in layers]).cpu().numpy()
+            view: torch.stack([POOLINGS[view](states[layer][:, span].float(), real) for layer in layers]).cpu().numpy()
             for view, layers in columns.items()
         }
 
@@ -86,7 +87,7 @@ def deviation(backbone: Backbone, tokens: Tokens, texts: Sequence[int], columns:
     together = capture(backbone, lay_out(rows, tokens, causal), columns, final_norm)
     worst = 0.0
     for index, text in enumerate(order):
-        alone = plain_latents(backbone, tokens.of(text), columns, final_norm)
+        alone = plain_latents(backbone, tokens.of(text), columns, final_norm, tokens.span(text))
         for view in columns:
             mine, theirs = together[view][:, index], alone[view][:, 0]
             sound = np.isfinite(theirs)  # what is not finite is told by layer and text when it is to be stored

@@ -25,6 +25,7 @@ from extract.backbones import Source, find
 from extract.identity import identify, pick_device
 from extract.loading import Backbone, load
 from extract.packing import Pack, lay_out, make_packs
+from extract.rewording import reword
 from extract.tokens import TextError, Tokens, tokenise
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
@@ -150,7 +151,8 @@ class _Job:
 
     def packs(self, texts: Sequence[str]) -> tuple[Tokens, list[Pack]]:
         """Tokens of the whole request, and the packs it is run in."""
-        tokens = tokenise(self.backbone.tokenizer, texts, self.plan.template, self.plan.max_tokens)
+        worded = [reword(text, self.plan.rewording) for text in texts] if self.plan.rewording else texts
+        tokens = tokenise(self.backbone.tokenizer, worded, self.plan.template, self.plan.max_tokens)
         if self.plan.truncation == "refuse" and (tokens.uncut > self.plan.max_tokens).any():
             _refuse(texts, tokens.uncut, self.plan)
         batch_tokens = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])

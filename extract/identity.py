@@ -26,6 +26,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
         weights=weights,
         tokenizer=_sha256_of(*files),
         template=plan.template,
+        rewording=json.dumps(plan.rewording),
         max_tokens=plan.max_tokens,
         compute_dtype=compute_dtype(plan, device),
         stored_dtype=plan.stored_dtype,

@@ -35,10 +35,13 @@ class Layout:
     """``[row, token, token]``: what each place attends to; None for all that is real."""
 
     places: Indices
-    """``[text, token]``: where each text's tokens lie among the ``row * token`` places, any place beyond its end."""
+    """``[text, token]``: where each text's pooled tokens lie among the ``row * token`` places, any place beyond."""
 
     within: NDArray[np.bool_]
-    """``[text, token]``: whether a text has that token."""
+    """``[text, token]``: whether a text has that pooled token."""
+
+    gathered: bool
+    """Whether texts must be gathered from their places; else each row is a text, and all of it is pooled."""
 
 
 def make_packs(tokens: Tokens, causal: bool, row_tokens: int, batch_tokens: int) -> list[Pack]:
@@ -67,16 +70,19 @@ def lay_out(pack: Sequence[Indices], tokens: Tokens, causal: bool) -> Layout:
     positions = np.zeros((len(rows), width), np.int64)
     real = np.zeros((len(rows), width), bool)
     paths: list[Indices] = []
-    for number, row in enumerate(rows):
+    for number, (row, members) in enumerate(zip(rows, pack, strict=True)):
         size = len(row.ids)
         ids[number, :size], positions[number, :size], real[number, :size] = row.ids, row.positions, True
-        paths += [path + number * width for path in row.paths]
+        paths += [
+            (path + number * width)[tokens.span(int(text))] for path, text in zip(row.paths, members, strict=True)
+        ]
     longest = max(map(len, paths))
     places = np.zeros((len(paths), longest), np.int64)
     within = np.zeros((len(paths), longest), bool)
     for number, path in enumerate(paths):
         places[number, : len(path)], within[number, : len(path)] = path, True
-    return Layout(ids, positions, real, _visible(rows, width) if causal else None, places, within)
+    gathered = causal or tokens.pooled is not None
+    return Layout(ids, positions, real, _visible(rows, width) if causal else None, places, within, gathered)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def texts() -> list[str]:
 
 @pytest.fixture
 def identity() -> Identity:
-    return Identity("w", "t", "{text}", 16, "float32", "float32", False)
+    return Identity("w", "t", "{text}", "[]", 16, "float32", "float32", False)
 
 
 def block_of(

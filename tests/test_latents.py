@@ -17,7 +17,7 @@ from data.plan import CapturePlan, Identity
 from data.shard import Block, Shard, ShardError, StoreError
 from data.spec import SpecError
 
-IDENTITY = Identity("w", "t", "{text}", 256, "float32", "float16", False)
+IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float16", False)
 MEAN = {"mean": (0, 1)}
 
 

@@ -17,7 +17,7 @@ from data.latents import LatentStore, text_keys
 from data.plan import Identity
 from data.shard import Shard, StoreError
 
-IDENTITY = Identity("w", "t", "{text}", 256, "float32", "float32", False)
+IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float32", False)
 OTHER = dataclasses.replace(IDENTITY, weights="v")
 MEAN = {"mean": (0, 1)}
 

@@ -72,6 +72,27 @@ def test_every_layer_and_view_equals_the_text_alone(family, tiny, texts, tmp_pat
     assert_parity(tiny(family), texts, tmp_path, max_tokens=32)
 
 
+@pytest.mark.parametrize("family", BACKBONES)
+def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, texts, tmp_path):
+    folder, echo = tiny(family), "then {text} , and {text} near it"
+    texts = [text for text in texts if len(text.split()) < 9]
+    dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
+    plan = CapturePlan(str(folder), views=VIEWS, template=echo, max_tokens=64, **dtypes)
+    source = find(plan)
+    captured = Extractor(plan, ExtractSpec(str(tmp_path)))(texts, plan.columns(source.layers))
+    tokenizer = load(source, plan, "float32", "cpu").tokenizer
+    for index, text in enumerate(texts):
+        encoding = tokenizer.encode(echo.replace("{text}", text))
+        start = len("then ") + len(text) + len(" , and ")
+        inside = [start < end and first < start + len(text) for first, end in encoding.offsets]
+        ids = np.array(encoding.ids, np.int32)
+        states = reference(folder, ids, False)[:, np.flatnonzero(inside)]
+        for view in VIEWS:
+            expected = naive_view(view, states).numpy()
+            tolerance = 1e-5 * np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
+            assert (np.abs(captured[view][:, index] - expected) <= tolerance).all(), (view, text)
+
+
 @pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if family.final_norm])
 def test_the_final_norm_can_be_asked_for(family, tiny, texts, tmp_path):
     assert_parity(tiny(family), texts[:10], tmp_path, final_norm=True, max_tokens=32)

@@ -25,7 +25,7 @@ from data.shard import FORMAT, Block, Shard, ShardError, write_shard
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = {"last": (1,), "mean": (0, 2)}
 TEXTS = ["a", "b", "c"]
-IDENTITY = Identity("w", "t", "{text}", 16, "float32", "float32", False)
+IDENTITY = Identity("w", "t", "{text}", "[]", 16, "float32", "float32", False)
 
 
 def block(**others: Any) -> Block:

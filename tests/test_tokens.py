@@ -38,6 +38,18 @@ def test_the_words_of_a_template_survive_a_long_text(tiny):
     assert len(tokens.of(1)) == 10
 
 
+def test_both_places_of_an_echoed_text_are_cut_alike_and_the_second_is_pooled(tiny):
+    tokenizer = load_tokenizer(tiny("bert"))
+    tokens = tokenise(tokenizer, ["dog runs over green grass and then", "dog"], "a {text} near {text} stove", 11)
+    cut = words(tokenizer, tokens.of(0))
+    assert cut == ["<s>", "a", "dog", "runs", "over", "near", "dog", "runs", "over", "stove", "</s>"]
+    assert [words(tokenizer, tokens.of(text)[tokens.span(text)]) for text in (0, 1)] == [
+        ["dog", "runs", "over"],
+        ["dog"],
+    ]
+    assert tokens.uncut.tolist() == [19, 7]
+
+
 def test_a_template_that_leaves_no_room_is_refused(tiny):
     with pytest.raises(SpecError, match="leaves no room"):
         tokenise(load_tokenizer(tiny("bert")), ["dog runs over green grass"], PROMPT, 9)
