@@ -17,12 +17,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, probe: Probe) -> None:
         super().__init__()
-        spec, encoder = probe.spec, probe.encoder
-        codes = [
-            code
-            for run, (_, code) in zip(encoder.runs, encoder.shapes, strict=True)
-            for _ in range(run.start, run.stop)
-        ]
+        spec = probe.spec
 
         def decoder(layers: int, code: int, width: int) -> nn.Module:
             if spec.encoder == "mlp":
@@ -30,7 +25,7 @@ class Autoencoder(nn.Module):
             return LayerwiseLinear(layers, code, width)
 
         self.probe = probe
-        self.decoder = ByWidth(codes, probe.seats.widths, decoder)
+        self.decoder = ByWidth(probe.seats.codes, probe.seats.widths, decoder)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""

@@ -21,7 +21,7 @@ from probes.inputs import Column, Inputs, sides_of
 from probes.losses import LOSSES, SMALLEST_BATCH
 from probes.metrics import METRICS
 from probes.pretraining import Pretrained
-from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside
+from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside, seats_for
 from probes.recipe import Recipe
 from probes.seats import Seats
 from probes.siamese import cosines
@@ -167,11 +167,12 @@ def start(member: Member, corpus: Corpus) -> Probe:
     train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
-        seats = Seats((member.layers,), member.inputs.widths)
+        seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths)
         probe = build(member.recipe.probe, corpus.labels, train.sides.shape[1], seats)
     probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale))
     if member.pretrained:
-        probe.load_state_dict(member.pretrained.state, strict=False)
+        by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
+        probe.take(by_layer, [member.pretrained.mixer])
     return probe
 
 

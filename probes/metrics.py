@@ -64,6 +64,7 @@ def macro_f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.sum(scores, axis=0) / np.maximum(np.sum(present, axis=0), 1))
 
 
+CORRELATIONS = ("pearson", "spearman")
 METRICS: dict[str, Statistic] = {
     "pearson": pearson,
     "spearman": spearman,
@@ -73,8 +74,38 @@ METRICS: dict[str, Statistic] = {
 }
 
 
-def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Measured | None:
-    """A metric with its interval; of several predictions (seeds) the mean, over the same resampled rows.
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A figure, and the same figure over resampled rows: the same rows for every figure on as many rows."""
+
+    value: float
+    draws: NDArray[np.float64]
+    """``[resample]``; nan where the metric does not exist, as the correlation of rows that drew one value only."""
+
+    n: int
+
+    def measured(self) -> Measured:
+        """The figure with its interval."""
+        drawn = self.draws[np.isfinite(self.draws)]
+        if not len(drawn):
+            return Measured(self.value, None, None, self.n)
+        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return Measured(self.value, float(low), float(high), self.n)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """By how much a second figure is above a first on the same rows."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    """Two-sided: twice the share of resamples on the other side of zero, never 0."""
+
+
+def resample(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Resampled | None:
+    """A metric and its bootstrap; of several predictions (seeds) the mean, over the same resampled rows.
 
     Args:
         predictions: one or more of ``[row]``.
@@ -83,23 +114,50 @@ def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any]
     Returns:
         None where the metric does not exist: fewer than two rows, or a correlation of constants.
     """
-    n = len(target)
-    if n < 2 or (name in ("pearson", "spearman") and (_constant(target) or any(map(_constant, predictions)))):
+    n, metric = len(target), METRICS[name]
+    correlation = name in CORRELATIONS
+    if n < 2 or (correlation and (_constant(target) or any(map(_constant, predictions)))):
         return None
-    metric = METRICS[name]
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
     rng = np.random.default_rng(seed)
-    resampled: list[float] = []
-    for _ in range(RESAMPLES // CHUNK):
+    draws = np.full(RESAMPLES, np.nan)
+    for start in range(0, RESAMPLES, CHUNK):
         rows = rng.integers(0, n, (CHUNK, n))
-        if name in ("pearson", "spearman"):
-            rows = rows[~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)]
+        kept = np.ones(CHUNK, bool)
+        if correlation:
+            kept = ~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)
+            rows = rows[kept]
         if len(rows):
-            resampled += list(np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0))
-    if not resampled:
-        return Measured(value, None, None, n)
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Measured(value, float(low), float(high), n)
+            found = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
+            draws[start : start + CHUNK][kept] = found
+    return Resampled(value, draws, n)
+
+
+def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Measured | None:
+    """A metric with its interval; as :func:`resample`."""
+    found = resample(name, predictions, target, seed)
+    return found.measured() if found else None
+
+
+def paired(first: Resampled, second: Resampled) -> Paired | None:
+    """The difference of a metric, second minus first, with its bootstrap 95 % interval over rows and a p-value.
+
+    Both were measured on the same resampled rows, so what makes a row hard for both cancels.
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 16.
+
+    Returns:
+        None where no resample has both figures.
+    """
+    if first.n != second.n:
+        raise ValueError(f"figures on {first.n} and {second.n} rows have no pairs.")
+    found = second.draws - first.draws
+    found = found[np.isfinite(found)]
+    if not len(found):
+        return None
+    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    tail = min((found <= 0).sum(), (found >= 0).sum())
+    p = min(1.0, 2 * (int(tail) + 1) / (len(found) + 1))
+    return Paired(second.value - first.value, float(low), float(high), p)
 
 
 def p_value(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:

@@ -66,8 +66,11 @@ class LayerLoss:
 class Pretrained:
     """A pretrained encoder, and how its pretraining went."""
 
-    state: dict[str, Tensor]
-    """The part of the probe's state that is pretrained."""
+    by_layer: list[dict[str, Tensor]]
+    """State of each layer of the inputs, as :meth:`Probe.by_layer` gives it."""
+
+    mixer: dict[str, Tensor]
+    """State of the unified mixer; empty for others, which are not pretrained."""
 
     fitted: list[Fitted]
     """Of each layer, or one for all."""
@@ -126,7 +129,7 @@ def _rebuild(
         LayerLoss(*column, float(norm), float(error), float(share))
         for column, norm, error, share in zip(inputs.columns, norms, errors, unexplained, strict=True)
     ]
-    return Pretrained(_state(probe), fitted, layers)
+    return Pretrained(*_states(probe), fitted, layers)
 
 
 def _errors(model: nn.Module, probe: Probe, parts: Sequence[Tensor]) -> tuple[NDArray[np.floating], ...]:
@@ -177,12 +180,13 @@ def _tell_classes(
     owners |= {f"head.{name}": own for name, _ in model["head"].named_parameters()}
     learner = Learner(model, owners, loss, validate, len(train))
     fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}")
-    return Pretrained(_state(probe), fitted, [])
+    return Pretrained(*_states(probe), fitted, [])
 
 
-def _state(probe: Probe) -> dict[str, Tensor]:
-    kept = ("encoder.", "mixer.") if probe.spec.mixer == "unified" else ("encoder.",)
-    return {name: value.detach().clone() for name, value in probe.state_dict().items() if name.startswith(kept)}
+def _states(probe: Probe) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.by_layer()]
+    (member,) = probe.by_member()
+    return layers, {name: value.clone() for name, value in member.items()} if probe.spec.mixer == "unified" else {}
 
 
 def _chunks(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:

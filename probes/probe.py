@@ -5,7 +5,7 @@ members side by side, each as if it were alone: every parameter has the layer, o
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Self
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.plan import check_layers
 from data.spec import SpecError
-from probes.heads import CODE_MIXERS, MIXERS, ClassHead, code_mixer
+from probes.heads import CODE_MIXERS, ClassHead, code_mixer
 from probes.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
 from probes.seats import Seats
 from probes.siamese import cosines, pair_features
@@ -118,15 +118,7 @@ class Probe(nn.Module):
         self.register_buffer("center", torch.zeros(layers, 1, width))
         self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
         self.noise = Noise(spec.noise)
-        self.encoder = ByWidth(seats.widths, self._codes(), self._part)
-
-    def _codes(self) -> list[int]:
-        """Codes by layer; each member divides its own layers into parts."""
-        return [
-            code
-            for member in self.seats.members
-            for code in self.spec.codes([self.seats.input_widths[source] for source in member])
-        ]
+        self.encoder = ByWidth(seats.widths, seats.codes, self._part)
 
     def _part(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
@@ -140,7 +132,7 @@ class Probe(nn.Module):
         return nn.Sequential(Dropout(spec.dropout), linear) if spec.dropout else linear
 
     def adapt(self, center: Tensor, scale: Tensor) -> None:
-        """Take centre and scale of the inputs' layers: ``[layer, 1, width]``, and ``[layer, 1, width]`` or ``1`` last."""
+        """Take centre and scale of the inputs' layers: ``[layer, 1, width]``, and the same or ``[layer, 1, 1]``."""
         sources = list(self.seats.sources)
         self.center.copy_(center[sources])
         self.scale.copy_(scale[sources])
@@ -218,6 +210,7 @@ class ScoreProbe(Probe):
         self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
 
     def remade(self, seats: Seats) -> Self:
+        """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats)
 
     def forward(self, sides: Sequence[Tensor]) -> Tensor:
@@ -253,6 +246,7 @@ class ClassProbe(Probe):
         self.head = ClassHead(len(seats.members), features, classes, spec.hidden, spec.dropout)
 
     def remade(self, seats: Seats) -> Self:
+        """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats, self.sides, self.classes)
 
     def forward(self, sides: Sequence[Tensor]) -> Tensor:
@@ -260,6 +254,11 @@ class ClassProbe(Probe):
         mixed = [self.mixer(self.seats.by_member(self.encode(side))) for side in sides]
         logits: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
         return logits
+
+
+def seats_for(spec: ProbeSpec, members: Sequence[tuple[int, ...]], widths: tuple[int, ...]) -> Seats:
+    """Seats for members that read some of the layers of inputs of ``widths``; raises :class:`SpecError`."""
+    return Seats(tuple(members), widths, tuple(spec.codes(widths)))
 
 
 def beside(probes: Sequence[Probe]) -> Probe:
@@ -273,7 +272,7 @@ def beside(probes: Sequence[Probe]) -> Probe:
 
 def alone(probe: Probe, member: int) -> Probe:
     """One member as a probe of its own, with its weights."""
-    single = probe.remade(Seats((probe.seats.members[member],), probe.seats.input_widths))
+    single = probe.remade(replace(probe.seats, members=(probe.seats.members[member],)))
     mine = [weights for weights, owner in zip(probe.by_layer(), probe.seats.owners, strict=True) if owner == member]
     single.take(mine, [probe.by_member()[member]])
     return single

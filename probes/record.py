@@ -50,21 +50,18 @@ def _shards(stored: Iterable[Stored]) -> list[Shard]:
 
 def _probe_record(one: Ensemble, stores: Mapping[str, Stored]) -> dict[str, Any]:
     """What a diagram of the probe shows."""
-    spec, encoder = one.recipe.probe, one.probe.encoder
+    spec = one.recipe.probe
     inputs: dict[tuple[str, str], list[int]] = {}
     for column in one.columns:
         inputs.setdefault((column.plan, column.view), []).append(column.layer)
     widths = dict(zip(one.columns, one.probe.seats.widths, strict=False))
-    codes = [
-        code for run, (_, code) in zip(encoder.runs, encoder.shapes, strict=True) for _ in range(run.start, run.stop)
-    ]
     return {
         "inputs": [
             {"plan": plan, "view": view, "layers": layers, "width": widths[Column(plan, view, layers[0])]}
             for (plan, view), layers in inputs.items()
         ],
         "encoder": spec.encoder,
-        "codes": codes[: len(one.columns)],
+        "codes": one.probe.seats.codes[: len(one.columns)],
         "depth": spec.depth,
         "mixer": spec.mixer,
         "loss": one.recipe.train.loss,

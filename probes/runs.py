@@ -26,10 +26,9 @@ from probes.calibration import Calibration
 from probes.ensemble import Ensemble
 from probes.experiment import build
 from probes.inputs import Column
-from probes.probe import Probe, alone
+from probes.probe import Probe, alone, seats_for
 from probes.recipe import Recipe
 from probes.report import write_report
-from probes.seats import Seats
 
 FORMAT = 2
 
@@ -126,7 +125,7 @@ def _read_run(path: Path) -> LoadedRun:
     widths = tuple(int(width) for width in about["widths"])
     if len(widths) != len(columns) or len(tensors["center"]) != len(columns) * int(about["members"]):
         raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
-    seats = Seats.beside([Seats.alone(widths)] * int(about["members"]))
+    seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * int(about["members"]), widths)
     probe = build(recipe.probe, labels, int(about["sides"]), seats)
     probe.load_state_dict(tensors)
     stores = record["stores"][about["variant"]]

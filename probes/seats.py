@@ -4,7 +4,7 @@ Members are probes side by side (layers left out, seeds, ablated variants): thei
 layer axis, and every layer belongs to one member. A probe alone is one member.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -21,6 +21,9 @@ class Seats:
     input_widths: tuple[int, ...]
     """Width of each layer of the inputs."""
 
+    input_codes: tuple[int, ...]
+    """Width of the code of each layer of the inputs, whoever reads it."""
+
     @property
     def sources(self) -> tuple[int, ...]:
         """``[layer]``: which layer of the inputs sits here."""
@@ -30,6 +33,11 @@ class Seats:
     def widths(self) -> tuple[int, ...]:
         """``[layer]``: its width."""
         return tuple(self.input_widths[source] for source in self.sources)
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """``[layer]``: width of its code."""
+        return tuple(self.input_codes[source] for source in self.sources)
 
     @cached_property
     def owners(self) -> Tensor:
@@ -51,12 +59,7 @@ class Seats:
         padded[self.taken] = x
         return padded
 
-    @classmethod
-    def alone(cls, widths: tuple[int, ...]) -> "Seats":
-        """One member that reads every layer."""
-        return cls((tuple(range(len(widths))),), widths)
-
-    @classmethod
-    def beside(cls, seats: "list[Seats]") -> "Seats":
+    @staticmethod
+    def beside(seats: "list[Seats]") -> "Seats":
         """All members of several, one after another."""
-        return cls(tuple(member for one in seats for member in one.members), seats[0].input_widths)
+        return replace(seats[0], members=tuple(member for one in seats for member in one.members))
