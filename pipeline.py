@@ -35,10 +35,11 @@ from data.spec import manual, plain
 
 if TYPE_CHECKING:
     from extract.extraction import Extractor
+    from probes.ablation import Ablated
     from probes.conduct import StageOne
     from probes.inputs import Stored
-    from probes.runs import LoadedRun
     from probes.run_recipe import Done
+    from probes.runs import LoadedRun
 
 Overrides = Iterable[str]
 
@@ -74,6 +75,18 @@ def train(
 ) -> "Done":
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
     return _experiment(recipe, overrides, Path(runs), progress or Silent(), _find_cached)
+
+
+def ablate(
+    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
+) -> "Ablated":
+    """Train a recipe's probe on subsets of its layers, and write a run folder."""
+    from probes.ablation import run_ablation
+    from probes.recipe import load_recipe
+
+    name, loaded = load_recipe(recipe, overrides)
+    _needs_folder(Path(runs))
+    return run_ablation(name, loaded, Path(runs), progress or Silent(), _run_missing)
 
 
 class Predictor:
@@ -121,9 +134,13 @@ def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress,
     from probes.run_recipe import run_recipe
 
     name, recipe = load_recipe(name, overrides)
+    _needs_folder(runs)
+    return run_recipe(name, recipe, runs, progress, stage_one)
+
+
+def _needs_folder(runs: Path) -> None:
     if runs.exists() and not runs.is_dir():  # said now, not after the training
         raise InputError(f"{runs}: a folder is needed here; set --runs to another.")
-    return run_recipe(name, recipe, runs, progress, stage_one)
 
 
 def _run_missing(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> "Stored":
@@ -186,6 +203,22 @@ def train_command(
 ) -> None:
     """Train and evaluate from cached latents alone; no backbone is needed."""
     _show_done(train(recipe, set_ or (), runs, Screen()), as_json)
+
+
+@app.command("ablate")
+def ablate_command(
+    recipe: RecipeName, set_: SetOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False
+) -> None:
+    """Train the probe on each layer alone, without each, on the first and last ones, with controls."""
+    done = ablate(recipe, set_ or (), runs, Screen())
+    if as_json:
+        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
+        return
+    from probes.ablation import headline
+
+    show_table(*headline(done.metrics))
+    print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
+    print(f"run: {done.path}")
 
 
 @app.command("extract")

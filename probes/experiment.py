@@ -126,14 +126,22 @@ def train_members(
     members: Sequence[Member], corpus: Corpus, progress: Progress | None = None, after_epoch: AfterEpoch | None = None
 ) -> list[Trained]:
     """Train every member; each probe is left at its best epoch on validation."""
-    done: list[tuple[int, Trained]] = []
+    done = sorted(train_each(members, corpus, progress, after_epoch), key=lambda pair: pair[0])
+    return [trained for _, trained in done]
+
+
+def train_each(
+    members: Sequence[Member], corpus: Corpus, progress: Progress | None = None, after_epoch: AfterEpoch | None = None
+) -> Iterator[tuple[int, Trained]]:
+    """Train every member, one group after another; yields each with its place among them as it is done."""
     for group in _groups(members, corpus):
         probes = [probe for _, _, probe in group]
         fitted = _fit_beside(probes, [member for _, member, _ in group], corpus, progress, after_epoch)
         for (place, member, _), (probe, how) in zip(group, fitted, strict=True):
-            trained = Trained(member.variant, member.seed, member.recipe, member.inputs, probe, how, member.pretrained)
-            done.append((place, trained))
-    return [trained for _, trained in sorted(done, key=lambda pair: pair[0])]
+            yield (
+                place,
+                Trained(member.variant, member.seed, member.recipe, member.inputs, probe, how, member.pretrained),
+            )
 
 
 Placed = tuple[int, Member, Probe]

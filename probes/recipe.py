@@ -14,6 +14,7 @@ from probes.inputs import parse_input
 from probes.pretraining import PretrainingSpec
 from probes.probe import ProbeSpec
 from probes.space import StudySpec
+from probes.subsets import AblationSpec
 from probes.train import TrainSpec
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -58,6 +59,7 @@ class Recipe:
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
 
+    ablation: AblationSpec = field(default_factory=AblationSpec)
     study: StudySpec = field(default_factory=StudySpec)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,309 @@
+"""Ablation: the same probe on subsets of its layers, several seeds each, with controls beside them.
+
+Every distinct subset is trained once, whatever kinds ask for it. Figures are means over seeds with a bootstrap 95 %
+interval over rows, and p-values of a paired test against the last layer alone.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from data.corpus import Corpus, Rows
+from data.progress import Progress
+from data.spec import assign, parse, plain
+from probes.conduct import Conductor, StageOne, check
+from probes.experiment import answers, predictions, task_of, train_each
+from probes.inputs import Column
+from probes.metrics import METRICS, Resampled, paired, resample
+from probes.recipe import Recipe
+from probes.record import make_record
+from probes.runs import Outcome, write_run
+from probes.subsets import Subset, layer_names, picked, subsets
+
+RANDOM_TARGETS = "random targets"
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One line of ``ablation.csv``."""
+
+    kind: str
+    """all, single, without, prefix, suffix, view, greedy or backbone."""
+
+    name: str
+    """The layer, view or backbone that it is about; for greedy, the layer that was taken."""
+
+    layers: str
+    control: str
+    """Empty, ``untrained`` or ``random targets``."""
+
+    split: str
+    metric: str
+    value: float
+    """Mean over seeds."""
+
+    low: float | None
+    high: float | None
+    p: float | None
+    """Two-sided, of the difference from the last layer alone on the same rows."""
+
+    n: int
+    parameters: int
+    seed: int | None = None
+    """Empty: every figure is the mean over seeds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What the seeds of one subset say."""
+
+    parameters: int
+    value: float
+    """Validation metric, the mean over seeds; -inf where a seed has none."""
+
+    answers: Mapping[str, Sequence[NDArray[Any]]]
+    """Split -> for each seed ``[row]``."""
+
+
+class Trainings:
+    """Subsets of one recipe's columns, each trained once with every seed."""
+
+    def __init__(self, conductor: Conductor, recipe: Recipe, corpus: Corpus) -> None:
+        self.recipe, self.corpus, self.progress = recipe, corpus, conductor.progress
+        self.members = conductor.members("ablation", recipe)
+        self.columns: tuple[Column, ...] = self.members[0].inputs.columns
+        self._said: dict[tuple[int, ...], Said] = {}
+
+    def train(self, wanted: Iterable[tuple[int, ...]], label: str) -> None:
+        """Train the subsets that are not yet."""
+        missing = [places for places in dict.fromkeys(wanted) if places not in self._said]
+        todo = [(places, replace(member, layers=places)) for places in missing for member in self.members]
+        parts: dict[tuple[int, ...], list[tuple[int, float, dict[str, NDArray[Any]]]]] = {}
+        with self.progress.bar(label, len(todo)) as advance:
+            for place, one in train_each([member for _, member in todo], self.corpus):
+                with torch.inference_mode():
+                    said = {
+                        split: answers(predictions(one.probe, one.inputs, rows))[0]
+                        for split, rows in self.corpus.splits.items()
+                    }
+                value = one.fitted.best_value if one.fitted.best_epoch >= 0 else -np.inf
+                parts.setdefault(todo[place][0], []).append((one.parameters, value, said))
+                advance(1)
+        for places, seeds in parts.items():
+            by_split = {split: [said[split] for _, _, said in seeds] for split in self.corpus.splits}
+            self._said[places] = Said(seeds[0][0], float(np.mean([value for _, value, _ in seeds])), by_split)
+
+    def __getitem__(self, places: tuple[int, ...]) -> Said:
+        return self._said[places]
+
+    @property
+    def last(self) -> tuple[int, ...]:
+        """The last layer alone."""
+        return subsets("single", self.columns)[-1].places
+
+    def greedy(self, most: int) -> list[Subset]:
+        """Forward selection by the validation metric: the best layer, then the one that adds most to it, and so on."""
+        left = {int(one.name): one.places for one in subsets("single", self.columns)}
+        taken: set[int] = set()
+        steps: list[Subset] = []
+        while left and len(steps) < most:
+            tried = {layer: tuple(sorted(taken | set(places))) for layer, places in left.items()}
+            self.train(tried.values(), f"greedy selection, step {len(steps) + 1}")
+            best = max(tried, key=lambda layer: self[tried[layer]].value)
+            taken |= set(left.pop(best))
+            steps.append(Subset("greedy", str(best), tried[best]))
+        return steps
+
+
+class Scores:
+    """Figures of subsets, with their intervals and the test against the last layer alone."""
+
+    def __init__(self, trainings: Trainings, control: str = "") -> None:
+        self.trainings, self.control = trainings, control
+        self.corpus = trainings.corpus
+        self.scored = "test" if "test" in self.corpus.splits else "validation"
+        self._resampled: dict[tuple[Any, ...], Resampled | None] = {}
+
+    def rows(self, one: Subset, splits: Sequence[str] = ()) -> list[AblationRow]:
+        """Every metric of a subset: on the scored split and those named with intervals, on validation without."""
+        said = self.trainings[one.places]
+        named = layer_names([self.trainings.columns[place].layer for place in one.places])
+        found = []
+        for split in dict.fromkeys(("validation", self.scored, *splits)):
+            for metric in task_of(self.corpus).metrics:
+                figure = self._figure(one.places, split, metric)
+                if figure is None:
+                    continue
+                measured = figure.measured()
+                reference = self._figure(self.trainings.last, split, metric)
+                against = paired(reference, figure) if reference and one.places != self.trainings.last else None
+                found.append(
+                    AblationRow(
+                        one.kind,
+                        one.name,
+                        named,
+                        self.control,
+                        split,
+                        metric,
+                        figure.value,
+                        measured.low,
+                        measured.high,
+                        against.p if against else None,
+                        figure.n,
+                        said.parameters,
+                    )
+                )
+        return found
+
+    def _figure(self, places: tuple[int, ...], split: str, metric: str) -> Resampled | None:
+        key = (places, split, metric)
+        if key not in self._resampled:
+            said, target = self.trainings[places].answers[split], self.corpus.split(split).targets
+            if split in (self.scored, "train"):
+                self._resampled[key] = resample(metric, said, target)
+            else:
+                self._resampled[key] = _plain(metric, said, target)
+        return self._resampled[key]
+
+
+def _plain(metric: str, said: Sequence[NDArray[Any]], target: NDArray[Any]) -> Resampled | None:
+    """A figure without its interval."""
+    if metric in ("pearson", "spearman") and any(np.ptp(one) == 0 for one in said):
+        return None
+    return Resampled(float(np.mean([METRICS[metric](one, target) for one in said])), np.empty(0), len(target))
+
+
+def ablate(recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
+    """Train and measure what ``recipe.ablation`` names.
+
+    Raises:
+        SpecError: a setting that does not fit the task.
+    """
+    spec = recipe.ablation
+    trainings = Trainings(conductor, recipe, corpus)
+    kinds = ["all", "single", *(kind for kind in spec.kinds if kind not in ("single", "greedy"))]
+    wanted = [one for kind in kinds for one in subsets(kind, trainings.columns)]
+    trainings.train([one.places for one in wanted], "subsets of layers")
+    if "greedy" in spec.kinds:
+        wanted += trainings.greedy(spec.greedy)
+    scores = Scores(trainings)
+    fitted = ["train"] if "random_targets" in spec.controls else []
+    rows = []
+    for one in wanted:
+        rows += scores.rows(one, fitted if one.kind in ("all", "single") else [])
+    for control in spec.controls:
+        rows += _control(control, recipe, conductor, corpus)
+    for backbone in spec.backbones:
+        rows += _backbone(backbone, recipe, conductor, corpus)
+    return rows
+
+
+def _control(control: str, recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
+    """Each layer alone and all of them, from an untrained backbone or on shuffled targets."""
+    if control == "untrained":
+        recipe, name, splits = _changed(recipe, "plan.init", "random"), UNTRAINED, []
+        conductor.prepare([recipe])
+    else:
+        corpus, name, splits = shuffled(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
+    trainings = Trainings(conductor, recipe, corpus)
+    wanted = [*subsets("all", trainings.columns), *subsets("single", trainings.columns)]
+    trainings.train([one.places for one in wanted], f"control: {name}")
+    scores = Scores(trainings, name)
+    return [row for one in wanted for row in scores.rows(one, splits)]
+
+
+def _backbone(name: str, recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
+    recipe = _changed(recipe, "plan.backbone", name)
+    conductor.prepare([recipe])
+    trainings = Trainings(conductor, recipe, corpus)
+    everything = subsets("all", trainings.columns)[0]
+    trainings.train([everything.places, trainings.last], f"backbone {name}")
+    scores = Scores(trainings)
+    last = picked(trainings.columns, lambda column: column.layer == trainings.columns[trainings.last[0]].layer)
+    return [
+        *scores.rows(Subset("backbone", name, everything.places)),
+        *scores.rows(Subset("backbone", f"{name}, last layer", last)),
+    ]
+
+
+def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
+    tree = plain(recipe)
+    assign(tree, key, value)
+    return parse(Recipe, tree, f"ablation: {key} = {value}")
+
+
+def shuffled(corpus: Corpus, seed: int) -> Corpus:
+    """The same rows with their targets shuffled within each split: a task without anything to learn.
+
+    Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2; there a random
+    target belongs to a word, here to a row, so only what was learnt by heart can be right.
+    """
+    rng = np.random.default_rng(seed)
+    return replace(
+        corpus, splits={split: Rows(rows.sides, rng.permutation(rows.targets)) for split, rows in corpus.splits.items()}
+    )
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What an ablation did."""
+
+    path: Path
+    """The run folder."""
+
+    seconds: float
+    texts: int
+    texts_distinct: int
+    texts_run: int
+    metrics: list[dict[str, Any]]
+    """The rows of ``ablation.csv``."""
+
+
+def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Ablated:
+    """Ablate a recipe and leave a run folder ``ablate-<recipe>-<n>``."""
+    started = time.perf_counter()
+    recipe = replace(recipe, variants=())
+    conductor = Conductor(stage_one, progress)
+    corpus = conductor.corpus(recipe.corpus)
+    metric = check(recipe, {name: recipe}, corpus)
+    conductor.prepare([recipe])
+    rows = ablate(recipe, conductor, corpus)
+    texts_run = sum(one.texts_run for one in conductor.stored.values())
+    record = make_record(corpus, [], {name: conductor.sources(recipe, recipe.corpus)}) | {
+        "name": f"ablate-{name}",
+        "summary": recipe.summary,
+        "texts_run": texts_run,
+        "metric": metric,
+        "seeds": list(recipe.train.seeds),
+        "seconds": {"all": time.perf_counter() - started},
+    }
+    table = pd.DataFrame([asdict(row) for row in rows])
+    path = write_run(runs, f"ablate-{name}", Outcome(recipe, record, {"ablation": table}))
+    seconds = time.perf_counter() - started
+    return Ablated(path, seconds, corpus.sentences, len(corpus.texts), texts_run, [asdict(row) for row in rows])
+
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """What the screen shows: heads, and a line per subset with its metrics on the scored split."""
+    split = "test" if any(row["split"] == "test" for row in rows) else "validation"
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in rows:
+        if row["split"] == split:
+            key = (row["kind"], row["name"], row["layers"], row["control"], row["parameters"])
+            interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] is not None else ""
+            p = f" p {row['p']:.3f}" if row["p"] is not None else ""
+            lines.setdefault(key, {})[row["metric"]] = f"{row['value']:.4f}{interval}{p}"
+    heads = [f"on {split}", "", "layers", "control", "parameters", *metrics]
+    return heads, [
+        [kind, name, layers, control, f"{count:,}", *(cells.get(metric, "undefined: constant") for metric in metrics)]
+        for (kind, name, layers, control, count), cells in lines.items()
+    ]
