@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from probes.ablation import Ablated
     from probes.conduct import StageOne
     from probes.inputs import Stored
+    from probes.recipe import Recipe
     from probes.run_recipe import Done
     from probes.runs import LoadedRun
+    from probes.session import Studied
+    from probes.trials import Evaluate
 
 Overrides = Iterable[str]
 
@@ -87,6 +90,49 @@ def ablate(
     name, loaded = load_recipe(recipe, overrides)
     _needs_folder(Path(runs))
     return run_ablation(name, loaded, Path(runs), progress or Silent(), _run_missing)
+
+
+def study(
+    recipe: str,
+    overrides: Overrides = (),
+    name: str = "",
+    trials: int | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    runs: Path | str = "runs",
+    progress: Progress | None = None,
+) -> tuple["Studied", "Done"]:
+    """Search a recipe's space, then train the best trial again with several seeds; returns both.
+
+    Args:
+        name: of the study; one that is there already goes on. Empty takes the recipe's.
+        trials: finished trials the study is to hold in the end; None takes the recipe's.
+        storage: SQLAlchemy's address of a database; None keeps a journal file in the study's folder.
+    """
+    from probes.conduct import Conductor, check
+    from probes.recipe import load_recipe
+    from probes.run_recipe import run_recipe
+    from probes.session import conduct
+
+    progress, runs = progress or Silent(), Path(runs)
+    of, loaded = load_recipe(recipe, overrides)
+    _needs_folder(runs)
+    loaded = replace(loaded, variants=())
+    conductor = Conductor(_run_missing, progress)
+    metric = check(loaded, {of: loaded}, conductor.corpus(loaded.corpus))
+    conductor.prepare([loaded])
+    name = name or of
+    found = conduct(loaded, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
+    progress.note(f"best of {found.trials:,} trials: number {found.number}, {found.value:.4f}; training it again")
+    return found, run_recipe(f"{name}-best", load_recipe(str(found.recipe))[1], runs, progress, _run_missing)
+
+
+def make_evaluate(recipe: "Recipe", folder: Path) -> "Evaluate":
+    """What a worker of a study does with a trial; latents are shared in ``folder``."""
+    from probes.conduct import Conductor
+    from probes.shared_inputs import SharedInputs
+
+    return Conductor(_run_missing, Silent(), SharedInputs(folder)).evaluate
 
 
 class Predictor:
@@ -219,6 +265,38 @@ def ablate_command(
     show_table(*headline(done.metrics))
     print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
     print(f"run: {done.path}")
+
+
+@app.command("study")
+def study_command(
+    recipe: RecipeName,
+    set_: SetOption = None,
+    name: Annotated[str, typer.Option(help="Name of the study; the same name goes on with it.")] = "",
+    trials: Annotated[int | None, typer.Option(help="Finished trials it is to hold, those there counted.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that train trials; they share one copy of the latents.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(help="A database, e.g. postgresql+psycopg://user@host/name; else a journal file.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Search the recipe's [study.space] with Optuna; stop and resume by name; train the best again."""
+    found, best = study(recipe, set_ or (), name, trials, workers, storage, runs, Screen())
+    if as_json:
+        show_json(
+            {
+                "study": found.study,
+                "trials": found.trials,
+                "best": {"value": found.value, "params": found.params},
+                "recipe": str(found.recipe),
+                "run": str(best.path),
+            }
+        )
+        return
+    show_table(["best trial", ""], [[key, json.dumps(value)] for key, value in found.params.items()])
+    print(f"{found.trials:,} trials, {found.refused:,} refused; best {found.value:.4f}, number {found.number}")
+    print(f"its recipe: {found.recipe}")
+    _show_done(best, as_json)
 
 
 @app.command("extract")

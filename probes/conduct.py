@@ -18,6 +18,7 @@ from probes.inputs import Inputs, Stored, read_inputs, wanted_columns
 from probes.pretraining import Pretrained, pretrain
 from probes.recipe import Recipe
 from probes.train import AfterEpoch
+from probes.trials import Evaluated
 
 KEPT_BYTES = 4 << 30
 """Latents kept in memory for the next variant that reads the same."""
@@ -26,17 +27,37 @@ StageOne = Callable[[CapturePlan, ExtractSpec, Corpus, Progress], Stored]
 """The latents of a plan for the texts of a corpus."""
 
 
+Keep = Callable[[str, Callable[[], Inputs]], Inputs]
+"""Key, and how to make its inputs where they are not at hand -> the inputs."""
+
+
+class Kept:
+    """Inputs in memory: those used last, as many as there is room for."""
+
+    def __init__(self) -> None:
+        self._inputs: OrderedDict[str, Inputs] = OrderedDict()
+
+    def __call__(self, key: str, make: Callable[[], Inputs]) -> Inputs:
+        """The inputs of a key, made where they are not in memory."""
+        if key not in self._inputs:
+            self._inputs[key] = make()
+        self._inputs.move_to_end(key)
+        while len(self._inputs) > 1 and sum(one.values.nbytes for one in self._inputs.values()) > KEPT_BYTES:
+            self._inputs.popitem(last=False)
+        return self._inputs[key]
+
+
 @dataclass
 class Conductor:
     """Corpora and latents of an experiment, each read once."""
 
     stage_one: StageOne
     progress: Progress
+    keep: Keep = field(default_factory=Kept)
     stored: dict[tuple[str, CapturePlan], Stored] = field(default_factory=dict)
     """(corpus, plan) -> where its latents are."""
 
     _corpora: dict[str, Corpus] = field(default_factory=dict)
-    _inputs: "OrderedDict[str, Inputs]" = field(default_factory=OrderedDict)
     _pretrained: dict[str, Pretrained] = field(default_factory=dict)
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
@@ -45,9 +66,8 @@ class Conductor:
         if key not in self._corpora:
             corpus = load_corpus(spec)
             sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
-            self.progress.note(
-                f"{corpus.name}: {sizes} rows; {corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
-            )
+            texts = f"{corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
+            self.progress.note(f"{corpus.name}: {sizes} rows; {texts}")
             self._corpora[key] = corpus
         return self._corpora[key]
 
@@ -83,20 +103,16 @@ class Conductor:
         return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.read().items()}
 
     def inputs(self, recipe: Recipe, spec: CorpusSpec) -> Inputs:
-        """What the recipe's probe reads of a corpus's texts."""
-        sources = self.sources(recipe, spec)
-        kept = {name: source.columns for name, source in sources.items()}
-        columns = wanted_columns(recipe.probe, kept)
-        key = fingerprint(
-            [fingerprint(spec), {n: s.store.identity.name for n, s in sources.items()}, [*map(list, columns)]]
-        )
-        if key in self._inputs:
-            self._inputs.move_to_end(key)
-            return self._inputs[key]
-        self._inputs[key] = read_inputs(sources, self.corpus(spec).texts, columns)
-        while len(self._inputs) > 1 and sum(one.values.nbytes for one in self._inputs.values()) > KEPT_BYTES:
-            self._inputs.popitem(last=False)
-        return self._inputs[key]
+        """What the recipe's probe reads of a corpus's texts; stage one runs first where it has not yet."""
+        key = fingerprint([spec, recipe.read(), list(recipe.probe.inputs), recipe.probe.layers])
+
+        def make() -> Inputs:
+            self.prepare([recipe])
+            stored = self.sources(recipe, spec)
+            columns = wanted_columns(recipe.probe, {name: one.columns for name, one in stored.items()})
+            return read_inputs(stored, self.corpus(spec).texts, columns)
+
+        return self.keep(key, make)
 
     def members(self, variant: str, recipe: Recipe) -> list[Member]:
         """The variant's trainings, one a seed, their encoders pretrained where the recipe says so."""
@@ -133,11 +149,15 @@ class Conductor:
             )
         return gather(trained, corpus, self.progress)
 
-    def evaluate(self, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Ensemble:
+    def evaluate(self, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Evaluated:
         """Train a recipe with its first seed, telling the validation metric after every epoch."""
         one = replace(recipe, train=replace(recipe.train, seeds=recipe.train.seeds[:1]))
-        corpus = self.corpus(one.corpus)
-        return gather(train_members(self.members("trial", one), corpus, None, after_epoch), corpus)
+        (trained,) = train_members(self.members("trial", one), self.corpus(one.corpus), None, after_epoch)
+        if trained.fitted.best_epoch < 0:
+            raise SpecError("its predictions of validation are constant.")
+        layers = trained.pretrained.layers if trained.pretrained else []
+        unexplained = {"unexplained": sum(layer.unexplained for layer in layers) / len(layers)} if layers else {}
+        return Evaluated(trained.fitted.best_value, unexplained)
 
     @staticmethod
     def _key(spec: CorpusSpec, plan: CapturePlan) -> tuple[str, CapturePlan]:
