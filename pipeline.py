@@ -9,14 +9,13 @@ The command line, and a small Python interface of the same verbs::
 This is where the two stages meet: it hands the latents that ``extract`` wrote to the probes that learn from them.
 """
 
-import errno
 import json
 import os
 import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,7 +24,8 @@ import typer
 
 from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
-from data.errors import InputError, PermafrostError
+from data.errors import InputError
+from data.exit_codes import guarded, terminate
 from data.latents import find_store
 from data.plan import CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
@@ -59,25 +59,36 @@ def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = 
     return corpus, list(conductor.stored.values())
 
 
-def run(recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None) -> "Done":
+def run(
+    recipe: str,
+    overrides: Overrides = (),
+    runs: Path | str = "runs",
+    progress: Progress | None = None,
+    only: Sequence[str] = (),
+) -> "Done":
     """Extract what is missing, train every variant, evaluate, and write a run folder.
 
     Args:
         recipe: the name of a shipped recipe, or the path of your own.
         overrides: ``a.b=value`` settings, as after ``--set``.
+        only: the variants to train; empty trains all.
 
     Raises:
         InputError: something in the recipe, the corpus or the backbone is wrong.
         MachineError: the machine failed; the message says what is safe.
     """
-    return _experiment(recipe, overrides, Path(runs), progress or Silent(), _run_missing)
+    return _experiment(recipe, overrides, Path(runs), progress or Silent(), only, _run_missing)
 
 
 def train(
-    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
+    recipe: str,
+    overrides: Overrides = (),
+    runs: Path | str = "runs",
+    progress: Progress | None = None,
+    only: Sequence[str] = (),
 ) -> "Done":
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
-    return _experiment(recipe, overrides, Path(runs), progress or Silent(), _find_cached)
+    return _experiment(recipe, overrides, Path(runs), progress or Silent(), only, _find_cached)
 
 
 def ablate(
@@ -111,6 +122,7 @@ def study(
     """
     from probes.conduct import Conductor, check
     from probes.recipe import load_recipe
+    from probes.report import write_report
     from probes.run_recipe import run_recipe
     from probes.session import conduct
 
@@ -123,6 +135,7 @@ def study(
     conductor.prepare([loaded])
     name = name or of
     found = conduct(loaded, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
+    write_report(found.folder)
     progress.note(f"best of {found.trials:,} trials: number {found.number}, {found.value:.4f}; training it again")
     return found, run_recipe(f"{name}-best", load_recipe(str(found.recipe))[1], runs, progress, _run_missing)
 
@@ -175,13 +188,15 @@ def load(path: Path | str) -> Predictor:
     return Predictor(load_run(Path(path)))
 
 
-def _experiment(name: str, overrides: Overrides, runs: Path, progress: Progress, stage_one: "StageOne") -> "Done":
+def _experiment(
+    name: str, overrides: Overrides, runs: Path, progress: Progress, only: Sequence[str], stage_one: "StageOne"
+) -> "Done":
     from probes.recipe import load_recipe
     from probes.run_recipe import run_recipe
 
     name, recipe = load_recipe(name, overrides)
     _needs_folder(runs)
-    return run_recipe(name, recipe, runs, progress, stage_one)
+    return run_recipe(name, recipe.only(only), runs, progress, stage_one)
 
 
 def _needs_folder(runs: Path) -> None:
@@ -232,23 +247,34 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. plan.views=mean,cls. May be repeated."),
 ]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train this variant alone. May be repeated.")
+]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that receives the run folder.")]
 
 
 @app.command("run")
 def run_command(
-    recipe: RecipeName, set_: SetOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False
+    recipe: RecipeName,
+    set_: SetOption = None,
+    only: OnlyOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
 ) -> None:
     """Extract what is missing, train every variant, evaluate, report."""
-    _show_done(run(recipe, set_ or (), runs, Screen()), as_json)
+    _show_done(run(recipe, set_ or (), runs, Screen(), only or ()), as_json)
 
 
 @app.command("train")
 def train_command(
-    recipe: RecipeName, set_: SetOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False
+    recipe: RecipeName,
+    set_: SetOption = None,
+    only: OnlyOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
 ) -> None:
     """Train and evaluate from cached latents alone; no backbone is needed."""
-    _show_done(train(recipe, set_ or (), runs, Screen()), as_json)
+    _show_done(train(recipe, set_ or (), runs, Screen(), only or ()), as_json)
 
 
 @app.command("ablate")
@@ -297,6 +323,30 @@ def study_command(
     print(f"{found.trials:,} trials, {found.refused:,} refused; best {found.value:.4f}, number {found.number}")
     print(f"its recipe: {found.recipe}")
     _show_done(best, as_json)
+
+
+@app.command("report")
+def report_command(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")],
+    out: Annotated[Path, typer.Option(help="Where the page that compares several runs goes.")] = Path("compare.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Draw the report of a run again; of several, one page that compares them, with paired tests."""
+    if len(run_folders) == 1:
+        from probes.report import write_report
+
+        page = write_report(run_folders[0])
+        show_json({"report": str(page)}) if as_json else print(page)
+        return
+    from probes.compare import compare, comparison, on_screen
+
+    found = comparison(run_folders)
+    page = compare(run_folders, out)
+    if as_json:
+        show_json({"report": str(page), "runs": json.loads(found.to_json(orient="records"))})
+        return
+    show_table(*on_screen(found))
+    print(page)
 
 
 @app.command("extract")
@@ -392,71 +442,25 @@ def _show_done(done: "Done", as_json: bool) -> None:
         return
     from probes.results import headline
 
-    split, heads, lines = headline(done.metrics)
-    show_table([f"on {split}", "view", "layer", *heads], [[cell(value) for value in line] for line in lines])
+    heads, lines = headline(done.metrics, done.parameters, done.backbone_parameters)
+    show_table(heads, [[cell(value) for value in line] for line in lines])
     print(f"chosen on validation: {done.selected}")
     print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
     print(f"run: {done.path}")
 
 
-class _Terminated(BaseException):
-    """SIGTERM, raised where the program is so that what is whole gets committed."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
-
-
 def main() -> NoReturn:
     """The command line; ends the process with the exit code that fits."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     # Read when torch loads. Threads that spin while they wait make training 20 times slower beside a busy neighbour.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = _guarded(lambda: app(standalone_mode=False))
+        code = guarded(lambda: app(standalone_mode=False))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
-
-
-def _guarded(command: Callable[[], Any]) -> int:
-    """Run a command; what the user can act on becomes one line on stderr and an exit code."""
-    safe = "what was committed to the cache is kept; the same command goes on from there."
-    try:
-        said = command()
-    except PermafrostError as error:
-        return _fail(f"{type(error).__name__}: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        said = 130
-    except _Terminated:
-        return _fail(f"terminated: {safe}", 143)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
-            return _fail(f"MachineError: {error.filename or 'disk'}: {error.strerror}; {safe}", 3)
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):  # --runs or extract.cache names a file
-            return _fail(f"InputError: {error.filename}: a folder is needed here ({error.strerror}); {safe}", 2)
-        raise
-    except typer.Exit as error:
-        return int(error.exit_code)
-    except typer.Abort:
-        return _fail(f"interrupted: {safe}", 130)
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option or a missing argument
-            error.show()
-            return int(error.exit_code)
-        raise
-    if said == 130:  # which is also what typer makes of Ctrl-C
-        return _fail(f"interrupted: {safe}", 130)
-    return said if isinstance(said, int) else 0
-
-
-def _fail(message: str, code: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 Layer by layer each is a network of its own; the unified one puts all layers into one embedding and reads each out.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from probes.layerwise import ByWidth, LayerwiseLinear, mlp
 from probes.probe import Probe
+from probes.reading import reading
 
 
 class Autoencoder(nn.Module):
@@ -24,12 +23,12 @@ class Autoencoder(nn.Module):
                 return mlp(layers, code, width, spec.depth, spec.dropout, norm=False)
             return LayerwiseLinear(layers, code, width)
 
-        self.probe = probe
+        self.probe, self.how = probe, reading(probe.seats)
         self.decoder = ByWidth(probe.seats.codes, probe.seats.widths, decoder)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""
-        rebuilt: Tensor = self.decoder(self.probe.encode(latents))
+        rebuilt: Tensor = self.decoder(self.probe.encode(latents, self.how))
         return rebuilt
 
     def owners(self) -> dict[str, Tensor]:
@@ -44,14 +43,14 @@ class UnifiedAutoencoder(nn.Module):
 
     def __init__(self, probe: Probe) -> None:
         super().__init__()
-        self.probe = probe
+        self.probe, self.how = probe, reading(probe.seats)
         mixer = probe.get_submodule("mixer")
         width = int(mixer.width)  # type: ignore[arg-type]
         self.decoder = ByWidth([width] * len(probe.seats.sources), probe.seats.widths, LayerwiseLinear)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""
-        mixed = self.probe.get_submodule("mixer")(self.probe.seats.by_member(self.probe.encode(latents)))
+        mixed = self.probe.get_submodule("mixer")(self.probe.seats.by_member(self.probe.encode(latents, self.how)))
         rebuilt: Tensor = self.decoder(mixed.expand(len(latents), -1, -1))
         return rebuilt
 
@@ -65,7 +64,8 @@ def _layer_runs(module: ByWidth) -> list[tuple[str, slice]]:
     return [(f"parts.{index}.{name}", module.runs[index]) for index, name in named]
 
 
-def squared_errors(model: Callable[[Tensor], Tensor], probe: Probe, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error of the reconstruction, and its target: ``[layer, row]``, ``[layer, row, width]``."""
-    target = probe.normal(latents)
-    return (model(latents) - target).square().sum(-1), target
+def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How far a reconstruction is off: squared errors ``[layer, row]``, errors and target ``[layer, row, width]``."""
+    target = model.probe.normal(latents, model.how)
+    errors = model(latents) - target
+    return errors.square().sum(-1), errors, target

@@ -96,9 +96,8 @@ def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None
             calibrations.append(calibrate(voice, corpus.split("validation").targets, float(top)))
             above = float((voice > top + 2 * ROUNDING).mean())
             if above > TIED and progress:
-                progress.note(
-                    f"{first.variant}: {above:.0%} of validation is above identical texts, and ties with them at the top"
-                )
+                share = f"{first.variant}: {above:.0%} of validation"
+                progress.note(f"{share} is above identical texts, and ties with them at the top")
     return Ensemble(
         first.variant,
         first.recipe,

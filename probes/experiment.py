@@ -22,10 +22,11 @@ from probes.losses import LOSSES, SMALLEST_BATCH
 from probes.metrics import METRICS
 from probes.pretraining import Pretrained
 from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside, seats_for
+from probes.reading import reading
 from probes.recipe import Recipe
 from probes.seats import Seats
 from probes.siamese import cosines
-from probes.train import AfterEpoch, Fitted, Learner, fit
+from probes.train import AfterEpoch, Fitted, Learner, fit, orders_of
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,11 @@ def _fit_beside(
     probe.seed(seeds)
     targets = torch.from_numpy(train.targets).to(torch.int64 if corpus.labels else torch.float32)
 
+    orders = orders_of(seeds)
+    how = reading(probe.seats, orders)
+
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        return LOSSES[loss_name](probe(sides_of(inputs, probe.seats, train.sides[rows])), targets[rows])
+        return LOSSES[loss_name](probe(sides_of(inputs, how, train.sides[rows]), how), targets[rows[orders]])
 
     def validate() -> NDArray[np.floating]:
         said = answers(predictions(probe, inputs, validation))
@@ -225,11 +229,10 @@ def _metric(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float:
 
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """What each member of a probe says: ``[member, row]`` numbers or ``[member, row, class]`` logits."""
+    how = reading(probe.seats)
     each = len(probe.seats.sources) * inputs.values.shape[2] * 4 * rows.sides.shape[1]
     chunk = max(1, CHUNK_BYTES // each)
-    parts = [
-        probe(sides_of(inputs, probe.seats, rows.sides[None, at : at + chunk])) for at in range(0, len(rows), chunk)
-    ]
+    parts = [probe(sides_of(inputs, how, rows.sides[None, at : at + chunk]), how) for at in range(0, len(rows), chunk)]
     said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
     return said
 

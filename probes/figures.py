@@ -1,97 +1,167 @@
-"""Figures of a run, as matplotlib figures; nothing is drawn on a screen. Colours are told apart by the colour-blind."""
-
-from collections.abc import Sequence
-from pathlib import Path
+"""Figures of a run, each drawn from its tables alone; a figure whose table is not there is None."""
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.experiment import Trained
-from probes.recipe import UNTRAINED
+from probes.drawing import COLOURS, GREY, canvas, caption, legend, line, seedless, style, whole_ticks
+from probes.tables import UNTRAINED, Tables
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # Okabe and Ito
-MARKERS = "osD^vPX"
+SPLITS = ("train", "validation", "test")
+MOST_POINTS = 5000
+"""Rows that are drawn; of more, this many by chance, the same ones each time."""
+
+MOST_CLASSES = 20
+"""A confusion matrix of more than this shows the most frequent."""
 
 
-def by_layer(metrics: pd.DataFrame, metric: str) -> Figure | None:
-    """The untrained reference over layers with its interval, variants as lines across; None without a reference."""
-    rows = metrics[(metrics["metric"] == metric) & (metrics["split"] == _scored(metrics)) & metrics["seed"].isna()]
-    raw = rows[(rows["variant"] == UNTRAINED) & rows["layer"].notna()]
-    if raw.empty:
+def by_layer(run: Tables) -> Figure | None:
+    """The untrained reference over layers with its interval, a panel a split; the chosen variant as a line across."""
+    rows = seedless(run.metrics)
+    rows = rows[rows["metric"] == run.metric]
+    raw = rows[rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()]
+    splits = [split for split in SPLITS if (raw["split"] == split).any()]
+    if not splits:
         return None
-    figure, axes = _figure("layer", metric, f"{metric} on {_scored(metrics)}, by layer")
-    for index, (view, line) in enumerate(raw.groupby("view", sort=False)):
-        layers = line["layer"].astype(int)
-        axes.plot(
-            layers, line["value"], color=COLOURS[index % 7], marker=MARKERS[index % 7], label=f"raw cosine, {view}"
-        )
-        axes.fill_between(
-            layers, line["low"].astype(float), line["high"].astype(float), color=COLOURS[index % 7], alpha=0.15
-        )
-    for index, (_, row) in enumerate(
-        rows[~rows["variant"].str.startswith(UNTRAINED)].iterrows(), raw["view"].nunique()
-    ):
-        axes.axhline(row["value"], color=COLOURS[index % 7], linestyle=(0, (4, 1 + index)), label=str(row["variant"]))
-    axes.set_xticks(sorted(raw["layer"].astype(int).unique()))
-    axes.legend(frameon=False, fontsize=8)
+    size = (6.4, 4.2) if len(splits) == 1 else (3.3 * len(splits) + 0.6, 4.0)
+    figure, axes = canvas(f"{caption(run.metric)} by layer", "layer", caption(run.metric), splits, size)
+    keys = list(dict.fromkeys(zip(raw["variant"], raw["view"], strict=True)))
+    for index, key in enumerate(keys):
+        mine = raw[(raw["variant"] == key[0]) & (raw["view"] == key[1])].sort_values("layer")
+        for panel, split in zip(axes, splits, strict=True):
+            part = mine[mine["split"] == split]
+            line(panel, part["layer"], part, caption(f"{key[0]} cosine, {key[1]}"), style(index))
+    chosen = rows[rows["variant"] == run.selected]
+    for panel, split in zip(axes, splits, strict=True):
+        for value in chosen.loc[chosen["split"] == split, "value"].head(1):
+            panel.axhline(value, color="black", linestyle=(0, (4, 2)), label=f"{caption(run.selected)} (chosen)")
+        whole_ticks(panel, raw["layer"])
+        panel.sharey(axes[0])
+    legend(figure, axes, len(splits) + 1)
     return figure
 
 
-def predicted_against_gold(predictions: pd.DataFrame) -> Figure | None:
+def ladder(run: Tables) -> Figure | None:
+    """Every variant and the last layer of the untrained reference as bars with intervals, the best on top."""
+    rows = seedless(run.metrics)
+    rows = rows[(rows["split"] == run.split) & (rows["metric"] == run.metric)]
+    if rows.empty:
+        return None
+    last = rows.groupby(["variant", "view"])["layer"].transform("max")
+    rows = rows[rows["layer"].isna() | ~rows["variant"].str.startswith(UNTRAINED) | (rows["layer"] == last)]
+    rows = rows.sort_values("value")
+    several = rows["task"].nunique() > 1
+    figure, (axes,) = canvas(
+        f"{caption(run.metric)} on {run.split}, 95 % interval", caption(run.metric), "",
+        size=(6.4, max(1.8, 0.42 * len(rows) + 1.1)),
+    )  # fmt: skip
+    names = [_bar_name(row, run.selected, several) for _, row in rows.iterrows()]
+    for place, (_, row) in enumerate(rows.iterrows()):
+        raw, chosen = row["variant"].startswith(UNTRAINED), row["variant"] == run.selected
+        axes.barh(place, row["value"], 0.62, color=GREY if raw else COLOURS[0], alpha=1 if chosen else 0.45)
+        if pd.notna(row["low"]) and pd.notna(row["high"]):
+            axes.plot([row["low"], row["high"]], [place, place], color="black", linewidth=1.2, marker="|")
+        end = row["high"] if pd.notna(row["high"]) else row["value"]
+        axes.annotate(
+            f"{row['value']:.3f}", (max(end, 0), place), xytext=(6, 0), textcoords="offset points", va="center", size=8
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def predicted_against_gold(run: Tables) -> Figure | None:
     """Scores against targets, one point a row of the first seed; None for classes."""
-    if "score" not in predictions:
+    if "score" not in run.predictions or run.predictions.empty:
         return None
-    first = predictions[predictions["seed"] == predictions["seed"].iloc[0]]
-    figure, axes = _figure("gold", "predicted", "predicted against gold")
-    axes.scatter(first["target"], first["score"], s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
-    ends = [first["target"].min(), first["target"].max()]
-    axes.plot(ends, ends, color="grey", linewidth=1)
+    rows = _first_seed(run.predictions).dropna(subset=["target", "score"])
+    if rows.empty:
+        return None
+    rows = rows.sample(min(len(rows), MOST_POINTS), random_state=0)
+    figure, (axes,) = canvas("predicted against gold", "gold", "predicted", size=(5.2, 4.6))
+    ends = [rows["target"].min(), rows["target"].max()]
+    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="predicted = gold")
+    axes.scatter(rows["target"], rows["score"], s=10, alpha=0.4, color=COLOURS[0], linewidths=0, label="one row")
+    legend(figure, [axes])
     return figure
 
 
-def training_curves(trained: Sequence[Trained]) -> Figure:
-    """Validation metric by epoch; a variant has one colour, its seeds a line each."""
-    figure, axes = _figure("epoch", "validation metric", "training")
-    names = list(dict.fromkeys(one.variant for one in trained))
-    for one in trained:
-        index = names.index(one.variant) % 7
-        first = one.seed == next(other.seed for other in trained if other.variant == one.variant)
-        epochs = np.arange(1, len(one.fitted.values) + 1)
-        label = one.variant if first else None
-        axes.plot(epochs, one.fitted.values, color=COLOURS[index], marker=MARKERS[index], markersize=3, label=label)
-    axes.legend(frameon=False, fontsize=8)
+def confusion(run: Tables) -> Figure | None:
+    """Gold classes against predicted ones, counts of the first seed; shades are shares of a gold class."""
+    if "label" not in run.predictions or run.predictions.empty:
+        return None
+    rows = _first_seed(run.predictions)
+    names = pd.concat([rows["target"], rows["label"]]).value_counts().index[:MOST_CLASSES].sort_values()
+    counts = pd.crosstab(rows["target"], rows["label"]).reindex(index=names, columns=names, fill_value=0)
+    table = counts.to_numpy()
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    side = min(8.0, 2.2 + 0.55 * len(names))
+    figure, (axes,) = canvas("gold class against predicted", "predicted", "gold", size=(max(side, 3.8), side))
+    for (row, column), count in np.ndenumerate(table):
+        axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.04 + 0.56 * shares[row, column])
+        axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8 if len(names) < 12 else 6)
+    shown = [caption(name, 14) for name in names]
+    flat = len("".join(shown)) < 8 * len(names) < 48
+    axes.set_xticks(range(len(names)), shown, rotation=0 if flat else 45, ha="center" if flat else "right")
+    axes.set_yticks(range(len(names)), shown)
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    axes.grid(visible=False)
     return figure
 
 
-def draw_all(
-    folder: Path, metrics: pd.DataFrame, predictions: pd.DataFrame, trained: Sequence[Trained], metric: str
-) -> list[Path]:
-    """Every figure of a run as PNG and SVG; returns the SVG files."""
-    folder.mkdir()
-    with rc_context({"text.parse_math": False}):  # a name is a name, not a formula
-        figures = {
-            "by_layer": by_layer(metrics, metric),
-            "predicted_against_gold": predicted_against_gold(predictions),
-            "training": training_curves(trained),
-        }
-        for name, figure in figures.items():
-            if figure:
-                figure.savefig(folder / f"{name}.png", dpi=150)
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    return [folder / f"{name}.svg" for name, figure in figures.items() if figure]
+def training(run: Tables) -> Figure | None:
+    """Loss and validation metric by epoch, pretraining beside them; a variant has one look, its seeds a line each."""
+    table = run.training
+    wanted = [("pretraining", "loss"), ("pretraining", "value"), ("training", "loss"), ("training", "value")]
+    drawn = [(phase, what) for phase, what in wanted if table.loc[table["phase"] == phase, what].notna().any()]
+    if not drawn:
+        return None
+    names = {"loss": "loss", "value": f"validation {caption(run.metric)}"}
+    panels = [f"{phase}: {names[what]}" for phase, what in drawn]
+    rows = 1 if len(drawn) < 4 else 2
+    figure, axes = canvas("training", "epoch", "", panels, (max(6.4, 3.4 * len(drawn) / rows), 3.6 * rows), rows)
+    variants = list(dict.fromkeys(table["variant"]))
+    for panel, (phase, what) in zip(axes, drawn, strict=True):
+        part = table[(table["phase"] == phase) & table[what].notna()]
+        for (variant, _), one in part.groupby(["variant", "seed"], sort=False, dropna=False):
+            panel.plot(one["epoch"], one[what], label=caption(variant), **style(variants.index(variant)) | THIN)
+        whole_ticks(panel, part["epoch"])
+    legend(figure, axes)
+    return figure
 
 
-def _scored(metrics: pd.DataFrame) -> str:
-    return "test" if (metrics["split"] == "test").any() else "validation"
+THIN = {"markersize": 3, "linewidth": 1.2}
 
 
-def _figure(x: str, y: str, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=x, ylabel=y, title=title)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
+def autoencoder(run: Tables) -> Figure | None:
+    """By layer: the latents' norm, the fraction of variance the autoencoder leaves unexplained, its squared error."""
+    wanted = {"norm": "mean norm of the latents", "unexplained": "fraction unexplained", "loss": "squared error"}
+    drawn = [what for what in wanted if run.autoencoder[what].notna().any()]
+    if not drawn:
+        return None
+    figure, axes = canvas(
+        "autoencoder by layer", "layer", "", [wanted[what] for what in drawn], (3.3 * len(drawn) + 0.6, 3.8)
+    )
+    means = run.autoencoder.groupby(["variant", "plan", "view", "layer"], sort=False)[drawn].mean().reset_index()
+    for index, ((variant, plan, view), rows) in enumerate(means.groupby(["variant", "plan", "view"], sort=False)):
+        name = ", ".join(str(part) for part in (variant, plan, view) if part)
+        for panel, what in zip(axes, drawn, strict=True):
+            panel.plot(rows["layer"], rows[what], label=caption(name), **style(index))
+    for panel in axes:
+        whole_ticks(panel, means["layer"])
+        panel.set_ylim(bottom=0)
+    legend(figure, axes)
+    return figure
+
+
+def _first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
+    seed = predictions["seed"].iloc[0]
+    return predictions[predictions["seed"].isna() if pd.isna(seed) else predictions["seed"] == seed]
+
+
+def _bar_name(row: pd.Series, selected: str, several: bool) -> str:
+    place = f", {row['view']}" if row["view"] and row["variant"].startswith(UNTRAINED) else ""
+    place += f", layer {row['layer']:.0f}" if pd.notna(row["layer"]) else ""
+    task = f", {row['task']}" if several else ""
+    return caption(f"{row['variant']}{place}{task}") + (" (chosen)" if row["variant"] == selected else "")

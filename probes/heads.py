@@ -6,6 +6,7 @@ A mixer reads ``[member, layer, ...]``, zeros where a member has fewer layers th
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +144,7 @@ def code_mixer(name: str, seats: Seats, code: int) -> nn.Module:
 
 
 class ClassHead(nn.Sequential):
-    """Features ``[member, row, feature]`` -> logits ``[member, row, class]``; a hidden layer where ``hidden`` is not 0."""
+    """Features ``[member, row, feature]`` -> logits ``[member, row, class]``; hidden or not."""
 
     def __init__(self, members: int, features: int, classes: int, hidden: int, dropout: float) -> None:
         sizes = [features, hidden, classes] if hidden else [features, classes]
@@ -152,7 +153,7 @@ class ClassHead(nn.Sequential):
 
 def _chain(members: int, sizes: Sequence[int], dropout: float) -> Sequence[nn.Module]:
     modules: list[nn.Module] = []
-    for width, code in zip(sizes, sizes[1:], strict=False):
+    for width, code in pairwise(sizes):
         modules += [nn.GELU()] if modules else []
         modules += [Dropout(dropout), LayerwiseLinear(members, width, code)]
     return modules

@@ -16,7 +16,7 @@ from data.plan import LAYERS, Columns, resolve_layers
 from data.shard import Latents
 from data.spec import SpecError, nearest
 from probes.probe import ProbeSpec
-from probes.seats import Seats
+from probes.reading import Reading
 
 NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.pattern}))?")
 
@@ -159,19 +159,16 @@ def stack(parts: Sequence[Latents]) -> Tensor:
     return torch.from_numpy(stacked)
 
 
-def sides_of(inputs: Inputs, seats: Seats, sides: NDArray[np.int64]) -> list[Tensor]:
-    """Latents of rows, one ``[layer, row, width]`` per side.
+def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Tensor]:
+    """Latents of rows, one ``[distinct, row, width]`` per side.
 
     Args:
-        seats: which layers are read, member by member.
-        sides: ``[member, row, side]`` indices of texts, or ``[1, row, side]`` where all members take the same.
+        sides: ``[order, row, side]``, indices of texts in each order of rows.
     """
-    if len(sides) == 1:
-        everything = seats.sources == tuple(range(len(inputs.columns)))
-        taken = slice(None) if everything else torch.tensor(seats.sources)[:, None]
-        return [inputs.values[taken, torch.from_numpy(column)] for column in np.moveaxis(sides[0], -1, 0)]
-    layers, owners = torch.tensor(seats.sources)[:, None], seats.owners.numpy()
-    return [inputs.values[layers, torch.from_numpy(column[owners])] for column in np.moveaxis(sides, -1, 0)]
+    if how.whole:
+        return [inputs.values[:, torch.from_numpy(column)] for column in np.moveaxis(sides[0], -1, 0)]
+    layers = how.sources[:, None]
+    return [inputs.values[layers, torch.from_numpy(column[how.orders])] for column in np.moveaxis(sides, -1, 0)]
 
 
 def view_name(columns: Sequence[Column]) -> str:

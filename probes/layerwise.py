@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from probes.reading import Reading
+
+SMALLEST_NORM = 1e-8
+
 
 class LayerwiseLinear(nn.Module):
     """``x_l W_l + b_l`` for every layer ``l``."""
@@ -35,6 +39,10 @@ class LayerwiseLinear(nn.Module):
         """``[layer, row, width]`` -> ``[layer, row, code]``."""
         return torch.baddbmm(self.bias, x, self.weight)
 
+    def shared(self, x: Tensor, how: Reading) -> Tensor:
+        """``[distinct, row, width]`` -> ``[layer, row, code]``."""
+        return how.multiply(x, self.weight) + self.bias
+
 
 class LayerwiseLowRank(nn.Module):
     """``x_l + x_l A_l B_l``: a change of low rank, which starts at none.
@@ -51,6 +59,22 @@ class LayerwiseLowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[layer, row, width]`` -> the same shape."""
         return torch.baddbmm(x, torch.bmm(x, self.down), self.up)
+
+    def cosines(self, first: Tensor, second: Tensor, how: Reading) -> Tensor:
+        """Cosine of what two sides become: ``[distinct, row, width]`` twice -> ``[layer, row]``.
+
+        With ``h = x A`` and ``k = x B^T`` of low rank, ``(x + h B) . (y + i B) = x . y + h . (y B^T) + (x B^T) . i +
+        h B B^T i^T``: nothing as wide as a latent is made for a layer that others share.
+        """
+        both, rows = torch.cat([first, second], 1), first.shape[1]
+        low, back = how.multiply(both, self.down), how.multiply(both, self.up.transpose(1, 2))
+        turned = torch.bmm(low, torch.bmm(self.up, self.up.transpose(1, 2)))
+        squares = how.spread(both.square().sum(-1)) + ((2 * back + turned) * low).sum(-1)
+        h, k, t, i, j = low[:, :rows], back[:, :rows], turned[:, :rows], low[:, rows:], back[:, rows:]
+        products = how.spread((first * second).sum(-1)) + (h * j + (k + t) * i).sum(-1)
+        norms = (squares[:, :rows] * squares[:, rows:]).clamp_min(SMALLEST_NORM**4).sqrt()
+        same = how.spread((first == second).all(-1))
+        return torch.where(same, 1.0, products / norms)
 
 
 class LayerwiseNorm(nn.Module):
@@ -106,7 +130,12 @@ class Noise(Chance):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
-        return x + self.deviation * self.draw(torch.randn, x) if self.training and self.deviation else x
+        return x + self.deviation * self.draw(torch.randn, x) if self.acts else x
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything now."""
+        return self.training and self.deviation > 0
 
 
 class ByWidth(nn.Module):

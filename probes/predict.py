@@ -12,6 +12,7 @@ from data.files import read_table, select
 from data.plan import Columns
 from data.shard import Latents
 from probes.inputs import Column, Inputs, sides_of, stack
+from probes.reading import reading
 from probes.results import in_unit, probabilities
 from probes.runs import LoadedRun
 
@@ -40,7 +41,8 @@ def predict(run: LoadedRun, items: Sequence[Item], latents_of: LatentsOf) -> lis
     inputs = _inputs(run, list(index), latents_of)
     sides = np.array([[index[text] for text in item] for item in items])
     with torch.inference_mode():
-        raw = run.probe(sides_of(inputs, run.probe.seats, sides[None])).mean(0).numpy()
+        how = reading(run.probe.seats)
+        raw = run.probe(sides_of(inputs, how, sides[None]), how).mean(0).numpy()
     if run.calibration and run.score_range:
         return [{"score": float(score)} for score in in_unit(run.calibration(raw), run.score_range)]
     return [

@@ -20,6 +20,7 @@ from probes.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
 from probes.inputs import Inputs, sides_of
 from probes.layerwise import LayerwiseLinear
 from probes.probe import Probe
+from probes.reading import reading
 from probes.siamese import difference_features
 from probes.train import Fitted, Learner, TrainSpec, fit
 
@@ -109,22 +110,22 @@ def _rebuild(
     width = torch.tensor(probe.seats.widths)
 
     def latents(texts: NDArray[np.int64]) -> Tensor:
-        return sides_of(inputs, probe.seats, texts[None, :, None])[0]
+        return sides_of(inputs, model.how, texts[None, :, None])[0]
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        errors, _ = squared_errors(model, probe, latents(learning[rows[0]]))
+        errors, *_ = squared_errors(model, latents(learning[rows[0]]))
         by_layer = errors.mean(1) / width
         return by_layer.mean(0, keepdim=True) if unified else by_layer
 
     def validate() -> NDArray[np.floating]:
-        explained = 1 - _errors(model, probe, [latents(part) for part in _chunks(validating)])[1]
+        explained = 1 - _errors(model, [latents(part) for part in _chunks(validating)])[1]
         return explained.mean(keepdims=True) if unified else explained
 
     learner = Learner(model, model.owners(), loss, validate, len(learning))
     members = 1 if unified else len(inputs.columns)
     fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}")
     with torch.inference_mode():
-        errors, unexplained, norms = _errors(model, probe, [latents(part) for part in _chunks(validating)])
+        errors, unexplained, norms = _errors(model, [latents(part) for part in _chunks(validating)])
     layers = [
         LayerLoss(*column, float(norm), float(error), float(share))
         for column, norm, error, share in zip(inputs.columns, norms, errors, unexplained, strict=True)
@@ -132,16 +133,16 @@ def _rebuild(
     return Pretrained(*_states(probe), fitted, layers)
 
 
-def _errors(model: nn.Module, probe: Probe, parts: Sequence[Tensor]) -> tuple[NDArray[np.floating], ...]:
+def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[Tensor]) -> tuple[NDArray[np.floating], ...]:
     """Mean squared error in the latents' units, share of variance unexplained, mean norm: ``[layer]`` each."""
-    texts = sum(part.shape[1] for part in parts)
+    probe, texts = model.probe, sum(part.shape[1] for part in parts)
     total = torch.zeros(4, len(probe.seats.sources))
-    mean = sum(probe.normal(part).sum(1, keepdim=True) for part in parts) / texts
+    sums = [probe.normal(part, model.how).sum(1, keepdim=True) for part in parts]
+    mean = torch.stack(sums).sum(0) / texts
     for part in parts:
-        errors, target = squared_errors(model, probe, part)
-        raw = (model(part) - target) * probe.scale
-        total[0] += raw.square().sum((1, 2))
-        total[1] += errors.sum(1)
+        squares, errors, target = squared_errors(model, part)
+        total[0] += (errors * probe.scale).square().sum((1, 2))
+        total[1] += squares.sum(1)
         total[2] += (target - mean).square().sum((1, 2))
         total[3] += part.norm(dim=2).sum(1)
     unexplained = torch.where(total[2] > 0, total[1] / total[2], 0.0)
@@ -159,10 +160,11 @@ def _tell_classes(
     layers = len(inputs.columns)
     model = nn.ModuleDict({"probe": probe, "head": LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))})
     probe.seed([seed])
+    how = reading(probe.seats)
     targets = torch.from_numpy(train.targets)
 
     def logits(sides: NDArray[np.int64]) -> Tensor:
-        first, second = (probe.encode(side) for side in sides_of(inputs, probe.seats, sides[None]))
+        first, second = (probe.encode(side, how) for side in sides_of(inputs, how, sides[None]))
         said: Tensor = model["head"](difference_features(first, second))
         return said
 

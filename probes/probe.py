@@ -16,6 +16,7 @@ from data.plan import check_layers
 from data.spec import SpecError
 from probes.heads import CODE_MIXERS, ClassHead, code_mixer
 from probes.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
+from probes.reading import Reading
 from probes.seats import Seats
 from probes.siamese import cosines, pair_features
 
@@ -146,14 +147,23 @@ class Probe(nn.Module):
                 places = sizes if name.startswith(("encoder", "noise")) else [1] * len(sizes)
                 module.draws = list(zip(generators, places, strict=True))
 
-    def normal(self, latents: Tensor) -> Tensor:
-        """``[layer, row, width]``, centred and scaled."""
-        return (latents - self.center) / self.scale
+    def normal(self, latents: Tensor, how: Reading) -> Tensor:
+        """``[distinct, row, width]``, centred and scaled."""
+        return (latents - how.first(self.center)) / how.first(self.scale)
 
-    def encode(self, latents: Tensor) -> Tensor:
-        """``[layer, row, width]`` -> ``[layer, row, code]``."""
-        encoded: Tensor = self.encoder(self.noise(self.normal(latents)))
-        return encoded
+    def encode(self, latents: Tensor, how: Reading) -> Tensor:
+        """``[distinct, row, width]`` -> ``[layer, row, code]``."""
+        normal = self.normal(latents, how)
+        part = self.encoder.parts[0]
+        if how.at is not None and len(self.encoder.parts) == 1 and not self.noise.acts:
+            first, *others = part if isinstance(part, nn.Sequential) else [part]
+            if isinstance(first, LayerwiseLinear):
+                encoded = first.shared(normal[..., : self.encoder.shapes[0][0]], how)
+                for module in others:
+                    encoded = module(encoded)
+                return encoded
+        spread: Tensor = self.encoder(self.noise(how.spread(normal)))
+        return spread
 
     def owners(self) -> dict[str, Tensor]:
         """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
@@ -213,15 +223,28 @@ class ScoreProbe(Probe):
         """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats)
 
-    def forward(self, sides: Sequence[Tensor]) -> Tensor:
-        """Two of ``[layer, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
-        rows = sides[0].shape[1]
-        encoded = self.encode(torch.cat(list(sides), 1))  # one matmul for both sides
+    def forward(self, sides: Sequence[Tensor], how: Reading) -> Tensor:
+        """Two of ``[distinct, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
+        first, second = sides
+        rows = first.shape[1]
         if self.over_codes:
-            mixed = self.mixer(self.seats.by_member(encoded))
+            mixed = self.mixer(self.seats.by_member(self.encode(torch.cat([first, second], 1), how)))
             return cosines(mixed[:, :rows], mixed[:, rows:])
-        said: Tensor = self.mixer(self.seats.by_member(cosines(encoded[:, :rows], encoded[:, rows:])))
+        said: Tensor = self.mixer(self.seats.by_member(self._layer_cosines(first, second, how)))
         return said
+
+    def _layer_cosines(self, first: Tensor, second: Tensor, how: Reading) -> Tensor:
+        """``[layer, row]``; without making codes where the encoder can tell their cosines by a shorter way."""
+        rows, part = first.shape[1], self.encoder.parts[0]
+        if not self.noise.acts and len(self.encoder.parts) == 1:
+            if self.spec.encoder == "none":
+                return how.spread(cosines(self.normal(first, how), self.normal(second, how)))
+            if isinstance(part, LayerwiseLowRank):
+                width = self.encoder.shapes[0][0]
+                normal = [self.normal(side, how)[..., :width] for side in (first, second)]
+                return part.cosines(normal[0], normal[1], how)
+        encoded = self.encode(torch.cat([first, second], 1), how)  # one matmul for both sides
+        return cosines(encoded[:, :rows], encoded[:, rows:])
 
     def top(self) -> Tensor:
         """What identical texts get, ``[member]``, less a rounding error of their cosines."""
@@ -249,9 +272,9 @@ class ClassProbe(Probe):
         """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats, self.sides, self.classes)
 
-    def forward(self, sides: Sequence[Tensor]) -> Tensor:
-        """One or two of ``[layer, row, width]`` -> logits ``[member, row, class]``."""
-        mixed = [self.mixer(self.seats.by_member(self.encode(side))) for side in sides]
+    def forward(self, sides: Sequence[Tensor], how: Reading) -> Tensor:
+        """One or two of ``[distinct, row, width]`` -> logits ``[member, row, class]``."""
+        mixed = [self.mixer(self.seats.by_member(self.encode(side, how))) for side in sides]
         logits: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
         return logits
 

@@ -3,8 +3,8 @@
 Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.plan import CapturePlan, ExtractSpec
@@ -15,10 +15,10 @@ from probes.pretraining import PretrainingSpec
 from probes.probe import ProbeSpec
 from probes.space import StudySpec
 from probes.subsets import AblationSpec
+from probes.tables import UNTRAINED
 from probes.train import TrainSpec
 
 FOLDER = Path(__file__).parent / "recipes"
-UNTRAINED = "raw"
 VARYING = ("plan", "plans", "probe", "pretraining", "train")
 """Tables whose keys a variant or a trial may set."""
 
@@ -83,6 +83,14 @@ class Recipe:
         """Name -> plan of every capture that the probe reads."""
         names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
         return {name: self.captured(name) for name in names}
+
+    def only(self, names: Sequence[str]) -> "Recipe":
+        """The recipe with some of its variants; with all of them where none is named."""
+        known = {variant.name: variant for variant in self.variants}
+        for name in names:
+            if name not in known:
+                raise SpecError(f"--only {name}: there is no such variant. {nearest(name, known)}")
+        return replace(self, variants=tuple(known[name] for name in names)) if names else self
 
     def expanded(self) -> dict[str, "Recipe"]:
         """Variant name -> the recipe it stands for."""

@@ -15,7 +15,7 @@ from probes.ensemble import Ensemble
 from probes.experiment import answers, task_of
 from probes.inputs import Column, only_layer, view_name
 from probes.metrics import measure, p_value
-from probes.recipe import UNTRAINED
+from probes.tables import UNTRAINED
 from probes.train import Fitted
 
 
@@ -208,25 +208,41 @@ def all_rows(found: Sequence[Ensemble], corpus: Corpus) -> list[MetricRow]:
     return lines + [row for split in scored for one in found for row in measured_rows(one, corpus, split)]
 
 
-def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[Any]]]:
-    """What the screen shows: the split, the metrics, a line per variant with its mean over seeds and interval.
+def headline(
+    rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, int], backbones: Mapping[str, int]
+) -> tuple[list[str], list[list[Any]]]:
+    """What the screen shows: heads, and a line per variant with its mean over seeds, interval and size.
 
-    Of the untrained reference only the last layer of each view is shown.
+    Of the untrained reference only the best layer of each view is shown.
+
+    Args:
+        parameters: variant -> numbers that it learnt.
+        backbones: variant -> numbers of the frozen backbones under it.
     """
     split = "test" if any(row["split"] == "test" for row in rows) else "validation"
     shown = [row for row in rows if row["split"] == split and row["seed"] is None and not row["metric"].endswith("_p")]
-    last: dict[tuple[str, str], int] = {}
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in shown:
-        if row["variant"].startswith(UNTRAINED) and row["layer"] is not None:
-            of = (row["variant"], row["view"])
-            last[of] = max(last.get(of, 0), row["layer"])
+        of = (row["variant"], row["view"])
+        if row["variant"].startswith(UNTRAINED) and (of not in best or row["value"] > best[of]["value"]):
+            best[of] = row if of not in best or row["metric"] == best[of]["metric"] else best[of]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in shown:
-        if not row["variant"].startswith(UNTRAINED) or row["layer"] == last.get((row["variant"], row["view"])):
-            key = (row["variant"], row["view"], row["layer"])
-            lines.setdefault(key, {})[row["metric"]] = _with_interval(row)
-    return split, metrics, [[*key, *(cells.get(metric) for metric in metrics)] for key, cells in lines.items()]
+        of = (row["variant"], row["view"])
+        if of not in best or row["layer"] == best[of]["layer"]:
+            lines.setdefault((*of, row["layer"]), {})[row["metric"]] = _with_interval(row)
+    return [f"on {split}", "view", "layer", *metrics, "learnt", "of backbone"], [
+        [*key, *(cells.get(metric) for metric in metrics), *_size(key[0], parameters, backbones)]
+        for key, cells in lines.items()
+    ]
+
+
+def _size(variant: str, parameters: Mapping[str, int], backbones: Mapping[str, int]) -> tuple[str, str]:
+    if variant not in parameters:
+        return "", ""
+    share = f"{parameters[variant] / backbones[variant]:.1%}" if backbones.get(variant) else ""
+    return f"{parameters[variant]:,}", share
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:

@@ -39,6 +39,12 @@ class Done:
     selected: str
     """The variant chosen on validation."""
 
+    parameters: dict[str, int]
+    """Numbers that each variant learnt, with one seed."""
+
+    backbone_parameters: dict[str, int]
+    """Numbers of the frozen backbones that each variant reads."""
+
     metrics: list[dict[str, Any]]
     """The rows of ``metrics.csv``."""
 
@@ -84,7 +90,18 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     path = write_run(runs, name, Outcome(recipe, record, tables, corpus, selected))
     seconds = time.perf_counter() - started
     lines = [asdict(row) for row in rows]
-    return Done(path, seconds, corpus.sentences, len(corpus.texts), texts_run, selected.variant, lines)
+    backbones = {variant: about["backbone_parameters"] for variant, about in record["probes"].items()}
+    return Done(
+        path,
+        seconds,
+        corpus.sentences,
+        len(corpus.texts),
+        texts_run,
+        selected.variant,
+        record["parameters"],
+        backbones,
+        lines,
+    )
 
 
 def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.DataFrame:
@@ -99,7 +116,6 @@ def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.Data
     for layer in sorted({0, len(one.columns) // 2, len(one.columns) - 1}):
         column = one.columns[layer]
         points = project(inputs.values[layer, texts, : inputs.widths[layer]].numpy())
-        places = points.groupby("method", sort=False).cumcount()
-        said = {"label": [labels[at] for at in places], "text": [corpus.texts[texts[at]] for at in places]}
+        said = {"label": [labels[at] for at in points.index], "text": [corpus.texts[texts[at]] for at in points.index]}
         frames.append(points.assign(plan=column.plan, view=column.view, layer=column.layer, **said))
     return pd.concat(frames, ignore_index=True)

@@ -82,7 +82,7 @@ class Learner:
     """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
 
     loss: Callable[[NDArray[np.int64]], Tensor]
-    """Training rows, ``[member, row]`` or ``[1, row]`` where all take the same -> ``[member]``."""
+    """Training rows in the order of each distinct seed, ``[order, row]`` -> ``[member]``."""
 
     validate: Callable[[], NDArray[np.floating]]
     """The validation metric of each member, ``[member]``, larger is better; nan where there is none."""
@@ -135,16 +135,14 @@ def fit(
         )
     if not learner.owners:
         raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' has no weights.")
-    distinct = sorted(set(seeds))
-    shufflers = [np.random.default_rng(seed) for seed in distinct]
-    taken = np.searchsorted(distinct, seeds) if len(distinct) > 1 else slice(None)
+    shufflers = [np.random.default_rng(seed) for seed in sorted(set(seeds))]
     optimizer = _optimizer(learner, spec)
     bounds = list(_bounds(learner.rows, spec.batch_rows, learner.smallest_batch))
     schedule = _schedule(optimizer, spec, len(bounds))
     best = _Best(learner, len(seeds), spec.patience)
     with (progress or Silent()).bar(name, spec.epochs) as advance:
         for epoch in range(spec.epochs):
-            orders = np.stack([shuffler.permutation(learner.rows) for shuffler in shufflers])[taken]
+            orders = np.stack([shuffler.permutation(learner.rows) for shuffler in shufflers])
             batches = (orders[:, start:end] for start, end in bounds)
             losses = _epoch(learner, batches, optimizer, schedule, spec.clip, len(seeds))
             values = _validated(learner)
@@ -157,6 +155,11 @@ def fit(
     best.restore()
     learner.module.eval()
     return best.fitted()
+
+
+def orders_of(seeds: Sequence[int]) -> NDArray[np.int64]:
+    """``[member]``: which order of rows each member takes; those of one seed take the same."""
+    return np.searchsorted(sorted(set(seeds)), seeds)
 
 
 def _epoch(

@@ -15,6 +15,7 @@ import numpy as np
 from conftest import WORDS
 
 import pipeline
+from data.exit_codes import guarded
 
 ROOT = Path(__file__).parent.parent
 FILES = {"recipe.toml", "record.json", "metrics.csv", "predictions.csv", "probe.safetensors", "figures", "report.html"}
@@ -91,7 +92,7 @@ class Bench:
         """The command line in this process: exit code, stdout, stderr."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = pipeline._guarded(lambda: pipeline.app(self._line(words, settings), standalone_mode=False))
+            code = guarded(lambda: pipeline.app(self._line(words, settings), standalone_mode=False))
         return code, out.getvalue(), err.getvalue()
 
     def process(self, *words: str, settings: Iterable[str] = (), before: str = "") -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
 """What several tests share: tiny backbones of every family, real corpora and models where they are."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ def byte_tokenizer() -> Tokenizer:
     )
     tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
     return tokenizer
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Every test draws the same numbers from torch, whichever ran before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

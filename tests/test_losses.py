@@ -1,4 +1,4 @@
-"""Losses against values computed by hand, and where they end: perfect batches, single rows, models side by side."""
+"""Losses against values computed by hand, and where they end: perfect batches, single rows, members side by side."""
 
 import math
 
@@ -24,6 +24,13 @@ BY_HAND = {
 }
 
 
+def drawn(name: str, members: int, orders: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions of members, and targets: one order of rows for all, or one for each."""
+    if name == "cross_entropy":
+        return torch.randn(members, 8, 3), torch.randint(3, (orders, 8))
+    return torch.randn(members, 8), torch.randn(orders, 8)
+
+
 @pytest.mark.parametrize("name", LOSSES)  # a new loss without a value by hand fails here
 def test_a_loss_has_the_value_computed_by_hand(name):
     prediction, target, expected = BY_HAND[name]
@@ -38,11 +45,20 @@ def test_the_gradient_equals_finite_differences(name):
     assert torch.autograd.gradcheck(LOSSES[name], (prediction, target))
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_models_side_by_side_keep_their_own_loss(name):
-    predictions, target = torch.randn(3, 2, 8), torch.randn(8)
-    alone = torch.stack([torch.stack([LOSSES[name](row, target) for row in model]) for model in predictions])
-    torch.testing.assert_close(LOSSES[name](predictions, target), alone)
+@pytest.mark.parametrize("orders", [1, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_members_side_by_side_keep_their_own_loss(name, orders):
+    predictions, targets = drawn(name, 3, orders)
+    alone = [LOSSES[name](prediction, targets[at % orders]) for at, prediction in enumerate(predictions)]
+    torch.testing.assert_close(LOSSES[name](predictions, targets), torch.stack(alone))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_of_one_member_has_no_gradient_in_another(name):
+    predictions, targets = drawn(name, 3, 1)
+    predictions.requires_grad_()
+    LOSSES[name](predictions, targets)[1].backward()
+    assert (predictions.grad != 0).flatten(1).any(1).tolist() == [False, True, False]
 
 
 def test_log_variance_does_not_see_an_offset():
@@ -58,6 +74,16 @@ def test_log_variance_of_a_perfect_batch_is_finite_and_so_is_its_gradient(offset
     loss.backward()
     assert loss.item() == pytest.approx(math.log(SMALLEST_VARIANCE), abs=1e-3)  # float32 leaves a trace of the offset
     assert prediction.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-4])
+def test_the_gradient_of_log_variance_near_a_perfect_batch_equals_finite_differences(spread):
+    target = torch.rand(8).double()
+    prediction = (target + spread * torch.randn(8).double()).requires_grad_()  # a variance about the floor's
+    assert torch.autograd.gradcheck(log_variance, (prediction, target), eps=1e-8, rtol=1e-2, atol=1e-2)
+    if spread:
+        (gradient,) = torch.autograd.grad(log_variance(prediction, target), prediction)
+        assert gradient.abs().max() > 100  # far from what the tolerance would let pass
 
 
 def test_log_variance_refuses_a_single_row():

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn
 
-from probes.metrics import CONFIDENCE, METRICS, measure, p_value
+from probes.metrics import CONFIDENCE, METRICS, measure, p_value, paired, resample
 
 REFERENCES = {
     "pearson": lambda prediction, target: stats.pearsonr(prediction, target).statistic,
@@ -97,3 +97,36 @@ def test_the_p_value_equals_that_of_scipy(name):
     reference = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[name](prediction, target).pvalue
     assert p_value(name, prediction, target) == pytest.approx(reference, rel=1e-12)
     assert p_value(name, prediction[:2], target[:2]) is None
+
+
+def paired_of(name, first, second, target):
+    measured = [resample(name, side, target) for side in (first, second)]
+    return paired(*measured) if all(measured) else None
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_paired_bootstrap_finds_what_is_there_and_nothing_else(name):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 200).astype(float)
+    good, bad = (np.where(rng.random(200) < right, target, rng.integers(0, 3, 200)) for right in (0.9, 0.4))
+    found = paired_of(name, [bad], [good, good], target)
+    assert found.difference == pytest.approx(METRICS[name](good, target) - METRICS[name](bad, target))
+    assert found.low < found.difference < found.high
+    assert found.p < 0.01
+    same = paired_of(name, [good], [good], target)
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert paired_of(name, [bad], [good], target) == paired_of(name, [bad], [good], target)
+
+
+def test_a_paired_bootstrap_of_equals_keeps_its_level():
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(60):
+        target = rng.normal(size=80)
+        found = paired_of("pearson", [target + rng.normal(size=80)], [target + rng.normal(size=80)], target)
+        small += found.p < 0.05
+    assert small <= 8  # 3 expected; 9 or more in one of 300 such tests
+
+
+def test_no_paired_test_of_constants():
+    assert paired_of("pearson", [np.ones(9)], [np.arange(9.0)], np.arange(9.0)) is None

@@ -230,7 +230,7 @@ def test_a_signal_during_extract_keeps_what_is_committed_and_the_next_run_goes_o
 
 def test_a_file_in_the_place_of_the_runs_is_refused_and_kept(bench):
     settings = [word for one in bench.of_pairs() for word in ("--set", one)]
-    code = pipeline._guarded(
+    code = guarded(
         lambda: pipeline.app(
             ["run", "pairs", "--runs", str(bench.folder / "few.csv"), *settings], standalone_mode=False
         )

@@ -1,0 +1,103 @@
+"""An ablation's members side by side in one program against one after another, on latents of MiniLM's shape.
+
+    python -m benchmarks.members
+
+Members are the subsets of seven layers that an ablation trains (each alone, without each, the first, the last), with
+three seeds each: 72. Latents, pairs and scores are random: the time does not hang on what they hold. "ours" is what
+ablate does: members under 50,000 parameters side by side, larger ones one after another. Both arms give the same
+figures, and the largest difference of the validation metric is printed.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from data.corpus import Corpus, Rows
+from probes import experiment
+from probes.experiment import Member, train_members
+from probes.inputs import Column, Inputs
+from probes.probe import ProbeSpec
+from probes.recipe import Recipe
+from probes.subsets import subsets
+from probes.train import TrainSpec
+
+ARMS = {"together": 1 << 62, "apart": 0}
+PROBES = {
+    "softmax weights alone": ProbeSpec(encoder="none"),
+    "low rank 8": ProbeSpec(encoder="lowrank", rank=8),
+    "linear, full width": ProbeSpec(encoder="linear"),
+}
+
+
+def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, Inputs]:
+    """Random latents, and pairs whose score hangs on them a little."""
+    rng = np.random.default_rng(0)
+    texts = rows * 2
+    values = torch.from_numpy(rng.normal(size=(layers, texts, width)).astype(np.float32))
+    sides = rng.integers(0, texts, (rows, 2))
+    held = max(2, rows // 10)
+    splits = {
+        "train": Rows(sides[held:], rng.random(rows - held)),
+        "validation": Rows(sides[:held], rng.random(held)),
+    }
+    corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0))
+    return corpus, Inputs(values, tuple(Column("", "mean", layer) for layer in range(layers)), (width,) * layers)
+
+
+def members_of(inputs: Inputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[Member]:
+    """Every distinct subset with every seed."""
+    wanted = [one.places for kind in ("single", "without", "prefix", "suffix") for one in subsets(kind, inputs.columns)]
+    recipe = Recipe(probe=spec, train=TrainSpec(epochs=epochs, batch_rows=128))
+    return [Member("member", recipe, inputs, places, seed) for places in dict.fromkeys(wanted) for seed in range(seeds)]
+
+
+def seconds(arm: str, members: list[Member], corpus: Corpus) -> tuple[float, list[float]]:
+    """Time and validation metrics of one arm."""
+    experiment.SMALL = ARMS[arm]
+    started = time.perf_counter()
+    trained = train_members(members, corpus)
+    return time.perf_counter() - started, [one.fitted.best_value for one in trained]
+
+
+def main() -> None:
+    """Print a line per probe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=6000)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    small = experiment.SMALL
+    corpus, inputs = experiment_of(options.rows, 7, 384)
+    print(describe("cpu"))
+    print(
+        f"{options.rows:,} pairs, {options.epochs} epochs, {options.rounds} rounds, arms interleaved; seconds (min-max)"
+    )
+    print(
+        f"{'probe':>24}{'members':>9}{'largest':>12}{'apart':>20}{'together':>20}{'apart / together':>18}"
+        f"{'ours':>10}{'differ':>10}"
+    )
+    for name, spec in PROBES.items():
+        members = members_of(inputs, spec, options.epochs, options.seeds)
+        largest = max(sum(part.numel() for part in experiment.start(member, corpus).parameters()) for member in members)
+        took: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        values: dict[str, list[float]] = {}
+        for _ in range(options.rounds):
+            for arm, times in took.items():
+                one, values[arm] = seconds(arm, members, corpus)
+                times.append(one)
+        shown = {arm: f"{np.median(times):.1f} ({min(times):.1f}-{max(times):.1f})" for arm, times in took.items()}
+        ratio = np.median(took["apart"]) / np.median(took["together"])
+        differ = np.abs(np.subtract(values["apart"], values["together"])).max()
+        ours = "together" if largest <= small else "apart"
+        print(
+            f"{name:>24}{len(members):9}{largest:12,}{shown['apart']:>20}{shown['together']:>20}{ratio:18.2f}"
+            f"{ours:>10}{differ:10.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Several runs side by side, and whether they differ: a paired bootstrap over the rows that both predicted."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from probes.drawing import COLOURS, SETTINGS, canvas, caption
+from probes.metrics import CORRELATIONS, METRICS, paired, resample
+from probes.page import Grid, Picture, Section, render, replace_file, svg_of, tidy
+from probes.summary import UNDEFINED, size_of, with_interval
+from probes.tables import ReportError, Tables, read_tables
+
+COLUMNS = [
+    "run", "corpus", "variant", "split", "metric", "value", "low", "high", "n", "parameters",
+    "difference", "difference_low", "difference_high", "p", "note",
+]  # fmt: skip
+
+
+def comparison(folders: Sequence[Path]) -> pd.DataFrame:
+    """A line per run, its chosen variant, and its difference from the first run.
+
+    Raises:
+        ReportError: no folder, or one that is no finished run.
+    """
+    if not folders:
+        raise ReportError("there is nothing to compare: name the folders of two runs or more.")
+    runs = [read_tables(folder) for folder in folders]
+    names = [run.name for run in runs]
+    shown = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
+    lines = [
+        _line(name, run) | (_against(runs[0], run) if index else {})
+        for index, (name, run) in enumerate(zip(shown, runs, strict=True))
+    ]
+    frame = pd.DataFrame(lines, columns=COLUMNS)
+    return frame.assign(note=frame["note"].astype(object).fillna(""))
+
+
+def on_screen(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """A comparison as heads and lines of words."""
+    heads = ["run", "chosen", "measured", "value", "difference", "p"]
+    lines = []
+    for _, row in frame.iterrows():
+        told = _difference(row)
+        difference = told if isinstance(told, str) else " ".join(told)
+        value = " ".join(with_interval(row))
+        lines.append([row["run"], row["variant"], f"{row['metric']} on {row['split']}", value, difference, _p(row)])
+    return heads, lines
+
+
+def compare(folders: Sequence[Path], out: Path) -> Path:
+    """Write the comparison of several runs as one HTML page to ``out``."""
+    frame = comparison(folders)
+    lines = [
+        [
+            *(tidy(row[name], 80) for name in ("run", "corpus", "variant")),
+            f"{tidy(row['metric'], 40)} on {row['split']}, {_whole(row['n'])} rows",
+            with_interval(row), _whole(row["parameters"]), _difference(row), _p(row),
+        ]
+        for _, row in frame.iterrows()
+    ]  # fmt: skip
+    heads = ["run", "corpus", "chosen", "measured", "value", "parameters", "difference", "p"]
+    said = "Brackets are bootstrap 95 % intervals over rows. Differences are from the first run, on the same rows."
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure = ladder(frame)
+        drawn = (
+            [Picture("runs", svg_of(figure), "Runs", "The chosen variant of each run, with 95 % intervals.")]
+            if figure
+            else []
+        )
+        section = Section("results", "Results", said, [Grid("Chosen variants.", heads, lines, 4), *drawn])
+        page = render("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
+    replace_file(out, page.encode("utf-8", "replace"))
+    return out
+
+
+def ladder(frame: pd.DataFrame) -> Figure | None:
+    """Runs as bars with intervals, in the order given; only those of the first run's metric."""
+    rows = frame[(frame["metric"] == frame["metric"].iloc[0]) & frame["value"].notna()][::-1]
+    if rows.empty:
+        return None
+    metric = caption(rows["metric"].iloc[0])
+    figure, (axes,) = canvas(metric, metric, "", size=(6.4, max(1.8, 0.42 * len(rows) + 1.1)))
+    for place, (_, row) in enumerate(rows.iterrows()):
+        axes.barh(place, row["value"], 0.62, color=COLOURS[0], alpha=0.45)
+        axes.plot([row["low"], row["high"]], [place, place], color="black", linewidth=1.2, marker="|")
+    axes.set_yticks(range(len(rows)), [caption(name) for name in rows["run"]])
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _line(name: str, run: Tables) -> dict[str, Any]:
+    rows = run.metrics[(run.metrics["variant"] == run.selected) & (run.metrics["metric"] == run.metric)]
+    rows = rows[(rows["split"] == run.split) & rows["seed"].isna()]
+    measured = {key: rows[key].iloc[0] if len(rows) else float("nan") for key in ("value", "low", "high", "n")}
+    parameters = size_of(run, run.selected)[0]
+    about = {"run": name, "corpus": str(run.told("corpus").get("name", "")), "variant": run.selected}
+    return about | {"split": run.split, "metric": run.metric} | measured | {"parameters": parameters}
+
+
+def _against(base: Tables, run: Tables) -> dict[str, Any]:
+    if base.metric != run.metric or run.metric not in METRICS:
+        return {"note": "another metric: no paired test"}
+    first, second = _aligned(base), _aligned(run)
+    if first is None or second is None:
+        return {"note": "no predictions: no paired test"}
+    if (
+        base.split != run.split
+        or len(first) != len(second)
+        or not first.index.sort_values().equals(second.index.sort_values())
+    ):
+        return {"note": "not the same rows: no paired test"}
+    second = second.loc[first.index]
+    target = first.index.get_level_values("target").to_numpy()
+    sides = [[frame[seed].to_numpy() for seed in frame] for frame in (first, second)]
+    if "label" in base.predictions:
+        names = np.unique(np.concatenate([target, *sides[0], *sides[1]]).astype(str))
+        target = np.searchsorted(names, target.astype(str))
+        sides = [[np.searchsorted(names, column.astype(str)) for column in side] for side in sides]
+    measured = [resample(run.metric, side, target) for side in sides]
+    found = paired(measured[0], measured[1]) if measured[0] and measured[1] else None
+    if found is None:
+        return {"note": f"{UNDEFINED}: no paired test"}
+    return {"difference": found.difference, "difference_low": found.low, "difference_high": found.high, "p": found.p}
+
+
+def _aligned(run: Tables) -> pd.DataFrame | None:
+    """``[row, seed]`` predictions, indexed by texts, target and how often both came before."""
+    table = run.predictions
+    texts = [name for name in ("sentence", "sentence1", "sentence2") if name in table]
+    columns = ("raw", "score") if run.metric in CORRELATIONS else ("label", "score")
+    said = next((name for name in columns if name in table), None)
+    if said is None or table.empty or not texts:
+        return None
+    keys = [*texts, "target"]
+    table = table.assign(seed=table["seed"].fillna(-1))
+    table = table.assign(again=table.groupby([*keys, "seed"]).cumcount())
+    wide = table.pivot(index=[*keys, "again"], columns="seed", values=said)
+    return None if wide.isna().to_numpy().any() else wide
+
+
+def _whole(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:,.0f}"
+
+
+def _difference(row: pd.Series) -> str | tuple[str, str]:
+    if pd.isna(row["difference"]):
+        return str(row["note"]) or "–"
+    return f"{row['difference']:+.3f}", f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+
+
+def _p(row: pd.Series) -> str:
+    return "–" if pd.isna(row["p"]) else "<\u202f0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"

@@ -1,0 +1,144 @@
+"""The report of a run: its figures as PNG and SVG, and one HTML page that opens offline.
+
+It is drawn from the tables of the run folder and from nothing else, so it can be drawn again at any time.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from probes import ablation_figures, figures, study_figures, summary
+from probes.diagram import diagram
+from probes.drawing import SETTINGS
+from probes.page import Block, Fold, Picture, Section, Turnable, render, replace_file, svg_of, tidy
+from probes.scatter import panels
+from probes.tables import ReportError, Tables, read_tables
+
+__all__ = ["FIGURES", "ReportError", "draw", "write_report"]
+
+FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
+    "by_layer": figures.by_layer,
+    "ladder": figures.ladder,
+    "diagram": diagram,
+    "predicted_against_gold": figures.predicted_against_gold,
+    "confusion": figures.confusion,
+    "training": figures.training,
+    "autoencoder": figures.autoencoder,
+    "ablation": ablation_figures.ablation,
+    "choices": ablation_figures.choices,
+    "selectivity": ablation_figures.selectivity,
+    "history": study_figures.history,
+    "intermediate": study_figures.intermediate,
+    "importances": study_figures.importances,
+    "unexplained": study_figures.unexplained,
+}
+CAPTIONS: dict[str, tuple[str, str]] = {
+    "by_layer": (
+        "By layer",
+        "The cosine of raw latents, a line a view, with its 95 % interval; across, what was chosen.",
+    ),
+    "ladder": ("Variants", "Every variant and the last layer of raw latents (grey), with 95 % intervals over rows."),
+    "diagram": ("The probe", "From latents, a box a capture plan and view, to what is predicted."),
+    "predicted_against_gold": (
+        "Predicted against gold",
+        "One point a row, of the first seed, at most 5,000; the dashed line is equality.",
+    ),
+    "confusion": (
+        "Confusion",
+        "Rows are gold classes, columns predicted ones, of the first seed; darker is a larger share.",
+    ),
+    "training": ("Training", "A line a seed. The epoch with the best validation metric is the one that is kept."),
+    "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
+    "ablation": ("Layers", "The probe trained again on some of the layers; bands are 95 % intervals, controls dashed."),
+    "choices": ("Views and backbones", "The same probe on other latents; hollow points are controls."),
+    "selectivity": ("Selectivity", "What remains of the metric when what the probe learns by itself is taken off."),
+    "history": ("History", "One point a trial; the line is the best so far, a cross is a trial that was pruned."),
+    "intermediate": ("While training", "What trials reported at each step; dashed ones were pruned."),
+    "importances": ("Importance", "How much of the spread of values each searched setting accounts for."),
+    "unexplained": (
+        "Reconstruction and score",
+        "A better reconstruction, further left, need not be a better score, further up.",
+    ),
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Draw ``figures/*.png``, ``figures/*.svg`` and ``report.html`` of a run folder from its tables.
+
+    Raises:
+        ReportError: the run did not finish, or a table in it cannot be read.
+    """
+    run = read_tables(folder)
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may be in any script
+        pictures = _save(folder / "figures", draw(run))
+        page = render(run.name, "run", lead(run), summary.tiles(run), sections(run, pictures))
+    replace_file(folder / "report.html", page.encode("utf-8", "replace"))
+    return folder / "report.html"
+
+
+def draw(run: Tables) -> dict[str, Figure]:
+    """Every figure whose tables are there, by name."""
+    made = {name: function(run) for name, function in FIGURES.items()}
+    return {name: figure for name, figure in made.items() if figure}
+
+
+def lead(run: Tables) -> str:
+    """What the run is about, in a sentence."""
+    backbones = tidy(", ".join(dict.fromkeys(run.metrics["backbone"])) or "a frozen backbone", 120)
+    corpus = run.told("corpus").get("name")
+    on = f" on {tidy(corpus, 80)}" if corpus else ""
+    chosen = f" Chosen on validation by {tidy(run.metric, 40)}." if run.selected else ""
+    return f"Probes on latents of {backbones}{on}.{chosen}"
+
+
+def sections(run: Tables, pictures: dict[str, Picture]) -> list[Section]:
+    """The page in its order; what has no table has no block."""
+
+    def only(*blocks: str | Block | None) -> Sequence[Block]:
+        found = [pictures.get(block) if isinstance(block, str) else block for block in blocks]
+        return [block for block in found if block]
+
+    undefined = (
+        f"“{summary.UNDEFINED}” stands where a correlation does not exist: predictions or targets are all the same."
+    )
+    table = summary.headline(run)
+    note = undefined if table and any(summary.UNDEFINED in row for row in table.rows) else ""
+    cloud = Turnable(panels(run.latents)) if len(run.latents) else None
+    wrong = summary.worst(run)
+    recipe = Fold("recipe.toml", run.recipe) if run.recipe else None
+    return [
+        Section("results", "Results", note, only(table, "ladder", "by_layer")),
+        Section("probe", "Probe", "", only("diagram")),
+        Section("predictions", "Predictions", "", only("predicted_against_gold", "confusion", wrong)),
+        Section("learning", "Training", "", only("training", "autoencoder")),
+        Section("layers", "Ablation", "", only("ablation", "choices", "selectivity", summary.ablated(run))),
+        Section(
+            "search", "Study", summary.searched(run), only("history", "intermediate", "importances", "unexplained")
+        ),
+        Section("space", "Latents", "Coordinates of texts, projected to three dimensions.", only(cloud)),
+        Section("provenance", "What ran", "", only(summary.provenance(run), recipe)),
+    ]
+
+
+def _save(folder: Path, drawn: dict[str, Figure]) -> dict[str, Picture]:
+    if folder.is_symlink():
+        raise ReportError(f"{folder} is a link; a report writes into its own run folder only. Remove the link.")
+    folder.mkdir(exist_ok=True)
+    pictures = {}
+    for name in FIGURES:
+        if name not in drawn:
+            for kind in ("png", "svg"):
+                (folder / f"{name}.{kind}").unlink(missing_ok=True)
+            continue
+        pictures[name] = Picture(name, svg_of(drawn[name]), *CAPTIONS[name])
+        drawn[name].set_layout_engine("none")  # laid out by now
+        image = io.BytesIO()
+        drawn[name].savefig(image, format="png", dpi=150)
+        replace_file(folder / f"{name}.png", image.getvalue())
+        replace_file(folder / f"{name}.svg", pictures[name].svg.encode())
+    return pictures

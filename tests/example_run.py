@@ -1,0 +1,202 @@
+"""A finished run made up from nothing: every table a run folder can hold, with texts that would like to be markup."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes.scatter import project
+
+EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script>{{ 7*7 }} $x^2$ <a href='http://evil.example/'>a</a>"
+LAYERS = 7
+VARIANTS = {"last": 0.71, "mix": 0.78, "mix <b>deep</b> & wide": 0.83}
+SELECTED = "mix <b>deep</b> & wide"
+
+
+def metrics(classes: bool = False) -> pd.DataFrame:
+    """Raw by layer on three splits, three variants with two seeds."""
+    rows = []
+    names = ("accuracy", "macro_f1") if classes else ("pearson", "spearman")
+    for split in ("train", "validation", "test"):
+        for metric in names:
+            if not classes:
+                for view in ("mean", "last"):
+                    for layer in range(LAYERS):
+                        value = 0.45 + 0.2 * np.sin(layer / 3) + 0.05 * (view == "mean")
+                        rows.append(("raw", view, layer, split, metric, value, value - 0.04, value + 0.03, 300, None))
+            for name, value in VARIANTS.items():
+                rows += [
+                    (name, "mean", None, split, metric, value + d, None, None, 300, s)
+                    for s, d in ((0, 0.01), (1, -0.01))
+                ]
+                rows.append((name, "mean", None, split, metric, value, value - 0.02, value + 0.02, 300, None))
+    if not classes:
+        rows += [(name, "mean", None, "test", "mae", 0.4, 0.3, 0.5, 300, None) for name in VARIANTS]
+    columns = ["variant", "view", "layer", "split", "metric", "value", "low", "high", "n", "seed"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame.insert(1, "backbone", "all-MiniLM-L6-v2")
+    frame.insert(4, "task", "stsb")
+    return frame.astype({"layer": "Int64", "seed": "Int64"})
+
+
+def texts(rows: int) -> list[str]:
+    """Sentences; the first is hostile."""
+    return [
+        EVIL,
+        "NA",
+        *(f'A man plays the flute number {row}, "quietly".\r\nIn two lines.' for row in range(rows - 2)),
+    ]
+
+
+def predictions(classes: bool = False, rows: int = 120) -> pd.DataFrame:
+    """Pairs with scores, or sentences with classes, of two seeds."""
+    rng = np.random.default_rng(0)
+    frames = []
+    gold = rng.uniform(0, 5, rows).round(2)
+    for seed in (0, 1):
+        if classes:
+            names = np.array(["negative", "<i>neutral</i>", "positive"])
+            target = np.digitize(gold, [1.7, 3.4])
+            said = np.where(rng.random(rows) < 0.8, target, rng.integers(0, 3, rows))
+            odds = np.full((rows, 3), 0.1) + 0.7 * np.eye(3)[said]
+            frame = pd.DataFrame({"sentence": texts(rows), "target": names[target], "label": names[said]})
+            frames.append(frame.assign(**{f"probability_{n}": odds[:, i] for i, n in enumerate(names)}, seed=seed))
+        else:
+            score = np.clip(gold + rng.normal(0, 0.7, rows), 0, 5)
+            score[0], gold[0] = 5, 0
+            both = {"sentence1": texts(rows), "sentence2": texts(rows)[::-1]}
+            frames.append(pd.DataFrame({**both, "target": gold, "score": score, "raw": score / 5, "seed": seed}))
+    return pd.concat(frames)
+
+
+def training() -> pd.DataFrame:
+    """Two seeds of each variant, the chosen one pretrained."""
+    rows = []
+    for variant, top in VARIANTS.items():
+        for seed in (0, 1):
+            if variant == SELECTED:
+                rows += [(variant, seed, "pretraining", e, 1 / e, None) for e in range(1, 9)]
+            rows += [(variant, seed, "training", e, -np.log(e) - seed / 9, top - 0.2 / e) for e in range(1, 13)]
+    return pd.DataFrame(rows, columns=["variant", "seed", "phase", "epoch", "loss", "value"])
+
+
+def autoencoder() -> pd.DataFrame:
+    rows = [
+        (SELECTED, seed, "", "mean", layer, 1 + layer**2, 0.1 * layer**2, 0.4 - 0.03 * layer)
+        for seed in (0, 1) for layer in range(LAYERS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["variant", "seed", "plan", "view", "layer", "norm", "loss", "unexplained"])
+
+
+def latents(classes: bool = False, points: int = 60) -> pd.DataFrame:
+    """Two layers, projected."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for layer in (0, LAYERS - 1):
+        frame = project(rng.normal(size=(points, 16)).astype(np.float32) + 3 * rng.integers(0, 2, (points, 1)))
+        label = [("<i>neutral</i>", "positive")[row % 2] if classes else f"{row / 12:.2f}" for row in frame.index]
+        about = {"plan": "", "view": "mean", "layer": layer, "label": label}
+        frames.append(frame.assign(**about, text=[texts(points)[row] for row in frame.index]))
+    return pd.concat(frames)[["plan", "view", "layer", "method", "x", "y", "z", "label", "text"]]
+
+
+def ablation() -> pd.DataFrame:
+    rows = []
+    kinds: dict[str, list[str]] = {
+        "single": [str(k) for k in range(LAYERS)],
+        "prefix": [f"0-{k}" for k in range(LAYERS)],
+    }
+    kinds["suffix"] = [f"{k}-{LAYERS - 1}" for k in range(LAYERS)]
+    kinds["greedy"] = [",".join(map(str, range(k + 1))) for k in range(LAYERS)]
+    kinds["without"] = [",".join(str(k) for k in range(LAYERS) if k != out) for out in range(LAYERS)]
+    kinds |= {"view": ["0-6"] * 2, "backbone": ["0-6"] * 2}
+    for kind, named in kinds.items():
+        for control, top in (("", 0.7), ("untrained", 0.4), ("random targets", 0.1)):
+            for index, layers in enumerate(named):
+                value = top + 0.02 * index
+                name = ("mean", "last")[index] if kind in ("view", "backbone") else f"{kind} {index}"
+                rows.append(
+                    (
+                        kind,
+                        name,
+                        layers,
+                        control,
+                        "test",
+                        "pearson",
+                        value,
+                        value - 0.03,
+                        value + 0.03,
+                        0.01,
+                        300,
+                        385,
+                        None,
+                    )
+                )
+                rows.append((kind, name, layers, control, "test", "pearson", value, None, None, None, 300, 385, 0))
+    columns = [
+        "kind",
+        "name",
+        "layers",
+        "control",
+        "split",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "p",
+        "n",
+        "parameters",
+        "seed",
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
+
+
+def study() -> dict[str, pd.DataFrame]:
+    """Twelve trials, some pruned and one failed."""
+    rng = np.random.default_rng(0)
+    states = ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE", "FAIL", "COMPLETE"] * 2
+    value = [0.6 + 0.02 * k + 0.05 * rng.random() if state == "COMPLETE" else None for k, state in enumerate(states)]
+    trials = {"number": range(12), "state": states, "value": value, "seconds": 3.5, "train.learning_rate": 0.001}
+    steps = [(trial, step, 0.5 + 0.02 * step + 0.01 * trial) for trial in range(12) for step in range(1, 6)]
+    return {
+        "trials": pd.DataFrame({**trials, "unexplained": rng.random(12)}),
+        "intermediate": pd.DataFrame(steps, columns=["trial", "step", "value"]),
+        "importances": pd.DataFrame({"parameter": ["train.learning_rate", "probe.code"], "importance": [0.7, 0.3]}),
+    }
+
+
+def record(classes: bool = False) -> dict[str, Any]:
+    inputs = [{"plan": "", "view": view, "layers": list(range(LAYERS)), "width": 384} for view in ("mean", "last")]
+    probe = {"inputs": inputs, "encoder": "linear", "codes": [96] * (2 * LAYERS), "depth": 1, "mixer": "softmax"}
+    probe |= {"loss": "log_variance", "parameters": 516_110, "backbone_parameters": 22_713_216}
+    return {
+        "versions": {"python": "3.11", "torch": "2.13.0"}, "commit": "0123abc", "host": "here",
+        "machine": "x86_64, 2 threads",
+        "corpus": {"name": "stsb <b>", "rows": {"train": 5749, "validation": 1500, "test": 1379}},
+        "texts": 17256, "texts_distinct": 15487, "texts_run": 0, "bytes": 333_000_000, "selected": SELECTED,
+        "metric": "accuracy" if classes else "pearson", "parameters": {}, "seconds": {"training": 81.2, "all": 260.0},
+        "probes": {name: probe | {"pretraining": "autoencoder" if name == SELECTED else ""} for name in VARIANTS},
+    }  # fmt: skip
+
+
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str, Any], recipe: str = "") -> Path:
+    """A run folder of these tables."""
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(about), "utf-8")
+    (folder / "recipe.toml").write_text(recipe or f'summary = "{EVIL}"\n', "utf-8")
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    return folder
+
+
+def every_table(classes: bool = False) -> dict[str, pd.DataFrame]:
+    """All tables at once."""
+    about = {"metrics": metrics(classes), "predictions": predictions(classes), "training": training()}
+    return about | {"autoencoder": autoencoder(), "latents": latents(classes), "ablation": ablation(), **study()}
+
+
+def example(folder: Path, classes: bool = False) -> Path:
+    """A run folder that holds every table there is."""
+    return write_tables(folder, every_table(classes), record(classes))
