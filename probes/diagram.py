@@ -23,6 +23,12 @@ MIXERS = {
     "softmax": "learned weighted\nmean of layers",
     "mlp": "small network\nover the layers",
 }
+CODE_MIXERS = {
+    "attention": "attention\nover layers",
+    "self_attention": "self-attention\nof the codes",
+    "unified": "one unified\nembedding",
+}
+"""These meet before there is a cosine."""
 
 
 def diagram(run: Tables) -> Figure | None:
@@ -83,9 +89,13 @@ def _stages(told: Mapping[str, Any], run: Tables) -> list[tuple[str, str]]:
     lines.append(f"begun as\n{pretraining}" if pretraining else "")
     layers = f"{len(widths)} × " if widths else ""
     stages = [("\n".join(filter(None, lines)) or "encoder", ""), (f"code\n{layers}{code}".strip(), "")]
-    if pairs and not classes:
-        stages.append(("cosine of the\ntwo sides,\nby layer", f"{len(widths)}" if widths else ""))
-    stages.append((MIXERS.get(mixer, caption(mixer, 18)) or "mixer", ""))
+    meeting = (CODE_MIXERS.get(mixer) or MIXERS.get(mixer, caption(mixer, 18)) or "mixer", "")
+    if pairs and not classes and mixer in CODE_MIXERS:
+        stages += [meeting, ("cosine of the\ntwo sides", "")]
+    elif pairs and not classes:
+        stages += [("cosine of the\ntwo sides,\nby layer", f"{len(widths)}" if widths else ""), meeting]
+    else:
+        stages.append(meeting)
     if classes:
         stages.append(("class head" + ("\non a, b, |a−b|, a·b" if pairs else ""), ""))
     loss = f"\nloss: {caption(told['loss'], 16)}" if told.get("loss") else ""

@@ -36,20 +36,22 @@ def by_layer(run: Tables) -> Figure | None:
         for value in chosen.loc[chosen["split"] == split, "value"].head(1):
             panel.axhline(value, color="black", linestyle=(0, (4, 2)), label=f"{caption(run.selected)} (chosen)")
         whole_ticks(panel, raw["layer"])
-        panel.sharey(axes[0])
+    ends = [panel.get_ylim() for panel in axes]
+    for panel in axes:
+        panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
     legend(figure, axes, len(splits) + 1)
     return figure
 
 
 def ladder(run: Tables) -> Figure | None:
-    """Every variant and the last layer of the untrained reference as bars with intervals, the best on top."""
+    """The last layer of the untrained reference and every variant as bars with intervals, in the recipe's order."""
     rows = seedless(run.metrics)
     rows = rows[(rows["split"] == run.split) & (rows["metric"] == run.metric)]
     if rows.empty:
         return None
     last = rows.groupby(["variant", "view"])["layer"].transform("max")
     rows = rows[rows["layer"].isna() | ~rows["variant"].str.startswith(UNTRAINED) | (rows["layer"] == last)]
-    rows = rows.sort_values("value")
+    rows = rows[::-1]
     several = rows["task"].nunique() > 1
     figure, (axes,) = canvas(
         f"{caption(run.metric)} on {run.split}, 95 % interval", caption(run.metric), "",
@@ -117,8 +119,8 @@ def training(run: Tables) -> Figure | None:
     drawn = [(phase, what) for phase, what in wanted if table.loc[table["phase"] == phase, what].notna().any()]
     if not drawn:
         return None
-    names = {"loss": "loss", "value": f"validation {caption(run.metric)}"}
-    panels = [f"{phase}: {names[what]}" for phase, what in drawn]
+    names = {"pretraining": "larger is better, on held-out texts", "training": f"validation {caption(run.metric)}"}
+    panels = [f"{phase}: {'loss' if what == 'loss' else names[phase]}" for phase, what in drawn]
     rows = 1 if len(drawn) < 4 else 2
     figure, axes = canvas("training", "epoch", "", panels, (max(6.4, 3.4 * len(drawn) / rows), 3.6 * rows), rows)
     variants = list(dict.fromkeys(table["variant"]))

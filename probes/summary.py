@@ -160,7 +160,7 @@ def provenance(run: Tables) -> Facts | None:
         )
     facts.append(("backbones", ", ".join(dict.fromkeys(run.metrics["backbone"]))))
     size_read = number(run.record.get("bytes"))
-    facts.append(("latents read", f"{size_read:,.0f} bytes ({size_read / 2**20:,.1f} MiB)" if size_read else ""))
+    facts.append(("latents on disk", f"{size_read:,.0f} bytes ({size_read / 2**20:,.1f} MiB)" if size_read else ""))
     seconds = [f"{name} {duration(value)}" for name, raw in run.told("seconds").items() if (value := number(raw))]
     facts.append(("time", ", ".join(seconds)))
     facts += [(key, plain(run.record.get(key))) for key in ("machine", "host", "commit")]

@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +20,8 @@ import pipeline
 from data.exit_codes import guarded
 
 ROOT = Path(__file__).parent.parent
-FILES = {"recipe.toml", "record.json", "metrics.csv", "predictions.csv", "probe.safetensors", "figures", "report.html"}
+FILES = {"recipe.toml", "record.json", "probe.safetensors", "figures", "report.html"}
+FILES |= {"metrics.csv", "predictions.csv", "training.csv", "latents.csv"}
 COLUMNS = ["variant", "backbone", "view", "layer", "task", "split", "metric", "value", "low", "high", "n", "seed"]
 SPLITS = ["train"] * 40 + ["validation"] * 15 + ["test"] * 15
 
@@ -71,6 +74,7 @@ class Bench:
             "extract.device=cpu",
             "train.epochs=3",
             "train.seeds=0",
+            "pretraining.train.epochs=2",
             *more,
         ]
 
@@ -87,6 +91,29 @@ class Bench:
         rows = [(*row[:sides], "same" if row[2] > 0.4 else "other", row[3]) for row in pairs()]
         path = write(self.folder / f"topics{sides}.csv", [*names, "label", "split"], rows)
         return self.settings(f"corpus.path={path}", f"corpus.columns={','.join(names)},label", *more)
+
+    def of_named(self, *more: str) -> list[str]:
+        """Overrides for the named corpora, of which small ones are written; ``PERMAFROST_DATA`` is to be the folder."""
+        for split in ("train", "validation", "test"):
+            rows = [row[:3] for row in pairs() if row[3] == split]
+            write(self.folder / "stsb" / f"{split}.csv", ["sentence1", "sentence2", "score"], rows)
+            labels = ("entailment", "neutral", "contradiction")
+            inferred = [
+                {"premise": row[0], "hypothesis": row[1], "label": labels[number % 3]} for number, row in enumerate(rows)
+            ]
+            self._write_gz(f"snli/{split}.jsonl.gz", map(json.dumps, inferred))
+        self._write_gz("genericskb/sentences.txt.gz", ["sentence", *(row[0] for row in pairs(seed=7))])
+        return self.settings(*more)
+
+    def of_other_texts(self, *more: str) -> list[str]:
+        """Overrides for an encoder that is pretrained on sentences of our own."""
+        path = write(self.folder / "sentences.csv", ["text"], [row[:1] for row in pairs(seed=7)])
+        corpus = (f"pretraining.corpus.{key}" for key in ("name=", f"path={path}", "columns=text", "target=none"))
+        return ["pretraining.task=autoencoder", *corpus, *more]
+
+    def _write_gz(self, name: str, lines: Iterable[str]) -> None:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_bytes(gzip.compress("\n".join(lines).encode()))
 
     def command(self, *words: str, settings: Iterable[str] = ()) -> tuple[int, str, str]:
         """The command line in this process: exit code, stdout, stderr."""

@@ -35,13 +35,14 @@ GROUPED = {"num_key_value_heads": 2}
 EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "roberta": {"pad_token_id": 1}, "mpnet": {"pad_token_id": 1}}
 
 
-def tiny_folder(family: str, folder: Path, seed: int = 0) -> Path:
+def tiny_folder(family: str, folder: Path, seed: int = 0, width: int = 32) -> Path:
     """A model folder as ``save_pretrained`` writes it: a tiny random backbone of a family, with a tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
     tokenizer = byte_tokenizer() if family == "qwen2" else word_tokenizer(special=family != "gpt2")
     sizes = SIZES.get(family, USUAL | EXTRA.get(family, {}))
+    sizes = sizes | {name: width for name in ("n_embd", "dim", "hidden_size") if name in sizes}
     config = AutoConfig.for_model(family, vocab_size=tokenizer.get_vocab_size(), **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -88,15 +89,31 @@ def same_draws() -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Family name -> folder of a tiny random backbone, made once a session."""
-    made: dict[str, Path] = {}
+    """Family name, and width -> folder of a tiny random backbone, made once a session."""
+    made: dict[tuple[str, int], Path] = {}
 
-    def folder(family: str) -> Path:
-        if family not in made:
-            made[family] = tiny_folder(family, tmp_path_factory.mktemp(family))
-        return made[family]
+    def folder(family: str, width: int = 32) -> Path:
+        if (family, width) not in made:
+            made[family, width] = tiny_folder(family, tmp_path_factory.mktemp(family), width=width)
+        return made[family, width]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Any:
+    """A bench on which ``run pairs`` is done, with two seeds, and what it said."""
+    import pipeline
+    from bench import Bench
+
+    bench = Bench(tmp_path_factory.mktemp("finished"), tiny("bert"))
+    return bench, pipeline.run("pairs", bench.of_pairs("train.seeds=0,1"), bench.runs)
+
+
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave no figures and no page, which take longer than all else of a small one."""
+    monkeypatch.setattr("probes.runs.write_report", lambda folder: None)
 
 
 @pytest.fixture

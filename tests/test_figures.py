@@ -92,10 +92,12 @@ def test_the_marks_by_layer_are_the_values_of_the_table(runs):
     assert line.get_ydata().tolist() == rows.loc[rows["metric"] == "pearson", "value"].tolist()
 
 
-def test_the_bars_of_the_ladder_rise(runs):
+def test_the_bars_of_the_ladder_keep_the_order_of_the_recipe_from_the_top(runs):
     axes = FIGURES["ladder"](runs[False]).axes[0]
-    lengths = [bar.get_width() for bar in axes.patches]
-    assert lengths == sorted(lengths)
+    shown = [label.get_text() for label in axes.get_yticklabels()][::-1]
+    variants = list(dict.fromkeys(runs[False].metrics["variant"]))
+    found = [max((name for name in variants if label.startswith(name)), key=len) for label in shown]
+    assert list(dict.fromkeys(found)) == variants
     assert axes.get_yticklabels()[-1].get_text() == f"{SELECTED} (chosen)"
 
 

@@ -1,5 +1,7 @@
 """Recipes: what ships parses, what is misspelt is named, and who has the last word."""
 
+from dataclasses import replace
+
 import pytest
 
 from data.spec import SpecError, parse, plain, read_toml, to_toml
@@ -64,7 +66,7 @@ def test_defaults_yield_to_the_recipe_the_recipe_to_set_and_set_to_a_variant(own
     assert wide.train.epochs == 8  # --set over recipe
     assert narrow.train.epochs == 9  # variant over --set
     assert narrow.train.patience == 3  # the later --set over the earlier
-    assert narrow.probe.code == 0.5
+    assert narrow.probe.code == (0.5,)
     assert wide.probe.code == Recipe().probe.code
 
 
@@ -87,6 +89,25 @@ def test_defaults_yield_to_the_recipe_the_recipe_to_set_and_set_to_a_variant(own
         ("[[variants]]\nname = 'a'\nset = { 'corpus.limit' = 3 }", "'corpus.limit' cannot vary"),
         ("[[variants]]\nname = 'a'\nset = { 'extract.cache' = 'x' }", "'extract.cache' cannot vary"),
         ("[[variants]]\nname = 'a'\nset = { 'variants' = [] }", "'variants' cannot vary"),
+        ("[[variants]]\nname = 'a'\nset = { 'train.metric' = 'pearson' }", "variants are compared by one metric"),
+        ("[plans.loud]\ntemplat = 'x'", r"\[plans.loud\]: unknown key 'templat'. Did you mean 'template'\?"),
+        ("[plans.loud]\ntemplate = 'x'", r"\[plans.loud\]: .*template must contain \{text\}"),
+        ("[plans.loud]\nviews = ['meen']", r"\[plans.loud\]: views = 'meen': Did you mean 'mean'\?"),
+        ("[plans]\nloud = 3", "plans.loud must be table, got 3"),
+        (
+            "[probe]\ninputs = ['lowd/mean']\n[plans.loud]\nfinal_norm = true",
+            r"probe.inputs names the plan 'lowd'. Did you mean 'loud'\?",
+        ),
+        ("[probe]\ninputs = ['loud/mean']", r"probe.inputs names the plan 'loud'. There are none\."),
+        ("[probe]\ninputs = ['me an']", r"'me an' is not \[PLAN/\]VIEW\[:LAYERS\]"),
+        (
+            "[[variants]]\nname = 'a'\nset = { 'probe.inputs' = ['loud/mean'] }",
+            "variant 'a'.*probe.inputs names the plan 'loud'",
+        ),
+        ("[probe]\nlayers = '1..'", "layers must be all, a list, or a range as 1..-1, got '1..'"),
+        ("[pretraining]\ntask = 'autoencode'", r"pretraining.task = 'autoencode': Did you mean 'autoencoder'\?"),
+        ("[pretraining]\nheld_out = 1.0", "held_out must be in"),
+        ("[pretraining]\ncorpus = { pth = 'x' }", r"unknown key 'pth' in \[pretraining.corpus\]. Did you mean 'path'"),
         ("[[variants]]\nname = 'a'\nset = { 'train' = 3 }", "train.*must be a table, got 3"),
     ],
 )
@@ -118,3 +139,61 @@ def test_an_unknown_recipe_names_the_nearest():
 def test_a_recipe_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SpecError, match=r"absent.toml cannot be read \(No such file or directory\)"):
         load_recipe(str(tmp_path / "absent.toml"))
+
+
+PLANS = """
+[plan]
+layers = "1..-1"
+max_tokens = 99
+[plans.loud]
+template = "{text} !"
+views = ["max"]
+[plans.other]
+backbone = "gpt2"
+"""
+
+
+def test_a_further_plan_is_the_plan_with_some_of_its_fields_changed(own):
+    _, recipe = load_recipe(own(PLANS))
+    assert recipe.captured("") == recipe.plan
+    assert recipe.captured("loud") == replace(recipe.plan, template="{text} !", views=("max",))
+    assert recipe.captured("other") == replace(recipe.plan, backbone="gpt2")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "read"),
+    [((), [""]), (("mean",), [""]), (("loud/max",), ["loud"]), (("other/mean:1", "mean", "loud/max"), ["other", "", "loud"])],
+)
+def test_only_the_plans_that_the_probe_reads_are_captured(own, inputs, read):
+    _, recipe = load_recipe(own(PLANS), [f"probe.inputs={','.join(inputs)}"])
+    assert list(recipe.read()) == read
+    assert all(plan == recipe.captured(name) for name, plan in recipe.read().items())
+
+
+def test_a_variant_may_change_a_further_plan_or_add_one(own):
+    text = "[[variants]]\nname = 'a'\nset = { 'plans.loud.template' = '{text} ?', 'plans.new.layers' = '-1', 'plan.max_tokens' = 7 }"
+    _, recipe = load_recipe(own(PLANS + text))
+    varied = recipe.expanded()["a"]
+    assert varied.captured("loud") == replace(recipe.captured("loud"), template="{text} ?", max_tokens=7)
+    assert varied.captured("new") == replace(recipe.plan, layers="-1", max_tokens=7)
+    assert recipe.captured("loud").template == "{text} !"
+
+
+def test_set_changes_a_further_plan(own):
+    _, recipe = load_recipe(own(PLANS), ["plans.loud.template={text} ?", "plans.loud.max_tokens=7", "plans.other.layers=-1"])
+    assert recipe.captured("loud").template == "{text} ?"
+    assert recipe.captured("loud").max_tokens == 7
+    assert recipe.captured("other").layers == (-1,)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"), [("1..-1", "1..-1"), ("-1", (-1,)), ("0,2", (0, 2)), ("all", "all"), ("-4..-2", "-4..-2")]
+)
+def test_layers_are_typed_as_they_are_written(own, typed, read):
+    _, recipe = load_recipe(own(), [f"plan.layers={typed}", f"probe.layers={typed}"])
+    assert recipe.plan.layers == recipe.probe.layers == read
+
+
+@pytest.mark.parametrize(("typed", "read"), [("0.5", (0.5,)), ("0.25,0.5", (0.25, 0.5)), ("1", (1.0,))])
+def test_codes_are_typed_as_one_or_several(own, typed, read):
+    assert load_recipe(own(), [f"probe.code={typed}"])[1].probe.code == read

@@ -14,22 +14,18 @@ from probes.recipe import load_recipe
 LAYERS = 4
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny):
-    """A bench on which ``run pairs`` is done, with two seeds, and what it said."""
-    bench = Bench(tmp_path_factory.mktemp("finished"), tiny("bert"))
-    return bench, pipeline.run("pairs", bench.of_pairs("train.seeds=0,1"), bench.runs)
+@pytest.fixture
+def bench(tmp_path, tiny):
+    return Bench(tmp_path, tiny("bert"))
 
 
 def test_the_folder_of_a_run_holds_what_it_should_and_nothing_else_is_left(finished):
     bench, done = finished
     assert {path.name for path in done.path.iterdir()} == FILES
-    assert [path.name for path in bench.runs.iterdir()] == ["pairs-1"]
+    assert not [path.name for path in bench.runs.iterdir() if path.name.startswith(".")]
     drawn = {path.name for path in (done.path / "figures").iterdir()}
     assert {"by_layer.png", "by_layer.svg", "predicted_against_gold.png", "training.png"} <= drawn
-    page = (done.path / "report.html").read_text("utf-8")
-    assert page.count("<svg") == 3
-    assert done.selected in page
+    assert done.selected in (done.path / "report.html").read_text("utf-8")
     assert not list(bench.folder.rglob("*.tmp"))
 
 
@@ -47,8 +43,12 @@ def test_the_record_says_what_ran_on_what(finished):
     assert record["texts_run"] == record["texts_distinct"] == done.texts_distinct
     assert record["texts"] == done.texts == 140
     assert record["parameters"]["weights"] == LAYERS  # one weight a layer and nothing else
-    assert record["stores"]["linear"]["columns"] == {"mean": list(range(LAYERS))}
-    assert record["stores"]["linear"]["identity"]["compute_dtype"] == "float32"
+    (store,) = record["stores"]["linear"].values()
+    assert store["columns"] == {"mean": list(range(LAYERS))}
+    assert store["identity"]["compute_dtype"] == "float32"
+    assert record["probes"]["linear"]["inputs"] == [
+        {"plan": "", "view": "mean", "layers": list(range(LAYERS)), "width": 32}
+    ]
     assert record["selected"] == done.selected
 
 
@@ -65,7 +65,9 @@ def test_the_metrics_are_one_long_table(finished):
     measured = table[~table["metric"].str.endswith("_p")]
     assert (measured["low"] <= measured["value"]).all()
     assert (measured["value"] <= measured["high"]).all()
-    assert (table["n"] == 15).all()
+    assert dict(zip(table["split"], table["n"], strict=True)) == {"train": 40, "validation": 15, "test": 15}
+    assert set(raw["split"]) == {"train", "validation", "test"}
+    assert set(trained["split"]) == {"validation", "test"}
 
 
 def test_the_row_without_a_seed_is_the_mean_of_those_with_one(finished):
@@ -88,3 +90,38 @@ def test_the_predictions_are_those_of_the_selected_variant_on_test(finished):
         if (r["variant"], r["split"], r["metric"], r["seed"]) == (done.selected, "test", "pearson", 0)
     )  # fmt: skip
     assert row["value"] == pytest.approx(np.corrcoef(first["raw"], first["target"])[0, 1], rel=1e-5)  # csv of float32
+
+
+def test_the_training_is_told_epoch_by_epoch_of_every_variant_and_seed(finished):
+    _, done = finished
+    table = pd.read_csv(done.path / "training.csv")
+    assert list(table) == ["variant", "seed", "phase", "epoch", "loss", "value"]
+    assert set(table["phase"]) == {"training"}
+    told = table.groupby(["variant", "seed"])["epoch"].apply(list)
+    assert told.to_dict() == {(variant, seed): [1, 2, 3] for variant in ("weights", "linear") for seed in (0, 1)}
+    for (variant, seed), rows in table.groupby(["variant", "seed"]):
+        best = next(
+            row["value"] for row in done.metrics
+            if (row["variant"], row["seed"], row["split"], row["metric"]) == (variant, seed, "validation", "spearman")
+        )  # fmt: skip
+        assert rows["value"].max() == pytest.approx(best)  # of the epoch whose weights were kept
+
+
+def test_the_latents_are_shown_with_their_texts(finished):
+    _, done = finished
+    table = pd.read_csv(done.path / "latents.csv")
+    assert set(table["layer"]) == {0, 2, 3}  # first, middle, last
+    assert set(table["view"]) == {"mean"}
+    known = {text for row in pairs() if row[3] == "validation" for text in row[:2]}
+    assert set(table["text"]) == known
+
+
+def test_the_pretraining_is_told_too(bench, unreported):
+    done = pipeline.run("pairs", bench.of_pairs(*bench.of_other_texts(), "train.seeds=0,1"), bench.runs, only=["linear"])
+    table = pd.read_csv(done.path / "training.csv")
+    assert table.groupby("phase")["epoch"].max().to_dict() == {"training": 3, "pretraining": 2}
+    layers = pd.read_csv(done.path / "autoencoder.csv")
+    assert list(layers) == ["variant", "seed", "plan", "view", "layer", "norm", "loss", "unexplained"]
+    assert layers["layer"].tolist() == [*range(LAYERS)] * 2
+    assert layers["seed"].tolist() == [0] * LAYERS + [1] * LAYERS
+    assert json.loads((done.path / "record.json").read_text("utf-8"))["probes"]["linear"]["pretraining"] == "autoencoder"
