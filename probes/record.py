@@ -51,6 +51,10 @@ def _shards(stored: Iterable[Stored]) -> list[Shard]:
 def _probe_record(one: Ensemble, stores: Mapping[str, Stored]) -> dict[str, Any]:
     """What a diagram of the probe shows."""
     spec = one.recipe.probe
+    backbones = {  # several plans may read one backbone
+        stored.store.identity.weights: stored.store.shards[0].provenance.get("parameters") or 0
+        for stored in stores.values()
+    }
     inputs: dict[tuple[str, str], list[int]] = {}
     for column in one.columns:
         inputs.setdefault((column.plan, column.view), []).append(column.layer)
@@ -67,9 +71,7 @@ def _probe_record(one: Ensemble, stores: Mapping[str, Stored]) -> dict[str, Any]
         "loss": one.recipe.train.loss,
         "pretraining": "" if one.recipe.pretraining.task == "none" else one.recipe.pretraining.task,
         "parameters": one.parameters,
-        "backbone_parameters": sum(
-            stored.store.shards[0].provenance.get("parameters") or 0 for stored in stores.values()
-        ),
+        "backbone_parameters": sum(backbones.values()),
     }
 
 

@@ -14,7 +14,7 @@ from data.plan import CapturePlan
 from probes.ensemble import Ensemble
 from probes.experiment import answers, task_of
 from probes.inputs import Column, only_layer, view_name
-from probes.metrics import measure, p_value
+from probes.metrics import CORRELATIONS, measure, p_value
 from probes.tables import UNTRAINED
 from probes.train import Fitted
 
@@ -233,9 +233,13 @@ def headline(
         if of not in best or row["layer"] == best[of]["layer"]:
             lines.setdefault((*of, row["layer"]), {})[row["metric"]] = _with_interval(row)
     return [f"on {split}", "view", "layer", *metrics, "learnt", "of backbone"], [
-        [*key, *(cells.get(metric) for metric in metrics), *_size(key[0], parameters, backbones)]
+        [*key, *(_cell(cells, metric) for metric in metrics), *_size(key[0], parameters, backbones)]
         for key, cells in lines.items()
     ]
+
+
+def _cell(cells: Mapping[str, str], metric: str) -> str:
+    return cells.get(metric, "undefined: constant" if metric in CORRELATIONS else "")
 
 
 def _size(variant: str, parameters: Mapping[str, int], backbones: Mapping[str, int]) -> tuple[str, str]:

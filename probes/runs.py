@@ -155,6 +155,7 @@ def _save_probe(path: Path, one: Ensemble, corpus: Corpus) -> None:
         tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(line.x))
         tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(line.y))
     save_file(tensors, path, {"about": json.dumps(about)})
+    path.chmod(0o644)  # safetensors keeps its files to their owner
 
 
 def _claim(runs: Path, name: str, temporary: Path) -> Path:

@@ -98,10 +98,8 @@ class Bench:
             rows = [row[:3] for row in pairs() if row[3] == split]
             write(self.folder / "stsb" / f"{split}.csv", ["sentence1", "sentence2", "score"], rows)
             labels = ("entailment", "neutral", "contradiction")
-            inferred = [
-                {"premise": row[0], "hypothesis": row[1], "label": labels[number % 3]} for number, row in enumerate(rows)
-            ]
-            self._write_gz(f"snli/{split}.jsonl.gz", map(json.dumps, inferred))
+            fields = [{"premise": row[0], "hypothesis": row[1], "label": labels[at % 3]} for at, row in enumerate(rows)]
+            self._write_gz(f"snli/{split}.jsonl.gz", map(json.dumps, fields))
         self._write_gz("genericskb/sentences.txt.gz", ["sentence", *(row[0] for row in pairs(seed=7))])
         return self.settings(*more)
 

@@ -103,17 +103,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Any:
     """A bench on which ``run pairs`` is done, with two seeds, and what it said."""
-    import pipeline
     from bench import Bench
+
+    import pipeline
 
     bench = Bench(tmp_path_factory.mktemp("finished"), tiny("bert"))
     return bench, pipeline.run("pairs", bench.of_pairs("train.seeds=0,1"), bench.runs)
 
 
 @pytest.fixture
-def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs leave no figures and no page, which take longer than all else of a small one."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no figures and few bootstrap samples, which take longer than all else of a small one."""
     monkeypatch.setattr("probes.runs.write_report", lambda folder: None)
+    monkeypatch.setattr("probes.metrics.RESAMPLES", 50)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from torch import nn
 
 from data.corpus import Corpus, Rows
 from probes.inputs import Column, Inputs
+from probes.probe import Probe
+from probes.reading import reading
 from probes.seats import Seats
 from probes.siamese import cosines
 
@@ -57,6 +59,24 @@ def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
     parts = {"train": slice(0, bound), "validation": slice(bound, None)}
     splits = {name: Rows(rows.sides[part], rows.targets[part]) for name, part in parts.items()}
     return Corpus("toy", tuple(map(str, range(texts))), splits, labels, None if labels else (0.0, 1.0))
+
+
+def normal(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
+    """Centred and scaled latents of every layer of the probe, of those of all layers of its inputs."""
+    how = reading(probe.seats)
+    return how.spread(probe.normal(latents[how.sources], how))
+
+
+def encode(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
+    """The codes of every layer of the probe, of the latents of all layers of its inputs."""
+    how = reading(probe.seats)
+    return probe.encode(latents[how.sources], how)
+
+
+def say(probe: Probe, sides: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What each member says of rows, given the latents of all layers of the inputs for each side."""
+    how = reading(probe.seats)
+    return probe([side[how.sources] for side in sides], how)
 
 
 def moved(module: nn.Module, by: float = 0.1, seed: int = 1) -> nn.Module:

@@ -1,14 +1,28 @@
 """Autoencoders: layers apart, or all in one embedding, and an error that is what it says."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from synthetic import EVEN, RAGGED, inputs, latents, moved
+from synthetic import EVEN, RAGGED, encode, inputs, latents, moved, normal
 
 from probes.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
 from probes.inputs import Inputs
 from probes.pretraining import _errors
 from probes.probe import ProbeSpec, ScoreProbe, seats_for
+from probes.reading import reading
+
+
+class Saying:
+    """An autoencoder that says what it is told to."""
+
+    def __init__(self, probe: ScoreProbe, say: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.probe, self.how, self.say = probe, reading(probe.seats), say
+
+    def __call__(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.say(latents)
+
 
 WIDTHS = pytest.mark.parametrize("widths", [EVEN, RAGGED], ids=["even", "ragged"])
 ENCODERS = {
@@ -60,13 +74,13 @@ def test_the_errors_are_those_computed_by_hand(scale):
     with torch.no_grad():
         model.decoder.parts[0].weight.copy_(torch.eye(4, 8))  # and gives them back, with zeros for the others
         model.decoder.parts[0].bias.zero_()
-        error, unexplained, norm = _errors(model, probe, list(found.values.split(25, 1)))  # in uneven parts
+        error, unexplained, norm = _errors(model, list(found.values.split(25, 1)))  # in uneven parts
     x = found.values.double()
     lost = (x - probe.center)[..., 4:]  # in place of which the mean is said
     np.testing.assert_allclose(error, lost.square().sum(2).mean(1), rtol=1e-5)
-    normal = (x - probe.center) / probe.scale
-    around = (normal - normal.mean(1, keepdim=True)).square().sum((1, 2))
-    np.testing.assert_allclose(unexplained, normal[..., 4:].square().sum((1, 2)) / around, rtol=1e-5)
+    target = (x - probe.center) / probe.scale
+    around = (target - target.mean(1, keepdim=True)).square().sum((1, 2))
+    np.testing.assert_allclose(unexplained, target[..., 4:].square().sum((1, 2)) / around, rtol=1e-5)
     np.testing.assert_allclose(norm, x.norm(dim=2).mean(1), rtol=1e-5)
 
 
@@ -74,7 +88,7 @@ def test_a_perfect_reconstruction_leaves_nothing_unexplained():
     found = inputs(RAGGED)
     probe = probe_of(ProbeSpec(encoder="lowrank"), found)
     with torch.inference_mode():
-        error, unexplained, _ = _errors(lambda x: probe.normal(x), probe, [found.values])
+        error, unexplained, _ = _errors(Saying(probe, lambda x: normal(probe, x)), [found.values])
     assert error.tolist() == unexplained.tolist() == [0, 0, 0, 0]
 
 
@@ -82,8 +96,8 @@ def test_to_say_the_mean_explains_nothing():
     found = inputs()
     probe = probe_of(ProbeSpec(), found)
     with torch.inference_mode():
-        mean = probe.normal(found.values).mean(1, keepdim=True)
-        error, unexplained, _ = _errors(lambda x: mean.expand(x.shape), probe, [found.values])
+        mean = normal(probe, found.values).mean(1, keepdim=True)
+        error, unexplained, _ = _errors(Saying(probe, lambda x: mean.expand(x.shape)), [found.values])
     assert unexplained.tolist() == pytest.approx([1] * 4, rel=1e-5)
     np.testing.assert_allclose(error, found.values.var(1, correction=0).sum(1), rtol=1e-5)
 
@@ -93,7 +107,7 @@ def test_a_layer_without_variance_has_nothing_to_explain():
     found.values[2] = 3.0
     probe = probe_of(ProbeSpec(code=(0.5,)), found)
     with torch.inference_mode():
-        _, unexplained, _ = _errors(Autoencoder(probe), probe, [found.values])
+        _, unexplained, _ = _errors(Autoencoder(probe), [found.values])
     assert unexplained[2] == 0
     assert np.isfinite(unexplained).all()
 
@@ -101,9 +115,10 @@ def test_a_layer_without_variance_has_nothing_to_explain():
 def test_the_squared_error_is_per_layer_and_row():
     found = inputs()
     probe = probe_of(ProbeSpec(), found)
-    errors, target = squared_errors(lambda x: probe.normal(x) + 0.5, probe, found.values)
-    torch.testing.assert_close(errors, torch.full((4, 60), 8 * 0.25))
-    torch.testing.assert_close(target, probe.normal(found.values))
+    squares, errors, target = squared_errors(Saying(probe, lambda x: normal(probe, x) + 0.5), found.values)
+    torch.testing.assert_close(squares, torch.full((4, 60), 8 * 0.25))
+    torch.testing.assert_close(errors, torch.full((4, 60, 8), 0.5))
+    torch.testing.assert_close(target, normal(probe, found.values))
 
 
 @WIDTHS
@@ -112,7 +127,7 @@ def test_the_unified_autoencoder_reads_every_layer_out_of_one_embedding(widths):
     probe = moved(probe_of(ProbeSpec(mixer="unified", code=(0.5,)), found))
     model = UnifiedAutoencoder(probe)
     x = found.values
-    embedding = sum(code @ up[: code.shape[1]] for code, up in zip(probe.encode(x), probe.mixer.up[0], strict=True))
+    embedding = sum(code @ up[: code.shape[1]] for code, up in zip(encode(probe, x), probe.mixer.up[0], strict=True))
     rebuilt = model(x)
     for layer, width in enumerate(widths):
         run = next(at for at, run in enumerate(model.decoder.runs) if run.start <= layer < run.stop)

@@ -56,10 +56,10 @@ def members_of(recipe: Recipe, found: Inputs, subsets=SUBSETS) -> list[Member]:
     return [Member("toy", recipe, found, layers, seed) for layers, seed in subsets]
 
 
-def assert_as_alone(members: list[Member], corpus: Corpus, sizes: list[int]) -> None:
+def assert_as_alone(members: list[Member], corpus: Corpus, sizes: list[int] | None) -> None:
     """Side by side, members end with the weights and the predictions that each ends with alone."""
     together = train_members(members, corpus)
-    assert sizes == [len(members)]
+    assert sizes in (None, [len(members)])
     for member, beside in zip(members, together, strict=True):
         (alone,) = train_members([member], corpus)
         assert beside.fitted.best_epoch == alone.fitted.best_epoch
@@ -100,10 +100,10 @@ def test_members_whose_halves_have_other_codes_train_beside_each_other_as_alone(
     "subsets", [((0, 1, 2, 3), (1, 3), (0, 2)), ((0, 1), (2, 3), (2, 3))], ids=["all as wide", "not as wide"]
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_members_of_ragged_layers_train_beside_each_other_as_alone(dropout, subsets, mixer, sizes):
+def test_members_of_ragged_layers_end_as_alone(dropout, subsets, mixer):
     found = inputs(RAGGED)
     recipe = Recipe(probe=ProbeSpec(dropout=dropout, noise=0.1, mixer=mixer), train=TRAIN)
-    assert_as_alone(members_of(recipe, found, list(zip(subsets, (0, 1, 0), strict=True))), scored(found), sizes)
+    assert_as_alone(members_of(recipe, found, list(zip(subsets, (0, 1, 0), strict=True))), scored(found), None)
 
 
 @pytest.mark.parametrize("loss", ["mse", "log_variance"])

@@ -8,7 +8,6 @@ from synthetic import EVEN, RAGGED, Shelf, inputs, seats
 from data.plan import resolve_layers
 from data.spec import SpecError
 from probes.inputs import (
-    Column,
     Stored,
     only_layer,
     parse_input,
@@ -19,6 +18,7 @@ from probes.inputs import (
     wanted_columns,
 )
 from probes.probe import ProbeSpec
+from probes.reading import reading
 from probes.siamese import cosines
 
 PLANS = {"": {"mean": (0, 1, 2, 3), "cls": (0, 1, 2, 3)}, "echo": {"mean": (0, 2, 4)}}
@@ -210,20 +210,24 @@ def test_latents_that_are_all_equal_have_a_spread_of_one():
 
 def test_sides_are_read_by_row_and_side():
     found = inputs()
-    first, second = sides_of(found, seats(), np.array([[[3, 5], [0, 1]]]))
+    first, second = sides_of(found, reading(seats()), np.array([[[3, 5], [0, 1]]]))
     assert torch.equal(first, found.values[:, [3, 0]])
     assert torch.equal(second, found.values[:, [5, 1]])
 
 
 def test_members_read_their_own_layers_of_the_same_rows():
-    found, two = inputs(), seats([(0, 3), (2,)])
-    first, second = sides_of(found, two, np.array([[[3, 5], [0, 1]]]))
-    assert torch.equal(first, found.values[[0, 3, 2]][:, [3, 0]])
-    assert torch.equal(second, found.values[[0, 3, 2]][:, [5, 1]])
+    found = inputs()
+    how = reading(seats([(0, 3), (2, 3)]))
+    first, second = sides_of(found, how, np.array([[[3, 5], [0, 1]]]))
+    assert torch.equal(how.spread(first), found.values[[0, 3, 2, 3]][:, [3, 0]])
+    assert torch.equal(how.spread(second), found.values[[0, 3, 2, 3]][:, [5, 1]])
+    assert len(first) == 3  # layer 3 is read once
 
 
-def test_members_read_rows_of_their_own():
-    found, two = inputs(), seats([(0, 3), (2,)])
-    first, second = sides_of(found, two, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
-    assert torch.equal(first, torch.stack([found.values[0, [3, 0]], found.values[3, [3, 0]], found.values[2, [7, 9]]]))
-    assert torch.equal(second[2], found.values[2, [8, 2]])
+def test_members_read_rows_in_an_order_of_their_own():
+    found = inputs()
+    how = reading(seats([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
+    first, second = sides_of(found, how, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
+    spread, x = how.spread(first), found.values
+    assert torch.equal(spread, torch.stack([x[0, [3, 0]], x[3, [3, 0]], x[2, [7, 9]], x[3, [3, 0]]]))
+    assert torch.equal(how.spread(second)[2], x[2, [8, 2]])

@@ -12,7 +12,7 @@ import pipeline
 from data.latents import LatentStore
 from extract.known import KNOWN
 from probes import metrics
-from probes.recipe import Recipe, load_recipe, shipped
+from probes.recipe import load_recipe, shipped
 
 DONE = {"run", "seconds", "texts", "texts_distinct", "texts_run", "selected", "metrics"}
 DONE |= {"parameters", "backbone_parameters"}
@@ -57,13 +57,13 @@ def test_a_shipped_recipe_runs(name, bench, tiny, monkeypatch):
     assert len(pipeline.load(done.path).predict(items)) == 2
 
 
-def test_classes_of_pairs_run(bench, unreported):
+def test_classes_of_pairs_run(bench, quick):
     done = pipeline.run("classify", bench.of_topics(sides=2), bench.runs)
     (answer,) = pipeline.load(done.path).predict([("the dog runs", "the dog sleeps")])
     assert set(answer["probabilities"]) == {"same", "other"}
 
 
-def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, unreported):
+def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, quick):
     graded = [(first, second, 5 * score, split) for first, second, score, split in pairs()]
     done = pipeline.run("pairs", bench.of_pairs("corpus.score_range=0,5", "train.seeds=0,1", rows=graded), bench.runs)
     errors = {row["split"]: row["value"] for row in done.metrics if row["metric"] == "mae"}
@@ -74,7 +74,7 @@ def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, unrepo
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
-def test_a_second_run_runs_no_text_and_repeats_every_figure(pretrained, bench, unreported):
+def test_a_second_run_runs_no_text_and_repeats_every_figure(pretrained, bench, quick):
     more = ["probe.dropout=0.1", "probe.noise=0.1", "train.seeds=0,1"]
     settings = bench.of_pairs(*more, *(bench.of_other_texts() if pretrained else []))
     recipe = bench.folder / "pairs.toml"
@@ -94,7 +94,7 @@ def test_another_seed_gives_other_figures(finished):
     assert seeds["value"][seeds["seed"] == 0].item() != seeds["value"][seeds["seed"] == 1].item()
 
 
-def test_a_run_is_never_overwritten(bench, unreported):
+def test_a_run_is_never_overwritten(bench, quick):
     (bench.runs / "pairs-1").mkdir(parents=True)
     (bench.runs / "pairs-1" / "mine.txt").write_text("kept")
     assert pipeline.run("pairs", bench.of_pairs(), bench.runs).path.name == "pairs-2"
@@ -120,13 +120,13 @@ def test_a_further_view_runs_every_text_once_more_and_keeps_the_old_columns(benc
     assert pipeline.extract("pairs", bench.of_pairs("plan.views=mean,max"))[1][0].texts_run == 0
 
 
-def test_a_view_that_is_the_same_for_every_text_is_left_out_of_the_table(bench, unreported):
+def test_a_view_that_is_the_same_for_every_text_is_left_out_of_the_table(bench, quick):
     done = pipeline.run("pairs", bench.of_pairs("plan.views=cls"), bench.runs)
     raw = [row for row in done.metrics if row["variant"] == "raw"]
     assert {row["layer"] for row in raw} == {1, 2, 3}  # at layer 0 a bert's first token is always the same
 
 
-def test_variants_may_differ_in_their_plan(bench, unreported):
+def test_variants_may_differ_in_their_plan(bench, quick):
     recipe = bench.folder / "templates.toml"
     recipe.write_text(
         '[corpus]\ntarget = "score"\n[[variants]]\nname = "plain"\n[[variants]]\nname = "framed"\n'
@@ -141,7 +141,7 @@ def test_variants_may_differ_in_their_plan(bench, unreported):
     assert len(pipeline.load(done.path).predict([("a dog", "the dog")])) == 1
 
 
-def test_variants_that_differ_in_views_share_one_forward(bench, unreported):
+def test_variants_that_differ_in_views_share_one_forward(bench, quick):
     recipe = bench.folder / "views.toml"
     recipe.write_text(
         '[corpus]\ntarget = "score"\n[[variants]]\nname = "mean"\n[[variants]]\nname = "both"\n'
@@ -153,7 +153,7 @@ def test_variants_that_differ_in_views_share_one_forward(bench, unreported):
     assert [sorted(stores[name][""]["columns"]) for name in ("mean", "both")] == [["mean"], ["max", "mean"]]
 
 
-def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, bench, unreported):
+def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, bench, quick):
     _, done = finished
     turned = [(a, b, 1 - score if split == "test" else score, split) for a, b, score, split in pairs()]
     other = pipeline.run("pairs", bench.of_pairs("train.seeds=0,1", rows=turned), bench.runs)
@@ -173,7 +173,7 @@ def test_a_corpus_without_validation_holds_some_of_train_out_and_test_stays_test
     assert not sides[0] & sides[1]
 
 
-def test_negative_layers_count_from_the_backbones_last_in_run_and_in_train(bench, unreported):
+def test_negative_layers_count_from_the_backbones_last_in_run_and_in_train(bench, quick):
     pipeline.extract("pairs", bench.of_pairs("plan.layers=0,2"))
     pipeline.extract("pairs", bench.of_pairs("plan.layers=-1"))
     for verb in (pipeline.run, pipeline.train):
@@ -182,7 +182,7 @@ def test_negative_layers_count_from_the_backbones_last_in_run_and_in_train(bench
 
 
 @pytest.mark.parametrize("mixer", ["softmax", "mlp"])
-def test_identical_texts_get_exactly_the_top_even_where_a_layer_is_blind(mixer, bench, unreported):
+def test_identical_texts_get_exactly_the_top_even_where_a_layer_is_blind(mixer, bench, quick):
     done = pipeline.run("pairs", bench.of_pairs("plan.views=cls", f"probe.mixer={mixer}"), bench.runs)
     answers = pipeline.load(done.path).predict([("the dog", "the dog"), ("a dog runs", "old stove in winter")])
     assert answers[0]["score"] == 1.0
@@ -195,7 +195,7 @@ def test_a_name_with_a_dollar_is_drawn_as_it_is(bench):
     assert pipeline.run(str(recipe), bench.of_pairs(), bench.runs).selected == "cost $x^$"
 
 
-def test_a_majority_is_an_honest_accuracy(bench, unreported):
+def test_a_majority_is_an_honest_accuracy(bench, quick):
     rows = [(f"{row[0]} {row[1]}", "same" if index % 12 == 0 else "other", row[3]) for index, row in enumerate(pairs())]
     path = write(bench.folder / "skewed.csv", ["sentence", "label", "split"], rows)
     settings = bench.of_topics(f"corpus.path={path}", "probe.mixer=last", "probe.layers=0", "train.learning_rate=1e-9")
@@ -204,7 +204,7 @@ def test_a_majority_is_an_honest_accuracy(bench, unreported):
     assert min(values) >= 0
 
 
-def test_a_corpus_without_a_test_split_is_scored_on_validation(bench, unreported):
+def test_a_corpus_without_a_test_split_is_scored_on_validation(bench, quick):
     rows = [row for row in pairs() if row[3] != "test"]
     done = pipeline.run("pairs", bench.of_pairs(rows=rows), bench.runs)
     assert {row["split"] for row in done.metrics} == {"train", "validation"}
@@ -267,6 +267,6 @@ def test_extract_recipes_config_and_cache_print_one_json_object(finished):
     settings = {one["key"]: one for one in said["config"]["settings"]}
     assert settings["corpus.name"]["value"] == "stsb"
     assert all(one["meaning"] for key, one in settings.items())
-    assert settings["train.epochs"]["value"] == Recipe().train.epochs
+    assert settings["train.epochs"]["value"] == load_recipe("sts")[1].train.epochs
     assert said["list"]["stores"][0]["texts"] == done.texts_distinct
     assert said["verify"]["damaged"] == []

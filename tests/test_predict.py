@@ -35,23 +35,25 @@ def test_predicted_scores_are_symmetric_within_the_unit_and_exactly_one_for_iden
     assert predictor.predict([]) == []
 
 
+MEAN = ["train.seeds=0,1", "train.average=true"]
 LOUD = ["plans.loud.template={text} !", "plan.layers=1..-1"]
+WIDE = "plans.wide.backbone={wide}"
 SCORED = {
     "one seed": [],
     "the best of two seeds": ["train.seeds=0,1"],
-    "the mean of two seeds": ["train.seeds=0,1", "train.average=true"],
+    "the mean of two seeds": MEAN,
     "two plans": [*LOUD, "probe.inputs=mean,loud/mean:-1"],
     "one plan between layers of another": [*LOUD, "probe.inputs=mean:2..3,loud/mean:-1,mean:1"],
     "another plan alone": [*LOUD, "probe.inputs=loud/mean"],
-    "two plans, the mean of two seeds": [*LOUD, "probe.inputs=loud/mean,mean:-1", "train.seeds=0,1", "train.average=true"],
-    "a wider backbone": ["plans.wide.backbone={wide}", "probe.inputs=mean:-1,wide/mean:1..2"],
-    "one embedding of backbones": ["plans.wide.backbone={wide}", "probe.inputs=mean:-1,wide/mean", "probe.mixer=unified"],
+    "two plans, the mean of two seeds": [*LOUD, "probe.inputs=loud/mean,mean:-1", *MEAN],
+    "a wider backbone": [WIDE, "probe.inputs=mean:-1,wide/mean:1..2"],
+    "one embedding of backbones": [WIDE, "probe.inputs=mean:-1,wide/mean", "probe.mixer=unified"],
     "attention": ["probe.mixer=attention"],
     "pretrained": ["{other}"],
 }
 CLASSED = {
     "one seed": [],
-    "the mean of two seeds": ["train.seeds=0,1", "train.average=true"],
+    "the mean of two seeds": MEAN,
     "two plans": [*LOUD, "probe.inputs=loud/mean:-1,mean"],
     "one text": [],
 }
@@ -78,12 +80,12 @@ def of_the_best_seed(done: Done) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("case", SCORED)
-def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, unreported):
+def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, quick):
     bench = Bench(tmp_path, tiny("bert"))
     done = ran(bench, tiny, bench.of_pairs("corpus.target=score", *SCORED[case]))
     table = of_the_best_seed(done)
     predictor = pipeline.load(done.path)
-    averaged = "train.average=true" in SCORED[case]
+    averaged = MEAN[-1] in SCORED[case]
     assert len(predictor.run.probe.seats.members) == 1 + averaged
     assert table["seed"].isna().all() == averaged
     pairs_of = list(zip(table["sentence1"], table["sentence2"], strict=True))
@@ -95,7 +97,7 @@ def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, 
 
 
 @pytest.mark.parametrize("case", CLASSED)
-def test_a_loaded_run_classifies_its_test_rows_as_the_run_did(case, tmp_path, tiny, unreported):
+def test_a_loaded_run_classifies_its_test_rows_as_the_run_did(case, tmp_path, tiny, quick):
     bench, sides = Bench(tmp_path, tiny("bert")), 1 if case == "one text" else 2
     done = ran(bench, tiny, bench.of_topics("corpus.target=class", *CLASSED[case], sides=sides))
     table = of_the_best_seed(done)

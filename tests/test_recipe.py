@@ -162,17 +162,17 @@ def test_a_further_plan_is_the_plan_with_some_of_its_fields_changed(own):
 
 @pytest.mark.parametrize(
     ("inputs", "read"),
-    [((), [""]), (("mean",), [""]), (("loud/max",), ["loud"]), (("other/mean:1", "mean", "loud/max"), ["other", "", "loud"])],
+    [("", [""]), ("mean", [""]), ("loud/max", ["loud"]), ("other/mean:1,mean,loud/max", ["other", "", "loud"])],
 )
 def test_only_the_plans_that_the_probe_reads_are_captured(own, inputs, read):
-    _, recipe = load_recipe(own(PLANS), [f"probe.inputs={','.join(inputs)}"])
+    _, recipe = load_recipe(own(PLANS), [f"probe.inputs={inputs}"])
     assert list(recipe.read()) == read
     assert all(plan == recipe.captured(name) for name, plan in recipe.read().items())
 
 
 def test_a_variant_may_change_a_further_plan_or_add_one(own):
-    text = "[[variants]]\nname = 'a'\nset = { 'plans.loud.template' = '{text} ?', 'plans.new.layers' = '-1', 'plan.max_tokens' = 7 }"
-    _, recipe = load_recipe(own(PLANS + text))
+    changes = "'plans.loud.template' = '{text} ?', 'plans.new.layers' = '-1', 'plan.max_tokens' = 7"
+    _, recipe = load_recipe(own(f"{PLANS}[[variants]]\nname = 'a'\nset = {{ {changes} }}"))
     varied = recipe.expanded()["a"]
     assert varied.captured("loud") == replace(recipe.captured("loud"), template="{text} ?", max_tokens=7)
     assert varied.captured("new") == replace(recipe.plan, layers="-1", max_tokens=7)
@@ -180,7 +180,8 @@ def test_a_variant_may_change_a_further_plan_or_add_one(own):
 
 
 def test_set_changes_a_further_plan(own):
-    _, recipe = load_recipe(own(PLANS), ["plans.loud.template={text} ?", "plans.loud.max_tokens=7", "plans.other.layers=-1"])
+    typed = ["plans.loud.template={text} ?", "plans.loud.max_tokens=7", "plans.other.layers=-1"]
+    _, recipe = load_recipe(own(PLANS), typed)
     assert recipe.captured("loud").template == "{text} ?"
     assert recipe.captured("loud").max_tokens == 7
     assert recipe.captured("other").layers == (-1,)

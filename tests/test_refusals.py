@@ -13,7 +13,7 @@ from conftest import WORDS
 import pipeline
 from data.exit_codes import guarded
 
-pytestmark = pytest.mark.usefixtures("unreported")
+pytestmark = pytest.mark.usefixtures("quick")
 NOTES = (
     r"stage one, |self-check: |[\w.]+\.csv: [\d,]+ train|/.*: \d+ layers of width|(weights|linear), seed \d: best epoch"
 )
@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_line_that_says_what_is_safe(tmp_path, tiny):
 def test_a_signal_during_extract_keeps_what_is_committed_and_the_next_run_goes_on(number, code, tmp_path, tiny):
     bench, cache = Bench(tmp_path, tiny("bert")), tmp_path / "cache"
     rng = np.random.default_rng(0)
-    texts = dict.fromkeys(" ".join(rng.choice(WORDS, 30)) for _ in range(8000))
+    texts = dict.fromkeys(" ".join(rng.choice(WORDS, 30)) for _ in range(4000))
     write(tmp_path / "many.csv", ["text"], [(text,) for text in texts])
     settings = bench.settings(
         f"corpus.path={tmp_path / 'many.csv'}",

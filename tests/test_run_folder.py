@@ -116,12 +116,14 @@ def test_the_latents_are_shown_with_their_texts(finished):
     assert set(table["text"]) == known
 
 
-def test_the_pretraining_is_told_too(bench, unreported):
-    done = pipeline.run("pairs", bench.of_pairs(*bench.of_other_texts(), "train.seeds=0,1"), bench.runs, only=["linear"])
+def test_the_pretraining_is_told_too(bench, quick):
+    settings = bench.of_pairs(*bench.of_other_texts(), "train.seeds=0,1")
+    done = pipeline.run("pairs", settings, bench.runs, only=["linear"])
     table = pd.read_csv(done.path / "training.csv")
     assert table.groupby("phase")["epoch"].max().to_dict() == {"training": 3, "pretraining": 2}
     layers = pd.read_csv(done.path / "autoencoder.csv")
     assert list(layers) == ["variant", "seed", "plan", "view", "layer", "norm", "loss", "unexplained"]
     assert layers["layer"].tolist() == [*range(LAYERS)] * 2
     assert layers["seed"].tolist() == [0] * LAYERS + [1] * LAYERS
-    assert json.loads((done.path / "record.json").read_text("utf-8"))["probes"]["linear"]["pretraining"] == "autoencoder"
+    record = json.loads((done.path / "record.json").read_text("utf-8"))
+    assert record["probes"]["linear"]["pretraining"] == "autoencoder"
