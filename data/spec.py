@@ -109,15 +109,17 @@ class Setting:
     meaning: str
 
 
-def manual(kind: type[Any], prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a spec, depth first, with the docstring under its field."""
+def manual(kind: type[Any], prefix: str = "", instance: Any = None) -> Iterator[Setting]:
+    """Every setting of a spec, depth first, with the docstring under its field; defaults are those of ``instance``."""
     hints, meanings = get_type_hints(kind), _field_docstrings(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
+        known = None if _required(field) and instance is None else _own_default(field, instance)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from manual(hint, f"{prefix}{field.name}.")
+            yield from manual(hint, f"{prefix}{field.name}.", known)
             continue
-        default = "required" if _required(field) else json.dumps(plain(_default(field)), ensure_ascii=False)
+        required = _required(field) and instance is None
+        default = "required" if required else json.dumps(plain(known), ensure_ascii=False)
         yield Setting(prefix + field.name, _type_name(hint), default, meanings.get(field.name, ""))
 
 
@@ -135,6 +137,10 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
+def _own_default(field: "dataclasses.Field[Any]", instance: Any) -> Any:
+    return _default(field) if instance is None else getattr(instance, field.name)
+
+
 def _spec(kind: type[T], tree: Mapping[str, Any], source: str, prefix: str) -> T:
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
@@ -147,13 +153,20 @@ def _spec(kind: type[T], tree: Mapping[str, Any], source: str, prefix: str) -> T
     values: Tree = {}
     for name, field in fields.items():
         if name in tree:
-            values[name] = _value(hints[name], tree[name], source, prefix + name)
+            values[name] = _value(hints[name], _completed(field, tree[name]), source, prefix + name)
         elif _required(field):
             raise SpecError(f"{source}: '{prefix}{name}' is missing.")
     try:
         return kind(**values)
     except SpecError as error:
         raise SpecError(f"{source}: {prefix}{error}" if prefix else f"{source}: {error}") from error
+
+
+def _completed(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """A table that changes some settings of a spec keeps the others of its default."""
+    if isinstance(value, Mapping) and not _required(field) and dataclasses.is_dataclass(default := _default(field)):
+        return {**plain(default), **value}
+    return value
 
 
 def _value(hint: Any, value: Any, source: str, key: str) -> Any:

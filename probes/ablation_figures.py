@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.drawing import COLOURS, canvas, caption, legend, line, seedless, style, whole_ticks
+from probes.drawing import COLOURS, canvas, caption, legend, line, one_scale, seedless, style, whole_ticks
 from probes.tables import Tables, scored
 
 CURVES = {
@@ -42,7 +42,7 @@ def ablation(run: Tables) -> Figure | None:
                 line(panel, part["place"], part, caption(control) if control else "trained backbone", look)
         whole_ticks(panel, rows.loc[rows["kind"] == kind, "place"])
         panel.set_xlabel("layers kept" if kind == "greedy" else "layer")
-        panel.sharey(axes[0])
+    one_scale(axes)
     legend(figure, axes)
     return figure
 

@@ -81,6 +81,13 @@ def legend(figure: Figure, axes: Sequence[Axes], columns: int = 3) -> None:
         )  # fmt: skip
 
 
+def one_scale(axes: Sequence[Axes]) -> None:
+    """The same limits for all panels, wide enough for each."""
+    ends = [panel.get_ylim() for panel in axes]
+    for panel in axes:
+        panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+
+
 def whole_ticks(axes: Axes, values: Any) -> None:
     """Ticks on whole numbers only, at most about a dozen."""
     known = np.unique(np.asarray(values, dtype=float))

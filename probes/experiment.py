@@ -160,7 +160,7 @@ def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]
         alike = replace(
             recipe, probe=replace(recipe.probe, inputs=(), layers="all"), train=replace(recipe.train, seeds=(0,))
         )
-        key = f"{id(member.inputs)} {fingerprint(plain(alike))}"
+        key = f"{id(member.inputs)} {max(probe.seats.widths)} {probe.encoder.code} {fingerprint(plain(alike))}"
         group = waiting.setdefault(key, [])
         layers = sum(len(other.layers) for _, other, _ in group) + len(member.layers)
         width = member.inputs.values.shape[2]
@@ -181,7 +181,8 @@ def start(member: Member, corpus: Corpus) -> Probe:
     probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale))
     if member.pretrained:
         by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
-        probe.take(by_layer, [member.pretrained.mixer])
+        mixer = {name: value[list(member.layers)] for name, value in member.pretrained.mixer.items()}
+        probe.take(by_layer, [mixer])
     return probe
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from probes.drawing import COLOURS, GREY, canvas, caption, legend, line, seedless, style, whole_ticks
+from probes.drawing import COLOURS, GREY, canvas, caption, legend, line, one_scale, seedless, style, whole_ticks
 from probes.tables import UNTRAINED, Tables
 
 SPLITS = ("train", "validation", "test")
@@ -36,9 +36,7 @@ def by_layer(run: Tables) -> Figure | None:
         for value in chosen.loc[chosen["split"] == split, "value"].head(1):
             panel.axhline(value, color="black", linestyle=(0, (4, 2)), label=f"{caption(run.selected)} (chosen)")
         whole_ticks(panel, raw["layer"])
-    ends = [panel.get_ylim() for panel in axes]
-    for panel in axes:
-        panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+    one_scale(axes)
     legend(figure, axes, len(splits) + 1)
     return figure
 

@@ -102,7 +102,7 @@ def parse_input(name: str) -> InputName:
     """Take an input's name apart.
 
     Raises:
-        SpecError: it is not ``[PLAN/]VIEW[:LAYERS]``, or its range falls.
+        SpecError: it is not ``[PLAN/]VIEW[:LAYERS]``.
     """
     found = NAME.fullmatch(name.strip())
     if not found:
@@ -123,8 +123,9 @@ def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Colum
     for name in names:
         kept = plans[name.plan]
         if name.view not in kept:
+            table = f"plans.{name.plan}" if name.plan else "plan"
             raise SpecError(
-                f"probe.inputs names '{name.view}', which plan.views does not keep. {nearest(name.view, kept)}"
+                f"probe.inputs names '{name.view}', which {table}.views does not keep. {nearest(name.view, kept)}"
             )
         try:
             layers = resolve_layers(name.layers or spec.layers, kept[name.view])

@@ -70,8 +70,8 @@ class LayerwiseLowRank(nn.Module):
         low, back = how.multiply(both, self.down), how.multiply(both, self.up.transpose(1, 2))
         turned = torch.bmm(low, torch.bmm(self.up, self.up.transpose(1, 2)))
         squares = how.spread(both.square().sum(-1)) + ((2 * back + turned) * low).sum(-1)
-        h, k, t, i, j = low[:, :rows], back[:, :rows], turned[:, :rows], low[:, rows:], back[:, rows:]
-        products = how.spread((first * second).sum(-1)) + (h * j + (k + t) * i).sum(-1)
+        (h, i), (k, j), (t, u) = (both.chunk(2, 1) for both in (low, back, turned))
+        products = how.spread((first * second).sum(-1)) + ((h * j + k * i) + (t * i + h * u) / 2).sum(-1)
         norms = (squares[:, :rows] * squares[:, rows:]).clamp_min(SMALLEST_NORM**4).sqrt()
         same = how.spread((first == second).all(-1))
         return torch.where(same, 1.0, products / norms)

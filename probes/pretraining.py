@@ -18,7 +18,7 @@ from data.sentences import CorpusSpec
 from data.spec import SpecError
 from probes.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
 from probes.inputs import Inputs, sides_of
-from probes.layerwise import LayerwiseLinear
+from probes.layerwise import Chance, LayerwiseLinear
 from probes.probe import Probe
 from probes.reading import reading
 from probes.siamese import difference_features
@@ -26,6 +26,9 @@ from probes.train import Fitted, Learner, TrainSpec, fit
 
 CHUNK = 2048
 """Texts that are reconstructed at once where nothing is learnt."""
+
+OTHER_DRAWS = 1 << 32
+"""Added to the seed where what is dropped after pretraining is drawn: not the numbers that the encoder started from."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,15 @@ def _rebuild(
         raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
     learning, validating = order[held:], order[:held]
     unified = probe.spec.mixer == "unified"
-    model = UnifiedAutoencoder(probe) if unified else Autoencoder(probe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + OTHER_DRAWS)
+        model = UnifiedAutoencoder(probe) if unified else Autoencoder(probe)
     probe.seed([seed])
+    generator = torch.Generator().manual_seed(seed + OTHER_DRAWS)
+    for run, part in zip(model.decoder.runs, model.decoder.parts, strict=True):
+        for module in part.modules():
+            if isinstance(module, Chance):
+                module.draws = [(generator, run.stop - run.start)]
     width = torch.tensor(probe.seats.widths)
 
     def latents(texts: NDArray[np.int64]) -> Tensor:
@@ -152,13 +162,17 @@ def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[Tensor]) ->
 def _tell_classes(
     probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
 ) -> Pretrained:
-    train, validation = corpus.split("train"), corpus.split("validation")
+    train = corpus.split("train")
     if not corpus.labels or train.sides.shape[1] != 2:
         raise CorpusError(
             f"{corpus.name}: pretraining.task = 'classes' needs pairs of texts with a class, as snli has."
         )
+    validation = corpus.split("validation")
     layers = len(inputs.columns)
-    model = nn.ModuleDict({"probe": probe, "head": LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + OTHER_DRAWS)
+        head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))
+    model = nn.ModuleDict({"probe": probe, "head": head})
     probe.seed([seed])
     how = reading(probe.seats)
     targets = torch.from_numpy(train.targets)

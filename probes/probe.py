@@ -141,11 +141,22 @@ class Probe(nn.Module):
     def seed(self, seeds: Sequence[int]) -> None:
         """Give each member a generator of its own for what is random in training."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        sizes = [len(member) for member in self.seats.members]
         for name, module in self.named_modules():
             if isinstance(module, Chance):
-                places = sizes if name.startswith(("encoder", "noise")) else [1] * len(sizes)
-                module.draws = list(zip(generators, places, strict=True))
+                pairs = zip(generators, self._places(name), strict=True)
+                module.draws = [(generator, places) for generator, places in pairs if places]
+
+    def _places(self, name: str) -> list[int]:
+        """How many of the leading places of a module each member has."""
+        members = len(self.seats.members)
+        if name.startswith("encoder."):
+            run = self.encoder.runs[int(name.split(".")[2])]
+        elif name == "noise":
+            run = slice(None)
+        else:
+            return [1] * members
+        found: list[int] = torch.bincount(self.seats.owners[run], minlength=members).tolist()
+        return found
 
     def normal(self, latents: Tensor, how: Reading) -> Tensor:
         """``[distinct, row, width]``, centred and scaled."""
@@ -226,10 +237,9 @@ class ScoreProbe(Probe):
     def forward(self, sides: Sequence[Tensor], how: Reading) -> Tensor:
         """Two of ``[distinct, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
         first, second = sides
-        rows = first.shape[1]
         if self.over_codes:
-            mixed = self.mixer(self.seats.by_member(self.encode(torch.cat([first, second], 1), how)))
-            return cosines(mixed[:, :rows], mixed[:, rows:])
+            both = self.encode(torch.cat([first, second], 1), how)
+            return cosines(*(self.mixer(self.seats.by_member(side)) for side in both.chunk(2, 1)))
         said: Tensor = self.mixer(self.seats.by_member(self._layer_cosines(first, second, how)))
         return said
 
@@ -286,6 +296,8 @@ def seats_for(spec: ProbeSpec, members: Sequence[tuple[int, ...]], widths: tuple
 
 def beside(probes: Sequence[Probe]) -> Probe:
     """Probes of one kind side by side: their members, with their weights, in one probe."""
+    if len({(max(probe.seats.widths), probe.encoder.code) for probe in probes}) > 1:
+        raise ValueError("probes side by side must have latents and codes of one largest width.")
     together = probes[0].remade(Seats.beside([probe.seats for probe in probes]))
     by_layer = [weights for probe in probes for weights in probe.by_layer()]
     by_member = [weights for probe in probes for weights in probe.by_member()]

@@ -13,7 +13,6 @@ from example_run import EVIL, SELECTED, example, latents, metrics, predictions, 
 
 from data.errors import InputError
 from probes.compare import COLUMNS, compare, comparison
-from probes.metrics import METRICS
 from probes.report import FIGURES, ReportError, write_report
 
 ABSENT = {False: {"confusion"}, True: {"predicted_against_gold", "by_layer", "ablation", "choices", "selectivity"}}
