@@ -92,15 +92,19 @@ def train(
 
 
 def ablate(
-    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
+    recipe: str,
+    overrides: Overrides = (),
+    runs: Path | str = "runs",
+    progress: Progress | None = None,
+    variant: str = "",
 ) -> "Ablated":
-    """Train a recipe's probe on subsets of its layers, and write a run folder."""
+    """Train a recipe's probe, or a variant's, on subsets of its layers, and write a run folder."""
     from probes.ablation import run_ablation
     from probes.recipe import load_recipe
 
     name, loaded = load_recipe(recipe, overrides)
     _needs_folder(Path(runs))
-    return run_ablation(name, loaded, Path(runs), progress or Silent(), _run_missing)
+    return run_ablation(name, loaded.as_one(variant), Path(runs), progress or Silent(), _run_missing)
 
 
 def study(
@@ -112,6 +116,7 @@ def study(
     storage: str | None = None,
     runs: Path | str = "runs",
     progress: Progress | None = None,
+    variant: str = "",
 ) -> tuple["Studied", "Done"]:
     """Search a recipe's space, then train the best trial again with several seeds; returns both.
 
@@ -129,7 +134,7 @@ def study(
     progress, runs = progress or Silent(), Path(runs)
     of, loaded = load_recipe(recipe, overrides)
     _needs_folder(runs)
-    loaded = replace(loaded, variants=())
+    loaded = loaded.as_one(variant)
     conductor = Conductor(_run_missing, progress)
     metric = check(loaded, {of: loaded}, conductor.corpus(loaded.corpus))
     conductor.prepare([loaded])
@@ -250,6 +255,7 @@ SetOption = Annotated[
 OnlyOption = Annotated[
     list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train this variant alone. May be repeated.")
 ]
+VariantOption = Annotated[str, typer.Option(help="Take this variant's settings; else the recipe's own.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that receives the run folder.")]
 
 
@@ -279,10 +285,14 @@ def train_command(
 
 @app.command("ablate")
 def ablate_command(
-    recipe: RecipeName, set_: SetOption = None, runs: RunsOption = Path("runs"), as_json: JsonOption = False
+    recipe: RecipeName,
+    set_: SetOption = None,
+    variant: VariantOption = "",
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
 ) -> None:
     """Train the probe on each layer alone, without each, on the first and last ones, with controls."""
-    done = ablate(recipe, set_ or (), runs, Screen())
+    done = ablate(recipe, set_ or (), runs, Screen(), variant)
     if as_json:
         show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
         return
@@ -303,11 +313,12 @@ def study_command(
     storage: Annotated[
         str | None, typer.Option(help="A database, e.g. postgresql+psycopg://user@host/name; else a journal file.")
     ] = None,
+    variant: VariantOption = "",
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """Search the recipe's [study.space] with Optuna; stop and resume by name; train the best again."""
-    found, best = study(recipe, set_ or (), name, trials, workers, storage, runs, Screen())
+    found, best = study(recipe, set_ or (), name, trials, workers, storage, runs, Screen(), variant)
     if as_json:
         show_json(
             {

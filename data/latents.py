@@ -13,10 +13,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data.plan import CapturePlan, Columns, Identity, check_view
+from data.plan import TOKENS, CapturePlan, Columns, Identity, check_view
+from data.ragged import TokenLatents
 from data.shard import KEY_BYTES, SUFFIX, Block, Latents, Shard, ShardError, StoreError, write_shard
+from data.token_reader import Home, TokenReader
 
-FLOAT16_LARGEST = 65504.0
 Place = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -24,31 +25,6 @@ def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """``[text]``: 16 bytes that stand for each text."""
     digests = b"".join(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")) for text in texts)
     return np.frombuffer(digests, f"S{KEY_BYTES}")
-
-
-def to_stored(
-    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[str]
-) -> Latents:
-    """``[layer, text, width]`` in its stored precision.
-
-    Raises:
-        StoreError: a value is not finite, or does not fit float16; names layer and text.
-    """
-    finite = np.isfinite(values)
-    if not finite.all():
-        layer, text, _ = np.argwhere(~finite)[0]
-        raise StoreError(
-            f"layer {layers[layer]}, view {view}, text {_short(texts[text])}: the backbone gave a value that is not "
-            "finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
-        )
-    if dtype == "float16" and np.abs(values).max(initial=0) > FLOAT16_LARGEST:
-        layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
-        largest = np.abs(values[layer, text]).max()
-        raise StoreError(
-            f"layer {layers[layer]}, view {view}, text {_short(texts[text])}: |value| {largest:,.0f} does not fit "
-            'float16; set plan.stored_dtype = "float32".'
-        )
-    return values.astype(dtype)
 
 
 class LatentStore:
@@ -130,32 +106,69 @@ class LatentStore:
 
         Raises:
             SpecError: no shard holds this view.
+            StoreError: a text or a layer is not in the store, or the view is not pooled.
+            ShardError: a shard is damaged.
+        """
+        if view == TOKENS:
+            raise StoreError("the view tokens has no latent of a text but one of each of its tokens: use read_tokens.")
+        first, homes = self._homes(texts, view, layers)
+        values = np.empty((len(layers), len(texts), first.width(view)), first.dtype(view))
+        for index, (layer, home) in enumerate(zip(layers, homes, strict=True)):
+            for place, shard in enumerate(home.shards):
+                here = np.flatnonzero(home.places == place)
+                if len(here):
+                    values[index, here] = shard.layer(view, layer)[home.rows[here]]
+        return values
+
+    def read_tokens(self, texts: Sequence[str], layers: Sequence[int]) -> TokenLatents:
+        """Every token of ``texts`` in the view ``tokens``. Other layers are not read; no layers: ids and spans alone.
+
+        Raises:
+            SpecError: no shard holds this view.
             StoreError: a text or a layer is not in the store.
             ShardError: a shard is damaged.
         """
+        return self.token_reader(texts, layers).rows(np.arange(len(texts)))
+
+    def token_reader(self, texts: Sequence[str], layers: Sequence[int]) -> TokenReader:
+        """A reader of the view ``tokens`` that gives some of ``texts`` at a time; raises what :meth:`read_tokens` does.
+
+        The shards that hold them are opened and their checksums verified here, once.
+        """
+        first, homes = self._homes(texts, TOKENS, layers)
+        if homes:
+            return TokenReader(first, homes[0], homes, layers)
+        having = [shard for shard in self.shards if TOKENS in shard.columns]
+        return TokenReader(first, self._home(texts, text_keys(texts), having, f"view {TOKENS}"), [], [])
+
+    def _homes(self, texts: Sequence[str], view: str, layers: Sequence[int]) -> tuple[Shard, list[Home]]:
+        """A shard that has the view, and for each layer where all texts are held; layers held alike share one."""
         shards = self.shards
         check_view(view, {name: None for shard in shards for name in shard.columns})
         keys = text_keys(texts)
-        first = next(shard for shard in shards if view in shard.columns)
-        values = np.empty((len(layers), len(texts), first.width(view)), first.dtype(view))
-        for index, layer in enumerate(layers):
+        homes: dict[tuple[str, ...], Home] = {}
+        found = []
+        for layer in layers:
             having = _having(shards, view, layer)
-            places, rows = self._locate(keys, having)
-            if (places < 0).any():
-                text = texts[int(np.argmax(places < 0))]
-                raise StoreError(f"{self.path}: text {_short(text)} has no latent of view {view}, layer {layer}.")
-            for place, shard in enumerate(having):
-                here = np.flatnonzero(places == place)
-                if len(here):
-                    values[index, here] = shard.layer(view, layer)[rows[here]]
-        return values
+            names = _names(having)
+            if names not in homes:
+                homes[names] = self._home(texts, keys, having, f"view {view}, layer {layer}")
+            found.append(homes[names])
+        return next(shard for shard in shards if view in shard.columns), found
+
+    def _home(self, texts: Sequence[str], keys: NDArray[np.bytes_], shards: Sequence[Shard], what: str) -> Home:
+        places, rows = self._locate(keys, shards)
+        if (places < 0).any():
+            text = texts[int(np.argmax(places < 0))]
+            raise StoreError(f"{self.path}: text {short(text)} has no latent of {what}.")
+        return Home(shards, places, rows)
 
     def lengths(self, texts: Sequence[str]) -> NDArray[np.int32]:
         """Tokens of each text before it was cut, ``[text]``."""
         shards = self.shards
         places, rows = self._locate(text_keys(texts), shards)
         if (places < 0).any():
-            raise StoreError(f"{self.path}: text {_short(texts[int(np.argmax(places < 0))])} is not in the store.")
+            raise StoreError(f"{self.path}: text {short(texts[int(np.argmax(places < 0))])} is not in the store.")
         lengths = np.empty(len(texts), np.int32)
         for place, shard in enumerate(shards):
             here = places == place
@@ -256,5 +269,6 @@ def _names(shards: Sequence[Shard]) -> tuple[str, ...]:
     return tuple(shard.path.name for shard in shards)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A text as messages show it: quoted, and cut where it is long."""
     return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -81,7 +81,8 @@ def details(folder: Path) -> dict[str, Any]:
     """All that a store says of itself."""
     store = LatentStore.open(folder)
     shards = [
-        {"name": s.path.name, "texts": s.texts, "bytes": s.bytes, "columns": s.columns, "provenance": s.provenance}
+        {"name": s.path.name, "texts": s.texts, "tokens": s.tokens, "bytes": s.bytes}
+        | {"columns": s.columns, "provenance": s.provenance}
         for s in store.shards
     ]
     return summary(folder) | {"identity": plain(store.identity), "shards": shards}

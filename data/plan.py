@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from data.spec import SpecError, fingerprint, nearest, plain
 
-View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum"]
+View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
+TOKENS = "tokens"
+"""The one view that is not pooled: every token of a text, so texts differ in size."""
+
 Columns = Mapping[str, tuple[int, ...]]
 """View -> the layers wanted or held of it."""
 
@@ -48,7 +51,8 @@ class CapturePlan:
     """Changes to a text before its template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
 
     views: tuple[View, ...] = ("mean",)
-    """How the hidden states of one text become latents; several views cost one forward."""
+    """How the hidden states of one text become latents; several views cost one forward. tokens keeps every token, with
+    its id and the characters it covers."""
 
     layers: tuple[int, ...] | str = "all"
     """Layers to keep: all, a list, or a range as 1..-1. 0 is the embedding output, k the output of block k; negative
@@ -81,6 +85,11 @@ class CapturePlan:
             raise SpecError("views must name at least one.")
         if len(set(self.views)) < len(self.views):
             raise SpecError(f"views names one twice: {list(self.views)}.")
+        if TOKENS in self.views and self.rewording:
+            raise SpecError(
+                "views has tokens, whose character spans refer to the text as it is, and rewording changes the text: "
+                "leave one of them out."
+            )
         check_layers(self.layers)
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
@@ -108,7 +117,13 @@ class ExtractSpec:
     shard_seconds: float = 60.0
     """A shard is also committed after this long."""
 
+    max_bytes: int = 0
+    """Most bytes that one extraction may add to the cache; more is refused before anything runs. 0: what the disk has
+    free."""
+
     def __post_init__(self) -> None:
+        if self.max_bytes < 0:
+            raise SpecError(f"max_bytes must be 0 (what the disk has free) or more, got {self.max_bytes}.")
         if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
 

@@ -4,6 +4,10 @@
     keys     [text, 16]        digest of each text
     lengths  [text]            tokens of each text before it was cut
     latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
+    tokens/states              [layer, token, width], contiguous; all of tokens/ is there only where it was asked for
+    tokens/offsets [text + 1]  text i has the tokens from offsets[i] to offsets[i + 1]
+    tokens/ids     [token]     what the tokenizer calls each
+    tokens/spans   [token, 2]  the characters of the text that each covers, end excluded; (-1, -1): none
 
 The file is built in memory, written under a temporary name, synced, and renamed to a name that carries the digest
 of its bytes. HDF5 is asked only for the layout; latents are then read through ``numpy.memmap``. A file from elsewhere
@@ -12,7 +16,7 @@ is hostile until its layout has been checked: no links, filters, external or vir
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +28,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from data.errors import InputError, MachineError
-from data.plan import Identity, View
+from data.plan import TOKENS, Identity, View
+from data.ragged import NOWHERE, Counts, TokenLatents
 from data.spec import plain
 from data.whole import write_whole
 
@@ -66,7 +71,10 @@ class Block:
 
     columns: Mapping[str, tuple[int, ...]]
     latents: Mapping[str, Latents]
-    """View -> ``[layer, text, width]``."""
+    """Pooled view -> ``[layer, text, width]``."""
+
+    tokens: TokenLatents | None = None
+    """Where the columns have the view ``tokens``: its layers, the same texts."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Region:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     checksums: tuple[int, ...]
+    by_layer: bool
 
 
 def write_shard(folder: Path, identity: Identity, provenance: Mapping[str, Any], block: Block) -> Path:
@@ -107,22 +116,35 @@ def _image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> b
         },
         sort_keys=True,
     ).encode()
-    size = sum(values.nbytes for values in block.latents.values())
+    layered = {_dataset(view): values for view, values in block.latents.items()}
+    if block.tokens:
+        layered[_dataset(TOKENS)] = block.tokens.states
+    size = sum(values.nbytes for values in layered.values())
     with h5py.File("shard", "w", driver="core", backing_store=False, block_size=size + (1 << 20)) as file:
         file.attrs["about"] = np.bytes_(about)
         file.attrs["about_xxh3"] = np.uint64(xxhash.xxh3_64_intdigest(about))
         keys = np.frombuffer(np.ascontiguousarray(block.keys).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
-        _put(file, "keys", keys, [keys])
-        _put(file, "lengths", block.lengths, [block.lengths])
-        for view, values in block.latents.items():
-            _put(file, f"latents/{view}", values, values)
+        _put(file, "keys", keys)
+        _put(file, "lengths", block.lengths)
+        for name, values in layered.items():
+            _put(file, name, values, by_layer=True)
+        if block.tokens:
+            for name in ("offsets", "ids", "spans"):
+                _put(file, f"tokens/{name}", getattr(block.tokens, name))
         file.flush()
         return bytes(file.id.get_file_image())
 
 
-def _put(file: h5py.File, name: str, values: NDArray[Any], slices: Any) -> None:
-    dataset = file.create_dataset(name, data=values)
-    dataset.attrs["xxh3"] = np.array([checksum(part) for part in slices], np.uint64)
+def _put(file: h5py.File, name: str, values: NDArray[Any], by_layer: bool = False) -> None:
+    dataset = file.create_dataset(name, values.shape, values.dtype)
+    places: list[Any] = list(range(len(values))) if by_layer else [...]
+    for place in places:  # a layer is contiguous where all of them are not, and then needs no copy
+        dataset[place] = values[place]
+    dataset.attrs["xxh3"] = np.array([checksum(values[place]) for place in places], np.uint64)
+
+
+def _dataset(view: str) -> str:
+    return "tokens/states" if view == TOKENS else f"latents/{view}"
 
 
 def checksum(values: NDArray[Any]) -> int:
@@ -161,6 +183,26 @@ class Shard:
         """``[text]``, tokens before truncation."""
         return self._part("lengths", 0)
 
+    @cached_property
+    def offsets(self) -> Counts:
+        """``[text + 1]``: text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
+        return self._part("tokens/offsets", 0)
+
+    @cached_property
+    def ids(self) -> NDArray[np.int32]:
+        """``[token]``, of the view ``tokens``."""
+        return self._part("tokens/ids", 0)
+
+    @cached_property
+    def spans(self) -> NDArray[np.int32]:
+        """``[token, 2]``, of the view ``tokens``: characters of the text, or (-1, -1)."""
+        return self._part("tokens/spans", 0)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the shard holds, of the view ``tokens``."""
+        return self._regions["tokens/ids"].shape[0] if TOKENS in self.columns else 0
+
     @property
     def texts(self) -> int:
         """How many texts the shard holds."""
@@ -173,19 +215,21 @@ class Shard:
 
     def width(self, view: str) -> int:
         """Width of the latents of ``view``."""
-        return self._regions[f"latents/{view}"].shape[2]
+        return self._regions[_dataset(view)].shape[2]
 
     def dtype(self, view: str) -> np.dtype[Any]:
         """Stored dtype of the latents of ``view``."""
-        return self._regions[f"latents/{view}"].dtype
+        return self._regions[_dataset(view)].dtype
 
     def layer(self, view: str, layer: int) -> Latents:
         """``[text, width]`` of one layer, memory-mapped; its checksum is verified the first time.
 
+        Of the view ``tokens``: ``[token, width]``.
+
         Raises:
             ShardError: the bytes are not those that were written.
         """
-        return self._part(f"latents/{view}", self.columns[view].index(layer))
+        return self._part(_dataset(view), self.columns[view].index(layer))
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the bytes of this shard: a full read."""
@@ -200,25 +244,58 @@ class Shard:
             for index in range(len(region.checksums)):
                 try:
                     values = self._part(name, index)
-                    if name.startswith("latents/") and not np.isfinite(values).all():
+                    if region.by_layer and not np.isfinite(values).all():
                         found.append(f"{name}[{index}] holds values that are not finite")
                 except ShardError as error:
                     found.append(error.reason)
         return found
 
+    @cached_property
+    def _map(self) -> NDArray[np.uint8]:
+        """The file, mapped once: a map for every layer would soon be more files than a process may have open."""
+        return np.asarray(np.memmap(self.path, np.uint8, "r"))
+
     def _part(self, name: str, index: int) -> NDArray[Any]:
         region = self._regions[name]
-        shape = region.shape[1:] if name.startswith("latents/") else region.shape
-        step = int(np.prod(shape)) * region.dtype.itemsize
+        shape = region.shape[1:] if region.by_layer else region.shape
+        size = int(np.prod(shape)) * region.dtype.itemsize
+        start = region.offset + index * size
         try:
-            values = np.memmap(self.path, region.dtype, "r", region.offset + index * step, shape)
+            if name in _INDEX:
+                flat: NDArray[Any] = np.fromfile(self.path, region.dtype, size // region.dtype.itemsize, offset=start)
+            else:
+                flat = self._map[start : start + size].view(region.dtype)
+            values = flat.reshape(shape)
         except (OSError, ValueError) as error:
             raise ShardError(self.path, f"{name} cannot be read ({error})") from error
         if (name, index) not in self._checked:
             if checksum(values) != region.checksums[index]:
                 raise ShardError(self.path, f"{name}[{index}] does not match its checksum")
+            if name in _SOUND and not _SOUND[name](values, self.tokens):
+                raise ShardError(self.path, f"{name} cannot be right")
             self._checked.add((name, index))
         return values
+
+
+_INDEX = ("keys", "lengths")
+"""What is read of every shard of a store, and so is not mapped: the files would stay open, their pages in memory."""
+
+
+def _rising(offsets: NDArray[Any], tokens: int) -> bool:
+    return bool(offsets[0] == 0 and offsets[-1] == tokens and (offsets[1:] > offsets[:-1]).all())
+
+
+def _characters(spans: NDArray[Any], _: int) -> bool:
+    start, end = spans[:, 0], spans[:, 1]
+    return bool(np.where(start == NOWHERE, end == NOWHERE, (start >= 0) & (end > start)).all())
+
+
+_SOUND: dict[str, Callable[[NDArray[Any], int], bool]] = {
+    "tokens/offsets": _rising,
+    "tokens/spans": _characters,
+    "tokens/ids": lambda ids, _: bool((ids >= 0).all()),
+}
+"""Whether what others index with is what it says it is: a foreign file may have checksums that fit."""
 
 
 def _about(file: h5py.File) -> dict[str, Any]:
@@ -237,9 +314,12 @@ def _about(file: h5py.File) -> dict[str, Any]:
 
 def _regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: int) -> Iterator[tuple[str, Region]]:
     """Every dataset's place in the file; raises ``ValueError`` unless the layout is exactly what we write."""
-    if set(columns) - set(get_args(View)) or _members(file) != {"keys", "lengths", "latents"}:
+    pooled = set(columns) - {TOKENS}
+    groups = {"latents"} if pooled else set()
+    groups |= {"tokens"} & set(columns)
+    if set(columns) - set(get_args(View)) or _members(file) != {"keys", "lengths"} | groups:
         raise ValueError("it holds other things than latents")
-    if _members(file["latents"]) != set(columns):
+    if pooled and _members(file["latents"]) != pooled:
         raise ValueError("its views are not those it declares")
     yield "keys", (keys := _region(file["keys"], size, ["u1"]))
     yield "lengths", (lengths := _region(file["lengths"], size, ["<i4"]))
@@ -247,13 +327,32 @@ def _regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: int)
         raise ValueError("keys and lengths do not fit each other")
     if len(keys.checksums) != 1 or len(lengths.checksums) != 1:
         raise ValueError("keys or lengths lack their checksum")
+    if TOKENS in columns:
+        yield from _token_regions(file["tokens"], keys.shape[0], size)
     for view, layers in columns.items():
-        region = _region(file[f"latents/{view}"], size, ["<f2", "<f4"])
-        if region.shape[:2] != (len(layers), keys.shape[0]) or len(region.shape) != 3 or len(set(layers)) < len(layers):
-            raise ValueError(f"latents/{view} has shape {region.shape}, declared are {len(layers)} layers")
+        name = _dataset(view)
+        texts = file["tokens/ids"].shape[0] if view == TOKENS else keys.shape[0]
+        region = _region(file[name], size, ["<f2", "<f4"], by_layer=True)
+        if region.shape[:2] != (len(layers), texts) or len(region.shape) != 3 or len(set(layers)) < len(layers):
+            raise ValueError(f"{name} has shape {region.shape}, declared are {len(layers)} layers")
         if len(region.checksums) != len(layers):
-            raise ValueError(f"latents/{view} lacks checksums")
-        yield f"latents/{view}", region
+            raise ValueError(f"{name} lacks checksums")
+        yield name, region
+
+
+def _token_regions(group: Any, texts: int, size: int) -> Iterator[tuple[str, Region]]:
+    """What the view ``tokens`` has beside its states."""
+    if _members(group) != {"states", "offsets", "ids", "spans"}:
+        raise ValueError("its tokens are not what belongs to tokens")
+    offsets, ids, spans = (
+        _region(group[name], size, [dtype]) for name, dtype in (("offsets", "<i8"), ("ids", "<i4"), ("spans", "<i4"))
+    )
+    if (offsets.shape, len(ids.shape), spans.shape) != ((texts + 1,), 1, (*ids.shape, 2)):
+        raise ValueError("tokens/offsets, ids and spans do not fit each other")
+    for name, region in (("offsets", offsets), ("ids", ids), ("spans", spans)):
+        if len(region.checksums) != 1:
+            raise ValueError(f"tokens/{name} lack their checksum")
+        yield f"tokens/{name}", region
 
 
 def _members(group: Any) -> set[str]:
@@ -265,7 +364,7 @@ def _members(group: Any) -> set[str]:
     return set(group)
 
 
-def _region(dataset: Any, size: int, dtypes: list[str]) -> Region:
+def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) -> Region:
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError("a dataset was expected")
     properties = dataset.id.get_create_plist()
@@ -281,4 +380,4 @@ def _region(dataset: Any, size: int, dtypes: list[str]) -> Region:
     sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
     if sums.dtype != np.uint64:
         raise ValueError(f"{dataset.name} has checksums of dtype {sums.dtype}")
-    return Region(offset, dataset.dtype, dataset.shape, tuple(int(value) for value in sums))
+    return Region(offset, dataset.dtype, dataset.shape, tuple(int(value) for value in sums), by_layer)

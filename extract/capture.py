@@ -2,7 +2,7 @@
 
 Blocks above the last layer asked for do not run, and no head does. Layer ``k`` is what enters block ``k + 1``: the
 output of block ``k`` before any final norm, or the embeddings for layer 0. Each layer is pooled as it comes by, so a
-batch never holds the hidden states of more than one.
+batch holds the hidden states of no more than one, but for the layers whose tokens are asked for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.plan import Columns
+from data.plan import TOKENS, Columns
+from data.ragged import bounds
 from extract.loading import Backbone
 from extract.packing import Layout, lay_out
 from extract.pooling import POOLINGS
 from extract.tokens import Tokens
 
 Pooled = dict[str, NDArray[np.float32]]
-"""View -> ``[layer, text, width]``."""
+"""View -> ``[layer, text, width]``; of tokens ``[layer, token, width]``, those of each text after the other."""
 
 
 def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False) -> Pooled:
@@ -32,27 +33,31 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
         final_norm: take the last layer after the backbone's final norm.
 
     Returns:
-        view -> ``[layer, text, width]`` in float32, texts in the layout's order, layers in the column's.
+        view -> ``[layer, text, width]`` in float32, texts in the layout's order, layers in the column's; of the view
+        ``tokens`` ``[layer, token, width]``, the tokens of those texts without padding.
     """
     device = backbone.device
     places, within = torch.from_numpy(layout.places).to(device), torch.from_numpy(layout.within).to(device)
-    pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns}
-    wanted = {layer for layers in columns.values() for layer in layers}
+    pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns if view != TOKENS}
+    every = columns.get(TOKENS, ())
+    real = places[within]
+    states = torch.empty(len(every), len(real), backbone.source.width, device=device)
 
     def keep(layer: int, hidden: Tensor) -> None:
-        if layer not in wanted:
-            return
-        texts = hidden.reshape(-1, hidden.shape[-1])[places] if layout.gathered else hidden
-        texts = texts.float()
-        for view, layers in columns.items():
-            if layer in layers:
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        if layer in every:
+            states[every.index(layer)] = flat[real]
+        wanted = [view for view in pooled if layer in columns[view]]
+        if wanted:
+            texts = (flat[places] if layout.gathered else hidden).float()
+            for view in wanted:
                 pooled[view][layer] = POOLINGS[view](texts, within)
 
-    with torch.inference_mode(), _tapped(backbone, max(wanted), final_norm, keep):
+    last = max(layer for layers in columns.values() for layer in layers)
+    with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
         backbone.model(**_inputs(backbone, layout))
-    return {
-        view: torch.stack([pooled[view][layer] for layer in layers]).cpu().numpy() for view, layers in columns.items()
-    }
+    found = {view: torch.stack([taken[layer] for layer in columns[view]]) for view, taken in pooled.items()}
+    return {view: values.cpu().numpy() for view, values in (found | ({TOKENS: states} if every else {})).items()}
 
 
 def plain_latents(
@@ -60,7 +65,8 @@ def plain_latents(
 ) -> Pooled:
     """The same latents for one text alone by the plain road: no padding, all blocks, ``output_hidden_states``.
 
-    What :func:`capture` is checked against. ``[layer, 1, width]`` by view, pooled over the tokens of ``span``.
+    What :func:`capture` is checked against. ``[layer, 1, width]`` by view, pooled over the tokens of ``span``;
+    ``[layer, token, width]`` of the view ``tokens``.
     """
     before_norm: list[Tensor] = []
     with torch.inference_mode():
@@ -72,10 +78,13 @@ def plain_latents(
             handle.remove()
         if before_norm and not final_norm:
             states[-1] = before_norm[-1]
+        seen = [state[:, span].float() for state in states]
         real = torch.ones_like(row[:, span], dtype=torch.bool)
         return {
-            view: torch.stack([POOLINGS[view](states[layer][:, span].float(), real) for layer in layers]).cpu().numpy()
-            for view, layers in columns.items()
+            view: torch.stack([seen[layer][0] if view == TOKENS else POOLINGS[view](seen[layer], real) for layer in ls])
+            .cpu()
+            .numpy()
+            for view, ls in columns.items()
         }
 
 
@@ -85,13 +94,14 @@ def deviation(backbone: Backbone, tokens: Tokens, texts: Sequence[int], columns:
     causal = backbone.source.family.causal
     rows = [np.array(order)] if causal else [np.array([text]) for text in order]
     together = capture(backbone, lay_out(rows, tokens, causal), columns, final_norm)
-    worst = 0.0
+    worst, ends = 0.0, bounds(tokens.viewed[order])
     for index, text in enumerate(order):
         alone = plain_latents(backbone, tokens.of(text), columns, final_norm, tokens.span(text))
-        for view in columns:
-            mine, theirs = together[view][:, index], alone[view][:, 0]
+        for view, theirs in alone.items():
+            own = slice(ends[index], ends[index + 1]) if view == TOKENS else slice(index, index + 1)
+            mine = together[view][:, own]
             sound = np.isfinite(theirs)  # what is not finite is told by layer and text when it is to be stored
-            scale = np.maximum(1, np.abs(theirs).max(axis=1, keepdims=True, where=sound, initial=0))
+            scale = np.maximum(1, np.abs(theirs).max(axis=-1, keepdims=True, where=sound, initial=0))
             found = (np.abs(mine - theirs, where=sound, out=np.zeros_like(mine)) / scale).max()
             worst = float(np.maximum(worst, found))  # unlike max, this keeps a nan
     return worst

@@ -6,9 +6,8 @@ was killed repeats the same packs and gives the same bits, and no committed pack
 
 import os
 import platform
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from data.errors import MachineError
-from data.latents import LatentStore, init_name, text_keys, to_stored
-from data.plan import CapturePlan, Columns, ExtractSpec
+from data.latents import LatentStore, init_name, text_keys
+from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
-from data.shard import Block, Latents
+from data.ragged import TokenLatents, bounds, join
+from data.shard import Block
 from extract.backbones import Source, find
 from extract.identity import identify, pick_device
 from extract.loading import Backbone, load
 from extract.packing import Pack, lay_out, make_packs
 from extract.rewording import reword
 from extract.tokens import TextError, Tokens, tokenise
+from extract.writing import ShardWriter, check_room, stored_bytes, to_stored
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
 """Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
@@ -98,13 +99,23 @@ class Extractor:
         self._job = _Job(plan, source, store, spec, Silent(), device)
         self.backbone = self._job.backbone
 
-    def __call__(self, texts: Sequence[str], columns: Columns) -> dict[str, Latents]:
-        """Latents of distinct ``texts``: view -> ``[layer, text, width]`` in the stored precision."""
-        tokens, packs = self._job.packs(texts)
+    def __call__(self, texts: Sequence[str], columns: Columns) -> dict[str, Any]:
+        """Latents of distinct ``texts``, for columns of the plan.
+
+        Returns:
+            view -> ``[layer, text, width]`` in the stored precision; of ``tokens``, a :class:`TokenLatents`.
+        """
+        tokens, packs = self._job.packs(texts, TOKENS in columns)
         blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
         keys = np.concatenate([block.keys for block in blocks])
         order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
-        return {view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order] for view in columns}
+        pooled = [view for view in columns if view != TOKENS]
+        found: dict[str, Any] = {
+            view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order] for view in pooled
+        }
+        if TOKENS in columns:
+            found[TOKENS] = join([block.tokens for block in blocks if block.tokens]).take(order)
+        return found
 
 
 class _Job:
@@ -118,7 +129,7 @@ class _Job:
 
     def run(self, texts: Sequence[str], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run every group of texts that lack the same columns; returns how many texts ran."""
-        tokens, packs = self.packs(texts)
+        tokens, packs = self.packs(texts, any(TOKENS in columns for columns, _ in missing))
         todo = np.zeros(len(texts), bool)
         for _, members in missing:
             todo[members] = True
@@ -127,7 +138,8 @@ class _Job:
         expect = self._expectation(int(tokens.lengths[todo].sum()))
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
-                with _ShardWriter(self.store, columns, provenance, self.spec) as writer:
+                each = float(tokens.viewed[members].mean())
+                with ShardWriter(self.store, columns, provenance, self.spec, each) as writer:
                     for block in self.blocks(packs, members, tokens, texts, columns):
                         writer.add(block)
                         expect(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
@@ -149,10 +161,10 @@ class _Job:
 
         return count
 
-    def packs(self, texts: Sequence[str]) -> tuple[Tokens, list[Pack]]:
-        """Tokens of the whole request, and the packs it is run in."""
+    def packs(self, texts: Sequence[str], characters: bool = False) -> tuple[Tokens, list[Pack]]:
+        """Tokens of the whole request, with the characters they cover where asked for, and the packs it is run in."""
         worded = [reword(text, self.plan.rewording) for text in texts] if self.plan.rewording else texts
-        tokens = tokenise(self.backbone.tokenizer, worded, self.plan.template, self.plan.max_tokens)
+        tokens = tokenise(self.backbone.tokenizer, worded, self.plan.template, self.plan.max_tokens, characters)
         if self.plan.truncation == "refuse" and (tokens.uncut > self.plan.max_tokens).any():
             _refuse(texts, tokens.uncut, self.plan)
         batch_tokens = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
@@ -177,35 +189,33 @@ class _Job:
         members = np.concatenate(rows)
         layout = lay_out(rows, tokens, self.source.family.causal)
         try:
-            pooled = capture(self.backbone, layout, columns, self.plan.final_norm)
+            captured = capture(self.backbone, layout, columns, self.plan.final_norm)
         except torch.OutOfMemoryError as error:
             raise MachineError(
                 f"the {self.backbone.device.type} ran out of memory on {layout.ids.size:,} tokens; lower "
                 "extract.batch_tokens and run the same command: what was committed is kept."
             ) from error
         named = [texts[index] for index in members]
+        counts = tokens.viewed[members]
+        owners = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
         latents = {
-            view: to_stored(values, self.plan.stored_dtype, view, columns[view], named)
-            for view, values in pooled.items()
+            view: to_stored(values, self.plan.stored_dtype, view, columns[view], owners.get(view, named))
+            for view, values in captured.items()
         }
-        return Block(text_keys(named), tokens.uncut[members], columns, latents)
+        ragged = None
+        if TOKENS in columns:
+            assert tokens.characters is not None
+            seen = tokens.seen(members)
+            ragged = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
+        return Block(text_keys(named), tokens.uncut[members], columns, latents, ragged)
 
     def _announce(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
-        item = np.dtype(self.plan.stored_dtype).itemsize
+        width, dtype, viewed = self.source.width, self.plan.stored_dtype, tokens.viewed
         size = sum(
-            len(members) * len(layers) * self.source.width * item
+            stored_bytes(columns, len(members), int(viewed[members].sum()), width, dtype)
             for columns, members in missing
-            for layers in columns.values()
         )
-        there = self.store.path
-        while not there.exists():
-            there = there.parent
-        free = shutil.disk_usage(there).free
-        if size > free:
-            raise MachineError(
-                f"{there}: the latents take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set extract.cache to "
-                "another disk, or ask for fewer layers or views. Nothing was run."
-            )
+        check_room(self.store.path, size, self.spec)
         self.progress.note(
             f"{self.source.name}: {self.source.layers} layers of width {self.source.width}, "
             f"{self.store.identity.compute_dtype} on {self.backbone.device.type}; {int(todo.sum()):,} texts, "
@@ -252,56 +262,6 @@ class _Job:
                 "numpy": np.__version__,
             },
         }
-
-
-class _ShardWriter:
-    """Gathers packs in one buffer and commits it as shards; what is whole is committed even when the run ends early."""
-
-    def __init__(self, store: LatentStore, columns: Columns, provenance: Mapping[str, Any], spec: ExtractSpec) -> None:
-        self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
-        self._keys: list[Any] = []
-        self._lengths: list[Any] = []
-        self._buffer: dict[str, Latents] = {}
-        self._texts, self._room, self._since = 0, 0, time.monotonic()
-
-    def __enter__(self) -> "_ShardWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not issubclass(kind, MachineError):
-            self.commit()
-
-    def add(self, block: Block) -> None:
-        texts = len(block.keys)
-        if self._texts + texts > self._room:
-            self.commit()
-            self._make_room(block)
-        for view, values in block.latents.items():
-            self._buffer[view][:, self._texts : self._texts + texts] = values
-        self._keys.append(block.keys)
-        self._lengths.append(block.lengths)
-        self._texts += texts
-        if time.monotonic() - self._since >= self.spec.shard_seconds:
-            self.commit()
-
-    def commit(self) -> None:
-        if self._texts:
-            # Cut to what is whole: an interruption may have come between a pack's keys and its count.
-            keys, lengths = (np.concatenate(parts)[: self._texts] for parts in (self._keys, self._lengths))
-            latents = {view: values[:, : self._texts] for view, values in self._buffer.items()}
-            self._keys, self._lengths, self._texts = [], [], 0
-            self.store.append(Block(keys, lengths, self.columns, latents), self.provenance)
-        self._since = time.monotonic()
-
-    def _make_room(self, block: Block) -> None:
-        """A buffer of ``shard_bytes``, kept from shard to shard, or larger where one pack alone needs it."""
-        texts = len(block.keys)
-        each = sum(values.nbytes for values in block.latents.values()) // texts
-        room = max(texts, self.spec.shard_bytes // each)
-        if room > self._room:
-            self._room = room
-            shapes = {view: (len(values), room, values.shape[2]) for view, values in block.latents.items()}
-            self._buffer = {view: np.empty(shapes[view], values.dtype) for view, values in block.latents.items()}
 
 
 def _refuse(texts: Sequence[str], uncut: Any, plan: CapturePlan) -> None:

@@ -6,12 +6,14 @@ A text that is too long loses tokens from its own end: the words of the template
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
+from data.ragged import NOWHERE, bounds, ranges
 from data.spec import SpecError
 
 if TYPE_CHECKING:
@@ -39,10 +41,24 @@ class Tokens:
     pooled: NDArray[np.int32] | None = None
     """``[text, 2]``: first token that is pooled, and the first after it that is not; None where all are."""
 
+    characters: NDArray[np.int32] | None = None
+    """``[token, 2]``: the characters of the text that each covers, end excluded; (-1, -1) where there are none. None
+    where nobody asked."""
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """``[text]``: tokens after truncation."""
         return np.diff(self.offsets)
+
+    @property
+    def viewed(self) -> NDArray[np.int64]:
+        """``[text]``: how many tokens of each the views see."""
+        return self.lengths if self.pooled is None else np.diff(self.pooled, axis=1)[:, 0].astype(np.int64)
+
+    def seen(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the tokens that the views see of some texts lie among all tokens, back to back."""
+        first = 0 if self.pooled is None else self.pooled[texts, 0]
+        return ranges(self.offsets[texts] + first, self.viewed[texts])
 
     def span(self, text: int) -> slice:
         """The tokens of one text that are pooled."""
@@ -53,29 +69,61 @@ class Tokens:
         return self.ids[self.offsets[text] : self.offsets[text + 1]]
 
 
-def tokenise(tokenizer: "Tokenizer", texts: Sequence[str], template: str, max_tokens: int) -> Tokens:
+def tokenise(
+    tokenizer: "Tokenizer", texts: Sequence[str], template: str, max_tokens: int, characters: bool = False
+) -> Tokens:
     """Token ids of ``texts`` within ``template``, each at most ``max_tokens`` long, special tokens included.
+
+    Args:
+        characters: whether to tell which characters of its text each token covers; in an echo, of its second place.
 
     Raises:
         TextError: a text has no token at all.
         SpecError: the template alone fills ``max_tokens``.
     """
     ids = array("i")  # flat from the start: an object per text would cost more than its tokens
-    lengths = np.zeros(len(texts) + 1, np.int64)
+    lengths = np.zeros(len(texts), np.int64)
     uncut = np.empty(len(texts), np.int32)
     echo = template.count(TEXT) == 2
-    spans = np.empty((len(texts), 2), np.int32)
-    for index, encoding in enumerate(_encoded(tokenizer, texts, template, echo)):
+    pooled = np.empty((len(texts), 2), np.int32)
+    covered = _Covered()
+    for index, encoding in enumerate(_encoded(tokenizer, texts, template, echo or characters)):
+        kept = None
         row: list[int] = encoding.ids
         if not len(row):
             raise TextError(f"text {texts[index]!r}: the tokenizer makes no token of it; remove it from the corpus.")
         uncut[index] = len(row)
         if echo or len(row) > max_tokens:
-            known = encoding if echo else tokenizer.encode(template.replace(TEXT, texts[index]))
-            row, spans[index] = _fitted(known, texts[index], template, max_tokens)
+            known = encoding if echo or characters else tokenizer.encode(template.replace(TEXT, texts[index]))
+            kept, pooled[index] = _fitted(known, texts[index], template, max_tokens)
+            row = list(compress(row, kept))
         ids.extend(row)
-        lengths[index + 1] = len(row)
-    return Tokens(np.array(ids, np.int32), np.cumsum(lengths), uncut, spans if echo else None)
+        lengths[index] = len(row)
+        if characters:
+            covered.add(encoding, kept, *list(_places(template, texts[index]))[-1])
+    spans = covered.spans(lengths) if characters else None
+    return Tokens(np.array(ids, np.int32), bounds(lengths), uncut, pooled if echo else None, spans)
+
+
+class _Covered:
+    """Which characters of their texts tokens cover, gathered text by text and worked out for all at once."""
+
+    def __init__(self) -> None:
+        self._offsets, self._special, self._places = array("i"), array("b"), array("q")
+
+    def add(self, encoding: "Encoding", kept: list[bool] | None, low: int, high: int) -> None:
+        offsets, special = encoding.offsets, encoding.special_tokens_mask
+        self._offsets.extend(chain.from_iterable(compress(offsets, kept) if kept else offsets))
+        self._special.extend(compress(special, kept) if kept else special)
+        self._places.extend((low, high))
+
+    def spans(self, lengths: NDArray[np.int64]) -> NDArray[np.int32]:
+        places = np.repeat(np.array(self._places).reshape(-1, 2), lengths, axis=0)
+        low, high = places[:, :1], places[:, 1:]
+        spans = np.clip(np.array(self._offsets).reshape(-1, 2), low, high) - low  # a token may reach over the border
+        nothing = (spans[:, 0] >= spans[:, 1]) | np.array(self._special, bool)
+        spans[nothing] = NOWHERE
+        return np.asarray(spans, np.int32)
 
 
 def _encoded(tokenizer: "Tokenizer", texts: Sequence[str], template: str, offsets: bool) -> Iterator["Encoding"]:
@@ -84,8 +132,8 @@ def _encoded(tokenizer: "Tokenizer", texts: Sequence[str], template: str, offset
         yield from encode([template.replace(TEXT, text) for text in texts[start : start + CHUNK]])
 
 
-def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tuple[list[int], tuple[int, int]]:
-    """The ids of a text cut to ``max_tokens``, and where the last place of the text lies among them."""
+def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tuple[list[bool], tuple[int, int]]:
+    """Which tokens a text cut to ``max_tokens`` keeps, and where its last place lies among those."""
     special = encoding.special_tokens_mask
     kept = [True] * len(special)
     places = [
@@ -108,9 +156,8 @@ def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> 
         for place in places:
             for index in place[each:]:
                 kept[index] = False
-    ids = [token for token, keep in zip(encoding.ids, kept, strict=True) if keep]
     before = sum(kept[: places[-1][0]])
-    return ids, (before, before + sum(kept[index] for index in places[-1]))
+    return kept, (before, before + sum(kept[index] for index in places[-1]))
 
 
 def _places(template: str, text: str) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from probes.layerwise import ByWidth, LayerwiseLinear, mlp
 from probes.probe import Probe
-from probes.reading import reading
+from probes.reading import Side, reading
 
 
 class Autoencoder(nn.Module):
@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
         self.probe, self.how = probe, reading(probe.seats)
         self.decoder = ByWidth(probe.seats.codes, probe.seats.widths, decoder)
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Side) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""
         rebuilt: Tensor = self.decoder(self.probe.encode(latents, self.how))
         return rebuilt
@@ -48,10 +48,10 @@ class UnifiedAutoencoder(nn.Module):
         width = int(mixer.width)  # type: ignore[arg-type]
         self.decoder = ByWidth([width] * len(probe.seats.sources), probe.seats.widths, LayerwiseLinear)
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Side) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""
         mixed = self.probe.get_submodule("mixer")(self.probe.seats.by_member(self.probe.encode(latents, self.how)))
-        rebuilt: Tensor = self.decoder(mixed.expand(len(latents), -1, -1))
+        rebuilt: Tensor = self.decoder(mixed.expand(len(self.probe.seats.sources), -1, -1))
         return rebuilt
 
     def owners(self) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def _layer_runs(module: ByWidth) -> list[tuple[str, slice]]:
     return [(f"parts.{index}.{name}", module.runs[index]) for index, name in named]
 
 
-def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: Side) -> tuple[Tensor, Tensor, Tensor]:
     """How far a reconstruction is off: squared errors ``[layer, row]``, errors and target ``[layer, row, width]``."""
     target = model.probe.normal(latents, model.how)
     errors = model(latents) - target

@@ -153,7 +153,7 @@ def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]
     waiting: dict[str, list[Placed]] = {}
     for place, member in enumerate(members):
         probe = start(member, corpus)
-        if sum(part.numel() for part in probe.parameters()) > SMALL:
+        if probe.seats.tokens or sum(part.numel() for part in probe.parameters()) > SMALL:
             yield [(place, member, probe)]
             continue
         recipe = replace(member.recipe, variants=(), summary="")
@@ -176,7 +176,8 @@ def start(member: Member, corpus: Corpus) -> Probe:
     train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
-        seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths)
+        tokens = member.inputs.offsets is not None
+        seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens)
         probe = build(member.recipe.probe, corpus.labels, train.sides.shape[1], seats)
     probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale))
     if member.pretrained:
@@ -231,7 +232,7 @@ def _metric(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float:
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """What each member of a probe says: ``[member, row]`` numbers or ``[member, row, class]`` logits."""
     how = reading(probe.seats)
-    each = len(probe.seats.sources) * inputs.values.shape[2] * 4 * rows.sides.shape[1]
+    each = len(probe.seats.sources) * inputs.values.shape[2] * 4 * rows.sides.shape[1] * inputs.longest
     chunk = max(1, CHUNK_BYTES // each)
     parts = [probe(sides_of(inputs, how, rows.sides[None, at : at + chunk]), how) for at in range(0, len(rows), chunk)]
     said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
@@ -246,7 +247,7 @@ def answers(raw: NDArray[Any]) -> NDArray[Any]:
 def untrained_cosines(inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """The untrained reference for scores: ``[layer, row]``, plain cosines of the latents."""
     said = torch.empty(len(inputs.columns), len(rows))
-    for layer, values in enumerate(inputs.values):
-        first, second = (values[column] for column in rows.sides.T)
+    for layer in range(len(inputs.columns)):
+        first, second = (inputs.pooled(layer, column) for column in rows.sides.T)
         said[layer] = cosines(first, second)
     return said.numpy()

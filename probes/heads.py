@@ -1,4 +1,4 @@
-"""Mixers over layers and heads on top: how layers meet, and what is predicted of them.
+"""Pooling over tokens, mixers over layers and heads on top: how latents meet, and what is predicted of them.
 
 A mixer reads ``[member, layer, ...]``, zeros where a member has fewer layers than another, and returns
 ``[member, ...]``. Every parameter has the member as its first axis.
@@ -51,7 +51,8 @@ class SoftmaxMixer(nn.Module):
 class MLPMixer(nn.Module):
     """A small network over the layers' cosines, squashed to ``[0, 1]``.
 
-    Nothing makes it rise in every cosine: pairs that it puts above identical texts tie with them once calibrated.
+    It starts rising in every cosine: started downwards, the encoder may never find the way back. Nothing keeps it so:
+    pairs that it puts above identical texts tie with them once calibrated.
     """
 
     HIDDEN = 64
@@ -59,9 +60,11 @@ class MLPMixer(nn.Module):
     def __init__(self, seats: Seats) -> None:
         super().__init__()
         members, layers = seats.taken.shape
-        self.network = nn.Sequential(
-            LayerwiseLinear(members, layers, self.HIDDEN), nn.GELU(), LayerwiseLinear(members, self.HIDDEN, 1)
-        )
+        first, last = LayerwiseLinear(members, layers, self.HIDDEN), LayerwiseLinear(members, self.HIDDEN, 1)
+        with torch.no_grad():
+            first.weight.abs_()
+            last.weight.abs_().div_(math.sqrt(self.HIDDEN))  # of one sign they add up, and would saturate the sigmoid
+        self.network = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosines ``[member, layer, row]`` -> ``[member, row]``."""
@@ -125,6 +128,23 @@ class UnifiedMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Codes ``[member, layer, row, code]`` -> ``[member, row, width]``."""
         return torch.einsum("mlrc,mlcw->mrw", x, self.up)
+
+
+class TokenPooling(nn.Module):
+    """Attention over a text's tokens, layer by layer: a learned query against each; their mean at the start.
+
+    Source: Bahdanau et al. (2015), section 3.1, with one learned query and a dot product for its score.
+    """
+
+    def __init__(self, seats: Seats) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(len(seats.sources), 1, 1, max(seats.input_widths)))
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """States ``[layer, row, token, width]`` and which are real ``[row, token]`` -> ``[layer, row, width]``."""
+        scores = (x * self.query).sum(-1) / math.sqrt(x.shape[-1])
+        weights = torch.softmax(scores.masked_fill(~real, -torch.inf), -1)
+        return torch.matmul(weights[:, :, None], x.masked_fill(~real[:, :, None], 0)).squeeze(2)
 
 
 MIXERS: dict[str, Callable[[Seats], nn.Module]] = {"last": LastMixer, "softmax": SoftmaxMixer, "mlp": MLPMixer}

@@ -13,12 +13,17 @@ from torch import Tensor
 
 from data.latents import LatentStore
 from data.plan import LAYERS, Columns, resolve_layers
+from data.ragged import TokenLatents
 from data.shard import Latents
 from data.spec import SpecError, nearest
 from probes.probe import ProbeSpec
-from probes.reading import Reading
+from probes.reading import Reading, Side, TokenStates
 
 NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.pattern}))?")
+
+
+TOKENS = "tokens"
+"""The view whose latents are the hidden states of every token."""
 
 
 class Column(NamedTuple):
@@ -59,13 +64,29 @@ class Inputs:
 
     values: Tensor
     """``[layer, text, width]`` in float32: layers of each view and plan, one after another; narrower latents are padded
-    with zeros."""
+    with zeros. ``[layer, token, width]`` where it is tokens that are read, text after text."""
 
     columns: tuple[Column, ...]
     """What each index of the layer axis is."""
 
     widths: tuple[int, ...]
     """Width of each layer's latents."""
+
+    offsets: NDArray[np.int64] | None = None
+    """``[text + 1]``: text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``; None for pooled latents."""
+
+    @property
+    def longest(self) -> int:
+        """Most latents of a text in a layer: 1, or its tokens."""
+        return 1 if self.offsets is None else int(np.diff(self.offsets).max(initial=1))
+
+    def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
+        """``[text, width]``: one vector a text, the mean of its tokens where it is tokens that are read."""
+        if self.offsets is None:
+            return self.values[layer, torch.from_numpy(texts)]
+        read = tokens_of(self.values[layer : layer + 1], self.offsets, texts)
+        real = read.real[None, :, :, None]
+        return (read.values.masked_fill(~real, 0).sum(2) / real.sum(2))[0]
 
     def moments(self, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
         """Mean and spread of the latents of ``texts``, layer by layer.
@@ -88,7 +109,7 @@ class Inputs:
         return {}
 
     def _moment(self, layer: int, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
-        known = self.values[layer, texts]
+        known = self.pooled(layer, texts)
         mean = known.mean(0, keepdim=True) if center else torch.zeros(1, known.shape[1])
         square = (known - mean).square()
         if scale == "layer":
@@ -139,14 +160,24 @@ def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Colum
 
 
 def read_inputs(stored: Mapping[str, Stored], texts: Sequence[str], columns: Sequence[Column]) -> Inputs:
-    """The latents of ``texts`` in ``columns``, from the store of each plan."""
-    widths: list[int] = []
-    parts: list[Latents] = []
-    for column in columns:
-        part = stored[column.plan].store.read(texts, column.view, [column.layer])
-        parts.append(part)
-        widths.append(part.shape[2])
-    return Inputs(stack(parts), tuple(columns), tuple(widths))
+    """The latents of ``texts`` in ``columns``, from the store of each plan.
+
+    Raises:
+        SpecError: tokens beside pooled latents, or of two plans, which may cut a text differently.
+    """
+    if any(column.view == TOKENS for column in columns):
+        if len({(column.plan, column.view) for column in columns}) > 1:
+            raise SpecError(f"probe.inputs joins {view_name(columns)}: tokens are read alone, and of one plan.")
+        read = stored[columns[0].plan].store.read_tokens(texts, [column.layer for column in columns])
+        return tokens_as_inputs(read, columns)
+    parts = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
+    return Inputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
+
+
+def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column]) -> Inputs:
+    """Token states as a probe reads them, their layers in the order of ``columns``."""
+    values = torch.from_numpy(np.asarray(read.states, np.float32))
+    return Inputs(values, tuple(columns), (values.shape[2],) * len(columns), read.offsets)
 
 
 def stack(parts: Sequence[Latents]) -> Tensor:
@@ -160,16 +191,31 @@ def stack(parts: Sequence[Latents]) -> Tensor:
     return torch.from_numpy(stacked)
 
 
-def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Tensor]:
-    """Latents of rows, one ``[distinct, row, width]`` per side.
+def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Side]:
+    """Latents of rows, for each side ``[distinct, row, width]``, or its tokens.
 
     Args:
         sides: ``[order, row, side]``, indices of texts in each order of rows.
     """
+    columns = np.moveaxis(sides, -1, 0)
+    if inputs.offsets is not None:
+        if len(sides) > 1:
+            raise ValueError("members that read tokens take rows in one order.")
+        values = inputs.values if how.whole else inputs.values[how.sources]
+        return [tokens_of(values, inputs.offsets, column[0]) for column in columns]
     if how.whole:
-        return [inputs.values[:, torch.from_numpy(column)] for column in np.moveaxis(sides[0], -1, 0)]
+        return [inputs.values[:, torch.from_numpy(column[0])] for column in columns]
     layers = how.sources[:, None]
-    return [inputs.values[layers, torch.from_numpy(column[how.orders])] for column in np.moveaxis(sides, -1, 0)]
+    return [inputs.values[layers, torch.from_numpy(column[how.orders])] for column in columns]
+
+
+def tokens_of(values: Tensor, offsets: NDArray[np.int64], texts: NDArray[np.int64]) -> TokenStates:
+    """The tokens of some texts, one after another up to the longest: ``[layer, text, token, width]``."""
+    starts, lengths = offsets[texts], np.diff(offsets)[texts]
+    places = np.arange(lengths.max())
+    real = places < lengths[:, None]
+    index = np.where(real, starts[:, None] + places, starts[:, None])
+    return TokenStates(values[:, torch.from_numpy(index)], torch.from_numpy(real))
 
 
 def view_name(columns: Sequence[Column]) -> str:

@@ -10,14 +10,15 @@ import torch
 from data.corpus import CorpusError
 from data.files import read_table, select
 from data.plan import Columns
+from data.ragged import TokenLatents
 from data.shard import Latents
-from probes.inputs import Column, Inputs, sides_of, stack
+from probes.inputs import TOKENS, Column, Inputs, sides_of, stack, tokens_as_inputs
 from probes.reading import reading
 from probes.results import in_unit, probabilities
 from probes.runs import LoadedRun
 
-LatentsOf = Callable[[str, Sequence[str], Columns], Mapping[str, Latents]]
-"""Name of a plan, distinct texts and columns -> view -> ``[layer, text, width]``."""
+LatentsOf = Callable[[str, Sequence[str], Columns], Mapping[str, Latents | TokenLatents]]
+"""Name of a plan, distinct texts and columns -> view -> ``[layer, text, width]``, or the tokens."""
 
 Item = tuple[str, ...]
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"))
@@ -70,6 +71,10 @@ def _inputs(run: LoadedRun, texts: Sequence[str], latents_of: LatentsOf) -> Inpu
         for _, view, layer in sorted(column for column in run.columns if column.plan == plan):
             wanted[view] = (*wanted.get(view, ()), layer)
         latents = latents_of(plan, texts, wanted)
+        if isinstance(read := latents.get(TOKENS), TokenLatents):
+            return tokens_as_inputs(read, sorted(run.columns))
         for view, layers in wanted.items():
-            found |= {Column(plan, view, layer): latents[view][[at]] for at, layer in enumerate(layers)}
+            pooled = latents[view]
+            assert not isinstance(pooled, TokenLatents)
+            found |= {Column(plan, view, layer): pooled[[at]] for at, layer in enumerate(layers)}
     return Inputs(stack([found[column] for column in run.columns]), run.columns, run.probe.seats.input_widths)

@@ -20,7 +20,7 @@ from probes.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
 from probes.inputs import Inputs, sides_of
 from probes.layerwise import Chance, LayerwiseLinear
 from probes.probe import Probe
-from probes.reading import reading
+from probes.reading import Side, reading
 from probes.siamese import difference_features
 from probes.train import Fitted, Learner, TrainSpec, fit
 
@@ -119,7 +119,7 @@ def _rebuild(
                 module.draws = [(generator, run.stop - run.start)]
     width = torch.tensor(probe.seats.widths)
 
-    def latents(texts: NDArray[np.int64]) -> Tensor:
+    def latents(texts: NDArray[np.int64]) -> Side:
         return sides_of(inputs, model.how, texts[None, :, None])[0]
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
@@ -143,18 +143,18 @@ def _rebuild(
     return Pretrained(*_states(probe), fitted, layers)
 
 
-def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[Tensor]) -> tuple[NDArray[np.floating], ...]:
+def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[Side]) -> tuple[NDArray[np.floating], ...]:
     """Mean squared error in the latents' units, share of variance unexplained, mean norm: ``[layer]`` each."""
-    probe, texts = model.probe, sum(part.shape[1] for part in parts)
-    total = torch.zeros(4, len(probe.seats.sources))
-    sums = [probe.normal(part, model.how).sum(1, keepdim=True) for part in parts]
-    mean = torch.stack(sums).sum(0) / texts
+    probe, total = model.probe, torch.zeros(4, len(model.probe.seats.sources))
+    normal = [probe.normal(part, model.how) for part in parts]
+    texts = sum(part.shape[1] for part in normal)
+    mean = torch.stack([part.sum(1, keepdim=True) for part in normal]).sum(0) / texts
     for part in parts:
         squares, errors, target = squared_errors(model, part)
         total[0] += (errors * probe.scale).square().sum((1, 2))
         total[1] += squares.sum(1)
         total[2] += (target - mean).square().sum((1, 2))
-        total[3] += part.norm(dim=2).sum(1)
+        total[3] += (target * probe.scale + probe.center).norm(dim=2).sum(1)
     unexplained = torch.where(total[2] > 0, total[1] / total[2], 0.0)
     return (total[0] / texts).numpy(), unexplained.numpy(), (total[3] / texts).numpy()
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from data.plan import check_layers
 from data.spec import SpecError
-from probes.heads import CODE_MIXERS, ClassHead, code_mixer
+from probes.heads import CODE_MIXERS, ClassHead, TokenPooling, code_mixer
 from probes.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
-from probes.reading import Reading
+from probes.reading import Reading, Side, TokenStates, both_sides
 from probes.seats import Seats
 from probes.siamese import cosines, pair_features
 
@@ -27,7 +27,7 @@ class ProbeSpec:
 
     inputs: tuple[str, ...] = ()
     """What it reads, each [PLAN/]VIEW[:LAYERS]; for example mean, cls:-4..-1, echo/mean:6. LAYERS is one or a range
-    and PLAN a table [plans.PLAN]. Empty takes every view of the plan."""
+    and PLAN a table [plans.PLAN]. Empty takes every view of the plan. tokens, read alone, are pooled by attention."""
 
     layers: tuple[int, ...] | str = "all"
     """Layers it reads of the inputs that name none, of those that the plan keeps: all, a list, or a range as 1..-1."""
@@ -115,6 +115,7 @@ class Probe(nn.Module):
     def __init__(self, spec: ProbeSpec, seats: Seats) -> None:
         super().__init__()
         self.spec, self.seats = spec, seats
+        self.pooling = TokenPooling(seats) if seats.tokens else None
         layers, width = len(seats.sources), max(seats.input_widths)
         self.register_buffer("center", torch.zeros(layers, 1, width))
         self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
@@ -158,11 +159,17 @@ class Probe(nn.Module):
         found: list[int] = torch.bincount(self.seats.owners[run], minlength=members).tolist()
         return found
 
-    def normal(self, latents: Tensor, how: Reading) -> Tensor:
-        """``[distinct, row, width]``, centred and scaled."""
-        return (latents - how.first(self.center)) / how.first(self.scale)
+    def normal(self, latents: Side, how: Reading) -> Tensor:
+        """``[distinct, row, width]``, centred and scaled; tokens are pooled by attention."""
+        center, scale = how.first(self.center), how.first(self.scale)
+        if isinstance(latents, TokenStates):
+            if self.pooling is None:
+                raise ValueError("a probe for pooled latents cannot read tokens.")
+            pooled: Tensor = self.pooling((latents.values - center[:, :, None]) / scale[:, :, None], latents.real)
+            return pooled
+        return (latents - center) / scale
 
-    def encode(self, latents: Tensor, how: Reading) -> Tensor:
+    def encode(self, latents: Side, how: Reading) -> Tensor:
         """``[distinct, row, width]`` -> ``[layer, row, code]``."""
         normal = self.normal(latents, how)
         part = self.encoder.parts[0]
@@ -180,6 +187,8 @@ class Probe(nn.Module):
         """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
         members = torch.arange(len(self.seats.members))
         found = {name: members for name, _ in self.named_parameters() if not name.startswith("encoder.")}
+        if self.pooling is not None:
+            found["pooling.query"] = self.seats.owners
         return found | {f"encoder.{name}": self.seats.owners[run] for name, run in self.layer_runs()}
 
     def layer_runs(self) -> Iterator[tuple[str, slice]]:
@@ -195,6 +204,8 @@ class Probe(nn.Module):
             state = part.state_dict()
             for place, layer in enumerate(range(run.start, run.stop)):
                 own = {"center": self.center[layer], "scale": self.scale[layer]}
+                if self.pooling is not None:
+                    own["query"] = self.pooling.query.detach()[layer]
                 found.append(own | {name: value[place] for name, value in state.items()})
         return found
 
@@ -211,6 +222,8 @@ class Probe(nn.Module):
                     value.copy_(torch.stack([weights[name] for weights in by_layer[run]]))
             self.center.copy_(torch.stack([weights["center"] for weights in by_layer]))
             self.scale.copy_(torch.stack([weights["scale"] for weights in by_layer]))
+            if self.pooling is not None:
+                self.pooling.query.copy_(torch.stack([weights["query"] for weights in by_layer]))
             state = self.state_dict()
             for member, weights in enumerate(by_member):
                 for name, own in weights.items():
@@ -234,18 +247,18 @@ class ScoreProbe(Probe):
         """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats)
 
-    def forward(self, sides: Sequence[Tensor], how: Reading) -> Tensor:
+    def forward(self, sides: Sequence[Side], how: Reading) -> Tensor:
         """Two of ``[distinct, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
         first, second = sides
         if self.over_codes:
-            both = self.encode(torch.cat([first, second], 1), how)
+            both = self.encode(both_sides(first, second), how)
             return cosines(*(self.mixer(self.seats.by_member(side)) for side in both.chunk(2, 1)))
         said: Tensor = self.mixer(self.seats.by_member(self._layer_cosines(first, second, how)))
         return said
 
-    def _layer_cosines(self, first: Tensor, second: Tensor, how: Reading) -> Tensor:
+    def _layer_cosines(self, first: Side, second: Side, how: Reading) -> Tensor:
         """``[layer, row]``; without making codes where the encoder can tell their cosines by a shorter way."""
-        rows, part = first.shape[1], self.encoder.parts[0]
+        part = self.encoder.parts[0]
         if not self.noise.acts and len(self.encoder.parts) == 1:
             if self.spec.encoder == "none":
                 return how.spread(cosines(self.normal(first, how), self.normal(second, how)))
@@ -253,8 +266,7 @@ class ScoreProbe(Probe):
                 width = self.encoder.shapes[0][0]
                 normal = [self.normal(side, how)[..., :width] for side in (first, second)]
                 return part.cosines(normal[0], normal[1], how)
-        encoded = self.encode(torch.cat([first, second], 1), how)  # one matmul for both sides
-        return cosines(encoded[:, :rows], encoded[:, rows:])
+        return cosines(*self.encode(both_sides(first, second), how).chunk(2, 1))  # one matmul for both sides
 
     def top(self) -> Tensor:
         """What identical texts get, ``[member]``, less a rounding error of their cosines."""
@@ -282,16 +294,18 @@ class ClassProbe(Probe):
         """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats, self.sides, self.classes)
 
-    def forward(self, sides: Sequence[Tensor], how: Reading) -> Tensor:
+    def forward(self, sides: Sequence[Side], how: Reading) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> logits ``[member, row, class]``."""
         mixed = [self.mixer(self.seats.by_member(self.encode(side, how))) for side in sides]
         logits: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
         return logits
 
 
-def seats_for(spec: ProbeSpec, members: Sequence[tuple[int, ...]], widths: tuple[int, ...]) -> Seats:
+def seats_for(
+    spec: ProbeSpec, members: Sequence[tuple[int, ...]], widths: tuple[int, ...], tokens: bool = False
+) -> Seats:
     """Seats for members that read some of the layers of inputs of ``widths``; raises :class:`SpecError`."""
-    return Seats(tuple(members), widths, tuple(spec.codes(widths)))
+    return Seats(tuple(members), widths, tuple(spec.codes(widths)), tokens)
 
 
 def beside(probes: Sequence[Probe]) -> Probe:

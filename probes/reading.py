@@ -5,13 +5,45 @@ holds each of them once; ``at`` says which one each layer of the probe reads.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from probes.seats import Seats
+
+
+class TokenStates(NamedTuple):
+    """Texts as the states of their tokens."""
+
+    values: Tensor
+    """``[layer, row, token, width]``; anything beyond the end of a text."""
+
+    real: Tensor
+    """``[row, token]``: whether a text has that token."""
+
+
+Side = Tensor | TokenStates
+"""One side of some rows: latents ``[layer, row, width]``, or the states of their tokens."""
+
+
+def both_sides(first: Side, second: Side) -> Side:
+    """The rows of two sides, one after another."""
+    if isinstance(first, TokenStates) and isinstance(second, TokenStates):
+        longest = max(first.real.shape[1], second.real.shape[1])
+        values, real = zip(*(_padded(side, longest) for side in (first, second)), strict=True)
+        return TokenStates(torch.cat(values, 1), torch.cat(real))
+    assert isinstance(first, Tensor)
+    assert isinstance(second, Tensor)
+    return torch.cat([first, second], 1)
+
+
+def _padded(side: TokenStates, longest: int) -> TokenStates:
+    missing = longest - side.real.shape[1]
+    return TokenStates(functional.pad(side.values, (0, 0, 0, missing)), functional.pad(side.real, (0, missing)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,8 +89,15 @@ class Recipe:
         known = {variant.name: variant for variant in self.variants}
         for name in names:
             if name not in known:
-                raise SpecError(f"--only {name}: there is no such variant. {nearest(name, known)}")
+                raise SpecError(f"there is no variant '{name}'. {nearest(name, known)}")
         return replace(self, variants=tuple(known[name] for name in names)) if names else self
+
+    def as_one(self, variant: str = "") -> "Recipe":
+        """The recipe without variants, or one of them as a recipe of its own."""
+        if not variant:
+            return replace(self, variants=())
+        (chosen,) = self.only([variant]).expanded().values()
+        return chosen
 
     def expanded(self) -> dict[str, "Recipe"]:
         """Variant name -> the recipe it stands for."""

@@ -115,7 +115,7 @@ def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.Data
     frames = []
     for layer in sorted({0, len(one.columns) // 2, len(one.columns) - 1}):
         column = one.columns[layer]
-        points = project(inputs.values[layer, texts, : inputs.widths[layer]].numpy())
+        points = project(inputs.pooled(layer, texts)[:, : inputs.widths[layer]].numpy())
         said = {"label": [labels[at] for at in points.index], "text": [corpus.texts[texts[at]] for at in points.index]}
         frames.append(points.assign(plan=column.plan, view=column.view, layer=column.layer, **said))
     return pd.concat(frames, ignore_index=True)

@@ -25,7 +25,7 @@ from data.spec import parse, read_toml, to_toml
 from probes.calibration import Calibration
 from probes.ensemble import Ensemble
 from probes.experiment import build
-from probes.inputs import Column
+from probes.inputs import TOKENS, Column
 from probes.probe import Probe, alone, seats_for
 from probes.recipe import Recipe
 from probes.report import write_report
@@ -125,7 +125,8 @@ def _read_run(path: Path) -> LoadedRun:
     widths = tuple(int(width) for width in about["widths"])
     if len(widths) != len(columns) or len(tensors["center"]) != len(columns) * int(about["members"]):
         raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
-    seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * int(about["members"]), widths)
+    tokens = any(column.view == TOKENS for column in columns)
+    seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * int(about["members"]), widths, tokens)
     probe = build(recipe.probe, labels, int(about["sides"]), seats)
     probe.load_state_dict(tensors)
     stores = record["stores"][about["variant"]]

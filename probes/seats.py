@@ -24,6 +24,9 @@ class Seats:
     input_codes: tuple[int, ...]
     """Width of the code of each layer of the inputs, whoever reads it."""
 
+    tokens: bool = False
+    """Whether the latents are tokens, to be pooled."""
+
     @property
     def sources(self) -> tuple[int, ...]:
         """``[layer]``: which layer of the inputs sits here."""

@@ -48,7 +48,8 @@ class SharedInputs:
 
     def _write(self, key: str, inputs: Inputs) -> None:
         """Latents first, what they are last: where the second file is, both are whole."""
-        about = {"columns": inputs.columns, "widths": inputs.widths}
+        offsets = None if inputs.offsets is None else inputs.offsets.tolist()
+        about = {"columns": inputs.columns, "widths": inputs.widths, "offsets": offsets}
         values = np.ascontiguousarray(inputs.values.numpy())
         temporary = self._folder / f"{key}{LEFTOVER}"
         try:
@@ -68,6 +69,6 @@ class SharedInputs:
     def _open(self, key: str) -> Inputs:
         about = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
-        return Inputs(
-            torch.from_numpy(mapped), tuple(Column(*column) for column in about["columns"]), tuple(about["widths"])
-        )
+        offsets = None if about["offsets"] is None else np.array(about["offsets"], np.int64)
+        columns = tuple(Column(*column) for column in about["columns"])
+        return Inputs(torch.from_numpy(mapped), columns, tuple(about["widths"]), offsets)

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from data.progress import Progress, Silent
 from data.spec import SpecError
 
+FEW = ("mixer.logits", "mixer.network")
+"""Parameters of the mixers over cosines."""
+
 AfterEpoch = Callable[[int, float], None]
 """Told the epoch, from 0, and the first member's validation metric; what it raises ends the training."""
 
@@ -39,10 +42,10 @@ class TrainSpec:
     """Peak rate of AdamW, reached after the warm-up, then falling to 0 in a straight line."""
 
     mixer_learning_rate: float = 0.02
-    """Peak rate of the softmax mixer's weights over layers: a handful of numbers that must move far."""
+    """Peak rate of a mixer over cosines, softmax or mlp: a handful of numbers that must move far."""
 
     weight_decay: float = 0.01
-    """Weight decay of AdamW; the softmax mixer has none."""
+    """Weight decay of AdamW; a mixer over cosines has none."""
 
     warmup: float = 0.1
     """Share of all steps over which the rate rises."""
@@ -262,8 +265,8 @@ def _bounds(rows: int, size: int, smallest: int) -> Iterator[tuple[int, int]]:
 
 def _optimizer(learner: Learner, spec: TrainSpec) -> torch.optim.Optimizer:
     named = {name: part for name, part in learner.module.named_parameters() if name in learner.owners}
-    mixer = [part for name, part in named.items() if name == "mixer.logits"]
-    others = [part for name, part in named.items() if name != "mixer.logits"]
+    mixer = [part for name, part in named.items() if name.startswith(FEW)]
+    others = [part for name, part in named.items() if not name.startswith(FEW)]
     groups = [
         {"params": others, "lr": spec.learning_rate, "weight_decay": spec.weight_decay},
         {"params": mixer, "lr": spec.mixer_learning_rate, "weight_decay": 0.0},

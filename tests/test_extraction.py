@@ -3,8 +3,9 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,14 +13,14 @@ import pytest
 from data import maintenance
 from data.errors import MachineError
 from data.latents import LatentStore, text_keys
-from data.plan import CapturePlan, ExtractSpec
+from data.plan import CapturePlan, ExtractSpec, View
 from data.shard import StoreError
 from extract import extraction
 from extract.backbones import BACKBONES
 from extract.extraction import Extractor, extract
 from extract.tokens import TextError
 
-VIEWS = ("last", "mean", "weighted_mean", "cls", "max", "sum")
+VIEWS = get_args(View)
 ROOT = Path(__file__).parent.parent
 
 
@@ -33,7 +34,10 @@ def settings(folder: Path, **more: Any) -> ExtractSpec:
 
 
 def everything(store: LatentStore, texts: list[str]) -> dict[str, np.ndarray]:
-    return {view: store.read(texts, view, layers) for view, layers in store.columns().items()}
+    return {
+        view: store.read_tokens(texts, layers).states if view == "tokens" else store.read(texts, view, layers)
+        for view, layers in store.columns().items()
+    }
 
 
 def test_a_second_run_runs_nothing_and_new_texts_run_alone(plan, texts, tmp_path):
@@ -75,20 +79,25 @@ def test_a_latent_depends_on_nothing_but_its_text(family, tiny, texts, tmp_path)
     extract(plan, shuffled[:7], small)
     other = extract(plan, shuffled, small).store
     assert len(other.shards) > 3
+    found = everything(other, texts)
     for view, values in everything(base, texts).items():
         scale = np.maximum(1, np.abs(values).max(axis=2, keepdims=True))
-        assert (np.abs(values - other.read(texts, view, (0, 1, 2, 3))) <= 1e-5 * scale).all(), view
+        assert (np.abs(values - found[view]) <= 1e-5 * scale).all(), view
+    mine, theirs = (store.read_tokens(texts, []) for store in (base, other))
+    for name in ("offsets", "ids", "spans"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
 
 
 def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
     folder, corpus = tiny("bert"), tmp_path / "texts.txt"
     words = ["dog", "grass", "stove", "winter", "small", "brown", "runs", "over", "green", "then"]
     rng = random.Random(0)
-    texts = list(dict.fromkeys(" ".join(rng.choices(words, k=rng.randint(3, 20))) for _ in range(24000)))
+    texts = list(dict.fromkeys(" ".join(rng.choices(words, k=rng.randint(3, 20))) for _ in range(12000)))
     corpus.write_text("\n".join(texts))
     overrides = {
         "corpus.path": corpus, "corpus.columns": "sentence", "corpus.target": "none", "plan.backbone": folder,
-        "plan.max_tokens": 32, "extract.cache": tmp_path / "killed" / "cache", "extract.shard_bytes": 10_000,
+        "plan.max_tokens": 32, "plan.views": "mean,tokens", "extract.cache": tmp_path / "killed" / "cache",
+        "extract.shard_bytes": 10_000,
     }  # fmt: skip
     command = [sys.executable, "pipeline.py", "extract", "pairs"]
     command += [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
@@ -100,23 +109,25 @@ def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
                 if "self-check" in line:
                     break
             with pytest.raises(subprocess.TimeoutExpired):
-                child.wait(rng.uniform(0, 0.2))
+                child.wait(rng.uniform(0, 0.1))
             child.kill()
         stores = maintenance.intact(tmp_path / "killed" / "cache")
-        held.append(int(LatentStore.open(stores[0]).held(text_keys(texts), "mean", 3).sum()) if stores else 0)
+        held.append(int(LatentStore.open(stores[0]).held(text_keys(texts), "tokens", 3).sum()) if stores else 0)
     assert held == sorted(held)
     assert 0 < held[-1] < len(texts), f"the kills came too early or too late to mean anything: {held}"
 
-    plan = CapturePlan(str(folder), max_tokens=32)
+    plan = CapturePlan(str(folder), max_tokens=32, views=("mean", "tokens"))
     done = extract(plan, texts, settings(tmp_path / "killed", shard_bytes=10_000))
     assert done.texts_run == len(texts) - held[-1]
     assert not list(maintenance.verify([done.store.path]))
     whole = extract(plan, texts, settings(tmp_path / "whole"))
+    found = everything(done.store, texts)
     for view, values in everything(whole.store, texts).items():
-        np.testing.assert_array_equal(done.store.read(texts, view, (0, 1, 2, 3)), values)
+        np.testing.assert_array_equal(found[view], values)
 
 
 def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatch):
+    plan = replace(plan, views=("mean", "tokens"))
     spec, ran = settings(tmp_path, batch_tokens=40), []
     real = extraction._Job._block
 
@@ -130,7 +141,11 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         extract(plan, texts, spec)
     monkeypatch.undo()
-    assert extract(plan, texts, spec).texts_run == len(texts) - sum(len(block.keys) for block in ran)
+    done = extract(plan, texts, spec)
+    assert done.texts_run == len(texts) - sum(len(block.keys) for block in ran)
+    whole = everything(extract(plan, texts, settings(tmp_path / "whole", batch_tokens=40)).store, texts)
+    for view, values in everything(done.store, texts).items():
+        np.testing.assert_array_equal(values, whole[view])
 
 
 def test_peak_memory_does_not_grow_with_the_number_of_texts(tiny, tmp_path):
@@ -139,7 +154,7 @@ import resource, sys
 from data.plan import CapturePlan, ExtractSpec
 from extract.extraction import extract
 texts = [f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1]))]
-plan = CapturePlan(sys.argv[2], views=("last", "mean", "cls", "max", "sum"), stored_dtype="float32", max_tokens=32)
+plan = CapturePlan(sys.argv[2], views=("last", "mean", "cls", "max", "tokens"), stored_dtype="float32", max_tokens=32)
 extract(plan, texts, ExtractSpec(sys.argv[3], "cpu", shard_bytes=1 << 20))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -151,7 +166,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return int(said.stdout) * unit
 
     few, many = 2_000, 32_000
-    latents = (many - few) * 5 * 4 * 32 * 4  # views, layers, width, bytes: 77 MB
+    latents = (many - few) * (4 + 7) * 4 * 32 * 4  # views and tokens, layers, width, bytes: 169 MB
     assert peak(many) - peak(few) < 0.4 * latents
 
 
@@ -187,7 +202,8 @@ def test_the_self_check_is_recorded_with_its_versions(plan, texts, tmp_path):
     assert {"torch", "transformers", "h5py", "numpy"} <= set(shard.provenance["versions"])
 
 
-def test_latents_that_are_not_finite_are_refused_by_layer_and_text(tiny, texts, tmp_path):
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+def test_latents_that_are_not_finite_are_refused_by_layer_and_text(view, tiny, texts, tmp_path):
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -196,12 +212,13 @@ def test_latents_that_are_not_finite_are_refused_by_layer_and_text(tiny, texts, 
     weights = load_file(broken / "model.safetensors")
     weights["encoder.layer.1.output.dense.bias"].fill_(float("inf"))
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    plan = CapturePlan(str(broken), max_tokens=32, compute_dtype="float32")
+    plan = CapturePlan(str(broken), views=(view,), max_tokens=32, compute_dtype="float32")
     with pytest.raises((StoreError, MachineError), match=r"layer 2, .*not finite|self-check"):
         extract(plan, texts, settings(tmp_path))
 
 
-def test_float16_that_would_overflow_is_refused_and_float32_is_the_way_out(tiny, texts, tmp_path):
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+def test_float16_that_would_overflow_is_refused_and_float32_is_the_way_out(view, tiny, texts, tmp_path):
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -210,8 +227,9 @@ def test_float16_that_would_overflow_is_refused_and_float32_is_the_way_out(tiny,
     weights = load_file(loud / "model.safetensors")
     weights["h.1.mlp.c_proj.bias"][:] = 9e4
     save_file(weights, loud / "model.safetensors", {"format": "pt"})
+    plan = CapturePlan(str(loud), views=(view,), max_tokens=32)
     with pytest.raises(
-        StoreError, match=r'layer 2, view mean, text .* does not fit float16; set plan.stored_dtype = "fl'
+        StoreError, match=rf'layer 2, view {view}, text .* does not fit float16; set plan.stored_dtype = "fl'
     ):
-        extract(CapturePlan(str(loud), max_tokens=32), texts, settings(tmp_path))
-    assert extract(CapturePlan(str(loud), max_tokens=32, stored_dtype="float32"), texts, settings(tmp_path)).texts_run
+        extract(plan, texts, settings(tmp_path))
+    assert extract(replace(plan, stored_dtype="float32"), texts, settings(tmp_path)).texts_run

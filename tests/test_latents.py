@@ -12,10 +12,11 @@ from conftest import block_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.latents import LatentStore, find_store, folder_name, init_name, text_keys, to_stored
+from data.latents import LatentStore, find_store, folder_name, init_name, text_keys
 from data.plan import CapturePlan, Identity
 from data.shard import Block, Shard, ShardError, StoreError
 from data.spec import SpecError
+from extract.writing import to_stored
 
 IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float16", False)
 MEAN = {"mean": (0, 1)}
@@ -220,6 +221,14 @@ def test_an_overflow_of_float16_names_layer_text_value_and_the_way_out():
         "layer 7, view mean, text 'a': |value| 71,680 does not fit float16; set plan.stored_dtype = \"float32\"."
     )
     np.testing.assert_array_equal(to_stored(values, "float32", "mean", [5, 7], ["a", "b"]), values)
+
+
+def test_a_token_that_cannot_be_stored_names_the_text_it_belongs_to():
+    values = np.zeros((1, 5, 4), np.float32)
+    for wrong, message in ((np.nan, "not finite"), (7e4, r"\|value\| 70,000 does not fit float16")):
+        values[0, 3, 1] = wrong
+        with pytest.raises(StoreError, match=f"layer 2, view tokens, text 'b': .*{message}"):
+            to_stored(values, "float16", "tokens", [2], ["a", "a", "a", "b", "b"])
 
 
 columns = st.dictionaries(

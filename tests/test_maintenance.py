@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import block_of
+from ragged import assert_equal_tokens, ragged_block
 
 from data import maintenance
 from data.latents import LatentStore, text_keys
@@ -137,6 +138,23 @@ def test_prune_removes_what_others_hold_and_reads_do_not_change(store):
     np.testing.assert_array_equal(fresh.read(["a", "c"], "mean", [0, 1]), before[0])
     np.testing.assert_array_equal(fresh.read(["b"], "last", [1]), before[1])
     assert maintenance.prune([store.path]) == ([], 0)
+
+
+def test_prune_and_repair_know_the_tokens_of_a_shard(store):
+    store.append(ragged_block(["a", "b"], {"mean": (1,), "tokens": (0, 1)}), {"layers": 2})
+    pooled, some = add(store, ["a", "b"], {"mean": (1,)}), ragged_block(["b"], {"tokens": (1,)}, seed=1)
+    copy = store.append(some, {"layers": 2})
+    own = store.append(ragged_block(["a"], {"tokens": (2,)}, seed=2), {"layers": 2})
+    assert set(maintenance.prune([store.path])[0]) == {pooled, copy}
+    fresh = LatentStore.open(store.path)
+    assert [shard["tokens"] for shard in maintenance.details(store.path)["shards"]] == [s.tokens for s in fresh.shards]
+    raw = bytearray(own.read_bytes())
+    raw[raw.index(Shard(own).layer("tokens", 2).tobytes())] ^= 1
+    own.write_bytes(raw)
+    assert maintenance.repair([store.path])[0] == [own.with_name(f"{own.name}.damaged")]
+    fresh = LatentStore.open(store.path)
+    assert fresh.columns() == {"mean": (1,), "tokens": (0, 1)}
+    assert_equal_tokens(fresh.read_tokens(["a", "b"], [0, 1]), ragged_block(["a", "b"], {"tokens": (0, 1)}).tokens)
 
 
 def test_of_two_processes_that_wrote_the_same_texts_prune_keeps_the_one_that_is_read(store):

@@ -61,10 +61,21 @@ def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool 
     tokens = tokenise(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
     for index in range(len(texts)):
         states = reference(folder, tokens.of(index), final_norm)
-        for view in VIEWS:
-            expected = naive_view(view, states).numpy()
-            tolerance = 1e-5 * np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
-            assert (np.abs(captured[view][:, index] - expected) <= tolerance).all(), (view, texts[index])
+        assert_views(captured, index, states)
+        np.testing.assert_array_equal(captured["tokens"].take(np.array([index])).ids, tokens.of(index))
+
+
+def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> None:
+    """Every view of one text is what its definition makes of ``[layer, token, width]``."""
+    assert set(captured) == {"tokens", *POOLINGS}
+    for view, values in captured.items():
+        if view == "tokens":
+            own, expected = values.take(np.array([index])).states, states.numpy()
+            assert own.shape == expected.shape
+        else:
+            own, expected = values[:, index], naive_view(view, states).numpy()
+        tolerance = 1e-5 * np.maximum(1, np.abs(expected).max(axis=-1, keepdims=True))
+        assert (np.abs(own - expected) <= tolerance).all(), (view, index)
 
 
 @pytest.mark.parametrize("family", BACKBONES)
@@ -87,10 +98,8 @@ def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, text
         inside = [start < end and first < start + len(text) for first, end in encoding.offsets]
         ids = np.array(encoding.ids, np.int32)
         states = reference(folder, ids, False)[:, np.flatnonzero(inside)]
-        for view in VIEWS:
-            expected = naive_view(view, states).numpy()
-            tolerance = 1e-5 * np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
-            assert (np.abs(captured[view][:, index] - expected) <= tolerance).all(), (view, text)
+        assert_views(captured, index, states)
+        np.testing.assert_array_equal(captured["tokens"].take(np.array([index])).ids, ids[inside])
 
 
 @pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if family.final_norm])

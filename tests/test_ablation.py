@@ -1,0 +1,162 @@
+"""An ablation trains every distinct subset once, as if it were a recipe of its own, with controls beside it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from bench import Bench
+from scipy import stats
+from synthetic import inputs, scored
+
+import pipeline
+from data.progress import Silent
+from data.spec import SpecError
+from probes import ablation, experiment
+from probes.ablation import Scores, Trainings, shuffled
+from probes.experiment import Member
+from probes.inputs import Column
+from probes.probe import ProbeSpec
+from probes.recipe import Recipe
+from probes.subsets import SUBSETS, AblationSpec, layer_names, subsets
+from probes.train import TrainSpec
+
+COLUMNS = [Column("", "mean", 0), Column("", "mean", 1), Column("", "mean", 3), Column("", "cls", 3)]
+EXPECTED = {
+    "all": {"all": (0, 1, 2, 3)},
+    "single": {"0": (0,), "1": (1,), "3": (2, 3)},
+    "without": {"0": (1, 2, 3), "1": (0, 2, 3), "3": (0, 1)},
+    "prefix": {"0": (0,), "1": (0, 1), "3": (0, 1, 2, 3)},
+    "suffix": {"0": (0, 1, 2, 3), "1": (1, 2, 3), "3": (2, 3)},
+    "view": {"mean": (0, 1, 2), "cls": (3,)},
+}
+
+
+@pytest.mark.parametrize("kind", SUBSETS)
+def test_a_layer_stands_for_all_views_that_have_it(kind):
+    assert {one.name: one.places for one in subsets(kind, COLUMNS)} == EXPECTED[kind]
+
+
+@pytest.mark.parametrize("kind", ["without", "view"])
+def test_nothing_is_left_out_of_a_single_layer(kind):
+    assert subsets(kind, COLUMNS[:1]) == []
+
+
+def test_layers_are_named_in_few_words():
+    assert layer_names([0, 1, 2, 5, 7, 8, 8]) == "0-2,5,7-8"
+
+
+def test_greedy_must_take_a_layer():
+    with pytest.raises(SpecError, match="greedy must be at least 1"):
+        AblationSpec(greedy=0)
+
+
+class Toy:
+    """What :class:`Trainings` asks of a conductor, on latents made up of numbers."""
+
+    progress = Silent()
+
+    def __init__(self, found, seeds=(0, 1)):
+        self.inputs, self.seeds = found, seeds
+
+    def members(self, variant, recipe):
+        places = tuple(range(len(self.inputs.columns)))
+        return [Member(variant, recipe, self.inputs, places, seed) for seed in self.seeds]
+
+
+def trainings(spec: ProbeSpec, layer: int = 1) -> Trainings:
+    found = inputs(texts=120)
+    recipe = Recipe(probe=spec, train=TrainSpec(epochs=3, batch_rows=16, learning_rate=1e-2))
+    return Trainings(Toy(found), recipe, scored(found, layer))
+
+
+@pytest.mark.parametrize("encoder", ["none", "lowrank", "linear"])
+def test_members_side_by_side_give_the_figures_of_members_apart(encoder, monkeypatch):
+    wanted = [one.places for kind in ("all", "single", "without", "prefix") for one in subsets(kind, inputs().columns)]
+    values = []
+    for small in (1 << 40, 0):
+        monkeypatch.setattr(experiment, "SMALL", small)
+        made = trainings(ProbeSpec(encoder=encoder, rank=2))
+        made.train(wanted, "subsets")
+        values.append([answer for places in wanted for answer in made[places].answers["validation"]])
+    np.testing.assert_allclose(values[0], values[1], atol=1e-4)
+
+
+def test_every_distinct_subset_is_trained_once(monkeypatch):
+    trained = []
+    each = ablation.train_each
+    monkeypatch.setattr(
+        ablation, "train_each", lambda members, corpus: trained.extend(members) or each(members, corpus)
+    )
+    made = trainings(ProbeSpec(encoder="none"))
+    for kind in ("single", "prefix", "suffix", "single"):
+        made.train([one.places for one in subsets(kind, made.columns)], kind)
+    assert len({(member.layers, member.seed) for member in trained}) == len(trained) == 2 * 9
+
+
+def test_greedy_selection_takes_the_layer_that_tells_first():
+    made = trainings(ProbeSpec(encoder="none"), layer=2)
+    steps = made.greedy(3)
+    assert [len(step.places) for step in steps] == [1, 2, 3]
+    assert steps[0].name == "2"
+    assert set(steps[0].places) < set(steps[1].places) < set(steps[2].places)
+
+
+def test_a_figure_is_the_mean_over_seeds_with_a_test_against_the_last_layer_alone():
+    made = trainings(ProbeSpec(encoder="none"))
+    made.train([(1,), made.last], "two layers")
+    rows = {row.metric: row for row in Scores(made).rows(subsets("single", made.columns)[1])}
+    said, target = made[(1,)].answers["validation"], made.corpus.split("validation").targets
+    assert rows["pearson"].value == pytest.approx(np.mean([stats.pearsonr(one, target)[0] for one in said]))
+    assert rows["pearson"].low < rows["pearson"].value < rows["pearson"].high
+    assert rows["pearson"].p < 0.01
+    assert all(row.p is None for row in Scores(made).rows(subsets("single", made.columns)[-1]))
+
+
+def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other():
+    found = inputs(texts=120)
+    found.values[0] = 1.0
+    recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=2, batch_rows=16))
+    made = Trainings(Toy(found), recipe, scored(found))
+    wanted = subsets("single", made.columns)
+    made.train([one.places for one in wanted], "single layers")
+    counts = [len(Scores(made).rows(one)) for one in wanted]
+    assert counts[0] == 0
+    assert min(counts[1:]) == 2
+
+
+def test_shuffled_targets_are_the_same_ones_in_another_order():
+    corpus = scored(inputs())
+    other = shuffled(corpus, 0)
+    for split, rows in corpus.splits.items():
+        assert sorted(other.split(split).targets) == sorted(rows.targets)
+        assert (other.split(split).targets != rows.targets).any()
+        assert (other.split(split).sides == rows.sides).all()
+
+
+def test_the_command_leaves_a_table_with_controls_and_another_backbone(tiny, tmp_path, quick):
+    bench = Bench(tmp_path, tiny("bert"))
+    backbone = f"ablation.backbones={tiny('gpt2')}"
+    settings = bench.of_pairs("probe.encoder=none", "train.epochs=1", "ablation.greedy=2", backbone)
+    code, out, _ = bench.command("ablate", "pairs", "--json", "--runs", str(bench.runs), settings=settings)
+    assert code == 0
+    said = json.loads(out)
+    table = pd.read_csv(f"{said['run']}/ablation.csv", keep_default_na=False)
+    assert set(table["kind"]) == {"all", "single", "without", "prefix", "suffix", "greedy", "backbone"}
+    assert set(table["control"]) == {"", "untrained", "random targets"}
+    assert set(table.loc[table["control"] == "random targets", "split"]) == {"train", "validation", "test"}
+    assert len(said["metrics"]) == len(table)
+    assert said["texts_run"] == 3 * said["texts_distinct"]  # the backbone, untrained, and the other
+
+
+def test_pretrained_layers_keep_the_codes_they_were_pretrained_with(tiny, tmp_path, quick):
+    bench = Bench(tmp_path, tiny("bert"))
+    more = ["ablation.kinds=without", "ablation.controls="]
+    (tmp_path / "own.toml").write_text(
+        'variants = [{ name = "coded", set = { "probe.encoder" = "mlp", "probe.code" = [0.25, 0.5] } }]'
+    )
+    settings = bench.of_pairs("corpus.target=score", *bench.of_other_texts(*more))
+    done = pipeline.ablate(str(tmp_path / "own.toml"), settings, bench.runs, variant="coded")
+    sizes = {row["layers"]: row["parameters"] for row in done.metrics if row["kind"] in ("all", "single")}
+    assert sizes["0"] == sizes["1"] < sizes["2"] == sizes["3"]
+    assert sizes["0-3"] - 4 == sum(sizes[str(layer)] - 1 for layer in range(4))  # less a weight of the mixer each
