@@ -130,11 +130,13 @@ def study(
     from probes.report import write_report
     from probes.run_recipe import run_recipe
     from probes.session import conduct
+    from probes.trials import check_space
 
     progress, runs = progress or Silent(), Path(runs)
     of, loaded = load_recipe(recipe, overrides)
     _needs_folder(runs)
     loaded = loaded.as_one(variant)
+    check_space(loaded)
     conductor = Conductor(_run_missing, progress)
     metric = check(loaded, {of: loaded}, conductor.corpus(loaded.corpus))
     conductor.prepare([loaded])
@@ -242,6 +244,7 @@ app = typer.Typer(
     help="Run a frozen language model over a corpus once, keep its activations by layer, train probes on them.",
     epilog="Start with: pipeline.py run quickstart. Then: pipeline.py recipes, pipeline.py config sts.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )

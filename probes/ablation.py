@@ -21,7 +21,7 @@ from data.spec import assign, parse, plain
 from probes.conduct import Conductor, StageOne, check
 from probes.experiment import answers, predictions, task_of, train_each
 from probes.inputs import Column
-from probes.metrics import METRICS, Resampled, paired, resample
+from probes.metrics import METRICS, Paired, Resampled, paired, resample
 from probes.recipe import Recipe
 from probes.record import make_record
 from probes.runs import Outcome, write_run
@@ -53,7 +53,7 @@ class AblationRow:
     low: float | None
     high: float | None
     p: float | None
-    """Two-sided, of the difference from the last layer alone on the same rows."""
+    """Two-sided, of the difference from the last layer of the trained backbone alone, on the same rows."""
 
     n: int
     parameters: int
@@ -126,25 +126,28 @@ class Trainings:
 class Scores:
     """Figures of subsets, with their intervals and the test against the last layer alone."""
 
-    def __init__(self, trainings: Trainings, control: str = "") -> None:
-        self.trainings, self.control = trainings, control
+    def __init__(self, trainings: Trainings, control: str = "", reference: "Scores | None" = None) -> None:
+        self.trainings, self.control, self.reference = trainings, control, reference or self
         self.corpus = trainings.corpus
         self.scored = "test" if "test" in self.corpus.splits else "validation"
         self._resampled: dict[tuple[Any, ...], Resampled | None] = {}
 
     def rows(self, one: Subset, splits: Sequence[str] = ()) -> list[AblationRow]:
-        """Every metric of a subset: on the scored split and those named with intervals, on validation without."""
+        """Every metric of a subset, on validation without an interval.
+
+        Args:
+            splits: where it is measured; empty is validation and the scored split.
+        """
         said = self.trainings[one.places]
         named = layer_names([self.trainings.columns[place].layer for place in one.places])
         found = []
-        for split in dict.fromkeys(("validation", self.scored, *splits)):
+        for split in splits or dict.fromkeys(("validation", self.scored)):
             for metric in task_of(self.corpus).metrics:
                 figure = self._figure(one.places, split, metric)
                 if figure is None:
                     continue
                 measured = figure.measured()
-                reference = self._figure(self.trainings.last, split, metric)
-                against = paired(reference, figure) if reference and one.places != self.trainings.last else None
+                against = self._against(one, split, metric, figure)
                 found.append(
                     AblationRow(
                         one.kind,
@@ -162,6 +165,14 @@ class Scores:
                     )
                 )
         return found
+
+    def _against(self, one: Subset, split: str, metric: str, figure: Resampled) -> Paired | None:
+        """The test against the last layer of the trained backbone alone; None of that layer, and of other targets."""
+        same = self.reference is self and one.places == self.trainings.last
+        if same or self.control == RANDOM_TARGETS:
+            return None
+        reference = self.reference._figure(self.reference.trainings.last, split, metric)
+        return paired(reference, figure) if reference else None
 
     def _figure(self, places: tuple[int, ...], split: str, metric: str) -> Resampled | None:
         key = (places, split, metric)
@@ -195,38 +206,38 @@ def ablate(recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[Ablatio
     if "greedy" in spec.kinds:
         wanted += trainings.greedy(spec.greedy)
     scores = Scores(trainings)
-    fitted = ["train"] if "random_targets" in spec.controls else []
-    rows = []
-    for one in wanted:
-        rows += scores.rows(one, fitted if one.kind in ("all", "single") else [])
+    rows = [row for one in wanted for row in scores.rows(one)]
+    if "random_targets" in spec.controls:
+        rows += [row for one in wanted if one.kind in ("all", "single") for row in scores.rows(one, ["train"])]
     for control in spec.controls:
-        rows += _control(control, recipe, conductor, corpus)
+        rows += _control(control, recipe, conductor, scores)
     for backbone in spec.backbones:
-        rows += _backbone(backbone, recipe, conductor, corpus)
+        rows += _backbone(backbone, recipe, conductor, scores)
     return rows
 
 
-def _control(control: str, recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
+def _control(control: str, recipe: Recipe, conductor: Conductor, trained: Scores) -> list[AblationRow]:
     """Each layer alone and all of them, from an untrained backbone or on shuffled targets."""
+    corpus, splits = trained.corpus, list[str]()
     if control == "untrained":
-        recipe, name, splits = _changed(recipe, "plan.init", "random"), UNTRAINED, []
+        recipe, name = _changed(recipe, "plan.init", "random"), UNTRAINED
         conductor.prepare([recipe])
     else:
         corpus, name, splits = shuffled(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
     trainings = Trainings(conductor, recipe, corpus)
     wanted = [*subsets("all", trainings.columns), *subsets("single", trainings.columns)]
     trainings.train([one.places for one in wanted], f"control: {name}")
-    scores = Scores(trainings, name)
+    scores = Scores(trainings, name, trained)
     return [row for one in wanted for row in scores.rows(one, splits)]
 
 
-def _backbone(name: str, recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
+def _backbone(name: str, recipe: Recipe, conductor: Conductor, trained: Scores) -> list[AblationRow]:
     recipe = _changed(recipe, "plan.backbone", name)
     conductor.prepare([recipe])
-    trainings = Trainings(conductor, recipe, corpus)
+    trainings = Trainings(conductor, recipe, trained.corpus)
     everything = subsets("all", trainings.columns)[0]
     trainings.train([everything.places, trainings.last], f"backbone {name}")
-    scores = Scores(trainings)
+    scores = Scores(trainings, reference=trained)
     last = picked(trainings.columns, lambda column: column.layer == trainings.columns[trainings.last[0]].layer)
     return [
         *scores.rows(Subset("backbone", name, everything.places)),
@@ -241,15 +252,14 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
 
 
 def shuffled(corpus: Corpus, seed: int) -> Corpus:
-    """The same rows with their targets shuffled within each split: a task without anything to learn.
+    """The training rows with their targets shuffled, which only memory can fit; they are its validation as well.
 
     Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2; there a random
-    target belongs to a word, here to a row, so only what was learnt by heart can be right.
+    target belongs to a word, which comes again in test, here to a row, so memory is measured where it was made.
     """
-    rng = np.random.default_rng(seed)
-    return replace(
-        corpus, splits={split: Rows(rows.sides, rng.permutation(rows.targets)) for split, rows in corpus.splits.items()}
-    )
+    train = corpus.split("train")
+    rows = Rows(train.sides, np.random.default_rng(seed).permutation(train.targets))
+    return replace(corpus, splits={"train": rows, "validation": rows})
 
 
 @dataclass(frozen=True)

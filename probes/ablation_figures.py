@@ -71,7 +71,7 @@ def choices(run: Tables) -> Figure | None:
 
 
 def selectivity(run: Tables) -> Figure | None:
-    """The metric minus the metric of the same probe on random targets: what the latents hold, not what a probe learns.
+    """How much better a probe fits its training rows by their targets than by shuffled ones, which only memory can fit.
 
     Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2.3.
     """
@@ -79,7 +79,7 @@ def selectivity(run: Tables) -> Figure | None:
     kinds = [kind for kind in CURVES if kind != "greedy" and (table["kind"] == kind).any()]
     if not kinds:
         return None
-    figure, (axes,) = canvas("selectivity: metric minus metric on random targets", "layer", "selectivity")
+    figure, (axes,) = canvas("selectivity on training rows: true less shuffled targets", "layer", "selectivity")
     for index, kind in enumerate(kinds):
         part = table[table["kind"] == kind].sort_values("place")
         axes.plot(part["place"], part["selectivity"], label=CURVES[kind], **style(index))
@@ -91,7 +91,7 @@ def selectivity(run: Tables) -> Figure | None:
 
 def selectivities(run: Tables) -> pd.DataFrame:
     """``kind, name, layers, place, value, random, selectivity`` of everything that has a control on random targets."""
-    rows = rows_of(run)
+    rows = rows_of(run, "train")
     keys = ["kind", "name", "layers", "place"]
     own = rows.loc[rows["control"] == "", [*keys, "value"]]
     control = rows.loc[rows["control"] == RANDOM, [*keys, "value"]].rename(columns={"value": "random"})
@@ -99,11 +99,11 @@ def selectivities(run: Tables) -> pd.DataFrame:
     return both.assign(selectivity=both["value"] - both["random"])
 
 
-def rows_of(run: Tables) -> pd.DataFrame:
-    """The summed-up rows of the split and metric that count, each with its ``place`` on the layer axis."""
+def rows_of(run: Tables, split: str = "") -> pd.DataFrame:
+    """The summed-up rows of the metric that counts, each with its ``place`` on the layer axis; of the scored split."""
     rows = seedless(run.ablation)
-    rows = rows[(rows["metric"] == run.metric) & (rows["split"] == scored(rows))]
-    every = {layer for text in rows["layers"] for layer in layers_of(text)}
+    rows = rows[(rows["metric"] == run.metric) & (rows["split"] == (split or scored(rows)))]
+    every = {layer for text in set(rows["layers"]) for layer in layers_of(text)}
     steps = rows.groupby(["kind", "control"]).cumcount() + 1
     places = [
         float(step) if row["kind"] == "greedy" else _place(row, every)
@@ -114,10 +114,10 @@ def rows_of(run: Tables) -> pd.DataFrame:
 
 def layers_of(text: str) -> list[int]:
     """``"0-2,5"`` -> ``[0, 1, 2, 5]``; what is no layer is left out."""
-    found: list[int] = []
-    for first, last in re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", text):
-        found += range(int(first), int(last or first) + 1)
-    return found
+    found: set[int] = set()  # a file from elsewhere may name a layer a million times
+    for match in re.finditer(r"(\d{1,4})(?:-(\d{1,4}))?", text):
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(found)
 
 
 def _place(row: pd.Series, every: Iterable[int]) -> float:

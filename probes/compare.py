@@ -31,6 +31,9 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
     if not folders:
         raise ReportError("there is nothing to compare: name the folders of two runs or more.")
     runs = [read_tables(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        if run.metrics.empty:
+            raise ReportError(f"{folder} has no metrics.csv: an ablation or a study has a report of its own.")
     names = [run.name for run in runs]
     shown = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
     lines = [
@@ -46,15 +49,17 @@ def on_screen(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     heads = ["run", "chosen", "measured", "value", "difference", "p"]
     lines = []
     for _, row in frame.iterrows():
-        told = _difference(row)
-        difference = told if isinstance(told, str) else " ".join(told)
-        value = " ".join(with_interval(row))
+        value, difference = (
+            " ".join([told] if isinstance(told, str) else told) for told in (with_interval(row), _difference(row))
+        )
         lines.append([row["run"], row["variant"], f"{row['metric']} on {row['split']}", value, difference, _p(row)])
     return heads, lines
 
 
 def compare(folders: Sequence[Path], out: Path) -> Path:
     """Write the comparison of several runs as one HTML page to ``out``."""
+    if out.is_dir() or not out.parent.is_dir():
+        raise ReportError(f"{out}: a file in a folder that is there is needed; set --out to another.")
     frame = comparison(folders)
     lines = [
         [

@@ -14,7 +14,7 @@ from data.sentences import CorpusSpec, load_corpus
 from data.spec import SpecError, fingerprint
 from probes.ensemble import Ensemble, gather
 from probes.experiment import Member, loss_and_metric, start, task_of, train_members
-from probes.inputs import Inputs, Stored, read_inputs, wanted_columns
+from probes.inputs import TOKENS, Inputs, Stored, parse_input, read_inputs, wanted_columns
 from probes.pretraining import Pretrained, pretrain
 from probes.recipe import Recipe
 from probes.train import AfterEpoch
@@ -22,6 +22,9 @@ from probes.trials import Evaluated
 
 KEPT_BYTES = 4 << 30
 """Latents kept in memory for the next variant that reads the same."""
+
+KEPT_ENCODERS = 32
+"""Pretrained encoders kept for the next variant that begins with the same."""
 
 StageOne = Callable[[CapturePlan, ExtractSpec, Corpus, Progress], Stored]
 """The latents of a plan for the texts of a corpus."""
@@ -131,6 +134,8 @@ class Conductor:
         if key not in self._pretrained:
             probe = start(member, self.corpus(recipe.corpus))
             corpus, inputs = self.corpus(spec.corpus), self.inputs(recipe, spec.corpus)
+            while len(self._pretrained) >= KEPT_ENCODERS:  # a study meets a new one in every trial
+                self._pretrained.pop(next(iter(self._pretrained)))
             self._pretrained[key] = pretrain(probe, spec, corpus, inputs, member.seed, self.progress)
         return self._pretrained[key]
 
@@ -170,8 +175,18 @@ def _corpora_of(recipe: Recipe) -> list[CorpusSpec]:
 
 
 def check(recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus) -> str:
-    """Whether every variant fits the corpus's task, before anything runs; returns the metric that chooses."""
+    """Whether every variant fits the corpus's task, before stage one; returns the metric that chooses."""
     task = task_of(corpus)
-    for variant in variants.values():
+    for name, variant in variants.items():
         loss_and_metric(variant, task)
+        spec = variant.probe
+        views = {parse_input(one).view for one in spec.inputs} or set(variant.plan.views)
+        if corpus.labels and spec.mixer == "mlp":
+            raise SpecError(f"{name}: probe.mixer = 'mlp' mixes cosines, which classes do not have; use 'softmax'.")
+        if spec.encoder == "none" and variant.pretraining.task != "none":
+            raise SpecError(
+                f"{name}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."
+            )
+        if TOKENS in views and len(views) > 1:
+            raise SpecError(f"{name}: tokens are read alone; set probe.inputs to them or to the others.")
     return loss_and_metric(recipe, task)[1]

@@ -177,7 +177,8 @@ def start(member: Member, corpus: Corpus) -> Probe:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
         tokens = member.inputs.offsets is not None
-        seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens)
+        of = [(column.plan, column.view) for column in member.inputs.columns]
+        seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
         probe = build(member.recipe.probe, corpus.labels, train.sides.shape[1], seats)
     probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale))
     if member.pretrained:
@@ -231,6 +232,9 @@ def _metric(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float:
 
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """What each member of a probe says: ``[member, row]`` numbers or ``[member, row, class]`` logits."""
+    if probe.seats.tokens and len(probe.seats.members) > 1:  # each pools with queries of its own
+        singles = [alone(probe, member).eval() for member in range(len(probe.seats.members))]
+        return np.concatenate([predictions(single, inputs, rows) for single in singles])
     how = reading(probe.seats)
     each = len(probe.seats.sources) * inputs.values.shape[2] * 4 * rows.sides.shape[1] * inputs.longest
     chunk = max(1, CHUNK_BYTES // each)

@@ -21,11 +21,11 @@ class LastMixer(nn.Module):
 
     def __init__(self, seats: Seats) -> None:
         super().__init__()
-        self.last = torch.tensor([len(member) - 1 for member in seats.members])
+        self.taken = seats.taken
 
     def forward(self, x: Tensor) -> Tensor:
         """``[member, layer, ...]`` -> ``[member, ...]``."""
-        return x[torch.arange(len(x)), self.last]
+        return x[torch.arange(len(x)), self.taken.sum(1) - 1]
 
 
 class SoftmaxMixer(nn.Module):

@@ -84,9 +84,8 @@ class Inputs:
         """``[text, width]``: one vector a text, the mean of its tokens where it is tokens that are read."""
         if self.offsets is None:
             return self.values[layer, torch.from_numpy(texts)]
-        read = tokens_of(self.values[layer : layer + 1], self.offsets, texts)
-        real = read.real[None, :, :, None]
-        return (read.values.masked_fill(~real, 0).sum(2) / real.sum(2))[0]
+        sums = np.add.reduceat(self.values[layer].numpy(), self.offsets[:-1], axis=0)
+        return torch.from_numpy((sums / np.diff(self.offsets)[:, None].astype(np.float32))[texts])
 
     def moments(self, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
         """Mean and spread of the latents of ``texts``, layer by layer.
@@ -201,21 +200,24 @@ def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Sid
     if inputs.offsets is not None:
         if len(sides) > 1:
             raise ValueError("members that read tokens take rows in one order.")
-        values = inputs.values if how.whole else inputs.values[how.sources]
-        return [tokens_of(values, inputs.offsets, column[0]) for column in columns]
+        layers = None if how.whole else how.sources
+        return [tokens_of(inputs.values, inputs.offsets, column[0], layers) for column in columns]
     if how.whole:
         return [inputs.values[:, torch.from_numpy(column[0])] for column in columns]
     layers = how.sources[:, None]
     return [inputs.values[layers, torch.from_numpy(column[how.orders])] for column in columns]
 
 
-def tokens_of(values: Tensor, offsets: NDArray[np.int64], texts: NDArray[np.int64]) -> TokenStates:
+def tokens_of(
+    values: Tensor, offsets: NDArray[np.int64], texts: NDArray[np.int64], layers: Tensor | None = None
+) -> TokenStates:
     """The tokens of some texts, one after another up to the longest: ``[layer, text, token, width]``."""
     starts, lengths = offsets[texts], np.diff(offsets)[texts]
     places = np.arange(lengths.max())
     real = places < lengths[:, None]
     index = np.where(real, starts[:, None] + places, starts[:, None])
-    return TokenStates(values[:, torch.from_numpy(index)], torch.from_numpy(real))
+    taken = slice(None) if layers is None else layers[:, None, None]
+    return TokenStates(values[taken, torch.from_numpy(index)], torch.from_numpy(real))
 
 
 def view_name(columns: Sequence[Column]) -> str:

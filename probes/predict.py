@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.corpus import CorpusError
+from data.corpus import CorpusError, Rows
 from data.files import read_table, select
 from data.plan import Columns
 from data.ragged import TokenLatents
 from data.shard import Latents
-from probes.inputs import TOKENS, Column, Inputs, sides_of, stack, tokens_as_inputs
-from probes.reading import reading
+from probes.experiment import predictions
+from probes.inputs import TOKENS, Column, Inputs, stack, tokens_as_inputs
 from probes.results import in_unit, probabilities
 from probes.runs import LoadedRun
 
@@ -42,8 +42,7 @@ def predict(run: LoadedRun, items: Sequence[Item], latents_of: LatentsOf) -> lis
     inputs = _inputs(run, list(index), latents_of)
     sides = np.array([[index[text] for text in item] for item in items])
     with torch.inference_mode():
-        how = reading(run.probe.seats)
-        raw = run.probe(sides_of(inputs, how, sides[None]), how).mean(0).numpy()
+        raw = predictions(run.probe, inputs, Rows(sides, np.zeros(len(sides)))).mean(0)
     if run.calibration and run.score_range:
         return [{"score": float(score)} for score in in_unit(run.calibration(raw), run.score_range)]
     return [

@@ -102,7 +102,7 @@ def pretrain(
 def _rebuild(
     probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
 ) -> Pretrained:
-    order = np.random.default_rng(seed).permutation(len(corpus.texts))
+    order = np.random.default_rng(seed).permutation(np.unique(corpus.split("train").sides))
     held = max(2, round(spec.held_out * len(order)))
     if len(order) - held < 1:
         raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")

@@ -4,7 +4,7 @@ Its state is everything a prediction needs beside the latents, the centre and sc
 members side by side, each as if it were alone: every parameter has the layer, or the member, as its first axis.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Self
@@ -52,7 +52,7 @@ class ProbeSpec:
 
     code: tuple[float, ...] = (1.0,)
     """Width after the projection, as a fraction of the latents' width: one for all layers, or one for each of as many
-    equal parts of the layers; 0.25,0.5 gives the lower half a quarter and the upper half one half."""
+    equal parts of a view's layers; 0.25,0.5 gives the lower half a quarter and the upper half one half."""
 
     depth: int = 2
     """Linear maps of the mlp encoder, with GELU between them."""
@@ -85,12 +85,23 @@ class ProbeSpec:
         if self.depth < 1 or self.rank < 1:
             raise SpecError(f"depth and rank must be at least 1, got {self.depth} and {self.rank}.")
 
-    def codes(self, widths: Sequence[int]) -> list[int]:
+    def codes(self, widths: Sequence[int], inputs: Sequence[Hashable] = ()) -> list[int]:
         """Width of each layer's code, given the width of its latents.
+
+        Args:
+            inputs: what each layer is of, its plan and view: each has a lower and an upper half of its own. Empty is
+                one for all.
 
         Raises:
             SpecError: more fractions than there are layers.
         """
+        if inputs:
+            found = [0] * len(widths)
+            for one in dict.fromkeys(inputs):
+                places = [place for place, other in enumerate(inputs) if other == one]
+                for place, code in zip(places, self.codes([widths[place] for place in places]), strict=True):
+                    found[place] = code
+            return found
         if len(self.code) > len(widths):
             raise SpecError(f"probe.code names {len(self.code)} fractions, but the probe reads {len(widths)} layers.")
         bounds = [round(part * len(widths) / len(self.code)) for part in range(len(self.code) + 1)]
@@ -163,8 +174,8 @@ class Probe(nn.Module):
         """``[distinct, row, width]``, centred and scaled; tokens are pooled by attention."""
         center, scale = how.first(self.center), how.first(self.scale)
         if isinstance(latents, TokenStates):
-            if self.pooling is None:
-                raise ValueError("a probe for pooled latents cannot read tokens.")
+            if self.pooling is None or how.at is not None:
+                raise ValueError("tokens are read by a probe for tokens, whose members do not share layers.")
             pooled: Tensor = self.pooling((latents.values - center[:, :, None]) / scale[:, :, None], latents.real)
             return pooled
         return (latents - center) / scale
@@ -302,10 +313,14 @@ class ClassProbe(Probe):
 
 
 def seats_for(
-    spec: ProbeSpec, members: Sequence[tuple[int, ...]], widths: tuple[int, ...], tokens: bool = False
+    spec: ProbeSpec,
+    members: Sequence[tuple[int, ...]],
+    widths: tuple[int, ...],
+    tokens: bool = False,
+    inputs: Sequence[Hashable] = (),
 ) -> Seats:
     """Seats for members that read some of the layers of inputs of ``widths``; raises :class:`SpecError`."""
-    return Seats(tuple(members), widths, tuple(spec.codes(widths)), tokens)
+    return Seats(tuple(members), widths, tuple(spec.codes(widths, inputs)), tokens)
 
 
 def beside(probes: Sequence[Probe]) -> Probe:

@@ -137,6 +137,4 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)
-    recipe = parse(Recipe, tree, f"recipe {path.name}")
-    recipe.expanded()
-    return path.stem, recipe
+    return path.stem, parse(Recipe, tree, f"recipe {path.name}")

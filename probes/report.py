@@ -55,7 +55,10 @@ CAPTIONS: dict[str, tuple[str, str]] = {
     "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
     "ablation": ("Layers", "The probe trained again on some of the layers; bands are 95 % intervals, controls dashed."),
     "choices": ("Views and backbones", "The same probe on other latents; hollow points are controls."),
-    "selectivity": ("Selectivity", "What remains of the metric when what the probe learns by itself is taken off."),
+    "selectivity": (
+        "Selectivity",
+        "How much better the probe fits its training rows than the same rows with shuffled targets, learnt by heart.",
+    ),
     "history": ("History", "One point a trial; the line is the best so far, a cross is a trial that was pruned."),
     "intermediate": ("While training", "What trials reported at each step; dashed ones were pruned."),
     "importances": ("Importance", "How much of the spread of values each searched setting accounts for."),

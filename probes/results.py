@@ -213,7 +213,7 @@ def headline(
 ) -> tuple[list[str], list[list[Any]]]:
     """What the screen shows: heads, and a line per variant with its mean over seeds, interval and size.
 
-    Of the untrained reference only the best layer of each view is shown.
+    Of the untrained reference only the layer of each view is shown that is best on validation.
 
     Args:
         parameters: variant -> numbers that it learnt.
@@ -221,12 +221,12 @@ def headline(
     """
     split = "test" if any(row["split"] == "test" for row in rows) else "validation"
     shown = [row for row in rows if row["split"] == split and row["seed"] is None and not row["metric"].endswith("_p")]
-    best: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in shown:
-        of = (row["variant"], row["view"])
-        if row["variant"].startswith(UNTRAINED) and (of not in best or row["value"] > best[of]["value"]):
-            best[of] = row if of not in best or row["metric"] == best[of]["metric"] else best[of]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in rows:
+        of, chooses = (row["variant"], row["view"]), row["split"] == "validation" and row["metric"] == metrics[0]
+        if chooses and row["variant"].startswith(UNTRAINED) and row["value"] > best.get(of, {"value": -2})["value"]:
+            best[of] = row
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in shown:
         of = (row["variant"], row["view"])

@@ -1,6 +1,7 @@
 """A run from beginning to end: stage one, every variant trained, one chosen on validation, figures, a run folder."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pandas as pd
 
 from data.corpus import Corpus
 from data.progress import Progress
+from data.spec import SpecError
 from probes import results
 from probes.conduct import Conductor, StageOne, check
 from probes.ensemble import Ensemble, choose
@@ -65,7 +67,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     if "test" not in corpus.splits:
         progress.note("no test split: figures are on validation, which chose epochs and variant, and read high")
     training = time.perf_counter()
-    found = [conductor.train(variant, one) for variant, one in variants.items()]
+    found, refused = train_all(conductor, variants)
     selected = choose(found)
     trained = time.perf_counter()
     progress.note("measuring every variant, with intervals")
@@ -77,6 +79,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         "summary": recipe.summary,
         "texts_run": texts_run,
         "selected": selected.variant,
+        "refused": refused,
         "metric": metric,
         "seconds": {"training": trained - training, "all": time.perf_counter() - started},
     }
@@ -102,6 +105,26 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         backbones,
         lines,
     )
+
+
+def train_all(conductor: Conductor, variants: Mapping[str, Recipe]) -> tuple[list[Ensemble], dict[str, str]]:
+    """Every variant, trained; and why those that cannot be are not: one must not cost a run the others.
+
+    Raises:
+        SpecError: none of them can.
+    """
+    found: list[Ensemble] = []
+    refused: dict[str, SpecError] = {}
+    for variant, recipe in variants.items():
+        try:
+            found.append(conductor.train(variant, recipe))
+        except SpecError as error:
+            refused[variant] = error
+    if not found:
+        raise next(iter(refused.values()))
+    for variant, why in refused.items():
+        conductor.progress.note(f"{variant} is left out: {why}")
+    return found, {variant: str(why) for variant, why in refused.items()}
 
 
 def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.DataFrame:

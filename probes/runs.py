@@ -7,20 +7,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from data.corpus import Corpus
 from data.errors import InputError, PermafrostError
-from data.plan import Identity
+from data.plan import Identity, View
 from data.spec import parse, read_toml, to_toml
 from probes.calibration import Calibration
 from probes.ensemble import Ensemble
@@ -98,10 +99,13 @@ def load_run(path: Path) -> LoadedRun:
     Raises:
         RunError: it is no folder of a finished run, or of another version.
     """
+    for name in ("record.json", "recipe.toml", "probe.safetensors"):
+        if not (path / name).is_file():
+            other = any((path / table).exists() for table in ("ablation.csv", "trials.csv"))
+            way = " An ablation or a study predicts nothing: name the run of a recipe." if other else ""
+            raise RunError(f"{path} is no finished run: it has no {name}.{way}")
     try:
         return _read_run(path)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is no finished run: it has no {Path(str(error.filename)).name}.") from None
     except PermafrostError:
         raise
     except Exception as error:  # a run folder from elsewhere can be wrong in any way
@@ -122,18 +126,39 @@ def _read_run(path: Path) -> LoadedRun:
     calibration = None
     if "calibration.x" in tensors:
         calibration = Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
-    widths = tuple(int(width) for width in about["widths"])
-    if len(widths) != len(columns) or len(tensors["center"]) != len(columns) * int(about["members"]):
-        raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
-    tokens = any(column.view == TOKENS for column in columns)
-    seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * int(about["members"]), widths, tokens)
-    probe = build(recipe.probe, labels, int(about["sides"]), seats)
-    probe.load_state_dict(tensors)
+    sides = int(about["sides"])
+    probe = _rebuilt(path, recipe, columns, tensors, about)
     stores = record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
-    return LoadedRun(
-        path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, int(about["sides"])
-    )
+    known = all(column.plan in identities and column.view in get_args(View) for column in columns)
+    fitting = (sides == 2 and score_range and calibration) if not labels else (sides in (1, 2) and len(labels) > 1)
+    line = [] if calibration is None else [calibration.x, calibration.y]
+    sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)
+    if not (known and fitting and sound) or (score_range and len(score_range) != 2):
+        raise RunError(f"{path}: probe.safetensors is not what its description says.")
+    return LoadedRun(path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, sides)
+
+
+def _rebuilt(
+    path: Path, recipe: Recipe, columns: Sequence[Column], tensors: dict[str, Tensor], about: dict[str, Any]
+) -> Probe:
+    """The probe that ``tensors`` are the state of; nothing is allocated that they do not fill."""
+    widths, members = tuple(int(width) for width in about["widths"]), int(about["members"])
+    tokens = any(column.view == TOKENS for column in columns)
+    if len(widths) != len(columns) or not 1 <= members <= len(tensors["center"]):
+        raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
+    of = [(column.plan, column.view) for column in columns]
+    seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, of)
+    _ = seats.owners, seats.taken  # made here, where they hold numbers
+    with torch.device("meta"):
+        probe = build(recipe.probe, about["labels"], int(about["sides"]), seats)
+    shapes = {name: value.shape for name, value in probe.state_dict().items()}
+    if shapes != {name: value.shape for name, value in tensors.items()}:
+        raise RunError(f"{path}: probe.safetensors does not have the weights that its recipe says.")
+    if not all(torch.isfinite(value).all() for value in tensors.values()):
+        raise RunError(f"{path}: probe.safetensors holds weights that are not finite.")
+    probe.load_state_dict(tensors, assign=True)
+    return probe
 
 
 def _save_probe(path: Path, one: Ensemble, corpus: Corpus) -> None:

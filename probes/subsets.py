@@ -22,8 +22,8 @@ class AblationSpec:
     """Most layers that greedy forward selection takes; each step trains every layer that is left."""
 
     controls: tuple[Control, ...] = ("untrained", "random_targets")
-    """Each layer alone and all of them, once more: from the same backbone untrained; and on targets that were shuffled,
-    which only memory can fit."""
+    """Each layer alone and all of them, once more: from the same backbone untrained; and on training targets that were
+    shuffled, which only memory can fit: how well it does is measured on those rows."""
 
     backbones: tuple[str, ...] = ()
     """Further backbones to put beside the recipe's own."""

@@ -127,7 +127,7 @@ def ablated(run: Tables) -> Grid | None:
         for _, row in rows.iterrows()
     ]
     what, where = (", ".join(dict.fromkeys(rows[name])) for name in ("metric", "split"))
-    caption = f"{what} on {where}; p is that of a paired test against the last layer alone."
+    caption = f"{what} on {where}; p is that of a paired test against the last layer of the trained backbone alone."
     return Grid(
         tidy(caption),
         [*names, "value", "p", "parameters"],

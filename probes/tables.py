@@ -107,7 +107,11 @@ def read_tables(folder: Path) -> Tables:
         ReportError: the run did not finish, or a file in it cannot be read.
     """
     if not (folder / "record.json").is_file():
-        raise ReportError(f"{folder} is no finished run: it has no record.json. Run the recipe again.")
+        again = "Run the study again" if (folder / "journal.log").exists() else "Run the recipe again"
+        raise ReportError(f"{folder} is no finished run: it has no record.json. {again}.")
+    for path in folder.iterdir():
+        if path.suffix in (".csv", ".json", ".toml") and path.is_symlink():
+            raise ReportError(f"{path} is a link; a run folder holds its files itself.")
     if not any((folder / f"{name}.csv").is_file() for name in RESULTS):
         names = ", ".join(f"{name}.csv" for name in RESULTS)
         raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")

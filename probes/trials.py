@@ -84,7 +84,9 @@ def attempt(
         return Outcome("pruned")
     except SpecError as error:
         return Outcome("refused", reason=str(error))
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch has no error for it
+            raise
         return Outcome("refused", reason="it does not fit into memory.")
     done = said if isinstance(said, Evaluated) else Evaluated(float(said))
     if not math.isfinite(done.value):

@@ -102,6 +102,10 @@ def latents(classes: bool = False, points: int = 60) -> pd.DataFrame:
     return pd.concat(frames)[["plan", "view", "layer", "method", "x", "y", "z", "label", "text"]]
 
 
+SPLITS = {"": ("test", "train"), "untrained": ("test",), "random targets": ("train",)}
+"""Where an ablation measures what."""
+
+
 def ablation() -> pd.DataFrame:
     rows = []
     kinds: dict[str, list[str]] = {
@@ -117,24 +121,10 @@ def ablation() -> pd.DataFrame:
             for index, layers in enumerate(named):
                 value = top + 0.02 * index
                 name = ("mean", "last")[index] if kind in ("view", "backbone") else f"{kind} {index}"
-                rows.append(
-                    (
-                        kind,
-                        name,
-                        layers,
-                        control,
-                        "test",
-                        "pearson",
-                        value,
-                        value - 0.03,
-                        value + 0.03,
-                        0.01,
-                        300,
-                        385,
-                        None,
-                    )
-                )
-                rows.append((kind, name, layers, control, "test", "pearson", value, None, None, None, 300, 385, 0))
+                for split in SPLITS[control]:
+                    about = (kind, name, layers, control, split, "pearson", value)
+                    rows.append((*about, value - 0.03, value + 0.03, 0.01, 300, 385, None))
+                    rows.append((*about, None, None, None, 300, 385, 0))
     columns = [
         "kind",
         "name",

@@ -125,13 +125,14 @@ def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other
     assert min(counts[1:]) == 2
 
 
-def test_shuffled_targets_are_the_same_ones_in_another_order():
+def test_shuffled_targets_are_those_of_training_in_another_order():
     corpus = scored(inputs())
     other = shuffled(corpus, 0)
-    for split, rows in corpus.splits.items():
-        assert sorted(other.split(split).targets) == sorted(rows.targets)
-        assert (other.split(split).targets != rows.targets).any()
-        assert (other.split(split).sides == rows.sides).all()
+    rows, control = corpus.split("train"), other.split("train")
+    assert sorted(control.targets) == sorted(rows.targets)
+    assert (control.targets != rows.targets).any()
+    assert (control.sides == rows.sides).all()
+    assert other.split("validation") is control  # memory is measured where it was made
 
 
 def test_the_command_leaves_a_table_with_controls_and_another_backbone(tiny, tmp_path, quick):
@@ -144,7 +145,9 @@ def test_the_command_leaves_a_table_with_controls_and_another_backbone(tiny, tmp
     table = pd.read_csv(f"{said['run']}/ablation.csv", keep_default_na=False)
     assert set(table["kind"]) == {"all", "single", "without", "prefix", "suffix", "greedy", "backbone"}
     assert set(table["control"]) == {"", "untrained", "random targets"}
-    assert set(table.loc[table["control"] == "random targets", "split"]) == {"train", "validation", "test"}
+    assert set(table.loc[table["control"] == "random targets", "split"]) == {"train"}
+    assert (table.loc[table["control"] == "random targets", "p"] == "").all()
+    assert (table.loc[(table["control"] == "untrained") & (table["split"] == "test"), "p"] != "").all()
     assert len(said["metrics"]) == len(table)
     assert said["texts_run"] == 3 * said["texts_distinct"]  # the backbone, untrained, and the other
 
@@ -160,3 +163,26 @@ def test_pretrained_layers_keep_the_codes_they_were_pretrained_with(tiny, tmp_pa
     sizes = {row["layers"]: row["parameters"] for row in done.metrics if row["kind"] in ("all", "single")}
     assert sizes["0"] == sizes["1"] < sizes["2"] == sizes["3"]
     assert sizes["0-3"] - 4 == sum(sizes[str(layer)] - 1 for layer in range(4))  # less a weight of the mixer each
+
+
+def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
+    found = inputs(texts=60)
+    fits = []
+    for encoder in ("none", "linear"):
+        recipe = Recipe(probe=ProbeSpec(encoder=encoder), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=1e-2))
+        made = Trainings(Toy(found), recipe, shuffled(scored(found), 0))
+        everything = subsets("all", made.columns)[0]
+        made.train([everything.places], "memory")
+        (row, _) = Scores(made, ablation.RANDOM_TARGETS).rows(everything, ["train"])
+        fits.append(row.value)
+        assert row.p is None
+    assert fits[1] > fits[0] + 0.2
+
+
+def test_an_untrained_backbone_is_tested_against_the_trained_ones_last_layer():
+    trained, other = trainings(ProbeSpec(encoder="none"), layer=3), trainings(ProbeSpec(encoder="none"), layer=3)
+    for made in (trained, other):
+        made.train([made.last], "last")
+    last = subsets("single", trained.columns)[-1]
+    rows = Scores(other, ablation.UNTRAINED, Scores(trained)).rows(last)
+    assert [row.p for row in rows] == [1.0] * len(rows)  # it is the same there, and so not different

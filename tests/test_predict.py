@@ -176,9 +176,14 @@ DAMAGES = {
     "about": ([], "cannot be read"),
     "format": ({"format": 1}, r"is of another version of permafrost \(format 1, this reads 2\)"),
     "variant": ({"variant": "none"}, "cannot be read"),
-    "layers": ({"columns": [["", "mean", 0]]}, "does not have the layers that its description says"),
-    "members": ({"members": 2}, "does not have the layers that its description says"),
-    "widths": ({"widths": [16] * 4}, "cannot be read"),
+    "layers": ({"columns": [["", "mean", 0]]}, "does not have the"),
+    "members": ({"members": 2}, "does not have the"),
+    "widths": ({"widths": [16] * 4}, "does not have the weights"),
+    "a width that would fill memory": ({"widths": [10**7] * 4}, "does not have the weights"),
+    "sides": ({"sides": 1}, "is not what its description says"),
+    "unit": ({"score_range": [1]}, "is not what its description says"),
+    "view": ({"columns": [["", "mena", layer] for layer in range(4)]}, "is not what its description says"),
+    "plan": ({"columns": [["loud", "mean", layer] for layer in range(4)]}, "is not what its description says"),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from bench import pairs, write
 from synthetic import EVEN, RAGGED, Shelf, classed, inputs, latents, scored, sentences
 
-from data.corpus import Corpus, CorpusError
+from data.corpus import Corpus, CorpusError, Rows
 from data.progress import Silent
 from data.sentences import CorpusSpec
 from data.spec import SpecError
@@ -185,7 +185,7 @@ def test_classes_need_labelled_pairs(corpus):
 
 def test_a_corpus_that_is_too_small_for_an_autoencoder_is_refused():
     found = inputs()
-    two = replace(sentences(found), texts=("a", "b"))
+    two = replace(sentences(found), splits={"train": Rows(np.array([[0], [1]]), np.zeros(2))})
     with pytest.raises(CorpusError, match="sentences: 2 sentences are too few to pretrain an autoencoder on"):
         pretrained(AUTO, ProbeSpec(), found, two)
 

@@ -113,7 +113,7 @@ def test_defaults_yield_to_the_recipe_the_recipe_to_set_and_set_to_a_variant(own
 )
 def test_what_a_recipe_cannot_say_is_refused_by_name(own, text, message):
     with pytest.raises(SpecError, match=message):
-        load_recipe(own(text))
+        load_recipe(own(text))[1].expanded()
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,9 @@ SETTINGS = {
     ),
     "impossible value of a further plan": ("plans.loud.max_tokens=0", "[plans.loud]: max_tokens must be at least 1"),
     "no equals sign": ("plan.backbone", "--set 'plan.backbone': expected KEY=VALUE"),
-    "nothing to train": ("probe.mixer=last", "there is nothing to train"),
     "wrong type": ("train.epochs=some", "train.epochs must be whole number, got 'some'"),
     "loss of another task": ("train.loss=cross_entropy", "does not fit similarity; use one of: mse, log_variance"),
     "negative seed": ("train.seeds=0,-1", "seeds must name at least one, none negative and none twice, got [0, -1]"),
-    "learning rate beyond reason": ("train.learning_rate=1e30", "the training loss became"),
 }
 BACKBONES = {
     "backbone that is nowhere": ("plan.backbone=nobody/absent", "'nobody/absent' is not in the local hub cache"),
@@ -125,13 +123,30 @@ def test_what_run_cannot_do_is_one_line_and_leaves_no_run(case, bench):
     assert not bench.runs.exists() or not list(bench.runs.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("variant", "setting", "message"),
+    [
+        ("weights", "probe.mixer=last", "there is nothing to train"),
+        ("linear", "train.learning_rate=1e30", "the training loss became"),
+    ],
+)
+def test_a_variant_that_cannot_be_trained_costs_a_run_no_other(variant, setting, message, bench, quick):
+    code, out, err = bench.command("run", "pairs", settings=bench.of_pairs(setting))
+    assert code == 0
+    assert f"{variant} is left out: {message}" in err
+    assert f"{variant}  " not in out
+    code, out, err = bench.command("run", "pairs", "--only", variant, settings=bench.of_pairs(setting))
+    assert (code, out) == (2, "")
+    assert message in one_line(err)
+
+
 WORDS_ONLY = {
     "unknown recipe": (["run", "quickstrat"], "unknown recipe 'quickstrat'. Did you mean 'quickstart'?"),
     "recipe file that is not there": (["run", "{0}/mine.toml"], "mine.toml cannot be read (No such file or directory)"),
     "config of no recipe": (["config", "stss"], "Did you mean 'sts'?"),
     "a folder that is no run": (["predict", "{0}/empty", "a dog", "the dog"], "empty is no finished run"),
     "a run that is not there": (["predict", "{0}/absent-1", "a dog", "the dog"], "absent-1 is no finished run"),
-    "a file for a run": (["predict", "{0}/few.csv", "a dog", "the dog"], "few.csv cannot be read"),
+    "a file for a run": (["predict", "{0}/few.csv", "a dog", "the dog"], "few.csv is no finished run"),
     "odd number of texts": (["predict", "{0}/done/pairs-1", "a dog"], "give an even number of texts, got 1"),
     "nothing to predict": (["predict", "{0}/done/pairs-1"], "give either texts or --file FILE"),
     "empty text": (["predict", "{0}/done/pairs-1", "a dog", " "], "item 1: a text is empty"),

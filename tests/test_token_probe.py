@@ -106,6 +106,33 @@ def test_members_beside_each_other_and_alone_again_keep_their_queries():
         assert all(torch.equal(single.state_dict()[name], value) for name, value in probe.state_dict().items())
 
 
+@pytest.mark.parametrize("layers", [(1,), (0, 1)])
+def test_seeds_that_read_tokens_answer_each_for_itself(layers):
+    found = token_inputs()
+    rows = Rows(np.arange(20).reshape(10, 2), np.zeros(10))
+    singles = [
+        moved(ScoreProbe(ProbeSpec(), seats_for(ProbeSpec(), [layers], found.widths, True)), seed=n) for n in range(3)
+    ]
+    with torch.inference_mode():
+        said = predictions(beside(singles), found, rows)
+        apart = np.concatenate([predictions(single, found, rows) for single in singles])
+    np.testing.assert_array_equal(said, apart)
+    assert np.ptp(said, axis=0).min() > 0
+
+
+def test_several_seeds_and_their_average_run_on_tokens(tiny, tmp_path, quick):
+    bench = Bench(tmp_path, tiny("bert"))
+    for average in ("false", "true"):
+        more = [f"train.average={average}", "train.seeds=0,1", "train.epochs=2", "plan.layers=1,2"]
+        done = pipeline.run("pairs", bench.of_pairs("plan.views=tokens", *more), bench.runs, only=["linear"])
+        table = pd.read_csv(done.path / "predictions.csv")
+        items = list(zip(table["sentence1"], table["sentence2"], strict=True))[:15]
+        said = [answer["score"] for answer in pipeline.load(done.path).predict(items)]
+        assert len(said) == 15
+        if average == "true":
+            np.testing.assert_allclose(said, table["score"][:15], atol=2e-3)  # stored in float16
+
+
 def test_a_probe_learns_which_token_tells():
     """The score is the cosine of the tokens whose first number is large; the mean of all tokens hardly shows it."""
     found = token_inputs(layers=1)
