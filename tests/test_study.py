@@ -354,7 +354,7 @@ def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
     cut = [row for row in table if row["state"] == "FAIL"]
     assert 1 <= len(cut) <= 2
     assert len(cut) == sum(bool(row["retry_of"]) for row in table)
-    assert sum(evaluated(done.folder).values()) == 20 + len(cut)
+    assert 20 <= sum(evaluated(done.folder).values()) <= 20 + len(cut)  # one may be cut before it begins
 
 
 def alive(pid: int) -> bool:
