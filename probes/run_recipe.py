@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from data.corpus import Corpus
+from data.errors import InputError
 from data.progress import Progress
 from data.spec import SpecError
 from probes import results
@@ -63,11 +64,11 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     conductor = Conductor(stage_one, progress)
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, variants, corpus)
-    conductor.prepare(variants.values())
+    unread = read_all(conductor, variants)
     if "test" not in corpus.splits:
         progress.note("no test split: figures are on validation, which chose epochs and variant, and read high")
     training = time.perf_counter()
-    found, refused = train_all(conductor, variants)
+    found, refused = train_all(conductor, variants, unread)
     selected = choose(found)
     trained = time.perf_counter()
     progress.note("measuring every variant, with intervals")
@@ -107,15 +108,37 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     )
 
 
-def train_all(conductor: Conductor, variants: Mapping[str, Recipe]) -> tuple[list[Ensemble], dict[str, str]]:
+def read_all(conductor: Conductor, variants: Mapping[str, Recipe]) -> dict[str, InputError]:
+    """Stage one for every variant; returns those whose backbone or corpus cannot be had, and why."""
+    try:
+        conductor.prepare(variants.values())
+    except InputError:
+        if len(variants) == 1:
+            raise
+    else:
+        return {}
+    unread: dict[str, InputError] = {}
+    for variant, recipe in variants.items():
+        try:
+            conductor.prepare([recipe])
+        except InputError as error:
+            unread[variant] = error
+    return unread
+
+
+def train_all(
+    conductor: Conductor, variants: Mapping[str, Recipe], unread: Mapping[str, InputError]
+) -> tuple[list[Ensemble], dict[str, str]]:
     """Every variant, trained; and why those that cannot be are not: one must not cost a run the others.
 
     Raises:
-        SpecError: none of them can.
+        InputError: none of them can.
     """
     found: list[Ensemble] = []
-    refused: dict[str, SpecError] = {}
+    refused: dict[str, InputError] = dict(unread)
     for variant, recipe in variants.items():
+        if variant in unread:
+            continue
         try:
             found.append(conductor.train(variant, recipe))
         except SpecError as error:

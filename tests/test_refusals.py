@@ -285,3 +285,14 @@ def test_an_unknown_option_is_refused_with_its_name(bench):
     assert code == 2
     assert "--sett" in err
     assert "Traceback" not in err
+
+
+def test_a_variant_whose_backbone_cannot_be_had_costs_a_run_no_other(bench, quick):
+    (bench.folder / "own.toml").write_text(
+        '[[variants]]\nname = "here"\n[[variants]]\nname = "nowhere"\nset = { "plan.backbone" = "qwen2-0.5b" }\n'
+    )
+    settings = bench.of_pairs("corpus.target=score")
+    code, out, err = bench.command("run", str(bench.folder / "own.toml"), settings=settings)
+    assert code == 0
+    assert "nowhere is left out: 'qwen2-0.5b'" in err
+    assert "here  " in out
