@@ -188,6 +188,13 @@ class Predictor:
         return extractor
 
 
+def report(path: Path | str) -> Path:
+    """Draw the figures and the page of a run, an ablation or a study again, from its tables; returns the page."""
+    from probes.report import write_report
+
+    return write_report(Path(path))
+
+
 def load(path: Path | str) -> Predictor:
     """A finished run, ready to predict."""
     from probes.runs import load_run
@@ -347,9 +354,7 @@ def report_command(
 ) -> None:
     """Draw the report of a run again; of several, one page that compares them, with paired tests."""
     if len(run_folders) == 1:
-        from probes.report import write_report
-
-        page = write_report(run_folders[0])
+        page = report(run_folders[0])
         show_json({"report": str(page)}) if as_json else print(page)
         return
     from probes.compare import compare, comparison, on_screen

@@ -1,4 +1,4 @@
-"""An experiment: train every variant with every seed, choose on validation, then score test once.
+"""Training members: a probe, some layers of its inputs, a seed; each left at its best epoch on validation.
 
 It is given latents, never a backbone. Both kinds of task, scores and classes, are one record each. Small members of
 one shape train side by side in one program; large ones fill the machine alone and go one after another.

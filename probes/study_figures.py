@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 from probes.drawing import COLOURS, GREY, MARKERS, canvas, caption, legend, whole_ticks
 from probes.tables import Tables, as_numbers
 
-SMALLER_IS_BETTER = ("mae", "loss")
-
 
 def history(run: Tables) -> Figure | None:
     """Trials in their order and the best so far; a pruned one is a cross at the last value it reported."""
@@ -18,7 +16,7 @@ def history(run: Tables) -> Figure | None:
     if done.empty and pruned.empty:
         return None
     figure, (axes,) = canvas("history of the study", "trial", caption(run.metric))
-    best = done["value"].cummin() if minimised(run) else done["value"].cummax()
+    best = done["value"].cummax()
     axes.scatter(done["number"], done["value"], s=22, color=COLOURS[0], label="finished")
     axes.scatter(pruned["number"], pruned["value"], s=26, color=COLOURS[1], marker="x", label="pruned")
     axes.step(done["number"], best, where="post", color="black", linewidth=1.4, label="best so far")
@@ -33,7 +31,7 @@ def intermediate(run: Tables) -> Figure | None:
         return None
     figure, (axes,) = canvas("reported while training", "step", caption(run.metric))
     done = run.trials[(run.trials["state"] == "COMPLETE") & run.trials["value"].notna()].set_index("number")["value"]
-    best = None if done.empty else done.idxmin() if minimised(run) else done.idxmax()
+    best = None if done.empty else done.idxmax()
     states = run.trials.drop_duplicates("number").set_index("number")["state"]
     for number, rows in run.intermediate.groupby("trial"):
         first = number == best
@@ -75,12 +73,6 @@ def unexplained(run: Tables) -> Figure | None:
     )
     axes.scatter(points["x"], points["y"], s=26, color=COLOURS[2], marker=MARKERS[2], alpha=0.8)
     return figure
-
-
-def minimised(run: Tables) -> bool:
-    """Whether the study looks for the smallest value."""
-    said = str(run.record.get("direction") or "").lower()
-    return said.startswith("min") if said else run.metric in SMALLER_IS_BETTER
 
 
 def _reached(pruned: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:

@@ -118,15 +118,6 @@ def test_layers_left_out_are_found(runs):
     assert layers_of("0-2,5 and x") == [0, 1, 2, 5]
 
 
-def test_the_best_so_far_falls_where_less_is_better(runs):
-    def best(run: Tables) -> list[float]:
-        return list(history(run).axes[0].lines[0].get_ydata())
-
-    assert best(runs[False]) == sorted(best(runs[False]))
-    falling = best(replace(runs[False], record={"direction": "minimize"}))
-    assert falling == sorted(falling, reverse=True)
-
-
 def test_a_name_becomes_one_short_line():
     assert caption("_a\x00b\nc") == "a b c"
     assert caption("") == "(no name)"
