@@ -123,3 +123,9 @@ def test_a_name_becomes_one_short_line():
     assert caption("") == "(no name)"
     assert len(caption("x" * 99)) == 36
     assert pd.notna(caption(None))
+
+
+def test_the_best_so_far_never_falls(runs):
+    best = list(history(runs[False]).axes[0].lines[0].get_ydata())
+    assert best == sorted(best)
+    assert best[0] < best[-1]
