@@ -289,7 +289,7 @@ def train_command(
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Train and evaluate from cached latents alone; no backbone is needed."""
+    """Like run, from cached latents alone. No backbone is needed."""
     _show_done(train(recipe, set_ or (), runs, Screen(), only or ()), as_json)
 
 
@@ -301,7 +301,10 @@ def ablate_command(
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Train the probe on each layer alone, without each, on the first and last ones, with controls."""
+    """Train on some of the layers: one alone, all but one, and so on.
+
+    Figures have intervals and a test against the last layer alone; [ablation] says what is trained, controls included.
+    """
     done = ablate(recipe, set_ or (), runs, Screen(), variant)
     if as_json:
         show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
@@ -327,7 +330,10 @@ def study_command(
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Search the recipe's [study.space] with Optuna; stop and resume by name; train the best again."""
+    """Search the recipe's [study.space] with Optuna.
+
+    Stop it at any time: the same name goes on. It ends with the best trial trained again, over several seeds.
+    """
     found, best = study(recipe, set_ or (), name, trials, workers, storage, runs, Screen(), variant)
     if as_json:
         show_json(
@@ -352,7 +358,7 @@ def report_command(
     out: Annotated[Path, typer.Option(help="Where the page that compares several runs goes.")] = Path("compare.html"),
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the report of a run again; of several, one page that compares them, with paired tests."""
+    """Draw a report again, or compare several runs on one page."""
     if len(run_folders) == 1:
         page = report(run_folders[0])
         show_json({"report": str(page)}) if as_json else print(page)
