@@ -32,7 +32,7 @@ def headline(run: Tables) -> Grid | None:
     strong = None
     for (variant, view, task), part in rows.groupby(["variant", "view", "task"], sort=False):
         layer = part["layer"].iloc[0]
-        inputs = str(view) + (f", layer {layer:.0f}" if pd.notna(layer) else "")
+        inputs = str(view).replace("+", " + ") + (f", layer {layer:.0f}" if pd.notna(layer) else "")
         cells = [_measured(part, metric) for metric in metrics]
         strong = len(lines) if variant == run.selected else strong
         own, share = size_of(run, str(variant))
