@@ -21,13 +21,13 @@ from data.spec import assign, parse, plain
 from probes.conduct import Conductor, StageOne, check
 from probes.experiment import answers, predictions, task_of, train_each
 from probes.inputs import Column
-from probes.metrics import METRICS, Paired, Resampled, paired, resample
+from probes.metrics import CORRELATIONS, METRICS, Paired, Resampled, paired, resample
 from probes.recipe import Recipe
 from probes.record import make_record
 from probes.runs import Outcome, write_run
 from probes.subsets import Subset, layer_names, picked, subsets
+from probes.tables import RANDOM_TARGETS
 
-RANDOM_TARGETS = "random targets"
 UNTRAINED = "untrained"
 
 
@@ -187,7 +187,7 @@ class Scores:
 
 def _plain(metric: str, said: Sequence[NDArray[Any]], target: NDArray[Any]) -> Resampled | None:
     """A figure without its interval."""
-    if metric in ("pearson", "spearman") and any(np.ptp(one) == 0 for one in said):
+    if metric in CORRELATIONS and any(np.ptp(one) == 0 for one in said):
         return None
     return Resampled(float(np.mean([METRICS[metric](one, target) for one in said])), np.empty(0), len(target))
 

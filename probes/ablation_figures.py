@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.drawing import COLOURS, canvas, caption, legend, line, one_scale, seedless, style, whole_ticks
-from probes.tables import Tables, scored
+from probes.tables import RANDOM_TARGETS, Tables, scored
 
 CURVES = {
     "single": "one layer alone",
@@ -19,7 +19,6 @@ CURVES = {
     "greedy": "layers added greedily",
 }
 CHOICES = ("view", "backbone")
-RANDOM = "random targets"
 
 
 def ablation(run: Tables) -> Figure | None:
@@ -94,7 +93,7 @@ def selectivities(run: Tables) -> pd.DataFrame:
     rows = rows_of(run, "train")
     keys = ["kind", "name", "layers", "place"]
     own = rows.loc[rows["control"] == "", [*keys, "value"]]
-    control = rows.loc[rows["control"] == RANDOM, [*keys, "value"]].rename(columns={"value": "random"})
+    control = rows.loc[rows["control"] == RANDOM_TARGETS, [*keys, "value"]].rename(columns={"value": "random"})
     both = own.merge(control, on=keys)
     return both.assign(selectivity=both["value"] - both["random"])
 

@@ -19,7 +19,7 @@ from data.progress import Progress
 from data.spec import SpecError, fingerprint, plain
 from probes.inputs import Column, Inputs, sides_of
 from probes.losses import LOSSES, SMALLEST_BATCH
-from probes.metrics import METRICS
+from probes.metrics import CORRELATIONS, METRICS
 from probes.pretraining import Pretrained
 from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside, seats_for
 from probes.reading import reading
@@ -225,7 +225,7 @@ def _fit_beside(
 
 
 def _metric(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float:
-    if name in ("pearson", "spearman") and np.ptp(prediction) == 0:
+    if name in CORRELATIONS and np.ptp(prediction) == 0:
         return math.nan  # no correlation: such an epoch is never the best
     return float(METRICS[name](prediction, target))
 

@@ -27,6 +27,9 @@ from probes.train import Fitted, Learner, TrainSpec, fit
 CHUNK = 2048
 """Texts that are reconstructed at once where nothing is learnt."""
 
+NO_SAY = ("loss", "metric", "seeds", "average", "mixer_learning_rate")
+"""Settings of a training that the task of pretraining, or the recipe, decides."""
+
 OTHER_DRAWS = 1 << 32
 """Added to the seed where what is dropped after pretraining is drawn: not the numbers that the encoder started from."""
 
@@ -47,6 +50,9 @@ class PretrainingSpec:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise SpecError(f"held_out must be in (0, 1), got {self.held_out}.")
+        for name in NO_SAY:
+            if getattr(self.train, name) != getattr(TrainSpec(), name):
+                raise SpecError(f"train.{name} has no say in pretraining; set train.{name} of the recipe itself.")
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def _rows(
 def _p_values(
     where: Mapping[str, Any], metrics: Sequence[str], prediction: NDArray[Any], target: NDArray[Any], seed: int | None
 ) -> list[MetricRow]:
-    found = {metric: p_value(metric, prediction, target) for metric in metrics if metric in ("pearson", "spearman")}
+    found = {metric: p_value(metric, prediction, target) for metric in metrics if metric in CORRELATIONS}
     return [
         MetricRow(**where, metric=f"{name}_p", value=p, low=None, high=None, n=len(target), seed=seed)
         for name, p in found.items()

@@ -20,6 +20,9 @@ from data.errors import InputError
 UNTRAINED = "raw"
 """What names of the untrained reference begin with."""
 
+RANDOM_TARGETS = "random targets"
+"""What an ablation calls its control on shuffled targets."""
+
 
 class ReportError(InputError):
     """A folder that no report can be drawn from."""

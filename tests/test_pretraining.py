@@ -274,3 +274,9 @@ def test_without_pretraining_none_is_done_and_its_corpus_is_not_read(recipe, don
     (members,) = conducted([plain])
     assert [member.pretrained for member in members] == [None]
     assert done == []
+
+
+@pytest.mark.parametrize("setting", [{"seeds": (1,)}, {"loss": "mse"}, {"metric": "pearson"}, {"average": True}])
+def test_a_setting_that_has_no_say_in_pretraining_is_refused(setting):
+    with pytest.raises(SpecError, match=f"train.{next(iter(setting))} has no say in pretraining"):
+        PretrainingSpec(train=TrainSpec(**setting))
