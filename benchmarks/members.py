@@ -43,7 +43,7 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, Inputs]:
         "train": Rows(sides[held:], rng.random(rows - held)),
         "validation": Rows(sides[:held], rng.random(held)),
     }
-    corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0))
+    corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0), "score")
     return corpus, Inputs(values, tuple(Column("", "mean", layer) for layer in range(layers)), (width,) * layers)
 
 

@@ -7,14 +7,20 @@ place where text, score and label are checked.
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
+from data.ragged import bounds, ranges
 from data.spec import nearest
+from data.text import Text
 
 SPLITS = ("train", "validation", "test")
+HELD_OUT = "held-out"
+"""The split that chooses where a part of train is held out and validation is reported."""
+
 FEWEST = 10
 """Training rows below which none is held out."""
 
@@ -37,6 +43,30 @@ class Record:
     target: str | None
 
 
+Kind = Literal["none", "score", "class", "tags", "answers"]
+"""What a row is labelled with: nothing, a number, a class, a tag for each word, or where its answers stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """Stretches of characters within rows: their words, with a tag each; or their answers."""
+
+    spans: NDArray[np.int64]
+    """``[mark, 2]``: first character and the first after it, in the row's text; of two segments, in the second."""
+
+    codes: NDArray[np.int64]
+    """``[mark]``: index of the tag among the corpus's labels; zeros for answers."""
+
+    offsets: NDArray[np.int64]
+    """``[row + 1]``: row ``i`` has the marks from ``offsets[i]`` to ``offsets[i + 1]``."""
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> "Marks":
+        """The marks of some rows, in the order given."""
+        lengths = np.diff(self.offsets)[rows]
+        chosen = ranges(self.offsets[:-1][rows], lengths)
+        return Marks(self.spans[chosen], self.codes[chosen], bounds(lengths))
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The labelled items of one split."""
@@ -45,10 +75,17 @@ class Rows:
     """``[row, side]``, indices into the corpus's texts."""
 
     targets: NDArray[np.float64] | NDArray[np.int64]
-    """``[row]``: scores mapped to 0..1, or class indices; zeros where the corpus has no target."""
+    """``[row]``: scores mapped to 0..1, or class indices; zeros where the corpus has no target, or has marks."""
+
+    marks: Marks | None = None
+    """Tagged words, each row all of its own; or answers, of which a row's first is the one to learn. Else None."""
 
     def __len__(self) -> int:
         return len(self.sides)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> "Rows":
+        """Some of the rows, in the order given."""
+        return Rows(self.sides[rows], self.targets[rows], self.marks.take(rows) if self.marks else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +93,26 @@ class Corpus:
     """Texts that are each run once, and the rows that use them."""
 
     name: str
-    texts: tuple[str, ...]
-    """Distinct, in order of first appearance."""
+    texts: tuple[Text, ...]
+    """Distinct, in order of first appearance; a question and its context are two segments of one text."""
 
     splits: Mapping[str, Rows]
     labels: tuple[str, ...] = ()
-    """Class names; empty for scores and for plain sentences."""
+    """Names of classes or of tags; empty for the others."""
 
     score_range: tuple[float, float] | None = None
-    """The unit of the scores; None where the targets are classes or absent."""
+    """The unit of the scores; None where the targets are something else."""
+
+    kind: Kind = "none"
+    """What its rows are labelled with."""
+
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read: how many rows were left out, and why."""
+
+    @property
+    def selection(self) -> str:
+        """The split that chooses epochs and variants: a held-out part of train where there is one, else validation."""
+        return HELD_OUT if HELD_OUT in self.splits else "validation"
 
     @property
     def sentences(self) -> int:
@@ -82,8 +130,7 @@ class Corpus:
 class Targets:
     """What a target must look like."""
 
-    kind: str = "none"
-    """``score``, ``class`` or ``none``."""
+    kind: Kind = "none"
 
     score_range: tuple[float, float] = (0.0, 1.0)
     labels: tuple[str, ...] = ()
@@ -120,7 +167,7 @@ def gather(name: str, records: Iterable[Record], targets: Targets, limit: int = 
         for split in sorted(sides, key=_split_order)
     }
     score_range = targets.score_range if targets.kind == "score" else None
-    return Corpus(name, tuple(index), rows, labels, score_range)
+    return Corpus(name, tuple(index), rows, labels, score_range, targets.kind)
 
 
 def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float], seed: int) -> Iterator[Record]:
@@ -138,7 +185,7 @@ def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float]
 
 def with_validation(corpus: Corpus, fraction: float, seed: int) -> Corpus:
     """The corpus with a validation split, held out of train by seed where it has none; same texts stay together."""
-    if "validation" in corpus.splits or "train" not in corpus.splits or not (corpus.labels or corpus.score_range):
+    if "validation" in corpus.splits or "train" not in corpus.splits or corpus.kind == "none":
         return corpus
     train = corpus.splits["train"]
     _, group = np.unique(np.sort(train.sides, axis=1), axis=0, return_inverse=True)
@@ -147,7 +194,7 @@ def with_validation(corpus: Corpus, fraction: float, seed: int) -> Corpus:
         return corpus
     chosen = np.random.default_rng(seed).permutation(groups)[: max(1, round(fraction * groups))]
     out = np.isin(group.reshape(-1), chosen)
-    cut = {name: Rows(train.sides[rows], train.targets[rows]) for name, rows in (("train", ~out), ("validation", out))}
+    cut = {name: train.take(np.flatnonzero(rows)) for name, rows in (("train", ~out), ("validation", out))}
     return replace(corpus, splits={**cut, **{name: rows for name, rows in corpus.splits.items() if name != "train"}})
 
 

@@ -58,7 +58,8 @@ def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
     bound = len(rows) * 2 // 3
     parts = {"train": slice(0, bound), "validation": slice(bound, None)}
     splits = {name: Rows(rows.sides[part], rows.targets[part]) for name, part in parts.items()}
-    return Corpus("toy", tuple(map(str, range(texts))), splits, labels, None if labels else (0.0, 1.0))
+    kind, unit = ("class", None) if labels else ("score", (0.0, 1.0))
+    return Corpus("toy", tuple(map(str, range(texts))), splits, labels, unit, kind)
 
 
 def normal(probe: Probe, latents: torch.Tensor) -> torch.Tensor:

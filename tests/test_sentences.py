@@ -100,7 +100,8 @@ def test_single_sentences_carry_classes_by_name_or_by_number(tmp_path):
     corpus = own(
         table(tmp_path / "m.csv", rows), ("text", "mood"), "class", labels=("sad", "glad"), fractions=(1.0, 0.0, 0.0)
     )
-    found = {corpus.texts[side[0]]: target for side, target in zip(*vars(corpus.split("train")).values(), strict=True)}
+    train = corpus.split("train")
+    found = {corpus.texts[side[0]]: target for side, target in zip(train.sides, train.targets, strict=True)}
     assert found == {"a": 1, "b": 1, "c": 0}
 
 
