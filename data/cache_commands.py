@@ -8,7 +8,8 @@ import typer
 
 from data import maintenance
 from data.errors import MachineError
-from data.screen import JsonOption, Screen, cell, show_json, show_table
+from data.options import JsonOption
+from data.screen import Screen, cell, show_json, show_table
 from data.shard import ShardError, StoreError
 
 cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)

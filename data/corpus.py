@@ -1,13 +1,11 @@
 """Corpus: distinct texts, and rows that point into them with a target each.
 
-Readers yield records, one at a time and with their place; :func:`gather` turns them into a corpus and is the one
-place where text, score and label are checked.
+Readers yield records, one at a time and with their place; :mod:`data.gathering` checks them and lays them out.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +19,23 @@ SPLITS = ("train", "validation", "test")
 HELD_OUT = "held-out"
 """The split that chooses where a part of train is held out and validation is reported."""
 
-FEWEST = 10
-"""Training rows below which none is held out."""
-
 
 class CorpusError(InputError):
     """A corpus that cannot be used; the message begins with file and line where there is one."""
+
+
+class Mark(NamedTuple):
+    """A stretch of characters of a record: a word with its tag, or an answer."""
+
+    start: int
+    end: int
+    """The first character after it."""
+
+    tag: str = ""
+    """Empty for answers."""
+
+    place: str = ""
+    """``file:line`` of a tag, for messages."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,9 @@ class Record:
     split: str
     """``train``, ``validation``, ``test``, or empty: to be cut by seed."""
 
-    texts: tuple[str, ...]
-    target: str | None
+    texts: tuple[Text, ...]
+    target: str | None = None
+    marks: tuple[Mark, ...] = ()
 
 
 Kind = Literal["none", "score", "class", "tags", "answers"]
@@ -124,125 +134,3 @@ class Corpus:
         if name not in self.splits:
             raise CorpusError(f"{self.name}: it has no split '{name}'. {nearest(name, self.splits)}")
         return self.splits[name]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What a target must look like."""
-
-    kind: Kind = "none"
-
-    score_range: tuple[float, float] = (0.0, 1.0)
-    labels: tuple[str, ...] = ()
-    """Known class names; empty takes those of the training rows."""
-
-
-def gather(name: str, records: Iterable[Record], targets: Targets, limit: int = 0) -> Corpus:
-    """Check records and lay them out: texts become distinct, targets become numbers.
-
-    Args:
-        limit: keep at most this many rows of each split; 0 keeps all.
-
-    Raises:
-        CorpusError: an empty text, a score that is no number or outside its range, an unknown label, no rows.
-    """
-    index: dict[str, int] = {}
-    sides: dict[str, list[list[int]]] = {}
-    places: dict[str, list[tuple[str, str | None]]] = {}
-    for record in records:
-        if limit and len(sides.get(record.split, ())) >= limit:
-            continue
-        _check_texts(record)
-        sides.setdefault(record.split, []).append([index.setdefault(text, len(index)) for text in record.texts])
-        places.setdefault(record.split, []).append((record.place, record.target))
-    if not sides:
-        raise CorpusError(f"{name}: it holds no rows.")
-    labels = targets.labels
-    if targets.kind == "class" and not labels and "train" not in sides:
-        raise CorpusError(f"{name}: it has no training rows to take its classes from; set corpus.labels.")
-    if targets.kind == "class" and not labels:
-        labels = tuple(sorted({str(target) for _, target in places.get("train", [])}))
-    rows = {
-        split: Rows(np.array(sides[split], np.int64), np.array(list(_numbers(places[split], targets, labels))))
-        for split in sorted(sides, key=_split_order)
-    }
-    score_range = targets.score_range if targets.kind == "score" else None
-    return Corpus(name, tuple(index), rows, labels, score_range, targets.kind)
-
-
-def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float], seed: int) -> Iterator[Record]:
-    """Give every record a split; records of the same texts stay together, so no pair leaks."""
-    records = list(records)
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(sorted(record.texts)), []).append(record)
-    order = np.random.default_rng(seed).permutation(len(groups))
-    bounds = np.cumsum(fractions)[:-1] * len(groups)
-    for rank, group in zip(np.argsort(order), groups.values(), strict=True):
-        split = SPLITS[int(np.searchsorted(bounds, rank, side="right"))]
-        yield from (replace(record, split=split) for record in group)
-
-
-def with_validation(corpus: Corpus, fraction: float, seed: int) -> Corpus:
-    """The corpus with a validation split, held out of train by seed where it has none; same texts stay together."""
-    if "validation" in corpus.splits or "train" not in corpus.splits or corpus.kind == "none":
-        return corpus
-    train = corpus.splits["train"]
-    _, group = np.unique(np.sort(train.sides, axis=1), axis=0, return_inverse=True)
-    groups = int(group.max()) + 1
-    if groups < FEWEST or not fraction:
-        return corpus
-    chosen = np.random.default_rng(seed).permutation(groups)[: max(1, round(fraction * groups))]
-    out = np.isin(group.reshape(-1), chosen)
-    cut = {name: train.take(np.flatnonzero(rows)) for name, rows in (("train", ~out), ("validation", out))}
-    return replace(corpus, splits={**cut, **{name: rows for name, rows in corpus.splits.items() if name != "train"}})
-
-
-def _check_texts(record: Record) -> None:
-    if not 1 <= len(record.texts) <= 2:
-        raise CorpusError(
-            f"{record.place}: expected one text or two, corpus.columns and corpus.target make it {len(record.texts)}."
-        )
-    for number, text in enumerate(record.texts, 1):
-        which = f"text {number}" if len(record.texts) > 1 else "the text"
-        if not text.strip():
-            raise CorpusError(f"{record.place}: {which} is empty.")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise CorpusError(f"{record.place}: {which} holds half a character (a lone surrogate).")
-
-
-def _numbers(places: list[tuple[str, str | None]], targets: Targets, labels: tuple[str, ...]) -> Iterator[float | int]:
-    codes = {label: code for code, label in enumerate(labels)}
-    low, high = targets.score_range
-    for place, target in places:
-        if targets.kind == "none":
-            yield 0
-        elif targets.kind == "class":
-            yield _class(place, str(target), codes, bool(targets.labels))
-        else:
-            yield (_score(place, str(target), low, high) - low) / (high - low)
-
-
-def _score(place: str, target: str, low: float, high: float) -> float:
-    try:
-        score = float(target)
-    except ValueError:
-        raise CorpusError(f"{place}: the score must be a number, got {target!r}.") from None
-    if not math.isfinite(score) or not low <= score <= high:
-        raise CorpusError(
-            f"{place}: the score {target} is outside {low:g} to {high:g}; correct it or set corpus.score_range."
-        )
-    return score
-
-
-def _class(place: str, target: str, codes: Mapping[str, int], by_number: bool) -> int:
-    """A label by name, or by number where the names are given."""
-    if target in codes:
-        return codes[target]
-    if by_number and target.isascii() and target.isdigit() and int(target) < len(codes):
-        return int(target)
-    raise CorpusError(f"{place}: unknown label {target!r}. {nearest(target, codes)}")
-
-
-def _split_order(split: str) -> tuple[int, str]:
-    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), split)

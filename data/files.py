@@ -1,4 +1,4 @@
-"""Tabular files, row by row and each with its place: csv, tsv, jsonl, parquet, plain lines; gzip where they end in .gz.
+"""Files, row by row and each with its place: csv, tsv, jsonl, parquet, plain lines, JSON; gzip where they end in .gz.
 
 Every fault of a file is a :class:`CorpusError` that begins with ``file:line``.
 """
@@ -10,13 +10,17 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.corpus import CorpusError
 from data.spec import nearest
 
+T = TypeVar("T")
 Row = tuple[str, Mapping[str, str]]
 """``file:line``, and the fields by column name."""
+
+TypedRow = tuple[str, Mapping[str, Any]]
+"""The same with the fields as the file types them: numbers, lists, nothing."""
 
 LONGEST_FIELD = 1 << 24
 
@@ -27,17 +31,27 @@ def read_table(path: Path) -> Iterator[Row]:
     Raises:
         CorpusError: the file is missing, unreadable, of an unknown kind, or broken at the line named.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
-    if kind not in READERS:
-        raise CorpusError(f"{path}: unknown kind of file '{kind}'. Known: {', '.join(READERS)}, and .gz of text.")
+    yield from read_by_suffix(path, READERS)
+
+
+def read_by_suffix(path: Path, readers: Mapping[str, Callable[[Path], Iterator[T]]]) -> Iterator[T]:
+    """What the reader gives that the suffix of a file names; raises like :func:`read_table`."""
+    kind = suffix_of(path)
+    if kind not in readers:
+        raise CorpusError(f"{path}: unknown kind of file '{kind}'. Known: {', '.join(readers)}, and .gz of text.")
     try:
-        yield from READERS[kind](path)
+        yield from readers[kind](path)
     except FileNotFoundError:
         raise CorpusError(f"{path}: no such file.") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise CorpusError(f"{path}: it cannot be read ({reason}).") from error
+
+
+def suffix_of(path: Path) -> str:
+    """``.csv`` of ``a.csv`` and of ``a.csv.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
 
 
 def read_csv(path: Path) -> Iterator[Row]:
@@ -52,28 +66,40 @@ def read_tsv(path: Path) -> Iterator[Row]:
 
 def read_jsonl(path: Path) -> Iterator[Row]:
     """One JSON object a line."""
-    for number, line in _lines(path):
+    yield from ((place, as_text(fields)) for place, fields in jsonl_objects(path))
+
+
+def jsonl_objects(path: Path) -> Iterator[TypedRow]:
+    """One JSON object a line, its fields typed."""
+    for number, line in lines_of(path):
         if not line.strip():
             continue
         place = f"{path}:{number}"
-        try:
-            fields = json.loads(line, object_pairs_hook=_distinct)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{place}: not valid JSON ({error}).") from None
+        fields = _parsed(place, line)
         if not isinstance(fields, dict):
             raise CorpusError(f"{place}: expected a JSON object, found {type(fields).__name__}.")
-        yield place, as_text(fields)
+        yield place, fields
+
+
+def read_json(path: Path) -> Any:
+    """A file that is one piece of JSON."""
+    return _parsed(str(path), "".join(line for _, line in lines_of(path)))
 
 
 def read_lines(path: Path) -> Iterator[Row]:
     """One text a line, in the column ``sentence``; blank lines are skipped."""
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         if line.strip():
             yield f"{path}:{number}", {"sentence": line.strip()}
 
 
 def read_parquet(path: Path) -> Iterator[Row]:
     """Parquet, one batch of rows in memory at a time."""
+    yield from ((place, as_text(fields)) for place, fields in parquet_objects(path))
+
+
+def parquet_objects(path: Path) -> Iterator[TypedRow]:
+    """Parquet, its fields typed."""
     import pyarrow
     from pyarrow import parquet
 
@@ -87,7 +113,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
                     number += 1
-                    yield f"{path}:{number}", as_text(fields)
+                    yield f"{path}:{number}", fields
     except pyarrow.ArrowException as error:
         raise CorpusError(f"{path}: not a parquet file that can be read ({error}).") from error
 
@@ -121,7 +147,7 @@ def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
 
     def decoded() -> Iterator[str]:
         nonlocal line
-        for number, text in _lines(path):
+        for number, text in lines_of(path):
             line = number
             yield text
 
@@ -145,15 +171,23 @@ def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
         raise CorpusError(f"{path}:{start}: {error}.") from None
 
 
+def _parsed(place: str, text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{place}: not valid JSON ({error}).") from None
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"it names '{twice[0]}' twice")
-    return dict(pairs)
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names '{min(name for name in fields if names.count(name) > 1)}' twice")
+    return fields
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers from 1, line ends kept; each must be UTF-8."""
     opened = gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
     with opened as file:
         for number, line in enumerate(io.BufferedReader(file) if isinstance(file, gzip.GzipFile) else file, 1):

@@ -13,18 +13,26 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data.plan import TOKENS, CapturePlan, Columns, Identity, check_view
-from data.ragged import TokenLatents
+from data.plan import TOKENS, WHOLE, CapturePlan, Columns, Identity, check_view
+from data.ragged import Counts, TokenLatents, bounds
 from data.shard import KEY_BYTES, SUFFIX, Block, Latents, Shard, ShardError, StoreError, write_shard
+from data.text import Segments, Text, short, spread
 from data.token_reader import Home, TokenReader
 
 Place = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """``[text]``: 16 bytes that stand for each text."""
-    digests = b"".join(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")) for text in texts)
-    return np.frombuffer(digests, f"S{KEY_BYTES}")
+def text_keys(texts: Sequence[Text]) -> NDArray[np.bytes_]:
+    """``[text]``: 16 bytes that stand for each text; the windows of a text differ in theirs."""
+    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(_spelt(text)) for text in texts), f"S{KEY_BYTES}")
+
+
+def _spelt(text: Text) -> bytes:
+    """Bytes of which no two texts have the same: 255 is in no string's UTF-8."""
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogatepass")
+    parts = json.dumps([text.first, text.second, text.window], ensure_ascii=False)
+    return b"\xff" + parts.encode("utf-8", "surrogatepass")
 
 
 class LatentStore:
@@ -101,7 +109,7 @@ class LatentStore:
                 groups.append((named, np.flatnonzero(member.reshape(-1) == group)))
         return groups
 
-    def read(self, texts: Sequence[str], view: str, layers: Sequence[int]) -> Latents:
+    def read(self, texts: Sequence[Text], view: str, layers: Sequence[int]) -> Latents:
         """Latents of ``texts``, ``[layer, text, width]``, in the stored precision. Other layers are not read.
 
         Raises:
@@ -120,7 +128,7 @@ class LatentStore:
                     values[index, here] = shard.layer(view, layer)[home.rows[here]]
         return values
 
-    def read_tokens(self, texts: Sequence[str], layers: Sequence[int]) -> TokenLatents:
+    def read_tokens(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenLatents:
         """Every token of ``texts`` in the view ``tokens``. Other layers are not read; no layers: ids and spans alone.
 
         Raises:
@@ -130,7 +138,7 @@ class LatentStore:
         """
         return self.token_reader(texts, layers).rows(np.arange(len(texts)))
 
-    def token_reader(self, texts: Sequence[str], layers: Sequence[int]) -> TokenReader:
+    def token_reader(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenReader:
         """A reader of the view ``tokens`` that gives some of ``texts`` at a time; raises what :meth:`read_tokens` does.
 
         The shards that hold them are opened and their checksums verified here, once.
@@ -141,7 +149,7 @@ class LatentStore:
         having = [shard for shard in self.shards if TOKENS in shard.columns]
         return TokenReader(first, self._home(texts, text_keys(texts), having, f"view {TOKENS}"), [], [])
 
-    def _homes(self, texts: Sequence[str], view: str, layers: Sequence[int]) -> tuple[Shard, list[Home]]:
+    def _homes(self, texts: Sequence[Text], view: str, layers: Sequence[int]) -> tuple[Shard, list[Home]]:
         """A shard that has the view, and for each layer where all texts are held; layers held alike share one."""
         shards = self.shards
         check_view(view, {name: None for shard in shards for name in shard.columns})
@@ -156,15 +164,15 @@ class LatentStore:
             found.append(homes[names])
         return next(shard for shard in shards if view in shard.columns), found
 
-    def _home(self, texts: Sequence[str], keys: NDArray[np.bytes_], shards: Sequence[Shard], what: str) -> Home:
+    def _home(self, texts: Sequence[Text], keys: NDArray[np.bytes_], shards: Sequence[Shard], what: str) -> Home:
         places, rows = self._locate(keys, shards)
         if (places < 0).any():
             text = texts[int(np.argmax(places < 0))]
             raise StoreError(f"{self.path}: text {short(text)} has no latent of {what}.")
         return Home(shards, places, rows)
 
-    def lengths(self, texts: Sequence[str]) -> NDArray[np.int32]:
-        """Tokens of each text before it was cut, ``[text]``."""
+    def lengths(self, texts: Sequence[Text]) -> NDArray[np.int32]:
+        """Tokens of each text before it was cut, ``[text]``; of a window, as if it went on to the end of its text."""
         shards = self.shards
         places, rows = self._locate(text_keys(texts), shards)
         if (places < 0).any():
@@ -174,6 +182,26 @@ class LatentStore:
             here = places == place
             lengths[here] = shard.lengths[rows[here]]
         return lengths
+
+    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
+        """Every text with its further windows, one after another, as stage one made them; no tokenizer is needed.
+
+        A window that would have more than ``max_tokens`` tokens if it went on to the end is followed by another.
+
+        Returns:
+            the windows (a text of one segment, and one that fits, is its own), and ``[text + 1]``: where those of each
+            text begin.
+
+        Raises:
+            StoreError: a text of two segments, or a window of one, is not in the store.
+        """
+        counts = np.ones(len(texts), np.int64)
+        last = {index: text for index, text in enumerate(texts) if isinstance(text, Segments)}
+        while self.identity.stride != WHOLE and last:
+            goes_on = self.lengths(list(last.values())) > self.identity.max_tokens
+            last = {index: text.later(1) for (index, text), more in zip(last.items(), goes_on, strict=True) if more}
+            counts[list(last)] += 1
+        return spread(texts, counts), bounds(counts)
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """View -> layers that any shard holds."""
@@ -243,6 +271,7 @@ def _fits(shard: Shard, plan: CapturePlan) -> bool:
         "max_tokens": plan.max_tokens,
         "stored_dtype": plan.stored_dtype,
         "final_norm": plan.final_norm,
+        "stride": plan.overlap,
         "compute_dtype": mine.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype,
     }
     return all(about.get(key) == value for key, value in said.items()) and all(
@@ -267,8 +296,3 @@ def _having(shards: Sequence[Shard], view: str, layer: int) -> list[Shard]:
 
 def _names(shards: Sequence[Shard]) -> tuple[str, ...]:
     return tuple(shard.path.name for shard in shards)
-
-
-def short(text: str) -> str:
-    """A text as messages show it: quoted, and cut where it is long."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")

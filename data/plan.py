@@ -18,6 +18,9 @@ TOKENS = "tokens"
 Columns = Mapping[str, tuple[int, ...]]
 """View -> the layers wanted or held of it."""
 
+WHOLE = -1
+"""The stride of a plan that has no windows."""
+
 REWORDINGS = ("lower_case", "no_final_stop")
 LAYERS = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
 
@@ -61,8 +64,13 @@ class CapturePlan:
     max_tokens: int = 256
     """A longer text loses tokens from its end, until it has this many; template and special tokens stay and count."""
 
-    truncation: Literal["cut", "refuse"] = "cut"
-    """cut shortens long texts and reports how many; refuse stops before anything runs."""
+    truncation: Literal["cut", "refuse", "windows"] = "cut"
+    """cut shortens long texts and reports how many; refuse stops before anything runs; windows runs a text of two
+    segments that is too long as several, each with the whole first segment and a part of the second, broken at words
+    (a text of one segment is cut)."""
+
+    stride: int = 128
+    """Tokens of the second segment that one window has in common with the next, where truncation is windows."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 where the hardware multiplies it natively, else float32."""
@@ -76,6 +84,13 @@ class CapturePlan:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise SpecError(f"max_tokens must be at least 1, got {self.max_tokens}.")
+        if self.stride < 0:
+            raise SpecError(f"stride must be 0 or more, got {self.stride}.")
+        if self.overlap >= self.max_tokens:
+            raise SpecError(
+                f"stride = {self.stride} must be less than max_tokens = {self.max_tokens}, or windows never come to an "
+                "end."
+            )
         if self.template.count("{text}") not in (1, 2):
             raise SpecError(f"template must contain {{text}} once or twice, got {self.template!r}.")
         for change in self.rewording:
@@ -91,6 +106,11 @@ class CapturePlan:
                 "leave one of them out."
             )
         check_layers(self.layers)
+
+    @property
+    def overlap(self) -> int:
+        """By how many tokens windows overlap; -1 where no text has several."""
+        return self.stride if self.truncation == "windows" else WHOLE
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
         """The columns this plan asks of a backbone with ``layers`` layers, the embedding output included."""
@@ -191,6 +211,8 @@ class Identity:
     compute_dtype: str
     stored_dtype: str
     final_norm: bool
+    stride: int = WHOLE
+    """Tokens by which windows overlap; -1 where no text has several."""
 
     @property
     def name(self) -> str:

@@ -4,15 +4,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 WIDE = 240
 """Columns of a table that goes to a file or a pipe."""
 

@@ -1,19 +1,26 @@
-"""Corpora of sentences and pairs: the named ones, those of the hub, and a user's own file or folder.
+"""Which corpus, and how it is cut: the named ones, those of the hub, and a user's own file or folder.
 
 A corpus is found by ``path``, or by ``name``: under ``PERMAFROST_DATA`` first, then on the hub through ``datasets``.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from data.corpus import SPLITS, Corpus, CorpusError, Record, Targets, cut_by_seed, gather, with_validation
-from data.files import READERS, as_text, read_table, select
+from data.corpus import SPLITS, Corpus, CorpusError, Kind, Record
+from data.cutting import cut_by_seed, limited, with_held_out, with_validation
+from data.gathering import Targets, check_classes, gather
+from data.hub import hub_records, hub_splits
+from data.named import NAMED, SAMPLES, Named
+from data.questions import Omissions
+from data.reading import Reading
+from data.rules import RULES
 from data.spec import SpecError, nearest
 
-SAMPLES = Path(__file__).parent / "samples"
+__all__ = ["NAMED", "SAMPLES", "CorpusSpec", "load_corpus"]
 
 
 @dataclass(frozen=True)
@@ -21,22 +28,31 @@ class CorpusSpec:
     """Which texts, and what is to be learnt of them."""
 
     name: str = ""
-    """A named corpus (stsb, snli, sst2, genericskb, samples-pairs, ...) or the id of a hub data set."""
+    """A named corpus (stsb, snli, sst2, conll2003, squad, genericskb, samples-pairs, ...) or the id of a hub data
+    set."""
 
     path: str = ""
-    """Your own file (csv, tsv, jsonl, parquet, txt; .gz), or a folder with train, validation and test files."""
+    """Your own file (csv, tsv, jsonl, parquet, txt; .gz), or a folder with train, validation and test files. Tags: a
+    file of columns as CoNLL's (txt, conll, tsv, bio), or jsonl or parquet with lists. Answers: JSON as SQuAD's, or a
+    table."""
 
     columns: tuple[str, ...] = ()
-    """Your column names in order: one text or two, then the target; for example first,second,score."""
+    """Your column names in order: one text or two, then the target; for example first,second,score. Of tags: the lists
+    of words and of tags. Of answers: question, context, answer and, if there, the answer's first character."""
 
-    target: Literal["", "score", "class", "none"] = ""
-    """What the last column holds: a score, a class, or nothing; empty takes what a named corpus says."""
+    target: Literal["", "score", "class", "none", "tags", "answers"] = ""
+    """What the rows are labelled with: a score, a class, nothing, an IOB2 tag for each word, or the answers to a
+    question on a passage; empty takes what a named corpus says."""
+
+    rule: Literal["", "question"] = ""
+    """Make classes of single sentences by a rule instead of a column. "question": those that begin with a wh-word or
+    end with a question mark; the others are statements."""
 
     score_range: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest score."""
 
     labels: tuple[str, ...] = ()
-    """Class names in order; empty takes those of the training rows."""
+    """Names of classes or tags in order; empty takes those of the training rows. Each must occur in training."""
 
     split_column: str = "split"
     """A column that says train, validation or test; where a file has none, splits are cut by seed."""
@@ -48,8 +64,21 @@ class CorpusSpec:
     split_seed: int = 0
     """Seed of that cut."""
 
+    held_out: float = 0.0
+    """Share of train to choose epochs and variants by, cut by seed, so that the validation split can be reported beside
+    test. No validation split is then made where there is none."""
+
     limit: int = 0
     """Keep at most this many rows of each split; 0 keeps all."""
+
+    limits: dict[str, int] = field(default_factory=dict)
+    """The same for single splits by name, as train = 4000; what is held out of train counts as train."""
+
+    spread: bool = False
+    """Take the rows of a limit evenly from the whole split, not its first."""
+
+    strict: bool = False
+    """Refuse answers that are empty or not where the file says, which are else left out and counted."""
 
     revision: str = ""
     """Commit of the hub data set; empty takes the pinned one of a named corpus, else the newest."""
@@ -67,74 +96,15 @@ class CorpusSpec:
         for name in ("limit", "split_seed"):
             if getattr(self, name) < 0:
                 raise SpecError(f"{name} must not be negative, got {getattr(self, name)}.")
-
-
-@dataclass(frozen=True)
-class Named:
-    """A corpus known by name: where its files lie, what its columns mean, where the hub has it."""
-
-    files: dict[str, str]
-    """Split -> file under the folder of corpora; a single file without split is under the empty name."""
-
-    columns: tuple[str, ...]
-    target: Literal["score", "class", "none"]
-    labels: tuple[str, ...] = ()
-    hub: str = ""
-    revision: str = ""
-    config: str = ""
-    hub_columns: tuple[str, ...] = ()
-    """Column names on the hub, where they differ."""
-
-    unlabelled: tuple[str, ...] = ()
-    """Targets that mean: annotators did not agree, or the label is kept secret. Such rows are left out."""
-
-    folder: Path | None = field(default=None)
-    """Where the files are, if not under ``PERMAFROST_DATA``."""
-
-
-def _splits(pattern: str) -> dict[str, str]:
-    return {split: pattern.format(split) for split in SPLITS}
-
-
-NLI = ("entailment", "neutral", "contradiction")
-NAMED: dict[str, Named] = {
-    "stsb": Named(
-        _splits("stsb/{}.csv"),
-        ("sentence1", "sentence2", "score"),
-        "score",
-        hub="sentence-transformers/stsb",
-        revision="ab7a5ac0e35aa22088bdcf23e7fd99b220e53308",
-    ),
-    "snli": Named(
-        _splits("snli/{}.jsonl.gz"),
-        ("premise", "hypothesis", "label"),
-        "class",
-        NLI,
-        hub="stanfordnlp/snli",
-        revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
-        unlabelled=("-", "-1"),
-    ),
-    "sst2": Named(
-        _splits("sst2/{}.tsv"),
-        ("sentence", "label"),
-        "class",
-        ("negative", "positive"),
-        hub="stanfordnlp/sst2",
-        revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
-        unlabelled=("-1",),
-    ),
-    "genericskb": Named(
-        {"train": "genericskb/sentences.txt.gz"},
-        ("sentence",),
-        "none",
-        hub="community-datasets/generics_kb",
-        config="generics_kb_best",
-        hub_columns=("generic_sentence",),
-    ),
-    "samples-pairs": Named({"": "pairs.csv"}, ("sentence1", "sentence2", "score"), "score", folder=SAMPLES),
-    "samples-topics": Named({"": "topics.csv"}, ("sentence", "topic"), "class", folder=SAMPLES),
-    "samples-sentences": Named({"train": "sentences.txt"}, ("sentence",), "none", folder=SAMPLES),
-}
+        for split, most in self.limits.items():
+            if split not in SPLITS:
+                raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
+            if most < 0:
+                raise SpecError(f"limits.{split} must not be negative, got {most}.")
+        if not 0 <= self.held_out < 1:
+            raise SpecError(f"held_out must be a share of train, at least 0 and below 1, got {self.held_out:g}.")
+        if self.rule and (self.labels or self.target not in ("", "class")):
+            raise SpecError(f'rule = "{self.rule}" makes the classes: leave target and labels empty.')
 
 
 def load_corpus(spec: CorpusSpec) -> Corpus:
@@ -144,123 +114,115 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         CorpusError: it is not there, or broken; with file and line.
         SpecError: the spec does not say enough.
     """
-    corpus = _own(spec) if spec.path else _known(spec)
-    return with_validation(corpus, spec.fractions[1], spec.split_seed)
+    source = _own(spec) if spec.path else _known(spec)
+    targets = Targets(source.reading.kind, spec.score_range, source.labels)
+    corpus = gather(source.name, limited(source.records, spec.limit, spec.limits, spec.spread), targets)
+    if spec.held_out:
+        corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
+    else:
+        corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
+    check_classes(corpus)
+    return replace(corpus, notes=source.reading.omitted.notes())
 
 
-def _known(spec: CorpusSpec) -> Corpus:
+@dataclass(frozen=True)
+class _Source:
+    """Where the records of a corpus come from."""
+
+    name: str
+    reading: Reading
+    records: Iterator[Record]
+    labels: tuple[str, ...]
+
+
+def _known(spec: CorpusSpec) -> _Source:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
     named = NAMED.get(spec.name)
     if named is None and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, NAMED)}")
-    columns = spec.columns or (named.columns if named else ())
     kind = spec.target or (named.target if named else "")
-    records = _local(named, columns, kind, spec) if named else None
-    if records is None:
-        hub_columns = spec.columns or (named.hub_columns if named else ()) or columns
-        records = _hub(spec, named, hub_columns, kind)
-    if named and named.unlabelled:
-        records = (record for record in records if record.target not in named.unlabelled)
-    targets = Targets(kind, spec.score_range, spec.labels or (named.labels if named else ()))
-    return gather(spec.name, records, targets, spec.limit)
+    columns, on_hub = (named.columns, named.hub_columns or named.columns) if named else ((), ())
+    if spec.rule and named and named.target in ("score", "class"):
+        columns, on_hub = columns[:-1], on_hub[:-1]
+    files = _local(named) if named else None
+    if files is not None:
+        reading = _reading(spec, kind, columns)
+        records = _records(files, reading, spec)
+    else:
+        reading = _reading(spec, kind, on_hub)
+        records = _hub(spec, named, reading)
+    unlabelled = named.unlabelled if named else ()
+    records = (record for record in records if record.target not in unlabelled) if unlabelled else records
+    labels = RULES[spec.rule].labels if spec.rule else spec.labels or (named.labels if named else ())
+    return _Source(spec.name, reading, records, labels)
 
 
-def _own(spec: CorpusSpec) -> Corpus:
+def _own(spec: CorpusSpec) -> _Source:
     path = Path(spec.path).expanduser()
-    if not spec.columns:
-        raise SpecError(
-            "corpus.columns must name your columns in order, texts first, then the target; "
-            "for example --set corpus.columns=first,second,score."
-        )
-    kind = spec.target or "none"
+    reading = _reading(spec, spec.target or "none", ())
     if path.is_dir():
-        files = {split: _split_file(path, split) for split in SPLITS}
+        files = {split: _split_file(path, split, reading.suffixes) for split in SPLITS}
         found = {split: file for split, file in files.items() if file}
         if "train" not in found:
-            raise CorpusError(f"{path}: expected a file train.csv (or .tsv, .jsonl, .parquet, .txt; .gz), found none.")
+            first, *others = reading.suffixes
+            raise CorpusError(f"{path}: expected a file train{first} (or {', '.join(others)}; .gz), found none.")
     else:
         found = {"": path}
-    records = _records(found, spec.columns, kind, spec)
-    return gather(path.name, records, Targets(kind, spec.score_range, spec.labels), spec.limit)
+    labels = RULES[spec.rule].labels if spec.rule else spec.labels
+    return _Source(path.name, reading, _records(found, reading, spec), labels)
 
 
-def _local(named: Named, columns: tuple[str, ...], kind: str, spec: CorpusSpec) -> Iterator[Record] | None:
-    """The records of a named corpus that is on this disk, else None."""
+def _reading(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> Reading:
+    """How the corpus is read: as the spec says, else as is known of it."""
+    known: Kind = "class" if spec.rule else kind  # type: ignore[assignment]
+    return Reading(known, spec.columns or columns, spec.split_column, spec.rule, Omissions(spec.strict))
+
+
+def _local(named: Named) -> dict[str, Path] | None:
+    """The files of a named corpus that is on this disk, else None."""
     root = named.folder or (Path(os.environ["PERMAFROST_DATA"]) if os.environ.get("PERMAFROST_DATA") else None)
     if root is None:
         return None
     files = {split: root / name for split, name in named.files.items()}
-    if not named.folder and not any(path.exists() for path in files.values()):
-        return None
-    return _records(files, columns, kind, spec)
+    return files if named.folder or any(path.exists() for path in files.values()) else None
 
 
-def _records(files: dict[str, Path], columns: tuple[str, ...], kind: str, spec: CorpusSpec) -> Iterator[Record]:
-    records = _read(files, columns, kind, spec.split_column)
-    if "" not in files or kind == "none":
+def _records(files: dict[str, Path], reading: Reading, spec: CorpusSpec) -> Iterator[Record]:
+    records = reading.files(files)
+    if "" not in files or reading.kind == "none":
         return records
-    first = next(_read(files, columns, kind, spec.split_column), None)
-    return cut_by_seed(records, spec.fractions, spec.split_seed) if first and not first.split else records
+    first = next(records, None)
+    if first is None:
+        return records
+    records = chain([first], records)
+    return records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
 
 
-def _read(files: dict[str, Path], columns: tuple[str, ...], kind: str, split_column: str) -> Iterator[Record]:
-    for split, path in files.items():
-        stated = None
-        for place, fields in read_table(path):
-            values = select((place, fields), columns)
-            texts, target = (values, None) if kind == "none" else (values[:-1], values[-1])
-            own = split or fields.get(split_column, "")
-            if own not in (*SPLITS, ""):
-                raise CorpusError(f"{place}: unknown split {own!r}. {nearest(own, SPLITS)}")
-            stated = bool(own) if stated is None else stated
-            if bool(own) != stated:
-                raise CorpusError(f"{place}: some rows have a split and some have none; fill '{split_column}' in.")
-            if kind == "none" and not own:
-                own = "train"
-            yield Record(place, own, texts, target)
-
-
-def _split_file(folder: Path, split: str) -> Path | None:
-    names = [split + suffix + gz for suffix in READERS for gz in ("", ".gz")]
+def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | None:
+    names = [split + suffix + gz for suffix in suffixes for gz in ("", ".gz")]
     if split == "validation":
         names += [name.replace("validation", "dev", 1) for name in names]
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _hub(spec: CorpusSpec, named: Named | None, columns: tuple[str, ...], kind: str) -> Iterator[Record]:
-    """Records of a hub data set: parquet or csv files, never a loading script."""
-    if not columns or not kind:
+def _hub(spec: CorpusSpec, named: Named | None, reading: Reading) -> Iterator[Record]:
+    """Records of a hub data set."""
+    if not reading.kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
-    import datasets
-
     hub = named.hub if named else spec.name
-    revision, config = (
-        spec.revision or (named.revision if named else ""),
-        spec.config or (named.config if named else ""),
-    )
     try:
-        loaded = datasets.load_dataset(hub, config or None, revision=revision or None)
-    except (OSError, ValueError, RuntimeError) as error:
-        here = "; set PERMAFROST_DATA to the folder of local corpora" if named else ""
-        raise CorpusError(
-            f"'{spec.name}': the hub data set '{hub}' cannot be had ({_first_line(error)}){here}."
-        ) from error
-    splits = [split for split in loaded if str(split) in SPLITS]
-    records = _hub_records({split: loaded[split] for split in splits}, hub, columns, kind)
-    if splits == ["train"] and kind != "none":
-        return cut_by_seed((replace(record, split="") for record in records), spec.fractions, spec.split_seed)
+        found = hub_splits(
+            hub,
+            spec.config or (named.config if named else ""),
+            spec.revision or (named.revision if named else ""),
+        )
+    except CorpusError as error:
+        way_out = "; set PERMAFROST_DATA to the folder of local corpora" if named else ""
+        raise CorpusError(f"'{spec.name}': {error}{way_out}.") from error
+    ours = named.hub_splits if named else {split: split for split in SPLITS}
+    splits = {ours[split]: rows for split, rows in found.items() if split in ours}
+    records = hub_records(splits, hub, reading)
+    if list(splits) == ["train"] and reading.kind != "none":
+        return cut_by_seed(records, spec.fractions, spec.split_seed)
     return records
-
-
-def _hub_records(splits: Mapping[str, Any], hub: str, columns: tuple[str, ...], kind: str) -> Iterator[Record]:
-    for split, rows in splits.items():
-        for number, fields in enumerate(rows, 1):
-            place = f"{hub}:{split}:{number}"
-            values = select((place, as_text(fields)), columns)
-            texts, target = (values, None) if kind == "none" else (values[:-1], values[-1])
-            yield Record(place, str(split), texts, target)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

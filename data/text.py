@@ -1,6 +1,16 @@
 """A text is one input of a backbone: a string, or two segments that it reads together."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import InputError
+
+
+class TextError(InputError):
+    """A text that no latent can be made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +27,24 @@ class Segments:
     def __str__(self) -> str:
         return f"{self.first} | {self.second}"
 
+    def later(self, windows: int) -> "Segments":
+        """The same text, so many windows on."""
+        return replace(self, window=self.window + windows)
+
 
 Text = str | Segments
+
+
+def spread(texts: Sequence[Text], counts: NDArray[np.int64]) -> list[Text]:
+    """Every text with its further windows, one after another; ``counts`` says how many each has, itself included."""
+    return [
+        text if isinstance(text, str) else text.later(further)
+        for text, count in zip(texts, counts.tolist(), strict=True)
+        for further in range(count)
+    ]
+
+
+def short(text: Text) -> str:
+    """A text as messages show it: quoted, and cut where it is long."""
+    shown = str(text)
+    return repr(shown if len(shown) <= 60 else shown[:57] + "...")

@@ -1,13 +1,13 @@
-"""Corpora: texts become distinct, targets become numbers, and splits that are cut do not leak."""
+"""Corpora: texts become distinct, targets become numbers, tags and answers become marks."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from data.corpus import SPLITS, CorpusError, Record, Targets, cut_by_seed, gather
+from data.corpus import CorpusError, Mark, Record
+from data.gathering import Targets, check_classes, gather
+from data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))
 COLOURS = Targets("class", labels=("red", "green"))
@@ -102,7 +102,7 @@ def test_a_bad_row_is_told_with_its_place(row, targets, message):
 
 
 def test_a_label_that_training_never_saw_is_unknown_elsewhere():
-    with pytest.raises(CorpusError, match=r"f\.csv:2: unknown label 'c'\. Known: b\."):
+    with pytest.raises(CorpusError, match=r"f\.csv:2: unknown label 'c': it never occurs in training\. Known: b\."):
         gather("c", [*records(("y", "b")), *records(("x", "c"), split="test")], Targets("class"))
 
 
@@ -123,14 +123,6 @@ def test_a_missing_split_names_the_nearest():
         corpus.split("valid")
 
 
-def test_a_limit_keeps_the_first_rows_of_each_split_and_only_their_texts():
-    rows = [Record(f"f:{n}", split, (f"{split} {n}",), "red") for n in range(5) for split in ("test", "train")]
-    corpus = gather("c", rows, COLOURS, limit=2)
-    assert list(corpus.splits) == ["train", "test"]
-    assert {len(part) for part in corpus.splits.values()} == {2}
-    assert set(corpus.texts) == {"test 0", "test 1", "train 0", "train 1"}
-
-
 def test_records_are_not_held_in_memory_while_they_are_read():
     taken = []
 
@@ -144,29 +136,105 @@ def test_records_are_not_held_in_memory_while_they_are_read():
     assert taken == [0, 1, 2, 3]
 
 
-def test_the_first_rows_keep_sides_and_targets_together():
-    rows = gather("c", records(("a", "b", "1"), ("c", "d", "2")), SCORES, limit=1).splits["train"]
-    assert (rows.sides.tolist(), rows.targets.tolist()) == ([[0, 1]], [0.2])
+def tagged(*words: str, split: str = "train", line: int = 1) -> Record:
+    """A sentence of ``word/tag``."""
+    pairs = [word.split("/") for word in words]
+    starts = [sum(len(word) + 1 for word, _ in pairs[:number]) for number in range(len(pairs))]
+    marks = (
+        Mark(start, start + len(word), tag, f"f.conll:{line + number}")
+        for number, (start, (word, tag)) in enumerate(zip(starts, pairs, strict=True))
+    )
+    return Record(f"f.conll:{line}", split, (" ".join(word for word, _ in pairs),), marks=tuple(marks))
 
 
-uncut = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")), max_size=40)
+TAGS = Targets("tags")
 
 
-@given(pairs=uncut, seed=st.integers(0, 99))
-def test_a_cut_loses_nothing_and_repeats_itself_and_never_parts_a_pair(pairs, seed):
-    before = records(*((a, b, str(number)) for number, (a, b) in enumerate(pairs)), split="")
-    after = list(cut_by_seed(before, (0.5, 0.25, 0.25), seed))
-    assert after == list(cut_by_seed(before, (0.5, 0.25, 0.25), seed))
-    assert sorted(record.place for record in after) == sorted(record.place for record in before)
-    homes: dict[frozenset[str], set[str]] = {}
-    for record in after:
-        homes.setdefault(frozenset(record.texts), set()).add(record.split)
-    assert all(len(splits) == 1 and splits <= set(SPLITS) for splits in homes.values())
+def test_every_word_of_a_tagged_sentence_is_a_mark_of_its_characters():
+    corpus = gather("c", [tagged("Ada/B-PER", "Li/I-PER", "flew/O"), tagged("home/O"), tagged("Oslo/B-LOC")], TAGS)
+    marks = corpus.split("train").marks
+    assert corpus.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert (marks.codes.tolist(), marks.offsets.tolist()) == ([3, 4, 0, 0, 1], [0, 3, 4, 5])
+    text = corpus.texts[0]
+    assert [text[start:end] for start, end in marks.spans[:3]] == ["Ada", "Li", "flew"]
+    assert corpus.split("train").targets.tolist() == [0, 0, 0]
+    assert corpus.split("train").take(np.array([2])).marks.spans.tolist() == [[0, 4]]
 
 
-def test_a_cut_has_the_shares_asked_and_another_seed_cuts_otherwise():
-    before = records(*((f"a{n}", f"b{n}", "1") for n in range(200)), split="")
-    cuts = [[record.split for record in cut_by_seed(before, (0.8, 0.1, 0.1), seed)] for seed in (0, 1)]
-    assert [[cut.count(split) for split in SPLITS] for cut in cuts] == [[160, 20, 20]] * 2
-    assert cuts[0] != cuts[1]
-    assert len({record.split for record in cut_by_seed(before, (1.0, 0.0, 0.0), 0)}) == 1
+def test_tags_are_taken_by_name_and_by_number_where_the_names_are_given():
+    labels = ("O", "B-X", "I-X")
+    corpus = gather("c", [tagged("a/1", "b/2", "c/O", "d/B-X")], Targets("tags", labels=labels))
+    assert corpus.split("train").marks.codes.tolist() == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("a/O", "b/I-X"), "f.conll:2: invalid IOB transition: 'I-X' follows 'O'; expected B-X or I-X before it."),
+        (("a/I-X",), "f.conll:1: invalid IOB transition: 'I-X' begins a sentence; expected B-X or I-X before it."),
+        (("a/B-Y", "b/I-X"), "f.conll:2: invalid IOB transition: 'I-X' follows 'B-Y'; expected B-X or I-X"),
+        (("a/B-Z",), "f.conll:1: unknown tag 'B-Z': it never occurs in training. Did you mean"),
+    ],
+)
+def test_a_bad_tag_is_told_with_its_line(words, message):
+    with pytest.raises(CorpusError) as error:
+        gather("c", [tagged("a/B-X", "b/I-X", "c/B-Y"), tagged(*words, split="test")], TAGS)
+    assert str(error.value).startswith(message)
+
+
+def test_an_entity_does_not_reach_over_the_end_of_its_sentence():
+    with pytest.raises(CorpusError, match=r"f\.conll:3: invalid IOB transition: 'I-X' begins a sentence"):
+        gather("c", [tagged("a/O", "b/B-X"), tagged("c/I-X", line=3)], TAGS)
+
+
+@pytest.mark.parametrize("labels", [("B-X", "I-X", "O"), ("O", "X")])
+def test_labels_of_tags_must_be_those_of_iob2(labels):
+    with pytest.raises(CorpusError, match=r"corpus\.labels: of tags they are 'O', then B-TYPE"):
+        gather("c", [tagged("a/O")], Targets("tags", labels=labels))
+
+
+def test_training_rows_without_an_entity_are_refused():
+    with pytest.raises(CorpusError, match="c: its training rows hold no entity: every tag is 'O'"):
+        gather("c", [tagged("a/O")], TAGS)
+
+
+def test_answers_are_marks_of_the_context_and_the_first_is_the_one_to_learn():
+    text = Segments("who?", "it was Ada Li")
+    corpus = gather("q", [Record("f: 1", "train", (text,), marks=(Mark(7, 13), Mark(7, 10)))], Targets("answers"))
+    rows = corpus.split("train")
+    assert (corpus.texts, corpus.kind, corpus.labels) == ((text,), "answers", ())
+    assert (rows.sides.tolist(), rows.targets.tolist()) == ([[0]], [0])
+    assert (rows.marks.spans.tolist(), rows.marks.codes.tolist()) == ([[7, 13], [7, 10]], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (Segments(" ", "c"), "f:1: the question is empty."),
+        (Segments("q", ""), "f:1: the context is empty."),
+        (Segments("q", "\ud800"), "f:1: the context holds half a character"),
+    ],
+)
+def test_both_segments_of_a_text_are_checked(text, message):
+    with pytest.raises(CorpusError) as error:
+        gather("q", [Record("f:1", "train", (text,), marks=(Mark(0, 1),))], Targets("answers"))
+    assert str(error.value).startswith(message)
+
+
+def test_a_class_that_never_occurs_in_training_is_named():
+    corpus = gather("c", [*records(("a", "red")), *records(("b", "green"), split="test")], COLOURS)
+    with pytest.raises(
+        CorpusError, match=r"^c: the class 'green' never occurs in its 1 training rows; .*corpus\.labels"
+    ):
+        check_classes(corpus)
+    check_classes(gather("c", records(("a", "red"), ("b", "green")), COLOURS))
+    check_classes(gather("c", records(("a", "red"), split="validation"), COLOURS))  # nothing is learnt
+
+
+def test_an_entity_type_must_occur_in_training_but_may_be_of_single_words():
+    corpus = gather("c", [tagged("a/B-X")], Targets("tags", labels=("O", "B-X", "I-X")))
+    with pytest.raises(CorpusError, match="the tag 'O' never occurs in its 1 training rows"):
+        check_classes(corpus)
+    check_classes(gather("c", [tagged("a/B-X", "b/O")], TAGS))
+    with pytest.raises(CorpusError, match="the tag 'B-Y' never occurs"):
+        check_classes(gather("c", [tagged("a/B-X", "b/O")], Targets("tags", labels=("O", "B-X", "I-X", "B-Y"))))
