@@ -9,12 +9,9 @@ The command line, and a small Python interface of the same verbs::
 This is where the two stages meet: it hands the latents that ``extract`` wrote to the probes that learn from them.
 """
 
-import json
 import os
 import signal
 import sys
-import textwrap
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +23,23 @@ from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
 from data.errors import InputError
 from data.exit_codes import guarded, terminate
-from data.latents import find_store
+from data.options import (
+    JsonOption,
+    MaxBytesOption,
+    OnlyOption,
+    RecipeName,
+    RunsOption,
+    SetOption,
+    StrictOption,
+    VariantOption,
+    changes,
+)  # fmt: skip
 from data.plan import CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
-from data.screen import JsonOption, Screen, cell, show_json, show_table
-from data.shard import StoreError
-from data.spec import manual, plain
+from data.ragged import Counts
+from data.screen import Screen
+from data.text import Text
+from probes import on_screen
 
 if TYPE_CHECKING:
     from extract.extraction import Extractor
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from probes.run_recipe import Done
     from probes.runs import LoadedRun
     from probes.session import Studied
+    from probes.similarity import Compared
     from probes.trials import Evaluate
 
 Overrides = Iterable[str]
@@ -50,9 +59,8 @@ Overrides = Iterable[str]
 def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = None) -> tuple[Corpus, list["Stored"]]:
     """Stage one alone: run what is missing of every plan in a recipe."""
     from probes.conduct import Conductor
-    from probes.recipe import load_recipe
 
-    _, loaded = load_recipe(recipe, overrides)
+    _, loaded = _to_train(recipe, overrides)
     conductor = Conductor(_run_missing, progress or Silent())
     corpus = conductor.corpus(loaded.corpus)
     conductor.prepare(loaded.expanded().values())
@@ -65,8 +73,10 @@ def run(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     only: Sequence[str] = (),
-) -> "Done":
+) -> "Done | Compared":
     """Extract what is missing, train every variant, evaluate, and write a run folder.
+
+    A recipe that compares sentences trains nothing: its cosines are measured, as by :func:`similarity`.
 
     Args:
         recipe: the name of a shipped recipe, or the path of your own.
@@ -77,7 +87,12 @@ def run(
         InputError: something in the recipe, the corpus or the backbone is wrong.
         MachineError: the machine failed; the message says what is safe.
     """
-    return _experiment(recipe, overrides, Path(runs), progress or Silent(), only, _run_missing)
+    from probes.recipe import load_recipe
+
+    name, loaded = load_recipe(recipe, overrides)
+    if loaded.similarity.texts:
+        return _compare(name, loaded.only(only), Path(runs), progress or Silent())
+    return _experiment(name, loaded, Path(runs), progress or Silent(), only, _run_missing)
 
 
 def train(
@@ -88,7 +103,10 @@ def train(
     only: Sequence[str] = (),
 ) -> "Done":
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
-    return _experiment(recipe, overrides, Path(runs), progress or Silent(), only, _find_cached)
+    from probes.cached import find_cached
+
+    name, loaded = _to_train(recipe, overrides)
+    return _experiment(name, loaded, Path(runs), progress or Silent(), only, find_cached)
 
 
 def ablate(
@@ -100,9 +118,8 @@ def ablate(
 ) -> "Ablated":
     """Train a recipe's probe, or a variant's, on subsets of its layers, and write a run folder."""
     from probes.ablation import run_ablation
-    from probes.recipe import load_recipe
 
-    name, loaded = load_recipe(recipe, overrides)
+    name, loaded = _to_train(recipe, overrides)
     _needs_folder(Path(runs))
     return run_ablation(name, loaded.as_one(variant), Path(runs), progress or Silent(), _run_missing)
 
@@ -125,26 +142,13 @@ def study(
         trials: finished trials the study is to hold in the end; None takes the recipe's.
         storage: SQLAlchemy's address of a database; None keeps a journal file in the study's folder.
     """
-    from probes.conduct import Conductor, check
-    from probes.recipe import load_recipe
-    from probes.report import write_report
-    from probes.run_recipe import run_recipe
-    from probes.session import conduct
-    from probes.trials import check_space
+    from probes.run_study import run_study
 
     progress, runs = progress or Silent(), Path(runs)
-    of, loaded = load_recipe(recipe, overrides)
+    of, loaded = _to_train(recipe, overrides)
     _needs_folder(runs)
-    loaded = loaded.as_one(variant)
-    check_space(loaded)
-    conductor = Conductor(_run_missing, progress)
-    metric = check(loaded, {of: loaded}, conductor.corpus(loaded.corpus))
-    conductor.prepare([loaded])
-    name = name or of
-    found = conduct(loaded, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
-    write_report(found.folder)
-    progress.note(f"best of {found.trials:,} trials: number {found.number}, {found.value:.4f}; training it again")
-    return found, run_recipe(f"{name}-best", load_recipe(str(found.recipe))[1], runs, progress, _run_missing)
+    loaded, name = loaded.as_one(variant), name or of
+    return run_study(of, loaded, name, runs, make_evaluate, storage, trials, workers, progress, _run_missing)
 
 
 def make_evaluate(recipe: "Recipe", folder: Path) -> "Evaluate":
@@ -162,16 +166,41 @@ class Predictor:
         self.run = run
         self._extractors: dict[str, Extractor] = {}
 
-    def predict(self, items: Sequence[str | tuple[str, ...]]) -> list[dict[str, Any]]:
-        """One answer per item, a text or a tuple of texts: ``score``, or ``label`` and ``probabilities``."""
+    def predict(
+        self,
+        items: Sequence[str | tuple[str, ...]],
+        progress: Progress | None = None,
+        places: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """One answer per item, in order, by what the run learnt.
+
+        ==================  ================================================================================
+        scores              ``score``, in the unit of the corpus
+        classes             ``label``, and ``probabilities`` by label
+        tags                ``entities``, each with ``text``, ``start``, ``end``, ``label``, ``probability``
+        answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``
+        ==================  ================================================================================
+
+        Starts and ends count characters of the text, or of the context, as it was given: ``text[start:end]`` is what
+        was found.
+
+        Args:
+            items: a text each, or a tuple of two: a pair, or a question and its context.
+            places: of the items, for messages, as ``file:line``; without, they are numbered.
+
+        Raises:
+            CorpusError: an item has not the texts that the run reads, or an empty one.
+        """
         from probes.predict import predict
 
-        return predict(self.run, [(item,) if isinstance(item, str) else tuple(item) for item in items], self._latents)
+        given = [(item,) if isinstance(item, str) else tuple(item) for item in items]
+        return predict(self.run, given, self._latents, places, progress)
 
-    def _latents(self, plan: str, texts: Sequence[str], columns: Columns) -> Mapping[str, Any]:
+    def _latents(self, plan: str, texts: Sequence[Text], columns: Columns) -> tuple[Mapping[str, Any], Counts]:
         if plan not in self._extractors:
             self._extractors[plan] = self._extractor(plan)
-        return self._extractors[plan](texts, columns)
+        windows, starts = self._extractors[plan].windowed(texts)
+        return self._extractors[plan](windows, columns), starts
 
     def _extractor(self, name: str) -> "Extractor":
         from extract.extraction import Extractor
@@ -202,15 +231,58 @@ def load(path: Path | str) -> Predictor:
     return Predictor(load_run(Path(path)))
 
 
-def _experiment(
-    name: str, overrides: Overrides, runs: Path, progress: Progress, only: Sequence[str], stage_one: "StageOne"
-) -> "Done":
+def similarity(
+    texts: Sequence[str] | None = None,
+    backbones: Sequence[str] = (),
+    pooling: str = "",
+    overrides: Overrides = (),
+    runs: Path | str = "runs",
+    progress: Progress | None = None,
+) -> "Compared":
+    """Cosines of every pair of sentences in float32, for each backbone, and a run folder with tables, figures, a page.
+
+    Args:
+        texts: at least two; None takes those of the recipe ``similarity``, as what is empty does of the others.
+        backbones: sentence encoders; one that cannot be had is left out where others remain.
+        pooling: ``mean`` over all tokens, special ones too, or ``cls``, the first token; of the last layer.
+
+    Raises:
+        InputError: fewer than two sentences, an empty one, no backbone that can be had.
+    """
+    from probes.cosines import asked
     from probes.recipe import load_recipe
+
+    name, loaded = load_recipe("similarity", overrides)
+    loaded = replace(loaded, similarity=asked(loaded.similarity, texts, backbones, pooling))
+    return _compare(name, loaded, Path(runs), progress or Silent())
+
+
+def _experiment(
+    name: str, recipe: "Recipe", runs: Path, progress: Progress, only: Sequence[str], stage_one: "StageOne"
+) -> "Done":
+    from probes.layers import run_layers
     from probes.run_recipe import run_recipe
 
-    name, recipe = load_recipe(name, overrides)
     _needs_folder(runs)
+    if recipe.tasks:
+        return run_layers(name, recipe.only(only), runs, progress, stage_one)
     return run_recipe(name, recipe.only(only), runs, progress, stage_one)
+
+
+def _compare(name: str, recipe: "Recipe", runs: Path, progress: Progress) -> "Compared":
+    from probes.similarity import compare_sentences
+
+    _needs_folder(runs)
+    return compare_sentences(name, recipe, runs, progress, _run_missing)
+
+
+def _to_train(name: str, overrides: Overrides) -> tuple[str, "Recipe"]:
+    from probes.recipe import load_recipe
+
+    name, recipe = load_recipe(name, overrides)
+    if recipe.similarity.texts:
+        raise InputError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
+    return name, recipe
 
 
 def _needs_folder(runs: Path) -> None:
@@ -226,24 +298,6 @@ def _run_missing(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress:
     return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
 
 
-def _find_cached(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> "Stored":
-    from probes.inputs import Stored
-
-    started = time.perf_counter()
-    store = find_store(Path(spec.cache), plan)
-    held = store.columns()
-    lacking = sorted(set(plan.views) - set(held))
-    if lacking:
-        raise StoreError(f"{store.path} holds no view '{lacking[0]}', only {', '.join(held)}; run 'extract' first.")
-    columns = plan.columns(store.layers)
-    truncated = int((store.lengths(corpus.texts) > plan.max_tokens).sum())
-    if truncated and plan.truncation == "refuse":
-        raise StoreError(
-            f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'
-        )
-    return Stored(store, columns, 0, truncated, time.perf_counter() - started)
-
-
 # ---------------------------------------------------------------------------------------------- the command line
 
 app = typer.Typer(
@@ -257,17 +311,6 @@ app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 
-RecipeName = Annotated[str, typer.Argument(help="A shipped recipe by name, or the path of your own .toml file.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. plan.views=mean,cls. May be repeated."),
-]
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train this variant alone. May be repeated.")
-]
-VariantOption = Annotated[str, typer.Option(help="Take this variant's settings; else the recipe's own.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that receives the run folder.")]
-
 
 @app.command("run")
 def run_command(
@@ -275,10 +318,12 @@ def run_command(
     set_: SetOption = None,
     only: OnlyOption = None,
     runs: RunsOption = Path("runs"),
+    max_bytes: MaxBytesOption = "",
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Extract what is missing, train every variant, evaluate, report."""
-    _show_done(run(recipe, set_ or (), runs, Screen(), only or ()), as_json)
+    on_screen.show_run(run(recipe, changes(set_, max_bytes, strict), runs, Screen(), only or ()), as_json)
 
 
 @app.command("train")
@@ -287,10 +332,11 @@ def train_command(
     set_: SetOption = None,
     only: OnlyOption = None,
     runs: RunsOption = Path("runs"),
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Like run, from cached latents alone. No backbone is needed."""
-    _show_done(train(recipe, set_ or (), runs, Screen(), only or ()), as_json)
+    on_screen.show_done(train(recipe, changes(set_, strict=strict), runs, Screen(), only or ()), as_json)
 
 
 @app.command("ablate")
@@ -299,21 +345,15 @@ def ablate_command(
     set_: SetOption = None,
     variant: VariantOption = "",
     runs: RunsOption = Path("runs"),
+    max_bytes: MaxBytesOption = "",
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train on some of the layers: one alone, all but one, and so on.
 
     Figures have intervals and a test against the last layer alone; [ablation] says what is trained, controls included.
     """
-    done = ablate(recipe, set_ or (), runs, Screen(), variant)
-    if as_json:
-        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
-        return
-    from probes.ablation import headline
-
-    show_table(*headline(done.metrics))
-    print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
-    print(f"run: {done.path}")
+    on_screen.show_ablated(ablate(recipe, changes(set_, max_bytes, strict), runs, Screen(), variant), as_json)
 
 
 @app.command("study")
@@ -328,28 +368,40 @@ def study_command(
     ] = None,
     variant: VariantOption = "",
     runs: RunsOption = Path("runs"),
+    max_bytes: MaxBytesOption = "",
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search the recipe's [study.space] with Optuna.
 
     Stop it at any time: the same name goes on. It ends with the best trial trained again, over several seeds.
     """
-    found, best = study(recipe, set_ or (), name, trials, workers, storage, runs, Screen(), variant)
-    if as_json:
-        show_json(
-            {
-                "study": found.study,
-                "trials": found.trials,
-                "best": {"value": found.value, "params": found.params},
-                "recipe": str(found.recipe),
-                "run": str(best.path),
-            }
-        )
-        return
-    show_table(["best trial", ""], [[key, json.dumps(value)] for key, value in found.params.items()])
-    print(f"{found.trials:,} trials, {found.refused:,} refused; best {found.value:.4f}, number {found.number}")
-    print(f"its recipe: {found.recipe}")
-    _show_done(best, as_json)
+    overrides = changes(set_, max_bytes, strict)
+    found, best = study(recipe, overrides, name, trials, workers, storage, runs, Screen(), variant)
+    on_screen.show_studied(found, best, as_json)
+
+
+@app.command("similarity")
+def similarity_command(
+    texts: Annotated[list[str] | None, typer.Argument(help="Sentences, two or more; else the recipe's.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", metavar="NAME", help="A sentence encoder. May be repeated.")
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="mean over all tokens, or cls, the first one.")] = "",
+    file: Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt of sentences.")] = None,
+    set_: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    max_bytes: MaxBytesOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Cosines of sentences by sentence encoders, in float32, with heatmaps and maps in three dimensions."""
+    from probes.cosines import read_sentences
+
+    if texts and file:
+        raise CorpusError("give either sentences or --file FILE to compare.")
+    given = read_sentences(file) if file else texts or None
+    done = similarity(given, backbone or (), pooling, changes(set_, max_bytes), runs, Screen())
+    on_screen.show_compared(done, as_json)
 
 
 @app.command("report")
@@ -360,36 +412,21 @@ def report_command(
 ) -> None:
     """Draw a report again, or compare several runs on one page."""
     if len(run_folders) == 1:
-        page = report(run_folders[0])
-        show_json({"report": str(page)}) if as_json else print(page)
-        return
-    from probes.compare import compare, comparison, on_screen
-
-    found = comparison(run_folders)
-    page = compare(run_folders, out)
-    if as_json:
-        show_json({"report": str(page), "runs": json.loads(found.to_json(orient="records"))})
-        return
-    show_table(*on_screen(found))
-    print(page)
+        on_screen.show_report(report(run_folders[0]), as_json)
+    else:
+        on_screen.show_comparison(run_folders, out, as_json)
 
 
 @app.command("extract")
-def extract_command(recipe: RecipeName, set_: SetOption = None, as_json: JsonOption = False) -> None:
+def extract_command(
+    recipe: RecipeName,
+    set_: SetOption = None,
+    max_bytes: MaxBytesOption = "",
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Stage one alone: run what is missing and store its latents. Safe to stop and to repeat."""
-    corpus, stored = extract(recipe, set_ or (), Screen())
-    shown = {
-        "stores": [str(one.store.path) for one in stored],
-        "seconds": sum(one.seconds for one in stored),
-        "texts": corpus.sentences,
-        "texts_distinct": len(corpus.texts),
-        "texts_run": sum(one.texts_run for one in stored),
-        "truncated": sum(one.truncated for one in stored),
-    }
-    if as_json:
-        show_json(shown)
-    else:
-        show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in shown.items()])
+    on_screen.show_extracted(*extract(recipe, changes(set_, max_bytes, strict), Screen()), as_json)
 
 
 @app.command("predict")
@@ -397,44 +434,37 @@ def predict_command(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; two make a pair where the run reads pairs.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt with the texts.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer new texts with a finished run."""
-    from probes.predict import read_items
+    """Answer new texts with a finished run.
 
-    predictor = load(run_folder)
-    sides = predictor.run.sides
+    A file is read by the columns of the run's corpus, or the usual names: sentence1 and sentence2, premise and
+    hypothesis, question and context, sentence, text. If it has the run's target too, that is checked and stands beside
+    the answer as target.
+
+    A .csv of --out has the columns of the file first, then a column probability_LABEL for each class; of entities, a
+    line each, with the number of its item, and one empty line for an item without any. A .jsonl has one object an item.
+    """
+    from probes.answer_lines import check_out, write_answers
+    from probes.asked import from_file, from_words
+
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
-    if file:
-        items = list(read_items(predictor.run, file))
-    else:
-        given = texts or []
-        if len(given) % sides:
-            raise CorpusError(f"this run reads pairs: give an even number of texts, got {len(given)}.")
-        items = [tuple(given[start : start + sides]) for start in range(0, len(given), sides)]
-    answers = predictor.predict(items)
-    if as_json:
-        show_json({"predictions": answers})
-        return
-    heads = ["text"] if sides == 1 else ["first", "second"]
-    keys = [key for key in answers[0] if key != "probabilities"] if answers else []
-    show_table(
-        [*heads, *keys],
-        [[*item, *(cell(said[key]) for key in keys)] for item, said in zip(items, answers, strict=True)],
-    )
+    if out:
+        check_out(out, file)
+    predictor = load(run_folder)
+    asked = from_file(predictor.run, file) if file else from_words(predictor.run, texts or [])
+    answers = predictor.predict([one.texts for one in asked], Screen(), [one.place for one in asked])
+    if out:
+        write_answers(out, asked, answers)
+    on_screen.show_predictions(asked, answers, out, as_json)
 
 
 @app.command("recipes")
 def recipes_command(as_json: JsonOption = False) -> None:
     """What ships: one experiment a line."""
-    from probes.recipe import load_recipe, shipped
-
-    found = {name: load_recipe(name)[1].summary for name in shipped()}
-    if as_json:
-        show_json({"recipes": found})
-    else:
-        show_table(["recipe", "what it does"], [[name, summary] for name, summary in found.items()])
+    on_screen.show_recipes(as_json)
 
 
 @app.command("config")
@@ -444,34 +474,7 @@ def config_command(
     as_json: JsonOption = False,
 ) -> None:
     """Every setting: its value, its type and what it means."""
-    from probes.recipe import Recipe, load_recipe
-
-    values = plain(load_recipe(recipe, set_ or ())[1]) if recipe else plain(Recipe())
-    lines = []
-    for setting in manual(Recipe):
-        value: Any = values
-        for key in setting.key.split("."):
-            value = value[key]
-        lines.append({"key": setting.key, "value": value, "type": setting.type, "meaning": setting.meaning})
-    if as_json:
-        show_json({"settings": lines})
-    else:
-        for one in lines:
-            print(f"{one['key']} = {json.dumps(one['value'], ensure_ascii=False)}    ({one['type']})")
-            print(textwrap.indent(textwrap.fill(one["meaning"], 96), "    "))
-
-
-def _show_done(done: "Done", as_json: bool) -> None:
-    if as_json:
-        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
-        return
-    from probes.results import headline
-
-    heads, lines = headline(done.metrics, done.parameters, done.backbone_parameters)
-    show_table(heads, [[cell(value) for value in line] for line in lines])
-    print(f"chosen on validation: {done.selected}")
-    print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
-    print(f"run: {done.path}")
+    on_screen.show_settings(recipe, set_ or (), as_json)
 
 
 def main() -> NoReturn:

@@ -14,6 +14,7 @@ of its bytes. HDF5 is asked only for the layout; latents are then read through `
 is hostile until its layout has been checked: no links, filters, external or virtual storage, no size it cannot have.
 """
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -119,8 +120,8 @@ def _image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> b
     layered = {_dataset(view): values for view, values in block.latents.items()}
     if block.tokens:
         layered[_dataset(TOKENS)] = block.tokens.states
-    size = sum(values.nbytes for values in layered.values())
-    with h5py.File("shard", "w", driver="core", backing_store=False, block_size=size + (1 << 20)) as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
         file.attrs["about"] = np.bytes_(about)
         file.attrs["about_xxh3"] = np.uint64(xxhash.xxh3_64_intdigest(about))
         keys = np.frombuffer(np.ascontiguousarray(block.keys).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
@@ -131,8 +132,7 @@ def _image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> b
         if block.tokens:
             for name in ("offsets", "ids", "spans"):
                 _put(file, f"tokens/{name}", getattr(block.tokens, name))
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return image.getvalue()
 
 
 def _put(file: h5py.File, name: str, values: NDArray[Any], by_layer: bool = False) -> None:

@@ -44,12 +44,15 @@ class Family:
     pooler: bool = False
     """Whether the base model has a pooler, which is left out."""
 
+    segments: bool = False
+    """Whether it is told which of two segments a token counts to."""
+
 
 BACKBONES: dict[str, Family] = {
     "gpt2": Family("h", True, "ln_f", block_count="n_layer", width="n_embd", positions="n_positions"),
     "qwen2": Family("layers", True, "norm"),
     "llama": Family("layers", True, "norm"),
-    "bert": Family("encoder.layer", False, pooler=True),
+    "bert": Family("encoder.layer", False, pooler=True, segments=True),
     "roberta": Family("encoder.layer", False, positions_unused=2, pooler=True),
     "distilbert": Family("transformer.layer", False, block_count="n_layers", width="dim"),
     "mpnet": Family("encoder.layer", False, positions_unused=2, attention="eager", pooler=True),
@@ -100,6 +103,11 @@ class Source:
     def width(self) -> int:
         """Width of a hidden state."""
         return int(self.config[self.family.width])
+
+    @property
+    def segments(self) -> bool:
+        """Whether it is told which of two segments a token counts to."""
+        return self.family.segments and int(self.config.get("type_vocab_size", 2)) > 1
 
     @property
     def positions(self) -> int:

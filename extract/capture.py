@@ -19,7 +19,7 @@ from data.ragged import bounds
 from extract.loading import Backbone
 from extract.packing import Layout, lay_out
 from extract.pooling import POOLINGS
-from extract.tokens import Tokens
+from extract.token_rows import Tokens
 
 Pooled = dict[str, NDArray[np.float32]]
 """View -> ``[layer, text, width]``; of tokens ``[layer, token, width]``, those of each text after the other."""
@@ -60,24 +60,23 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
     return {view: values.cpu().numpy() for view, values in (found | ({TOKENS: states} if every else {})).items()}
 
 
-def plain_latents(
-    backbone: Backbone, ids: NDArray[np.int32], columns: Columns, final_norm: bool = False, span: slice = slice(None)
-) -> Pooled:
+def plain_latents(backbone: Backbone, tokens: Tokens, text: int, columns: Columns, final_norm: bool = False) -> Pooled:
     """The same latents for one text alone by the plain road: no padding, all blocks, ``output_hidden_states``.
 
-    What :func:`capture` is checked against. ``[layer, 1, width]`` by view, pooled over the tokens of ``span``;
-    ``[layer, token, width]`` of the view ``tokens``.
+    What :func:`capture` is checked against. ``[layer, 1, width]`` by view; ``[layer, token, width]`` of ``tokens``.
     """
     before_norm: list[Tensor] = []
     with torch.inference_mode():
         handle = _final_norm(backbone).register_forward_pre_hook(lambda _, inputs: before_norm.append(inputs[0]))
         try:
-            row = torch.from_numpy(ids.astype(np.int64))[None].to(backbone.device)
-            states = list(backbone.model(input_ids=row, output_hidden_states=True).hidden_states)
+            row = torch.from_numpy(tokens.of(text).astype(np.int64))[None].to(backbone.device)
+            kinds = _kinds(backbone, tokens.kinds_of(text).astype(np.int64)[None])
+            states = list(backbone.model(input_ids=row, output_hidden_states=True, **kinds).hidden_states)
         finally:
             handle.remove()
         if before_norm and not final_norm:
             states[-1] = before_norm[-1]
+        span = tokens.span(text)
         seen = [state[:, span].float() for state in states]
         real = torch.ones_like(row[:, span], dtype=torch.bool)
         return {
@@ -96,7 +95,7 @@ def deviation(backbone: Backbone, tokens: Tokens, texts: Sequence[int], columns:
     together = capture(backbone, lay_out(rows, tokens, causal), columns, final_norm)
     worst, ends = 0.0, bounds(tokens.viewed[order])
     for index, text in enumerate(order):
-        alone = plain_latents(backbone, tokens.of(text), columns, final_norm, tokens.span(text))
+        alone = plain_latents(backbone, tokens, text, columns, final_norm)
         for view, theirs in alone.items():
             own = slice(ends[index], ends[index + 1]) if view == TOKENS else slice(index, index + 1)
             mine = together[view][:, own]
@@ -111,13 +110,19 @@ def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     ids = torch.from_numpy(layout.ids).to(backbone.device)
     if layout.visible is None:
         mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
-        return {"input_ids": ids, "attention_mask": mask}
+        return {"input_ids": ids, "attention_mask": mask, **_kinds(backbone, layout.kinds)}
     # Additive and in the compute dtype: boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
     hidden = ~torch.from_numpy(layout.visible).to(backbone.device)
     mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
     mask.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
     positions = torch.from_numpy(layout.positions).to(backbone.device)
     return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False}
+
+
+def _kinds(backbone: Backbone, kinds: NDArray[np.int64] | None) -> dict[str, Tensor]:
+    if kinds is None or not backbone.source.segments:
+        return {}
+    return {"token_type_ids": torch.from_numpy(kinds).to(backbone.device)}
 
 
 @contextmanager

@@ -31,6 +31,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
         compute_dtype=compute_dtype(plan, device),
         stored_dtype=plan.stored_dtype,
         final_norm=plan.final_norm,
+        stride=plan.overlap,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.tokens import Tokens
+from extract.token_rows import Tokens
 
 Indices = NDArray[np.int64]
 Pack = tuple[Indices, ...]
@@ -30,6 +30,9 @@ class Layout:
 
     real: NDArray[np.bool_]
     """``[row, token]``, false in padding."""
+
+    kinds: NDArray[np.int64] | None
+    """``[row, token]``: which segment of its text each counts to, zero in padding; None where that is told nobody."""
 
     visible: NDArray[np.bool_] | None
     """``[row, token, token]``: what each place attends to; None for all that is real."""
@@ -69,10 +72,13 @@ def lay_out(pack: Sequence[Indices], tokens: Tokens, causal: bool) -> Layout:
     ids = np.zeros((len(rows), width), np.int64)
     positions = np.zeros((len(rows), width), np.int64)
     real = np.zeros((len(rows), width), bool)
+    kinds = None if causal or tokens.kinds is None else np.zeros((len(rows), width), np.int64)
     paths: list[Indices] = []
     for number, (row, members) in enumerate(zip(rows, pack, strict=True)):
         size = len(row.ids)
         ids[number, :size], positions[number, :size], real[number, :size] = row.ids, row.positions, True
+        if kinds is not None:
+            kinds[number, :size] = tokens.kinds_of(int(members[0]))
         paths += [
             (path + number * width)[tokens.span(int(text))] for path, text in zip(row.paths, members, strict=True)
         ]
@@ -82,7 +88,7 @@ def lay_out(pack: Sequence[Indices], tokens: Tokens, causal: bool) -> Layout:
     for number, path in enumerate(paths):
         places[number, : len(path)], within[number, : len(path)] = path, True
     gathered = causal or tokens.pooled is not None
-    return Layout(ids, positions, real, _visible(rows, width) if causal else None, places, within, gathered)
+    return Layout(ids, positions, real, kinds, _visible(rows, width) if causal else None, places, within, gathered)
 
 
 @dataclass(frozen=True)

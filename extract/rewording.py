@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from extract.tokens import TextError
+from data.text import TextError
 
 STOP = re.compile(r"\s*[.!?。]+\s*$")
 

@@ -1,20 +1,21 @@
 """Texts to token ids: template, special tokens, truncation. Padding is the packer's.
 
-A text that is too long loses tokens from its own end: the words of the template around it, and special tokens, stay.
+A text that is too long loses tokens from its own end: the words of the template around it, and special tokens, stay. Of
+two segments the second loses them, or is run in windows.
 """
 
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import compress, groupby, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data.errors import InputError
-from data.ragged import NOWHERE, bounds, ranges
+from data.plan import WHOLE
+from data.ragged import Counts, bounds
 from data.spec import SpecError
+from data.text import Segments, Text, TextError, spread
+from extract.segments import Pair, joint
+from extract.token_rows import Row, Rows, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -23,113 +24,92 @@ CHUNK = 1024
 TEXT = "{text}"
 
 
-class TextError(InputError):
-    """A text that no latent can be made of."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of many texts, back to back."""
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    """``[text + 1]``: text ``i`` has the ids from ``offsets[i]`` to ``offsets[i + 1]``."""
-
-    uncut: NDArray[np.int32]
-    """``[text]``: tokens before truncation."""
-
-    pooled: NDArray[np.int32] | None = None
-    """``[text, 2]``: first token that is pooled, and the first after it that is not; None where all are."""
-
-    characters: NDArray[np.int32] | None = None
-    """``[token, 2]``: the characters of the text that each covers, end excluded; (-1, -1) where there are none. None
-    where nobody asked."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """``[text]``: tokens after truncation."""
-        return np.diff(self.offsets)
-
-    @property
-    def viewed(self) -> NDArray[np.int64]:
-        """``[text]``: how many tokens of each the views see."""
-        return self.lengths if self.pooled is None else np.diff(self.pooled, axis=1)[:, 0].astype(np.int64)
-
-    def seen(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the tokens that the views see of some texts lie among all tokens, back to back."""
-        first = 0 if self.pooled is None else self.pooled[texts, 0]
-        return ranges(self.offsets[texts] + first, self.viewed[texts])
-
-    def span(self, text: int) -> slice:
-        """The tokens of one text that are pooled."""
-        return slice(None) if self.pooled is None else slice(*map(int, self.pooled[text]))
-
-    def of(self, text: int) -> NDArray[np.int32]:
-        """The ids of one text."""
-        return self.ids[self.offsets[text] : self.offsets[text + 1]]
-
-
 def tokenise(
-    tokenizer: "Tokenizer", texts: Sequence[str], template: str, max_tokens: int, characters: bool = False
+    tokenizer: "Tokenizer",
+    texts: Sequence[Text],
+    template: str,
+    max_tokens: int,
+    characters: bool = False,
+    stride: int = WHOLE,
 ) -> Tokens:
     """Token ids of ``texts`` within ``template``, each at most ``max_tokens`` long, special tokens included.
 
+    Two segments have no template but the tokenizer's own.
+
     Args:
         characters: whether to tell which characters of its text each token covers; in an echo, of its second place.
+        stride: tokens by which the windows of two segments overlap; -1 cuts the second. A text is the window it names.
 
     Raises:
-        TextError: a text has no token at all.
-        SpecError: the template alone fills ``max_tokens``.
+        TextError: a text has no token at all, has no such window, or its first segment alone fills ``max_tokens``.
+        SpecError: the template alone fills ``max_tokens``, or ``stride`` is more than a window holds.
     """
-    ids = array("i")  # flat from the start: an object per text would cost more than its tokens
-    lengths = np.zeros(len(texts), np.int64)
-    uncut = np.empty(len(texts), np.int32)
+    paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
-    pooled = np.empty((len(texts), 2), np.int32)
-    covered = _Covered()
-    for index, encoding in enumerate(_encoded(tokenizer, texts, template, echo or characters)):
-        kept = None
-        row: list[int] = encoding.ids
-        if not len(row):
-            raise TextError(f"text {texts[index]!r}: the tokenizer makes no token of it; remove it from the corpus.")
-        uncut[index] = len(row)
-        if echo or len(row) > max_tokens:
-            known = encoding if echo or characters else tokenizer.encode(template.replace(TEXT, texts[index]))
-            kept, pooled[index] = _fitted(known, texts[index], template, max_tokens)
-            row = list(compress(row, kept))
-        ids.extend(row)
-        lengths[index] = len(row)
-        if characters:
-            covered.add(encoding, kept, *list(_places(template, texts[index]))[-1])
-    spans = covered.spans(lengths) if characters else None
-    return Tokens(np.array(ids, np.int32), bounds(lengths), uncut, pooled if echo else None, spans)
+    rows = Rows(paired, echo, characters)
+    for encoding, same in _encoded(tokenizer, texts, template, paired or echo or characters):
+        pair: Pair | None = None
+        for text in same:
+            if isinstance(text, Segments):
+                pair = pair or Pair(text, encoding, max_tokens, stride)
+                rows.add(pair.row(text.window))
+            else:
+                rows.add(_of_one(tokenizer, encoding, text, template, max_tokens, echo, characters))
+    return rows.tokens()
 
 
-class _Covered:
-    """Which characters of their texts tokens cover, gathered text by text and worked out for all at once."""
+def windowed(
+    tokenizer: "Tokenizer", texts: Sequence[Text], max_tokens: int, stride: int = WHOLE
+) -> tuple[list[Text], Counts]:
+    """Every text with its further windows, one after another, and ``[text + 1]``: where those of each begin.
 
-    def __init__(self) -> None:
-        self._offsets, self._special, self._places = array("i"), array("b"), array("q")
-
-    def add(self, encoding: "Encoding", kept: list[bool] | None, low: int, high: int) -> None:
-        offsets, special = encoding.offsets, encoding.special_tokens_mask
-        self._offsets.extend(chain.from_iterable(compress(offsets, kept) if kept else offsets))
-        self._special.extend(compress(special, kept) if kept else special)
-        self._places.extend((low, high))
-
-    def spans(self, lengths: NDArray[np.int64]) -> NDArray[np.int32]:
-        places = np.repeat(np.array(self._places).reshape(-1, 2), lengths, axis=0)
-        low, high = places[:, :1], places[:, 1:]
-        spans = np.clip(np.array(self._offsets).reshape(-1, 2), low, high) - low  # a token may reach over the border
-        nothing = (spans[:, 0] >= spans[:, 1]) | np.array(self._special, bool)
-        spans[nothing] = NOWHERE
-        return np.asarray(spans, np.int32)
+    Raises what :func:`tokenise` does of two segments.
+    """
+    counts = np.ones(len(texts), np.int64)
+    two = [(index, text) for index, text in enumerate(texts) if isinstance(text, Segments)]
+    if stride != WHOLE and two:
+        at = 0
+        for encoding, same in _encoded(tokenizer, [text for _, text in two], TEXT, True):
+            pair = Pair(two[at][1], encoding, max_tokens, stride)
+            for index, text in two[at : at + len(same)]:
+                counts[index] = max(1, len(pair.windows) - text.window)
+            at += len(same)
+    return spread(texts, counts), bounds(counts)
 
 
-def _encoded(tokenizer: "Tokenizer", texts: Sequence[str], template: str, offsets: bool) -> Iterator["Encoding"]:
+def _encoded(
+    tokenizer: "Tokenizer", texts: Sequence[Text], template: str, offsets: bool
+) -> Iterator[tuple["Encoding", list[Text]]]:
+    """Texts that follow each other and differ in their window at most, with the one encoding that they have."""
+    between = joint(tokenizer) if any(isinstance(text, Segments) for text in texts) else ""
     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-    for start in range(0, len(texts), CHUNK):
-        yield from encode([template.replace(TEXT, text) for text in texts[start : start + CHUNK]])
+
+    def given(text: Text) -> str | tuple[str, str]:
+        return template.replace(TEXT, text) if isinstance(text, str) else (text.first + between, text.second)
+
+    runs = ((key, list(same)) for key, same in groupby(texts, given))
+    while chunk := list(islice(runs, CHUNK)):
+        yield from zip(encode([key for key, _ in chunk]), (same for _, same in chunk), strict=True)
+
+
+def _of_one(
+    tokenizer: "Tokenizer", encoding: "Encoding", text: str, template: str, max_tokens: int, echo: bool, all_told: bool
+) -> Row:
+    ids: list[int] = encoding.ids
+    if not len(ids):
+        raise TextError(f"text {text!r}: the tokenizer makes no token of it; remove it from the corpus.")
+    row = Row(ids, len(ids))
+    kept = None
+    if echo or len(ids) > max_tokens:
+        known = encoding if echo or all_told else tokenizer.encode(template.replace(TEXT, text))
+        kept, row.pooled = _fitted(known, text, template, max_tokens)
+        row.ids = list(compress(ids, kept))
+    if all_told:
+        row.offsets, row.nowhere = encoding.offsets, encoding.special_tokens_mask
+        row.place = list(_places(template, text))[-1]
+        if kept:
+            row.offsets, row.nowhere = list(compress(row.offsets, kept)), list(compress(row.nowhere, kept))
+    return row
 
 
 def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tuple[list[bool], tuple[int, int]]:

@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import MachineError
-from data.latents import LatentStore, short
+from data.latents import LatentStore
 from data.plan import TOKENS, Columns, ExtractSpec
 from data.ragged import TokenLatents, bounds
 from data.shard import KEY_BYTES, Block, Latents, StoreError
 from data.spec import SpecError
+from data.text import Text, short
 
 FLOAT16_LARGEST = 65504.0
 
 
 def to_stored(
-    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[str]
+    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
 ) -> Latents:
     """``[layer, text, width]`` in its stored precision.
 
@@ -32,7 +33,7 @@ def to_stored(
     """
     low, high = values.min(initial=0), values.max(initial=0)  # a nan comes through both
     if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
-        return values.astype(dtype)
+        return _converted(values, dtype)
     finite = np.isfinite(values)
     if not finite.all():
         layer, text, _ = np.argwhere(~finite)[0]
@@ -46,6 +47,14 @@ def to_stored(
         f"layer {layers[layer]}, view {view}, text {short(texts[text])}: |value| {largest:,.0f} does not fit "
         'float16; set plan.stored_dtype = "float32".'
     )
+
+
+def _converted(values: NDArray[np.float32], dtype: str) -> Latents:
+    """As ``astype``, bit by bit, and several times as fast."""
+    import torch
+
+    converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
+    return converted
 
 
 def stored_bytes(columns: Columns, texts: int, tokens: int, width: int, dtype: str) -> int:

@@ -15,18 +15,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from data.corpus import Corpus, Rows
+from data.corpus import Corpus, Marks, Rows
 from data.progress import Progress
 from data.spec import assign, parse, plain
 from probes.conduct import Conductor, StageOne, check
-from probes.experiment import answers, predictions, task_of, train_each
+from probes.experiment import predictions, train_each
 from probes.inputs import Column
-from probes.metrics import CORRELATIONS, METRICS, Paired, Resampled, paired, resample
+from probes.metrics import Paired, Resampled, paired
 from probes.recipe import Recipe
 from probes.record import make_record
 from probes.runs import Outcome, write_run
+from probes.scoring import Scorer, scorer_of
 from probes.subsets import Subset, layer_names, picked, subsets
 from probes.tables import RANDOM_TARGETS
+from probes.tasks import task_of
 
 UNTRAINED = "untrained"
 
@@ -80,6 +82,7 @@ class Trainings:
         self.recipe, self.corpus, self.progress = recipe, corpus, conductor.progress
         self.members = conductor.members("ablation", recipe)
         self.columns: tuple[Column, ...] = self.members[0].inputs.columns
+        self.scorers: dict[str, Scorer] = {split: scorer_of(corpus, split) for split in corpus.splits}
         self._said: dict[tuple[int, ...], Said] = {}
 
     def train(self, wanted: Iterable[tuple[int, ...]], label: str) -> None:
@@ -91,8 +94,8 @@ class Trainings:
             for place, one in train_each([member for _, member in todo], self.corpus):
                 with torch.inference_mode():
                     said = {
-                        split: answers(predictions(one.probe, one.inputs, rows))[0]
-                        for split, rows in self.corpus.splits.items()
+                        split: scorer.answers(predictions(one.probe, one.inputs, scorer.rows)[0])
+                        for split, scorer in self.scorers.items()
                     }
                 value = one.fitted.best_value if one.fitted.best_epoch >= 0 else -np.inf
                 parts.setdefault(todo[place][0], []).append((one.parameters, value, said))
@@ -141,7 +144,7 @@ class Scores:
         said = self.trainings[one.places]
         named = layer_names([self.trainings.columns[place].layer for place in one.places])
         found = []
-        for split in splits or dict.fromkeys(("validation", self.scored)):
+        for split in splits or dict.fromkeys((self.corpus.selection, self.scored)):
             for metric in task_of(self.corpus).metrics:
                 figure = self._figure(one.places, split, metric)
                 if figure is None:
@@ -177,19 +180,18 @@ class Scores:
     def _figure(self, places: tuple[int, ...], split: str, metric: str) -> Resampled | None:
         key = (places, split, metric)
         if key not in self._resampled:
-            said, target = self.trainings[places].answers[split], self.corpus.split(split).targets
+            said, scorer = self.trainings[places].answers[split], self.trainings.scorers[split]
             if split in (self.scored, "train"):
-                self._resampled[key] = resample(metric, said, target)
+                self._resampled[key] = scorer.resampled(metric, said)
             else:
-                self._resampled[key] = _plain(metric, said, target)
+                self._resampled[key] = _plain(metric, said, scorer)
         return self._resampled[key]
 
 
-def _plain(metric: str, said: Sequence[NDArray[Any]], target: NDArray[Any]) -> Resampled | None:
+def _plain(metric: str, said: Sequence[NDArray[Any]], scorer: Scorer) -> Resampled | None:
     """A figure without its interval."""
-    if metric in CORRELATIONS and any(np.ptp(one) == 0 for one in said):
-        return None
-    return Resampled(float(np.mean([METRICS[metric](one, target) for one in said])), np.empty(0), len(target))
+    value = float(np.mean([scorer.value(metric, one) for one in said]))
+    return Resampled(value, np.empty(0), len(scorer.rows)) if np.isfinite(value) else None
 
 
 def ablate(recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
@@ -257,9 +259,25 @@ def shuffled(corpus: Corpus, seed: int) -> Corpus:
     Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2; there a random
     target belongs to a word, which comes again in test, here to a row, so memory is measured where it was made.
     """
-    train = corpus.split("train")
-    rows = Rows(train.sides, np.random.default_rng(seed).permutation(train.targets))
+    train, rng = corpus.split("train"), np.random.default_rng(seed)
+    marks = train.marks
+    if marks is None:
+        rows = Rows(train.sides, rng.permutation(train.targets))
+    elif corpus.kind == "tags":
+        rows = replace(train, marks=replace(marks, codes=rng.permutation(marks.codes)))
+    else:
+        rows = replace(train, marks=_moved(corpus, train, marks, rng))
     return replace(corpus, splits={"train": rows, "validation": rows})
+
+
+def _moved(corpus: Corpus, rows: Rows, marks: Marks, rng: np.random.Generator) -> Marks:
+    """Each row with one answer, as long as its own and anywhere in its context."""
+    spans = marks.spans[marks.offsets[:-1]]
+    contexts = [corpus.texts[text] for text in rows.sides[:, 0]]
+    sizes = np.array([len(text if isinstance(text, str) else text.second) for text in contexts])
+    lengths = spans[:, 1] - spans[:, 0]
+    starts = rng.integers(0, sizes - lengths + 1)
+    return Marks(np.stack([starts, starts + lengths], 1), np.zeros(len(spans), np.int64), np.arange(len(spans) + 1))
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from probes.drawing import COLOURS, SETTINGS, canvas, caption
-from probes.metrics import CORRELATIONS, METRICS, paired, resample
+from probes.metrics import paired
 from probes.page import Grid, Picture, Section, render, replace_file, svg_of, tidy
+from probes.pairing import resampled
 from probes.summary import UNDEFINED, size_of, with_interval
 from probes.tables import ReportError, Tables, read_tables
 
@@ -32,8 +32,10 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
         raise ReportError("there is nothing to compare: name the folders of two runs or more.")
     runs = [read_tables(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
-        if run.metrics.empty:
-            raise ReportError(f"{folder} has no metrics.csv: an ablation or a study has a report of its own.")
+        if run.metrics.empty or len(run.layers):
+            raise ReportError(
+                f"{folder} has no variants to compare: layers, an ablation or a study has its own report."
+            )
     names = [run.name for run in runs]
     shown = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
     lines = [
@@ -110,44 +112,13 @@ def _line(name: str, run: Tables) -> dict[str, Any]:
 
 
 def _against(base: Tables, run: Tables) -> dict[str, Any]:
-    if base.metric != run.metric or run.metric not in METRICS:
-        return {"note": "another metric: no paired test"}
-    first, second = _aligned(base), _aligned(run)
-    if first is None or second is None:
-        return {"note": "no predictions: no paired test"}
-    if (
-        base.split != run.split
-        or len(first) != len(second)
-        or not first.index.sort_values().equals(second.index.sort_values())
-    ):
-        return {"note": "not the same rows: no paired test"}
-    second = second.loc[first.index]
-    target = first.index.get_level_values("target").to_numpy()
-    sides = [[frame[seed].to_numpy() for seed in frame] for frame in (first, second)]
-    if "label" in base.predictions:
-        names = np.unique(np.concatenate([target, *sides[0], *sides[1]]).astype(str))
-        target = np.searchsorted(names, target.astype(str))
-        sides = [[np.searchsorted(names, column.astype(str)) for column in side] for side in sides]
-    measured = [resample(run.metric, side, target) for side in sides]
+    measured = resampled(base, run)
+    if isinstance(measured, str):
+        return {"note": f"{measured}: no paired test"}
     found = paired(measured[0], measured[1]) if measured[0] and measured[1] else None
     if found is None:
         return {"note": f"{UNDEFINED}: no paired test"}
     return {"difference": found.difference, "difference_low": found.low, "difference_high": found.high, "p": found.p}
-
-
-def _aligned(run: Tables) -> pd.DataFrame | None:
-    """``[row, seed]`` predictions, indexed by texts, target and how often both came before."""
-    table = run.predictions
-    texts = [name for name in ("sentence", "sentence1", "sentence2") if name in table]
-    columns = ("raw", "score") if run.metric in CORRELATIONS else ("label", "score")
-    said = next((name for name in columns if name in table), None)
-    if said is None or table.empty or not texts:
-        return None
-    keys = [*texts, "target"]
-    table = table.assign(seed=table["seed"].fillna(-1))
-    table = table.assign(again=table.groupby([*keys, "seed"]).cumcount())
-    wide = table.pivot(index=[*keys, "again"], columns="seed", values=said)
-    return None if wide.isna().to_numpy().any() else wide
 
 
 def _whole(value: float) -> str:

@@ -13,10 +13,11 @@ from data.progress import Progress
 from data.sentences import CorpusSpec, load_corpus
 from data.spec import SpecError, fingerprint
 from probes.ensemble import Ensemble, gather
-from probes.experiment import Member, loss_and_metric, start, task_of, train_members
-from probes.inputs import TOKENS, Inputs, Stored, parse_input, read_inputs, wanted_columns
+from probes.experiment import Member, start, train_members
+from probes.inputs import Inputs, Stored, parse_input, read_inputs, wanted_columns
 from probes.pretraining import Pretrained, pretrain
 from probes.recipe import Recipe
+from probes.tasks import check_probe, loss_and_metric, sides_of_rows, task_of
 from probes.train import AfterEpoch
 from probes.trials import Evaluated
 
@@ -71,6 +72,8 @@ class Conductor:
             sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
             texts = f"{corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
             self.progress.note(f"{corpus.name}: {sizes} rows; {texts}")
+            for note in corpus.notes:
+                self.progress.note(f"{corpus.name}: {note}")
             self._corpora[key] = corpus
         return self._corpora[key]
 
@@ -180,13 +183,13 @@ def check(recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus) -> str
     for name, variant in variants.items():
         loss_and_metric(variant, task)
         spec = variant.probe
-        views = {parse_input(one).view for one in spec.inputs} or set(variant.plan.views)
-        if corpus.labels and spec.mixer == "mlp":
-            raise SpecError(f"{name}: probe.mixer = 'mlp' mixes cosines, which classes do not have; use 'softmax'.")
+        views = sorted({parse_input(one).view for one in spec.inputs} or set(variant.plan.views))
+        try:
+            check_probe(spec, corpus.kind, sides_of_rows(corpus), views)
+        except SpecError as error:
+            raise SpecError(f"{name}: {error}") from None
         if spec.encoder == "none" and variant.pretraining.task != "none":
             raise SpecError(
                 f"{name}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."
             )
-        if TOKENS in views and len(views) > 1:
-            raise SpecError(f"{name}: tokens are read alone; set probe.inputs to them or to the others.")
     return loss_and_metric(recipe, task)[1]

@@ -24,11 +24,22 @@ MIXERS = {
     "mlp": "small network\nover the layers",
 }
 CODE_MIXERS = {
+    "concat": "layers\nside by side",
     "attention": "attention\nover layers",
     "self_attention": "self-attention\nof the codes",
     "unified": "one unified\nembedding",
 }
 """These meet before there is a cosine."""
+
+CONTEXTS = {"bilstm": "BiLSTM\nover the text", "transformer": "transformer\nover the text"}
+HEADS = {
+    "cosine": ("", "score"),
+    "regression": ("regression head", "score"),
+    "classes": ("class head", "class"),
+    "tags": ("tag head,\nfirst token\nof a word", "tags, as IOB2\nallows"),
+    "span": ("start and end\nof an answer,\nover windows", "answer"),
+}
+"""Head -> what it does and what comes out."""
 
 
 def diagram(run: Tables) -> Figure | None:
@@ -79,28 +90,41 @@ def _sources(told: Mapping[str, Any]) -> list[str]:
 
 
 def _stages(told: Mapping[str, Any], run: Tables) -> list[tuple[str, str]]:
+    """What each box after the latents says, and the shape on the arrow from it."""
     codes = told.get("codes")
     widths = [int(width) for width in map(number, codes) if width] if isinstance(codes, list) else []
-    code = _span(widths)
-    pairs, classes = "sentence1" in run.predictions, "label" in run.predictions
     encoder, mixer, depth = str(told.get("encoder", "")), str(told.get("mixer", "")), number(told.get("depth"))
     pretraining = caption(told["pretraining"], 14) if told.get("pretraining") else ""
     lines = [ENCODERS.get(encoder, caption(encoder, 18)), f"depth {depth:.0f}" if depth and encoder == "mlp" else ""]
     lines.append(f"begun as\n{pretraining}" if pretraining else "")
     layers = f"{len(widths)} × " if widths else ""
-    stages = [("\n".join(filter(None, lines)) or "encoder", ""), (f"code\n{layers}{code}".strip(), "")]
+    stages = [("\n".join(filter(None, lines)) or "encoder", ""), (f"code\n{layers}{_span(widths)}".strip(), "")]
     meeting = (CODE_MIXERS.get(mixer) or MIXERS.get(mixer, caption(mixer, 18)) or "mixer", "")
-    if pairs and not classes and mixer in CODE_MIXERS:
+    head, pairs = _head(told, run)
+    if head == "cosine" and mixer in CODE_MIXERS:
         stages += [meeting, ("cosine of the\ntwo sides", "")]
-    elif pairs and not classes:
+    elif head == "cosine":
         stages += [("cosine of the\ntwo sides,\nby layer", f"{len(widths)}" if widths else ""), meeting]
     else:
         stages.append(meeting)
-    if classes:
-        stages.append(("class head" + ("\non a, b, |a−b|, a·b" if pairs else ""), ""))
+    context = str(told.get("context") or "none")
+    if context != "none":
+        stages.append((CONTEXTS.get(context, caption(context, 18)), ""))
+    does, said = HEADS.get(head, (caption(head, 18), "prediction"))
+    if does:
+        hidden = number(told.get("hidden"))
+        size = f"\n{hidden:.0f} hidden" if hidden else ""
+        stages.append((does + size + ("\non a, b, |a−b|, a·b" if pairs else ""), ""))
     loss = f"\nloss: {caption(told['loss'], 16)}" if told.get("loss") else ""
-    stages.append((("class" if classes else "score") + loss, ""))
-    return stages
+    return [*stages, (said + loss, "")]
+
+
+def _head(told: Mapping[str, Any], run: Tables) -> tuple[str, bool]:
+    """The head's name, and whether it reads two texts; of a record that does not say, what the predictions show."""
+    sides = number(told.get("sides"))
+    pairs = sides == 2 if sides is not None else "sentence1" in run.predictions
+    shown = {"score": "cosine" if pairs else "regression", "class": "classes", "tags": "tags", "answers": "span"}
+    return str(told.get("head") or shown.get(run.kind, "cosine")), pairs
 
 
 def _span(widths: Sequence[int]) -> str:

@@ -14,19 +14,13 @@ from numpy.typing import NDArray
 from data.corpus import Corpus
 from data.progress import Progress
 from probes.calibration import Calibration, calibrate
-from probes.experiment import (
-    Trained,
-    answers,
-    loss_and_metric,
-    predictions,
-    task_of,
-    untrained_cosines,
-)
+from probes.experiment import Trained, predictions, untrained_cosines
 from probes.inputs import Column
-from probes.metrics import METRICS
 from probes.pretraining import Pretrained
 from probes.probe import ROUNDING, Probe, ScoreProbe, beside
 from probes.recipe import Recipe
+from probes.scoring import scorer_of
+from probes.tasks import loss_and_metric, task_of
 from probes.train import Fitted
 
 TIED = 0.01
@@ -52,13 +46,13 @@ class Ensemble:
     fitted: Sequence[Fitted]
     pretrained: Sequence[Pretrained | None]
     said: Mapping[str, NDArray[np.float32]]
-    """Split -> ``[seed, row]`` numbers or ``[seed, row, class]`` logits."""
+    """Split -> ``[seed, row]`` numbers, ``[seed, row, class]`` or ``[seed, word, tag]`` logits, or places of answers."""
 
     untrained: Mapping[str, NDArray[np.float32]]
     """Split -> ``[layer, row]``, cosines of the latents as they are; empty for classes."""
 
     calibrations: tuple[Calibration, ...]
-    """Prediction to score in 0..1, one for each voice; none for classes."""
+    """Prediction to score in 0..1, one for each voice; none where the targets are no scores."""
 
     value: float
     """The validation metric that chooses: of what the seeds say together, or the mean of theirs."""
@@ -69,7 +63,7 @@ class Ensemble:
         return self.recipe.train.average
 
     def voices(self, split: str) -> list[NDArray[np.float32]]:
-        """What is answered on a split: by each seed, or by all together; ``[row]`` or ``[row, class]``."""
+        """What is answered on a split: by each seed, or by all together; what ``said`` has, without the seed."""
         said = self.said[split]
         return [said.mean(0)] if self.average else list(said)
 
@@ -85,15 +79,18 @@ def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None
     probe = (beside([one.probe for one in members]) if len(members) > 1 else first.probe).eval()
     with torch.inference_mode():
         said = {split: predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items()}
-        scores = isinstance(probe, ScoreProbe)
-        untrained = {split: untrained_cosines(first.inputs, rows) for split, rows in corpus.splits.items() if scores}
-        tops = probe.top().numpy() if isinstance(probe, ScoreProbe) else None
+        pairs = corpus.kind == "score" and corpus.split("train").sides.shape[1] == 2
+        untrained = {split: untrained_cosines(first.inputs, rows) for split, rows in corpus.splits.items() if pairs}
+        tops = None
+        if corpus.kind == "score":
+            tops = probe.top().numpy() if isinstance(probe, ScoreProbe) else said[corpus.selection].max(1)
     average = first.recipe.train.average
-    voices = [said["validation"].mean(0)] if average else list(said["validation"])
+    selection = corpus.selection
+    voices = [said[selection].mean(0)] if average else list(said[selection])
     calibrations: list[Calibration] = []
     if tops is not None:
         for voice, top in zip(voices, [tops.mean()] if average else tops, strict=True):
-            calibrations.append(calibrate(voice, corpus.split("validation").targets, float(top)))
+            calibrations.append(calibrate(voice, corpus.split(selection).targets, float(top)))
             above = float((voice > top + 2 * ROUNDING).mean())
             if above > TIED and progress:
                 share = f"{first.variant}: {above:.0%} of validation"
@@ -119,7 +116,8 @@ def _value(members: Sequence[Trained], voices: Sequence[NDArray[np.float32]], co
     if not first.recipe.train.average:
         return float(np.mean([one.fitted.best_value for one in members]))
     _, metric = loss_and_metric(first.recipe, task_of(corpus))
-    return float(METRICS[metric](answers(voices[0][None])[0], corpus.split("validation").targets))
+    scorer = scorer_of(corpus, corpus.selection)
+    return scorer.value(metric, scorer.answers(voices[0]))
 
 
 def choose(found: Sequence[Ensemble]) -> Ensemble:

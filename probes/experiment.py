@@ -1,43 +1,31 @@
 """Training members: a probe, some layers of its inputs, a seed; each left at its best epoch on validation.
 
-It is given latents, never a backbone. Both kinds of task, scores and classes, are one record each. Small members of
-one shape train side by side in one program; large ones fill the machine alone and go one after another.
+It is given latents, never a backbone. Small members of one shape train side by side in one program; large ones fill
+the machine alone and go one after another.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.corpus import Corpus, CorpusError, Rows
+from data.corpus import Corpus, Rows
 from data.progress import Progress
-from data.spec import SpecError, fingerprint, plain
-from probes.inputs import Column, Inputs, sides_of
-from probes.losses import LOSSES, SMALLEST_BATCH
-from probes.metrics import CORRELATIONS, METRICS
+from data.spec import fingerprint, plain
+from probes.inputs import Column, Inputs
+from probes.losses import SMALLEST_BATCH
+from probes.objectives import objective_of
 from probes.pretraining import Pretrained
-from probes.probe import ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside, seats_for
+from probes.probe import Probe, alone, beside, seats_for
 from probes.reading import reading
 from probes.recipe import Recipe
-from probes.seats import Seats
+from probes.scoring import scorer_of
 from probes.siamese import cosines
+from probes.tasks import build, loss_and_metric, task_of
 from probes.train import AfterEpoch, Fitted, Learner, fit, orders_of
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a kind of target implies."""
-
-    name: str
-    loss: str
-    losses: tuple[str, ...]
-    metric: str
-    metrics: tuple[str, ...]
 
 
 SMALL = 50_000
@@ -45,15 +33,6 @@ SMALL = 50_000
 
 TOGETHER_BYTES = 64 << 20
 """Most latents that members side by side read in a step."""
-
-CHUNK_BYTES = 256 << 20
-"""Most latents that are read at once where nothing is learnt."""
-
-TASKS = {
-    "score": Task("similarity", "log_variance", ("mse", "log_variance"), "spearman", ("pearson", "spearman")),
-    "class": Task("classification", "cross_entropy", ("cross_entropy",), "accuracy", ("accuracy", "macro_f1")),
-}
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -90,37 +69,6 @@ class Trained:
     def parameters(self) -> int:
         """How many numbers it learnt."""
         return sum(part.numel() for part in self.probe.parameters())
-
-
-def task_of(corpus: Corpus) -> Task:
-    """The task that a corpus poses; raises :class:`CorpusError` where it has no targets or no training rows."""
-    if corpus.score_range is None and not corpus.labels:
-        raise CorpusError(f"{corpus.name}: it has no targets to learn; set corpus.target to score or class.")
-    if corpus.score_range is None and len(corpus.labels) < 2:
-        raise CorpusError(f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'.")
-    for split in ("train", "validation"):
-        corpus.split(split)
-    task = TASKS["score" if corpus.score_range else "class"]
-    if task.name == "similarity" and corpus.split("train").sides.shape[1] != 2:
-        raise CorpusError(f"{corpus.name}: scores need two texts a row; corpus.columns names one.")
-    if task.name == "similarity" and np.ptp(corpus.split("validation").targets) == 0:
-        raise CorpusError(f"{corpus.name}: all its validation scores are the same, a constant correlates with nothing.")
-    return task
-
-
-def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
-    """The loss that trains and the validation metric that chooses; raises :class:`SpecError` where one does not fit."""
-    loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
-    metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
-    for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metrics)):
-        if value not in known:
-            raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
-    return loss, metric
-
-
-def build(spec: ProbeSpec, labels: Sequence[str], sides: int, seats: Seats) -> Probe:
-    """A fresh probe: for classes where there are labels, else for scores."""
-    return ClassProbe(spec, seats, sides, len(labels)) if labels else ScoreProbe(spec, seats)
 
 
 def train_members(
@@ -160,7 +108,7 @@ def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]
         alike = replace(
             recipe, probe=replace(recipe.probe, inputs=(), layers="all"), train=replace(recipe.train, seeds=(0,))
         )
-        key = f"{id(member.inputs)} {max(probe.seats.widths)} {probe.encoder.code} {fingerprint(plain(alike))}"
+        key = f"{id(member.inputs)} {probe.shape} {fingerprint(plain(alike))}"
         group = waiting.setdefault(key, [])
         layers = sum(len(other.layers) for _, other, _ in group) + len(member.layers)
         width = member.inputs.values.shape[2]
@@ -179,8 +127,9 @@ def start(member: Member, corpus: Corpus) -> Probe:
         tokens = member.inputs.offsets is not None
         of = [(column.plan, column.view) for column in member.inputs.columns]
         seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
-        probe = build(member.recipe.probe, corpus.labels, train.sides.shape[1], seats)
-    probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale))
+        probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.sides.shape[1], seats)
+    by_token = tokens and not probe.pools
+    probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale, by_token))
     if member.pretrained:
         by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
         mixer = {name: value[list(member.layers)] for name, value in member.pretrained.mixer.items()}
@@ -197,23 +146,20 @@ def _fit_beside(
 ) -> list[tuple[Probe, Fitted]]:
     """Train probes of one shape in one program."""
     recipe, inputs = members[0].recipe, members[0].inputs
-    train, validation = corpus.split("train"), corpus.split("validation")
+    train, scorer = corpus.split("train"), scorer_of(corpus, corpus.selection)
     loss_name, metric = loss_and_metric(recipe, task_of(corpus))
     probe = beside(probes) if len(probes) > 1 else probes[0]
     seeds = [member.seed for member in members]
     probe.seed(seeds)
-    targets = torch.from_numpy(train.targets).to(torch.int64 if corpus.labels else torch.float32)
-
     orders = orders_of(seeds)
     how = reading(probe.seats, orders)
+    learnt, chosen = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        return LOSSES[loss_name](probe(sides_of(inputs, how, train.sides[rows]), how), targets[rows[orders]])
+        return learnt.loss(probe, how, rows, orders, loss_name)
 
     def validate() -> NDArray[np.floating]:
-        said = answers(predictions(probe, inputs, validation))
-        values = [_metric(metric, prediction, validation.targets) for prediction in said]
-        return np.array(values)
+        return np.array([scorer.value(metric, scorer.answers(said)) for said in chosen.said(probe)])
 
     learner = Learner(probe, probe.owners(), loss, validate, len(train), SMALLEST_BATCH.get(loss_name, 1))
     name = (
@@ -224,28 +170,10 @@ def _fit_beside(
     return list(zip(singles, fitted, strict=True))
 
 
-def _metric(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float:
-    if name in CORRELATIONS and np.ptp(prediction) == 0:
-        return math.nan  # no correlation: such an epoch is never the best
-    return float(METRICS[name](prediction, target))
-
-
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
-    """What each member of a probe says: ``[member, row]`` numbers or ``[member, row, class]`` logits."""
-    if probe.seats.tokens and len(probe.seats.members) > 1:  # each pools with queries of its own
-        singles = [alone(probe, member).eval() for member in range(len(probe.seats.members))]
-        return np.concatenate([predictions(single, inputs, rows) for single in singles])
-    how = reading(probe.seats)
-    each = len(probe.seats.sources) * inputs.values.shape[2] * 4 * rows.sides.shape[1] * inputs.longest
-    chunk = max(1, CHUNK_BYTES // each)
-    parts = [probe(sides_of(inputs, how, rows.sides[None, at : at + chunk]), how) for at in range(0, len(rows), chunk)]
-    said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
-    return said
-
-
-def answers(raw: NDArray[Any]) -> NDArray[Any]:
-    """``[..., row]`` predicted numbers as they are, or of ``[..., row, class]`` logits the most likely class."""
-    return raw.argmax(-1) if raw.ndim == 3 else raw
+    """What each member of a probe says of rows: ``[member, row]`` numbers, ``[member, row, class]`` or ``[member, word,
+    tag]`` logits, or ``[member, row, 3]`` places of answers."""
+    return objective_of(probe, inputs, rows).said(probe)
 
 
 def untrained_cosines(inputs: Inputs, rows: Rows) -> NDArray[np.float32]:

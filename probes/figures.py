@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from probes.drawing import COLOURS, GREY, canvas, caption, legend, line, one_scale, seedless, style, whole_ticks
-from probes.tables import UNTRAINED, Tables
+from probes.tables import UNTRAINED, Tables, first_seed
 
 SPLITS = ("train", "validation", "test")
 MOST_POINTS = 5000
@@ -45,7 +45,7 @@ def ladder(run: Tables) -> Figure | None:
     """The last layer of the untrained reference and every variant as bars with intervals, in the recipe's order."""
     rows = seedless(run.metrics)
     rows = rows[(rows["split"] == run.split) & (rows["metric"] == run.metric)]
-    if rows.empty:
+    if rows.empty or len(run.layers):
         return None
     last = rows.groupby(["variant", "view"])["layer"].transform("max")
     rows = rows[rows["layer"].isna() | ~rows["variant"].str.startswith(UNTRAINED) | (rows["layer"] == last)]
@@ -72,10 +72,10 @@ def ladder(run: Tables) -> Figure | None:
 
 
 def predicted_against_gold(run: Tables) -> Figure | None:
-    """Scores against targets, one point a row of the first seed; None for classes."""
-    if "score" not in run.predictions or run.predictions.empty:
+    """Scores against targets, one point a row of the first seed; None where there are no scores."""
+    if run.kind != "score":
         return None
-    rows = _first_seed(run.predictions).dropna(subset=["target", "score"])
+    rows = first_seed(run.predictions).dropna(subset=["target", "score"])
     if rows.empty:
         return None
     rows = rows.sample(min(len(rows), MOST_POINTS), random_state=0)
@@ -88,16 +88,19 @@ def predicted_against_gold(run: Tables) -> Figure | None:
 
 
 def confusion(run: Tables) -> Figure | None:
-    """Gold classes against predicted ones, counts of the first seed; shades are shares of a gold class."""
-    if "label" not in run.predictions or run.predictions.empty:
+    """Gold classes or tags against predicted ones, counts of the first seed; shades are shares of the gold one."""
+    if run.kind not in ("class", "tags"):
         return None
-    rows = _first_seed(run.predictions)
+    rows = first_seed(run.predictions)
     names = pd.concat([rows["target"], rows["label"]]).value_counts().index[:MOST_CLASSES].sort_values()
+    what = "class"
+    if run.kind == "tags":  # "O", then by type
+        names, what = pd.Index(sorted(names, key=lambda name: (name[2:], name))), "tag"
     counts = pd.crosstab(rows["target"], rows["label"]).reindex(index=names, columns=names, fill_value=0)
     table = counts.to_numpy()
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(8.0, 2.2 + 0.55 * len(names))
-    figure, (axes,) = canvas("gold class against predicted", "predicted", "gold", size=(max(side, 3.8), side))
+    figure, (axes,) = canvas(f"gold {what} against predicted", "predicted", "gold", size=(max(side, 3.8), side))
     for (row, column), count in np.ndenumerate(table):
         axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.04 + 0.56 * shares[row, column])
         axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8 if len(names) < 12 else 6)
@@ -153,11 +156,6 @@ def autoencoder(run: Tables) -> Figure | None:
         panel.set_ylim(bottom=0)
     legend(figure, axes)
     return figure
-
-
-def _first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
-    seed = predictions["seed"].iloc[0]
-    return predictions[predictions["seed"].isna() if pd.isna(seed) else predictions["seed"] == seed]
 
 
 def _bar_name(row: pd.Series, selected: str, several: bool) -> str:

@@ -72,6 +72,14 @@ class MLPMixer(nn.Module):
         return mixed
 
 
+class ConcatMixer(nn.Module):
+    """The codes of all layers side by side; those of the last k where the probe reads the last k layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes ``[member, layer, row, code]`` -> ``[member, row, layer x code]``; a layer a member lacks is zeros."""
+        return x.transpose(1, 2).flatten(2)
+
+
 class AttentionMixer(nn.Module):
     """Each text weighs its layers anew: a learned query against the code of each layer.
 
@@ -151,6 +159,7 @@ MIXERS: dict[str, Callable[[Seats], nn.Module]] = {"last": LastMixer, "softmax":
 """Over the cosines of layers."""
 
 CODE_MIXERS: dict[str, Callable[[Seats, int], nn.Module]] = {
+    "concat": lambda seats, code: ConcatMixer(),
     "attention": AttentionMixer,
     "self_attention": SelfAttentionMixer,
     "unified": UnifiedMixer,
@@ -163,17 +172,29 @@ def code_mixer(name: str, seats: Seats, code: int) -> nn.Module:
     return CODE_MIXERS[name](seats, code) if name in CODE_MIXERS else MIXERS[name](seats)
 
 
-class ClassHead(nn.Sequential):
-    """Features ``[member, row, feature]`` -> logits ``[member, row, class]``; hidden or not."""
+def mixed_width(name: str, seats: Seats, code: int) -> int:
+    """Width of what a mixer makes of codes."""
+    if name == "concat":
+        return code * seats.taken.shape[1]
+    return max(seats.widths) if name == "unified" else code
 
-    def __init__(self, members: int, features: int, classes: int, hidden: int, dropout: float) -> None:
-        sizes = [features, hidden, classes] if hidden else [features, classes]
-        super().__init__(*_chain(members, sizes, dropout))
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
-def _chain(members: int, sizes: Sequence[int], dropout: float) -> Sequence[nn.Module]:
+class FeatureHead(nn.Sequential):
+    """Features ``[member, row, feature]`` -> ``[member, row, output]``: linear, or through one hidden layer."""
+
+    def __init__(
+        self, members: int, features: int, outputs: int, hidden: int, dropout: float, activation: str = "gelu"
+    ) -> None:
+        sizes = [features, hidden, outputs] if hidden else [features, outputs]
+        super().__init__(*_chain(members, sizes, dropout, ACTIVATIONS[activation]))
+
+
+def _chain(members: int, sizes: Sequence[int], dropout: float, act: Callable[[], nn.Module]) -> Sequence[nn.Module]:
     modules: list[nn.Module] = []
     for width, code in pairwise(sizes):
-        modules += [nn.GELU()] if modules else []
+        modules += [act()] if modules else []
         modules += [Dropout(dropout), LayerwiseLinear(members, width, code)]
     return modules

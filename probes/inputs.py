@@ -13,17 +13,21 @@ from torch import Tensor
 
 from data.latents import LatentStore
 from data.plan import LAYERS, Columns, resolve_layers
-from data.ragged import TokenLatents
+from data.ragged import TokenLatents, ranges
 from data.shard import Latents
 from data.spec import SpecError, nearest
+from data.text import Text
 from probes.probe import ProbeSpec
-from probes.reading import Reading, Side, TokenStates
+from probes.reading import RaggedStates, Reading, Side, TokenStates
 
 NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.pattern}))?")
 
 
 TOKENS = "tokens"
 """The view whose latents are the hidden states of every token."""
+
+MEASURED_TEXTS = 2000
+"""Texts whose tokens are measured for their mean and spread."""
 
 
 class Column(NamedTuple):
@@ -64,7 +68,7 @@ class Inputs:
 
     values: Tensor
     """``[layer, text, width]`` in float32: layers of each view and plan, one after another; narrower latents are padded
-    with zeros. ``[layer, token, width]`` where it is tokens that are read, text after text."""
+    with zeros. ``[layer, token, width]`` as stored where it is tokens that are read, text after text."""
 
     columns: tuple[Column, ...]
     """What each index of the layer axis is."""
@@ -73,7 +77,20 @@ class Inputs:
     """Width of each layer's latents."""
 
     offsets: NDArray[np.int64] | None = None
-    """``[text + 1]``: text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``; None for pooled latents."""
+    """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``; None for pooled latents.
+    A text that was not too long is one window."""
+
+    spans: NDArray[np.int32] | None = None
+    """``[token, 2]``: the characters of its text that each token covers; None for pooled latents."""
+
+    starts: NDArray[np.int64] | None = None
+    """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``; None where each has one."""
+
+    @cached_property
+    def windows(self) -> NDArray[np.int64]:
+        """``[text + 1]``: text ``i`` has the windows from ``windows[i]`` to ``windows[i + 1]``."""
+        assert self.offsets is not None
+        return np.arange(len(self.offsets)) if self.starts is None else self.starts
 
     @property
     def longest(self) -> int:
@@ -84,31 +101,41 @@ class Inputs:
         """``[text, width]``: one vector a text, the mean of its tokens where it is tokens that are read."""
         if self.offsets is None:
             return self.values[layer, torch.from_numpy(texts)]
-        sums = np.add.reduceat(self.values[layer].numpy(), self.offsets[:-1], axis=0)
-        return torch.from_numpy((sums / np.diff(self.offsets)[:, None].astype(np.float32))[texts])
+        sums = np.add.reduceat(self.values[layer].float().numpy(), self.offsets[:-1], axis=0)
+        means = sums / np.diff(self.offsets)[:, None].astype(np.float32)
+        return torch.from_numpy(means[self.windows[texts]])
 
-    def moments(self, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
+    def moments(
+        self, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Mean and spread of the latents of ``texts``, layer by layer.
 
         Args:
             center: whether the mean is taken off at all; zeros else.
             scale: ``layer`` for one spread a layer, or ``dimension``.
+            by_token: of single tokens, those of some of the texts; else of one vector a text.
 
         Returns:
             ``[layer, 1, width]``, and ``[layer, 1, 1]`` or ``[layer, 1, width]``; a spread of 0 is given as 1.
         """
-        key = (texts.tobytes(), center, scale)
+        key = (texts.tobytes(), center, scale, by_token)
         if key not in self._moments:
-            found = [self._moment(layer, texts, center, scale) for layer in range(len(self.values))]
+            known = self._tokens if by_token else self.pooled
+            found = [self._moment(layer, known(layer, texts), center, scale) for layer in range(len(self.values))]
             self._moments[key] = torch.stack([mean for mean, _ in found]), torch.stack([spread for _, spread in found])
         return self._moments[key]
 
     @cached_property
-    def _moments(self) -> dict[tuple[bytes, bool, str], tuple[Tensor, Tensor]]:
+    def _moments(self) -> dict[tuple[bytes, bool, str, bool], tuple[Tensor, Tensor]]:
         return {}
 
-    def _moment(self, layer: int, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
-        known = self.pooled(layer, texts)
+    def _tokens(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
+        assert self.offsets is not None
+        some = self.windows[texts[:: max(1, len(texts) // MEASURED_TEXTS)]]
+        index = ranges(self.offsets[some], np.diff(self.offsets)[some])
+        return self.values[layer, torch.from_numpy(index)].float()
+
+    def _moment(self, layer: int, known: Tensor, center: bool, scale: str) -> tuple[Tensor, Tensor]:
         mean = known.mean(0, keepdim=True) if center else torch.zeros(1, known.shape[1])
         square = (known - mean).square()
         if scale == "layer":
@@ -158,7 +185,7 @@ def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Colum
     return tuple(wanted)
 
 
-def read_inputs(stored: Mapping[str, Stored], texts: Sequence[str], columns: Sequence[Column]) -> Inputs:
+def read_inputs(stored: Mapping[str, Stored], texts: Sequence[Text], columns: Sequence[Column]) -> Inputs:
     """The latents of ``texts`` in ``columns``, from the store of each plan.
 
     Raises:
@@ -167,16 +194,22 @@ def read_inputs(stored: Mapping[str, Stored], texts: Sequence[str], columns: Seq
     if any(column.view == TOKENS for column in columns):
         if len({(column.plan, column.view) for column in columns}) > 1:
             raise SpecError(f"probe.inputs joins {view_name(columns)}: tokens are read alone, and of one plan.")
-        read = stored[columns[0].plan].store.read_tokens(texts, [column.layer for column in columns])
-        return tokens_as_inputs(read, columns)
+        store = stored[columns[0].plan].store
+        windows, starts = store.windowed(texts)
+        return tokens_as_inputs(store.read_tokens(windows, [column.layer for column in columns]), columns, starts)
     parts = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
     return Inputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
 
 
-def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column]) -> Inputs:
-    """Token states as a probe reads them, their layers in the order of ``columns``."""
-    values = torch.from_numpy(np.asarray(read.states, np.float32))
-    return Inputs(values, tuple(columns), (values.shape[2],) * len(columns), read.offsets)
+def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column], starts: NDArray[np.int64]) -> Inputs:
+    """Token states as a probe reads them, their layers in the order of ``columns``.
+
+    Args:
+        starts: ``[text + 1]``, where the windows of each text begin among those read.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(read.states))
+    widths = (values.shape[2],) * len(columns)
+    return Inputs(values, tuple(columns), widths, read.offsets, read.spans, starts)
 
 
 def stack(parts: Sequence[Latents]) -> Tensor:
@@ -201,7 +234,8 @@ def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Sid
         if len(sides) > 1:
             raise ValueError("members that read tokens take rows in one order.")
         layers = None if how.whole else how.sources
-        return [tokens_of(inputs.values, inputs.offsets, column[0], layers) for column in columns]
+        windows = (inputs.windows[column[0]] for column in columns)
+        return [tokens_of(inputs.values, inputs.offsets, window, layers) for window in windows]
     if how.whole:
         return [inputs.values[:, torch.from_numpy(column[0])] for column in columns]
     layers = how.sources[:, None]
@@ -217,7 +251,17 @@ def tokens_of(
     real = places < lengths[:, None]
     index = np.where(real, starts[:, None] + places, starts[:, None])
     taken = slice(None) if layers is None else layers[:, None, None]
-    return TokenStates(values[taken, torch.from_numpy(index)], torch.from_numpy(real))
+    return TokenStates(values[taken, torch.from_numpy(index)].float(), torch.from_numpy(real))
+
+
+def ragged_of(inputs: Inputs, how: Reading, windows: NDArray[np.int64]) -> RaggedStates:
+    """The tokens of some windows one after another, without padding."""
+    assert inputs.offsets is not None
+    lengths = np.diff(inputs.offsets)[windows]
+    index = torch.from_numpy(ranges(inputs.offsets[windows], lengths))
+    layers = range(len(inputs.values)) if how.whole else how.sources.tolist()
+    values = torch.stack([inputs.values[layer].index_select(0, index) for layer in layers]).float()
+    return RaggedStates(values, tuple(lengths.tolist()))
 
 
 def view_name(columns: Sequence[Column]) -> str:

@@ -41,10 +41,23 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return flat.view(logits.shape[:-1]).mean(-1)
 
 
+def span(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy of where an answer starts and where it ends, each a choice among a text's tokens.
+
+    Source: Devlin et al., "BERT" (2019), section 4.2.
+
+    Args:
+        logits: ``[..., text, token, 2]``; -inf where no answer can stand.
+        target: ``[text, 2]``, tokens.
+    """
+    return cross_entropy(logits.transpose(-1, -2).flatten(-3, -2), target.flatten())
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse,
     "log_variance": log_variance,
     "cross_entropy": cross_entropy,
+    "span": span,
 }
 
 SMALLEST_BATCH = {"log_variance": 2}

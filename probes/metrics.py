@@ -64,6 +64,13 @@ def macro_f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.sum(scores, axis=0) / np.maximum(np.sum(present, axis=0), 1))
 
 
+def f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+    """F1 score of class 1 of two, over the last axis: ``2 tp / (2 tp + fp + fn)``; 0 where it is nowhere."""
+    said, true = prediction == 1, target == 1
+    either = said.sum(-1) + true.sum(-1)
+    return np.asarray(np.where(either > 0, 2 * (said & true).sum(-1) / np.maximum(either, 1), 0.0))
+
+
 CORRELATIONS = ("pearson", "spearman")
 METRICS: dict[str, Statistic] = {
     "pearson": pearson,
@@ -71,6 +78,7 @@ METRICS: dict[str, Statistic] = {
     "mae": mean_absolute_error,
     "accuracy": accuracy,
     "macro_f1": macro_f1,
+    "f1": f1,
 }
 
 
@@ -131,6 +139,33 @@ def resample(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any
             found = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
             draws[start : start + CHUNK][kept] = found
     return Resampled(value, draws, n)
+
+
+def resample_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seed: int = 0) -> Resampled | None:
+    """A ratio of sums over rows and its bootstrap, on the rows that :func:`resample` draws.
+
+    Args:
+        counts: of each prediction (seed) ``[row]`` twice, what is counted and of how much.
+
+    Returns:
+        the mean over predictions; 0 where there was nothing to count. None for fewer than two rows.
+    """
+    n = len(counts[0][0])
+    if n < 2:
+        return None
+    values = np.stack([np.stack(pair) for pair in counts])
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(0, RESAMPLES, CHUNK):
+        rows = rng.integers(0, n, (CHUNK, n))
+        draws.append(_ratio(values[:, :, rows].sum(-1)))
+    return Resampled(float(_ratio(values.sum(-1, keepdims=True))[0]), np.concatenate(draws), n)
+
+
+def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``[prediction, part or whole, draw]`` -> ``[draw]``."""
+    part, whole = sums[:, 0], sums[:, 1]
+    return np.asarray(np.where(whole > 0, part / np.where(whole > 0, whole, 1), 0.0).mean(0))
 
 
 def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Measured | None:

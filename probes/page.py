@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree  # reads what matplotlib has just written
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -72,6 +72,9 @@ class Turnable:
     """Latents in space; ``data`` as :func:`probes.scatter.panels` returns it."""
 
     data: Mapping[str, Any]
+    spread: bool = False
+    """Whether all of them are shown, instead of the one that is chosen."""
+
     kind: str = "turnable"
 
 
@@ -92,7 +95,40 @@ class Fold:
     kind: str = "fold"
 
 
-Block = Grid | Picture | Turnable | Facts | Fold
+Look = Literal["plain", "right", "missed", "extra", "differs"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a text; what is marked says in ``note`` what it is, so that colour is never alone."""
+
+    text: str
+    look: Look = "plain"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text with stretches marked in it."""
+
+    pieces: Sequence[Piece]
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with marks, one below the other."""
+
+    caption: str
+    examples: Sequence[Example]
+    fold: str = ""
+    """Where it is given, they are folded away under these words."""
+
+    kind: str = "examples"
+
+
+Block = Grid | Picture | Turnable | Facts | Fold | Examples
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,162 @@
-"""Predictions of a finished run on new texts: whoever calls says how texts become latents."""
+"""Predictions of a finished run on new texts: whoever calls says how texts become latents.
+
+Distinct items are answered once, in an order of their own and in slices of bounded size: neither the order in which
+they are asked nor how often changes an answer, and many take no more memory than some.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from data.corpus import CorpusError, Rows
-from data.files import read_table, select
+from data.corpus import Kind, Rows
 from data.plan import Columns
-from data.ragged import TokenLatents
+from data.progress import Progress, Silent
+from data.ragged import Counts, TokenLatents
 from data.shard import Latents
+from data.text import Segments, Text
+from probes.answers import whole_words
+from probes.asked import Item, check_items
 from probes.experiment import predictions
-from probes.inputs import TOKENS, Column, Inputs, stack, tokens_as_inputs
-from probes.results import in_unit, probabilities
+from probes.inputs import Column, Inputs, stack, tokens_as_inputs
+from probes.named_entities import entities_of
+from probes.predicted import probabilities
+from probes.results import in_unit
 from probes.runs import LoadedRun
 
-LatentsOf = Callable[[str, Sequence[str], Columns], Mapping[str, Latents | TokenLatents]]
-"""Name of a plan, distinct texts and columns -> view -> ``[layer, text, width]``, or the tokens."""
+SLICE_TEXTS = 256
+SLICE_CHARACTERS = 1 << 16
+"""Most texts, and characters of them, that are answered at once; a longer text is alone."""
 
-Item = tuple[str, ...]
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"))
-SINGLES = (("sentence",),)
+Answer = dict[str, Any]
 
 
-def predict(run: LoadedRun, items: Sequence[Item], latents_of: LatentsOf) -> list[dict[str, Any]]:
-    """One answer per item, in order: ``score`` in the corpus's unit, or ``label`` and ``probabilities``.
+class LatentsOf(Protocol):
+    """How texts become latents."""
+
+    def __call__(
+        self, plan: str, texts: Sequence[Text], columns: Columns
+    ) -> tuple[Mapping[str, Latents | TokenLatents], Counts]:
+        """Columns of a named plan for distinct texts; a text that is not too long is one window.
+
+        Returns:
+            view -> ``[layer, window, width]``, or the tokens of windows; and ``[text + 1]``, where the windows of each
+            text begin.
+        """
+
+
+def predict(
+    run: LoadedRun,
+    items: Sequence[Item],
+    latents_of: LatentsOf,
+    places: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """One answer per item, in order.
+
+    Args:
+        items: as many texts each as a row of the run's corpus; for answers, a question and its context.
+        places: of the items, for messages; without, they are numbered.
+
+    Returns:
+        by the kind of the run's targets: ``score`` in the corpus's unit; ``label`` and ``probabilities``; ``entities``,
+        each with ``text``, ``start``, ``end``, ``label`` and ``probability``; or ``answer``, with ``text``, ``start``,
+        ``end`` and ``score``. Starts and ends are characters of the text, or of the context, as it was given.
 
     Raises:
         CorpusError: an item has the wrong number of texts, or an empty one.
     """
-    for number, item in enumerate(items, 1):
-        if len(item) != run.sides:
-            raise CorpusError(f"item {number}: this run reads {run.sides} text(s) an item, got {len(item)}.")
-        if not all(text.strip() for text in item):
-            raise CorpusError(f"item {number}: a text is empty.")
-    if not items:
-        return []
-    index = {text: place for place, text in enumerate(dict.fromkeys(text for item in items for text in item))}
-    inputs = _inputs(run, list(index), latents_of)
-    sides = np.array([[index[text] for text in item] for item in items])
-    with torch.inference_mode():
-        raw = predictions(run.probe, inputs, Rows(sides, np.zeros(len(sides)))).mean(0)
-    if run.calibration and run.score_range:
-        return [{"score": float(score)} for score in in_unit(run.calibration(raw), run.score_range)]
+    check_items(run, items, places)
+    read, said = partial(_inputs, run, latents_of), ANSWERED[run.kind]
+    found: dict[Item, Answer] = {}
+    with (progress or Silent()).bar("answering", len(set(items))) as advance, torch.inference_mode():
+        for some in _slices(items):
+            found |= zip(some, said(run, some, read), strict=True)
+            advance(len(some))
+    return [dict(found[item]) for item in items]
+
+
+Read = Callable[[Sequence[Text]], Inputs]
+
+
+def _scores(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
+    assert run.calibration is not None
+    assert run.score_range is not None
+    scores = in_unit(run.calibration(_of_rows(run, items, read)), run.score_range)
+    return [{"score": float(score)} for score in scores]
+
+
+def _classes(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
+    shares = probabilities(_of_rows(run, items, read))
     return [
-        {"label": run.labels[best], "probabilities": dict(zip(run.labels, map(float, said), strict=True))}
-        for best, said in zip(raw.argmax(1), probabilities(raw), strict=True)
+        {"label": run.labels[int(some.argmax())], "probabilities": dict(zip(run.labels, map(float, some), strict=True))}
+        for some in shares
     ]
 
 
-def read_items(run: LoadedRun, path: Path) -> Iterator[Item]:
-    """The texts of a file, by the columns the run was trained on or the usual names for them."""
-    own = run.recipe.corpus.columns[: run.sides]
-    names = [own] if len(own) == run.sides else []
-    names += PAIRS if run.sides == 2 else SINGLES
-    columns: Item = ()
-    for row in read_table(path):
-        columns = columns or next((known for known in names if set(known) <= set(row[1])), names[0])
-        yield select(row, columns)
+def _of_rows(run: LoadedRun, items: Sequence[Item], read: Read) -> NDArray[np.float32]:
+    """What is said of rows of one text or two, the mean over members: ``[row]`` or ``[row, class]``."""
+    index = {text: place for place, text in enumerate(sorted({text for item in items for text in item}))}
+    sides = np.array([[index[text] for text in item] for item in items])
+    said: NDArray[np.float32] = predictions(run.probe, read(list(index)), Rows(sides, np.zeros(len(sides)))).mean(0)
+    return said
 
 
-def _inputs(run: LoadedRun, texts: Sequence[str], latents_of: LatentsOf) -> Inputs:
+def _entities(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
+    return [{"entities": found} for found in entities_of(run.probe, run.labels, [text for (text,) in items], read)]
+
+
+def _answers(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
+    texts = [Segments(question, context) for question, context in items]
+    rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts)))
+    (said,) = predictions(run.probe, read(texts), rows)
+    found = []
+    for text, (start, end, likely) in zip(texts, said.tolist(), strict=True):
+        first, last = whole_words(text.second, int(start), int(end))
+        found.append({"text": text.second[first:last], "start": first, "end": last, "score": likely})
+    return [{"answer": one} for one in found]
+
+
+ANSWERED: dict[Kind, Callable[[LoadedRun, Sequence[Item], Read], list[Answer]]] = {
+    "score": _scores,
+    "class": _classes,
+    "tags": _entities,
+    "answers": _answers,
+}
+
+
+def _slices(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """The distinct items, those of like length together; a pair lies beside its own reverse."""
+    some: list[Item] = []
+    texts = characters = 0
+    for item in sorted(set(items), key=lambda item: (sum(map(len, item)), sorted(item), item)):
+        size = sum(map(len, item))
+        if some and (texts + len(item) > SLICE_TEXTS or characters + size > SLICE_CHARACTERS):
+            yield some
+            some, texts, characters = [], 0, 0
+        some.append(item)
+        texts, characters = texts + len(item), characters + size
+    if some:
+        yield some
+
+
+def _inputs(run: LoadedRun, latents_of: LatentsOf, texts: Sequence[Text]) -> Inputs:
     """The latents of texts, in the order of the run's columns."""
     found: dict[Column, Latents] = {}
     for plan in dict.fromkeys(column.plan for column in run.columns):
         wanted: dict[str, tuple[int, ...]] = {}
         for _, view, layer in sorted(column for column in run.columns if column.plan == plan):
             wanted[view] = (*wanted.get(view, ()), layer)
-        latents = latents_of(plan, texts, wanted)
-        if isinstance(read := latents.get(TOKENS), TokenLatents):
-            return tokens_as_inputs(read, sorted(run.columns))
+        latents, starts = latents_of(plan, texts, wanted)
         for view, layers in wanted.items():
-            pooled = latents[view]
-            assert not isinstance(pooled, TokenLatents)
-            found |= {Column(plan, view, layer): pooled[[at]] for at, layer in enumerate(layers)}
+            read = latents[view]
+            if isinstance(read, TokenLatents):
+                order = [layers.index(column.layer) for column in run.columns]
+                states = read.states if order == sorted(order) else read.states[order]
+                ordered = TokenLatents(states, read.offsets, read.ids, read.spans)
+                return tokens_as_inputs(ordered, run.columns, starts)
+            found |= {Column(plan, view, layer): read[[at]] for at, layer in enumerate(layers)}
     return Inputs(stack([found[column] for column in run.columns]), run.columns, run.probe.seats.input_widths)

@@ -169,11 +169,11 @@ def _tell_classes(
     probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
 ) -> Pretrained:
     train = corpus.split("train")
-    if not corpus.labels or train.sides.shape[1] != 2:
+    if corpus.kind != "class" or train.sides.shape[1] != 2:
         raise CorpusError(
             f"{corpus.name}: pretraining.task = 'classes' needs pairs of texts with a class, as snli has."
         )
-    validation = corpus.split("validation")
+    validation = corpus.split(corpus.selection)
     layers = len(inputs.columns)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + OTHER_DRAWS)

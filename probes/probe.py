@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.plan import check_layers
 from data.spec import SpecError
-from probes.heads import CODE_MIXERS, ClassHead, TokenPooling, code_mixer
+from probes.heads import CODE_MIXERS, FeatureHead, TokenPooling, code_mixer, mixed_width
 from probes.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
 from probes.reading import Reading, Side, TokenStates, both_sides
 from probes.seats import Seats
@@ -27,7 +27,8 @@ class ProbeSpec:
 
     inputs: tuple[str, ...] = ()
     """What it reads, each [PLAN/]VIEW[:LAYERS]; for example mean, cls:-4..-1, echo/mean:6. LAYERS is one or a range
-    and PLAN a table [plans.PLAN]. Empty takes every view of the plan. tokens, read alone, are pooled by attention."""
+    and PLAN a table [plans.PLAN]. Empty takes every view of the plan. tokens are read alone: for tags and answers one
+    by one, else pooled by attention."""
 
     layers: tuple[int, ...] | str = "all"
     """Layers it reads of the inputs that name none, of those that the plan keeps: all, a list, or a range as 1..-1."""
@@ -61,14 +62,31 @@ class ProbeSpec:
     """Whether the mlp encoder begins with layer norm."""
 
     dropout: float = 0.0
-    """Dropout on what the linear encoder reads, within the mlp encoder, and in the class head."""
+    """Dropout on what the linear encoder reads, within the mlp encoder, in the context and in the head."""
 
-    mixer: Literal["last", "softmax", "mlp", "attention", "self_attention", "unified"] = "softmax"
+    mixer: Literal["last", "softmax", "mlp", "concat", "attention", "self_attention", "unified"] = "softmax"
     """How layers meet. Over their cosines: the last alone, a learned weighted mean (softmax), a small network (mlp).
-    Over their codes, before the cosine: attention, self_attention, or one unified embedding."""
+    Over their codes, before there is a cosine or a class: last and softmax as well, concat (side by side), attention,
+    self_attention, or one unified embedding."""
+
+    head: Literal["auto", "cosine", "regression", "classes", "tags", "span"] = "auto"
+    """What reads the mixed layers: the cosine of two texts, a regression on the features of one text or two, classes
+    of the same features, a tag a word, the span of an answer. auto takes what the corpus's targets ask for."""
 
     hidden: int = 0
-    """Hidden width of the class head; 0 is a linear one."""
+    """Hidden width of the heads classes and regression; 0 is a linear one."""
+
+    activation: Literal["gelu", "relu"] = "gelu"
+    """Between the two maps of a head with a hidden layer."""
+
+    context: Literal["none", "bilstm", "transformer"] = "none"
+    """What the tokens of a text tell each other before the heads tags and span read them."""
+
+    context_width: int = 256
+    """Width of the context: of one direction of the bilstm, or of the transformer's blocks."""
+
+    context_blocks: int = 2
+    """Blocks of the transformer."""
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
@@ -82,8 +100,9 @@ class ProbeSpec:
             raise SpecError(f"dropout must be in [0, 1), got {self.dropout}.")
         if self.hidden < 0 or not self.noise >= 0:
             raise SpecError(f"hidden and noise must not be negative, got {self.hidden} and {self.noise}.")
-        if self.depth < 1 or self.rank < 1:
-            raise SpecError(f"depth and rank must be at least 1, got {self.depth} and {self.rank}.")
+        for name in ("depth", "rank", "context_width", "context_blocks"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     def codes(self, widths: Sequence[int], inputs: Sequence[Hashable] = ()) -> list[int]:
         """Width of each layer's code, given the width of its latents.
@@ -123,15 +142,23 @@ class Probe(nn.Module):
     center: Tensor
     scale: Tensor
 
+    pools = True
+    """Whether tokens are pooled as they are read; else they are read one by one."""
+
     def __init__(self, spec: ProbeSpec, seats: Seats) -> None:
         super().__init__()
         self.spec, self.seats = spec, seats
-        self.pooling = TokenPooling(seats) if seats.tokens else None
+        self.pooling = TokenPooling(seats) if seats.tokens and self.pools else None
         layers, width = len(seats.sources), max(seats.input_widths)
         self.register_buffer("center", torch.zeros(layers, 1, width))
         self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
         self.noise = Noise(spec.noise)
         self.encoder = ByWidth(seats.widths, seats.codes, self._part)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The widths in which probes agree that can stand side by side."""
+        return max(self.seats.widths), self.encoder.code
 
     def _part(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
@@ -222,7 +249,10 @@ class Probe(nn.Module):
 
     def by_member(self) -> list[dict[str, Tensor]]:
         """For each member, its part of the state of mixer and head."""
-        state = {name: value for name, value in self.state_dict().items() if name.startswith(("mixer.", "head."))}
+        return self._by_member(("mixer.", "head."))
+
+    def _by_member(self, parts: tuple[str, ...]) -> list[dict[str, Tensor]]:
+        state = {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
         return [{name: value[member] for name, value in state.items()} for member in range(len(self.seats.members))]
 
     def take(self, by_layer: Sequence[dict[str, Tensor]], by_member: Sequence[dict[str, Tensor]]) -> None:
@@ -235,11 +265,14 @@ class Probe(nn.Module):
             self.scale.copy_(torch.stack([weights["scale"] for weights in by_layer]))
             if self.pooling is not None:
                 self.pooling.query.copy_(torch.stack([weights["query"] for weights in by_layer]))
-            state = self.state_dict()
             for member, weights in enumerate(by_member):
-                for name, own in weights.items():
-                    common = [slice(min(sizes)) for sizes in zip(own.shape, state[name].shape[1:], strict=True)]
-                    state[name][(member, *common)] = own[tuple(common)]
+                self._take_member(member, weights)
+
+    def _take_member(self, member: int, weights: dict[str, Tensor]) -> None:
+        state = self.state_dict()
+        for name, own in weights.items():
+            common = [slice(min(sizes)) for sizes in zip(own.shape, state[name].shape[1:], strict=True)]
+            state[name][(member, *common)] = own[tuple(common)]
 
     def remade(self, seats: Seats) -> Self:
         """A fresh probe of the same kind with other seats."""
@@ -288,28 +321,42 @@ class ScoreProbe(Probe):
         return top
 
 
-class ClassProbe(Probe):
-    """One text, or two, to a class."""
+class FeatureProbe(Probe):
+    """One text, or the features of two, to some numbers."""
 
-    def __init__(self, spec: ProbeSpec, seats: Seats, sides: int, classes: int) -> None:
+    def __init__(self, spec: ProbeSpec, seats: Seats, sides: int, outputs: int) -> None:
         super().__init__(spec, seats)
-        self.sides, self.classes = sides, classes
-        if spec.mixer == "mlp":
-            raise SpecError("probe.mixer = 'mlp' mixes cosines, which classes do not have; use 'softmax' or 'last'.")
+        self.sides, self.outputs = sides, outputs
         self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
-        width = max(seats.widths) if spec.mixer == "unified" else self.encoder.code
-        features = width * (4 if sides == 2 else 1)
-        self.head = ClassHead(len(seats.members), features, classes, spec.hidden, spec.dropout)
+        features = mixed_width(spec.mixer, seats, self.encoder.code) * (4 if sides == 2 else 1)
+        self.head = FeatureHead(len(seats.members), features, outputs, spec.hidden, spec.dropout, spec.activation)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The widths in which probes agree that can stand side by side."""
+        return *super().shape, mixed_width(self.spec.mixer, self.seats, self.encoder.code)
 
     def remade(self, seats: Seats) -> Self:
         """A fresh probe of the same kind with other seats."""
-        return type(self)(self.spec, seats, self.sides, self.classes)
+        return type(self)(self.spec, seats, self.sides, self.outputs)
 
     def forward(self, sides: Sequence[Side], how: Reading) -> Tensor:
-        """One or two of ``[distinct, row, width]`` -> logits ``[member, row, class]``."""
+        """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""
         mixed = [self.mixer(self.seats.by_member(self.encode(side, how))) for side in sides]
-        logits: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
-        return logits
+        said: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
+        return said
+
+
+class ClassProbe(FeatureProbe):
+    """One text, or two, to the logits of classes."""
+
+
+class RegressionProbe(FeatureProbe):
+    """One text, or two, to a number."""
+
+    def forward(self, sides: Sequence[Side], how: Reading) -> Tensor:
+        """One or two of ``[distinct, row, width]`` -> ``[member, row]``."""
+        return super().forward(sides, how).squeeze(-1)
 
 
 def seats_for(
@@ -325,8 +372,8 @@ def seats_for(
 
 def beside(probes: Sequence[Probe]) -> Probe:
     """Probes of one kind side by side: their members, with their weights, in one probe."""
-    if len({(max(probe.seats.widths), probe.encoder.code) for probe in probes}) > 1:
-        raise ValueError("probes side by side must have latents and codes of one largest width.")
+    if len({probe.shape for probe in probes}) > 1:
+        raise ValueError("probes side by side must have latents, codes and features of one largest width.")
     together = probes[0].remade(Seats.beside([probe.seats for probe in probes]))
     by_layer = [weights for probe in probes for weights in probe.by_layer()]
     by_member = [weights for probe in probes for weights in probe.by_member()]

@@ -26,6 +26,16 @@ class TokenStates(NamedTuple):
     """``[row, token]``: whether a text has that token."""
 
 
+class RaggedStates(NamedTuple):
+    """The tokens of some texts, one text after another without padding."""
+
+    values: Tensor
+    """``[layer, token, width]``."""
+
+    lengths: tuple[int, ...]
+    """``[text]``: how many tokens each has."""
+
+
 Side = Tensor | TokenStates
 """One side of some rows: latents ``[layer, row, width]``, or the states of their tokens."""
 

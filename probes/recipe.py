@@ -3,13 +3,14 @@
 Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.plan import CapturePlan, ExtractSpec
 from data.sentences import CorpusSpec
 from data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
+from probes.cosines import SimilaritySpec
 from probes.inputs import parse_input
 from probes.pretraining import PretrainingSpec
 from probes.probe import ProbeSpec
@@ -19,6 +20,9 @@ from probes.tables import UNTRAINED
 from probes.train import TrainSpec
 
 FOLDER = Path(__file__).parent / "recipes"
+POSING = ("corpus", "plan", "probe", "train")
+"""Tables whose keys a task may set."""
+
 VARYING = ("plan", "plans", "probe", "pretraining", "train")
 """Tables whose keys a variant or a trial may set."""
 
@@ -59,12 +63,18 @@ class Recipe:
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
 
+    tasks: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Several tasks, each by name with the [corpus], [plan], [probe] and [train] keys in which it differs, for example
+    [tasks.nli] with corpus.name = "snli". A run trains every layer alone on each of them."""
+
     ablation: AblationSpec = field(default_factory=AblationSpec)
     study: StudySpec = field(default_factory=StudySpec)
+    similarity: SimilaritySpec = field(default_factory=SimilaritySpec)
 
     def __post_init__(self) -> None:
         for name in self.plans:
             self.captured(name)
+        self.posed()
         for read in self.probe.inputs:
             plan = parse_input(read).plan
             if plan and plan not in self.plans:
@@ -84,6 +94,10 @@ class Recipe:
         names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
         return {name: self.captured(name) for name in names}
 
+    def posed(self) -> dict[str, "Recipe"]:
+        """Name of a task -> the recipe of that task alone; nothing where the recipe names no tasks."""
+        return {name: _with_task(self, name, changes) for name, changes in self.tasks.items()}
+
     def only(self, names: Sequence[str]) -> "Recipe":
         """The recipe with some of its variants; with all of them where none is named."""
         known = {variant.name: variant for variant in self.variants}
@@ -102,6 +116,15 @@ class Recipe:
     def expanded(self) -> dict[str, "Recipe"]:
         """Variant name -> the recipe it stands for."""
         return {variant.name: with_variant(self, variant) for variant in self.variants or (Variant("probe"),)}
+
+
+def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
+    tree = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks")}
+    for table, values in changes.items():
+        if table not in POSING or not isinstance(values, dict):
+            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(POSING)}.")
+        tree[table] = tree[table] | values
+    return parse(Recipe, tree, f"[tasks.{name}]")
 
 
 def with_variant(recipe: Recipe, variant: Variant) -> Recipe:

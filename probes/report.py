@@ -3,7 +3,6 @@
 It is drawn from the tables of the run folder and from nothing else, so it can be drawn again at any time.
 """
 
-import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +10,12 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from probes import ablation_figures, figures, study_figures, summary
+from probes import ablation_figures, breakdown_figures, figures, layers_figures, similarity_page, study_figures, summary
 from probes.diagram import diagram
 from probes.drawing import SETTINGS
-from probes.page import Block, Fold, Picture, Section, Turnable, render, replace_file, svg_of, tidy
+from probes.marked import marked
+from probes.page import Block, Fold, Picture, Section, Turnable, render, replace_file, tidy
+from probes.pictures import figures_folder, save_picture
 from probes.scatter import panels
 from probes.tables import ReportError, Tables, read_tables
 
@@ -26,6 +27,12 @@ FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
     "diagram": diagram,
     "predicted_against_gold": figures.predicted_against_gold,
     "confusion": figures.confusion,
+    "by_class": breakdown_figures.by_class,
+    "by_entity_type": breakdown_figures.by_entity_type,
+    "by_pattern": breakdown_figures.by_pattern,
+    "by_question_word": breakdown_figures.by_question_word,
+    "layer_map": layers_figures.layer_map,
+    "layer_curves": layers_figures.layer_curves,
     "training": figures.training,
     "autoencoder": figures.autoencoder,
     "ablation": ablation_figures.ablation,
@@ -49,7 +56,25 @@ CAPTIONS: dict[str, tuple[str, str]] = {
     ),
     "confusion": (
         "Confusion",
-        "Rows are gold classes, columns predicted ones, of the first seed; darker is a larger share.",
+        "Rows are gold classes or tags, columns predicted ones, of the first seed; darker is a larger share of a row.",
+    ),
+    "by_class": ("By class", "How many of the rows said to be of a class are, how many of its rows are found, and F1."),
+    "by_entity_type": (
+        "By type",
+        "An entity counts where both its ends and its type are right, as seqeval counts; intervals over sentences.",
+    ),
+    "by_pattern": (
+        "By pattern",
+        "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard.",
+    ),
+    "by_question_word": ("By question word", "Exact match and F1 of the questions that each word asks."),
+    "layer_map": (
+        "Tasks by layer",
+        "A row a task, in its own metric; darker is nearer to that task's best. No two rows are on one scale.",
+    ),
+    "layer_curves": (
+        "Tasks by layer, with controls",
+        "Bands are 95 % intervals; controls are dashed; dotted across, all layers together.",
     ),
     "training": ("Training", "A line a seed. The epoch with the best validation metric is the one that is kept."),
     "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
@@ -67,6 +92,17 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "A better reconstruction, further left, need not be a better score, further up.",
     ),
 }
+BROKEN_DOWN = {
+    "class": ("by_class", ""),
+    "entity type": ("by_entity_type", ""),
+    "question word": ("by_question_word", "The first question word of a question; “other” has none."),
+    "pattern": (
+        "by_pattern",
+        "Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of pairs, in the "
+        "second text. Overlap of words is high where the first text has at least half of the second's.",
+    ),
+}
+"""Kind of group -> its figure, and what the groups are."""
 
 
 def write_report(folder: Path) -> Path:
@@ -75,10 +111,12 @@ def write_report(folder: Path) -> Path:
     Raises:
         ReportError: the run did not finish, or a table in it cannot be read.
     """
+    if (folder / "cosines.csv").is_file():
+        return similarity_page.write_page(folder)
     run = read_tables(folder)
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may be in any script
-        pictures = _save(folder / "figures", draw(run))
+        pictures = _save(figures_folder(folder), draw(run))
         page = render(run.name, "run", lead(run), summary.tiles(run), sections(run, pictures))
     replace_file(folder / "report.html", page.encode("utf-8", "replace"))
     return folder / "report.html"
@@ -95,7 +133,7 @@ def lead(run: Tables) -> str:
     backbones = tidy(", ".join(dict.fromkeys(run.metrics["backbone"])) or "a frozen backbone", 120)
     corpus = run.told("corpus").get("name")
     on = f" on {tidy(corpus, 80)}" if corpus else ""
-    chosen = f" Chosen on validation by {tidy(run.metric, 40)}." if run.selected else ""
+    chosen = f" Chosen on validation by {tidy(run.metric, 40)}." if run.selected and run.layers.empty else ""
     return f"Probes on latents of {backbones}{on}.{chosen}"
 
 
@@ -113,11 +151,19 @@ def sections(run: Tables, pictures: dict[str, Picture]) -> list[Section]:
     note = undefined if table and any(summary.UNDEFINED in row for row in table.rows) else ""
     cloud = Turnable(panels(run.latents)) if len(run.latents) else None
     wrong = summary.worst(run)
+    by_layer = (layers_figures.summary_grid(run), layers_figures.every_grid(run))
     recipe = Fold("recipe.toml", run.recipe) if run.recipe else None
     return [
         Section("results", "Results", note, only(table, "ladder", "by_layer")),
         Section("probe", "Probe", "", only("diagram")),
-        Section("predictions", "Predictions", "", only("predicted_against_gold", "confusion", wrong)),
+        Section("tasks", "Tasks by layer", "", only("layer_map", by_layer[0], "layer_curves", by_layer[1])),
+        *(
+            Section(
+                f"by-{kind.replace(' ', '-')}", f"By {kind}", note, only(figure, *breakdown_figures.grids(run, kind))
+            )
+            for kind, (figure, note) in BROKEN_DOWN.items()
+        ),
+        Section("predictions", "Predictions", "", only("predicted_against_gold", "confusion", wrong, *marked(run))),
         Section("learning", "Training", "", only("training", "autoencoder")),
         Section("layers", "Ablation", "", only("ablation", "choices", "selectivity", summary.ablated(run))),
         Section(
@@ -129,19 +175,11 @@ def sections(run: Tables, pictures: dict[str, Picture]) -> list[Section]:
 
 
 def _save(folder: Path, drawn: dict[str, Figure]) -> dict[str, Picture]:
-    if folder.is_symlink():
-        raise ReportError(f"{folder} is a link; a report writes into its own run folder only. Remove the link.")
-    folder.mkdir(exist_ok=True)
     pictures = {}
     for name in FIGURES:
         if name not in drawn:
             for kind in ("png", "svg"):
                 (folder / f"{name}.{kind}").unlink(missing_ok=True)
             continue
-        pictures[name] = Picture(name, svg_of(drawn[name]), *CAPTIONS[name])
-        drawn[name].set_layout_engine("none")  # laid out by now
-        image = io.BytesIO()
-        drawn[name].savefig(image, format="png", dpi=150)
-        replace_file(folder / f"{name}.png", image.getvalue())
-        replace_file(folder / f"{name}.svg", pictures[name].svg.encode())
+        pictures[name] = save_picture(folder, name, drawn[name], *CAPTIONS[name])
     return pictures

@@ -1,21 +1,20 @@
-"""Results: the long metrics table, predictions row by row, and the rows that the screen shows."""
+"""Results: the long metrics table, how training went, and the rows that the screen shows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from data.corpus import Corpus, Rows
-from data.plan import CapturePlan
+from data.corpus import Corpus
 from probes.ensemble import Ensemble
-from probes.experiment import answers, task_of
-from probes.inputs import Column, only_layer, view_name
+from probes.inputs import only_layer, view_name
 from probes.metrics import CORRELATIONS, measure, p_value
+from probes.scoring import Scorer, scorer_of
 from probes.tables import UNTRAINED
+from probes.tasks import task_of
 from probes.train import Fitted
 
 
@@ -45,59 +44,21 @@ COLUMNS = list(MetricRow.__dataclass_fields__)
 
 def measured_rows(one: Ensemble, corpus: Corpus, split: str) -> list[MetricRow]:
     """A variant on one split: every seed, and a row that sums them up."""
-    task, target = task_of(corpus), corpus.split(split).targets
-    where = _where(one.variant, _backbones(one), view_name(one.columns), only_layer(one.columns), task.name, split)
+    task, scorer = task_of(corpus), scorer_of(corpus, split)
+    where = where_of(one.variant, backbones(one), view_name(one.columns), only_layer(one.columns), task.name, split)
     found: list[MetricRow] = []
-    for seed, raw in zip(one.seeds, one.said[split], strict=True):
-        prediction = answers(raw[None])[0]
-        found += _rows(where, task.metrics, [prediction], target, seed)
-        found += _p_values(where, task.metrics, prediction, target, seed)
+    for seed, said in zip(one.seeds, one.said[split], strict=True):
+        answers = scorer.answers(said)
+        found += figures(where, task.metrics, [answers], scorer, seed)
+        found += p_values(where, task.metrics, answers, scorer.rows.targets, seed)
     voices = one.voices(split)
-    found += _rows(where, task.metrics, [answers(raw[None])[0] for raw in voices], target, None)
+    found += figures(where, task.metrics, [scorer.answers(said) for said in voices], scorer, None)
     if corpus.score_range:
         unit = corpus.score_range
-        scores = [in_unit(line(raw), unit) for line, raw in zip(one.calibrations, voices, strict=True)]
-        found += _rows(where, ("mae",), scores, in_unit(target, unit), None)
+        scores = [in_unit(line(said), unit) for line, said in zip(one.calibrations, voices, strict=True)]
+        if error := measure("mae", scores, in_unit(scorer.rows.targets, unit)):
+            found.append(MetricRow(**where, metric="mae", **asdict(error), seed=None))
     return found
-
-
-def untrained_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> list[MetricRow]:
-    """The reference without training: raw cosine of every layer that a variant reads, or the majority class.
-
-    Where a variant means another capture by the same name, its reference carries the name of that variant.
-    """
-    task, rows = task_of(corpus), corpus.split(split)
-    if not corpus.score_range:
-        majority = int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax())
-        where = _where(UNTRAINED, _backbones(found[0]), "", None, task.name, split)
-        return _rows(where, task.metrics, [np.full(len(rows), majority)], rows.targets, None)
-    lines: list[MetricRow] = []
-    known: dict[str, list[CapturePlan]] = {}
-    done: set[tuple[Column, CapturePlan]] = set()
-    for one in found:
-        for column, cosine in zip(one.columns, one.untrained[split], strict=True):
-            plan = replace(one.recipe.captured(column.plan), views=("mean",), layers="all")
-            plans = known.setdefault(column.plan, [])
-            if plan not in plans:
-                plans.append(plan)
-            if (column, plan) not in done:
-                done.add((column, plan))
-                name = UNTRAINED if plan == plans[0] else f"{UNTRAINED} ({one.variant})"
-                where = _where(name, plan.backbone, view_name([column]), column.layer, task.name, split)
-                lines += _rows(where, task.metrics, [cosine], rows.targets, None)
-                lines += _p_values(where, task.metrics, cosine, rows.targets, None)
-    return lines
-
-
-def prediction_table(one: Ensemble, corpus: Corpus, split: str) -> pd.DataFrame:
-    """What a variant says of every row of a split, a line each for every seed; for all where they answer together."""
-    rows = corpus.split(split)
-    frames = []
-    for place, raw in enumerate(one.voices(split)):
-        seed = pd.NA if one.average else one.seeds[place]
-        said = _said(one, place, raw, rows, corpus)
-        frames.append(pd.DataFrame(_texts(corpus, rows) | said).assign(seed=pd.array([seed] * len(rows), "Int64")))
-    return pd.concat(frames, ignore_index=True)
 
 
 def training_table(found: Sequence[Ensemble]) -> pd.DataFrame:
@@ -148,64 +109,34 @@ def in_unit(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[n
     return score * (high - low) + low
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``[row, class]`` logits to probabilities."""
-    values: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), 1).numpy()
-    return values
-
-
-def _texts(corpus: Corpus, rows: Rows) -> dict[str, Any]:
-    names = ["sentence"] if rows.sides.shape[1] == 1 else ["sentence1", "sentence2"]
-    return {name: [corpus.texts[i] for i in column] for name, column in zip(names, rows.sides.T, strict=True)}
-
-
-def _said(one: Ensemble, place: int, raw: NDArray[np.float32], rows: Rows, corpus: Corpus) -> dict[str, Any]:
-    if corpus.score_range:
-        unit = corpus.score_range
-        score = in_unit(one.calibrations[place](raw), unit)
-        return {"target": in_unit(rows.targets, unit), "score": score, "raw": raw}
-    said = probabilities(raw)
-    names = np.array(corpus.labels)
-    columns = {f"probability_{label}": said[:, code] for code, label in enumerate(corpus.labels)}
-    return {"target": names[rows.targets.astype(np.int64)], "label": names[raw.argmax(1)]} | columns
-
-
-def _backbones(one: Ensemble) -> str:
+def backbones(one: Ensemble) -> str:
+    """The backbones that a variant reads, joined."""
     return "+".join(dict.fromkeys(one.recipe.captured(column.plan).backbone for column in one.columns))
 
 
-def _where(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
+def where_of(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
     """What rows have in common that differ in metric and seed only."""
     return {"variant": variant, "backbone": backbone, "view": view, "layer": layer, "task": task, "split": split}
 
 
-def _rows(
-    where: Mapping[str, Any],
-    metrics: Sequence[str],
-    predictions: Sequence[NDArray[Any]],
-    target: NDArray[Any],
-    seed: int | None,
+def figures(
+    where: Mapping[str, Any], metrics: Sequence[str], answers: Sequence[NDArray[Any]], scorer: Scorer, seed: int | None
 ) -> list[MetricRow]:
-    found = {metric: measure(metric, predictions, target) for metric in metrics}
-    return [MetricRow(**where, metric=name, **asdict(m), seed=seed) for name, m in found.items() if m]
+    """A line for every metric that exists, of one answer or the mean of several."""
+    found = {metric: scorer.resampled(metric, answers) for metric in metrics}
+    return [MetricRow(**where, metric=name, **asdict(m.measured()), seed=seed) for name, m in found.items() if m]
 
 
-def _p_values(
+def p_values(
     where: Mapping[str, Any], metrics: Sequence[str], prediction: NDArray[Any], target: NDArray[Any], seed: int | None
 ) -> list[MetricRow]:
+    """A line for every correlation: the p-value of there being none."""
     found = {metric: p_value(metric, prediction, target) for metric in metrics if metric in CORRELATIONS}
     return [
         MetricRow(**where, metric=f"{name}_p", value=p, low=None, high=None, n=len(target), seed=seed)
         for name, p in found.items()
         if p is not None
     ]
-
-
-def all_rows(found: Sequence[Ensemble], corpus: Corpus) -> list[MetricRow]:
-    """The long table: validation and test of every variant, and of every split the untrained reference."""
-    lines = [row for split in corpus.splits for row in untrained_rows(found, corpus, split)]
-    scored = [split for split in corpus.splits if split != "train"]
-    return lines + [row for split in scored for one in found for row in measured_rows(one, corpus, split)]
 
 
 def headline(

@@ -13,10 +13,13 @@ from data.errors import InputError
 from data.progress import Progress
 from data.spec import SpecError
 from probes import results
+from probes.breakdown import breakdown_table
 from probes.conduct import Conductor, StageOne, check
 from probes.ensemble import Ensemble, choose
+from probes.predicted import prediction_table
 from probes.recipe import Recipe
 from probes.record import make_record
+from probes.references import all_rows
 from probes.runs import Outcome, write_run
 from probes.scatter import project
 
@@ -40,7 +43,7 @@ class Done:
     """Texts that went through a backbone; 0 when all was cached."""
 
     selected: str
-    """The variant chosen on validation."""
+    """The variant chosen on validation; empty where a run trains layers on several tasks."""
 
     parameters: dict[str, int]
     """Numbers that each variant learnt, with one seed."""
@@ -72,7 +75,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     selected = choose(found)
     trained = time.perf_counter()
     progress.note("measuring every variant, with intervals")
-    rows = results.all_rows(found, corpus)
+    rows = all_rows(found, corpus)
     stores = {one.variant: conductor.sources(one.recipe, recipe.corpus) for one in found}
     texts_run = sum(one.texts_run for one in conductor.stored.values())
     record = make_record(corpus, found, stores) | {
@@ -86,7 +89,8 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     }
     tables = {
         "metrics": results.as_frame(rows),
-        "predictions": results.prediction_table(selected, corpus, "test" if "test" in corpus.splits else "validation"),
+        "predictions": prediction_table(selected, corpus, "test" if "test" in corpus.splits else "validation"),
+        "breakdown": breakdown_table(selected, corpus),
         "training": results.training_table(found),
         "autoencoder": results.autoencoder_table(found),
         "latents": latent_table(conductor, selected, corpus),

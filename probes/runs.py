@@ -19,19 +19,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.corpus import Corpus
+from data.corpus import Corpus, Kind
 from data.errors import InputError, PermafrostError
+from data.iob import OUTSIDE, parts
 from data.plan import Identity, View
-from data.spec import parse, read_toml, to_toml
+from data.spec import SpecError, parse, read_toml, to_toml
 from probes.calibration import Calibration
 from probes.ensemble import Ensemble
-from probes.experiment import build
 from probes.inputs import TOKENS, Column
 from probes.probe import Probe, alone, seats_for
 from probes.recipe import Recipe
 from probes.report import write_report
+from probes.tasks import TASKS, build
 
-FORMAT = 2
+FORMAT = 3
+ABOUT = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
+"""What a probe must say of itself."""
 
 
 class RunError(InputError):
@@ -90,6 +93,7 @@ class LoadedRun:
     calibration: Calibration | None
     labels: tuple[str, ...]
     score_range: tuple[float, float] | None
+    kind: Kind
     sides: int
 
 
@@ -109,34 +113,60 @@ def load_run(path: Path) -> LoadedRun:
     except PermafrostError:
         raise
     except Exception as error:  # a run folder from elsewhere can be wrong in any way
-        raise RunError(f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[:1]}).") from error
+        said = str(error).split("\n")[0]
+        raise RunError(f"{path} cannot be read ({type(error).__name__}: {said}).") from error
 
 
 def _read_run(path: Path) -> LoadedRun:
     record = json.loads((path / "record.json").read_text("utf-8"))
     tree = read_toml((path / "recipe.toml").read_text("utf-8"), str(path / "recipe.toml"))
     with safe_open(path / "probe.safetensors", "pt") as file:
-        about = json.loads(file.metadata()["about"])
+        about = _described(path, file.metadata())
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if about["format"] != FORMAT:
-        raise RunError(f"{path} is of another version of permafrost (format {about['format']}, this reads {FORMAT}).")
-    recipe = parse(Recipe, tree, str(path / "recipe.toml")).expanded()[about["variant"]]
+    variants = parse(Recipe, tree, str(path / "recipe.toml")).expanded()
+    if about["variant"] not in variants:
+        raise RunError(f"{path}: its weights are of the variant '{about['variant']}', which its recipe does not have.")
+    recipe = variants[about["variant"]]
     columns = tuple(Column(str(plan), str(view), int(layer)) for plan, view, layer in about["columns"])
     labels, score_range = tuple(about["labels"]), tuple(about["score_range"]) if about["score_range"] else None
     calibration = None
     if "calibration.x" in tensors:
         calibration = Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
-    sides = int(about["sides"])
+    sides, kind = int(about["sides"]), about["kind"]
     probe = _rebuilt(path, recipe, columns, tensors, about)
     stores = record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
     known = all(column.plan in identities and column.view in get_args(View) for column in columns)
-    fitting = (sides == 2 and score_range and calibration) if not labels else (sides in (1, 2) and len(labels) > 1)
+    one = len(probe.seats.members) == 1
+    targets = bool(score_range and calibration) if kind == "score" else one if kind == "answers" else len(labels) > 1
+    fitting = targets and sides in ((1, 2) if kind in ("score", "class") else (1,))
     line = [] if calibration is None else [calibration.x, calibration.y]
     sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)
     if not (known and fitting and sound) or (score_range and len(score_range) != 2):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
-    return LoadedRun(path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, sides)
+    return LoadedRun(path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, kind, sides)
+
+
+def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What a probe says of itself, as far as it makes sense without its weights."""
+    about: dict[str, Any] = json.loads((metadata or {}).get("about", "{}"))
+    version = about.get("format", "unknown") if isinstance(about, dict) else "unknown"
+    if version != FORMAT:
+        raise RunError(
+            f"{path} is of another version of permafrost (format {version}, this reads {FORMAT}): run its recipe again."
+        )
+    missing = [key for key in ABOUT if key not in about]
+    if missing:
+        raise RunError(f"{path}: probe.safetensors does not say its {', '.join(missing)}.")
+    kind, labels = about["kind"], about["labels"]
+    if not isinstance(kind, str) or kind not in TASKS:
+        raise RunError(f"{path}: a probe for {kind!r} is unknown; this version has {', '.join(TASKS)}.")
+    named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if not named or len(set(labels)) < len(labels):
+        raise RunError(f"{path}: the labels of probe.safetensors are not distinct names.")
+    if kind == "tags" and (not labels or labels[0] != OUTSIDE or not all(parts(label)[0] for label in labels)):
+        raise RunError(f"{path}: the labels of probe.safetensors are no IOB2 tags, 'O' first.")
+    return about
 
 
 def _rebuilt(
@@ -150,8 +180,11 @@ def _rebuilt(
     of = [(column.plan, column.view) for column in columns]
     seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, of)
     _ = seats.owners, seats.taken  # made here, where they hold numbers
-    with torch.device("meta"):
-        probe = build(recipe.probe, about["labels"], int(about["sides"]), seats)
+    try:
+        with torch.device("meta"):
+            probe = build(recipe.probe, about["kind"], len(about["labels"]), int(about["sides"]), seats)
+    except SpecError as error:
+        raise RunError(f"{path}: its recipe does not fit its weights: {error}") from error
     shapes = {name: value.shape for name, value in probe.state_dict().items()}
     if shapes != {name: value.shape for name, value in tensors.items()}:
         raise RunError(f"{path}: probe.safetensors does not have the weights that its recipe says.")
@@ -172,6 +205,7 @@ def _save_probe(path: Path, one: Ensemble, corpus: Corpus) -> None:
         "columns": one.columns,
         "widths": probe.seats.widths[: len(one.columns)],
         "sides": corpus.split("train").sides.shape[1],
+        "kind": corpus.kind,
         "labels": corpus.labels,
         "score_range": corpus.score_range,
     }

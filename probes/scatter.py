@@ -17,6 +17,10 @@ MOST = 1000
 """Texts that are projected; of more, this many are drawn by seed."""
 
 FEWEST_FOR_TSNE = 20
+EXAGGERATION = 4.0
+"""That of the paper; scikit-learn's 12 pulls points without clusters into one, for good. Source: van der Maaten and
+Hinton, "Visualizing Data using t-SNE" (2008), section 3.4."""
+
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "circle-open", "square-open", "diamond-open")
 MOST_CLASSES = 12
 LONGEST = 200
@@ -51,7 +55,10 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
             start = (points / points[:, 0].std() * 1e-4).astype(np.float32)
             rate = max(len(rows) / 100, 3.0)  # scikit-learn's own is 50 or more, which throws few points apart
             perplexity = min(30.0, (len(rows) - 1) / 3)
-            tsne = TSNE(3, perplexity=perplexity, learning_rate=rate, init=start, max_iter=500, random_state=seed)
+            tsne = TSNE(
+                3, perplexity=perplexity, learning_rate=rate, init=start, max_iter=500, random_state=seed,
+                early_exaggeration=EXAGGERATION,
+            )  # fmt: skip
             frames.append(_frame("tsne", tsne.fit_transform(values), index))
     return pd.concat(frames)
 
@@ -79,14 +86,14 @@ def panels(latents: pd.DataFrame) -> dict[str, Any]:
         for method, points in part.groupby("method", sort=False):
             traces = []
             for group, mine in looks.groups(points):
-                said = tuple(_hover(text, label) for text, label in zip(mine["text"], mine["label"], strict=True))
+                said = tuple(hover(text, label) for text, label in zip(mine["text"], mine["label"], strict=True))
                 place = texts.setdefault(said, len(texts))
                 xyz = {axis: mine[axis].astype(np.float32).to_numpy() for axis in "xyz"}
                 traces.append(
                     go.Scatter3d(**xyz, **looks.of(group, mine), mode="markers", hoverinfo="text", meta=place)
                 )
             inputs.setdefault(name, {"name": name})[str(method)] = json.loads(go.Figure(traces).to_json())["data"]
-    return {"layout": _layout(), "texts": [list(one) for one in texts], "inputs": list(inputs.values())}
+    return {"layout": layout(), "texts": [list(one) for one in texts], "inputs": list(inputs.values())}
 
 
 class _Looks:
@@ -113,10 +120,11 @@ class _Looks:
             return {"marker": {"size": 3.5, "showscale": True, "colorbar": bar, **scale}, "showlegend": False}
         place = self.classes.index(group) if group in self.classes else len(self.classes)
         marker = {"size": 3.5, "color": COLOURS[place % 6], "symbol": SYMBOLS[place % len(SYMBOLS)]}
-        return {"marker": marker, "name": _plain(caption(group or "no label", 24)), "showlegend": True}
+        return {"marker": marker, "name": plain(caption(group or "no label", 24)), "showlegend": True}
 
 
-def _layout() -> dict[str, Any]:
+def layout() -> dict[str, Any]:
+    """Plotly's layout of all of them: quiet axes, a cube to turn."""
     axis = {"title": {"text": ""}, "showticklabels": False, "showspikes": False, "showbackground": False}
     return {
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -128,12 +136,13 @@ def _layout() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)  # every layer shows the same texts
-def _hover(text: str, label: str) -> str:
+def hover(text: str, label: str) -> str:
+    """What the mouse shows of a text."""
     short = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     lines = [*textwrap.wrap(short, 40), *([f"({caption(label)})"] if label else [])]
-    return "<br>".join(map(_plain, lines))
+    return "<br>".join(map(plain, lines))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Plotly reads a little HTML in what it draws; a text from a corpus is not HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

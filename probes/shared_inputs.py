@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from data.errors import MachineError
 from data.whole import LEFTOVER, write_whole
 from probes.inputs import Column, Inputs
 from probes.journal import held
+
+
+RAGGED = {"offsets": np.int64, "spans": np.int32, "starts": np.int64}
+"""What tells the tokens of texts apart, where it is tokens that are read."""
 
 
 class SharedInputs:
@@ -48,8 +53,10 @@ class SharedInputs:
 
     def _write(self, key: str, inputs: Inputs) -> None:
         """Latents first, what they are last: where the second file is, both are whole."""
-        offsets = None if inputs.offsets is None else inputs.offsets.tolist()
-        about = {"columns": inputs.columns, "widths": inputs.widths, "offsets": offsets}
+        about: dict[str, Any] = {"columns": inputs.columns, "widths": inputs.widths}
+        for name in RAGGED:
+            part = getattr(inputs, name)
+            about[name] = None if part is None else part.tolist()
         values = np.ascontiguousarray(inputs.values.numpy())
         temporary = self._folder / f"{key}{LEFTOVER}"
         try:
@@ -69,6 +76,6 @@ class SharedInputs:
     def _open(self, key: str) -> Inputs:
         about = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
-        offsets = None if about["offsets"] is None else np.array(about["offsets"], np.int64)
+        ragged = {name: None if about[name] is None else np.array(about[name], dtype) for name, dtype in RAGGED.items()}
         columns = tuple(Column(*column) for column in about["columns"])
-        return Inputs(torch.from_numpy(mapped), columns, tuple(about["widths"]), offsets)
+        return Inputs(torch.from_numpy(mapped), columns, tuple(about["widths"]), **ragged)

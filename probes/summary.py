@@ -22,7 +22,7 @@ def headline(run: Tables) -> Grid | None:
     """
     rows = run.metrics[(run.metrics["split"] == run.split) & run.metrics["seed"].isna()]
     rows = rows[~rows["metric"].str.endswith("_p")]
-    if rows.empty:
+    if rows.empty or len(run.layers):  # of which metrics.csv has a line each
         return None
     raw = rows["variant"].str.startswith(UNTRAINED)
     last = rows.groupby(["variant", "view"])["layer"].transform("max")
@@ -48,6 +48,8 @@ def headline(run: Tables) -> Grid | None:
 
 def tiles(run: Tables) -> list[Tile]:
     """The figures of merit of the chosen variant."""
+    if len(run.layers):
+        return _tiles_of_layers(run)
     found = [Tile("chosen", tidy(run.selected, 40))] if run.selected else []
     rows = run.metrics[
         (run.metrics["split"] == run.split) & (run.metrics["variant"] == run.selected) & run.metrics["seed"].isna()
@@ -62,10 +64,7 @@ def tiles(run: Tables) -> list[Tile]:
     own, share = size_of(run, run.selected)
     if own is not None:
         found.append(Tile("parameters", f"{own:,.0f}", f"{percent(share)} of the backbone" if share else ""))
-    seconds = number(run.told("seconds").get("all"))
-    if seconds is not None:
-        found.append(Tile("took", duration(seconds)))
-    return found
+    return found + _took(run)
 
 
 def why_undefined(run: Tables) -> str:
@@ -77,12 +76,12 @@ def why_undefined(run: Tables) -> str:
 
 
 def worst(run: Tables) -> Grid | None:
-    """The rows with the largest error, mean over seeds; of classes the surest mistakes."""
+    """The rows with the largest error, mean over seeds; of classes the surest mistakes; None for others."""
     table = run.predictions
     names = [name for name in ("sentence", "sentence1", "sentence2") if name in table]
-    if table.empty or not names:
+    if run.kind not in ("score", "class") or not names:
         return None
-    if "score" in table:
+    if run.kind == "score":
         means = table.groupby([*names, "target"], sort=False)["score"].mean().reset_index()
         means = means.assign(error=(means["score"] - means["target"]).abs()).nlargest(WORST, "error")
         lines = [
@@ -98,13 +97,11 @@ def worst(run: Tables) -> Grid | None:
             "Largest distance of predicted and gold, mean over seeds.", [*names, "gold", "predicted", "error"], lines,
             len(names), sentences=True,
         )  # fmt: skip
-    if "label" not in table:
-        return None
     wrong = table[table["label"] != table["target"]].drop_duplicates(names)
     sure = [_probability(row) for _, row in wrong.iterrows()]
     wrong = wrong.assign(sure=pd.Series(sure, index=wrong.index, dtype=float)).sort_values("sure", ascending=False)
     lines = [
-        [*(tidy(row[name]) for name in (*names, "target", "label")), _decimals(row["sure"], 2)]
+        [*(tidy(row[name]) for name in (*names, "target", "label")), decimals(row["sure"], 2)]
         for _, row in wrong.head(WORST).iterrows()
     ]
     caption = "Mistakes, the surest first." if lines else "There is no mistake."
@@ -121,8 +118,8 @@ def ablated(run: Tables) -> Grid | None:
         [
             *(tidy(row[name], 60) for name in names),
             with_interval(row),
-            _decimals(row["p"], 4),
-            _decimals(row["parameters"], 0),
+            decimals(row["p"], 4),
+            decimals(row["parameters"], 0),
         ]
         for _, row in rows.iterrows()
     ]
@@ -211,6 +208,17 @@ def plain(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def _tiles_of_layers(run: Tables) -> list[Tile]:
+    layers = run.layers["layer"].dropna()
+    found = [Tile("tasks", f"{len(run.layers[['task', 'corpus']].drop_duplicates()):,}")]
+    return [*found, Tile("layers", f"{layers.nunique():,}"), *_took(run)]
+
+
+def _took(run: Tables) -> list[Tile]:
+    seconds = number(run.told("seconds").get("all"))
+    return [] if seconds is None else [Tile("took", duration(seconds))]
+
+
 def _measured(part: pd.DataFrame, metric: str) -> str | tuple[str, str]:
     rows = part[part["metric"] == metric]
     if len(rows):
@@ -222,5 +230,6 @@ def _probability(row: pd.Series) -> float:
     return float(row.get(f"probability_{row['label']}", float("nan")))
 
 
-def _decimals(value: float, places: int) -> str:
+def decimals(value: float, places: int) -> str:
+    """A number with that many decimals; a dash where there is none."""
     return "–" if pd.isna(value) else f"{value:,.{places}f}"

@@ -6,6 +6,7 @@ and whatever does not read is a :class:`ReportError` that names the file.
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.corpus import Kind
 from data.errors import InputError
 
 UNTRAINED = "raw"
@@ -51,11 +53,27 @@ SCHEMAS: dict[str, Schema] = {
     "trials": Schema(("state",), ("number", "value", "seconds")),
     "intermediate": Schema((), ("trial", "step", "value")),
     "importances": Schema(("parameter",), ("importance",)),
+    "breakdown": Schema(("variant", "split", "kind", "group", "metric"), ("value", "low", "high", "n")),
+    "layers": Schema(
+        ("task", "corpus", "control", "split", "metric"),
+        ("layer", "value", "low", "high", "n", "parameters", "seconds"),
+    ),
 }
+PREDICTED: dict[str, tuple[Kind, Schema]] = {
+    "answer": (
+        "answers", Schema(("question", "context", "answer"), ("start", "end", "score", "exact_match", "f1"))
+    ),
+    "word": ("tags", Schema(("sentence", "word", "label"))),
+    "label": ("class", Schema()),
+    "score": ("score", Schema((), ("target", "score"))),
+}  # fmt: skip
+"""The column by which predictions are told -> what their rows are labelled with, and what columns they need then."""
+
 LARGEST = 1e30
 """A number beyond this is as good as infinite, which is as good as missing: no axis can hold it."""
 
-RESULTS = ("metrics", "ablation", "trials")
+TAG = re.compile(r"O|[BI]-.+", re.DOTALL)
+RESULTS = ("metrics", "ablation", "trials", "layers")
 """A finished run has one of these."""
 
 
@@ -77,6 +95,14 @@ class Tables:
     trials: pd.DataFrame
     intermediate: pd.DataFrame
     importances: pd.DataFrame
+    breakdown: pd.DataFrame
+    layers: pd.DataFrame
+
+    @property
+    def kind(self) -> Kind:
+        """What the predicted rows are labelled with; none where nothing was predicted."""
+        told = told_by(self.predictions)
+        return PREDICTED[told][0] if told and len(self.predictions) else "none"
 
     @property
     def selected(self) -> str:
@@ -119,7 +145,8 @@ def read_tables(folder: Path) -> Tables:
         names = ", ".join(f"{name}.csv" for name in RESULTS)
         raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")
     frames = {name: read_table(folder / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
-    record, name = _record(folder / "record.json"), folder.resolve().name
+    frames["predictions"] = _predictions(folder / "predictions.csv", frames["predictions"])
+    record, name = read_record(folder / "record.json"), folder.resolve().name
     if name.startswith("."):  # the temporary name of a run that is being written
         name = str(record.get("name") or "run")
     return Tables(name, record, _text(folder / "recipe.toml"), **frames)
@@ -142,12 +169,18 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
             )
     except (ValueError, OSError, Warning) as error:
         raise ReportError(f"{path} is no table that can be read ({_first_line(error)}).") from error
-    missing = [name for name in expected if name not in frame]
-    if missing:
-        raise ReportError(f"{path}: it has no column '{missing[0]}'. It has {', '.join(map(str, frame.columns))}.")
-    scores = ("target", "score", "raw") if "score" in frame else ()
-    guessed = [name for name in frame if name in scores or str(name).startswith("probability_")]
-    return frame.assign(**{str(name): _numbers(path, frame, str(name)) for name in (*schema.numbers, *guessed)})
+    return _checked(path, frame, schema)
+
+
+def told_by(predictions: pd.DataFrame) -> str | None:
+    """The column that tells what kind of predictions these are."""
+    return next((name for name in PREDICTED if name in predictions), None)
+
+
+def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
+    """What the first seed said, or all together."""
+    seed = predictions["seed"].iloc[0]
+    return predictions[predictions["seed"].isna() if pd.isna(seed) else predictions["seed"] == seed]
 
 
 def scored(metrics: pd.DataFrame) -> str:
@@ -167,6 +200,28 @@ def number(value: Any) -> float | None:
     return float(value) if real and abs(value) < LARGEST and math.isfinite(value) else None
 
 
+def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the columns of their kind."""
+    told = told_by(frame)
+    kind, schema = PREDICTED[told] if told else ("none", Schema())
+    for name in ("target", "label") if kind == "tags" else ():
+        bad = ~frame[name].str.fullmatch(TAG)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ReportError(
+                f"{path}: row {row + 1}: expected an IOB2 tag as B-PER or O, got {frame[name].iloc[row][:40]!r}."
+            )
+    optional = [str(name) for name in frame if str(name).startswith("probability_") or (kind, name) == ("score", "raw")]
+    return _checked(path, frame, Schema(schema.text, (*schema.numbers, *optional)))
+
+
+def _checked(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    missing = [name for name in (*schema.text, *schema.numbers) if name not in frame]
+    if missing:
+        raise ReportError(f"{path}: it has no column '{missing[0]}'. It has {', '.join(map(str, frame.columns))}.")
+    return frame.assign(**{name: _numbers(path, frame, name) for name in schema.numbers})
+
+
 def _numbers(path: Path, frame: pd.DataFrame, name: str) -> pd.Series:
     texts = frame[name]
     bad = pd.to_numeric(texts, errors="coerce").isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
@@ -176,7 +231,8 @@ def _numbers(path: Path, frame: pd.DataFrame, name: str) -> pd.Series:
     return as_numbers(texts)
 
 
-def _record(path: Path) -> Mapping[str, Any]:
+def read_record(path: Path) -> Mapping[str, Any]:
+    """The record of a run; raises :class:`ReportError` where it cannot be read."""
     try:
         record = json.loads(path.read_text("utf-8"))
     except (ValueError, OSError, RecursionError) as error:

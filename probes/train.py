@@ -29,8 +29,9 @@ AfterEpoch = Callable[[int, float], None]
 class TrainSpec:
     """How a probe learns."""
 
-    loss: Literal["auto", "mse", "log_variance", "cross_entropy"] = "auto"
-    """auto is log_variance for scores and cross_entropy for classes."""
+    loss: Literal["auto", "mse", "log_variance", "cross_entropy", "span"] = "auto"
+    """auto is log_variance for scores, cross_entropy for classes and tags, and span for answers: the mean of the cross
+    entropies of where they start and end."""
 
     epochs: int = 10
     """Most passes over the training rows."""
@@ -63,8 +64,9 @@ class TrainSpec:
     """Whether the seeds answer together, by the mean of what they say; else figures are the mean of theirs and the best
     seed answers new texts."""
 
-    metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1"] = "auto"
-    """Validation metric that picks the best epoch and the best variant; auto is spearman or accuracy."""
+    metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1", "f1", "exact_match"] = "auto"
+    """Validation metric that picks the best epoch and the best variant; auto is spearman for scores, accuracy for
+    classes, f1 for tags and answers. f1 of two classes is that of the second."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
@@ -137,7 +139,7 @@ def fit(
             f"{learner.rows} training rows are too few: this loss needs {learner.smallest_batch} in a batch."
         )
     if not learner.owners:
-        raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' has no weights.")
+        raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' or 'concat' has no weights.")
     shufflers = [np.random.default_rng(seed) for seed in sorted(set(seeds))]
     optimizer = _optimizer(learner, spec)
     bounds = list(_bounds(learner.rows, spec.batch_rows, learner.smallest_batch))
@@ -202,7 +204,7 @@ def clip_by_member(learner: Learner, largest: float, members: int) -> None:
     squares = torch.zeros(members)
     for part, owner in parts:
         assert part.grad is not None
-        squares.index_add_(0, owner, part.grad.flatten(1).square().sum(1))
+        squares.index_add_(0, owner, part.grad.reshape(len(part), -1).square().sum(1))
     factors = (largest / (squares.sqrt() + 1e-6)).clamp(max=1)
     for part, owner in parts:
         assert part.grad is not None

@@ -64,7 +64,9 @@ def word_tokenizer(special: bool) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if special:
         ends = [("<s>", 0), ("</s>", 2)]
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=ends
+        )
     return tokenizer
 
 

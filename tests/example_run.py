@@ -105,6 +105,85 @@ def latents(classes: bool = False, points: int = 60) -> pd.DataFrame:
 SPLITS = {"": ("test", "train"), "untrained": ("test",), "random targets": ("train",)}
 """Where an ablation measures what."""
 
+GROUPS = {
+    "class": (["negative", "<i>neutral</i>", "positive"], ["precision", "recall", "f1"]),
+    "entity type": (["PER", "<b>LOC</b>"], ["precision", "recall", "f1"]),
+    "pattern": (["negation", "no negation"], ["accuracy", "share_of_rows", "share_of_mistakes"]),
+    "question word": (["what", "how many/how much", "other"], ["exact_match", "f1"]),
+}
+
+
+def breakdown() -> pd.DataFrame:
+    """Every kind of group on two splits; the last group of each has no interval."""
+    rows = []
+    for split in ("validation", "test"):
+        for kind, (groups, named) in GROUPS.items():
+            for place, group in enumerate(groups):
+                for column, metric in enumerate(named):
+                    value = 0.4 + 0.1 * place + 0.05 * column
+                    ends = (None, None) if place + 1 == len(groups) else (value - 0.03, value + 0.02)
+                    rows.append((SELECTED, split, kind, group, metric, value, *ends, 100 - 40 * place))
+    columns = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_layer() -> pd.DataFrame:
+    """Two tasks, every layer alone and all together, with controls."""
+    rows = []
+    for task, corpus, metric in (("ner <b>", "conll", "f1"), ("nli", "snli", "accuracy")):
+        for control, where in SPLITS.items():
+            for layer in (*range(LAYERS), None):
+                for split in where:
+                    value = 0.3 + 0.05 * (layer or 0) + 0.2 * (control == "") + 0.1 * (split == "train")
+                    about = (task, corpus, layer, control, split)
+                    rows.append((*about, metric, value, value - 0.02, value + 0.02, 300, 2000, 12.5))
+                    rows.append((*about, "another", 0.1, 0.0, 0.2, 300, 2000, 12.5))
+    columns = ["task", "corpus", "layer", "control", "split", "metric", "value", "low", "high", "n", "parameters"]
+    return pd.DataFrame(rows, columns=[*columns, "seconds"]).astype({"layer": "Int64"})
+
+
+TAGGED = [
+    # words, gold tags, said tags
+    ("Anna met Bo Lind in Old Town .", "B-PER O B-PER I-PER O B-LOC I-LOC O", "B-PER O B-PER I-PER O B-LOC O O"),
+    ("Lind went home , said Reuters .", "B-PER O O O O B-ORG O", "B-LOC O O O O O O"),
+    ("<b>Oslo</b> is cold .", "B-LOC O O O", "B-LOC O O O"),
+    ("Nobody saw Acme .", "O O O O", "O O B-ORG O"),
+    ("It rained .", "O O O", "O O O"),
+]
+
+
+def tagged() -> pd.DataFrame:
+    """Sentences with entities, a line a word, of two seeds; the second is always right."""
+    rows = []
+    for seed in (0, 1):
+        for number, sentence in enumerate(TAGGED, 1):
+            for word, gold, said in zip(*(part.split() for part in sentence), strict=True):
+                rows.append((number, word, gold, gold if seed else said, seed))
+    return pd.DataFrame(rows, columns=["sentence", "word", "target", "label", "seed"])
+
+
+CONTEXT = (
+    f"The Nile is 6,650 km long. {EVIL} "
+    + "It flows north through many lands. " * 20
+    + "It ends near Cairo, at the sea."
+)
+
+
+def answered() -> pd.DataFrame:
+    """Questions on one context: right, overlapping, elsewhere, unanswered."""
+    asked = [
+        ("How long is the Nile?", "6,650 km", "6,650 km", 3.0, 1, 1.0),
+        ("Where does it end?", "near Cairo", "Cairo, at the sea", 1.0, 0, 0.3333),
+        ("What flows?", "The Nile", "the sea", 2.0, 0, 0.5),
+        ("Who <i>lives</i> there?", "many lands", "", -1.0, 0, 0.0),
+    ]
+    rows = []
+    for question, gold, said, score, exact, f1 in asked:
+        start = CONTEXT.find(said) if said else 0
+        rows.append((question, CONTEXT, gold, said, start, start + len(said), score, exact, f1, 0))
+    columns = ["question", "context", "target", "answer", "start", "end", "score", "exact_match", "f1", "seed"]
+    return pd.DataFrame(rows, columns=columns)
+
 
 def ablation() -> pd.DataFrame:
     rows = []
@@ -181,10 +260,19 @@ def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str,
     return folder
 
 
+def layer_tables() -> dict[str, pd.DataFrame]:
+    """All tables of a run of every task by every layer."""
+    table = by_layer()
+    about = {"variant": table["control"].replace("", "probe"), "backbone": "all-MiniLM-L6-v2", "view": "", "seed": None}
+    long = table.assign(**about)[list(metrics())]
+    return {"layers": table, "metrics": long}
+
+
 def every_table(classes: bool = False) -> dict[str, pd.DataFrame]:
     """All tables at once."""
     about = {"metrics": metrics(classes), "predictions": predictions(classes), "training": training()}
-    return about | {"autoencoder": autoencoder(), "latents": latents(classes), "ablation": ablation(), **study()}
+    about |= {"autoencoder": autoencoder(), "latents": latents(classes), "ablation": ablation(), **study()}
+    return about | {"breakdown": breakdown()}
 
 
 def example(folder: Path, classes: bool = False) -> Path:

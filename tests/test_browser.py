@@ -11,7 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_run import EVIL, every_table, latents, metrics, predictions, record, write_tables
+from example_run import (
+    EVIL,
+    answered,
+    breakdown,
+    every_table,
+    latents,
+    layer_tables,
+    metrics,
+    predictions,
+    record,
+    tagged,
+    write_tables,
+)
 from matplotlib.image import imread
 
 from probes.compare import compare
@@ -19,7 +31,9 @@ from probes.report import FIGURES, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-CLASSES_ONLY = {"confusion"}
+ELSEWHERE = {"confusion", "layer_map", "layer_curves"}
+"""Figures that a run of scores does not have."""
+
 SPACES = {"pca", "tsne"}
 MARKS = "path, use, rect, line, circle, polygon"
 
@@ -109,7 +123,7 @@ def missing(visit: Visit, expected: set[str]) -> set[str]:
     return expected - visit.drawn()
 
 
-STILL = set(FIGURES) - CLASSES_ONLY
+STILL = set(FIGURES) - ELSEWHERE
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +214,39 @@ def test_classes_have_a_confusion_matrix(browser, tmp_path):
     path = write_report(write_tables(tmp_path / "run", tables, record(True)))
     with Visit(browser, path) as visit:
         assert missing(visit, {"confusion", "ladder", "diagram"}) == set()
+        assert visit.errors == []
+
+
+def test_entities_are_marked_in_their_sentences(browser, tmp_path):
+    tables = {"metrics": metrics(True), "predictions": tagged(), "breakdown": breakdown()}
+    path = write_report(write_tables(tmp_path / "run", tables, record(True)))
+    with Visit(browser, path, color_scheme="dark") as visit:
+        assert missing(visit, {"confusion", "by_entity_type", "by_pattern"}) == set()
+        lines = "all => Object.fromEntries(all.map(one => [one.className, getComputedStyle(one).borderBottomStyle]))"
+        styles = visit.page.eval_on_selector_all("mark", lines)
+        assert styles == {"right": "solid", "missed": "dashed", "extra": "dotted", "differs": "double"}
+        assert visit.page.locator("mark.missed", has_text="Reuters").inner_text() == "Reuters ORG, missed"
+        ink, paper = visit.page.evaluate(LIGHTNESS, "mark")
+        assert ink - paper > 0.5
+        assert visit.errors == []
+
+
+def test_answers_are_marked_in_their_context_on_a_phone(browser, tmp_path):
+    tables = {"metrics": metrics(True), "predictions": answered(), "breakdown": breakdown()}
+    path = write_report(write_tables(tmp_path / "run", tables, record(True)))
+    with Visit(browser, path, viewport={"width": 320, "height": 800}, is_mobile=True, has_touch=True) as visit:
+        assert missing(visit, {"by_question_word"}) == set()
+        assert visit.page.locator("mark").count() == 7
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 320
+        assert visit.page.evaluate("window.hacked") is None
+
+
+def test_tasks_by_layer_are_a_map_and_curves(browser, tmp_path):
+    path = write_report(write_tables(tmp_path / "run", layer_tables(), {}))
+    with Visit(browser, path) as visit:
+        assert missing(visit, {"layer_map", "layer_curves"}) == set()
+        visit.page.eval_on_selector("#figure-layer_map svg", "one => one.remove()")
+        assert missing(visit, {"layer_map", "layer_curves"}) == {"layer_map"}
         assert visit.errors == []
 
 

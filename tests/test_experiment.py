@@ -10,7 +10,7 @@ from synthetic import EVEN, RAGGED, classed, inputs, scored
 
 from data.corpus import Corpus, CorpusError
 from data.spec import SpecError
-from probes import experiment
+from probes import experiment, objectives
 from probes.ensemble import choose, gather
 from probes.experiment import Member, Trained, predictions, train_members, untrained_cosines
 from probes.heads import CODE_MIXERS, MIXERS
@@ -18,6 +18,7 @@ from probes.inputs import Inputs
 from probes.probe import ProbeSpec
 from probes.recipe import Recipe
 from probes.siamese import cosines
+from probes.tasks import task_of
 from probes.train import TrainSpec
 
 TRAIN = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.01, loss="auto")
@@ -30,7 +31,8 @@ ENCODERS = {
 HALVES = ProbeSpec(encoder="mlp", dropout=0.2, code=(0.25, 0.5))
 SCORES = [*MIXERS, *CODE_MIXERS]
 CLASSES = [name for name in SCORES if name != "mlp"]
-TRAINED = [pair for pair in itertools.product(ENCODERS, SCORES) if pair != ("none", "last")]  # which learns nothing
+WEIGHTLESS = [("none", "last"), ("none", "concat")]
+TRAINED = [pair for pair in itertools.product(ENCODERS, SCORES) if pair not in WEIGHTLESS]
 KEY_BIAS = "mixer.maps.1.bias"
 """It shifts all scores of a query alike, so its gradient is rounding alone, of which AdamW makes steps."""
 
@@ -56,10 +58,12 @@ def members_of(recipe: Recipe, found: Inputs, subsets=SUBSETS) -> list[Member]:
     return [Member("toy", recipe, found, layers, seed) for layers, seed in subsets]
 
 
-def assert_as_alone(members: list[Member], corpus: Corpus, sizes: list[int] | None) -> None:
+def assert_as_alone(
+    members: list[Member], corpus: Corpus, sizes: list[int] | None, groups: tuple[int, ...] = (4,)
+) -> None:
     """Side by side, members end with the weights and the predictions that each ends with alone."""
     together = train_members(members, corpus)
-    assert sizes in (None, [len(members)])
+    assert sizes is None or sorted(sizes) == list(groups)
     for member, beside in zip(members, together, strict=True):
         (alone,) = train_members([member], corpus)
         assert beside.fitted.best_epoch == alone.fitted.best_epoch
@@ -84,7 +88,8 @@ def test_members_that_score_train_beside_each_other_as_alone(encoder, mixer, siz
 def test_members_that_classify_train_beside_each_other_as_alone(encoder, mixer, sizes):
     found = inputs()
     recipe = Recipe(probe=replace(ENCODERS[encoder], mixer=mixer, dropout=0.2, hidden=5), train=TRAIN)
-    assert_as_alone(members_of(recipe, found), classed(found), sizes)
+    groups = (1, 1, 2) if mixer == "concat" else (4,)  # whose features are as wide as there are layers
+    assert_as_alone(members_of(recipe, found), classed(found), sizes, groups)
 
 
 @pytest.mark.parametrize("mixer", SCORES)
@@ -164,7 +169,7 @@ def test_predictions_in_chunks_are_those_at_once(monkeypatch):
     corpus = scored(found)
     (trained,) = train_members(members_of(Recipe(train=TRAIN), found)[:1], corpus)
     at_once = predictions(trained.probe, found, corpus.split("train"))
-    monkeypatch.setattr(experiment, "CHUNK_BYTES", 7 * 4 * 8 * 4 * 2)  # seven rows
+    monkeypatch.setattr(objectives, "CHUNK_BYTES", 7 * 4 * 8 * 4 * 2)  # seven rows
     np.testing.assert_allclose(predictions(trained.probe, found, corpus.split("train")), at_once, atol=1e-6)
 
 
@@ -187,8 +192,8 @@ def test_a_loss_or_metric_of_classes_does_not_fit_scores(train, message):
 
 
 def test_a_corpus_without_targets_poses_no_task():
-    with pytest.raises(CorpusError, match=r"it has no targets to learn; set corpus\.target to score or class"):
-        experiment.task_of(replace(scored(inputs()), score_range=None))
+    with pytest.raises(CorpusError, match=r"it has no targets to learn; set corpus\.target to score, class, tags or answers"):
+        task_of(replace(scored(inputs()), kind="none"))
 
 
 def trained_seeds(corpus: Corpus, found: Inputs, average: bool) -> list[Trained]:

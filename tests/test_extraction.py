@@ -15,7 +15,7 @@ from data.errors import MachineError
 from data.latents import LatentStore, text_keys
 from data.plan import CapturePlan, ExtractSpec, View
 from data.shard import StoreError
-from extract import extraction
+from extract import job
 from extract.backbones import BACKBONES
 from extract.extraction import Extractor, extract
 from extract.tokens import TextError
@@ -129,7 +129,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
 def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatch):
     plan = replace(plan, views=("mean", "tokens"))
     spec, ran = settings(tmp_path, batch_tokens=40), []
-    real = extraction._Job._block
+    real = job.Job._block
 
     def interrupted(self: Any, *given: Any) -> Any:
         if len(ran) == 3:
@@ -137,7 +137,7 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
         ran.append(real(self, *given))
         return ran[-1]
 
-    monkeypatch.setattr(extraction._Job, "_block", interrupted)
+    monkeypatch.setattr(job.Job, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, texts, spec)
     monkeypatch.undo()

@@ -2,11 +2,12 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from example_run import SELECTED, every_table, record
+from example_run import SELECTED, every_table, layer_tables, record, tagged
 from matplotlib import rc_context
 
 from probes.ablation_figures import layers_of, rows_of, selectivities
@@ -21,6 +22,12 @@ NEEDS = {
     "diagram": "record",
     "predicted_against_gold": "predictions",
     "confusion": "predictions",
+    "by_class": "breakdown",
+    "by_entity_type": "breakdown",
+    "by_pattern": "breakdown",
+    "by_question_word": "breakdown",
+    "layer_map": "layers",
+    "layer_curves": "layers",
     "training": "training",
     "autoencoder": "autoencoder",
     "ablation": "ablation",
@@ -35,16 +42,22 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def runs():
-    """Runs with every table, of scores and of classes (True)."""
-    return {classes: full(classes) for classes in (False, True)}
+    """Runs with every table, of scores and of classes (True), and one of tasks by layer."""
+    made = {classes: full(every_table(classes), record(classes)) for classes in (False, True)}
+    return made | {"layers": full(layer_tables(), record())}
 
 
-def full(classes: bool) -> Tables:
-    tables = {name: frame.reset_index(drop=True) for name, frame in every_table(classes).items()}
-    missing = [name for name, table in tables.items() for column in SCHEMAS[name].text if column not in table]
-    assert not missing
-    numbers = {n: t.astype(dict.fromkeys(SCHEMAS[n].numbers, "float")) for n, t in tables.items()}
-    return Tables("made-up", record(classes), "", **numbers)
+def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
+    found = {}
+    for name, schema in SCHEMAS.items():
+        table = tables.get(name, pd.DataFrame(columns=[*schema.text, *schema.numbers])).reset_index(drop=True)
+        assert set(schema.text) <= set(table)
+        found[name] = table.astype(dict.fromkeys(schema.numbers, "float"))
+    return Tables("made-up", about, "", **found)
+
+
+def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:
+    return runs["layers" if name.startswith("layer_") else name == "confusion"]
 
 
 def without(run: Tables, name: str) -> Tables:
@@ -59,7 +72,7 @@ def test_every_figure_says_what_it_shows_and_what_it_needs():
 
 @pytest.mark.parametrize("name", FIGURES)  # a new figure without a line in NEEDS fails here
 def test_a_figure_has_marks_and_is_absent_without_its_table(name, runs):
-    run = runs[name == "confusion"]
+    run = for_figure(name, runs)
     with rc_context(SETTINGS):
         figure = FIGURES[name](run)
         assert figure is not None
@@ -70,7 +83,7 @@ def test_a_figure_has_marks_and_is_absent_without_its_table(name, runs):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_takes_one_row_and_figures_that_do_not_exist(name, runs):
-    run = runs[name == "confusion"]
+    run = for_figure(name, runs)
     with rc_context(SETTINGS):
         for broken in (slice(0, 1), slice(None)):
             table = {} if NEEDS[name] == "record" else {NEEDS[name]: getattr(run, NEEDS[name]).iloc[broken].copy()}
@@ -104,6 +117,45 @@ def test_the_bars_of_the_ladder_keep_the_order_of_the_recipe_from_the_top(runs):
 def test_a_confusion_counts_each_row_once(runs):
     counts = [int(text.get_text()) for text in FIGURES["confusion"](runs[True]).axes[0].texts]
     assert sum(counts) == 120
+
+
+def test_tags_have_a_confusion_that_o_does_not_drown(runs):
+    figure = FIGURES["confusion"](replace(runs[False], predictions=tagged()))
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["O", "B-LOC", "I-LOC", "B-ORG", "B-PER", "I-PER"]
+    assert sum(int(text.get_text()) for text in axes.texts) == len(tagged()) // 2
+    shades = {(round(bar.get_y()), round(bar.get_x())): bar.get_alpha() for bar in axes.patches}
+    assert shades[4, 1] == pytest.approx(0.04 + 0.56 / 3)  # one of three B-PER, however many O there are
+    assert shades[4, 4] == pytest.approx(0.04 + 0.56 * 2 / 3)
+
+
+def test_a_bar_is_the_value_and_its_line_the_interval(runs):
+    panel = FIGURES["by_class"](runs[False]).axes[0]
+    table = runs[False].breakdown
+    rows = table[(table["kind"] == "class") & (table["metric"] == "precision") & (table["split"] == "test")]
+    assert [bar.get_width() for bar in panel.patches] == rows["value"].tolist()
+    assert [list(line.get_xdata()) for line in panel.lines] == rows[["low", "high"]].dropna().to_numpy().tolist()
+
+
+def test_the_map_has_every_layer_of_every_task_in_its_first_metric(runs):
+    axes = FIGURES["layer_map"](runs["layers"]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ner <b>, f1", "nli, accuracy"]
+    assert [text.get_text() for text in axes.texts] == 2 * [".50", ".55", ".60", ".65", ".70", ".75", ".80", ".50"]
+    darkest = max(axes.patches[:8], key=lambda bar: bar.get_alpha())
+    assert list(axes.patches).index(darkest) == 6
+
+
+def test_a_task_has_its_controls_in_its_panel(runs):
+    panel = FIGURES["layer_curves"](runs["layers"]).axes[0]
+    assert [line.get_label() for line in panel.lines] == [
+        "trained backbone",
+        "untrained",
+        "trained backbone, on train",
+        "random targets, on train",
+        "all layers together",
+    ]
+    assert panel.lines[1].get_ydata()[3] == pytest.approx(0.45)
 
 
 def test_selectivity_is_the_metric_less_the_metric_on_random_targets(runs):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from synthetic import moved, seats
 
-from probes.heads import CODE_MIXERS, MIXERS, ClassHead, code_mixer
+from probes.heads import ACTIVATIONS, CODE_MIXERS, MIXERS, FeatureHead, code_mixer, mixed_width
 from probes.seats import Seats
 
 TWO = seats([(0, 1)], (2, 2))
@@ -68,10 +68,16 @@ def unified() -> tuple[torch.Tensor, torch.Tensor]:
     return mixer(torch.tensor([[[[3.0]], [[4.0]]]])), torch.tensor([[[43.0, 86.0]]])
 
 
+def concat() -> tuple[torch.Tensor, torch.Tensor]:
+    codes = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    return CODE_MIXERS["concat"](TWO, 2)(codes[None, :, None]), torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
+
+
 BY_HAND = {
     "last": last,
     "softmax": softmax,
     "mlp": mlp,
+    "concat": concat,
     "attention": attention,
     "self_attention": self_attention,
     "unified": unified,
@@ -121,8 +127,24 @@ def test_a_member_among_others_is_mixed_as_it_is_alone(name):
         with torch.no_grad():
             for own, shared in zip(single.parameters(), mixer.parameters(), strict=True):
                 own.copy_(shared[member, : own.shape[1]] if own.dim() > 1 else shared[member])
-        alone = single(x[member : member + 1, : len(layers)])
-        torch.testing.assert_close(mixer(x)[member], alone[0])
+        alone, mixed = single(x[member : member + 1, : len(layers)])[0], mixer(x)[member]
+        torch.testing.assert_close(mixed[..., : alone.shape[-1]], alone)
+        assert (mixed[..., alone.shape[-1] :] == 0).all()  # concat: the places of layers that it lacks come last
+
+
+def test_concat_lays_the_codes_of_each_row_side_by_side_layer_by_layer():
+    x = torch.randn(3, 4, 5, 2)
+    mixed = code_mixer("concat", seats(), 2)(x)
+    for member in range(3):
+        for row in range(5):
+            assert mixed[member, row].tolist() == [n for layer in range(4) for n in x[member, layer, row].tolist()]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_width_of_what_is_mixed_is_told_beforehand(name):
+    codes = torch.randn(3, 3, 5, 2)
+    if name != "mlp":
+        assert code_mixer(name, ODD, 2)(codes).shape == (3, 5, mixed_width(name, ODD, 2))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "last"])
@@ -139,15 +161,17 @@ def test_the_last_layer_is_each_members_own():
 
 
 def test_a_linear_head_has_the_value_computed_by_hand():
-    head = ClassHead(members=1, features=2, classes=2, hidden=0, dropout=0.5).eval()
+    head = FeatureHead(members=1, features=2, outputs=2, hidden=0, dropout=0.5).eval()
     fill(head[1].weight, [[[1.0, 0.0], [2.0, -1.0]]])
     fill(head[1].bias, [[[0.5, 0.0]]])
     assert head(torch.tensor([[[3.0, 4.0]]])).tolist() == [[[11.5, -4.0]]]
 
 
-def test_a_head_with_a_hidden_layer_equals_torchs_own():
-    head, x = moved(ClassHead(members=2, features=3, classes=2, hidden=5, dropout=0.5)).eval(), torch.randn(2, 7, 3)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_head_with_a_hidden_layer_equals_torchs_own(activation):
+    head = FeatureHead(members=2, features=3, outputs=2, hidden=5, dropout=0.5, activation=activation)
+    x, act = torch.randn(2, 7, 3), getattr(torch.nn.functional, activation)
+    moved(head).eval()
     for member in range(2):
         (w1, b1), (w2, b2) = ((head[at].weight[member], head[at].bias[member]) for at in (1, 4))
-        expected = torch.nn.functional.gelu(x[member] @ w1 + b1) @ w2 + b2
-        torch.testing.assert_close(head(x)[member], expected)
+        torch.testing.assert_close(head(x)[member], act(x[member] @ w1 + b1) @ w2 + b2)

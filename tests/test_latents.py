@@ -16,6 +16,7 @@ from data.latents import LatentStore, find_store, folder_name, init_name, text_k
 from data.plan import CapturePlan, Identity
 from data.shard import Block, Shard, ShardError, StoreError
 from data.spec import SpecError
+from data.text import Segments
 from extract.writing import to_stored
 
 IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float16", False)
@@ -202,6 +203,21 @@ def test_distinct_texts_have_distinct_keys_of_16_bytes(texts):
     np.testing.assert_array_equal(keys[: len(texts)], keys[len(texts) :])
 
 
+segments = st.builds(Segments, st.text(st.characters()), st.text(st.characters()), st.integers(0, 3))
+
+
+@given(texts=st.lists(st.one_of(segments, st.text(st.characters())), unique=True))
+def test_two_segments_share_no_key_with_a_text_a_window_or_other_segments(texts):
+    more = [repr(text) for text in texts] + [str(text) for text in texts]
+    everything = list(dict.fromkeys([*texts, *more]))
+    assert len(np.unique(text_keys(everything))) == len(everything)
+
+
+def test_a_border_between_segments_is_part_of_the_key():
+    texts = [Segments("a", "b c"), Segments("a b", "c"), Segments("a", "b c", 1), Segments('a", "b', "c"), "a | b c"]
+    assert len(np.unique(text_keys(texts))) == len(texts)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_value_that_is_not_finite_names_layer_view_and_text(value, dtype):
@@ -221,6 +237,17 @@ def test_an_overflow_of_float16_names_layer_text_value_and_the_way_out():
         "layer 7, view mean, text 'a': |value| 71,680 does not fit float16; set plan.stored_dtype = \"float32\"."
     )
     np.testing.assert_array_equal(to_stored(values, "float32", "mean", [5, 7], ["a", "b"]), values)
+
+
+def test_the_stored_precision_rounds_as_numpy_does():
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 400_000, np.uint32).view(np.float32)
+    fits = np.abs(np.nan_to_num(bits, nan=1e9, posinf=1e9, neginf=1e9)) < 65_504
+    edges = np.array([0.0, -0.0, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 1 + 2.0**-11, 1 + 3 * 2.0**-11], np.float32)
+    values = np.concatenate([bits[fits], edges]).reshape(1, -1, 1)
+    for dtype in ("float16", "float32"):
+        stored = to_stored(values, dtype, "mean", [5], ["a"] * values.shape[1])
+        assert stored.dtype == dtype
+        assert stored.tobytes() == values.astype(dtype).tobytes()
 
 
 def test_a_token_that_cannot_be_stored_names_the_text_it_belongs_to():

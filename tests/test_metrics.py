@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn
 
-from probes.metrics import CONFIDENCE, METRICS, measure, p_value, paired, resample
+from probes.metrics import CONFIDENCE, METRICS, measure, p_value, paired, resample, resample_ratio
 
 REFERENCES = {
     "pearson": lambda prediction, target: stats.pearsonr(prediction, target).statistic,
@@ -13,6 +13,7 @@ REFERENCES = {
     "mae": lambda prediction, target: sklearn.mean_absolute_error(target, prediction),
     "accuracy": lambda prediction, target: sklearn.accuracy_score(target, prediction),
     "macro_f1": lambda prediction, target: sklearn.f1_score(target, prediction, average="macro", zero_division=0),
+    "f1": lambda prediction, target: sklearn.f1_score(target, prediction, pos_label=1, zero_division=0),
 }
 CORRELATIONS = ("pearson", "spearman")
 
@@ -20,9 +21,9 @@ CORRELATIONS = ("pearson", "spearman")
 def drawn(name: str, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Predictions that are partly right, and targets; classes for the metrics of classes, scores with ties else."""
     rng = np.random.default_rng(seed)
-    if name in ("accuracy", "macro_f1"):
-        target = rng.integers(0, 4, shape)
-        return np.where(rng.random(shape) < 0.6, target, rng.integers(0, 4, shape)), target
+    if classes := {"accuracy": 4, "macro_f1": 4, "f1": 2}.get(name):
+        target = rng.integers(0, classes, shape)
+        return np.where(rng.random(shape) < 0.6, target, rng.integers(0, classes, shape)), target
     target = np.round(rng.random(shape), 1)
     return target + rng.normal(size=shape), target
 
@@ -130,3 +131,46 @@ def test_a_paired_bootstrap_of_equals_keeps_its_level():
 
 def test_no_paired_test_of_constants():
     assert paired_of("pearson", [np.ones(9)], [np.arange(9.0)], np.arange(9.0)) is None
+
+
+@pytest.mark.parametrize(("prediction", "target"), [([0, 0], [0, 0]), ([0, 1], [1, 0]), ([1, 1], [0, 1]), ([1], [1])])
+def test_the_f1_of_two_classes_is_that_of_the_second_and_nought_where_it_is_nowhere(prediction, target):
+    found = METRICS["f1"](np.array(prediction), np.array(target))
+    assert found == pytest.approx(sklearn.f1_score(target, prediction, pos_label=1, zero_division=0))
+
+
+def ratio_of(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counted, and of how much; of some rows there is nothing to count."""
+    rng = np.random.default_rng(seed)
+    whole = rng.integers(0, 5, rows).astype(float)
+    return np.floor(whole * rng.random(rows)), whole
+
+
+def test_a_ratio_is_of_sums_over_resampled_rows_drawn_as_for_every_metric(monkeypatch):
+    monkeypatch.setattr("probes.metrics.RESAMPLES", 100)
+    counts = [ratio_of(30, seed) for seed in (0, 1)]
+    found = resample_ratio(counts)
+    assert found.value == pytest.approx(np.mean([part.sum() / whole.sum() for part, whole in counts]))
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.integers(0, 30, (50, 30)) for _ in range(2)])
+    slow = [np.mean([part[some].sum() / whole[some].sum() for part, whole in counts]) for some in rows]
+    np.testing.assert_allclose(found.draws, slow)
+    assert found.measured().low <= found.value <= found.measured().high
+    assert found.n == 30
+
+
+def test_an_array_metric_and_a_ratio_draw_the_same_rows():
+    prediction, target = drawn("accuracy", (60,))
+    as_ratio = resample_ratio([((prediction == target).astype(float), np.ones(60))])
+    as_array = resample("accuracy", [prediction], target)
+    np.testing.assert_allclose(as_ratio.draws, as_array.draws)
+    assert as_ratio.value == pytest.approx(as_array.value)
+    same = paired(as_array, as_ratio)
+    assert same.difference == pytest.approx(0)
+
+
+def test_a_ratio_of_nothing_is_nought_and_one_row_is_too_few():
+    nothing = resample_ratio([(np.zeros(5), np.zeros(5))])
+    assert nothing.value == 0
+    assert (nothing.draws == 0).all()
+    assert resample_ratio([(np.ones(1), np.ones(1))]) is None

@@ -9,6 +9,7 @@ import torch
 from conftest import real_model
 
 from data.plan import CapturePlan, View
+from data.text import Segments
 from extract.backbones import BACKBONES, find
 from extract.extraction import Extractor, ExtractSpec
 from extract.loading import Backbone, load
@@ -81,6 +82,46 @@ def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_every_layer_and_view_equals_the_text_alone(family, tiny, texts, tmp_path):
     assert_parity(tiny(family), texts, tmp_path, max_tokens=32)
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_two_segments_equal_the_pair_of_transformers(family, tiny, texts, tmp_path):
+    """Of families that separate segments by nothing, the second begins after a line feed."""
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tiny(family)
+    pairs = [Segments(first, second) for first, second in zip(texts[:12], texts[12:24], strict=True)]
+    dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
+    plan = CapturePlan(str(folder), views=VIEWS, max_tokens=64, **dtypes)
+    captured = Extractor(plan, ExtractSpec(str(tmp_path)))(pairs, plan.columns(4))
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    told = family == "bert"  # the others' own tokenizers do not say which segment a token counts to
+    for index, pair in enumerate(pairs):
+        first = pair.first + "\n" * (family in ("gpt2", "qwen2"))
+        inputs = tokenizer(first, pair.second, return_tensors="pt", return_token_type_ids=told)
+        assert set(inputs.get("token_type_ids", torch.tensor([[0, 1]])).unique().tolist()) == {0, 1}
+        with torch.inference_mode():
+            states = torch.stack(model(**inputs, output_hidden_states=True).hidden_states)[:, 0]
+        read = captured["tokens"].take(np.array([index]))
+        np.testing.assert_array_equal(read.ids, inputs["input_ids"][0])
+        below = slice(0, 3)  # transformers gives the last layer after its norm
+        expected = states[below].numpy()
+        assert (np.abs(read.states[below] - expected) <= 1e-5 * max(1, np.abs(expected).max())).all()
+        np.testing.assert_allclose(captured["mean"][below, index], expected.mean(1), atol=1e-5 * np.abs(expected).max())
+
+
+def test_minilm_is_told_which_segment_a_token_counts_to(tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = find(CapturePlan("minilm")).folder
+    pair = Segments("Who sang?", "The bird sang to the tree all day long; nobody else was there.")
+    plan = CapturePlan("minilm", views=("tokens",), compute_dtype="float32", stored_dtype="float32")
+    read = Extractor(plan, ExtractSpec(str(tmp_path)))([pair], {"tokens": (6,)})["tokens"]
+    inputs = AutoTokenizer.from_pretrained(folder)(pair.first, pair.second, return_tensors="pt")
+    with torch.inference_mode():
+        (expected,) = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
+    np.testing.assert_array_equal(read.ids, inputs["input_ids"][0])
+    np.testing.assert_allclose(read.states[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", BACKBONES)

@@ -34,7 +34,10 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", shipped())  # a new recipe without a small corpus fails here
+TRAINING = [name for name in shipped() if not load_recipe(name)[1].similarity.texts]
+
+
+@pytest.mark.parametrize("name", TRAINING)  # a new recipe without a small corpus fails here
 def test_a_shipped_recipe_runs(name, bench, tiny, monkeypatch):
     monkeypatch.setenv("PERMAFROST_DATA", str(bench.folder))
     monkeypatch.chdir(bench.folder)

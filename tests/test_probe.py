@@ -9,11 +9,12 @@ import torch
 from synthetic import EVEN, RAGGED, classed, encode, inputs, latents, moved, normal, say, scored, seats
 
 from data.spec import SpecError
-from probes.experiment import Member, build, start
+from probes.experiment import Member, start
 from probes.heads import CODE_MIXERS, MIXERS
-from probes.probe import ROUNDING, ClassProbe, Probe, ProbeSpec, ScoreProbe, alone, beside, seats_for
+from probes.probe import ROUNDING, ClassProbe, Probe, ProbeSpec, RegressionProbe, ScoreProbe, alone, beside, seats_for
 from probes.recipe import Recipe
 from probes.siamese import cosines, difference_features, pair_features
+from probes.tasks import build
 
 ENCODERS = {
     "none": {"encoder": "none"},
@@ -151,7 +152,7 @@ def test_latents_are_centred_on_the_training_texts_only():
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_a_class_probe_reads_one_text_or_two(sides, hidden):
-    probe = ClassProbe(ProbeSpec(hidden=hidden), seats(), sides, classes=4).eval()
+    probe = ClassProbe(ProbeSpec(hidden=hidden), seats(), sides, outputs=4).eval()
     given = halves(latents())[:sides]
     logits = say(probe, given)
     assert logits.shape == (1, 30, 4)
@@ -165,9 +166,14 @@ def test_features_are_both_sides_their_distance_and_their_product():
     assert difference_features(u, v).tolist() == [[1, 2, 3, -1, 2, 3]]
 
 
-def test_classes_cannot_be_mixed_from_cosines():
-    with pytest.raises(SpecError, match=r"probe\.mixer = 'mlp' mixes cosines.*use 'softmax' or 'last'"):
-        ClassProbe(ProbeSpec(mixer="mlp"), seats(), sides=1, classes=2)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_a_regression_probe_reads_one_text_or_two_to_a_number(sides):
+    probe = RegressionProbe(ProbeSpec(hidden=5), seats(), sides, outputs=1).eval()
+    given = halves(latents())[:sides]
+    said = say(probe, given)
+    assert said.shape == (1, 30)
+    mixed = [side.mean(0, keepdim=True) for side in given]
+    torch.testing.assert_close(said, probe.head(pair_features(*mixed) if sides == 2 else mixed[0])[..., 0])
 
 
 @pytest.mark.parametrize(
@@ -214,6 +220,8 @@ def test_a_layer_has_the_same_code_whoever_reads_it():
         {"noise": float("nan")},
         {"depth": 0},
         {"rank": 0},
+        {"context_width": 0},
+        {"context_blocks": 0},
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(wrong):
@@ -231,22 +239,27 @@ def test_the_state_holds_all_that_a_prediction_needs(encoder, mixer):
 
 def built(encoder: str, mixer: str, layers: tuple[int, ...], seed: int, kind: str, widths=EVEN) -> Probe:
     """A moved probe of one member, for scores or classes."""
-    labels = () if kind == "score" else ("a", "b", "c")
     spec = spec_of(encoder, mixer, hidden=5 if kind == "class" else 0)
     torch.manual_seed(seed)
-    probe = build(spec, labels, 2, seats_for(spec, [layers], widths))
+    probe = build(spec, kind, 3, 2, seats_for(spec, [layers], widths))
     adapt(probe, widths)
     return moved(probe, seed=seed).eval()
 
 
 MEMBERS = [(0, 1, 2, 3), (1, 3), (2, 3), (3,)]
+PAIRS = [(0, 2), (1, 3), (2, 3), (0, 3)]
 KINDS = [("score", mixer) for mixer in MIXED] + [("class", mixer) for mixer in MIXED if mixer != "mlp"]
+
+
+def members_for(kind: str, mixer: str) -> list[tuple[int, ...]]:
+    """Layers of members that can stand side by side: features of layers side by side are as wide as there are layers."""
+    return PAIRS if (kind, mixer) == ("class", "concat") else MEMBERS
 
 
 @pytest.mark.parametrize(("kind", "mixer"), KINDS)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_beside_and_then_alone_is_the_identity(encoder, kind, mixer):
-    probes = [built(encoder, mixer, layers, seed, kind) for seed, layers in enumerate(MEMBERS)]
+    probes = [built(encoder, mixer, layers, seed, kind) for seed, layers in enumerate(members_for(kind, mixer))]
     together = beside(probes)
     for member, probe in enumerate(probes):
         again = alone(together, member)
@@ -260,7 +273,9 @@ def test_beside_and_then_alone_is_the_identity(encoder, kind, mixer):
 @pytest.mark.parametrize(("kind", "mixer"), KINDS)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_members_beside_each_other_say_what_each_says_alone(encoder, kind, mixer, widths):
-    members = MEMBERS if widths == EVEN else [(0, 1, 2, 3), (0, 2), (1, 2, 3)]  # with codes as wide as each other's
+    members = members_for(kind, mixer)
+    if widths == RAGGED:  # with codes as wide as each other's
+        members = [(0, 2), (1, 2), (0, 2)] if members is PAIRS else [(0, 1, 2, 3), (0, 2), (1, 2, 3)]
     probes = [built(encoder, mixer, layers, seed, kind, widths) for seed, layers in enumerate(members)]
     sides, together = halves(latents(widths)), beside(probes).eval()
     said = say(together, sides)
@@ -269,6 +284,12 @@ def test_members_beside_each_other_say_what_each_says_alone(encoder, kind, mixer
         torch.testing.assert_close(said[member], own, rtol=1e-5, atol=1e-5)  # sums in another order
     if kind == "score":
         torch.testing.assert_close(together.top(), torch.cat([probe.top() for probe in probes]))
+
+
+def test_probes_whose_features_are_not_as_wide_do_not_stand_side_by_side():
+    probes = [built("linear", "concat", layers, 0, "class") for layers in MEMBERS[:2]]
+    with pytest.raises(ValueError, match="latents, codes and features of one largest width"):
+        beside(probes)
 
 
 @pytest.mark.parametrize("kind", ["score", "class"])
@@ -289,7 +310,7 @@ def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
     probe = start(Member("toy", Recipe(), found, (1, 2), seed=0), classed(found, sides=1))
-    assert (probe.classes, probe.sides, probe.seats) == (3, 1, seats([(1, 2)]))
+    assert (probe.outputs, probe.sides, probe.seats) == (3, 1, seats([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():

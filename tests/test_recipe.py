@@ -38,7 +38,7 @@ def test_a_shipped_recipe_parses_expands_and_says_what_it_is(name):
     variants = recipe.expanded()
     assert called == name
     assert recipe.summary
-    assert list(variants) == [variant.name for variant in recipe.variants]
+    assert list(variants) == ([variant.name for variant in recipe.variants] or ["probe"])
     assert len({str(plain(variant)) for variant in variants.values()}) == len(variants)  # no two are the same
     assert parse(Recipe, read_toml(to_toml(recipe), name), name) == recipe
 

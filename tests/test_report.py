@@ -4,56 +4,22 @@ import html
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from example_run import EVIL, SELECTED, example, latents, metrics, predictions, record, write_tables
+from page_reader import Page
 
 from data.errors import InputError
 from probes.compare import COLUMNS, compare, comparison
 from probes.report import FIGURES, ReportError, write_report
 
-ABSENT = {False: {"confusion"}, True: {"predicted_against_gold", "by_layer", "ablation", "choices", "selectivity"}}
-VOID = {"meta", "img", "br", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Tags, ids and visible text of a page; a tag that is not closed is an error."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.said: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [value for key, value in attrs if key == "id"]
-        self.links += [value for key, value in attrs if key in ("href", "src", "xlink:href", "action", "data")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.said.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.said).split())
+LAYERS_ONLY = {"layer_map", "layer_curves"}
+ABSENT = {
+    False: {"confusion"} | LAYERS_ONLY,
+    True: {"predicted_against_gold", "by_layer", "ablation", "choices", "selectivity"} | LAYERS_ONLY,
+}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["scores", "classes"])
@@ -178,7 +144,7 @@ def test_names_in_any_script_and_with_formulas_are_drawn(tmp_path):
 
 BROKEN = {
     "no record": ("record.json", None, "no record.json"),
-    "no tables": ("metrics.csv", None, "none of metrics.csv, ablation.csv, trials.csv"),
+    "no tables": ("metrics.csv", None, "none of metrics.csv, ablation.csv, trials.csv, layers.csv"),
     "a record cut short": ("record.json", b"{", "record.json cannot be read"),
     "a record that is a list": ("record.json", b"[]", "expected a JSON object, found list"),
     "bytes": ("metrics.csv", b"\xff\xfe\x00", "metrics.csv is no table"),

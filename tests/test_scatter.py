@@ -33,6 +33,12 @@ def test_tsne_keeps_two_clusters_apart():
     assert ((nearest.argmin(1) >= 30) == (np.arange(60) >= 30)).all()
 
 
+@pytest.mark.parametrize(("texts", "width"), [(20, 32), (26, 384), (40, 32), (100, 32)])
+def test_tsne_does_not_throw_texts_without_clusters_into_one_place(texts, width):
+    found = project(np.random.default_rng(0).normal(size=(texts, width)).astype(np.float32))
+    assert found.loc[found["method"] == "tsne", ["x", "y", "z"]].std().min() > 0.1
+
+
 def test_a_projection_says_which_rows_its_points_are():
     values = np.random.default_rng(0).normal(size=(15, 2)).astype(np.float32)
     values[3] = np.nan

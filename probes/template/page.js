@@ -15,13 +15,13 @@
     const rule = style.getPropertyValue("--rule").trim();
     for (const axis of ["xaxis", "yaxis", "zaxis"]) Object.assign(layout.scene[axis], { gridcolor: rule, zerolinecolor: rule });
     for (const space of spaces) {
-      const traces = structuredClone(data.inputs[Number(choice.value)][space.dataset.method] || []);
+      const traces = structuredClone(data.inputs[Number(space.dataset.input ?? choice.value)][space.dataset.method] || []);
       for (const trace of traces) trace.text = data.texts[trace.meta];
       Plotly.react(space, traces, structuredClone(layout), { responsive: true, displayModeBar: false, scrollZoom: true });
     }
   }
 
-  choice.addEventListener("change", draw);
+  choice?.addEventListener("change", draw);
   dark.addEventListener("change", draw);
   draw();
 })();

@@ -1,0 +1,90 @@
+"""What the token view costs beside a pooled one: sentences of CoNLL-2003, every layer, from text to committed shards.
+
+    python -m benchmarks.token_store --texts 14041
+
+Arms take turns in one process, each round on the same texts and into an empty store. Loading is outside the clock;
+tokenising, the self-check, packing, pooling, conversion and writing are inside.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import clock, describe
+from data.latents import LatentStore, text_keys
+from data.plan import CapturePlan, ExtractSpec
+from data.progress import Silent
+from data.sentences import CorpusSpec, load_corpus
+from data.text import Text
+from extract.backbones import find
+from extract.identity import identify, pick_device
+from extract.job import Job
+from extract.writing import stored_bytes
+
+
+class Arm:
+    """One view of every layer, run into a store of its own."""
+
+    def __init__(self, view: str, options: argparse.Namespace, device: str, folder: Path) -> None:
+        self.plan = CapturePlan(options.backbone, views=(view,), max_tokens=options.max_tokens)
+        self.source, self.folder = find(self.plan), folder / view
+        self.columns = self.plan.columns(self.source.layers)
+        store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
+        self.job = Job(self.plan, self.source, store, ExtractSpec(str(self.folder), device), Silent(), device)
+        self.seconds: list[float] = []
+        self.bytes = self.estimate = 0
+
+    def run(self, texts: Sequence[Text], device: str) -> None:
+        """One round; what it wrote is measured and removed."""
+        store = self.job.store = LatentStore(self.job.store.path, self.job.store.identity)
+        started = clock(device)
+        self.job.run(texts, store.missing(text_keys(texts), self.columns))
+        self.seconds.append(clock(device) - started)
+        self.bytes = sum(path.stat().st_size for path in store.path.glob("*.h5"))
+        tokens = self.job.packs(texts)[0].viewed.sum()
+        width, dtype = self.source.width, self.plan.stored_dtype
+        self.estimate = stored_bytes(self.columns, len(texts), int(tokens), width, dtype)
+        shutil.rmtree(self.folder)
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="minilm")
+    parser.add_argument("--texts", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+
+    device, corpus = pick_device(options.device), load_corpus(CorpusSpec(name="conll2003"))
+    texts = [corpus.texts[text] for text in dict.fromkeys(corpus.splits["train"].sides[:, 0].tolist())]
+    texts = [texts[index] for index in np.random.default_rng(0).permutation(len(texts))[: options.texts]]
+    with tempfile.TemporaryDirectory() as folder:
+        arms = {view: Arm(view, options, device, Path(folder)) for view in ("mean", "tokens")}
+        for number in range(options.rounds + 1):
+            for arm in arms.values():
+                arm.run(texts, device)
+                if not number:  # that one warmed up
+                    arm.seconds.clear()
+
+    print(describe(device))
+    pooled = arms["mean"]
+    dtype = pooled.job.store.identity.compute_dtype
+    print(f"{options.backbone}, {pooled.source.layers} layers of width {pooled.source.width}, {dtype}; ", end="")
+    print(f"{len(texts):,} distinct texts of CoNLL-2003 train; {options.rounds} rounds, arms interleaved")
+    print(f"{'':10}{'texts/s':>9}{'min-max':>12}{'x mean':>9}{'MB':>10}{'of estimate':>13}")
+    for view, arm in arms.items():
+        rates = len(texts) / np.array(arm.seconds)
+        ratio = np.median(np.array(pooled.seconds) / np.array(arm.seconds))
+        spread = f"{rates.min():.0f}-{rates.max():.0f}"
+        print(f"{view:10}{np.median(rates):9.0f}{spread:>12}{ratio:9.2f}", end="")
+        print(f"{arm.bytes / 1e6:10.1f}{arm.bytes / arm.estimate:13.3f}")
+
+
+if __name__ == "__main__":
+    main()

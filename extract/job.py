@@ -1,0 +1,205 @@
+"""The cold part of stage one: load the backbone, check it, run the packs that are not all there."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from data.errors import MachineError
+from data.latents import LatentStore, init_name, text_keys
+from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from data.progress import Progress
+from data.ragged import Counts, TokenLatents, bounds
+from data.shard import Block
+from data.text import Text, TextError
+from extract.backbones import Source
+from extract.loading import Backbone, load
+from extract.packing import Pack, lay_out, make_packs
+from extract.rewording import reword
+from extract.token_rows import Tokens
+from extract.tokens import tokenise, windowed
+from extract.writing import ShardWriter, check_room, stored_bytes, to_stored
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
+"""Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
+
+SELF_CHECK_TEXTS = 4
+EXPECTED_SECONDS = 10.0
+"""A shorter run is not announced."""
+
+ROW_TOKENS = 256
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+
+
+class Job:
+    """A loaded backbone and the plan that it serves."""
+
+    def __init__(
+        self, plan: CapturePlan, source: Source, store: LatentStore, spec: ExtractSpec, progress: Progress, device: str
+    ) -> None:
+        self.plan, self.source, self.store, self.spec, self.progress = plan, source, store, spec, progress
+        self.backbone: Backbone = load(source, plan, store.identity.compute_dtype, device)
+
+    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
+        """Every text with its further windows, and where those of each begin."""
+        return windowed(self.backbone.tokenizer, texts, self.plan.max_tokens, self.plan.overlap)
+
+    def run(self, texts: Sequence[Text], missing: Sequence[tuple[Columns, Any]]) -> int:
+        """Run every group of texts that lack the same columns; returns how many texts ran."""
+        tokens, packs = self.packs(texts, any(TOKENS in columns for columns, _ in missing))
+        todo = np.zeros(len(texts), bool)
+        for _, members in missing:
+            todo[members] = True
+        self._announce(tokens, todo, missing)
+        provenance = self._provenance(tokens, np.flatnonzero(todo), missing)
+        expect = self._expectation(int(tokens.lengths[todo].sum()))
+        with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
+            for columns, members in missing:
+                each = float(tokens.viewed[members].mean())
+                with ShardWriter(self.store, columns, provenance, self.spec, each) as writer:
+                    for block in self.blocks(packs, members, tokens, texts, columns):
+                        writer.add(block)
+                        expect(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
+                        advance(len(block.keys))
+        return int(todo.sum())
+
+    def _expectation(self, total: int) -> Callable[[int], None]:
+        """Says once, when a second or more has been measured, how long ``total`` tokens will take."""
+        started, done, said = time.monotonic(), 0, False
+
+        def count(tokens: int) -> None:
+            nonlocal done, said
+            done += tokens
+            took = time.monotonic() - started
+            if not said and took > 1:
+                said = True
+                if (left := took * (total - done) / done) > EXPECTED_SECONDS:
+                    self.progress.note(f"expected time: about {timedelta(seconds=round(left))}")
+
+        return count
+
+    def packs(self, texts: Sequence[Text], characters: bool = False) -> tuple[Tokens, list[Pack]]:
+        """Tokens of the whole request, with the characters they cover where asked for, and the packs it is run in."""
+        plan = self.plan
+        worded = [reword(str(text), plan.rewording) for text in texts] if plan.rewording else texts
+        tokens = tokenise(
+            self.backbone.tokenizer, worded, plan.template, plan.max_tokens, characters, stride=plan.overlap
+        )
+        if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
+            refuse(texts, tokens.uncut, plan)
+        batch_tokens = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
+        return tokens, make_packs(tokens, self.source.family.causal, min(ROW_TOKENS, batch_tokens), batch_tokens)
+
+    def blocks(
+        self, packs: Sequence[Pack], members: Any, tokens: Tokens, texts: Sequence[Text], columns: Columns
+    ) -> Iterator[Block]:
+        """The latents of ``members``, pack by pack; packs that hold none of them are skipped."""
+        group = np.zeros(len(texts), bool)
+        group[members] = True
+        for pack in packs:
+            rows = [kept for row in pack if len(kept := row[group[row]])]
+            if rows:
+                yield self._block(rows, tokens, texts, columns)
+
+    def _block(self, rows: Sequence[Any], tokens: Tokens, texts: Sequence[Text], columns: Columns) -> Block:
+        import torch
+
+        from extract.capture import capture
+
+        members = np.concatenate(rows)
+        layout = lay_out(rows, tokens, self.source.family.causal)
+        try:
+            captured = capture(self.backbone, layout, columns, self.plan.final_norm)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"the {self.backbone.device.type} ran out of memory on {layout.ids.size:,} tokens; lower "
+                "extract.batch_tokens and run the same command: what was committed is kept."
+            ) from error
+        named = [texts[index] for index in members]
+        counts = tokens.viewed[members]
+        owners = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
+        latents = {
+            view: to_stored(values, self.plan.stored_dtype, view, columns[view], owners.get(view, named))
+            for view, values in captured.items()
+        }
+        ragged = None
+        if TOKENS in columns:
+            assert tokens.characters is not None
+            seen = tokens.seen(members)
+            ragged = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
+        return Block(text_keys(named), tokens.uncut[members], columns, latents, ragged)
+
+    def _announce(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
+        width, dtype, viewed = self.source.width, self.plan.stored_dtype, tokens.viewed
+        size = sum(
+            stored_bytes(columns, len(members), int(viewed[members].sum()), width, dtype)
+            for columns, members in missing
+        )
+        check_room(self.store.path, size, self.spec)
+        self.progress.note(
+            f"{self.source.name}: {self.source.layers} layers of width {self.source.width}, "
+            f"{self.store.identity.compute_dtype} on {self.backbone.device.type}; {int(todo.sum()):,} texts, "
+            f"{int(tokens.lengths[todo].sum()):,} tokens, {size / 1e6:,.1f} MB to {self.store.path}"
+        )
+
+    def _provenance(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> dict[str, Any]:
+        """Where these latents come from; and the self-check, which stops a run whose arithmetic cannot be trusted."""
+        import h5py
+        import torch
+        import transformers
+
+        from extract.capture import deviation
+
+        ranked = todo[np.argsort(tokens.lengths[todo], kind="stable")]
+        sample = sorted({int(ranked[i]) for i in np.linspace(0, len(ranked) - 1, SELF_CHECK_TEXTS).astype(int)})
+        columns: dict[str, tuple[int, ...]] = {}
+        for group, _ in missing:
+            for view, layers in group.items():
+                columns[view] = tuple(sorted({*columns.get(view, ()), *layers}))
+        dtype = self.store.identity.compute_dtype
+        found = deviation(self.backbone, tokens, sample, columns, self.plan.final_norm)
+        if not found <= TOLERANCE[dtype]:
+            raise MachineError(
+                f"self-check: texts together differ from texts alone by {found:.2g} of the largest value; "
+                f"{TOLERANCE[dtype]:g} is allowed in {dtype}. This torch cannot be trusted; nothing was stored."
+            )
+        self.progress.note(f"self-check: texts together against each alone differ by {found:.1e} of the largest value")
+        return {
+            "backbone": self.source.name,
+            "revision": self.source.revision,
+            "tokenizer": self.plan.tokenizer,
+            "layers": self.source.layers,
+            "init": init_name(self.plan),
+            "parameters": self.backbone.parameters,
+            "self_check": found,
+            "device": _device_name(self.backbone),
+            "host": platform.node(),
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "h5py": h5py.__version__,
+                "numpy": np.__version__,
+            },
+        }
+
+
+def refuse(texts: Sequence[Text], uncut: Any, plan: CapturePlan) -> None:
+    """Stop where texts are longer than the plan allows."""
+    longest, many = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
+    raise TextError(
+        f"{many:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
+        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.'
+    )
+
+
+def _device_name(backbone: Backbone) -> str:
+    if backbone.device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(backbone.device)
+    return f"{backbone.device.type} ({platform.machine()}, {os.cpu_count()} cores)"

@@ -1,0 +1,93 @@
+"""Entities of raw text: its words are tagged, and runs of tags become stretches of the text as it was given."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from seqeval.metrics.sequence_labeling import get_entities
+
+from data.corpus import Marks, Rows
+from data.ragged import bounds
+from data.text import Text
+from probes.entities import valid_tags
+from probes.experiment import predictions
+from probes.inputs import Inputs
+from probes.predicted import probabilities
+from probes.probe import Probe
+from probes.token_places import first_tokens
+from probes.words import Place, words_of
+
+Entity = dict[str, Any]
+STOPS = (".", "!", "?")
+
+
+def entities_of(
+    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], Inputs]
+) -> list[list[Entity]]:
+    """The entities of every text, in order.
+
+    A text that was cut is read on from the last sentence that was read whole, until its end.
+
+    Args:
+        labels: names of the tags.
+        read: distinct texts -> the states of their tokens.
+
+    Returns:
+        ``text``, ``start`` and ``end`` in the text as it was given, ``label`` without ``B-`` or ``I-``, and
+        ``probability``: the product of those of its words' tags.
+    """
+    found: list[list[Entity]] = [[] for _ in texts]
+    going = dict.fromkeys(range(len(texts)), 0)
+    while going:
+        rests = {place: texts[place][start:] for place, start in going.items()}
+        distinct = sorted(set(rests.values()))
+        said = dict(zip(distinct, _tagged(probe, labels, distinct, read), strict=True))
+        further = {}
+        for place, start in going.items():
+            entities, end = said[rests[place]]
+            found[place] += [one | {"start": one["start"] + start, "end": one["end"] + start} for one in entities]
+            if end:
+                further[place] = start + end
+        going = further
+    return found
+
+
+def _tagged(
+    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], Inputs]
+) -> list[tuple[list[Entity], int]]:
+    """The entities of every text as far as it was read, and from which character to read on; 0 for no further."""
+    words = [words_of(text) for text in texts]
+    offsets = bounds(np.array([len(some) for some in words]))
+    spans = np.array([place for some in words for place in some], np.int64).reshape(-1, 2)
+    marks = Marks(spans, np.zeros(len(spans), np.int64), offsets)
+    rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts), np.int64), marks)
+    inputs = read(texts)
+    logits = predictions(probe, inputs, rows).mean(0)
+    tags, there = valid_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
+    shares = probabilities(logits)[np.arange(len(tags)), tags]
+    found = []
+    for text, some, low, high in zip(texts, words, offsets, offsets[1:], strict=False):
+        read_on = _read_on(text, some, there[low:high])
+        whole = slice(low, low + read_on)
+        entities = _entities(text, some, [labels[tag] for tag in tags[whole]], shares[whole])
+        found.append((entities, some[read_on][0] if read_on < len(some) else 0))
+    return found
+
+
+def _read_on(text: str, words: Sequence[Place], there: NDArray[np.bool_]) -> int:
+    """The first word that is to be read again or anew; the number of words where all that has letters was read."""
+    seen = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
+    if not seen or not any(character.isalnum() for character in text[words[seen - 1][1] :]):
+        return len(words)
+    ends = [place + 1 for place in range(seen // 2, seen) if text[slice(*words[place])] in STOPS]
+    return ends[-1] if ends else seen
+
+
+def _entities(text: str, words: Sequence[Place], tags: Sequence[str], shares: NDArray[np.float32]) -> list[Entity]:
+    found = []
+    for label, first, last in get_entities(list(tags)):
+        start, end = words[first][0], words[last][1]
+        likely = float(np.prod(shares[first : last + 1], dtype=np.float64))
+        found.append({"text": text[start:end], "start": start, "end": end, "label": label, "probability": likely})
+    return found

@@ -1,0 +1,126 @@
+"""Tasks: what a kind of target implies, the losses that train it, the metric that chooses, the head that reads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.corpus import Corpus, CorpusError, Kind
+from data.spec import SpecError
+from probes.probe import ClassProbe, Probe, ProbeSpec, RegressionProbe, ScoreProbe
+from probes.recipe import Recipe
+from probes.seats import Seats
+from probes.token_probe import SpanProbe, TagProbe
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a kind of target implies."""
+
+    name: str
+    loss: str
+    losses: tuple[str, ...]
+    metric: str
+    metrics: tuple[str, ...]
+    heads: tuple[str, ...]
+    """The first is taken where a recipe names none."""
+
+
+TASKS: dict[Kind, Task] = {
+    "score": Task(
+        "similarity", "log_variance", ("mse", "log_variance"), "spearman", ("pearson", "spearman"),
+        ("cosine", "regression"),
+    ),
+    "class": Task(
+        "classification", "cross_entropy", ("cross_entropy",), "accuracy", ("accuracy", "macro_f1"), ("classes",)
+    ),
+    "tags": Task(
+        "tagging", "cross_entropy", ("cross_entropy",), "f1", ("f1", "precision", "recall", "accuracy"), ("tags",)
+    ),
+    "answers": Task("answering", "span", ("span",), "f1", ("f1", "exact_match"), ("span",)),
+}  # fmt: skip
+
+HEADS: dict[str, Callable[[ProbeSpec, Seats, int, int], Probe]] = {
+    "cosine": lambda spec, seats, sides, labels: ScoreProbe(spec, seats),
+    "regression": lambda spec, seats, sides, labels: RegressionProbe(spec, seats, sides, 1),
+    "classes": ClassProbe,
+    "tags": lambda spec, seats, sides, labels: TagProbe(spec, seats, labels),
+    "span": lambda spec, seats, sides, labels: SpanProbe(spec, seats, 2),
+}
+"""Name -> a fresh probe, of its spec, its seats, the texts of a row and the labels of the corpus."""
+
+ONE_BY_ONE = ("tags", "span")
+"""Heads that read every token of a text; they need tokens."""
+
+
+def task_of(corpus: Corpus) -> Task:
+    """The task that a corpus poses; raises :class:`CorpusError` where it has no targets or no training rows."""
+    if corpus.kind == "none":
+        raise CorpusError(
+            f"{corpus.name}: it has no targets to learn; set corpus.target to score, class, tags or answers."
+        )
+    if corpus.kind == "class" and len(corpus.labels) < 2:
+        raise CorpusError(f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'.")
+    for split in ("train", corpus.selection):
+        corpus.split(split)
+    if corpus.kind == "score" and np.ptp(corpus.split(corpus.selection).targets) == 0:
+        raise CorpusError(f"{corpus.name}: all its validation scores are the same, a constant correlates with nothing.")
+    task = TASKS[corpus.kind]
+    if corpus.kind == "class" and len(corpus.labels) == 2:
+        return Task(task.name, task.loss, task.losses, task.metric, (*task.metrics, "f1"), task.heads)
+    return task
+
+
+def sides_of_rows(corpus: Corpus) -> int:
+    """How many texts a row has."""
+    return int(corpus.split("train").sides.shape[1])
+
+
+def head_of(spec: ProbeSpec, kind: Kind, sides: int) -> str:
+    """The head that reads what a corpus has; raises :class:`SpecError` where a recipe names one that cannot."""
+    heads = TASKS[kind].heads
+    if spec.head == "auto":
+        return "regression" if kind == "score" and sides == 1 else heads[0]
+    if spec.head not in heads:
+        raise SpecError(f"probe.head = '{spec.head}' does not fit {TASKS[kind].name}; use one of: {', '.join(heads)}.")
+    if spec.head == "cosine" and sides == 1:
+        raise SpecError("probe.head = 'cosine' needs two texts a row; corpus.columns names one: use 'regression'.")
+    return spec.head
+
+
+def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -> None:
+    """Raise a :class:`SpecError` where a probe's parts do not fit each other, or the views it reads."""
+    head = head_of(spec, kind, sides)
+    if "tokens" in views and len(set(views)) > 1:
+        raise SpecError("tokens are read alone; set probe.inputs to them or to the others.")
+    if head in ONE_BY_ONE and "tokens" not in views:
+        raise SpecError(
+            f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views and "
+            "probe.inputs."
+        )
+    if head not in ONE_BY_ONE and spec.context != "none":
+        raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")
+    if head != "cosine" and spec.mixer == "mlp":
+        raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")
+
+
+def build(spec: ProbeSpec, kind: Kind, labels: int, sides: int, seats: Seats) -> Probe:
+    """A fresh probe for a kind of target.
+
+    Args:
+        labels: how many classes or tags there are.
+        sides: texts of a row.
+    """
+    return HEADS[head_of(spec, kind, sides)](spec, seats, sides, labels)
+
+
+def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
+    """The loss that trains and the validation metric that chooses; raises :class:`SpecError` where one does not fit."""
+    loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
+    metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
+    for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metrics)):
+        if value not in known:
+            raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
+    if task.name == "answering" and recipe.train.average:
+        raise SpecError("train.average is for scores, classes and tags: places of answers have no mean.")
+    return loss, metric

@@ -1,0 +1,226 @@
+"""Entities and answers of raw text: stretches of what was given, as the run that was trained would have said them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bench import Bench
+from conftest import WORDS
+from seqeval.metrics.sequence_labeling import get_entities
+
+import pipeline
+from data.corpus import CorpusError
+from data.text import Segments
+from probes import named_entities, predict
+from probes.inputs import Column, Inputs
+from probes.named_entities import entities_of
+
+NAMES = [word.title() for word in WORDS[:12]]
+TEXT = "The  Dog, then Small\tGrass; near the Stove in winter. It sleeps (Over the Dog)."
+
+
+def tagged_file(path, seed=0):
+    """Sentences in which one or two capitalised words are a place after "near", else a person."""
+    rng, lines = np.random.default_rng(seed), []
+    for split in ["train"] * 60 + ["validation"] * 15 + ["test"] * 15:
+        lines.append(f"# split = {split}")
+        for _ in range(rng.integers(1, 4)):
+            near = bool(rng.integers(2))
+            lines += [f"{word} O" for word in rng.choice(WORDS[3:10], rng.integers(1, 3))]
+            lines += ["near O"] if near else ["and O"]
+            names = rng.choice(NAMES, rng.integers(1, 3), replace=False)
+            lines += [f"{name} {'I' if place else 'B'}-{'LOC' if near else 'PER'}" for place, name in enumerate(names)]
+        lines += [". O", ""]
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def token_runs(tmp_path_factory, tiny):
+    """A run of tags and one of answers, each on a tiny backbone."""
+    bench = Bench(tmp_path_factory.mktemp("tokens"), tiny("bert"))
+    recipe = bench.folder / "own.toml"
+    recipe.write_text('[probe]\nencoder = "none"\nmixer = "softmax"\n[train]\nlearning_rate = 0.02\nbatch_rows = 8\n')
+    tags = [f"corpus.path={tagged_file(bench.folder / 'own.conll')}", "corpus.target=tags", "train.epochs=8"]
+    tags += ["train.seeds=0,1", "train.average=true", "probe.context=bilstm", "probe.context_width=16"]
+    questions = ["corpus.name=samples-questions", "plan.max_tokens=48", "plan.truncation=windows", "plan.stride=8"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("probes.runs.write_report", lambda folder: None)
+        patch.setattr("probes.metrics.RESAMPLES", 20)
+        done = {
+            kind: pipeline.run(str(recipe), bench.settings("plan.views=tokens", *more), bench.runs)
+            for kind, more in (("tags", tags), ("answers", questions))
+        }
+    return bench, {kind: pipeline.load(one.path) for kind, one in done.items()}
+
+
+def questions_of(predictor):
+    table = pd.read_csv(predictor.run.path / "predictions.csv", keep_default_na=False)
+    return table, list(zip(table["question"], table["context"], strict=True))
+
+
+def asked(predictor, kind):
+    if kind == "answers":
+        return questions_of(predictor)[1][:12]
+    rng = np.random.default_rng(4)
+    lengths = rng.integers(2, 9, 40)
+    return [TEXT, *((f"{' '.join(rng.choice([*WORDS, *NAMES], length))}.",) for length in lengths)]
+
+
+def test_entities_are_stretches_of_the_text_as_it_was_given(token_runs):
+    predictor = token_runs[1]["tags"]
+    texts = [TEXT, "the dog runs.", "Dog", "“Dog”,\u00a0then Stove!\nDog  Small"]
+    found = predictor.predict(texts)
+    assert sum(len(one["entities"]) for one in found) >= 6
+    for text, one in zip(texts, found, strict=True):
+        places = [(entity["start"], entity["end"]) for entity in one["entities"]]
+        assert places == sorted(places)
+        for entity in one["entities"]:
+            assert set(entity) == {"text", "start", "end", "label", "probability"}
+            assert text[entity["start"] : entity["end"]] == entity["text"] == entity["text"].strip()
+            assert entity["label"] in ("PER", "LOC")
+            assert 0 < entity["probability"] <= 1
+    assert "Dog  Small" in {entity["text"] for entity in found[3]["entities"]}  # two words, and what is between them
+
+
+def test_a_loaded_run_tags_its_test_sentences_as_the_run_did(token_runs):
+    predictor = token_runs[1]["tags"]
+    table = pd.read_csv(predictor.run.path / "predictions.csv")
+    sentences = [rows for _, rows in table.groupby("sentence")]
+    said = predictor.predict([" ".join(rows["word"]) for rows in sentences])
+    expected = []
+    for rows in sentences:
+        starts = np.cumsum([0, *(len(word) + 1 for word in rows["word"])])
+        found = get_entities(rows["label"].tolist())
+        expected.append([(label, starts[first], starts[last + 1] - 1) for label, first, last in found])
+    assert [[(one["label"], one["start"], one["end"]) for one in answer["entities"]] for answer in said] == expected
+    assert sum(map(len, expected)) > 10
+
+
+def test_answers_are_exact_substrings_of_their_context(token_runs):
+    predictor = token_runs[1]["answers"]
+    _, items = questions_of(predictor)
+    for (_, context), one in zip(items, predictor.predict(items), strict=True):
+        answer = one["answer"]
+        assert set(answer) == {"text", "start", "end", "score"}
+        assert context[answer["start"] : answer["end"]] == answer["text"]
+        assert answer["text"] == answer["text"].strip() != ""
+        assert 0 < answer["score"] <= 1
+
+
+def test_a_loaded_run_answers_its_test_questions_as_the_run_did_through_windows(token_runs):
+    predictor = token_runs[1]["answers"]
+    table, items = questions_of(predictor)
+    said = [one["answer"] for one in predictor.predict(items)]
+    windows = predictor._extractors[""].windowed([Segments(*item) for item in items])[1]
+    assert np.diff(windows).max() > 1
+    assert [one["text"] for one in said] == table["answer"].tolist()
+    assert [one["start"] for one in said] == table["start"].tolist()
+    assert [one["end"] for one in said] == table["end"].tolist()
+    np.testing.assert_allclose([one["score"] for one in said], table["score"], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["tags", "answers"])
+def test_neither_order_nor_repeats_change_what_is_found(kind, token_runs):
+    predictor = token_runs[1][kind]
+    items = asked(predictor, kind)
+    said = predictor.predict(items)
+    assert predictor.predict(items[::-1])[::-1] == said
+    assert predictor.predict(items + items[::-1]) == said + said[::-1]
+
+
+@pytest.mark.parametrize("kind", ["tags", "answers"])
+@pytest.mark.parametrize("texts", [1, 7])
+def test_what_is_found_does_not_depend_on_what_else_is_asked(kind, texts, token_runs, monkeypatch):
+    predictor = token_runs[1][kind]
+    items = asked(predictor, kind)
+    together, sizes, latents_of = predictor.predict(items), [], predictor._latents
+    monkeypatch.setattr(predict, "SLICE_TEXTS", texts)
+    monkeypatch.setattr(
+        predictor, "_latents", lambda plan, some, columns: sizes.append(len(some)) or latents_of(plan, some, columns)
+    )
+    for one, other in zip(predictor.predict(items), together, strict=True):
+        (found,), (expected,) = one.values(), other.values()
+        pairs_of = zip(found, expected, strict=True) if kind == "tags" else [(found, expected)]
+        for part, whole in pairs_of:
+            likely = "probability" if kind == "tags" else "score"
+            assert part | {likely: 0} == whole | {likely: 0}
+            assert part[likely] == pytest.approx(whole[likely], abs=1e-3)  # latents in float16
+    assert max(sizes) <= texts
+    assert sum(sizes) >= len(set(items))
+
+
+def test_a_text_that_was_cut_is_read_on(token_runs):
+    predictor = token_runs[1]["tags"]
+    sentence = "the dog and Dog Small. "
+    found = predictor.predict([sentence * 30])[0]["entities"]
+    assert found[-1]["start"] > 29 * len(sentence)
+    text = (sentence * 30).replace(".", "")  # no sentence ends where it could be cut
+    assert predictor.predict([text])[0]["entities"][-1]["start"] > 29 * (len(sentence) - 1)
+
+
+@pytest.mark.parametrize("room", [5, 6, 100])
+def test_reading_on_finds_each_entity_once_and_whole(room, monkeypatch):
+    text = "Ann Lee ran . Bob Ray sat . Cy met Di Fox . And they sang ."
+    current = []
+
+    def read(texts):
+        """A token a word, of which the backbone reads so many."""
+        current[:] = texts
+        words = [[(at, at + len(word)) for at, word in _places(one)][:room] for one in texts]
+        offsets = np.cumsum([0, *map(len, words)])
+        spans = np.array([span for one in words for span in one], np.int32)
+        return Inputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, spans)
+
+    def said(probe, inputs, rows):
+        """Capitalised words are entities; one that follows another goes on with it."""
+        logits = np.zeros((1, len(rows.marks.codes), 3), np.float32)
+        for row, one in enumerate(current):
+            before = ""
+            for mark in range(*rows.marks.offsets[row : row + 2]):
+                word = one[slice(*rows.marks.spans[mark])]
+                code = 0 if not word.istitle() or word == "And" else 2 if before.istitle() and before != "And" else 1
+                logits[0, mark, code], before = 9, word
+        return logits
+
+    monkeypatch.setattr(named_entities, "predictions", said)
+    (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
+    assert [one["text"] for one in found] == ["Ann Lee", "Bob Ray", "Cy", "Di Fox"]
+    assert all(text[one["start"] : one["end"]] == one["text"] for one in found)
+
+
+def _places(text):
+    at = 0
+    for word in text.split(" "):
+        yield at, word
+        at += len(word) + 1
+
+
+REFUSED = {
+    "a question alone": ("answers", [("Who ran?",)], r"item 1: this run reads a question and its context.* got 1"),
+    "a text": ("answers", [("a", "b"), "Who ran?"], "item 2: this run reads a question and its context"),
+    "an empty context": ("answers", [("Who ran?", " ")], "item 1: the context is empty; a question needs a context"),
+    "an empty text": ("tags", ["Dog", "\n"], "item 2: the text is empty"),
+    "two texts": ("tags", [("Dog", "Stove")], "item 1: this run reads one text an item, got 2"),
+    "no text": ("tags", ["Dog", (3,)], "item 2: the text must be a text, got int"),
+    "half a character": ("tags", ["Dog \ud83d"], "half a character"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_items_that_the_run_cannot_read_are_refused_by_number(case, token_runs):
+    kind, items, message = REFUSED[case]
+    with pytest.raises(CorpusError, match=message):
+        token_runs[1][kind].predict(items)
+
+
+def test_minilm_finds_names_in_their_own_spelling(tmp_path, quick):
+    settings = ["corpus.name=samples-tags", "corpus.held_out=0", f"extract.cache={tmp_path / 'cache'}"]
+    settings += ["train.seeds=0", "train.epochs=8", "train.metric=accuracy", "probe.context_width=64"]
+    done = pipeline.run("ner", [*settings, "extract.device=cpu"], tmp_path / "runs")
+    text = "Yesterday Elon  Musk visited Kenya, said Siobhán O'Brien-Smith."
+    (found,) = pipeline.load(done.path).predict([text])
+    assert {"Elon  Musk", "Kenya", "Siobhán O'Brien-Smith"} <= {one["text"] for one in found["entities"]}
+    assert all(text[one["start"] : one["end"]] == one["text"] for one in found["entities"])

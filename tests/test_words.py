@@ -1,0 +1,71 @@
+"""Words of raw text: split as the tagged corpora split theirs, and nothing of the text is lost."""
+
+import re
+
+import pytest
+from conftest import real_data
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.named import SAMPLES
+from data.tagged import read_tagged
+from probes.words import words_of
+
+SPLIT = {
+    "in 1963.": "in 1963 .",
+    "the U.S. and the U.N.": "the U.S. and the U.N.",
+    "She paid $1,200, or C$1.5.": "She paid $ 1,200 , or C$ 1.5 .",
+    "a Russian-born player": "a Russian-born player",
+    "Seamus's sister didn't say": "Seamus 's sister did n't say",
+    "the workers' union, they're told": "the workers ' union , they 're told",
+    "It’s Siobhán O’Brien": "It ’s Siobhán O’Brien",
+    '"Who?" (he asked)': '" Who ? " ( he asked )',
+    "Elon Musk's SpaceX/Tesla": "Elon Musk 's SpaceX / Tesla",
+    "won 6-4 in 2:29.34, up 1/2 or 5%": "won 6-4 in 2:29.34 , up 1/2 or 5 %",
+    "wait... no--yes": "wait ... no -- yes",
+    "Mr. J. Smith of Acme Inc.": "Mr. J. Smith of Acme Inc.",
+    "Plan B.": "Plan B .",
+    "1. Kenya, 2nd": "1. Kenya , 2nd",
+    "U.S.'s, AT&T's": "U.S. 's , AT&T 's",
+    "London,Paris": "London , Paris",
+    "see http://a.org/b?c=1. Or me@a.org.": "see http://a.org/b?c=1 . Or me@a.org .",
+    "a .500 season": "a .500 season",
+}
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_a_text_is_split_as_the_corpora_split_theirs(text):
+    assert " ".join(text[start:end] for start, end in words_of(text)) == SPLIT[text]
+
+
+@given(st.text(st.sampled_from("aB1 .,'’-n ts$/\n(\"é東")) | st.text())
+def test_every_character_but_white_space_is_in_one_word(text):
+    places = words_of(text)
+    assert [start for start, _ in places] == sorted(start for start, _ in places)
+    assert "".join(text[start:end] for start, end in places) == "".join(text.split())
+    assert all(start < end for start, end in places)
+    assert all(one[1] <= other[0] for one, other in zip(places, places[1:], strict=False))
+
+
+@pytest.mark.parametrize(("corpus", "share"), [("samples", 1.0), ("conll2003", 0.99)])
+def test_sentences_written_as_people_write_them_are_split_into_their_words(corpus, share):
+    path = SAMPLES / "tags.conll" if corpus == "samples" else real_data(corpus) / "validation.txt"
+    right = total = 0
+    for record in read_tagged(path, (), "split"):
+        words = [str(record.texts[0])[mark.start : mark.end] for mark in record.marks]
+        text = written(words)
+        right += [text[start:end] for start, end in words_of(text)] == words
+        total += 1
+    assert total > 100
+    assert right >= share * total
+
+
+def written(words: list[str]) -> str:
+    """Words as a text: no blank before what follows its word, or after what leads its own; quotes open and close."""
+    text, joined, quoted = "", True, False
+    for word in words:
+        follows = re.fullmatch(r"(?i)[.,;:!?)\]%']|\.\.\.|n't|'(s|m|re|ve|ll|d)", word) or (word == '"' and quoted)
+        text += word if joined or follows else f" {word}"
+        quoted ^= word == '"'
+        joined = word in ("(", "[", "/") or word.endswith("$") or (word == '"' and quoted)
+    return text
