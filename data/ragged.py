@@ -31,8 +31,9 @@ class TokenLatents:
 
     spans: NDArray[np.int32]
     """``[token, 2]``: first character of the text that a token covers, and the first after it that it does not;
-    (-1, -1) where it covers none: special tokens, and those of the template. As the tokenizer counts: those that read
-    bytes give a word the space before it."""
+    (-1, -1) where it covers none: special tokens, and those of the template. Of two segments, characters of the whole
+    second one, whatever the window; the tokens of the first cover none. As the tokenizer counts: those that read bytes
+    give a word the space before it."""
 
     @property
     def lengths(self) -> Counts:

@@ -2,12 +2,13 @@
 
     about                      attribute, JSON: format, identity, provenance, columns
     keys     [text, 16]        digest of each text
-    lengths  [text]            tokens of each text before it was cut
+    lengths  [text]            tokens of each text before it was cut; of a window, up to the end of its text
     latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
     tokens/states              [layer, token, width], contiguous; all of tokens/ is there only where it was asked for
     tokens/offsets [text + 1]  text i has the tokens from offsets[i] to offsets[i + 1]
     tokens/ids     [token]     what the tokenizer calls each
-    tokens/spans   [token, 2]  the characters of the text that each covers, end excluded; (-1, -1): none
+    tokens/spans   [token, 2]  the characters of the text that each covers, end excluded; (-1, -1): none; of two
+                               segments, those of the whole second one
 
 The file is built in memory, written under a temporary name, synced, and renamed to a name that carries the digest
 of its bytes. HDF5 is asked only for the layout; latents are then read through ``numpy.memmap``. A file from elsewhere

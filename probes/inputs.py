@@ -26,7 +26,7 @@ NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.p
 TOKENS = "tokens"
 """The view whose latents are the hidden states of every token."""
 
-MEASURED_TEXTS = 2000
+MEASURED_TEXTS = 500
 """Texts whose tokens are measured for their mean and spread."""
 
 
@@ -260,7 +260,9 @@ def ragged_of(inputs: Inputs, how: Reading, windows: NDArray[np.int64]) -> Ragge
     lengths = np.diff(inputs.offsets)[windows]
     index = torch.from_numpy(ranges(inputs.offsets[windows], lengths))
     layers = range(len(inputs.values)) if how.whole else how.sources.tolist()
-    values = torch.stack([inputs.values[layer].index_select(0, index) for layer in layers]).float()
+    values = torch.empty(len(layers), len(index), inputs.values.shape[2])
+    for place, layer in enumerate(layers):
+        values[place] = inputs.values[layer].index_select(0, index)
     return RaggedStates(values, tuple(lengths.tolist()))
 
 

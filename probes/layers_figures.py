@@ -86,7 +86,7 @@ def summary_grid(run: Tables) -> Grid | None:
         best, together = single.nlargest(1, "value"), own[own["layer"].isna()]
         cells = [_cell(found) for found in (best, single.tail(1), together, untrained.nlargest(1, "value"))]
         measured = f"{tidy(one['metric'], 30)} on {tidy(scored(there), 30)}"
-        took = "–" if pd.isna(one["seconds"]) else duration(one["seconds"])
+        took = "–" if pd.isna(one["seconds"]) else duration(one["seconds"]).replace(" ", "\u00a0")
         lines.append([tidy(one["task"], 40), tidy(one["corpus"], 40), measured, *cells, _selectivity(part, best), took])
     heads = ["task", "corpus", "measured", "highest layer", "last layer", TOGETHER, "untrained, highest"]
     said = (

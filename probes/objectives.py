@@ -86,7 +86,7 @@ class TagObjective:
         """As :meth:`Objective.loss`; words beyond the end of a cut text cost nothing."""
         logits, words, there = self._logits(probe, how, rows[0])
         codes = torch.from_numpy(self.marks.codes[words[there]])
-        return LOSSES[name](logits[:, torch.from_numpy(there)], codes.expand(logits.shape[0], -1))
+        return LOSSES[name](logits[:, torch.from_numpy(there)].float(), codes.expand(logits.shape[0], -1))
 
     def said(self, probe: Probe) -> NDArray[np.float32]:
         """``[member, word, tag]`` logits; a word beyond the end of a cut text has the first tag, "O"."""
@@ -129,7 +129,7 @@ class SpanObjective:
     def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
         """As :meth:`Objective.loss`; every window of a row counts the same."""
         taken = ranges(self.offsets[rows[0]], np.diff(self.offsets)[rows[0]])
-        return LOSSES[name](self._logits(probe, how, taken), torch.from_numpy(self.targets[taken]))
+        return LOSSES[name](self._logits(probe, how, taken).float(), torch.from_numpy(self.targets[taken]))
 
     def said(self, probe: Probe) -> NDArray[np.float32]:
         """``[member, row, 3]``: first character of the answer in its context, the first after it, and how likely it is.

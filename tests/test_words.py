@@ -1,6 +1,7 @@
 """Words of raw text: split as the tagged corpora split theirs, and nothing of the text is lost."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from conftest import real_data
@@ -44,7 +45,7 @@ def test_every_character_but_white_space_is_in_one_word(text):
     assert [start for start, _ in places] == sorted(start for start, _ in places)
     assert "".join(text[start:end] for start, end in places) == "".join(text.split())
     assert all(start < end for start, end in places)
-    assert all(one[1] <= other[0] for one, other in zip(places, places[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(places))
 
 
 @pytest.mark.parametrize(("corpus", "share"), [("samples", 1.0), ("conll2003", 0.99)])
