@@ -4,6 +4,7 @@ Every distinct subset is trained once, whatever kinds ask for it. Figures are me
 interval over rows, and p-values of a paired test against the last layer alone.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -271,13 +272,16 @@ def shuffled(corpus: Corpus, seed: int) -> Corpus:
 
 
 def _moved(corpus: Corpus, rows: Rows, marks: Marks, rng: np.random.Generator) -> Marks:
-    """Each row with one answer, as long as its own and anywhere in its context."""
-    spans = marks.spans[marks.offsets[:-1]]
-    contexts = [corpus.texts[text] for text in rows.sides[:, 0]]
-    sizes = np.array([len(text if isinstance(text, str) else text.second) for text in contexts])
-    lengths = spans[:, 1] - spans[:, 0]
-    starts = rng.integers(0, sizes - lengths + 1)
-    return Marks(np.stack([starts, starts + lengths], 1), np.zeros(len(spans), np.int64), np.arange(len(spans) + 1))
+    """Each row with one answer, of as many words as its own and anywhere in its context."""
+    moved = []
+    for text, (first, last) in zip(rows.sides[:, 0], marks.spans[marks.offsets[:-1]], strict=True):
+        of = corpus.texts[text]
+        context = of if isinstance(of, str) else of.second
+        words = [found.span() for found in re.finditer(r"\S+", context)]
+        more = max(0, len(context[first:last].split()) - 1)
+        at = int(rng.integers(len(words) - more))
+        moved.append((words[at][0], words[at + more][1]))
+    return Marks(np.array(moved), np.zeros(len(moved), np.int64), np.arange(len(moved) + 1))
 
 
 @dataclass(frozen=True)

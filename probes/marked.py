@@ -122,7 +122,8 @@ def _excerpt(context: str, said: tuple[int, int] | None, true: tuple[int, int] |
     spans = sorted(span for span in (said, true) if span)
     near = np.zeros(len(context), bool)
     for first, last in spans:
-        near[max(0, first - AROUND) : last + AROUND] = True
+        end = context.find(" ", last + AROUND)
+        near[context.rfind(" ", 0, max(0, first - AROUND)) + 1 : end if end >= 0 else None] = True
     if not spans:
         near[: 2 * AROUND] = True
     codes = np.zeros(len(context), np.int64)

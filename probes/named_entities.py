@@ -1,5 +1,6 @@
 """Entities of raw text: its words are tagged, and runs of tags become stretches of the text as it was given."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,10 @@ from probes.words import Place, words_of
 
 Entity = dict[str, Any]
 STOPS = (".", "!", "?")
+PIECE = 1 << 13
+"""Characters: more than most backbones read at once."""
+
+NO_BLANK = re.compile(r"\S")
 
 
 def entities_of(
@@ -38,25 +43,23 @@ def entities_of(
         ``probability``: the product of those of its words' tags.
     """
     found: list[list[Entity]] = [[] for _ in texts]
-    going = dict.fromkeys(range(len(texts)), 0)
+    going = {place: _after_blanks(text, 0) for place, text in enumerate(texts)}
     while going:
-        rests = {place: texts[place][start:] for place, start in going.items()}
-        distinct = sorted(set(rests.values()))
+        pieces = {place: _piece(texts[place], start) for place, start in going.items()}
+        distinct = sorted(set(pieces.values()))
         said = dict(zip(distinct, _tagged(probe, labels, distinct, read), strict=True))
-        further = {}
         for place, start in going.items():
-            entities, end = said[rests[place]]
+            entities, end = said[pieces[place]]
             found[place] += [one | {"start": one["start"] + start, "end": one["end"] + start} for one in entities]
-            if end:
-                further[place] = start + end
-        going = further
+            going[place] = _after_blanks(texts[place], start + end)
+        going = {place: start for place, start in going.items() if start < len(texts[place])}
     return found
 
 
 def _tagged(
     probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], Inputs]
 ) -> list[tuple[list[Entity], int]]:
-    """The entities of every text as far as it was read, and from which character to read on; 0 for no further."""
+    """The entities of every text as far as it was read, and from which character to read on."""
     words = [words_of(text) for text in texts]
     offsets = bounds(np.array([len(some) for some in words]))
     spans = np.array([place for some in words for place in some], np.int64).reshape(-1, 2)
@@ -71,8 +74,23 @@ def _tagged(
         read_on = _read_on(text, some, there[low:high])
         whole = slice(low, low + read_on)
         entities = _entities(text, some, [labels[tag] for tag in tags[whole]], shares[whole])
-        found.append((entities, some[read_on][0] if read_on < len(some) else 0))
+        found.append((entities, some[read_on][0] if read_on < len(some) else len(text)))
     return found
+
+
+def _piece(text: str, start: int) -> str:
+    """A text from a character on, no more of it than is worth looking at at once, and cut between words."""
+    piece = text[start : start + PIECE]
+    if start + PIECE >= len(text):
+        return piece
+    before = piece[: piece.rindex(piece.split()[-1])]  # its last word may go on
+    return before if before.strip() else piece
+
+
+def _after_blanks(text: str, start: int) -> int:
+    """The first character from ``start`` on that is no white space; the end where there is none."""
+    found = NO_BLANK.search(text, start)
+    return found.start() if found else len(text)
 
 
 def _read_on(text: str, words: Sequence[Place], there: NDArray[np.bool_]) -> int:

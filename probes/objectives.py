@@ -140,8 +140,7 @@ class SpanObjective:
         said = np.full((len(probe.seats.members), len(self.rows), 3), -1, np.float32)
         said[..., 2] = 0
         for taken in _chunks(self.inputs, probe, self.windows):
-            logits = self._logits(probe, how, taken)
-            first, last, likely = best_spans(logits)
+            first, last, likely = best_spans(self._logits(probe, how, taken).detach())
             starts = self.inputs.offsets[self.windows[taken]] if self.inputs.offsets is not None else taken
             begin, end = self.spans[starts + first, 0], self.spans[starts + last, 1]
             for member in range(len(said)):

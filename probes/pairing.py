@@ -88,7 +88,6 @@ PAIRS: dict[Kind, tuple[Container[str], Callable[[Tables, Tables], Side | str]]]
 """What predictions are of -> the metrics that can be paired, and how."""
 
 
-
 def _aligned(
     base: Tables, run: Tables, keys: Sequence[str], columns: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame] | str:

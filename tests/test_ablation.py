@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from bench import Bench
 from scipy import stats
-from synthetic import inputs, scored
+from synthetic import answered, inputs, scored, tagged
 
 import pipeline
 from data.progress import Silent
@@ -133,6 +133,46 @@ def test_shuffled_targets_are_those_of_training_in_another_order():
     assert (control.targets != rows.targets).any()
     assert (control.sides == rows.sides).all()
     assert other.split("validation") is control  # memory is measured where it was made
+
+
+def test_shuffled_tags_are_as_many_of_each_and_stand_at_the_same_words():
+    _, corpus = tagged()
+    rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
+    assert np.bincount(control.marks.codes).tolist() == np.bincount(rows.marks.codes).tolist()
+    assert (control.marks.codes != rows.marks.codes).any()
+    assert (control.marks.spans == rows.marks.spans).all()
+    assert (control.marks.offsets == rows.marks.offsets).all()
+    assert (shuffled(corpus, 0).split("train").marks.codes == control.marks.codes).all()
+    assert (shuffled(corpus, 1).split("train").marks.codes != control.marks.codes).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(seed):
+    _, corpus = answered(60)
+    rows, control = corpus.split("train"), shuffled(corpus, seed).split("train")
+    assert (control.sides == rows.sides).all()
+    assert (np.diff(control.marks.offsets) == 1).all()
+    same = 0
+    for row, (first, last) in enumerate(control.marks.spans):
+        context = corpus.texts[rows.sides[row, 0]].second
+        before = context[slice(*rows.marks.spans[rows.marks.offsets[row]])]
+        words = context[first:last].split()
+        assert 0 <= first < last <= len(context)
+        assert len(words) == len(before.split())
+        assert f" {context[first:last]} " in f" {context} "
+        same += context[first:last] == before
+    assert same < len(rows) / 2
+
+
+@pytest.mark.parametrize("made", [tagged, answered])
+def test_an_ablation_of_tokens_trains_every_layer_and_knows_the_one_that_tells(made):
+    found, corpus = made(45)
+    recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=15, batch_rows=8, learning_rate=0.02))
+    measured = Trainings(Toy(found), recipe, corpus)
+    wanted = subsets("single", measured.columns)
+    measured.train([one.places for one in wanted], "single layers")
+    first, last = ({row.metric: row.value for row in Scores(measured).rows(one)} for one in wanted)
+    assert last["f1"] > first["f1"] + 0.3  # the states of the last layer tell
 
 
 def test_the_command_leaves_a_table_with_controls_and_another_backbone(tiny, tmp_path, quick):

@@ -111,6 +111,34 @@ def test_a_loaded_run_classifies_its_test_rows_as_the_run_did(case, tmp_path, ti
     ]
 
 
+@pytest.mark.parametrize("kind", ["score", "class"])
+def test_neither_order_nor_repeats_nor_company_change_an_answer(kind, finished, finished_classes, monkeypatch):
+    predictor = pipeline.load({"score": finished, "class": finished_classes}[kind][1].path)
+    items = [row[: 2 if kind == "score" else 1] for row in pairs(seed=6)]
+    said = predictor.predict(items)
+    assert predictor.predict(items[::-1] + items)[len(items) :] == said
+    monkeypatch.setattr("probes.predict.SLICE_TEXTS", 1)
+    for one, other in zip(predictor.predict(items), said, strict=True):
+        assert [*flat(one)] == pytest.approx([*flat(other)], abs=1e-3)  # latents in float16
+
+
+def flat(answer):
+    """The numbers of an answer."""
+    return answer["probabilities"].values() if "probabilities" in answer else answer.values()
+
+
+def test_single_texts_are_scored_too(tmp_path, tiny, quick):
+    bench = Bench(tmp_path, tiny("bert"))
+    rows = [(row[0], 5 * row[2], row[3]) for row in pairs()]
+    path = write(tmp_path / "scored.csv", ["text", "stars", "split"], rows)
+    settings = [f"corpus.path={path}", "corpus.columns=text,stars", "corpus.target=score", "corpus.score_range=0,5"]
+    done = ran(bench, tiny, bench.settings(*settings))
+    table = pd.read_csv(done.path / "predictions.csv")
+    said = [answer["score"] for answer in pipeline.load(done.path).predict(table["sentence"].tolist())]
+    np.testing.assert_allclose(said, table["score"], atol=5e-3)
+    assert all(0 <= score <= 5 for score in said)
+
+
 def test_the_command_line_answers_as_the_run_did(finished):
     bench, done = finished
     table = of_the_best_seed(done)
@@ -173,14 +201,17 @@ def test_the_reference_for_classes_is_the_majority(finished_classes):
 
 DAMAGES = {
     "record": (None, "cannot be read"),
-    "about": ([], "cannot be read"),
-    "format": ({"format": 1}, r"is of another version of permafrost \(format 1, this reads 2\)"),
-    "variant": ({"variant": "none"}, "cannot be read"),
+    "about": ([], r"is of another version of permafrost \(format unknown"),
+    "format": ({"format": 1}, r"is of another version of permafrost \(format 1, this reads \d\)"),
+    "no format": ({"format": None}, r"is of another version of permafrost \(format None, this"),
+    "no description": ({}, r"is of another version of permafrost \(format unknown, this"),
+    "no kind": ({"kind": None}, "a probe for None is unknown"),
+    "variant": ({"variant": "none"}, "of the variant 'none', which its recipe does not have"),
     "layers": ({"columns": [["", "mean", 0]]}, "does not have the"),
     "members": ({"members": 2}, "does not have the"),
     "widths": ({"widths": [16] * 4}, "does not have the weights"),
     "a width that would fill memory": ({"widths": [10**7] * 4}, "does not have the weights"),
-    "sides": ({"sides": 1}, "is not what its description says"),
+    "sides": ({"sides": 1}, "does not have the weights|does not fit its weights"),
     "unit": ({"score_range": [1]}, "is not what its description says"),
     "view": ({"columns": [["", "mena", layer] for layer in range(4)]}, "is not what its description says"),
     "plan": ({"columns": [["loud", "mean", layer] for layer in range(4)]}, "is not what its description says"),
@@ -196,7 +227,7 @@ def test_a_run_folder_that_was_tampered_with_is_refused(damage, finished, tmp_pa
     else:
         with safe_open(folder / "probe.safetensors", "pt") as file:
             about = json.loads(file.metadata()["about"])
-        changed = about | changes if isinstance(changes, dict) else changes
+        changed = about | changes if changes else changes
         save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(changed)})
     with pytest.raises(PermafrostError, match=message):
         pipeline.load(folder)

@@ -149,8 +149,8 @@ WORDS_ONLY = {
     "a file for a run": (["predict", "{0}/few.csv", "a dog", "the dog"], "few.csv is no finished run"),
     "odd number of texts": (["predict", "{0}/done/pairs-1", "a dog"], "give an even number of texts, got 1"),
     "nothing to predict": (["predict", "{0}/done/pairs-1"], "give either texts or --file FILE"),
-    "empty text": (["predict", "{0}/done/pairs-1", "a dog", " "], "item 1: a text is empty"),
-    "file without the columns": (["predict", "{0}/done/pairs-1", "--file", "{0}/topics1.csv"], "no column 'first'"),
+    "empty text": (["predict", "{0}/done/pairs-1", "a dog", " "], "item 1: the second text is empty"),
+    "file without the columns": (["predict", "{0}/done/pairs-1", "--file", "{0}/topics1.csv"], "columns first, second or"),
     "file that is not there": (
         ["predict", "{0}/done/classify-1", "--file", "{0}/absent.csv"],
         "absent.csv: no such file",

@@ -190,7 +190,7 @@ def test_the_highest_layer_stands_beside_the_last_and_the_controls(tmp_path):
     run = read_tables(write_tables(tmp_path / "run", {"layers": table}, {}))
     row = summary_grid(run).rows[0]
     assert row[3:6] == [("0.950", "layer 2"), ("0.800", "layer 6"), "0.500"]
-    assert row[6:] == [("0.600", "layer 6"), "+0.200", "12.5 s"]
+    assert row[6:] == [("0.600", "layer 6"), "+0.200", "12.5\u00a0s"]
 
 
 def test_layers_are_not_compared(tmp_path):

@@ -1,0 +1,96 @@
+"""The recipes of every task, each from its sample corpus to a run folder that answers new texts."""
+
+import json
+
+import pandas as pd
+import pytest
+from bench import Bench
+
+import pipeline
+from probes import metrics
+from probes.answers import exact_match, overlap
+from probes.recipe import load_recipe
+
+SENTENCE = "Elon Musk  spoke in Reykjavík."
+QUESTION = ("How high is it?", "The peak, at 8,848.86 metres, is the highest.")
+WINDOWS = ["plan.max_tokens=48", "plan.stride=4"]
+SMALL = {
+    "nli": (["corpus.name=samples-nli", "probe.hidden=8"], ("A man sleeps.", "He is awake.")),
+    "sentiment": (["corpus.name=samples-tones", "probe.hidden=8"], "I loved it."),
+    "question": (["corpus.name=samples-topics", "probe.hidden=8"], "What is that?"),
+    "ner": (["corpus.name=samples-tags", "corpus.held_out=0.2", "probe.context_width=8"], SENTENCE),
+    "qa": (["corpus.name=samples-questions", "corpus.limits={train=30,test=10}", "probe.context_width=8", *WINDOWS], QUESTION),
+}  # fmt: skip
+LAYERS = {
+    "similarity": ["corpus.name=samples-pairs"],
+    "nli": ["corpus.name=samples-nli"],
+    "sentiment": ["corpus.name=samples-tones"],
+    "question": ["corpus.name=samples-topics"],
+    "ner": ["corpus.name=samples-tags", "plan.max_tokens=32"],
+    "qa": ["corpus.name=samples-questions", *WINDOWS],
+}
+
+
+@pytest.fixture
+def bench(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(metrics, "RESAMPLES", metrics.CHUNK)
+    return Bench(tmp_path, tiny("bert"))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
+    changes, item = SMALL[name]
+    done = pipeline.run(name, bench.settings(*changes), bench.runs)
+    recipe = load_recipe(name)[1]
+    assert {row["variant"] for row in done.metrics} == {"raw", *recipe.expanded()}
+    splits = {"train", "validation", "test"} | ({"held-out"} if name == "ner" else set())
+    assert {row["split"] for row in done.metrics if row["variant"] == "raw"} == splits
+    assert {row["split"] for row in done.metrics if row["variant"] == done.selected} == splits - {"train"}
+    assert (done.path / "report.html").stat().st_size > 10_000
+    (answer,) = pipeline.load(done.path).predict([item])
+    assert set(answer) == {"ner": {"entities"}, "qa": {"answer"}}.get(name, {"label", "probabilities"})
+
+
+def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
+    done = pipeline.run("ner", bench.settings(*SMALL["ner"][0]), bench.runs)
+    said = pd.read_csv(done.path / "predictions.csv", keep_default_na=False)
+    share = (said["label"] == said["target"]).mean()
+    (accuracy,) = (
+        row["value"]
+        for row in done.metrics
+        if (row["variant"], row["split"], row["metric"], row["seed"]) == ("probe", "test", "accuracy", None)
+    )
+    assert accuracy == pytest.approx(share)
+    assert said["sentence"].nunique() == 20
+
+
+def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_are_those_of_the_table(bench):
+    done = pipeline.run("qa", bench.settings(*SMALL["qa"][0]), bench.runs)
+    said = pd.read_csv(done.path / "predictions.csv", keep_default_na=False)
+    assert len(said) == 10
+    for row in said.itertuples():
+        assert row.answer == row.context[row.start : row.end]
+        assert row.f1 >= overlap(row.answer, row.target)
+        assert row.exact_match >= exact_match(row.answer, row.target)
+    figures = {
+        row["metric"]: row["value"]
+        for row in done.metrics
+        if (row["variant"], row["split"], row["seed"]) == ("probe", "test", None)
+    }
+    assert figures == pytest.approx({"f1": said["f1"].mean(), "exact_match": said["exact_match"].mean()})
+
+
+def test_layers_trains_every_task_on_every_layer_alone_with_controls(bench, tiny):
+    changes = [f"tasks.{task}.{change}" for task, some in LAYERS.items() for change in some]
+    done = pipeline.run("layers", bench.settings("ablation.greedy=1", "train.epochs=1", *changes), bench.runs)
+    table = pd.read_csv(done.path / "layers.csv", keep_default_na=False)
+    assert set(table["task"]) == set(LAYERS)
+    assert set(table["control"]) == {"", "untrained", "random targets"}
+    for task, rows in table.groupby("task"):
+        assert {str(layer) for layer in rows.loc[rows["control"] == "", "layer"]} == {"", "0", "1", "2", "3"}, task
+    assert {row["task"] for row in done.metrics} == set(LAYERS)
+    record = json.loads((done.path / "record.json").read_text())
+    assert record["metrics"]["question"] == "f1"
+    again = pipeline.run("layers", bench.settings("train.epochs=1", *changes), bench.runs)
+    assert again.texts_run == 0
+    assert [row["value"] for row in again.metrics] == [row["value"] for row in done.metrics]
