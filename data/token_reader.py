@@ -54,24 +54,35 @@ class TokenReader:
                 raise ShardError(table.home.shards[place].path, "a text has more or fewer tokens than in another shard")
         self._like = np.empty((len(self.layers), 0, first.width(TOKENS)), first.dtype(TOKENS))
 
-    def rows(self, indices: NDArray[np.integer[Any]] | Sequence[int]) -> TokenLatents:
+    @property
+    def width(self) -> int:
+        """Of each token's state."""
+        return int(self._like.shape[-1])
+
+    def rows(
+        self, indices: NDArray[np.integer[Any]] | Sequence[int], layers: Sequence[int] | None = None
+    ) -> TokenLatents:
         """Some of the texts, in the order given; one may be asked for twice.
 
         Args:
             indices: ``[text]``, into the texts that the reader was opened for.
+            layers: places among the layers that the reader was opened for; None takes them all.
         """
         chosen = np.asarray(indices, np.int64)
-        found = empty(self._like, self.lengths[chosen])
-        targets: dict[int, NDArray[Any]] = {IDS: found.ids, SPANS: found.spans, **dict(enumerate(found.states))}
+        places_of_layers = range(len(self.layers)) if layers is None else layers
+        found = empty(self._like[list(places_of_layers)], self.lengths[chosen])
+        targets: dict[int, NDArray[Any]] = {IDS: found.ids, SPANS: found.spans}
+        targets |= dict(zip(places_of_layers, found.states, strict=True))
         for table in self._tables:
             places = table.home.places[chosen]
             for place in np.unique(places).tolist():
                 here = np.flatnonzero(places == place)
                 moves = list(pieces(table.starts[chosen[here]], found.lengths[here], found.offsets[:-1][here]))
                 for number, source in table.parts[place].items():
-                    target = targets[number]
-                    for lie, go in moves:
-                        target[go] = source[lie]
+                    if number in targets:
+                        target = targets[number]
+                        for lie, go in moves:
+                            target[go] = source[lie]
         return found
 
 

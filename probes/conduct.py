@@ -17,7 +17,7 @@ from probes.experiment import Member, start, train_members
 from probes.inputs import Inputs, Stored, parse_input, read_inputs, wanted_columns
 from probes.pretraining import Pretrained, pretrain
 from probes.recipe import Recipe
-from probes.tasks import check_probe, loss_and_metric, sides_of_rows, task_of
+from probes.tasks import ONE_BY_ONE, check_probe, head_of, loss_and_metric, sides_of_rows, task_of
 from probes.train import AfterEpoch
 from probes.trials import Evaluated
 
@@ -188,6 +188,8 @@ def check(recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus) -> str
             check_probe(spec, corpus.kind, sides_of_rows(corpus), views)
         except SpecError as error:
             raise SpecError(f"{name}: {error}") from None
+        if variant.pretraining.task != "none" and head_of(spec, corpus.kind, sides_of_rows(corpus)) in ONE_BY_ONE:
+            raise SpecError(f"{name}: pretraining is of whole texts, and {task.name} reads every token; leave it out.")
         if spec.encoder == "none" and variant.pretraining.task != "none":
             raise SpecError(
                 f"{name}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."

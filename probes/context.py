@@ -36,6 +36,24 @@ class BiLSTM(nn.Module):
         return read[real_tokens(lengths)]
 
 
+class Texts:
+    """Where texts lie among their tokens: those of like length together, so that little of what attends is padding."""
+
+    AT_ONCE = 8
+
+    def __init__(self, lengths: Lengths) -> None:
+        counts = torch.tensor(lengths)
+        starts, order = counts.cumsum(0) - counts, counts.argsort(stable=True)
+        self.groups: list[tuple[Tensor, Tensor]] = []
+        """Texts of like length: which token stands at each place ``[text, place]``, and which places are real."""
+        for some in order.split(self.AT_ONCE):
+            places = torch.arange(int(counts[some].max()))
+            real = places < counts[some, None]
+            self.groups.append((torch.where(real, starts[some, None] + places, starts[some, None]), real))
+        self.back = torch.cat([index[real] for index, real in self.groups]).argsort()
+        """``[token]``: where each token is among those of the groups, one group after another."""
+
+
 class Block(nn.Module):
     """Attention over the tokens of a text, then a feed-forward network, each normed before and added after.
 
@@ -54,13 +72,18 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """``[text, token, width]`` and which tokens are real ``[text, token]`` -> the same shape."""
-        texts, tokens, width = x.shape
-        query, key, value = self.asks(self.first(x)).view(texts, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, real[:, None, None])
-        x = x + self._dropped(self.answers(seen.transpose(1, 2).reshape(texts, tokens, width)))
+    def forward(self, x: Tensor, texts: "Texts") -> Tensor:
+        """``[token, width]`` -> the same shape."""
+        asked = self.asks(self.first(x))
+        seen = torch.cat([self._attend(asked[index], real)[real] for index, real in texts.groups])
+        x = x + self._dropped(self.answers(seen[texts.back]))
         return x + self._dropped(self.down(functional.gelu(self.up(self.second(x)))))
+
+    def _attend(self, asked: Tensor, real: Tensor) -> Tensor:
+        """``[text, token, 3 width]`` -> ``[text, token, width]``."""
+        query, key, value = asked.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, real[:, None, None])
+        return seen.transpose(1, 2).flatten(2)
 
     def _dropped(self, x: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(x[None])[0]
@@ -80,12 +103,10 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Lengths) -> Tensor:
         """``[token, input]`` -> ``[token, code]``."""
-        entered = self.enter(self.dropout(x[None])[0])
-        real = real_tokens(lengths)
-        texts = pad_sequence(entered.split(list(lengths)), batch_first=True)
+        read, texts = self.enter(self.dropout(x[None])[0]), Texts(lengths)
         for block in self.blocks:
-            texts = block(texts, real)
-        normed: Tensor = self.norm(texts[real])
+            read = block(read, texts)
+        normed: Tensor = self.norm(read)
         return normed
 
 

@@ -46,7 +46,7 @@ class Ensemble:
     fitted: Sequence[Fitted]
     pretrained: Sequence[Pretrained | None]
     said: Mapping[str, NDArray[np.float32]]
-    """Split -> ``[seed, row]`` numbers, ``[seed, row, class]`` or ``[seed, word, tag]`` logits, or places of answers."""
+    """Split -> numbers ``[seed, row]``, logits ``[seed, row, class]`` or ``[seed, word, tag]``, places of answers."""
 
     untrained: Mapping[str, NDArray[np.float32]]
     """Split -> ``[layer, row]``, cosines of the latents as they are; empty for classes."""

@@ -15,9 +15,7 @@ from data.corpus import Marks
 FORBIDDEN = -1e12
 
 
-def valid_tags(
-    logits: NDArray[np.floating], offsets: NDArray[np.int64], labels: Sequence[str]
-) -> NDArray[np.int64]:
+def valid_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
     """The likeliest tags of each sentence among those that IOB2 allows: I-X only after B-X or I-X.
 
     Source: Viterbi's algorithm, as in Lample et al., "Neural Architectures for Named Entity Recognition" (2016),
@@ -82,4 +80,4 @@ def entity_types(labels: Sequence[str]) -> list[str]:
 
 
 def _may_follow(after: str, before: str) -> bool:
-    return not after.startswith("I-") or before[:2] in ("B-", "I-") and before[2:] == after[2:]
+    return not after.startswith("I-") or (before[:2] in ("B-", "I-") and before[2:] == after[2:])

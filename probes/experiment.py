@@ -27,12 +27,12 @@ from probes.siamese import cosines
 from probes.tasks import build, loss_and_metric, task_of
 from probes.train import AfterEpoch, Fitted, Learner, fit, orders_of
 
-
 SMALL = 50_000
 """Numbers to learn below which members train side by side: larger ones fill the machine alone."""
 
 TOGETHER_BYTES = 64 << 20
 """Most latents that members side by side read in a step."""
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -172,7 +172,8 @@ def _fit_beside(
 
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """What each member of a probe says of rows: ``[member, row]`` numbers, ``[member, row, class]`` or ``[member, word,
-    tag]`` logits, or ``[member, row, 3]`` places of answers."""
+    tag]`` logits, or ``[member, row, 3]`` places of answers.
+    """
     return objective_of(probe, inputs, rows).said(probe)
 
 

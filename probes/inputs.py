@@ -13,10 +13,11 @@ from torch import Tensor
 
 from data.latents import LatentStore
 from data.plan import LAYERS, Columns, resolve_layers
-from data.ragged import TokenLatents, ranges
+from data.ragged import TokenLatents, bounds, ranges
 from data.shard import Latents
 from data.spec import SpecError, nearest
 from data.text import Text
+from data.token_reader import TokenReader
 from probes.probe import ProbeSpec
 from probes.reading import RaggedStates, Reading, Side, TokenStates
 
@@ -25,6 +26,9 @@ NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.p
 
 TOKENS = "tokens"
 """The view whose latents are the hidden states of every token."""
+
+POOLED_AT_ONCE = 4096
+"""Texts whose tokens are averaged at once."""
 
 MEASURED_TEXTS = 500
 """Texts whose tokens are measured for their mean and spread."""
@@ -68,7 +72,8 @@ class Inputs:
 
     values: Tensor
     """``[layer, text, width]`` in float32: layers of each view and plan, one after another; narrower latents are padded
-    with zeros. ``[layer, token, width]`` as stored where it is tokens that are read, text after text."""
+    with zeros. ``[layer, token, width]`` as stored where it is tokens that are read, text after text; without tokens
+    where a reader has them."""
 
     columns: tuple[Column, ...]
     """What each index of the layer axis is."""
@@ -86,6 +91,9 @@ class Inputs:
     starts: NDArray[np.int64] | None = None
     """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``; None where each has one."""
 
+    reader: TokenReader | None = None
+    """Where tokens are read from, some at a time, rather than from memory."""
+
     @cached_property
     def windows(self) -> NDArray[np.int64]:
         """``[text + 1]``: text ``i`` has the windows from ``windows[i]`` to ``windows[i + 1]``."""
@@ -101,9 +109,25 @@ class Inputs:
         """``[text, width]``: one vector a text, the mean of its tokens where it is tokens that are read."""
         if self.offsets is None:
             return self.values[layer, torch.from_numpy(texts)]
-        sums = np.add.reduceat(self.values[layer].float().numpy(), self.offsets[:-1], axis=0)
-        means = sums / np.diff(self.offsets)[:, None].astype(np.float32)
-        return torch.from_numpy(means[self.windows[texts]])
+        windows, place = np.unique(self.windows[texts], return_inverse=True)
+        means = np.empty((len(windows), self.values.shape[2]), np.float32)
+        for start in range(0, len(windows), POOLED_AT_ONCE):
+            some = slice(start, start + POOLED_AT_ONCE)
+            lengths = np.diff(self.offsets)[windows[some]]
+            sums = np.add.reduceat(self.states(windows[some], [layer])[0].numpy(), bounds(lengths)[:-1], axis=0)
+            means[some] = sums / lengths[:, None].astype(np.float32)
+        return torch.from_numpy(means[place.reshape(-1)])
+
+    def states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
+        """``[layer, token, width]`` in float32: the tokens of some windows, one window after another."""
+        assert self.offsets is not None
+        if self.reader is not None:
+            return torch.from_numpy(self.reader.rows(windows, layers).states).float()
+        index = torch.from_numpy(ranges(self.offsets[windows], np.diff(self.offsets)[windows]))
+        values = torch.empty(len(layers), len(index), self.values.shape[2])
+        for place, layer in enumerate(layers):
+            values[place] = self.values[layer].index_select(0, index)
+        return values
 
     def moments(
         self, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool = False
@@ -130,10 +154,7 @@ class Inputs:
         return {}
 
     def _tokens(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
-        assert self.offsets is not None
-        some = self.windows[texts[:: max(1, len(texts) // MEASURED_TEXTS)]]
-        index = ranges(self.offsets[some], np.diff(self.offsets)[some])
-        return self.values[layer, torch.from_numpy(index)].float()
+        return self.states(self.windows[texts[:: max(1, len(texts) // MEASURED_TEXTS)]], [layer])[0]
 
     def _moment(self, layer: int, known: Tensor, center: bool, scale: str) -> tuple[Tensor, Tensor]:
         mean = known.mean(0, keepdim=True) if center else torch.zeros(1, known.shape[1])
@@ -196,7 +217,10 @@ def read_inputs(stored: Mapping[str, Stored], texts: Sequence[Text], columns: Se
             raise SpecError(f"probe.inputs joins {view_name(columns)}: tokens are read alone, and of one plan.")
         store = stored[columns[0].plan].store
         windows, starts = store.windowed(texts)
-        return tokens_as_inputs(store.read_tokens(windows, [column.layer for column in columns]), columns, starts)
+        reader = store.token_reader(windows, [column.layer for column in columns])
+        index = store.read_tokens(windows, [])
+        nothing = torch.empty(len(columns), 0, reader.width)
+        return Inputs(nothing, tuple(columns), (reader.width,) * len(columns), index.offsets, index.spans, starts, reader)
     parts = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
     return Inputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
 
@@ -233,37 +257,28 @@ def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Sid
     if inputs.offsets is not None:
         if len(sides) > 1:
             raise ValueError("members that read tokens take rows in one order.")
-        layers = None if how.whole else how.sources
-        windows = (inputs.windows[column[0]] for column in columns)
-        return [tokens_of(inputs.values, inputs.offsets, window, layers) for window in windows]
+        return [padded(ragged_of(inputs, how, inputs.windows[column[0]])) for column in columns]
     if how.whole:
         return [inputs.values[:, torch.from_numpy(column[0])] for column in columns]
     layers = how.sources[:, None]
     return [inputs.values[layers, torch.from_numpy(column[how.orders])] for column in columns]
 
 
-def tokens_of(
-    values: Tensor, offsets: NDArray[np.int64], texts: NDArray[np.int64], layers: Tensor | None = None
-) -> TokenStates:
-    """The tokens of some texts, one after another up to the longest: ``[layer, text, token, width]``."""
-    starts, lengths = offsets[texts], np.diff(offsets)[texts]
-    places = np.arange(lengths.max())
-    real = places < lengths[:, None]
-    index = np.where(real, starts[:, None] + places, starts[:, None])
-    taken = slice(None) if layers is None else layers[:, None, None]
-    return TokenStates(values[taken, torch.from_numpy(index)].float(), torch.from_numpy(real))
-
-
 def ragged_of(inputs: Inputs, how: Reading, windows: NDArray[np.int64]) -> RaggedStates:
     """The tokens of some windows one after another, without padding."""
     assert inputs.offsets is not None
-    lengths = np.diff(inputs.offsets)[windows]
-    index = torch.from_numpy(ranges(inputs.offsets[windows], lengths))
     layers = range(len(inputs.values)) if how.whole else how.sources.tolist()
-    values = torch.empty(len(layers), len(index), inputs.values.shape[2])
-    for place, layer in enumerate(layers):
-        values[place] = inputs.values[layer].index_select(0, index)
-    return RaggedStates(values, tuple(lengths.tolist()))
+    lengths = np.diff(inputs.offsets)[windows]
+    return RaggedStates(inputs.states(windows, layers), tuple(lengths.tolist()))
+
+
+def padded(ragged: RaggedStates) -> TokenStates:
+    """The same tokens, each text from the first place on up to the longest: ``[layer, text, token, width]``."""
+    lengths = np.array(ragged.lengths)
+    starts, places = bounds(lengths)[:-1, None], np.arange(lengths.max())
+    real = places < lengths[:, None]
+    index = np.where(real, starts + places, starts)
+    return TokenStates(ragged.values[:, torch.from_numpy(index)], torch.from_numpy(real))
 
 
 def view_name(columns: Sequence[Column]) -> str:

@@ -141,7 +141,9 @@ def resample(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any
     return Resampled(value, draws, n)
 
 
-def resample_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seed: int = 0) -> Resampled | None:
+def resample_ratio(
+    counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seed: int = 0
+) -> Resampled | None:
     """A ratio of sums over rows and its bootstrap, on the rows that :func:`resample` draws.
 
     Args:

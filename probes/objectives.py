@@ -150,7 +150,7 @@ class SpanObjective:
         return said
 
     def _logits(self, probe: Probe, how: Reading, taken: NDArray[np.int64]) -> Tensor:
-        """``[member, window, token, 2]``; -inf where no answer can stand, but for token 0, which says that none does."""
+        """``[member, window, token, 2]``; -inf where no answer can stand, but for token 0, which says that none is."""
         assert self.inputs.offsets is not None
         windows = self.windows[taken]
         states = ragged_of(self.inputs, how, windows)

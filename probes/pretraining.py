@@ -208,7 +208,8 @@ def _tell_classes(
 def _states(probe: Probe) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.by_layer()]
     (member,) = probe.by_member()
-    return layers, {name: value.clone() for name, value in member.items()} if probe.spec.mixer == "unified" else {}
+    mixer = {name: value.clone() for name, value in member.items() if name.startswith("mixer.")}
+    return layers, mixer if probe.spec.mixer == "unified" else {}
 
 
 def _chunks(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:

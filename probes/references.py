@@ -1,7 +1,7 @@
 """Untrained references: what can be said of rows without a probe.
 
-Scores: the raw cosine of every layer. Classes: the commonest. Tags: the commonest of each word. Answers: the sentence of
-the context that shares most words with the question.
+Scores: the raw cosine of every layer. Classes: the commonest. Tags: the commonest of each word. Answers: the sentence
+of the context that shares most words with the question.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""One copy of each probe's inputs for all workers of a study: made once, laid out in a file, mapped by every worker."""
+"""One copy of each probe's inputs for all workers of a study: made once, laid out in a file, mapped by every worker.
+
+Tokens are read from the store's own files, which every worker maps: of those nothing is laid out.
+"""
 
 import json
 import os
@@ -13,7 +16,6 @@ from data.errors import MachineError
 from data.whole import LEFTOVER, write_whole
 from probes.inputs import Column, Inputs
 from probes.journal import held
-
 
 RAGGED = {"offsets": np.int64, "spans": np.int32, "starts": np.int64}
 """What tells the tokens of texts apart, where it is tokens that are read."""
@@ -37,7 +39,7 @@ class SharedInputs:
 
         Args:
             key: what tells inputs apart, fit for a file name.
-            make: extracts and reads; called at most once for each key over all workers.
+            make: extracts and reads; called once for each key over all workers, where it is no tokens that it reads.
 
         Raises:
             MachineError: there is no room for them on the disk.
@@ -47,12 +49,19 @@ class SharedInputs:
             if not about.exists():
                 with held(self._folder / "lock"):
                     if not about.exists():
-                        self._write(key, make())
-            self._opened[key] = self._open(key)
+                        made = make()
+                        self._write(key, made)
+                        if made.reader is not None:
+                            self._opened[key] = made
+            if key not in self._opened:
+                self._opened[key] = self._open(key, make)
         return self._opened[key]
 
     def _write(self, key: str, inputs: Inputs) -> None:
         """Latents first, what they are last: where the second file is, both are whole."""
+        if inputs.reader is not None:
+            write_whole(self._folder / f"{key}.json", b"{}")
+            return
         about: dict[str, Any] = {"columns": inputs.columns, "widths": inputs.widths}
         for name in RAGGED:
             part = getattr(inputs, name)
@@ -73,9 +82,13 @@ class SharedInputs:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _open(self, key: str) -> Inputs:
+    def _open(self, key: str, make: Callable[[], Inputs]) -> Inputs:
         about = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
+        if not about:
+            return make()
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
-        ragged = {name: None if about[name] is None else np.array(about[name], dtype) for name, dtype in RAGGED.items()}
+        ragged: dict[str, Any] = {
+            name: None if about[name] is None else np.array(about[name], dtype) for name, dtype in RAGGED.items()
+        }
         columns = tuple(Column(*column) for column in about["columns"])
         return Inputs(torch.from_numpy(mapped), columns, tuple(about["widths"]), **ragged)

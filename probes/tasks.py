@@ -95,8 +95,8 @@ def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -
         raise SpecError("tokens are read alone; set probe.inputs to them or to the others.")
     if head in ONE_BY_ONE and "tokens" not in views:
         raise SpecError(
-            f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views and "
-            "probe.inputs."
+            f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views "
+            "and probe.inputs."
         )
     if head not in ONE_BY_ONE and spec.context != "none":
         raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")

@@ -130,7 +130,9 @@ def pieces(text: str, size: int = 2) -> list[Span]:
 
 def written(rng: np.random.Generator, fewest: int, most: int) -> str:
     """Some words of one to six letters."""
-    return " ".join("".join(rng.choice(list("abcdefgh"), rng.integers(1, 7))) for _ in range(rng.integers(fewest, most)))
+    return " ".join(
+        "".join(rng.choice(list("abcdefgh"), rng.integers(1, 7))) for _ in range(rng.integers(fewest, most))
+    )
 
 
 def drawn_tags(rng: np.random.Generator, words: int) -> list[int]:
@@ -183,7 +185,9 @@ def tagged(
     return found, Corpus("toy", tuple(texts), _thirds(rows), TAGS, kind="tags")
 
 
-def answered(questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0) -> tuple[Inputs, Corpus]:
+def answered(
+    questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0
+) -> tuple[Inputs, Corpus]:
     """Questions on contexts in windows of ``room`` tokens; the states of the answer's first and last token say so.
 
     Before the tokens of the context stand a special one, two of the question and a special one, after them another.

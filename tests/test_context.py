@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from synthetic import moved
 from torch.nn import functional
 
-from probes.context import CONTEXTS, Block, BiLSTM, Transformer, real_tokens
-from synthetic import moved
+from probes.context import CONTEXTS, BiLSTM, Block, Transformer, real_tokens
 
 LENGTHS = [3, 1, 6, 2]
 
@@ -75,7 +75,7 @@ def test_a_block_is_attention_and_a_feed_forward_network_each_normed_before_and_
     inner = functional.gelu(normed @ block.up.weight.T + block.up.bias)
     slow = slow + inner @ block.down.weight.T + block.down.bias
     real = torch.ones(1, 5, dtype=torch.bool)
-    torch.testing.assert_close(block(x[None], real)[0], slow, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block(x, real), slow, rtol=1e-4, atol=1e-4)
 
 
 def test_a_transformer_has_as_many_blocks_as_it_is_given():

@@ -17,8 +17,7 @@ def allowed(tags: tuple[int, ...], labels=TAGS) -> bool:
     """Whether every I-X comes after B-X or I-X."""
     names = ["O", *(labels[tag] for tag in tags)]
     return all(
-        not after.startswith("I-") or before in (f"B-{after[2:]}", after)
-        for before, after in itertools.pairwise(names)
+        not after.startswith("I-") or before in (f"B-{after[2:]}", after) for before, after in itertools.pairwise(names)
     )
 
 
@@ -32,7 +31,9 @@ def best_sequence(logits: np.ndarray, labels=TAGS) -> tuple[int, ...]:
     return max((tags for tags in every if allowed(tags, labels)), key=lambda tags: likelihood(logits, tags))
 
 
-@pytest.mark.parametrize("labels", [TAGS, ("O", "B-X", "I-X"), ("I-X", "O", "I-Y", "B-X"), ("O", "B-X-Y", "I-X-Y", "I-Y")])
+@pytest.mark.parametrize(
+    "labels", [TAGS, ("O", "B-X", "I-X"), ("I-X", "O", "I-Y", "B-X"), ("O", "B-X-Y", "I-X-Y", "I-Y")]
+)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_tags_are_the_likeliest_of_all_sequences_that_can_be(seed, labels):
     rng = np.random.default_rng(seed)

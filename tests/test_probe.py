@@ -252,7 +252,7 @@ KINDS = [("score", mixer) for mixer in MIXED] + [("class", mixer) for mixer in M
 
 
 def members_for(kind: str, mixer: str) -> list[tuple[int, ...]]:
-    """Layers of members that can stand side by side: features of layers side by side are as wide as there are layers."""
+    """Layers of members that can stand side by side: codes that are joined are as many as there are layers."""
     return PAIRS if (kind, mixer) == ("class", "concat") else MEMBERS
 
 

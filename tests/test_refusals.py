@@ -55,7 +55,10 @@ CORPORA = {
         "no column 'secnd'; set corpus.columns. Did you mean 'second'?",
     ),
     "score outside its range": ("corpus.score_range=0,0.5", "is outside 0 to 0.5"),
-    "scores of one text": ("corpus.columns=first,score", "scores need two texts a row"),
+    "cosines of one text": (
+        "corpus.columns=first,score probe.head=cosine",
+        "probe.head = 'cosine' needs two texts a row; corpus.columns names one: use 'regression'",
+    ),
     "pretraining without an encoder": (
         "pretraining.task=classes pretraining.corpus.name= pretraining.corpus.path={0}/pairs.csv "
         "pretraining.corpus.columns=first,second,score pretraining.corpus.target=score",
@@ -150,7 +153,10 @@ WORDS_ONLY = {
     "odd number of texts": (["predict", "{0}/done/pairs-1", "a dog"], "give an even number of texts, got 1"),
     "nothing to predict": (["predict", "{0}/done/pairs-1"], "give either texts or --file FILE"),
     "empty text": (["predict", "{0}/done/pairs-1", "a dog", " "], "item 1: the second text is empty"),
-    "file without the columns": (["predict", "{0}/done/pairs-1", "--file", "{0}/topics1.csv"], "columns first, second or"),
+    "file without the columns": (
+        ["predict", "{0}/done/pairs-1", "--file", "{0}/topics1.csv"],
+        "columns first, second or",
+    ),
     "file that is not there": (
         ["predict", "{0}/done/classify-1", "--file", "{0}/absent.csv"],
         "absent.csv: no such file",

@@ -1,22 +1,28 @@
-"""A probe that reads tokens pools them by attention: the mean at the start, never what is beyond a text's end."""
+"""Probes that read tokens pool them by attention, never beyond a text's end; or score each, member by member apart."""
+
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from bench import Bench
-from synthetic import moved
+from synthetic import answered, moved, tagged
 
 import pipeline
 from data.corpus import Corpus, Rows
 from data.spec import SpecError
+from probes.context import CONTEXTS
 from probes.experiment import Member, predictions, train_members
 from probes.heads import TokenPooling
-from probes.inputs import Column, Inputs, sides_of, tokens_of
+from probes.inputs import Column, Inputs, padded, ragged_of, sides_of
+from probes.layerwise import Dropout
 from probes.probe import ProbeSpec, ScoreProbe, alone, beside, seats_for
-from probes.reading import both_sides, reading
+from probes.reading import RaggedStates, TokenStates, both_sides, reading
 from probes.recipe import Recipe
 from probes.siamese import cosines
+from probes.token_probe import SpanProbe, TagProbe, TokenProbe
 from probes.train import TrainSpec
 
 WIDTH, TEXTS = 8, 200
@@ -35,6 +41,12 @@ def text(found: Inputs, layer: int, number: int) -> torch.Tensor:
     return found.values[layer, found.offsets[number] : found.offsets[number + 1]]
 
 
+def tokens_of(found: Inputs, texts: np.ndarray) -> TokenStates:
+    """The tokens of some texts in every layer, padded."""
+    lengths = np.diff(found.offsets)[texts]
+    return padded(RaggedStates(found.states(texts, range(len(found.values))), tuple(lengths.tolist())))
+
+
 def token_probe(found: Inputs, spec: ProbeSpec | None = None) -> ScoreProbe:
     spec = spec or ProbeSpec(encoder="none")
     return ScoreProbe(spec, seats_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True))
@@ -42,7 +54,7 @@ def token_probe(found: Inputs, spec: ProbeSpec | None = None) -> ScoreProbe:
 
 def test_tokens_of_texts_are_fetched_with_what_is_real_of_them():
     found = token_inputs()
-    read = tokens_of(found.values, found.offsets, np.array([3, 0, 3]))
+    read = tokens_of(found, np.array([3, 0, 3]))
     for row, number in enumerate((3, 0, 3)):
         for layer in range(2):
             assert torch.equal(read.values[layer, row, read.real[row]], text(found, layer, number))
@@ -51,7 +63,7 @@ def test_tokens_of_texts_are_fetched_with_what_is_real_of_them():
 def test_pooling_starts_at_the_mean_and_never_reads_beyond_the_end():
     found = token_inputs()
     pooling = TokenPooling(token_probe(found).seats)
-    read = tokens_of(found.values, found.offsets, np.arange(5))
+    read = tokens_of(found, np.arange(5))
     expected = torch.stack([torch.stack([text(found, layer, n).mean(0) for n in range(5)]) for layer in range(2)])
     torch.testing.assert_close(pooling(*read), expected)
     moved(pooling)
@@ -65,14 +77,14 @@ def test_pooling_weighs_tokens_by_softmax_of_query_and_state():
     pooling = moved(TokenPooling(token_probe(found).seats))
     states = text(found, 0, 4)
     weights = torch.softmax(states @ pooling.query.detach().flatten() / WIDTH**0.5, 0)
-    made = pooling(*tokens_of(found.values, found.offsets, np.array([4, 1])))
+    made = pooling(*tokens_of(found, np.array([4, 1])))
     torch.testing.assert_close(made[0, 0], weights @ states)
 
 
 def test_a_layer_is_pooled_by_its_own_query_alone():
     found = token_inputs()
     pooling = moved(TokenPooling(token_probe(found).seats))
-    read = tokens_of(found.values, found.offsets, np.arange(9))
+    read = tokens_of(found, np.arange(9))
     before = pooling(*read)
     read.values[0] += 1
     after = pooling(*read)
@@ -82,7 +94,7 @@ def test_a_layer_is_pooled_by_its_own_query_alone():
 
 def test_two_sides_of_other_lengths_become_one():
     found = token_inputs()
-    sides = [tokens_of(found.values, found.offsets, np.array(texts)) for texts in ([0], [1, 2])]
+    sides = [tokens_of(found, np.array(texts)) for texts in ([0], [1, 2])]
     pooling = moved(TokenPooling(token_probe(found).seats))
     apart = torch.cat([pooling(*side) for side in sides], 1)
     torch.testing.assert_close(pooling(*both_sides(*sides)), apart)
@@ -175,3 +187,125 @@ def test_tokens_are_read_alone(tiny, tmp_path):
     bench = Bench(tmp_path, tiny("bert"))
     with pytest.raises(SpecError, match="tokens are read alone"):
         pipeline.run("pairs", bench.of_pairs("plan.views=tokens,mean", "probe.inputs=tokens,mean"), bench.runs)
+
+
+MEMBERS = [(0, 1, 2), (1, 2), (2,), (0, 2)]
+SAME_SIZE = [(0, 1), (1, 2), (0, 2)]
+MIXERS = ["last", "softmax", "concat", "attention", "self_attention", "unified"]
+ENCODERS = {"none": {"encoder": "none"}, "linear": {"encoder": "linear"}, "mlp": {"encoder": "mlp", "norm": True}}
+SPECS = [*itertools.product(["none", *CONTEXTS], ["none"], ["softmax"])]
+SPECS += [
+    *itertools.product(["none"], ENCODERS, MIXERS),
+    ("bilstm", "mlp", "concat"),
+    ("transformer", "linear", "last"),
+]
+EVERY = pytest.mark.parametrize(("context", "encoder", "mixer"), dict.fromkeys(SPECS))
+
+
+def singles(context: str, encoder: str, mixer: str, dropout: float = 0.0) -> list[TokenProbe]:
+    """Probes of one member each that have left their starting points, for three layers."""
+    spec = ProbeSpec(**ENCODERS[encoder], context=context, context_width=6, mixer=mixer, dropout=dropout, noise=dropout)
+    made = []
+    for seed, layers in enumerate(SAME_SIZE if mixer == "concat" else MEMBERS):
+        torch.manual_seed(seed)
+        probe = moved(TagProbe(spec, seats_for(spec, [layers], (WIDTH,) * 3, True), 5), seed=seed)
+        probe.adapt(torch.full((3, 1, WIDTH), 0.2), torch.tensor([0.5, 1.0, 1.5]).view(3, 1, 1))
+        made.append(probe.eval())
+    return made
+
+
+def say(probe: TokenProbe, found: Inputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
+    how = reading(probe.seats)
+    return probe(ragged_of(found, how, np.array(windows)), how)
+
+
+@EVERY
+def test_members_that_score_tokens_beside_each_other_say_what_each_says_alone(context, encoder, mixer):
+    found, probes = token_inputs(3), singles(context, encoder, mixer)
+    said = say(beside(probes).eval(), found)
+    assert said.shape == (len(probes), sum(len(text(found, 0, at)) for at in (0, 5, 3, 5)), 5)
+    for member, probe in enumerate(probes):
+        torch.testing.assert_close(said[member], say(probe, found)[0], rtol=1e-5, atol=1e-5)
+
+
+@EVERY
+def test_members_that_score_tokens_are_whole_in_their_state(context, encoder, mixer):
+    probes = singles(context, encoder, mixer)
+    together = beside(probes)
+    for member, probe in enumerate(probes):
+        again = alone(together, member)
+        assert again.seats == probe.seats
+        assert again.state_dict().keys() == probe.state_dict().keys()
+        for name, value in probe.state_dict().items():
+            assert torch.equal(again.state_dict()[name], value), name
+    fresh = together.remade(together.seats)
+    fresh.take(together.by_layer(), together.by_member())
+    assert all(torch.equal(fresh.state_dict()[name], value) for name, value in together.state_dict().items())
+
+
+@EVERY
+def test_every_parameter_of_a_token_probe_belongs_to_a_member_part_by_part(context, encoder, mixer):
+    together = beside(singles(context, encoder, mixer))
+    owners = together.owners()
+    assert owners.keys() == {name for name, _ in together.named_parameters()}
+    say(together, token_inputs(3))[1].square().sum().backward()
+    for name, part in together.named_parameters():
+        assert len(owners[name]) == len(part), name
+        learns = (part.grad.reshape(len(part), -1) != 0).any(1) if part.grad is not None else torch.zeros(len(part))
+        assert learns[owners[name] != 1].sum() == 0, name
+        assert owners[name].unique().tolist() == (
+            [int(name.split(".")[1])] if name.startswith("head.") else [*range(len(together.head))]
+        )
+
+
+@pytest.mark.parametrize("context", ["none", *CONTEXTS])
+def test_what_is_dropped_of_a_member_is_drawn_by_its_own_generator(context):
+    found, probes = token_inputs(3), singles(context, "linear", "softmax", dropout=0.4)
+    together = beside(probes).train()
+    assert sum(isinstance(part, Dropout) for part in together.head[0].modules()) >= (context != "none") + 1
+    seeds = [7, 8, 9, 10]
+    together.seed(seeds)
+    said = say(together, found)
+    again = say(together, found)
+    assert not torch.equal(said, again)  # drawn anew every time
+    for member, (probe, seed) in enumerate(zip(probes, seeds, strict=True)):
+        probe.train().seed([seed])
+        torch.testing.assert_close(say(probe, found)[0], said[member], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(say(probe, found)[0], again[member], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("context", ["none", *CONTEXTS])
+def test_a_text_is_scored_the_same_whatever_lies_beside_it(context):
+    found = token_inputs(3)
+    for probe in singles(context, "linear", "softmax"):
+        own = len(text(found, 0, 5))
+        before = say(probe, found, [5])[0]
+        for windows in ([5, 0], [5, 0, 1, 2, 3, 4], [5, 5]):
+            torch.testing.assert_close(say(probe, found, windows)[0, :own], before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("made", "kind"), [(tagged, TagProbe), (answered, SpanProbe)])
+@pytest.mark.parametrize("context", ["none", *CONTEXTS])
+def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, made, kind):
+    found, corpus = made()
+    spec = ProbeSpec(encoder="linear", context=context, context_width=6, dropout=0.2)
+    recipe = Recipe(probe=spec, train=TrainSpec(epochs=2, batch_rows=8, learning_rate=0.01))
+    members = [Member("toy", recipe, found, (0, 1), seed) for seed in (3, 4, 3)]
+    first, other, again = train_members(members, corpus)
+    assert type(first.probe) is kind
+    assert first.fitted == again.fitted
+    assert first.fitted != other.fitted
+    for name, value in first.probe.state_dict().items():
+        assert torch.equal(again.probe.state_dict()[name], value), name
+    said = predictions(beside([first.probe, other.probe]).eval(), found, corpus.split("validation"))
+    apart = [predictions(one.probe, found, corpus.split("validation"))[0] for one in (first, other)]
+    np.testing.assert_allclose(said, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_are_centred_and_scaled_by_the_moments_of_tokens():
+    found, corpus = tagged()
+    (trained,) = train_members([Member("toy", Recipe(train=TrainSpec(epochs=1)), found, (0, 1), 0)], corpus)
+    texts = np.unique(corpus.split("train").sides)
+    mean, spread = found.moments(texts, True, "layer", by_token=True)
+    torch.testing.assert_close(trained.probe.center, mean)
+    torch.testing.assert_close(trained.probe.scale, spread)

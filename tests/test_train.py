@@ -263,6 +263,32 @@ def test_the_epochs_are_told_and_what_the_listener_raises_ends_the_training():
     assert told == [(0, 0.1), (1, 0.2), (2, 0.3)]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "native", "lowered"),
+    [
+        ("float32", "amx_bf16", False),
+        ("bfloat16", "", True),
+        ("auto", "", False),
+        ("auto", "amx_bf16", True),
+        ("auto", "avx512_bf16", True),
+    ],
+)
+def test_products_are_in_bfloat16_where_it_is_asked_for_or_the_hardware_has_it(dtype, native, lowered, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True} | ({native: True} if native else {}))
+    toy, seen = Toy(), []
+
+    def loss(rows: np.ndarray) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return toy.loss(rows)
+
+    def validate() -> np.ndarray:
+        assert not torch.is_autocast_enabled("cpu")
+        return toy.validate()
+
+    toy.fit(replace(SPEC, epochs=1, compute_dtype=dtype), loss=loss, validate=validate)
+    assert set(seen) == {lowered}
+
+
 IMPOSSIBLE = [
     {"epochs": 0},
     {"batch_rows": 0},
