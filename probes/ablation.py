@@ -4,7 +4,6 @@ Every distinct subset is trained once, whatever kinds ask for it. Figures are me
 interval over rows, and p-values of a paired test against the last layer alone.
 """
 
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,10 +15,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from data.corpus import Corpus, Marks, Rows
+from data.corpus import Corpus
 from data.progress import Progress
 from data.spec import assign, parse, plain
 from probes.conduct import Conductor, StageOne, check
+from probes.control import shuffled
 from probes.experiment import predictions, train_each
 from probes.inputs import Column
 from probes.metrics import Paired, Resampled, paired
@@ -252,36 +252,6 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
     tree = plain(recipe)
     assign(tree, key, value)
     return parse(Recipe, tree, f"ablation: {key} = {value}")
-
-
-def shuffled(corpus: Corpus, seed: int) -> Corpus:
-    """The training rows with their targets shuffled, which only memory can fit; they are its validation as well.
-
-    Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2; there a random
-    target belongs to a word, which comes again in test, here to a row, so memory is measured where it was made.
-    """
-    train, rng = corpus.split("train"), np.random.default_rng(seed)
-    marks = train.marks
-    if marks is None:
-        rows = Rows(train.sides, rng.permutation(train.targets))
-    elif corpus.kind == "tags":
-        rows = replace(train, marks=replace(marks, codes=rng.permutation(marks.codes)))
-    else:
-        rows = replace(train, marks=_moved(corpus, train, marks, rng))
-    return replace(corpus, splits={"train": rows, "validation": rows})
-
-
-def _moved(corpus: Corpus, rows: Rows, marks: Marks, rng: np.random.Generator) -> Marks:
-    """Each row with one answer, of as many words as its own and anywhere in its context."""
-    moved = []
-    for text, (first, last) in zip(rows.sides[:, 0], marks.spans[marks.offsets[:-1]], strict=True):
-        of = corpus.texts[text]
-        context = of if isinstance(of, str) else of.second
-        words = [found.span() for found in re.finditer(r"\S+", context)]
-        more = max(0, len(context[first:last].split()) - 1)
-        at = int(rng.integers(len(words) - more))
-        moved.append((words[at][0], words[at + more][1]))
-    return Marks(np.array(moved), np.zeros(len(moved), np.int64), np.arange(len(moved) + 1))
 
 
 @dataclass(frozen=True)

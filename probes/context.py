@@ -46,7 +46,7 @@ class Texts:
         starts, order = counts.cumsum(0) - counts, counts.argsort(stable=True)
         self.groups: list[tuple[Tensor, Tensor]] = []
         """Texts of like length: which token stands at each place ``[text, place]``, and which places are real."""
-        for some in order.split(self.AT_ONCE):
+        for some in torch.split(order, self.AT_ONCE):
             places = torch.arange(int(counts[some].max()))
             real = places < counts[some, None]
             self.groups.append((torch.where(real, starts[some, None] + places, starts[some, None]), real))
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
     def _attend(self, asked: Tensor, real: Tensor) -> Tensor:
         """``[text, token, 3 width]`` -> ``[text, token, width]``."""
-        query, key, value = asked.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = asked.view(*real.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(query, key, value, real[:, None, None])
         return seen.transpose(1, 2).flatten(2)
 

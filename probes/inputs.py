@@ -219,8 +219,8 @@ def read_inputs(stored: Mapping[str, Stored], texts: Sequence[Text], columns: Se
         windows, starts = store.windowed(texts)
         reader = store.token_reader(windows, [column.layer for column in columns])
         index = store.read_tokens(windows, [])
-        nothing = torch.empty(len(columns), 0, reader.width)
-        return Inputs(nothing, tuple(columns), (reader.width,) * len(columns), index.offsets, index.spans, starts, reader)
+        nothing, widths = torch.empty(len(columns), 0, reader.width), (reader.width,) * len(columns)
+        return Inputs(nothing, tuple(columns), widths, index.offsets, index.spans, starts, reader)
     parts = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
     return Inputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
 

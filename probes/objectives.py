@@ -84,7 +84,7 @@ class TagObjective:
 
     def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
         """As :meth:`Objective.loss`; words beyond the end of a cut text cost nothing."""
-        logits, words, there = self._logits(probe, how, rows[0])
+        logits, words, there = self._logits(probe, how, only_order(rows))
         codes = torch.from_numpy(self.marks.codes[words[there]])
         return LOSSES[name](logits[:, torch.from_numpy(there)].float(), codes.expand(logits.shape[0], -1))
 
@@ -128,7 +128,8 @@ class SpanObjective:
 
     def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
         """As :meth:`Objective.loss`; every window of a row counts the same."""
-        taken = ranges(self.offsets[rows[0]], np.diff(self.offsets)[rows[0]])
+        chosen = only_order(rows)
+        taken = ranges(self.offsets[chosen], np.diff(self.offsets)[chosen])
         return LOSSES[name](self._logits(probe, how, taken).float(), torch.from_numpy(self.targets[taken]))
 
     def said(self, probe: Probe) -> NDArray[np.float32]:
@@ -171,6 +172,13 @@ OBJECTIVES: dict[type[Probe], Callable[[Inputs, Rows], Objective]] = {TagProbe: 
 def objective_of(probe: Probe, inputs: Inputs, rows: Rows) -> Objective:
     """How a probe learns rows and speaks of them."""
     return OBJECTIVES.get(type(probe), RowObjective)(inputs, rows)
+
+
+def only_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[order, row]`` -> ``[row]``, where there is one order."""
+    if len(rows) > 1:
+        raise ValueError("members that read tokens take rows in one order.")
+    return np.asarray(rows[0])
 
 
 def _chunks(inputs: Inputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -13,7 +13,8 @@ import pipeline
 from data.progress import Silent
 from data.spec import SpecError
 from probes import ablation, experiment
-from probes.ablation import Scores, Trainings, shuffled
+from probes.ablation import Scores, Trainings
+from probes.control import made_valid, shuffled
 from probes.experiment import Member
 from probes.inputs import Column
 from probes.probe import ProbeSpec
@@ -135,10 +136,18 @@ def test_shuffled_targets_are_those_of_training_in_another_order():
     assert other.split("validation") is control  # memory is measured where it was made
 
 
-def test_shuffled_tags_are_as_many_of_each_and_stand_at_the_same_words():
+def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     _, corpus = tagged()
     rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
-    assert np.bincount(control.marks.codes).tolist() == np.bincount(rows.marks.codes).tolist()
+    types = np.array([label[2:] for label in corpus.labels])
+    assert sorted(types[control.marks.codes]) == sorted(types[rows.marks.codes])
+    own = np.split(control.marks.codes, control.marks.offsets[1:-1])
+    for sentence in own:
+        before = ""
+        for label in (corpus.labels[code] for code in sentence):
+            assert not label.startswith("I-") or before == label[2:]
+            before = label[2:]
+    assert (made_valid(rows.marks.codes, rows.marks.offsets, corpus.labels) == rows.marks.codes).all()
     assert (control.marks.codes != rows.marks.codes).any()
     assert (control.marks.spans == rows.marks.spans).all()
     assert (control.marks.offsets == rows.marks.offsets).all()

@@ -5,7 +5,7 @@ import torch
 from synthetic import moved
 from torch.nn import functional
 
-from probes.context import CONTEXTS, BiLSTM, Block, Transformer, real_tokens
+from probes.context import CONTEXTS, BiLSTM, Transformer, real_tokens
 
 LENGTHS = [3, 1, 6, 2]
 
@@ -61,8 +61,10 @@ def test_the_recurrent_network_is_torchs_own_text_by_text():
 
 @pytest.mark.parametrize(("width", "heads"), [(6, 1), (64, 1), (128, 2), (96, 1)])
 def test_a_block_is_attention_and_a_feed_forward_network_each_normed_before_and_added_after(width, heads):
-    block, x = moved(Block(width, 0.0)).eval(), torch.randn(5, width)
+    transformer, given = moved(Transformer(5, width, 0.0, 1)).eval(), torch.randn(7, 5)
+    (block,) = transformer.blocks
     assert block.heads == heads
+    x = given @ transformer.enter.weight.T + transformer.enter.bias
     normed = functional.layer_norm(x, [width], block.first.weight, block.first.bias)
     query, key, value = (normed @ block.asks.weight.T + block.asks.bias).split(width, 1)
     each, parts = width // heads, []
@@ -74,8 +76,17 @@ def test_a_block_is_attention_and_a_feed_forward_network_each_normed_before_and_
     normed = functional.layer_norm(slow, [width], block.second.weight, block.second.bias)
     inner = functional.gelu(normed @ block.up.weight.T + block.up.bias)
     slow = slow + inner @ block.down.weight.T + block.down.bias
-    real = torch.ones(1, 5, dtype=torch.bool)
-    torch.testing.assert_close(block(x, real), slow, rtol=1e-4, atol=1e-4)
+    slow = functional.layer_norm(slow, [width], transformer.norm.weight, transformer.norm.bias)
+    torch.testing.assert_close(transformer(given, [7]), slow, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("texts", [1, 8, 9, 40])
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_however_many_texts_are_read_each_is_read_as_alone(name, texts):
+    lengths = [(7 * at) % 11 + 1 for at in range(texts)]
+    context, x = made(name), torch.randn(sum(lengths), 5)
+    alone = [context(part, [len(part)]) for part in x.split(lengths)]
+    torch.testing.assert_close(context(x, lengths), torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 
 def test_a_transformer_has_as_many_blocks_as_it_is_given():

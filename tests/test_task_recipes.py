@@ -19,8 +19,9 @@ SMALL = {
     "sentiment": (["corpus.name=samples-tones", "probe.hidden=8"], "I loved it."),
     "question": (["corpus.name=samples-topics", "probe.hidden=8"], "What is that?"),
     "ner": (["corpus.name=samples-tags", "corpus.held_out=0.2", "probe.context_width=8"], SENTENCE),
-    "qa": (["corpus.name=samples-questions", "corpus.limits={train=30,test=10}", "probe.context_width=8", *WINDOWS], QUESTION),
-}  # fmt: skip
+    "qa": (["corpus.name=samples-questions", "corpus.limits={train=30,test=10}", "probe.context_width=8"], QUESTION),
+}
+SMALL["qa"][0].extend(WINDOWS)
 LAYERS = {
     "similarity": ["corpus.name=samples-pairs"],
     "nli": ["corpus.name=samples-nli"],
