@@ -1,7 +1,8 @@
 """Ablation: the same probe on subsets of its layers, several seeds each, with controls beside them.
 
-Every distinct subset is trained once, whatever kinds ask for it. Figures are means over seeds with a bootstrap 95 %
-interval over rows, and p-values of a paired test against the last layer alone.
+Every distinct subset is trained once, whatever kinds ask for it. Figures are means over seeds, or of what the seeds say
+together where ``train.average`` says so, with a bootstrap 95 % interval over rows, and p-values of a paired test
+against the last layer alone.
 """
 
 import time
@@ -29,7 +30,7 @@ from probes.runs import Outcome, write_run
 from probes.scoring import Scorer, scorer_of
 from probes.subsets import Subset, layer_names, picked, subsets
 from probes.tables import RANDOM_TARGETS
-from probes.tasks import task_of
+from probes.tasks import loss_and_metric, task_of
 
 UNTRAINED = "untrained"
 
@@ -51,7 +52,7 @@ class AblationRow:
     split: str
     metric: str
     value: float
-    """Mean over seeds."""
+    """Mean over seeds, or of what they say together."""
 
     low: float | None
     high: float | None
@@ -61,7 +62,7 @@ class AblationRow:
     n: int
     parameters: int
     seed: int | None = None
-    """Empty: every figure is the mean over seeds."""
+    """Empty: every figure is of all seeds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +71,14 @@ class Said:
 
     parameters: int
     value: float
-    """Validation metric, the mean over seeds; -inf where a seed has none."""
+    """The metric that chooses, the mean over seeds or of what they say together; -inf where a seed has none."""
 
     answers: Mapping[str, Sequence[NDArray[Any]]]
-    """Split -> for each seed ``[row]``."""
+    """Split -> for each seed, or for all together, the answers of a :class:`Scorer`."""
+
+
+Part = tuple[int, float, dict[str, NDArray[Any]]]
+"""Of one seed: how many numbers it learnt, the metric that chooses, and what is kept of what it says of each split."""
 
 
 class Trainings:
@@ -90,20 +95,34 @@ class Trainings:
         """Train the subsets that are not yet."""
         missing = [places for places in dict.fromkeys(wanted) if places not in self._said]
         todo = [(places, replace(member, layers=places)) for places in missing for member in self.members]
-        parts: dict[tuple[int, ...], list[tuple[int, float, dict[str, NDArray[Any]]]]] = {}
+        parts: dict[tuple[int, ...], list[Part]] = {}
         with self.progress.bar(label, len(todo)) as advance:
             for place, one in train_each([member for _, member in todo], self.corpus):
                 with torch.inference_mode():
                     said = {
-                        split: scorer.answers(predictions(one.probe, one.inputs, scorer.rows)[0])
+                        split: self._heard(scorer, predictions(one.probe, one.inputs, scorer.rows)[0])
                         for split, scorer in self.scorers.items()
                     }
                 value = one.fitted.best_value if one.fitted.best_epoch >= 0 else -np.inf
-                parts.setdefault(todo[place][0], []).append((one.parameters, value, said))
+                places = todo[place][0]
+                parts.setdefault(places, []).append((one.parameters, value, said))
+                if len(parts[places]) == len(self.members):
+                    self._said[places] = self._joined(parts.pop(places))
                 advance(1)
-        for places, seeds in parts.items():
-            by_split = {split: [said[split] for _, _, said in seeds] for split in self.corpus.splits}
-            self._said[places] = Said(seeds[0][0], float(np.mean([value for _, value, _ in seeds])), by_split)
+
+    def _heard(self, scorer: Scorer, said: NDArray[Any]) -> NDArray[Any]:
+        """What is kept of what a seed says: its answers, or all of it where the seeds answer together."""
+        return said if self.recipe.train.average else scorer.answers(said)
+
+    def _joined(self, seeds: Sequence[Part]) -> Said:
+        heard = {split: [said[split] for _, _, said in seeds] for split in self.corpus.splits}
+        value = float(np.mean([value for _, value, _ in seeds]))
+        if self.recipe.train.average:
+            heard = {split: [self.scorers[split].answers(np.mean(said, 0))] for split, said in heard.items()}
+            if np.isfinite(value):
+                _, metric = loss_and_metric(self.recipe, task_of(self.corpus))
+                value = self.scorers[self.corpus.selection].value(metric, heard[self.corpus.selection][0])
+        return Said(seeds[0][0], value, heard)
 
     def __getitem__(self, places: tuple[int, ...]) -> Said:
         return self._said[places]

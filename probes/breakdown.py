@@ -6,6 +6,7 @@ Every figure is the mean over voices, with a bootstrap interval over rows.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ NEGATION = re.compile(r"\b(?:not|no|never|nobody|nothing|none|neither|nor|withou
 QUESTION = re.compile(r"\b(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which)\b(?!-)", re.IGNORECASE)
 PEOPLE = {"whom": "who", "whose": "who"}
 OTHER = "other"
+NOTHING, SEVERAL = "no entity", "several types"
 HIGH_OVERLAP = 0.5
 """Share of the second text's distinct words that the first has too, from which their overlap is high."""
 
@@ -106,6 +108,18 @@ PARTS: dict[Kind, tuple[Callable[[Scorer, Answers, Corpus], Iterator[Line]], ...
     "answers": (by_question_word,),
 }
 """By what rows are grouped."""
+
+
+def row_labels(corpus: Corpus, rows: Rows) -> list[Any]:
+    """``[row]``: what a row is, in a word: its score, its class, what its entities are of, or its question word."""
+    if corpus.kind == "tags":
+        assert rows.marks is not None
+        names = np.array([label[2:] for label in corpus.labels], object)[rows.marks.codes].tolist()
+        found = [set(names[low:high]) - {""} for low, high in pairwise(rows.marks.offsets.tolist())]
+        return [SEVERAL if len(types) > 1 else next(iter(types), NOTHING) for types in found]
+    if corpus.kind == "answers":
+        return [question_word(_pair(corpus, sides)[0] or "") for sides in rows.sides]
+    return [corpus.labels[int(code)] for code in rows.targets] if corpus.labels else rows.targets.tolist()
 
 
 def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:

@@ -41,10 +41,10 @@ def grids(run: Tables, kind: str) -> list[Grid]:
     rows = run.breakdown[run.breakdown["kind"] == kind]
     first = scored(rows)
     splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
-    return [_grid(rows[rows["split"] == split], kind, split, split != first) for split in splits]
+    return [_grid(rows[rows["split"] == split], kind, split, run.over_seeds, split != first) for split in splits]
 
 
-def _grid(rows: pd.DataFrame, kind: str, split: str, folded: bool) -> Grid:
+def _grid(rows: pd.DataFrame, kind: str, split: str, over: str, folded: bool) -> Grid:
     groups, metrics = _groups(rows), _metrics(rows)
     lines = []
     for group in groups:
@@ -55,7 +55,7 @@ def _grid(rows: pd.DataFrame, kind: str, split: str, folded: bool) -> Grid:
         lines.append([tidy(group, 60), *cells, "–" if pd.isna(n) else f"{n:,.0f}"])
     left_out = rows["group"].nunique() - len(groups)
     more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
-    said = f"On {tidy(split, 40)}; in brackets the bootstrap 95 % interval over rows, means over seeds.{more}"
+    said = f"On {tidy(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over}.{more}"
     heads = [HEADS[kind], *(tidy(metric.replace("_", " "), 40) for metric in metrics), COUNTED[kind]]
     return Grid(said, heads, lines, fold=f"On {tidy(split, 40)}" if folded else "")
 

@@ -95,10 +95,8 @@ class Conductor:
         views = tuple(dict.fromkeys(view for _, _, plan in asked for view in plan.views))
         one = self.stage_one(replace(common, views=views), recipe.extract, corpus, self.progress)
         cut = f"; {one.truncated:,} texts cut to {common.max_tokens} tokens" if one.truncated else ""
-        self.progress.note(
-            f"stage one, {common.backbone} on {corpus.name}: {one.texts_run:,} of {len(corpus.texts):,} texts run, "
-            f"{one.seconds:.2f} s{cut}"
-        )
+        ran = f"{one.texts_run:,}{' windows' if common.truncation == 'windows' else ''} of {len(corpus.texts):,} texts"
+        self.progress.note(f"stage one, {common.backbone} on {corpus.name}: {ran} run, {one.seconds:.2f} s{cut}")
         for _, _, plan in asked:
             columns = {str(view): one.columns[view] for view in sorted(plan.views)}
             if self.stored.setdefault(self._key(spec, plan), replace(one, columns=columns)).texts_run:
@@ -149,20 +147,21 @@ class Conductor:
         for one in trained:
             if one.fitted.best_epoch < 0:
                 raise SpecError(
-                    f"{variant}: the validation metric was never finite: its predictions of validation are constant."
+                    f"{variant}: its metric was never finite: its predictions of {corpus.selection} are constant."
                 )
             self.progress.note(
                 f"{variant}, seed {one.seed}: best epoch {one.fitted.best_epoch + 1} of {len(one.fitted.values)}, "
-                f"validation {one.fitted.best_value:.4f}"
+                f"{corpus.selection} {one.fitted.best_value:.4f}"
             )
         return gather(trained, corpus, self.progress)
 
     def evaluate(self, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Evaluated:
         """Train a recipe with its first seed, telling the validation metric after every epoch."""
         one = replace(recipe, train=replace(recipe.train, seeds=recipe.train.seeds[:1]))
-        (trained,) = train_members(self.members("trial", one), self.corpus(one.corpus), None, after_epoch)
+        corpus = self.corpus(one.corpus)
+        (trained,) = train_members(self.members("trial", one), corpus, None, after_epoch)
         if trained.fitted.best_epoch < 0:
-            raise SpecError("its predictions of validation are constant.")
+            raise SpecError(f"its predictions of {corpus.selection} are constant.")
         layers = trained.pretrained.layers if trained.pretrained else []
         unexplained = {"unexplained": sum(layer.unexplained for layer in layers) / len(layers)} if layers else {}
         return Evaluated(trained.fitted.best_value, unexplained)

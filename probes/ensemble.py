@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data.corpus import Corpus
 from data.progress import Progress
 from probes.calibration import Calibration, calibrate
-from probes.experiment import Trained, predictions, untrained_cosines
+from probes.experiment import Trained, joint_predictions, predictions, untrained_cosines
 from probes.inputs import Column
 from probes.pretraining import Pretrained
 from probes.probe import ROUNDING, Probe, ScoreProbe, beside
@@ -48,6 +48,9 @@ class Ensemble:
     said: Mapping[str, NDArray[np.float32]]
     """Split -> numbers ``[seed, row]``, logits ``[seed, row, class]`` or ``[seed, word, tag]``, places of answers."""
 
+    joint: Mapping[str, NDArray[np.float32]]
+    """Split -> what the seeds say together, without the first axis; empty where they answer one by one."""
+
     untrained: Mapping[str, NDArray[np.float32]]
     """Split -> ``[layer, row]``, cosines of the latents as they are; empty for classes."""
 
@@ -64,8 +67,7 @@ class Ensemble:
 
     def voices(self, split: str) -> list[NDArray[np.float32]]:
         """What is answered on a split: by each seed, or by all together; what ``said`` has, without the seed."""
-        said = self.said[split]
-        return [said.mean(0)] if self.average else list(said)
+        return [self.joint[split]] if self.average else list(self.said[split])
 
     @property
     def best(self) -> int:
@@ -79,21 +81,24 @@ def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None
     probe = (beside([one.probe for one in members]) if len(members) > 1 else first.probe).eval()
     with torch.inference_mode():
         said = {split: predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items()}
+        together = first.recipe.train.average
+        joint = {
+            split: joint_predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items() if together
+        }
         pairs = corpus.kind == "score" and corpus.split("train").sides.shape[1] == 2
         untrained = {split: untrained_cosines(first.inputs, rows) for split, rows in corpus.splits.items() if pairs}
         tops = None
         if corpus.kind == "score":
             tops = probe.top().numpy() if isinstance(probe, ScoreProbe) else said[corpus.selection].max(1)
-    average = first.recipe.train.average
     selection = corpus.selection
-    voices = [said[selection].mean(0)] if average else list(said[selection])
+    voices = [joint[selection]] if together else list(said[selection])
     calibrations: list[Calibration] = []
     if tops is not None:
-        for voice, top in zip(voices, [tops.mean()] if average else tops, strict=True):
+        for voice, top in zip(voices, [tops.mean()] if together else tops, strict=True):
             calibrations.append(calibrate(voice, corpus.split(selection).targets, float(top)))
             above = float((voice > top + 2 * ROUNDING).mean())
             if above > TIED and progress:
-                share = f"{first.variant}: {above:.0%} of validation"
+                share = f"{first.variant}: {above:.0%} of {selection}"
                 progress.note(f"{share} is above identical texts, and ties with them at the top")
     return Ensemble(
         first.variant,
@@ -105,6 +110,7 @@ def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None
         [one.fitted for one in members],
         [one.pretrained for one in members],
         said,
+        joint,
         untrained,
         tuple(calibrations),
         _value(members, voices, corpus),

@@ -177,6 +177,11 @@ def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]
     return objective_of(probe, inputs, rows).said(probe)
 
 
+def joint_predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
+    """What the members of a probe say of rows together, shaped as what one says."""
+    return objective_of(probe, inputs, rows).joint(probe)
+
+
 def untrained_cosines(inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
     """The untrained reference for scores: ``[layer, row]``, plain cosines of the latents."""
     said = torch.empty(len(inputs.columns), len(rows))

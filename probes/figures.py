@@ -120,7 +120,10 @@ def training(run: Tables) -> Figure | None:
     drawn = [(phase, what) for phase, what in wanted if table.loc[table["phase"] == phase, what].notna().any()]
     if not drawn:
         return None
-    names = {"pretraining": "larger is better, on held-out texts", "training": f"validation {caption(run.metric)}"}
+    names = {
+        "pretraining": "larger is better, on held-out texts",
+        "training": f"{caption(run.metric)} on {run.selection}",
+    }
     panels = [f"{phase}: {'loss' if what == 'loss' else names[phase]}" for phase, what in drawn]
     rows = 1 if len(drawn) < 4 else 2
     figure, axes = canvas("training", "epoch", "", panels, (max(6.4, 3.4 * len(drawn) / rows), 3.6 * rows), rows)

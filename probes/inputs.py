@@ -27,7 +27,7 @@ NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.p
 TOKENS = "tokens"
 """The view whose latents are the hidden states of every token."""
 
-POOLED_AT_ONCE = 4096
+POOLED_AT_ONCE = 512
 """Texts whose tokens are averaged at once."""
 
 MEASURED_TEXTS = 500

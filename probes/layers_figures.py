@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from probes.drawing import COLOURS, canvas, caption, legend, line, style, whole_ticks
 from probes.page import Grid, tidy
 from probes.summary import decimals, duration, with_interval
-from probes.tables import RANDOM_TARGETS, Tables, scored
+from probes.tables import RANDOM_TARGETS, Tables, chooses, scored
 
 MOST_TASKS = 24
 MOST_LAYERS = 64
@@ -74,24 +74,25 @@ def layer_curves(run: Tables) -> Figure | None:
 
 
 def summary_grid(run: Tables) -> Grid | None:
-    """A line a task: its highest layer, its last, all together, the highest of an untrained backbone, selectivity."""
+    """A line a task: its best layer, its last, all together, the best of an untrained backbone, selectivity."""
     rows = rows_of(run)
     if rows.empty:
         return None
     lines = []
     for _, part in rows.groupby("name", sort=False):
         one, there = part.iloc[0], part[part["scored"]]
-        own, untrained = there[there["control"] == ""], there[there["control"] == "untrained"]
-        single = own[own["layer"].notna()].sort_values("layer")
-        best, together = single.nlargest(1, "value"), own[own["layer"].isna()]
-        cells = [_cell(found) for found in (best, single.tail(1), together, untrained.nlargest(1, "value"))]
+        own = there[there["control"] == ""]
+        last, together = own[own["layer"].notna()].sort_values("layer").tail(1), own[own["layer"].isna()]
+        mine = run.layers[(run.layers[["task", "corpus", "metric"]] == one[["task", "corpus", "metric"]]).all(axis=1)]
+        best, untrained = (_best(mine, there, control) for control in ("", "untrained"))
+        cells = [_cell(found) for found in (best, last, together, untrained)]
         measured = f"{tidy(one['metric'], 30)} on {tidy(scored(there), 30)}"
         took = "–" if pd.isna(one["seconds"]) else duration(one["seconds"]).replace(" ", "\u00a0")
         lines.append([tidy(one["task"], 40), tidy(one["corpus"], 40), measured, *cells, _selectivity(part, best), took])
-    heads = ["task", "corpus", "measured", "highest layer", "last layer", TOGETHER, "untrained, highest"]
+    heads = ["task", "corpus", "measured", "best layer", "last layer", TOGETHER, "untrained, best"]
     said = (
-        "The value and its layer; the highest of many reads a little high. Selectivity, of the highest layer: how much "
-        "better it fits its training rows than the same rows with shuffled targets."
+        "The value and its layer; the best one is chosen on the split that chose the epochs. Selectivity, of the best "
+        "layer: how much better it fits its training rows than the same rows with shuffled targets."
     )
     return Grid(said, [*heads, "selectivity", "took"], lines, 3)
 
@@ -133,6 +134,13 @@ def rows_of(run: Tables) -> pd.DataFrame:
         part = part.assign(name=name, scored=part["split"] == scored(part))
         kept.append(part[part["scored"] | (part["split"] == "train")])
     return pd.concat(kept[1:] or kept)
+
+
+def _best(rows: pd.DataFrame, measured: pd.DataFrame, control: str) -> pd.DataFrame:
+    """The line of ``measured`` of the single layer that is highest on the split that chooses."""
+    of = rows[(rows["control"] == control) & rows["layer"].notna()]
+    layer = of[of["split"] == chooses(of)].nlargest(1, "value")["layer"]
+    return measured[(measured["control"] == control) & measured["layer"].isin(layer)].head(1)
 
 
 def _selectivity(rows: pd.DataFrame, best: pd.DataFrame) -> str:

@@ -98,7 +98,8 @@ def _question(row: pd.Series) -> Example:
     context, gold = str(row["context"]), str(row["target"])
     start, end = (int(row[name]) if pd.notna(row[name]) else 0 for name in ("start", "end"))
     said = (start, end) if 0 <= start < end <= len(context) else None
-    true = nearest_place(context, gold, start)
+    told = row.get("target_start")
+    true = nearest_place(context, gold, int(told) if pd.notna(told) else start)
     words = f"said “{tidy(row['answer'], 120)}”" if str(row["answer"]) else "said nothing"
     value = f", F1 {row['f1']:.2f}" if pd.notna(row["f1"]) else ""
     note = f"{words}, true is “{tidy(gold, 120)}”{value}"

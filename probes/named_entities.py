@@ -12,7 +12,7 @@ from data.corpus import Marks, Rows
 from data.ragged import bounds
 from data.text import Text
 from probes.entities import valid_tags
-from probes.experiment import predictions
+from probes.experiment import joint_predictions
 from probes.inputs import Inputs
 from probes.predicted import probabilities
 from probes.probe import Probe
@@ -66,7 +66,7 @@ def _tagged(
     marks = Marks(spans, np.zeros(len(spans), np.int64), offsets)
     rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts), np.int64), marks)
     inputs = read(texts)
-    logits = predictions(probe, inputs, rows).mean(0)
+    logits = joint_predictions(probe, inputs, rows)
     tags, there = valid_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
     shares = probabilities(logits)[np.arange(len(tags)), tags]
     found = []

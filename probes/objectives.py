@@ -45,6 +45,9 @@ class Objective(Protocol):
     def said(self, probe: Probe) -> NDArray[np.float32]:
         """What each member says of all rows, ``[member, ...]``."""
 
+    def joint(self, probe: Probe) -> NDArray[np.float32]:
+        """What the members say together, shaped as what one says."""
+
 
 class RowObjective:
     """A number or the logits of classes for every row."""
@@ -72,6 +75,10 @@ class RowObjective:
         said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
         return said
 
+    def joint(self, probe: Probe) -> NDArray[np.float32]:
+        """The mean of what the members say."""
+        return np.asarray(self.said(probe).mean(0))
+
 
 class TagObjective:
     """The logits of tags for every word, read off its first token."""
@@ -85,6 +92,9 @@ class TagObjective:
     def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
         """As :meth:`Objective.loss`; words beyond the end of a cut text cost nothing."""
         logits, words, there = self._logits(probe, how, only_order(rows))
+        if not there.any():
+            nothing: Tensor = logits.float().sum((1, 2)) * 0  # a mean of none would be nan
+            return nothing
         codes = torch.from_numpy(self.marks.codes[words[there]])
         return LOSSES[name](logits[:, torch.from_numpy(there)].float(), codes.expand(logits.shape[0], -1))
 
@@ -97,6 +107,10 @@ class TagObjective:
             logits, words, there = self._logits(probe, how, rows)
             said[:, words[there]] = logits[:, torch.from_numpy(there)].detach().numpy()
         return said
+
+    def joint(self, probe: Probe) -> NDArray[np.float32]:
+        """The mean of what the members say."""
+        return np.asarray(self.said(probe).mean(0))
 
     def _logits(
         self, probe: Probe, how: Reading, rows: NDArray[np.int64]
@@ -137,11 +151,18 @@ class SpanObjective:
 
         The best span of all windows; -1 twice where no token of the context was read.
         """
+        return self._spans(probe, len(probe.seats.members), lambda logits: logits)
+
+    def joint(self, probe: Probe) -> NDArray[np.float32]:
+        """The best span by the mean of the probabilities that the members give each token."""
+        return self._spans(probe, 1, lambda logits: torch.softmax(logits, -2).mean(0, keepdim=True).log())[0]
+
+    def _spans(self, probe: Probe, members: int, meet: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         how, owners = reading(probe.seats), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
-        said = np.full((len(probe.seats.members), len(self.rows), 3), -1, np.float32)
+        said = np.full((members, len(self.rows), 3), -1, np.float32)
         said[..., 2] = 0
         for taken in _chunks(self.inputs, probe, self.windows):
-            first, last, likely = best_spans(self._logits(probe, how, taken).detach())
+            first, last, likely = best_spans(meet(self._logits(probe, how, taken).detach()))
             starts = self.inputs.offsets[self.windows[taken]] if self.inputs.offsets is not None else taken
             begin, end = self.spans[starts + first, 0], self.spans[starts + last, 1]
             for member in range(len(said)):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus import Corpus
+from data.corpus import HELD_OUT, Corpus
 from data.screen import cell, show_json, show_table
 from data.spec import manual, plain
 
@@ -45,7 +45,8 @@ def show_done(done: "Done", as_json: bool) -> None:
         heads, lines = layers.headline(done.metrics)
     show_table(heads, [[cell(value) for value in line] for line in lines])
     if done.selected:
-        print(f"chosen on validation: {done.selected}")
+        held_out = any(row["split"] == HELD_OUT for row in done.metrics)
+        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {done.selected}")
     print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
     print(f"run: {done.path}")
 

@@ -11,7 +11,7 @@ from data.corpus import Kind, Marks
 from data.ragged import bounds
 from probes.entities import entity_counts
 from probes.metrics import CORRELATIONS, METRICS, Resampled, resample, resample_ratio
-from probes.tables import Tables
+from probes.tables import PROBABILITY, Tables
 
 Side = Sequence[Resampled | None]
 
@@ -38,10 +38,18 @@ def _rows(base: Tables, run: Tables) -> Side | str:
     target = found[0].index.get_level_values("target").to_numpy()
     sides: list[list[NDArray[Any]]] = [[frame[seed].to_numpy() for seed in frame] for frame in found]
     if base.kind == "class":
-        names = np.unique(np.concatenate([target, *sides[0], *sides[1]]).astype(str))
-        target = np.searchsorted(names, target.astype(str))
-        sides = [[np.searchsorted(names, column.astype(str)) for column in side] for side in sides]
+        code = {name: place for place, name in enumerate(_classes(base, run))}
+        target = np.array([code[name] for name in target.astype(str)])
+        sides = [[np.array([code[name] for name in column.astype(str)]) for column in side] for side in sides]
     return [resample(base.metric, side, target) for side in sides]
+
+
+def _classes(base: Tables, run: Tables) -> list[str]:
+    """The classes that occur in either run, in the corpus's order, which the columns of probabilities keep."""
+    tables = (base.predictions, run.predictions)
+    told = [str(name).removeprefix(PROBABILITY) for name in base.predictions if str(name).startswith(PROBABILITY)]
+    said = sorted({name for table in tables for column in ("target", "label") for name in table[column]})
+    return list(dict.fromkeys([*told, *said]))
 
 
 def _answers(base: Tables, run: Tables) -> Side | str:

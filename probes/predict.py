@@ -20,7 +20,7 @@ from data.shard import Latents
 from data.text import Segments, Text
 from probes.answers import whole_words
 from probes.asked import Item, check_items
-from probes.experiment import predictions
+from probes.experiment import joint_predictions
 from probes.inputs import Column, Inputs, stack, tokens_as_inputs
 from probes.named_entities import entities_of
 from probes.predicted import probabilities
@@ -101,7 +101,7 @@ def _of_rows(run: LoadedRun, items: Sequence[Item], read: Read) -> NDArray[np.fl
     """What is said of rows of one text or two, the mean over members: ``[row]`` or ``[row, class]``."""
     index = {text: place for place, text in enumerate(sorted({text for item in items for text in item}))}
     sides = np.array([[index[text] for text in item] for item in items])
-    said: NDArray[np.float32] = predictions(run.probe, read(list(index)), Rows(sides, np.zeros(len(sides)))).mean(0)
+    said: NDArray[np.float32] = joint_predictions(run.probe, read(list(index)), Rows(sides, np.zeros(len(sides))))
     return said
 
 
@@ -112,7 +112,7 @@ def _entities(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]
 def _answers(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
     texts = [Segments(question, context) for question, context in items]
     rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts)))
-    (said,) = predictions(run.probe, read(texts), rows)
+    said = joint_predictions(run.probe, read(texts), rows)
     found = []
     for text, (start, end, likely) in zip(texts, said.tolist(), strict=True):
         first, last = whole_words(text.second, int(start), int(end))

@@ -14,6 +14,7 @@ from probes.answers import answer_text, whole_words
 from probes.ensemble import Ensemble
 from probes.results import in_unit
 from probes.scoring import AnswerScorer, Scorer, scorer_of
+from probes.tables import PROBABILITY
 
 Columns = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ def _scores(one: Ensemble, place: int, said: NDArray[np.float32], scorer: Scorer
 def _classes(one: Ensemble, place: int, said: NDArray[np.float32], scorer: Scorer, corpus: Corpus) -> Columns:
     shares = probabilities(said)
     names = np.array(corpus.labels)
-    columns = {f"probability_{label}": shares[:, code] for code, label in enumerate(corpus.labels)}
+    columns = {PROBABILITY + label: shares[:, code] for code, label in enumerate(corpus.labels)}
     labels = {"target": names[scorer.rows.targets.astype(np.int64)], "label": names[scorer.answers(said)]}
     return _texts(corpus, scorer) | labels | columns
 
@@ -55,6 +56,8 @@ def _tags(one: Ensemble, place: int, said: NDArray[np.float32], scorer: Scorer, 
 
 def _answers(one: Ensemble, place: int, said: NDArray[np.float32], scorer: Scorer, corpus: Corpus) -> Columns:
     assert isinstance(scorer, AnswerScorer)
+    marks = scorer.rows.marks
+    assert marks is not None
     answers = scorer.answers(said)
     places = [whole_words(context, *span) for context, span in zip(scorer.contexts, answers.tolist(), strict=True)]
     texts = [corpus.texts[text] for text in scorer.rows.sides[:, 0]]
@@ -63,6 +66,7 @@ def _answers(one: Ensemble, place: int, said: NDArray[np.float32], scorer: Score
         "question": [text.first for text in texts if isinstance(text, Segments)],
         "context": scorer.contexts,
         "target": [golds[0] for golds in scorer.golds],
+        "target_start": marks.spans[marks.offsets[:-1], 0],
         "answer": [answer_text(text, span) for text, span in zip(scorer.contexts, answers, strict=True)],
         "start": [first for first, _ in places],
         "end": [last for _, last in places],

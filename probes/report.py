@@ -48,7 +48,7 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "By layer",
         "The cosine of raw latents, a line a view, with its 95 % interval; across, what was chosen.",
     ),
-    "ladder": ("Variants", "Every variant and the last layer of raw latents (grey), with 95 % intervals over rows."),
+    "ladder": ("Variants", "Every variant and what is said without training (grey), with 95 % intervals over rows."),
     "diagram": ("The probe", "From latents, a box a capture plan and view, to what is predicted."),
     "predicted_against_gold": (
         "Predicted against gold",
@@ -76,7 +76,7 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "Tasks by layer, with controls",
         "Bands are 95 % intervals; controls are dashed; dotted across, all layers together.",
     ),
-    "training": ("Training", "A line a seed. The epoch with the best validation metric is the one that is kept."),
+    "training": ("Training", "A line a seed. The epoch with the best metric is the one that is kept."),
     "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
     "ablation": ("Layers", "The probe trained again on some of the layers; bands are 95 % intervals, controls dashed."),
     "choices": ("Views and backbones", "The same probe on other latents; hollow points are controls."),
@@ -133,7 +133,7 @@ def lead(run: Tables) -> str:
     backbones = tidy(", ".join(dict.fromkeys(run.metrics["backbone"])) or "a frozen backbone", 120)
     corpus = run.told("corpus").get("name")
     on = f" on {tidy(corpus, 80)}" if corpus else ""
-    chosen = f" Chosen on validation by {tidy(run.metric, 40)}." if run.selected and run.layers.empty else ""
+    chosen = f" Chosen on {run.selection} by {tidy(run.metric, 40)}." if run.selected and run.layers.empty else ""
     return f"Probes on latents of {backbones}{on}.{chosen}"
 
 

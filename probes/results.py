@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.corpus import Corpus
+from data.corpus import HELD_OUT, Corpus
 from probes.ensemble import Ensemble
 from probes.inputs import only_layer, view_name
 from probes.metrics import CORRELATIONS, measure, p_value
@@ -144,18 +144,19 @@ def headline(
 ) -> tuple[list[str], list[list[Any]]]:
     """What the screen shows: heads, and a line per variant with its mean over seeds, interval and size.
 
-    Of the untrained reference only the layer of each view is shown that is best on validation.
+    Of the untrained reference only the layer of each view is shown that is best on the split that chooses.
 
     Args:
         parameters: variant -> numbers that it learnt.
         backbones: variant -> numbers of the frozen backbones under it.
     """
-    split = "test" if any(row["split"] == "test" for row in rows) else "validation"
+    splits = {row["split"] for row in rows}
+    split, selection = "test" if "test" in splits else "validation", HELD_OUT if HELD_OUT in splits else "validation"
     shown = [row for row in rows if row["split"] == split and row["seed"] is None and not row["metric"].endswith("_p")]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     best: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:
-        of, chooses = (row["variant"], row["view"]), row["split"] == "validation" and row["metric"] == metrics[0]
+        of, chooses = (row["variant"], row["view"]), row["split"] == selection and row["metric"] == metrics[0]
         if chooses and row["variant"].startswith(UNTRAINED) and row["value"] > best.get(of, {"value": -2})["value"]:
             best[of] = row
     lines: dict[tuple[Any, ...], dict[str, str]] = {}

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from data.corpus import Corpus
@@ -13,7 +14,7 @@ from data.errors import InputError
 from data.progress import Progress
 from data.spec import SpecError
 from probes import results
-from probes.breakdown import breakdown_table
+from probes.breakdown import breakdown_table, row_labels
 from probes.conduct import Conductor, StageOne, check
 from probes.ensemble import Ensemble, choose
 from probes.predicted import prediction_table
@@ -69,7 +70,8 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     metric = check(recipe, variants, corpus)
     unread = read_all(conductor, variants)
     if "test" not in corpus.splits:
-        progress.note("no test split: figures are on validation, which chose epochs and variant, and read high")
+        chose = ", which chose epochs and variant, and read high" if corpus.selection == "validation" else ""
+        progress.note(f"no test split: figures are on validation{chose}")
     training = time.perf_counter()
     found, refused = train_all(conductor, variants, unread)
     selected = choose(found)
@@ -159,8 +161,7 @@ def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.Data
     rows = corpus.split("validation")
     taken = rows.sides[: SHOWN_TEXTS // rows.sides.shape[1]]
     texts = taken.reshape(-1)
-    targets = rows.targets[: len(taken)].repeat(rows.sides.shape[1])
-    labels = [corpus.labels[int(code)] for code in targets] if corpus.labels else targets
+    labels = np.repeat(row_labels(corpus, rows.take(np.arange(len(taken)))), rows.sides.shape[1])
     inputs = conductor.inputs(one.recipe, one.recipe.corpus)
     frames = []
     for layer in sorted({0, len(one.columns) // 2, len(one.columns) - 1}):

@@ -137,8 +137,7 @@ def _read_run(path: Path) -> LoadedRun:
     stores = record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
     known = all(column.plan in identities and column.view in get_args(View) for column in columns)
-    one = len(probe.seats.members) == 1
-    targets = bool(score_range and calibration) if kind == "score" else one if kind == "answers" else len(labels) > 1
+    targets = bool(score_range and calibration) if kind == "score" else kind == "answers" or len(labels) > 1
     fitting = targets and sides in ((1, 2) if kind in ("score", "class") else (1,))
     line = [] if calibration is None else [calibration.x, calibration.y]
     sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)

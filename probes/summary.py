@@ -5,12 +5,21 @@ from typing import Any
 
 import pandas as pd
 
+from data.corpus import Kind
 from probes.metrics import CORRELATIONS
 from probes.page import Facts, Grid, Tile, tidy
-from probes.tables import UNTRAINED, Tables, number
+from probes.tables import PROBABILITY, UNTRAINED, Tables, number
 
 UNDEFINED = "undefined"
 Line = Sequence[str | tuple[str, str]]
+REFERENCES: dict[Kind, str] = {
+    "score": "the cosine of latents as they are",
+    "class": "the commonest class of training",
+    "tags": "the tag that each word has most often in training",
+    "answers": "the sentence that shares most words with the question",
+}
+"""What is said without training."""
+
 WORST = 12
 """Rows with the largest errors that are shown."""
 
@@ -41,7 +50,8 @@ def headline(run: Tables) -> Grid | None:
     heads = ["variant", *(["task"] if several else []), "latents", *map(tidy, metrics), "parameters"]
     n = rows["n"].max()
     of = f" of {n:,.0f} rows" if pd.notna(n) else ""
-    caption = f"On {run.split}{of}; in brackets the bootstrap 95 % interval over rows, means over seeds."
+    caption = f"On {run.split}{of}; in brackets the bootstrap 95 % interval over rows, {run.over_seeds}."
+    caption += f" “{UNTRAINED}” is {REFERENCES[run.kind]}." if raw.any() and run.kind in REFERENCES else ""
     caption += " Beside the parameters, their share of the backbone's." if run.told("probes") else ""
     return Grid(caption, heads, lines, 3 if several else 2, strong)
 
@@ -227,7 +237,7 @@ def _measured(part: pd.DataFrame, metric: str) -> str | tuple[str, str]:
 
 
 def _probability(row: pd.Series) -> float:
-    return float(row.get(f"probability_{row['label']}", float("nan")))
+    return float(row.get(PROBABILITY + row["label"], float("nan")))
 
 
 def decimals(value: float, places: int) -> str:

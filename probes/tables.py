@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.corpus import Kind
+from data.corpus import HELD_OUT, Kind
 from data.errors import InputError
 
 UNTRAINED = "raw"
@@ -69,6 +69,9 @@ PREDICTED: dict[str, tuple[Kind, Schema]] = {
 }  # fmt: skip
 """The column by which predictions are told -> what their rows are labelled with, and what columns they need then."""
 
+PROBABILITY = "probability_"
+"""What the columns of the probabilities of classes begin with; they are in the order of the corpus's labels."""
+
 LARGEST = 1e30
 """A number beyond this is as good as infinite, which is as good as missing: no axis can hold it."""
 
@@ -120,6 +123,17 @@ class Tables:
     def split(self) -> str:
         """The split that the figures of merit are of: test, or else validation."""
         return scored(self.metrics)
+
+    @property
+    def over_seeds(self) -> str:
+        """What figures of several seeds are, in words."""
+        joint = len(self.predictions) and self.predictions["seed"].isna().all()
+        return "the seeds answering together" if joint else "means over seeds"
+
+    @property
+    def selection(self) -> str:
+        """The split that chose epochs and variant."""
+        return chooses(self.metrics)
 
     def told(self, *keys: str) -> Mapping[str, Any]:
         """A table of the record; empty where it is missing or something else."""
@@ -188,6 +202,11 @@ def scored(metrics: pd.DataFrame) -> str:
     return "test" if (metrics["split"] == "test").any() else "validation"
 
 
+def chooses(metrics: pd.DataFrame) -> str:
+    """The held-out part of train where one was measured, or else validation."""
+    return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
+
+
 def as_numbers(texts: pd.Series) -> pd.Series:
     """Texts as finite numbers; what is none is missing."""
     values = pd.to_numeric(texts, errors="coerce").astype(float)
@@ -211,7 +230,8 @@ def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
             raise ReportError(
                 f"{path}: row {row + 1}: expected an IOB2 tag as B-PER or O, got {frame[name].iloc[row][:40]!r}."
             )
-    optional = [str(name) for name in frame if str(name).startswith("probability_") or (kind, name) == ("score", "raw")]
+    spare = {("score", "raw"), ("answers", "target_start")}
+    optional = [str(name) for name in frame if str(name).startswith(PROBABILITY) or (kind, name) in spare]
     return _checked(path, frame, Schema(schema.text, (*schema.numbers, *optional)))
 
 

@@ -64,7 +64,9 @@ def task_of(corpus: Corpus) -> Task:
     for split in ("train", corpus.selection):
         corpus.split(split)
     if corpus.kind == "score" and np.ptp(corpus.split(corpus.selection).targets) == 0:
-        raise CorpusError(f"{corpus.name}: all its validation scores are the same, a constant correlates with nothing.")
+        raise CorpusError(
+            f"{corpus.name}: all its {corpus.selection} scores are the same, a constant correlates with nothing."
+        )
     task = TASKS[corpus.kind]
     if corpus.kind == "class" and len(corpus.labels) == 2:
         return Task(task.name, task.loss, task.losses, task.metric, (*task.metrics, "f1"), task.heads)
@@ -100,6 +102,8 @@ def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -
         )
     if head not in ONE_BY_ONE and spec.context != "none":
         raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")
+    if head in ONE_BY_ONE and spec.hidden:
+        raise SpecError(f"probe.hidden = {spec.hidden} is for whole rows, the head '{head}' is linear; use a context.")
     if head != "cosine" and spec.mixer == "mlp":
         raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")
 
@@ -121,6 +125,4 @@ def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
     for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metrics)):
         if value not in known:
             raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
-    if task.name == "answering" and recipe.train.average:
-        raise SpecError("train.average is for scores, classes and tags: places of answers have no mean.")
     return loss, metric

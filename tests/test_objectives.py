@@ -14,7 +14,7 @@ from probes.experiment import Member, predictions, train_members
 from probes.inputs import Inputs, ragged_of
 from probes.losses import LOSSES
 from probes.objectives import IMPOSSIBLE, RowObjective, SpanObjective, TagObjective, objective_of
-from probes.probe import Probe, ProbeSpec, seats_for
+from probes.probe import Probe, ProbeSpec, beside, seats_for
 from probes.reading import reading
 from probes.recipe import Recipe
 from probes.scoring import scorer_of
@@ -71,6 +71,17 @@ def test_the_loss_of_tags_is_the_mean_over_words_that_have_a_token(context, room
             if token >= 0:
                 costs.append(float(torch.logsumexp(logits[token], 0) - logits[token, code]))
     assert loss_of(probe, found, rows, taken).tolist() == pytest.approx([np.mean(costs)], rel=1e-5)
+
+
+@EVERY
+def test_a_batch_without_a_word_that_has_a_token_costs_nothing(context):
+    found, corpus = tagged()
+    found = replace(found, spans=np.full_like(found.spans, -1))
+    probe = probe_of(found, corpus, context=context)
+    loss = loss_of(probe, found, corpus.split("train"), [3, 0])
+    loss.sum().backward()
+    assert loss.tolist() == [0]
+    assert all(not part.grad.any() for part in probe.parameters() if part.grad is not None)
 
 
 @EVERY
@@ -238,3 +249,26 @@ def test_every_kind_of_rows_has_an_objective_of_its_own():
     for kind, objective in (("tags", TagObjective), ("answers", SpanObjective)):
         found, corpus = TOYS[kind]()
         assert type(objective_of(probe_of(found, corpus), found, corpus.split("train"))) is objective
+
+
+@EVERY
+def test_members_answer_together_by_the_mean_of_the_probabilities_that_they_give(context):
+    found, corpus = answered()
+    rows = corpus.split("validation")
+    first, second = (moved(probe_of(found, corpus, context=context), seed=seed).eval() for seed in (3, 4))
+    said = objective_of(first, found, rows).joint(beside([first, second]))
+    twice = objective_of(first, found, rows).joint(beside([first, first]))
+    np.testing.assert_allclose(twice, objective_of(first, found, rows).said(first)[0], rtol=1e-5)
+    assert (said[:, :2] != twice[:, :2]).any()
+    for row, text in enumerate(rows.sides[:, 0]):
+        best = (0.0, -1, -1)
+        for window in range(found.windows[text], found.windows[text + 1]):
+            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+            choices = [0, *(at for at in range(1, len(spans)) if spans[at, 0] >= 0)]
+            shares = torch.stack([torch.softmax(read_alone(one, found, window)[choices], 0) for one in (first, second)])
+            start, end = shares.mean(0).T.tolist()
+            for low in range(1, len(choices)):
+                for high in range(low, min(len(choices), low + LONGEST)):
+                    likely = start[low] * end[high]
+                    best = max(best, (likely, int(spans[choices[low], 0]), int(spans[choices[high], 1])))
+        np.testing.assert_allclose(said[row], [best[1], best[2], best[0]], rtol=1e-4)

@@ -66,7 +66,7 @@ CORPORA = {
     ),
     "constant predictions": (
         "plan.views=cls plan.layers=0",
-        "weights: the validation metric was never finite: its predictions of validation are constant",
+        "weights: its metric was never finite: its predictions of validation are constant",
     ),
     "constant targets": ("corpus.path={0}/constant.csv", "constant.csv: all its validation scores are the same"),
     "too few rows": ("corpus.path={0}/few.csv", "1 training rows are too few: this loss needs 2"),

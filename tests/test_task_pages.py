@@ -105,6 +105,20 @@ def test_the_page_of_answers_is_escaped_and_has_its_figure(tmp_path):
     assert not re.search(r"\b(nan|None)\b", page.text)
 
 
+def test_a_gold_answer_is_marked_at_its_own_place_where_the_table_says_it(tmp_path):
+    text = "The sea is cold. Few swim in the sea."
+    told = {"question": "Where?", "context": text, "target": "the sea", "answer": "cold", "start": 11, "end": 15}
+    table = pd.DataFrame([told | {"score": 1.0, "exact_match": 0, "f1": 0.0, "seed": 0}])
+    table["context"], table["target"] = "sea, sea, sea and more", "sea"
+    for where, expected in ((5, " "), (None, "sea, ")):
+        more = {} if where is None else {"target_start": where}
+        table["start"], table["end"], table["answer"] = 18, 22, "more"
+        run = read_tables(of_answers(tmp_path / str(where), predictions=table.assign(**more)))
+        pieces = marked(run)[0].examples[0].pieces
+        before = "".join(piece.text for piece in pieces[: [piece.look for piece in pieces].index("missed")])
+        assert before == {5: "sea, ", None: "sea, sea, "}[where], expected
+
+
 def test_of_several_places_of_a_gold_answer_the_nearest_is_marked():
     text = "sea and sea and sea"
     assert nearest_place(text, "sea", 9) == (8, 11)
@@ -184,12 +198,16 @@ def test_a_run_of_layers_is_drawn_from_its_one_table(tmp_path):
     assert "figure-layer_map" in page.ids
 
 
-def test_the_highest_layer_stands_beside_the_last_and_the_controls(tmp_path):
-    table = by_layer()
-    table.loc[(table["layer"] == 2) & (table["split"] == "test") & (table["control"] == ""), "value"] = 0.95
+@pytest.mark.parametrize("selection", ["validation", "held-out"])
+def test_the_best_layer_is_chosen_where_epochs_are_and_stands_beside_the_last_and_the_controls(tmp_path, selection):
+    table = by_layer().replace({"split": {"validation": selection}})
+    own = table["control"] == ""
+    table.loc[(table["layer"] == 2) & own & (table["split"] == selection), "value"] = 0.99
+    table.loc[(table["layer"] == 2) & own & (table["split"] == "test"), "value"] = 0.75
+    table.loc[(table["layer"] == 1) & own & (table["split"] == "test"), "value"] = 0.95  # which chooses nothing
     run = read_tables(write_tables(tmp_path / "run", {"layers": table}, {}))
     row = summary_grid(run).rows[0]
-    assert row[3:6] == [("0.950", "layer 2"), ("0.800", "layer 6"), "0.500"]
+    assert row[3:6] == [("0.750", "layer 2"), ("0.800", "layer 6"), "0.500"]
     assert row[6:] == [("0.600", "layer 6"), "+0.200", "12.5\u00a0s"]
 
 
@@ -221,6 +239,21 @@ def test_tagged_sentences_are_compared_as_wholes(tmp_path):
     found = comparison(folders)
     assert found["difference"][1] == pytest.approx(1 - (1 + 2 * 3 / (6 + 6)) / 2)  # the first seed has 3 of 6
     assert found["note"].tolist() == ["", "", "not the same rows: no paired test"]
+
+
+def test_runs_that_tell_two_classes_are_compared_by_the_f1_of_the_second(tmp_path):
+    about, rows = record(True) | {"metric": "f1"}, metrics(True).replace({"metric": {"accuracy": "f1"}})
+    gold = ["question"] * 4 + ["statement"] * 16
+    said = {"one": ["statement"] * 4 + gold[4:], "two": ["question"] * 3 + ["statement"] * 17}
+    columns = {"sentence": [f"text {n}" for n in range(20)], "target": gold, "seed": 0}
+    columns |= {"probability_statement": 0.5, "probability_question": 0.5}  # the corpus's order
+    folders = [
+        write_tables(
+            tmp_path / name, {"metrics": rows, "predictions": pd.DataFrame(columns | {"label": labels})}, about
+        )
+        for name, labels in said.items()
+    ]
+    assert comparison(folders)["difference"][1] == pytest.approx(2 * 3 / (3 + 4))
 
 
 def test_answers_are_compared_question_by_question(tmp_path):

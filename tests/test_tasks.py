@@ -165,6 +165,10 @@ REFUSED = [
         "probe.context = 'transformer' is for the heads tags and span, this one is 'cosine'.",
     ),
     (
+        {"hidden": 8}, "tags", 1, ["tokens"],
+        "probe.hidden = 8 is for whole rows, the head 'tags' is linear; use a context.",
+    ),
+    (
         {"mixer": "mlp"}, "tags", 1, ["tokens"],
         "probe.mixer = 'mlp' mixes cosines, which the head 'tags' does not have; use 'softmax'.",
     ),
@@ -194,10 +198,9 @@ def recipe_of(**train) -> Recipe:
         ("tags", {"loss": "mse"}, "loss = 'mse' does not fit tagging; use one of: cross_entropy."),
         ("answers", {"metric": "accuracy"}, "metric = 'accuracy' does not fit answering; use one of: f1, exact_match."),
         ("class", {"metric": "f1"}, "metric = 'f1' does not fit classification; use one of: accuracy, macro_f1."),
-        ("answers", {"average": True}, "average is for scores, classes and tags: places of answers have no mean."),
     ],
 )  # fmt: skip
-def test_a_loss_a_metric_or_a_mean_that_does_not_fit_is_refused(kind, train, message):
+def test_a_loss_or_a_metric_that_does_not_fit_is_refused(kind, train, message):
     with pytest.raises(SpecError) as refused:
         loss_and_metric(recipe_of(**train), TASKS[kind])
     assert str(refused.value) == f"train.{message}"
