@@ -56,15 +56,19 @@ if TYPE_CHECKING:
 Overrides = Iterable[str]
 
 
-def extract(recipe: str, overrides: Overrides = (), progress: Progress | None = None) -> tuple[Corpus, list["Stored"]]:
-    """Stage one alone: run what is missing of every plan in a recipe."""
+def extract(
+    recipe: str, overrides: Overrides = (), progress: Progress | None = None
+) -> tuple[list[Corpus], list["Stored"]]:
+    """Stage one alone: run what is missing of every plan in a recipe; the corpora, and where their latents are."""
     from probes.conduct import Conductor
+    from probes.recipe import load_training
 
-    _, loaded = _to_train(recipe, overrides)
+    _, loaded = load_training(recipe, overrides)
     conductor = Conductor(_run_missing, progress or Silent())
-    corpus = conductor.corpus(loaded.corpus)
-    conductor.prepare(loaded.expanded().values())
-    return corpus, list(conductor.stored.values())
+    recipes = (loaded.posed() or loaded.expanded()).values()
+    corpora = {id(corpus): corpus for corpus in (conductor.corpus(one.corpus) for one in recipes)}
+    conductor.prepare(recipes)
+    return list(corpora.values()), list(conductor.stored.values())
 
 
 def run(
@@ -104,8 +108,9 @@ def train(
 ) -> "Done":
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
     from probes.cached import find_cached
+    from probes.recipe import load_training
 
-    name, loaded = _to_train(recipe, overrides)
+    name, loaded = load_training(recipe, overrides)
     return _experiment(name, loaded, Path(runs), progress or Silent(), only, find_cached)
 
 
@@ -118,8 +123,9 @@ def ablate(
 ) -> "Ablated":
     """Train a recipe's probe, or a variant's, on subsets of its layers, and write a run folder."""
     from probes.ablation import run_ablation
+    from probes.recipe import load_training
 
-    name, loaded = _to_train(recipe, overrides)
+    name, loaded = load_training(recipe, overrides, one_task=True)
     _needs_folder(Path(runs))
     return run_ablation(name, loaded.as_one(variant), Path(runs), progress or Silent(), _run_missing)
 
@@ -142,10 +148,11 @@ def study(
         trials: finished trials the study is to hold in the end; None takes the recipe's.
         storage: SQLAlchemy's address of a database; None keeps a journal file in the study's folder.
     """
+    from probes.recipe import load_training
     from probes.run_study import run_study
 
     progress, runs = progress or Silent(), Path(runs)
-    of, loaded = _to_train(recipe, overrides)
+    of, loaded = load_training(recipe, overrides, one_task=True)
     _needs_folder(runs)
     loaded, name = loaded.as_one(variant), name or of
     return run_study(of, loaded, name, runs, make_evaluate, storage, trials, workers, progress, _run_missing)
@@ -274,15 +281,6 @@ def _compare(name: str, recipe: "Recipe", runs: Path, progress: Progress) -> "Co
 
     _needs_folder(runs)
     return compare_sentences(name, recipe, runs, progress, _run_missing)
-
-
-def _to_train(name: str, overrides: Overrides) -> tuple[str, "Recipe"]:
-    from probes.recipe import load_recipe
-
-    name, recipe = load_recipe(name, overrides)
-    if recipe.similarity.texts:
-        raise InputError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
-    return name, recipe
 
 
 def _needs_folder(runs: Path) -> None:

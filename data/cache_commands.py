@@ -10,7 +10,7 @@ from data import maintenance
 from data.errors import MachineError
 from data.options import JsonOption
 from data.screen import Screen, cell, show_json, show_table
-from data.shard import ShardError, StoreError
+from data.shard import OtherVersionError, ShardError, StoreError
 
 cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)
 
@@ -50,7 +50,14 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
 @cache_app.command("show")
 def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """One store in full: identity, provenance, shards."""
-    found = [maintenance.details(folder) for folder in maintenance.pick_stores(cache, stores or [])]
+    found = []
+    for folder in maintenance.pick_stores(cache, stores or []):
+        try:
+            found.append(maintenance.details(folder))
+        except OtherVersionError as error:
+            if stores:
+                raise
+            Screen().note(f"left out: {error}")
     print(json.dumps({"stores": found}, indent=None if as_json else 2))
 
 
@@ -61,19 +68,21 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
     shards = maintenance.shard_paths(folders)
     with Screen().bar("shards", len(shards)) as advance:
         findings = list(maintenance.verify(folders, advance))
+    damaged = [finding for finding in findings if not finding.other_version]
     if as_json:
         print(
             json.dumps(
-                {"shards": len(shards), "damaged": [{"path": str(f.path), "problems": f.problems} for f in findings]}
+                {"shards": len(shards), "damaged": [{"path": str(f.path), "problems": f.problems} for f in damaged]}
             )
         )
     else:
         for finding in findings:
             print(f"{finding.path}: {'; '.join(finding.problems)}")
-        print(f"{len(shards)} shards, {len(findings)} damaged")
-    if findings:
+        others = len(findings) - len(damaged)
+        print(f"{len(shards)} shards, {len(damaged)} damaged" + (f", {others} of another version" if others else ""))
+    if damaged:
         raise MachineError(
-            f"{len(findings)} damaged shards; 'cache repair' sets them aside, 'extract' runs their texts again."
+            f"{len(damaged)} damaged shards; 'cache repair' sets them aside, 'extract' runs their texts again."
         )
 
 

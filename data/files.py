@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ TypedRow = tuple[str, Mapping[str, Any]]
 """The same with the fields as the file types them: numbers, lists, nothing."""
 
 LONGEST_FIELD = 1 << 24
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON spells half of a character that lies beyond 16 bits; without the other half, no file can hold it."""
 
 
 def read_table(path: Path) -> Iterator[Row]:
@@ -173,7 +176,13 @@ def _separated(path: Path, **dialect: Any) -> Iterator[Row]:
 
 def _parsed(place: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        value = json.loads(text, object_pairs_hook=_distinct)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise CorpusError(f"{place}: it holds half a character ({half!r}, a lone surrogate).") from None
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{place}: not valid JSON ({error}).") from None
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.corpus import SPLITS, Corpus, CorpusError, Kind, Marks, Record, Rows
-from data.iob import OUTSIDE, check_labels, check_transitions, label_set, parts
+from data.iob import OUTSIDE, check_labels, check_tag, check_transitions, label_set, parts
 from data.ragged import bounds
 from data.spec import nearest
-from data.text import Segments, Text
+from data.text import Segments, Text, fault
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ def gather(name: str, records: Iterable[Record], targets: Targets) -> Corpus:
     """Check records and lay them out.
 
     Raises:
-        CorpusError: an empty text, a score that is no number or outside its range, an unknown label, a tag that
-            cannot follow the one before it, no rows.
+        CorpusError: an empty text or label, a score that is no number or outside its range, an unknown label, a tag
+            that is none or cannot follow the one before it, no rows.
     """
     index: dict[Text, int] = {}
     sides: dict[str, list[list[int]]] = {}
     kept: dict[str, list[Record]] = {}
     for record in records:
         _check_texts(record)
+        _check_names(record, targets)
         sides.setdefault(record.split, []).append([index.setdefault(text, len(index)) for text in record.texts])
         kept.setdefault(record.split, []).append(record)
     if not kept:
@@ -120,10 +121,17 @@ def _check_texts(record: Record) -> None:
 
 
 def _check_text(place: str, which: str, text: str) -> None:
-    if not text.strip():
-        raise CorpusError(f"{place}: {which} is empty.")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise CorpusError(f"{place}: {which} holds half a character (a lone surrogate).")
+    if wrong := fault(text):
+        raise CorpusError(f"{place}: {which} {wrong}.")
+
+
+def _check_names(record: Record, targets: Targets) -> None:
+    """What names a class or a tag must be able to, where the names are those that occur."""
+    if targets.kind == "class" and not targets.labels:
+        _check_text(record.place, "the label", str(record.target))
+    if targets.kind == "tags" and not targets.labels:
+        for mark in record.marks:
+            check_tag(mark.place, mark.tag)
 
 
 def _numbers(records: list[Record], targets: Targets, labels: tuple[str, ...]) -> Iterator[float | int]:

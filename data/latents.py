@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.plan import TOKENS, WHOLE, CapturePlan, Columns, Identity, check_view
 from data.ragged import Counts, TokenLatents, bounds
-from data.shard import KEY_BYTES, SUFFIX, Block, Latents, Shard, ShardError, StoreError, write_shard
+from data.shard import KEY_BYTES, SUFFIX, Block, Latents, OtherVersionError, Shard, ShardError, StoreError, write_shard
 from data.text import Segments, Text, short, spread
 from data.token_reader import Home, TokenReader
 
@@ -183,6 +183,15 @@ class LatentStore:
             lengths[here] = shard.lengths[rows[here]]
         return lengths
 
+    def truncated(self, texts: Sequence[Text]) -> int:
+        """How many of ``texts`` lost tokens to ``max_tokens``; one that is run in windows loses none.
+
+        Raises:
+            StoreError: a text is not in the store.
+        """
+        cut = [text for text in texts if self.identity.stride == WHOLE or isinstance(text, str)]
+        return int((self.lengths(cut) > self.identity.max_tokens).sum()) if cut else 0
+
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
         """Every text with its further windows, one after another, as stage one made them; no tokenizer is needed.
 
@@ -245,7 +254,7 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
             if shards and _fits(Shard(shards[0]), plan):
                 fitting.append(LatentStore.open(path))
         except ShardError as error:
-            damaged = error
+            damaged = error if damaged is None or isinstance(damaged, OtherVersionError) else damaged
     if not fitting and damaged:
         raise damaged
     if not fitting:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data.latents import LatentStore
-from data.shard import SHARD_NAME, STORE_NAME, SUFFIX, Shard, ShardError, StoreError
+from data.shard import SHARD_NAME, STORE_NAME, SUFFIX, OtherVersionError, Shard, ShardError, StoreError
 from data.spec import nearest, plain
 from data.whole import LEFTOVER
 
@@ -28,6 +29,8 @@ class Finding:
 
     path: Path
     problems: tuple[str, ...]
+    other_version: bool = False
+    """Whether nothing is wrong but that another version wrote it."""
 
 
 def store_folders(cache: Path) -> list[Path]:
@@ -103,35 +106,38 @@ def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda step
     pool = _child()
     try:
         for path in shard_paths(folders):
-            problems = ["reading it ended the process that read it, twice"]
+            finding: Finding | None = Finding(path, ("reading it ended the process that read it, twice",))
             for _ in range(2):  # once may be somebody else's kill
                 try:
-                    problems = pool.submit(examine, path).result()
+                    finding = pool.submit(examine, path).result()
                     break
                 except BrokenProcessPool:
                     pool.shutdown(wait=False)
                     pool = _child()
-            if problems:
-                yield Finding(path, tuple(problems))
+            if finding:
+                yield finding
             advance(1)
     finally:
         pool.shutdown()
 
 
-def examine(path: Path) -> list[str]:
-    """The problems of one shard; runs in the child."""
+def examine(path: Path) -> Finding | None:
+    """What is wrong with one shard, if anything; runs in the child."""
     try:
         shard = Shard(path)
         foreign = [] if shard.identity.name == path.parent.name else ["it belongs to another store"]
-        return shard.problems() + foreign
+        problems = shard.problems() + foreign
     except ShardError as error:
-        return [error.reason]
+        return Finding(path, (error.reason,), isinstance(error, OtherVersionError))
     except OSError as error:
-        return [f"it cannot be read ({error.strerror or error})"]
+        problems = [f"it cannot be read ({error.strerror or error})"]
+    return Finding(path, tuple(problems)) if problems else None
 
 
 def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Set damaged shards aside, under their name with ``.damaged``, and remove what dead writers left.
+
+    Shards of another version stay: it can still read them.
 
     Returns:
         the shards set aside, the leftovers removed.
@@ -139,6 +145,8 @@ def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     folders = list(folders)
     aside = []
     for finding in verify(folders):
+        if finding.other_version:
+            continue
         target = finding.path.with_name(finding.path.name + DAMAGED)
         os.replace(finding.path, target)
         aside.append(target)
@@ -146,7 +154,7 @@ def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
-    """Remove shards that others make redundant, shards set aside, and leftovers.
+    """Remove shards that others make redundant, shards set aside, and leftovers; none that another version wrote.
 
     Returns:
         what was removed, and its bytes.
@@ -155,7 +163,8 @@ def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
     doomed = [path for folder in folders for path in folder.glob(f"*{DAMAGED}")]
     for folder in folders:
         if next(folder.glob(f"*{SUFFIX}"), None):
-            doomed += _redundant(LatentStore.open(folder))
+            with suppress(OtherVersionError):
+                doomed += _redundant(LatentStore.open(folder))
     size = sum(path.stat().st_size for path in doomed)
     for path in doomed:
         path.unlink()

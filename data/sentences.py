@@ -116,7 +116,12 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     """
     source = _own(spec) if spec.path else _known(spec)
     targets = Targets(source.reading.kind, spec.score_range, source.labels)
-    corpus = gather(source.name, limited(source.records, spec.limit, spec.limits, spec.spread), targets)
+    records = limited(source.records, spec.limit, spec.limits, spec.spread)
+    first = next(records, None)
+    if first is None:
+        why = "; ".join(source.reading.omitted.notes())
+        raise CorpusError(f"{source.name}: it holds no rows{why and ' that can be used: '}{why}.")
+    corpus = gather(source.name, chain([first], records), targets)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:

@@ -61,6 +61,20 @@ class ShardError(MachineError):
         self.path, self.reason = path, reason
 
 
+class OtherVersionError(ShardError):
+    """A shard that another version of this program wrote."""
+
+    exit_code = InputError.exit_code
+
+    def __init__(self, path: Path, wrote: int) -> None:
+        self.path, self.reason = path, f"written by another version (format {wrote}, this version reads {FORMAT})"
+        InputError.__init__(
+            self,
+            f"{path.parent}: {self.reason}. 'run' and 'extract' make its latents anew; 'pipeline.py cache prune "
+            f"--whole {path.parent}' removes it.",
+        )
+
+
 @dataclass(frozen=True)
 class Block:
     """Texts with their latents: what one shard holds."""
@@ -160,7 +174,7 @@ class Shard:
         """Check the layout of ``path`` and remember where everything lies.
 
         Raises:
-            ShardError: the file is truncated, altered in its layout, or not a shard.
+            ShardError: the file is truncated, altered in its layout, or not a shard; or of another version.
         """
         self.path = path
         try:
@@ -170,6 +184,8 @@ class Shard:
                 self.provenance: dict[str, Any] = dict(about["provenance"])
                 self.columns = {str(view): tuple(map(int, layers)) for view, layers in about["columns"].items()}
                 self._regions = dict(_regions(file, self.columns, path.stat().st_size))
+        except OtherVersionError:
+            raise
         except Exception as error:  # there is no list of what a hostile file can provoke
             raise ShardError(path, f"not a whole shard ({error})") from error
         self._checked: set[tuple[str, int]] = set()
@@ -308,8 +324,10 @@ def _about(file: h5py.File) -> dict[str, Any]:
     if xxhash.xxh3_64_intdigest(text) != int(file.attrs["about_xxh3"]):
         raise ValueError("its description does not match its checksum")
     about = json.loads(text)
+    if type(about["format"]) is not int:
+        raise ValueError("its format is no number")
     if about["format"] != FORMAT:
-        raise ValueError(f"format {about['format']!r}, this version reads {FORMAT}")
+        raise OtherVersionError(Path(file.filename), about["format"])
     return dict(about)
 
 

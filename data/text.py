@@ -12,6 +12,10 @@ from data.errors import InputError
 class TextError(InputError):
     """A text that no latent can be made of."""
 
+    def __init__(self, message: str, text: "Text") -> None:
+        super().__init__(message)
+        self.text = text
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
@@ -33,6 +37,15 @@ class Segments:
 
 
 Text = str | Segments
+
+
+def fault(text: str) -> str:
+    """Why a string is no text, as the end of a sentence that names it; empty where it is one."""
+    if not text.strip():
+        return "is empty"
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        return "holds half a character (a lone surrogate)"
+    return ""
 
 
 def spread(texts: Sequence[Text], counts: NDArray[np.int64]) -> list[Text]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.latents import LatentStore, text_keys
-from data.plan import TOKENS, WHOLE, CapturePlan, Columns, ExtractSpec
+from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from data.progress import Progress, Silent
 from data.ragged import Counts, join
 from data.shard import StoreError
@@ -71,11 +71,9 @@ def extract(
         windows = windows or job.windowed(texts)[0]
         missing = store.missing(text_keys(windows), columns)
         run = job.run(windows, missing) if missing else 0
-    cut = [text for text in texts if plan.overlap == WHOLE or isinstance(text, str)]
-    uncut = store.lengths(cut) if cut else np.empty(0, np.int32)
-    truncated = int((uncut > plan.max_tokens).sum())
+    truncated = store.truncated(texts)
     if truncated and plan.truncation == "refuse":
-        refuse(texts, uncut, plan)
+        refuse(texts, store.lengths(texts), plan)
     seconds = time.perf_counter() - started
     return Extraction(store, columns, len(texts), run, truncated, seconds)
 

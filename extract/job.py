@@ -193,7 +193,8 @@ def refuse(texts: Sequence[Text], uncut: Any, plan: CapturePlan) -> None:
     longest, many = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
     raise TextError(
         f"{many:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
-        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.'
+        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
+        texts[longest],
     )
 
 

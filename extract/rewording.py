@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from data.text import TextError
+from data.text import TextError, short
 
 STOP = re.compile(r"\s*[.!?。]+\s*$")
 
@@ -24,5 +24,5 @@ def reword(text: str, changes: Iterable[str]) -> str:
             old, _, new = change.partition("=")
             changed = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new.replace("\\", r"\\"), changed)
     if not changed.strip():
-        raise TextError(f"text {text!r}: plan.rewording leaves nothing of it; remove it from the corpus.")
+        raise TextError(f"text {short(text)}: plan.rewording leaves nothing of it; leave it out.", text)
     return changed

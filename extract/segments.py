@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.plan import WHOLE
-from data.spec import SpecError
 from data.text import Segments, TextError, short
 from extract.token_rows import Row
 
@@ -40,14 +39,14 @@ class Pair:
             stride: tokens by which they overlap; -1 for a single one, which is cut where it is full.
 
         Raises:
-            TextError: the second segment has no token, or the first alone fills ``max_tokens``.
-            SpecError: windows that overlap by ``stride`` tokens would never get on.
+            TextError: the second segment has no token, the first alone fills ``max_tokens``, or beside it windows that
+                overlap by ``stride`` tokens would never get on.
         """
         self.text, self._encoding = text, encoding
         self._nowhere = [segment != 1 for segment in encoding.sequence_ids]
         if all(self._nowhere):
             raise TextError(
-                f"text {short(text)}: the tokenizer makes no token of its second segment; remove it from the corpus."
+                f"text {short(text)}: the tokenizer makes no token of its second segment; leave it out.", text
             )
         self._first = self._nowhere.index(False)
         self._stop = len(encoding) - self._nowhere[::-1].index(False)
@@ -57,7 +56,8 @@ class Pair:
     def row(self, window: int) -> Row:
         """The tokens of one window; raises :class:`TextError` where there is no such."""
         if not 0 <= window < len(self.windows):
-            raise TextError(f"text {short(self.text)} has {len(self.windows)} windows, and none of number {window}.")
+            held = f"{len(self.windows)} windows, and none of number {window}"
+            raise TextError(f"text {short(self.text)} has {held}.", self.text)
         start, stop = self.windows[window]
         ids, kinds, offsets = self._encoding.ids, self._encoding.type_ids, self._encoding.offsets
         first, after = self._first, self._stop
@@ -78,15 +78,17 @@ class Pair:
         if room < 1:
             raise TextError(
                 f"text {short(self.text)}: its first segment takes {fixed} tokens with special ones, which leaves no "
-                f"room for the second in plan.max_tokens = {max_tokens}; raise it, or remove the text from the corpus."
+                f"room for the second in plan.max_tokens = {max_tokens}; raise it, or leave the text out.",
+                self.text,
             )
         if stride == WHOLE:
             return [(0, room)]
         if stride >= room:
-            raise SpecError(
+            raise TextError(
                 f"plan.stride = {stride} is too much for text {short(self.text)}: its first segment takes {fixed} "
                 f"tokens with special ones, which leaves windows of {room} of the second in plan.max_tokens = "
-                f"{max_tokens}; lower plan.stride or raise plan.max_tokens."
+                f"{max_tokens}; lower plan.stride, raise plan.max_tokens, or leave the text out.",
+                self.text,
             )
         starts = [start for start, _ in self._encoding.offsets[self._first : self._stop]]
         return list(_windows(_breaks(self.text.second, starts, room), room, stride))

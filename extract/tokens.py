@@ -13,7 +13,7 @@ import numpy as np
 from data.plan import WHOLE
 from data.ragged import Counts, bounds
 from data.spec import SpecError
-from data.text import Segments, Text, TextError, spread
+from data.text import Segments, Text, TextError, short, spread
 from extract.segments import Pair, joint
 from extract.token_rows import Row, Rows, Tokens
 
@@ -41,8 +41,9 @@ def tokenise(
         stride: tokens by which the windows of two segments overlap; -1 cuts the second. A text is the window it names.
 
     Raises:
-        TextError: a text has no token at all, has no such window, or its first segment alone fills ``max_tokens``.
-        SpecError: the template alone fills ``max_tokens``, or ``stride`` is more than a window holds.
+        TextError: a text has no token at all, has no such window, or its first segment leaves no room for ``stride``
+            tokens of the second and one more in ``max_tokens``.
+        SpecError: the template alone fills ``max_tokens``.
     """
     paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
@@ -97,7 +98,7 @@ def _of_one(
 ) -> Row:
     ids: list[int] = encoding.ids
     if not len(ids):
-        raise TextError(f"text {text!r}: the tokenizer makes no token of it; remove it from the corpus.")
+        raise _no_token(text)
     row = Row(ids, len(ids))
     kept = None
     if echo or len(ids) > max_tokens:
@@ -125,7 +126,7 @@ def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> 
         for low, high in _places(template, text)
     ]
     if not all(places):
-        raise TextError(f"text {text!r}: the tokenizer makes no token of it; remove it from the corpus.")
+        raise _no_token(text)
     fixed = len(special) - sum(map(len, places))
     each = (max_tokens - fixed) // len(places)
     if each < 1:
@@ -138,6 +139,10 @@ def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> 
                 kept[index] = False
     before = sum(kept[: places[-1][0]])
     return kept, (before, before + sum(kept[index] for index in places[-1]))
+
+
+def _no_token(text: str) -> TextError:
+    return TextError(f"text {short(text)}: the tokenizer makes no token of it; leave it out.", text)
 
 
 def _places(template: str, text: str) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ together where ``train.average`` says so, with a bootstrap 95 % interval over ro
 against the last layer alone.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +22,10 @@ from data.progress import Progress
 from data.spec import assign, parse, plain
 from probes.conduct import Conductor, StageOne, check
 from probes.control import shuffled
-from probes.experiment import predictions, train_each
+from probes.experiment import Trained, joint_predictions, predictions, train_each
 from probes.inputs import Column
 from probes.metrics import Paired, Resampled, paired
+from probes.probe import beside
 from probes.recipe import Recipe
 from probes.record import make_record
 from probes.runs import Outcome, write_run
@@ -77,10 +79,6 @@ class Said:
     """Split -> for each seed, or for all together, the answers of a :class:`Scorer`."""
 
 
-Part = tuple[int, float, dict[str, NDArray[Any]]]
-"""Of one seed: how many numbers it learnt, the metric that chooses, and what is kept of what it says of each split."""
-
-
 class Trainings:
     """Subsets of one recipe's columns, each trained once with every seed."""
 
@@ -95,34 +93,35 @@ class Trainings:
         """Train the subsets that are not yet."""
         missing = [places for places in dict.fromkeys(wanted) if places not in self._said]
         todo = [(places, replace(member, layers=places)) for places in missing for member in self.members]
-        parts: dict[tuple[int, ...], list[Part]] = {}
+        trained: dict[tuple[int, ...], list[Trained]] = {}
         with self.progress.bar(label, len(todo)) as advance:
             for place, one in train_each([member for _, member in todo], self.corpus):
-                with torch.inference_mode():
-                    said = {
-                        split: self._heard(scorer, predictions(one.probe, one.inputs, scorer.rows)[0])
-                        for split, scorer in self.scorers.items()
-                    }
-                value = one.fitted.best_value if one.fitted.best_epoch >= 0 else -np.inf
                 places = todo[place][0]
-                parts.setdefault(places, []).append((one.parameters, value, said))
-                if len(parts[places]) == len(self.members):
-                    self._said[places] = self._joined(parts.pop(places))
+                trained.setdefault(places, []).append(one)
+                if len(trained[places]) == len(self.members):
+                    self._said[places] = self._heard(trained.pop(places))
                 advance(1)
 
-    def _heard(self, scorer: Scorer, said: NDArray[Any]) -> NDArray[Any]:
-        """What is kept of what a seed says: its answers, or all of it where the seeds answer together."""
-        return said if self.recipe.train.average else scorer.answers(said)
-
-    def _joined(self, seeds: Sequence[Part]) -> Said:
-        heard = {split: [said[split] for _, _, said in seeds] for split in self.corpus.splits}
-        value = float(np.mean([value for _, value, _ in seeds]))
-        if self.recipe.train.average:
-            heard = {split: [self.scorers[split].answers(np.mean(said, 0))] for split, said in heard.items()}
-            if np.isfinite(value):
-                _, metric = loss_and_metric(self.recipe, task_of(self.corpus))
-                value = self.scorers[self.corpus.selection].value(metric, heard[self.corpus.selection][0])
-        return Said(seeds[0][0], value, heard)
+    def _heard(self, seeds: Sequence[Trained]) -> Said:
+        """What the seeds of a subset say, each for itself or all together."""
+        average, inputs = self.recipe.train.average, seeds[0].inputs
+        together = beside([one.probe for one in seeds]).eval() if average and len(seeds) > 1 else seeds[0].probe
+        answers: dict[str, list[NDArray[Any]]] = {}
+        with torch.inference_mode():
+            for split, scorer in self.scorers.items():
+                if average:
+                    said = [joint_predictions(together, inputs, scorer.rows)]
+                else:
+                    said = [predictions(one.probe, inputs, scorer.rows)[0] for one in seeds]
+                answers[split] = [scorer.answers(one) for one in said]
+        if any(one.fitted.best_epoch < 0 for one in seeds):
+            value = -math.inf
+        elif average:
+            selection, (_, metric) = self.corpus.selection, loss_and_metric(self.recipe, task_of(self.corpus))
+            value = self.scorers[selection].value(metric, answers[selection][0])
+        else:
+            value = float(np.mean([one.fitted.best_value for one in seeds]))
+        return Said(seeds[0].parameters, value, answers)
 
     def __getitem__(self, places: tuple[int, ...]) -> Said:
         return self._said[places]

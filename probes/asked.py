@@ -9,6 +9,7 @@ from data.corpus import CorpusError
 from data.files import Row, read_table
 from data.named import NAMED
 from data.spec import nearest
+from data.text import fault
 from probes.runs import LoadedRun
 
 Item = tuple[str, ...]
@@ -97,11 +98,9 @@ def from_file(run: LoadedRun, path: Path) -> list[Asked]:
 def _check_text(place: str, name: str, text: object) -> None:
     if not isinstance(text, str):
         raise CorpusError(f"{place}: the {name} must be a text, got {type(text).__name__}.")
-    if not text.strip():
-        why = "; a question needs a context that answers it" if name in QUESTION else ""
-        raise CorpusError(f"{place}: the {name} is empty{why}.")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise CorpusError(f"{place}: the {name} holds half a character (a lone surrogate).")
+    if wrong := fault(text):
+        why = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
+        raise CorpusError(f"{place}: the {name} {wrong}{why}.")
 
 
 def _columns(run: LoadedRun, row: Row) -> Item:

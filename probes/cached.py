@@ -24,7 +24,7 @@ def find_cached(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: 
     if lacking:
         raise StoreError(f"{store.path} holds no view '{lacking[0]}', only {', '.join(held)}; run 'extract' first.")
     columns = plan.columns(store.layers)
-    truncated = int((store.lengths(corpus.texts) > plan.max_tokens).sum())
+    truncated = store.truncated(corpus.texts)
     if truncated and plan.truncation == "refuse":
         raise StoreError(
             f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'

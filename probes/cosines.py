@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.files import read_table, select
+from data.corpus import CorpusError
+from data.files import read_table
 from data.spec import SpecError, nearest
+from data.text import fault
 
 Pooling = Literal["mean", "cls"]
 COLUMNS = ("sentence", "text")
@@ -34,8 +36,8 @@ class SimilaritySpec:
         if len(self.texts) == 1:
             raise SpecError(f"texts must be two sentences or more, got 1: {self.texts[0][:40]!r}.")
         for number, text in enumerate(self.texts, 1):
-            if not text.strip():
-                raise SpecError(f"texts: sentence {number} is empty.")
+            if wrong := fault(text):
+                raise SpecError(f"texts: sentence {number} {wrong}.")
         twice = [name for name in self.backbones if self.backbones.count(name) > 1]
         if twice:
             raise SpecError(f"backbones names '{twice[0]}' twice.")
@@ -72,12 +74,16 @@ def read_sentences(path: Path) -> list[str]:
     """The sentences of a file: its column ``sentence`` or ``text``, or its lines.
 
     Raises:
-        CorpusError: the file cannot be read, or has neither column.
+        CorpusError: the file cannot be read, has neither column, or an empty sentence.
     """
     found: list[str] = []
-    for row in read_table(path):
-        column = next((name for name in COLUMNS if name in row[1]), COLUMNS[0])
-        found += select(row, (column,))
+    for place, fields in read_table(path):
+        column = next((name for name in COLUMNS if name in fields), None)
+        if column is None:
+            raise CorpusError(f"{place}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
+        if wrong := fault(fields[column]):
+            raise CorpusError(f"{place}: the sentence {wrong}.")
+        found.append(fields[column])
     return found
 
 

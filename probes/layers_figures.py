@@ -91,7 +91,7 @@ def summary_grid(run: Tables) -> Grid | None:
         lines.append([tidy(one["task"], 40), tidy(one["corpus"], 40), measured, *cells, _selectivity(part, best), took])
     heads = ["task", "corpus", "measured", "best layer", "last layer", TOGETHER, "untrained, best"]
     said = (
-        "The value and its layer; the best one is chosen on the split that chose the epochs. Selectivity, of the best "
+        "The value and its layer; the best one by the split that picks the epochs. Selectivity, of the best "
         "layer: how much better it fits its training rows than the same rows with shuffled targets."
     )
     return Grid(said, [*heads, "selectivity", "took"], lines, 3)

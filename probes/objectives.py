@@ -155,7 +155,9 @@ class SpanObjective:
 
     def joint(self, probe: Probe) -> NDArray[np.float32]:
         """The best span by the mean of the probabilities that the members give each token."""
-        return self._spans(probe, 1, lambda logits: torch.softmax(logits, -2).mean(0, keepdim=True).log())[0]
+        return np.asarray(
+            self._spans(probe, 1, lambda logits: torch.softmax(logits, -2).mean(0, keepdim=True).log())[0]
+        )
 
     def _spans(self, probe: Probe, members: int, meet: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         how, owners = reading(probe.seats), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))

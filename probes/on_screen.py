@@ -82,13 +82,13 @@ def show_studied(found: "Studied", best: "Done", as_json: bool) -> None:
     show_done(best, as_json)
 
 
-def show_extracted(corpus: Corpus, stored: Sequence["Stored"], as_json: bool) -> None:
+def show_extracted(corpora: Sequence[Corpus], stored: Sequence["Stored"], as_json: bool) -> None:
     """Stage one."""
     shown = {
         "stores": [str(one.store.path) for one in stored],
         "seconds": sum(one.seconds for one in stored),
-        "texts": corpus.sentences,
-        "texts_distinct": len(corpus.texts),
+        "texts": sum(corpus.sentences for corpus in corpora),
+        "texts_distinct": sum(len(corpus.texts) for corpus in corpora),
         "texts_run": sum(one.texts_run for one in stored),
         "truncated": sum(one.truncated for one in stored),
     }

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.corpus import Kind, Rows
+from data.corpus import CorpusError, Kind, Rows
 from data.plan import Columns
 from data.progress import Progress, Silent
 from data.ragged import Counts, TokenLatents
 from data.shard import Latents
-from data.text import Segments, Text
+from data.text import Segments, Text, TextError
 from probes.answers import whole_words
 from probes.asked import Item, check_items
 from probes.experiment import joint_predictions
@@ -67,14 +67,17 @@ def predict(
         ``end`` and ``score``. Starts and ends are characters of the text, or of the context, as it was given.
 
     Raises:
-        CorpusError: an item has the wrong number of texts, or an empty one.
+        CorpusError: an item has the wrong number of texts, an empty one, or one that the backbone cannot read.
     """
     check_items(run, items, places)
     read, said = partial(_inputs, run, latents_of), ANSWERED[run.kind]
     found: dict[Item, Answer] = {}
     with (progress or Silent()).bar("answering", len(set(items))) as advance, torch.inference_mode():
         for some in _slices(items):
-            found |= zip(some, said(run, some, read), strict=True)
+            try:
+                found |= zip(some, said(run, some, read), strict=True)
+            except TextError as error:
+                raise CorpusError(f"{_place(error.text, items, places)}{error}") from error
             advance(len(some))
     return [dict(found[item]) for item in items]
 
@@ -126,6 +129,14 @@ ANSWERED: dict[Kind, Callable[[LoadedRun, Sequence[Item], Read], list[Answer]]] 
     "tags": _entities,
     "answers": _answers,
 }
+
+
+def _place(text: Text, items: Sequence[Item], places: Sequence[str]) -> str:
+    """How a message about a text begins: with the first item that has it; nothing where none has it as it is."""
+    for number, item in enumerate(items):
+        if text in item or (isinstance(text, Segments) and item == (text.first, text.second)):
+            return f"{places[number] if places else f'item {number + 1}'}: "
+    return ""
 
 
 def _slices(items: Sequence[Item]) -> Iterator[list[Item]]:

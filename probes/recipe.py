@@ -161,3 +161,17 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)
     return path.stem, parse(Recipe, tree, f"recipe {path.name}")
+
+
+def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = False) -> tuple[str, Recipe]:
+    """A recipe that trains something, as :func:`load_recipe`.
+
+    Args:
+        one_task: whether it must pose one task only.
+    """
+    name, recipe = load_recipe(name, overrides)
+    if recipe.similarity.texts:
+        raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
+    if one_task and recipe.tasks:
+        raise SpecError(f"recipe '{name}' trains layers on {len(recipe.tasks)} tasks: 'run' it.")
+    return name, recipe

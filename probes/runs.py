@@ -24,6 +24,7 @@ from data.errors import InputError, PermafrostError
 from data.iob import OUTSIDE, parts
 from data.plan import Identity, View
 from data.spec import SpecError, parse, read_toml, to_toml
+from data.text import fault
 from probes.calibration import Calibration
 from probes.ensemble import Ensemble
 from probes.inputs import TOKENS, Column
@@ -160,7 +161,7 @@ def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]
     kind, labels = about["kind"], about["labels"]
     if not isinstance(kind, str) or kind not in TASKS:
         raise RunError(f"{path}: a probe for {kind!r} is unknown; this version has {', '.join(TASKS)}.")
-    named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    named = isinstance(labels, list) and all(isinstance(label, str) and not fault(label) for label in labels)
     if not named or len(set(labels)) < len(labels):
         raise RunError(f"{path}: the labels of probe.safetensors are not distinct names.")
     if kind == "tags" and (not labels or labels[0] != OUTSIDE or not all(parts(label)[0] for label in labels)):

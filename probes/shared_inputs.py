@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from data.errors import MachineError
 from data.whole import LEFTOVER, write_whole
 from probes.inputs import Column, Inputs
 from probes.journal import held
-
-RAGGED = {"offsets": np.int64, "spans": np.int32, "starts": np.int64}
-"""What tells the tokens of texts apart, where it is tokens that are read."""
 
 
 class SharedInputs:
@@ -62,10 +58,7 @@ class SharedInputs:
         if inputs.reader is not None:
             write_whole(self._folder / f"{key}.json", b"{}")
             return
-        about: dict[str, Any] = {"columns": inputs.columns, "widths": inputs.widths}
-        for name in RAGGED:
-            part = getattr(inputs, name)
-            about[name] = None if part is None else part.tolist()
+        about = {"columns": inputs.columns, "widths": inputs.widths}
         values = np.ascontiguousarray(inputs.values.numpy())
         temporary = self._folder / f"{key}{LEFTOVER}"
         try:
@@ -87,8 +80,5 @@ class SharedInputs:
         if not about:
             return make()
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
-        ragged: dict[str, Any] = {
-            name: None if about[name] is None else np.array(about[name], dtype) for name, dtype in RAGGED.items()
-        }
         columns = tuple(Column(*column) for column in about["columns"])
-        return Inputs(torch.from_numpy(mapped), columns, tuple(about["widths"]), **ragged)
+        return Inputs(torch.from_numpy(mapped), columns, tuple(about["widths"]))

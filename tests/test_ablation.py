@@ -1,13 +1,14 @@
 """An ablation trains every distinct subset once, as if it were a recipe of its own, with controls beside it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from bench import Bench
 from scipy import stats
-from synthetic import answered, inputs, scored, tagged
+from synthetic import answered, classed, inputs, scored, tagged
 
 import pipeline
 from data.progress import Silent
@@ -15,10 +16,12 @@ from data.spec import SpecError
 from probes import ablation, experiment
 from probes.ablation import Scores, Trainings
 from probes.control import made_valid, shuffled
-from probes.experiment import Member
+from probes.ensemble import gather
+from probes.experiment import Member, train_members
 from probes.inputs import Column
 from probes.probe import ProbeSpec
 from probes.recipe import Recipe
+from probes.scoring import scorer_of
 from probes.subsets import SUBSETS, AblationSpec, layer_names, subsets
 from probes.train import TrainSpec
 
@@ -112,6 +115,20 @@ def test_a_figure_is_the_mean_over_seeds_with_a_test_against_the_last_layer_alon
     assert rows["pearson"].low < rows["pearson"].value < rows["pearson"].high
     assert rows["pearson"].p < 0.01
     assert all(row.p is None for row in Scores(made).rows(subsets("single", made.columns)[-1]))
+
+
+@pytest.mark.parametrize("made", [classed, tagged, answered])
+def test_seeds_that_answer_together_have_the_figure_of_their_joint_answer(made):
+    found, corpus = (inputs(), classed(inputs())) if made is classed else made(30)
+    train = TrainSpec(epochs=2, batch_rows=8, average=True)
+    measured = Trainings(Toy(found), Recipe(probe=ProbeSpec(encoder="none"), train=train), corpus)
+    measured.train([measured.last], "the last layer")
+    trained = train_members([replace(member, layers=measured.last) for member in measured.members], corpus)
+    ensemble, scorer = gather(trained, corpus), scorer_of(corpus, "validation")
+    (together,) = (scorer.answers(said) for said in ensemble.voices("validation"))
+    (answers,) = measured[measured.last].answers["validation"]
+    np.testing.assert_array_equal(answers, together)
+    assert measured[measured.last].value == ensemble.value
 
 
 def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other():

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from data.corpus import Corpus, Marks, Rows
 from data.text import Segments
-from probes.breakdown import COLUMNS, breakdown_table, overlap, patterns, question_word
+from probes.breakdown import COLUMNS, breakdown_table, overlap, patterns, question_word, row_labels
 from probes.scoring import scorer_of
 
 ROWS = 60
@@ -181,6 +181,22 @@ def test_questions_are_scored_by_what_asks():
     assert (rows_of_what["n"], rows_of_who["n"]) == (2, 1)
     assert pd.isna(rows_of_who["low"])  # of one question there is no interval
     assert table["group"].iloc[0] == "what"
+
+
+def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
+    corpus = of_tags(np.random.default_rng(3))
+    rows = corpus.split("validation")
+    for row, name in enumerate(row_labels(corpus, rows)):
+        own = rows.marks.codes[slice(*rows.marks.offsets[row : row + 2])]
+        types = sorted({corpus.labels[code][2:] for code in own} - {""})
+        assert name == ("several types" if len(types) > 1 else types[0] if types else "no entity")
+    asked = (Segments("In which year?", "1990"), Segments("How many?", "Two."))
+    marks = Marks(np.array([[0, 4], [0, 3]]), np.zeros(2, np.int64), np.arange(3))
+    questions = Rows(np.array([[1], [0]]), np.zeros(2), marks)
+    assert row_labels(Corpus("toy", asked, {}, kind="answers"), questions) == ["how many/how much", "which"]
+    classes = of_classes(("a", "b", "c"), 1)
+    named = [LABELS[code] for code in classes.split("test").targets]
+    assert row_labels(classes, classes.split("test")) == named
 
 
 def test_scores_have_no_groups():

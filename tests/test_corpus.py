@@ -193,6 +193,17 @@ def test_labels_of_tags_must_be_those_of_iob2(labels):
         gather("c", [tagged("a/O")], Targets("tags", labels=labels))
 
 
+def test_what_is_no_tag_of_iob2_is_refused_at_its_word_whoever_read_it():
+    with pytest.raises(CorpusError, match=r"f\.conll:2: 'B_X' is no IOB2 tag; expected O, B-TYPE or I-TYPE"):
+        gather("c", [tagged("a/O", "b/B_X")], TAGS)
+
+
+@pytest.mark.parametrize(("label", "fault"), [(" ", "is empty"), ("\ud800", "holds half a character")])
+def test_a_label_must_be_a_text(label, fault):
+    with pytest.raises(CorpusError, match=f"the label {fault}"):
+        gather("c", records(("a", "red"), ("b", label)), Targets("class"))
+
+
 def test_training_rows_without_an_entity_are_refused():
     with pytest.raises(CorpusError, match="c: its training rows hold no entity: every tag is 'O'"):
         gather("c", [tagged("a/O")], TAGS)

@@ -46,6 +46,7 @@ def test_pairs_hold_each_pair_once_and_the_square_table_comes_back_from_them(lat
         ({"texts": "one"}, "two sentences or more, got 1: 'one'"),
         ({"texts": []}, "two sentences or more, got none"),
         ({"texts": ["one", " \n"]}, "sentence 2 is empty"),
+        ({"texts": ["one", "\udcff"]}, "sentence 2 holds half a character"),
         ({"pooling": "max"}, r"similarity\.pooling = 'max': Known: cls, mean"),
         ({"backbones": ["a", "b", "a"]}, r"similarity\.backbones names 'a' twice"),
     ],
@@ -76,5 +77,11 @@ def test_sentences_are_read_from_lines_or_from_the_column_of_sentences(name, con
 
 def test_a_file_without_sentences_is_refused_at_its_line(tmp_path):
     (tmp_path / "a.csv").write_text("id,words\n1,one two\n")
-    with pytest.raises(CorpusError, match=r"a\.csv:2: no column 'sentence'"):
+    with pytest.raises(CorpusError, match=r"a\.csv:2: expected the column sentence or text; found id, words"):
+        read_sentences(tmp_path / "a.csv")
+
+
+def test_an_empty_sentence_of_a_file_is_refused_at_its_line(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,one two\n2,  \n")
+    with pytest.raises(CorpusError, match=r"a\.csv:3: the sentence is empty\."):
         read_sentences(tmp_path / "a.csv")

@@ -12,9 +12,10 @@ from conftest import block_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import shard
 from data.latents import LatentStore, find_store, folder_name, init_name, text_keys
 from data.plan import CapturePlan, Identity
-from data.shard import Block, Shard, ShardError, StoreError
+from data.shard import Block, OtherVersionError, Shard, ShardError, StoreError
 from data.spec import SpecError
 from data.text import Segments
 from extract.writing import to_stored
@@ -159,6 +160,19 @@ def test_a_shard_of_another_identity_is_refused_and_the_difference_named(store):
 def test_a_store_without_shards_cannot_be_opened(tmp_path):
     with pytest.raises(StoreError, match="holds no shard"):
         LatentStore.open(tmp_path)
+
+
+def test_a_store_of_another_version_is_in_no_plans_way(tmp_path, monkeypatch):
+    plan = CapturePlan(backbone="org/model")
+    old = LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, weights="v"))
+    monkeypatch.setattr(shard, "FORMAT", shard.FORMAT - 1)
+    add(old, ["a"])
+    monkeypatch.undo()
+    with pytest.raises(OtherVersionError, match=r"written by another version .* 'run' and 'extract' make its latents"):
+        find_store(tmp_path, plan)
+    mine = LatentStore.at(tmp_path, "org/model", IDENTITY)
+    add(mine, ["a"])
+    assert find_store(tmp_path, plan).path == mine.path
 
 
 def test_a_plan_finds_its_store_and_no_other(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from conftest import block_of
 from ragged import assert_equal_tokens, ragged_block
 
-from data import maintenance
+from data import maintenance, shard
 from data.latents import LatentStore, text_keys
 from data.plan import Identity
 from data.shard import Shard, StoreError
@@ -123,6 +123,19 @@ def test_repair_sets_damaged_shards_aside_and_the_rest_reads_on(store):
     assert sorted(store.path.iterdir()) == sorted([kept, *aside])
     assert LatentStore.open(store.path).held(text_keys(["a", "b"]), "mean", 0).tolist() == [True, False]
     assert list(maintenance.verify([store.path])) == []
+
+
+def test_shards_of_another_version_are_told_apart_and_left_alone(store, monkeypatch):
+    monkeypatch.setattr(shard, "FORMAT", shard.FORMAT - 1)
+    others = [add(store, ["a"], seed=seed) for seed in range(2)]
+    monkeypatch.undo()
+    broken = others[1].with_name("0" * 32 + ".h5")
+    broken.write_bytes(others[1].read_bytes()[:500])
+    found = {finding.path: finding.other_version for finding in maintenance.verify([store.path])}
+    assert found == {others[0]: True, others[1]: True, broken: False}
+    assert maintenance.repair([store.path])[0] == [broken.with_name(f"{broken.name}.damaged")]
+    assert maintenance.prune([store.path])[0] == [broken.with_name(f"{broken.name}.damaged")]
+    assert sorted(store.path.iterdir()) == sorted(others)
 
 
 def test_prune_removes_what_others_hold_and_reads_do_not_change(store):

@@ -81,7 +81,7 @@ def test_a_target_is_known_by_name_or_number_or_not_at_all(runs_of_kinds, put):
     assert [one.target for one in asked] == [0.25]
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "an unknown label": ("named", "sentence,tone\na,neutral\nb,negatve\n", r":3: unknown label 'negatve'.*'negative'"),
     "a number no label has": ("named", "sentence,tone\na,3\n", r":2: unknown label '3'"),
     "a number where none are given": ("class", "first,label\na,1\n", r":2: unknown label '1'"),
@@ -93,6 +93,17 @@ REFUSED = {
     "no context": ("answers", "question\nWho?\n", r":2: expected the columns question, context: a question needs"),
     "other columns": ("score", "a,b\nc,d\n", r"columns first, second or sentence1, sentence2 or .*; found a, b"),
     "a missing field": ("class", '{"text": "a"}\n{"txt": "b"}', r":2: no column 'text'.*'txt'"),
+    "a question as long as a window": (
+        "answers",
+        f"question,context\nWho?,Ada.\n{'Who is it? ' * 20},Ada.\n",
+        r":3: text 'Who is it\? .* leaves no room",
+    ),
+    "a question that leaves less than windows overlap by": (
+        "answers",
+        f"question,context\n{'who ' * 38},{'Ada. ' * 60}\n",
+        r":2: plan\.stride = 8 is too much for text",
+    ),
+    "half a character beside": ("class", '{"first": "a", "id": "\\ud800"}', r":1: it holds half a character"),
     "two encodings": ("class", b"first\nok\nna\xefve\n", r":3: not UTF-8 at byte 3"),
     "a short row": ("score", "first,second\na\n", r":2: expected 2 fields"),
     "no rows": ("class", "first\n", r"it holds no rows"),

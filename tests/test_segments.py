@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.plan import CapturePlan
-from data.spec import SpecError
 from data.text import Segments, TextError
 from extract.backbones import find
 from extract.loading import load_tokenizer
@@ -98,7 +97,7 @@ def test_a_first_segment_that_leaves_no_room_is_named_with_its_size_and_the_way_
         pair_tokens(tokenizer, [text], 6, stride)
     assert str(error.value) == (
         "text 'the dog runs | dog runs over': its first segment takes 6 tokens with special ones, which leaves no room "
-        "for the second in plan.max_tokens = 6; raise it, or remove the text from the corpus."
+        "for the second in plan.max_tokens = 6; raise it, or leave the text out."
     )
 
 
@@ -108,7 +107,7 @@ def test_a_stride_that_would_never_get_on_is_named_where_windows_are_needed(tiny
     assert windowed(tokenizer, [fits], 12, 6)[0] == [fits]
     for road in (windowed, pair_tokens):
         with pytest.raises(
-            SpecError, match=r"plan\.stride = 6 is too much for text 'the dog .* windows of 6 of the se"
+            TextError, match=r"plan\.stride = 6 is too much for text 'the dog .* windows of 6 of the se"
         ):
             road(tokenizer, [long], 12, 6)
     assert len(windowed(tokenizer, [long], 12, 5)[0]) > 1

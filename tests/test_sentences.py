@@ -189,6 +189,17 @@ def test_answers_that_are_off_are_a_note_or_with_strict_an_error(tmp_path):
         own(path, (), "answers", strict=True)
 
 
+def test_where_every_answer_is_off_the_error_says_so(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text("question,context,answer,start\nWho?,Ada lives,Ada,1\nWho?,Bob lives,Bob,2\n")
+    with pytest.raises(CorpusError) as error:
+        own(path, (), "answers")
+    assert str(error.value) == (
+        "q.csv: it holds no rows that can be used: 2 of 2 answers are not at their offset and are left out; the first: "
+        f"{path}:2; questions without an answer are left out: 2."
+    )
+
+
 def test_a_held_out_part_of_train_is_cut_after_the_limit(tmp_path):
     for split, count in (("train", 200), ("validation", 30), ("test", 30)):
         table(tmp_path / f"{split}.csv", [PAIRS, *pairs(count)])

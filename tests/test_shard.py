@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from data.errors import MachineError
 from data.latents import text_keys
 from data.plan import Identity
-from data.shard import FORMAT, Block, Shard, ShardError, write_shard
+from data.shard import FORMAT, Block, OtherVersionError, Shard, ShardError, write_shard
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = {"last": (1,), "mean": (0, 2)}
@@ -229,7 +229,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "description that is no JSON": (lambda file: describe(file, b"{"), "line 1"),
     "deep description": (lambda file: describe(file, b"[" * 50_000), "recursion"),
     "description that is a list": (lambda file: describe(file, b"[1]"), "list"),
-    "another format": (about_with(format=FORMAT + 1), f"format {FORMAT + 1}, this version reads {FORMAT}"),
+    "a format that is no number": (about_with(format="2"), "its format is no number"),
     "no identity": (about_with(identity=None), "not an identity"),
     "an identity of other fields": (about_with(identity={"weights": "w"}), "not an identity"),
     "unknown view": (about_with(columns={"mean": [0, 2], "tokens": [1]}), LAYOUT),
@@ -249,6 +249,18 @@ def test_a_hostile_file_is_refused_on_opening(path, trick):
         Shard(path)
     assert error.value.reason.startswith("not a whole shard (")
     assert reason in error.value.reason
+
+
+def test_a_shard_of_another_version_says_so_and_what_to_do(path):
+    with h5py.File(path, "r+") as file:
+        about_with(format=FORMAT - 1)(file)
+    with pytest.raises(OtherVersionError) as error:
+        Shard(path)
+    assert error.value.exit_code == 2
+    assert str(error.value) == (
+        f"{path.parent}: written by another version (format {FORMAT - 1}, this version reads {FORMAT}). 'run' and "
+        f"'extract' make its latents anew; 'pipeline.py cache prune --whole {path.parent}' removes it."
+    )
 
 
 @pytest.mark.parametrize("shape", [(2**40, 3, 4), (2, 2**60, 4), (2, 3, 2**62), (2, 2**62, 4)])

@@ -200,7 +200,8 @@ def test_a_run_of_layers_is_drawn_from_its_one_table(tmp_path):
 
 @pytest.mark.parametrize("selection", ["validation", "held-out"])
 def test_the_best_layer_is_chosen_where_epochs_are_and_stands_beside_the_last_and_the_controls(tmp_path, selection):
-    table = by_layer().replace({"split": {"validation": selection}})
+    table = by_layer()
+    table = pd.concat([table, table[table["split"] == "test"].assign(split=selection)], ignore_index=True)
     own = table["control"] == ""
     table.loc[(table["layer"] == 2) & own & (table["split"] == selection), "value"] = 0.99
     table.loc[(table["layer"] == 2) & own & (table["split"] == "test"), "value"] = 0.75

@@ -7,6 +7,7 @@ import pytest
 from bench import Bench
 
 import pipeline
+from data.errors import InputError
 from probes import metrics
 from probes.answers import exact_match, overlap
 from probes.recipe import load_recipe
@@ -65,12 +66,24 @@ def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
     assert said["sentence"].nunique() == 20
 
 
+def test_a_held_out_part_that_chose_is_named_and_tagged_sentences_are_called_by_what_they_hold(bench):
+    code, out, _ = bench.command("run", "ner", settings=bench.settings(*SMALL["ner"][0], "train.epochs=1"))
+    assert code == 0
+    assert "chosen on held-out: probe" in out
+    (folder,) = bench.runs.iterdir()
+    assert "Chosen on held-out by f1." in (folder / "report.html").read_text("utf-8")
+    labels = set(pd.read_csv(folder / "latents.csv", keep_default_na=False)["label"])
+    assert len(labels) > 2
+    assert labels <= {"PER", "ORG", "LOC", "MISC", "no entity", "several types"}
+
+
 def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_are_those_of_the_table(bench):
     done = pipeline.run("qa", bench.settings(*SMALL["qa"][0]), bench.runs)
     said = pd.read_csv(done.path / "predictions.csv", keep_default_na=False)
     assert len(said) == 10
     for row in said.itertuples():
         assert row.answer == row.context[row.start : row.end]
+        assert row.context[row.target_start :].startswith(row.target)
         assert row.f1 >= overlap(row.answer, row.target)
         assert row.exact_match >= exact_match(row.answer, row.target)
     figures = {
@@ -95,3 +108,16 @@ def test_layers_trains_every_task_on_every_layer_alone_with_controls(bench, tiny
     again = pipeline.run("layers", bench.settings("train.epochs=1", *changes), bench.runs)
     assert again.texts_run == 0
     assert [row["value"] for row in again.metrics] == [row["value"] for row in done.metrics]
+
+
+@pytest.mark.parametrize("verb", [pipeline.ablate, pipeline.study])
+def test_layers_of_several_tasks_are_run_and_nothing_else(verb, bench):
+    with pytest.raises(InputError, match="recipe 'layers' trains layers on 6 tasks: 'run' it"):
+        verb("layers", bench.settings(), runs=bench.runs)
+
+
+def test_stage_one_alone_runs_the_texts_of_every_task(bench):
+    changes = [f"tasks.{task}.{change}" for task, some in LAYERS.items() for change in some]
+    corpora, stored = pipeline.extract("layers", bench.settings(*changes))
+    assert [corpus.name for corpus in corpora] == [some[0].split("=")[1] for some in LAYERS.values()]
+    assert sum(one.texts_run for one in stored) >= len({text for corpus in corpora for text in corpus.texts})

@@ -9,14 +9,17 @@ import pytest
 from conftest import WORDS
 from ragged import assert_equal_tokens
 
+from data.corpus import Corpus
 from data.latents import find_store
 from data.plan import CapturePlan, ExtractSpec, View
+from data.progress import Silent
 from data.shard import StoreError
 from data.spec import SpecError
 from data.text import Segments, TextError
 from extract import job
 from extract.backbones import BACKBONES
 from extract.extraction import Extractor, extract
+from probes.cached import find_cached
 
 VIEWS = get_args(View)
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}
@@ -161,6 +164,15 @@ def test_an_interrupted_run_ends_with_the_same_bits(plan, pairs, tmp_path, monke
     whole = extract(plan, pairs, settings(tmp_path / "whole", batch_tokens=64)).store
     assert_equal_tokens(done.store.read_tokens(windows, range(4)), whole.read_tokens(windows, range(4)))
     np.testing.assert_array_equal(done.store.read(windows, "mean", range(4)), whole.read(windows, "mean", range(4)))
+
+
+def test_a_text_that_is_run_in_windows_loses_nothing_and_a_cut_one_does(plan, pairs, tmp_path):
+    long = [Segments("the dog", " ".join(WORDS * 4)), " ".join(WORDS * 4)]
+    for stride, cut in ((6, 1), (None, 2)):
+        asked = plan if stride else replace(plan, truncation="cut", stride=0)
+        done = extract(asked, [*long, "the dog"], settings(tmp_path))
+        found = find_cached(asked, settings(tmp_path), Corpus("c", (*long, "the dog"), {}), Silent())
+        assert (done.truncated, found.truncated) == (cut, cut)
 
 
 def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
