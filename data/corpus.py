@@ -125,6 +125,11 @@ class Corpus:
         return HELD_OUT if HELD_OUT in self.splits else "validation"
 
     @property
+    def scored(self) -> str:
+        """The split that figures of merit are of: test where there is one, else validation."""
+        return "test" if "test" in self.splits else "validation"
+
+    @property
     def sentences(self) -> int:
         """How many texts the rows hold, repeats counted."""
         return sum(rows.sides.size for rows in self.splits.values())

@@ -114,9 +114,15 @@ def parquet_objects(path: Path) -> Iterator[TypedRow]:
             if twice:
                 raise CorpusError(f"{path}: the header names the column '{twice[0]}' twice.")
             for batch in file.iter_batches():
-                for fields in batch.to_pylist():
+                try:
+                    rows = iter(batch.to_pylist())
+                except UnicodeDecodeError:  # row by row, which takes longer, to know which
+                    rows = (batch.slice(row, 1).to_pylist()[0] for row in range(batch.num_rows))
+                for fields in rows:
                     number += 1
                     yield f"{path}:{number}", fields
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}:{number + 1}: not UTF-8 at byte {error.start + 1} of a text.") from None
     except pyarrow.ArrowException as error:
         raise CorpusError(f"{path}: not a parquet file that can be read ({error}).") from error
 

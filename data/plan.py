@@ -193,6 +193,10 @@ def _resolve(layer: int, known: Sequence[int]) -> int:
     return layer
 
 
+COMPUTED = ("float32", "bfloat16")
+"""Dtypes that latents are computed in."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """What changes a latent, and nothing else: two stores of equal identity hold equal latents."""
@@ -228,6 +232,8 @@ class Identity:
         for key, value in values.items():
             if type(value) is not names[key]:
                 raise ValueError(f"{key} is not of type {names[key]}")
+        if values["compute_dtype"] not in COMPUTED:
+            raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
         return cls(**values)
 
     def differences(self, other: "Identity") -> list[str]:

@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data.corpus import CorpusError, Mark, Record
-from data.files import TypedRow, jsonl_objects, parquet_objects, read_by_suffix, read_csv, read_json, read_tsv
-from data.spec import nearest
+from data.files import (
+    TypedRow,
+    jsonl_objects,
+    parquet_objects,
+    read_by_suffix,
+    read_csv,
+    read_json,
+    read_tsv,
+    suffix_of,
+)
+from data.spec import SpecError, nearest
 from data.text import Segments
 
 T = TypeVar("T")
@@ -66,7 +75,10 @@ def read_questions(path: Path, columns: tuple[str, ...], split_column: str, omit
 
     Raises:
         CorpusError: the file is missing or broken, or a question or context is empty.
+        SpecError: columns are named of a file that has none.
     """
+    if columns and suffix_of(path) == ".json":
+        raise SpecError("corpus.columns: JSON in the layout of SQuAD names no columns; leave it out.")
 
     def rows(path: Path) -> Iterator[Record]:
         for row in read_by_suffix(path, ROW_FILES):

@@ -28,6 +28,7 @@ from probes.metrics import Paired, Resampled, paired
 from probes.probe import beside
 from probes.recipe import Recipe
 from probes.record import make_record
+from probes.results import scored_in, with_interval
 from probes.runs import Outcome, write_run
 from probes.scoring import Scorer, scorer_of
 from probes.subsets import Subset, layer_names, picked, subsets
@@ -109,6 +110,10 @@ class Trainings:
         answers: dict[str, list[NDArray[Any]]] = {}
         with torch.inference_mode():
             for split, scorer in self.scorers.items():
+                same = next((other for other in answers if self.scorers[other].rows is scorer.rows), None)
+                if same:
+                    answers[split] = answers[same]
+                    continue
                 if average:
                     said = [joint_predictions(together, inputs, scorer.rows)]
                 else:
@@ -151,7 +156,7 @@ class Scores:
     def __init__(self, trainings: Trainings, control: str = "", reference: "Scores | None" = None) -> None:
         self.trainings, self.control, self.reference = trainings, control, reference or self
         self.corpus = trainings.corpus
-        self.scored = "test" if "test" in self.corpus.splits else "validation"
+        self.scored = self.corpus.scored
         self._resampled: dict[tuple[Any, ...], Resampled | None] = {}
 
     def rows(self, one: Subset, splits: Sequence[str] = ()) -> list[AblationRow]:
@@ -313,15 +318,14 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """What the screen shows: heads, and a line per subset with its metrics on the scored split."""
-    split = "test" if any(row["split"] == "test" for row in rows) else "validation"
+    split = scored_in(rows)
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
         if row["split"] == split:
             key = (row["kind"], row["name"], row["layers"], row["control"], row["parameters"])
-            interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] is not None else ""
             p = f" p {row['p']:.3f}" if row["p"] is not None else ""
-            lines.setdefault(key, {})[row["metric"]] = f"{row['value']:.4f}{interval}{p}"
+            lines.setdefault(key, {})[row["metric"]] = with_interval(row) + p
     heads = [f"on {split}", "", "layers", "control", "parameters", *metrics]
     return heads, [
         [kind, name, layers, control, f"{count:,}", *(cells.get(metric, "undefined: constant") for metric in metrics)]

@@ -44,9 +44,7 @@ def exact_match(answer: str, gold: str) -> float:
 
 
 def overlap(answer: str, gold: str) -> float:
-    """F1 of the words of an answer against those of the gold one, repeats counted; both empty are the same."""
+    """F1 of the words of an answer against those of the gold one, repeats counted; 0 where they have none in common."""
     said, true = normalised(answer).split(), normalised(gold).split()
-    if not said or not true:
-        return float(said == true)
     both = sum((Counter(said) & Counter(true)).values())
-    return 2 * both / (len(said) + len(true))
+    return 2 * both / (len(said) + len(true)) if both else 0.0

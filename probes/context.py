@@ -58,7 +58,7 @@ class Block(nn.Module):
     """Attention over the tokens of a text, then a feed-forward network, each normed before and added after.
 
     Source: Vaswani et al., "Attention Is All You Need" (2017), section 3; the norm stands before, as in Xiong et al.,
-    "On Layer Normalization in the Transformer Architecture" (2020), section 2. What asks and what is asked start the
+    "On Layer Normalization in the Transformer Architecture" (2020), figure 1. What asks and what is asked start the
     same, so that a token looks at what is like it first: few rows would not teach it to.
     """
 

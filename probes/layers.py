@@ -18,7 +18,7 @@ from probes.conduct import Conductor, StageOne, check
 from probes.inputs import Stored
 from probes.recipe import Recipe
 from probes.record import make_record
-from probes.results import MetricRow, as_frame
+from probes.results import MetricRow, as_frame, scored_in
 from probes.run_recipe import Done
 from probes.runs import Outcome, write_run
 from probes.tables import RANDOM_TARGETS
@@ -123,7 +123,7 @@ def headline(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[An
     lines: list[list[Any]] = []
     for task, metric in metrics.items():
         mine = [row for row in rows if row["task"] == task and row["metric"] == metric]
-        split = "test" if any(row["split"] == "test" for row in mine) else "validation"
+        split = scored_in(mine)
         for control in dict.fromkeys(row["variant"] for row in mine):
             on = "train" if control == RANDOM_TARGETS else split
             shown = {row["layer"]: row["value"] for row in mine if (row["variant"], row["split"]) == (control, on)}

@@ -150,8 +150,7 @@ def headline(
         parameters: variant -> numbers that it learnt.
         backbones: variant -> numbers of the frozen backbones under it.
     """
-    splits = {row["split"] for row in rows}
-    split, selection = "test" if "test" in splits else "validation", HELD_OUT if HELD_OUT in splits else "validation"
+    split, selection = scored_in(rows), "validation" if all(row["split"] != HELD_OUT for row in rows) else HELD_OUT
     shown = [row for row in rows if row["split"] == split and row["seed"] is None and not row["metric"].endswith("_p")]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     best: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -163,11 +162,22 @@ def headline(
     for row in shown:
         of = (row["variant"], row["view"])
         if of not in best or row["layer"] == best[of]["layer"]:
-            lines.setdefault((*of, row["layer"]), {})[row["metric"]] = _with_interval(row)
+            lines.setdefault((*of, row["layer"]), {})[row["metric"]] = with_interval(row)
     return [f"on {split}", "view", "layer", *metrics, "learnt", "of backbone"], [
         [*key, *(_cell(cells, metric) for metric in metrics), *_size(key[0], parameters, backbones)]
         for key, cells in lines.items()
     ]
+
+
+def scored_in(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The split that the screen shows: test where it was measured, else validation."""
+    return "test" if any(row["split"] == "test" for row in rows) else "validation"
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """``0.8418 [0.821, 0.861]``."""
+    interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] is not None else ""
+    return f"{row['value']:.4f}{interval}"
 
 
 def _cell(cells: Mapping[str, str], metric: str) -> str:
@@ -179,8 +189,3 @@ def _size(variant: str, parameters: Mapping[str, int], backbones: Mapping[str, i
         return "", ""
     share = f"{parameters[variant] / backbones[variant]:.1%}" if backbones.get(variant) else ""
     return f"{parameters[variant]:,}", share
-
-
-def _with_interval(row: Mapping[str, Any]) -> str:
-    interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] is not None else ""
-    return f"{row['value']:.4f}{interval}"

@@ -69,7 +69,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, variants, corpus)
     unread = read_all(conductor, variants)
-    if "test" not in corpus.splits:
+    if corpus.scored == "validation":
         chose = ", which chose epochs and variant, and read high" if corpus.selection == "validation" else ""
         progress.note(f"no test split: figures are on validation{chose}")
     training = time.perf_counter()
@@ -91,7 +91,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     }
     tables = {
         "metrics": results.as_frame(rows),
-        "predictions": prediction_table(selected, corpus, "test" if "test" in corpus.splits else "validation"),
+        "predictions": prediction_table(selected, corpus, corpus.scored),
         "breakdown": breakdown_table(selected, corpus),
         "training": results.training_table(found),
         "autoencoder": results.autoencoder_table(found),

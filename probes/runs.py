@@ -4,6 +4,7 @@ recipe.toml  record.json  metrics.csv  predictions.csv  training.csv  probe.safe
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -129,7 +130,7 @@ def _read_run(path: Path) -> LoadedRun:
         raise RunError(f"{path}: its weights are of the variant '{about['variant']}', which its recipe does not have.")
     recipe = variants[about["variant"]]
     columns = tuple(Column(str(plan), str(view), int(layer)) for plan, view, layer in about["columns"])
-    labels, score_range = tuple(about["labels"]), tuple(about["score_range"]) if about["score_range"] else None
+    labels, score_range = tuple(about["labels"]), about["score_range"] and tuple(about["score_range"])
     calibration = None
     if "calibration.x" in tensors:
         calibration = Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
@@ -142,7 +143,7 @@ def _read_run(path: Path) -> LoadedRun:
     fitting = targets and sides in ((1, 2) if kind in ("score", "class") else (1,))
     line = [] if calibration is None else [calibration.x, calibration.y]
     sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)
-    if not (known and fitting and sound) or (score_range and len(score_range) != 2):
+    if not (known and fitting and sound):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
     return LoadedRun(path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, kind, sides)
 
@@ -166,7 +167,15 @@ def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]
         raise RunError(f"{path}: the labels of probe.safetensors are not distinct names.")
     if kind == "tags" and (not labels or labels[0] != OUTSIDE or not all(parts(label)[0] for label in labels)):
         raise RunError(f"{path}: the labels of probe.safetensors are no IOB2 tags, 'O' first.")
+    if about["score_range"] is not None and not _rises(about["score_range"]):
+        raise RunError(f"{path}: the score_range of probe.safetensors must be two numbers that rise.")
     return about
+
+
+def _rises(given: Any) -> bool:
+    """Whether it is a list of two finite numbers, the lower one first."""
+    numbers = isinstance(given, list) and len(given) == 2 and all(type(one) in (int, float) for one in given)
+    return numbers and -math.inf < given[0] < given[1] < math.inf
 
 
 def _rebuilt(

@@ -166,6 +166,16 @@ def test_a_broken_file_is_told_with_its_place(tmp_path, name, content, message):
     assert fault(written(tmp_path / name, content)).startswith(message)
 
 
+def test_parquet_that_is_not_utf_8_is_told_with_its_row(tmp_path):
+    raw = pyarrow.array([b"ok", b"a\xff"], pyarrow.binary())
+    unchecked = pyarrow.Array.from_buffers(pyarrow.string(), 2, raw.buffers())
+    parquet.write_table(pyarrow.table({"a": unchecked}), tmp_path / "f.parquet")
+    rows = read_table(tmp_path / "f.parquet")
+    assert next(rows)[1] == {"a": "ok"}
+    with pytest.raises(CorpusError, match=r"f\.parquet:2: not UTF-8 at byte 2 of a text"):
+        next(rows)
+
+
 def test_a_field_without_end_is_refused_and_not_held_in_memory(tmp_path):
     path = written(tmp_path / "f.csv", b'a\nx\n"' + b"y" * (17 << 20))
     assert fault(path).startswith("f.csv:3: field larger than field limit")

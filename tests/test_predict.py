@@ -212,7 +212,10 @@ DAMAGES = {
     "widths": ({"widths": [16] * 4}, "does not have the weights"),
     "a width that would fill memory": ({"widths": [10**7] * 4}, "does not have the weights"),
     "sides": ({"sides": 1}, "does not have the weights|does not fit its weights"),
-    "unit": ({"score_range": [1]}, "is not what its description says"),
+    "unit": ({"score_range": [1]}, "must be two numbers that rise"),
+    "a unit that is no number": ({"score_range": [0, float("nan")]}, "must be two numbers that rise"),
+    "a unit of words": ({"score_range": ["0", "1"]}, "must be two numbers that rise"),
+    "a unit that falls": ({"score_range": [5, 1]}, "must be two numbers that rise"),
     "view": ({"columns": [["", "mena", layer] for layer in range(4)]}, "is not what its description says"),
     "plan": ({"columns": [["loud", "mean", layer] for layer in range(4)]}, "is not what its description says"),
 }

@@ -146,6 +146,7 @@ DAMAGES = {
         "labels of probe.safetensors are not distinct names",
     ),
     "labels that are no names": ("tags", {"labels": [["O"]]}, "labels of probe.safetensors are not distinct names"),
+    "a label that no file can hold": ("tags", {"labels": ["O", "B-\ud800"]}, "are not distinct names"),
     "fewer labels than weights": ("tags", {"labels": ["O", "B-PER", "I-PER"]}, "does not have the weights"),
     "tags of classes": ("tags", {"kind": "class"}, "recipe does not fit|does not have the weights"),
     "tags of answers": ("tags", {"kind": "answers"}, "does not have the weights"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from data.corpus import CorpusError, Record
 from data.questions import Omissions, read_questions
+from data.spec import SpecError
 from data.text import Segments
 
 CONTEXT = "The peak is 8,848.86 metres high; the peak is in Nepal."
@@ -126,6 +127,11 @@ def test_without_a_start_the_first_occurrence_counts_and_none_is_told(tmp_path):
     assert notes[0] == f"1 of 2 answers are not at their offset and are left out; the first: {path}:3"
     with pytest.raises(CorpusError, match=r"f\.csv:3: the answer 'me' does not occur in its context; "):
         read(path, ("q", "c", "a"), strict=True)
+
+
+def test_columns_of_a_file_that_has_none_are_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"corpus\.columns: JSON in the layout of SQuAD names no columns"):
+        read(written(tmp_path / "f.json", squad(asked())), ("question", "context", "answer"))
 
 
 def test_a_row_may_list_its_answers_as_the_hub_does(tmp_path):

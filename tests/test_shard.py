@@ -21,6 +21,7 @@ from data.errors import MachineError
 from data.latents import text_keys
 from data.plan import Identity
 from data.shard import FORMAT, Block, OtherVersionError, Shard, ShardError, write_shard
+from data.spec import plain
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = {"last": (1,), "mean": (0, 2)}
@@ -232,6 +233,10 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "a format that is no number": (about_with(format="2"), "its format is no number"),
     "no identity": (about_with(identity=None), "not an identity"),
     "an identity of other fields": (about_with(identity={"weights": "w"}), "not an identity"),
+    "a dtype that nothing is computed in": (
+        about_with(identity=plain(IDENTITY) | {"compute_dtype": "int4"}),
+        "compute_dtype is 'int4'",
+    ),
     "unknown view": (about_with(columns={"mean": [0, 2], "tokens": [1]}), LAYOUT),
     "a layer twice": (about_with(columns={"mean": [0, 0], "last": [1]}), SHAPE),
     "infinite layer": (about_with(columns={"mean": [0, float("inf")], "last": [1]}), "infinity"),
