@@ -192,7 +192,7 @@ class Predictor:
         was found.
 
         Args:
-            items: a text each, or a tuple of two: a pair, or a question and its context.
+            items: a text each, or a tuple of two: a pair, or a question and its context. A text alone is one item.
             places: of the items, for messages, as ``file:line``; without, they are numbered.
 
         Raises:
@@ -200,6 +200,7 @@ class Predictor:
         """
         from probes.predict import predict
 
+        items = [items] if isinstance(items, str) else items
         given = [(item,) if isinstance(item, str) else tuple(item) for item in items]
         return predict(self.run, given, self._latents, places, progress)
 

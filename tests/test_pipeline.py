@@ -113,13 +113,13 @@ def test_a_run_is_never_overwritten(bench, quick):
 def test_ten_new_texts_run_ten(bench):
     pipeline.extract("pairs", bench.of_pairs())
     new = [(" ".join(["winter"] * words), " ".join(["stove"] * words), 0.5, "train") for words in range(6, 11)]
-    corpus, (stored,) = pipeline.extract("pairs", bench.of_pairs(rows=[*pairs(), *new]))
+    (corpus,), (stored,) = pipeline.extract("pairs", bench.of_pairs(rows=[*pairs(), *new]))
     assert stored.texts_run == 10
     assert len(corpus.texts) > 100
 
 
 def test_a_further_view_runs_every_text_once_more_and_keeps_the_old_columns(bench):
-    corpus, (before,) = pipeline.extract("pairs", bench.of_pairs())
+    (corpus,), (before,) = pipeline.extract("pairs", bench.of_pairs())
     old = before.store.read(corpus.texts, "mean", range(LAYERS))
     _, (after,) = pipeline.extract("pairs", bench.of_pairs("plan.views=mean,max"))
     assert after.texts_run == len(corpus.texts)
@@ -176,7 +176,7 @@ def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, benc
 
 def test_a_corpus_without_validation_holds_some_of_train_out_and_test_stays_test(bench):
     rows = [row for row in pairs() if row[3] != "validation"]
-    corpus, _ = pipeline.extract("pairs", bench.of_pairs(rows=rows))
+    (corpus,), _ = pipeline.extract("pairs", bench.of_pairs(rows=rows))
     assert {split: len(part) for split, part in corpus.splits.items()} == {"train": 36, "validation": 4, "test": 15}
     sides = [{tuple(sorted(row)) for row in corpus.splits[split].sides.tolist()} for split in ("train", "validation")]
     assert not sides[0] & sides[1]

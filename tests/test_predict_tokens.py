@@ -251,6 +251,11 @@ def _places(text):
     return [(found.start(), found.group()) for found in re.finditer(r"\S+", text)]
 
 
+def test_a_text_that_is_given_alone_is_one_item(token_runs):
+    predictor = token_runs[1]["tags"]
+    assert predictor.predict(TEXT) == predictor.predict([TEXT])
+
+
 REFUSED = {
     "a question alone": ("answers", [("Who ran?",)], r"item 1: this run reads a question and its context.* got 1"),
     "a text": ("answers", [("a", "b"), "Who ran?"], "item 2: this run reads a question and its context"),
