@@ -144,14 +144,18 @@ def headline(
 ) -> tuple[list[str], list[list[Any]]]:
     """What the screen shows: heads, and a line per variant with its mean over seeds, interval and size.
 
-    Of the untrained reference only the layer of each view is shown that is best on the split that chooses.
+    Of the untrained reference only the layer of each view is shown that is best on the split that chooses. Where a part
+    of train chooses, validation is shown beside test.
 
     Args:
         parameters: variant -> numbers that it learnt.
         backbones: variant -> numbers of the frozen backbones under it.
     """
-    split, selection = scored_in(rows), "validation" if all(row["split"] != HELD_OUT for row in rows) else HELD_OUT
-    shown = [row for row in rows if row["split"] == split and row["seed"] is None and not row["metric"].endswith("_p")]
+    selection = HELD_OUT if any(row["split"] == HELD_OUT for row in rows) else "validation"
+    splits = list(dict.fromkeys([*(["validation"] if selection == HELD_OUT else []), scored_in(rows)]))
+    shown = [
+        row for row in rows if row["split"] in splits and row["seed"] is None and not row["metric"].endswith("_p")
+    ]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     best: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:
@@ -162,8 +166,10 @@ def headline(
     for row in shown:
         of = (row["variant"], row["view"])
         if of not in best or row["layer"] == best[of]["layer"]:
-            lines.setdefault((*of, row["layer"]), {})[row["metric"]] = with_interval(row)
-    return [f"on {split}", "view", "layer", *metrics, "learnt", "of backbone"], [
+            place = (row["split"],) if len(splits) > 1 else ()
+            lines.setdefault((*of, row["layer"], *place), {})[row["metric"]] = with_interval(row)
+    heads = [f"on {' and '.join(splits)}", "view", "layer", *(["split"] if len(splits) > 1 else []), *metrics]
+    return [*heads, "learnt", "of backbone"], [
         [*key, *(_cell(cells, metric) for metric in metrics), *_size(key[0], parameters, backbones)]
         for key, cells in lines.items()
     ]

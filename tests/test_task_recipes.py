@@ -11,6 +11,7 @@ from data.errors import InputError
 from probes import metrics
 from probes.answers import exact_match, overlap
 from probes.recipe import load_recipe
+from probes.results import headline
 
 SENTENCE = "Elon Musk  spoke in Reykjavík."
 QUESTION = ("How high is it?", "The peak, at 8,848.86 metres, is the highest.")
@@ -64,6 +65,11 @@ def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
     )
     assert accuracy == pytest.approx(share)
     assert said["sentence"].nunique() == 20
+    heads, lines = headline(done.metrics, done.parameters, done.backbone_parameters)
+    assert heads[:4] == ["on validation and test", "view", "layer", "split"]  # a part of train chose
+    assert [(line[0], line[3]) for line in lines] == [
+        (name, split) for name in ("raw", "probe") for split in ("validation", "test")
+    ]
 
 
 def test_a_held_out_part_that_chose_is_named_and_tagged_sentences_are_called_by_what_they_hold(bench):
