@@ -47,11 +47,22 @@ class Family:
     segments: bool = False
     """Whether it is told which of two segments a token counts to."""
 
+    embeddings: tuple[str, ...] = ("embeddings",)
+    """Paths of all that makes layer 0 of token ids."""
+
 
 BACKBONES: dict[str, Family] = {
-    "gpt2": Family("h", True, "ln_f", block_count="n_layer", width="n_embd", positions="n_positions"),
-    "qwen2": Family("layers", True, "norm"),
-    "llama": Family("layers", True, "norm"),
+    "gpt2": Family(
+        "h",
+        True,
+        "ln_f",
+        block_count="n_layer",
+        width="n_embd",
+        positions="n_positions",
+        embeddings=("wte", "wpe", "drop"),
+    ),
+    "qwen2": Family("layers", True, "norm", embeddings=("embed_tokens",)),
+    "llama": Family("layers", True, "norm", embeddings=("embed_tokens",)),
     "bert": Family("encoder.layer", False, pooler=True, segments=True),
     "roberta": Family("encoder.layer", False, positions_unused=2, pooler=True),
     "distilbert": Family("transformer.layer", False, block_count="n_layers", width="dim"),

@@ -14,12 +14,7 @@ from torch import Tensor, nn
 
 from data.spec import SpecError, nearest
 
-FORMS: dict[str, Literal["squares", "log_squares", "classes"]] = {
-    "mse": "squares",
-    "log_variance": "log_squares",
-    "cross_entropy": "classes",
-    "span": "classes",
-}
+FORMS = {"mse": "squares", "log_variance": "log_squares", "cross_entropy": "classes", "span": "classes"}
 """What a loss is to a balancer: squared residuals, the log of their variance, or how unlikely the right class is."""
 
 
@@ -90,7 +85,7 @@ class Balancer(nn.Module):
         A parameter outside ``shared`` gets the sum of its tasks' weighted gradients.
 
         Args:
-            losses: task -> its loss, a scalar, as the recipe's loss gives it.
+            losses: task -> its loss as :mod:`probes.losses` gives it, a scalar or ``[member]`` of one member.
             shared: what all tasks share; only balancers that compare gradients look at it.
 
         Raises:
@@ -110,7 +105,7 @@ class Balancer(nn.Module):
                 f"balancer '{self.spec.balancer}' needs joint steps, one batch of every task in each; "
                 f"'{missing[0]}' is not in this one."
             )
-        return [losses[task] for task in self.tasks]
+        return [losses[task].reshape(()) for task in self.tasks]
 
 
 class Equal(Balancer):
@@ -187,7 +182,7 @@ class GradNorm(Balancer):
     gradient, and makes a weight negative at once where one task's is 100 times the others'.
 
     A log-variance loss l may be negative, and its ratio then says nothing: its progress is that of the variance,
-    ``exp(l) / exp(l(0))``. ``L_i(0)`` is the first loss above 0; until there is one, nothing has been learnt.
+    ``exp(l) / exp(l(0))``. ``L_i(0)`` is a task's first loss above 0; until each has one, the weights stay.
     """
 
     compares = True
@@ -213,9 +208,9 @@ class GradNorm(Balancer):
     def _learn(self, sizes: Tensor, lengths: Tensor) -> None:
         """One step of the weights: losses above 0 and lengths of weighted gradients, ``[task]`` each."""
         self.initial = torch.where(self.initial.isnan() & (sizes > 0), sizes, self.initial)
-        left, mean = (sizes / self.initial).nan_to_num(nan=1.0), lengths.mean()
+        left, mean = sizes / self.initial, lengths.mean()
         if not mean > 0 or not left.mean() > 0:
-            return  # all is learnt, or what was shared is frozen by now
+            return  # a loss was never above 0, all is learnt, or what was shared is frozen by now
         target = mean * (left / left.mean()) ** self.spec.alpha
         slope = torch.sign(lengths - target) * lengths / mean
         moved = self.weights * torch.exp(-self.spec.learning_rate * slope)

@@ -1,0 +1,249 @@
+"""Pretraining: a small BERT or GPT-2 from scratch on plain text, left as an ordinary model folder.
+
+Checkpoints lie beside the folder and go when it is there; the folder itself is whole or absent, and never overwritten.
+The same spec, texts and machine give the same losses, interrupted or not.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.blocks import Lessons, cut, held_out
+from data.corpus import CorpusError
+from data.errors import InputError, MachineError
+from data.language import LanguageSpec, origin
+from data.plan import CapturePlan
+from data.progress import Progress, Silent
+from data.whole import LEFTOVER, write_whole
+from extract.checkpoints import newest, open_folder
+from extract.identity import compute_dtype, pick_device
+from extract.vocabulary import Vocabulary, read_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RECORD = "pretraining.json"
+CHECKPOINTS = ".checkpoints"
+"""Added to the folder's name for where its checkpoints go."""
+
+OTHER_DRAWS = 1 << 32
+"""Added to the seed for the masks of held-out text."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A pretrained model folder, and how its pretraining went."""
+
+    folder: Path
+    origin: dict[str, Any] = field(repr=False)
+    """What its weights come from: settings, and digests of vocabulary and text."""
+
+    losses: list[dict[str, float]] = field(repr=False)
+    """``step`` and ``loss`` of every step: mean over what was guessed in it, in nats."""
+
+    loss: float | None
+    """Mean loss on held-out text; None where none was held out."""
+
+    perplexity: float | None
+    """Its exponential; of a masked model, over the places that were to be guessed."""
+
+    parameters: int
+    documents: int
+    blocks: int
+    """Blocks of text in one epoch."""
+
+    held_out: int
+    """Blocks of held-out text."""
+
+    seconds: float
+    """Since it was last started, all included."""
+
+
+def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
+    """Pretrain a model and leave it in ``folder``, with its tokenizer; go on from a checkpoint where there is one.
+
+    Args:
+        texts: documents, none of which is parted between what is learnt and what is held out.
+        folder: where the model goes; it must not exist.
+
+    Raises:
+        InputError: the folder exists, its checkpoints are of another pretraining, the vocabulary does not fit, the text
+            does not fill a block, or the loss is not finite.
+        MachineError: something cannot be written.
+    """
+    progress, started = progress or Silent(), time.perf_counter()
+    if folder.exists():
+        raise InputError(f"{folder} exists already; a pretrained model is never overwritten: name another folder.")
+    vocabulary, device = read_vocabulary(spec), pick_device("auto")
+    dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
+    source = origin(spec, vocabulary.digest, _digest(texts), dtype)
+    learnt, held = blocks_of(spec, vocabulary, texts)
+    work = folder.with_name(folder.name + CHECKPOINTS)
+    try:
+        open_folder(work, source)
+        checkpoint = newest(work)
+        progress.note(
+            f"{spec.objective} pretraining: {len(texts):,} documents, {len(learnt):,} blocks of "
+            f"{spec.block_tokens} tokens and {len(held):,} held out; {dtype} on {device}"
+            + (f"; going on from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
+        )
+        found = _trained(spec, vocabulary, (learnt, held), work, checkpoint, (dtype, device), progress)
+        model, losses, loss = found
+        done = LanguageModel(
+            folder,
+            source,
+            losses,
+            loss,
+            None if loss is None else float(np.exp(loss)),
+            model.num_parameters(),
+            len(texts),
+            len(learnt),
+            len(held),
+            time.perf_counter() - started,
+        )
+        _leave(model, vocabulary, done)
+    except OSError as error:
+        raise MachineError(f"{error.filename or folder} cannot be written ({error.strerror or error}).") from error
+    shutil.rmtree(work, ignore_errors=True)
+    return done
+
+
+def read_record(folder: Path) -> LanguageModel:
+    """How the pretraining of a model folder went; raises :class:`InputError` where it does not say."""
+    try:
+        values = json.loads((folder / RECORD).read_text("utf-8"))
+        return LanguageModel(folder, **values)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder / RECORD} is no record of a pretraining ({error}).") from error
+
+
+def blocks_of(
+    spec: LanguageSpec, vocabulary: Vocabulary, texts: Sequence[str]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Blocks to learn from and blocks held out, ``[block, token]`` each.
+
+    Raises:
+        CorpusError: either has no block.
+    """
+    documents = vocabulary.encode(texts)
+    lengths = np.array([len(document) for document in documents], np.int64)
+    out = held_out(lengths, spec.held_out, spec.seed)
+    parts = []
+    for chosen, name in ((~out, "to learn from"), (out, "held out")):
+        part = [document for document, mine in zip(documents, chosen, strict=True) if mine]
+        blocks = cut(part, vocabulary.frame, spec.block_tokens)
+        if not len(blocks) and (spec.held_out or name == "to learn from"):
+            raise CorpusError(
+                f"the text is too small: {lengths[chosen].sum():,} tokens in {len(part):,} documents {name} do not "
+                f"fill one block of language.block_tokens = {spec.block_tokens}; take more text or shorter blocks"
+                + (", or set language.held_out = 0." if spec.held_out else ".")
+            )
+        parts.append(blocks)
+    return parts[0], parts[1]
+
+
+def untrained_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrainedModel":
+    """A ``BertForMaskedLM`` or ``GPT2LMHeadModel`` with weights drawn from the seed, in float32."""
+    import torch
+    import transformers
+    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    ends, pad = vocabulary.id("eos_token"), vocabulary.id("pad_token")
+    torch.manual_seed(spec.seed)
+    if spec.objective == "masked":
+        return BertForMaskedLM(
+            BertConfig(
+                vocab_size=vocabulary.size,
+                hidden_size=spec.width,
+                num_hidden_layers=spec.blocks,
+                num_attention_heads=spec.heads,
+                intermediate_size=spec.inner,
+                hidden_dropout_prob=spec.dropout,
+                attention_probs_dropout_prob=spec.dropout,
+                max_position_embeddings=spec.block_tokens,
+                pad_token_id=pad,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocabulary.size,
+            n_embd=spec.width,
+            n_layer=spec.blocks,
+            n_head=spec.heads,
+            n_inner=spec.inner,
+            resid_pdrop=spec.dropout,
+            embd_pdrop=spec.dropout,
+            attn_pdrop=spec.dropout,
+            activation_function="gelu_pytorch_tanh",  # GPT-2's gelu_new, as one operation
+            n_positions=spec.block_tokens,
+            bos_token_id=ends,
+            eos_token_id=ends,
+            pad_token_id=pad,
+        )
+    )
+
+
+def _trained(
+    spec: LanguageSpec,
+    vocabulary: Vocabulary,
+    parts: tuple[NDArray[np.int32], NDArray[np.int32]],
+    work: Path,
+    checkpoint: Path | None,
+    where: tuple[str, str],
+    progress: Progress,
+) -> tuple["PreTrainedModel", list[dict[str, float]], float | None]:
+    """The model, its losses by step, and its loss on held-out text."""
+    import torch
+
+    from extract.language_trainer import DivergedError, LanguageTrainer
+
+    learnt, held = parts
+    masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
+    with torch.random.fork_rng(devices=[]):
+        model = untrained_model(spec, vocabulary)
+        trainer = LanguageTrainer(model, spec, Lessons(learnt, spec.epochs, spec.seed, masking), work, *where)
+        try:
+            losses = trainer.learn(checkpoint, progress)
+        except DivergedError:
+            shutil.rmtree(work)  # other settings are needed, which it would only stand in the way of
+            raise
+        lessons = Lessons(held, 1, spec.seed + OTHER_DRAWS, masking)
+        return model, losses, trainer.measure(lessons) if len(held) else None
+
+
+def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel) -> None:
+    """Put the model folder in its place in one step."""
+    temporary = done.folder.with_name(f".{uuid.uuid4().hex}{LEFTOVER}")
+    try:
+        model.config.use_cache = True
+        model.cpu().save_pretrained(temporary)
+        vocabulary.save(temporary)
+        values = {part.name: getattr(done, part.name) for part in fields(done) if part.name != "folder"}
+        write_whole(temporary / RECORD, json.dumps(values).encode())
+        for path in temporary.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        temporary.rename(done.folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _digest(texts: Sequence[str]) -> str:
+    running = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        running.update(len(encoded).to_bytes(8, "little") + encoded)
+    return running.hexdigest()[:16]
