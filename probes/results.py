@@ -153,9 +153,7 @@ def headline(
     """
     selection = HELD_OUT if any(row["split"] == HELD_OUT for row in rows) else "validation"
     splits = list(dict.fromkeys([*(["validation"] if selection == HELD_OUT else []), scored_in(rows)]))
-    shown = [
-        row for row in rows if row["split"] in splits and row["seed"] is None and not row["metric"].endswith("_p")
-    ]
+    shown = [row for row in rows if row["split"] in splits and row["seed"] is None and not row["metric"].endswith("_p")]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     best: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:
