@@ -269,7 +269,10 @@ def ragged_of(inputs: Inputs, how: Reading, windows: NDArray[np.int64]) -> Ragge
     assert inputs.offsets is not None
     layers = range(len(inputs.values)) if how.whole else how.sources.tolist()
     lengths = np.diff(inputs.offsets)[windows]
-    return RaggedStates(inputs.states(windows, layers), tuple(lengths.tolist()))
+    second = None
+    if inputs.spans is not None:
+        second = torch.from_numpy(inputs.spans[ranges(inputs.offsets[windows], lengths), 0] >= 0)
+    return RaggedStates(inputs.states(windows, layers), tuple(lengths.tolist()), second)
 
 
 def padded(ragged: RaggedStates) -> TokenStates:

@@ -79,6 +79,10 @@ class ProbeSpec:
     activation: Literal["gelu", "relu"] = "gelu"
     """Between the two maps of a head with a hidden layer."""
 
+    match: bool = False
+    """Whether the head span is told, of every token and layer, its highest cosine with a token of the other segment:
+    of the context with one of the question, and the other way round."""
+
     context: Literal["none", "bilstm", "transformer"] = "none"
     """What the tokens of a text tell each other before the heads tags and span read them."""
 

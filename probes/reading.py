@@ -35,6 +35,9 @@ class RaggedStates(NamedTuple):
     lengths: tuple[int, ...]
     """``[text]``: how many tokens each has."""
 
+    second: Tensor | None = None
+    """``[token]``: whether it covers characters, of two segments those of the second; None where nothing says so."""
+
 
 Side = Tensor | TokenStates
 """One side of some rows: latents ``[layer, row, width]``, or the states of their tokens."""

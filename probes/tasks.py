@@ -104,6 +104,8 @@ def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -
         raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")
     if head in ONE_BY_ONE and spec.hidden:
         raise SpecError(f"probe.hidden = {spec.hidden} is for whole rows, the head '{head}' is linear; use a context.")
+    if head != "span" and spec.match:
+        raise SpecError(f"probe.match = true is for questions and contexts, the head 'span'; this one is '{head}'.")
     if head != "cosine" and spec.mixer == "mlp":
         raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")
 

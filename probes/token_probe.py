@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from probes.context import CONTEXTS
 from probes.heads import code_mixer, mixed_width
 from probes.layerwise import Dropout
+from probes.matching import SCALE, best_cosines
 from probes.probe import Probe, ProbeSpec
 from probes.reading import RaggedStates, Reading
 from probes.seats import Seats
@@ -43,7 +44,7 @@ class TokenProbe(Probe):
         super().__init__(spec, seats)
         self.outputs = outputs
         self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
-        width = mixed_width(spec.mixer, seats, self.encoder.code)
+        width = mixed_width(spec.mixer, seats, self.encoder.code) + (seats.taken.shape[1] if spec.match else 0)
         self.head = nn.ModuleList(TokenHead(spec, width, outputs) for _ in seats.members)
 
     @property
@@ -57,7 +58,12 @@ class TokenProbe(Probe):
 
     def forward(self, states: RaggedStates, how: Reading) -> Tensor:
         """Tokens ``[distinct, token, width]`` -> ``[member, token, output]``."""
-        mixed = self.mixer(self.seats.by_member(self.encode(states.values, how)))
+        encoded = self.encode(states.values, how)
+        mixed = self.mixer(self.seats.by_member(encoded))
+        if self.spec.match:
+            assert states.second is not None
+            met = SCALE * best_cosines(encoded, states.lengths, states.second)
+            mixed = torch.cat([mixed, self.seats.by_member(met).transpose(1, 2).to(mixed.dtype)], -1)
         heads = zip(self.head, mixed, strict=True)
         return torch.stack([head(x, states.lengths) for head, x in heads])
 
