@@ -4,10 +4,14 @@ Frozen states know what is alike; a few thousand questions hardly teach a contex
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from data.ragged import bounds
 
 SCALE = 4.0
 """What the cosines are multiplied by, so that they are heard beside states of deviation 1."""
@@ -30,14 +34,10 @@ def best_cosines(states: Tensor, lengths: Sequence[int], second: Tensor) -> Tens
     unit = functional.normalize(states.detach().float(), dim=-1)
     found = torch.zeros(unit.shape[:2])
     with torch.autocast("cpu", enabled=False):
-        for start, length in zip(_starts(lengths), lengths, strict=True):
-            here = torch.arange(start, start + length)
-            first, other = here[~second[start : start + length]], here[second[start : start + length]]
+        for start, end in pairwise(bounds(np.array(lengths)).tolist()):
+            here, of_second = torch.arange(start, end), second[start:end]
+            first, other = here[~of_second], here[of_second]
             if len(first) and len(other):
                 cosines = torch.bmm(unit[:, other], unit[:, first].transpose(1, 2))
                 found[:, other], found[:, first] = cosines.amax(2), cosines.amax(1)
     return found
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return (torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)).tolist()

@@ -160,12 +160,13 @@ class SpanObjective:
         )
 
     def _spans(self, probe: Probe, members: int, meet: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
+        assert self.inputs.offsets is not None
         how, owners = reading(probe.seats), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
         said = np.full((members, len(self.rows), 3), -1, np.float32)
         said[..., 2] = 0
         for taken in _chunks(self.inputs, probe, self.windows):
             first, last, likely = best_spans(meet(self._logits(probe, how, taken).detach()))
-            starts = self.inputs.offsets[self.windows[taken]] if self.inputs.offsets is not None else taken
+            starts = self.inputs.offsets[self.windows[taken]]
             begin, end = self.spans[starts + first, 0], self.spans[starts + last, 1]
             for member in range(len(said)):
                 for place, row in enumerate(owners[taken]):

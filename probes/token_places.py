@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.corpus import Rows
+from data.ragged import bounds, ranges
 from probes.inputs import Inputs
 
 NOWHERE = -1
@@ -48,9 +49,7 @@ def windows_of(inputs: Inputs, rows: Rows) -> tuple[NDArray[np.int64], NDArray[n
     """
     texts = rows.sides[:, 0]
     counts = inputs.windows[texts + 1] - inputs.windows[texts]
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-    return np.repeat(inputs.windows[texts], counts) + within, offsets
+    return ranges(inputs.windows[texts], counts), bounds(counts)
 
 
 def answer_tokens(

@@ -44,13 +44,13 @@ class TokenProbe(Probe):
         super().__init__(spec, seats)
         self.outputs = outputs
         self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
-        width = mixed_width(spec.mixer, seats, self.encoder.code) + (seats.taken.shape[1] if spec.match else 0)
-        self.head = nn.ModuleList(TokenHead(spec, width, outputs) for _ in seats.members)
+        self.read = mixed_width(spec.mixer, seats, self.encoder.code) + (seats.taken.shape[1] if spec.match else 0)
+        self.head = nn.ModuleList(TokenHead(spec, self.read, outputs) for _ in seats.members)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The widths in which probes agree that can stand side by side."""
-        return *super().shape, mixed_width(self.spec.mixer, self.seats, self.encoder.code)
+        return *super().shape, self.read
 
     def remade(self, seats: Seats) -> Self:
         """A fresh probe of the same kind with other seats."""
