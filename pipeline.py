@@ -10,48 +10,43 @@ This is where the two stages meet: it hands the latents that ``extract`` wrote t
 """
 
 import os
-import signal
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from data import options
 from data.cache_commands import cache_app
 from data.corpus import Corpus, CorpusError
 from data.errors import InputError
-from data.exit_codes import guarded, terminate
-from data.options import (
-    JsonOption,
-    MaxBytesOption,
-    OnlyOption,
-    RecipeName,
-    RunsOption,
-    SetOption,
-    StrictOption,
-    VariantOption,
-    changes,
-)  # fmt: skip
-from data.plan import CapturePlan, Columns, ExtractSpec
+from data.exit_codes import run_to_exit
+from data.plan import CapturePlan, ExtractSpec
 from data.progress import Progress, Silent
-from data.ragged import Counts
 from data.screen import Screen
 from data.text import Text
 from probes import on_screen
+from probes.look_commands import look_app
+from probes.predictor import Predictor
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from data.language import LanguageSpec
+    from data.language_model import LanguageModel
     from extract.extraction import Extractor
     from probes.ablation import Ablated
     from probes.conduct import StageOne
     from probes.inputs import Stored
+    from probes.language_run import LanguageRun
     from probes.recipe import Recipe
     from probes.run_recipe import Done
     from probes.runs import LoadedRun
     from probes.session import Studied
     from probes.similarity import Compared
     from probes.trials import Evaluate
+    from probes.upper import Below, UpperSpec
 
 Overrides = Iterable[str]
 
@@ -63,7 +58,7 @@ def extract(
     from probes.conduct import Conductor
     from probes.recipe import load_training
 
-    _, loaded = load_training(recipe, overrides)
+    loaded = _own_backbone(*load_training(recipe, overrides), Path("runs"), progress or Silent())
     conductor = Conductor(_run_missing, progress or Silent())
     recipes = (loaded.posed() or loaded.expanded()).values()
     corpora = {id(corpus): corpus for corpus in (conductor.corpus(one.corpus) for one in recipes)}
@@ -96,7 +91,27 @@ def run(
     name, loaded = load_recipe(recipe, overrides)
     if loaded.similarity.texts:
         return _compare(name, loaded.only(only), Path(runs), progress or Silent())
+    loaded = _own_backbone(name, loaded.only(only), Path(runs), progress or Silent())
     return _experiment(name, loaded, Path(runs), progress or Silent(), only, _run_missing)
+
+
+def pretrain(
+    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
+) -> "LanguageRun":
+    """Pretrain the language model of a recipe's table ``[language]``; one that is there already stays as it is.
+
+    It leaves a model folder, which a recipe can name as ``plan.backbone``, and a run folder that says how it went.
+
+    Raises:
+        InputError: no such table, no text, another model in the folder, a vocabulary that does not fit, a loss that is
+            no number.
+        MachineError: the machine failed; the message says what is safe.
+    """
+    from probes.language_run import run_pretraining
+    from probes.recipe import load_recipe
+
+    _needs_folder(Path(runs))
+    return run_pretraining(*load_recipe(recipe, overrides), Path(runs), progress or Silent(), _pretrained)
 
 
 def train(
@@ -108,10 +123,11 @@ def train(
 ) -> "Done":
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
     from probes.cached import find_cached
+    from probes.language_run import with_folder
     from probes.recipe import load_training
 
     name, loaded = load_training(recipe, overrides)
-    return _experiment(name, loaded, Path(runs), progress or Silent(), only, find_cached)
+    return _experiment(name, with_folder(name, loaded), Path(runs), progress or Silent(), only, find_cached)
 
 
 def ablate(
@@ -126,8 +142,8 @@ def ablate(
     from probes.recipe import load_training
 
     name, loaded = load_training(recipe, overrides, one_task=True)
-    _needs_folder(Path(runs))
-    return run_ablation(name, loaded.as_one(variant), Path(runs), progress or Silent(), _run_missing)
+    loaded = _own_backbone(name, loaded.as_one(variant), Path(runs), progress or Silent())
+    return run_ablation(name, loaded, Path(runs), progress or Silent(), _run_missing)
 
 
 def study(
@@ -153,9 +169,8 @@ def study(
 
     progress, runs = progress or Silent(), Path(runs)
     of, loaded = load_training(recipe, overrides, one_task=True)
-    _needs_folder(runs)
-    loaded, name = loaded.as_one(variant), name or of
-    return run_study(of, loaded, name, runs, make_evaluate, storage, trials, workers, progress, _run_missing)
+    loaded = _own_backbone(of, loaded.as_one(variant), runs, progress)
+    return run_study(of, loaded, name or of, runs, make_evaluate, storage, trials, workers, progress, _run_missing)
 
 
 def make_evaluate(recipe: "Recipe", folder: Path) -> "Evaluate":
@@ -164,65 +179,6 @@ def make_evaluate(recipe: "Recipe", folder: Path) -> "Evaluate":
     from probes.shared_inputs import SharedInputs
 
     return Conductor(_run_missing, Silent(), SharedInputs(folder)).evaluate
-
-
-class Predictor:
-    """A finished run that answers new texts; the backbone is loaded once, at the first question."""
-
-    def __init__(self, run: "LoadedRun") -> None:
-        self.run = run
-        self._extractors: dict[str, Extractor] = {}
-
-    def predict(
-        self,
-        items: Sequence[str | tuple[str, ...]],
-        progress: Progress | None = None,
-        places: Sequence[str] = (),
-    ) -> list[dict[str, Any]]:
-        """One answer per item, in order, by what the run learnt.
-
-        ==================  ================================================================================
-        scores              ``score``, in the unit of the corpus
-        classes             ``label``, and ``probabilities`` by label
-        tags                ``entities``, each with ``text``, ``start``, ``end``, ``label``, ``probability``
-        answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``
-        ==================  ================================================================================
-
-        Starts and ends count characters of the text, or of the context, as it was given: ``text[start:end]`` is what
-        was found.
-
-        Args:
-            items: a text each, or a tuple of two: a pair, or a question and its context. A text alone is one item.
-            places: of the items, for messages, as ``file:line``; without, they are numbered.
-
-        Raises:
-            CorpusError: an item has not the texts that the run reads, or an empty one.
-        """
-        from probes.predict import predict
-
-        items = [items] if isinstance(items, str) else items
-        given = [(item,) if isinstance(item, str) else tuple(item) for item in items]
-        return predict(self.run, given, self._latents, places, progress)
-
-    def _latents(self, plan: str, texts: Sequence[Text], columns: Columns) -> tuple[Mapping[str, Any], Counts]:
-        if plan not in self._extractors:
-            self._extractors[plan] = self._extractor(plan)
-        windows, starts = self._extractors[plan].windowed(texts)
-        return self._extractors[plan](windows, columns), starts
-
-    def _extractor(self, name: str) -> "Extractor":
-        from extract.extraction import Extractor
-
-        trained_on = self.run.identities[name]
-        plan = replace(self.run.recipe.captured(name), compute_dtype=trained_on.compute_dtype)  # type: ignore[arg-type]
-        extractor = Extractor(plan, self.run.recipe.extract)
-        other = extractor.identity.differences(trained_on)
-        if other:
-            raise CorpusError(
-                f"{self.run.path}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than "
-                "the one this run was trained on; give it back what it had, or run the recipe again."
-            )
-        return extractor
 
 
 def report(path: Path | str) -> Path:
@@ -236,7 +192,7 @@ def load(path: Path | str) -> Predictor:
     """A finished run, ready to predict."""
     from probes.runs import load_run
 
-    return Predictor(load_run(Path(path)))
+    return Predictor(load_run(Path(path)), _extractor)
 
 
 def similarity(
@@ -270,11 +226,20 @@ def _experiment(
 ) -> "Done":
     from probes.layers import run_layers
     from probes.run_recipe import run_recipe
+    from probes.run_together import run_together
 
     _needs_folder(runs)
     if recipe.tasks:
-        return run_layers(name, recipe.only(only), runs, progress, stage_one)
+        run = run_layers if recipe.together.batches == "apart" else run_together
+        return run(name, recipe.only(only), runs, progress, stage_one)
     return run_recipe(name, recipe.only(only), runs, progress, stage_one)
+
+
+def _own_backbone(name: str, recipe: "Recipe", runs: Path, progress: Progress) -> "Recipe":
+    from probes.language_run import with_own_backbone
+
+    _needs_folder(runs)
+    return with_own_backbone(name, recipe, runs, progress, _pretrained)
 
 
 def _compare(name: str, recipe: "Recipe", runs: Path, progress: Progress) -> "Compared":
@@ -289,13 +254,42 @@ def _needs_folder(runs: Path) -> None:
         raise InputError(f"{runs}: a folder is needed here; set --runs to another.")
 
 
-def _run_missing(plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> "Stored":
-    from extract.extraction import extract as extract_texts
-    from probes.inputs import Stored
+def _pretrained(spec: "LanguageSpec", texts: Sequence[str], folder: Path, progress: Progress) -> "LanguageModel":
+    from extract.pretrain import pretrain as pretrain_model
 
-    done = extract_texts(plan, corpus.texts, spec, progress)
-    return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
+    return pretrain_model(spec, texts, folder, progress)
 
+
+def _extractor(of: "LoadedRun", name: str) -> "Extractor":
+    from extract.extraction import Extractor, same_extractor
+
+    plan, spec = of.captured(name), of.recipe.extract
+    return Extractor(plan, spec) if of.upper else same_extractor(plan, spec, of.identities[name], str(of.path))
+
+
+class _Backbones:
+    """Stage one and the blocks of backbones, as :class:`probes.upper.Backbones` asks for them."""
+
+    def __call__(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> "Stored":
+        from extract.extraction import extract as extract_texts
+        from probes.inputs import Stored
+
+        done = extract_texts(plan, corpus.texts, spec, progress)
+        return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
+
+    def trunk(self, plan: CapturePlan, spec: "UpperSpec", layers: tuple[int, ...] | str) -> "Module":
+        from extract.trunk import Trunk
+
+        assert spec.cut != "frozen"
+        return Trunk(plan, spec.cut, layers, spec.dropout, spec.attention_dropout)
+
+    def ids(self, plan: CapturePlan, texts: Sequence[Text]) -> "Below":
+        from extract.ids import read_ids
+
+        return read_ids(plan, texts)
+
+
+_run_missing = _Backbones()
 
 # ---------------------------------------------------------------------------------------------- the command line
 
@@ -308,90 +302,101 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(look_app)
 app.add_typer(cache_app, name="cache")
 
 
 @app.command("run")
 def run_command(
-    recipe: RecipeName,
-    set_: SetOption = None,
-    only: OnlyOption = None,
-    runs: RunsOption = Path("runs"),
-    max_bytes: MaxBytesOption = "",
-    strict: StrictOption = False,
-    as_json: JsonOption = False,
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    only: options.OnlyOption = None,
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Extract what is missing, train every variant, evaluate, report."""
-    on_screen.show_run(run(recipe, changes(set_, max_bytes, strict), runs, Screen(), only or ()), as_json)
+    on_screen.show_run(run(recipe, options.changes(set_, max_bytes, strict), runs, Screen(), only or ()), as_json)
+
+
+@app.command("pretrain")
+def pretrain_command(
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    runs: options.RunsOption = Path("runs"),
+    as_json: options.JsonOption = False,
+) -> None:
+    """Make a small language model from scratch, as [language] says.
+
+    Stop it at any time: the same command goes on. What it leaves is a model folder, for plan.backbone.
+    """
+    on_screen.show_pretrained(pretrain(recipe, options.changes(set_), runs, Screen()), as_json)
 
 
 @app.command("train")
 def train_command(
-    recipe: RecipeName,
-    set_: SetOption = None,
-    only: OnlyOption = None,
-    runs: RunsOption = Path("runs"),
-    strict: StrictOption = False,
-    as_json: JsonOption = False,
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    only: options.OnlyOption = None,
+    runs: options.RunsOption = Path("runs"),
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Like run, from cached latents alone. No backbone is needed."""
-    on_screen.show_done(train(recipe, changes(set_, strict=strict), runs, Screen(), only or ()), as_json)
+    on_screen.show_done(train(recipe, options.changes(set_, strict=strict), runs, Screen(), only or ()), as_json)
 
 
 @app.command("ablate")
 def ablate_command(
-    recipe: RecipeName,
-    set_: SetOption = None,
-    variant: VariantOption = "",
-    runs: RunsOption = Path("runs"),
-    max_bytes: MaxBytesOption = "",
-    strict: StrictOption = False,
-    as_json: JsonOption = False,
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    variant: options.VariantOption = "",
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train on some of the layers: one alone, all but one, and so on.
 
     Figures have intervals and a test against the last layer alone; [ablation] says what is trained, controls included.
     """
-    on_screen.show_ablated(ablate(recipe, changes(set_, max_bytes, strict), runs, Screen(), variant), as_json)
+    on_screen.show_ablated(ablate(recipe, options.changes(set_, max_bytes, strict), runs, Screen(), variant), as_json)
 
 
 @app.command("study")
 def study_command(
-    recipe: RecipeName,
-    set_: SetOption = None,
-    name: Annotated[str, typer.Option(help="Name of the study; the same name goes on with it.")] = "",
-    trials: Annotated[int | None, typer.Option(help="Finished trials it is to hold, those there counted.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that train trials; they share one copy of the latents.")] = 1,
-    storage: Annotated[
-        str | None, typer.Option(help="A database, e.g. postgresql+psycopg://user@host/name; else a journal file.")
-    ] = None,
-    variant: VariantOption = "",
-    runs: RunsOption = Path("runs"),
-    max_bytes: MaxBytesOption = "",
-    strict: StrictOption = False,
-    as_json: JsonOption = False,
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    name: options.StudyName = "",
+    trials: options.TrialsOption = None,
+    workers: options.WorkersOption = 1,
+    storage: options.StorageOption = None,
+    variant: options.VariantOption = "",
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Search the recipe's [study.space] with Optuna.
 
     Stop it at any time: the same name goes on. It ends with the best trial trained again, over several seeds.
     """
-    overrides = changes(set_, max_bytes, strict)
+    overrides = options.changes(set_, max_bytes, strict)
     found, best = study(recipe, overrides, name, trials, workers, storage, runs, Screen(), variant)
     on_screen.show_studied(found, best, as_json)
 
 
 @app.command("similarity")
 def similarity_command(
-    texts: Annotated[list[str] | None, typer.Argument(help="Sentences, two or more; else the recipe's.")] = None,
-    backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", metavar="NAME", help="A sentence encoder. May be repeated.")
-    ] = None,
-    pooling: Annotated[str, typer.Option(help="mean over all tokens, or cls, the first one.")] = "",
-    file: Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt of sentences.")] = None,
-    set_: SetOption = None,
-    runs: RunsOption = Path("runs"),
-    max_bytes: MaxBytesOption = "",
-    as_json: JsonOption = False,
+    texts: options.Sentences = None,
+    backbone: options.BackboneOption = None,
+    pooling: options.PoolingOption = "",
+    file: options.SentencesFile = None,
+    set_: options.SetOption = None,
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    as_json: options.JsonOption = False,
 ) -> None:
     """Cosines of sentences by sentence encoders, in float32, with heatmaps and maps in three dimensions."""
     from probes.cosines import read_sentences
@@ -399,42 +404,29 @@ def similarity_command(
     if texts and file:
         raise CorpusError("give either sentences or --file FILE to compare.")
     given = read_sentences(file) if file else texts or None
-    done = similarity(given, backbone or (), pooling, changes(set_, max_bytes), runs, Screen())
+    done = similarity(given, backbone or (), pooling, options.changes(set_, max_bytes), runs, Screen())
     on_screen.show_compared(done, as_json)
-
-
-@app.command("report")
-def report_command(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")],
-    out: Annotated[Path, typer.Option(help="Where the page that compares several runs goes.")] = Path("compare.html"),
-    as_json: JsonOption = False,
-) -> None:
-    """Draw a report again, or compare several runs on one page."""
-    if len(run_folders) == 1:
-        on_screen.show_report(report(run_folders[0]), as_json)
-    else:
-        on_screen.show_comparison(run_folders, out, as_json)
 
 
 @app.command("extract")
 def extract_command(
-    recipe: RecipeName,
-    set_: SetOption = None,
-    max_bytes: MaxBytesOption = "",
-    strict: StrictOption = False,
-    as_json: JsonOption = False,
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Stage one alone: run what is missing and store its latents. Safe to stop and to repeat."""
-    on_screen.show_extracted(*extract(recipe, changes(set_, max_bytes, strict), Screen()), as_json)
+    on_screen.show_extracted(*extract(recipe, options.changes(set_, max_bytes, strict), Screen()), as_json)
 
 
 @app.command("predict")
 def predict_command(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; two make a pair where the run reads pairs.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt with the texts.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")] = None,
-    as_json: JsonOption = False,
+    run_folder: options.RunFolder,
+    texts: options.Texts = None,
+    file: options.TextsFile = None,
+    out: options.OutOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Answer new texts with a finished run.
 
@@ -460,34 +452,11 @@ def predict_command(
     on_screen.show_predictions(asked, answers, out, as_json)
 
 
-@app.command("recipes")
-def recipes_command(as_json: JsonOption = False) -> None:
-    """What ships: one experiment a line."""
-    on_screen.show_recipes(as_json)
-
-
-@app.command("config")
-def config_command(
-    recipe: Annotated[str | None, typer.Argument(help="Show the values of this recipe.")] = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Every setting: its value, its type and what it means."""
-    on_screen.show_settings(recipe, set_ or (), as_json)
-
-
 def main() -> NoReturn:
     """The command line; ends the process with the exit code that fits."""
-    signal.signal(signal.SIGTERM, terminate)
     # Read when torch loads. Threads that spin while they wait make training 20 times slower beside a busy neighbour.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        code = guarded(lambda: app(standalone_mode=False))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+    run_to_exit(lambda: app(standalone_mode=False))
 
 
 if __name__ == "__main__":

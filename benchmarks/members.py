@@ -22,7 +22,7 @@ from probes.inputs import Column, Inputs
 from probes.probe import ProbeSpec
 from probes.recipe import Recipe
 from probes.subsets import subsets
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 ARMS = {"together": 1 << 62, "apart": 0}
 PROBES = {

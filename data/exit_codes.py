@@ -4,6 +4,8 @@
 """
 
 import errno
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -20,6 +22,18 @@ class Terminated(BaseException):
 def terminate(*_: object) -> NoReturn:
     """Signal handler: end the program where it is."""
     raise Terminated
+
+
+def run_to_exit(command: Callable[[], Any]) -> NoReturn:
+    """Run a command and end the process with the exit code that fits."""
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = guarded(command)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
 
 
 def guarded(command: Callable[[], Any]) -> int:

@@ -11,22 +11,34 @@ from typing import Any, Literal
 from data.spec import SpecError, plain
 
 SHORTEST_BLOCK = 8
-CHANGES_NOTHING = ("vocabulary", "checkpoint_steps")
-"""Settings that do not change the weights; of the vocabulary, its content does."""
+CHANGES_NOTHING = ("corpus", "lines", "folder", "vocabulary", "checkpoint_steps")
+"""Settings that do not change the weights; of text and vocabulary, their content does."""
 
 
 @dataclass(frozen=True)
 class LanguageSpec:
     """A small language model, from scratch."""
 
+    corpus: str = ""
+    """The text: a .txt or .txt.gz file or a folder of them, here or under PERMAFROST_DATA; or samples-sentences. Empty
+    pretrains nothing."""
+
+    lines: bool = False
+    """Whether each line of the text is a document; else a blank line ends one."""
+
+    folder: str = ""
+    """Where the model goes; empty is models/RECIPE in the cache. The backbone called language in a recipe is this
+    one."""
+
     objective: Literal["masked", "causal"] = "masked"
     """masked hides tokens and lets a BERT guess them; causal lets a GPT-2 guess each next token."""
 
     vocabulary: str = ""
-    """Folder of the tokenizer, which is used as it is; the model folder gets a copy."""
+    """Whose tokenizer is taken as it is: a backbone's, by short name or hub id (minilm has BERT's, gpt2 its own), or
+    that of a folder. Empty learns one from the text: pieces of words, of bytes."""
 
     vocabulary_size: int = 0
-    """Rows of the embedding table; 0 takes one for each entry of the vocabulary."""
+    """Rows of the embedding table; 0 takes one for each entry of the vocabulary. Of one to be learnt, its entries."""
 
     blocks: int = 4
     """Transformer blocks."""

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they change in a recipe."""
+"""Options and arguments of the commands, and what they change in a recipe."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,7 @@ UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe by name, or the path of your own .toml file.")]
+ShownRecipe = Annotated[str | None, typer.Argument(help="Show the values of this recipe.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. plan.views=mean,cls. May be repeated."),
@@ -29,6 +30,28 @@ MaxBytesOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a corpus with faulty rows, which are else left out and counted.")
 ]
+
+StudyName = Annotated[str, typer.Option(help="Name of the study; the same name goes on with it.")]
+TrialsOption = Annotated[int | None, typer.Option(help="Finished trials it is to hold, those there counted.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that train trials; they share one copy of the latents.")]
+StorageOption = Annotated[
+    str | None, typer.Option(help="A database, e.g. postgresql+psycopg://user@host/name; else a journal file.")
+]
+
+Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences, two or more; else the recipe's.")]
+SentencesFile = Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt of sentences.")]
+BackboneOption = Annotated[
+    list[str] | None, typer.Option("--backbone", metavar="NAME", help="A sentence encoder. May be repeated.")
+]
+PoolingOption = Annotated[str, typer.Option(help="mean over all tokens, or cls, the first one.")]
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts; two make a pair where the run reads pairs.")]
+TextsFile = Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt with the texts.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")]
+
+RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")]
+PageOption = Annotated[Path, typer.Option(help="Where the page that compares several runs goes.")]
 
 
 def changes(set_: list[str] | None, max_bytes: str = "", strict: bool = False) -> list[str]:

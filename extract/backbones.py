@@ -50,6 +50,9 @@ class Family:
     embeddings: tuple[str, ...] = ("embeddings",)
     """Paths of all that makes layer 0 of token ids."""
 
+    attention_dropout: str = "attention.self.dropout"
+    """Path in a block of the dropout of its attention's weights, a module or a number."""
+
 
 BACKBONES: dict[str, Family] = {
     "gpt2": Family(
@@ -60,13 +63,27 @@ BACKBONES: dict[str, Family] = {
         width="n_embd",
         positions="n_positions",
         embeddings=("wte", "wpe", "drop"),
+        attention_dropout="attn.attn_dropout",
     ),
-    "qwen2": Family("layers", True, "norm", embeddings=("embed_tokens",)),
-    "llama": Family("layers", True, "norm", embeddings=("embed_tokens",)),
+    "qwen2": Family(
+        "layers", True, "norm", embeddings=("embed_tokens",), attention_dropout="self_attn.attention_dropout"
+    ),
+    "llama": Family(
+        "layers", True, "norm", embeddings=("embed_tokens",), attention_dropout="self_attn.attention_dropout"
+    ),
     "bert": Family("encoder.layer", False, pooler=True, segments=True),
     "roberta": Family("encoder.layer", False, positions_unused=2, pooler=True),
-    "distilbert": Family("transformer.layer", False, block_count="n_layers", width="dim"),
-    "mpnet": Family("encoder.layer", False, positions_unused=2, attention="eager", pooler=True),
+    "distilbert": Family(
+        "transformer.layer", False, block_count="n_layers", width="dim", attention_dropout="attention.dropout"
+    ),
+    "mpnet": Family(
+        "encoder.layer",
+        False,
+        positions_unused=2,
+        attention="eager",
+        pooler=True,
+        attention_dropout="attention.attn.dropout",
+    ),
 }
 
 
@@ -158,6 +175,16 @@ def find(plan: CapturePlan) -> Source:
     )
     _check(plan, source)
     return source
+
+
+def find_tokenizer(name: str) -> Path:
+    """The folder with the tokenizer of a backbone, named as in a plan; its weights need not be there.
+
+    Raises:
+        BackboneError: it is nowhere.
+    """
+    known = KNOWN.get(name)
+    return _locate(name, known, known.revision if known else "", False)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -6,14 +6,15 @@ was killed repeats the same packs and gives the same bits, and no committed pack
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.corpus import CorpusError
 from data.latents import LatentStore, text_keys
-from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec, Identity
 from data.progress import Progress, Silent
 from data.ragged import Counts, join
 from data.shard import StoreError
@@ -130,3 +131,23 @@ class Extractor:
         if TOKENS in columns:
             found[TOKENS] = join([block.tokens for block in blocks if block.tokens]).take(order)
         return found
+
+
+def same_extractor(plan: CapturePlan, spec: ExtractSpec, identity: Identity, place: str) -> Extractor:
+    """An extractor whose latents are those that something was trained on.
+
+    Args:
+        identity: of those latents; its dtype stands for what the plan says of it.
+        place: what was trained, for messages.
+
+    Raises:
+        CorpusError: the backbone found here is another.
+    """
+    plan = replace(plan, compute_dtype=identity.compute_dtype)  # type: ignore[arg-type]
+    extractor = Extractor(plan, spec)
+    if other := extractor.identity.differences(identity):
+        raise CorpusError(
+            f"{place}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than the one this run "
+            "was trained on; give it back what it had, or run the recipe again."
+        )
+    return extractor

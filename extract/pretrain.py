@@ -5,15 +5,13 @@ The same spec, texts and machine give the same losses, interrupted or not.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +19,18 @@ from numpy.typing import NDArray
 from data.blocks import Lessons, cut, held_out
 from data.corpus import CorpusError
 from data.errors import InputError, MachineError
-from data.language import LanguageSpec, origin
+from data.language import LanguageSpec, differences, origin
+from data.language_model import RECORD, LanguageModel, read_record
 from data.plan import CapturePlan
 from data.progress import Progress, Silent
 from data.whole import LEFTOVER, write_whole
 from extract.checkpoints import newest, open_folder
 from extract.identity import compute_dtype, pick_device
-from extract.vocabulary import Vocabulary, read_vocabulary
+from extract.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-RECORD = "pretraining.json"
 CHECKPOINTS = ".checkpoints"
 """Added to the folder's name for where its checkpoints go."""
 
@@ -40,51 +38,22 @@ OTHER_DRAWS = 1 << 32
 """Added to the seed for the masks of held-out text."""
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """A pretrained model folder, and how its pretraining went."""
-
-    folder: Path
-    origin: dict[str, Any] = field(repr=False)
-    """What its weights come from: settings, and digests of vocabulary and text."""
-
-    losses: list[dict[str, float]] = field(repr=False)
-    """``step`` and ``loss`` of every step: mean over what was guessed in it, in nats."""
-
-    loss: float | None
-    """Mean loss on held-out text; None where none was held out."""
-
-    perplexity: float | None
-    """Its exponential; of a masked model, over the places that were to be guessed."""
-
-    parameters: int
-    documents: int
-    blocks: int
-    """Blocks of text in one epoch."""
-
-    held_out: int
-    """Blocks of held-out text."""
-
-    seconds: float
-    """Since it was last started, all included."""
-
-
 def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
     """Pretrain a model and leave it in ``folder``, with its tokenizer; go on from a checkpoint where there is one.
 
     Args:
         texts: documents, none of which is parted between what is learnt and what is held out.
-        folder: where the model goes; it must not exist.
+        folder: where the model goes; one that this pretraining left there is not made again.
 
     Raises:
-        InputError: the folder exists, its checkpoints are of another pretraining, the vocabulary does not fit, the text
-            does not fill a block, or the loss is not finite.
+        InputError: the folder holds something else, its checkpoints are of another pretraining, the vocabulary does not
+            fit, the text does not fill a block, or the loss is not finite.
         MachineError: something cannot be written.
     """
     progress, started = progress or Silent(), time.perf_counter()
     if folder.exists():
-        raise InputError(f"{folder} exists already; a pretrained model is never overwritten: name another folder.")
-    vocabulary, device = read_vocabulary(spec), pick_device("auto")
+        return already(spec, texts, folder)
+    vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     source = origin(spec, vocabulary.digest, _digest(texts), dtype)
     learnt, held = blocks_of(spec, vocabulary, texts)
@@ -118,13 +87,28 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     return done
 
 
-def read_record(folder: Path) -> LanguageModel:
-    """How the pretraining of a model folder went; raises :class:`InputError` where it does not say."""
+def already(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> LanguageModel:
+    """The model that ``folder`` holds already, where it is the one that this pretraining leads to.
+
+    Raises:
+        InputError: it is another, or no result of a pretraining.
+    """
     try:
-        values = json.loads((folder / RECORD).read_text("utf-8"))
-        return LanguageModel(folder, **values)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder / RECORD} is no record of a pretraining ({error}).") from error
+        there = read_record(folder)
+    except InputError as error:
+        raise InputError(
+            f"{folder} exists already and is no result of a pretraining; it is never overwritten: set language.folder "
+            "to another."
+        ) from error
+    vocabulary = vocabulary_digest(spec) or there.origin.get("vocabulary", "")  # of one to be learnt, the text says it
+    auto = spec.compute_dtype == "auto"
+    dtype = there.origin.get("compute_dtype", "") if auto else spec.compute_dtype
+    if differ := differences(there.origin, origin(spec, vocabulary, _digest(texts), dtype)):
+        raise InputError(
+            f"{folder} holds the model of another pretraining ({'; '.join(differ)}), which is never overwritten; go "
+            "back to its settings, or set language.folder to another."
+        )
+    return there
 
 
 def blocks_of(
@@ -230,8 +214,7 @@ def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel
         model.config.use_cache = True
         model.cpu().save_pretrained(temporary)
         vocabulary.save(temporary)
-        values = {part.name: getattr(done, part.name) for part in fields(done) if part.name != "folder"}
-        write_whole(temporary / RECORD, json.dumps(values).encode())
+        write_whole(temporary / RECORD, done.as_json())
         for path in temporary.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())

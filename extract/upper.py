@@ -115,6 +115,20 @@ class UpperBlocks(nn.Module):
                 handle.remove()
         return torch.stack([taken[layer] for layer in self.layers])
 
+    def set_dropout(self, hidden: float, attention: float) -> None:
+        """Drop other shares than the configuration says: of hidden states, and of the weights of attention."""
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = hidden
+        family = self.source.family
+        path, _, name = family.attention_dropout.rpartition(".")
+        for block in self.model.get_submodule(family.blocks).children():
+            part = block.get_submodule(path)
+            if isinstance(getattr(part, name), nn.Dropout):
+                getattr(part, name).p = attention
+            else:
+                setattr(part, name, attention)
+
     def save(self, folder: Path) -> None:
         """Write the whole model, with what was trained in its place, as a model folder with its tokenizer.
 

@@ -11,7 +11,8 @@ import numpy as np
 from data.blocks import Frame, Masking
 from data.language import LanguageSpec
 from data.spec import SpecError
-from extract.backbones import tokenizer_files
+from extract.backbones import BackboneError, find_tokenizer, tokenizer_files
+from extract.known import KNOWN
 from extract.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ SPECIAL = {
 }
 """What transformers calls a special token, and how vocabularies spell it."""
 
+LEARNT = {"masked": ("[CLS]", "[SEP]", "[MASK]", "[PAD]"), "causal": ("<|endoftext|>",)}
+"""Special tokens of a vocabulary that is learnt, by what it is for."""
+
 CHUNK = 1024
 
 
@@ -39,7 +43,7 @@ class Vocabulary:
     """Rows of the embedding table."""
 
     digest: str
-    """Of the tokenizer's files."""
+    """Of the tokenizer."""
 
     frame: Frame
 
@@ -75,38 +79,99 @@ class Vocabulary:
         return next((token for token in SPECIAL[role] if self.tokenizer.token_to_id(token) is not None), "")
 
 
-def read_vocabulary(spec: LanguageSpec) -> Vocabulary:
-    """The vocabulary of a spec.
+def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary:
+    """The vocabulary of a spec; learnt from ``texts`` where it names none.
 
     Raises:
         SpecError: it does not fit the model: no mask token, more entries than the embedding table has rows, or no room
             for text beside its special tokens.
         BackboneError: the folder holds no tokenizer.
     """
-    folder = Path(spec.vocabulary).expanduser()
-    if not spec.vocabulary or not folder.is_dir():
-        raise SpecError(f"language.vocabulary must name the folder of a tokenizer, got {spec.vocabulary!r}.")
-    tokenizer = load_tokenizer(folder)
+    if spec.vocabulary:
+        tokenizer, digest = load_tokenizer(vocabulary_folder(spec.vocabulary)), vocabulary_digest(spec)
+    else:
+        tokenizer = learn_tokenizer(texts, spec.vocabulary_size, LEARNT[spec.objective])
+        digest = _digest(tokenizer.to_str().encode())
+    name = spec.vocabulary or "the learnt vocabulary"
     entries = max(tokenizer.get_vocab().values()) + 1
     if 0 < spec.vocabulary_size < entries:
         raise SpecError(
-            f"language.vocabulary_size = {spec.vocabulary_size:,}, but the ids of {folder} go up to {entries - 1:,}; "
+            f"language.vocabulary_size = {spec.vocabulary_size:,}, but the ids of {name} go up to {entries - 1:,}; "
             "set it to 0."
         )
-    digest = hashlib.sha256()
-    for path in tokenizer_files(folder):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest.hexdigest()[:16], _frame(tokenizer))
+    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest, _frame(tokenizer))
     if spec.objective == "masked" and vocabulary.id("mask_token") is None:
         raise SpecError(
-            f"{folder} has no mask token ({' or '.join(SPECIAL['mask_token'])}), which language.objective = "
+            f"{name} has no mask token ({' or '.join(SPECIAL['mask_token'])}), which language.objective = "
             "'masked' needs; take another vocabulary, or 'causal'."
         )
     if len(vocabulary.frame.before) + len(vocabulary.frame.after) > spec.block_tokens // 2:
         raise SpecError(
-            f"language.block_tokens = {spec.block_tokens} leaves little room beside the special tokens of {folder}."
+            f"language.block_tokens = {spec.block_tokens} leaves little room beside the special tokens of {name}."
         )
     return vocabulary
+
+
+def vocabulary_folder(name: str) -> Path:
+    """Where the tokenizer is that a spec names; raises :class:`SpecError` where it is nowhere."""
+    folder = Path(name).expanduser()
+    if name not in KNOWN and folder.is_dir():
+        return folder
+    try:
+        return find_tokenizer(name)
+    except BackboneError as error:
+        why = str(error).split(";")[0].rstrip(".")  # what follows is advice on a backbone
+        raise SpecError(
+            f"language.vocabulary: {why}; take minilm, name a folder that holds a tokenizer, or leave it empty and set "
+            "language.vocabulary_size."
+        ) from error
+
+
+def vocabulary_digest(spec: LanguageSpec) -> str:
+    """Digest of the files of a tokenizer that a spec names; empty where it names none."""
+    if not spec.vocabulary:
+        return ""
+    files = tokenizer_files(vocabulary_folder(spec.vocabulary))
+    return _digest(*(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest() for path in files))
+
+
+def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) -> "Tokenizer":
+    """Byte-pair encoding learnt from ``texts``, which can spell every text.
+
+    Args:
+        entries: most that it may have, ``special`` and the 256 bytes among them.
+        special: if there are several, the first two stand at the ends of a text.
+
+    Raises:
+        SpecError: ``entries`` leaves no room for a pair.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if entries <= len(alphabet) + len(special):
+        raise SpecError(
+            "language.vocabulary is empty, so one is learnt: language.vocabulary_size must be more than "
+            f"{len(alphabet) + len(special)}, got {entries}; set it, to 8192 for example, or name minilm or gpt2."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=entries, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if len(special) > 1:
+        first, last = special[:2]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}",
+            pair=f"{first} $A {last} $B:1 {last}:1",
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
+        )
+    return tokenizer
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def _frame(tokenizer: "Tokenizer") -> Frame:

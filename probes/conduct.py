@@ -7,19 +7,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from torch import nn
+
 from data.corpus import Corpus
-from data.plan import CapturePlan, ExtractSpec
+from data.plan import CapturePlan, ExtractSpec, resolve_layers
 from data.progress import Progress
 from data.sentences import CorpusSpec, load_corpus
 from data.spec import SpecError, fingerprint
 from probes.ensemble import Ensemble, gather
 from probes.experiment import Member, start, train_members
-from probes.inputs import Inputs, Stored, parse_input, read_inputs, wanted_columns
+from probes.inputs import InputName, Inputs, Stored, parse_input, read_inputs, wanted_columns
 from probes.pretraining import Pretrained, pretrain
 from probes.recipe import Recipe
 from probes.tasks import ONE_BY_ONE, check_probe, head_of, loss_and_metric, sides_of_rows, task_of
 from probes.train import AfterEpoch
 from probes.trials import Evaluated
+from probes.unfinished import Unfinished
+from probes.upper import Backbones, Below, UpperInputs, cached_below, upper_inputs
 
 KEPT_BYTES = 4 << 30
 """Latents kept in memory for the next variant that reads the same."""
@@ -61,7 +65,11 @@ class Conductor:
     stored: dict[tuple[str, CapturePlan], Stored] = field(default_factory=dict)
     """(corpus, plan) -> where its latents are."""
 
+    unfinished: Unfinished | None = None
+    """Where trainings are kept while they last."""
+
     _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _below: dict[str, Below] = field(default_factory=dict)
     _pretrained: dict[str, Pretrained] = field(default_factory=dict)
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
@@ -118,8 +126,44 @@ class Conductor:
 
         return self.keep(key, make)
 
+    def upper(self, recipe: Recipe, trunk: nn.Module | None = None) -> UpperInputs:
+        """What the recipe's probe reads of blocks that learn; fresh ones where none are given.
+
+        Raises:
+            SpecError: the recipe may not load a backbone, or its probe reads several views.
+        """
+        view, layers = read_above(recipe)
+        trunk = trunk or self.trunk(recipe, layers)
+        key = fingerprint([recipe.corpus, recipe.plan, recipe.upper.cut])
+        if key not in self._below:
+            self._below[key] = self._below_of(recipe)
+        known = list(trunk.layers)  # type: ignore[arg-type]
+        return upper_inputs(trunk, self._below[key], view, resolve_layers(layers, known))
+
+    def trunk(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
+        """Fresh blocks above the recipe's cut."""
+        return self._backbones(recipe).trunk(recipe.plan, recipe.upper, layers)
+
+    def _below_of(self, recipe: Recipe) -> Below:
+        texts = self.corpus(recipe.corpus).texts
+        if recipe.upper.cut == "none":
+            return self._backbones(recipe).ids(recipe.plan, texts)
+        self.prepare([recipe])
+        return cached_below(self.sources(recipe, recipe.corpus)[""], texts)
+
+    def _backbones(self, recipe: Recipe) -> Backbones:
+        if not isinstance(self.stage_one, Backbones):
+            raise SpecError(
+                f"upper.cut = {recipe.upper.cut} trains blocks of '{recipe.plan.backbone}', and cached latents alone "
+                "have none: 'run' the recipe."
+            )
+        return self.stage_one
+
     def members(self, variant: str, recipe: Recipe) -> list[Member]:
         """The variant's trainings, one a seed, their encoders pretrained where the recipe says so."""
+        if recipe.upper.learns:
+            found = [(seed, self.upper(recipe)) for seed in recipe.train.seeds]
+            return [Member(variant, recipe, own, tuple(range(len(own.columns))), seed) for seed, own in found]
         inputs = self.inputs(recipe, recipe.corpus)
         everything = tuple(range(len(inputs.columns)))
         members = [Member(variant, recipe, inputs, everything, seed) for seed in recipe.train.seeds]
@@ -143,7 +187,10 @@ class Conductor:
     def train(self, variant: str, recipe: Recipe) -> Ensemble:
         """Train every seed of a variant."""
         corpus = self.corpus(recipe.corpus)
-        trained = train_members(self.members(variant, recipe), corpus, self.progress)
+        keep = self.unfinished
+        trained = train_members(
+            self.members(variant, recipe), corpus, self.progress, None, keep.checkpoint if keep else None
+        )
         for one in trained:
             if one.fitted.best_epoch < 0:
                 raise SpecError(
@@ -171,6 +218,33 @@ class Conductor:
         return fingerprint(spec), plan
 
 
+def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
+    """The one view that a probe reads of blocks that learn, and its layers, as a plan names them."""
+    names = [parse_input(name) for name in recipe.probe.inputs] or [
+        InputName("", view, "") for view in recipe.plan.views
+    ]
+    if len({(name.view, name.layers) for name in names}) > 1:
+        raise SpecError(
+            f"upper.cut = {recipe.upper.cut}: a probe of blocks that learn reads one view; probe.inputs or plan.views "
+            f"name {', '.join(dict.fromkeys(name.view for name in names))}."
+        )
+    return names[0].view, names[0].layers or recipe.probe.layers
+
+
+def check_upper(variant: str, recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` where a recipe asks of blocks that learn what they cannot do."""
+    if not recipe.upper.learns:
+        return
+    read_above(recipe)
+    cut = f"{variant}: upper.cut = {recipe.upper.cut}"
+    if recipe.train.average:
+        raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")
+    if recipe.pretraining.task != "none":
+        raise SpecError(f"{cut}: [pretraining] reads cached latents, and these change as blocks learn; leave it out.")
+    if recipe.plan.rewording and recipe.upper.cut != "none":
+        raise SpecError(f"{cut}: tokens are cached as they are, and plan.rewording changes texts; leave it out.")
+
+
 def _corpora_of(recipe: Recipe) -> list[CorpusSpec]:
     further = [] if recipe.pretraining.task == "none" else [recipe.pretraining.corpus]
     return [recipe.corpus, *further]
@@ -187,6 +261,7 @@ def check(recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus) -> str
             check_probe(spec, corpus.kind, sides_of_rows(corpus), views)
         except SpecError as error:
             raise SpecError(f"{name}: {error}") from None
+        check_upper(name, variant)
         if variant.pretraining.task != "none" and head_of(spec, corpus.kind, sides_of_rows(corpus)) in ONE_BY_ONE:
             raise SpecError(f"{name}: pretraining is of whole texts, and {task.name} reads every token; leave it out.")
         if spec.encoder == "none" and variant.pretraining.task != "none":

@@ -4,24 +4,28 @@ Seeds answer one by one, or together by the mean of what they say. Predictions a
 read many plans, and memory holds a few.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from data.corpus import Corpus
 from data.progress import Progress
+from probes.best import Fitted
 from probes.calibration import Calibration, calibrate
 from probes.experiment import Trained, joint_predictions, predictions, untrained_cosines
-from probes.inputs import Column
+from probes.inputs import Column, Inputs
 from probes.pretraining import Pretrained
 from probes.probe import ROUNDING, Probe, ScoreProbe, beside
 from probes.recipe import Recipe
 from probes.scoring import scorer_of
 from probes.tasks import loss_and_metric, task_of
-from probes.train import Fitted
+from probes.train import Log
+from probes.upper import UpperInputs
 
 TIED = 0.01
 """Share of validation rows at the top of the scale above which it is said."""
@@ -60,6 +64,12 @@ class Ensemble:
     value: float
     """The validation metric that chooses: of what the seeds say together, or the mean of theirs."""
 
+    trunks: Sequence[Callable[[], nn.Module]] = ()
+    """For each seed, its blocks of the backbone with the weights that were kept; empty where none learnt."""
+
+    logs: Sequence[Log] = ()
+    """For each seed; empty where no block learnt."""
+
     @property
     def average(self) -> bool:
         """Whether the seeds answer together."""
@@ -75,17 +85,45 @@ class Ensemble:
         return int(np.argmax([one.best_value for one in self.fitted]))
 
 
-def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None = None) -> Ensemble:
-    """Join the seeds of one variant, and have them say what they say of every split."""
+Spoken = Mapping[str, NDArray[np.float32]]
+"""Split -> what some members say of it, ``[member, ...]``."""
+
+
+def spoken(probe: Probe, inputs: Inputs, corpus: Corpus) -> Spoken:
+    """What a probe says of every split."""
+    with torch.inference_mode():
+        return {split: predictions(probe, inputs, rows) for split, rows in corpus.splits.items()}
+
+
+def gather(
+    members: Sequence[Trained],
+    corpus: Corpus,
+    progress: Progress | None = None,
+    one_by_one: Sequence[Spoken] = (),
+    trunks: Sequence[Callable[[], nn.Module]] = (),
+) -> Ensemble:
+    """Join the seeds of one variant, and have them say what they say of every split.
+
+    Args:
+        one_by_one: what each of them says, where they have said it already.
+        trunks: as :attr:`Ensemble.trunks`, where their inputs do not have them.
+    """
     first = members[0]
     probe = (beside([one.probe for one in members]) if len(members) > 1 else first.probe).eval()
+    learning = isinstance(first.inputs, UpperInputs)
+    if learning:
+        one_by_one = one_by_one or [spoken(one.probe, one.inputs, corpus) for one in members]
+        trunks = trunks or [partial(_module, one.inputs) for one in members]
+    if one_by_one:
+        said = {split: np.concatenate([one[split] for one in one_by_one]) for split in corpus.splits}
+    else:
+        said = dict(spoken(probe, first.inputs, corpus))
     with torch.inference_mode():
-        said = {split: predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items()}
         together = first.recipe.train.average
         joint = {
             split: joint_predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items() if together
         }
-        pairs = corpus.kind == "score" and corpus.split("train").sides.shape[1] == 2
+        pairs = not learning and corpus.kind == "score" and corpus.split("train").sides.shape[1] == 2
         untrained = {split: untrained_cosines(first.inputs, rows) for split, rows in corpus.splits.items() if pairs}
         tops = None
         if corpus.kind == "score":
@@ -114,7 +152,14 @@ def gather(members: Sequence[Trained], corpus: Corpus, progress: Progress | None
         untrained,
         tuple(calibrations),
         _value(members, voices, corpus),
+        trunks,
+        [one.log for one in members if one.log],
     )
+
+
+def _module(inputs: Inputs) -> nn.Module:
+    assert isinstance(inputs, UpperInputs)
+    return inputs.module
 
 
 def _value(members: Sequence[Trained], voices: Sequence[NDArray[np.float32]], corpus: Corpus) -> float:

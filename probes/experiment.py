@@ -4,18 +4,22 @@ It is given latents, never a backbone. Small members of one shape train side by 
 the machine alone and go one after another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.corpus import Corpus, Rows
 from data.progress import Progress
 from data.spec import fingerprint, plain
+from probes.best import Fitted
+from probes.checkpoint import Checkpoint
+from probes.components import UPPER, within
 from probes.inputs import Column, Inputs
+from probes.lessons import Learner, Lesson, orders_of
 from probes.losses import SMALLEST_BATCH
 from probes.objectives import objective_of
 from probes.pretraining import Pretrained
@@ -25,10 +29,14 @@ from probes.recipe import Recipe
 from probes.scoring import scorer_of
 from probes.siamese import cosines
 from probes.tasks import build, loss_and_metric, task_of
-from probes.train import AfterEpoch, Fitted, Learner, fit, orders_of
+from probes.train import AfterEpoch, Log, fit
+from probes.upper import UpperInputs
 
 SMALL = 50_000
 """Numbers to learn below which members train side by side: larger ones fill the machine alone."""
+
+PROBE = "probe"
+"""The component of a training of one task."""
 
 TOGETHER_BYTES = 64 << 20
 """Most latents that members side by side read in a step."""
@@ -59,6 +67,11 @@ class Trained:
     probe: Probe
     fitted: Fitted
     pretrained: Pretrained | None = None
+    log: Log | None = None
+    """Where blocks of the backbone learnt with it."""
+
+    of_blocks: int = 0
+    """How many numbers of the backbone's blocks it learnt."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -68,29 +81,40 @@ class Trained:
     @property
     def parameters(self) -> int:
         """How many numbers it learnt."""
-        return sum(part.numel() for part in self.probe.parameters())
+        return self.of_blocks + sum(part.numel() for part in self.probe.parameters())
+
+
+CheckpointOf = Callable[[Sequence[Member], Corpus], Checkpoint | None]
+"""Where the training of some members, in one program, is kept while it lasts."""
 
 
 def train_members(
-    members: Sequence[Member], corpus: Corpus, progress: Progress | None = None, after_epoch: AfterEpoch | None = None
+    members: Sequence[Member],
+    corpus: Corpus,
+    progress: Progress | None = None,
+    after_epoch: AfterEpoch | None = None,
+    checkpoint_of: CheckpointOf | None = None,
 ) -> list[Trained]:
     """Train every member; each probe is left at its best epoch on validation."""
-    done = sorted(train_each(members, corpus, progress, after_epoch), key=lambda pair: pair[0])
+    done = sorted(train_each(members, corpus, progress, after_epoch, checkpoint_of), key=lambda pair: pair[0])
     return [trained for _, trained in done]
 
 
 def train_each(
-    members: Sequence[Member], corpus: Corpus, progress: Progress | None = None, after_epoch: AfterEpoch | None = None
+    members: Sequence[Member],
+    corpus: Corpus,
+    progress: Progress | None = None,
+    after_epoch: AfterEpoch | None = None,
+    checkpoint_of: CheckpointOf | None = None,
 ) -> Iterator[tuple[int, Trained]]:
     """Train every member, one group after another; yields each with its place among them as it is done."""
     for group in _groups(members, corpus):
-        probes = [probe for _, _, probe in group]
-        fitted = _fit_beside(probes, [member for _, member, _ in group], corpus, progress, after_epoch)
-        for (place, member, _), (probe, how) in zip(group, fitted, strict=True):
-            yield (
-                place,
-                Trained(member.variant, member.seed, member.recipe, member.inputs, probe, how, member.pretrained),
-            )
+        probes, some = [probe for _, _, probe in group], [member for _, member, _ in group]
+        checkpoint = checkpoint_of(some, corpus) if checkpoint_of else None
+        fitted = _fit_beside(probes, some, corpus, progress, after_epoch, checkpoint)
+        for (place, member, _), (probe, how, log, of_blocks) in zip(group, fitted, strict=True):
+            told = (member.variant, member.seed, member.recipe, member.inputs)
+            yield place, Trained(*told, probe, how, member.pretrained, log, of_blocks)
 
 
 Placed = tuple[int, Member, Probe]
@@ -101,7 +125,11 @@ def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]
     waiting: dict[str, list[Placed]] = {}
     for place, member in enumerate(members):
         probe = start(member, corpus)
-        if probe.seats.tokens or sum(part.numel() for part in probe.parameters()) > SMALL:
+        if (
+            isinstance(member.inputs, UpperInputs)
+            or probe.seats.tokens
+            or sum(part.numel() for part in probe.parameters()) > SMALL
+        ):
             yield [(place, member, probe)]
             continue
         recipe = replace(member.recipe, variants=(), summary="")
@@ -143,13 +171,39 @@ def _fit_beside(
     corpus: Corpus,
     progress: Progress | None,
     after_epoch: AfterEpoch | None,
-) -> list[tuple[Probe, Fitted]]:
+    checkpoint: Checkpoint | None,
+) -> list[tuple[Probe, Fitted, Log | None, int]]:
     """Train probes of one shape in one program."""
     recipe, inputs = members[0].recipe, members[0].inputs
-    train, scorer = corpus.split("train"), scorer_of(corpus, corpus.selection)
-    loss_name, metric = loss_and_metric(recipe, task_of(corpus))
     probe = beside(probes) if len(probes) > 1 else probes[0]
     seeds = [member.seed for member in members]
+    modules = modules_of({PROBE: probe}, inputs)
+    watched = len(modules) > 1
+    lesson = lesson_of(probe, inputs, corpus, recipe, seeds, watched)
+    shared, absent = ((UPPER,), ()) if watched else ((), (UPPER,))
+    learner = Learner(modules, owners_of(modules), {PROBE: lesson}, shared=shared, absent=absent)
+    of_blocks = numbers_within(learner, UPPER)
+    name = (
+        f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
+    )
+    learnt = fit(learner, recipe.train, seeds, progress, name, after_epoch, checkpoint)
+    fitted, log = learnt.fitted[PROBE], learnt.log if watched else None
+    singles = [alone(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
+    return [(single, how, log, of_blocks) for single, how in zip(singles, fitted, strict=True)]
+
+
+def lesson_of(
+    probe: Probe, inputs: Inputs, corpus: Corpus, recipe: Recipe, seeds: Sequence[int], watched: bool
+) -> Lesson:
+    """What a probe is to learn of a corpus.
+
+    Args:
+        seeds: of the probe's members.
+        watched: whether all metrics are measured after every epoch, not only the one that chooses.
+    """
+    train, scorer, task = corpus.split("train"), scorer_of(corpus, corpus.selection), task_of(corpus)
+    loss_name, metric = loss_and_metric(recipe, task)
+    metrics = dict.fromkeys([metric, *(task.metrics if watched else ())])
     probe.seed(seeds)
     orders = orders_of(seeds)
     how = reading(probe.seats, orders)
@@ -158,16 +212,34 @@ def _fit_beside(
     def loss(rows: NDArray[np.int64]) -> Tensor:
         return learnt.loss(probe, how, rows, orders, loss_name)
 
-    def validate() -> NDArray[np.floating]:
-        return np.array([scorer.value(metric, scorer.answers(said)) for said in chosen.said(probe)])
+    def validate() -> dict[str, NDArray[np.floating]]:
+        answers = [scorer.answers(said) for said in chosen.said(probe)]
+        return {name: np.array([scorer.value(name, one) for one in answers]) for name in metrics}
 
-    learner = Learner(probe, probe.owners(), loss, validate, len(train), SMALLEST_BATCH.get(loss_name, 1))
-    name = (
-        f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
-    )
-    fitted = fit(learner, recipe.train, seeds, progress, name, after_epoch)
-    singles = [alone(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
-    return list(zip(singles, fitted, strict=True))
+    return Lesson(loss, validate, len(train), recipe.train.batch_rows, SMALLEST_BATCH.get(loss_name, 1))
+
+
+def modules_of(probes: Mapping[str, Probe], inputs: Inputs) -> dict[str, nn.Module]:
+    """Component -> what learns in a training: probes, and the blocks that their inputs are made by."""
+    upper: dict[str, nn.Module] = {UPPER: inputs.module} if isinstance(inputs, UpperInputs) else {}
+    return upper | dict(probes)
+
+
+def owners_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Parameter -> the members that its parts belong to; blocks of a backbone belong to the first."""
+    found: dict[str, Tensor] = {}
+    for component, module in modules.items():
+        if isinstance(module, Probe):
+            found |= {f"{component}.{name}": owner for name, owner in module.owners().items()}
+        else:
+            trained = [(name, part) for name, part in module.named_parameters() if part.requires_grad]
+            found |= {f"{component}.{name}": torch.zeros(len(part), dtype=torch.int64) for name, part in trained}
+    return found
+
+
+def numbers_within(learner: Learner, component: str) -> int:
+    """How many numbers of a component are trained."""
+    return sum(part.numel() for name, part in learner.named().items() if within(name, component))
 
 
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ def by_layer(run: Tables) -> Figure | None:
     rows = rows[rows["metric"] == run.metric]
     raw = rows[rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()]
     splits = [split for split in SPLITS if (raw["split"] == split).any()]
-    if not splits:
+    if not splits or run.tasks:
         return None
     size = (6.4, 4.2) if len(splits) == 1 else (3.3 * len(splits) + 0.6, 4.0)
     figure, axes = canvas(f"{caption(run.metric)} by layer", "layer", caption(run.metric), splits, size)
@@ -45,7 +45,7 @@ def ladder(run: Tables) -> Figure | None:
     """The last layer of the untrained reference and every variant as bars with intervals, in the recipe's order."""
     rows = seedless(run.metrics)
     rows = rows[(rows["split"] == run.split) & (rows["metric"] == run.metric)]
-    if rows.empty or len(run.layers):
+    if rows.empty or len(run.layers) or run.tasks:
         return None
     last = rows.groupby(["variant", "view"])["layer"].transform("max")
     rows = rows[rows["layer"].isna() | ~rows["variant"].str.startswith(UNTRAINED) | (rows["layer"] == last)]
@@ -118,7 +118,7 @@ def training(run: Tables) -> Figure | None:
     table = run.training
     wanted = [("pretraining", "loss"), ("pretraining", "value"), ("training", "loss"), ("training", "value")]
     drawn = [(phase, what) for phase, what in wanted if table.loc[table["phase"] == phase, what].notna().any()]
-    if not drawn:
+    if not drawn or run.tasks:
         return None
     names = {
         "pretraining": "larger is better, on held-out texts",

@@ -118,6 +118,22 @@ class Inputs:
             means[some] = sums / lengths[:, None].astype(np.float32)
         return torch.from_numpy(means[place.reshape(-1)])
 
+    def sides(self, how: Reading, sides: NDArray[np.int64]) -> list[Side]:
+        """Latents of rows, for each side ``[distinct, row, width]``, or its tokens.
+
+        Args:
+            sides: ``[order, row, side]``, indices of texts in each order of rows.
+        """
+        columns = np.moveaxis(sides, -1, 0)
+        if self.offsets is not None:
+            if len(sides) > 1:
+                raise ValueError("members that read tokens take rows in one order.")
+            return [padded(ragged_of(self, how, self.windows[column[0]])) for column in columns]
+        if how.whole:
+            return [self.values[:, torch.from_numpy(column[0])] for column in columns]
+        layers = how.sources[:, None]
+        return [self.values[layers, torch.from_numpy(column[how.orders])] for column in columns]
+
     def states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         """``[layer, token, width]`` in float32: the tokens of some windows, one window after another."""
         assert self.offsets is not None
@@ -245,23 +261,6 @@ def stack(parts: Sequence[Latents]) -> Tensor:
         stacked[start : start + len(part), :, : part.shape[2]] = part
         start += len(part)
     return torch.from_numpy(stacked)
-
-
-def sides_of(inputs: Inputs, how: Reading, sides: NDArray[np.int64]) -> list[Side]:
-    """Latents of rows, for each side ``[distinct, row, width]``, or its tokens.
-
-    Args:
-        sides: ``[order, row, side]``, indices of texts in each order of rows.
-    """
-    columns = np.moveaxis(sides, -1, 0)
-    if inputs.offsets is not None:
-        if len(sides) > 1:
-            raise ValueError("members that read tokens take rows in one order.")
-        return [padded(ragged_of(inputs, how, inputs.windows[column[0]])) for column in columns]
-    if how.whole:
-        return [inputs.values[:, torch.from_numpy(column[0])] for column in columns]
-    layers = how.sources[:, None]
-    return [inputs.values[layers, torch.from_numpy(column[how.orders])] for column in columns]
 
 
 def ragged_of(inputs: Inputs, how: Reading, windows: NDArray[np.int64]) -> RaggedStates:

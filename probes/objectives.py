@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data.corpus import Rows
 from data.ragged import bounds, ranges
-from probes.inputs import Inputs, ragged_of, sides_of
+from probes.inputs import Inputs, ragged_of
 from probes.losses import LOSSES
 from probes.probe import ClassProbe, Probe, alone
 from probes.reading import Reading, reading
@@ -59,7 +59,7 @@ class RowObjective:
         """As :meth:`Objective.loss`."""
         dtype = torch.int64 if isinstance(probe, ClassProbe) else torch.float32
         target = torch.from_numpy(self.rows.targets[rows[orders]]).to(dtype)
-        return LOSSES[name](probe(sides_of(self.inputs, how, self.rows.sides[rows]), how), target)
+        return LOSSES[name](probe(self.inputs.sides(how, self.rows.sides[rows]), how), target)
 
     def said(self, probe: Probe) -> NDArray[np.float32]:
         """``[member, row]`` numbers or ``[member, row, class]`` logits."""
@@ -69,9 +69,7 @@ class RowObjective:
         how, sides = reading(probe.seats), self.rows.sides
         each = len(probe.seats.sources) * self.inputs.values.shape[2] * 4 * sides.shape[1] * self.inputs.longest
         chunk = max(1, CHUNK_BYTES // each)
-        parts = [
-            probe(sides_of(self.inputs, how, sides[None, at : at + chunk]), how) for at in range(0, len(sides), chunk)
-        ]
+        parts = [probe(self.inputs.sides(how, sides[None, at : at + chunk]), how) for at in range(0, len(sides), chunk)]
         said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
         return said
 

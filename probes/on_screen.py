@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from probes.ablation import Ablated
     from probes.asked import Asked
     from probes.inputs import Stored
+    from probes.language_run import LanguageRun
     from probes.run_recipe import Done
     from probes.session import Studied
     from probes.similarity import Compared
@@ -96,6 +97,15 @@ def show_extracted(corpora: Sequence[Corpus], stored: Sequence["Stored"], as_jso
         show_json(shown)
     else:
         show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in shown.items()])
+
+
+def show_pretrained(done: "LanguageRun", as_json: bool) -> None:
+    """A language model from scratch; the run folder is there where it was pretrained just now."""
+    if as_json:
+        show_json({"run": done.path and str(done.path)} | done.facts)
+        return
+    show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in done.facts.items()])
+    print(f"run: {done.path}" if done.path else "it was there already")
 
 
 def show_compared(done: "Compared", as_json: bool) -> None:

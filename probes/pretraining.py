@@ -17,12 +17,15 @@ from data.progress import Progress
 from data.sentences import CorpusSpec
 from data.spec import SpecError
 from probes.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
-from probes.inputs import Inputs, sides_of
+from probes.best import Fitted
+from probes.inputs import Inputs
 from probes.layerwise import Chance, LayerwiseLinear
+from probes.lessons import Learner, Lesson
 from probes.probe import Probe
 from probes.reading import Side, reading
 from probes.siamese import difference_features
-from probes.train import Fitted, Learner, TrainSpec, fit
+from probes.train import fit
+from probes.train_spec import TrainSpec
 
 CHUNK = 2048
 """Texts that are reconstructed at once where nothing is learnt."""
@@ -126,20 +129,22 @@ def _rebuild(
     width = torch.tensor(probe.seats.widths)
 
     def latents(texts: NDArray[np.int64]) -> Side:
-        return sides_of(inputs, model.how, texts[None, :, None])[0]
+        return inputs.sides(model.how, texts[None, :, None])[0]
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         errors, *_ = squared_errors(model, latents(learning[rows[0]]))
         by_layer = errors.mean(1) / width
         return by_layer.mean(0, keepdim=True) if unified else by_layer
 
-    def validate() -> NDArray[np.floating]:
+    def validate() -> dict[str, NDArray[np.floating]]:
         explained = 1 - _errors(model, [latents(part) for part in _chunks(validating)])[1]
-        return explained.mean(keepdims=True) if unified else explained
+        return {"explained": explained.mean(keepdims=True) if unified else explained}
 
-    learner = Learner(model, model.owners(), loss, validate, len(learning))
+    owners = {f"autoencoder.{name}": owner for name, owner in model.owners().items()}
+    lesson = Lesson(loss, validate, len(learning), spec.train.batch_rows)
+    learner = Learner({"autoencoder": model}, owners, {"": lesson})
     members = 1 if unified else len(inputs.columns)
-    fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}")
+    fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}").fitted[""]
     with torch.inference_mode():
         errors, unexplained, norms = _errors(model, [latents(part) for part in _chunks(validating)])
     layers = [
@@ -178,14 +183,13 @@ def _tell_classes(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + OTHER_DRAWS)
         head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))
-    model = nn.ModuleDict({"probe": probe, "head": head})
     probe.seed([seed])
     how = reading(probe.seats)
     targets = torch.from_numpy(train.targets)
 
     def logits(sides: NDArray[np.int64]) -> Tensor:
-        first, second = (probe.encode(side, how) for side in sides_of(inputs, how, sides[None]))
-        said: Tensor = model["head"](difference_features(first, second))
+        first, second = (probe.encode(side, how) for side in inputs.sides(how, sides[None]))
+        said: Tensor = head(difference_features(first, second))
         return said
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
@@ -193,15 +197,17 @@ def _tell_classes(
         wanted = targets[rows[0]].expand(layers, -1)
         return nn.functional.cross_entropy(said, wanted, reduction="none").mean(1)
 
-    def validate() -> NDArray[np.floating]:
+    def validate() -> dict[str, NDArray[np.floating]]:
         said = [logits(validation.sides[part]).argmax(-1).numpy() for part in _chunks(np.arange(len(validation)))]
-        return np.asarray((np.concatenate(said, 1) == validation.targets).mean(1))
+        return {"accuracy": np.asarray((np.concatenate(said, 1) == validation.targets).mean(1))}
 
     own = torch.arange(layers)
     owners = {f"probe.encoder.{name}": own[run] for name, run in probe.layer_runs()}
-    owners |= {f"head.{name}": own for name, _ in model["head"].named_parameters()}
-    learner = Learner(model, owners, loss, validate, len(train))
-    fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}")
+    owners |= {f"head.{name}": own for name, _ in head.named_parameters()}
+    learner = Learner(
+        {"probe": probe, "head": head}, owners, {"": Lesson(loss, validate, len(train), spec.train.batch_rows)}
+    )
+    fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}").fitted[""]
     return Pretrained(*_states(probe), fitted, [])
 
 

@@ -18,7 +18,7 @@ from probes.heads import CODE_MIXERS, FeatureHead, TokenPooling, code_mixer, mix
 from probes.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
 from probes.reading import Reading, Side, TokenStates, both_sides
 from probes.seats import Seats
-from probes.siamese import cosines, pair_features
+from probes.siamese import cosines, difference_features, pair_features
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,9 @@ class ProbeSpec:
 
     activation: Literal["gelu", "relu"] = "gelu"
     """Between the two maps of a head with a hidden layer."""
+
+    product: bool = True
+    """Whether the features of two texts u and v are u, v, |u - v| and u * v; without, they are u, v and |u - v|."""
 
     match: bool = False
     """Whether the head span is told, of every token and layer, its highest cosine with a token of the other segment:
@@ -332,7 +335,9 @@ class FeatureProbe(Probe):
         super().__init__(spec, seats)
         self.sides, self.outputs = sides, outputs
         self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
-        features = mixed_width(spec.mixer, seats, self.encoder.code) * (4 if sides == 2 else 1)
+        self.pair = pair_features if spec.product else difference_features
+        times = (4 if spec.product else 3) if sides == 2 else 1
+        features = mixed_width(spec.mixer, seats, self.encoder.code) * times
         self.head = FeatureHead(len(seats.members), features, outputs, spec.hidden, spec.dropout, spec.activation)
 
     @property
@@ -347,7 +352,7 @@ class FeatureProbe(Probe):
     def forward(self, sides: Sequence[Side], how: Reading) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""
         mixed = [self.mixer(self.seats.by_member(self.encode(side, how))) for side in sides]
-        said: Tensor = self.head(pair_features(*mixed) if len(mixed) == 2 else mixed[0])
+        said: Tensor = self.head(self.pair(*mixed) if len(mixed) == 2 else mixed[0])
         return said
 
 

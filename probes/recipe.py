@@ -3,13 +3,16 @@
 Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data.language import LanguageSpec
 from data.plan import CapturePlan, ExtractSpec
 from data.sentences import CorpusSpec
 from data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
+from probes.balancing import BalancingSpec
 from probes.cosines import SimilaritySpec
 from probes.inputs import parse_input
 from probes.pretraining import PretrainingSpec
@@ -17,13 +20,19 @@ from probes.probe import ProbeSpec
 from probes.space import StudySpec
 from probes.subsets import AblationSpec
 from probes.tables import UNTRAINED
-from probes.train import TrainSpec
+from probes.together_spec import TogetherSpec
+from probes.train_spec import TrainSpec
+from probes.upper import UpperSpec
 
 FOLDER = Path(__file__).parent / "recipes"
+TASK = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
+TAKEN = ("upper", "shared")
+"""Names that are of something else."""
+
 POSING = ("corpus", "plan", "probe", "train")
 """Tables whose keys a task may set."""
 
-VARYING = ("plan", "plans", "probe", "pretraining", "train")
+VARYING = ("plan", "plans", "probe", "pretraining", "train", "upper", "together", "balancing", "tasks")
 """Tables whose keys a variant or a trial may set."""
 
 
@@ -57,15 +66,20 @@ class Recipe:
     """Further captures by name, each a table of [plan] keys to change; a probe reads them as NAME/VIEW."""
 
     extract: ExtractSpec = field(default_factory=ExtractSpec)
+    language: LanguageSpec = field(default_factory=LanguageSpec)
     probe: ProbeSpec = field(default_factory=ProbeSpec)
     pretraining: PretrainingSpec = field(default_factory=PretrainingSpec)
+    upper: UpperSpec = field(default_factory=UpperSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
 
     tasks: dict[str, dict[str, object]] = field(default_factory=dict)
     """Several tasks, each by name with the [corpus], [plan], [probe] and [train] keys in which it differs, for example
-    [tasks.nli] with corpus.name = "snli". A run trains every layer alone on each of them."""
+    [tasks.nli] with corpus.name = "snli". A run trains every layer alone on each of them, or all tasks together."""
+
+    together: TogetherSpec = field(default_factory=TogetherSpec)
+    balancing: BalancingSpec = field(default_factory=BalancingSpec)
 
     ablation: AblationSpec = field(default_factory=AblationSpec)
     study: StudySpec = field(default_factory=StudySpec)
@@ -79,6 +93,10 @@ class Recipe:
             plan = parse_input(read).plan
             if plan and plan not in self.plans:
                 raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
+            if plan and self.upper.learns:
+                raise SpecError(
+                    f"upper.cut has blocks of [plan] learn, and probe.inputs names '{read}' of another plan."
+                )
         names = [variant.name for variant in self.variants]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -91,12 +109,19 @@ class Recipe:
 
     def read(self) -> dict[str, CapturePlan]:
         """Name -> plan of every capture that the probe reads."""
+        if self.upper.learns:
+            below = self.upper.below(self.plan)
+            return {"": below} if below else {}
         names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
         return {name: self.captured(name) for name in names}
 
     def posed(self) -> dict[str, "Recipe"]:
         """Name of a task -> the recipe of that task alone; nothing where the recipe names no tasks."""
-        return {name: _with_task(self, name, changes) for name, changes in self.tasks.items()}
+        for name in self.together.tasks:
+            if name not in self.tasks:
+                raise SpecError(f"together.tasks names the task '{name}'. {nearest(name, self.tasks)}")
+        chosen = self.together.tasks or tuple(self.tasks)
+        return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
 
     def only(self, names: Sequence[str]) -> "Recipe":
         """The recipe with some of its variants; with all of them where none is named."""
@@ -119,7 +144,10 @@ class Recipe:
 
 
 def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
-    tree = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks")}
+    if not TASK.fullmatch(name) or name in TAKEN:
+        raise SpecError(f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(TAKEN)}.")
+    kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks")}
+    tree = kept | {"together": {key: value for key, value in kept["together"].items() if key != "tasks"}}
     for table, values in changes.items():
         if table not in POSING or not isinstance(values, dict):
             raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(POSING)}.")

@@ -5,12 +5,24 @@ It is drawn from the tables of the run folder and from nothing else, so it can b
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from probes import ablation_figures, breakdown_figures, figures, layers_figures, similarity_page, study_figures, summary
+from probes import (
+    ablation_figures,
+    breakdown_figures,
+    figures,
+    language_page,
+    layers_figures,
+    similarity_page,
+    study_figures,
+    summary,
+    together_figures,
+    together_grids,
+)
 from probes.diagram import diagram
 from probes.drawing import SETTINGS
 from probes.marked import marked
@@ -33,6 +45,12 @@ FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
     "by_question_word": breakdown_figures.by_question_word,
     "layer_map": layers_figures.layer_map,
     "layer_curves": layers_figures.layer_curves,
+    "variants": together_figures.variants,
+    "losses": together_figures.losses,
+    "by_epoch": together_figures.by_epoch,
+    "by_epoch_second": together_figures.by_epoch_second,
+    "weights": together_figures.weights,
+    "conflicts": together_figures.conflicts,
     "training": figures.training,
     "autoencoder": figures.autoencoder,
     "ablation": ablation_figures.ablation,
@@ -76,6 +94,25 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "Tasks by layer, with controls",
         "Bands are 95 % intervals; controls are dashed; dotted across, all layers together.",
     ),
+    "variants": (
+        "Variants by task",
+        "The metric that chooses, with 95 % intervals over rows; filled is what was chosen, grey what is said without "
+        "training. A variant without a point was not trained on that task.",
+    ),
+    "losses": (
+        "Loss",
+        "Mean loss of the training rows in each epoch, before any weight; a task has a scale of its own.",
+    ),
+    "by_epoch": (
+        "By epoch",
+        "Epoch 0 is before training. Lines are means over seeds, bands reach from the lowest seed to the highest.",
+    ),
+    "by_epoch_second": ("By epoch, another metric", "Lines and bands as above."),
+    "weights": ("Weights", "How much each task's loss weighs, by epoch, in the variants whose balancer moves it."),
+    "conflicts": (
+        "Gradients",
+        "Cosine of two tasks' gradients by what they share. Below 0 they pull in opposite directions.",
+    ),
     "training": ("Training", "A line a seed. The epoch with the best metric is the one that is kept."),
     "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
     "ablation": ("Layers", "The probe trained again on some of the layers; bands are 95 % intervals, controls dashed."),
@@ -104,6 +141,11 @@ BROKEN_DOWN = {
 }
 """Kind of group -> its figure, and what the groups are."""
 
+OF_TASK = (*(figure for figure, _ in BROKEN_DOWN.values()), "predicted_against_gold", "confusion")
+"""Figures that each task has, where a run trains several."""
+
+Pictures = dict[str, Picture]
+
 
 def write_report(folder: Path) -> Path:
     """Draw ``figures/*.png``, ``figures/*.svg`` and ``report.html`` of a run folder from its tables.
@@ -113,18 +155,25 @@ def write_report(folder: Path) -> Path:
     """
     if (folder / "cosines.csv").is_file():
         return similarity_page.write_page(folder)
+    if (folder / "losses.csv").is_file():
+        return language_page.write_page(folder)
     run = read_tables(folder)
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may be in any script
-        pictures = _save(figures_folder(folder), draw(run))
-        page = render(run.name, "run", lead(run), summary.tiles(run), sections(run, pictures))
+        names = [*FIGURES, *(f"{task}-{name}" for task in run.tasks for name in OF_TASK)]
+        pictures = _save(figures_folder(folder), draw(run), names)
+        tiles = together_grids.tiles(run) + summary.took(run) if run.tasks else summary.tiles(run)
+        page = render(run.name, "run", lead(run), tiles, sections(run, pictures))
     replace_file(folder / "report.html", page.encode("utf-8", "replace"))
     return folder / "report.html"
 
 
 def draw(run: Tables) -> dict[str, Figure]:
-    """Every figure whose tables are there, by name."""
+    """Every figure whose tables are there, by name; those of one task of several by ``<task>-<name>``."""
     made = {name: function(run) for name, function in FIGURES.items()}
+    for task in run.tasks:
+        one = run.of_task(task)
+        made |= {f"{task}-{name}": FIGURES[name](one) for name in OF_TASK}
     return {name: figure for name, figure in made.items() if figure}
 
 
@@ -134,10 +183,14 @@ def lead(run: Tables) -> str:
     corpus = run.told("corpus").get("name")
     on = f" on {tidy(corpus, 80)}" if corpus else ""
     chosen = f" Chosen on {run.selection} by {tidy(run.metric, 40)}." if run.selected and run.layers.empty else ""
+    if run.tasks:
+        names = run.task_names
+        tasks = f"{len(names)} tasks on {backbones}: {tidy(', '.join(names), 300)}."
+        return f"{tasks if len(names) > 1 else f'The task {names[0]} on {backbones}.'} Chosen on {run.selection}."
     return f"Probes on latents of {backbones}{on}.{chosen}"
 
 
-def sections(run: Tables, pictures: dict[str, Picture]) -> list[Section]:
+def sections(run: Tables, pictures: Pictures) -> list[Section]:
     """The page in its order; what has no table has no block."""
 
     def only(*blocks: str | Block | None) -> Sequence[Block]:
@@ -147,39 +200,61 @@ def sections(run: Tables, pictures: dict[str, Picture]) -> list[Section]:
     undefined = (
         f"“{summary.UNDEFINED}” stands where a correlation does not exist: predictions or targets are all the same."
     )
-    table = summary.headline(run)
+    table = together_grids.results(run) or summary.headline(run)
     note = undefined if table and any(summary.UNDEFINED in row for row in table.rows) else ""
     cloud = Turnable(panels(run.latents)) if len(run.latents) else None
-    wrong = summary.worst(run)
     by_layer = (layers_figures.summary_grid(run), layers_figures.every_grid(run))
     recipe = Fold("recipe.toml", run.recipe) if run.recipe else None
+    epochs = ("losses", "by_epoch", "by_epoch_second", together_grids.by_epoch(run), "weights", "conflicts")
     return [
-        Section("results", "Results", note, only(table, "ladder", "by_layer")),
+        Section("results", "Results", note, only(table, together_grids.costs(run), "variants", "ladder", "by_layer")),
+        Section("comparisons", "Side by side", "", only(together_grids.comparisons(run))),
         Section("probe", "Probe", "", only("diagram")),
         Section("tasks", "Tasks by layer", "", only("layer_map", by_layer[0], "layer_curves", by_layer[1])),
+        *(_task_section(run, task, pictures) for task in run.tasks),
         *(
             Section(
                 f"by-{kind.replace(' ', '-')}", f"By {kind}", note, only(figure, *breakdown_figures.grids(run, kind))
             )
             for kind, (figure, note) in BROKEN_DOWN.items()
         ),
-        Section("predictions", "Predictions", "", only("predicted_against_gold", "confusion", wrong, *marked(run))),
-        Section("learning", "Training", "", only("training", "autoencoder")),
+        Section(
+            "predictions", "Predictions", "",
+            only("predicted_against_gold", "confusion", summary.worst(run), *marked(run)),
+        ),
+        Section("learning", "Training", "", only("training", *epochs, "autoencoder")),
         Section("layers", "Ablation", "", only("ablation", "choices", "selectivity", summary.ablated(run))),
         Section(
             "search", "Study", summary.searched(run), only("history", "intermediate", "importances", "unexplained")
         ),
         Section("space", "Latents", "Coordinates of texts, projected to three dimensions.", only(cloud)),
         Section("provenance", "What ran", "", only(summary.provenance(run), recipe)),
-    ]
+    ]  # fmt: skip
 
 
-def _save(folder: Path, drawn: dict[str, Figure]) -> dict[str, Picture]:
+def _task_section(run: Tables, task: str, pictures: Pictures) -> Section:
+    """All that a run of one task has, of one of several."""
+    one = run.of_task(task)
+    blocks: list[Block | None] = [summary.headline(one)]
+    for kind, (figure, note) in BROKEN_DOWN.items():
+        picture = pictures.get(f"{task}-{figure}")
+        blocks.append(replace(picture, caption=f"{picture.caption} {note}".strip()) if picture else None)
+        blocks += breakdown_figures.grids(one, kind)
+    blocks += [pictures.get(f"{task}-{name}") for name in ("predicted_against_gold", "confusion")]
+    blocks += [summary.worst(one), *marked(one)]
+    of = f"Groups and predictions are those of “{tidy(one.selected, 60)}”." if len(one.predictions) else ""
+    return Section(f"task-{task}", tidy(task), of, [block for block in blocks if block])
+
+
+def _save(folder: Path, drawn: dict[str, Figure], names: Sequence[str]) -> Pictures:
+    """Write what was drawn; of all the names, remove what is not drawn any more."""
     pictures = {}
-    for name in FIGURES:
+    for name in names:
         if name not in drawn:
             for kind in ("png", "svg"):
                 (folder / f"{name}.{kind}").unlink(missing_ok=True)
             continue
-        pictures[name] = save_picture(folder, name, drawn[name], *CAPTIONS[name])
+        task, _, figure = name.rpartition("-")
+        title, caption = CAPTIONS[figure]
+        pictures[name] = save_picture(folder, name, drawn[name], f"{task}: {title}" if task else title, caption)
     return pictures

@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.corpus import HELD_OUT, Corpus
+from probes.best import Fitted
 from probes.ensemble import Ensemble
 from probes.inputs import only_layer, view_name
 from probes.metrics import CORRELATIONS, measure, p_value
 from probes.scoring import Scorer, scorer_of
 from probes.tables import UNTRAINED
 from probes.tasks import task_of
-from probes.train import Fitted
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,18 @@ def _epoch(layers: Sequence[Fitted], epoch: int) -> dict[str, float]:
         "loss": float(np.mean([layer.losses[epoch] for layer in learning])),
         "value": float(np.mean([layer.values[epoch] for layer in learning])),
     }
+
+
+def epochs_table(found: Sequence[Ensemble]) -> pd.DataFrame:
+    """Validation figures by epoch, 0 before training, of every variant and seed whose blocks learn."""
+    return pd.DataFrame(
+        [
+            {"variant": one.variant, "seed": seed} | line
+            for one in found
+            for seed, log in zip(one.seeds, one.logs, strict=False)
+            for line in log.figures
+        ]
+    )
 
 
 def autoencoder_table(found: Sequence[Ensemble]) -> pd.DataFrame:

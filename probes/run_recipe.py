@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from probes.record import make_record
 from probes.references import all_rows
 from probes.runs import Outcome, write_run
 from probes.scatter import project
+from probes.unfinished import Unfinished
 
 SHOWN_TEXTS = 500
 """Texts in the 3-D figures of the latents."""
@@ -55,6 +56,9 @@ class Done:
     metrics: list[dict[str, Any]]
     """The rows of ``metrics.csv``."""
 
+    variants: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of ``variants.csv``, where tasks learnt together."""
+
 
 def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
     """Run a recipe and leave a run folder.
@@ -65,7 +69,8 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     """
     started = time.perf_counter()
     variants = recipe.expanded()
-    conductor = Conductor(stage_one, progress)
+    unfinished = Unfinished.of(runs, name, recipe, progress)
+    conductor = Conductor(stage_one, progress, unfinished=unfinished)
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, variants, corpus)
     unread = read_all(conductor, variants)
@@ -94,10 +99,12 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         "predictions": prediction_table(selected, corpus, corpus.scored),
         "breakdown": breakdown_table(selected, corpus),
         "training": results.training_table(found),
+        "epochs": results.epochs_table(found),
         "autoencoder": results.autoencoder_table(found),
         "latents": latent_table(conductor, selected, corpus),
     }
     path = write_run(runs, name, Outcome(recipe, record, tables, corpus, selected))
+    unfinished.remove()
     seconds = time.perf_counter() - started
     lines = [asdict(row) for row in rows]
     backbones = {variant: about["backbone_parameters"] for variant, about in record["probes"].items()}
@@ -162,6 +169,8 @@ def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.Data
     taken = rows.sides[: SHOWN_TEXTS // rows.sides.shape[1]]
     texts = taken.reshape(-1)
     labels = np.repeat(row_labels(corpus, rows.take(np.arange(len(taken)))), rows.sides.shape[1])
+    if one.recipe.upper.learns:
+        return pd.DataFrame()
     inputs = conductor.inputs(one.recipe, one.recipe.corpus)
     frames = []
     for layer in sorted({0, len(one.columns) // 2, len(one.columns) - 1}):

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,18 +23,20 @@ from torch import Tensor
 from data.corpus import Corpus, Kind
 from data.errors import InputError, PermafrostError
 from data.iob import OUTSIDE, parts
-from data.plan import Identity, View
+from data.plan import CapturePlan, Identity, View
 from data.spec import SpecError, parse, read_toml, to_toml
 from data.text import fault
 from probes.calibration import Calibration
 from probes.ensemble import Ensemble
-from probes.inputs import TOKENS, Column
+from probes.inputs import TOKENS, Column, Stored
 from probes.probe import Probe, alone, seats_for
-from probes.recipe import Recipe
+from probes.recipe import Recipe, Variant
+from probes.record import store_record
 from probes.report import write_report
 from probes.tasks import TASKS, build
 
 FORMAT = 3
+TASKS_FOLDER, UPPER_FOLDER = "tasks", "upper"
 ABOUT = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """What a probe must say of itself."""
 
@@ -56,6 +58,19 @@ class Outcome:
     selected: Ensemble | None = None
     """The variant that answers new texts; None for what is no run to predict with."""
 
+    tasks: Mapping[str, "TaskOutcome"] = field(default_factory=dict)
+    """Of tasks that learnt together: each is a run within the run, in ``tasks/<name>``."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskOutcome:
+    """What a run leaves behind of one of several tasks."""
+
+    selected: Ensemble
+    corpus: Corpus
+    tables: Mapping[str, pd.DataFrame]
+    stored: Mapping[str, Stored]
+
 
 def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
     """Write the run under a temporary name, then give it the next free ``<recipe>-<n>``."""
@@ -65,16 +80,41 @@ def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
         temporary.chmod(0o755)
         (temporary / "recipe.toml").write_text(to_toml(outcome.recipe), "utf-8")
         (temporary / "record.json").write_text(json.dumps(outcome.record, indent=2, ensure_ascii=False), "utf-8")
-        for table, frame in outcome.tables.items():
-            if len(frame):
-                frame.to_csv(temporary / f"{table}.csv", index=False, lineterminator="\n")
+        _write_tables(temporary, outcome.tables)
         if outcome.selected and outcome.corpus:
-            _save_probe(temporary / "probe.safetensors", outcome.selected, outcome.corpus)
+            _save_selected(temporary, outcome.selected, outcome.corpus)
+        for task, one in outcome.tasks.items():
+            _write_task(temporary / TASKS_FOLDER / task, one)
         write_report(temporary)
         return _claim(runs, name, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    for table, frame in tables.items():
+        if len(frame):
+            frame.to_csv(folder / f"{table}.csv", index=False, lineterminator="\n")
+
+
+def _write_task(folder: Path, one: TaskOutcome) -> None:
+    """What predicts one task, as a run of its own."""
+    folder.mkdir(parents=True)
+    recipe = replace(one.selected.recipe, variants=(Variant(one.selected.variant),))
+    stores = {one.selected.variant: {name: store_record(stored) for name, stored in one.stored.items()}}
+    (folder / "recipe.toml").write_text(to_toml(recipe), "utf-8")
+    (folder / "record.json").write_text(json.dumps({"stores": stores}, indent=2, ensure_ascii=False), "utf-8")
+    _write_tables(folder, one.tables)
+    _save_selected(folder, one.selected, one.corpus)
+
+
+def _save_selected(folder: Path, one: Ensemble, corpus: Corpus) -> None:
+    """What answers new texts: the probe, and the backbone with the blocks that learnt."""
+    _save_probe(folder / "probe.safetensors", one, corpus)
+    if one.trunks:
+        trunk: Any = one.trunks[one.best]()
+        trunk.save(folder / UPPER_FOLDER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +137,22 @@ class LoadedRun:
     score_range: tuple[float, float] | None
     kind: Kind
     sides: int
+    upper: Path | None = None
+    """The model folder of the backbone, where blocks of it learnt; else it is the plan's own."""
+
+    def captured(self, plan: str) -> CapturePlan:
+        """How texts become the latents that it reads."""
+        found = self.recipe.captured(plan)
+        if self.upper is None:
+            return found
+        own = {"backbone": str(self.upper), "revision": "", "init": "pretrained", "tokenizer": ""}
+        return replace(found, **own, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]
+
+
+def tasks_of(path: Path) -> tuple[str, ...]:
+    """The tasks that learnt together in a run, by name; none where it is a run of one."""
+    folder = path / TASKS_FOLDER
+    return tuple(sorted(one.name for one in folder.iterdir() if one.is_dir())) if folder.is_dir() else ()
 
 
 def load_run(path: Path) -> LoadedRun:
@@ -138,14 +194,19 @@ def _read_run(path: Path) -> LoadedRun:
     probe = _rebuilt(path, recipe, columns, tensors, about)
     stores = record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
-    known = all(column.plan in identities and column.view in get_args(View) for column in columns)
+    upper = path / UPPER_FOLDER if recipe.upper.learns else None
+    if upper and (upper.is_symlink() or not upper.is_dir()):
+        raise RunError(f"{path}: its blocks learnt, and the folder '{UPPER_FOLDER}' that has them is not there.")
+    plans = identities if upper is None else {""}
+    known = all(column.plan in plans and column.view in get_args(View) for column in columns)
     targets = bool(score_range and calibration) if kind == "score" else kind == "answers" or len(labels) > 1
     fitting = targets and sides in ((1, 2) if kind in ("score", "class") else (1,))
     line = [] if calibration is None else [calibration.x, calibration.y]
     sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)
     if not (known and fitting and sound):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
-    return LoadedRun(path, recipe, identities, columns, probe.eval(), calibration, labels, score_range, kind, sides)
+    about_rows = (calibration, labels, score_range, kind, sides)
+    return LoadedRun(path, recipe, identities, columns, probe.eval(), *about_rows, upper)
 
 
 def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

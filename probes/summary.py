@@ -74,7 +74,7 @@ def tiles(run: Tables) -> list[Tile]:
     own, share = size_of(run, run.selected)
     if own is not None:
         found.append(Tile("parameters", f"{own:,.0f}", f"{percent(share)} of the backbone" if share else ""))
-    return found + _took(run)
+    return found + took(run)
 
 
 def why_undefined(run: Tables) -> str:
@@ -176,11 +176,19 @@ def provenance(run: Tables) -> Facts | None:
     return Facts(kept) if kept else None
 
 
+def took(run: Tables) -> list[Tile]:
+    """How long all of it took, where the record says."""
+    seconds = number(run.told("seconds").get("all"))
+    return [] if seconds is None else [Tile("took", duration(seconds))]
+
+
 def size_of(run: Tables, variant: str) -> tuple[float | None, float | None]:
     """Parameters of a variant's probe, and their share of the backbone; None where the record does not say."""
     told = run.told("probes", variant)
     own = number(told.get("parameters"))
     own = number(run.told("parameters").get(variant)) if own is None else own
+    if own is None:
+        own = next((number(one) for one in run.variants.loc[run.variants["variant"] == variant, "trained"]), None)
     backbone = number(told.get("backbone_parameters"))
     return own, own / backbone if own is not None and backbone else None
 
@@ -207,6 +215,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
+def size(count: float) -> str:
+    """Bytes as ``740 MiB`` or ``1.3 GiB``."""
+    mebibytes = count / 2**20
+    return f"{mebibytes:,.0f}\u00a0MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f}\u00a0GiB"
+
+
 def plain(value: object) -> str:
     """A value of the record in a line of text."""
     if isinstance(value, Mapping):
@@ -221,12 +235,7 @@ def plain(value: object) -> str:
 def _tiles_of_layers(run: Tables) -> list[Tile]:
     layers = run.layers["layer"].dropna()
     found = [Tile("tasks", f"{len(run.layers[['task', 'corpus']].drop_duplicates()):,}")]
-    return [*found, Tile("layers", f"{layers.nunique():,}"), *_took(run)]
-
-
-def _took(run: Tables) -> list[Tile]:
-    seconds = number(run.told("seconds").get("all"))
-    return [] if seconds is None else [Tile("took", duration(seconds))]
+    return [*found, Tile("layers", f"{layers.nunique():,}"), *took(run)]
 
 
 def _measured(part: pd.DataFrame, metric: str) -> str | tuple[str, str]:

@@ -1,23 +1,31 @@
-"""The tables of a run folder, read as if a stranger had written them.
+"""The tables of a run folder, and of each task of a run that trains several. A report is drawn from these alone."""
 
-A report is drawn from these and from nothing else. Texts stay texts ("NA" is a word), numbers are numbers or missing,
-and whatever does not read is a :class:`ReportError` that names the file.
-"""
-
-import json
-import math
 import re
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from data.corpus import HELD_OUT, Kind
-from data.errors import InputError
+from probes.table_files import (
+    ReportError,
+    Schema,
+    as_numbers,
+    checked,
+    number,
+    read_record,
+    read_table,
+    read_words,
+    refuse_links,
+)
+
+__all__ = [
+    "PROBABILITY", "RANDOM_TARGETS", "SCHEMAS", "UNTRAINED", "ReportError", "Schema", "Tables", "TaskTables",
+    "as_numbers", "chooses", "first_seed", "number", "read_record", "read_table", "read_tables", "scored",
+]  # fmt: skip
 
 UNTRAINED = "raw"
 """What names of the untrained reference begin with."""
@@ -26,24 +34,12 @@ RANDOM_TARGETS = "random targets"
 """What an ablation calls its control on shuffled targets."""
 
 
-class ReportError(InputError):
-    """A folder that no report can be drawn from."""
-
-
-@dataclass(frozen=True)
-class Schema:
-    """Columns of a table; further ones are read as text."""
-
-    text: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-
-
 SCHEMAS: dict[str, Schema] = {
     "metrics": Schema(
         ("variant", "backbone", "view", "task", "split", "metric"), ("layer", "value", "low", "high", "n", "seed")
     ),
     "predictions": Schema(("target",), ("seed",)),
-    "training": Schema(("variant", "phase"), ("seed", "epoch", "loss", "value")),
+    "training": Schema(("variant", "phase"), ("seed", "epoch", "loss", "value"), ("task",), ("weight",)),
     "autoencoder": Schema(("variant", "plan", "view"), ("seed", "layer", "norm", "loss", "unexplained")),
     "latents": Schema(("plan", "view", "method", "label", "text"), ("layer", "x", "y", "z")),
     "ablation": Schema(
@@ -58,6 +54,10 @@ SCHEMAS: dict[str, Schema] = {
         ("task", "corpus", "control", "split", "metric"),
         ("layer", "value", "low", "high", "n", "parameters", "seconds"),
     ),
+    "variants": Schema(("variant",), ("trained", "parameters", "saved", "seconds", "memory")),
+    "epochs": Schema(("variant", "task", "metric"), ("seed", "epoch", "value")),
+    "conflicts": Schema(("variant", "first", "second"), ("seed", "epoch", "cosine", "conflict")),
+    "comparisons": Schema(("task", "split", "metric", "variant", "against"), ("difference", "low", "high", "p", "n")),
 }
 PREDICTED: dict[str, tuple[Kind, Schema]] = {
     "answer": (
@@ -72,12 +72,19 @@ PREDICTED: dict[str, tuple[Kind, Schema]] = {
 PROBABILITY = "probability_"
 """What the columns of the probabilities of classes begin with; they are in the order of the corpus's labels."""
 
-LARGEST = 1e30
-"""A number beyond this is as good as infinite, which is as good as missing: no axis can hold it."""
-
 TAG = re.compile(r"O|[BI]-.+", re.DOTALL)
 RESULTS = ("metrics", "ablation", "trials", "layers")
 """A finished run has one of these."""
+
+TASK_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Of a task's folder, which names figures too."""
+
+
+class TaskTables(NamedTuple):
+    """What the folder of a task holds, in a run that trains several."""
+
+    predictions: pd.DataFrame
+    breakdown: pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +107,12 @@ class Tables:
     importances: pd.DataFrame
     breakdown: pd.DataFrame
     layers: pd.DataFrame
+    variants: pd.DataFrame
+    epochs: pd.DataFrame
+    conflicts: pd.DataFrame
+    comparisons: pd.DataFrame
+    tasks: Mapping[str, TaskTables] = field(default_factory=dict)
+    """Of a run that trains several tasks, in the order of its figures."""
 
     @property
     def kind(self) -> Kind:
@@ -142,6 +155,23 @@ class Tables:
             found = found.get(key) if isinstance(found, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def task_names(self) -> list[str]:
+        """Of a run that trains several tasks, in the order of its figures; empty for any other run."""
+        return [name for name in dict.fromkeys([*self.metrics["task"], *self.tasks]) if name] if self.tasks else []
+
+    def of_task(self, name: str) -> "Tables":
+        """One task of a run that trains several, as if it were a run of that task alone."""
+        nothing = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0])
+        mine, told = self.tasks.get(name, nothing), self.told("tasks", name)
+        metrics = self.metrics[self.metrics["task"] == name]
+        measured = [str(metric) for metric in (told.get("metric"), self.record.get("metric"))]
+        known = [metric for metric in measured if metric in set(metrics["metric"])]
+        said = [str(told.get("selected") or ""), *mine.breakdown["variant"].head(1), self.selected]
+        record = {key: value for key, value in self.record.items() if key != "metric"}
+        record |= {"selected": next(filter(None, said), "")} | ({"metric": known[0]} if known else {})
+        return replace(self, name=name, record=record, metrics=metrics, tasks={}, **mine._asdict())
+
 
 def read_tables(folder: Path) -> Tables:
     """Read a run folder.
@@ -152,38 +182,16 @@ def read_tables(folder: Path) -> Tables:
     if not (folder / "record.json").is_file():
         again = "Run the study again" if (folder / "journal.log").exists() else "Run the recipe again"
         raise ReportError(f"{folder} is no finished run: it has no record.json. {again}.")
-    for path in folder.iterdir():
-        if path.suffix in (".csv", ".json", ".toml") and path.is_symlink():
-            raise ReportError(f"{path} is a link; a run folder holds its files itself.")
+    refuse_links(folder)
     if not any((folder / f"{name}.csv").is_file() for name in RESULTS):
         names = ", ".join(f"{name}.csv" for name in RESULTS)
         raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")
-    frames = {name: read_table(folder / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
-    frames["predictions"] = _predictions(folder / "predictions.csv", frames["predictions"])
+    frames = {name: _read(folder, name) for name in SCHEMAS}
+    tasks = _tasks(folder / "tasks", list(dict.fromkeys(frames["metrics"]["task"])))
     record, name = read_record(folder / "record.json"), folder.resolve().name
     if name.startswith("."):  # the temporary name of a run that is being written
         name = str(record.get("name") or "run")
-    return Tables(name, record, _text(folder / "recipe.toml"), **frames)
-
-
-def read_table(path: Path, schema: Schema) -> pd.DataFrame:
-    """A csv file with the columns of a schema at least; empty where there is no such file.
-
-    Raises:
-        ReportError: it is no table, lacks a column, or holds a word where a number belongs.
-    """
-    expected = [*schema.text, *schema.numbers]
-    if not path.is_file():
-        return pd.DataFrame({name: pd.Series(dtype="float" if name in schema.numbers else "str") for name in expected})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8", lineterminator="\n"
-            )
-    except (ValueError, OSError, Warning) as error:
-        raise ReportError(f"{path} is no table that can be read ({_first_line(error)}).") from error
-    return _checked(path, frame, schema)
+    return Tables(name, record, read_words(folder / "recipe.toml"), **frames, tasks=tasks)
 
 
 def told_by(predictions: pd.DataFrame) -> str | None:
@@ -207,16 +215,27 @@ def chooses(metrics: pd.DataFrame) -> str:
     return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
 
 
-def as_numbers(texts: pd.Series) -> pd.Series:
-    """Texts as finite numbers; what is none is missing."""
-    values = pd.to_numeric(texts, errors="coerce").astype(float)
-    return values.where(values.abs() < LARGEST)
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.csv"
+    frame = read_table(path, SCHEMAS[name])
+    return _predictions(path, frame) if name == "predictions" else frame
 
 
-def number(value: Any) -> float | None:
-    """A finite number of a record, or None for anything else."""
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if real and abs(value) < LARGEST and math.isfinite(value) else None
+def _tasks(folder: Path, order: Sequence[str]) -> dict[str, TaskTables]:
+    """The tables of every task, those of ``order`` first."""
+    if folder.is_symlink():
+        raise ReportError(f"{folder} is a link; a run folder holds its files itself.")
+    if not folder.is_dir():
+        return {}
+    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    for path in found:
+        if path.is_symlink() or not path.is_dir() or not TASK_NAME.fullmatch(path.name):
+            expected = "expected the folder of a task, named by at most 64 of the characters A-Z, a-z, 0-9, _ and -"
+            raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
+        refuse_links(path)
+    places = {name: place for place, name in enumerate(order)}
+    found.sort(key=lambda path: places.get(path.name, len(places)))
+    return {path.name: TaskTables(*(_read(path, name) for name in TaskTables._fields)) for path in found}
 
 
 def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -232,42 +251,4 @@ def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
             )
     spare = {("score", "raw"), ("answers", "target_start")}
     optional = [str(name) for name in frame if str(name).startswith(PROBABILITY) or (kind, name) in spare]
-    return _checked(path, frame, Schema(schema.text, (*schema.numbers, *optional)))
-
-
-def _checked(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    missing = [name for name in (*schema.text, *schema.numbers) if name not in frame]
-    if missing:
-        raise ReportError(f"{path}: it has no column '{missing[0]}'. It has {', '.join(map(str, frame.columns))}.")
-    return frame.assign(**{name: _numbers(path, frame, name) for name in schema.numbers})
-
-
-def _numbers(path: Path, frame: pd.DataFrame, name: str) -> pd.Series:
-    texts = frame[name]
-    bad = pd.to_numeric(texts, errors="coerce").isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ReportError(f"{path}: row {row + 1}, column '{name}': expected a number, got {texts.iloc[row][:40]!r}.")
-    return as_numbers(texts)
-
-
-def read_record(path: Path) -> Mapping[str, Any]:
-    """The record of a run; raises :class:`ReportError` where it cannot be read."""
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ReportError(f"{path} cannot be read ({_first_line(error)}).") from error
-    if not isinstance(record, dict):
-        raise ReportError(f"{path}: expected a JSON object, found {type(record).__name__}.")
-    return record
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} cannot be read ({_first_line(error)}).") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return checked(path, frame, Schema(schema.text, (*schema.numbers, *optional)))

@@ -2,124 +2,65 @@
 
 It trains members side by side: probes of several seeds or layers, or the layers of an autoencoder. Nothing crosses
 from one to another: each has its own gradient norm, best epoch and early stop, and so ends as it would have alone.
-Same data, seed and machine give the same weights, to the last bit, on CPU.
+Or it trains one member on several tasks, whose losses meet in what they share.
+Same data, seed and machine give the same weights, to the last bit, on CPU; killed and resumed or not.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from data.expected import Expected
 from data.progress import Progress, Silent
 from data.spec import SpecError
+from probes.best import Best, Fitted
+from probes.checkpoint import Checkpoint
+from probes.components import Components
+from probes.layerwise import Chance
+from probes.lessons import Batches, Learner, check
+from probes.train_spec import TrainSpec
 
-FEW = ("mixer.logits", "mixer.network")
-"""Parameters of the mixers over cosines."""
+MEASURED_SECONDS = 5.0
+"""After how long the expected time is said."""
 
 AfterEpoch = Callable[[int, float], None]
 """Told the epoch, from 0, and the first member's validation metric; what it raises ends the training."""
 
 
 @dataclass(frozen=True)
-class TrainSpec:
-    """How a probe learns."""
+class Log:
+    """What is worth knowing of a training, a line an epoch."""
 
-    loss: Literal["auto", "mse", "log_variance", "cross_entropy", "span"] = "auto"
-    """auto is log_variance for scores, cross_entropy for classes and tags, and span for answers: the mean of the cross
-    entropies of where they start and end."""
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    """``task, epoch, metric, value`` of validation, of the first member; epoch 0 is before training."""
 
-    epochs: int = 10
-    """Most passes over the training rows."""
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    """``task, epoch, loss, weight``: mean loss before any weight, of the first member, and mean weight in a step."""
 
-    batch_rows: int = 64
-    """Rows in one step."""
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    """``epoch, first, second, cosine, conflict``: of the gradients of two tasks by what they share, the mean cosine,
+    and the share of steps in which it was below 0."""
 
-    learning_rate: float = 1e-3
-    """Peak rate of AdamW, reached after the warm-up, then falling to 0 in a straight line."""
-
-    mixer_learning_rate: float = 0.02
-    """Peak rate of a mixer over cosines, softmax or mlp: a handful of numbers that must move far."""
-
-    weight_decay: float = 0.01
-    """Weight decay of AdamW; a mixer over cosines has none."""
-
-    warmup: float = 0.1
-    """Share of all steps over which the rate rises."""
-
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Arithmetic of the large products of a training step; the weights, and what is answered, stay in float32. auto is
-    bfloat16 where the hardware multiplies it natively. It pays for a wide context, not for small probes."""
-
-    patience: int = 5
-    """Stop after this many epochs without a better validation metric; the best epoch's weights are kept."""
-
-    seeds: tuple[int, ...] = (0,)
-    """One training per seed: it draws the starting weights and the order of rows."""
-
-    average: bool = False
-    """Whether the seeds answer together, by the mean of what they say; else figures are the mean of theirs and the best
-    seed answers new texts."""
-
-    metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1", "f1", "exact_match"] = "auto"
-    """Validation metric that picks the best epoch and the best variant; auto is spearman for scores, accuracy for
-    classes, f1 for tags and answers. f1 of two classes is that of the second."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
-            raise SpecError("epochs, batch_rows and patience must be at least 1.")
-        positive = all(value > 0 for value in (self.learning_rate, self.mixer_learning_rate, self.clip))
-        if not positive or not self.weight_decay >= 0 or not 0 <= self.warmup <= 1:
-            raise SpecError("learning rates and clip must be positive, weight_decay not negative, warmup in [0, 1].")
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
+    frozen: list[dict[str, Any]] = field(default_factory=list)
+    """``epoch, component``: what stopped learning, and after how many epochs."""
 
 
 @dataclass(frozen=True)
-class Learner:
-    """What fit() trains."""
+class Learnt:
+    """A training that is done."""
 
-    module: nn.Module
-    owners: dict[str, Tensor]
-    """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
+    fitted: Mapping[str, list[Fitted]]
+    """Task -> how it went, member by member."""
 
-    loss: Callable[[NDArray[np.int64]], Tensor]
-    """Training rows in the order of each distinct seed, ``[order, row]`` -> ``[member]``."""
-
-    validate: Callable[[], NDArray[np.floating]]
-    """The validation metric of each member, ``[member]``, larger is better; nan where there is none."""
-
-    rows: int
-    """Training rows."""
-
-    smallest_batch: int = 1
-    """Rows below which the loss does not exist; such a batch joins its neighbour."""
-
-    def parts(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """What is trained: parameters with the owners of their parts."""
-        return [(part, self.owners[name]) for name, part in self.module.named_parameters() if name in self.owners]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """How a member's training went; its weights are those of ``best_epoch``."""
-
-    best_epoch: int
-    """From 0; -1 where the validation metric was never finite."""
-
-    best_value: float
-    losses: tuple[float, ...] = field(repr=False)
-    """Mean training loss by epoch."""
-
-    values: tuple[float, ...] = field(repr=False)
-    """Validation metric by epoch, to where its training stopped."""
+    log: Log
+    restore: Callable[[str], None]
+    """Put the best weights of a task in their places; those of what it shares too."""
 
 
 def fit(
@@ -129,86 +70,248 @@ def fit(
     progress: Progress | None = None,
     name: str = "training",
     after_epoch: AfterEpoch | None = None,
-) -> list[Fitted]:
-    """Train every member in place and leave each at its best epoch.
+    checkpoint: Checkpoint | None = None,
+) -> Learnt:
+    """Train every member in place; of one task, leave each at its best epoch.
 
     Args:
         seeds: of each member; it draws the order of its rows.
+        checkpoint: where the training is kept while it lasts, and goes on from where it is there.
 
     Raises:
-        SpecError: nothing to train, fewer training rows than the loss needs, or a loss that is not finite.
+        SpecError: nothing to train, a component that does not exist, fewer training rows than the loss needs, or a loss
+            that is not finite.
+        CheckpointError: the checkpoint is of another training.
     """
-    if learner.rows < learner.smallest_batch:
-        raise SpecError(
-            f"{learner.rows} training rows are too few: this loss needs {learner.smallest_batch} in a batch."
-        )
-    if not learner.owners:
-        raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' or 'concat' has no weights.")
-    shufflers = [np.random.default_rng(seed) for seed in sorted(set(seeds))]
-    optimizer = _optimizer(learner, spec)
-    bounds = list(_bounds(learner.rows, spec.batch_rows, learner.smallest_batch))
-    schedule = _schedule(optimizer, spec, len(bounds))
-    best = _Best(learner, len(seeds), spec.patience)
-    lowered = spec.compute_dtype == "bfloat16" or (spec.compute_dtype == "auto" and _native_bfloat16())
-    with (progress or Silent()).bar(name, spec.epochs) as advance:
-        for epoch in range(spec.epochs):
-            orders = np.stack([shuffler.permutation(learner.rows) for shuffler in shufflers])
-            batches = (orders[:, start:end] for start, end in bounds)
-            losses = _epoch(learner, batches, optimizer, schedule, spec.clip, len(seeds), lowered)
-            values = _validated(learner)
-            learning = best.after(epoch, losses, values)
-            advance(1)
-            if after_epoch:
-                after_epoch(epoch, float(values[0]))
-            if not learning:
-                break
-    best.restore()
-    learner.module.eval()
-    return best.fitted()
+    check(learner)
+    progress = progress or Silent()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds[0])
+        training = _Training(learner, spec, seeds, name)
+        state = checkpoint.load() if checkpoint else None
+        if state is not None:
+            training.take(state)
+            progress.note(f"{name}: going on after {training.epoch} epochs and {training.step} steps")
+        training.run(progress, name, after_epoch, checkpoint)
+    bests = training.bests
+    for best in bests.values():
+        best.restore()
+    for module in learner.modules.values():
+        module.eval()
+    return Learnt(
+        {task: bests[task if task in bests else ""].fitted() for task in learner.lessons},
+        training.log,
+        lambda task: bests[task if task in bests else ""].restore(),
+    )
 
 
-def _native_bfloat16() -> bool:
-    flags = torch.cpu.get_capabilities()
-    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+class _Training:
+    """A training under way; all that its future depends on is in :meth:`state`."""
 
+    def __init__(self, learner: Learner, spec: TrainSpec, seeds: Sequence[int], name: str) -> None:
+        self.learner, self.spec, self.seeds, self.name = learner, spec, seeds, name
+        self.components = Components(learner, spec)
+        balancing = learner.balancer.groups() if learner.balancer else []
+        groups = [*self.components.groups(), *({**group, "peak": group["lr"]} for group in balancing)]
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.batches = Batches(learner, seeds)
+        self.total = spec.epochs * self.batches.steps
+        named = learner.named()
+        self.bests = {
+            task: Best({part: (named[part], learner.owners[part]) for part in parts}, len(seeds), spec.patience)
+            for task, parts in self._kept().items()
+        }
+        self.shared = [part for name, part in named.items() if name.split(".")[0] in learner.shared]
+        self.log = Log()
+        self.epoch, self.step, self.learning = 0, 0, True
+        self.kept = False
+        """Whether there is a checkpoint of it."""
+        self.steps: list[dict[str, Any]] = []
+        """``losses, weights, cosines`` of the steps of this epoch."""
+        self.drawn = self.batches.state()
+        self.lowered = spec.compute_dtype == "bfloat16" or (spec.compute_dtype == "auto" and _native_bfloat16())
 
-def orders_of(seeds: Sequence[int]) -> NDArray[np.int64]:
-    """``[member]``: which order of rows each member takes; those of one seed take the same."""
-    return np.searchsorted(sorted(set(seeds)), seeds)
+    def _kept(self) -> dict[str, list[str]]:
+        """Task -> parameters of its best state; "" where all tasks have one."""
+        learner = self.learner
+        if len(learner.lessons) > 1 and not learner.private:
+            return {"": list(learner.named())}
+        return {task: learner.read_by(task) for task in learner.lessons}
 
+    def run(self, progress: Progress, name: str, after_epoch: AfterEpoch | None, checkpoint: Checkpoint | None) -> None:
+        """All epochs that are left."""
+        if not self.log.figures and (len(self.learner.lessons) > 1 or self.learner.shared):
+            self._measure(0)
+        done = self.epoch * self.batches.steps + self.step
+        expected = Expected(progress, self.total - done, MEASURED_SECONDS, name)
+        with progress.bar(name, self.total) as advance:
+            advance(done)
+            while self.learning and self.epoch < self.spec.epochs:
+                value = self._epoch([advance, expected.did], progress, checkpoint)
+                if after_epoch:
+                    after_epoch(self.epoch - 1, value)
+        if checkpoint and (checkpoint.due() or self.kept):
+            self._save(checkpoint)
 
-def _epoch(
-    learner: Learner,
-    batches: Iterator[NDArray[np.int64]],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    clip: float,
-    members: int,
-    lowered: bool,
-) -> NDArray[np.float64]:
-    """Mean loss of each member, ``[member]``."""
-    learner.module.train()
-    losses = []
-    for batch in batches:
-        with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
-            loss = learner.loss(batch)
-        losses.append(_step(learner, loss, optimizer, clip, members))
-        schedule.step()
-    return np.asarray(np.mean(losses, axis=0))
+    def _save(self, checkpoint: Checkpoint) -> None:
+        checkpoint.save(self.state())
+        self.kept = True
 
+    def _epoch(
+        self, watchers: Sequence[Callable[[int], None]], progress: Progress, checkpoint: Checkpoint | None
+    ) -> float:
+        """One epoch, or what is left of it; returns the first member's validation metric of the first task."""
+        if not self.step:
+            self.drawn = self.batches.state()
+            for component in self.components.begin(self.epoch):
+                self.log.frozen.append({"epoch": self.epoch, "component": component})
+                progress.note(f"{self.name}: {component} is frozen after {self.epoch} epochs")
+            self.components.remember()
+        self.components.settle()
+        for batch in self._steps_left():
+            self._step(batch)
+            self.step += 1
+            for watcher in watchers:
+                watcher(1)
+            if checkpoint and checkpoint.due():
+                self._save(checkpoint)
+        values = self._measure(self.epoch + 1)
+        losses = self._summed()
+        if set(self.bests) == {""}:
+            means = [np.mean(list(some.values()), axis=0) for some in (losses, values)]
+            self.learning = self.bests[""].after(self.epoch, *means)
+        else:
+            going = [best.after(self.epoch, losses[task], values[task]) for task, best in self.bests.items()]
+            self.learning = any(going)
+        self.learning &= self.components.learning
+        self.epoch, self.step, self.steps = self.epoch + 1, 0, []
+        return float(next(iter(values.values()))[0])
 
-def _step(
-    learner: Learner, losses: Tensor, optimizer: torch.optim.Optimizer, clip: float, members: int
-) -> NDArray[np.floating]:
-    numbers: NDArray[np.floating] = losses.detach().numpy()
-    if not np.isfinite(numbers).all():
-        wrong = numbers[~np.isfinite(numbers)][0]
-        raise SpecError(f"the training loss became {wrong}; lower train.learning_rate or train.mixer_learning_rate.")
-    optimizer.zero_grad()
-    losses.sum().backward()  # type: ignore[no-untyped-call]
-    clip_by_member(learner, clip, members)
-    optimizer.step()
-    return numbers
+    def _steps_left(self) -> Iterator[dict[str, NDArray[np.int64]]]:
+        return islice(self.batches.epoch(), self.step, None) if self.components.learning else iter(())
+
+    def _step(self, batch: Mapping[str, NDArray[np.int64]]) -> None:
+        at = self.epoch * self.batches.steps + self.step
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.lowered):
+            losses = {task: self.learner.lessons[task].loss(rows) for task, rows in batch.items()}
+        for task, loss in losses.items():
+            self._check(task, loss, at)
+        rate = _rate(at, self.total, self.spec.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        self.optimizer.zero_grad()
+        weights, cosines = self._backward(losses)
+        clip_by_member(self.learner, self.spec.clip, len(self.seeds))
+        self.optimizer.step()
+        numbers = {task: loss.detach().float().numpy().reshape(-1) for task, loss in losses.items()}
+        self.steps.append({"losses": numbers, "weights": weights, "cosines": cosines})
+
+    def _backward(self, losses: Mapping[str, Tensor]) -> tuple[dict[str, float], list[list[Any]]]:
+        """Gradients of a step; the weight of each task, and the cosine of each two."""
+        if not any(loss.requires_grad for loss in losses.values()):
+            return dict.fromkeys(losses, 0.0), []  # tasks of which all is frozen
+        if self.learner.balancer is None:
+            torch.stack([loss.sum() for loss in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+            return dict.fromkeys(losses, 1.0), []
+        balanced = self.learner.balancer.backward(losses, [part for part in self.shared if part.requires_grad])
+        return balanced.weights, [[*pair, cosine] for pair, cosine in balanced.cosines.items()]
+
+    def _check(self, task: str, loss: Tensor, at: int) -> None:
+        if not torch.isfinite(loss).all():
+            wrong = loss[~torch.isfinite(loss)].reshape(-1)[0].item()
+            of = f"{task}: " if len(self.learner.lessons) > 1 else ""
+            raise SpecError(
+                f"{of}the training loss became {wrong} in step {at + 1} of {self.total}; lower train.learning_rate, "
+                "train.rates or train.mixer_learning_rate"
+                + (', or set train.compute_dtype = "float32".' if self.lowered else ".")
+            )
+
+    def _measure(self, epoch: int) -> dict[str, NDArray[np.floating]]:
+        """Task -> its metric that chooses, ``[member]``; all of them go to the log."""
+        for module in self.learner.modules.values():
+            module.eval()
+        chosen = {}
+        with torch.inference_mode():
+            for task, lesson in self.learner.lessons.items():
+                found = lesson.validate()
+                chosen[task] = next(iter(found.values()))
+                self.log.figures.extend(
+                    {"task": task, "epoch": epoch, "metric": metric, "value": float(values[0])}
+                    for metric, values in found.items()
+                )
+        return chosen
+
+    def _summed(self) -> dict[str, NDArray[np.floating]]:
+        """Task -> mean loss of the epoch, ``[member]``; nan where it had no step."""
+        found: dict[str, NDArray[np.floating]] = {}
+        for task in self.learner.lessons:
+            mine = [step for step in self.steps if task in step["losses"]]
+            nothing = np.full(len(self.seeds), np.nan)
+            found[task] = np.mean([step["losses"][task] for step in mine], axis=0) if mine else nothing
+            weight = float(np.mean([step["weights"][task] for step in mine])) if mine else None
+            line = {"task": task, "epoch": self.epoch + 1, "loss": float(found[task][0]), "weight": weight}
+            self.log.losses.append(line)
+        pairs: dict[tuple[str, str], list[float]] = {}
+        for step in self.steps:
+            for first, second, cosine in step["cosines"]:
+                pairs.setdefault((first, second), []).append(cosine)
+        for (first, second), cosines in pairs.items():
+            shares = {"cosine": float(np.mean(cosines)), "conflict": float(np.mean(np.array(cosines) < 0))}
+            self.log.conflicts.append({"epoch": self.epoch + 1, "first": first, "second": second} | shares)
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on."""
+        balancer = self.learner.balancer
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "learning": self.learning,
+            "steps": self.steps,
+            "drawn": self.drawn if self.step else self.batches.state(),
+            "weights": {name: part.detach() for name, part in self.learner.named().items()},
+            "optimizer": {str(place): values for place, values in self.optimizer.state_dict()["state"].items()},
+            "components": self.components.state(),
+            "bests": {task or "all": best.state() for task, best in self.bests.items()},
+            "log": {name: getattr(self.log, name) for name in ("figures", "losses", "conflicts", "frozen")},
+            "balancer": dict(balancer.state_dict()) if balancer else {},
+            "generators": [one.get_state() for one in self._generators()],
+            "torch": torch.get_rng_state(),
+        }
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Go on as when :meth:`state` was asked."""
+        self.epoch, self.step, self.learning = state["epoch"], state["step"], state["learning"]
+        self.steps, self.kept = state["steps"], True
+        self.drawn = state["drawn"]
+        self.batches.take(self.drawn)
+        with torch.no_grad():
+            for name, part in self.learner.named().items():
+                part.copy_(state["weights"][name])
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = {int(place): values for place, values in state["optimizer"].items()}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.components.take(state["components"])
+        for task, best in self.bests.items():
+            best.take(state["bests"][task or "all"])
+        for name, lines in state["log"].items():
+            getattr(self.log, name)[:] = lines
+        if self.learner.balancer:
+            self.learner.balancer.load_state_dict(state["balancer"])
+        for one, saved in zip(self._generators(), state["generators"], strict=True):
+            one.set_state(saved)
+        torch.set_rng_state(state["torch"])
+
+    def _generators(self) -> list[torch.Generator]:
+        """What is random within the modules, each once."""
+        found = {
+            id(generator): generator
+            for module in self.learner.modules.values()
+            for one in module.modules()
+            if isinstance(one, Chance)
+            for generator, _ in one.draws
+        }
+        return list(found.values())
 
 
 def clip_by_member(learner: Learner, largest: float, members: int) -> None:
@@ -225,77 +328,12 @@ def clip_by_member(learner: Learner, largest: float, members: int) -> None:
             part.grad.mul_(mine.view(-1, *[1] * (part.dim() - 1)))
 
 
-def _validated(learner: Learner) -> NDArray[np.floating]:
-    learner.module.eval()
-    with torch.inference_mode():
-        return learner.validate()
+def _native_bfloat16() -> bool:
+    flags = torch.cpu.get_capabilities()
+    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
 
 
-class _Best:
-    """Each member's best weights so far, and whether it still learns."""
-
-    def __init__(self, learner: Learner, members: int, patience: int) -> None:
-        self.learner, self.patience = learner, patience
-        self.value = np.full(members, -math.inf)
-        self.epoch = np.full(members, -1)
-        self.stopped = np.zeros(members, bool)
-        self.losses: list[list[float]] = [[] for _ in range(members)]
-        self.values: list[list[float]] = [[] for _ in range(members)]
-        self.weights = [part.detach().clone() for part, _ in learner.parts()]
-
-    def after(self, epoch: int, losses: NDArray[Any], values: NDArray[Any]) -> bool:
-        """Note an epoch; returns whether any member still learns."""
-        for member in np.flatnonzero(~self.stopped):
-            self.losses[member].append(float(losses[member]))
-            self.values[member].append(float(values[member]))
-        better = ~self.stopped & np.greater(values, self.value)  # nan is never greater
-        self.value[better], self.epoch[better] = values[better], epoch
-        if better.any():
-            chosen = torch.from_numpy(better)
-            for kept, (part, owner) in zip(self.weights, self.learner.parts(), strict=True):
-                mine = chosen[owner]
-                kept[mine] = part.detach()[mine]
-        self.stopped |= epoch - self.epoch >= self.patience
-        return not self.stopped.all()
-
-    def restore(self) -> None:
-        with torch.no_grad():
-            for kept, (part, _) in zip(self.weights, self.learner.parts(), strict=True):
-                part.copy_(kept)
-
-    def fitted(self) -> list[Fitted]:
-        return [
-            Fitted(int(epoch), float(value), tuple(losses), tuple(values))
-            for epoch, value, losses, values in zip(self.epoch, self.value, self.losses, self.values, strict=True)
-        ]
-
-
-def _bounds(rows: int, size: int, smallest: int) -> Iterator[tuple[int, int]]:
-    """Consecutive batches; a last one that is too small for its loss joins the one before."""
-    starts = list(range(0, rows, max(size, smallest)))
-    if len(starts) > 1 and rows - starts[-1] < smallest:
-        starts.pop()
-    return zip(starts, [*starts[1:], rows], strict=True)
-
-
-def _optimizer(learner: Learner, spec: TrainSpec) -> torch.optim.Optimizer:
-    named = {name: part for name, part in learner.module.named_parameters() if name in learner.owners}
-    mixer = [part for name, part in named.items() if name.startswith(FEW)]
-    others = [part for name, part in named.items() if not name.startswith(FEW)]
-    groups = [
-        {"params": others, "lr": spec.learning_rate, "weight_decay": spec.weight_decay},
-        {"params": mixer, "lr": spec.mixer_learning_rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, spec: TrainSpec, steps_per_epoch: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    total = spec.epochs * steps_per_epoch
-    rising = max(1, round(spec.warmup * total))
-
-    def rate(step: int) -> float:
-        return (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+def _rate(step: int, total: int, warmup: float) -> float:
+    """Of the peak rate: it rises to it over the warm-up, then falls to 0 in a straight line."""
+    rising = max(1, round(warmup * total))
+    return (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)

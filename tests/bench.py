@@ -137,5 +137,5 @@ class Bench:
         )
 
     def _line(self, words: Sequence[str], settings: Iterable[str]) -> list[str]:
-        runs = ["--runs", str(self.runs)] if words[0] in ("run", "train") else []
+        runs = ["--runs", str(self.runs)] if words[0] in ("run", "train", "pretrain") else []
         return [*words, *runs, *(word for setting in settings for word in ("--set", setting))]

@@ -1,6 +1,8 @@
 """A finished run made up from nothing: every table a run folder can hold, with texts that would like to be markup."""
 
 import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,96 @@ def study() -> dict[str, pd.DataFrame]:
         "intermediate": pd.DataFrame(steps, columns=["trial", "step", "value"]),
         "importances": pd.DataFrame({"parameter": ["train.learning_rate", "probe.code"], "importance": [0.7, 0.3]}),
     }
+
+
+def together(
+    tasks: Mapping[str, str], variants: Sequence[str], epochs: int = 4, seeds: Sequence[int] = (0,)
+) -> dict[str, pd.DataFrame]:
+    """The tables of a run that trains tasks together: the values of a variant are those of the ones before, and 0.02.
+
+    Args:
+        tasks: name -> what it is: class, tags, answers or score.
+        variants: the first two train every other task only.
+    """
+    metric_rows, trained, followed, compared = [], [], [], []
+    for place, (task, kind) in enumerate(tasks.items()):
+        split = "test" if place % 2 == 0 else "validation"
+        for index, variant in enumerate(["raw", *variants]):
+            if index in (1, 2) and len(tasks) > 1 and len(variants) > 2 and place % 2 != index - 1:
+                continue
+            for offset, metric in enumerate(METRICS_OF[kind]):
+                value = 0.6 + 0.02 * index - 0.03 * offset
+                view = "tokens" if kind in ("tags", "answers") else "mean"
+                about = (variant, "all-MiniLM-L6-v2", view, None, task, split, metric)
+                metric_rows.append((*about, value, value - 0.015, value + 0.012, 400, None))
+                if index == 0:
+                    continue
+                metric_rows += [(*about, value, None, None, 400, seed) for seed in seeds]
+                followed += [
+                    (variant, seed, task, epoch, metric, value - 0.4 * 0.5**epoch + 0.01 * seed)
+                    for seed in seeds for epoch in range(epochs + 1)
+                ]  # fmt: skip
+            if index:
+                moves = 0.1 * ("gradnorm" in variant) * (1 if place else -1)
+                trained += [
+                    (variant, seed, "training", epoch, 2 / epoch - 0.1 * seed, value, task, 1 + moves * epoch)
+                    for seed in seeds for epoch in range(1, epochs + 1)
+                ]  # fmt: skip
+        first = METRICS_OF[kind][0]
+        compared += [
+            (task, split, first, variants[-1], variants[place % 2 % len(variants)], *figures)
+            for figures in COMPARED[:1]
+        ]
+        compared += [(task, split, first, variants[-1], "raw", *figures) for figures in COMPARED[1:]]
+    pairs = [
+        (variant, seed, epoch, one, two, 0.2 - 0.1 * epoch + 0.01 * place, 0.1 * epoch)
+        for variant in variants if "gradnorm" in variant or "pcgrad" in variant
+        for seed in seeds for epoch in range(1, epochs + 1) for place, (one, two) in enumerate(combinations(tasks, 2))
+    ]  # fmt: skip
+    costs = [
+        (name, 3_000_000 * (index + 1), 22_700_000, 22_500_000 * (index > 1), 30.5 + 40 * index, 900 * 2**20)
+        for index, name in enumerate(variants)
+    ]
+    about = ["variant", "seed", "phase", "epoch", "loss", "value", "task", "weight"]
+    columns = ["variant", "backbone", "view", "layer", "task", "split", "metric", "value", "low", "high", "n", "seed"]
+    compares = ["task", "split", "metric", "variant", "against", "difference", "low", "high", "p", "n"]
+    return {
+        "metrics": pd.DataFrame(metric_rows, columns=columns).astype({"layer": "Int64", "seed": "Int64"}),
+        "variants": pd.DataFrame(costs, columns=["variant", "trained", "parameters", "saved", "seconds", "memory"]),
+        "epochs": pd.DataFrame(followed, columns=["variant", "seed", "task", "epoch", "metric", "value"]),
+        "training": pd.DataFrame(trained, columns=about),
+        "conflicts": pd.DataFrame(pairs, columns=["variant", "seed", "epoch", "first", "second", "cosine", "conflict"]),
+        "comparisons": pd.DataFrame(compared, columns=compares),
+    }
+
+
+METRICS_OF = {
+    "class": ("accuracy", "macro_f1", "f1"),
+    "tags": ("f1", "precision", "recall", "accuracy"),
+    "answers": ("f1", "exact_match"),
+    "score": ("spearman", "pearson"),
+}
+COMPARED = [(-0.004, -0.012, 0.005, 0.312, 400), (0.051, 0.031, 0.07, 0.0, 400)]
+"""Difference, low, high, p, rows: one that may be chance, one that is not."""
+
+
+def write_together(
+    folder: Path, tasks: Mapping[str, str], variants: Sequence[str], epochs: int = 4, seeds: Sequence[int] = (0,)
+) -> Path:
+    """A run folder of several tasks, with the folder of each."""
+    about = record(True) | {"selected": variants[-1], "metric": "mean", "probes": {}, "corpus": {}}
+    made = together(tasks, variants, epochs, seeds)
+    write_tables(folder, {name: table for name, table in made.items() if len(table)}, about)
+    groups = {"class": ("class", "pattern"), "tags": ("entity type",), "answers": ("question word",), "score": ()}
+    said = {"class": predictions(True), "tags": tagged(), "answers": answered(), "score": predictions()}
+    for task, kind in tasks.items():
+        place = folder / "tasks" / task
+        place.mkdir(parents=True)
+        said[kind].to_csv(place / "predictions.csv", index=False, lineterminator="\n")
+        table = breakdown().assign(variant=variants[-1])
+        if groups[kind]:
+            table[table["kind"].isin(groups[kind])].to_csv(place / "breakdown.csv", index=False, lineterminator="\n")
+    return folder
 
 
 def record(classes: bool = False) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from probes.probe import ProbeSpec
 from probes.recipe import Recipe
 from probes.scoring import scorer_of
 from probes.subsets import SUBSETS, AblationSpec, layer_names, subsets
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 COLUMNS = [Column("", "mean", 0), Column("", "mean", 1), Column("", "mean", 3), Column("", "cls", 3)]
 EXPECTED = {

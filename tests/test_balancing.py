@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from data.spec import SpecError, parse, plain
-from probes.balancing import BALANCERS, FORMS, Balancer, BalancingSpec, make_balancer, projected
+from probes.balancing import BALANCERS, FORMS, Balancer, BalancingSpec, make_balancer
+from probes.gradients import projected
 from probes.losses import LOSSES, log_variance
 
 COMPARING = [name for name, balancer in BALANCERS.items() if balancer.compares]

@@ -23,6 +23,7 @@ from example_run import (
     record,
     tagged,
     write_tables,
+    write_together,
 )
 from matplotlib.image import imread
 
@@ -31,7 +32,8 @@ from probes.report import FIGURES, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-ELSEWHERE = {"confusion", "layer_map", "layer_curves"}
+TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+ELSEWHERE = {"confusion", "layer_map", "layer_curves"} | TOGETHER
 """Figures that a run of scores does not have."""
 
 SPACES = {"pca", "tsne"}
@@ -247,6 +249,37 @@ def test_tasks_by_layer_are_a_map_and_curves(browser, tmp_path):
         assert missing(visit, {"layer_map", "layer_curves"}) == set()
         visit.page.eval_on_selector("#figure-layer_map svg", "one => one.remove()")
         assert missing(visit, {"layer_map", "layer_curves"}) == {"layer_map"}
+        assert visit.errors == []
+
+
+APART = """figure => {
+    const image = figure.querySelector("svg"), frame = image.getBoundingClientRect(), found = [];
+    const texts = [...image.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+    texts.forEach(([text, box], place) => {
+        if (box.left < frame.left - 1 || box.right > frame.right + 1) found.push(`${text} is cut`);
+        for (const [other, there] of texts.slice(place + 1)) {
+            const across = Math.min(box.right, there.right) - Math.max(box.left, there.left);
+            const down = Math.min(box.bottom, there.bottom) - Math.max(box.top, there.top);
+            if (across > 1.5 && down > 2.5) found.push(`${text} is on ${other}`);
+        }
+    });
+    return found;
+}"""
+"""Texts of a figure that are cut at its edge, or lie on one another."""
+
+
+@pytest.mark.parametrize(("tasks", "variants"), [(1, 8), (2, 1), (2, 8), (5, 8)])
+@pytest.mark.parametrize("width", [400, 1200])
+def test_several_tasks_are_drawn_with_every_name_in_its_place(browser, tmp_path, tasks, variants, width):
+    kinds = ["class", "tags", "answers", "score", "class"]
+    names = {f"task-{n}-{'with_a-very-long-name' * (n % 2)}": kind for n, kind in enumerate(kinds[:tasks])}
+    several = [f"variant {n}{', of many words and pcgrad' * (n % 3)}" for n in range(variants)]
+    path = write_report(write_together(tmp_path / "run", names, several, epochs=12, seeds=(0, 1)))
+    with Visit(browser, path, viewport={"width": width, "height": 800}, color_scheme="dark") as visit:
+        assert missing(visit, {"variants", "losses", "by_epoch", "by_epoch_second"}) == set()
+        for name in visit.drawn() & TOGETHER:
+            assert visit.page.eval_on_selector(f"#figure-{name}", APART) == [], name
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.errors == []
 
 

@@ -19,7 +19,7 @@ from probes.probe import ProbeSpec
 from probes.recipe import Recipe
 from probes.siamese import cosines
 from probes.tasks import task_of
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 TRAIN = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.01, loss="auto")
 ENCODERS = {

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from example_run import SELECTED, every_table, layer_tables, record, tagged
+from example_run import SELECTED, every_table, layer_tables, record, tagged, together
 from matplotlib import rc_context
 
 from probes.ablation_figures import layers_of, rows_of, selectivities
 from probes.drawing import SETTINGS, caption
 from probes.report import CAPTIONS, FIGURES
 from probes.study_figures import history
-from probes.tables import SCHEMAS, Tables
+from probes.tables import SCHEMAS, Tables, TaskTables
 
 NEEDS = {
     "by_layer": "metrics",
@@ -28,6 +28,12 @@ NEEDS = {
     "by_question_word": "breakdown",
     "layer_map": "layers",
     "layer_curves": "layers",
+    "variants": "metrics",
+    "losses": "training",
+    "by_epoch": "epochs",
+    "by_epoch_second": "epochs",
+    "weights": "training",
+    "conflicts": "conflicts",
     "training": "training",
     "autoencoder": "autoencoder",
     "ablation": "ablation",
@@ -38,13 +44,17 @@ NEEDS = {
     "importances": "importances",
     "unexplained": "trials",
 }
+TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+"""Figures of a run that trains several tasks."""
 
 
 @pytest.fixture(scope="module")
 def runs():
-    """Runs with every table, of scores and of classes (True), and one of tasks by layer."""
+    """Runs with every table, of scores and of classes (True), one of tasks by layer, and one of tasks together."""
     made = {classes: full(every_table(classes), record(classes)) for classes in (False, True)}
-    return made | {"layers": full(layer_tables(), record())}
+    of_tasks = full(together({"ner": "tags", "qa": "answers"}, ["one", "other", "gradnorm"]), record())
+    tasks = {name: TaskTables(of_tasks.predictions, of_tasks.breakdown) for name in ("ner", "qa")}
+    return made | {"layers": full(layer_tables(), record()), "together": replace(of_tasks, tasks=tasks)}
 
 
 def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
@@ -52,12 +62,15 @@ def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
     for name, schema in SCHEMAS.items():
         table = tables.get(name, pd.DataFrame(columns=[*schema.text, *schema.numbers])).reset_index(drop=True)
         assert set(schema.text) <= set(table)
+        table = table.assign(**{spare: "" for spare in schema.spare_text if spare not in table})
+        table = table.assign(**{spare: np.nan for spare in schema.spare_numbers if spare not in table})
         found[name] = table.astype(dict.fromkeys(schema.numbers, "float"))
     return Tables("made-up", about, "", **found)
 
 
 def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:
-    return runs["layers" if name.startswith("layer_") else name == "confusion"]
+    kinds = {"together": name in TOGETHER, "layers": name.startswith("layer_"), True: name == "confusion"}
+    return runs[next((kind for kind, here in kinds.items() if here), False)]
 
 
 def without(run: Tables, name: str) -> Tables:

@@ -20,7 +20,7 @@ from probes.recipe import Recipe
 from probes.scoring import scorer_of
 from probes.spans import LONGEST
 from probes.tasks import build, loss_and_metric, task_of
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 EVERY = pytest.mark.parametrize("context", ["none", *CONTEXTS])
 ONE_ORDER = np.zeros(1, np.int64)

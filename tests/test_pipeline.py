@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import test_pretrain_command
 import test_task_recipes
 from bench import COLUMNS, FILES, Bench, pairs, write
 
@@ -35,7 +36,7 @@ SMALL = {
 }
 
 
-ELSEWHERE = {"similarity", *test_task_recipes.SMALL, "layers"}
+ELSEWHERE = {"similarity", *test_task_recipes.SMALL, "layers", *test_pretrain_command.RECIPES}
 """Recipes with tests of their own."""
 
 

@@ -25,13 +25,14 @@ from data.corpus import CorpusError
 from data.documents import read_documents
 from data.errors import InputError
 from data.language import LanguageSpec
+from data.language_model import LanguageModel, read_record
 from data.plan import CapturePlan, ExtractSpec
 from data.progress import Silent
 from data.spec import SpecError
 from extract.checkpoints import CheckpointError, newest, seal
 from extract.extraction import extract
 from extract.loading import load_tokenizer
-from extract.pretrain import LanguageModel, blocks_of, pretrain, read_record, untrained_model
+from extract.pretrain import blocks_of, pretrain, untrained_model
 from extract.vocabulary import read_vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -233,9 +234,13 @@ def test_checkpoints_of_another_spec_or_text_are_refused_by_what_differs(spec, t
     pretrain(replace(spec, checkpoint_steps=5), stories(), folder)
 
 
-def test_a_model_is_never_overwritten(spec, tmp_path):
+def test_a_model_is_never_overwritten_and_never_made_twice(spec, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         pretrain(spec, stories(), tmp_path)
+    done = pretrain(spec, stories(), tmp_path / "model")
+    assert pretrain(replace(spec, compute_dtype="auto"), stories(), tmp_path / "model") == done
+    with pytest.raises(InputError, match=r"another pretraining \(seed = 0 there, 1 here; another text\)"):
+        pretrain(replace(spec, seed=1), stories(41), tmp_path / "model")
 
 
 def test_a_loss_that_is_no_number_ends_the_pretraining_with_its_step_and_what_to_try(spec, tmp_path):
@@ -255,7 +260,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(spec, vocabularies, tmp_path)
     for changed, message in (
         ({"vocabulary": str(vocabularies["causal"])}, "has no mask token"),
         ({"vocabulary_size": 40}, r"vocabulary_size = 40, but the ids of .* go up to 46; set it to 0"),
-        ({"vocabulary": ""}, "vocabulary must name the folder"),
+        ({"vocabulary": ""}, "vocabulary is empty, so one is learnt: .* got 0"),
         ({"vocabulary": str(tmp_path)}, "holds no tokenizer"),
     ):
         with pytest.raises(InputError, match=message):
@@ -349,7 +354,7 @@ def test_files_that_are_no_text_are_refused_by_place(tmp_path):
 def test_real_vocabularies_make_blocks_of_real_text(objective):
     folder = real_model("bert_vocab" if objective == "masked" else "gpt2_vocab")
     texts = read_documents(real_data("lm_corpus") / "tinystories_train_sample.txt.gz")
-    spec = LanguageSpec(objective, str(folder), held_out=0.2)
+    spec = LanguageSpec(objective, vocabulary=str(folder), held_out=0.2)
     vocabulary = read_vocabulary(spec)
     learnt, held = blocks_of(spec, vocabulary, texts)
     assert learnt.shape[1] == held.shape[1] == 128

@@ -19,7 +19,7 @@ from probes.inputs import Inputs, Stored
 from probes.pretraining import Pretrained, PretrainingSpec, pretrain
 from probes.probe import ProbeSpec
 from probes.recipe import Recipe
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 TRAIN = TrainSpec(epochs=40, batch_rows=16, learning_rate=0.02)
 AUTO, CLASSES = PretrainingSpec(task="autoencoder", train=TRAIN), PretrainingSpec(task="classes", train=TRAIN)

@@ -160,6 +160,13 @@ def test_a_class_probe_reads_one_text_or_two(sides, hidden):
     torch.testing.assert_close(logits, probe.head(pair_features(*mixed) if sides == 2 else mixed[0]))
 
 
+def test_without_their_product_the_features_of_two_texts_are_both_and_their_distance():
+    probe = ClassProbe(ProbeSpec(product=False), seats(), 2, outputs=4).eval()
+    given = halves(latents())
+    mixed = [side.mean(0, keepdim=True) for side in given]
+    torch.testing.assert_close(say(probe, given), probe.head(difference_features(*mixed)))
+
+
 def test_features_are_both_sides_their_distance_and_their_product():
     u, v = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
     assert pair_features(u, v).tolist() == [[1, 2, 3, -1, 2, 3, 3, -2]]

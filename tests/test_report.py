@@ -16,9 +16,11 @@ from probes.compare import COLUMNS, compare, comparison
 from probes.report import FIGURES, ReportError, write_report
 
 LAYERS_ONLY = {"layer_map", "layer_curves"}
+TOGETHER_ONLY = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+ELSEWHERE = LAYERS_ONLY | TOGETHER_ONLY
 ABSENT = {
-    False: {"confusion"} | LAYERS_ONLY,
-    True: {"predicted_against_gold", "by_layer", "ablation", "choices", "selectivity"} | LAYERS_ONLY,
+    False: {"confusion"} | ELSEWHERE,
+    True: {"predicted_against_gold", "by_layer", "ablation", "choices", "selectivity"} | ELSEWHERE,
 }
 
 

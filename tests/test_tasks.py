@@ -22,7 +22,7 @@ from probes.recipe import Recipe
 from probes.seats import Seats
 from probes.tasks import HEADS, TASKS, build, check_probe, head_of, loss_and_metric, sides_of_rows, task_of
 from probes.token_probe import SpanProbe, TagProbe
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 FITTING = [(kind, head) for kind, task in TASKS.items() for head in task.heads]
 PROBES = {

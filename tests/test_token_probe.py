@@ -16,14 +16,14 @@ from data.spec import SpecError
 from probes.context import CONTEXTS
 from probes.experiment import Member, predictions, train_members
 from probes.heads import TokenPooling
-from probes.inputs import Column, Inputs, padded, ragged_of, sides_of
+from probes.inputs import Column, Inputs, padded, ragged_of
 from probes.layerwise import Dropout
 from probes.probe import ProbeSpec, ScoreProbe, alone, beside, seats_for
 from probes.reading import RaggedStates, TokenStates, both_sides, reading
 from probes.recipe import Recipe
 from probes.siamese import cosines
 from probes.token_probe import SpanProbe, TagProbe, TokenProbe
-from probes.train import TrainSpec
+from probes.train_spec import TrainSpec
 
 WIDTH, TEXTS = 8, 200
 
@@ -104,7 +104,7 @@ def test_untrained_tokens_are_compared_by_their_means():
     found = token_inputs()
     probe, sides = token_probe(found), np.arange(20).reshape(10, 2)
     how = reading(probe.seats)
-    said = probe(sides_of(found, how, sides[None]), how)[0]
+    said = probe(found.sides(how, sides[None]), how)[0]
     means = [torch.stack([found.pooled(layer, column) for layer in range(2)]) for column in sides.T]
     torch.testing.assert_close(said, cosines(*means).mean(0))
 

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from data.spec import SpecError
+from probes.best import Fitted
 from probes.layerwise import LayerwiseLinear
+from probes.lessons import Learner, Lesson, batch_bounds, orders_of
 from probes.losses import LOSSES, log_variance
-from probes.train import Fitted, Learner, TrainSpec, _bounds, clip_by_member, fit, orders_of
+from probes.train import clip_by_member, fit
+from probes.train_spec import TrainSpec
 
 ROWS, WIDTH = 200, 8
 SPEC = TrainSpec(epochs=20, batch_rows=16, learning_rate=0.02)
@@ -45,12 +48,14 @@ class Toy:
 
     def learner(self, **changes) -> Learner:
         members = torch.arange(len(self.seeds))
-        return replace(
-            Learner(self.probe, {"weight": members, "bias": members}, self.loss, self.validate, ROWS), **changes
-        )
+        lesson = {name: changes.pop(name) for name in list(changes) if name in ("loss", "rows", "smallest_batch")}
+        validate = changes.pop("validate", self.validate)
+        whole = Lesson(self.loss, lambda: {"accuracy": validate()}, ROWS, changes.pop("batch_rows", SPEC.batch_rows))
+        owners = {"toy.weight": members, "toy.bias": members}
+        return replace(Learner({"toy": self.probe}, owners, {"": replace(whole, **lesson)}), **changes)
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> list[Fitted]:
-        return fit(self.learner(**changes), spec, self.seeds)
+        return fit(self.learner(batch_rows=spec.batch_rows, **changes), spec, self.seeds).fitted[""]
 
 
 def fitted_of(spec: TrainSpec = SPEC, seed: int = 0, **changes) -> tuple[Toy, Fitted]:
@@ -142,7 +147,7 @@ def clipped(first: list[float], largest: float = 1.0) -> tuple[torch.Tensor, tor
     module.three.grad = torch.zeros(4, 3)
     module.three.grad[0, 0], module.three.grad[2, 2], module.three.grad[3, 1] = first[1], first[2], 0.4
     owners = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
-    clip_by_member(Learner(module, owners, len, len, 1), largest, 2)
+    clip_by_member(Learner({"two": module}, {f"two.{name}": owner for name, owner in owners.items()}, {}), largest, 2)
     return module.one.grad, module.three.grad
 
 
@@ -184,7 +189,7 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     ],
 )
 def test_batches_hold_every_row_once_and_none_is_too_small(rows, size, smallest, sizes):
-    bounds = list(_bounds(rows, size, smallest))
+    bounds = list(batch_bounds(rows, size, smallest))
     assert [end - start for start, end in bounds] == sizes
     assert [row for start, end in bounds for row in range(start, end)] == list(range(rows))
 
@@ -229,7 +234,7 @@ def test_nothing_to_train_is_refused():
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_with_the_way_out(wrong):
     toy = Toy((0, 1))
-    with pytest.raises(SpecError, match=rf"the training loss became {wrong}; lower train\.learning_rate"):
+    with pytest.raises(SpecError, match=rf"the training loss became {wrong} in step 1 of 260; lower train\.learning_rate"):
         toy.fit(loss=lambda rows: toy.loss(rows) * torch.tensor([1.0, wrong]))
 
 

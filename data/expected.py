@@ -1,0 +1,35 @@
+"""Expected time: measured at the beginning of long work, and said once."""
+
+import time
+from datetime import timedelta
+
+from data.progress import Progress
+
+WORTH_SECONDS = 10.0
+"""Less is not announced."""
+
+
+class Expected:
+    """Counts work done; says once how long the rest will take."""
+
+    def __init__(self, progress: Progress, total: float, after: float, what: str = "") -> None:
+        """Begin to measure.
+
+        Args:
+            total: how much there is to do, in any unit.
+            after: seconds that are measured first.
+            what: what takes the time, where that is not plain.
+        """
+        self._progress, self._total, self._after, self._what = progress, total, after, what
+        self._started, self._done, self._said = time.monotonic(), 0.0, False
+
+    def did(self, work: float) -> None:
+        """Note that some of it is done."""
+        self._done += work
+        took = time.monotonic() - self._started
+        if self._said or took <= self._after:
+            return
+        self._said = True
+        if (left := took * (self._total - self._done) / self._done) > WORTH_SECONDS:
+            of = f" of {self._what}" if self._what else ""
+            self._progress.note(f"expected time{of}: about {timedelta(seconds=round(left))}")

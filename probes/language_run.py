@@ -1,0 +1,142 @@
+"""A recipe's own language model: pretrained where it is not there yet, and the backbone that the recipe calls language.
+
+Pretraining itself is a callable that is handed in. It leaves a model folder, and a run folder that says how it went.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.corpus import HELD_OUT
+from data.documents import find_text, read_documents
+from data.language import LanguageSpec
+from data.language_model import LanguageModel
+from data.progress import Progress
+from data.spec import SpecError, parse, plain
+from probes.recipe import Recipe
+from probes.record import environment
+from probes.results import MetricRow, as_frame
+from probes.runs import Outcome, write_run
+
+OWN = "language"
+"""A recipe's word for its own language model: the table that describes it, and the backbone that it is."""
+
+ENDS = 100
+"""Steps at the beginning and at the end whose mean loss is told."""
+
+Pretrain = Callable[[LanguageSpec, Sequence[str], Path, Progress], LanguageModel]
+"""Pretrains a model on documents and leaves it in a folder; one that is there already is found to be the same."""
+
+
+@dataclass(frozen=True)
+class LanguageRun:
+    """A pretraining that is done."""
+
+    model: LanguageModel
+    path: Path | None
+    """The run folder; None where the model was there already."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the screen and the record say of it."""
+        model = self.model
+        losses = [line["loss"] for line in model.losses]
+        return {
+            "model": str(model.folder),
+            "steps": len(losses),
+            f"loss_first_{ENDS}": float(np.mean(losses[:ENDS])),
+            f"loss_last_{ENDS}": float(np.mean(losses[-ENDS:])),
+            "loss_held_out": model.loss,
+            "perplexity": model.perplexity,
+            "parameters": model.parameters,
+            "documents": model.documents,
+            "blocks": model.blocks,
+            "blocks_held_out": model.held_out,
+            "seconds": model.seconds,
+        }
+
+
+def run_pretraining(name: str, recipe: Recipe, runs: Path, progress: Progress, pretrain: Pretrain) -> LanguageRun:
+    """Pretrain the language model of a recipe; one that is there already is left as it is, and said to be there.
+
+    Raises:
+        InputError: there is nothing to pretrain, the text cannot be read, or something in the recipe is wrong.
+        MachineError: the machine failed; the message says what is safe.
+    """
+    recipe = with_folder(name, recipe)
+    spec = recipe.language
+    if not spec.corpus:
+        raise SpecError(f"recipe '{name}' has no table [{OWN}] with a corpus: there is nothing to pretrain.")
+    folder = Path(spec.folder)
+    there = folder.exists()
+    model = pretrain(spec, read_documents(find_text(spec.corpus), spec.lines), folder, progress)
+    if there:
+        held_out = f", perplexity {model.perplexity:.2f} on held-out text" if model.perplexity else ""
+        progress.note(f"{folder} is there already{held_out}: nothing to pretrain")
+        return LanguageRun(model, None)
+    done = LanguageRun(model, None)
+    record = environment() | {
+        "name": name,
+        "summary": recipe.summary,
+        "pretraining": done.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
+        "seconds": {"all": model.seconds},
+    }
+    tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_rows(done, spec))}
+    return LanguageRun(model, write_run(runs, f"{name}-pretraining", Outcome(recipe, record, tables)))
+
+
+def with_own_backbone(name: str, recipe: Recipe, runs: Path, progress: Progress, pretrain: Pretrain) -> Recipe:
+    """The recipe with its own language model, pretrained by now, for every backbone that it calls language.
+
+    Raises:
+        InputError: as of :func:`run_pretraining`; or the recipe does nothing but pretrain.
+    """
+    given = recipe
+    if given.language.corpus and not (given.corpus.name or given.corpus.path or given.tasks):
+        raise SpecError(
+            f"recipe '{name}' pretrains a model and has no corpus to train a probe on: 'pretrain' it, then name its "
+            "folder as plan.backbone of another recipe."
+        )
+    recipe = with_folder(name, given)
+    if recipe != given and _named(plain(given), "") != plain(given):
+        run_pretraining(name, recipe, runs, progress, pretrain)
+    return recipe
+
+
+def with_folder(name: str, recipe: Recipe) -> Recipe:
+    """The recipe with the folder of its language model said, and in the place of every backbone called language.
+
+    Raises:
+        SpecError: a backbone is called so and there is no such model.
+    """
+    tree = plain(recipe)
+    if not recipe.language.corpus:
+        if _named(tree, "") != tree:
+            raise SpecError(f"recipe '{name}': a backbone is called '{OWN}', and no language.corpus says of what text.")
+        return recipe
+    tree[OWN]["folder"] = tree[OWN]["folder"] or str(Path(recipe.extract.cache) / "models" / name)
+    return parse(Recipe, _named(tree, tree[OWN]["folder"]), f"recipe {name}")
+
+
+def _named(tree: Any, folder: str, key: str = "") -> Any:
+    """A tree with ``folder`` in the place of every backbone called language."""
+    if isinstance(tree, dict):
+        return {name: _named(value, folder, str(name)) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_named(value, folder, key) for value in tree]
+    return folder if tree == OWN and key.endswith(("backbone", "backbones")) else tree
+
+
+def _rows(done: LanguageRun, spec: LanguageSpec) -> list[MetricRow]:
+    """The mean loss at the end of the training, and on held-out text, whose exponential is the perplexity."""
+    facts, rows = done.facts, done.model.held_out
+    learnt = min(ENDS, len(done.model.losses)) * spec.batch_rows
+    found = [("train", "loss", facts[f"loss_last_{ENDS}"], learnt)]
+    if done.model.loss is not None:
+        found += [(HELD_OUT, "loss", done.model.loss, rows), (HELD_OUT, "perplexity", done.model.perplexity, rows)]
+    where = (spec.objective, str(done.model.folder), "", None, "language")
+    return [MetricRow(*where, split, metric, value, None, None, n, spec.seed) for split, metric, value, n in found]

@@ -1,0 +1,41 @@
+"""Commands that look and train nothing: what ships, what can be set, the reports of finished runs."""
+
+from pathlib import Path
+
+import typer
+
+from data import options
+from probes import on_screen
+
+look_app = typer.Typer()
+
+
+@look_app.command("recipes")
+def recipes_command(as_json: options.JsonOption = False) -> None:
+    """What ships: one experiment a line."""
+    on_screen.show_recipes(as_json)
+
+
+@look_app.command("config")
+def config_command(
+    recipe: options.ShownRecipe = None,
+    set_: options.SetOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Every setting: its value, its type and what it means."""
+    on_screen.show_settings(recipe, set_ or (), as_json)
+
+
+@look_app.command("report")
+def report_command(
+    run_folders: options.RunFolders,
+    out: options.PageOption = Path("compare.html"),
+    as_json: options.JsonOption = False,
+) -> None:
+    """Draw a report again, or compare several runs on one page."""
+    from probes.report import write_report
+
+    if len(run_folders) == 1:
+        on_screen.show_report(write_report(run_folders[0]), as_json)
+    else:
+        on_screen.show_comparison(run_folders, out, as_json)

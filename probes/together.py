@@ -1,0 +1,194 @@
+"""Together: one variant's tasks, trained in one program on the blocks that they share, each with a head of its own."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from data.spec import SpecError
+from probes.balancing import Balancer, make_balancer
+from probes.components import UPPER, within
+from probes.conduct import Conductor, check, check_upper, read_above
+from probes.ensemble import Ensemble, Spoken, gather, spoken
+from probes.experiment import Member, Trained, lesson_of, modules_of, numbers_within, owners_of, start
+from probes.inputs import Inputs
+from probes.lessons import Learner
+from probes.memory import Peak
+from probes.probe import Probe
+from probes.recipe import Recipe
+from probes.tasks import loss_and_metric, task_of
+from probes.train import Learnt, Log, fit
+
+ONE_TRUNK = ("backbone", "revision", "init", "init_seed", "tokenizer", "template", "final_norm")
+"""What of a plan the blocks of one backbone have in common."""
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """A variant, trained on several tasks."""
+
+    variant: str
+    recipe: Recipe
+    tasks: Mapping[str, Ensemble]
+    logs: Mapping[int, Log]
+    """Seed -> what is worth knowing of its training."""
+
+    trained: int
+    """Numbers that one seed learnt."""
+
+    parameters: int
+    """Numbers that run when all tasks are answered: the backbone, and every head."""
+
+    saved: int
+    """How many more would have been learnt with blocks for every task of its own."""
+
+    seconds: float
+    memory: int
+    """Peak bytes of the process while it trained."""
+
+    @property
+    def value(self) -> float:
+        """Mean of the tasks' validation metrics."""
+        return sum(one.value for one in self.tasks.values()) / len(self.tasks)
+
+
+def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[str, str]:
+    """Whether a variant's tasks can be trained together, before stage one; returns the metric of each.
+
+    Raises:
+        SpecError: tasks whose latents cannot come from the same blocks, or a task that does not fit its corpus.
+    """
+    posed = recipe.posed()
+    metrics = {}
+    for name, task in posed.items():
+        if other := [key for key in task.train.seeds if key not in recipe.train.seeds]:
+            raise SpecError(f"[tasks.{name}]: train.seeds are of all tasks, and {other[0]} is not among them.")
+        metrics[name] = check(task, {f"{variant}, {name}": task}, conductor.corpus(task.corpus))
+        if task.train.average:
+            raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
+        if task.pretraining.task != "none":
+            raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
+    if not recipe.upper.learns:
+        return metrics
+    first, one = next(iter(posed.items()))
+    for name, task in posed.items():
+        check_upper(variant, task)
+        for key in ONE_TRUNK:
+            mine, theirs = getattr(one.plan, key), getattr(task.plan, key)
+            if mine != theirs:
+                raise SpecError(
+                    f"{variant}: the views of '{first}' and '{name}' cannot come from the same blocks: plan.{key} is "
+                    f"{mine!r} there and {theirs!r} here."
+                )
+    return metrics
+
+
+def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Together:
+    """Train every seed of a variant on all of its tasks."""
+    posed = recipe.posed()
+    began = time.perf_counter()
+    with Peak() as peak:
+        seeds = [_Seed(variant, recipe, posed, conductor, seed) for seed in recipe.train.seeds]
+    seconds = time.perf_counter() - began
+    tasks = {
+        name: gather(
+            [one.trained[name] for one in seeds],
+            conductor.corpus(task.corpus),
+            conductor.progress,
+            [one.spoken[name] for one in seeds],
+            [one.trunk(name) for one in seeds] if recipe.upper.learns else (),
+        )
+        for name, task in posed.items()
+    }
+    first = seeds[0]
+    logs = {one.seed: one.learnt.log for one in seeds}
+    sizes = first.learns, first.numbers, first.saved
+    return Together(variant, recipe, tasks, logs, *sizes, seconds, peak.bytes)
+
+
+class _Seed:
+    """One seed of a variant: built, trained, and what it says of every split noted, task by task."""
+
+    def __init__(
+        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor, seed: int
+    ) -> None:
+        self.seed, corpora = seed, {name: conductor.corpus(task.corpus) for name, task in posed.items()}
+        inputs = _inputs(recipe, posed, conductor)
+        everything = {name: tuple(range(len(one.columns))) for name, one in inputs.items()}
+        members = {name: Member(variant, task, inputs[name], everything[name], seed) for name, task in posed.items()}
+        probes: dict[str, Probe] = {name: start(member, corpora[name]) for name, member in members.items()}
+        self.modules = modules_of(probes, next(iter(inputs.values())))
+        lessons = {
+            name: lesson_of(probes[name], inputs[name], corpora[name], task, [seed], True)
+            for name, task in posed.items()
+        }
+        owners = owners_of(self.modules)
+        losses = {name: loss_and_metric(task, task_of(corpora[name]))[0] for name, task in posed.items()}
+        order = recipe.together.batches
+        assert order != "apart"
+        learner = Learner(
+            self.modules,
+            owners,
+            lessons,
+            order,
+            recipe.together.temperature,
+            _balancer(recipe, losses, self.modules, seed),
+            (UPPER,) if recipe.upper.learns else (),
+            tuple(one for one in (UPPER, *recipe.tasks) if one not in self.modules),
+            recipe.together.keep == "each",
+        )
+        still = [component for component, when in recipe.train.freeze.items() if when == 0]
+        named = {name: part.numel() for name, part in learner.named().items()}
+        self.learns = sum(size for name, size in named.items() if not any(within(name, one) for one in still))
+        self.numbers = sum(part.numel() for module in self.modules.values() for part in module.parameters())
+        self.saved = numbers_within(learner, UPPER) * (len(posed) - 1) if recipe.together.keep == "one" else 0
+        if UPPER in still:
+            self.saved = 0
+        keep = conductor.unfinished
+        checkpoint = keep.of_training(variant, recipe, [seed], corpora) if keep else None
+        name = f"training {variant}, seed {seed}"
+        self.learnt: Learnt = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint)
+        self.trained: dict[str, Trained] = {}
+        self.spoken: dict[str, Spoken] = {}
+        for name, member in members.items():
+            self.learnt.restore(name)
+            (fitted,) = self.learnt.fitted[name]
+            if fitted.best_epoch < 0:
+                raise SpecError(f"{variant}: the metric of {name} was never finite: its predictions are constant.")
+            self.trained[name] = Trained(variant, seed, member.recipe, member.inputs, probes[name], fitted)
+            self.spoken[name] = spoken(probes[name], member.inputs, corpora[name])
+            conductor.progress.note(
+                f"{variant}, seed {seed}, {name}: best epoch {fitted.best_epoch + 1} of {len(fitted.values)}, "
+                f"{corpora[name].selection} {fitted.best_value:.4f}"
+            )
+
+    def trunk(self, task: str) -> Callable[[], nn.Module]:
+        """The blocks with the weights that a task was measured with."""
+        return partial(self._restored, task)
+
+    def _restored(self, task: str) -> nn.Module:
+        self.learnt.restore(task)
+        return self.modules[UPPER]
+
+
+def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor) -> dict[str, Inputs]:
+    """What each task reads, all of the same blocks where any learn."""
+    if not recipe.upper.learns:
+        return {name: conductor.inputs(task, task.corpus) for name, task in posed.items()}
+    asked = {read_above(task)[1] for task in posed.values()}
+    trunk = conductor.trunk(next(iter(posed.values())), asked.pop() if len(asked) == 1 else "all")
+    return {name: conductor.upper(task, trunk) for name, task in posed.items()}
+
+
+def _balancer(
+    recipe: Recipe, losses: Mapping[str, str], modules: Mapping[str, nn.Module], seed: int
+) -> Balancer | None:
+    if len(losses) < 2:
+        return None
+    still = any(within(UPPER, one) for one, when in recipe.train.freeze.items() if when == 0)
+    shared: Sequence[nn.Parameter] = [] if still or UPPER not in modules else list(modules[UPPER].parameters())
+    generator = torch.Generator().manual_seed(seed)
+    return make_balancer(recipe.balancing, losses, shared, recipe.together.batches == "joint", generator)
