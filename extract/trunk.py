@@ -20,7 +20,7 @@ from extract.upper import Cut, UpperBlocks
 ROOM = 8192
 """Most places in one forward, padding included; a longer text is alone."""
 
-START = 100
+START = 50
 """What one more forward costs, in places of padding that take as long."""
 
 

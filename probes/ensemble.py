@@ -24,7 +24,7 @@ from probes.probe import ROUNDING, Probe, ScoreProbe, beside
 from probes.recipe import Recipe
 from probes.scoring import scorer_of
 from probes.tasks import loss_and_metric, task_of
-from probes.train import Log
+from probes.training_log import Log
 from probes.upper import UpperInputs
 
 TIED = 0.01

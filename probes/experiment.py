@@ -29,7 +29,8 @@ from probes.recipe import Recipe
 from probes.scoring import scorer_of
 from probes.siamese import cosines
 from probes.tasks import build, loss_and_metric, task_of
-from probes.train import AfterEpoch, Log, fit
+from probes.train import AfterEpoch, fit
+from probes.training_log import Log
 from probes.upper import UpperInputs
 
 SMALL = 50_000

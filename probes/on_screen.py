@@ -38,9 +38,11 @@ def show_done(done: "Done", as_json: bool) -> None:
     if as_json:
         show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
         return
-    from probes import layers, results
+    from probes import layers, results, together_rows
 
-    if done.selected:
+    if done.variants:
+        heads, lines = together_rows.headline(done.metrics, done.variants)
+    elif done.selected:
         heads, lines = results.headline(done.metrics, done.parameters, done.backbone_parameters)
     else:
         heads, lines = layers.headline(done.metrics)

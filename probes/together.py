@@ -20,7 +20,8 @@ from probes.memory import Peak
 from probes.probe import Probe
 from probes.recipe import Recipe
 from probes.tasks import loss_and_metric, task_of
-from probes.train import Learnt, Log, fit
+from probes.train import Learnt, fit
+from probes.training_log import Log
 
 ONE_TRUNK = ("backbone", "revision", "init", "init_seed", "tokenizer", "template", "final_norm")
 """What of a plan the blocks of one backbone have in common."""

@@ -26,7 +26,7 @@ MOST_ROWS = 1000
 IN_UNITS = (*CORRELATIONS, "mae")
 """Metrics whose differences are no shares of rows."""
 
-COSTS = {"trained": "trained", "saved": "saved", "seconds": "training", "memory": "memory"}
+COSTS = {"trained": "trained", "saved": "saved", "seconds": "took", "memory": "memory"}
 
 
 class Column(NamedTuple):

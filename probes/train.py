@@ -7,7 +7,7 @@ Same data, seed and machine give the same weights, to the last bit, on CPU; kill
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -25,30 +25,13 @@ from probes.components import Components
 from probes.layerwise import Chance
 from probes.lessons import Batches, Learner, check
 from probes.train_spec import TrainSpec
+from probes.training_log import Log
 
 MEASURED_SECONDS = 5.0
 """After how long the expected time is said."""
 
 AfterEpoch = Callable[[int, float], None]
 """Told the epoch, from 0, and the first member's validation metric; what it raises ends the training."""
-
-
-@dataclass(frozen=True)
-class Log:
-    """What is worth knowing of a training, a line an epoch."""
-
-    figures: list[dict[str, Any]] = field(default_factory=list)
-    """``task, epoch, metric, value`` of validation, of the first member; epoch 0 is before training."""
-
-    losses: list[dict[str, Any]] = field(default_factory=list)
-    """``task, epoch, loss, weight``: mean loss before any weight, of the first member, and mean weight in a step."""
-
-    conflicts: list[dict[str, Any]] = field(default_factory=list)
-    """``epoch, first, second, cosine, conflict``: of the gradients of two tasks by what they share, the mean cosine,
-    and the share of steps in which it was below 0."""
-
-    frozen: list[dict[str, Any]] = field(default_factory=list)
-    """``epoch, component``: what stopped learning, and after how many epochs."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +106,8 @@ class _Training:
         }
         self.shared = [part for name, part in named.items() if name.split(".")[0] in learner.shared]
         self.log = Log()
+        self.watched = len(learner.lessons) > 1 or bool(learner.shared)
+        """Whether it is long enough to be told of epoch by epoch, and from before its first."""
         self.epoch, self.step, self.learning = 0, 0, True
         self.kept = False
         """Whether there is a checkpoint of it."""
@@ -140,8 +125,9 @@ class _Training:
 
     def run(self, progress: Progress, name: str, after_epoch: AfterEpoch | None, checkpoint: Checkpoint | None) -> None:
         """All epochs that are left."""
-        if not self.log.figures and (len(self.learner.lessons) > 1 or self.learner.shared):
+        if not self.log.figures and self.watched:
             self._measure(0)
+            progress.note(f"{name}, before it: {self.log.line(0)}")
         done = self.epoch * self.batches.steps + self.step
         expected = Expected(progress, self.total - done, MEASURED_SECONDS, name)
         with progress.bar(name, self.total) as advance:
@@ -185,6 +171,8 @@ class _Training:
             self.learning = any(going)
         self.learning &= self.components.learning
         self.epoch, self.step, self.steps = self.epoch + 1, 0, []
+        if self.watched:
+            progress.note(f"{self.name}, epoch {self.epoch} of {self.spec.epochs}: {self.log.line(self.epoch)}")
         return float(next(iter(values.values()))[0])
 
     def _steps_left(self) -> Iterator[dict[str, NDArray[np.int64]]]:

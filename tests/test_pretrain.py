@@ -354,7 +354,7 @@ def test_files_that_are_no_text_are_refused_by_place(tmp_path):
 def test_real_vocabularies_make_blocks_of_real_text(objective):
     folder = real_model("bert_vocab" if objective == "masked" else "gpt2_vocab")
     texts = read_documents(real_data("lm_corpus") / "tinystories_train_sample.txt.gz")
-    spec = LanguageSpec(objective, vocabulary=str(folder), held_out=0.2)
+    spec = LanguageSpec(objective=objective, vocabulary=str(folder), held_out=0.2)
     vocabulary = read_vocabulary(spec)
     learnt, held = blocks_of(spec, vocabulary, texts)
     assert learnt.shape[1] == held.shape[1] == 128

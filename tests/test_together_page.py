@@ -88,7 +88,7 @@ def test_variants_stand_in_one_table_with_their_figures_and_costs(run):
     grid = together_grids.results(run)
     assert list(grid.heads) == [
         "variant", "ner: F1 on test", "ner: accuracy on test", "qa: F1 on validation", "qa: exact match on validation",
-        "trained", "saved", "training", "memory",
+        "trained", "saved", "took", "memory",
     ]  # fmt: skip
     assert [row[0] for row in grid.rows] == ["raw", *VARIANTS]
     both = ("0.660", "[0.645, 0.672]"), ("0.570", "[0.555, 0.582]"), ("0.660", "[0.645, 0.672]")

@@ -1,0 +1,203 @@
+"""Upper blocks trained from a cached cut against fine-tuning the same blocks with the frozen part running.
+
+    python -m benchmarks.upper
+    python -m benchmarks.upper --backbone gpt2-medium --tokenizer FOLDER --texts 256
+
+The upper third of the blocks and a linear head learn one epoch of SST-2 (of a small corpus that ships with the project
+where PERMAFROST_DATA is not set) from the mean view; AdamW, no dropout. Arms take turns; they have the same weights to
+begin with, and the same batches in the same order. "ours" reads float32 states of the layer at the cut from the store.
+The peers are transformers' own AutoModel, its lower part without gradients, on texts that are tokenised beforehand: one
+pads each batch to its longest text, as is usual; the other runs each batch in groups of like length, those that ours
+makes. Losses of every step and trained weights are compared. All but minilm have random weights: speed is the same.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import clock, describe
+from data.corpus import Corpus
+from data.plan import CapturePlan, ExtractSpec
+from data.sentences import CorpusSpec, load_corpus
+from extract.backbones import find
+from extract.extraction import extract
+from extract.ids import read_ids
+from extract.loading import load
+from extract.trunk import Trunk, alike
+from extract.upper import UpperBlocks
+
+TOLERANCE = 1e-3
+"""Largest difference of a loss: float32 sums in another order, carried through the steps of an epoch."""
+
+Latents = Callable[[np.ndarray], Tensor]
+"""Texts of a batch to their latents, ``[text, width]``."""
+
+
+class Arm:
+    """A model to be trained, and how it makes latents of a batch."""
+
+    def __init__(self, model: nn.Module, latents: Latents) -> None:
+        self.model, self.latents = model, latents
+        self.start = {name: weight.clone() for name, weight in model.state_dict().items()}
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def epoch(self, batches: Sequence[np.ndarray], corpus: Corpus, options: argparse.Namespace) -> None:
+        """Train from the first weights on."""
+        self.model.load_state_dict(self.start)
+        self.model.train()
+        rows = corpus.splits["train"]
+        sides, classes = rows.sides[:, 0], torch.from_numpy(rows.targets.astype(np.int64))
+        torch.manual_seed(0)
+        head = nn.Linear(options.width, len(corpus.labels)).to(options.device)
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        optimiser = torch.optim.AdamW([*weights, *head.parameters()], lr=5e-5, fused=True)
+        losses = []
+        started = clock(options.device)
+        for batch in batches:
+            with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
+                made = head(self.latents(sides[batch]))
+                loss = nn.functional.cross_entropy(made.float(), classes[batch].to(options.device))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+        self.losses = torch.stack(losses).tolist()
+        self.seconds.append(clock(options.device) - started)
+
+
+def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: str) -> Arm:
+    """States of the layer at the cut, from the store."""
+    trunk = Trunk(plan, cut, dropout=0.0).to(device)
+    reader = store.token_reader(texts, (cut,))
+
+    def latents(batch: np.ndarray) -> Tensor:
+        below = reader.rows(batch)
+        made: Tensor = trunk(torch.from_numpy(below.states[0]), below.lengths, "mean")
+        return made[0]
+
+    return Arm(trunk, latents)
+
+
+def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped: bool) -> Arm:
+    """The whole model from ids, with its lower part frozen."""
+    model = _whole(plan, cut).to(device)
+    read = read_ids(plan, texts)
+    ids = [torch.from_numpy(part).long() for part in np.split(read.ids, read.offsets[1:-1])]
+    lengths = np.diff(read.offsets)
+
+    def padded(group: np.ndarray) -> Tensor:
+        chosen = nn.utils.rnn.pad_sequence([ids[text] for text in group], batch_first=True).to(device)
+        real = (torch.arange(chosen.shape[1]) < torch.from_numpy(lengths[group])[:, None]).to(device)
+        states = model(input_ids=chosen, attention_mask=real.long()).last_hidden_state.float()
+        return (states * real[:, :, None]).sum(1) / real.sum(1)[:, None]
+
+    def latents(batch: np.ndarray) -> Tensor:
+        if not grouped:
+            return padded(batch)
+        groups = alike(lengths[batch])
+        back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(device)
+        return torch.cat([padded(batch[group]) for group in groups])[back]
+
+    return Arm(model, latents)
+
+
+def _whole(plan: CapturePlan, cut: int) -> nn.Module:
+    """Everything below the cut frozen, nothing dropped; without the pooler, which no mean needs."""
+    source = find(plan)
+    upper = {name for name, weight in UpperBlocks(plan, cut).model.named_parameters() if weight.requires_grad}
+    model = load(source, plan, "float32", "cpu").model
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in upper)
+    return model
+
+
+def report(arms: dict[str, Arm], texts: int, options: argparse.Namespace) -> None:
+    """A line per arm, and how far results lie apart."""
+    base = np.array(arms["ours"].seconds)
+    print(f"{'':34}{'texts/s':>9}{'seconds an epoch (min-max)':>28}{'times ours (min-max)':>24}{'losses differ':>15}")
+    for name, arm in arms.items():
+        took = np.array(arm.seconds)
+        spread = f"{np.median(took):.2f} ({took.min():.2f}-{took.max():.2f})"
+        ratios = took / base
+        ratio = f"{np.median(ratios):.2f} ({ratios.min():.2f}-{ratios.max():.2f})"
+        differ = np.abs(np.subtract(arm.losses, arms["ours"].losses)).max()
+        print(f"{name:34}{texts / np.median(took):9,.0f}{spread:>28}{ratio:>24}{differ:15.1e}")
+        if options.dtype == "float32" and not differ <= TOLERANCE:
+            raise SystemExit(f"'{name}' learns something else: losses differ by {differ:.2g}, {TOLERANCE} is allowed.")
+    trained = dict(arms["ours"].model.named_parameters())
+    whole = dict(arms["transformers, groups as ours"].model.named_parameters())
+    pairs = [(weight, whole[name.removeprefix("blocks.model.")], name) for name, weight in trained.items()]
+    start = arms["ours"].start
+    apart = max(float((mine - theirs).detach().abs().max()) for mine, theirs, _ in pairs)
+    moved = max(float((mine - start[name]).detach().abs().max()) for mine, _, name in pairs)
+    print(f"trained weights differ by {apart:.1e} at most; training moved them by {moved:.1e}")
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="minilm")
+    parser.add_argument("--tokenizer", default="", help="folder of a tokenizer, for a backbone without its own")
+    parser.add_argument("--texts", type=int, default=2048)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of training")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+
+    name = "sst2" if "PERMAFROST_DATA" in os.environ else "samples-topics"
+    corpus = load_corpus(CorpusSpec(name=name, limits={"train": options.texts}, spread=True))
+    init = "pretrained" if options.backbone == "minilm" else "random"
+    plan = CapturePlan(
+        options.backbone,
+        init=init,
+        tokenizer=options.tokenizer,
+        views=("tokens",),
+        compute_dtype="float32",
+        stored_dtype="float32",
+    )
+    source = find(plan)
+    blocks = source.layers - 1
+    cut, options.width = blocks - blocks // 3, source.width
+    rows = len(corpus.splits["train"].sides)
+    order = np.random.default_rng(0).permutation(rows)
+    batches = [order[at : at + options.batch] for at in range(0, rows, options.batch)]
+    with tempfile.TemporaryDirectory() as cache:
+        frozen = CapturePlan(**{**vars(plan), "layers": (cut,)})
+        done = extract(frozen, corpus.texts, ExtractSpec(cache, options.device))
+        arms = {
+            "ours": ours(plan, cut, done.store, corpus.texts, options.device),
+            "transformers, groups as ours": peer(plan, cut, corpus.texts, options.device, True),
+            "transformers, padded to longest": peer(plan, cut, corpus.texts, options.device, False),
+        }
+        for arm in arms.values():
+            arm.epoch(batches[:4], corpus, options)
+            arm.seconds.clear()
+        for _ in range(options.rounds):
+            for arm in arms.values():
+                arm.epoch(batches, corpus, options)
+        lengths = done.store.read_tokens(corpus.texts, []).lengths[corpus.splits["train"].sides[:, 0]]
+    print(describe(options.device))
+    print(
+        f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}; "
+        f"{rows:,} rows of {name}, {lengths.sum():,} tokens, batches of {options.batch}; {options.rounds} rounds, "
+        "arms interleaved"
+    )
+    print(
+        f"once, before all epochs: {done.seconds:.1f} s for the states of layer {cut}, of {len(corpus.texts):,} texts"
+    )
+    report(arms, rows, options)
+
+
+if __name__ == "__main__":
+    main()
