@@ -28,7 +28,7 @@ from data.screen import Screen
 from data.text import Text
 from probes import on_screen
 from probes.look_commands import look_app
-from probes.predictor import Predictor
+from probes.predictor import Backbones, Predictor, Predictors
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from data.language import LanguageSpec
     from data.language_model import LanguageModel
     from extract.extraction import Extractor
+    from extract.loading import Backbone
     from probes.ablation import Ablated
     from probes.conduct import StageOne
     from probes.inputs import Stored
@@ -60,7 +61,7 @@ def extract(
 
     loaded = _own_backbone(*load_training(recipe, overrides), Path("runs"), progress or Silent())
     conductor = Conductor(_run_missing, progress or Silent())
-    recipes = (loaded.posed() or loaded.expanded()).values()
+    recipes = [one for variant in loaded.expanded().values() for one in (variant.posed() or {"": variant}).values()]
     corpora = {id(corpus): corpus for corpus in (conductor.corpus(one.corpus) for one in recipes)}
     conductor.prepare(recipes)
     return list(corpora.values()), list(conductor.stored.values())
@@ -188,11 +189,13 @@ def report(path: Path | str) -> Path:
     return write_report(Path(path))
 
 
-def load(path: Path | str) -> Predictor:
-    """A finished run, ready to predict."""
-    from probes.runs import load_run
+def load(path: Path | str, task: str = "") -> Predictor | Predictors:
+    """A finished run, ready to predict: all of its tasks, or the one that is named."""
+    from probes.runs import load_tasks
 
-    return Predictor(load_run(Path(path)), _extractor)
+    backbones = Backbones(_extractor)
+    tasks = {name: Predictor(run, backbones) for name, run in load_tasks(Path(path), task).items()}
+    return Predictors(tasks) if len(tasks) > 1 else next(iter(tasks.values()))
 
 
 def similarity(
@@ -229,6 +232,8 @@ def _experiment(
     from probes.run_together import run_together
 
     _needs_folder(runs)
+    if recipe.takes and not only:
+        progress.note(f"expected time: {recipe.takes}")
     if recipe.tasks:
         run = run_layers if recipe.together.batches == "apart" else run_together
         return run(name, recipe.only(only), runs, progress, stage_one)
@@ -260,11 +265,13 @@ def _pretrained(spec: "LanguageSpec", texts: Sequence[str], folder: Path, progre
     return pretrain_model(spec, texts, folder, progress)
 
 
-def _extractor(of: "LoadedRun", name: str) -> "Extractor":
+def _extractor(of: "LoadedRun", name: str, loaded: "Backbone | None") -> "Extractor":
     from extract.extraction import Extractor, same_extractor
 
     plan, spec = of.captured(name), of.recipe.extract
-    return Extractor(plan, spec) if of.upper else same_extractor(plan, spec, of.identities[name], str(of.path))
+    if of.upper:
+        return Extractor(plan, spec, loaded)
+    return same_extractor(plan, spec, of.identities[name], str(of.path), loaded)
 
 
 class _Backbones:
@@ -282,6 +289,12 @@ class _Backbones:
 
         assert spec.cut != "frozen"
         return Trunk(plan, spec.cut, layers, spec.dropout, spec.attention_dropout)
+
+    def check(self, plan: CapturePlan, spec: "UpperSpec", layers: tuple[int, ...] | str) -> None:
+        from extract.upper import check_cut
+
+        assert spec.cut != "frozen"
+        check_cut(plan, spec.cut, layers)
 
     def ids(self, plan: CapturePlan, texts: Sequence[Text]) -> "Below":
         from extract.ids import read_ids
@@ -425,6 +438,7 @@ def predict_command(
     run_folder: options.RunFolder,
     texts: options.Texts = None,
     file: options.TextsFile = None,
+    task: options.TaskOption = "",
     out: options.OutOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -434,22 +448,32 @@ def predict_command(
     hypothesis, question and context, sentence, text. If it has the run's target too, that is checked and stands beside
     the answer as target.
 
+    Tasks that learnt together all answer, but for those whose columns the file has not; --task names one.
+
     A .csv of --out has the columns of the file first, then a column probability_LABEL for each class; of entities, a
-    line each, with the number of its item, and one empty line for an item without any. A .jsonl has one object an item.
+    line each, with the number of its item, and one empty line for an item without any; of several tasks, columns
+    TASK_label and so on. A .jsonl has one object an item.
     """
-    from probes.answer_lines import check_out, write_answers
-    from probes.asked import from_file, from_words
+    from probes.answer_lines import check_out, joined, write_answers
+    from probes.asked import each_from_file, each_from_words
 
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
     if out:
         check_out(out, file)
-    predictor = load(run_folder)
-    asked = from_file(predictor.run, file) if file else from_words(predictor.run, texts or [])
-    answers = predictor.predict([one.texts for one in asked], Screen(), [one.place for one in asked])
+    screen, tasks = Screen(), load(run_folder, task).tasks
+    runs = {name: one.run for name, one in tasks.items()}
+    asked = each_from_file(runs, file) if file else each_from_words(runs, texts or [])
+    if left := [name for name in tasks if name not in asked]:
+        screen.note(f"left out, for want of what they read: {', '.join(left)}")
+    said = {
+        name: tasks[name].predict([one.texts for one in items], screen, [one.place for one in items])
+        for name, items in asked.items()
+    }
+    items, answers = joined(asked, said)
     if out:
-        write_answers(out, asked, answers)
-    on_screen.show_predictions(asked, answers, out, as_json)
+        write_answers(out, items, answers)
+    on_screen.show_predictions(items, answers, out, as_json)
 
 
 def main() -> NoReturn:

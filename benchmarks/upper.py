@@ -15,6 +15,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import clock, describe
-from data.corpus import Corpus
 from data.plan import CapturePlan, ExtractSpec
 from data.sentences import CorpusSpec, load_corpus
 from extract.backbones import find
 from extract.extraction import extract
 from extract.ids import read_ids
 from extract.loading import load
-from extract.trunk import Trunk, alike
+from extract.ragged import alike
+from extract.trunk import Trunk
 from extract.upper import UpperBlocks
 
 TOLERANCE = 1e-3
@@ -39,31 +40,52 @@ Latents = Callable[[np.ndarray], Tensor]
 """Texts of a batch to their latents, ``[text, width]``."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt."""
+
+    name: str
+    texts: Sequence[str]
+    sides: np.ndarray
+    """``[row]``: its text."""
+
+    classes: Tensor
+    """``[row]``."""
+
+
+def lesson_of(rows: int) -> Lesson:
+    """Rows of SST-2, or of what ships."""
+    name = "sst2" if "PERMAFROST_DATA" in os.environ else "samples-topics"
+    corpus = load_corpus(CorpusSpec(name=name, limits={"train": rows}, spread=True))
+    chosen = corpus.splits["train"]
+    used, sides = np.unique(chosen.sides[:, 0], return_inverse=True)
+    classes = torch.from_numpy(chosen.targets.astype(np.int64))
+    return Lesson(name, [str(corpus.texts[text]) for text in used], sides, classes)
+
+
 class Arm:
     """A model to be trained, and how it makes latents of a batch."""
 
     def __init__(self, model: nn.Module, latents: Latents) -> None:
         self.model, self.latents = model, latents
-        self.start = {name: weight.clone() for name, weight in model.state_dict().items()}
+        self.start = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
         self.seconds: list[float] = []
         self.losses: list[float] = []
 
-    def epoch(self, batches: Sequence[np.ndarray], corpus: Corpus, options: argparse.Namespace) -> None:
+    def epoch(self, batches: Sequence[np.ndarray], lesson: Lesson, options: argparse.Namespace) -> None:
         """Train from the first weights on."""
-        self.model.load_state_dict(self.start)
+        self.model.load_state_dict(self.start, strict=False)
         self.model.train()
-        rows = corpus.splits["train"]
-        sides, classes = rows.sides[:, 0], torch.from_numpy(rows.targets.astype(np.int64))
         torch.manual_seed(0)
-        head = nn.Linear(options.width, len(corpus.labels)).to(options.device)
+        head = nn.Linear(options.width, int(lesson.classes.max()) + 1).to(options.device)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW([*weights, *head.parameters()], lr=5e-5, fused=True)
         losses = []
         started = clock(options.device)
         for batch in batches:
             with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                made = head(self.latents(sides[batch]))
-                loss = nn.functional.cross_entropy(made.float(), classes[batch].to(options.device))
+                made = head(self.latents(lesson.sides[batch]))
+                loss = nn.functional.cross_entropy(made.float(), lesson.classes[batch].to(options.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -136,8 +158,8 @@ def report(arms: dict[str, Arm], texts: int, options: argparse.Namespace) -> Non
             raise SystemExit(f"'{name}' learns something else: losses differ by {differ:.2g}, {TOLERANCE} is allowed.")
     trained = dict(arms["ours"].model.named_parameters())
     whole = dict(arms["transformers, groups as ours"].model.named_parameters())
-    pairs = [(weight, whole[name.removeprefix("blocks.model.")], name) for name, weight in trained.items()]
     start = arms["ours"].start
+    pairs = [(trained[name], whole[name.removeprefix("blocks.model.")], name) for name in start]
     apart = max(float((mine - theirs).detach().abs().max()) for mine, theirs, _ in pairs)
     moved = max(float((mine - start[name]).detach().abs().max()) for mine, _, name in pairs)
     print(f"trained weights differ by {apart:.1e} at most; training moved them by {moved:.1e}")
@@ -155,48 +177,47 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
-    name = "sst2" if "PERMAFROST_DATA" in os.environ else "samples-topics"
-    corpus = load_corpus(CorpusSpec(name=name, limits={"train": options.texts}, spread=True))
-    init = "pretrained" if options.backbone == "minilm" else "random"
-    plan = CapturePlan(
-        options.backbone,
-        init=init,
-        tokenizer=options.tokenizer,
-        views=("tokens",),
-        compute_dtype="float32",
-        stored_dtype="float32",
-    )
+    lesson = lesson_of(options.texts)
+    plan, init = plan_of(options)
     source = find(plan)
     blocks = source.layers - 1
     cut, options.width = blocks - blocks // 3, source.width
-    rows = len(corpus.splits["train"].sides)
+    rows = len(lesson.sides)
     order = np.random.default_rng(0).permutation(rows)
     batches = [order[at : at + options.batch] for at in range(0, rows, options.batch)]
     with tempfile.TemporaryDirectory() as cache:
-        frozen = CapturePlan(**{**vars(plan), "layers": (cut,)})
-        done = extract(frozen, corpus.texts, ExtractSpec(cache, options.device))
+        done = extract(replace(plan, layers=(cut,)), lesson.texts, ExtractSpec(cache, options.device))
         arms = {
-            "ours": ours(plan, cut, done.store, corpus.texts, options.device),
-            "transformers, groups as ours": peer(plan, cut, corpus.texts, options.device, True),
-            "transformers, padded to longest": peer(plan, cut, corpus.texts, options.device, False),
+            "ours": ours(plan, cut, done.store, lesson.texts, options.device),
+            "transformers, groups as ours": peer(plan, cut, lesson.texts, options.device, True),
+            "transformers, padded to longest": peer(plan, cut, lesson.texts, options.device, False),
         }
-        for arm in arms.values():
-            arm.epoch(batches[:4], corpus, options)
-            arm.seconds.clear()
-        for _ in range(options.rounds):
-            for arm in arms.values():
-                arm.epoch(batches, corpus, options)
-        lengths = done.store.read_tokens(corpus.texts, []).lengths[corpus.splits["train"].sides[:, 0]]
+        race(arms, batches, lesson, options)
+        tokens = done.store.read_tokens(lesson.texts, []).lengths[lesson.sides].sum()
     print(describe(options.device))
-    print(
-        f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}; "
-        f"{rows:,} rows of {name}, {lengths.sum():,} tokens, batches of {options.batch}; {options.rounds} rounds, "
-        "arms interleaved"
-    )
-    print(
-        f"once, before all epochs: {done.seconds:.1f} s for the states of layer {cut}, of {len(corpus.texts):,} texts"
-    )
+    print(f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}")
+    print(f"{rows:,} rows of {lesson.name}, {tokens:,} tokens, batches of {options.batch}; ", end="")
+    print(f"{options.rounds} rounds, arms interleaved")
+    print(f"once for all epochs: {done.seconds:.1f} s for the states of layer {cut} of {len(lesson.texts):,} texts")
     report(arms, rows, options)
+
+
+def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
+    """Tokens in float32 throughout, as transformers gives them; and what the weights are."""
+    init = "pretrained" if options.backbone == "minilm" else "random"
+    exact: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32"}
+    plan = CapturePlan(options.backbone, init=init, tokenizer=options.tokenizer, views=("tokens",), **exact)
+    return replace(plan, final_norm=bool(find(plan).family.final_norm)), init
+
+
+def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], lesson: Lesson, options: argparse.Namespace) -> None:
+    """Every arm in turn, round by round; a few batches warm up and do not count."""
+    for arm in arms.values():
+        arm.epoch(batches[:4], lesson, options)
+        arm.seconds.clear()
+    for _ in range(options.rounds):
+        for arm in arms.values():
+            arm.epoch(batches, lesson, options)
 
 
 if __name__ == "__main__":

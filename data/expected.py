@@ -27,7 +27,7 @@ class Expected:
         """Note that some of it is done."""
         self._done += work
         took = time.monotonic() - self._started
-        if self._said or took <= self._after:
+        if self._said or took <= self._after or not self._done:
             return
         self._said = True
         if (left := took * (self._total - self._done) / self._done) > WORTH_SECONDS:

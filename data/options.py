@@ -48,6 +48,7 @@ PoolingOption = Annotated[str, typer.Option(help="mean over all tokens, or cls, 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")]
 Texts = Annotated[list[str] | None, typer.Argument(help="Texts; two make a pair where the run reads pairs.")]
 TextsFile = Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt with the texts.")]
+TaskOption = Annotated[str, typer.Option("--task", metavar="NAME", help="Answer by this task of a run of several.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")]
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")]

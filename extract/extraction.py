@@ -23,6 +23,7 @@ from data.text import Text
 from extract.backbones import find
 from extract.identity import identify, pick_device
 from extract.job import Job, refuse
+from extract.loading import Backbone
 from extract.tokens import TEXT
 
 
@@ -101,12 +102,13 @@ def _check(plan: CapturePlan, texts: Sequence[Text]) -> None:
 class Extractor:
     """A loaded backbone that turns texts into latents in memory, by the same road as the store's."""
 
-    def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None) -> None:
+    def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
+        """Load the backbone of ``plan``; or take it as it is loaded already, for this plan or another."""
         spec = spec or ExtractSpec()
         source, device = find(plan), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
         store = LatentStore.at(Path(spec.cache), plan.backbone, self.identity)
-        self._job = Job(plan, source, store, spec, Silent(), device)
+        self._job = Job(plan, source, store, spec, Silent(), device, backbone)
         self.backbone = self._job.backbone
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
@@ -133,18 +135,21 @@ class Extractor:
         return found
 
 
-def same_extractor(plan: CapturePlan, spec: ExtractSpec, identity: Identity, place: str) -> Extractor:
+def same_extractor(
+    plan: CapturePlan, spec: ExtractSpec, identity: Identity, place: str, backbone: Backbone | None = None
+) -> Extractor:
     """An extractor whose latents are those that something was trained on.
 
     Args:
         identity: of those latents; its dtype stands for what the plan says of it.
         place: what was trained, for messages.
+        backbone: as of :class:`Extractor`.
 
     Raises:
         CorpusError: the backbone found here is another.
     """
     plan = replace(plan, compute_dtype=identity.compute_dtype)  # type: ignore[arg-type]
-    extractor = Extractor(plan, spec)
+    extractor = Extractor(plan, spec, backbone)
     if other := extractor.identity.differences(identity):
         raise CorpusError(
             f"{place}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than the one this run "

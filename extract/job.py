@@ -2,14 +2,13 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from data.errors import MachineError
+from data.expected import Expected
 from data.latents import LatentStore, init_name, text_keys
 from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from data.progress import Progress
@@ -28,8 +27,8 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
 """Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
 
 SELF_CHECK_TEXTS = 4
-EXPECTED_SECONDS = 10.0
-"""A shorter run is not announced."""
+MEASURED_SECONDS = 1.0
+"""After how long the expected time is said."""
 
 ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -39,10 +38,20 @@ class Job:
     """A loaded backbone and the plan that it serves."""
 
     def __init__(
-        self, plan: CapturePlan, source: Source, store: LatentStore, spec: ExtractSpec, progress: Progress, device: str
+        self,
+        plan: CapturePlan,
+        source: Source,
+        store: LatentStore,
+        spec: ExtractSpec,
+        progress: Progress,
+        device: str,
+        backbone: Backbone | None = None,
     ) -> None:
+        """Args:
+        backbone: the plan's own, where it is loaded already.
+        """
         self.plan, self.source, self.store, self.spec, self.progress = plan, source, store, spec, progress
-        self.backbone: Backbone = load(source, plan, store.identity.compute_dtype, device)
+        self.backbone: Backbone = backbone or load(source, plan, store.identity.compute_dtype, device)
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
         """Every text with its further windows, and where those of each begin."""
@@ -56,31 +65,16 @@ class Job:
             todo[members] = True
         self._announce(tokens, todo, missing)
         provenance = self._provenance(tokens, np.flatnonzero(todo), missing)
-        expect = self._expectation(int(tokens.lengths[todo].sum()))
+        expected = Expected(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
                 each = float(tokens.viewed[members].mean())
                 with ShardWriter(self.store, columns, provenance, self.spec, each) as writer:
                     for block in self.blocks(packs, members, tokens, texts, columns):
                         writer.add(block)
-                        expect(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
+                        expected.did(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
                         advance(len(block.keys))
         return int(todo.sum())
-
-    def _expectation(self, total: int) -> Callable[[int], None]:
-        """Says once, when a second or more has been measured, how long ``total`` tokens will take."""
-        started, done, said = time.monotonic(), 0, False
-
-        def count(tokens: int) -> None:
-            nonlocal done, said
-            done += tokens
-            took = time.monotonic() - started
-            if not said and took > 1:
-                said = True
-                if (left := took * (total - done) / done) > EXPECTED_SECONDS:
-                    self.progress.note(f"expected time: about {timedelta(seconds=round(left))}")
-
-        return count
 
     def packs(self, texts: Sequence[Text], characters: bool = False) -> tuple[Tokens, list[Pack]]:
         """Tokens of the whole request, with the characters they cover where asked for, and the packs it is run in."""

@@ -4,9 +4,7 @@ Checkpoints are its own: weights as safetensors, state as JSON, and what torch s
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from data.blocks import IGNORED, Ids, Lessons
 from data.errors import MachineError
+from data.expected import Expected
 from data.language import LanguageSpec
 from data.progress import Progress
 from data.spec import SpecError
 from extract.checkpoints import seal
 
-MEASURED_SECONDS, EXPECTED_SECONDS = 5.0, 10.0
-"""After how long the expected time is said, and from which on it is worth saying."""
+MEASURED_SECONDS = 5.0
+"""After how long the expected time is said."""
 
 KEPT = 2
 """Checkpoints kept, so that one that was cut short leaves another."""
@@ -153,21 +152,14 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, advance: Callable[[int], None], progress: Progress, epochs: int, steps: int) -> None:
         self.advance, self.progress, self.epochs, self.steps = advance, progress, epochs, steps
-        self.said = False
 
     def on_train_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        self.started, self.first = time.monotonic(), state.global_step
-        self.advance(self.first)
+        self.expected = Expected(self.progress, self.steps - state.global_step, MEASURED_SECONDS)
+        self.advance(state.global_step)
 
     def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         self.advance(1)
-        took = time.monotonic() - self.started
-        if self.said or took < MEASURED_SECONDS:
-            return
-        self.said = True
-        left = took / (state.global_step - self.first) * (self.steps - state.global_step)
-        if left > EXPECTED_SECONDS:
-            self.progress.note(f"expected time: about {timedelta(seconds=round(left))}")
+        self.expected.did(1)
 
     def on_log(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         done, lines = state.global_step, state.log_history

@@ -1,7 +1,6 @@
 """Trunk: trainable blocks over texts of any lengths, back to back and without padding, as a store has them.
 
-Texts of like length run together, so that little is padding and matrices stay large. What comes out is in the order of
-what went in, and is that of each text alone.
+What comes out is in the order of what went in, and is that of each text alone.
 """
 
 from collections.abc import Sequence
@@ -9,19 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.plan import TOKENS, CapturePlan
-from data.ragged import bounds
 from extract.pooling import POOLINGS
+from extract.ragged import Row, attention_name, rows_of
 from extract.upper import Cut, UpperBlocks
-
-ROOM = 8192
-"""Most places in one forward, padding included; a longer text is alone."""
-
-START = 50
-"""What one more forward costs, in places of padding that take as long."""
 
 
 class Trunk(nn.Module):
@@ -48,6 +40,9 @@ class Trunk(nn.Module):
         super().__init__()
         self.blocks = UpperBlocks(plan, cut, layers)
         self.cut, self.layers, self.width = cut, self.blocks.layers, self.blocks.source.width
+        self._in_rows = self.blocks.source.family.attention == "sdpa"  # others know no other attention than their own
+        if self._in_rows:
+            self.blocks.model.set_attn_implementation(attention_name())
         if dropout is not None:
             self.blocks.set_dropout(dropout, dropout if attention_dropout is None else attention_dropout)
 
@@ -77,45 +72,41 @@ class Trunk(nn.Module):
             ValueError: the lengths are not those of ``below``.
         """
         counts = np.asarray(lengths, np.int64)
-        if counts.sum() != len(below) or counts.min(initial=0) < 0:
+        if counts.sum() != len(below) or counts.min(initial=1) < 1:
             raise ValueError(f"{len(counts)} texts of {counts.sum()} tokens, and {len(below)} tokens are given.")
         chosen = [self.layers.index(layer) for layer in (self.layers if layers is None else layers)]
         device = next(self.parameters()).device
         below, kinds = below.to(device), None if kinds is None else kinds.to(device)
-        groups, starts = alike(counts), bounds(counts)[:-1]
-        made, order = [], []
-        for group in groups:
-            longest = int(counts[group].max())
-            within = np.arange(longest) < counts[group, None]
-            places = np.where(within, starts[group, None] + np.arange(longest), 0)
-            real, at = torch.from_numpy(within).to(device), torch.from_numpy(places).to(device)
-            states = self.blocks(below[at], real, None if kinds is None else kinds[at])[chosen].float()
-            made.append(states[:, real] if view == TOKENS else POOLINGS[view](states, real))
-            order.append(places[within] if view == TOKENS else group)
-        back = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
-        return torch.cat(made, 1).index_select(1, back)
+        rows = rows_of(counts, device)
+        made = []
+        for row in rows:
+            states = self._run(below[row.tokens], row, None if kinds is None else kinds[row.tokens])[chosen].float()
+            made += [states] if view == TOKENS else [_pooled(states, row, view)]
+        if view == TOKENS:
+            order = torch.cat([row.tokens for row in rows])
+        else:
+            texts = np.concatenate([group.texts for row in rows for group in row.groups])
+            order = torch.from_numpy(texts).to(device)
+        return torch.cat(made, 1).index_select(1, order.argsort())
+
+    def _run(self, below: Tensor, row: Row, kinds: Tensor | None) -> Tensor:
+        """``[layer, token, width]``."""
+        if self._in_rows:
+            return self.blocks.in_one_row(below, row, kinds)
+        made = []
+        for group in row.groups:
+            states = self.blocks(group.padded(below), group.real, None if kinds is None else group.padded(kinds))
+            made.append(states[:, group.real])
+        return torch.cat(made, 1)
 
     def save(self, folder: Path) -> None:
         """Write the whole model as an ordinary model folder; see :meth:`~extract.upper.UpperBlocks.save`."""
         self.blocks.save(folder)
 
 
-def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Texts in groups of like length, so that padding and the start of one more forward together cost the least."""
-    order = np.argsort(lengths, kind="stable")
-    sizes, counts = np.unique(lengths, return_counts=True)
-    ends = bounds(counts)
-    least, begins = np.full(len(ends), np.inf), np.zeros(len(ends), np.int64)
-    least[0] = 0
-    for end, size in enumerate(sizes, 1):
-        costs = least[:end] + START + size * (ends[end] - ends[:end])
-        begins[end] = costs.argmin()
-        least[end] = costs[begins[end]]
-    groups: list[NDArray[np.int64]] = []
-    end = len(sizes)
-    while end:
-        rows = max(1, ROOM // int(sizes[end - 1]))
-        part = order[ends[begins[end]] : ends[end]]
-        groups += np.array_split(part, -(-len(part) // rows))
-        end = int(begins[end])
-    return groups
+def _pooled(states: Tensor, row: Row, view: str) -> Tensor:
+    """``[layer, token, width]`` of a row to ``[layer, text, width]``."""
+    pool = POOLINGS[view]
+    return torch.cat(
+        [pool(torch.stack([group.padded(layer) for layer in states]), group.real) for group in row.groups], 1
+    )

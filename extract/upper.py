@@ -20,6 +20,7 @@ from data.spec import SpecError
 from data.whole import LEFTOVER
 from extract.backbones import BackboneError, Family, Source, find, tokenizer_files
 from extract.loading import load
+from extract.ragged import Row
 from extract.tokens import TEXT
 
 Cut = int | Literal["none"]
@@ -93,10 +94,38 @@ class UpperBlocks(nn.Module):
             inputs = {"input_ids": self._ids(below, real)}
             if kinds is not None and self.source.segments:
                 inputs["token_type_ids"] = kinds.long().masked_fill(~real, 0)
-        if self.source.family.causal:  # none sees what comes after it, so none sees padding
-            inputs["use_cache"] = False
-        elif not real.all():
+        if not self.source.family.causal and not real.all():  # a causal one sees nothing of what comes after
             inputs["attention_mask"] = real
+        return self._layers(inputs)
+
+    def in_one_row(self, below: Tensor, row: Row, kinds: Tensor | None = None) -> Tensor:
+        """The layers above the cut, of texts back to back; the model must have been told of :func:`attention_name`.
+
+        Args:
+            below: ``[token, width]`` in the order of ``row``, or token ids ``[token]``.
+            kinds: ``[token]``, for token ids.
+
+        Returns:
+            ``[layer, token, width]``.
+
+        Raises:
+            BackboneError: as :meth:`forward`.
+        """
+        real = torch.ones(1, len(below), dtype=torch.bool, device=below.device)
+        positions = row.positions
+        if self.cut != "none":
+            inputs = {"inputs_embeds": self._states(below[None], real)}
+        else:
+            inputs = {"input_ids": self._ids(below[None], real)}
+            positions = positions + self.source.family.positions_unused
+            if kinds is not None and self.source.segments:
+                inputs["token_type_ids"] = kinds[None].long()
+        return self._layers(inputs | {"position_ids": positions[None], "groups": row.groups})[:, 0]
+
+    def _layers(self, inputs: dict[str, Any]) -> Tensor:
+        """``[layer, row, token, width]`` of what the model is told."""
+        if self.source.family.causal:
+            inputs = inputs | {"use_cache": False}
         taken: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -182,6 +211,16 @@ class UpperBlocks(nn.Module):
             )
         _check_real(real, below)
         return below.long().masked_fill(~real, 0)
+
+
+def check_cut(plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
+    """Raise what :class:`UpperBlocks` would of the same arguments, by the backbone's configuration alone."""
+    source = find(plan)
+    frozen = _check(source, plan, cut)
+    try:
+        resolve_layers(layers, range(frozen + 1, source.layers))
+    except SpecError as error:
+        raise SpecError(f"a probe reads layers above the cut, {cut}: {error}") from None
 
 
 class _PassedOver(nn.Module):

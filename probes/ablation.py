@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.corpus import Corpus
 from data.progress import Progress
 from data.spec import assign, parse, plain
-from probes.conduct import Conductor, StageOne, check
+from probes.conduct import Conductor, StageOne, check, check_fixed
 from probes.control import shuffled
 from probes.experiment import Trained, joint_predictions, predictions, train_each
 from probes.inputs import Column
@@ -296,6 +296,7 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     """Ablate a recipe and leave a run folder ``ablate-<recipe>-<n>``."""
     started = time.perf_counter()
     recipe = replace(recipe, variants=())
+    check_fixed(recipe)
     conductor = Conductor(stage_one, progress)
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, {name: recipe}, corpus)

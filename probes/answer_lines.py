@@ -2,14 +2,16 @@
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.errors import InputError
 from data.whole import write_whole
-from probes.asked import Asked
+from probes.asked import QUESTION, Asked
+from probes.predictor import by_task
 
 Answer = Mapping[str, Any]
 SUFFIXES = (".csv", ".jsonl")
@@ -23,6 +25,33 @@ def check_out(out: Path, source: Path | None = None) -> None:
         raise InputError(f"--out {out}: it is a folder; name a file.")
     if source and out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"--out {out}: it is the file that is read; name another.")
+
+
+def joined(
+    asked: Mapping[str, Sequence[Asked]], answers: Mapping[str, Sequence[Answer]]
+) -> tuple[Sequence[Asked], list[Answer]]:
+    """What every task was asked and answered, as one: of one task as it is, of several by their names.
+
+    Args:
+        asked: task -> its items, of the same lines of a file; and ``answers``: task -> what it answered to each.
+    """
+    if len(asked) == 1:
+        ((task, items),) = asked.items()
+        return items, list(answers[task])
+    lines = [dict(zip(asked, some, strict=True)) for some in zip(*asked.values(), strict=True)]
+    said = [dict(zip(answers, some, strict=True)) for some in zip(*answers.values(), strict=True)]
+    return [_as_one(list(line.values())) for line in lines], [
+        by_task({task: _target(one) | dict(each[task]) for task, one in line.items()})
+        for line, each in zip(lines, said, strict=True)
+    ]
+
+
+def _as_one(items: Sequence[Asked]) -> Asked:
+    """A line of a file as all tasks read it: all texts, and the columns that are no task's target."""
+    texts = dict(pair for one in items for pair in zip(one.names, one.texts, strict=True))
+    first = items[0].columns
+    beside = {name: value for name, value in first.items() if all(name in other.columns for other in items)}
+    return Asked(tuple(texts.values()), tuple(texts), items[0].place, beside)
 
 
 def write_answers(out: Path, asked: Sequence[Asked], answers: Sequence[Answer]) -> None:
@@ -50,10 +79,10 @@ def shown(asked: Sequence[Asked], answers: Sequence[Answer]) -> list[dict[str, A
     """The lines of a table for people: a line an item, or an entity; without contexts, which are long."""
     lines = []
     for one, answer in zip(asked, answers, strict=True):
-        names = ("question",) if "answer" in answer else ("first", "second") if len(one.texts) == 2 else ("text",)
-        texts = dict(zip(names, one.texts, strict=False)) | _target(one)
-        parts = [dict(answer)] if "probabilities" in answer else _parts(answer)
-        lines += [(texts if part is parts[0] else dict.fromkeys(texts, "")) | part for part in parts]
+        texts = {name: text for name, text in zip(one.names, one.texts, strict=True) if name != QUESTION[1]}
+        told = texts | _target(one)
+        first, *more = _lines(answer, lambda said: [dict(said)] if "probabilities" in said else _parts(said))
+        lines += [told | first, *(dict.fromkeys(told, "") | part for part in more)]
     return lines
 
 
@@ -62,13 +91,30 @@ def _flat(number: int, one: Asked, answer: Answer) -> list[tuple[dict[str, Any],
 
     Of entities a line each, with the number of their item; an item without any has one too.
     """
-    numbered = {"item": number} if "entities" in answer else {}
-    said = [numbered | part for part in _parts(answer)]
+    entities = any("entities" in said for said in answer.get("tasks", {"": answer}).values())
+    numbered = {"item": number} if entities else {}
+    said = [numbered | part for part in _lines(answer, _parts)]
     return [(_beside(one, part), part) for part in said]
 
 
+def _lines(answer: Answer, parts_of: Callable[[Answer], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """An answer in flat columns, a line a part; of several tasks side by side, each column with its task."""
+    if "tasks" not in answer:
+        return parts_of(answer)
+    columns = []
+    for task, said in answer["tasks"].items():
+        target = {"target": said["target"]} if "target" in said else {}
+        columns.append([{f"{task}_{key}": value for key, value in (target | part).items()} for part in parts_of(said)])
+    lines: list[dict[str, Any]] = [{} for _ in range(max(map(len, columns)))]
+    for parts in columns:
+        nothing = dict.fromkeys(parts[0])
+        for line, part in itertools.zip_longest(lines, parts, fillvalue=nothing):
+            line.update(part)
+    return lines
+
+
 def _parts(answer: Answer) -> list[dict[str, Any]]:
-    """An answer in flat columns."""
+    """An answer of one task in flat columns."""
     if "entities" in answer:
         nothing = dict.fromkeys(("entity", "label", "start", "end", "probability"))
         return [

@@ -30,6 +30,8 @@ class Components:
             for name in names:
                 if name.split(".")[0] not in learner.absent:
                     check_component(name, self.named, table)
+        there = [one for one in spec.freeze if any(within(name, one) for name in self.named)]
+        self._to_freeze = {one: spec.freeze[one] for one in there}
         self.frozen: list[str] = []
         """Components, in the order in which they were frozen."""
         self._before: dict[str, Tensor] = {}
@@ -54,7 +56,7 @@ class Components:
 
     def begin(self, epoch: int) -> list[str]:
         """Freeze what is due as an epoch begins, counted from 0; returns the components that are new among it."""
-        due = [one for one, when in self.spec.freeze.items() if isinstance(when, int) and when <= epoch]
+        due = [one for one, when in self._to_freeze.items() if isinstance(when, int) and when <= epoch]
         due += [one for one in self._still() if one not in due]
         return self.freeze(one for one in due if one not in self.frozen)
 
@@ -89,7 +91,7 @@ class Components:
         ]
 
     def _awaited(self) -> list[str]:
-        return [one for one, when in self.spec.freeze.items() if when == "converged" and one not in self.frozen]
+        return [one for one, when in self._to_freeze.items() if when == "converged" and one not in self.frozen]
 
     def _flat(self, component: str) -> Tensor:
         return torch.cat([part.detach().flatten() for name, part in self.named.items() if within(name, component)])
@@ -107,6 +109,16 @@ class Components:
     def learning(self) -> bool:
         """Whether anything still learns."""
         return any(part.requires_grad for part in self.named.values())
+
+
+def learning_numbers(learner: Learner, spec: TrainSpec, component: str = "") -> int:
+    """How many numbers learn, of all or of one component; what is frozen from the start does not."""
+    still = [one for one, when in spec.freeze.items() if when == 0]
+    return sum(
+        part.numel()
+        for name, part in learner.named().items()
+        if (not component or within(name, component)) and not any(within(name, one) for one in still)
+    )
 
 
 def within(name: str, component: str) -> bool:

@@ -6,6 +6,7 @@ Stage one is a callable that is handed in: whoever calls says whether what is mi
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import nn
 
@@ -86,9 +87,15 @@ class Conductor:
         return self._corpora[key]
 
     def prepare(self, recipes: Iterable[Recipe]) -> None:
-        """Stage one for all that the recipes read; plans that differ in views only share one forward."""
+        """Stage one for all that the recipes read; plans that differ in views only share one forward.
+
+        Raises:
+            SpecError: blocks are to learn, and the backbone cannot be cut there, or may not be loaded.
+        """
         wanted: dict[tuple[str, CapturePlan], list[tuple[CorpusSpec, Recipe, CapturePlan]]] = {}
         for recipe in recipes:
+            if recipe.upper.learns:
+                self._backbones(recipe).check(recipe.plan, recipe.upper, read_above(recipe)[1])
             for plan in recipe.read().values():
                 for spec in _corpora_of(recipe):
                     key = fingerprint(spec), replace(plan, views=("mean",))
@@ -113,6 +120,10 @@ class Conductor:
     def sources(self, recipe: Recipe, spec: CorpusSpec) -> dict[str, Stored]:
         """Name -> where the latents are of every plan that the recipe's probe reads."""
         return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.read().items()}
+
+    def latents(self, recipe: Recipe) -> dict[str, str]:
+        """Name of a plan that the recipe's probe reads -> the identity of its latents."""
+        return {name: one.store.identity.name for name, one in self.sources(recipe, recipe.corpus).items()}
 
     def inputs(self, recipe: Recipe, spec: CorpusSpec) -> Inputs:
         """What the recipe's probe reads of a corpus's texts; stage one runs first where it has not yet."""
@@ -189,7 +200,11 @@ class Conductor:
         corpus = self.corpus(recipe.corpus)
         keep = self.unfinished
         trained = train_members(
-            self.members(variant, recipe), corpus, self.progress, None, keep.checkpoint if keep else None
+            self.members(variant, recipe),
+            corpus,
+            self.progress,
+            None,
+            partial(keep.checkpoint, latents=self.latents(recipe)) if keep else None,
         )
         for one in trained:
             if one.fitted.best_epoch < 0:
@@ -229,6 +244,15 @@ def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
             f"name {', '.join(dict.fromkeys(name.view for name in names))}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers
+
+
+def check_fixed(recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` where a recipe has blocks learn, and what is to be compared are layers as they are."""
+    if recipe.upper.learns:
+        raise SpecError(
+            f"upper.cut = {recipe.upper.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
+            "compared; set upper.cut = \"frozen\", or 'run' the recipe."
+        )
 
 
 def check_upper(variant: str, recipe: Recipe) -> None:

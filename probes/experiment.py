@@ -17,7 +17,7 @@ from data.progress import Progress
 from data.spec import fingerprint, plain
 from probes.best import Fitted
 from probes.checkpoint import Checkpoint
-from probes.components import UPPER, within
+from probes.components import UPPER, learning_numbers
 from probes.inputs import Column, Inputs
 from probes.lessons import Learner, Lesson, orders_of
 from probes.losses import SMALLEST_BATCH
@@ -183,7 +183,7 @@ def _fit_beside(
     lesson = lesson_of(probe, inputs, corpus, recipe, seeds, watched)
     shared, absent = ((UPPER,), ()) if watched else ((), (UPPER,))
     learner = Learner(modules, owners_of(modules), {PROBE: lesson}, shared=shared, absent=absent)
-    of_blocks = numbers_within(learner, UPPER)
+    of_blocks = learning_numbers(learner, recipe.train, UPPER)
     name = (
         f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
     )
@@ -236,11 +236,6 @@ def owners_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
             trained = [(name, part) for name, part in module.named_parameters() if part.requires_grad]
             found |= {f"{component}.{name}": torch.zeros(len(part), dtype=torch.int64) for name, part in trained}
     return found
-
-
-def numbers_within(learner: Learner, component: str) -> int:
-    """How many numbers of a component are trained."""
-    return sum(part.numel() for name, part in learner.named().items() if within(name, component))
 
 
 def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:

@@ -16,8 +16,8 @@ from probes.tables import ReportError, Schema, number, read_record, read_table
 
 LOSSES = Schema((), ("step", "loss"))
 METRICS = Schema(("variant", "backbone", "split", "metric"), ("value", "n"))
-SMOOTHED = 0.02
-"""Share of all steps in one value of the running mean."""
+SMOOTHED, FEWEST = 0.02, 10
+"""Share of all steps in one value of the running mean, and the fewest in it."""
 
 MOST_POINTS = 2000
 """Steps drawn one by one; of more, some are left out."""
@@ -60,7 +60,7 @@ def curve(losses: pd.DataFrame, held_out: float | None) -> Figure:
     figure, (axes,) = canvas("loss by step", "step", "loss, in nats")
     every = losses.iloc[:: max(1, len(losses) // MOST_POINTS)]
     axes.plot(every["step"], every["loss"], color=COLOURS[0], alpha=0.25, linewidth=0.6, label="one step")
-    steps = max(1, round(SMOOTHED * len(losses)))
+    steps = max(FEWEST, round(SMOOTHED * len(losses)))
     mean = losses["loss"].rolling(steps, min_periods=1, center=True).mean()
     axes.plot(losses["step"], mean, color=COLOURS[0], linewidth=1.6, label=f"mean of {steps:,} steps")
     if held_out is not None:

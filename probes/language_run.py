@@ -80,7 +80,7 @@ def run_pretraining(name: str, recipe: Recipe, runs: Path, progress: Progress, p
         return LanguageRun(model, None)
     done = LanguageRun(model, None)
     record = environment() | {
-        "name": name,
+        "name": f"{name}-pretraining",
         "summary": recipe.summary,
         "pretraining": done.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
         "seconds": {"all": model.seconds},

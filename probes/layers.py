@@ -14,7 +14,7 @@ import pandas as pd
 from data.progress import Progress
 from data.spec import SpecError
 from probes.ablation import AblationRow, ablate
-from probes.conduct import Conductor, StageOne, check
+from probes.conduct import Conductor, StageOne, check, check_fixed
 from probes.inputs import Stored
 from probes.recipe import Recipe
 from probes.record import make_record
@@ -61,6 +61,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     tasks = recipe.posed()
     if not tasks:
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
+    check_fixed(recipe)
     metrics = {task: check(one, {task: one}, conductor.corpus(one.corpus)) for task, one in tasks.items()}
     conductor.prepare(tasks.values())
     rows: list[LayerRow] = []

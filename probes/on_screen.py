@@ -36,7 +36,8 @@ def show_run(done: "Done | Compared", as_json: bool) -> None:
 def show_done(done: "Done", as_json: bool) -> None:
     """A run that trained."""
     if as_json:
-        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
+        left_out = ("path",) if done.variants else ("path", "variants")
+        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k not in left_out})
         return
     from probes import layers, results, together_rows
 

@@ -60,6 +60,9 @@ class Recipe:
     summary: str = ""
     """One line that 'recipes' prints."""
 
+    takes: str = ""
+    """How long all of it took where it was measured, said before anything else; empty for what is quick."""
+
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
     plans: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -201,5 +204,8 @@ def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = Fal
     if recipe.similarity.texts:
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
     if one_task and recipe.tasks:
-        raise SpecError(f"recipe '{name}' trains layers on {len(recipe.tasks)} tasks: 'run' it.")
+        what = f"trains layers on {len(recipe.tasks)} tasks"
+        if recipe.together.batches != "apart":
+            what = f"trains {len(recipe.tasks)} tasks together"
+        raise SpecError(f"recipe '{name}' {what}: 'run' it.")
     return name, recipe

@@ -66,6 +66,12 @@ def store_record(one: Stored) -> dict[str, Any]:
     }
 
 
+def backbone_numbers(stored: Iterable[Stored]) -> int:
+    """How many numbers the backbones have that filled some stores; several plans may read one backbone."""
+    known = {one.store.identity.weights: one.store.shards[0].provenance.get("parameters") or 0 for one in stored}
+    return sum(known.values())
+
+
 def _shards(stored: Iterable[Stored]) -> list[Shard]:
     return list({shard.path: shard for one in stored for shard in one.store.shards}.values())
 
@@ -73,10 +79,6 @@ def _shards(stored: Iterable[Stored]) -> list[Shard]:
 def _probe_record(one: Ensemble, stores: Mapping[str, Stored], corpus: Corpus) -> dict[str, Any]:
     """What a diagram of the probe shows."""
     spec = one.recipe.probe
-    backbones = {  # several plans may read one backbone
-        stored.store.identity.weights: stored.store.shards[0].provenance.get("parameters") or 0
-        for stored in stores.values()
-    }
     inputs: dict[tuple[str, str], list[int]] = {}
     for column in one.columns:
         inputs.setdefault((column.plan, column.view), []).append(column.layer)
@@ -97,7 +99,7 @@ def _probe_record(one: Ensemble, stores: Mapping[str, Stored], corpus: Corpus) -
         "loss": loss_and_metric(one.recipe, task_of(corpus))[0],
         "pretraining": "" if one.recipe.pretraining.task == "none" else one.recipe.pretraining.task,
         "parameters": one.parameters,
-        "backbone_parameters": sum(backbones.values()),
+        "backbone_parameters": backbone_numbers(stores.values()),
     }
 
 

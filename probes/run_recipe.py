@@ -1,10 +1,10 @@
 """A run from beginning to end: stage one, every variant trained, one chosen on validation, figures, a run folder."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ from probes.references import all_rows
 from probes.runs import Outcome, write_run
 from probes.scatter import project
 from probes.unfinished import Unfinished
+
+T = TypeVar("T")
 
 SHOWN_TEXTS = 500
 """Texts in the 3-D figures of the latents."""
@@ -73,12 +75,12 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     conductor = Conductor(stage_one, progress, unfinished=unfinished)
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, variants, corpus)
-    unread = read_all(conductor, variants)
+    unread = read_all(conductor, {variant: [one] for variant, one in variants.items()})
     if corpus.scored == "validation":
         chose = ", which chose epochs and variant, and read high" if corpus.selection == "validation" else ""
         progress.note(f"no test split: figures are on validation{chose}")
     training = time.perf_counter()
-    found, refused = train_all(conductor, variants, unread)
+    found, refused = train_all(conductor.train, variants, unread, progress)
     selected = choose(found)
     trained = time.perf_counter()
     progress.note("measuring every variant, with intervals")
@@ -121,45 +123,48 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     )
 
 
-def read_all(conductor: Conductor, variants: Mapping[str, Recipe]) -> dict[str, InputError]:
-    """Stage one for every variant; returns those whose backbone or corpus cannot be had, and why."""
+def read_all(conductor: Conductor, variants: Mapping[str, Sequence[Recipe]]) -> dict[str, InputError]:
+    """Stage one for the recipes of every variant; returns those whose backbone or corpus cannot be had, and why."""
     try:
-        conductor.prepare(variants.values())
+        conductor.prepare([recipe for some in variants.values() for recipe in some])
     except InputError:
         if len(variants) == 1:
             raise
     else:
         return {}
     unread: dict[str, InputError] = {}
-    for variant, recipe in variants.items():
+    for variant, recipes in variants.items():
         try:
-            conductor.prepare([recipe])
+            conductor.prepare(recipes)
         except InputError as error:
             unread[variant] = error
     return unread
 
 
 def train_all(
-    conductor: Conductor, variants: Mapping[str, Recipe], unread: Mapping[str, InputError]
-) -> tuple[list[Ensemble], dict[str, str]]:
+    train: Callable[[str, Recipe], T],
+    variants: Mapping[str, Recipe],
+    unread: Mapping[str, InputError],
+    progress: Progress,
+) -> tuple[list[T], dict[str, str]]:
     """Every variant, trained; and why those that cannot be are not: one must not cost a run the others.
 
     Raises:
         InputError: none of them can.
     """
-    found: list[Ensemble] = []
+    found: list[T] = []
     refused: dict[str, InputError] = dict(unread)
     for variant, recipe in variants.items():
         if variant in unread:
             continue
         try:
-            found.append(conductor.train(variant, recipe))
+            found.append(train(variant, recipe))
         except SpecError as error:
             refused[variant] = error
     if not found:
         raise next(iter(refused.values()))
     for variant, why in refused.items():
-        conductor.progress.note(f"{variant} is left out: {why}")
+        progress.note(f"{variant} is left out: {why}")
     return found, {variant: str(why) for variant, why in refused.items()}
 
 

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from data.corpus import Corpus
-from data.errors import InputError
 from data.progress import Progress
+from data.sentences import CorpusSpec
 from data.spec import SpecError
 from probes.breakdown import breakdown_table
 from probes.conduct import Conductor, StageOne
@@ -21,7 +22,7 @@ from probes.recipe import Recipe
 from probes.record import make_record
 from probes.references import all_rows
 from probes.results import MetricRow, as_frame
-from probes.run_recipe import Done
+from probes.run_recipe import Done, read_all, train_all
 from probes.runs import Outcome, TaskOutcome, write_run
 from probes.scoring import scorer_of
 from probes.tasks import task_of
@@ -70,15 +71,15 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     metrics: dict[str, str] = {}
     for variant, one in variants.items():
         metrics = check_together(variant, one, conductor) | metrics
-    posed = [task for one in variants.values() for task in one.posed().values()]
-    conductor.prepare(posed)
-    corpora = {task: conductor.corpus(one.corpus) for task, one in recipe.posed().items()}
-    found, refused = train_all(conductor, variants)
+    corpora = _corpora(variants, conductor)
+    unread = read_all(conductor, {variant: list(one.posed().values()) for variant, one in variants.items()})
+    train = partial(train_together, conductor=conductor)
+    found, refused = train_all(train, variants, unread, progress)
     selected = choose(found, len(corpora))
     progress.note("measuring every variant, with intervals")
-    rows = [row for task, corpus in corpora.items() for row in _rows(task, found, corpus)]
+    rows = [row for task, corpus in corpora.items() for row in _rows(task, found, corpus, metrics[task])]
     texts_run = sum(one.texts_run for one in conductor.stored.values())
-    record = _record(name, recipe, found, conductor) | {
+    record = _record(name, recipe, found, corpora) | {
         "metrics": metrics,
         "texts_run": texts_run,
         "selected": selected.variant,
@@ -103,19 +104,17 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     )
 
 
-def train_all(conductor: Conductor, variants: Mapping[str, Recipe]) -> tuple[list[Together], dict[str, str]]:
-    """Every variant, trained; and why those that cannot be are not: one must not cost a run the others."""
-    found: list[Together] = []
-    refused: dict[str, InputError] = {}
+def _corpora(variants: Mapping[str, Recipe], conductor: Conductor) -> dict[str, Corpus]:
+    """Task -> its corpus, the same in all variants that have the task."""
+    specs: dict[str, CorpusSpec] = {}
     for variant, recipe in variants.items():
-        try:
-            found.append(train_together(variant, recipe, conductor))
-        except SpecError as error:
-            refused[variant] = error
-            conductor.progress.note(f"{variant} is left out: {error}")
-    if not found:
-        raise next(iter(refused.values()))
-    return found, {variant: str(why) for variant, why in refused.items()}
+        for task, one in recipe.posed().items():
+            if specs.setdefault(task, one.corpus) != one.corpus:
+                raise SpecError(
+                    f"variant '{variant}': the corpus of '{task}' is not that of the variants before, and they are "
+                    f"compared on the same rows; leave tasks.{task}.corpus out."
+                )
+    return {task: conductor.corpus(spec) for task, spec in specs.items()}
 
 
 def choose(found: Sequence[Together], tasks: int) -> Together:
@@ -124,21 +123,20 @@ def choose(found: Sequence[Together], tasks: int) -> Together:
     return max((one for one in found if len(one.tasks) == min(most, tasks)), key=lambda one: one.value)
 
 
-def _rows(task: str, found: Sequence[Together], corpus: Corpus) -> list[MetricRow]:
+def _rows(task: str, found: Sequence[Together], corpus: Corpus, metric: str) -> list[MetricRow]:
+    """The figures of a task, those of the metric that chooses first."""
     mine = [one.tasks[task] for one in found if task in one.tasks]
-    return [replace(row, task=task) for row in all_rows(mine, corpus)]
+    return sorted([replace(row, task=task) for row in all_rows(mine, corpus)], key=lambda row: row.metric != metric)
 
 
-def _record(name: str, recipe: Recipe, found: Sequence[Together], conductor: Conductor) -> dict[str, Any]:
-    every = [one for some in found for one in some.tasks.values()]
-    first = conductor.corpus(every[0].recipe.corpus)
-    corpora = {id(one): one for one in (conductor.corpus(task.corpus) for task in recipe.posed().values())}
-    return make_record(first, [], {}) | {
+def _record(name: str, recipe: Recipe, found: Sequence[Together], corpora: Mapping[str, Corpus]) -> dict[str, Any]:
+    distinct = {id(one): one for one in corpora.values()}.values()
+    return make_record(next(iter(corpora.values())), [], {}) | {
         "name": name,
         "summary": recipe.summary,
-        "corpus": {"name": ", ".join(one.name for one in corpora.values()), "rows": {}},
-        "texts": sum(one.sentences for one in corpora.values()),
-        "texts_distinct": sum(len(one.texts) for one in corpora.values()),
+        "corpus": {"name": ", ".join(one.name for one in distinct), "rows": {}},
+        "texts": sum(one.sentences for one in distinct),
+        "texts_distinct": sum(len(one.texts) for one in distinct),
         "parameters": {one.variant: one.trained for one in found},
     }
 
@@ -163,13 +161,8 @@ def _variant_rows(found: Sequence[Together]) -> list[VariantRow]:
 
 def _losses(found: Sequence[Together]) -> Iterator[dict[str, Any]]:
     """Loss, chosen metric and weight of every epoch."""
-    for one in found:
-        for seed, log in one.logs.items():
-            place = one.recipe.train.seeds.index(seed)
-            for line in log.losses:
-                values = one.tasks[line["task"]].fitted[place].values
-                value = values[line["epoch"] - 1] if line["epoch"] <= len(values) else None
-                yield {"variant": one.variant, "seed": seed, "phase": "training", "value": value} | line
+    for line in logged(found, "losses"):
+        yield {"phase": "training"} | line
 
 
 def logged(found: Sequence[Together], what: str) -> Iterator[dict[str, Any]]:
@@ -180,26 +173,33 @@ def logged(found: Sequence[Together], what: str) -> Iterator[dict[str, Any]]:
 
 
 def _comparisons(found: Sequence[Together], corpora: Mapping[str, Corpus]) -> Iterator[ComparisonRow]:
-    """Every variant against the one that learns the task alone, where there is one, else against the first."""
+    """Every variant against its references, on the rows and metrics of each task."""
     for task, corpus in corpora.items():
         mine = [one for one in found if task in one.tasks]
-        if not mine:
-            continue
-        reference = next((one for one in mine if len(one.tasks) == 1), mine[0])
-        scorer, kind = scorer_of(corpus, corpus.scored), task_of(corpus)
-        for metric in kind.metrics:
-            figures = {
-                one.variant: scorer.resampled(metric, _answers(one.tasks[task], corpus)) for one in mine
-            }  # fmt: skip
-            base = figures[reference.variant]
+        scorer = scorer_of(corpus, corpus.scored)
+        for metric in task_of(corpus).metrics:
+            figures = {one.variant: scorer.resampled(metric, _answers(one.tasks[task], corpus)) for one in mine}
             for one in mine:
-                figure = figures[one.variant]
-                if one is reference or figure is None or base is None:
-                    continue
-                if difference := paired(base, figure):
-                    found_in = (task, corpus.scored, metric, one.variant, reference.variant)
-                    size = (difference.difference, difference.low, difference.high, difference.p)
-                    yield ComparisonRow(*found_in, *size, figure.n)
+                for reference in references(one, mine):
+                    first, second = figures[reference.variant], figures[one.variant]
+                    if first and second and (size := paired(first, second)):
+                        found_in = (task, corpus.scored, metric, one.variant, reference.variant)
+                        yield ComparisonRow(*found_in, size.difference, size.low, size.high, size.p, second.n)
+
+
+def references(one: Together, others: Sequence[Together]) -> list[Together]:
+    """What a variant is held against: the one that learns the task alone, and the one that weighs all tasks the same
+    and is like it in all else; where there is neither, the first.
+    """
+    alone = [other for other in others if len(other.tasks) == 1]
+    alike = [
+        other
+        for other in others
+        if other.recipe.balancing.balancer == "equal"
+        and replace(one.recipe, balancing=other.recipe.balancing) == other.recipe
+    ]
+    found = [other for other in (*alone, *alike) if other is not one]
+    return found or [other for other in others[:1] if other is not one]
 
 
 def _answers(one: Ensemble, corpus: Corpus) -> list[Any]:

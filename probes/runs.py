@@ -24,7 +24,7 @@ from data.corpus import Corpus, Kind
 from data.errors import InputError, PermafrostError
 from data.iob import OUTSIDE, parts
 from data.plan import CapturePlan, Identity, View
-from data.spec import SpecError, parse, read_toml, to_toml
+from data.spec import SpecError, nearest, parse, read_toml, to_toml
 from data.text import fault
 from probes.calibration import Calibration
 from probes.ensemble import Ensemble
@@ -33,6 +33,7 @@ from probes.probe import Probe, alone, seats_for
 from probes.recipe import Recipe, Variant
 from probes.record import store_record
 from probes.report import write_report
+from probes.saved_blocks import digests_of, fault_of
 from probes.tasks import TASKS, build
 
 FORMAT = 3
@@ -111,10 +112,11 @@ def _write_task(folder: Path, one: TaskOutcome) -> None:
 
 def _save_selected(folder: Path, one: Ensemble, corpus: Corpus) -> None:
     """What answers new texts: the probe, and the backbone with the blocks that learnt."""
-    _save_probe(folder / "probe.safetensors", one, corpus)
+    upper = folder / UPPER_FOLDER
     if one.trunks:
         trunk: Any = one.trunks[one.best]()
-        trunk.save(folder / UPPER_FOLDER)
+        trunk.save(upper)
+    _save_probe(folder / "probe.safetensors", one, corpus, digests_of(upper) if one.trunks else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +142,16 @@ class LoadedRun:
     upper: Path | None = None
     """The model folder of the backbone, where blocks of it learnt; else it is the plan's own."""
 
+    digests: tuple[str, ...] = ()
+    """Of the files in that folder."""
+
+    def backbone(self, plan: str) -> tuple[str, ...]:
+        """What is equal where runs read the same backbone: digests, and the arithmetic."""
+        if self.upper:
+            return self.digests
+        one = self.identities[plan]
+        return one.weights, one.tokenizer, one.compute_dtype
+
     def captured(self, plan: str) -> CapturePlan:
         """How texts become the latents that it reads."""
         found = self.recipe.captured(plan)
@@ -153,6 +165,23 @@ def tasks_of(path: Path) -> tuple[str, ...]:
     """The tasks that learnt together in a run, by name; none where it is a run of one."""
     folder = path / TASKS_FOLDER
     return tuple(sorted(one.name for one in folder.iterdir() if one.is_dir())) if folder.is_dir() else ()
+
+
+def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
+    """Name of a task -> the finished run of it; the one task of a run that has no others is called "".
+
+    Args:
+        task: the only one to read; empty reads all.
+
+    Raises:
+        RunError: there is no such task; and as :func:`load_run`.
+    """
+    names = tasks_of(path)
+    found = {} if names else {"": load_run(path)}
+    if task and task not in names:
+        way = nearest(task, names) if names else "It has one task without a name: leave --task out."
+        raise RunError(f"{path} has no task '{task}'. {way}")
+    return found | {name: load_run(path / TASKS_FOLDER / name) for name in names if task in ("", name)}
 
 
 def load_run(path: Path) -> LoadedRun:
@@ -195,9 +224,11 @@ def _read_run(path: Path) -> LoadedRun:
     stores = record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
     upper = path / UPPER_FOLDER if recipe.upper.learns else None
-    if upper and (upper.is_symlink() or not upper.is_dir()):
-        raise RunError(f"{path}: its blocks learnt, and the folder '{UPPER_FOLDER}' that has them is not there.")
-    plans = identities if upper is None else {""}
+    if upper and not (about.get("upper") and isinstance(about["upper"], dict)):
+        raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
+    if upper and (fault_there := fault_of(upper, about["upper"])):
+        raise RunError(f"{path}: its blocks learnt, and {fault_there}; copy the whole run again, or run its recipe.")
+    plans = {""} if upper else identities
     known = all(column.plan in plans and column.view in get_args(View) for column in columns)
     targets = bool(score_range and calibration) if kind == "score" else kind == "answers" or len(labels) > 1
     fitting = targets and sides in ((1, 2) if kind in ("score", "class") else (1,))
@@ -206,7 +237,8 @@ def _read_run(path: Path) -> LoadedRun:
     if not (known and fitting and sound):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
     about_rows = (calibration, labels, score_range, kind, sides)
-    return LoadedRun(path, recipe, identities, columns, probe.eval(), *about_rows, upper)
+    digests = tuple(about["upper"].values()) if upper else ()
+    return LoadedRun(path, recipe, identities, columns, probe.eval(), *about_rows, upper, digests)
 
 
 def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -264,8 +296,8 @@ def _rebuilt(
     return probe
 
 
-def _save_probe(path: Path, one: Ensemble, corpus: Corpus) -> None:
-    """All seeds where they answer together, else the best."""
+def _save_probe(path: Path, one: Ensemble, corpus: Corpus, upper: Mapping[str, str]) -> None:
+    """All seeds where they answer together, else the best; and the digests of the blocks that learnt with it."""
     probe = one.probe if one.average else alone(one.probe, one.best)
     about = {
         "format": FORMAT,
@@ -278,6 +310,7 @@ def _save_probe(path: Path, one: Ensemble, corpus: Corpus) -> None:
         "kind": corpus.kind,
         "labels": corpus.labels,
         "score_range": corpus.score_range,
+        "upper": upper,
     }
     tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}
     if one.calibrations:

@@ -163,13 +163,11 @@ class Tables:
     def of_task(self, name: str) -> "Tables":
         """One task of a run that trains several, as if it were a run of that task alone."""
         nothing = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0])
-        mine, told = self.tasks.get(name, nothing), self.told("tasks", name)
         metrics = self.metrics[self.metrics["task"] == name]
-        measured = [str(metric) for metric in (told.get("metric"), self.record.get("metric"))]
-        known = [metric for metric in measured if metric in set(metrics["metric"])]
-        said = [str(told.get("selected") or ""), *mine.breakdown["variant"].head(1), self.selected]
+        chose = self.told("metrics").get(name)
         record = {key: value for key, value in self.record.items() if key != "metric"}
-        record |= {"selected": next(filter(None, said), "")} | ({"metric": known[0]} if known else {})
+        record |= {"selected": self.selected} | ({"metric": chose} if chose in metrics["metric"].tolist() else {})
+        mine = self.tasks.get(name, nothing)
         return replace(self, name=name, record=record, metrics=metrics, tasks={}, **mine._asdict())
 
 
@@ -222,7 +220,7 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _tasks(folder: Path, order: Sequence[str]) -> dict[str, TaskTables]:
-    """The tables of every task, those of ``order`` first."""
+    """The tables of every task, those of ``order`` first; of a task that has no folder they are empty."""
     if folder.is_symlink():
         raise ReportError(f"{folder} is a link; a run folder holds its files itself.")
     if not folder.is_dir():
@@ -233,9 +231,8 @@ def _tasks(folder: Path, order: Sequence[str]) -> dict[str, TaskTables]:
             expected = "expected the folder of a task, named by at most 64 of the characters A-Z, a-z, 0-9, _ and -"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
         refuse_links(path)
-    places = {name: place for place, name in enumerate(order)}
-    found.sort(key=lambda path: places.get(path.name, len(places)))
-    return {path.name: TaskTables(*(_read(path, name) for name in TaskTables._fields)) for path in found}
+    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *(path.name for path in found)])
+    return {name: TaskTables(*(_read(folder / name, table) for table in TaskTables._fields)) for name in names}
 
 
 def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:

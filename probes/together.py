@@ -1,8 +1,7 @@
 """Together: one variant's tasks, trained in one program on the blocks that they share, each with a head of its own."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,21 +9,25 @@ from torch import nn
 
 from data.spec import SpecError
 from probes.balancing import Balancer, make_balancer
-from probes.components import UPPER, within
-from probes.conduct import Conductor, check, check_upper, read_above
+from probes.components import UPPER, learning_numbers, within
+from probes.conduct import Conductor, check, read_above
 from probes.ensemble import Ensemble, Spoken, gather, spoken
-from probes.experiment import Member, Trained, lesson_of, modules_of, numbers_within, owners_of, start
+from probes.experiment import Member, Trained, lesson_of, modules_of, owners_of, start
 from probes.inputs import Inputs
 from probes.lessons import Learner
 from probes.memory import Peak
 from probes.probe import Probe
 from probes.recipe import Recipe
+from probes.record import backbone_numbers
 from probes.tasks import loss_and_metric, task_of
 from probes.train import Learnt, fit
 from probes.training_log import Log
 
 ONE_TRUNK = ("backbone", "revision", "init", "init_seed", "tokenizer", "template", "final_norm")
 """What of a plan the blocks of one backbone have in common."""
+
+OF_A_TASK = ("loss", "metric", "batch_rows")
+"""What of [train] tasks that are trained together may differ in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +50,10 @@ class Together:
     """How many more would have been learnt with blocks for every task of its own."""
 
     seconds: float
+    """Of training, all seeds."""
+
     memory: int
-    """Peak bytes of the process while it trained."""
+    """By how many bytes the process grew at most while it trained."""
 
     @property
     def value(self) -> float:
@@ -62,11 +67,12 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
     Raises:
         SpecError: tasks whose latents cannot come from the same blocks, or a task that does not fit its corpus.
     """
+    if recipe.together.batches == "apart":
+        raise SpecError(f'{variant}: together.batches = "apart" trains no task together; leave it out of the variant.')
     posed = recipe.posed()
     metrics = {}
     for name, task in posed.items():
-        if other := [key for key in task.train.seeds if key not in recipe.train.seeds]:
-            raise SpecError(f"[tasks.{name}]: train.seeds are of all tasks, and {other[0]} is not among them.")
+        _check_train(name, task, recipe)
         metrics[name] = check(task, {f"{variant}, {name}": task}, conductor.corpus(task.corpus))
         if task.train.average:
             raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
@@ -76,7 +82,6 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
         return metrics
     first, one = next(iter(posed.items()))
     for name, task in posed.items():
-        check_upper(variant, task)
         for key in ONE_TRUNK:
             mine, theirs = getattr(one.plan, key), getattr(task.plan, key)
             if mine != theirs:
@@ -87,13 +92,21 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
     return metrics
 
 
+def _check_train(name: str, task: Recipe, recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` where a task would be trained otherwise than the tasks it is trained with."""
+    for key, value in vars(task.train).items():
+        if key not in OF_A_TASK and value != getattr(recipe.train, key):
+            raise SpecError(
+                f"[tasks.{name}]: train.{key} is of all tasks that are trained together; set it in [train]. A task may "
+                f"set {', '.join(OF_A_TASK)}."
+            )
+
+
 def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Together:
     """Train every seed of a variant on all of its tasks."""
     posed = recipe.posed()
-    began = time.perf_counter()
     with Peak() as peak:
         seeds = [_Seed(variant, recipe, posed, conductor, seed) for seed in recipe.train.seeds]
-    seconds = time.perf_counter() - began
     tasks = {
         name: gather(
             [one.trained[name] for one in seeds],
@@ -107,6 +120,7 @@ def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Togeth
     first = seeds[0]
     logs = {one.seed: one.learnt.log for one in seeds}
     sizes = first.learns, first.numbers, first.saved
+    seconds = sum(one.learnt.seconds for one in seeds)
     return Together(variant, recipe, tasks, logs, *sizes, seconds, peak.bytes)
 
 
@@ -136,20 +150,19 @@ class _Seed:
             lessons,
             order,
             recipe.together.temperature,
-            _balancer(recipe, losses, self.modules, seed),
+            _balancer(recipe, losses, self.modules.get(UPPER), seed),
             (UPPER,) if recipe.upper.learns else (),
             tuple(one for one in (UPPER, *recipe.tasks) if one not in self.modules),
             recipe.together.keep == "each",
         )
-        still = [component for component, when in recipe.train.freeze.items() if when == 0]
-        named = {name: part.numel() for name, part in learner.named().items()}
-        self.learns = sum(size for name, size in named.items() if not any(within(name, one) for one in still))
-        self.numbers = sum(part.numel() for module in self.modules.values() for part in module.parameters())
-        self.saved = numbers_within(learner, UPPER) * (len(posed) - 1) if recipe.together.keep == "one" else 0
-        if UPPER in still:
-            self.saved = 0
+        self.learns = learning_numbers(learner, recipe.train)
+        heads = sum(part.numel() for probe in probes.values() for part in probe.parameters())
+        self.numbers = heads + _of_backbone(posed, conductor, self.modules)
+        copies = len(posed) - 1 if recipe.together.keep == "one" else 0
+        self.saved = copies * learning_numbers(learner, recipe.train, UPPER)
         keep = conductor.unfinished
-        checkpoint = keep.of_training(variant, recipe, [seed], corpora) if keep else None
+        latents = {name: conductor.latents(task) for name, task in posed.items()}
+        checkpoint = keep.of_training(variant, recipe, [seed], corpora, latents) if keep else None
         name = f"training {variant}, seed {seed}"
         self.learnt: Learnt = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint)
         self.trained: dict[str, Trained] = {}
@@ -184,12 +197,21 @@ def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor) -
     return {name: conductor.upper(task, trunk) for name, task in posed.items()}
 
 
-def _balancer(
-    recipe: Recipe, losses: Mapping[str, str], modules: Mapping[str, nn.Module], seed: int
-) -> Balancer | None:
+def _of_backbone(posed: Mapping[str, Recipe], conductor: Conductor, modules: Mapping[str, nn.Module]) -> int:
+    """Numbers of the whole backbone, or of all that are read, blocks that stand still included."""
+    stored = [one for task in posed.values() for one in conductor.sources(task, task.corpus).values()]
+    if stored:
+        return backbone_numbers(stored)
+    return sum(part.numel() for part in modules[UPPER].parameters())
+
+
+def _balancer(recipe: Recipe, losses: Mapping[str, str], upper: nn.Module | None, seed: int) -> Balancer | None:
     if len(losses) < 2:
         return None
     still = any(within(UPPER, one) for one, when in recipe.train.freeze.items() if when == 0)
-    shared: Sequence[nn.Parameter] = [] if still or UPPER not in modules else list(modules[UPPER].parameters())
+    shared: Sequence[nn.Parameter] = [] if still or upper is None else list(upper.parameters())
+    absent = set(recipe.tasks) - set(losses)
+    weights = {task: weight for task, weight in recipe.balancing.weights.items() if task not in absent}
     generator = torch.Generator().manual_seed(seed)
-    return make_balancer(recipe.balancing, losses, shared, recipe.together.batches == "joint", generator)
+    spec = replace(recipe.balancing, weights=weights)
+    return make_balancer(spec, losses, shared, recipe.together.batches == "joint", generator)

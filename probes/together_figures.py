@@ -155,13 +155,15 @@ def _curves(
 ) -> Figure | None:
     """A line for every ``of``: the mean over seeds by epoch, in a band from the lowest to the highest of them."""
     panels = dict(list(panels.items())[:MOST_PANELS])
-    if not panels:
+    named = _named(name for part in panels.values() for name in part[of])
+    if not named:
         return None
+    every = in_order(run, [*run.variants["variant"], *named]) if of == "variant" else named
+    places = [place for place, name in enumerate(every) if name in named][:MOST_LINES]
+    names = [every[place] for place in places]
     size, down = _size(len(panels), 3.9, 2.25, 0.0)
     figure, axes = canvas(title, "epoch", "", _titles(list(panels)), size, down)
-    named = _named(pd.concat([part[of] for part in panels.values()]))
-    names = (in_order(run, named) if of == "variant" else named)[:MOST_LINES]
-    looks = [style(index) | {"markersize": 3, "linewidth": 1.3} for index in range(len(names))]
+    looks = [style(index) | {"markersize": 3, "linewidth": 1.3} for index in places]  # a variant's in every figure
     shown = _shown(names, 45)
     for name, look in zip(shown, looks, strict=True):  # the legend has them in order, whatever panel they are in
         axes[0].plot([], [], label=name, **look)
@@ -217,16 +219,12 @@ def _told(rows: pd.DataFrame) -> str:
     return f"{plain_metric(rows['metric'].iloc[0])} on {rows['split'].iloc[0]}"
 
 
-def _named(names: pd.Series) -> list[str]:
+def _named(names: Iterable[Any]) -> list[str]:
     """Different names in the order in which they come."""
     return [str(name) for name in dict.fromkeys(names) if name]
 
 
 def _training(run: Tables, column: str) -> pd.DataFrame:
     """What says of which task it is; nothing in a run of one task."""
-    rows = (
-        run.training
-        if run.tasks
-        else run.training.iloc[:0].reindex(columns=["variant", "phase", "task", "epoch", column])
-    )
+    rows = run.training if run.tasks else run.training.iloc[:0]
     return rows[(rows["phase"] == "training") & (rows["task"] != "") & rows[column].notna()]

@@ -210,7 +210,7 @@ def _costs_said(known: list[str]) -> str:
     said = {
         "trained": "trained: numbers that learnt, and their share of backbone and heads",
         "saved": "saved: how many more would learn with blocks of its own for each task",
-        "memory": "memory: the most that the process held",
+        "memory": "memory: by how much the process grew at most while it trained",
     }
     parts = [words for name, words in said.items() if name in known]
     return f" {_capital('; '.join(parts))}." if parts else ""

@@ -6,6 +6,7 @@ Or it trains one member on several tasks, whose losses meet in what they share.
 Same data, seed and machine give the same weights, to the last bit, on CPU; killed and resumed or not.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -42,6 +43,9 @@ class Learnt:
     """Task -> how it went, member by member."""
 
     log: Log
+    seconds: float
+    """What it took, before a kill too."""
+
     restore: Callable[[str], None]
     """Put the best weights of a task in their places; those of what it shares too."""
 
@@ -76,14 +80,16 @@ def fit(
             training.take(state)
             progress.note(f"{name}: going on after {training.epoch} epochs and {training.step} steps")
         training.run(progress, name, after_epoch, checkpoint)
+        training.optimizer.zero_grad()  # gradients are as large as what is kept
     bests = training.bests
     for best in bests.values():
         best.restore()
     for module in learner.modules.values():
         module.eval()
     return Learnt(
-        {task: bests[task if task in bests else ""].fitted() for task in learner.lessons},
+        {task: training.fitted(task) for task in learner.lessons},
         training.log,
+        training.seconds,
         lambda task: bests[task if task in bests else ""].restore(),
     )
 
@@ -108,6 +114,7 @@ class _Training:
         self.log = Log()
         self.watched = len(learner.lessons) > 1 or bool(learner.shared)
         """Whether it is long enough to be told of epoch by epoch, and from before its first."""
+        self.began = time.perf_counter()
         self.epoch, self.step, self.learning = 0, 0, True
         self.kept = False
         """Whether there is a checkpoint of it."""
@@ -115,6 +122,11 @@ class _Training:
         """``losses, weights, cosines`` of the steps of this epoch."""
         self.drawn = self.batches.state()
         self.lowered = spec.compute_dtype == "bfloat16" or (spec.compute_dtype == "auto" and _native_bfloat16())
+
+    @property
+    def seconds(self) -> float:
+        """What it has taken so far."""
+        return time.perf_counter() - self.began
 
     def _kept(self) -> dict[str, list[str]]:
         """Task -> parameters of its best state; "" where all tasks have one."""
@@ -162,7 +174,7 @@ class _Training:
             if checkpoint and checkpoint.due():
                 self._save(checkpoint)
         values = self._measure(self.epoch + 1)
-        losses = self._summed()
+        losses = self._summed(values)
         if set(self.bests) == {""}:
             means = [np.mean(list(some.values()), axis=0) for some in (losses, values)]
             self.learning = self.bests[""].after(self.epoch, *means)
@@ -229,16 +241,16 @@ class _Training:
                 )
         return chosen
 
-    def _summed(self) -> dict[str, NDArray[np.floating]]:
-        """Task -> mean loss of the epoch, ``[member]``; nan where it had no step."""
+    def _summed(self, values: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.floating]]:
+        """Task -> mean loss of the epoch, ``[member]``; nan where it had no step. The log is told both."""
         found: dict[str, NDArray[np.floating]] = {}
         for task in self.learner.lessons:
             mine = [step for step in self.steps if task in step["losses"]]
             nothing = np.full(len(self.seeds), np.nan)
             found[task] = np.mean([step["losses"][task] for step in mine], axis=0) if mine else nothing
             weight = float(np.mean([step["weights"][task] for step in mine])) if mine else None
-            line = {"task": task, "epoch": self.epoch + 1, "loss": float(found[task][0]), "weight": weight}
-            self.log.losses.append(line)
+            numbers = {"loss": float(found[task][0]), "value": float(values[task][0]), "weight": weight}
+            self.log.losses.append({"task": task, "epoch": self.epoch + 1} | numbers)
         pairs: dict[tuple[str, str], list[float]] = {}
         for step in self.steps:
             for first, second, cosine in step["cosines"]:
@@ -248,10 +260,21 @@ class _Training:
             self.log.conflicts.append({"epoch": self.epoch + 1, "first": first, "second": second} | shares)
         return found
 
+    def fitted(self, task: str) -> list[Fitted]:
+        """How a task went, member by member; where all tasks have one best epoch, by the task's own figures."""
+        if task in self.bests:
+            return self.bests[task].fitted()
+        (shared,) = self.bests[""].fitted()
+        lines = [line for line in self.log.losses if line["task"] == task]
+        losses, values = (tuple(line[name] for line in lines) for name in ("loss", "value"))
+        best = values[shared.best_epoch] if shared.best_epoch >= 0 else shared.best_value
+        return [Fitted(shared.best_epoch, best, losses, values)]
+
     def state(self) -> dict[str, Any]:
         """All that the rest of the training depends on."""
         balancer = self.learner.balancer
         return {
+            "seconds": self.seconds,
             "epoch": self.epoch,
             "step": self.step,
             "learning": self.learning,
@@ -269,6 +292,7 @@ class _Training:
 
     def take(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state` was asked."""
+        self.began -= state["seconds"]
         self.epoch, self.step, self.learning = state["epoch"], state["step"], state["learning"]
         self.steps, self.kept = state["steps"], True
         self.drawn = state["drawn"]

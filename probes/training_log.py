@@ -1,5 +1,6 @@
 """What is worth knowing of a training, a line an epoch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,8 @@ class Log:
     """``task, epoch, metric, value`` of validation, of the first member; epoch 0 is before training."""
 
     losses: list[dict[str, Any]] = field(default_factory=list)
-    """``task, epoch, loss, weight``: mean loss before any weight, of the first member, and mean weight in a step."""
+    """``task, epoch, loss, value, weight``: of the first member mean loss before any weight, and the metric that
+    chooses; and mean weight in a step."""
 
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     """``epoch, first, second, cosine, conflict``: of the gradients of two tasks by what they share, the mean cosine,
@@ -37,7 +39,7 @@ class Log:
         said = [
             f"loss {line['loss']:.4f}" + (f", weight {line['weight']:.3g}" if line["weight"] not in (None, 1.0) else "")
             for line in self.losses
-            if (line["task"], line["epoch"]) == (task, epoch)
+            if (line["task"], line["epoch"]) == (task, epoch) and not math.isnan(line["loss"])
         ]
         said += [
             f"{line['metric']} {line['value']:.4f}"

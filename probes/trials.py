@@ -62,7 +62,7 @@ def best_recipe(recipe: Recipe, summary: str, params: Mapping[str, Scalar]) -> R
     """The recipe of the best trial, to be trained with all seeds of the study."""
     made = with_params(recipe, "best", params)
     train = replace(made.train, seeds=recipe.study.seeds)
-    return replace(made, summary=summary, train=train, study=StudySpec())
+    return replace(made, summary=summary, takes="", train=train, study=StudySpec())
 
 
 def attempt(
@@ -117,7 +117,7 @@ def check_space(recipe: Recipe) -> None:
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """What the trials of one study have in common: recipe, first seed and search space."""
-    tree = {key: value for key, value in plain(recipe).items() if key not in ("summary", "extract", "variants")}
+    tree = {key: value for key, value in plain(recipe).items() if key not in ("summary", "takes", "extract", "variants")}
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
     tree["study"] = {"space": {key: plain(vars(one)) for key, one in recipe.study.ranges().items()}}
     as_stored: dict[str, Any] = json.loads(json.dumps(tree))

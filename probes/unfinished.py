@@ -33,7 +33,9 @@ class Unfinished:
         """The folder of a recipe as it is; what other settings left behind is said."""
         found = cls(runs / FOLDER / f"{name}-{fingerprint(_what_matters(recipe))}")
         others = [
-            one for one in sorted(found.path.parent.glob(f"{name}-*")) if one != found.path and any(one.iterdir())
+            one
+            for one in sorted(found.path.parent.glob("*-*"))
+            if one.name.rpartition("-")[0] == name and one != found.path and one.is_dir() and any(one.iterdir())
         ]
         if others:
             progress.note(
@@ -42,13 +44,13 @@ class Unfinished:
             )
         return found
 
-    def checkpoint(self, members: Sequence["Member"], corpus: Corpus) -> Checkpoint:
-        """Where the training of some members of one task is kept."""
+    def checkpoint(self, members: Sequence["Member"], corpus: Corpus, latents: Mapping[str, str]) -> Checkpoint:
+        """Where the training of some members of one task is kept; arguments as of :meth:`of_training`."""
         first = members[0]
         variants = "+".join(dict.fromkeys(member.variant for member in members))
         layers = [list(member.layers) for member in members]
         return self.of_training(
-            variants, first.recipe, [member.seed for member in members], {"": corpus}, {"layers": layers}
+            variants, first.recipe, [member.seed for member in members], {"": corpus}, latents, {"layers": layers}
         )
 
     def of_training(
@@ -57,13 +59,20 @@ class Unfinished:
         recipe: Recipe,
         seeds: Sequence[int],
         corpora: Mapping[str, Corpus],
+        latents: Mapping[str, Any],
         further: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Where one training is kept; what it depends on is written down beside it."""
+        """Where one training is kept; what it depends on is written down beside it.
+
+        Args:
+            latents: the identities of those that it reads, by name.
+            further: what else tells it from other trainings of the variant.
+        """
         origin = {
             "recipe": plain(_what_matters(recipe)),
             "seeds": list(seeds),
             "corpora": {task or "corpus": corpus_digest(corpus) for task, corpus in corpora.items()},
+            "latents": dict(latents),
             "torch": torch.__version__,
         } | dict(further or {})
         name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in variant)[:80]
@@ -94,4 +103,4 @@ def corpus_digest(corpus: Corpus) -> str:
 def _what_matters(recipe: Recipe) -> Recipe:
     """The recipe without what changes no weight."""
     train = replace(recipe.train, checkpoint_seconds=0.0)
-    return replace(recipe, summary="", extract=type(recipe.extract)(), train=train)
+    return replace(recipe, summary="", takes="", extract=type(recipe.extract)(), train=train)

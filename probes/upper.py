@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from data.corpus import Corpus
 from data.plan import CapturePlan, ExtractSpec
 from data.progress import Progress
-from data.ragged import Counts
+from data.ragged import Counts, bounds, ranges
 from data.spec import SpecError
 from data.text import Text
 from data.token_reader import TokenReader
-from probes.inputs import TOKENS, Column, Inputs, Stored
-from probes.reading import Reading, Side
+from probes.inputs import TOKENS, Column, Inputs, Stored, padded, ragged_of
+from probes.reading import RaggedStates, Reading, Side
 
 SAMPLED_TEXTS = 500
 """Texts by which the centre and the scale of latents are measured."""
@@ -115,6 +115,9 @@ class Backbones(Protocol):
     def trunk(self, plan: CapturePlan, spec: UpperSpec, layers: tuple[int, ...] | str) -> nn.Module:
         """The blocks above a cut, a :class:`Trunk` with fresh weights."""
 
+    def check(self, plan: CapturePlan, spec: UpperSpec, layers: tuple[int, ...] | str) -> None:
+        """Raise a :class:`SpecError` where there are no such blocks; no weights are read."""
+
     def ids(self, plan: CapturePlan, texts: Sequence[Text]) -> Below:
         """Texts as token ids."""
 
@@ -155,21 +158,40 @@ class UpperInputs(Inputs):
         assert self.trunk is not None
         return self.trunk
 
+    @property
+    def longest(self) -> int:
+        """As :attr:`Inputs.longest`: what blocks run on is tokens, whatever they make of them."""
+        assert self.below is not None
+        return int(np.diff(self.below.offsets).max(initial=1))
+
     def states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        """As :meth:`Inputs.states`."""
-        return self._made(windows, layers)
+        """As :meth:`Inputs.states`; a window that is asked for twice is run once."""
+        assert self.offsets is not None
+        once, place = np.unique(windows, return_inverse=True)
+        if len(once) == len(windows):
+            return self._made(windows, layers)
+        lengths = np.diff(self.offsets)
+        index = ranges(bounds(lengths[once])[:-1][place.reshape(-1)], lengths[windows])
+        return self._made(once, layers)[:, torch.from_numpy(index)]
 
     def sides(self, how: Reading, sides: NDArray[np.int64]) -> list[Side]:
         """As :meth:`Inputs.sides`; a text that several rows of the batch have is run once."""
-        if self.view == TOKENS:
-            return super().sides(how, sides)
         if len(sides) > 1:
             raise ValueError("members that train blocks take rows in one order.")
+        if self.view == TOKENS:
+            return self._token_sides(how, sides[0].T)
         texts, place = np.unique(sides[0], return_inverse=True)
         layers = range(len(self.columns)) if how.whole else how.sources.tolist()
         made = self._made(texts, layers)
         index = torch.from_numpy(place.reshape(sides[0].shape))
         return [made[:, column] for column in index.T]
+
+    def _token_sides(self, how: Reading, columns: NDArray[np.int64]) -> list[Side]:
+        """``[side, row]``, indices of texts -> the tokens of each side, all of them run together."""
+        ragged = ragged_of(self, how, self.windows[columns.reshape(-1)])
+        lengths = np.array(ragged.lengths).reshape(columns.shape)
+        parts = torch.split(ragged.values, lengths.sum(1).tolist(), 1)
+        return [padded(RaggedStates(part, tuple(own))) for part, own in zip(parts, lengths.tolist(), strict=True)]
 
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`Inputs.pooled`, with the blocks as they are now, and no gradient."""

@@ -35,7 +35,7 @@ GROUPED = {"num_key_value_heads": 2}
 EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "roberta": {"pad_token_id": 1}, "mpnet": {"pad_token_id": 1}}
 
 
-def tiny_folder(family: str, folder: Path, seed: int = 0, width: int = 32) -> Path:
+def tiny_folder(family: str, folder: Path, seed: int = 0, width: int = 32, blocks: int = 3) -> Path:
     """A model folder as ``save_pretrained`` writes it: a tiny random backbone of a family, with a tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
@@ -43,6 +43,7 @@ def tiny_folder(family: str, folder: Path, seed: int = 0, width: int = 32) -> Pa
     tokenizer = byte_tokenizer() if family == "qwen2" else word_tokenizer(special=family != "gpt2")
     sizes = SIZES.get(family, USUAL | EXTRA.get(family, {}))
     sizes = sizes | {name: width for name in ("n_embd", "dim", "hidden_size") if name in sizes}
+    sizes |= {name: blocks for name in ("n_layer", "n_layers", "num_hidden_layers") if name in sizes}
     config = AutoConfig.for_model(family, vocab_size=tokenizer.get_vocab_size(), **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -91,13 +92,14 @@ def same_draws() -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Family name, and width -> folder of a tiny random backbone, made once a session."""
-    made: dict[tuple[str, int], Path] = {}
+    """Family name, width and number of blocks -> folder of a tiny random backbone, made once a session."""
+    made: dict[tuple[str, int, int], Path] = {}
 
-    def folder(family: str, width: int = 32) -> Path:
-        if (family, width) not in made:
-            made[family, width] = tiny_folder(family, tmp_path_factory.mktemp(family), width=width)
-        return made[family, width]
+    def folder(family: str, width: int = 32, blocks: int = 3) -> Path:
+        sizes = width, blocks
+        if (family, *sizes) not in made:
+            made[family, *sizes] = tiny_folder(family, tmp_path_factory.mktemp(family), 0, *sizes)
+        return made[family, *sizes]
 
     return folder
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import test_pretrain_command
 import test_task_recipes
+import test_together_recipes
 from bench import COLUMNS, FILES, Bench, pairs, write
 
 import pipeline
@@ -36,14 +37,16 @@ SMALL = {
 }
 
 
-ELSEWHERE = {"similarity", *test_task_recipes.SMALL, "layers", *test_pretrain_command.RECIPES}
+ELSEWHERE = {"similarity", "layers", *test_pretrain_command.RECIPES}
+ELSEWHERE |= {*test_task_recipes.SMALL, *test_task_recipes.TUNED, *test_together_recipes.SMALL}
 """Recipes with tests of their own."""
 
 
 @pytest.mark.parametrize(
     "name", [name for name in shipped() if name not in ELSEWHERE]
 )  # a new recipe without a small corpus fails here
-def test_a_shipped_recipe_runs(name, bench, tiny, monkeypatch):
+def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
+    bench = Bench(tmp_path, tiny("bert", blocks=6))  # as many as the backbone that recipes cut
     monkeypatch.setenv("PERMAFROST_DATA", str(bench.folder))
     monkeypatch.chdir(bench.folder)
     monkeypatch.delitem(KNOWN, "qwen2-0.5b")  # then it is a folder's name
@@ -55,7 +58,10 @@ def test_a_shipped_recipe_runs(name, bench, tiny, monkeypatch):
     pretrained = {variant for variant, one in recipes.items() if one.pretraining.task == "autoencoder"}
     more = {"autoencoder.csv"} if pretrained else set()
     more |= {"breakdown.csv"} if done.metrics[0]["task"] != "similarity" else set()  # scores have no groups
-    assert {path.name for path in done.path.iterdir()} == FILES | more
+    more |= {"epochs.csv"} if any(one.upper.learns for one in recipes.values()) else set()
+    of_blocks = recipes[done.selected].upper.learns
+    left = (FILES - {"latents.csv"}) | {"upper"} if of_blocks else FILES
+    assert {path.name for path in done.path.iterdir()} == left | more
     assert {row["variant"] for row in done.metrics if not row["variant"].startswith("raw")} == set(recipes)
     assert done.selected in recipes
     assert {row["split"] for row in done.metrics} == {"train", "validation", "test"}

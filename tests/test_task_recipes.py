@@ -4,7 +4,9 @@ import json
 
 import pandas as pd
 import pytest
+import test_pretrain_command
 from bench import Bench
+from page_reader import Page
 
 import pipeline
 from data.errors import InputError
@@ -24,6 +26,13 @@ SMALL = {
     "qa": (["corpus.name=samples-questions", "corpus.limits={train=30,test=10}", "probe.context_width=8"], QUESTION),
 }
 SMALL["qa"][0].extend(WINDOWS)
+TUNED = {
+    "sentiment-tuned": (["corpus.name=samples-tones", "corpus.limits={train=16,validation=9,test=9}"], "I loved it."),
+    "ner-tuned": (["corpus.limits={train=16,validation=8,test=8}", *SMALL["ner"][0]], SENTENCE),
+    "qa-tuned": (["corpus.name=samples-questions", "corpus.limits={train=4,validation=3,test=3}", *WINDOWS], QUESTION),
+}
+"""Recipes whose backbone learns; they cut one of six blocks."""
+
 LAYERS = {
     "similarity": ["corpus.name=samples-pairs"],
     "nli": ["corpus.name=samples-nli"],
@@ -52,6 +61,58 @@ def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
     assert (done.path / "report.html").stat().st_size > 10_000
     (answer,) = pipeline.load(done.path).predict([item])
     assert set(answer) == {"ner": {"entities"}, "qa": {"answer"}}.get(name, {"label", "probabilities"})
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_a_task_whose_backbone_learns_runs_on_its_samples_and_answers_new_texts(name, bench, tiny):
+    from transformers import AutoModel
+
+    changes, item = TUNED[name]
+    settings = Bench(bench.folder, tiny("bert", blocks=6)).settings(*changes, "train.epochs=1")
+    code, out, err = bench.command("run", name, settings=settings)
+    folder, splits = bench.runs / f"{name}-1", {"train", "validation", "test"}
+    assert (code, out.splitlines()[-1]) == (0, f"run: {folder}")
+    assert "probe, seed 0: best epoch 1 of 1, " in err
+    measured, epochs = pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "epochs.csv")
+    assert set(measured["variant"]) == {"raw", "probe"}
+    assert set(measured["split"]) == splits | ({"held-out"} if name == "ner-tuned" else set())
+    for metric, values in epochs.groupby("metric"):
+        assert values["epoch"].tolist() == [0, 1]
+        chose = measured[(measured["metric"] == metric) & (measured["seed"] == 0)].sort_values("split")
+        assert values["value"].iloc[1] == pytest.approx(chose.query("split != 'test'")["value"].iloc[0])
+    assert set(epochs["metric"]) == set(measured["metric"])
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    backbone = AutoModel.from_pretrained(folder / "upper")
+    assert backbone.config.num_hidden_layers == 6
+    assert record["parameters"]["probe"] > sum(one.numel() for one in backbone.encoder.layer[4:].parameters())
+    page = Page((folder / "report.html").read_text("utf-8"))
+    assert not {"nan", "None"} & set(page.text.split())
+    answers = pipeline.load(folder).predict([item, item])
+    assert answers[0] == answers[1]
+    assert set(answers[0]) == {"ner-tuned": {"entities"}, "qa-tuned": {"answer"}}.get(name, {"label", "probabilities"})
+
+
+def test_a_bert_from_scratch_is_put_to_inference_frozen_and_trained_with_a_report_by_class(bench):
+    settings = [*test_pretrain_command.of_nli(bench), "corpus.limits={train=24,validation=12,test=12}"]
+    code, out, err = bench.command("run", "mlm-nli", settings=settings)
+    assert code == 0, err
+    folder = bench.runs / "mlm-nli-1"
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["raw", "frozen", "trained"]
+    of_class = pd.read_csv(folder / "breakdown.csv").query("kind == 'class' and split == 'test'")
+    assert set(of_class["group"]) == {"entailment", "neutral", "contradiction"}
+    assert set(of_class["metric"]) == {"precision", "recall", "f1"}
+    assert set(pd.read_csv(folder / "epochs.csv")["variant"]) == {"trained"}
+    assert "figure-confusion" in Page((folder / "report.html").read_text("utf-8")).ids
+
+
+def test_a_gpt2_from_scratch_climbs_the_ladder_of_freeze_sts(bench, monkeypatch):
+    monkeypatch.setattr("probes.runs.write_report", lambda folder: None)
+    model = pipeline.pretrain("gpt-small", test_pretrain_command.small(bench, "blocks=3"), bench.runs).model.folder
+    changes = ["corpus.name=samples-pairs", "corpus.limits={train=24,validation=12,test=12}", "train.epochs=1"]
+    changes += ["pretraining.corpus.name=samples-sentences", "pretraining.corpus.limit=20", f"plan.backbone={model}"]
+    done = pipeline.run("freeze-sts", bench.settings(*changes, "pretraining.train.epochs=1"), bench.runs)
+    assert {row["variant"] for row in done.metrics} == {"raw", *load_recipe("freeze-sts")[1].expanded()}
+    assert {row["backbone"] for row in done.metrics} == {str(model)}
 
 
 def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):

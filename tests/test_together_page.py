@@ -77,10 +77,9 @@ def test_a_task_is_tables_of_its_own(run):
 
 
 def test_what_the_record_says_of_a_task_counts(copy):
-    told = '{"selected": "both", "tasks": {"ner": {"metric": "recall", "selected": "ner only"}, "qa": {"metric": 7}}}'
-    (copy / "record.json").write_text(told, "utf-8")
+    (copy / "record.json").write_text('{"selected": "both", "metrics": {"ner": "recall", "qa": [7]}}', "utf-8")
     run = read_tables(copy)
-    assert (run.of_task("ner").metric, run.of_task("ner").selected) == ("recall", "ner only")
+    assert (run.of_task("ner").metric, run.of_task("ner").selected) == ("recall", "both")
     assert run.of_task("qa").metric == "f1"
 
 
@@ -183,6 +182,18 @@ def test_losses_have_a_line_for_each_variant_that_trains_the_task(run):
     assert len(ner.collections) == 3  # a band from one seed to the other
 
 
+def test_a_variant_has_one_look_in_every_figure(copy):
+    table = pd.read_csv(copy / "training.csv")
+    table[table["variant"] != "ner only"].to_csv(copy / "training.csv", index=False)  # which learns nothing, say
+    run = read_tables(copy)
+    looks = [
+        {line.get_label(): line.get_color() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
+        for figure in (together_figures.losses(run), together_figures.by_epoch(run))
+    ]
+    assert list(looks[1]) == ["ner only", *looks[0]]
+    assert looks[0].items() <= looks[1].items()
+
+
 def test_the_first_epoch_of_a_curve_is_before_training(run):
     panel = together_figures.by_epoch(run).axes[0]
     assert list(panel.lines[-1].get_xdata()) == [0, 1, 2, 3]
@@ -213,9 +224,8 @@ def test_names_that_are_alike_once_cut_are_told_apart(tmp_path):
     assert len(set(labels)) == 4
 
 
-def test_a_task_whose_folder_is_empty_is_shown_by_its_figures_of_merit(copy):
-    for path in (copy / "tasks" / "qa").iterdir():
-        path.unlink()
+def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_merit(copy):
+    shutil.rmtree(copy / "tasks" / "qa")
     page = Page(write_report(copy).read_text("utf-8"))
     assert "figure-qa-by_question_word" not in page.ids
     assert not (copy / "figures" / "qa-by_question_word.png").exists()

@@ -15,7 +15,9 @@ from extract.backbones import BACKBONES
 from extract.extraction import Extractor, extract
 from extract.ids import read_ids
 from extract.pooling import POOLINGS
-from extract.trunk import ROOM, Trunk, alike
+from extract.ragged import ROOM, alike, rows_of
+from extract.trunk import Trunk
+from extract.upper import UpperBlocks
 
 FAMILY = pytest.mark.parametrize("family", BACKBONES)
 CUTS = (0, 2, "none")
@@ -53,12 +55,12 @@ def some(texts: list[str]) -> list[str]:
     return texts[:12]
 
 
-def each_alone(trunk: Trunk, below: Tensor, lengths: list[int], view: str) -> Tensor:
-    """Text by text through the blocks themselves."""
+def each_alone(blocks: UpperBlocks, below: Tensor, lengths: list[int], view: str) -> Tensor:
+    """Text by text through the blocks as transformers runs them."""
     found = []
     for part in below.split(lengths):
         real = torch.ones(1, len(part), dtype=torch.bool)
-        states = trunk.blocks(part[None], real)
+        states = blocks(part[None], real)
         found.append(states[:, 0] if view == "tokens" else POOLINGS[view](states, real))
     return torch.cat(found, 1)
 
@@ -71,13 +73,13 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 @FAMILY
 def test_texts_together_give_and_learn_what_each_alone_does(family, cut, plan_of, below_of, some):
     below, lengths, _ = below_of(plan_of(family), some, cut)
-    together, alone = (Trunk(plan_of(family), cut, "all") for _ in range(2))
+    together, alone = Trunk(plan_of(family), cut, "all"), UpperBlocks(plan_of(family), cut, "all")
     for view in ("tokens", *POOLINGS):
         found, expected = together(below, lengths, view), each_alone(alone, below, lengths, view)
         assert_close(found, expected)
         weights = torch.randn_like(expected)
-        for trunk, states in ((together, found), (alone, expected)):
-            trunk.zero_grad()
+        for module, states in ((together, found), (alone, expected)):
+            module.zero_grad()
             (states * weights).mean().backward()
         for one, other in zip(together.parameters(), alone.parameters(), strict=True):
             assert (one.grad is None) is (other.grad is None)
@@ -185,6 +187,31 @@ def test_no_group_has_more_places_than_there_is_room_for():
     groups = alike(np.full(100, ROOM // 10))
     assert {len(group) for group in groups} == {10}
     assert [len(group) for group in alike(np.array([2 * ROOM, 2 * ROOM]))] == [1, 1]
+
+
+def test_rows_hold_every_token_once_and_no_more_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr("extract.ragged.ROOM", 60)
+    lengths = np.array([3, 59, 3, 20, 90, 21, 4, 4])
+    rows = rows_of(lengths, torch.device("cpu"))
+    assert sorted(torch.cat([row.tokens for row in rows]).tolist()) == list(range(lengths.sum()))
+    assert {len(row.tokens) for row in rows if len(row.tokens) > 60} == {90}
+    assert max(len(row.groups) for row in rows) > 1
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    for row in rows:
+        assert (row.tokens - row.positions).tolist() == starts[row.tokens].tolist()
+        values = torch.randn(len(row.tokens), 2)
+        assert torch.equal(torch.cat([group.packed(group.padded(values)) for group in row.groups]), values)
+
+
+@FAMILY
+def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, monkeypatch):
+    trunk = Trunk(plan_of(family), 1)
+    below, lengths, _ = below_of(plan_of(family), some, 1)
+    with torch.no_grad():
+        expected = {view: trunk(below, lengths, view) for view in ("tokens", "max")}
+        monkeypatch.setattr("extract.ragged.ROOM", 30)
+        for view, states in expected.items():
+            assert_close(trunk(below, lengths, view), states)
 
 
 @FAMILY

@@ -1,0 +1,52 @@
+"""Memory: what was taken and given back again is seen, and what was there before is not."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from probes import memory
+from probes.memory import Peak
+
+LARGE = 100 << 20
+
+
+def test_memory_that_was_given_back_counts():
+    with Peak() as peak:
+        block = np.ones(LARGE, np.uint8)
+        time.sleep(10 * memory.EVERY_SECONDS)
+        del block
+    assert LARGE * 0.8 < peak.bytes < LARGE * 1.5
+
+
+def test_the_last_moment_counts_however_short_it_was(monkeypatch):
+    monkeypatch.setattr(memory, "EVERY_SECONDS", 60)
+    with Peak() as peak:
+        block = np.ones(LARGE, np.uint8)
+    assert LARGE * 0.8 < peak.bytes < LARGE * 1.5
+    del block
+
+
+def test_what_was_there_before_does_not_count_nor_what_comes_after():
+    before = np.ones(LARGE, np.uint8)
+    with Peak() as peak:
+        time.sleep(3 * memory.EVERY_SECONDS)
+    found = peak.bytes
+    after = np.ones(LARGE, np.uint8)
+    time.sleep(3 * memory.EVERY_SECONDS)
+    assert peak.bytes == found < LARGE // 2
+    assert before.sum() == after.sum()
+
+
+def test_the_watch_ends_with_what_it_watched_even_where_that_fails():
+    threads, peak = threading.active_count(), Peak()
+
+    def fail() -> None:
+        with peak:
+            assert threading.active_count() == threads + 1
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert threading.active_count() == threads
