@@ -329,7 +329,10 @@ def run_command(
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Extract what is missing, train every variant, evaluate, report."""
+    """Extract what is missing, train every variant, evaluate, report.
+
+    Stop it at any time: the same command goes on, with long trainings from their last checkpoint.
+    """
     on_screen.show_run(run(recipe, options.changes(set_, max_bytes, strict), runs, Screen(), only or ()), as_json)
 
 

@@ -32,9 +32,10 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
         raise ReportError("there is nothing to compare: name the folders of two runs or more.")
     runs = [read_tables(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
-        if run.metrics.empty or len(run.layers) or (folder / "losses.csv").is_file():
+        if run.metrics.empty or len(run.layers) or len(run.variants) or (folder / "losses.csv").is_file():
             raise ReportError(
-                f"{folder} has no variants to compare: layers, an ablation, a study or pretraining has its own report."
+                f"{folder} has no variants to compare: several tasks, layers, an ablation, a study or pretraining have "
+                "reports of their own."
             )
     names = [run.name for run in runs]
     shown = [str(folder) if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]

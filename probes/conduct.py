@@ -122,8 +122,8 @@ class Conductor:
         return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.read().items()}
 
     def latents(self, recipe: Recipe) -> dict[str, str]:
-        """Name of a plan that the recipe's probe reads -> the identity of its latents."""
-        return {name: one.store.identity.name for name, one in self.sources(recipe, recipe.corpus).items()}
+        """Name of a plan that the recipe's probe reads, or "plan" -> the identity of its latents."""
+        return {name or "plan": one.store.identity.name for name, one in self.sources(recipe, recipe.corpus).items()}
 
     def inputs(self, recipe: Recipe, spec: CorpusSpec) -> Inputs:
         """What the recipe's probe reads of a corpus's texts; stage one runs first where it has not yet."""

@@ -25,7 +25,7 @@ from probes.train_spec import TrainSpec
 from probes.upper import UpperSpec
 
 FOLDER = Path(__file__).parent / "recipes"
-TASK = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
+TASK = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 TAKEN = ("upper", "shared")
 """Names that are of something else."""
 

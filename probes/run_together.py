@@ -25,7 +25,6 @@ from probes.results import MetricRow, as_frame
 from probes.run_recipe import Done, read_all, train_all
 from probes.runs import Outcome, TaskOutcome, write_run
 from probes.scoring import scorer_of
-from probes.tasks import task_of
 from probes.together import Together, check_together, train_together
 from probes.unfinished import Unfinished
 
@@ -86,7 +85,9 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
         "refused": refused,
         "seconds": {"training": sum(one.seconds for one in found), "all": time.perf_counter() - started},
     }
-    outcome = Outcome(recipe, record, _tables(rows, found, corpora), tasks=_outcomes(selected, corpora, conductor))
+    outcome = Outcome(
+        recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, corpora, conductor)
+    )
     path = write_run(runs, name, outcome)
     assert conductor.unfinished
     conductor.unfinished.remove()
@@ -142,7 +143,7 @@ def _record(name: str, recipe: Recipe, found: Sequence[Together], corpora: Mappi
 
 
 def _tables(
-    rows: Sequence[MetricRow], found: Sequence[Together], corpora: Mapping[str, Corpus]
+    rows: Sequence[MetricRow], found: Sequence[Together], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
 ) -> dict[str, pd.DataFrame]:
     return {
         "metrics": as_frame(rows),
@@ -151,7 +152,7 @@ def _tables(
         "epochs": pd.DataFrame(list(logged(found, "figures"))),
         "conflicts": pd.DataFrame(list(logged(found, "conflicts"))),
         "frozen": pd.DataFrame(list(logged(found, "frozen"))),
-        "comparisons": pd.DataFrame([asdict(row) for row in _comparisons(found, corpora)]),
+        "comparisons": pd.DataFrame([asdict(row) for row in _comparisons(found, corpora, metrics)]),
     }
 
 
@@ -172,19 +173,20 @@ def logged(found: Sequence[Together], what: str) -> Iterator[dict[str, Any]]:
             yield from ({"variant": one.variant, "seed": seed} | line for line in getattr(log, what))
 
 
-def _comparisons(found: Sequence[Together], corpora: Mapping[str, Corpus]) -> Iterator[ComparisonRow]:
-    """Every variant against its references, on the rows and metrics of each task."""
+def _comparisons(
+    found: Sequence[Together], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
+) -> Iterator[ComparisonRow]:
+    """Every variant against its references, on the rows and by the metric of each task."""
     for task, corpus in corpora.items():
         mine = [one for one in found if task in one.tasks]
-        scorer = scorer_of(corpus, corpus.scored)
-        for metric in task_of(corpus).metrics:
-            figures = {one.variant: scorer.resampled(metric, _answers(one.tasks[task], corpus)) for one in mine}
-            for one in mine:
-                for reference in references(one, mine):
-                    first, second = figures[reference.variant], figures[one.variant]
-                    if first and second and (size := paired(first, second)):
-                        found_in = (task, corpus.scored, metric, one.variant, reference.variant)
-                        yield ComparisonRow(*found_in, size.difference, size.low, size.high, size.p, second.n)
+        scorer, metric = scorer_of(corpus, corpus.scored), metrics[task]
+        figures = {one.variant: scorer.resampled(metric, _answers(one.tasks[task], corpus)) for one in mine}
+        for one in mine:
+            for reference in references(one, mine):
+                first, second = figures[reference.variant], figures[one.variant]
+                if first and second and (size := paired(first, second)):
+                    found_in = (task, corpus.scored, metric, one.variant, reference.variant)
+                    yield ComparisonRow(*found_in, size.difference, size.low, size.high, size.p, second.n)
 
 
 def references(one: Together, others: Sequence[Together]) -> list[Together]:

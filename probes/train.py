@@ -31,6 +31,9 @@ from probes.training_log import Log
 MEASURED_SECONDS = 5.0
 """After how long the expected time is said."""
 
+KEPT_SECONDS = 5.0
+"""How long a training takes that is kept when it is done, for the run that may be killed in another."""
+
 AfterEpoch = Callable[[int, float], None]
 """Told the epoch, from 0, and the first member's validation metric; what it raises ends the training."""
 
@@ -78,8 +81,10 @@ def fit(
         state = checkpoint.load() if checkpoint else None
         if state is not None:
             training.take(state)
-            progress.note(f"{name}: going on after {training.epoch} epochs and {training.step} steps")
-        training.run(progress, name, after_epoch, checkpoint)
+            where = f"after {training.epoch} epochs and {training.step} steps"
+            progress.note(f"{name}: {'going on' if training.learning else 'it ended before,'} {where}")
+        if training.learning:
+            training.run(progress, name, after_epoch, checkpoint)
         training.optimizer.zero_grad()  # gradients are as large as what is kept
     bests = training.bests
     for best in bests.values():
@@ -148,8 +153,8 @@ class _Training:
                 value = self._epoch([advance, expected.did], progress, checkpoint)
                 if after_epoch:
                     after_epoch(self.epoch - 1, value)
-        if checkpoint and (checkpoint.due() or self.kept):
-            self._save(checkpoint)
+        if checkpoint and (self.kept or self.seconds > min(KEPT_SECONDS, self.spec.checkpoint_seconds)):
+            checkpoint.save(self.outcome())
 
     def _save(self, checkpoint: Checkpoint) -> None:
         checkpoint.save(self.state())
@@ -270,30 +275,44 @@ class _Training:
         best = values[shared.best_epoch] if shared.best_epoch >= 0 else shared.best_value
         return [Fitted(shared.best_epoch, best, losses, values)]
 
-    def state(self) -> dict[str, Any]:
-        """All that the rest of the training depends on."""
-        balancer = self.learner.balancer
+    def outcome(self) -> dict[str, Any]:
+        """What is left of a training that is done."""
         return {
             "seconds": self.seconds,
             "epoch": self.epoch,
             "step": self.step,
+            "learning": False,
+            "bests": {task or "all": best.state() for task, best in self.bests.items()},
+            "log": {name: getattr(self.log, name) for name in ("figures", "losses", "conflicts", "frozen")},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on."""
+        balancer = self.learner.balancer
+        return self.outcome() | {
             "learning": self.learning,
             "steps": self.steps,
             "drawn": self.drawn if self.step else self.batches.state(),
             "weights": {name: part.detach() for name, part in self.learner.named().items()},
             "optimizer": {str(place): values for place, values in self.optimizer.state_dict()["state"].items()},
             "components": self.components.state(),
-            "bests": {task or "all": best.state() for task, best in self.bests.items()},
-            "log": {name: getattr(self.log, name) for name in ("figures", "losses", "conflicts", "frozen")},
             "balancer": dict(balancer.state_dict()) if balancer else {},
             "generators": [one.get_state() for one in self._generators()],
             "torch": torch.get_rng_state(),
         }
 
     def take(self, state: Mapping[str, Any]) -> None:
-        """Go on as when :meth:`state` was asked."""
+        """Go on as when :meth:`state`, or :meth:`outcome`, was asked."""
         self.began -= state["seconds"]
         self.epoch, self.step, self.learning = state["epoch"], state["step"], state["learning"]
+        for task, best in self.bests.items():
+            best.take(state["bests"][task or "all"])
+        for name, lines in state["log"].items():
+            getattr(self.log, name)[:] = lines
+        if "optimizer" in state:
+            self._go_on(state)
+
+    def _go_on(self, state: Mapping[str, Any]) -> None:
         self.steps, self.kept = state["steps"], True
         self.drawn = state["drawn"]
         self.batches.take(self.drawn)
@@ -304,10 +323,6 @@ class _Training:
         moments = {int(place): values for place, values in state["optimizer"].items()}
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.components.take(state["components"])
-        for task, best in self.bests.items():
-            best.take(state["bests"][task or "all"])
-        for name, lines in state["log"].items():
-            getattr(self.log, name)[:] = lines
         if self.learner.balancer:
             self.learner.balancer.load_state_dict(state["balancer"])
         for one, saved in zip(self._generators(), state["generators"], strict=True):

@@ -12,6 +12,9 @@ from probes.recipe import VARYING, Recipe, Variant, with_variant
 from probes.space import Scalar, StudySpec
 from probes.train import AfterEpoch
 
+UNTOLD = ("summary", "takes", "extract", "variants")
+"""Of a recipe, what changes no trial."""
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -117,7 +120,7 @@ def check_space(recipe: Recipe) -> None:
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """What the trials of one study have in common: recipe, first seed and search space."""
-    tree = {key: value for key, value in plain(recipe).items() if key not in ("summary", "takes", "extract", "variants")}
+    tree = {key: value for key, value in plain(recipe).items() if key not in UNTOLD}
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
     tree["study"] = {"space": {key: plain(vars(one)) for key, one in recipe.study.ranges().items()}}
     as_stored: dict[str, Any] = json.loads(json.dumps(tree))

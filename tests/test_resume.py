@@ -1,4 +1,4 @@
-"""A training that is killed at any step and begun again ends as one that was not: to the bit, whatever it is made of."""
+"""A training that is killed at any step and begun again ends as one that was not, to the bit."""
 
 import math
 from dataclasses import replace
@@ -99,7 +99,14 @@ class Pair:
             torch.Generator().manual_seed(5),
         )
         return Learner(
-            self.modules, owners, lessons, self.order, 2.0, balancer, ("upper",), private=self.private  # type: ignore[arg-type]
+            self.modules,
+            owners,
+            lessons,
+            self.order,
+            2.0,
+            balancer,
+            ("upper",),
+            private=self.private,  # type: ignore[arg-type]
         )
 
     def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None) -> Learnt:

@@ -234,7 +234,9 @@ def test_nothing_to_train_is_refused():
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_with_the_way_out(wrong):
     toy = Toy((0, 1))
-    with pytest.raises(SpecError, match=rf"the training loss became {wrong} in step 1 of 260; lower train\.learning_rate"):
+    with pytest.raises(
+        SpecError, match=rf"the training loss became {wrong} in step 1 of 260; lower train\.learning_rate"
+    ):
         toy.fit(loss=lambda rows: toy.loss(rows) * torch.tensor([1.0, wrong]))
 
 

@@ -41,7 +41,7 @@ class Heard(Silent):
 
 
 def kept(unfinished: Unfinished, recipe: Recipe = RECIPE, seeds=(0,), corpus: Corpus = CORPUS, latents="one"):
-    return unfinished.of_training("probe", recipe, seeds, {"": corpus}, {"": latents})
+    return unfinished.of_training("probe", recipe, seeds, {"": corpus}, {"plan": latents})
 
 
 def saved(unfinished: Unfinished) -> None:
@@ -137,7 +137,7 @@ def test_another_corpus_is_refused_and_nothing_is_lost(what, tmp_path):
 def test_latents_of_other_weights_are_refused(tmp_path):
     unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
     saved(unfinished)
-    with pytest.raises(CheckpointError, match=r"is of another training \(latents\. = "):
+    with pytest.raises(CheckpointError, match=r"is of another training \(latents\.plan = "):
         found(unfinished, latents="other")
 
 
