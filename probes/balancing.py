@@ -12,7 +12,7 @@ from data.spec import SpecError, nearest
 from probes.balancer import FORMS, Balanced, Balancer, BalancingSpec, numbers
 from probes.gradients import GradNorm, PCGrad
 
-__all__ = ["BALANCERS", "FORMS", "Balanced", "Balancer", "BalancingSpec", "make_balancer"]
+__all__ = ["BALANCERS", "FORMS", "Balanced", "Balancer", "BalancingSpec", "check_balancer", "make_balancer"]
 
 
 class Equal(Balancer):
@@ -103,17 +103,27 @@ def make_balancer(
     Raises:
         SpecError: weights that do not name the tasks, or gradients to compare where there are none.
     """
-    known = BALANCERS[spec.balancer]
-    if known.compares:
-        what = f"balancer '{spec.balancer}' compares the tasks' gradients by what they share"
-        way_out = "or set balancer to equal, fixed or uncertainty"
-        if len(tasks) < 2:
-            raise SpecError(f"{what}, and there is one task only; add a task {way_out}.")
-        if not any(part.requires_grad for part in shared):
-            raise SpecError(f"{what}, and nothing shared is trained; train a shared part {way_out}.")
-        if not joint:
-            raise SpecError(f"{what}, and so needs joint steps, one batch of every task in each; take those {way_out}.")
-    return known(tasks, spec, generator)
+    check_balancer(spec, list(tasks), any(part.requires_grad for part in shared), joint)
+    return BALANCERS[spec.balancer](tasks, spec, generator)
+
+
+def check_balancer(spec: BalancingSpec, tasks: Sequence[str], shares: bool, joint: bool) -> None:
+    """Raise a :class:`SpecError` where a balancer would compare gradients, and there are none to compare.
+
+    Args:
+        shares: whether anything that the tasks share is trained.
+        joint: whether every step has a batch of every task.
+    """
+    if not BALANCERS[spec.balancer].compares:
+        return
+    what = f"balancer '{spec.balancer}' compares the tasks' gradients by what they share"
+    way_out = "or set balancer to equal, fixed or uncertainty"
+    if len(tasks) < 2:
+        raise SpecError(f"{what}, and there is one task only; add a task {way_out}.")
+    if not shares:
+        raise SpecError(f"{what}, and nothing shared is trained; train a shared part {way_out}.")
+    if not joint:
+        raise SpecError(f"{what}, and so needs joint steps, one batch of every task in each; take those {way_out}.")
 
 
 def _sum(costs: Iterable[Tensor]) -> Tensor:

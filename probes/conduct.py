@@ -4,7 +4,7 @@ Stage one is a callable that is handed in: whoever calls says whether what is mi
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,9 +14,10 @@ from data.corpus import Corpus
 from data.plan import CapturePlan, ExtractSpec, resolve_layers
 from data.progress import Progress
 from data.sentences import CorpusSpec, load_corpus
-from data.spec import SpecError, fingerprint
+from data.spec import SpecError, fingerprint, nearest
+from probes.components import UPPER
 from probes.ensemble import Ensemble, gather
-from probes.experiment import Member, start, train_members
+from probes.experiment import PROBE, Member, start, train_members
 from probes.inputs import InputName, Inputs, Stored, parse_input, read_inputs, wanted_columns
 from probes.pretraining import Pretrained, pretrain
 from probes.recipe import Recipe
@@ -255,6 +256,14 @@ def check_fixed(recipe: Recipe) -> None:
         )
 
 
+def check_names(recipe: Recipe, components: Sequence[str]) -> None:
+    """Raise a :class:`SpecError` where a rate is given to what there is not, or it is to be frozen."""
+    for table, names in (("rates", recipe.train.rates), ("freeze", recipe.train.freeze)):
+        for name in names:
+            if name.split(".")[0] not in components:
+                raise SpecError(f"train.{table} names the component '{name}'. {nearest(name, components)}")
+
+
 def check_upper(variant: str, recipe: Recipe) -> None:
     """Raise a :class:`SpecError` where a recipe asks of blocks that learn what they cannot do."""
     if not recipe.upper.learns:
@@ -274,10 +283,17 @@ def _corpora_of(recipe: Recipe) -> list[CorpusSpec]:
     return [recipe.corpus, *further]
 
 
-def check(recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus) -> str:
-    """Whether every variant fits the corpus's task, before stage one; returns the metric that chooses."""
+def check(
+    recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus, components: Sequence[str] = (PROBE, UPPER)
+) -> str:
+    """Whether every variant fits the corpus's task, before stage one; returns the metric that chooses.
+
+    Args:
+        components: those whose parts the recipe may name.
+    """
     task = task_of(corpus)
     for name, variant in variants.items():
+        check_names(variant, components)
         loss_and_metric(variant, task)
         spec = variant.probe
         views = sorted({parse_input(one).view for one in spec.inputs} or set(variant.plan.views))

@@ -5,7 +5,7 @@ read many plans, and memory holds a few.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -70,10 +70,17 @@ class Ensemble:
     logs: Sequence[Log] = ()
     """For each seed; empty where no block learnt."""
 
+    of_backbone: int = 0
+    """Numbers of the backbone that ran in training; 0 where its latents were cached."""
+
     @property
     def average(self) -> bool:
         """Whether the seeds answer together."""
         return self.recipe.train.average
+
+    def without_blocks(self) -> "Ensemble":
+        """The same, with nothing to answer new texts by."""
+        return replace(self, trunks=())
 
     def voices(self, split: str) -> list[NDArray[np.float32]]:
         """What is answered on a split: by each seed, or by all together; what ``said`` has, without the seed."""
@@ -132,12 +139,7 @@ def gather(
     voices = [joint[selection]] if together else list(said[selection])
     calibrations: list[Calibration] = []
     if tops is not None:
-        for voice, top in zip(voices, [tops.mean()] if together else tops, strict=True):
-            calibrations.append(calibrate(voice, corpus.split(selection).targets, float(top)))
-            above = float((voice > top + 2 * ROUNDING).mean())
-            if above > TIED and progress:
-                share = f"{first.variant}: {above:.0%} of {selection}"
-                progress.note(f"{share} is above identical texts, and ties with them at the top")
+        calibrations = _calibrated(first.variant, voices, [tops.mean()] if together else list(tops), corpus, progress)
     return Ensemble(
         first.variant,
         first.recipe,
@@ -154,7 +156,26 @@ def gather(
         _value(members, voices, corpus),
         trunks,
         [one.log for one in members if one.log],
+        sum(part.numel() for part in first.inputs.module.parameters()) if isinstance(first.inputs, UpperInputs) else 0,
     )
+
+
+def _calibrated(
+    variant: str,
+    voices: Sequence[NDArray[np.float32]],
+    tops: Sequence[float],
+    corpus: Corpus,
+    progress: Progress | None,
+) -> list[Calibration]:
+    """Prediction to score, for each voice; ``tops`` is what identical texts get."""
+    found = []
+    for voice, top in zip(voices, tops, strict=True):
+        found.append(calibrate(voice, corpus.split(corpus.selection).targets, float(top)))
+        above = float((voice > top + 2 * ROUNDING).mean())
+        if above > TIED and progress:
+            share = f"{variant}: {above:.0%} of {corpus.selection}"
+            progress.note(f"{share} is above identical texts, and ties with them at the top")
+    return found
 
 
 def _module(inputs: Inputs) -> nn.Module:

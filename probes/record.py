@@ -99,7 +99,7 @@ def _probe_record(one: Ensemble, stores: Mapping[str, Stored], corpus: Corpus) -
         "loss": loss_and_metric(one.recipe, task_of(corpus))[0],
         "pretraining": "" if one.recipe.pretraining.task == "none" else one.recipe.pretraining.task,
         "parameters": one.parameters,
-        "backbone_parameters": backbone_numbers(stores.values()),
+        "backbone_parameters": backbone_numbers(stores.values()) or one.of_backbone,
     }
 
 

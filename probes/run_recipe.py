@@ -80,7 +80,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         chose = ", which chose epochs and variant, and read high" if corpus.selection == "validation" else ""
         progress.note(f"no test split: figures are on validation{chose}")
     training = time.perf_counter()
-    found, refused = train_all(conductor.train, variants, unread, progress)
+    found, refused = train_all(conductor.train, variants, unread, progress, release)
     selected = choose(found)
     trained = time.perf_counter()
     progress.note("measuring every variant, with intervals")
@@ -146,8 +146,12 @@ def train_all(
     variants: Mapping[str, Recipe],
     unread: Mapping[str, InputError],
     progress: Progress,
+    release: Callable[[list[T]], list[T]],
 ) -> tuple[list[T], dict[str, str]]:
     """Every variant, trained; and why those that cannot be are not: one must not cost a run the others.
+
+    Args:
+        release: gives up what only the best so far needs to keep.
 
     Raises:
         InputError: none of them can.
@@ -158,7 +162,7 @@ def train_all(
         if variant in unread:
             continue
         try:
-            found.append(train(variant, recipe))
+            found = release([*found, train(variant, recipe)])
         except SpecError as error:
             refused[variant] = error
     if not found:
@@ -166,6 +170,12 @@ def train_all(
     for variant, why in refused.items():
         progress.note(f"{variant} is left out: {why}")
     return found, {variant: str(why) for variant, why in refused.items()}
+
+
+def release(found: list[Ensemble]) -> list[Ensemble]:
+    """The variants, of which the best so far alone keeps its blocks of the backbone: they fill memory."""
+    best = choose(found)
+    return [one if one is best else one.without_blocks() for one in found]
 
 
 def latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.DataFrame:

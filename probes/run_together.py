@@ -73,7 +73,7 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     corpora = _corpora(variants, conductor)
     unread = read_all(conductor, {variant: list(one.posed().values()) for variant, one in variants.items()})
     train = partial(train_together, conductor=conductor)
-    found, refused = train_all(train, variants, unread, progress)
+    found, refused = train_all(train, variants, unread, progress, partial(release, tasks=len(corpora)))
     selected = choose(found, len(corpora))
     progress.note("measuring every variant, with intervals")
     rows = [row for task, corpus in corpora.items() for row in _rows(task, found, corpus, metrics[task])]
@@ -116,6 +116,15 @@ def _corpora(variants: Mapping[str, Recipe], conductor: Conductor) -> dict[str, 
                     f"compared on the same rows; leave tasks.{task}.corpus out."
                 )
     return {task: conductor.corpus(spec) for task, spec in specs.items()}
+
+
+def release(found: list[Together], tasks: int) -> list[Together]:
+    """The variants, of which the best so far alone keeps its blocks of the backbone: they fill memory."""
+    best = choose(found, tasks)
+    return [
+        one if one is best else replace(one, tasks={name: task.without_blocks() for name, task in one.tasks.items()})
+        for one in found
+    ]
 
 
 def choose(found: Sequence[Together], tasks: int) -> Together:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from data.spec import SpecError
-from probes.balancing import Balancer, make_balancer
+from probes.balancing import Balancer, check_balancer, make_balancer
 from probes.components import UPPER, learning_numbers, within
 from probes.conduct import Conductor, check, read_above
 from probes.ensemble import Ensemble, Spoken, gather, spoken
@@ -73,11 +73,14 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
     metrics = {}
     for name, task in posed.items():
         _check_train(name, task, recipe)
-        metrics[name] = check(task, {f"{variant}, {name}": task}, conductor.corpus(task.corpus))
+        corpus = conductor.corpus(task.corpus)
+        metrics[name] = check(task, {f"{variant}, {name}": task}, corpus, (UPPER, *recipe.tasks))
         if task.train.average:
             raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
         if task.pretraining.task != "none":
             raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
+    if len(posed) > 1:
+        _check_balancer(variant, recipe)
     if not recipe.upper.learns:
         return metrics
     first, one = next(iter(posed.items()))
@@ -90,6 +93,18 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
                     f"{mine!r} there and {theirs!r} here."
                 )
     return metrics
+
+
+def _check_balancer(variant: str, recipe: Recipe) -> None:
+    try:
+        check_balancer(recipe.balancing, list(recipe.posed()), _shares(recipe), recipe.together.batches == "joint")
+    except SpecError as error:
+        raise SpecError(f"{variant}: {error}") from None
+
+
+def _shares(recipe: Recipe) -> bool:
+    """Whether anything that is shared learns."""
+    return recipe.upper.learns and recipe.train.freeze.get(UPPER) != 0
 
 
 def _check_train(name: str, task: Recipe, recipe: Recipe) -> None:

@@ -178,6 +178,7 @@ class _Training:
                 watcher(1)
             if checkpoint and checkpoint.due():
                 self._save(checkpoint)
+        self._check_weights()
         values = self._measure(self.epoch + 1)
         losses = self._summed(values)
         if set(self.bests) == {""}:
@@ -230,6 +231,15 @@ class _Training:
                 "train.rates or train.mixer_learning_rate"
                 + (', or set train.compute_dtype = "float32".' if self.lowered else ".")
             )
+
+    def _check_weights(self) -> None:
+        """A last step of an epoch shows in no loss."""
+        for name, part in self.learner.named().items():
+            if not torch.isfinite(part).all():
+                raise SpecError(
+                    f"the weights of {name} became NaN or infinite in epoch {self.epoch + 1}; lower "
+                    "train.learning_rate or train.rates."
+                )
 
     def _measure(self, epoch: int) -> dict[str, NDArray[np.floating]]:
         """Task -> its metric that chooses, ``[member]``; all of them go to the log."""

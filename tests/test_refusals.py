@@ -130,7 +130,7 @@ def test_what_run_cannot_do_is_one_line_and_leaves_no_run(case, bench):
     ("variant", "setting", "message"),
     [
         ("weights", "probe.mixer=last", "there is nothing to train"),
-        ("linear", "train.learning_rate=1e30", "the training loss became"),
+        ("linear", "train.learning_rate=1e30", "the weights of probe."),
     ],
 )
 def test_a_variant_that_cannot_be_trained_costs_a_run_no_other(variant, setting, message, bench, quick):
