@@ -47,6 +47,9 @@ def read_record(folder: Path) -> LanguageModel:
     """How the pretraining of a model folder went; raises :class:`InputError` where it does not say."""
     try:
         values = json.loads((folder / RECORD).read_text("utf-8"))
-        return LanguageModel(folder, **values)
+        model = LanguageModel(folder, **values)
+        if not isinstance(model.origin, dict):
+            raise TypeError("its origin is no object")
+        return model
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder / RECORD} is no record of a pretraining ({error}).") from error

@@ -73,8 +73,9 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     corpora = _corpora(variants, conductor)
     unread = read_all(conductor, {variant: list(one.posed().values()) for variant, one in variants.items()})
     train = partial(train_together, conductor=conductor)
-    found, refused = train_all(train, variants, unread, progress, partial(release, tasks=len(corpora)))
-    selected = choose(found, len(corpora))
+    found, refused = train_all(train, variants, unread, progress, release)
+    corpora = {task: corpus for task, corpus in corpora.items() if any(task in one.tasks for one in found)}
+    selected = choose(found)
     progress.note("measuring every variant, with intervals")
     rows = [row for task, corpus in corpora.items() for row in _rows(task, found, corpus, metrics[task])]
     texts_run = sum(one.texts_run for one in conductor.stored.values())
@@ -118,19 +119,19 @@ def _corpora(variants: Mapping[str, Recipe], conductor: Conductor) -> dict[str, 
     return {task: conductor.corpus(spec) for task, spec in specs.items()}
 
 
-def release(found: list[Together], tasks: int) -> list[Together]:
+def release(found: list[Together]) -> list[Together]:
     """The variants, of which the best so far alone keeps its blocks of the backbone: they fill memory."""
-    best = choose(found, tasks)
+    best = choose(found)
     return [
         one if one is best else replace(one, tasks={name: task.without_blocks() for name, task in one.tasks.items()})
         for one in found
     ]
 
 
-def choose(found: Sequence[Together], tasks: int) -> Together:
+def choose(found: Sequence[Together]) -> Together:
     """Of the variants with most of the tasks, the one with the best mean of their validation metrics."""
     most = max(len(one.tasks) for one in found)
-    return max((one for one in found if len(one.tasks) == min(most, tasks)), key=lambda one: one.value)
+    return max((one for one in found if len(one.tasks) == most), key=lambda one: one.value)
 
 
 def _rows(task: str, found: Sequence[Together], corpus: Corpus, metric: str) -> list[MetricRow]:

@@ -30,7 +30,7 @@ from probes.calibration import Calibration
 from probes.ensemble import Ensemble
 from probes.inputs import TOKENS, Column, Stored
 from probes.probe import Probe, alone, seats_for
-from probes.recipe import Recipe, Variant
+from probes.recipe import TASK, Recipe, Variant
 from probes.record import store_record
 from probes.report import write_report
 from probes.saved_blocks import digests_of, fault_of
@@ -162,9 +162,10 @@ class LoadedRun:
 
 
 def tasks_of(path: Path) -> tuple[str, ...]:
-    """The tasks that learnt together in a run, by name; none where it is a run of one."""
+    """The tasks that learnt together in a run, by name; none where it is a run of one. Other folders do not count."""
     folder = path / TASKS_FOLDER
-    return tuple(sorted(one.name for one in folder.iterdir() if one.is_dir())) if folder.is_dir() else ()
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return tuple(one.name for one in found if one.is_dir() and TASK.fullmatch(one.name))
 
 
 def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:

@@ -53,7 +53,7 @@ class Together:
     """Of training, all seeds."""
 
     memory: int
-    """By how many bytes the process grew at most while it trained."""
+    """By how many bytes the process grew at most while one seed trained."""
 
     @property
     def value(self) -> float:
@@ -120,8 +120,11 @@ def _check_train(name: str, task: Recipe, recipe: Recipe) -> None:
 def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Together:
     """Train every seed of a variant on all of its tasks."""
     posed = recipe.posed()
-    with Peak() as peak:
-        seeds = [_Seed(variant, recipe, posed, conductor, seed) for seed in recipe.train.seeds]
+    seeds, memory = [], 0
+    for seed in recipe.train.seeds:
+        with Peak() as peak:
+            seeds.append(_Seed(variant, recipe, posed, conductor, seed))
+        memory = max(memory, peak.bytes)
     tasks = {
         name: gather(
             [one.trained[name] for one in seeds],
@@ -136,7 +139,7 @@ def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Togeth
     logs = {one.seed: one.learnt.log for one in seeds}
     sizes = first.learns, first.numbers, first.saved
     seconds = sum(one.learnt.seconds for one in seeds)
-    return Together(variant, recipe, tasks, logs, *sizes, seconds, peak.bytes)
+    return Together(variant, recipe, tasks, logs, *sizes, seconds, memory)
 
 
 class _Seed:

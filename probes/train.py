@@ -21,7 +21,7 @@ from data.expected import Expected
 from data.progress import Progress, Silent
 from data.spec import SpecError
 from probes.best import Best, Fitted
-from probes.checkpoint import Checkpoint
+from probes.checkpoint import Checkpoint, CheckpointError
 from probes.components import Components
 from probes.layerwise import Chance
 from probes.lessons import Batches, Learner, check
@@ -78,9 +78,13 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
         training = _Training(learner, spec, seeds, name)
-        state = checkpoint.load() if checkpoint else None
-        if state is not None:
-            training.take(state)
+        if checkpoint and (state := checkpoint.load()) is not None:
+            try:
+                training.take(state)
+            except Exception as error:  # of another version, or made by hand
+                raise CheckpointError(
+                    f"{checkpoint.path} does not fit this training ({type(error).__name__}); remove it to begin anew."
+                ) from error
             where = f"after {training.epoch} epochs and {training.step} steps"
             progress.note(f"{name}: {'going on' if training.learning else 'it ended before,'} {where}")
         if training.learning:
