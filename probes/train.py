@@ -20,6 +20,7 @@ from torch import Tensor
 from data.expected import Expected
 from data.progress import Progress, Silent
 from data.spec import SpecError
+from probes.agreement import EVERY_STEPS, agreement
 from probes.best import Best, Fitted
 from probes.checkpoint import Checkpoint, CheckpointError
 from probes.components import Components
@@ -223,8 +224,11 @@ class _Training:
         if self.learner.balancer is None:
             torch.stack([loss.sum() for loss in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
             return dict.fromkeys(losses, 1.0), []
-        balanced = self.learner.balancer.backward(losses, [part for part in self.shared if part.requires_grad])
-        return balanced.weights, [[*pair, cosine] for pair, cosine in balanced.cosines.items()]
+        shared = [part for part in self.shared if part.requires_grad]
+        measured = not self.learner.balancer.compares and self.step % EVERY_STEPS == 0
+        cosines = agreement(losses, shared) if measured else {}
+        balanced = self.learner.balancer.backward(losses, shared)
+        return balanced.weights, [[*pair, cosine] for pair, cosine in (balanced.cosines or cosines).items()]
 
     def _check(self, task: str, loss: Tensor, at: int) -> None:
         if not torch.isfinite(loss).all():

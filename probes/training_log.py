@@ -18,7 +18,7 @@ class Log:
 
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     """``epoch, first, second, cosine, conflict``: of the gradients of two tasks by what they share, the mean cosine,
-    and the share of steps in which it was below 0."""
+    and the share of the steps looked at in which it was below 0."""
 
     frozen: list[dict[str, Any]] = field(default_factory=list)
     """``epoch, component``: what stopped learning, and after how many epochs."""
