@@ -59,7 +59,7 @@ def extract(
     from probes.conduct import Conductor
     from probes.recipe import load_training
 
-    loaded = _own_backbone(*load_training(recipe, overrides), Path("runs"), progress or Silent())
+    loaded = _own_backbone(*load_training(recipe, overrides), None, progress or Silent())
     conductor = Conductor(_run_missing, progress or Silent())
     recipes = [one for variant in loaded.expanded().values() for one in (variant.posed() or {"": variant}).values()]
     corpora = {id(corpus): corpus for corpus in (conductor.corpus(one.corpus) for one in recipes)}
@@ -90,6 +90,7 @@ def run(
     from probes.recipe import load_recipe
 
     name, loaded = load_recipe(recipe, overrides)
+    _say_expected(loaded, only, progress or Silent())
     if loaded.similarity.texts:
         return _compare(name, loaded.only(only), Path(runs), progress or Silent())
     loaded = _own_backbone(name, loaded.only(only), Path(runs), progress or Silent())
@@ -128,6 +129,7 @@ def train(
     from probes.recipe import load_training
 
     name, loaded = load_training(recipe, overrides)
+    _say_expected(loaded, only, progress or Silent())
     return _experiment(name, with_folder(name, loaded), Path(runs), progress or Silent(), only, find_cached)
 
 
@@ -232,18 +234,21 @@ def _experiment(
     from probes.run_together import run_together
 
     _needs_folder(runs)
-    if recipe.takes and not only:
+    several = run_layers if recipe.together.batches == "apart" else run_together
+    run = several if recipe.tasks else run_recipe
+    return run(name, recipe.only(only), runs, progress, stage_one)
+
+
+def _say_expected(recipe: "Recipe", only: Sequence[str], progress: Progress) -> None:
+    if recipe.takes and not only:  # of some of the variants nobody knows
         progress.note(f"expected time: {recipe.takes}")
-    if recipe.tasks:
-        run = run_layers if recipe.together.batches == "apart" else run_together
-        return run(name, recipe.only(only), runs, progress, stage_one)
-    return run_recipe(name, recipe.only(only), runs, progress, stage_one)
 
 
-def _own_backbone(name: str, recipe: "Recipe", runs: Path, progress: Progress) -> "Recipe":
+def _own_backbone(name: str, recipe: "Recipe", runs: Path | None, progress: Progress) -> "Recipe":
     from probes.language_run import with_own_backbone
 
-    _needs_folder(runs)
+    if runs:
+        _needs_folder(runs)
     return with_own_backbone(name, recipe, runs, progress, _pretrained)
 
 
@@ -300,6 +305,11 @@ class _Backbones:
         from extract.ids import read_ids
 
         return read_ids(plan, texts)
+
+    def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
+        from extract.identity import digests
+
+        return digests(plan, spec)
 
 
 _run_missing = _Backbones()

@@ -60,7 +60,7 @@ def extract(
     """
     spec, progress = spec or ExtractSpec(), progress or Silent()
     started = time.perf_counter()
-    _check(plan, texts)
+    check_texts(plan, texts)
     source = find(plan)
     device = pick_device(spec.device)
     identity = identify(source, plan, device, Path(spec.cache))
@@ -88,8 +88,8 @@ def _held_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | Non
         return None
 
 
-def _check(plan: CapturePlan, texts: Sequence[Text]) -> None:
-    """Two segments leave no place for what else a plan may do to a text."""
+def check_texts(plan: CapturePlan, texts: Sequence[Text]) -> None:
+    """Raise a :class:`SpecError` where texts of two segments leave no place for what else a plan does to a text."""
     if all(isinstance(text, str) for text in texts):
         return
     for key, usual, found in (("template", TEXT, plan.template), ("rewording", (), plan.rewording)):
@@ -121,7 +121,7 @@ class Extractor:
         Returns:
             view -> ``[layer, text, width]`` in the stored precision; of ``tokens``, a :class:`TokenLatents`.
         """
-        _check(self._job.plan, texts)
+        check_texts(self._job.plan, texts)
         tokens, packs = self._job.packs(texts, TOKENS in columns)
         blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
         keys = np.concatenate([block.keys for block in blocks])

@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from data.plan import CapturePlan, Identity
+from data.plan import CapturePlan, ExtractSpec, Identity
 from data.spec import SpecError
 from data.whole import write_whole
-from extract.backbones import Source, meaning, tokenizer_files, weight_files
+from extract.backbones import Source, find, meaning, tokenizer_files, weight_files
 from extract.loading import untrained
 
 MEMO = "digests.json"
@@ -33,6 +33,12 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
         final_norm=plan.final_norm,
         stride=plan.overlap,
     )
+
+
+def digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
+    """Digests of the weights and of the tokenizer of a plan's backbone, where none of its latents are stored."""
+    found = identify(find(plan), plan, pick_device(spec.device), Path(spec.cache))
+    return {"weights": found.weights, "tokenizer": found.tokenizer}
 
 
 def pick_device(wanted: str) -> str:

@@ -10,6 +10,7 @@ from data.plan import CapturePlan
 from data.ragged import Counts, ranges
 from data.text import Text
 from extract.backbones import find
+from extract.extraction import check_texts
 from extract.job import refuse
 from extract.loading import load_tokenizer
 from extract.rewording import reword
@@ -47,8 +48,9 @@ def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TextIds:
     Raises:
         BackboneError: the backbone is not here, or has no tokenizer.
         TextError: a text has no token, or does not fit as the plan wants it to.
-        SpecError: the template alone fills ``max_tokens``.
+        SpecError: the template alone fills ``max_tokens``, or texts of two segments have one, or are reworded.
     """
+    check_texts(plan, texts)
     tokenizer = load_tokenizer(find(plan).tokenizer)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     worded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows

@@ -54,9 +54,6 @@ class BalancingSpec:
 class Balanced:
     """What a step came to, for the log."""
 
-    losses: dict[str, float]
-    """Of each task in the step, before any weight."""
-
     weights: dict[str, float]
     """Task -> the factor at which the gradient of its loss entered the gradient of the shared parameters."""
 
@@ -102,8 +99,3 @@ class Balancer(nn.Module):
                 f"'{missing[0]}' is not in this one."
             )
         return [losses[task].reshape(()) for task in self.tasks]
-
-
-def numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """Losses as plain numbers, for the log."""
-    return {task: loss.item() for task, loss in losses.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data.spec import SpecError, nearest
-from probes.balancer import FORMS, Balanced, Balancer, BalancingSpec, numbers
+from probes.balancer import FORMS, Balanced, Balancer, BalancingSpec
 from probes.gradients import GradNorm, PCGrad
 
 __all__ = ["BALANCERS", "FORMS", "Balanced", "Balancer", "BalancingSpec", "check_balancer", "make_balancer"]
@@ -25,7 +25,7 @@ class Equal(Balancer):
     def backward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> Balanced:
         """As :meth:`Balancer.backward`."""
         _sum(self.weights[task] * loss for task, loss in losses.items()).backward()  # type: ignore[no-untyped-call]
-        return Balanced(numbers(losses), {task: self.weights[task] for task in losses}, {})
+        return Balanced({task: self.weights[task] for task in losses}, {})
 
 
 class Fixed(Equal):
@@ -33,12 +33,7 @@ class Fixed(Equal):
 
     def __init__(self, tasks: Mapping[str, str], spec: BalancingSpec, generator: torch.Generator) -> None:
         super().__init__(tasks, spec, generator)
-        for task in spec.weights:
-            if task not in tasks:
-                raise SpecError(f"weights: there is no task '{task}'. {nearest(task, tasks)}")
-        if missing := [task for task in tasks if task not in spec.weights]:
-            raise SpecError(f"balancer 'fixed' needs the weight of every task; weights lacks '{missing[0]}'.")
-        self.weights = dict(spec.weights)
+        self.weights = {task: spec.weights[task] for task in tasks}
 
 
 class Uncertainty(Balancer):
@@ -73,7 +68,7 @@ class Uncertainty(Balancer):
             weights[task] = (cost if form == "log_squares" else precision).item()
             costs.append(cost + s / 2)
         _sum(costs).backward()  # type: ignore[no-untyped-call]
-        return Balanced(numbers(losses), weights, {})
+        return Balanced(weights, {})
 
 
 BALANCERS: dict[str, type[Balancer]] = {
@@ -91,6 +86,7 @@ def make_balancer(
     shared: Iterable[nn.Parameter],
     joint: bool,
     generator: torch.Generator,
+    absent: Iterable[str] = (),
 ) -> Balancer:
     """The balancer of a training.
 
@@ -99,21 +95,31 @@ def make_balancer(
         shared: what all tasks share, as training begins; what is frozen later need not concern the balancer.
         joint: whether every step has a batch of every task.
         generator: what pcgrad draws from, and no one else.
+        absent: tasks that the recipe has and this training leaves out.
 
     Raises:
         SpecError: weights that do not name the tasks, or gradients to compare where there are none.
     """
-    check_balancer(spec, list(tasks), any(part.requires_grad for part in shared), joint)
+    check_balancer(spec, list(tasks), any(part.requires_grad for part in shared), joint, absent)
     return BALANCERS[spec.balancer](tasks, spec, generator)
 
 
-def check_balancer(spec: BalancingSpec, tasks: Sequence[str], shares: bool, joint: bool) -> None:
-    """Raise a :class:`SpecError` where a balancer would compare gradients, and there are none to compare.
+def check_balancer(
+    spec: BalancingSpec, tasks: Sequence[str], shares: bool, joint: bool, absent: Iterable[str] = ()
+) -> None:
+    """Raise a :class:`SpecError` where weights do not name the tasks, or a balancer has no gradients to compare.
 
     Args:
         shares: whether anything that the tasks share is trained.
         joint: whether every step has a batch of every task.
+        absent: as of :func:`make_balancer`; a weight of theirs is no mistake.
     """
+    known = (*tasks, *absent)
+    for task in spec.weights:
+        if task not in known:
+            raise SpecError(f"balancing.weights: there is no task '{task}'. {nearest(task, known)}")
+    if spec.balancer == "fixed" and (missing := [task for task in tasks if task not in spec.weights]):
+        raise SpecError(f"balancer 'fixed' needs the weight of every task; balancing.weights lacks '{missing[0]}'.")
     if not BALANCERS[spec.balancer].compares:
         return
     what = f"balancer '{spec.balancer}' compares the tasks' gradients by what they share"

@@ -25,6 +25,10 @@ class Fitted:
     """Validation metric by epoch, to where its training stopped."""
 
 
+HELD = ("value", "epoch", "stopped", "losses", "values", "weights")
+"""What of the best state is kept while a training lasts."""
+
+
 class Best:
     """Each member's best weights so far, and whether it still learns."""
 
@@ -70,10 +74,18 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """All that it holds."""
-        names = ("value", "epoch", "stopped", "losses", "values", "weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in HELD}
 
     def take(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state` was asked."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        weights = {name: alike(state["weights"][name], part) for name, (part, _) in self.parts.items()}
+        for name in HELD:
+            setattr(self, name, state[name])
+        self.weights = weights
+
+
+def alike(saved: Tensor, part: Tensor) -> Tensor:
+    """What was saved of a parameter; raises :class:`ValueError` where it has another shape."""
+    if saved.shape != part.shape:
+        raise ValueError(f"expected the shape {list(part.shape)}, got {list(saved.shape)}.")
+    return saved

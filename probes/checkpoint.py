@@ -55,10 +55,14 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """The state saved last, its tensors on the CPU and its own; None where there is none.
 
+        What a killed save left beside it is removed.
+
         Raises:
             CheckpointError: the file is of another training, or damaged, or no checkpoint.
             MachineError: it cannot be read.
         """
+        for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{LEFTOVER}"):
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
             if not self.path.exists():
                 return None
@@ -103,21 +107,6 @@ class Checkpoint:
                 "command again to go on."
             ) from error
         self._since = time.monotonic()
-
-    def remove(self) -> None:
-        """Remove the file, and what a killed save left beside it.
-
-        Raises:
-            MachineError: it cannot be removed.
-        """
-        try:
-            self.path.unlink(missing_ok=True)
-            for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{LEFTOVER}"):
-                shutil.rmtree(leftover)
-        except OSError as error:
-            raise MachineError(
-                f"{self.path} cannot be removed ({error.strerror or error}); it is needed no longer: remove it by hand."
-            ) from error
 
     def _check(self, told: Mapping[str, str]) -> None:
         """Whether the file is a checkpoint of this training, by what it says of itself."""

@@ -90,13 +90,18 @@ class Conductor:
     def prepare(self, recipes: Iterable[Recipe]) -> None:
         """Stage one for all that the recipes read; plans that differ in views only share one forward.
 
+        Texts that blocks are to read from the text on are tokenised before anything runs.
+
         Raises:
             SpecError: blocks are to learn, and the backbone cannot be cut there, or may not be loaded.
+            InputError: a backbone or a text cannot be used.
         """
         wanted: dict[tuple[str, CapturePlan], list[tuple[CorpusSpec, Recipe, CapturePlan]]] = {}
         for recipe in recipes:
             if recipe.upper.learns:
                 self._backbones(recipe).check(recipe.plan, recipe.upper, read_above(recipe)[1])
+            if recipe.upper.cut == "none":
+                self._below_of(recipe)
             for plan in recipe.read().values():
                 for spec in _corpora_of(recipe):
                     key = fingerprint(spec), replace(plan, views=("mean",))
@@ -123,7 +128,11 @@ class Conductor:
         return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.read().items()}
 
     def latents(self, recipe: Recipe) -> dict[str, str]:
-        """Name of a plan that the recipe's probe reads, or "plan" -> the identity of its latents."""
+        """Name of a plan that the recipe's probe reads, or "plan" -> the identity of its latents; where it reads no
+        latents, the digests of the backbone that runs from the text on.
+        """
+        if recipe.upper.cut == "none":
+            return dict(self._backbones(recipe).digests(recipe.plan, recipe.extract))
         return {name or "plan": one.store.identity.name for name, one in self.sources(recipe, recipe.corpus).items()}
 
     def inputs(self, recipe: Recipe, spec: CorpusSpec) -> Inputs:
@@ -146,22 +155,23 @@ class Conductor:
         """
         view, layers = read_above(recipe)
         trunk = trunk or self.trunk(recipe, layers)
-        key = fingerprint([recipe.corpus, recipe.plan, recipe.upper.cut])
-        if key not in self._below:
-            self._below[key] = self._below_of(recipe)
         known = list(trunk.layers)  # type: ignore[arg-type]
-        return upper_inputs(trunk, self._below[key], view, resolve_layers(layers, known))
+        return upper_inputs(trunk, self._below_of(recipe), view, resolve_layers(layers, known))
 
     def trunk(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
         """Fresh blocks above the recipe's cut."""
         return self._backbones(recipe).trunk(recipe.plan, recipe.upper, layers)
 
     def _below_of(self, recipe: Recipe) -> Below:
-        texts = self.corpus(recipe.corpus).texts
-        if recipe.upper.cut == "none":
-            return self._backbones(recipe).ids(recipe.plan, texts)
-        self.prepare([recipe])
-        return cached_below(self.sources(recipe, recipe.corpus)[""], texts)
+        key = fingerprint([recipe.corpus, recipe.plan, recipe.upper.cut])
+        if key not in self._below:
+            texts = self.corpus(recipe.corpus).texts
+            if recipe.upper.cut == "none":
+                self._below[key] = self._backbones(recipe).ids(recipe.plan, texts)
+            else:
+                self.prepare([recipe])
+                self._below[key] = cached_below(self.sources(recipe, recipe.corpus)[""], texts)
+        return self._below[key]
 
     def _backbones(self, recipe: Recipe) -> Backbones:
         if not isinstance(self.stage_one, Backbones):

@@ -64,6 +64,10 @@ class Ensemble:
     value: float
     """The validation metric that chooses: of what the seeds say together, or the mean of theirs."""
 
+    best: int
+    """The place of the seed that answers new texts where one does: whose validation metric is best, or, where tasks
+    keep one state of what they share, the mean of theirs."""
+
     trunks: Sequence[Callable[[], nn.Module]] = ()
     """For each seed, its blocks of the backbone with the weights that were kept; empty where none learnt."""
 
@@ -85,11 +89,6 @@ class Ensemble:
     def voices(self, split: str) -> list[NDArray[np.float32]]:
         """What is answered on a split: by each seed, or by all together; what ``said`` has, without the seed."""
         return [self.joint[split]] if self.average else list(self.said[split])
-
-    @property
-    def best(self) -> int:
-        """The seed's place whose validation metric is best."""
-        return int(np.argmax([one.best_value for one in self.fitted]))
 
 
 Spoken = Mapping[str, NDArray[np.float32]]
@@ -154,6 +153,7 @@ def gather(
         untrained,
         tuple(calibrations),
         _value(members, voices, corpus),
+        int(np.argmax([one.fitted.best_value for one in members])),
         trunks,
         [one.log for one in members if one.log],
         sum(part.numel() for part in first.inputs.module.parameters()) if isinstance(first.inputs, UpperInputs) else 0,

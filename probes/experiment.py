@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from data.corpus import Corpus, Rows
 from data.progress import Progress
 from data.spec import fingerprint, plain
+from probes.batches import orders_of
 from probes.best import Fitted
 from probes.checkpoint import Checkpoint
-from probes.components import UPPER, learning_numbers
+from probes.components import UPPER, learning_numbers, within
 from probes.inputs import Column, Inputs
-from probes.lessons import Learner, Lesson, orders_of
+from probes.lessons import Learner, Lesson
 from probes.losses import SMALLEST_BATCH
 from probes.objectives import objective_of
 from probes.pretraining import Pretrained
@@ -74,6 +75,9 @@ class Trained:
     of_blocks: int = 0
     """How many numbers of the backbone's blocks it learnt."""
 
+    component: str = PROBE
+    """What its probe is called where the recipe freezes parts of it."""
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """What it reads."""
@@ -81,8 +85,13 @@ class Trained:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it learnt."""
-        return self.of_blocks + sum(part.numel() for part in self.probe.parameters())
+        """How many numbers it learnt; what was frozen from the start is none of them."""
+        still = [one for one, when in self.recipe.train.freeze.items() if when == 0]
+        return self.of_blocks + sum(
+            part.numel()
+            for name, part in self.probe.named_parameters()
+            if not any(within(f"{self.component}.{name}", one) for one in still)
+        )
 
 
 CheckpointOf = Callable[[Sequence[Member], Corpus], Checkpoint | None]

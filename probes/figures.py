@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.drawing import COLOURS, GREY, canvas, caption, legend, line, one_scale, seedless, style, whole_ticks
@@ -97,20 +98,25 @@ def confusion(run: Tables) -> Figure | None:
     if run.kind == "tags":  # "O", then by type
         names, what = pd.Index(sorted(names, key=lambda name: (name[2:], name))), "tag"
     counts = pd.crosstab(rows["target"], rows["label"]).reindex(index=names, columns=names, fill_value=0)
-    table = counts.to_numpy()
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = min(8.0, 2.2 + 0.55 * len(names))
     figure, (axes,) = canvas(f"gold {what} against predicted", "predicted", "gold", size=(max(side, 3.8), side))
+    matrix(axes, counts)
+    return figure
+
+
+def matrix(axes: Axes, counts: pd.DataFrame) -> None:
+    """Counts as a square of gold classes, by line, against predicted ones; shades are shares of the gold one."""
+    table, names = counts.to_numpy(dtype=float), counts.index
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     for (row, column), count in np.ndenumerate(table):
         axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.04 + 0.56 * shares[row, column])
-        axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8 if len(names) < 12 else 6)
+        axes.text(column, row, f"{count:,.0f}", ha="center", va="center", fontsize=8 if len(names) < 12 else 6)
     shown = [caption(name, 14) for name in names]
     flat = len("".join(shown)) < 8 * len(names) < 48
     axes.set_xticks(range(len(names)), shown, rotation=0 if flat else 45, ha="center" if flat else "right")
     axes.set_yticks(range(len(names)), shown)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.grid(visible=False)
-    return figure
 
 
 def training(run: Tables) -> Figure | None:

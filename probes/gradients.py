@@ -10,7 +10,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from probes.balancer import FORMS, Balanced, Balancer, BalancingSpec, numbers
+from probes.balancer import FORMS, Balanced, Balancer, BalancingSpec
 
 
 class GradNorm(Balancer):
@@ -47,7 +47,7 @@ class GradNorm(Balancer):
         logs = torch.tensor([FORMS[loss] == "log_squares" for loss in self.tasks.values()])
         self._learn(torch.where(logs, sizes.exp(), sizes), rows.norm(dim=1))
         cosines = _cosines(self.tasks, rows @ rows.T)
-        return Balanced(numbers(losses), dict(zip(self.tasks, weights, strict=True)), cosines)
+        return Balanced(dict(zip(self.tasks, weights, strict=True)), cosines)
 
     def _learn(self, sizes: Tensor, lengths: Tensor) -> None:
         """One step of the weights: losses above 0 and lengths of weighted gradients, ``[task]`` each."""
@@ -80,7 +80,7 @@ class PCGrad(Balancer):
         factors = projected(products.double(), self.generator).to(rows.dtype)
         _write(factors @ rows, shared)
         weights = dict(zip(self.tasks, factors.tolist(), strict=True))
-        return Balanced(numbers(losses), weights, _cosines(self.tasks, products))
+        return Balanced(weights, _cosines(self.tasks, products))
 
     def get_extra_state(self) -> Tensor:
         """The state of the generator."""

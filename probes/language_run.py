@@ -3,6 +3,7 @@
 Pretraining itself is a callable that is handed in. It leaves a model folder, and a run folder that says how it went.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from probes.runs import Outcome, write_run
 OWN = "language"
 """A recipe's word for its own language model: the table that describes it, and the backbone that it is."""
 
+PRETRAINED = "-pretraining"
+"""What the name of its run has behind that of the recipe."""
+
 ENDS = 100
 """Steps at the beginning and at the end whose mean loss is told."""
 
@@ -38,7 +42,7 @@ class LanguageRun:
 
     model: LanguageModel
     path: Path | None
-    """The run folder; None where the model was there already."""
+    """The run folder that was written; None where one tells of the model already, or none was asked for."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -60,8 +64,13 @@ class LanguageRun:
         }
 
 
-def run_pretraining(name: str, recipe: Recipe, runs: Path, progress: Progress, pretrain: Pretrain) -> LanguageRun:
+def run_pretraining(
+    name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain
+) -> LanguageRun:
     """Pretrain the language model of a recipe; one that is there already is left as it is, and said to be there.
+
+    Args:
+        runs: where a run folder tells of it; one that is missing, as after a kill, is written. None writes none.
 
     Raises:
         InputError: there is nothing to pretrain, the text cannot be read, or something in the recipe is wrong.
@@ -77,20 +86,23 @@ def run_pretraining(name: str, recipe: Recipe, runs: Path, progress: Progress, p
     if there:
         held_out = f", perplexity {model.perplexity:.2f} on held-out text" if model.perplexity else ""
         progress.note(f"{folder} is there already{held_out}: nothing to pretrain")
-        return LanguageRun(model, None)
     done = LanguageRun(model, None)
+    if runs is None or _told(runs, done):
+        return done
     record = environment() | {
-        "name": f"{name}-pretraining",
+        "name": f"{name}{PRETRAINED}",
         "summary": recipe.summary,
         "pretraining": done.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
         "seconds": {"all": model.seconds},
     }
     tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_rows(done, spec))}
-    return LanguageRun(model, write_run(runs, f"{name}-pretraining", Outcome(recipe, record, tables)))
+    return LanguageRun(model, write_run(runs, f"{name}{PRETRAINED}", Outcome(recipe, record, tables)))
 
 
-def with_own_backbone(name: str, recipe: Recipe, runs: Path, progress: Progress, pretrain: Pretrain) -> Recipe:
+def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain) -> Recipe:
     """The recipe with its own language model, pretrained by now, for every backbone that it calls language.
+
+    ``runs`` is as of :func:`run_pretraining`.
 
     Raises:
         InputError: as of :func:`run_pretraining`; or the recipe does nothing but pretrain.
@@ -120,6 +132,19 @@ def with_folder(name: str, recipe: Recipe) -> Recipe:
         return recipe
     tree[OWN]["folder"] = tree[OWN]["folder"] or str(Path(recipe.extract.cache) / "models" / name)
     return parse(Recipe, _named(tree, tree[OWN]["folder"]), f"recipe {name}")
+
+
+def _told(runs: Path, done: LanguageRun) -> bool:
+    """Whether a run folder tells of this model and no other that lay in its place."""
+    for path in runs.glob(f"*{PRETRAINED}-*/record.json"):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):  # a run that somebody is taking away, or has spoilt
+            continue
+        told = record.get("pretraining") if isinstance(record, dict) else None
+        if isinstance(told, dict) and done.facts.items() <= told.items():
+            return True
+    return False
 
 
 def _named(tree: Any, folder: str, key: str = "") -> Any:

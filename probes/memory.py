@@ -14,17 +14,24 @@ EVERY_SECONDS = 0.05
 class Peak:
     """``with Peak() as peak: ...`` leaves in ``peak.bytes`` by how much the resident size grew at most.
 
-    What the process held before does not count: a training costs the same whatever was trained before it. Pages of
-    mapped files do.
+    What the process held before does not count: a training costs the same whatever was trained before it. Nor do pages
+    of mapped files where the system tells them apart, as Linux does: who read them first would pay for all.
     """
 
     def __init__(self) -> None:
         self._process, self._done = psutil.Process(), threading.Event()
-        self.bytes = 0
+        self._seen = 0
+        self.known = 0
+        """What it had grown by in a process before this one, which was killed."""
+
+    @property
+    def bytes(self) -> int:
+        """By how much it has grown at most so far."""
+        return max(self.known, self._seen)
 
     def __enter__(self) -> Self:
         _give_back()
-        self._before: int = self._process.memory_info().rss
+        self._before = self._resident()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         return self
@@ -41,7 +48,11 @@ class Peak:
             self._look()
 
     def _look(self) -> None:
-        self.bytes = max(self.bytes, self._process.memory_info().rss - self._before)
+        self._seen = max(self._seen, self._resident() - self._before)
+
+    def _resident(self) -> int:
+        found = self._process.memory_info()
+        return int(found.rss - getattr(found, "shared", 0))
 
 
 def _give_back() -> None:

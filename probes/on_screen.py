@@ -164,11 +164,11 @@ def show_recipes(as_json: bool) -> None:
     """What ships."""
     from probes.recipe import load_recipe, shipped
 
-    found = {name: load_recipe(name)[1].summary for name in shipped()}
+    found = {name: load_recipe(name)[1] for name in shipped()}
     if as_json:
-        show_json({"recipes": found})
+        show_json({"recipes": {name: one.summary for name, one in found.items()}})
     else:
-        show_table(["recipe", "what it does"], [[name, summary] for name, summary in found.items()])
+        show_table(["recipe", "what it does", "takes"], [[name, one.summary, one.takes] for name, one in found.items()])
 
 
 def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -> None:

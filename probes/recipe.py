@@ -3,7 +3,6 @@
 Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from probes.pretraining import PretrainingSpec
 from probes.probe import ProbeSpec
 from probes.space import StudySpec
 from probes.subsets import AblationSpec
-from probes.tables import UNTRAINED
+from probes.tables import TASK_NAME, UNTRAINED
 from probes.together_spec import TogetherSpec
 from probes.train_spec import TrainSpec
 from probes.upper import UpperSpec
 
 FOLDER = Path(__file__).parent / "recipes"
-TASK = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 TAKEN = ("upper", "shared")
 """Names that are of something else."""
 
@@ -147,7 +145,7 @@ class Recipe:
 
 
 def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
-    if not TASK.fullmatch(name) or name in TAKEN:
+    if not TASK_NAME.fullmatch(name) or name in TAKEN:
         raise SpecError(f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(TAKEN)}.")
     kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks")}
     tree = kept | {"together": {key: value for key, value in kept["together"].items() if key != "tasks"}}
@@ -166,10 +164,23 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
             raise SpecError(
                 f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARYING)}."
             )
-        if key == "train.metric":
-            raise SpecError(f"variant '{variant.name}': '{key}' cannot vary: variants are compared by one metric.")
         assign(tree, key, value)
-    return parse(Recipe, tree, f"variant '{variant.name}'")
+    found = parse(Recipe, tree, f"variant '{variant.name}'")
+    before, after = _metrics(recipe), _metrics(found)
+    for key, metric in before.items():
+        if after.get(key, metric) != metric:
+            raise SpecError(f"variant '{variant.name}': '{key}' cannot vary: variants are compared by one metric.")
+    return found
+
+
+def _metrics(recipe: Recipe) -> dict[str, object]:
+    """Key -> the metric that is set there, or taken from [train]."""
+    found: dict[str, object] = {"train.metric": recipe.train.metric}
+    for task, tables in recipe.tasks.items():
+        train = tables.get("train")
+        own = train.get("metric") if isinstance(train, dict) else None
+        found[f"tasks.{task}.train.metric"] = recipe.train.metric if own is None else own
+    return found
 
 
 def shipped() -> dict[str, Path]:

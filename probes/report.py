@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from probes import (
     ablation_figures,
     breakdown_figures,
+    classes,
     figures,
     language_page,
     layers_figures,
@@ -39,6 +40,7 @@ FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
     "diagram": diagram,
     "predicted_against_gold": figures.predicted_against_gold,
     "confusion": figures.confusion,
+    "confusions": classes.confusions,
     "by_class": breakdown_figures.by_class,
     "by_entity_type": breakdown_figures.by_entity_type,
     "by_pattern": breakdown_figures.by_pattern,
@@ -75,6 +77,10 @@ CAPTIONS: dict[str, tuple[str, str]] = {
     "confusion": (
         "Confusion",
         "Rows are gold classes or tags, columns predicted ones, of the first seed; darker is a larger share of a row.",
+    ),
+    "confusions": (
+        "Confusion by variant",
+        "As above, of the first seed of every variant; darker is a larger share of a row.",
     ),
     "by_class": ("By class", "How many of the rows said to be of a class are, how many of its rows are found, and F1."),
     "by_entity_type": (
@@ -141,7 +147,7 @@ BROKEN_DOWN = {
 }
 """Kind of group -> its figure, and what the groups are."""
 
-OF_TASK = (*(figure for figure, _ in BROKEN_DOWN.values()), "predicted_against_gold", "confusion")
+OF_TASK = (*(figure for figure, _ in BROKEN_DOWN.values()), "predicted_against_gold", "confusion", "confusions")
 """Figures that each task has, where a run trains several."""
 
 Pictures = dict[str, Picture]
@@ -207,7 +213,7 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
     recipe = Fold("recipe.toml", run.recipe) if run.recipe else None
     epochs = ("losses", "by_epoch", "by_epoch_second", together_grids.by_epoch(run), "weights", "conflicts")
     return [
-        Section("results", "Results", note, only(table, together_grids.costs(run), "variants", "ladder", "by_layer")),
+        Section("results", "Results", note, only(table, "variants", "ladder", "by_layer")),
         Section("comparisons", "Side by side", "", only(together_grids.comparisons(run))),
         Section("probe", "Probe", "", only("diagram")),
         Section("tasks", "Tasks by layer", "", only("layer_map", by_layer[0], "layer_curves", by_layer[1])),
@@ -222,7 +228,7 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
             "predictions", "Predictions", "",
             only("predicted_against_gold", "confusion", summary.worst(run), *marked(run)),
         ),
-        Section("learning", "Training", "", only("training", *epochs, "autoencoder")),
+        Section("learning", "Training", together_grids.frozen(run), only("training", *epochs, "autoencoder")),
         Section("layers", "Ablation", "", only("ablation", "choices", "selectivity", summary.ablated(run))),
         Section(
             "search", "Study", summary.searched(run), only("history", "intermediate", "importances", "unexplained")
@@ -235,12 +241,12 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
 def _task_section(run: Tables, task: str, pictures: Pictures) -> Section:
     """All that a run of one task has, of one of several."""
     one = run.of_task(task)
-    blocks: list[Block | None] = [summary.headline(one)]
+    blocks: list[Block | None] = [summary.headline(one), *classes.by_variant(run, task)]
     for kind, (figure, note) in BROKEN_DOWN.items():
         picture = pictures.get(f"{task}-{figure}")
         blocks.append(replace(picture, caption=f"{picture.caption} {note}".strip()) if picture else None)
         blocks += breakdown_figures.grids(one, kind)
-    blocks += [pictures.get(f"{task}-{name}") for name in ("predicted_against_gold", "confusion")]
+    blocks += [pictures.get(f"{task}-{name}") for name in ("predicted_against_gold", "confusion", "confusions")]
     blocks += [summary.worst(one), *marked(one)]
     of = f"Groups and predictions are those of “{tidy(one.selected, 60)}”." if len(one.predictions) else ""
     return Section(f"task-{task}", tidy(task), of, [block for block in blocks if block])

@@ -53,7 +53,7 @@ class Done:
     """Numbers that each variant learnt, with one seed."""
 
     backbone_parameters: dict[str, int]
-    """Numbers of the frozen backbones that each variant reads."""
+    """Numbers of the backbones that each variant reads."""
 
     metrics: list[dict[str, Any]]
     """The rows of ``metrics.csv``."""

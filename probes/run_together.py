@@ -15,6 +15,7 @@ from data.sentences import CorpusSpec
 from data.spec import SpecError
 from probes.breakdown import breakdown_table
 from probes.conduct import Conductor, StageOne
+from probes.confusion import confusion_table
 from probes.ensemble import Ensemble
 from probes.metrics import paired
 from probes.predicted import prediction_table
@@ -31,19 +32,28 @@ from probes.unfinished import Unfinished
 
 @dataclass(frozen=True)
 class VariantRow:
-    """One line of ``variants.csv``."""
+    """One line of ``variants.csv``: what a variant cost."""
 
     variant: str
     trained: int
+    """Numbers that one seed learnt."""
+
     parameters: int
+    """Numbers of the backbone and of every head."""
+
     saved: int
+    """How many more numbers would have been learnt with blocks for every task of its own."""
+
     seconds: float
+    """Of training, all seeds."""
+
     memory: int
+    """Bytes, as :attr:`probes.together.Together.memory` has them."""
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One line of ``comparisons.csv``: a variant against another on the same rows of a task."""
+    """One line of ``comparisons.csv``: a variant against another on the same rows of a task, by a paired bootstrap."""
 
     task: str
     split: str
@@ -51,10 +61,17 @@ class ComparisonRow:
     variant: str
     against: str
     difference: float
+    """By how much ``variant`` is above ``against``, in the metric's own unit: of shares 0.01 is a point."""
+
     low: float
     high: float
+    """Ends of the 95 % interval of the difference."""
+
     p: float
+    """Two-sided, of there being no difference."""
+
     n: int
+    """Rows that both answered."""
 
 
 def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
@@ -87,7 +104,7 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
         "seconds": {"training": sum(one.seconds for one in found), "all": time.perf_counter() - started},
     }
     outcome = Outcome(
-        recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, corpora, conductor)
+        recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, found, corpora, conductor)
     )
     path = write_run(runs, name, outcome)
     assert conductor.unfinished
@@ -100,7 +117,7 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
         texts_run,
         selected.variant,
         {one.variant: one.trained for one in found},
-        {one.variant: one.parameters for one in found},
+        {one.variant: one.of_backbone for one in found},
         [asdict(row) for row in rows],
         [asdict(row) for row in _variant_rows(found)],
     )
@@ -219,17 +236,17 @@ def _answers(one: Ensemble, corpus: Corpus) -> list[Any]:
     return [scorer.answers(said) for said in one.voices(corpus.scored)]
 
 
-def _outcomes(selected: Together, corpora: Mapping[str, Corpus], conductor: Conductor) -> dict[str, TaskOutcome]:
-    """What the chosen variant leaves of each task."""
-    return {
-        task: TaskOutcome(
-            one,
-            corpora[task],
-            {
-                "predictions": prediction_table(one, corpora[task], corpora[task].scored),
-                "breakdown": breakdown_table(one, corpora[task]),
-            },
-            conductor.sources(one.recipe, one.recipe.corpus),
-        )
-        for task, one in selected.tasks.items()
-    }
+def _outcomes(
+    selected: Together, found: Sequence[Together], corpora: Mapping[str, Corpus], conductor: Conductor
+) -> dict[str, TaskOutcome]:
+    """What the chosen variant leaves of each task, and what every variant makes of its classes."""
+    outcomes = {}
+    for task, one in selected.tasks.items():
+        corpus, every = corpora[task], [other.tasks[task] for other in found if task in other.tasks]
+        tables = {
+            "predictions": prediction_table(one, corpus, corpus.scored),
+            "breakdown": pd.concat([breakdown_table(other, corpus) for other in every]),
+            "confusion": pd.concat([confusion_table(other, corpus) for other in every]),
+        }
+        outcomes[task] = TaskOutcome(one, corpus, tables, conductor.sources(one.recipe, one.recipe.corpus))
+    return outcomes

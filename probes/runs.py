@@ -30,10 +30,11 @@ from probes.calibration import Calibration
 from probes.ensemble import Ensemble
 from probes.inputs import TOKENS, Column, Stored
 from probes.probe import Probe, alone, seats_for
-from probes.recipe import TASK, Recipe, Variant
+from probes.recipe import Recipe, Variant
 from probes.record import store_record
 from probes.report import write_report
 from probes.saved_blocks import digests_of, fault_of
+from probes.tables import TASK_NAME
 from probes.tasks import TASKS, build
 
 FORMAT = 3
@@ -84,8 +85,7 @@ def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
         _write_tables(temporary, outcome.tables)
         if outcome.selected and outcome.corpus:
             _save_selected(temporary, outcome.selected, outcome.corpus)
-        for task, one in outcome.tasks.items():
-            _write_task(temporary / TASKS_FOLDER / task, one)
+        _write_tasks(temporary, outcome.tasks)
         write_report(temporary)
         return _claim(runs, name, temporary)
     except BaseException:
@@ -99,24 +99,39 @@ def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
             frame.to_csv(folder / f"{table}.csv", index=False, lineterminator="\n")
 
 
-def _write_task(folder: Path, one: TaskOutcome) -> None:
-    """What predicts one task, as a run of its own."""
+def _write_tasks(folder: Path, tasks: Mapping[str, TaskOutcome]) -> None:
+    """What predicts each task; blocks of which all tasks kept one state are written once, for the whole run."""
+    shared: dict[str, str] = {}
+    for task, one in tasks.items():
+        if one.selected.recipe.together.keep == "one":
+            shared = shared or _save_blocks(folder / UPPER_FOLDER, one.selected)
+        _write_task(folder / TASKS_FOLDER / task, one, shared)
+
+
+def _write_task(folder: Path, one: TaskOutcome, shared: Mapping[str, str]) -> None:
+    """What predicts one task, as a run of its own; ``shared`` has the digests of blocks that lie in the run above."""
     folder.mkdir(parents=True)
     recipe = replace(one.selected.recipe, variants=(Variant(one.selected.variant),))
     stores = {one.selected.variant: {name: store_record(stored) for name, stored in one.stored.items()}}
     (folder / "recipe.toml").write_text(to_toml(recipe), "utf-8")
     (folder / "record.json").write_text(json.dumps({"stores": stores}, indent=2, ensure_ascii=False), "utf-8")
     _write_tables(folder, one.tables)
-    _save_selected(folder, one.selected, one.corpus)
+    _save_selected(folder, one.selected, one.corpus, shared)
 
 
-def _save_selected(folder: Path, one: Ensemble, corpus: Corpus) -> None:
-    """What answers new texts: the probe, and the backbone with the blocks that learnt."""
-    upper = folder / UPPER_FOLDER
-    if one.trunks:
-        trunk: Any = one.trunks[one.best]()
-        trunk.save(upper)
-    _save_probe(folder / "probe.safetensors", one, corpus, digests_of(upper) if one.trunks else {})
+def _save_selected(folder: Path, one: Ensemble, corpus: Corpus, shared: Mapping[str, str] | None = None) -> None:
+    """What answers new texts: the probe, and the backbone with the blocks that learnt, where they are its own."""
+    digests = shared or _save_blocks(folder / UPPER_FOLDER, one)
+    _save_probe(folder / "probe.safetensors", one, corpus, digests, bool(shared))
+
+
+def _save_blocks(folder: Path, one: Ensemble) -> dict[str, str]:
+    """The backbone with the blocks that learnt, as a model folder; returns its digests, none where nothing learnt."""
+    if not one.trunks:
+        return {}
+    trunk: Any = one.trunks[one.best]()
+    trunk.save(folder)
+    return digests_of(folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +155,8 @@ class LoadedRun:
     kind: Kind
     sides: int
     upper: Path | None = None
-    """The model folder of the backbone, where blocks of it learnt; else it is the plan's own."""
+    """The model folder of the backbone, where blocks of it learnt; else it is the plan's own. Tasks that keep one state
+    of the blocks have it in the run above them."""
 
     digests: tuple[str, ...] = ()
     """Of the files in that folder."""
@@ -153,7 +169,12 @@ class LoadedRun:
         return one.weights, one.tokenizer, one.compute_dtype
 
     def captured(self, plan: str) -> CapturePlan:
-        """How texts become the latents that it reads."""
+        """How texts become the latents that it reads.
+
+        Blocks that learnt were measured on states that stage one had cached in the precision of the recipe; new texts
+        run through the whole model in float32. With ``plan.stored_dtype`` or ``plan.compute_dtype`` below that, answers
+        differ from the run's by as much as they round.
+        """
         found = self.recipe.captured(plan)
         if self.upper is None:
             return found
@@ -162,10 +183,17 @@ class LoadedRun:
 
 
 def tasks_of(path: Path) -> tuple[str, ...]:
-    """The tasks that learnt together in a run, by name; none where it is a run of one. Other folders do not count."""
+    """The tasks that learnt together in a run, by name; none where it is a run of one. Other folders do not count.
+
+    Raises:
+        RunError: a task, or the folder of all of them, is a link.
+    """
     folder = path / TASKS_FOLDER
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return tuple(one.name for one in found if one.is_dir() and TASK.fullmatch(one.name))
+    for one in (folder, *found):
+        if one.is_symlink():
+            raise RunError(f"{one} is a link; a run folder holds its files itself.")
+    return tuple(one.name for one in found if one.is_dir() and TASK_NAME.fullmatch(one.name))
 
 
 def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
@@ -224,11 +252,13 @@ def _read_run(path: Path) -> LoadedRun:
     probe = _rebuilt(path, recipe, columns, tensors, about)
     stores = record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
-    upper = path / UPPER_FOLDER if recipe.upper.learns else None
+    upper = (path.resolve().parents[1] if about.get("shared") else path) / UPPER_FOLDER if recipe.upper.learns else None
     if upper and not (about.get("upper") and isinstance(about["upper"], dict)):
         raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
     if upper and (fault_there := fault_of(upper, about["upper"])):
-        raise RunError(f"{path}: its blocks learnt, and {fault_there}; copy the whole run again, or run its recipe.")
+        raise RunError(
+            f"{upper.parent}: its blocks learnt, and {fault_there}; copy the whole run again, or run its recipe."
+        )
     plans = {""} if upper else identities
     known = all(column.plan in plans and column.view in get_args(View) for column in columns)
     targets = bool(score_range and calibration) if kind == "score" else kind == "answers" or len(labels) > 1
@@ -297,8 +327,10 @@ def _rebuilt(
     return probe
 
 
-def _save_probe(path: Path, one: Ensemble, corpus: Corpus, upper: Mapping[str, str]) -> None:
-    """All seeds where they answer together, else the best; and the digests of the blocks that learnt with it."""
+def _save_probe(path: Path, one: Ensemble, corpus: Corpus, upper: Mapping[str, str], shared: bool) -> None:
+    """All seeds where they answer together, else the best; the digests of the blocks that learnt with it, and whether
+    those lie in the run above.
+    """
     probe = one.probe if one.average else alone(one.probe, one.best)
     about = {
         "format": FORMAT,
@@ -312,6 +344,7 @@ def _save_probe(path: Path, one: Ensemble, corpus: Corpus, upper: Mapping[str, s
         "labels": corpus.labels,
         "score_range": corpus.score_range,
         "upper": upper,
+        "shared": shared,
     }
     tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}
     if one.calibrations:

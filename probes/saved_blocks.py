@@ -11,9 +11,8 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 
 def fault_of(folder: Path, digests: Mapping[str, str]) -> str:
-    """What is wrong with the folder: it, or a file that had a digest, is a link, not there, or changed; else empty.
-
-    Files that had none do not count.
+    """What is wrong with the folder: it, or a file that had a digest, is a link, not there, or changed, or there is one
+    that had none; else empty.
     """
     if folder.is_symlink() or not folder.is_dir():
         return f"the folder '{folder.name}' that has them is {'a link' if folder.is_symlink() else 'not there'}"
@@ -23,7 +22,8 @@ def fault_of(folder: Path, digests: Mapping[str, str]) -> str:
             return f"{folder.name}/{path.name} is {'a link' if path.is_symlink() else 'not there'}"
         if _sha256(path) != digest:
             return f"{folder.name}/{path.name} is not as the run wrote it"
-    return ""
+    others = sorted({path.name for path in folder.iterdir()} - set(digests))
+    return f"{folder.name}/{others[0]!r} is none of what the run wrote there" if others else ""
 
 
 def _sha256(path: Path) -> str:

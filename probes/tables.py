@@ -57,6 +57,8 @@ SCHEMAS: dict[str, Schema] = {
     "variants": Schema(("variant",), ("trained", "parameters", "saved", "seconds", "memory")),
     "epochs": Schema(("variant", "task", "metric"), ("seed", "epoch", "value")),
     "conflicts": Schema(("variant", "first", "second"), ("seed", "epoch", "cosine", "conflict")),
+    "frozen": Schema(("variant", "component"), ("seed", "epoch")),
+    "confusion": Schema(("variant", "target", "label"), ("n",)),
     "comparisons": Schema(("task", "split", "metric", "variant", "against"), ("difference", "low", "high", "p", "n")),
 }
 PREDICTED: dict[str, tuple[Kind, Schema]] = {
@@ -76,8 +78,8 @@ TAG = re.compile(r"O|[BI]-.+", re.DOTALL)
 RESULTS = ("metrics", "ablation", "trials", "layers")
 """A finished run has one of these."""
 
-TASK_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Of a task's folder, which names figures too."""
+TASK_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
+"""What a recipe may call a task; its folder and its figures are named by it."""
 
 
 class TaskTables(NamedTuple):
@@ -85,6 +87,9 @@ class TaskTables(NamedTuple):
 
     predictions: pd.DataFrame
     breakdown: pd.DataFrame
+    """Of every variant."""
+
+    confusion: pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +116,8 @@ class Tables:
     epochs: pd.DataFrame
     conflicts: pd.DataFrame
     comparisons: pd.DataFrame
+    frozen: pd.DataFrame
+    confusion: pd.DataFrame
     tasks: Mapping[str, TaskTables] = field(default_factory=dict)
     """Of a run that trains several tasks, in the order of its figures."""
 
@@ -161,13 +168,17 @@ class Tables:
         return [name for name in dict.fromkeys([*self.metrics["task"], *self.tasks]) if name] if self.tasks else []
 
     def of_task(self, name: str) -> "Tables":
-        """One task of a run that trains several, as if it were a run of that task alone."""
-        nothing = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0])
+        """One task of a run that trains several, as if it were a run of that task alone.
+
+        Its breakdown is that of the variant that was chosen; ``tasks`` has those of all.
+        """
+        nothing = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0], self.confusion.iloc[:0])
         metrics = self.metrics[self.metrics["task"] == name]
         chose = self.told("metrics").get(name)
         record = {key: value for key, value in self.record.items() if key != "metric"}
         record |= {"selected": self.selected} | ({"metric": chose} if chose in metrics["metric"].tolist() else {})
         mine = self.tasks.get(name, nothing)
+        mine = mine._replace(breakdown=mine.breakdown[mine.breakdown["variant"] == self.selected])
         return replace(self, name=name, record=record, metrics=metrics, tasks={}, **mine._asdict())
 
 
@@ -228,7 +239,7 @@ def _tasks(folder: Path, order: Sequence[str]) -> dict[str, TaskTables]:
     found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     for path in found:
         if path.is_symlink() or not path.is_dir() or not TASK_NAME.fullmatch(path.name):
-            expected = "expected the folder of a task, named by at most 64 of the characters A-Z, a-z, 0-9, _ and -"
+            expected = "expected the folder of a task, named by at most 64 letters, digits, _ and -, no sign first"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
         refuse_links(path)
     names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *(path.name for path in found)])

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
 from data.spec import SpecError
 from probes.balancing import Balancer, check_balancer, make_balancer
+from probes.best import Fitted
 from probes.components import UPPER, learning_numbers, within
 from probes.conduct import Conductor, check, read_above
 from probes.ensemble import Ensemble, Spoken, gather, spoken
@@ -29,6 +31,9 @@ ONE_TRUNK = ("backbone", "revision", "init", "init_seed", "tokenizer", "template
 OF_A_TASK = ("loss", "metric", "batch_rows")
 """What of [train] tasks that are trained together may differ in."""
 
+ALL_SHARED = (UPPER, f"{UPPER}.blocks")
+"""Components that are all that tasks share, by name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Together:
@@ -46,6 +51,9 @@ class Together:
     parameters: int
     """Numbers that run when all tasks are answered: the backbone, and every head."""
 
+    of_backbone: int
+    """How many of these are the backbone's."""
+
     saved: int
     """How many more would have been learnt with blocks for every task of its own."""
 
@@ -53,7 +61,8 @@ class Together:
     """Of training, all seeds."""
 
     memory: int
-    """By how many bytes the process grew at most while one seed trained."""
+    """By how many bytes the process grew at most while one seed was loaded, trained and measured, pages of mapped files
+    aside; the largest of its seeds."""
 
     @property
     def value(self) -> float:
@@ -96,15 +105,16 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
 
 
 def _check_balancer(variant: str, recipe: Recipe) -> None:
+    joint = recipe.together.batches == "joint"
     try:
-        check_balancer(recipe.balancing, list(recipe.posed()), _shares(recipe), recipe.together.batches == "joint")
+        check_balancer(recipe.balancing, list(recipe.posed()), _shares(recipe), joint, recipe.tasks)
     except SpecError as error:
         raise SpecError(f"{variant}: {error}") from None
 
 
 def _shares(recipe: Recipe) -> bool:
     """Whether anything that is shared learns."""
-    return recipe.upper.learns and recipe.train.freeze.get(UPPER) != 0
+    return recipe.upper.learns and not any(recipe.train.freeze.get(one) == 0 for one in ALL_SHARED)
 
 
 def _check_train(name: str, task: Recipe, recipe: Recipe) -> None:
@@ -123,7 +133,7 @@ def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Togeth
     seeds, memory = [], 0
     for seed in recipe.train.seeds:
         with Peak() as peak:
-            seeds.append(_Seed(variant, recipe, posed, conductor, seed))
+            seeds.append(_Seed(variant, recipe, posed, conductor, seed, peak))
         memory = max(memory, peak.bytes)
     tasks = {
         name: gather(
@@ -135,9 +145,12 @@ def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Togeth
         )
         for name, task in posed.items()
     }
+    if recipe.together.keep == "one":
+        best = best_seed([task.fitted for task in tasks.values()])
+        tasks = {name: replace(task, best=best) for name, task in tasks.items()}
     first = seeds[0]
     logs = {one.seed: one.learnt.log for one in seeds}
-    sizes = first.learns, first.numbers, first.saved
+    sizes = first.learns, first.numbers, first.of_backbone, first.saved
     seconds = sum(one.learnt.seconds for one in seeds)
     return Together(variant, recipe, tasks, logs, *sizes, seconds, memory)
 
@@ -146,7 +159,7 @@ class _Seed:
     """One seed of a variant: built, trained, and what it says of every split noted, task by task."""
 
     def __init__(
-        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor, seed: int
+        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor, seed: int, peak: Peak
     ) -> None:
         self.seed, corpora = seed, {name: conductor.corpus(task.corpus) for name, task in posed.items()}
         inputs = _inputs(recipe, posed, conductor)
@@ -175,22 +188,25 @@ class _Seed:
         )
         self.learns = learning_numbers(learner, recipe.train)
         heads = sum(part.numel() for probe in probes.values() for part in probe.parameters())
-        self.numbers = heads + _of_backbone(posed, conductor, self.modules)
+        self.of_backbone = _of_backbone(posed, conductor, self.modules)
+        self.numbers = heads + self.of_backbone
         copies = len(posed) - 1 if recipe.together.keep == "one" else 0
         self.saved = copies * learning_numbers(learner, recipe.train, UPPER)
-        keep = conductor.unfinished
-        latents = {name: conductor.latents(task) for name, task in posed.items()}
-        checkpoint = keep.of_training(variant, recipe, [seed], corpora, latents) if keep else None
+        checkpoint = None
+        if keep := conductor.unfinished:
+            latents = {name: conductor.latents(task) for name, task in posed.items()}
+            checkpoint = keep.of_training(variant, recipe, [seed], corpora, latents)
         name = f"training {variant}, seed {seed}"
-        self.learnt: Learnt = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint)
+        self.learnt: Learnt = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint, peak)
+        _check_fitted(variant, {name: one for name, (one,) in self.learnt.fitted.items()})
         self.trained: dict[str, Trained] = {}
         self.spoken: dict[str, Spoken] = {}
         for name, member in members.items():
             self.learnt.restore(name)
             (fitted,) = self.learnt.fitted[name]
-            if fitted.best_epoch < 0:
-                raise SpecError(f"{variant}: the metric of {name} was never finite: its predictions are constant.")
-            self.trained[name] = Trained(variant, seed, member.recipe, member.inputs, probes[name], fitted)
+            self.trained[name] = Trained(
+                variant, seed, member.recipe, member.inputs, probes[name], fitted, component=name
+            )
             self.spoken[name] = spoken(probes[name], member.inputs, corpora[name])
             conductor.progress.note(
                 f"{variant}, seed {seed}, {name}: best epoch {fitted.best_epoch + 1} of {len(fitted.values)}, "
@@ -204,6 +220,26 @@ class _Seed:
     def _restored(self, task: str) -> nn.Module:
         self.learnt.restore(task)
         return self.modules[UPPER]
+
+
+def best_seed(tasks: Sequence[Sequence[Fitted]]) -> int:
+    """The place of the seed that is best for all tasks: by the mean of their metrics."""
+    return int(np.mean([[one.best_value for one in seeds] for seeds in tasks], axis=0).argmax())
+
+
+def _check_fitted(variant: str, fitted: Mapping[str, Fitted]) -> None:
+    """Raise a :class:`SpecError` that names the tasks for whose sake no epoch was the best."""
+    never = [name for name, one in fitted.items() if one.best_epoch < 0]
+    constant = [name for name in never if not np.isfinite(fitted[name].values).any()]
+    if constant:
+        raise SpecError(
+            f"{variant}: the metric of {' and of '.join(constant)} was never finite: its predictions are constant."
+        )
+    if never:
+        raise SpecError(
+            f"{variant}: the metrics of {' and '.join(never)} were not finite in one and the same epoch, and together."
+            'keep = "one" keeps one state for all; set it to "each".'
+        )
 
 
 def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor) -> dict[str, Inputs]:
@@ -226,10 +262,12 @@ def _of_backbone(posed: Mapping[str, Recipe], conductor: Conductor, modules: Map
 def _balancer(recipe: Recipe, losses: Mapping[str, str], upper: nn.Module | None, seed: int) -> Balancer | None:
     if len(losses) < 2:
         return None
-    still = any(within(UPPER, one) for one, when in recipe.train.freeze.items() if when == 0)
-    shared: Sequence[nn.Parameter] = [] if still or upper is None else list(upper.parameters())
-    absent = set(recipe.tasks) - set(losses)
-    weights = {task: weight for task, weight in recipe.balancing.weights.items() if task not in absent}
+    still = [one for one, when in recipe.train.freeze.items() if when == 0]
+    shared = [
+        part
+        for name, part in (upper.named_parameters() if upper else ())
+        if not any(within(f"{UPPER}.{name}", one) for one in still)
+    ]
     generator = torch.Generator().manual_seed(seed)
-    spec = replace(recipe.balancing, weights=weights)
-    return make_balancer(spec, losses, shared, recipe.together.batches == "joint", generator)
+    joint = recipe.together.batches == "joint"
+    return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks)

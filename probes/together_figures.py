@@ -33,13 +33,13 @@ def variants(run: Tables) -> Figure | None:
     names = in_order(run, pd.concat([of[task] for task in tasks])["variant"])
     titles = _titles([(task, _told(of[task])) for task in tasks])
     left = 0.4 + 0.075 * min(30, max(map(len, names)))
-    size, down = _size(len(tasks), 2.6, 0.25 * len(names) + 0.75, left)
+    size, down = panels_size(len(tasks), 2.6, 0.25 * len(names) + 0.75, left)
     figure, axes = canvas("variants, with 95 % intervals", "", "", titles, size, down)
     across = -(-len(tasks) // down)
     for place, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
         for _, row in of[task].iterrows():
             _point(panel, row, names.index(row["variant"]), row["variant"] == run.of_task(task).selected)
-        shown = _shown(names, 30) if place % across == 0 else [""] * len(names)
+        shown = told_apart(names, 30) if place % across == 0 else [""] * len(names)
         panel.set_yticks(range(len(names)), shown, fontsize=9)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.tick_params(axis="y", length=0)
@@ -85,7 +85,7 @@ def conflicts(run: Tables) -> Figure | None:
     """Two panels a variant: the cosine of the gradients of two tasks by epoch, and how often it was below 0."""
     table = run.conflicts
     tasks = _named(pd.concat([table["first"], table["second"]]))
-    cut = dict(zip(tasks, _shown(tasks, 18), strict=True))
+    cut = dict(zip(tasks, told_apart(tasks, 18), strict=True))
     rows = table.assign(pair=[f"{cut.get(a, a)} and {cut.get(b, b)}" for a, b in table[["first", "second"]].to_numpy()])
     panels = {
         (str(variant), what): part.rename(columns={column: "shown"})
@@ -161,10 +161,10 @@ def _curves(
     every = in_order(run, [*run.variants["variant"], *named]) if of == "variant" else named
     places = [place for place, name in enumerate(every) if name in named][:MOST_LINES]
     names = [every[place] for place in places]
-    size, down = _size(len(panels), 3.9, 2.25, 0.0)
+    size, down = panels_size(len(panels), 3.9, 2.25, 0.0)
     figure, axes = canvas(title, "epoch", "", _titles(list(panels)), size, down)
     looks = [style(index) | {"markersize": 3, "linewidth": 1.3} for index in places]  # a variant's in every figure
-    shown = _shown(names, 45)
+    shown = told_apart(names, 45)
     for name, look in zip(shown, looks, strict=True):  # the legend has them in order, whatever panel they are in
         axes[0].plot([], [], label=name, **look)
     for panel, part in zip(axes, panels.values(), strict=True):
@@ -190,7 +190,7 @@ def _point(panel: Axes, row: pd.Series, place: int, chosen: bool) -> None:
     panel.plot([row["value"]], [place], "o", color=colour, markerfacecolor=face, markersize=6, markeredgewidth=1.6)
 
 
-def _size(panels: int, width: float, height: float, left: float) -> tuple[tuple[float, float], int]:
+def panels_size(panels: int, width: float, height: float, left: float) -> tuple[tuple[float, float], int]:
     """Inches of a figure of panels, ``left`` for names beside each row of them, and how many rows there are."""
     for across in range(min(2, panels), panels + 1):
         down = -(-panels // across)
@@ -201,7 +201,7 @@ def _size(panels: int, width: float, height: float, left: float) -> tuple[tuple[
     return size, down
 
 
-def _shown(names: Sequence[str], longest: int) -> list[str]:
+def told_apart(names: Sequence[str], longest: int) -> list[str]:
     """Names as a figure can print them; of those that are alike once cut, all but the first are numbered."""
     cut = [caption(name, longest) for name in names]
     alike = [cut[:place].count(name) for place, name in enumerate(cut)]

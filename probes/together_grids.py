@@ -23,6 +23,7 @@ MOST_OPEN = 20
 """Lines of a table that stands open; a longer one is folded away."""
 
 MOST_ROWS = 1000
+MOST_FROZEN = 20
 IN_UNITS = (*CORRELATIONS, "mae")
 """Metrics whose differences are no shares of rows."""
 
@@ -57,17 +58,6 @@ def results(run: Tables) -> Grid | None:
     return Grid(f"{said}{_costs_said(costs)}", ["variant", *heads, *map(COSTS.__getitem__, costs)], lines, 1, strong)
 
 
-def costs(run: Tables) -> Grid | None:
-    """A line a variant: what it cost, in a run of one task."""
-    known = _costs(run)
-    if run.tasks or not known:
-        return None
-    names = list(dict.fromkeys(run.variants["variant"]))[:MOST_ROWS]
-    lines = [[tidy(name, 60), *(_cost(run, name, cost) for cost in known)] for name in names]
-    strong = names.index(run.selected) if run.selected in names else None
-    return Grid(_costs_said(known).strip(), ["variant", *map(COSTS.__getitem__, known)], lines, 1, strong)
-
-
 def by_epoch(run: Tables) -> Grid | None:
     """A line a task, metric and variant: before training and after each epoch."""
     rows = run.epochs[run.epochs["value"].notna() & run.epochs["epoch"].notna()]
@@ -88,6 +78,17 @@ def by_epoch(run: Tables) -> Grid | None:
     fold = f"All {len(lines):,} lines by epoch" if len(lines) > MOST_OPEN else ""
     said = f"On {splits}, before training and after each epoch, means over seeds{some}."
     return Grid(said, heads, lines[:MOST_ROWS], 3, fold=fold)
+
+
+def frozen(run: Tables) -> str:
+    """What stopped learning, and when: in words, means over seeds."""
+    rows = run.frozen[run.frozen["epoch"].notna()].groupby(["variant", "component"], sort=False)["epoch"].mean()
+    said = []
+    for variant, component, epoch in rows.reset_index().itertuples(index=False):
+        when = "from the start" if epoch == 0 else "after 1 epoch" if epoch == 1 else f"after {epoch:.3g} epochs"
+        said.append(f"{tidy(component, 60)} of “{tidy(variant, 60)}” {when}")
+    more = f", and {len(said) - MOST_FROZEN:,} more" if len(said) > MOST_FROZEN else ""
+    return f"Frozen: {'; '.join(said[:MOST_FROZEN])}{more}." if said else ""
 
 
 def comparisons(run: Tables) -> Grid | None:

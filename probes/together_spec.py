@@ -13,11 +13,11 @@ class TogetherSpec:
     batches: Literal["apart", "joint", "turns", "proportion", "temperature"] = "apart"
     """apart trains every layer alone on every task. The others train all tasks together on the blocks of [upper], each
     with a head of its own: joint takes a batch of every task in each step and adds their losses up as [balancing] says
-    (a task with fewer rows begins anew); turns takes one task after the other; proportion draws them by their rows,
-    temperature by their rows to the power of 1 / temperature."""
+    (a task with fewer rows begins anew); turns takes one task after the other; proportion shuffles all of their
+    batches; temperature draws a task for each step, by its number of batches to the power of 1 / temperature."""
 
     temperature: float = 2.0
-    """At 1 tasks are drawn by their rows; the higher, the more alike."""
+    """At 1 tasks are drawn by their batches; the higher, the more alike."""
 
     tasks: tuple[str, ...] = ()
     """Which of the tasks; empty takes all. A variant with one of them shows what it comes to alone."""

@@ -21,11 +21,13 @@ from data.expected import Expected
 from data.progress import Progress, Silent
 from data.spec import SpecError
 from probes.agreement import EVERY_STEPS, agreement
-from probes.best import Best, Fitted
+from probes.batches import Batches
+from probes.best import Best, Fitted, alike
 from probes.checkpoint import Checkpoint, CheckpointError
 from probes.components import Components
 from probes.layerwise import Chance
-from probes.lessons import Batches, Learner, check
+from probes.lessons import Learner, check
+from probes.memory import Peak
 from probes.train_spec import TrainSpec
 from probes.training_log import Log
 
@@ -62,12 +64,14 @@ def fit(
     name: str = "training",
     after_epoch: AfterEpoch | None = None,
     checkpoint: Checkpoint | None = None,
+    peak: Peak | None = None,
 ) -> Learnt:
     """Train every member in place; of one task, leave each at its best epoch.
 
     Args:
         seeds: of each member; it draws the order of its rows.
         checkpoint: where the training is kept while it lasts, and goes on from where it is there.
+        peak: what measures its memory; it is told what was measured before a kill.
 
     Raises:
         SpecError: nothing to train, a component that does not exist, fewer training rows than the loss needs, or a loss
@@ -78,7 +82,7 @@ def fit(
     progress = progress or Silent()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
-        training = _Training(learner, spec, seeds, name)
+        training = _Training(learner, spec, seeds, name, peak)
         if checkpoint and (state := checkpoint.load()) is not None:
             try:
                 training.take(state)
@@ -107,8 +111,10 @@ def fit(
 class _Training:
     """A training under way; all that its future depends on is in :meth:`state`."""
 
-    def __init__(self, learner: Learner, spec: TrainSpec, seeds: Sequence[int], name: str) -> None:
-        self.learner, self.spec, self.seeds, self.name = learner, spec, seeds, name
+    def __init__(
+        self, learner: Learner, spec: TrainSpec, seeds: Sequence[int], name: str, peak: Peak | None = None
+    ) -> None:
+        self.learner, self.spec, self.seeds, self.name, self.peak = learner, spec, seeds, name, peak
         self.components = Components(learner, spec)
         balancing = learner.balancer.groups() if learner.balancer else []
         groups = [*self.components.groups(), *({**group, "peak": group["lr"]} for group in balancing)]
@@ -297,6 +303,7 @@ class _Training:
         """What is left of a training that is done."""
         return {
             "seconds": self.seconds,
+            "memory": self.peak.bytes if self.peak else 0,
             "epoch": self.epoch,
             "step": self.step,
             "learning": False,
@@ -322,6 +329,8 @@ class _Training:
     def take(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state`, or :meth:`outcome`, was asked."""
         self.began -= state["seconds"]
+        if self.peak:
+            self.peak.known = state["memory"]
         self.epoch, self.step, self.learning = state["epoch"], state["step"], state["learning"]
         for task, best in self.bests.items():
             best.take(state["bests"][task or "all"])
@@ -336,9 +345,14 @@ class _Training:
         self.batches.take(self.drawn)
         with torch.no_grad():
             for name, part in self.learner.named().items():
-                part.copy_(state["weights"][name])
+                part.copy_(alike(state["weights"][name], part))
         groups = self.optimizer.state_dict()["param_groups"]
         moments = {int(place): values for place, values in state["optimizer"].items()}
+        parts = [part for group in self.optimizer.param_groups for part in group["params"]]
+        for place, values in moments.items():
+            for value in values.values():
+                if value.dim():  # the count of steps has none
+                    alike(value, parts[place])
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.components.take(state["components"])
         if self.learner.balancer:

@@ -24,9 +24,13 @@ class Log:
     """``epoch, component``: what stopped learning, and after how many epochs."""
 
     def line(self, epoch: int) -> str:
-        """An epoch in words: of every task its figures, and after training its loss and weight; who is in conflict."""
+        """An epoch in words: of every task its figures, and after training its loss and weight; who is in conflict.
+
+        A task that is alone goes without its name.
+        """
         tasks = list(dict.fromkeys(line["task"] for line in self.figures))
-        said = [self._of_task(task, epoch) for task in tasks]
+        names = {task: f"{task}: " if len(tasks) > 1 else "" for task in tasks}
+        said = [name + self._of_task(task, epoch) for task, name in names.items()]
         said += [
             f"gradients of {line['first']} and {line['second']}: cosine {line['cosine']:.2f}, in conflict in "
             f"{line['conflict']:.0%} of steps"
@@ -46,4 +50,4 @@ class Log:
             for line in self.figures
             if (line["task"], line["epoch"]) == (task, epoch)
         ]
-        return f"{task}: {', '.join(said)}"
+        return ", ".join(said)

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ class Unfinished:
         """Where one training is kept; what it depends on is written down beside it.
 
         Args:
-            latents: the identities of those that it reads, by name.
+            latents: the identities of those that it reads, by name; or the digests of the backbone that it begins with.
             further: what else tells it from other trainings of the variant.
         """
         origin = {
@@ -82,7 +83,7 @@ class Unfinished:
     def remove(self) -> None:
         """The run is written: what it kept on its way may go."""
         shutil.rmtree(self.path, ignore_errors=True)
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+        with suppress(OSError):  # another run has put something there, or was faster
             self.path.parent.rmdir()
 
 

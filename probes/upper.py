@@ -4,7 +4,7 @@ Probes meet them as they meet cached latents. The blocks themselves, and the ids
 loads a language model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -120,6 +120,9 @@ class Backbones(Protocol):
 
     def ids(self, plan: CapturePlan, texts: Sequence[Text]) -> Below:
         """Texts as token ids."""
+
+    def digests(self, plan: CapturePlan, spec: ExtractSpec) -> Mapping[str, str]:
+        """What a backbone is told apart by where none of its latents are read: of its weights and its tokenizer."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -296,6 +296,10 @@ def together(
         "training": pd.DataFrame(trained, columns=about),
         "conflicts": pd.DataFrame(pairs, columns=["variant", "seed", "epoch", "first", "second", "cosine", "conflict"]),
         "comparisons": pd.DataFrame(compared, columns=compares),
+        "frozen": pd.DataFrame(
+            [(variants[0], seed, 2 * seed, next(iter(tasks))) for seed in seeds],
+            columns=["variant", "seed", "epoch", "component"],
+        ),
     }
 
 
@@ -322,10 +326,31 @@ def write_together(
         place = folder / "tasks" / task
         place.mkdir(parents=True)
         said[kind].to_csv(place / "predictions.csv", index=False, lineterminator="\n")
-        table = breakdown().assign(variant=variants[-1])
-        if groups[kind]:
-            table[table["kind"].isin(groups[kind])].to_csv(place / "breakdown.csv", index=False, lineterminator="\n")
+        of_task = made["metrics"][made["metrics"]["task"] == task]
+        names = [variant for variant in variants if variant in set(of_task["variant"])]
+        tables = {"breakdown": breakdown_of(names, groups[kind])} if groups[kind] else {}
+        tables |= {"confusion": confusion(names)} if kind == "class" else {}
+        for name, table in tables.items():
+            table.to_csv(place / f"{name}.csv", index=False, lineterminator="\n")
     return folder
+
+
+def breakdown_of(variants: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
+    """The breakdown of several variants, each by a hundredth better than the one before."""
+    table = breakdown()
+    table = table[table["kind"].isin(kinds)]
+    return pd.concat([table.assign(variant=name, value=table["value"] + n / 100) for n, name in enumerate(variants)])
+
+
+def confusion(variants: Sequence[str]) -> pd.DataFrame:
+    """Of two classes: the n-th variant takes n rows of the first for the second, and none the other way."""
+    rows = [
+        (name, *pair, count)
+        for n, name in enumerate(variants)
+        for pair, count in ((("<i>no</i>", "<i>no</i>"), 40 - n), (("<i>no</i>", "yes"), n), (("yes", "yes"), 20))
+        if count
+    ]
+    return pd.DataFrame(rows, columns=["variant", "target", "label", "n"])
 
 
 def record(classes: bool = False) -> dict[str, Any]:

@@ -148,20 +148,26 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path):
     assert training(12, at(tmp_path)) == whole
 
 
-def test_there_is_no_state_before_the_first_save_and_after_removal(tmp_path):
+def test_there_is_no_state_before_the_first_save(tmp_path):
     checkpoint = at(tmp_path)
     assert checkpoint.load() is None
-    checkpoint.remove()
     checkpoint.save({"a": 1})
     assert checkpoint.load() == {"a": 1}
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_a_killed_save_left_goes_when_the_state_is_asked_for_and_that_of_others_stays(saved, tmp_path):
+    checkpoint = at(tmp_path)
+    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+    if saved:
+        checkpoint.save({"a": 1})
     killed = checkpoint.path.parent / ".both-0.safetensors.0123.tmp"
     other = checkpoint.path.parent / ".both-1.safetensors.0123.tmp"
     for folder in (killed, other):
         folder.mkdir()
         (folder / "part").touch()
-    checkpoint.remove()
-    assert checkpoint.load() is None
-    assert list(checkpoint.path.parent.iterdir()) == [other]
+    assert checkpoint.load() == ({"a": 1} if saved else None)
+    assert set(checkpoint.path.parent.iterdir()) == {other, *([checkpoint.path] if saved else [])}
 
 
 def test_a_state_is_due_when_the_seconds_have_passed_since_the_last(tmp_path, monkeypatch):
@@ -312,8 +318,6 @@ def test_a_place_that_is_no_folder_or_no_file_is_the_machines_fault(tmp_path):
     at(tmp_path).path.mkdir(parents=True)
     with pytest.raises(MachineError, match="cannot be read"):
         at(tmp_path).load()
-    with pytest.raises(MachineError, match="cannot be removed"):
-        at(tmp_path).remove()
 
 
 KILLED = """

@@ -77,6 +77,22 @@ def assert_as_alone(
         np.testing.assert_allclose(*said, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_frozen_from_the_start_is_not_learnt(beside):
+    source = inputs(EVEN)
+    corpus = classed(source)
+    free = Recipe(probe=ENCODERS["linear"], train=replace(TRAIN, epochs=1))
+    (whole,) = train_members([Member("toy", free, source, (0, 1), 0)], corpus)
+    sizes = {f"probe.{name}": part.numel() for name, part in whole.probe.named_parameters()}
+    for frozen, epoch in ((next(iter(sizes)), 0), (next(iter(sizes)), 1), ("probe", 0)):
+        recipe = replace(free, train=replace(free.train, freeze={frozen: epoch}))
+        members = [Member("toy", recipe, source, (0, 1), seed) for seed in ((0, 1) if beside else (0,))]
+        still = sum(size for name, size in sizes.items() if epoch == 0 and name.startswith(frozen))
+        found = [one.parameters for one in train_members(members, corpus)]
+        assert found == [sum(sizes.values()) - still] * len(members)
+    assert whole.parameters == sum(sizes.values())
+
+
 @pytest.mark.parametrize(("encoder", "mixer"), TRAINED)
 def test_members_that_score_train_beside_each_other_as_alone(encoder, mixer, sizes):
     found = inputs()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from example_run import SELECTED, every_table, layer_tables, record, tagged, together
+from example_run import SELECTED, confusion, every_table, layer_tables, record, tagged, together
 from matplotlib import rc_context
 
 from probes.ablation_figures import layers_of, rows_of, selectivities
@@ -22,6 +22,7 @@ NEEDS = {
     "diagram": "record",
     "predicted_against_gold": "predictions",
     "confusion": "predictions",
+    "confusions": "confusion",
     "by_class": "breakdown",
     "by_entity_type": "breakdown",
     "by_pattern": "breakdown",
@@ -50,11 +51,12 @@ TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "con
 
 @pytest.fixture(scope="module")
 def runs():
-    """Runs with every table, of scores and of classes (True), one of tasks by layer, and one of tasks together."""
+    """Runs with every table, of scores and of classes (True), of tasks by layer, of tasks together, of one of these."""
     made = {classes: full(every_table(classes), record(classes)) for classes in (False, True)}
     of_tasks = full(together({"ner": "tags", "qa": "answers"}, ["one", "other", "gradnorm"]), record())
-    tasks = {name: TaskTables(of_tasks.predictions, of_tasks.breakdown) for name in ("ner", "qa")}
-    return made | {"layers": full(layer_tables(), record()), "together": replace(of_tasks, tasks=tasks)}
+    tasks = {name: TaskTables(of_tasks.predictions, of_tasks.breakdown, of_tasks.confusion) for name in ("ner", "qa")}
+    made |= {"layers": full(layer_tables(), record()), "together": replace(of_tasks, tasks=tasks)}
+    return made | {"task": full(every_table(True) | {"confusion": confusion(["one", "other"])}, record(True))}
 
 
 def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
@@ -69,7 +71,12 @@ def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
 
 
 def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:
-    kinds = {"together": name in TOGETHER, "layers": name.startswith("layer_"), True: name == "confusion"}
+    kinds = {
+        "together": name in TOGETHER,
+        "task": name == "confusions",
+        "layers": name.startswith("layer_"),
+        True: name == "confusion",
+    }
     return runs[next((kind for kind, here in kinds.items() if here), False)]
 
 

@@ -1,4 +1,4 @@
-"""Lessons: which rows of which tasks each step takes, for every order of batches."""
+"""Batches: which rows of which tasks each step takes, for every order."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data.spec import SpecError
-from probes.lessons import Batches, Learner, Lesson, check
+from probes.batches import Batches
+from probes.lessons import Learner, Lesson, check
 
 SIZES = {"small": 7, "large": 20}
 """Rows; of 3 each, 3 and 7 batches."""

@@ -39,6 +39,27 @@ def test_what_was_there_before_does_not_count_nor_what_comes_after():
     assert before.sum() == after.sum()
 
 
+def test_pages_of_a_mapped_file_do_not_count_and_what_is_written_in_memory_does(tmp_path):
+    (tmp_path / "states").write_bytes(bytes(LARGE))
+    with Peak() as peak:
+        pages = np.memmap(tmp_path / "states", np.uint8, "r")
+        assert pages.sum() == 0
+        time.sleep(3 * memory.EVERY_SECONDS)
+    assert peak.bytes < LARGE // 2
+    del pages
+
+
+def test_what_was_measured_before_a_kill_counts_where_it_was_more():
+    with Peak() as peak:
+        peak.known = 50 * LARGE
+    assert peak.bytes == 50 * LARGE
+    with Peak() as peak:
+        block = np.ones(LARGE, np.uint8)
+        peak.known = 1
+    assert peak.bytes > LARGE * 0.8
+    del block
+
+
 def test_the_watch_ends_with_what_it_watched_even_where_that_fails():
     threads, peak = threading.active_count(), Peak()
 

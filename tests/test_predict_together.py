@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from bench import Bench, pairs, write
+from safetensors import safe_open
 
 import pipeline
 from data.corpus import CorpusError
@@ -46,6 +48,7 @@ KEEPING = {
     "messages": (MESSAGES, ["together.batches=joint", "upper.cut=1"]),
     "frozen": (MESSAGES, ["together.batches=joint"]),
     "reading": (READING, [*TOKENS, "together.keep=one", "upper.cut=2"]),
+    "one state": (MESSAGES, ["together.batches=joint", "upper.cut=1", "together.keep=one", "train.seeds=0,1,2"]),
     "paired": (PAIRED, ["together.batches=turns", "upper.cut=none"]),
 }
 QUESTION = ("Who slept near the stove?", "In winter the small dog sleeps; it is 8,848.86 metres, near a stove.")
@@ -82,6 +85,12 @@ def table_of(folder, task):
     return pd.read_csv(folder / "tasks" / task / "predictions.csv", keep_default_na=False)
 
 
+def seed_of(folder, task):
+    with safe_open(folder / "tasks" / task / "probe.safetensors", "pt") as file:
+        (seed,) = json.loads(file.metadata()["about"])["seeds"]
+    return seed
+
+
 def shares_of(answers, label):
     return [one["probabilities"][label] for one in answers]
 
@@ -98,12 +107,13 @@ def refused(bench, folder, *words):
     return err
 
 
-@pytest.mark.parametrize("name", ["messages", "frozen"])
+@pytest.mark.parametrize("name", ["messages", "frozen", "one state"])
 def test_every_task_answers_as_the_run_did(name, run_of):
     _, folder = run_of(name)
     tables = {task: table_of(folder, task) for task in ("topic", "tone")}
-    answers = pipeline.load(folder).predict(tables["topic"]["sentence"].tolist())
+    answers = pipeline.load(folder).predict(tables["topic"]["sentence"].tolist()[:15])
     assert [list(one) for one in answers] == [["tasks"]] * 15
+    tables = {task: table[table["seed"] == seed_of(folder, task)] for task, table in tables.items()}
     for task, label in (("topic", "same"), ("tone", "long")):
         said = [one["tasks"][task] for one in answers]
         assert [one["label"] for one in said] == tables[task]["label"].tolist()
@@ -258,6 +268,29 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
             pipeline.load(folder, "ner").predict("the dog runs")[0],
             *pipeline.load(folder, "qa").predict([QUESTION]),
         ] == said
+
+
+def test_tasks_that_keep_one_state_leave_its_blocks_once_and_go_where_the_run_goes(run_of, tmp_path):
+    bench, whole = run_of("one state")
+    assert seed_of(whole, "topic") == seed_of(whole, "tone")
+    assert [path.relative_to(whole) for path in whole.rglob("model.safetensors")] == [Path("upper/model.safetensors")]
+    assert {run.upper for run in load_tasks(whole).values()} == {whole / "upper"}
+    folder = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
+    assert told(bench, folder, "the dog runs", "--json") == told(bench, whole, "the dog runs", "--json")
+    (folder / "upper" / "model.safetensors").unlink()
+    err = refused(bench, folder, "the dog")
+    assert f"{folder}: its blocks learnt, and upper/model.safetensors is not there; copy the whole run again" in err
+    alone = shutil.copytree(whole / "tasks" / "tone", tmp_path / "far" / "away" / "tone")
+    assert "the folder 'upper' that has them is not there; copy the whole run again" in refused(bench, alone, "the dog")
+
+
+@pytest.mark.parametrize("name", ["tasks", "tasks/tone"])
+def test_a_task_that_is_a_link_is_refused(name, run_of, tmp_path):
+    bench, whole = run_of("frozen")
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    (folder / name).rename(tmp_path / "moved")
+    (folder / name).symlink_to(tmp_path / "moved")
+    assert f"{folder / name} is a link; a run folder holds its files itself." in refused(bench, folder, "the dog")
 
 
 def test_a_task_that_was_damaged_is_named(run_of, tmp_path):

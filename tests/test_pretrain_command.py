@@ -1,6 +1,7 @@
 """Pretraining by command: what it leaves, what a second call says, and recipes whose backbone is their own model."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -80,6 +81,34 @@ def test_a_second_call_says_that_the_model_is_there_and_does_nothing(bench, figu
     assert first["steps"] == -(-first["blocks"] // 64)
     assert len(list(bench.runs.iterdir())) == 1
     assert bench.command("pretrain", "gpt-small", settings=small(bench))[1].endswith("it was there already\n")
+
+
+def test_a_run_that_a_kill_left_out_is_written_by_the_next_call_and_once(bench, figureless):
+    first = pipeline.pretrain("gpt-small", small(bench), bench.runs)
+    shutil.rmtree(first.path)
+    again = pipeline.pretrain("gpt-small", small(bench), bench.runs)
+    told = [json.loads((one.path / "record.json").read_text("utf-8"))["pretraining"] for one in [again]]
+    assert again.facts.items() <= told[0].items()
+    (again.path / "record.json").write_text(json.dumps({"pretraining": told[0] | {"seconds": 1.0}}), "utf-8")
+    (bench.runs / "broken-pretraining-1").mkdir()
+    (bench.runs / "broken-pretraining-1" / "record.json").write_text("[", "utf-8")
+    other = pipeline.pretrain("gpt-small", small(bench), bench.runs)  # what is told of is a model that lay there before
+    assert other.path == bench.runs / "gpt-small-pretraining-2"
+    assert pipeline.pretrain("gpt-small", small(bench), bench.runs).path is None
+
+
+def test_extract_pretrains_and_writes_no_run_which_the_next_command_does(bench, figureless, monkeypatch):
+    monkeypatch.chdir(bench.folder)
+    pipeline.extract("mlm-nli", of_nli(bench))
+    assert (bench.folder / "cache" / "models" / "mlm-nli").is_dir()
+    assert not bench.runs.exists()
+    assert pipeline.pretrain("mlm-nli", of_nli(bench), bench.runs).path == bench.runs / "mlm-nli-pretraining-1"
+
+
+def test_how_long_all_of_it_takes_is_said_before_the_pretraining(bench):
+    code, _, err = bench.command("run", "mlm-nli", settings=of_nli(bench, "language.vocabulary_size=1"))
+    assert code == 2  # as soon as the pretraining begins
+    assert err.splitlines()[0].endswith(f"expected time: {load_recipe('mlm-nli')[1].takes}")
 
 
 def test_other_settings_or_another_text_are_refused_by_what_differs(bench, figureless):

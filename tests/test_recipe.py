@@ -90,6 +90,19 @@ def test_defaults_yield_to_the_recipe_the_recipe_to_set_and_set_to_a_variant(own
         ("[[variants]]\nname = 'a'\nset = { 'extract.cache' = 'x' }", "'extract.cache' cannot vary"),
         ("[[variants]]\nname = 'a'\nset = { 'variants' = [] }", "'variants' cannot vary"),
         ("[[variants]]\nname = 'a'\nset = { 'train.metric' = 'pearson' }", "variants are compared by one metric"),
+        ("[[variants]]\nname = 'a'\nset = { train = { metric = 'pearson' } }", "'train.metric' cannot vary"),
+        (
+            "[tasks.b]\n[[variants]]\nname = 'a'\nset = { 'tasks.b.train.metric' = 'pearson' }",
+            "variant 'a': 'tasks.b.train.metric' cannot vary",
+        ),
+        (
+            "[tasks.b]\n[[variants]]\nname = 'a'\nset = { 'tasks.b' = { train = { metric = 'pearson' } } }",
+            "variant 'a': 'tasks.b.train.metric' cannot vary",
+        ),
+        (
+            "[tasks.b.train]\nmetric = 'pearson'\n[[variants]]\nname = 'a'\nset = { tasks = { b = {} } }",
+            "variant 'a': 'tasks.b.train.metric' cannot vary",
+        ),
         ("[plans.loud]\ntemplat = 'x'", r"\[plans.loud\]: unknown key 'templat'. Did you mean 'template'\?"),
         ("[plans.loud]\ntemplate = 'x'", r"\[plans.loud\]: .*template must contain \{text\}"),
         ("[plans.loud]\nviews = ['meen']", r"\[plans.loud\]: views = 'meen': Did you mean 'mean'\?"),

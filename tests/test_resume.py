@@ -1,6 +1,7 @@
 """A training that is killed at any step and begun again ends as one that was not, to the bit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from probes.balancing import BALANCERS, BalancingSpec, make_balancer
 from probes.checkpoint import Checkpoint, CheckpointError
 from probes.layerwise import Dropout, LayerwiseLinear
 from probes.lessons import Learner, Lesson
+from probes.memory import Peak
 from probes.train import Learnt, fit
 from probes.train_spec import TrainSpec
 
@@ -109,8 +111,8 @@ class Pair:
             private=self.private,  # type: ignore[arg-type]
         )
 
-    def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None) -> Learnt:
-        return fit(self.learner(), spec, [0], checkpoint=checkpoint)
+    def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None, peak: Peak | None = None) -> Learnt:
+        return fit(self.learner(), spec, [0], checkpoint=checkpoint, peak=peak)
 
     def weights(self) -> list[Tensor]:
         return [part.detach().clone() for module in self.modules.values() for part in module.parameters()]
@@ -179,6 +181,50 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
     found = second.fit(checkpoint=kept(tmp_path))
     assert second.steps == 0
     assert_same((first, expected), (second, found))
+
+
+@pytest.mark.parametrize("dies_in", [None, 27])
+def test_the_memory_that_was_measured_before_goes_on_too(dies_in, tmp_path):
+    first, second = Peak(), Peak()
+    first.known = 12345
+    if dies_in:
+        with pytest.raises(KilledError):
+            Pair(dies_in=dies_in).fit(checkpoint=kept(tmp_path), peak=first)
+    else:
+        Pair().fit(checkpoint=kept(tmp_path), peak=first)
+    Pair().fit(checkpoint=kept(tmp_path), peak=second)
+    assert second.bytes == 12345
+
+
+def one_number(tree: object, path: Sequence[str]) -> None:
+    """Have a tensor of a state be of one number, which would fit in any place."""
+    *above, last = path
+    for key in above:
+        tree = tree[key]  # type: ignore[index]
+    tree[last] = torch.zeros(1)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "path", [("weights", "upper.map.weight"), ("optimizer", "0", "exp_avg"), ("bests", "a", "weights", "a.out.weight")]
+)
+def test_a_state_of_other_shapes_is_refused(path, tmp_path):
+    with pytest.raises(KilledError):
+        Pair(dies_in=9).fit(checkpoint=kept(tmp_path))
+    state = kept(tmp_path).load()
+    one_number(state, path)
+    kept(tmp_path).save(state)
+    with pytest.raises(CheckpointError, match=r"does not fit this training \(ValueError\); remove it to begin anew"):
+        Pair().fit(checkpoint=kept(tmp_path))
+
+
+def test_a_state_sets_nothing_but_what_it_is_to_hold(tmp_path):
+    with pytest.raises(KilledError):
+        Pair(dies_in=9).fit(checkpoint=kept(tmp_path))
+    state = kept(tmp_path).load()
+    state["bests"]["a"]["after"] = 3
+    kept(tmp_path).save(state)
+    whole, resumed = Pair(), Pair()
+    assert_same((whole, whole.fit()), (resumed, resumed.fit(checkpoint=kept(tmp_path))))
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_and_left(tmp_path):

@@ -207,6 +207,9 @@ DAMAGES = {
     "another configuration": (
         lambda upper: changed(upper / "config.json", num_hidden_layers=2), r"config\.json is not as the run wrote it"
     ),
+    "a file of somebody's": (
+        lambda upper: (upper / "own.py").write_text("1"), r"upper/'own\.py' is none of what the run wrote there"
+    ),
     "no tokenizer": (lambda upper: (upper / "tokenizer.json").unlink(), r"upper/tokenizer\.json is not there"),
 }  # fmt: skip
 SIGNED = {
@@ -247,6 +250,10 @@ def test_pickles_among_the_blocks_are_never_read(run_of, bench, tmp_path):
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
         (folder / "upper" / name).write_bytes(pickle.dumps(Planted(sprung)))
     words = ("predict", str(folder), "the dog runs", "--json")
+    code, out, err = bench.command(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is none of what the run wrote there" in err
+    signed(folder)
     assert bench.command(*words) == bench.command("predict", str(run_of("1", "class")), *words[2:])
     (folder / "upper" / "model.safetensors").unlink()
     signed(folder)

@@ -117,11 +117,23 @@ def test_the_page_shows_all_tasks_and_nothing_that_is_no_number(name, ran):
 def test_topics_and_tones_have_every_figure_of_classes_and_confusion_matrices(ran):
     run = ran("topic-sentiment")
     classes = {"topic": {"billing", "technical", "general"}, "tone": {"negative", "neutral", "positive"}}
+    variants = set(load_recipe("topic-sentiment")[1].expanded())
     for task, names in classes.items():
+        told = run.table("training").query("task == @task and weight > 0 and loss > 0")
+        assert set(told["variant"]) == variants - {"everything-frozen"}
         table = run.table(f"tasks/{task}/breakdown")
         of_class = table[(table["kind"] == "class") & (table["split"] == "test")]
         assert set(of_class["group"]) == names
         assert set(of_class["metric"]) == {"precision", "recall", "f1"}
+        confusion = run.table(f"tasks/{task}/confusion")
+        assert set(of_class["variant"]) == set(confusion["variant"]) == variants
+        for variant in variants:
+            mine = of_class[(of_class["variant"] == variant) & (of_class["metric"] == "f1")]
+            assert mine["value"].mean() == pytest.approx(run.figure(variant, task, "macro_f1", "test"))
+            pairs = confusion[confusion["variant"] == variant]
+            right = pairs.loc[pairs["target"] == pairs["label"], "n"].sum() / pairs["n"].sum()
+            assert right == pytest.approx(run.figure(variant, task, "accuracy", "test"))
+        assert f"figure-{task}-confusions" in run.page.ids
         assert set(run.table("metrics").query("task == @task")["metric"]) == {"accuracy", "macro_f1"}
         assert f"figure-{task}-confusion" in run.page.ids
         said = run.table(f"tasks/{task}/predictions")
@@ -164,7 +176,8 @@ def test_balancers_are_held_against_equal_weights_and_tell_weights_and_conflicts
     weights = run.table("training").groupby("variant")["weight"].first()
     assert weights[["upper", "everything", "equal"]].tolist() == [0.5, 0.5, 1.0]
     conflicts = run.table("conflicts")
-    assert set(conflicts["variant"]) == {"gradnorm", "pcgrad"}
+    sharing = set(load_recipe("topic-sentiment")[1].expanded()) - {"everything-frozen", "backbone-frozen"}
+    assert set(conflicts["variant"]) == sharing
     assert conflicts["cosine"].between(-1, 1).all()
 
 

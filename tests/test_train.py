@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from data.spec import SpecError
+from probes.batches import orders_of
 from probes.best import Fitted
 from probes.layerwise import LayerwiseLinear
-from probes.lessons import Learner, Lesson, batch_bounds, orders_of
+from probes.lessons import Learner, Lesson, batch_bounds
 from probes.losses import LOSSES, log_variance
 from probes.train import clip_by_member, fit
 from probes.train_spec import TrainSpec

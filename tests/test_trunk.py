@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data.plan import CapturePlan, ExtractSpec
+from data.spec import SpecError
 from data.text import Segments, TextError
 from extract.backbones import BACKBONES
 from extract.extraction import Extractor, extract
@@ -243,6 +244,12 @@ def test_ids_are_of_texts_as_the_plan_has_them(plan_of):
     assert read_ids(plan, ["The dog ."]).ids.tolist() == read_ids(plan, ["the dog ."]).ids.tolist()
     with pytest.raises(TextError, match=r"1 texts exceed plan.max_tokens = 4, the longest has 6 tokens"):
         read_ids(plan_of("bert", max_tokens=4, truncation="refuse"), ["the dog runs over"])
+
+
+@pytest.mark.parametrize("more", [{"template": "so: {text}"}, {"rewording": ("lower_case",)}])
+def test_two_segments_have_no_template_and_are_not_reworded(more, plan_of):
+    with pytest.raises(SpecError, match="is for texts of one segment, and this corpus has texts of two"):
+        read_ids(plan_of("bert", views=("mean",), **more), [Segments("the dog", "it runs")])
 
 
 def test_no_weights_are_read_for_ids(plan_of, monkeypatch):

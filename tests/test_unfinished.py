@@ -1,6 +1,7 @@
 """Unfinished trainings: what changes a weight is another one, what does not is the same, and a kill costs nothing."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from test_together import Tasks
 
 import pipeline
 from data.corpus import Corpus, Marks, Rows
+from data.plan import CapturePlan, ExtractSpec
 from data.progress import Silent
 from data.spec import fingerprint, plain
 from data.text import Segments
 from probes.balancing import BalancingSpec
 from probes.checkpoint import CheckpointError
+from probes.conduct import Conductor
 from probes.probe import ProbeSpec
 from probes.recipe import Recipe, Variant
 from probes.train_spec import TrainSpec
@@ -165,6 +168,41 @@ def test_what_is_kept_goes_when_the_run_is_written_and_the_folder_with_the_last(
     second.remove()
     assert not (tmp_path / "unfinished").exists()
     second.remove()  # where nothing was kept, nothing is there
+
+
+def test_another_run_that_puts_something_there_meanwhile_is_no_error(tmp_path, monkeypatch):
+    first, second = (Unfinished.of(tmp_path, name, RECIPE, Silent()) for name in ("sts", "nli"))
+    saved(first)
+    removed = type(tmp_path).rmdir
+
+    def too_late(path):
+        if path == first.path.parent:
+            saved(second)
+        removed(path)
+
+    monkeypatch.setattr(type(tmp_path), "rmdir", too_late)
+    monkeypatch.setattr("probes.unfinished.shutil.rmtree", lambda path, **_: [one.unlink() for one in path.iterdir()])
+    (first.path / "empty").touch()
+    first.remove()
+    assert found(second) == {"epoch": 1}
+
+
+def of_text(backbone, cache) -> dict[str, str]:
+    """What a training from the text on says that it depends on."""
+    plan = CapturePlan(str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
+    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), upper=UpperSpec("none"))
+    return Conductor(pipeline._run_missing, Silent()).latents(recipe)
+
+
+def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
+    one, wide = (of_text(tiny("bert", width), tmp_path) for width in (32, 16))
+    assert one == of_text(shutil.copytree(tiny("bert"), tmp_path / "copy"), tmp_path)
+    assert one["tokenizer"] == wide["tokenizer"]
+    assert one["weights"] != wide["weights"]
+    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished.of_training("probe", RECIPE, [0], {}, one).save({})
+    with pytest.raises(CheckpointError, match=r"is of another training \(latents\.weights = "):
+        unfinished.of_training("probe", RECIPE, [0], {}, wide).load()
 
 
 def test_every_setting_is_told_apart_by_the_fingerprint_that_names_the_folder():

@@ -13,7 +13,7 @@ from data.plan import CapturePlan, ExtractSpec
 from data.progress import Silent
 from data.sentences import CorpusSpec
 from data.spec import SpecError
-from probes.conduct import Conductor
+from probes.conduct import Conductor, check
 from probes.inputs import Inputs
 from probes.probe import ProbeSpec
 from probes.reading import reading
@@ -175,6 +175,12 @@ def test_a_view_of_whole_texts_is_not_made_of_windows(cut, conductor, recipe):
         SpecError, match=r'a view of whole texts cannot be made of windows; set plan\.truncation = "cut"'
     ):
         conductor.upper(learning(recipe("bert", "mean", True, **WINDOWS), cut))
+
+
+def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(conductor, recipe):
+    one = learning(recipe("bert", "mean", True, **WINDOWS), 1)
+    with pytest.raises(SpecError, match="reads tokens, and the probe is given mean"):
+        check(one, {"one": one}, conductor.corpus(one.corpus))
 
 
 def test_members_that_take_rows_in_orders_of_their_own_are_not_run(conductor, recipe):
