@@ -32,7 +32,7 @@ from probes.report import FIGURES, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
 ELSEWHERE = {"confusion", "layer_map", "layer_curves"} | TOGETHER
 """Figures that a run of scores does not have."""
 

@@ -16,7 +16,7 @@ from probes.compare import COLUMNS, compare, comparison
 from probes.report import FIGURES, ReportError, write_report
 
 LAYERS_ONLY = {"layer_map", "layer_curves"}
-TOGETHER_ONLY = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+TOGETHER_ONLY = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
 ELSEWHERE = LAYERS_ONLY | TOGETHER_ONLY
 ABSENT = {
     False: {"confusion"} | ELSEWHERE,
