@@ -97,11 +97,11 @@ def test_a_bert_from_scratch_is_put_to_inference_frozen_and_trained_with_a_repor
     code, out, err = bench.command("run", "mlm-nli", settings=settings)
     assert code == 0, err
     folder = bench.runs / "mlm-nli-1"
-    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["raw", "frozen", "trained"]
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == ["raw", "frozen", "trained-faster", "trained"]
     of_class = pd.read_csv(folder / "breakdown.csv").query("kind == 'class' and split == 'test'")
     assert set(of_class["group"]) == {"entailment", "neutral", "contradiction"}
     assert set(of_class["metric"]) == {"precision", "recall", "f1"}
-    assert set(pd.read_csv(folder / "epochs.csv")["variant"]) == {"trained"}
+    assert set(pd.read_csv(folder / "epochs.csv")["variant"]) == {"trained", "trained-faster"}
     assert "figure-confusion" in Page((folder / "report.html").read_text("utf-8")).ids
 
 
