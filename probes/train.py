@@ -317,7 +317,7 @@ class _Training:
         return self.outcome() | {
             "learning": self.learning,
             "steps": self.steps,
-            "drawn": self.drawn if self.step else self.batches.state(),
+            "drawn": self.drawn,
             "weights": {name: part.detach() for name, part in self.learner.named().items()},
             "optimizer": {str(place): values for place, values in self.optimizer.state_dict()["state"].items()},
             "components": self.components.state(),
