@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from data.spec import SpecError, parse, plain, read_toml, to_toml
-from probes.recipe import Recipe, load_recipe, shipped
+from probes.recipe import Recipe, load_recipe, load_training, shipped
 
 OWN = """
 [corpus]
@@ -142,6 +142,11 @@ def test_what_a_recipe_cannot_say_is_refused_by_name(own, text, message):
 def test_what_set_cannot_say_is_refused_by_name(own, assignment, message):
     with pytest.raises(SpecError, match=message):
         load_recipe(own(), [assignment])
+
+
+def test_several_tasks_in_one_step_are_refused_where_there_are_none(own):
+    with pytest.raises(SpecError, match=r"together.batches = joint trains several tasks, and there are none; add"):
+        load_training(own(), ["together.batches=joint"])
 
 
 def test_an_unknown_recipe_names_the_nearest():
