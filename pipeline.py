@@ -293,7 +293,7 @@ class _Backbones:
         from extract.trunk import Trunk
 
         assert spec.cut != "frozen"
-        return Trunk(plan, spec.cut, layers, spec.dropout, spec.attention_dropout)
+        return Trunk(plan, spec.cut, layers, spec.dropout, spec.attention_dropout, spec.cached_beside())
 
     def check(self, plan: CapturePlan, spec: "UpperSpec", layers: tuple[int, ...] | str) -> None:
         from extract.upper import check_cut

@@ -101,7 +101,7 @@ def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: 
 
     def latents(batch: np.ndarray) -> Tensor:
         below = reader.rows(batch)
-        made: Tensor = trunk(torch.from_numpy(below.states[0]), below.lengths, "mean")
+        made: Tensor = trunk(torch.from_numpy(below.states), below.lengths, "mean")
         return made[0]
 
     return Arm(trunk, latents)

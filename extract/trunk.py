@@ -26,20 +26,25 @@ class Trunk(nn.Module):
         layers: tuple[int, ...] | str = (-1,),
         dropout: float | None = None,
         attention_dropout: float | None = None,
+        beside: tuple[int, ...] = (),
     ) -> None:
         """Load the backbone of ``plan``, and drop what is not trained.
 
         Args:
-            layers: what :meth:`forward` can give, as a plan names layers; all of them above the cut.
+            layers: what the blocks give, as a plan names layers; all of them above the cut.
             dropout: in all that is trained; None keeps what the backbone's configuration says.
             attention_dropout: of the weights of attention, where ``dropout`` is given; None takes the same.
+            beside: layers at or below the cut, ascending, that :meth:`forward` gives as they are cached.
 
         Raises:
             BackboneError, SpecError: as :class:`~extract.upper.UpperBlocks`.
         """
         super().__init__()
         self.blocks = UpperBlocks(plan, cut, layers)
-        self.cut, self.layers, self.width = cut, self.blocks.layers, self.blocks.source.width
+        self.cut, self.beside, self.width = cut, beside, self.blocks.source.width
+        self.layers = (*beside, *self.blocks.layers)
+        """What :meth:`forward` can give, ascending."""
+
         self._in_rows = self.blocks.source.family.attention == "sdpa"  # others know no other attention than their own
         if self._in_rows:
             self.blocks.model.set_attn_implementation(attention_name())
@@ -57,8 +62,8 @@ class Trunk(nn.Module):
         """A view of some texts, with the blocks as they are now.
 
         Args:
-            below: ``[token, width]``, the states of the layer at the cut, text after text; where the cut is "none",
-                token ids ``[token]``.
+            below: ``[layer, token, width]``, the cached states of the layers ``beside`` and of the cut, which is the
+                last of them, text after text; where the cut is "none", token ids ``[token]``.
             lengths: ``[text]``, how many tokens each has, at least one.
             view: "tokens", or one of :data:`~extract.pooling.POOLINGS`.
             kinds: ``[token]``, which of two segments each counts to, for token ids; None where there is one.
@@ -72,15 +77,16 @@ class Trunk(nn.Module):
             ValueError: the lengths are not those of ``below``.
         """
         counts = np.asarray(lengths, np.int64)
-        if counts.sum() != len(below) or counts.min(initial=1) < 1:
-            raise ValueError(f"{len(counts)} texts of {counts.sum()} tokens, and {len(below)} tokens are given.")
+        tokens = below.shape[min(1, below.dim() - 1)]
+        if counts.sum() != tokens or counts.min(initial=1) < 1:
+            raise ValueError(f"{len(counts)} texts of {counts.sum()} tokens, and {tokens} tokens are given.")
         chosen = [self.layers.index(layer) for layer in (self.layers if layers is None else layers)]
         device = next(self.parameters()).device
         below, kinds = below.to(device), None if kinds is None else kinds.to(device)
         rows = rows_of(counts, device)
         made = []
         for row in rows:
-            states = self._run(below[row.tokens], row, None if kinds is None else kinds[row.tokens])[chosen].float()
+            states = self._states(below, row, None if kinds is None else kinds[row.tokens])[chosen]
             made += [states] if view == TOKENS else [_pooled(states, row, view)]
         if view == TOKENS:
             order = torch.cat([row.tokens for row in rows])
@@ -89,8 +95,15 @@ class Trunk(nn.Module):
             order = torch.from_numpy(texts).to(device)
         return torch.cat(made, 1).index_select(1, order.argsort())
 
+    def _states(self, below: Tensor, row: Row, kinds: Tensor | None) -> Tensor:
+        """``[layer, token, width]`` of :attr:`layers`."""
+        if self.cut == "none":
+            return self._run(below[row.tokens], row, kinds).float()
+        made = self._run(below[-1, row.tokens], row, kinds).float()
+        return torch.cat([below[: len(self.beside), row.tokens].float(), made]) if self.beside else made
+
     def _run(self, below: Tensor, row: Row, kinds: Tensor | None) -> Tensor:
-        """``[layer, token, width]``."""
+        """``[layer, token, width]`` of what the blocks give."""
         if self._in_rows:
             return self.blocks.in_one_row(below, row, kinds)
         made = []

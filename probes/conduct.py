@@ -155,15 +155,16 @@ class Conductor:
         """
         view, layers = read_above(recipe)
         trunk = trunk or self.trunk(recipe, layers)
-        known = list(trunk.layers)  # type: ignore[arg-type]
-        return upper_inputs(trunk, self._below_of(recipe), view, resolve_layers(layers, known))
+        beside = recipe.upper.cached_beside()
+        above = [layer for layer in trunk.layers if layer not in beside]  # type: ignore[union-attr]
+        return upper_inputs(trunk, self._below_of(recipe), view, (*beside, *resolve_layers(layers, above)))
 
     def trunk(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
         """Fresh blocks above the recipe's cut."""
         return self._backbones(recipe).trunk(recipe.plan, recipe.upper, layers)
 
     def _below_of(self, recipe: Recipe) -> Below:
-        key = fingerprint([recipe.corpus, recipe.plan, recipe.upper.cut])
+        key = fingerprint([recipe.corpus, recipe.plan, recipe.upper.cut, recipe.upper.cached_beside()])
         if key not in self._below:
             texts = self.corpus(recipe.corpus).texts
             if recipe.upper.cut == "none":

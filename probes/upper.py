@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.corpus import Corpus
-from data.plan import CapturePlan, ExtractSpec
+from data.plan import CapturePlan, ExtractSpec, check_layers, resolve_layers
 from data.progress import Progress
 from data.ragged import Counts, bounds, ranges
 from data.spec import SpecError
@@ -36,6 +36,10 @@ class UpperSpec:
     """The last layer whose states are frozen and cached; the blocks above it learn with the probe. 0 freezes the
     embeddings alone. frozen: nothing learns, the probe reads cached views. none: all of it learns, from text."""
 
+    beside: tuple[int, ...] | str = ()
+    """Layers at or below the cut that the probe reads beside those that learn, from the cache: a list, a range such as
+    "0..2", or all; -1 is the cut. probe.layers names those above it."""
+
     dropout: float = 0.1
     """In the blocks that learn, on hidden states; and on attention where attention_dropout says so."""
 
@@ -48,6 +52,22 @@ class UpperSpec:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        if self.beside and isinstance(self.cut, str):
+            raise SpecError(
+                f'beside names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut to a '
+                "layer, or leave beside out."
+            )
+        self.cached_beside()
+
+    def cached_beside(self) -> tuple[int, ...]:
+        """The layers of ``beside``, ascending."""
+        if not isinstance(self.cut, int) or not self.beside:
+            return ()
+        try:
+            check_layers(self.beside)
+            return resolve_layers(self.beside, range(self.cut + 1))
+        except SpecError as error:
+            raise SpecError(f"beside names layers at or below the cut, {self.cut}: {error}") from None
 
     @property
     def learns(self) -> bool:
@@ -55,16 +75,19 @@ class UpperSpec:
         return self.cut != "frozen"
 
     def below(self, plan: CapturePlan) -> CapturePlan | None:
-        """What is to be cached for the blocks; None where they begin at the text."""
+        """What is to be cached for the blocks and beside them; None where they begin at the text."""
         if isinstance(self.cut, str):
             return None
-        return replace(plan, views=("tokens",), layers=(self.cut,))
+        return replace(plan, views=("tokens",), layers=tuple(sorted({*self.cached_beside(), self.cut})))
 
 
 class Trunk(Protocol):
-    """The blocks above a cut, as an ``nn.Module``."""
+    """The blocks above a cut, and what is cached below them, as an ``nn.Module``."""
 
+    beside: tuple[int, ...]
     layers: tuple[int, ...]
+    """Those of ``beside`` included."""
+
     width: int
 
     def __call__(
@@ -75,10 +98,10 @@ class Trunk(Protocol):
         kinds: Tensor | None = None,
         layers: Sequence[int] | None = None,
     ) -> Tensor:
-        """A view of the layers above: ``[layer, text, width]``, or of tokens ``[layer, token, width]``.
+        """A view of the layers: ``[layer, text, width]``, or of tokens ``[layer, token, width]``.
 
         Args:
-            below: states ``[token, width]`` of the layer at the cut, or ids ``[token]``, text after text.
+            below: states ``[layer, token, width]``, the layer at the cut last, or ids ``[token]``, text after text.
             kinds: ``[token]``, which of two segments each counts to.
         """
 
@@ -102,7 +125,9 @@ class Below(Protocol):
         """``[text + 1]``: where the windows of each text begin."""
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
-        """States ``[token, width]`` or ids ``[token]`` of some windows, one after another; and the segment of each."""
+        """States ``[layer, token, width]`` or ids ``[token]`` of some windows, one after another; and the segment of
+        each token.
+        """
 
 
 @runtime_checkable
@@ -127,7 +152,7 @@ class Backbones(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class CachedBelow:
-    """The states of the layer at the cut, as stage one cached them."""
+    """The states of the layer at the cut, and of those read beside, as stage one cached them."""
 
     reader: TokenReader
     offsets: Counts
@@ -136,11 +161,11 @@ class CachedBelow:
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
         """As :meth:`Below.rows`; blocks above the embeddings know no segments."""
-        return self.reader.rows(windows).states[0], None
+        return self.reader.rows(windows).states, None
 
 
 def cached_below(stored: Stored, texts: Sequence[Text]) -> CachedBelow:
-    """The cached states of texts; the store holds the one layer that a plan of :meth:`UpperSpec.below` asks for."""
+    """The cached states of texts, in the layers that a plan of :meth:`UpperSpec.below` asks for."""
     windows, starts = stored.store.windowed(texts)
     reader = stored.store.token_reader(windows, stored.columns[TOKENS])
     index = stored.store.read_tokens(windows, [])

@@ -113,6 +113,15 @@ def test_several_layers_and_the_final_norm_of_a_causal_backbone_are_read_as_in_t
     assert max(apart) > 1e-3
 
 
+def test_layers_beside_the_blocks_are_read_as_in_the_run(tmp_path, tiny, quick):
+    more = ["plan.views=mean", "upper.cut=2", "upper.beside=0..1", "probe.layers=all", "probe.mixer=concat"]
+    folder = ran(Bench(tmp_path, tiny("bert")), "class", *more)
+    predictor, table = pipeline.load(folder), table_of(folder)
+    assert [column.layer for column in predictor.run.columns] == [0, 1, 3]
+    said = [one["probabilities"]["same"] for one in predictor.predict(table["sentence"].tolist())]
+    np.testing.assert_allclose(said, table["probability_same"], atol=1e-4)
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_new_texts_are_tagged_as_the_run_did(cut, run_of):
     table = table_of(run_of(cut, "tags"))

@@ -36,17 +36,20 @@ def plan_of(tiny: Any) -> Any:
 
 @pytest.fixture
 def below_of(tmp_path: Path) -> Any:
-    """Plan, texts, cut -> what lies below the cut, back to back; how long each text is; and the segments."""
+    """Plan, texts, cut, layers beside -> what lies below, back to back; how long each text is; and the segments."""
 
-    def read(plan: CapturePlan, texts: list[Any], cut: Any) -> tuple[Tensor, list[int], Tensor | None]:
+    def read(
+        plan: CapturePlan, texts: list[Any], cut: Any, beside: tuple[int, ...] = ()
+    ) -> tuple[Tensor, list[int], Tensor | None]:
         if cut == "none":
             read = read_ids(plan, texts)
             ids, kinds = read.rows(np.arange(len(read.offsets) - 1))
             told = None if kinds is None else torch.from_numpy(kinds)
             return torch.from_numpy(ids), np.diff(read.offsets).tolist(), told
         spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
-        tokens = extract(replace(plan, layers=(cut,)), texts, spec).store.read_tokens(texts, [cut])
-        return torch.from_numpy(tokens.states[0]), tokens.lengths.tolist(), None
+        layers = sorted({*beside, cut})
+        tokens = extract(replace(plan, layers=tuple(layers)), texts, spec).store.read_tokens(texts, layers)
+        return torch.from_numpy(tokens.states), tokens.lengths.tolist(), None
 
     return read
 
@@ -59,7 +62,7 @@ def some(texts: list[str]) -> list[str]:
 def each_alone(blocks: UpperBlocks, below: Tensor, lengths: list[int], view: str) -> Tensor:
     """Text by text through the blocks as transformers runs them."""
     found = []
-    for part in below.split(lengths):
+    for part in (below if below.dim() == 1 else below[-1]).split(lengths):
         real = torch.ones(1, len(part), dtype=torch.bool)
         states = blocks(part[None], real)
         found.append(states[:, 0] if view == "tokens" else POOLINGS[view](states, real))
@@ -110,6 +113,22 @@ def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, som
         assert torch.equal(trunk(below, lengths, "last", layers=[3, 1]), every[[2, 0]])
 
 
+@pytest.mark.parametrize("beside", [(0,), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("view", ["tokens", "mean", "last"])
+def test_layers_beside_are_the_cached_ones_and_change_nothing_above(view, beside, plan_of, below_of, some, tmp_path):
+    plan = plan_of("gpt2", views=(view,))
+    below, lengths, _ = below_of(plan_of("gpt2"), some, 2, beside)
+    trunk = Trunk(plan, 2, "all", beside=beside)
+    assert trunk.layers == (*beside, 3)
+    extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {view: trunk.layers})[view]
+    made = trunk(below, lengths, view)
+    assert_close(made, torch.from_numpy(extracted.states if view == "tokens" else extracted))
+    assert torch.equal(made[-1:], Trunk(plan, 2, "all")(below[-1:], lengths, view))
+    assert torch.equal(trunk(below, lengths, view, layers=[3, beside[0]]), made[[-1, 0]])
+    made[: len(beside)].sum().backward()
+    assert not any(part.grad is not None and part.grad.any() for part in trunk.parameters())
+
+
 def test_states_in_half_precision_are_computed_in_single(plan_of, below_of, some):
     trunk = Trunk(plan_of("bert"), 2)
     below, lengths, _ = below_of(plan_of("bert"), some, 2)
@@ -134,7 +153,7 @@ def test_two_segments_run_with_the_kind_of_every_token(plan_of, below_of, some, 
 
 def test_lengths_that_are_not_those_of_the_tokens_are_refused(plan_of):
     with pytest.raises(ValueError, match="2 texts of 7 tokens, and 6 tokens are given"):
-        Trunk(plan_of("bert"), 2)(torch.zeros(6, 32), [3, 4], "mean")
+        Trunk(plan_of("bert"), 2)(torch.zeros(1, 6, 32), [3, 4], "mean")
 
 
 def drops(trunk: Trunk) -> set[tuple[str, float]]:

@@ -55,8 +55,8 @@ def recipe(tmp_path, tiny):
     return made
 
 
-def learning(recipe: Recipe, cut) -> Recipe:
-    return replace(recipe, upper=UpperSpec(cut))
+def learning(recipe: Recipe, cut, beside=()) -> Recipe:
+    return replace(recipe, upper=UpperSpec(cut, beside))
 
 
 def both(conductor: Conductor, recipe: Recipe, cut) -> tuple[Inputs, UpperInputs]:
@@ -108,6 +108,36 @@ def test_windows_of_questions_and_contexts_are_the_cached_ones(family, cut, cond
     assert_same(made.states(everything, [0, 1]).detach(), cached.states(everything, [0, 1]))
 
 
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+@pytest.mark.parametrize(("beside", "layers"), [("0..1", (0, 1, 2, 3)), ((-1,), (1, 2, 3)), ((0,), (0, 2, 3))])
+def test_layers_at_and_below_the_cut_are_read_beside_those_above(beside, layers, view, conductor, recipe):
+    made = conductor.upper(replace(learning(recipe("bert", view), 1, beside), probe=ProbeSpec(layers="all")))
+    frozen = recipe("bert", view)
+    cached = conductor.inputs(
+        replace(frozen, plan=replace(frozen.plan, layers=layers), probe=ProbeSpec()), frozen.corpus
+    )
+    assert [column.layer for column in made.columns] == list(layers)
+    assert conductor.upper(learning(frozen, 1, beside)).columns == made.columns  # probe.layers counts those above
+    texts = np.arange(20)
+    for place in range(len(layers)):
+        assert_same(made.pooled(place, texts), cached.pooled(place, texts))
+
+
+@pytest.mark.parametrize(
+    ("cut", "beside", "message"),
+    [
+        (2, (3,), "layers at or below the cut, 2: layer 3 is out of range: there are layers 0 to 2"),
+        (2, "low", "layers at or below the cut, 2: layers must be all, a list, or a range"),
+        (1, (0, -2), "layers at or below the cut, 1: layers names one twice"),
+        ("none", (0,), 'cut = "none" caches none; set cut to a layer'),
+        ("frozen", "all", 'cut = "frozen" caches none'),
+    ],
+)
+def test_layers_that_are_not_cached_below_the_cut_are_refused(cut, beside, message):
+    with pytest.raises(SpecError, match=message):
+        UpperSpec(cut, beside)
+
+
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_sides_and_moments_are_the_cached_ones(view, cut, conductor, recipe):
@@ -155,7 +185,7 @@ def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, conductor, r
     made = conductor.upper(learning(recipe("bert", view), cut))
     lengths = np.diff(made.below.offsets)
     ran: list[int] = []
-    made.module.register_forward_pre_hook(lambda _, given: ran.append(len(given[0])))
+    made.module.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
     sides = np.array([[[4, 2], [2, 4], [4, 4], [5, 2]]])
     found = made.sides(reading(seats([(0, 1)], (32, 32))), sides)
     assert sum(ran) == lengths[[2, 4, 5]].sum()
