@@ -1,6 +1,7 @@
 """A pretrained model folder's own record: where its weights come from, and how its pretraining went."""
 
 import json
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class LanguageModel:
     seconds: float
     """Since it was last started, all included."""
 
+    guessed: list[list[float]] = field(default_factory=list, repr=False)
+    """Of each block of held-out text, the sum of its losses, and of how many guesses."""
+
     def as_json(self) -> bytes:
         """The record, as :func:`read_record` reads it."""
         return json.dumps({one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}).encode()
@@ -50,6 +54,10 @@ def read_record(folder: Path) -> LanguageModel:
         model = LanguageModel(folder, **values)
         if not isinstance(model.origin, dict):
             raise TypeError("its origin is no object")
+        if not all(math.isfinite(line["loss"]) for line in model.losses):
+            raise ValueError("a loss is not finite")
+        if not all(math.isfinite(total) and count >= 0 for total, count in model.guessed):
+            raise ValueError("a held-out loss is not finite")
         return model
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder / RECORD} is no record of a pretraining ({error}).") from error

@@ -113,17 +113,16 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             ) from error
         seal(folder)
 
-    def measure(self, lessons: Lessons) -> float:
-        """Mean loss over other lessons, each guess counted alike."""
+    def measure(self, lessons: Lessons) -> list[list[float]]:
+        """Of each of other lessons, the sum of its losses, and of how many guesses."""
         self.model.eval()
-        total, count = 0.0, 0
-        rows, device = self.args.per_device_train_batch_size, self.args.device
+        found, device = [], self.args.device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.lowered):
-            for start in range(0, len(lessons), rows):
-                batch = collated([lessons[row] for row in range(start, min(start + rows, len(lessons)))])
-                loss, guesses = guessing_loss(self.model, **{name: part.to(device) for name, part in batch.items()})
-                total, count = total + float(loss), count + guesses
-        return total / count
+            for row in range(len(lessons)):
+                lesson = {name: part.to(device) for name, part in collated([lessons[row]]).items()}
+                loss, guesses = guessing_loss(self.model, **lesson)
+                found.append([float(loss), guesses])
+        return found
 
 
 def guessing_loss(model: Any, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, int]:

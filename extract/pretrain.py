@@ -67,7 +67,8 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             + (f"; going on from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
         )
         found = _trained(spec, vocabulary, (learnt, held), work, checkpoint, (dtype, device), progress)
-        model, losses, loss = found
+        model, losses, guessed = found
+        loss = sum(total for total, _ in guessed) / sum(count for _, count in guessed) if guessed else None
         done = LanguageModel(
             folder,
             source,
@@ -79,6 +80,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             len(learnt),
             len(held),
             time.perf_counter() - started,
+            guessed,
         )
         _leave(model, vocabulary, done)
     except OSError as error:
@@ -187,8 +189,8 @@ def _trained(
     checkpoint: Path | None,
     where: tuple[str, str],
     progress: Progress,
-) -> tuple["PreTrainedModel", list[dict[str, float]], float | None]:
-    """The model, its losses by step, and its loss on held-out text."""
+) -> tuple["PreTrainedModel", list[dict[str, float]], list[list[float]]]:
+    """The model, its losses by step, and those on each block of held-out text."""
     import torch
 
     from extract.language_trainer import DivergedError, LanguageTrainer
@@ -204,7 +206,7 @@ def _trained(
             shutil.rmtree(work)  # other settings are needed, which it would only stand in the way of
             raise
         lessons = Lessons(held, 1, spec.seed + OTHER_DRAWS, masking)
-        return model, losses, trainer.measure(lessons) if len(held) else None
+        return model, losses, trainer.measure(lessons)
 
 
 def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel) -> None:

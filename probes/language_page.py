@@ -15,7 +15,7 @@ from probes.summary import duration
 from probes.tables import ReportError, Schema, number, read_record, read_table
 
 LOSSES = Schema((), ("step", "loss"))
-METRICS = Schema(("variant", "backbone", "split", "metric"), ("value", "n"))
+METRICS = Schema(("variant", "backbone", "split", "metric"), ("value", "low", "high", "n"))
 SMOOTHED, FEWEST = 0.02, 10
 """Share of all steps in one value of the running mean, and the fewest in it."""
 
@@ -73,12 +73,13 @@ def curve(losses: pd.DataFrame, held_out: float | None) -> Figure:
 
 
 def _grid(metrics: pd.DataFrame) -> Grid:
-    lines = [
-        [tidy(row["variant"]), tidy(row["split"]), tidy(row["metric"]), f"{row['value']:.4f}", f"{row['n']:,.0f}"]
-        for _, row in metrics.iterrows()
-    ]
+    lines = []
+    for _, row in metrics.iterrows():
+        spread = f"{row['low']:.4f} to {row['high']:.4f}" if pd.notna(row["low"]) and pd.notna(row["high"]) else ""
+        said = [tidy(row[name]) for name in ("variant", "split", "metric")]
+        lines.append([*said, f"{row['value']:.4f}", spread, f"{row['n']:,.0f}"])
     about = "Loss is the mean of what was guessed, in nats; perplexity its exponential. Of training, the last steps."
-    return Grid(about, ["objective", "text", "measured", "value", "blocks"], lines, 3)
+    return Grid(about, ["objective", "text", "measured", "value", "95 % interval", "blocks"], lines, 3)
 
 
 def _tiles(facts: dict[str, object]) -> list[Tile]:

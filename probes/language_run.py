@@ -18,6 +18,7 @@ from data.language import LanguageSpec
 from data.language_model import LanguageModel
 from data.progress import Progress
 from data.spec import SpecError, parse, plain
+from probes.metrics import Measured, resample_ratio
 from probes.recipe import Recipe
 from probes.record import environment
 from probes.results import MetricRow, as_frame
@@ -45,6 +46,14 @@ class LanguageRun:
     """The run folder that was written; None where one tells of the model already, or none was asked for."""
 
     @property
+    def held_out(self) -> Measured:
+        """The loss on held-out text, over its blocks resampled."""
+        sums, counts = np.array(self.model.guessed, float).reshape(-1, 2).T
+        drawn = resample_ratio([(sums, counts)])
+        value = np.nan if self.model.loss is None else self.model.loss
+        return drawn.measured() if drawn else Measured(value, None, None, self.model.held_out)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the screen and the record say of it."""
         model = self.model
@@ -55,6 +64,8 @@ class LanguageRun:
             f"loss_first_{ENDS}": float(np.mean(losses[:ENDS])),
             f"loss_last_{ENDS}": float(np.mean(losses[-ENDS:])),
             "loss_held_out": model.loss,
+            "loss_held_out_low": self.held_out.low,
+            "loss_held_out_high": self.held_out.high,
             "perplexity": model.perplexity,
             "parameters": model.parameters,
             "documents": model.documents,
@@ -158,10 +169,16 @@ def _named(tree: Any, folder: str, key: str = "") -> Any:
 
 def _rows(done: LanguageRun, spec: LanguageSpec) -> list[MetricRow]:
     """The mean loss at the end of the training, and on held-out text, whose exponential is the perplexity."""
-    facts, rows = done.facts, done.model.held_out
+    facts, loss = done.facts, done.held_out
     learnt = min(ENDS, len(done.model.losses)) * spec.batch_rows
-    found = [("train", "loss", facts[f"loss_last_{ENDS}"], learnt)]
+    found = [("train", "loss", Measured(facts[f"loss_last_{ENDS}"], None, None, learnt))]
     if done.model.loss is not None:
-        found += [(HELD_OUT, "loss", done.model.loss, rows), (HELD_OUT, "perplexity", done.model.perplexity, rows)]
+        low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))
+        found += [
+            (HELD_OUT, "loss", loss),
+            (HELD_OUT, "perplexity", Measured(float(np.exp(loss.value)), low, high, loss.n)),
+        ]
     where = (spec.objective, str(done.model.folder), "", None, "language")
-    return [MetricRow(*where, split, metric, value, None, None, n, spec.seed) for split, metric, value, n in found]
+    return [
+        MetricRow(*where, split, metric, one.value, one.low, one.high, one.n, spec.seed) for split, metric, one in found
+    ]

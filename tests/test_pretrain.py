@@ -144,6 +144,10 @@ def test_it_learns_and_leaves_a_backbone_that_extraction_and_transformers_read(o
     assert losses(done)[0] == pytest.approx(math.log(46), rel=0.1)
     assert losses(done)[-1] < done.loss + 1 < 0.7 * math.log(len(WORDS))  # of words that say nothing of each other
     assert done.perplexity == pytest.approx(math.exp(done.loss))
+    assert len(done.guessed) == done.held_out > 1
+    sums, counts = np.array(done.guessed).T
+    assert done.loss == pytest.approx(sums.sum() / counts.sum())
+    assert set(counts) == {15 if objective == "causal" else 5}  # of 16 tokens the first is not guessed; 0.3 are masked
     assert read_record(folder) == done
     assert sorted(path.name for path in folder.parent.iterdir()) == ["small"]
 
@@ -273,6 +277,16 @@ def test_a_vocabulary_that_does_not_fit_is_refused(spec, vocabularies, tmp_path)
 def test_a_spec_that_cannot_be_is_refused(field, value):
     with pytest.raises(SpecError, match=field):
         LanguageSpec(**{field: value})
+
+
+@pytest.mark.parametrize("damage", [{"losses": [{"step": 1}]}, {"guessed": [[1.0]]}, {"guessed": [[math.nan, 2]]}])
+def test_a_record_that_is_none_is_refused(damage, spec, tmp_path):
+    folder = tmp_path / "model"
+    pretrain(spec, stories(), folder)
+    record = json.loads((folder / "pretraining.json").read_text())
+    (folder / "pretraining.json").write_text(json.dumps(record | damage))
+    with pytest.raises(InputError, match=r"exists already and is no result of a pretraining"):
+        pretrain(spec, stories(), folder)
 
 
 def test_without_held_out_text_there_is_no_perplexity(spec, tmp_path):

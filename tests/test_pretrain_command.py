@@ -65,7 +65,11 @@ def test_a_shipped_recipe_pretrains_on_the_samples_and_leaves_a_model_and_a_run(
     assert measured["held-out", "loss"] == pytest.approx(record["loss"])
     assert measured["held-out", "perplexity"] == pytest.approx(record["perplexity"])
     assert set(figures["backbone"]) == {str(folder)}
+    low, high = figures.set_index(["split", "metric"]).loc[("held-out", "loss"), ["low", "high"]]
+    assert low < record["loss"] < high
+    assert f"{low:.4f}"[:5] in out
     page = Page((run / "report.html").read_text("utf-8"))
+    assert f"{low:.4f} to {high:.4f}" in page.text
     assert "held-out loss" in page.text
     assert load_recipe(str(run / "recipe.toml"))[1].language.folder == str(folder)
 
