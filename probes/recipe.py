@@ -214,11 +214,13 @@ def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = Fal
     name, recipe = load_recipe(name, overrides)
     if recipe.similarity.texts:
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
-    if not recipe.tasks and recipe.together.batches != "apart":
-        raise SpecError(
-            f"recipe '{name}': together.batches = {recipe.together.batches} trains several tasks, and there are none; "
-            "add a table [tasks.NAME] for each."
-        )
+    for variant, one in recipe.expanded().items():
+        if not one.tasks and one.together.batches != "apart":
+            of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
+            raise SpecError(
+                f"{of}: together.batches = {one.together.batches} trains several tasks, and there are none; add a "
+                "table [tasks.NAME] for each."
+            )
     if one_task and recipe.tasks:
         what = f"trains layers on {len(recipe.tasks)} tasks"
         if recipe.together.batches != "apart":

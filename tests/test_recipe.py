@@ -149,6 +149,12 @@ def test_several_tasks_in_one_step_are_refused_where_there_are_none(own):
         load_training(own(), ["together.batches=joint"])
 
 
+def test_a_variant_of_several_tasks_is_refused_where_there_are_none(own):
+    recipe = own('[[variants]]\nname = "both"\nset = { "together.batches" = "turns" }\n')
+    with pytest.raises(SpecError, match=r"variant 'both': together.batches = turns trains several tasks, and there"):
+        load_training(recipe)
+
+
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(SpecError, match=r"unknown recipe 'quickstrat'. Did you mean 'quickstart'\?"):
         load_recipe("quickstrat")
