@@ -6,6 +6,7 @@ apart by it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from data.spec import SpecError, plain
@@ -109,8 +110,8 @@ class LanguageSpec:
             raise SpecError(f"mask_share must be in (0, 1), got {self.mask_share}.")
         if not 0 <= self.held_out < 1 or not 0 <= self.dropout < 1 or not 0 <= self.warmup <= 1:
             raise SpecError("held_out and dropout must be in [0, 1), warmup in [0, 1].")
-        if not self.learning_rate > 0 or not self.clip > 0 or not self.weight_decay >= 0:
-            raise SpecError("learning_rate and clip must be positive, weight_decay not negative.")
+        if not 0 < self.learning_rate < inf or not self.clip > 0 or not 0 <= self.weight_decay < inf:
+            raise SpecError("learning_rate and clip must be positive, weight_decay not negative, rates finite.")
 
 
 def origin(spec: LanguageSpec, vocabulary: str, text: str, compute_dtype: str) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.errors import InputError
 from data.plan import CapturePlan
 from data.spec import nearest
@@ -141,6 +144,15 @@ class Source:
     def positions(self) -> int:
         """Longest text in tokens."""
         return int(self.config.get(self.family.positions, 512)) - self.family.positions_unused
+
+    def check_ids(self, ids: NDArray[np.int32]) -> None:
+        """Raise a :class:`BackboneError` where a tokenizer gives ids that the embeddings have no row for."""
+        known, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
+        if isinstance(known, int) and largest >= known:
+            raise BackboneError(
+                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {known:,}: it is "
+                "of another model. Set plan.tokenizer to that of the model, or leave it out."
+            )
 
 
 def find(plan: CapturePlan) -> Source:

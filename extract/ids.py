@@ -46,15 +46,17 @@ def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TextIds:
     """Tokenise ``texts`` as stage one does for the same plan.
 
     Raises:
-        BackboneError: the backbone is not here, or has no tokenizer.
+        BackboneError: the backbone is not here, or has no tokenizer or one of another model.
         TextError: a text has no token, or does not fit as the plan wants it to.
         SpecError: the template alone fills ``max_tokens``, or texts of two segments have one, or are reworded.
     """
     check_texts(plan, texts)
-    tokenizer = load_tokenizer(find(plan).tokenizer)
+    source = find(plan)
+    tokenizer = load_tokenizer(source.tokenizer)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     worded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows
     tokens = tokenise(tokenizer, worded, plan.template, plan.max_tokens, True, plan.overlap)
+    source.check_ids(tokens.ids)
     if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
         refuse(windows, tokens.uncut, plan)
     assert tokens.characters is not None

@@ -83,6 +83,7 @@ class Job:
         tokens = tokenise(
             self.backbone.tokenizer, worded, plan.template, plan.max_tokens, characters, stride=plan.overlap
         )
+        self.source.check_ids(tokens.ids)
         if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
             refuse(texts, tokens.uncut, plan)
         batch_tokens = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])

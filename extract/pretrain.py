@@ -23,7 +23,7 @@ from data.language import LanguageSpec, differences, origin
 from data.language_model import RECORD, LanguageModel, read_record
 from data.plan import CapturePlan
 from data.progress import Progress, Silent
-from data.whole import LEFTOVER, write_whole
+from data.whole import LEFTOVER, sync_folder, write_whole
 from extract.checkpoints import newest, open_folder
 from extract.identity import compute_dtype, pick_device
 from extract.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
@@ -221,6 +221,7 @@ def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         temporary.rename(done.folder)
+        sync_folder(done.folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

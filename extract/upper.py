@@ -244,13 +244,13 @@ def _check(source: Source, plan: CapturePlan, cut: Cut) -> int:
     blocks = source.layers - 1
     if cut != "none" and not 0 <= cut < blocks:
         raise SpecError(
-            f"cut = {cut}, but '{source.name}' has {blocks} blocks: a cut lies from 0, which freezes the embeddings "
-            f'alone, to {blocks - 1}, or is "none".'
+            f"upper.cut = {cut}, but '{source.name}' has {blocks} blocks: a cut lies from 0, which freezes the "
+            f'embeddings alone, to {blocks - 1}, or is "none".'
         )
     if plan.template.count(TEXT) > 1:
         raise SpecError(
-            "plan.template names {text} twice, so only the tokens of the second are kept, and blocks need those of "
-            "both to run on; name it once."
+            "plan.template names {text} twice, so a view is of the second alone, and blocks that learn run on the "
+            "tokens of both; name it once."
         )
     return 0 if cut == "none" else cut
 

@@ -251,19 +251,20 @@ def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
         InputName("", view, "") for view in recipe.plan.views
     ]
     if len({(name.view, name.layers) for name in names}) > 1:
+        named = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
         raise SpecError(
-            f"upper.cut = {recipe.upper.cut}: a probe of blocks that learn reads one view; probe.inputs or plan.views "
-            f"name {', '.join(dict.fromkeys(name.view for name in names))}."
+            f"upper.cut = {recipe.upper.cut}: a probe of blocks that learn reads one view, some layers of it in one "
+            f"range, as mean:5..6; probe.inputs or plan.views name {named}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers
 
 
-def check_fixed(recipe: Recipe) -> None:
+def check_fixed(recipe: Recipe, way_out: str = "'run' the recipe") -> None:
     """Raise a :class:`SpecError` where a recipe has blocks learn, and what is to be compared are layers as they are."""
     if recipe.upper.learns:
         raise SpecError(
             f"upper.cut = {recipe.upper.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
-            "compared; set upper.cut = \"frozen\", or 'run' the recipe."
+            f'compared; set upper.cut = "frozen", or {way_out}.'
         )
 
 
@@ -280,6 +281,11 @@ def check_upper(variant: str, recipe: Recipe) -> None:
     if not recipe.upper.learns:
         return
     read_above(recipe)
+    if recipe.upper.beside and recipe.probe.mixer == "last":
+        raise SpecError(
+            f'{variant}: upper.beside has the probe read several layers, and probe.mixer = "last" reads one; set it to '
+            "softmax or concat, or leave upper.beside out."
+        )
     cut = f"{variant}: upper.cut = {recipe.upper.cut}"
     if recipe.train.average:
         raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")

@@ -61,7 +61,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     tasks = recipe.posed()
     if not tasks:
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
-    check_fixed(recipe)
+    check_fixed(recipe, 'set together.batches, for example to "joint", to train the tasks on these blocks')
     metrics = {task: check(one, {task: one}, conductor.corpus(one.corpus)) for task, one in tasks.items()}
     conductor.prepare(tasks.values())
     rows: list[LayerRow] = []

@@ -44,7 +44,7 @@ class Learner:
     """What fit() trains."""
 
     modules: Mapping[str, nn.Module]
-    """Component -> its module; a parameter is called by both: ``upper.model...``, ``topic.head.weight``."""
+    """Component -> its module; a parameter is called by both: ``upper.blocks...``, ``topic.head.weight``."""
 
     owners: Mapping[str, Tensor]
     """Parameter -> ``[first axis]``, the member that each of its parts belongs to. What is not here is not trained."""

@@ -202,7 +202,32 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)
-    return path.stem, parse(Recipe, tree, f"recipe {path.name}")
+    recipe = parse(Recipe, tree, f"recipe {path.name}")
+    _check_several(path.stem, recipe)
+    return path.stem, recipe
+
+
+def _check_several(name: str, recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` where something is said of several tasks, and nothing heeds it."""
+    for variant, one in recipe.expanded().items():
+        of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
+        if one.tasks:
+            continue
+        if one.together.batches != "apart":
+            raise SpecError(
+                f"{of}: together.batches = {one.together.batches} trains several tasks, and there are none; add a "
+                "table [tasks.NAME] for each."
+            )
+        if one.balancing != BalancingSpec():
+            raise SpecError(
+                f"{of}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
+                "table [tasks.NAME] for each."
+            )
+    if recipe.tasks and recipe.together.batches == "apart" and recipe.variants:
+        raise SpecError(
+            f"recipe '{name}' trains layers task by task, which knows no variants; set together.batches to train the "
+            "tasks together, or leave [[variants]] out."
+        )
 
 
 def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = False) -> tuple[str, Recipe]:
@@ -214,13 +239,6 @@ def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = Fal
     name, recipe = load_recipe(name, overrides)
     if recipe.similarity.texts:
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
-    for variant, one in recipe.expanded().items():
-        if not one.tasks and one.together.batches != "apart":
-            of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
-            raise SpecError(
-                f"{of}: together.batches = {one.together.batches} trains several tasks, and there are none; add a "
-                "table [tasks.NAME] for each."
-            )
     if one_task and recipe.tasks:
         what = f"trains layers on {len(recipe.tasks)} tasks"
         if recipe.together.batches != "apart":

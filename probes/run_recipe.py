@@ -158,6 +158,9 @@ def train_all(
     """
     found: list[T] = []
     refused: dict[str, InputError] = dict(unread)
+    if len(unread) < len(variants):
+        for variant, why in unread.items():
+            progress.note(f"{variant} is left out: {why}")
     for variant, recipe in variants.items():
         if variant in unread:
             continue
@@ -168,7 +171,8 @@ def train_all(
     if not found:
         raise next(iter(refused.values()))
     for variant, why in refused.items():
-        progress.note(f"{variant} is left out: {why}")
+        if variant not in unread:
+            progress.note(f"{variant} is left out: {why}")
     return found, {variant: str(why) for variant, why in refused.items()}
 
 

@@ -82,6 +82,11 @@ def test_a_second_call_says_that_the_model_is_there_and_does_nothing(bench, figu
     assert f"is there already, perplexity {first['perplexity']:.2f} on held-out text: nothing to pretrain" in err
     assert (first.pop("run"), again.pop("run")) == (str(bench.runs / "gpt-small-pretraining-1"), None)
     assert again == first
+    folder = bench.folder / "cache" / "models" / "gpt-small"
+    record = json.loads((folder / "pretraining.json").read_text("utf-8"))
+    record.pop("guessed")  # as one that was made before there were intervals
+    (folder / "pretraining.json").write_text(json.dumps(record), "utf-8")
+    assert bench.command("pretrain", "gpt-small", settings=small(bench))[0] == 0
     assert first["steps"] == -(-first["blocks"] // 64)
     assert len(list(bench.runs.iterdir())) == 1
     assert bench.command("pretrain", "gpt-small", settings=small(bench))[1].endswith("it was there already\n")

@@ -152,7 +152,18 @@ def test_several_tasks_in_one_step_are_refused_where_there_are_none(own):
 def test_a_variant_of_several_tasks_is_refused_where_there_are_none(own):
     recipe = own('[[variants]]\nname = "both"\nset = { "together.batches" = "turns" }\n')
     with pytest.raises(SpecError, match=r"variant 'both': together.batches = turns trains several tasks, and there"):
-        load_training(recipe)
+        load_recipe(recipe)
+
+
+def test_balancing_is_refused_where_there_are_no_tasks(own):
+    with pytest.raises(SpecError, match=r"\[balancing\] balances the losses of several tasks, and there are none"):
+        load_recipe(own(), ["balancing.balancer=gradnorm"])
+
+
+def test_variants_are_refused_where_layers_are_trained_task_by_task():
+    changes = ['variants=[{name = "deep", set = {"upper.cut" = 5}}]']
+    with pytest.raises(SpecError, match=r"'layers' trains layers task by task, which knows no variants; set together"):
+        load_recipe("layers", changes)
 
 
 def test_an_unknown_recipe_names_the_nearest():

@@ -133,7 +133,8 @@ WRONG = {
     "another start": ("tasks.tone.plan.init=random", "plan.init is 'pretrained' there and 'random' here"),
     "several views": (
         "plan.views=mean,cls",
-        "upper.cut = 1: a probe of blocks that learn reads one view; probe.inputs or plan.views name mean, cls",
+        "upper.cut = 1: a probe of blocks that learn reads one view, some layers of it in one range, as "
+        "mean:5..6; probe.inputs or plan.views name mean, cls",
     ),
     "several views of one task": ('tasks.tone.plan.views=["mean","max"]', "reads one view"),
     "latents of another plan": (
@@ -266,7 +267,9 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
     )
     code, _, err = tasks.command("run", variants=variants)
     assert code == 0
-    assert "deep is left out: cut = 7" in err
+    assert "deep is left out: upper.cut = 7" in err
+    assert err.index("deep is left out") < err.index("training good")  # before hours of the others
+    assert (err.count("deep is left out"), err.count("wild is left out")) == (1, 1)
     assert "wild is left out: train.rates names the component 'topic.nose'" in err
     (run,) = tasks.bench.runs.iterdir()
     assert set(pd.read_csv(run / "variants.csv")["variant"]) == {"good"}
@@ -426,6 +429,18 @@ WRONG_ALONE = {
     "ablate": ([], "upper.cut = 1: the layers of blocks that learn are no fixed inputs, and cannot be compared"),
     "extract": (["upper.cut=3"], "has 3 blocks"),
 }
+
+
+def test_layers_beside_are_refused_where_one_layer_is_read(refused):
+    settings = refused.bench.of_topics(*ALONE, "upper.beside=0")
+    code, out, err = refused.bench.command("run", "classify", settings=settings)
+    assert (code, out) == (2, "")
+    assert 'upper.beside has the probe read several layers, and probe.mixer = "last" reads one' in one_line(err)
+
+
+def test_layers_of_blocks_that_learn_are_not_compared_task_by_task(tmp_path):
+    with pytest.raises(SpecError, match=r"cannot be compared; set upper.cut = \"frozen\", or set together.batches"):
+        pipeline.run("layers", ["upper.cut=4"], tmp_path)
 
 
 @pytest.mark.parametrize("verb", WRONG_ALONE)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data.plan import CapturePlan, ExtractSpec
 from data.spec import SpecError
 from data.text import Segments, TextError
-from extract.backbones import BACKBONES
+from extract.backbones import BACKBONES, BackboneError
 from extract.extraction import Extractor, extract
 from extract.ids import read_ids
 from extract.pooling import POOLINGS
@@ -269,6 +269,19 @@ def test_ids_are_of_texts_as_the_plan_has_them(plan_of):
 def test_two_segments_have_no_template_and_are_not_reworded(more, plan_of):
     with pytest.raises(SpecError, match="is for texts of one segment, and this corpus has texts of two"):
         read_ids(plan_of("bert", views=("mean",), **more), [Segments("the dog", "it runs")])
+
+
+def test_a_tokenizer_of_another_model_is_refused(plan_of, tiny, texts, tmp_path):
+    plan = plan_of("bert", tokenizer=str(tiny("qwen2")))
+    for made in (
+        lambda: read_ids(plan, texts),
+        lambda: extract(plan, texts, ExtractSpec(str(tmp_path / "other"), "cpu")),
+    ):
+        with pytest.raises(
+            BackboneError, match=r"gives token \d+, and '.*' knows \d+: it is of another model"
+        ) as caught:
+            made()
+        assert "\n" not in str(caught.value)
 
 
 def test_no_weights_are_read_for_ids(plan_of, monkeypatch):
