@@ -9,6 +9,7 @@ from typing import Any
 
 from data.errors import InputError, MachineError
 from data.language import differences
+from data.progress import Progress
 from data.whole import write_whole
 
 ORIGIN = "origin.json"
@@ -56,13 +57,14 @@ def seal(checkpoint: Path) -> None:
         raise MachineError(f"{checkpoint} cannot be written ({error.strerror or error}).") from error
 
 
-def newest(folder: Path) -> Path | None:
-    """The latest whole checkpoint; what is not whole is removed."""
+def newest(folder: Path, progress: Progress) -> Path | None:
+    """The latest whole checkpoint; what is not whole is removed, and said to be."""
     numbered = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
     found = sorted((path for path, number in numbered.items() if number.isdecimal()), key=lambda p: int(numbered[p]))
     while found:
         if _is_whole(found[-1]):
             return found[-1]
+        progress.note(f"{found[-1]} is not whole, as after a kill while it was written: it is removed")
         shutil.rmtree(found.pop())
     return None
 

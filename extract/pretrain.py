@@ -60,7 +60,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     work = folder.with_name(folder.name + CHECKPOINTS)
     try:
         open_folder(work, source)
-        checkpoint = newest(work)
+        checkpoint = newest(work, progress)
         progress.note(
             f"{spec.objective} pretraining: {len(texts):,} documents, {len(learnt):,} blocks of "
             f"{spec.block_tokens} tokens and {len(held):,} held out; {dtype} on {device}"

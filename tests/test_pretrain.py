@@ -210,7 +210,9 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
         if step < 12:
             seal(folder)
     (tmp_path / "checkpoint-8" / "model.safetensors").write_bytes(b"other")
-    assert newest(tmp_path) == tmp_path / "checkpoint-4"
+    told = Stopping(0)
+    assert newest(tmp_path, told) == tmp_path / "checkpoint-4"
+    assert [note.split()[0] for note in told.notes] == [str(tmp_path / f"checkpoint-{step}") for step in (12, 8)]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
 
 
