@@ -147,8 +147,8 @@ class Recipe:
 def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
     if not TASK_NAME.fullmatch(name) or name in TAKEN:
         raise SpecError(f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(TAKEN)}.")
-    kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks")}
-    tree = kept | {"together": {key: value for key, value in kept["together"].items() if key != "tasks"}}
+    kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
+    tree = kept | {"together": {"keep": recipe.together.keep}}
     for table, values in changes.items():
         if table not in POSING or not isinstance(values, dict):
             raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(POSING)}.")

@@ -273,6 +273,8 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
     assert "wild is left out: train.rates names the component 'topic.nose'" in err
     (run,) = tasks.bench.runs.iterdir()
     assert set(pd.read_csv(run / "variants.csv")["variant"]) == {"good"}
+    name, alone = load_recipe(str(run / "tasks" / "topic" / "recipe.toml"))  # runs again, as the one task that it is
+    assert (name, alone.tasks, alone.together.batches, alone.upper.cut) == ("recipe", {}, "apart", 2)
 
 
 def test_texts_are_refused_before_stage_one_of_other_variants(tasks):
