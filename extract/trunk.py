@@ -77,7 +77,7 @@ class Trunk(nn.Module):
             ValueError: the lengths are not those of ``below``.
         """
         counts = np.asarray(lengths, np.int64)
-        tokens = below.shape[min(1, below.dim() - 1)]
+        tokens = below.shape[0 if self.cut == "none" else 1]
         if counts.sum() != tokens or counts.min(initial=1) < 1:
             raise ValueError(f"{len(counts)} texts of {counts.sum()} tokens, and {tokens} tokens are given.")
         chosen = [self.layers.index(layer) for layer in (self.layers if layers is None else layers)]

@@ -68,8 +68,8 @@ class PCGrad(Balancer):
     order drawn anew from ``generator``, against the g_j that they were. Source: Yu et al., "Gradient Surgery for
     Multi-Task Learning" (2020), Algorithm 1. What is not shared keeps the gradient of its own task.
 
-    All of it happens among the scalar products of the gradients: the outcome is a weighted sum of them. The
-    order is not drawn from torch's global generator, as TorchJD's is: a training that goes on after a kill repeats it.
+    All of it happens among the scalar products of the gradients: the outcome is a weighted sum of them. The order is
+    not drawn from torch's global generator, as TorchJD's is: a training that goes on after a kill repeats it.
     """
 
     compares = True

@@ -6,6 +6,7 @@ Pretraining itself is a callable that is handed in. It leaves a model folder, an
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class LanguageRun:
     path: Path | None
     """The run folder that was written; None where one tells of the model already, or none was asked for."""
 
-    @property
+    @cached_property
     def held_out(self) -> Measured:
         """The loss on held-out text, over its blocks resampled."""
         sums, counts = np.array(self.model.guessed, float).reshape(-1, 2).T

@@ -84,9 +84,8 @@ class UpperSpec:
 class Trunk(Protocol):
     """The blocks above a cut, and what is cached below them, as an ``nn.Module``."""
 
-    beside: tuple[int, ...]
     layers: tuple[int, ...]
-    """Those of ``beside`` included."""
+    """Those read from the cache included."""
 
     width: int
 

@@ -281,6 +281,12 @@ def test_a_spec_that_cannot_be_is_refused(field, value):
         LanguageSpec(**{field: value})
 
 
+@pytest.mark.parametrize("value", [{"learning_rate": math.inf}, {"learning_rate": 0.0}, {"weight_decay": math.nan}])
+def test_a_rate_that_is_no_finite_number_is_refused(value, spec):
+    with pytest.raises(SpecError, match=r"learning_rate and clip must be positive, weight_decay not negative"):
+        replace(spec, **value)
+
+
 @pytest.mark.parametrize("damage", [{"losses": [{"step": 1}]}, {"guessed": [[1.0]]}, {"guessed": [[math.nan, 2]]}])
 def test_a_record_that_is_none_is_refused(damage, spec, tmp_path):
     folder = tmp_path / "model"
