@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from data.corpus import CorpusError, Record
@@ -13,6 +14,11 @@ def hub_splits(hub: str, config: str, revision: str) -> Mapping[str, Any]:
     """The splits of a data set by their names on the hub; raises :class:`CorpusError` where it cannot be had."""
     import datasets
 
+    if Path(hub).exists():  # datasets would read it, and remember it by its files' times
+        raise CorpusError(
+            f"corpus.name = '{hub}' is a data set of the hub, and there is a folder of that name here; "
+            "set corpus.path to it, or run from another folder."
+        )
     try:
         return dict(datasets.load_dataset(hub, config or None, revision=revision or None))
     except (OSError, ValueError, RuntimeError) as error:

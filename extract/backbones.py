@@ -4,24 +4,24 @@ Finding reads small files only, so a warm run never imports transformers.
 """
 
 import importlib.util
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import InputError
 from data.plan import CapturePlan
 from data.spec import nearest
+from extract.configuration import BackboneError, described_model, first_line, read_config, read_json
+from extract.file_digest import FileChangedError, Stamp, stamp_of
 from extract.known import KNOWN, Known
+from extract.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
 
-
-class BackboneError(InputError):
-    """A backbone that is not here, is no model we know, or cannot be loaded safely."""
+__all__ = ["BACKBONES", "INDEX", "BackboneError", "Family", "Source", "find", "find_tokenizer", "weight_files"]
 
 
 @dataclass(frozen=True)
@@ -90,26 +90,11 @@ BACKBONES: dict[str, Family] = {
 }
 
 
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
-_TOKENIZER_FILES = (
-    "tokenizer",
-    "vocab",
-    "merges",
-    "special_tokens",
-    "added_tokens",
-    "spiece",
-    "encoder",
-    "sentencepiece",
-)
-SAYS_NOTHING = (
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "auto_map",
-)
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", *(f"*{suffix}" for suffix in SUFFIXES)]
+
+
+INDEX = "model.safetensors.index.json"
+"""What a checkpoint of several files is listed in."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +104,33 @@ class Source:
     name: str
     family: Family
     config: Mapping[str, Any]
+    """What its ``config.json`` says of the model, and all that transformers is given of it."""
+
     folder: Path | None
     """Where the weights are; None for an untrained backbone of known architecture."""
 
     tokenizer: Path
     revision: str
+
+    @cached_property
+    def tokenizer_files(self) -> TokenizerFiles:
+        """The files of its tokenizer, read once: what is digested is what is used."""
+        return read_tokenizer(self.tokenizer)
+
+    @cached_property
+    def stamps(self) -> dict[Path, Stamp]:
+        """The stamp of each file of weights, when it was first asked for."""
+        return {path: stamp_of(path) for path in weight_files(self.folder)} if self.folder else {}
+
+    def check_unchanged(self) -> None:
+        """Raise a :class:`FileChangedError` if a file of weights is another than when its stamp was taken."""
+        for path, stamp in self.stamps.items():
+            try:
+                unchanged = stamp_of(path) == stamp
+            except OSError:
+                unchanged = False
+            if not unchanged:
+                raise FileChangedError(path)
 
     @property
     def layers(self) -> int:
@@ -171,7 +178,7 @@ def find(plan: CapturePlan) -> Source:
     else:
         folder = _locate(plan.backbone, known, revision, not random)
         revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
-        config = _read_config(folder)
+        config = read_config(folder)
         tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else folder
     kind = str(config.get("model_type"))
     if kind not in BACKBONES:
@@ -181,7 +188,8 @@ def find(plan: CapturePlan) -> Source:
         )
     if folder and not random:
         weight_files(folder)
-        _refuse_detours(folder, config)
+        _refuse_adapter(folder)
+    config = described_model(config, str(folder or plan.backbone))
     source = Source(
         plan.backbone, _family(plan.backbone, kind, config), config, None if random else folder, tokenizer, revision
     )
@@ -201,7 +209,7 @@ def find_tokenizer(name: str) -> Path:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder; raises :class:`BackboneError` where there are none."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single, index = folder / "model.safetensors", folder / INDEX
     if single.is_file():
         return [single]
     if index.is_file():
@@ -220,26 +228,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _weight_names(index: Path) -> list[str]:
     """The files a sharded checkpoint names: safetensors in its own folder, nothing else."""
-    mapped = _read_json(index).get("weight_map")
+    mapped = read_json(index).get("weight_map")
     names = sorted(set(map(str, mapped.values()))) if isinstance(mapped, dict) else []
     strange = [name for name in names if name != Path(name).name or not name.endswith(".safetensors")]
     if strange or not names:
         named = repr(strange[0]) if strange else "nothing"
         raise BackboneError(f"{index} must name safetensors files beside it, and names {named}.")
     return names
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that make a tokenizer; raises :class:`BackboneError` where there are none."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name.startswith(_TOKENIZER_FILES)]
-    if not files:
-        raise BackboneError(f"{folder} holds no tokenizer; set plan.tokenizer to a folder that does.")
-    return files
-
-
-def meaning(config: Mapping[str, Any]) -> str:
-    """The part of a configuration that says how weights are used, as canonical JSON."""
-    return json.dumps({key: value for key, value in config.items() if key not in SAYS_NOTHING}, sort_keys=True)
 
 
 def _family(name: str, kind: str, config: Mapping[str, Any]) -> Family:
@@ -263,11 +258,7 @@ def _check(plan: CapturePlan, source: Source) -> None:
     plan.columns(source.layers)
 
 
-def _refuse_detours(folder: Path, config: Mapping[str, Any]) -> None:
-    """Stop where transformers would load other weights than the ones we digest."""
-    for key in ("transformers_weights", "quantization_config"):
-        if config.get(key):
-            raise BackboneError(f"{folder}: its config.json sets '{key}', which is not supported: take plain weights.")
+def _refuse_adapter(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
 
@@ -322,24 +313,3 @@ def _from_hub(name: str, hub: str, revision: str, package: str, weights: bool) -
         f"'{name}' is not in the local hub cache and the hub cannot be reached; download it first or set "
         f"plan.backbone to a local folder.{extra} ({reason})"
     )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise BackboneError(f"{folder} is no model folder: it has no config.json.")
-    return _read_json(folder / "config.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(values, dict):
-        raise BackboneError(f"{path} is not a JSON object.")
-    return values
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message, short enough for one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

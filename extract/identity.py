@@ -1,30 +1,38 @@
 """What a capture plan means here: digests of weights and tokenizer, and the dtype that ``auto`` stands for.
 
-A digest is memoised by path, size and time of change, so a warm start reads no weights.
+What takes long is remembered in the cache, so a warm start hashes no large file and imports no transformers.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from data.plan import CapturePlan, ExtractSpec, Identity
 from data.spec import SpecError
-from data.whole import write_whole
-from extract.backbones import Source, find, meaning, tokenizer_files, weight_files
-from extract.loading import untrained
+from extract.backbones import BackboneError, Source, find
+from extract.configuration import first_line, meaning
+from extract.file_digest import Memo, file_digest, sha256_of
+from extract.loading import load_tokenizer, tokenizer_digest, untrained
 
 MEMO = "digests.json"
+TOKENIZER_PACKAGES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
+"""Packages that make a tokenizer of its files."""
 
 
 def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
-    """The identity of the store that ``plan`` leads to on this machine."""
+    """The identity of the store that ``plan`` leads to on this machine.
+
+    Raises:
+        BackboneError: the weights cannot be read, or no tokenizer can be made of its files.
+        FileChangedError: a file of weights changed while it was read.
+    """
     memo = Memo(cache / MEMO)
-    weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _file_digest(source, memo)
-    files = [path.name.encode() + b"\0" + path.read_bytes() for path in tokenizer_files(source.tokenizer)]
+    weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
     return Identity(
         weights=weights,
-        tokenizer=_sha256_of(*files),
+        tokenizer=_tokenizer_digest(source, memo),
         template=plan.template,
         rewording=json.dumps(plan.rewording),
         max_tokens=plan.max_tokens,
@@ -72,47 +80,28 @@ def compute_dtype(plan: CapturePlan, device: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-class Memo:
-    """Digests by key in a small JSON file. Losing it costs a read of the weights, nothing else."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def get(self, key: str, compute: Callable[[], str]) -> str:
-        """The digest under ``key``, computed where it is not there yet."""
-        known = self._read()
-        if key in known:
-            return known[key]
-        known = {**self._read(), key: compute()}
-        write_whole(self.path, json.dumps(known, indent=1, sort_keys=True).encode())
-        return known[key]
-
-    def _read(self) -> dict[str, str]:
-        try:
-            known = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return {str(key): str(value) for key, value in known.items()} if isinstance(known, dict) else {}
+def _weights_digest(source: Source, memo: Memo) -> str:
+    """Digest of the weights, and of the configuration that says how they are used."""
+    try:
+        digests = [file_digest(path, memo) for path in source.stamps]
+    except OSError as error:
+        raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
+    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
 
 
-def _file_digest(source: Source, memo: Memo) -> str:
-    assert source.folder is not None
-    digests = []
-    for path in weight_files(source.folder):
-        real = path.resolve()
-        status = real.stat()
-        key = f"{real} {status.st_size} {status.st_mtime_ns}"
-        digests.append(memo.get(key, lambda real=real: _sha256_file(real)))  # type: ignore[misc]
-    return _sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
+def _tokenizer_digest(source: Source, memo: Memo) -> str:
+    """Digest of the tokenizer itself, remembered by its files and the packages that make it of them."""
+    files = source.tokenizer_files
+    key = f"tokenizer {files.digest} {_versions(*TOKENIZER_PACKAGES)}"
+    return memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:
-    """Digest of the untrained weights themselves; what determines them is the key of the memo."""
+    """Digest of the untrained weights themselves, remembered by what determines them."""
     import torch
-    import transformers
 
-    versions = f"torch {torch.__version__} transformers {transformers.__version__}"
-    key = f"untrained {_sha256_of(meaning(source.config).encode())} seed {seed} {versions}"
+    config = meaning(source.config).encode()
+    drawn_by = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
 
     def digest() -> str:
         running = hashlib.sha256()
@@ -120,17 +109,16 @@ def _random_digest(source: Source, seed: int, memo: Memo) -> str:
             running.update(name.encode() + weight.contiguous().numpy().tobytes())
         return running.hexdigest()
 
-    return _sha256_of(meaning(source.config).encode(), memo.get(key, digest).encode())
+    return sha256_of(config, memo.get(f"untrained {sha256_of(config)} seed {seed} {drawn_by}", digest).encode())
 
 
-def _sha256_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _versions(*packages: str) -> str:
+    return " ".join(f"{package} {_version(package)}" for package in packages)
 
 
-def _sha256_of(*parts: bytes) -> str:
-    """Hex digest of several byte strings, each with its length."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
+@cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

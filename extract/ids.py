@@ -52,7 +52,7 @@ def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TextIds:
     """
     check_texts(plan, texts)
     source = find(plan)
-    tokenizer = load_tokenizer(source.tokenizer)
+    tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     worded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows
     tokens = tokenise(tokenizer, worded, plan.template, plan.max_tokens, True, plan.overlap)

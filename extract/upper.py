@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from data.plan import CapturePlan, resolve_layers
 from data.spec import SpecError
 from data.whole import LEFTOVER
-from extract.backbones import BackboneError, Family, Source, find, tokenizer_files
-from extract.loading import load
+from extract.backbones import BackboneError, Family, Source, find
+from extract.file_digest import sample_of
+from extract.loading import load, tokenizer_beside
 from extract.ragged import Row
 from extract.tokens import TEXT
 
@@ -41,7 +43,7 @@ class UpperBlocks(nn.Module):
             layers: what :meth:`forward` gives, as a plan names layers; all of them above the cut.
 
         Raises:
-            BackboneError: the backbone is not here or not whole.
+            BackboneError: the backbone is not here or not whole, or its tokenizer cannot be saved beside it.
             SpecError: the cut is none of this backbone, a layer is not above it, or the plan keeps a part of each
                 text's tokens only.
         """
@@ -54,6 +56,8 @@ class UpperBlocks(nn.Module):
 
         family, last = self.source.family, self.layers[-1]
         self.model = load(self.source, plan, "float32", "cpu").model
+        self._tokenizer = tokenizer_beside(self.source)
+        self._samples = {path: sample_of(path) for path in self.source.stamps}
         if cut != "none":
             for path in family.embeddings:
                 self.model.set_submodule(path, _PassedOver(), strict=True)
@@ -165,12 +169,14 @@ class UpperBlocks(nn.Module):
         whole or absent.
 
         Raises:
-            BackboneError: there is something at ``folder``, or the backbone is no longer where it was.
+            BackboneError: there is something at ``folder``, or the backbone is no longer what it was.
             OSError: it could not be written; nothing is left behind.
         """
         if folder.exists():
             raise BackboneError(f"{folder} exists already, and a model is never written over; name another folder.")
-        whole = load(self.source, self.plan, "float32", "cpu").model
+        if any(not path.is_file() or sample_of(path) != sample for path, sample in self._samples.items()):
+            raise BackboneError(f"{self.source.folder} is no longer the model whose blocks learnt; put it back.")
+        whole = load(replace(self.source), self.plan, "float32", "cpu").model
         strange = whole.load_state_dict(self.model.state_dict(), strict=False).unexpected_keys
         assert not strange, strange
         for key in ("activation_function", "hidden_act"):  # loaded as another name of the same function
@@ -180,8 +186,7 @@ class UpperBlocks(nn.Module):
         temporary = folder.parent / f".{uuid.uuid4().hex}{LEFTOVER}"
         try:
             whole.save_pretrained(temporary)
-            for path in tokenizer_files(self.source.tokenizer):
-                shutil.copyfile(path, temporary / path.name)
+            self._tokenizer.write(temporary)
             for path in temporary.iterdir():
                 with open(path, "r+b") as file:
                     os.fsync(file.fileno())

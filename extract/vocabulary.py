@@ -11,9 +11,10 @@ import numpy as np
 from data.blocks import Frame, Masking
 from data.language import LanguageSpec
 from data.spec import SpecError
-from extract.backbones import BackboneError, find_tokenizer, tokenizer_files
+from extract.backbones import BackboneError, find_tokenizer
 from extract.known import KNOWN
 from extract.loading import load_tokenizer
+from extract.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -129,10 +130,7 @@ def vocabulary_folder(name: str) -> Path:
 
 def vocabulary_digest(spec: LanguageSpec) -> str:
     """Digest of the files of a tokenizer that a spec names; empty where it names none."""
-    if not spec.vocabulary:
-        return ""
-    files = tokenizer_files(vocabulary_folder(spec.vocabulary))
-    return _digest(*(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest() for path in files))
+    return read_tokenizer(vocabulary_folder(spec.vocabulary)).digest[:16] if spec.vocabulary else ""
 
 
 def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) -> "Tokenizer":

@@ -11,7 +11,7 @@ from conftest import real_model
 
 from data.plan import CapturePlan
 from extract.backbones import BACKBONES, BackboneError, find
-from extract.identity import MEMO, identify
+from extract.identity import identify
 from extract.known import KNOWN
 from extract.loading import load
 
@@ -77,17 +77,6 @@ def test_a_copy_has_the_same_identity_and_changed_weights_or_meaning_another(tin
     content[-1] ^= 1
     (copy / "model.safetensors").write_bytes(content)
     assert identity_of(tmp_path, copy).weights != base.weights
-
-
-def test_a_digest_is_computed_once_and_a_broken_memo_costs_nothing_but_time(tiny, tmp_path, monkeypatch):
-    from extract import identity
-
-    base = identity_of(tmp_path, tiny("bert"))
-    with monkeypatch.context() as patch:
-        patch.setattr(identity, "_sha256_file", lambda path: pytest.fail("weights were read again"))
-        assert identity_of(tmp_path, tiny("bert")) == base
-    (tmp_path / MEMO).write_text("{ not json")
-    assert identity_of(tmp_path, tiny("bert")) == base
 
 
 def without(folder: Path, target: Path, *names: str, **config: Any) -> Path:
