@@ -35,7 +35,7 @@ from data.ragged import NOWHERE, Counts, TokenLatents
 from data.spec import plain
 from data.whole import write_whole
 
-FORMAT = 2
+FORMAT = 3
 SUFFIX = ".h5"
 KEY_BYTES = 16
 ABOUT_BYTES = 60_000  # an HDF5 attribute of the default file version ends at 64 KiB

@@ -59,6 +59,10 @@ LEFT_OUT_WORDS = {
 a download, or a way to run."""
 
 
+PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
+"""Configurations of parts, by which transformers would take a model for a composite; none of ours is one."""
+
+
 class BackboneError(InputError):
     """A backbone that is not here, is no model we know, or cannot be loaded safely."""
 
@@ -98,8 +102,10 @@ def described_model(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     for key, value in sorted(config.items()):
         if key in REFUSED and value:
             raise BackboneError(f"{place}: its config.json sets '{key}', which is not supported: take plain weights.")
-        if key not in REFUSED and not _is_left_out(key, value):
-            described[key] = _described(value, place)
+        kept = _described(value, place)
+        emptied = bool(value) and isinstance(value, Mapping | list | tuple) and not kept
+        if key not in REFUSED and not emptied and not _is_left_out(key, value):
+            described[key] = kept
     return described
 
 
@@ -116,12 +122,17 @@ def first_line(error: BaseException) -> str:
 def _described(value: Any, place: str) -> Any:
     if isinstance(value, Mapping):
         return described_model(value, place)
-    return [_described(part, place) for part in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        kept = [_described(part, place) for part in value]
+        return kept if any(part is not None and part != {} for part in kept) else []
+    return value
 
 
 def _is_left_out(key: str, value: Any) -> bool:
     words = key.lower().split("_")
     if key in LEFT_OUT or key.startswith("_") or not LEFT_OUT_WORDS.isdisjoint(words):
+        return True
+    if key in PARTS and isinstance(value, Mapping):
         return True
     return "kernel" in words and not _is_size(value)  # kernel_config; the kernel_size of a convolution stays
 

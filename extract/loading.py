@@ -1,7 +1,7 @@
 """Loading: a backbone in memory, frozen, in evaluation mode, without head or pooler; and its tokenizer.
 
-Nothing that ships with a model is run, nothing is unpickled, nothing is fetched: transformers is given the configuration
-that we read, the attention that we name, and folders that hold the files that we digest and nothing else.
+Nothing that ships with a model is run, nothing is unpickled, nothing is fetched: transformers is given the
+configuration that we read, the attention that we name, and folders that hold the files that we digest and nothing else.
 """
 
 import hashlib

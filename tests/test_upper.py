@@ -1,6 +1,7 @@
 """Upper blocks: fed from the store they give, and learn, what the whole model does with its lower part frozen."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,6 @@ from data.text import Segments
 from extract.backbones import BACKBONES, BackboneError
 from extract.extraction import Extractor, extract
 from extract.loading import load_tokenizer
-from extract.tokenizer_files import TokenizerFiles
 from extract.tokens import tokenise
 from extract.upper import UpperBlocks
 
@@ -266,7 +266,7 @@ def test_a_model_is_whole_or_absent_and_never_written_over(plan_of, tmp_path, mo
     upper = UpperBlocks(plan_of("bert"), 1)
     folder = tmp_path / "new"
     with monkeypatch.context() as patch:
-        patch.setattr(TokenizerFiles, "write", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        patch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             upper.save(folder)
     assert list(tmp_path.iterdir()) == []
