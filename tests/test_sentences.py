@@ -436,3 +436,11 @@ def test_a_hub_data_set_is_read_like_a_file(tmp_path, monkeypatch):
     (folder / "train.jsonl").write_text('{"text": "x", "label": 0}\n{"text": null, "label": 0}\n')
     with pytest.raises(CorpusError, match=r"set:train:2: the text is empty"):
         load_corpus(spec)
+
+
+def test_a_folder_named_as_a_data_set_of_the_hub_is_not_read_in_its_place(tmp_path, monkeypatch):
+    """``datasets`` would remember such a folder by its files' times."""
+    (tmp_path / "someone" / "something").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError, match=r"there is a folder of that name here; set corpus.path to it"):
+        load_corpus(CorpusSpec("someone/something", columns=("sentence",), target="none"))
