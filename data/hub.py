@@ -14,13 +14,10 @@ def hub_splits(hub: str, config: str, revision: str) -> Mapping[str, Any]:
     """The splits of a data set by their names on the hub; raises :class:`CorpusError` where it cannot be had."""
     import datasets
 
-    if Path(hub).exists():  # datasets would read it, and remember it by its files' times
-        raise CorpusError(
-            f"corpus.name = '{hub}' is a data set of the hub, and there is a folder of that name here; "
-            "set corpus.path to it, or run from another folder."
-        )
+    here = Path(hub).exists()  # such a folder would be remembered by its files' times: it is read again
+    mode = "force_redownload" if here else None
     try:
-        return dict(datasets.load_dataset(hub, config or None, revision=revision or None))
+        return dict(datasets.load_dataset(hub, config or None, revision=revision or None, download_mode=mode))
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CorpusError(f"the hub data set '{hub}' cannot be had ({reason})") from error

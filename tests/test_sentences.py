@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -438,9 +439,14 @@ def test_a_hub_data_set_is_read_like_a_file(tmp_path, monkeypatch):
         load_corpus(spec)
 
 
-def test_a_folder_named_as_a_data_set_of_the_hub_is_not_read_in_its_place(tmp_path, monkeypatch):
-    """``datasets`` would remember such a folder by its files' times."""
-    (tmp_path / "someone" / "something").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CorpusError, match=r"there is a folder of that name here; set corpus.path to it"):
-        load_corpus(CorpusSpec("someone/something", columns=("sentence",), target="none"))
+def test_a_data_set_in_a_folder_is_read_again_when_its_content_changed_and_its_times_did_not(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / "set" / "train.jsonl"
+    file.parent.mkdir()
+    spec = CorpusSpec(str(file.parent), columns=("text",), target="none")
+    for word in ("dog", "cat"):
+        file.write_text("".join(json.dumps({"text": f"{word} {number}"}) + "\n" for number in range(9)))
+        os.utime(file, (1, 1))
+        assert load_corpus(spec).texts[0] == f"{word} 0"
