@@ -50,6 +50,9 @@ class Job:
         backbone: the plan's own, where it is loaded already.
         """
         self.plan, self.source, self.store, self.spec, self.progress = plan, source, store, spec, progress
+        self.watch: Callable[[Any, Pooled], None] | None = None
+        """Told of the texts of each forward, and of what it gave."""
+
         self.backbone: Backbone = backbone or load(source, plan, store.identity.compute_dtype, device)
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
@@ -58,24 +61,29 @@ class Job:
 
     def run(self, texts: Sequence[Text], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run every group of texts that lack the same columns; returns how many texts ran."""
+        from extract.read_back import ReadBack
+        from extract.self_check import SelfCheck
+
         tokens, packs = self.packs(texts, any(TOKENS in columns for columns, _ in missing))
         todo = np.zeros(len(texts), bool)
         for _, members in missing:
             todo[members] = True
         self._announce(tokens, todo, missing)
-        from extract.read_back import ReadBack
-        from extract.self_check import SelfCheck
-
         check = SelfCheck(self, texts, tokens)
         deviation = check.before(np.flatnonzero(todo), _union(columns for columns, _ in missing))
+        self.progress.note(
+            "self-check: tokens and structure hold; texts together against each alone differ by "
+            f"{deviation:.1e} of the largest value"
+        )
         provenance = self._provenance(deviation)
         expected = Expected(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
                 each = float(tokens.viewed[members].mean())
                 read_back = ReadBack(check, texts, members, columns)
+                self.watch = read_back.watch
                 with ShardWriter(self.store, columns, provenance, self.spec, each, read_back) as writer:
-                    for block in self.blocks(packs, members, tokens, texts, columns, read_back.watch):
+                    for block in self.blocks(packs, members, tokens, texts, columns):
                         writer.add(block)
                         expected.did(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
                         advance(len(block.keys))
@@ -109,44 +117,29 @@ class Job:
         return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
-        self,
-        packs: Sequence[Pack],
-        members: Any,
-        tokens: Tokens,
-        texts: Sequence[Text],
-        columns: Columns,
-        watch: Callable[[Any, "Pooled"], None] | None = None,
+        self, packs: Sequence[Pack], members: Any, tokens: Tokens, texts: Sequence[Text], columns: Columns
     ) -> Iterator[Block]:
-        """The latents of ``members``, pack by pack; packs that hold none of them are skipped.
-
-        Args:
-            watch: told of the texts of each forward, and of what it gave.
-        """
+        """The latents of ``members``, pack by pack; packs that hold none of them are skipped."""
         group = np.zeros(len(texts), bool)
         group[members] = True
         for pack in packs:
             rows = [kept for row in pack if len(kept := row[group[row]])]
             if rows:
-                captured = self._captured(rows, tokens, columns)
-                if watch:
-                    watch(np.concatenate(rows), captured)
-                yield self._block(np.concatenate(rows), captured, tokens, texts, columns)
+                yield self._block(rows, tokens, texts, columns)
 
-    def _captured(self, rows: Sequence[Any], tokens: Tokens, columns: Columns) -> "Pooled":
+    def _block(self, rows: Sequence[Any], tokens: Tokens, texts: Sequence[Text], columns: Columns) -> Block:
         import torch
 
+        members = np.concatenate(rows)
         try:
-            return self.forward(rows, tokens, columns)
+            captured = self.forward(rows, tokens, columns)
         except torch.OutOfMemoryError as error:
-            size = int(tokens.lengths[np.concatenate(rows)].sum())
             raise MachineError(
-                f"the {self.backbone.device.type} ran out of memory on {size:,} tokens; lower extract.batch_tokens and "
-                "run the same command: what was committed is kept."
+                f"the {self.backbone.device.type} ran out of memory on {int(tokens.lengths[members].sum()):,} tokens; "
+                "lower extract.batch_tokens and run the same command: what was committed is kept."
             ) from error
-
-    def _block(
-        self, members: Any, captured: "Pooled", tokens: Tokens, texts: Sequence[Text], columns: Columns
-    ) -> Block:
+        if self.watch:
+            self.watch(members, captured)
         named = [texts[index] for index in members]
         counts = tokens.viewed[members]
         owners = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
