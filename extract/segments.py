@@ -1,12 +1,12 @@
 """Two segments of one input: how they are joined, and how the second is cut, or run in windows, where it is too long.
 
 A window is the whole first segment and a stretch of the second, with the tokens that both have in the tokenisation of
-the whole. It begins and ends between words (a word: characters between white space), and the next begins at the word
-that lies ``stride`` tokens before its end, so the two overlap by at least that. They overlap by less where the word
-that follows is so long that a window must begin later to hold it. A word longer than a window is cut anywhere.
+the whole. It begins and ends between words (a word: characters between white space, or in a script that is written
+without spaces a single one), and the next begins at the word that lies ``stride`` tokens before its end, so the two
+overlap by at least that. They overlap by less where the word that follows is so long that a window must begin later to
+hold it. A word longer than a window is cut anywhere, but for before a combining mark.
 """
 
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.plan import WHOLE
+from data.script import CHARACTER, parts
 from data.text import Segments, TextError, short
 from extract.token_rows import Row
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
-
-WORD = re.compile(r"\S+")
 
 
 def joint(tokenizer: "Tokenizer") -> str:
@@ -99,11 +98,20 @@ def _breaks(text: str, starts: list[int], room: int) -> NDArray[np.int64]:
 
     White space that is a token of its own belongs to the word after it.
     """
-    ends = [word.end() for word in WORD.finditer(text)]
-    words = np.searchsorted(ends, starts, side="right")
+    words = np.searchsorted([end for _, end in parts(text)], starts, side="right")
     first = np.diff(words, prepend=-1) != 0
-    too_long = np.bincount(words) > room
-    return np.append(np.flatnonzero(first | too_long[words]), len(starts))
+    too_long = (np.bincount(words) > room)[words]
+    if too_long.any():
+        too_long &= ~_within_character(text, starts, room)
+    return np.append(np.flatnonzero(first | too_long), len(starts))
+
+
+def _within_character(text: str, starts: list[int], room: int) -> NDArray[np.bool_]:
+    """``[token]``: whether it goes on with a character with combining marks; not if that is itself too long."""
+    ends, marked = zip(*((found.end(), len(found[0]) > 1) for found in CHARACTER.finditer(text)), strict=True)
+    of_token = np.searchsorted(ends, starts, side="right")
+    held = np.append(marked, False)[of_token] & (np.bincount(of_token) <= room)[of_token]
+    return held & (np.diff(of_token, prepend=-1) == 0)
 
 
 def _windows(breaks: NDArray[np.int64], room: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -99,7 +99,7 @@ class TagScorer(CountScorer):
 
 
 class AnswerScorer(CountScorer):
-    """Questions with an answer in a context, by the official rules of SQuAD."""
+    """Questions with an answer in a context, by the official rules of SQuAD, or of MLQA in other scripts."""
 
     def answers(self, said: NDArray[Any]) -> NDArray[Any]:
         """``[row, 3]`` -> ``[row, 2]``, first character and the first after."""
@@ -109,7 +109,7 @@ class AnswerScorer(CountScorer):
         """As :meth:`CountScorer.counts`: the best over the acceptable answers, of one a row."""
         judge = {"f1": overlap, "exact_match": exact_match}[metric]
         found = [
-            max(judge(answer_text(context, span), gold) for gold in golds)
+            max(judge(answer_text(context, span), gold, context) for gold in golds)
             for context, span, golds in zip(self.contexts, answers, self.golds, strict=True)
         ]
         return np.array(found, np.float64), np.ones(len(found))
