@@ -18,9 +18,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from data.script import PART, Script, is_mark, is_unspaced, script_of
+from data.script import PART, Script, is_mark, script_of
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
+ALPHABETS = ("LATIN", "GREEK", "CYRILLIC")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -39,6 +40,33 @@ def trimmed(context: str, first: int, last: int) -> tuple[int, int]:
     while last > first and context[last - 1].isspace():
         last -= 1
     return first, last
+
+
+def whole_words(context: str, first: int, last: int) -> tuple[int, int]:
+    """A predicted span, whose ends are those of tokens: trimmed, and widened where it cuts a character or a word.
+
+    A word is a run of Latin, Greek or Cyrillic letters and of digits. Elsewhere an answer often ends within a run of
+    letters: scripts without spaces have no borders, and Arabic, Hebrew and Korean write articles and particles
+    together with their noun. There a character with combining marks alone is completed.
+    """
+    first, last = trimmed(context, first, last)
+    while 0 < first < last and _goes_on(context, first):
+        first -= 1
+    while first < last < len(context) and _goes_on(context, last):
+        last += 1
+    return first, last
+
+
+def _goes_on(text: str, place: int) -> bool:
+    """Whether a character goes on with the word before it, or as a combining mark with the character."""
+    before, here = text[place - 1], text[place]
+    return (is_mark(here) and not before.isspace()) or (_of_word(before) and _of_word(here))
+
+
+def _of_word(character: str) -> bool:
+    if not (character.isalpha() or is_mark(character)):
+        return character.isalnum()
+    return character < "\u0530" or any(name in unicodedata.name(character, "") for name in ALPHABETS)
 
 
 def normalised(answer: str, script: Script | None = None) -> str:

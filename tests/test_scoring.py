@@ -109,7 +109,11 @@ def test_what_is_said_becomes_a_number_a_class_a_valid_tag_or_a_place():
     corpus = Corpus("toy", ("a b",), {"test": Rows(np.array([[0]]), np.zeros(1), marks)}, TAGS, kind="tags")
     said = np.array([[0, 0, 9.0, 0, 0], [0, 0, 9.0, 0, 0]])
     assert scorer_of(corpus, "test").answers(said).tolist() == [1, 2]  # I-PER opens no entity
-    assert scorer_of(answers()[0], "train").answers(np.array([[3, 9, 0.5], [-1, -1, 0]])).tolist() == [[3, 9], [-1, -1]]
+    scorer = scorer_of(answers()[0], "train")
+    spans = scorer.rows.marks.spans[scorer.rows.marks.offsets[:-1]]
+    said = np.column_stack([spans, np.ones(len(spans))]) + np.array([0, -1, 0])  # cut within the last word
+    assert scorer.answers(said).tolist() == spans.tolist()
+    assert not scorer.answers(np.full_like(said, -1)).any()
 
 
 def test_the_f1_of_two_classes_is_that_of_the_second():
