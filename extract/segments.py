@@ -89,29 +89,30 @@ class Pair:
                 f"{max_tokens}; lower plan.stride, raise plan.max_tokens, or leave the text out.",
                 self.text,
             )
-        starts = [start for start, _ in self._encoding.offsets[self._first : self._stop]]
-        return list(_windows(_breaks(self.text.second, starts, room), room, stride))
+        spans = np.array(self._encoding.offsets[self._first : self._stop])
+        return list(_windows(_breaks(self.text.second, spans, room), room, stride))
 
 
-def _breaks(text: str, starts: list[int], room: int) -> NDArray[np.int64]:
+def _breaks(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     """The tokens before which a window may begin or end, ascending, and how many there are as the last.
 
     White space that is a token of its own belongs to the word after it.
     """
-    words = np.searchsorted([end for _, end in parts(text)], starts, side="right")
+    words = np.searchsorted([end for _, end in parts(text)], spans[:, 0], side="right")
     first = np.diff(words, prepend=-1) != 0
     too_long = (np.bincount(words) > room)[words]
     if too_long.any():
-        too_long &= ~_within_character(text, starts, room)
-    return np.append(np.flatnonzero(first | too_long), len(starts))
+        too_long &= ~_within_character(text, spans, room)
+    return np.append(np.flatnonzero(first | too_long), len(spans))
 
 
-def _within_character(text: str, starts: list[int], room: int) -> NDArray[np.bool_]:
-    """``[token]``: whether it goes on with a character with combining marks; not if that is itself too long."""
-    ends, marked = zip(*((found.end(), len(found[0]) > 1) for found in CHARACTER.finditer(text)), strict=True)
-    of_token = np.searchsorted(ends, starts, side="right")
-    held = np.append(marked, False)[of_token] & (np.bincount(of_token) <= room)[of_token]
-    return held & (np.diff(of_token, prepend=-1) == 0)
+def _within_character(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.bool_]:
+    """``[token]``: whether it goes on with a character that has combining marks; not if that is itself too long."""
+    characters = np.array([found.span() for found in CHARACTER.finditer(text)] + [(len(text), len(text))])
+    of_token = np.searchsorted(characters[:-1, 1], spans[:, 0], side="right")
+    first, last = characters[of_token].T
+    begun = np.append(0, spans[:-1, 1]) > first
+    return begun & (last - first > 1) & (np.bincount(of_token) <= room)[of_token]
 
 
 def _windows(breaks: NDArray[np.int64], room: int, stride: int) -> Iterator[tuple[int, int]]:

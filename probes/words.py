@@ -17,7 +17,7 @@ Place = tuple[int, int]
 
 ALONE = rf"()\[\]{{}}<>\"“”„«»,;:!?…—'‘’.%$£€¥/{PUNCTUATION}"
 NO_WORD = ALONE + UNSPACED
-PLAIN = rf"(?:(?!--)[^\s{NO_WORD}])"
+PLAIN = rf"(?:(?!--)[^\s{NO_WORD}][{MARKS}]*+)"
 IN_URL = rf"[^\s<>\"{PUNCTUATION}{UNSPACED}]"
 IN_MAIL = rf"(?:[^\W{UNSPACED}]|-)"
 PIECE = re.compile(
