@@ -22,7 +22,8 @@ class Rule(NamedTuple):
 
 def question(text: str) -> str:
     """``question`` where a text begins with an English wh-word or ends with a question mark, quotes aside; else
-    ``statement``."""
+    ``statement``.
+    """
     bare = text.strip(QUOTES)
     return "question" if WH_WORD.match(bare) or bare.endswith(QUESTION_MARKS) else "statement"
 

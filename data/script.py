@@ -1,10 +1,10 @@
-"""Scripts: where a text may be parted, and what it is counted in, told from its characters; no language is named.
+r"""Scripts: where a text may be parted, and what it is counted in, told from its characters; no language is named.
 
 A unit is a word, or in a script that is written without spaces (Chinese, Japanese, Thai, ...) a single character. A
 combining mark belongs to the character before it: an accent, a vowel sign of Hindi, a vowel point of Arabic.
 
-Patterns are built from the classes below, since ``\\w`` takes a run of Chinese for one word and ends a word of Hindi at
-each vowel sign. On text of Latin letters without combining marks they find what ``\\w+`` and ``\\S+`` find.
+Patterns are built from the classes below, since ``\w`` takes a run of Chinese for one word and ends a word of Hindi at
+each vowel sign. On text of Latin letters without combining marks they find what ``\w+`` and ``\S+`` find.
 """
 
 import re
@@ -87,7 +87,8 @@ def parts(text: str) -> list[tuple[int, int]]:
 @lru_cache(maxsize=1024)
 def script_of(text: str) -> Script:
     """The script of most distinct words of a text, each character or punctuation mark of one without spaces counted as
-    a word; ``latin`` if it has none but numbers."""
+    a word; ``latin`` if it has none but numbers.
+    """
     if text.isascii():
         return "latin"
     counts = Counter(map(_script, {*units(text), *_PUNCTUATION.findall(text)}))

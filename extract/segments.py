@@ -112,7 +112,8 @@ def _within_character(text: str, spans: NDArray[np.int64], room: int) -> NDArray
     of_token = np.searchsorted(characters[:-1, 1], spans[:, 0], side="right")
     first, last = characters[of_token].T
     begun = np.append(0, spans[:-1, 1]) > first
-    return begun & (last - first > 1) & (np.bincount(of_token) <= room)[of_token]
+    held: NDArray[np.bool_] = begun & (last - first > 1) & (np.bincount(of_token) <= room)[of_token]
+    return held
 
 
 def _windows(breaks: NDArray[np.int64], room: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -45,7 +45,8 @@ def made_valid(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Seq
 
 def _moved(corpus: Corpus, rows: Rows, marks: Marks, rng: np.random.Generator) -> Marks:
     """Each row with one answer, of as many words as its own (characters where there are no spaces), anywhere in its
-    context."""
+    context.
+    """
     moved = []
     for text, (first, last) in zip(rows.sides[:, 0], marks.spans[marks.offsets[:-1]], strict=True):
         of = corpus.texts[text]

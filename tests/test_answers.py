@@ -7,8 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 from conftest import real_data
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data.questions import Omissions, read_questions
 from data.script import is_mark
@@ -109,9 +107,10 @@ def mlqa_f1(prediction: str, truth: str, language: str) -> float:
 
 
 WRITTEN = {
-    "zh": ["丹佛野马队", "野马队", "《野马队》", "2016年2月7日", "2016 年 2 月 7 日", "Apple公司", "公司 Apple。", "NBA", "（NBA）",
-           "赢了，比赛！", "the NBA 冠军", "上海—北京", "50%。"],
-    "ar": ["الكتاب", "كتاب", "الكِتَابُ", "في القاهرة، مصر", "القاهرة", "خالد", "«القاهرة»", "١٢٫٥ مليون", "من هو؟", "NASA الفضاء"],
+    "zh": ["丹佛野马队", "野马队", "《野马队》", "2016年2月7日", "2016 年 2 月 7 日", "Apple公司", "公司 Apple。",
+           "NBA", "（NBA）", "赢了，比赛！", "the NBA 冠军", "上海—北京", "50%。"],
+    "ar": ["الكتاب", "كتاب", "الكِتَابُ", "في القاهرة، مصر", "القاهرة", "خالد", "«القاهرة»", "١٢٫٥ مليون",
+           "من هو؟", "NASA الفضاء"],
     "hi": ["दिल्ली", "नई दिल्ली", "नई दिल्ली।", "“हिन्दी भाषा”", "1947", "1947 में", "NASA ने कहा", "डॉ॰ राजेन्द्र प्रसाद"],
 }  # fmt: skip
 CONTEXTS = {
@@ -151,7 +150,7 @@ def test_in_scripts_without_spaces_characters_with_their_marks_are_the_units():
 
 
 ANSWERED = {
-    "The 1990s saw US$50m of well-known half-lives, 2½ of them.": ["1990", "50", "half", "live", "2", "US", "well-known"],
+    "The 1990s saw US$50m of well-known half-lives, 2½ of them.": ["1990", "50", "half", "live", "2", "US"],
     "Die Straßenbahnhaltestelle in Köln-Süd kostete 12,5Mio. Euro.": ["Straßenbahn", "Süd", "12,5", "haltestelle"],
     "然后野马队赢了2016年的比赛，比分24比10。": ["野马队", "2016", "2016年", "24", "野马", "比赛"],
     "トヨタ自動車は1937年に設立された。本社は愛知県豊田市にある。": ["トヨタ自動車", "1937", "トヨタ", "愛知県豊田市"],
@@ -205,7 +204,8 @@ def ends_within(text: str, place: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "text", [" Ünï-cödé, 3.14  (日本語) x9² ", "野马队2016年NBA赢", "มี ๕๐ ที่นี่", "हिन्दी 12में", "كِتَابٌ وكتاب", "서울은 e\u0301x "]
+    "text",
+    [" Ünï-cödé, 3.14  (日本語) x9² ", "野马队2016年NBA赢", "มี ๕๐ ที่นี่", "हिन्दी 12में", "كِتَابٌ وكتاب", "서울은 e\u0301x "],
 )
 def test_every_predicted_span_widens_to_one_that_holds_it_and_cuts_no_word_and_no_character(text):
     for first in range(len(text)):

@@ -44,7 +44,9 @@ def test_on_latin_text_units_parts_and_borders_are_those_of_plain_patterns(text)
         ]
 
 
-MIXED = st.text(st.sampled_from("aB1 .。，中国กีที่हिन्दीكِتَابٌｶﾞか\u3099é\u0301\u200c\n") | st.characters(exclude_categories=["Cs"]))
+MIXED = st.text(
+    st.sampled_from("aB1 .。，中国กีที่हिन्दीكِتَابٌｶﾞか\u3099é\u0301\u200c\n") | st.characters(exclude_categories=["Cs"])
+)
 
 
 @given(MIXED)
@@ -65,7 +67,9 @@ def test_every_mark_is_known_and_letters_alone_are_of_scripts_without_spaces():
         kind = unicodedata.category(character)
         assert is_mark(character) == (kind[0] == "M" or character in "ﾞﾟ"), hex(code)
         assert not is_unspaced(character) or kind[0] in "LM" or kind in ("Nl", "Cn"), hex(code)
-        assert is_unspaced(character) or kind != "Lo" or not unicodedata.name(character, "").startswith(NAMES), hex(code)
+        assert is_unspaced(character) or kind != "Lo" or not unicodedata.name(character, "").startswith(NAMES), hex(
+            code
+        )
 
 
 SCRIPTS = {

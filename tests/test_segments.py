@@ -231,6 +231,20 @@ def test_a_window_never_parts_a_mark_from_its_character(context):
             assert not is_mark(context[last[1] : last[1] + 1] or " ")
 
 
+@pytest.mark.parametrize("context", ["野马队赢了2016年的比赛，" * 9, "ที่นี่มี๕๐เขต" * 6, "नई दिल्ली भारत में है। " * 5])
+def test_every_short_answer_lies_whole_in_a_window(context):
+    tokenizer, text = load_tokenizer(real_model("gpt2_vocab")), Segments("the dog?", context)
+    windows, _ = windowed(tokenizer, [text], 60, 30)
+    tokens = pair_tokens(tokenizer, windows, 60, 30)
+    spans = [tokens.characters[first:last] for first, last in pairwise(tokens.offsets)]
+    held = [(own[own[:, 0] >= 0][0, 0], own[own[:, 0] >= 0][-1, 1]) for own in spans]
+    assert len(held) > 3
+    starts = [first for first, _ in parts(context)]
+    for first, last in zip(starts, starts[3:], strict=False):  # of three characters, or words
+        if len(tokenizer.encode(context[first:last].strip()).ids) <= 28:
+            assert any(low <= first and len(context[:last].rstrip()) <= high for low, high in held)
+
+
 @pytest.mark.parametrize("kind", ["words", "bytes", "word pieces"])
 @settings(max_examples=60, deadline=None)
 @given(context=contexts, max_tokens=st.integers(14, 40), stride=st.integers(0, 6))
