@@ -67,6 +67,25 @@ def parse_signed(path: Path, content: bytes, way: str) -> dict[str, Any] | None:
     return record
 
 
+def check_files(folder: Path, digests: Mapping[str, str], record: str = "") -> str:
+    """What is wrong with a folder whose files are read by others: it, or a file that has a digest, is a link, not
+    there, or changed, or there is one that has none; else empty.
+
+    Args:
+        record: the name of the file there that holds the digests.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return f"the folder '{folder.name}' that has them is {'a link' if folder.is_symlink() else 'not there'}"
+    for name, digest in digests.items():
+        path = folder / Path(name).name
+        if path.is_symlink() or not path.is_file():
+            return f"{folder.name}/{path.name} is {'a link' if path.is_symlink() else 'not there'}"
+        if file_digest(path) != digest:
+            return f"{folder.name}/{path.name} is not as the run wrote it"
+    others = sorted({path.name for path in folder.iterdir()} - set(digests) - {record})
+    return f"{folder.name}/{others[0]!r} is none of what the run wrote there" if others else ""
+
+
 def _own(record: Mapping[str, Any]) -> str:
     """Digest of a record's values, however they are spaced in the file."""
     values = json.loads(json.dumps(record))

@@ -1,9 +1,9 @@
 """A journal file as Optuna's journal storage writes and reads it, safe against crashes and flipped bits.
 
 Every record ends with a field that Optuna's replay passes over: a checksum of the record and of the checksum before it,
-so that none can change, come, go or change places unseen. The lock is the kernel's and ends
-with its holder, however that ends. What a crash or a full disk left behind the last newline is cut, under the lock,
-before anything is appended; a whole line that is wrong is told and never cut. Knows nothing of Optuna.
+so that none can change, come, go or change places unseen. The lock is the kernel's and ends with its holder, however
+that ends. What a crash or a full disk left behind the last newline is cut, under the lock, before anything is appended;
+a whole line that is wrong is told and never cut. Knows nothing of Optuna.
 """
 
 import contextlib
@@ -99,13 +99,13 @@ class Journal:
 
     def _read(self, file: Any, since: int) -> list[dict[str, Any]]:
         """Records of an open file from a number on; those that are new become known."""
-        number = min(since, len(self._ends) - 1)
+        first = min(since, len(self._ends) - 1)
         if file.seek(0, os.SEEK_END) < self._ends[-1]:
             raise MachineError(f"{self._path} is shorter than it was while it was read; {WAY}.")
-        file.seek(self._ends[number])
+        file.seek(self._ends[first])
         *lines, tail = file.read().split(b"\n")
         records = []
-        for number, line in enumerate(lines, number):
+        for number, line in enumerate(lines, first):
             body = _body(line, self._checksums[number])
             if body is None:
                 raise self._damaged(line, number)

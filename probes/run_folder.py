@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.digests import DIGESTS, DamageError, digest_of, file_digest, files_digests, parse_signed, signed
+from data.digests import DIGESTS, DamageError, digest_of, files_digests, parse_signed, signed
 from data.errors import InputError, MachineError
 from data.whole import write_whole
 
@@ -114,22 +114,6 @@ class RunFolder:
             path /= part
             if path.is_symlink():
                 raise self._error(f"{path} is a link; a run folder holds its files itself.")
-
-
-def check_files(folder: Path, digests: Mapping[str, str]) -> str:
-    """What is wrong with a folder whose files are read by others: it, or a file that has a digest, is a link, not
-    there, or changed, or there is one that has none; else empty.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        return f"the folder '{folder.name}' that has them is {'a link' if folder.is_symlink() else 'not there'}"
-    for name, digest in digests.items():
-        path = folder / Path(name).name
-        if path.is_symlink() or not path.is_file():
-            return f"{folder.name}/{path.name} is {'a link' if path.is_symlink() else 'not there'}"
-        if file_digest(path) != digest:
-            return f"{folder.name}/{path.name} is not as the run wrote it"
-    others = sorted({path.name for path in folder.iterdir()} - set(digests))
-    return f"{folder.name}/{others[0]!r} is none of what the run wrote there" if others else ""
 
 
 def read_recipe_file(path: Path) -> str:

@@ -22,7 +22,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from data.corpus import Corpus, Kind
-from data.digests import DamageError, files_digests
+from data.digests import DamageError, check_files, files_digests
 from data.errors import InputError, PermafrostError
 from data.iob import OUTSIDE, parts
 from data.plan import CapturePlan, Identity, View
@@ -35,7 +35,7 @@ from probes.probe import Probe, alone, seats_for
 from probes.recipe import Recipe, Variant
 from probes.record import store_record
 from probes.report import write_report
-from probes.run_folder import FORMAT, RECIPE, WAY, RunFolder, check_files, write_record
+from probes.run_folder import FORMAT, RECIPE, WAY, RunFolder, write_record
 from probes.tables import TASK_NAME
 from probes.tasks import TASKS, build
 

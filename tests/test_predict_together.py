@@ -101,9 +101,9 @@ def told(bench, folder, *words):
     return out
 
 
-def refused(bench, folder, *words):
+def refused(bench, folder, *words, exit_code=2):
     code, out, err = bench.command("predict", str(folder), *words)
-    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (code, out, err.count("\n")) == (exit_code, "", 1)
     return err
 
 
@@ -278,10 +278,12 @@ def test_tasks_that_keep_one_state_leave_its_blocks_once_and_go_where_the_run_go
     folder = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
     assert told(bench, folder, "the dog runs", "--json") == told(bench, whole, "the dog runs", "--json")
     (folder / "upper" / "model.safetensors").unlink()
-    err = refused(bench, folder, "the dog")
+    err = refused(bench, folder, "the dog", exit_code=3)
     assert f"{folder}: its blocks learnt, and upper/model.safetensors is not there; copy the whole run again" in err
     alone = shutil.copytree(whole / "tasks" / "tone", tmp_path / "far" / "away" / "tone")
-    assert "the folder 'upper' that has them is not there; copy the whole run again" in refused(bench, alone, "the dog")
+    assert "the folder 'upper' that has them is not there; copy the whole run again" in refused(
+        bench, alone, "the dog", exit_code=3
+    )
 
 
 @pytest.mark.parametrize("name", ["tasks", "tasks/tone"])
@@ -297,6 +299,6 @@ def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
     bench, whole = run_of("messages")
     folder = shutil.copytree(whole, tmp_path / "run")
     (folder / "tasks" / "tone" / "upper" / "model.safetensors").unlink()
-    err = refused(bench, folder, "the dog")
+    err = refused(bench, folder, "the dog", exit_code=3)
     assert f"{folder}/tasks/tone: its blocks learnt, and upper/model.safetensors is not there" in err
     assert told(bench, folder, "the dog", "--task", "topic")
