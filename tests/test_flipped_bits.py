@@ -4,47 +4,33 @@ places: the reader names the file, or what it reads is the same.
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from example_run import every_table, metrics, predictions, record, write_tables, write_together
-from flips import flipped
+from flips import loaded, outcomes
 from resealed import resealed
 from toys import hill, searching
 
 import pipeline
 from data.digests import DIGEST, DIGESTS, DamageError
-from data.errors import InputError, PermafrostError
+from data.errors import InputError
 from probes.compare import comparison
 from probes.recipe import load_recipe
 from probes.report import ReportError, write_report
-from probes.runs import RunError, load_tasks
+from probes.runs import RunError
 from probes.session import conduct
 from probes.similarity_page import read_comparison
 from probes.tables import read_tables
 
 
-def loaded(folder: Path) -> str:
-    """All that answers depend on, of every task of a run, as text."""
-    said = []
-    for task, run in load_tasks(folder).items():
-        weights = {name: value.numpy().tobytes().hex() for name, value in run.probe.state_dict().items()}
-        line = run.calibration and (run.calibration.x.tobytes().hex(), run.calibration.y.tobytes().hex())
-        targets = (run.columns, run.labels, run.score_range, run.kind, run.sides, run.digests)
-        said.append(repr((task, run.recipe, dict(run.identities), weights, line, targets)))
-    return "\n".join(said)
-
-
 def reported(folder: Path) -> str:
     """All that a report is drawn from, as text."""
     run = read_tables(folder)
-    tables = [getattr(run, field.name) for field in fields(run)] + [
-        table for task in run.tasks.values() for table in task
-    ]
+    tables = [getattr(run, field.name) for field in fields(run)]
+    tables += [table for task in run.tasks.values() for table in task]
     texts = [table.to_csv() for table in tables if isinstance(table, pd.DataFrame)]
     return "\n".join([run.name, run.recipe, repr(run.record), repr(list(run.tasks)), *texts])
 
@@ -53,29 +39,6 @@ def compared(folder: Path) -> str:
     """All that the report of a comparison of sentences is drawn from, as text."""
     run = read_comparison(folder)
     return "\n".join([run.name, run.recipe, repr(run.record), repr(run.texts), run.cosines.to_csv(), run.maps.to_csv()])
-
-
-def outcomes(folder: Path, times: int, *readers: Callable[[Path], str]) -> Counter[str]:
-    """How often a reader refused a flipped bit and how often it read the same; anything else fails."""
-    right = [read(folder) for read in readers]
-    counted: Counter[str] = Counter()
-    for path, place in flipped(folder, times):
-        for read, expected in zip(readers, right, strict=True):
-            said = ""
-            try:
-                found = read(folder)
-            except PermafrostError as error:
-                said = str(error)
-                assert error.exit_code == (2 if "another version" in said else 3), said
-            if said:
-                assert path.name in said or "another version" in said, (path, place, said)
-                assert "\n" not in said
-                counted[f"{read.__name__} refused"] += 1
-            else:
-                assert found == expected, (path, place)
-                counted[f"{read.__name__} same"] += 1
-    assert [read(folder) for read in readers] == right
-    return counted
 
 
 @pytest.fixture
@@ -87,7 +50,6 @@ def run(finished, tmp_path):
 def test_no_flipped_bit_of_a_run_changes_an_answer_or_a_table(run, finished):
     shutil.rmtree(run / "figures")
     counted = outcomes(run, 120, loaded, reported)
-    print(counted)
     assert counted["reported refused"] > 60
     assert counted["loaded refused"] > 30
     for name in ("metrics.csv", "report.html"):  # of which no answer is made
@@ -110,9 +72,8 @@ def test_no_flipped_bit_of_a_study_changes_a_table_or_its_best_recipe(tmp_path):
         return repr(load_recipe(str(folder / "best.toml")))
 
     counted = outcomes(folder, 60, reported, best)
-    print(counted)
     assert counted["reported refused"] > 30
-    assert counted["best refused"] > 10
+    assert counted["best refused"] > 5
 
 
 def test_no_flipped_bit_of_a_comparison_of_sentences_changes_a_cosine(tmp_path):
@@ -153,7 +114,7 @@ def no_table(run: Path) -> str:
 
 def another_record(run: Path) -> str:
     about = json.loads((run / "record.json").read_text("utf-8"))
-    (run / "record.json").write_text(json.dumps(about | {"selected": "weights"}), "utf-8")
+    (run / "record.json").write_text(json.dumps(about | {"selected": "mine"}), "utf-8")
     return r"record\.json is not as it was written"
 
 
@@ -173,8 +134,9 @@ def test_a_run_folder_that_is_not_as_the_run_left_it_draws_no_report(change, run
         write_report(run)
     assert caught.value.exit_code == 3
     assert "again" in str(caught.value)
-    with pytest.raises(DamageError, match=message):
-        comparison([run, run])
+    if change is not further_page:  # which no comparison reads
+        with pytest.raises(DamageError, match=message):
+            comparison([run, run])
     assert (run / "report.html").read_bytes() == page
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench import Bench, pairs, write
+from flips import loaded, outcomes
 from safetensors import safe_open
 
 import pipeline
@@ -293,6 +294,28 @@ def test_a_task_that_is_a_link_is_refused(name, run_of, tmp_path):
     (folder / name).rename(tmp_path / "moved")
     (folder / name).symlink_to(tmp_path / "moved")
     assert f"{folder / name} is a link; a run folder holds its files itself." in refused(bench, folder, "the dog")
+
+
+@pytest.mark.parametrize("name", ["messages", "one state"])
+def test_no_flipped_bit_of_a_task_or_of_its_blocks_changes_an_answer(name, run_of, tmp_path):
+    folder = Path(shutil.copytree(run_of(name)[1], tmp_path / "run"))
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    counted = outcomes(folder, 60, loaded)
+    assert counted["loaded refused"] > 20
+
+
+def test_a_task_of_another_run_or_that_is_gone_is_named(run_of, tmp_path):
+    bench, whole = run_of("messages")
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(folder / "tasks" / "tone")
+    assert f"{folder}/tasks/tone/record.json is missing" in refused(bench, folder, "the dog", exit_code=3)
+    shutil.copytree(whole / "tasks" / "topic", folder / "tasks" / "tone")
+    assert "tasks/tone/record.json is not as the run wrote it" in refused(bench, folder, "the dog", exit_code=3)
+    shutil.rmtree(folder / "tasks")
+    assert "record.json is missing" in refused(bench, folder, "the dog", exit_code=3)
+    folder = Path(shutil.copytree(whole, tmp_path / "other"))
+    shutil.copytree(folder / "tasks" / "tone", folder / "tasks" / "third")
+    assert "tasks/third is none of what the run wrote" in refused(bench, folder, "the dog", exit_code=3)
 
 
 def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
