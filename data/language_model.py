@@ -2,11 +2,12 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from data.digests import DIGEST, DIGESTS, DamageError, check_files, files_digests, parse_signed, signed
+from data.digests import DIGEST, DIGESTS, DamageError, check_files, file_digest, files_digests, parse_signed, signed
 from data.errors import InputError
 from data.whole import write_whole
 
@@ -50,6 +51,22 @@ class LanguageModel:
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}
         digests = files_digests(folder, (path.name for path in folder.iterdir()))
         write_whole(folder / RECORD, json.dumps(signed(values, digests)).encode())
+
+
+def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
+    """Compare the files of a model folder that a pretraining left with their digests; any other folder has none.
+
+    Args:
+        known: name -> digest of files that were read already.
+
+    Raises:
+        DamageError: one is missing, or not as it was written.
+    """
+    path = folder / RECORD
+    record = parse_signed(path, path.read_bytes(), WAY) if path.is_file() else None
+    for name, digest in record[DIGESTS].items() if record else ():
+        if not (folder / name).is_file() or (known.get(name) or file_digest(folder / name)) != digest:
+            raise DamageError(f"{folder / name} is not as the run wrote it: {WAY}.")
 
 
 def read_record(folder: Path) -> LanguageModel:

@@ -35,6 +35,7 @@ from data.progress import Silent
 from data.spec import SpecError
 from extract.checkpoints import CheckpointError, newest, seal
 from extract.extraction import extract
+from extract.identity import digests
 from extract.loading import load_tokenizer
 from extract.pretrain import blocks_of, pretrain, untrained_model
 from extract.vocabulary import read_vocabulary
@@ -308,6 +309,12 @@ def test_no_flipped_bit_of_a_model_folder_is_taken_for_what_was_pretrained(spec,
         with pytest.raises((DamageError, InputError), match=re.escape(str(path.name))):
             pretrain(replace(spec, epochs=1), stories(20), folder)
     assert pretrain(replace(spec, epochs=1), stories(20), folder) == done
+    plan, extracting = CapturePlan(backbone=str(folder), max_tokens=16), ExtractSpec(cache=str(tmp_path / "cache"))
+    before = digests(plan, extracting)
+    for _ in flipped(folder, 12, seed=1):  # as the backbone of any recipe
+        with pytest.raises((DamageError, InputError), match=re.escape(f"{folder}")):
+            digests(plan, extracting)
+    assert digests(plan, extracting) == before
     (folder / "config.json").unlink()
     with pytest.raises(DamageError, match=r"config\.json is not there"):
         pretrain(replace(spec, epochs=1), stories(20), folder)
