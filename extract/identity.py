@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from data.language_model import refuse_damage
 from data.plan import CapturePlan, ExtractSpec, Identity
 from data.spec import SpecError
 from data.whole import write_whole
@@ -97,13 +98,16 @@ class Memo:
 
 def _file_digest(source: Source, memo: Memo) -> str:
     assert source.folder is not None
-    digests = []
-    for path in weight_files(source.folder):
-        real = path.resolve()
-        status = real.stat()
-        key = f"{real} {status.st_size} {status.st_mtime_ns}"
-        digests.append(memo.get(key, lambda real=real: _sha256_file(real)))  # type: ignore[misc]
+    found = {path.name: _memoised(path, memo) for path in weight_files(source.folder)}
+    refuse_damage(source.folder, found)
+    digests = found.values()
     return _sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
+
+
+def _memoised(path: Path, memo: Memo) -> str:
+    real = path.resolve()
+    status = real.stat()
+    return memo.get(f"{real} {status.st_size} {status.st_mtime_ns}", lambda: _sha256_file(real))
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from bench import Bench
 from conftest import WORDS
+from resealed import resealed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from seqeval.metrics.sequence_labeling import get_entities
@@ -189,6 +190,7 @@ def test_a_run_folder_that_does_not_fit_together_is_refused(damage, token_runs, 
     with safe_open(folder / "probe.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"]) | changes
     save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(about)})
+    resealed(folder)
     with pytest.raises(RunError, match=message):
         pipeline.load(folder)
 
@@ -203,6 +205,7 @@ def test_a_recipe_that_does_not_fit_the_weights_is_refused(damage, token_runs, t
     }[damage]
     assert text.count(old) == 1
     (folder / "recipe.toml").write_text(text.replace(old, new), "utf-8")
+    resealed(folder)
     with pytest.raises(RunError, match=message):
         pipeline.load(folder)
 
