@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, real_model, tiny_folder
+from conftest import DEVICE, WORDS, real_model, tiny_folder
 
 from data import maintenance
 from data.errors import MachineError
@@ -181,7 +181,14 @@ PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
 """A fault, the families that it can be planted in, and the plan that it shows in."""
 
 CASES = [
-    pytest.param(fault, family, dtype, loud, id=f"{fault.__name__}-{family}-{dtype}{'-loud' * loud}")
+    pytest.param(
+        fault,
+        family,
+        dtype,
+        loud,
+        id=f"{fault.__name__}-{family}-{dtype}{'-loud' * loud}",
+        marks=() if loud and dtype == "bfloat16" else pytest.mark.slow,
+    )
     for fault, (families, _) in PLANTED.items()
     for family in families
     for dtype in ("float32", "bfloat16")
@@ -230,7 +237,7 @@ def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, 
     fault(monkeypatch, tmp_path)
     plan = plan_of(folder, dtype, **PLANTED[fault][1])
     with pytest.raises(MachineError, match=r"self-check: .* nothing was stored"):
-        extract(plan, made_texts(0), ExtractSpec(str(tmp_path / "cache"), "cpu", batch_tokens=200))
+        extract(plan, made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE, batch_tokens=200))
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
@@ -241,12 +248,12 @@ def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
         for dtype in ("float32", "bfloat16"):
             texts = made_texts(seed, [1, 2, 9, 60][seed])
             plan = plan_of(models(family, loud), dtype, views=("last", "cls", "max", "weighted_mean", "tokens"))
-            extract(replace(plan, max_tokens=[5, 40, 9, 40][seed]), texts, ExtractSpec(str(tmp_path / dtype), "cpu"))
+            extract(replace(plan, max_tokens=[5, 40, 9, 40][seed]), texts, ExtractSpec(str(tmp_path / dtype), DEVICE))
 
 
 @pytest.mark.parametrize("fault", [siblings_visible, not_causal, left_padding])
 def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, monkeypatch):
-    spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
     plan = plan_of(models("gpt2", False), "bfloat16")
     extract(plan, made_texts(0), spec)
     assert (tmp_path / "cache" / self_check.MEMO).is_file()
@@ -256,7 +263,7 @@ def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, 
 
 
 def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
-    spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
     plan = plan_of(models("bert", False), "float32")
     extract(plan, made_texts(0), spec)
     monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("proven a second time"))
@@ -265,9 +272,9 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
 def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_check, "COPY_TOKENS", {("cpu", "float32"): 1})
+    monkeypatch.setattr(self_check, "COPY_TOKENS", {(DEVICE, "float32"): 1})
     monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("a twin was made"))
-    spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
     for family in CAUSAL:
         extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
     fault(monkeypatch, tmp_path)
@@ -280,10 +287,10 @@ def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monk
 def test_two_segments_are_checked_too(family, truncation, models, tmp_path, monkeypatch):
     texts = [Segments(first, f"{first} {second}") for first, second in zip(made_texts(1), made_texts(2), strict=False)]
     plan = plan_of(models(family, False), "float32", views=("tokens",), max_tokens=40, truncation=truncation, stride=2)
-    extract(plan, texts, ExtractSpec(str(tmp_path / "clean"), "cpu"))
+    extract(plan, texts, ExtractSpec(str(tmp_path / "clean"), DEVICE))
     wrapped(monkeypatch, tokens, "joint", lambda real, tokenizer: real(tokenizer) + " ,")
     with pytest.raises(MachineError, match="other token ids than transformers' tokenizer"):
-        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), "cpu"))
+        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), DEVICE))
 
 
 @pytest.mark.parametrize("what", ["ids", "spans", "states"])
@@ -300,7 +307,7 @@ def test_tokens_that_are_stored_wrong_are_found(what, models, tmp_path, monkeypa
         extract(
             plan_of(models("bert", False), "bfloat16", views=("tokens",)),
             made_texts(0),
-            ExtractSpec(str(tmp_path / "cache"), "cpu"),
+            ExtractSpec(str(tmp_path / "cache"), DEVICE),
         )
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
@@ -309,7 +316,7 @@ def test_a_run_that_predicts_is_checked_before_its_first_answer(models, tmp_path
     plan = plan_of(models("gpt2", False), "float32")
     siblings_visible(monkeypatch, tmp_path)
     with pytest.raises(MachineError, match="self-check"):
-        Extractor(plan, ExtractSpec(str(tmp_path), "cpu"))(made_texts(0), plan.columns(4))
+        Extractor(plan, ExtractSpec(str(tmp_path), DEVICE))(made_texts(0), plan.columns(4))
 
 
 def test_every_pooling_has_a_definition_to_be_checked_against():
@@ -339,5 +346,5 @@ def test_real_weights_are_not_stopped(name, dtype, tmp_path):
         *("".join(rng.choice(letters, 40)).strip() for _ in range(20)),
     ]
     plan = CapturePlan(folder, views=("last", "mean", "tokens"), compute_dtype=dtype, max_tokens=30)
-    assert extract(plan, texts, ExtractSpec(str(tmp_path), "cpu")).texts_run == len(texts)
+    assert extract(plan, texts, ExtractSpec(str(tmp_path), DEVICE)).texts_run == len(texts)
     assert maintenance.store_folders(tmp_path)
