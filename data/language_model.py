@@ -1,14 +1,18 @@
-"""A pretrained model folder's own record: where its weights come from, and how its pretraining went."""
+"""A pretrained model folder's own record: where its weights come from, how its pretraining went, its files' digests."""
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from data.digests import DIGEST, DIGESTS, DamageError, check_files, file_digest, files_digests, parse_signed, signed
 from data.errors import InputError
+from data.whole import write_whole
 
 RECORD = "pretraining.json"
+WAY = "copy the model again, or move it away to pretrain it again"
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,44 @@ class LanguageModel:
     guessed: list[list[float]] = field(default_factory=list, repr=False)
     """Of each block of held-out text, the sum of its losses, and of how many guesses."""
 
-    def as_json(self) -> bytes:
-        """The record, as :func:`read_record` reads it."""
-        return json.dumps({one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}).encode()
+    def write_record(self, folder: Path) -> None:
+        """Write the record beside the files of the model, which are all there."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}
+        digests = files_digests(folder, (path.name for path in folder.iterdir()))
+        write_whole(folder / RECORD, json.dumps(signed(values, digests)).encode())
+
+
+def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
+    """Compare the files of a model folder that a pretraining left with their digests; any other folder has none.
+
+    Args:
+        known: name -> digest of files that were read already.
+
+    Raises:
+        DamageError: one is missing, or not as it was written.
+    """
+    path = folder / RECORD
+    record = parse_signed(path, path.read_bytes(), WAY) if path.is_file() else None
+    for name, digest in record[DIGESTS].items() if record else ():
+        if not (folder / name).is_file() or (known.get(name) or file_digest(folder / name)) != digest:
+            raise DamageError(f"{folder / name} is not as the run wrote it: {WAY}.")
 
 
 def read_record(folder: Path) -> LanguageModel:
-    """How the pretraining of a model folder went; raises :class:`InputError` where it does not say."""
+    """How the pretraining of a model folder went.
+
+    Raises:
+        InputError: it does not say, or another version wrote it.
+        DamageError: the record, or a file of the model, is not as it was written.
+    """
+    path = folder / RECORD
     try:
-        values = json.loads((folder / RECORD).read_text("utf-8"))
+        values = parse_signed(path, path.read_bytes(), WAY)
+        if values is None:
+            raise ValueError("it has no digests, as another version of permafrost writes it")
+        if found := check_files(folder, values.pop(DIGESTS), RECORD):
+            raise DamageError(f"{folder}: {found}: {WAY}.")
+        del values[DIGEST]
         model = LanguageModel(folder, **values)
         if not isinstance(model.origin, dict):
             raise TypeError("its origin is no object")
@@ -60,4 +93,4 @@ def read_record(folder: Path) -> LanguageModel:
             raise ValueError("a held-out loss is not finite")
         return model
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / RECORD} is no record of a pretraining ({error}).") from error
+        raise InputError(f"{path} is no record of a pretraining ({error}).") from error

@@ -4,8 +4,13 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-QUOTES = " \t\r\n\"'`“”‘’«»"
-WH_WORD = re.compile(r"(what|who|whom|whose|which|when|where|why|how)\b", re.IGNORECASE)
+from data.script import WORD_END
+
+QUOTES = " \t\r\n\"'`“”‘’«»「」『』"
+QUESTION_MARKS = ("?", "？", "؟", "\u037e", "፧")
+"""The Latin one, and those of Chinese and Japanese, Arabic, Greek and Ethiopic."""
+
+WH_WORD = re.compile(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
 
 
 class Rule(NamedTuple):
@@ -16,9 +21,11 @@ class Rule(NamedTuple):
 
 
 def question(text: str) -> str:
-    """``question`` where a text begins with a wh-word or ends with "?", quotes aside; else ``statement``."""
+    """``question`` where a text begins with an English wh-word or ends with a question mark, quotes aside; else
+    ``statement``.
+    """
     bare = text.strip(QUOTES)
-    return "question" if WH_WORD.match(bare) or bare.endswith("?") else "statement"
+    return "question" if WH_WORD.match(bare) or bare.endswith(QUESTION_MARKS) else "statement"
 
 
 RULES = {"question": Rule(("statement", "question"), question)}

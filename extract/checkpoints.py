@@ -1,12 +1,12 @@
 """Checkpoints of a pretraining: whole or not used, and of this text and these settings or refused."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.digests import files_digests
 from data.errors import InputError, MachineError
 from data.language import differences
 from data.progress import Progress
@@ -78,9 +78,4 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(checkpoint.iterdir()):
-        if path.name != SEAL:
-            with open(path, "rb") as file:
-                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return files_digests(checkpoint, (path.name for path in checkpoint.iterdir() if path.name != SEAL))

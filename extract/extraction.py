@@ -109,6 +109,7 @@ class Extractor:
         self.identity = identify(source, plan, device, Path(spec.cache))
         store = LatentStore.at(Path(spec.cache), plan.backbone, self.identity)
         self._job = Job(plan, source, store, spec, Silent(), device, backbone)
+        self._checked = False
         self.backbone = self._job.backbone
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
@@ -120,9 +121,17 @@ class Extractor:
 
         Returns:
             view -> ``[layer, text, width]`` in the stored precision; of ``tokens``, a :class:`TokenLatents`.
+
+        Raises:
+            MachineError: the self-check failed, which comes before the first answer.
         """
+        from extract.self_check import SelfCheck
+
         check_texts(self._job.plan, texts)
         tokens, packs = self._job.packs(texts, TOKENS in columns)
+        if not self._checked:
+            SelfCheck(self._job, texts, tokens).before(np.arange(len(texts)), columns)
+            self._checked = True
         blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
         keys = np.concatenate([block.keys for block in blocks])
         order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from data.language_model import refuse_damage
 from data.plan import CapturePlan, ExtractSpec, Identity
 from data.spec import SpecError
 from extract.backbones import BackboneError, Source, find
@@ -83,10 +84,12 @@ def compute_dtype(plan: CapturePlan, device: str) -> str:
 def _weights_digest(source: Source, memo: Memo) -> str:
     """Digest of the weights, and of the configuration that says how they are used."""
     try:
-        digests = [file_digest(path, memo) for path in source.stamps]
+        digests = {path.name: file_digest(path, memo) for path in source.stamps}
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
-    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests))
+    if source.folder:
+        refuse_damage(source.folder, digests)
+    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests.values()))
 
 
 def _tokenizer_digest(source: Source, memo: Memo) -> str:

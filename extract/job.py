@@ -2,8 +2,8 @@
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,12 +23,11 @@ from extract.token_rows import Tokens
 from extract.tokens import tokenise, windowed
 from extract.writing import ShardWriter, check_room, stored_bytes, to_stored
 
-TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
-"""Largest deviation the self-check lets pass; bfloat16 keeps 8 bits, and errors add up over blocks."""
-
-SELF_CHECK_TEXTS = 4
 MEASURED_SECONDS = 1.0
 """After how long the expected time is said."""
+
+if TYPE_CHECKING:
+    from extract.capture import Pooled
 
 ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -51,6 +50,9 @@ class Job:
         backbone: the plan's own, where it is loaded already.
         """
         self.plan, self.source, self.store, self.spec, self.progress = plan, source, store, spec, progress
+        self.watch: Callable[[Any, Pooled], None] | None = None
+        """Told of the texts of each forward, and of what it gave."""
+
         self.backbone: Backbone = backbone or load(source, plan, store.identity.compute_dtype, device)
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
@@ -59,17 +61,28 @@ class Job:
 
     def run(self, texts: Sequence[Text], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run every group of texts that lack the same columns; returns how many texts ran."""
+        from extract.read_back import ReadBack
+        from extract.self_check import SelfCheck
+
         tokens, packs = self.packs(texts, any(TOKENS in columns for columns, _ in missing))
         todo = np.zeros(len(texts), bool)
         for _, members in missing:
             todo[members] = True
         self._announce(tokens, todo, missing)
-        provenance = self._provenance(tokens, np.flatnonzero(todo), missing)
+        check = SelfCheck(self, texts, tokens)
+        deviation = check.before(np.flatnonzero(todo), _union(columns for columns, _ in missing))
+        self.progress.note(
+            "self-check: tokens and structure hold; texts together against each alone differ by "
+            f"{deviation:.1e} of the largest value"
+        )
+        provenance = self._provenance(deviation)
         expected = Expected(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
                 each = float(tokens.viewed[members].mean())
-                with ShardWriter(self.store, columns, provenance, self.spec, each) as writer:
+                read_back = ReadBack(check, texts, members, columns)
+                self.watch = read_back.watch
+                with ShardWriter(self.store, columns, provenance, self.spec, each, read_back) as writer:
                     for block in self.blocks(packs, members, tokens, texts, columns):
                         writer.add(block)
                         expected.did(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
@@ -86,8 +99,22 @@ class Job:
         self.source.check_ids(tokens.ids)
         if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
             refuse(texts, tokens.uncut, plan)
-        batch_tokens = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
-        return tokens, make_packs(tokens, self.source.family.causal, min(ROW_TOKENS, batch_tokens), batch_tokens)
+        return tokens, self.packed(tokens)
+
+    def packed(self, tokens: Tokens, row_tokens: int = ROW_TOKENS, batch_tokens: int = 0) -> list[Pack]:
+        """Texts in packs of at most ``batch_tokens``; 0 is what the settings say, or else the device."""
+        usual = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
+        batch_tokens = batch_tokens or usual
+        return make_packs(tokens, self.source.family.causal, min(row_tokens, batch_tokens), batch_tokens)
+
+    def forward(
+        self, rows: Sequence[Any], tokens: Tokens, columns: Columns, backbone: Backbone | None = None
+    ) -> "Pooled":
+        """The latents of the texts of ``rows`` in one forward, by this backbone or another of the same family."""
+        from extract.capture import capture
+
+        layout = lay_out(rows, tokens, self.source.family.causal)
+        return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
         self, packs: Sequence[Pack], members: Any, tokens: Tokens, texts: Sequence[Text], columns: Columns
@@ -103,17 +130,16 @@ class Job:
     def _block(self, rows: Sequence[Any], tokens: Tokens, texts: Sequence[Text], columns: Columns) -> Block:
         import torch
 
-        from extract.capture import capture
-
         members = np.concatenate(rows)
-        layout = lay_out(rows, tokens, self.source.family.causal)
         try:
-            captured = capture(self.backbone, layout, columns, self.plan.final_norm)
+            captured = self.forward(rows, tokens, columns)
         except torch.OutOfMemoryError as error:
             raise MachineError(
-                f"the {self.backbone.device.type} ran out of memory on {layout.ids.size:,} tokens; lower "
-                "extract.batch_tokens and run the same command: what was committed is kept."
+                f"the {self.backbone.device.type} ran out of memory on {int(tokens.lengths[members].sum()):,} tokens; "
+                "lower extract.batch_tokens and run the same command: what was committed is kept."
             ) from error
+        if self.watch:
+            self.watch(members, captured)
         named = [texts[index] for index in members]
         counts = tokens.viewed[members]
         owners = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
@@ -141,28 +167,12 @@ class Job:
             f"{int(tokens.lengths[todo].sum()):,} tokens, {size / 1e6:,.1f} MB to {self.store.path}"
         )
 
-    def _provenance(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> dict[str, Any]:
-        """Where these latents come from; and the self-check, which stops a run whose arithmetic cannot be trusted."""
+    def _provenance(self, self_check: float) -> dict[str, Any]:
+        """Where these latents come from."""
         import h5py
         import torch
         import transformers
 
-        from extract.capture import deviation
-
-        ranked = todo[np.argsort(tokens.lengths[todo], kind="stable")]
-        sample = sorted({int(ranked[i]) for i in np.linspace(0, len(ranked) - 1, SELF_CHECK_TEXTS).astype(int)})
-        columns: dict[str, tuple[int, ...]] = {}
-        for group, _ in missing:
-            for view, layers in group.items():
-                columns[view] = tuple(sorted({*columns.get(view, ()), *layers}))
-        dtype = self.store.identity.compute_dtype
-        found = deviation(self.backbone, tokens, sample, columns, self.plan.final_norm)
-        if not found <= TOLERANCE[dtype]:
-            raise MachineError(
-                f"self-check: texts together differ from texts alone by {found:.2g} of the largest value; "
-                f"{TOLERANCE[dtype]:g} is allowed in {dtype}. This torch cannot be trusted; nothing was stored."
-            )
-        self.progress.note(f"self-check: texts together against each alone differ by {found:.1e} of the largest value")
         return {
             "backbone": self.source.name,
             "revision": self.source.revision,
@@ -170,7 +180,7 @@ class Job:
             "layers": self.source.layers,
             "init": init_name(self.plan),
             "parameters": self.backbone.parameters,
-            "self_check": found,
+            "self_check": self_check,
             "device": _device_name(self.backbone),
             "host": platform.node(),
             "threads": torch.get_num_threads(),
@@ -191,6 +201,15 @@ def refuse(texts: Sequence[Text], uncut: Any, plan: CapturePlan) -> None:
         f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
         texts[longest],
     )
+
+
+def _union(wanted: Iterable[Columns]) -> dict[str, tuple[int, ...]]:
+    """All layers of every view that any of several columns have."""
+    found: dict[str, set[int]] = {}
+    for columns in wanted:
+        for view, layers in columns.items():
+            found.setdefault(view, set()).update(layers)
+    return {view: tuple(sorted(layers)) for view, layers in found.items()}
 
 
 def _device_name(backbone: Backbone) -> str:

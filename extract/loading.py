@@ -22,7 +22,7 @@ from extract.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 _ONE_PASS = {"gelu_new": "gelu_pytorch_tanh"}  # the same function, fused
 
@@ -77,9 +77,20 @@ def load_tokenizer(of: Path | TokenizerFiles) -> "Tokenizer":
     Raises:
         BackboneError: no tokenizer can be made of the files, or only by code of their own.
     """
+    tokenizer: Tokenizer = make_tokenizer(read_tokenizer(of) if isinstance(of, Path) else of).backend_tokenizer
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
+    """The tokenizer that transformers makes of some files.
+
+    Raises:
+        BackboneError: none can be made of the files, or no fast one, or only by code of their own.
+    """
     from transformers import AutoTokenizer, GPT2Tokenizer
 
-    files = read_tokenizer(of) if isinstance(of, Path) else of
     try:
         with files.laid_out() as folder:
             if "encoder.json" in files.files and "vocab.bpe" in files.files:  # as OpenAI published GPT-2
@@ -89,15 +100,13 @@ def load_tokenizer(of: Path | TokenizerFiles) -> "Tokenizer":
                 made = AutoTokenizer.from_pretrained(
                     folder, config=config, trust_remote_code=False, local_files_only=True
                 )
-        tokenizer: Tokenizer = made.backend_tokenizer
+        assert made.backend_tokenizer is not None
     except BackboneError:
         raise
     except Exception as error:  # a broken tokenizer file fails in as many ways as it has fields
         reason = first_line(error)
         raise BackboneError(f"{files.folder}: no tokenizer can be made of it ({reason}).") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    return made
 
 
 def tokenizer_digest(tokenizer: "Tokenizer") -> str:

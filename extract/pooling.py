@@ -1,7 +1,7 @@
 """Poolings: hidden states of a text to its latent. Pure functions that never read padding.
 
-``hidden`` is ``[..., text, token, width]`` in float32, ``real`` is ``[text, token]``, true for tokens of the text,
-which come first; the latent is ``[..., text, width]``.
+``hidden`` is ``[..., text, token, width]`` in float32 or float64, ``real`` is ``[text, token]``, true for tokens of the
+text, which come first; the latent is ``[..., text, width]``.
 """
 
 from collections.abc import Callable

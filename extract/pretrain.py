@@ -20,10 +20,10 @@ from data.blocks import Lessons, cut, held_out
 from data.corpus import CorpusError
 from data.errors import InputError, MachineError
 from data.language import LanguageSpec, differences, origin
-from data.language_model import RECORD, LanguageModel, read_record
+from data.language_model import LanguageModel, read_record
 from data.plan import CapturePlan
 from data.progress import Progress, Silent
-from data.whole import LEFTOVER, sync_folder, write_whole
+from data.whole import LEFTOVER, sync_folder
 from extract.checkpoints import newest, open_folder
 from extract.identity import compute_dtype, pick_device
 from extract.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
@@ -93,14 +93,15 @@ def already(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> LanguageM
     """The model that ``folder`` holds already, where it is the one that this pretraining leads to.
 
     Raises:
-        InputError: it is another, or no result of a pretraining.
+        InputError: it is another, or no result of a pretraining by this version.
+        DamageError: it is not as the pretraining left it.
     """
     try:
         there = read_record(folder)
     except InputError as error:
         raise InputError(
-            f"{folder} exists already and is no result of a pretraining; it is never overwritten: set language.folder "
-            "to another."
+            f"{folder} exists already and is no result of a pretraining by this version of permafrost; it is never "
+            "overwritten: set language.folder to another."
         ) from error
     vocabulary = vocabulary_digest(spec) or there.origin.get("vocabulary", "")  # of one to be learnt, the text says it
     auto = spec.compute_dtype == "auto"
@@ -216,7 +217,7 @@ def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel
         model.config.use_cache = True
         model.cpu().save_pretrained(temporary)
         vocabulary.save(temporary)
-        write_whole(temporary / RECORD, done.as_json())
+        done.write_record(temporary)
         for path in temporary.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())

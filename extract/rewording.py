@@ -3,13 +3,17 @@
 import re
 from collections.abc import Iterable
 
+from data.script import MARKS, STOPS, WORD_END, WORD_START, is_unspaced, parts
 from data.text import TextError, short
 
-STOP = re.compile(r"\s*[.!?。]+\s*$")
+STOP = re.compile(rf"\s*[.!?{STOPS}]+\s*$")
 
 
 def reword(text: str, changes: Iterable[str]) -> str:
     """Apply ``lower_case``, ``no_final_stop`` and ``OLD=NEW`` (a whole word) in order.
+
+    In a script that is written without spaces words have no border: OLD is changed wherever it stands, but for a
+    character that has further combining marks.
 
     Raises:
         TextError: nothing is left of the text.
@@ -22,7 +26,14 @@ def reword(text: str, changes: Iterable[str]) -> str:
             changed = STOP.sub("", changed)
         else:
             old, _, new = change.partition("=")
-            changed = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new.replace("\\", r"\\"), changed)
+            changed = whole(old).sub(new.replace("\\", r"\\"), changed)
     if not changed.strip():
         raise TextError(f"text {short(text)}: plan.rewording leaves nothing of it; leave it out.", text)
     return changed
+
+
+def whole(word: str) -> re.Pattern[str]:
+    """Where a word stands as one, and not as part of another."""
+    start = "" if is_unspaced(word[0]) else WORD_START
+    end = rf"(?![{MARKS}])" if is_unspaced(word[parts(word)[-1][0]]) else WORD_END
+    return re.compile(start + re.escape(word) + end)

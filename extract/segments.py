@@ -1,12 +1,12 @@
 """Two segments of one input: how they are joined, and how the second is cut, or run in windows, where it is too long.
 
 A window is the whole first segment and a stretch of the second, with the tokens that both have in the tokenisation of
-the whole. It begins and ends between words (a word: characters between white space), and the next begins at the word
-that lies ``stride`` tokens before its end, so the two overlap by at least that. They overlap by less where the word
-that follows is so long that a window must begin later to hold it. A word longer than a window is cut anywhere.
+the whole. It begins and ends between words (a word: characters between white space, or in a script that is written
+without spaces a single one), and the next begins at the word that lies ``stride`` tokens before its end, so the two
+overlap by at least that. They overlap by less where the word that follows is so long that a window must begin later to
+hold it. A word longer than a window is cut anywhere, but for before a combining mark.
 """
 
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.plan import WHOLE
+from data.script import CHARACTER, parts
 from data.text import Segments, TextError, short
 from extract.token_rows import Row
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
-
-WORD = re.compile(r"\S+")
 
 
 def joint(tokenizer: "Tokenizer") -> str:
@@ -90,20 +89,31 @@ class Pair:
                 f"{max_tokens}; lower plan.stride, raise plan.max_tokens, or leave the text out.",
                 self.text,
             )
-        starts = [start for start, _ in self._encoding.offsets[self._first : self._stop]]
-        return list(_windows(_breaks(self.text.second, starts, room), room, stride))
+        spans = np.array(self._encoding.offsets[self._first : self._stop])
+        return list(_windows(_breaks(self.text.second, spans, room), room, stride))
 
 
-def _breaks(text: str, starts: list[int], room: int) -> NDArray[np.int64]:
+def _breaks(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     """The tokens before which a window may begin or end, ascending, and how many there are as the last.
 
     White space that is a token of its own belongs to the word after it.
     """
-    ends = [word.end() for word in WORD.finditer(text)]
-    words = np.searchsorted(ends, starts, side="right")
+    words = np.searchsorted([end for _, end in parts(text)], spans[:, 0], side="right")
     first = np.diff(words, prepend=-1) != 0
-    too_long = np.bincount(words) > room
-    return np.append(np.flatnonzero(first | too_long[words]), len(starts))
+    too_long = (np.bincount(words) > room)[words]
+    if too_long.any():
+        too_long &= ~_within_character(text, spans, room)
+    return np.append(np.flatnonzero(first | too_long), len(spans))
+
+
+def _within_character(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.bool_]:
+    """``[token]``: whether it goes on with a character that has combining marks; not if that is itself too long."""
+    characters = np.array([found.span() for found in CHARACTER.finditer(text)] + [(len(text), len(text))])
+    of_token = np.searchsorted(characters[:-1, 1], spans[:, 0], side="right")
+    first, last = characters[of_token].T
+    begun = np.append(0, spans[:-1, 1]) > first
+    held: NDArray[np.bool_] = begun & (last - first > 1) & (np.bincount(of_token) <= room)[of_token]
+    return held
 
 
 def _windows(breaks: NDArray[np.int64], room: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -61,6 +61,18 @@ class Tokens:
             return np.zeros(self.lengths[text], np.int8)
         return self.kinds[self.offsets[text] : self.offsets[text + 1]]
 
+    def take(self, texts: NDArray[np.int64]) -> "Tokens":
+        """The tokens of some texts, in the order given."""
+        within = ranges(self.offsets[:-1][texts], self.lengths[texts])
+        return Tokens(
+            self.ids[within],
+            bounds(self.lengths[texts]),
+            self.uncut[texts],
+            None if self.pooled is None else self.pooled[texts],
+            None if self.characters is None else self.characters[within],
+            None if self.kinds is None else self.kinds[within],
+        )
+
 
 @dataclass
 class Row:

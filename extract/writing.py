@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,14 @@ class ShardWriter:
         provenance: Mapping[str, Any],
         spec: ExtractSpec,
         tokens_per_text: float = 0.0,
+        after_first: Callable[[Path], None] | None = None,
     ) -> None:
-        """``tokens_per_text``: of those to come, where the columns have the view ``tokens``."""
+        """Args:
+        tokens_per_text: of those to come, where the columns have the view ``tokens``.
+        after_first: called with the first shard once it is committed.
+        """
         self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
-        self._tokens_per_text = tokens_per_text
+        self._tokens_per_text, self._after_first = tokens_per_text, after_first
         self._keys: list[NDArray[np.bytes_]] = []
         self._lengths: list[NDArray[np.int32]] = []
         self._counts: list[NDArray[np.int64]] = []
@@ -156,7 +160,10 @@ class ShardWriter:
                 end = int(offsets[-1])
                 tokens = TokenLatents(states[:, :end], offsets, ids[:end], spans[:end])
             self._keys, self._lengths, self._counts, self._texts, self._tokens = [], [], [], 0, 0
-            self.store.append(Block(keys, lengths, self.columns, latents, tokens), self.provenance)
+            path = self.store.append(Block(keys, lengths, self.columns, latents, tokens), self.provenance)
+            after, self._after_first = self._after_first, None
+            if after:
+                after(path)
         self._since = time.monotonic()
 
     def _make_room(self, block: Block, texts: int, tokens: int) -> None:

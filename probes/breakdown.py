@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.corpus import Corpus, Kind, Rows
+from data.script import WORD_END, WORD_START, units
 from data.text import Segments
 from probes.ensemble import Ensemble
 from probes.entities import entity_types
@@ -21,13 +22,20 @@ from probes.metrics import Measured, resample_ratio
 from probes.scoring import AnswerScorer, Scorer, TagScorer, scorer_of
 
 COLUMNS = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
-NEGATION = re.compile(r"\b(?:not|no|never|nobody|nothing|none|neither|nor|without|cannot)\b|n['’]t\b", re.IGNORECASE)
-QUESTION = re.compile(r"\b(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which)\b(?!-)", re.IGNORECASE)
+NEGATION = re.compile(
+    rf"{WORD_START}(?:not|no|never|nobody|nothing|none|neither|nor|without|cannot){WORD_END}|n['’]t{WORD_END}",
+    re.IGNORECASE,
+)
+QUESTION = re.compile(
+    rf"{WORD_START}(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which){WORD_END}(?!-)", re.IGNORECASE
+)
+"""Negations and question words of English; texts in other languages have none of them."""
+
 PEOPLE = {"whom": "who", "whose": "who"}
 OTHER = "other"
 NOTHING, SEVERAL = "no entity", "several types"
 HIGH_OVERLAP = 0.5
-"""Share of the second text's distinct words that the first has too, from which their overlap is high."""
+"""Share of the second text's distinct units that the first has too, from which their overlap is high."""
 
 Line = tuple[str, str, str, Measured]
 """Kind, group, metric, figure."""
@@ -125,7 +133,7 @@ def row_labels(corpus: Corpus, rows: Rows) -> list[Any]:
 def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
     """Name of a group -> which rows are in it, each beside its complement; a pattern that all or no rows have is none.
 
-    Of pairs the second text is looked at, and how many of its words the first has too.
+    Of pairs the second text is looked at, and how many of its units the first has too. Negation is that of English.
     """
     pairs = [_pair(corpus, sides) for sides in rows.sides]
     negated = np.array([bool(NEGATION.search(second)) for _, second in pairs], bool)
@@ -137,13 +145,16 @@ def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
 
 
 def overlap(first: str, second: str) -> float:
-    """Share of the distinct words of ``second`` that ``first`` has too; 0 where it has none."""
-    words = set(re.findall(r"\w+", second.lower()))
-    return len(words & set(re.findall(r"\w+", first.lower()))) / max(1, len(words))
+    """Share of the distinct units of ``second`` that ``first`` has too: words, or characters where there are no spaces.
+
+    0 if it has none.
+    """
+    words = set(units(second.lower()))
+    return len(words & set(units(first.lower()))) / max(1, len(words))
 
 
 def question_word(question: str) -> str:
-    """The first question word, ``how many`` and ``how much`` as one; ``other`` where there is none."""
+    """The first English question word, ``how many`` and ``how much`` as one; ``other`` where there is none."""
     found = QUESTION.search(question)
     if not found:
         return OTHER

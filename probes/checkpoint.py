@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.digests import DamageError
 from data.errors import InputError, MachineError
 from data.whole import LEFTOVER, sync_folder
 from probes.state_tree import dotted, put_together, taken_apart
@@ -58,7 +59,8 @@ class Checkpoint:
         What a killed save left beside it is removed.
 
         Raises:
-            CheckpointError: the file is of another training, or damaged, or no checkpoint.
+            CheckpointError: the file is of another training, or no checkpoint.
+            DamageError: it is not as it was saved.
             MachineError: it cannot be read.
         """
         for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{LEFTOVER}"):
@@ -68,12 +70,14 @@ class Checkpoint:
                 return None
             with safe_open(self.path, "pt") as file:
                 told = file.metadata() or {}
-                self._check(told)
+                if told.get("format") != FORMAT:
+                    raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to begin anew.")
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             if told.get("digest") != _digest(told["origin"], told["state"], tensors):
-                raise CheckpointError(f"{self.path} is damaged; remove it to begin anew.")
+                raise DamageError(f"{self.path} is damaged; remove it to begin anew.")
+            self._check(told)
             return dict(put_together(json.loads(told["state"]), tensors))
-        except CheckpointError:
+        except (CheckpointError, DamageError):
             raise
         except OSError as error:
             raise MachineError(
@@ -82,7 +86,7 @@ class Checkpoint:
             ) from error
         except Exception as error:  # a file from elsewhere can be wrong in any way
             said = str(error).split("\n")[0]
-            raise CheckpointError(
+            raise DamageError(
                 f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {said}); remove it to begin anew."
             ) from error
 
@@ -109,9 +113,7 @@ class Checkpoint:
         self._since = time.monotonic()
 
     def _check(self, told: Mapping[str, str]) -> None:
-        """Whether the file is a checkpoint of this training, by what it says of itself."""
-        if told.get("format") != FORMAT:
-            raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to begin anew.")
+        """Raise a :class:`CheckpointError` where the file is of another training, by what it says of itself."""
         there, here = json.loads(told["origin"]), self._origin
         differ = [key for key in {**here, **there} if there.get(key) != here.get(key)]
         if differ:

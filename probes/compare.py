@@ -13,6 +13,7 @@ from probes.drawing import COLOURS, SETTINGS, canvas, caption
 from probes.metrics import paired
 from probes.page import Grid, Picture, Section, render, replace_file, svg_of, tidy
 from probes.pairing import resampled
+from probes.run_folder import RunFolder
 from probes.summary import UNDEFINED, size_of, with_interval
 from probes.tables import ReportError, Tables, read_tables
 
@@ -32,7 +33,8 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
         raise ReportError("there is nothing to compare: name the folders of two runs or more.")
     runs = [read_tables(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
-        if run.metrics.empty or len(run.layers) or len(run.variants) or (folder / "losses.csv").is_file():
+        pretraining = RunFolder(folder, ReportError).has("losses.csv")
+        if run.metrics.empty or len(run.layers) or len(run.variants) or pretraining:
             raise ReportError(
                 f"{folder} has no variants to compare: several tasks, layers, an ablation, a study or pretraining have "
                 "reports of their own."

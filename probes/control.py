@@ -4,7 +4,6 @@ Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks"
 target belongs to a word, which comes again in test, here to a row, so memory is measured where it was made.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.corpus import Corpus, Marks, Rows
+from data.script import parts
 
 
 def shuffled(corpus: Corpus, seed: int) -> Corpus:
@@ -44,13 +44,15 @@ def made_valid(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Seq
 
 
 def _moved(corpus: Corpus, rows: Rows, marks: Marks, rng: np.random.Generator) -> Marks:
-    """Each row with one answer, of as many words as its own and anywhere in its context."""
+    """Each row with one answer, of as many words as its own (characters where there are no spaces), anywhere in its
+    context.
+    """
     moved = []
     for text, (first, last) in zip(rows.sides[:, 0], marks.spans[marks.offsets[:-1]], strict=True):
         of = corpus.texts[text]
         context = of if isinstance(of, str) else of.second
-        words = [found.span() for found in re.finditer(r"\S+", context)]
-        more = max(0, len(context[first:last].split()) - 1)
+        words = parts(context)
+        more = max(0, len(parts(context[first:last])) - 1)
         at = int(rng.integers(len(words) - more))
         moved.append((words[at][0], words[at + more][1]))
     return Marks(np.array(moved), np.zeros(len(moved), np.int64), np.arange(len(moved) + 1))

@@ -11,8 +11,10 @@ from data.corpus import HELD_OUT
 from probes.drawing import COLOURS, GREY, SETTINGS, canvas, legend
 from probes.page import Facts, Fold, Grid, Section, Tile, render, replace_file, tidy
 from probes.pictures import figures_folder, save_picture
+from probes.run_folder import RECIPE, RunFolder
 from probes.summary import duration
-from probes.tables import ReportError, Schema, number, read_record, read_table
+from probes.table_files import read_words, shown_name
+from probes.tables import ReportError, Schema, number, read_table
 
 LOSSES = Schema((), ("step", "loss"))
 METRICS = Schema(("variant", "backbone", "split", "metric"), ("value", "low", "high", "n"))
@@ -28,15 +30,14 @@ def write_page(folder: Path) -> Path:
 
     Raises:
         ReportError: a table is missing, or cannot be read.
+        DamageError: one is not as the run wrote it.
     """
-    for name in ("record.json", "losses.csv", "metrics.csv", "recipe.toml"):
-        if not (folder / name).is_file() or (folder / name).is_symlink():
+    run = RunFolder(folder, ReportError)
+    for name in ("losses.csv", "metrics.csv", RECIPE):
+        if not run.has(name):
             raise ReportError(f"{folder} is no finished pretraining: it has no {name}. Run 'pretrain' again.")
-    record = read_record(folder / "record.json")
-    losses, metrics = read_table(folder / "losses.csv", LOSSES), read_table(folder / "metrics.csv", METRICS)
-    name = folder.resolve().name
-    if name.startswith("."):  # the temporary name of a run that is being written
-        name = str(record.get("name") or "pretraining")
+    record, name = run.record, shown_name(run, "pretraining")
+    losses, metrics = read_table(run, "losses.csv", LOSSES), read_table(run, "metrics.csv", METRICS)
     held_out = metrics[(metrics["split"] == HELD_OUT) & (metrics["metric"] == "loss")]["value"].dropna().tolist()
     about = "Loss of every step (pale) and its running mean; across, the loss on held-out text."
     with matplotlib.rc_context(SETTINGS):
@@ -44,7 +45,7 @@ def write_page(folder: Path) -> Path:
         picture = save_picture(figures_folder(folder), "loss", drawn, "Loss", about)
         told = record.get("pretraining")
         facts = told if isinstance(told, dict) else {}
-        recipe = Fold("recipe.toml", (folder / "recipe.toml").read_text("utf-8", "replace"))
+        recipe = Fold(RECIPE, read_words(run))
         sections = [
             Section("results", "Results", "", [_grid(metrics), picture]),
             Section("provenance", "What ran", "", [_provenance(facts, record), recipe]),

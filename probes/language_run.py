@@ -3,7 +3,6 @@
 Pretraining itself is a callable that is handed in. It leaves a model folder, and a run folder that says how it went.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ import pandas as pd
 
 from data.corpus import HELD_OUT
 from data.documents import find_text, read_documents
+from data.errors import InputError, PermafrostError
 from data.language import LanguageSpec
 from data.language_model import LanguageModel
 from data.progress import Progress
@@ -23,6 +23,7 @@ from probes.metrics import Measured, resample_ratio
 from probes.recipe import Recipe
 from probes.record import environment
 from probes.results import MetricRow, as_frame
+from probes.run_folder import RECORD, RunFolder
 from probes.runs import Outcome, write_run
 
 OWN = "language"
@@ -151,12 +152,11 @@ def with_folder(name: str, recipe: Recipe) -> Recipe:
 
 def _told(runs: Path, done: LanguageRun) -> bool:
     """Whether a run folder tells of this model and no other that lay in its place."""
-    for path in runs.glob(f"*{PRETRAINED}-*/record.json"):
+    for path in runs.glob(f"*{PRETRAINED}-*/{RECORD}"):
         try:
-            record = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):  # a run that somebody is taking away, or has spoilt
+            told = RunFolder(path.parent, InputError).record.get("pretraining")
+        except PermafrostError:  # a run of another version, or that somebody is taking away or has spoilt
             continue
-        told = record.get("pretraining") if isinstance(record, dict) else None
         if isinstance(told, dict) and all(told.get(name) == done.facts[name] for name in TELLS_APART):
             return True
     return False

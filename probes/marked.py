@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from seqeval.metrics.sequence_labeling import get_entities
 
+from data.script import is_mark, is_unspaced
 from probes.page import Example, Examples, Look, Piece, tidy
 from probes.tables import Tables, first_seed
 
@@ -71,9 +72,15 @@ def _sentence(words: Sequence[str], said: set[Stretch], true: set[Stretch]) -> l
                 covers[place] = (one, covers[place][1]) if side == 0 else (covers[place][0], one)
     pieces: list[Piece] = []
     for (gold, guess), some in groupby(range(min(len(words), MOST_WORDS)), key=lambda place: covers[place]):
-        text = tidy(" ".join(words[place] for place in some))
-        pieces += [Piece(" ")] * bool(pieces) + [_piece(text, gold, guess)]
+        first, *others = some
+        text = words[first] + "".join(gap(words, place) + words[place] for place in others)
+        pieces += [Piece(" ")] * bool(gap(words, first)) + [_piece(tidy(text), gold, guess)]
     return pieces + [Piece(" …")] * (len(words) > MOST_WORDS)
+
+
+def gap(words: Sequence[str], place: int) -> str:
+    """What stands before a word of a sentence: a space; nothing at its start and within a script without spaces."""
+    return "" if not place or all(is_unspaced(word[:1]) for word in words[place - 1 : place + 1]) else " "
 
 
 def _piece(text: str, gold: Stretch | None, guess: Stretch | None) -> Piece:
@@ -118,13 +125,30 @@ def nearest_place(context: str, gold: str, start: int) -> tuple[int, int] | None
     return place, place + len(gold)
 
 
+def border_before(context: str, place: int) -> int:
+    """Where the word that a place is in begins, or in a script that is written without spaces the character."""
+    while place > 0 and context[place - 1] != " " and not _stands_alone(context[place]):
+        place -= 1
+    return max(0, place)
+
+
+def border_after(context: str, place: int) -> int:
+    """Where the word that a place is in ends, or in a script that is written without spaces the character."""
+    while place < len(context) and context[place] != " " and not _stands_alone(context[place]):
+        place += 1
+    return place
+
+
+def _stands_alone(character: str) -> bool:
+    return is_unspaced(character) and not is_mark(character)
+
+
 def _excerpt(context: str, said: tuple[int, int] | None, true: tuple[int, int] | None) -> Iterator[Piece]:
     """The context around what is marked, in pieces; what is further away is left out."""
     spans = sorted(span for span in (said, true) if span)
     near = np.zeros(len(context), bool)
     for first, last in spans:
-        end = context.find(" ", last + AROUND)
-        near[context.rfind(" ", 0, max(0, first - AROUND)) + 1 : end if end >= 0 else None] = True
+        near[border_before(context, first - AROUND) : border_after(context, last + AROUND)] = True
     if not spans:
         near[: 2 * AROUND] = True
     codes = np.zeros(len(context), np.int64)

@@ -10,6 +10,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from data.corpus import Marks, Rows
 from data.ragged import bounds
+from data.script import STOPS, parts
 from data.text import Text
 from probes.entities import valid_tags
 from probes.experiment import joint_predictions
@@ -20,7 +21,7 @@ from probes.token_places import first_tokens
 from probes.words import Place, words_of
 
 Entity = dict[str, Any]
-STOPS = (".", "!", "?")
+SENTENCE_ENDS = (".", "!", "?", *STOPS)
 PIECE = 1 << 13
 """Characters: more than most backbones read at once."""
 
@@ -83,7 +84,7 @@ def _piece(text: str, start: int) -> str:
     piece = text[start : start + PIECE]
     if start + PIECE >= len(text):
         return piece
-    before = piece[: piece.rindex(piece.split()[-1])]  # its last word may go on
+    before = piece[: parts(piece)[-1][0]]  # its last word may go on
     return before if before.strip() else piece
 
 
@@ -98,7 +99,7 @@ def _read_on(text: str, words: Sequence[Place], there: NDArray[np.bool_]) -> int
     seen = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
     if not seen or not any(character.isalnum() for character in text[words[seen - 1][1] :]):
         return len(words)
-    ends = [place + 1 for place in range(seen // 2, seen) if text[slice(*words[place])] in STOPS]
+    ends = [place + 1 for place in range(seen // 2, seen) if text[slice(*words[place])] in SENTENCE_ENDS]
     return ends[-1] if ends else seen
 
 

@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from data.script import JOINERS, is_mark
 from probes.drawing import COLOURS
 
 TEMPLATES = Path(__file__).parent / "template"
@@ -223,8 +224,13 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def tidy(value: object, longest: int = MOST_TEXT) -> str:
     """A text as a cell shows it: cut where it is long, a control character as a space."""
-    text = "".join(char if char.isprintable() else " " for char in str(value))
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    text = "".join(char if char.isprintable() or char in JOINERS else " " for char in str(value))
+    if len(text) <= longest:
+        return text
+    end = longest - 1
+    while end and is_mark(text[end]):
+        end -= 1
+    return text[:end] + "…"
 
 
 def _own(key: str, value: str, name: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.corpus import Corpus, Kind
 from data.text import Segments
-from probes.answers import answer_text, whole_words
+from probes.answers import answer_text, trimmed
 from probes.ensemble import Ensemble
 from probes.results import in_unit
 from probes.scoring import AnswerScorer, Scorer, scorer_of
@@ -59,7 +59,7 @@ def _answers(one: Ensemble, place: int, said: NDArray[np.float32], scorer: Score
     marks = scorer.rows.marks
     assert marks is not None
     answers = scorer.answers(said)
-    places = [whole_words(context, *span) for context, span in zip(scorer.contexts, answers.tolist(), strict=True)]
+    places = [trimmed(context, *span) for context, span in zip(scorer.contexts, answers.tolist(), strict=True)]
     texts = [corpus.texts[text] for text in scorer.rows.sides[:, 0]]
     judged = {name: scorer.counts(name, answers)[0] for name in ("exact_match", "f1")}
     return {

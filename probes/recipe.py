@@ -16,6 +16,7 @@ from probes.cosines import SimilaritySpec
 from probes.inputs import parse_input
 from probes.pretraining import PretrainingSpec
 from probes.probe import ProbeSpec
+from probes.run_folder import read_recipe_file
 from probes.space import StudySpec
 from probes.subsets import AblationSpec
 from probes.tables import TASK_NAME, UNTRAINED
@@ -193,12 +194,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
 
     Raises:
         SpecError: no such recipe, an unknown key, a value that cannot be.
+        DamageError: it lies in a run folder and is not as the run wrote it.
     """
     path = Path(name) if name.endswith(".toml") else shipped().get(name)
     if path is None:
         raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped())}")
     try:
-        text = path.read_text("utf-8")
+        text = read_recipe_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.corpus import Corpus, Rows
 from data.plan import CapturePlan
+from data.script import STOPS, UNSPACED, script_of
 from data.text import Segments
 from probes.answers import normalised
 from probes.ensemble import Ensemble
@@ -25,7 +26,10 @@ from probes.scoring import scorer_of
 from probes.tables import UNTRAINED
 from probes.tasks import task_of
 
-SENTENCE = re.compile(r"[^.!?]+(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
+_GAP = rf"(?<=[{UNSPACED}])\s+(?=[{UNSPACED}])"
+_IN = rf"(?:(?!{_GAP})[^.!?{STOPS}])"
+SENTENCE = re.compile(rf"{_IN}+(?:[.!?](?![\s{UNSPACED}]){_IN}*)*(?:[.!?]|[{STOPS}]+[」』”’）]*)?")
+"""Ends at a full stop; in scripts that are written without spaces at a space too, as in Thai."""
 
 
 def all_rows(found: Sequence[Ensemble], corpus: Corpus) -> list[MetricRow]:
@@ -86,13 +90,14 @@ def commonest_tags(corpus: Corpus, rows: Rows) -> NDArray[Any]:
 
 
 def likeliest_sentences(corpus: Corpus, rows: Rows) -> NDArray[Any]:
-    """``[row, 2]``: first character, and the first after, of the sentence with most words of the question."""
+    """``[row, 2]``: first character, and the first after, of the sentence with most units of the question."""
     found = np.zeros((len(rows), 2), np.int64)
     for row, text in enumerate(corpus.texts[place] for place in rows.sides[:, 0]):
         assert isinstance(text, Segments)
-        asked = set(normalised(text.first).split())
+        script = script_of(text.second)
+        asked = set(normalised(text.first, script).split())
         sentences = list(SENTENCE.finditer(text.second))
-        shared = [len(asked & set(normalised(one.group()).split())) for one in sentences]
+        shared = [len(asked & set(normalised(one.group(), script).split())) for one in sentences]
         found[row] = sentences[int(np.argmax(shared))].span() if sentences else (0, len(text.second))
     return found
 

@@ -29,6 +29,7 @@ from probes.drawing import SETTINGS
 from probes.marked import marked
 from probes.page import Block, Fold, Picture, Section, Turnable, render, replace_file, tidy
 from probes.pictures import figures_folder, save_picture
+from probes.run_folder import RunFolder
 from probes.scatter import panels
 from probes.tables import ReportError, Tables, read_tables
 
@@ -157,11 +158,13 @@ def write_report(folder: Path) -> Path:
     """Draw ``figures/*.png``, ``figures/*.svg`` and ``report.html`` of a run folder from its tables.
 
     Raises:
-        ReportError: the run did not finish, or a table in it cannot be read.
+        ReportError: the run did not finish or is of another version, or a table in it cannot be read.
+        DamageError: a table, the recipe or the record is not as the run wrote it.
     """
-    if (folder / "cosines.csv").is_file():
+    written = RunFolder(folder, ReportError)
+    if written.has("cosines.csv"):
         return similarity_page.write_page(folder)
-    if (folder / "losses.csv").is_file():
+    if written.has("losses.csv"):
         return language_page.write_page(folder)
     run = read_tables(folder)
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():

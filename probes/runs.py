@@ -1,6 +1,8 @@
 """The run folder: whole or absent, never overwritten.
 
 recipe.toml  record.json  metrics.csv  predictions.csv  training.csv  probe.safetensors  figures/  report.html
+
+The record comes last, with a digest of every file that is read again; see :mod:`probes.run_folder`.
 """
 
 import json
@@ -16,11 +18,11 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from data.corpus import Corpus, Kind
+from data.digests import DamageError, check_files, files_digests
 from data.errors import InputError, PermafrostError
 from data.iob import OUTSIDE, parts
 from data.plan import CapturePlan, Identity, View
@@ -33,11 +35,11 @@ from probes.probe import Probe, alone, seats_for
 from probes.recipe import Recipe, Variant
 from probes.record import store_record
 from probes.report import write_report
-from probes.saved_blocks import digests_of, fault_of
+from probes.run_folder import FORMAT, RECIPE, WAY, RunFolder, write_record
 from probes.tables import TASK_NAME
 from probes.tasks import TASKS, build
 
-FORMAT = 3
+PROBE = "probe.safetensors"
 TASKS_FOLDER, UPPER_FOLDER = "tasks", "upper"
 ABOUT = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """What a probe must say of itself."""
@@ -80,12 +82,12 @@ def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=runs))
     try:
         temporary.chmod(0o755)
-        (temporary / "recipe.toml").write_text(to_toml(outcome.recipe), "utf-8")
-        (temporary / "record.json").write_text(json.dumps(outcome.record, indent=2, ensure_ascii=False), "utf-8")
+        (temporary / RECIPE).write_text(to_toml(outcome.recipe), "utf-8")
         _write_tables(temporary, outcome.tables)
         if outcome.selected and outcome.corpus:
             _save_selected(temporary, outcome.selected, outcome.corpus)
         _write_tasks(temporary, outcome.tasks)
+        write_record(temporary, outcome.record)
         write_report(temporary)
         return _claim(runs, name, temporary)
     except BaseException:
@@ -113,16 +115,16 @@ def _write_task(folder: Path, one: TaskOutcome, shared: Mapping[str, str]) -> No
     folder.mkdir(parents=True)
     recipe = replace(one.selected.recipe, variants=(Variant(one.selected.variant),))
     stores = {one.selected.variant: {name: store_record(stored) for name, stored in one.stored.items()}}
-    (folder / "recipe.toml").write_text(to_toml(recipe), "utf-8")
-    (folder / "record.json").write_text(json.dumps({"stores": stores}, indent=2, ensure_ascii=False), "utf-8")
+    (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
     _write_tables(folder, one.tables)
     _save_selected(folder, one.selected, one.corpus, shared)
+    write_record(folder, {"stores": stores})
 
 
 def _save_selected(folder: Path, one: Ensemble, corpus: Corpus, shared: Mapping[str, str] | None = None) -> None:
     """What answers new texts: the probe, and the backbone with the blocks that learnt, where they are its own."""
     digests = shared or _save_blocks(folder / UPPER_FOLDER, one)
-    _save_probe(folder / "probe.safetensors", one, corpus, digests, bool(shared))
+    _save_probe(folder / PROBE, one, corpus, digests, bool(shared))
 
 
 def _save_blocks(folder: Path, one: Ensemble) -> dict[str, str]:
@@ -131,7 +133,7 @@ def _save_blocks(folder: Path, one: Ensemble) -> dict[str, str]:
         return {}
     trunk: Any = one.trunks[one.best]()
     trunk.save(folder)
-    return digests_of(folder)
+    return files_digests(folder, (path.name for path in folder.iterdir()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,18 +184,21 @@ class LoadedRun:
         return replace(found, **own, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]
 
 
-def tasks_of(path: Path) -> tuple[str, ...]:
+def _tasks_of(run: RunFolder) -> list[str]:
     """The tasks that learnt together in a run, by name; none where it is a run of one. Other folders do not count.
 
     Raises:
         RunError: a task, or the folder of all of them, is a link.
+        DamageError: there is the folder of a task that the run did not write.
     """
-    folder = path / TASKS_FOLDER
+    names, folder = run.folders(TASKS_FOLDER), run.path / TASKS_FOLDER
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    for one in (folder, *found):
-        if one.is_symlink():
-            raise RunError(f"{one} is a link; a run folder holds its files itself.")
-    return tuple(one.name for one in found if one.is_dir() and TASK_NAME.fullmatch(one.name))
+    for path in (folder, *found):
+        if path.is_symlink():
+            raise RunError(f"{path} is a link; a run folder holds its files itself.")
+        if path != folder and path.is_dir() and TASK_NAME.fullmatch(path.name) and path.name not in names:
+            raise DamageError(f"{path} is none of what the run wrote: remove it, or {WAY}.")
+    return names
 
 
 def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
@@ -205,12 +210,14 @@ def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
     Raises:
         RunError: there is no such task; and as :func:`load_run`.
     """
-    names = tasks_of(path)
-    found = {} if names else {"": load_run(path)}
+    run = RunFolder(path, RunError)
+    names = _tasks_of(run)
+    found = {} if names else {"": _loaded(run)}
     if task and task not in names:
         way = nearest(task, names) if names else "It has one task without a name: leave --task out."
         raise RunError(f"{path} has no task '{task}'. {way}")
-    return found | {name: load_run(path / TASKS_FOLDER / name) for name in names if task in ("", name)}
+    chosen = [name for name in names if task in ("", name)]
+    return found | {name: _loaded(run.within(f"{TASKS_FOLDER}/{name}")) for name in chosen}
 
 
 def load_run(path: Path) -> LoadedRun:
@@ -218,14 +225,21 @@ def load_run(path: Path) -> LoadedRun:
 
     Raises:
         RunError: it is no folder of a finished run, or of another version.
+        DamageError: a file that is read is not as the run wrote it.
     """
-    for name in ("record.json", "recipe.toml", "probe.safetensors"):
-        if not (path / name).is_file():
-            other = any((path / table).exists() for table in ("ablation.csv", "trials.csv"))
+    return _loaded(RunFolder(path, RunError))
+
+
+def _loaded(run: RunFolder) -> LoadedRun:
+    """The run of a folder that predicts; errors as of :func:`load_run`."""
+    path = run.path
+    for name in (RECIPE, PROBE):
+        if not run.has(name):
+            other = any(table in run.digests for table in ("ablation.csv", "trials.csv"))
             way = " An ablation or a study predicts nothing: name the run of a recipe." if other else ""
             raise RunError(f"{path} is no finished run: it has no {name}.{way}")
     try:
-        return _read_run(path)
+        return _read_run(run)
     except PermafrostError:
         raise
     except Exception as error:  # a run folder from elsewhere can be wrong in any way
@@ -233,13 +247,12 @@ def load_run(path: Path) -> LoadedRun:
         raise RunError(f"{path} cannot be read ({type(error).__name__}: {said}).") from error
 
 
-def _read_run(path: Path) -> LoadedRun:
-    record = json.loads((path / "record.json").read_text("utf-8"))
-    tree = read_toml((path / "recipe.toml").read_text("utf-8"), str(path / "recipe.toml"))
-    with safe_open(path / "probe.safetensors", "pt") as file:
-        about = _described(path, file.metadata())
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    variants = parse(Recipe, tree, str(path / "recipe.toml")).expanded()
+def _read_run(run: RunFolder) -> LoadedRun:
+    path = run.path
+    tree, weights = read_toml(run.read(RECIPE).decode("utf-8"), str(path / RECIPE)), run.read(PROBE)
+    about = _described(path, _metadata(weights))
+    tensors = load(weights)
+    variants = parse(Recipe, tree, str(path / RECIPE)).expanded()
     if about["variant"] not in variants:
         raise RunError(f"{path}: its weights are of the variant '{about['variant']}', which its recipe does not have.")
     recipe = variants[about["variant"]]
@@ -250,15 +263,13 @@ def _read_run(path: Path) -> LoadedRun:
         calibration = Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
     sides, kind = int(about["sides"]), about["kind"]
     probe = _rebuilt(path, recipe, columns, tensors, about)
-    stores = record["stores"][about["variant"]]
+    stores = run.record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
     upper = (path.resolve().parents[1] if about.get("shared") else path) / UPPER_FOLDER if recipe.upper.learns else None
     if upper and not (about.get("upper") and isinstance(about["upper"], dict)):
         raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
-    if upper and (fault_there := fault_of(upper, about["upper"])):
-        raise RunError(
-            f"{upper.parent}: its blocks learnt, and {fault_there}; copy the whole run again, or run its recipe."
-        )
+    if upper and (fault_there := check_files(upper, about["upper"])):
+        raise DamageError(f"{upper.parent}: its blocks learnt, and {fault_there}; {WAY}.")
     plans = {""} if upper else identities
     known = all(column.plan in plans and column.view in get_args(View) for column in columns)
     targets = bool(score_range and calibration) if kind == "score" else kind == "answers" or len(labels) > 1
@@ -270,6 +281,13 @@ def _read_run(path: Path) -> LoadedRun:
     about_rows = (calibration, labels, score_range, kind, sides)
     digests = tuple(about["upper"].values()) if upper else ()
     return LoadedRun(path, recipe, identities, columns, probe.eval(), *about_rows, upper, digests)
+
+
+def _metadata(content: bytes) -> Mapping[str, str] | None:
+    """What a safetensors file says of itself, in front of its tensors."""
+    length = int.from_bytes(content[:8], "little")
+    found: Mapping[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
+    return found
 
 
 def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

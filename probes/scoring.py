@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.corpus import Corpus, Kind, Rows
-from probes.answers import answer_text, exact_match, overlap
+from probes.answers import answer_text, exact_match, overlap, whole_words
 from probes.entities import entity_counts, valid_tags
 from probes.metrics import CORRELATIONS, METRICS, Resampled, resample, resample_ratio
 
@@ -99,17 +99,18 @@ class TagScorer(CountScorer):
 
 
 class AnswerScorer(CountScorer):
-    """Questions with an answer in a context, by the official rules of SQuAD."""
+    """Questions with an answer in a context, by the official rules of SQuAD, or of MLQA in other scripts."""
 
     def answers(self, said: NDArray[Any]) -> NDArray[Any]:
-        """``[row, 3]`` -> ``[row, 2]``, first character and the first after."""
-        return said[:, :2].astype(np.int64)
+        """``[row, 3]`` -> ``[row, 2]``, first character and the first after, of whole words; 0 twice if none."""
+        spans = said[:, :2].astype(np.int64).tolist()
+        return np.array([whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)])
 
     def counts(self, metric: str, answers: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As :meth:`CountScorer.counts`: the best over the acceptable answers, of one a row."""
         judge = {"f1": overlap, "exact_match": exact_match}[metric]
         found = [
-            max(judge(answer_text(context, span), gold) for gold in golds)
+            max(judge(answer_text(context, span), gold, context) for gold in golds)
             for context, span, golds in zip(self.contexts, answers, self.golds, strict=True)
         ]
         return np.array(found, np.float64), np.ones(len(found))

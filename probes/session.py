@@ -3,7 +3,6 @@
 The folder ``study-<name>`` holds the journal, the tables, and the best trial as a recipe of its own.
 """
 
-import json
 import os
 import platform
 import re
@@ -24,9 +23,11 @@ from data.whole import write_whole
 from probes.crew import Crew, Died, Epoch, Raised, Worker
 from probes.journal import held
 from probes.recipe import Recipe
+from probes.run_folder import RECIPE, RECORD, write_record
 from probes.study import Ledger, opened, shown_storage
 from probes.trials import MakeEvaluate, Outcome, attempt, best_recipe, check_space
 
+BEST = "best.toml"
 DEATHS_IN_A_ROW = 3
 """Times the number of workers: so many may die with no trial finished in between."""
 
@@ -206,7 +207,8 @@ def _write(
     importances = ledger.importances()
     if not importances:
         progress.note("no importances: they take two searched settings and two complete trials that differ")
-    write_table(folder / "recipe.toml", to_toml(recipe))
+    (folder / RECORD).unlink(missing_ok=True)  # that of the session before, which is of other tables
+    write_table(folder / RECIPE, to_toml(recipe))
     tables = {
         "trials": pd.DataFrame(rows),
         "intermediate": pd.DataFrame(ledger.intermediate(), columns=["trial", "step", "value"]),
@@ -220,7 +222,7 @@ def _write(
             f"no trial of study '{name}' could be completed; the last: {(reasons or ['all were pruned'])[-1]}"
         )
     number, value, params = best
-    path = folder / "best.toml"
+    path = folder / BEST
     finished = sum(row["state"] in ("COMPLETE", "PRUNED") for row in rows)
     summary = f"Best of study {name}: trial {number} of {finished}, {value:.4f} on validation."
     write_table(path, to_toml(best_recipe(recipe, summary, params)))
@@ -240,7 +242,7 @@ def _write(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         **settings,
     }
-    write_table(folder / "record.json", json.dumps(record, indent=2, ensure_ascii=False))
+    write_record(folder, record, [RECIPE, BEST, *(f"{table}.csv" for table in tables)])
     return Studied(name, folder, finished, len(reasons), number, value, meant, path, seconds)
 
 

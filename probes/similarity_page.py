@@ -18,8 +18,10 @@ from probes.cosines import square
 from probes.drawing import SETTINGS, canvas, caption
 from probes.page import Facts, Fold, Grid, Picture, Section, Tile, Turnable, render, replace_file, tidy
 from probes.pictures import figures_folder, save_picture
+from probes.run_folder import RunFolder
 from probes.summary import duration
-from probes.tables import ReportError, Schema, number, read_record, read_table
+from probes.table_files import read_words, shown_name
+from probes.tables import ReportError, Schema, number, read_table
 
 SCHEMAS = {
     "cosines": Schema(("backbone",), ("first", "second", "cosine")),
@@ -67,6 +69,7 @@ def write_page(folder: Path) -> Path:
 
     Raises:
         ReportError: a table is missing, or cannot be read.
+        DamageError: one is not as the run wrote it.
     """
     run = read_comparison(folder)
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
@@ -84,13 +87,11 @@ def write_page(folder: Path) -> Path:
 
 def read_comparison(folder: Path) -> Comparison:
     """Read the folder of a comparison; errors as of :func:`write_page`."""
-    for path in folder.iterdir():
-        if path.suffix in (".csv", ".json", ".toml") and path.is_symlink():
-            raise ReportError(f"{path} is a link; a run folder holds its files itself.")
-    for name in ("record.json", *(f"{table}.csv" for table in SCHEMAS)):
-        if not (folder / name).is_file():
+    run = RunFolder(folder, ReportError)
+    for name in (f"{table}.csv" for table in SCHEMAS):
+        if not run.has(name):
             raise ReportError(f"{folder} is no finished comparison: it has no {name}. Run 'similarity' again.")
-    frames = {name: read_table(folder / f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    frames = {name: read_table(run, f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
     texts = frames["sentences"]["text"].tolist()
     for table, columns in (("cosines", ("first", "second")), ("maps", ("sentence",))):
         for column in columns:
@@ -98,13 +99,8 @@ def read_comparison(folder: Path) -> Comparison:
                 raise ReportError(f"{folder / table}.csv: column '{column}' must be numbers from 1 to {len(texts)}.")
     if frames["cosines"].empty:
         raise ReportError(f"{folder / 'cosines.csv'} holds no cosines. Run 'similarity' again.")
-    record = read_record(folder / "record.json")
-    recipe = folder / "recipe.toml"
-    said = recipe.read_text("utf-8", "replace") if recipe.is_file() else ""
-    name = folder.resolve().name
-    if name.startswith("."):  # the temporary name of a run that is being written
-        name = str(record.get("name") or "similarity")
-    return Comparison(name, record, said, frames["cosines"], texts, frames["maps"])
+    name = shown_name(run, "similarity")
+    return Comparison(name, run.record, read_words(run), frames["cosines"], texts, frames["maps"])
 
 
 def heatmaps(run: Comparison) -> dict[str, Figure]:

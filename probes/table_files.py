@@ -1,13 +1,12 @@
-"""The files of a run folder, read as if a stranger had written them: csv, JSON and text.
+"""The tables of a run folder, read as if a stranger had written them.
 
 Texts stay texts ("NA" is a word), numbers are numbers or missing, and whatever does not read is a :class:`ReportError`
 that names the file.
 """
 
-import json
+import io
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data.errors import InputError
+from probes.run_folder import RECIPE, RunFolder
 
 LARGEST = 1e30
 """A number beyond this is as good as infinite, which is as good as missing: no axis can hold it."""
@@ -38,23 +38,26 @@ class Schema:
     """A table without these has them missing in every row."""
 
 
-def read_table(path: Path, schema: Schema) -> pd.DataFrame:
-    """A csv file with the columns of a schema at least; empty where there is no such file.
+def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
+    """A csv file with the columns of a schema at least; empty where the run wrote none of this name.
 
     Raises:
         ReportError: it is no table, lacks a column, or holds a word where a number belongs.
+        DamageError: it is not as the run wrote it.
     """
+    path, content = run.path / name, run.read(name)
     numbers = (*schema.numbers, *schema.spare_numbers)
     expected = [*schema.text, *schema.spare_text, *numbers]
-    if not path.is_file():
+    if not run.has(name):
         return pd.DataFrame({name: pd.Series(dtype="float" if name in numbers else "str") for name in expected})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8", lineterminator="\n"
-            )
-    except (ValueError, OSError, Warning) as error:
+                io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8",
+                lineterminator="\n",
+            )  # fmt: skip
+    except (ValueError, Warning) as error:
         raise ReportError(f"{path} is no table that can be read ({_first_line(error)}).") from error
     return checked(path, frame, schema)
 
@@ -69,30 +72,18 @@ def checked(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     return frame.assign(**{name: _numbers(path, frame, name) for name in (*schema.numbers, *schema.spare_numbers)})
 
 
-def read_record(path: Path) -> Mapping[str, Any]:
-    """The record of a run; raises :class:`ReportError` where it cannot be read."""
+def read_words(run: RunFolder) -> str:
+    """The recipe of a run as text; empty where it has none."""
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ReportError(f"{path} cannot be read ({_first_line(error)}).") from error
-    if not isinstance(record, dict):
-        raise ReportError(f"{path}: expected a JSON object, found {type(record).__name__}.")
-    return record
+        return run.read(RECIPE).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{run.path / RECIPE} cannot be read ({_first_line(error)}).") from error
 
 
-def read_words(path: Path) -> str:
-    """A text file; empty where there is none."""
-    try:
-        return path.read_text("utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} cannot be read ({_first_line(error)}).") from error
-
-
-def refuse_links(folder: Path) -> None:
-    """Raise a :class:`ReportError` where a table, record or recipe of a folder lies elsewhere."""
-    for path in folder.iterdir():
-        if path.suffix in (".csv", ".json", ".toml") and path.is_symlink():
-            raise ReportError(f"{path} is a link; a run folder holds its files itself.")
+def shown_name(run: RunFolder, kind: str) -> str:
+    """What a run is called: by its folder, or by its record while it is being written under a temporary name."""
+    name = run.path.resolve().name
+    return str(run.record.get("name") or kind) if name.startswith(".") else name
 
 
 def as_numbers(texts: pd.Series) -> pd.Series:

@@ -10,21 +10,22 @@ import numpy as np
 import pandas as pd
 
 from data.corpus import HELD_OUT, Kind
+from data.digests import DamageError
+from probes.run_folder import WAY, RunFolder
 from probes.table_files import (
     ReportError,
     Schema,
     as_numbers,
     checked,
     number,
-    read_record,
     read_table,
     read_words,
-    refuse_links,
+    shown_name,
 )
 
 __all__ = [
     "PROBABILITY", "RANDOM_TARGETS", "SCHEMAS", "UNTRAINED", "ReportError", "Schema", "Tables", "TaskTables",
-    "as_numbers", "chooses", "first_seed", "number", "read_record", "read_table", "read_tables", "scored",
+    "as_numbers", "chooses", "first_seed", "number", "read_table", "read_tables", "scored",
 ]  # fmt: skip
 
 UNTRAINED = "raw"
@@ -186,21 +187,16 @@ def read_tables(folder: Path) -> Tables:
     """Read a run folder.
 
     Raises:
-        ReportError: the run did not finish, or a file in it cannot be read.
+        ReportError: the run did not finish or is of another version, or a file in it cannot be read.
+        DamageError: a file is not as the run wrote it.
     """
-    if not (folder / "record.json").is_file():
-        again = "Run the study again" if (folder / "journal.log").exists() else "Run the recipe again"
-        raise ReportError(f"{folder} is no finished run: it has no record.json. {again}.")
-    refuse_links(folder)
-    if not any((folder / f"{name}.csv").is_file() for name in RESULTS):
+    run = RunFolder(folder, ReportError)
+    if not any(run.has(f"{name}.csv") for name in RESULTS):
         names = ", ".join(f"{name}.csv" for name in RESULTS)
         raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")
-    frames = {name: _read(folder, name) for name in SCHEMAS}
-    tasks = _tasks(folder / "tasks", list(dict.fromkeys(frames["metrics"]["task"])))
-    record, name = read_record(folder / "record.json"), folder.resolve().name
-    if name.startswith("."):  # the temporary name of a run that is being written
-        name = str(record.get("name") or "run")
-    return Tables(name, record, read_words(folder / "recipe.toml"), **frames, tasks=tasks)
+    frames = {name: _read(run, name) for name in SCHEMAS}
+    tasks = _tasks(run, list(dict.fromkeys(frames["metrics"]["task"])))
+    return Tables(shown_name(run, "run"), run.record, read_words(run), **frames, tasks=tasks)
 
 
 def told_by(predictions: pd.DataFrame) -> str | None:
@@ -224,26 +220,28 @@ def chooses(metrics: pd.DataFrame) -> str:
     return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
-    path = folder / f"{name}.csv"
-    frame = read_table(path, SCHEMAS[name])
-    return _predictions(path, frame) if name == "predictions" else frame
+def _read(run: RunFolder, name: str, within: str = "") -> pd.DataFrame:
+    path = f"{within}{name}.csv"
+    frame = read_table(run, path, SCHEMAS[name])
+    return _predictions(run.path / path, frame) if name == "predictions" else frame
 
 
-def _tasks(folder: Path, order: Sequence[str]) -> dict[str, TaskTables]:
+def _tasks(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
     """The tables of every task, those of ``order`` first; of a task that has no folder they are empty."""
+    folder, written = run.path / "tasks", run.folders("tasks")
     if folder.is_symlink():
         raise ReportError(f"{folder} is a link; a run folder holds its files itself.")
-    if not folder.is_dir():
-        return {}
-    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    found = [path for path in sorted(folder.iterdir()) if path.name[0] != "."] if folder.is_dir() else []
     for path in found:
         if path.is_symlink() or not path.is_dir() or not TASK_NAME.fullmatch(path.name):
             expected = "expected the folder of a task, named by at most 64 letters, digits, _ and -, no sign first"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
-        refuse_links(path)
-    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *(path.name for path in found)])
-    return {name: TaskTables(*(_read(folder / name, table) for table in TaskTables._fields)) for name in names}
+        if path.name not in written:
+            raise DamageError(f"{path} is none of what the run wrote: remove it, or {WAY}.")
+    if not written:
+        return {}
+    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])
+    return {name: TaskTables(*(_read(run, table, f"tasks/{name}/") for table in TaskTables._fields)) for name in names}
 
 
 def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,29 +2,37 @@
 
 Punctuation stands alone, but for what is part of a word: ``U.S.``, ``1,200``, ``Russian-born``, ``O'Brien``. What
 English glues to a word stands alone too: ``Seamus's`` is ``Seamus`` and ``'s``, ``didn't`` is ``did`` and ``n't``.
+
+In a script that is written without spaces every character is a word, as corpora of Chinese tag them; a combining mark
+is part of the character before it.
 """
 
 import re
 from collections.abc import Iterator
 
+from data.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START
+
 Place = tuple[int, int]
 """First character and the first after it."""
 
-ALONE = r"()\[\]{}<>\"“”„«»,;:!?…—'‘’.%$£€¥/"
-PLAIN = rf"(?:(?!--)[^\s{ALONE}])"
+ALONE = rf"()\[\]{{}}<>\"“”„«»,;:!?…—'‘’.%$£€¥/{PUNCTUATION}"
+NO_WORD = ALONE + UNSPACED
+PLAIN = rf"(?:(?!--)[^\s{NO_WORD}][{MARKS}]*+)"
+IN_URL = rf"[^\s<>\"{PUNCTUATION}{UNSPACED}]"
+IN_MAIL = rf"(?:[^\W{UNSPACED}]|-)"
 PIECE = re.compile(
     rf"""
-      (?P<address>(?:https?://|www\.)[^\s<>"]*[^\s{ALONE}] | [\w.+-]+@[\w-]+(?:\.[\w-]+)+)
-    | (?P<mark>\.{{2,}} | --+ | (?<!\w)[A-Z]{{1,3}}\$(?=\.?\d))
-    | (?<=\S)['’](?i:s|m|re|ve|ll|d)\b
-    | (?P<word>(?:(?<!\w)\.(?=\d))?{PLAIN}+(?:(?:['’.](?={PLAIN})|(?<=\d)[,:/](?=\d)){PLAIN}+)*)(?P<stop>\.(?!\.))?
-    | \S
+      (?P<address>(?:https?://|www\.){IN_URL}*(?![{ALONE}]){IN_URL} | (?:{IN_MAIL}|[.+])+@{IN_MAIL}+(?:\.{IN_MAIL}+)+)
+    | (?P<mark>\.{{2,}} | --+ | {WORD_START}[A-Z]{{1,3}}\$(?=\.?\d))
+    | (?<=\S)['’](?i:s|m|re|ve|ll|d){WORD_END}
+    | (?P<word>(?:{WORD_START}\.(?=\d))?{PLAIN}+(?:(?:['’.](?={PLAIN})|(?<=\d)[,:/](?=\d)){PLAIN}+)*)(?P<stop>\.(?!\.))?
+    | \S[{MARKS}]*
     """,
     re.VERBOSE,
 )
 GLUED = re.compile(r"(?:n['’]t|['’](?:s|m|re|ve|ll|d))$", re.IGNORECASE)
 BLANKS, MORE = re.compile(r"\s*"), re.compile(r"\s+\S")
-LETTERS = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
+LETTERS = re.compile(rf"[^\W\d_][{MARKS}]*(?:\.[^\W\d_][{MARKS}]*)+")
 SHORTENED = re.compile(
     "mrs?|ms|dr|prof|st|[sj]r|gen|col|capt|lt|maj|sgt|gov|sen|rep|rev|hon|corp|inc|co|ltd|bros|vs|etc|vol|dept|"
     "jan|feb|aug|sept?|oct|nov|dec|calif|fla|mass|conn|penn|tex|wash|ariz|colo|ill|mich|minn|tenn",

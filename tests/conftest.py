@@ -17,6 +17,9 @@ from data.shard import Block
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 REAL_MODELS = SHARED / "models"
+DEVICE = os.environ.get("PERMAFROST_DEVICE", "cpu")
+"""Where the self-check is tried."""
+
 REAL_DATA = Path(os.environ.get("PERMAFROST_DATA", SHARED / "data"))
 
 WORDS = ["the", "a", "small", "brown", "dog", "runs", "over", "green", "grass", "and", "then"]

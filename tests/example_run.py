@@ -1,6 +1,5 @@
 """A finished run made up from nothing: every table a run folder can hold, with texts that would like to be markup."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probes.run_folder import write_record
 from probes.scatter import project
 
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script>{{ 7*7 }} $x^2$ <a href='http://evil.example/'>a</a>"
@@ -332,6 +332,7 @@ def write_together(
         tables |= {"confusion": confusion(names)} if kind == "class" else {}
         for name, table in tables.items():
             table.to_csv(place / f"{name}.csv", index=False, lineterminator="\n")
+    write_record(folder, about)
     return folder
 
 
@@ -370,10 +371,10 @@ def record(classes: bool = False) -> dict[str, Any]:
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str, Any], recipe: str = "") -> Path:
     """A run folder of these tables."""
     folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps(about), "utf-8")
     (folder / "recipe.toml").write_text(recipe or f'summary = "{EVIL}"\n', "utf-8")
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    write_record(folder, about)
     return folder
 
 

@@ -11,8 +11,11 @@ from scipy import stats
 from synthetic import answered, classed, inputs, scored, tagged
 
 import pipeline
+from data.corpus import Corpus, Marks, Rows
 from data.progress import Silent
+from data.script import is_mark, parts
 from data.spec import SpecError
+from data.text import Segments
 from probes import ablation, experiment
 from probes.ablation import Scores, Trainings
 from probes.control import made_valid, shuffled
@@ -188,6 +191,22 @@ def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(se
         assert f" {context[first:last]} " in f" {context} "
         same += context[first:last] == before
     assert same < len(rows) / 2
+
+
+@pytest.mark.parametrize(
+    "context", ["野马队赢了2016年的比赛，他们很高兴。", "ที่นี่มี ๕๐ เขต", "नई दिल्ली भारत की राजधानी है।"]
+)
+def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(context):
+    spans = [span for span in ((0, 3), (2, 5), (0, len(context))) if not is_mark(context[span[0]])]
+    count = len(spans)
+    marks = Marks(np.array(spans), np.zeros(count, np.int64), np.arange(count + 1))
+    rows = Rows(np.zeros((count, 1), np.int64), np.zeros(count), marks)
+    corpus = Corpus("toy", (Segments("?", context),), {"train": rows}, kind="answers")
+    for seed in range(5):
+        moved = shuffled(corpus, seed).split("train").marks.spans
+        for span, before in zip(moved, spans, strict=True):
+            assert len(parts(context[slice(*span)])) == len(parts(context[slice(*before)]))
+            assert not is_mark(context[span[0]])
 
 
 @pytest.mark.parametrize("made", [tagged, answered])

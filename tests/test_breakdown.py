@@ -115,6 +115,7 @@ def test_entities_are_scored_as_seqeval_scores_them():
 NEGATED = {
     "It isn't here.": True, "it isn’t here": True, "they do n't go": True, "Not today": True, "nobody came": True,
     "I cannot": True, "a knot in a note": False, "nonetheless fine": False, "notable": False, "": False,
+    "他说no。": True, "no\u0301": False, "他不去": False,
 }  # fmt: skip
 
 
@@ -138,6 +139,24 @@ def test_overlap_is_of_the_second_text():
     assert overlap("a", "") == 0
 
 
+OVERLAPS = [
+    ("野马队赢了比赛。", "野马队输了比赛", 6 / 7),
+    ("野马队赢了比赛", "上海", 0),
+    ("Apple公司在北京", "Apple 公司", 1),
+    ("トヨタ自動車", "トヨタ", 1),
+    ("ที่นี่", "ที่นั่น", 1 / 3),
+    ("हिन्दी भाषा", "हिन्दी की भाषा।", 2 / 3),
+    ("हिन्दी", "हिन", 0),
+    ("كِتَابٌ جَمِيلٌ", "كِتَابٌ", 1),
+    ("Cafe\u0301 noir", "cafe\u0301", 1),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "share"), OVERLAPS)
+def test_overlap_is_of_words_or_of_characters_where_there_are_no_spaces(first, second, share):
+    assert overlap(first, second) == pytest.approx(share)
+
+
 def test_patterns_are_scored_on_their_own_rows():
     texts = tuple(f"{'no' if n % 3 == 0 else 'a'} thing {n}" for n in range(ROWS))
     corpus = of_classes(texts, 1)
@@ -158,6 +177,7 @@ ASKED = {
     "What is it?": "what", "In which year?": "which", "By whom was it sold?": "who", "Whose is it?": "who",
     "How many are there?": "how many/how much", "how  much": "how many/how much", "How is it?": "how",
     "Name the capital.": "other", "Somewhat": "other", "The cat sat when?": "when",
+    "谁赢了比赛？": "other", "请问what是": "what", "कौन जीता?": "other",
 }  # fmt: skip
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench import Bench, pairs, write
+from resealed import resealed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import pipeline
+from data.digests import DamageError
 from data.errors import PermafrostError
 from probes.run_recipe import Done
 
@@ -200,7 +202,7 @@ def test_the_reference_for_classes_is_the_majority(finished_classes):
 
 
 DAMAGES = {
-    "record": (None, "cannot be read"),
+    "record": (None, "cannot be read \\(KeyError"),
     "about": ([], r"is of another version of permafrost \(format unknown"),
     "format": ({"format": 1}, r"is of another version of permafrost \(format 1, this reads \d\)"),
     "no format": ({"format": None}, r"is of another version of permafrost \(format None, this"),
@@ -226,11 +228,14 @@ def test_a_run_folder_that_was_tampered_with_is_refused(damage, finished, tmp_pa
     changes, message = DAMAGES[damage]
     folder = shutil.copytree(finished[1].path, tmp_path / "run")
     if changes is None:
-        (folder / "record.json").write_text("{}")
+        resealed(folder, {})
     else:
         with safe_open(folder / "probe.safetensors", "pt") as file:
             about = json.loads(file.metadata()["about"])
         changed = about | changes if changes else changes
         save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(changed)})
+        with pytest.raises(DamageError, match=r"probe\.safetensors is not as the run wrote it"):
+            pipeline.load(folder)
+        resealed(folder)
     with pytest.raises(PermafrostError, match=message):
         pipeline.load(folder)

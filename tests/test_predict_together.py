@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench import Bench, pairs, write
+from flips import loaded, outcomes
 from safetensors import safe_open
 
 import pipeline
@@ -101,9 +102,9 @@ def told(bench, folder, *words):
     return out
 
 
-def refused(bench, folder, *words):
+def refused(bench, folder, *words, exit_code=2):
     code, out, err = bench.command("predict", str(folder), *words)
-    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (code, out, err.count("\n")) == (exit_code, "", 1)
     return err
 
 
@@ -278,10 +279,12 @@ def test_tasks_that_keep_one_state_leave_its_blocks_once_and_go_where_the_run_go
     folder = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
     assert told(bench, folder, "the dog runs", "--json") == told(bench, whole, "the dog runs", "--json")
     (folder / "upper" / "model.safetensors").unlink()
-    err = refused(bench, folder, "the dog")
+    err = refused(bench, folder, "the dog", exit_code=3)
     assert f"{folder}: its blocks learnt, and upper/model.safetensors is not there; copy the whole run again" in err
     alone = shutil.copytree(whole / "tasks" / "tone", tmp_path / "far" / "away" / "tone")
-    assert "the folder 'upper' that has them is not there; copy the whole run again" in refused(bench, alone, "the dog")
+    assert "the folder 'upper' that has them is not there; copy the whole run again" in refused(
+        bench, alone, "the dog", exit_code=3
+    )
 
 
 @pytest.mark.parametrize("name", ["tasks", "tasks/tone"])
@@ -293,10 +296,32 @@ def test_a_task_that_is_a_link_is_refused(name, run_of, tmp_path):
     assert f"{folder / name} is a link; a run folder holds its files itself." in refused(bench, folder, "the dog")
 
 
+@pytest.mark.parametrize("name", ["messages", "one state"])
+def test_no_flipped_bit_of_a_task_or_of_its_blocks_changes_an_answer(name, run_of, tmp_path):
+    folder = Path(shutil.copytree(run_of(name)[1], tmp_path / "run"))
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    counted = outcomes(folder, 60, loaded)
+    assert counted["loaded refused"] > 20
+
+
+def test_a_task_of_another_run_or_that_is_gone_is_named(run_of, tmp_path):
+    bench, whole = run_of("messages")
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(folder / "tasks" / "tone")
+    assert f"{folder}/tasks/tone/record.json is missing" in refused(bench, folder, "the dog", exit_code=3)
+    shutil.copytree(whole / "tasks" / "topic", folder / "tasks" / "tone")
+    assert "tasks/tone/record.json is not as the run wrote it" in refused(bench, folder, "the dog", exit_code=3)
+    shutil.rmtree(folder / "tasks")
+    assert "record.json is missing" in refused(bench, folder, "the dog", exit_code=3)
+    folder = Path(shutil.copytree(whole, tmp_path / "other"))
+    shutil.copytree(folder / "tasks" / "tone", folder / "tasks" / "third")
+    assert "tasks/third is none of what the run wrote" in refused(bench, folder, "the dog", exit_code=3)
+
+
 def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
     bench, whole = run_of("messages")
     folder = shutil.copytree(whole, tmp_path / "run")
     (folder / "tasks" / "tone" / "upper" / "model.safetensors").unlink()
-    err = refused(bench, folder, "the dog")
+    err = refused(bench, folder, "the dog", exit_code=3)
     assert f"{folder}/tasks/tone: its blocks learnt, and upper/model.safetensors is not there" in err
     assert told(bench, folder, "the dog", "--task", "topic")

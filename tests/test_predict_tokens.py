@@ -11,17 +11,20 @@ import pytest
 import torch
 from bench import Bench
 from conftest import WORDS
+from resealed import resealed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from seqeval.metrics.sequence_labeling import get_entities
 
 import pipeline
 from data.corpus import CorpusError
+from data.script import is_mark
 from data.text import Segments
 from probes import named_entities, predict
 from probes.inputs import Column, Inputs
 from probes.named_entities import entities_of
 from probes.runs import RunError
+from probes.words import words_of
 
 NAMES = [word.title() for word in WORDS[:12]]
 TEXT = "The  Dog, then Small\tGrass; near the Stove in winter. It sleeps (Over the Dog)."
@@ -115,6 +118,25 @@ def test_answers_are_exact_substrings_of_their_context(token_runs):
         assert 0 < answer["score"] <= 1
 
 
+@pytest.mark.parametrize(
+    ("context", "said", "wanted"),
+    [
+        ("然后野马队赢了比赛", "野马队", "野马队"),
+        ("在2016年，野马队赢了", "01", "2016"),
+        ("トヨタ自動車は車を作る。", "トヨタ", "トヨタ"),
+        ("อันนาสร้างหอคอยที่นี่", "ที", "ที่"),
+        ("नई दिल्ली राजधानी है।", "नई दिल्ल", "नई दिल्ली"),
+        ("عاش فِي القَاهِرَةِ.", "القَاهِرَة", "القَاهِرَةِ"),
+        ("Die Straßenbahn fährt.", "Straß", "Straßenbahn"),
+    ],
+)
+def test_a_predicted_answer_is_whole_and_no_more_in_every_script(context, said, wanted, token_runs, monkeypatch):
+    predictor, first = token_runs[1]["answers"], context.index(said)
+    monkeypatch.setattr(predict, "joint_predictions", lambda *given: np.array([[first, first + len(said), 0.5]]))
+    (found,) = predictor.predict([("who?", context)])
+    assert found["answer"]["text"] == wanted == context[found["answer"]["start"] : found["answer"]["end"]]
+
+
 def test_a_loaded_run_answers_its_test_questions_as_the_run_did_through_windows(token_runs):
     predictor = token_runs[1]["answers"]
     table, items = questions_of(predictor)
@@ -168,6 +190,7 @@ def test_a_run_folder_that_does_not_fit_together_is_refused(damage, token_runs, 
     with safe_open(folder / "probe.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"]) | changes
     save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(about)})
+    resealed(folder)
     with pytest.raises(RunError, match=message):
         pipeline.load(folder)
 
@@ -182,6 +205,7 @@ def test_a_recipe_that_does_not_fit_the_weights_is_refused(damage, token_runs, t
     }[damage]
     assert text.count(old) == 1
     (folder / "recipe.toml").write_text(text.replace(old, new), "utf-8")
+    resealed(folder)
     with pytest.raises(RunError, match=message):
         pipeline.load(folder)
 
@@ -245,6 +269,27 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
     (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
     assert [one["text"] for one in found] == ["Ann Lee", "Bob Ray", "Cy", "Di Fox"]
     assert all(text[one["start"] : one["end"]] == one["text"] for one in found)
+
+
+@pytest.mark.parametrize("sentence", ["野马队赢了比赛。", "ที่นี่ดี", "हिन्दी भाषा। "])
+def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(sentence, monkeypatch):
+    monkeypatch.setattr(named_entities, "PIECE", 20)
+    text, pieces = sentence * 9, []
+
+    def read(texts):
+        pieces.extend(texts)
+        spans = [span for one in texts for span in words_of(one)[:12]]
+        offsets = np.cumsum([0, *(len(words_of(one)[:12]) for one in texts)])
+        return Inputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
+
+    monkeypatch.setattr(
+        named_entities, "joint_predictions", lambda probe, inputs, rows: np.eye(3)[np.ones(len(rows.marks.codes), int)]
+    )
+    (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
+    assert "".join(one["text"] for one in found) == "".join(text.split())
+    assert not any(is_mark(piece[0]) for piece in pieces)
+    if "。" in sentence:
+        assert all(piece.startswith(sentence[:1]) for piece in pieces)
 
 
 def _places(text):

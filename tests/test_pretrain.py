@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -18,10 +19,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import WORDS, real_data, real_model, word_tokenizer
+from flips import flipped
+from resealed import resigned
 from tokenizers import AddedToken
 
 from data.blocks import IGNORED, Frame, Lessons, Masking, cut, held_out
 from data.corpus import CorpusError
+from data.digests import DamageError
 from data.documents import read_documents
 from data.errors import InputError
 from data.language import LanguageSpec
@@ -31,6 +35,7 @@ from data.progress import Silent
 from data.spec import SpecError
 from extract.checkpoints import CheckpointError, newest, seal
 from extract.extraction import extract
+from extract.identity import digests
 from extract.loading import load_tokenizer
 from extract.pretrain import blocks_of, pretrain, untrained_model
 from extract.vocabulary import read_vocabulary
@@ -292,9 +297,27 @@ def test_a_record_that_is_none_is_refused(damage, spec, tmp_path):
     folder = tmp_path / "model"
     pretrain(spec, stories(), folder)
     record = json.loads((folder / "pretraining.json").read_text())
-    (folder / "pretraining.json").write_text(json.dumps(record | damage))
+    resigned(folder, record | damage)
     with pytest.raises(InputError, match=r"exists already and is no result of a pretraining"):
         pretrain(spec, stories(), folder)
+
+
+def test_no_flipped_bit_of_a_model_folder_is_taken_for_what_was_pretrained(spec, tmp_path):
+    folder = tmp_path / "model"
+    done = pretrain(replace(spec, epochs=1), stories(20), folder)
+    for path, _ in flipped(folder, 60):
+        with pytest.raises((DamageError, InputError), match=re.escape(str(path.name))):
+            pretrain(replace(spec, epochs=1), stories(20), folder)
+    assert pretrain(replace(spec, epochs=1), stories(20), folder) == done
+    plan, extracting = CapturePlan(backbone=str(folder), max_tokens=16), ExtractSpec(cache=str(tmp_path / "cache"))
+    before = digests(plan, extracting)
+    for _ in flipped(folder, 12, seed=1):  # as the backbone of any recipe
+        with pytest.raises((DamageError, InputError), match=re.escape(f"{folder}")):
+            digests(plan, extracting)
+    assert digests(plan, extracting) == before
+    (folder / "config.json").unlink()
+    with pytest.raises(DamageError, match=r"config\.json is not there"):
+        pretrain(replace(spec, epochs=1), stories(20), folder)
 
 
 def test_without_held_out_text_there_is_no_perplexity(spec, tmp_path):

@@ -8,9 +8,11 @@ import pytest
 from bench import Bench
 from conftest import real_model
 from page_reader import Page
+from resealed import resealed, resigned
 
 import pipeline
 from data.corpus import CorpusError
+from data.digests import DamageError
 from data.documents import find_text
 from data.errors import InputError
 from data.language import LanguageSpec
@@ -85,7 +87,7 @@ def test_a_second_call_says_that_the_model_is_there_and_does_nothing(bench, figu
     folder = bench.folder / "cache" / "models" / "gpt-small"
     record = json.loads((folder / "pretraining.json").read_text("utf-8"))
     record.pop("guessed")  # as one that was made before there were intervals
-    (folder / "pretraining.json").write_text(json.dumps(record), "utf-8")
+    resigned(folder, record)
     assert bench.command("pretrain", "gpt-small", settings=small(bench))[0] == 0
     assert first["steps"] == -(-first["blocks"] // 64)
     assert len(list(bench.runs.iterdir())) == 1
@@ -98,7 +100,7 @@ def test_a_run_that_a_kill_left_out_is_written_by_the_next_call_and_once(bench, 
     again = pipeline.pretrain("gpt-small", small(bench), bench.runs)
     told = [json.loads((one.path / "record.json").read_text("utf-8"))["pretraining"] for one in [again]]
     assert again.facts.items() <= told[0].items()
-    (again.path / "record.json").write_text(json.dumps({"pretraining": told[0] | {"seconds": 1.0}}), "utf-8")
+    resealed(again.path, {"pretraining": told[0] | {"seconds": 1.0}})
     (bench.runs / "broken-pretraining-1").mkdir()
     (bench.runs / "broken-pretraining-1" / "record.json").write_text("[", "utf-8")
     other = pipeline.pretrain("gpt-small", small(bench), bench.runs)  # what is told of is a model that lay there before
@@ -186,6 +188,9 @@ def test_the_page_of_a_pretraining_is_drawn_again_and_is_not_compared(bench):
     with pytest.raises(InputError, match="pretraining have reports of their own"):
         comparison([done.path, done.path])
     (done.path / "losses.csv").write_text("step,loss\n1,high\n")
+    with pytest.raises(DamageError, match=r"losses\.csv is not as the run wrote it"):
+        pipeline.report(done.path)
+    resealed(done.path)
     with pytest.raises(InputError, match="row 1, column 'loss': expected a number, got 'high'"):
         pipeline.report(done.path)
 

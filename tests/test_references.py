@@ -98,6 +98,12 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
         ("What is it?", "no full stop at all", "no full stop at all"),
         ("What is it?", "...", "..."),
         ("Is dogs barking?", "Cats sleep... dogs are barking? Yes.", "dogs are barking?"),
+        ("谁赢了比赛？", "天气很好。野马队赢了“比赛”！然后他们走了。", "野马队赢了“比赛”！"),
+        ("谁赢了3.5万?", "天气很好?野马队赢了3.5万.他们走了", "野马队赢了3.5万."),
+        ("誰が塔を建てた？", "雨が降った。「花子が塔を建てた。」彼女は去った。", "「花子が塔を建てた。」"),
+        ("ใครสร้างหอคอย", "ฝนตกหนัก อันนาสร้างหอคอย แล้วเธอก็ไป", "อันนาสร้างหอคอย"),
+        ("मीनार किसने बनाई?", "बारिश हुई। अन्ना ने मीनार बनाई। वह गई।", "अन्ना ने मीनार बनाई।"),
+        ("من بنى البرج؟", "هل أمطرت؟ بنت آنا البرج۔ ثم رحلت.", "بنت آنا البرج۔"),
     ],
 )
 def test_the_answer_is_the_sentence_with_most_words_of_the_question(question, context, expected):

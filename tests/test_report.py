@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from example_run import EVIL, SELECTED, example, latents, metrics, predictions, record, write_tables
 from page_reader import Page
+from resealed import resealed
 
+from data.digests import DamageError
 from data.errors import InputError
 from probes.compare import COLUMNS, compare, comparison
 from probes.report import FIGURES, ReportError, write_report
@@ -94,7 +96,7 @@ def test_a_figure_whose_table_is_gone_is_gone(tmp_path):
     folder = write_tables(tmp_path / "run", {"metrics": metrics(), "predictions": predictions()}, record())
     write_report(folder)
     (folder / "predictions.csv").unlink()
-    write_report(folder)
+    write_report(resealed(folder))
     assert not (folder / "figures" / "predicted_against_gold.png").exists()
 
 
@@ -147,8 +149,8 @@ def test_names_in_any_script_and_with_formulas_are_drawn(tmp_path):
 BROKEN = {
     "no record": ("record.json", None, "no record.json"),
     "no tables": ("metrics.csv", None, "none of metrics.csv, ablation.csv, trials.csv, layers.csv"),
-    "a record cut short": ("record.json", b"{", "record.json cannot be read"),
-    "a record that is a list": ("record.json", b"[]", "expected a JSON object, found list"),
+    "a record that is a list": ("record.json", b"[]", "of another version of permafrost (its record.json has no"),
+    "a record without digests": ("record.json", b"{}", "of another version of permafrost (its record.json has no"),
     "bytes": ("metrics.csv", b"\xff\xfe\x00", "metrics.csv is no table"),
     "nothing": ("metrics.csv", b"", "metrics.csv is no table"),
     "another table": ("metrics.csv", b"a,b\n1,2\n", "no column 'variant'"),
@@ -168,6 +170,8 @@ def test_a_folder_that_is_no_finished_run_is_one_clear_line(tmp_path, fault):
     (folder / name).unlink(missing_ok=True)
     if content is not None:
         (folder / name).write_bytes(content)
+    if name != "record.json":
+        resealed(folder)
     with pytest.raises(ReportError, match=re.escape(message)) as caught:
         write_report(folder)
     assert isinstance(caught.value, InputError)
@@ -235,6 +239,7 @@ def test_nothing_to_compare_is_said():
 
 def test_the_record_is_read_as_json_only(tmp_path):
     folder = write_tables(tmp_path / "run", {"metrics": metrics()}, {})
-    (folder / "record.json").write_text(json.dumps({"a": 1})[:-1] + ', "b": ' + "[" * 100_000, "utf-8")
-    with pytest.raises(ReportError, match=r"record\.json cannot be read"):
-        write_report(folder)
+    for content in (json.dumps({"a": 1})[:-1] + ', "b": ' + "[" * 100_000, "{"):
+        (folder / "record.json").write_text(content, "utf-8")
+        with pytest.raises(DamageError, match=r"record\.json cannot be read"):
+            write_report(folder)

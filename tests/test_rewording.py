@@ -23,6 +23,24 @@ def test_a_change_does_what_it_says(changes, expected):
     assert reword("A Dog saw a cat, a man.", changes) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "changes", "expected"),
+    [
+        ("然后野马队赢了比赛。", ("野马=丹佛", "no_final_stop"), "然后丹佛队赢了比赛"),
+        ("在NBA比赛", ("NBA=CBA", "BA=x"), "在CBA比赛"),
+        ("ที่นี่นี", ("นี=x",), "ที่นี่x"),  # not a character that has further marks
+        ("दिल दिल्ली। दिल।", ("दिल=मन", "no_final_stop"), "मन दिल्ली। मन"),
+        ("कि क", ("क=x",), "कि x"),
+        ("كِتَاب كِتَابٌ؟", ("كِتَاب=قلم", "no_final_stop"), "قلم كِتَابٌ"),
+        ("می\u200cروم می", ("می=x",), "می\u200cروم x"),
+        ("cafe\u0301 cafe", ("cafe=bar",), "cafe\u0301 bar"),
+        ("Straßenbahn Straße", ("Straße=Weg",), "Straßenbahn Weg"),
+    ],
+)
+def test_a_whole_word_is_one_in_every_script(text, changes, expected):
+    assert reword(text, changes) == expected
+
+
 def test_nothing_left_is_refused():
     with pytest.raises(TextError, match="leaves nothing of it"):
         reword("...", ["no_final_stop"])

@@ -109,7 +109,11 @@ def test_what_is_said_becomes_a_number_a_class_a_valid_tag_or_a_place():
     corpus = Corpus("toy", ("a b",), {"test": Rows(np.array([[0]]), np.zeros(1), marks)}, TAGS, kind="tags")
     said = np.array([[0, 0, 9.0, 0, 0], [0, 0, 9.0, 0, 0]])
     assert scorer_of(corpus, "test").answers(said).tolist() == [1, 2]  # I-PER opens no entity
-    assert scorer_of(answers()[0], "train").answers(np.array([[3, 9, 0.5], [-1, -1, 0]])).tolist() == [[3, 9], [-1, -1]]
+    scorer = scorer_of(answers()[0], "train")
+    spans = scorer.rows.marks.spans[scorer.rows.marks.offsets[:-1]]
+    said = np.column_stack([spans, np.ones(len(spans))])
+    assert scorer.answers(said).tolist() == spans.tolist()
+    assert not scorer.answers(np.full_like(said, -1)).any()
 
 
 def test_the_f1_of_two_classes_is_that_of_the_second():
@@ -147,3 +151,15 @@ def test_an_answer_counts_by_the_best_of_those_that_are_acceptable():
             slow = np.mean([max(judge(one, gold) for gold in own) for one, own in zip(shown, golds, strict=True)])
             assert scorer.value(metric, places) == pytest.approx(slow)
     assert scorer.value("exact_match", np.array([spans[1], spans[2]])) == 1
+
+
+def test_answers_in_chinese_are_scored_by_their_characters():
+    context = "然后NBA的野马队赢了比赛，他们很高兴。"
+    first = context.index("野马队")
+    marks = Marks(np.array([(first, first + 3)]), np.zeros(1, np.int64), np.array([0, 1]))
+    rows = Rows(np.array([[0]]), np.zeros(1), marks)
+    scorer = AnswerScorer(Corpus("toy", (Segments("谁赢了？", context),), {"test": rows}, kind="answers"), "test")
+    for start, end, f1 in ((first, first + 3, 1), (first - 1, first + 3, 6 / 7), (first + 3, first + 5, 0), (3, 6, 0)):
+        said = scorer.answers(np.array([[start, end, 0.5]]))
+        assert scorer.value("f1", said) == pytest.approx(f1)
+        assert scorer.value("exact_match", said) == (f1 == 1)

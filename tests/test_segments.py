@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.plan import CapturePlan
+from data.script import is_mark, parts
 from data.text import Segments, TextError
 from extract.backbones import find
 from extract.loading import load_tokenizer
@@ -140,16 +141,25 @@ def test_windows_by_hand(tiny):
 
 def test_a_word_longer_than_a_window_is_cut_and_one_nearly_as_long_costs_overlap_only():
     tokenizer = load_tokenizer(real_model("bert_vocab"))
-    endless = Segments("how", "so " + "犬" * 30 + " it is")
+    endless = Segments("how", "so " + "+" * 30 + " it is")
     windows, _ = windowed(tokenizer, [endless], 14, 3)
     tokens = pair_tokens(tokenizer, windows, 14, 3)
     pieces = ["".join(covered(tokens, index, endless.second)).strip("-") for index in range(len(windows))]
-    assert pieces == ["so" + "犬" * 9, "犬" * 10, "犬" * 10, "犬" * 10, "犬" * 3 + "itis"]
-    long = Segments("how", "so so so so so so " + "犬" * 9 + " it is")
+    assert pieces == ["so" + "+" * 9, "+" * 10, "+" * 10, "+" * 10, "+" * 3 + "itis"]
+    long = Segments("how", "so so so so so so " + "+" * 9 + " it is")
     windows, _ = windowed(tokenizer, [long], 14, 3)
     tokens = pair_tokens(tokenizer, windows, 14, 3)
     pieces = ["".join(covered(tokens, index, long.second)).strip("-") for index in range(len(windows))]
-    assert pieces == ["so" * 6, "so" + "犬" * 9, "犬" * 9 + "it", "itis"]
+    assert pieces == ["so" * 6, "so" + "+" * 9, "+" * 9 + "it", "itis"]
+
+
+def test_windows_of_a_script_without_spaces_end_between_characters_and_overlap_as_others():
+    tokenizer = load_tokenizer(real_model("bert_vocab"))
+    text = Segments("how", "so " + "一二三四五六七八九十" * 2 + " it")
+    windows, _ = windowed(tokenizer, [text], 14, 3)
+    tokens = pair_tokens(tokenizer, windows, 14, 3)
+    pieces = ["".join(covered(tokens, index, text.second)).strip("-") for index in range(len(windows))]
+    assert pieces == ["so一二三四五六七八九", "七八九十一二三四五六", "四五六七八九十it"]
 
 
 def test_a_plain_text_has_no_windows_and_is_cut(tiny):
@@ -176,8 +186,25 @@ def test_texts_and_windows_keep_their_order_over_chunks(tiny):
     np.testing.assert_array_equal(tokens.of(int(offsets[last]) + 1)[3:], tokens.of(1)[3:])
 
 
+def between(letters: list[int], starts: list[int], room: int, context: str = "") -> list[int]:
+    """Tokens that go on with what the one before is in, of what begins at some characters; if a window can hold it.
+
+    Args:
+        context: only such as have a combining mark in it.
+    """
+    of_token = np.searchsorted(starts, letters, side="right")
+    return [
+        at
+        for at in range(1, len(letters))
+        if of_token[at] == of_token[at - 1]
+        and (of_token == of_token[at]).sum() <= room
+        and (not context or (of_token[at] and is_mark(context[starts[of_token[at] - 1] :][1:2] or " ")))
+    ]
+
+
 words = st.one_of(
     st.sampled_from([*WORDS, "winter,", "dog.", "unbelievable", "naïve", "🐕", "犬犬犬犬", "3.14%", "--"]),
+    st.sampled_from(["在2016年赢了。", "ที่นี่ดี", "हिन्दीभाषाहिन्दीभाषा", "كِتَابٌ", "e\u0301" * 20]),
     st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12),
 )
 spaces = st.sampled_from([" ", " ", " ", "  ", "\n", "\t ", "\n\n"])
@@ -188,6 +215,34 @@ contexts = st.lists(st.tuples(spaces, words), min_size=1, max_size=60).map(lambd
 def tokenizers(tiny: Any) -> dict[str, Any]:
     folders = {"words": tiny("bert"), "bytes": tiny("qwen2"), "word pieces": find(CapturePlan()).tokenizer}
     return {name: load_tokenizer(folder) for name, folder in folders.items()}
+
+
+@pytest.mark.parametrize("context", ["हिन्दी" * 12, "e\u0301" * 40, "กี่ปี" * 12, "كِتَابٌ" * 10])
+def test_a_window_never_parts_a_mark_from_its_character(context):
+    tokenizer, text = load_tokenizer(real_model("gpt2_vocab")), Segments("the dog?", context)
+    for stride in (0, 5):
+        windows, _ = windowed(tokenizer, [text], 30, stride)
+        tokens = pair_tokens(tokenizer, windows, 30, stride)
+        assert len(windows) > 3
+        for index in range(len(windows)):
+            spans = tokens.characters[tokens.offsets[index] : tokens.offsets[index + 1]]
+            first, last = spans[spans[:, 0] >= 0][[0, -1]]
+            assert not is_mark(context[first[0]])
+            assert not is_mark(context[last[1] : last[1] + 1] or " ")
+
+
+@pytest.mark.parametrize("context", ["野马队赢了2016年的比赛，" * 9, "ที่นี่มี๕๐เขต" * 6, "नई दिल्ली भारत में है। " * 5])
+def test_every_short_answer_lies_whole_in_a_window(context):
+    tokenizer, text = load_tokenizer(real_model("gpt2_vocab")), Segments("the dog?", context)
+    windows, _ = windowed(tokenizer, [text], 60, 30)
+    tokens = pair_tokens(tokenizer, windows, 60, 30)
+    spans = [tokens.characters[first:last] for first, last in pairwise(tokens.offsets)]
+    held = [(own[own[:, 0] >= 0][0, 0], own[own[:, 0] >= 0][-1, 1]) for own in spans]
+    assert len(held) > 3
+    starts = [first for first, _ in parts(context)]
+    for first, last in zip(starts, starts[3:], strict=False):  # of three characters, or words
+        if len(tokenizer.encode(context[first:last].strip()).ids) <= 28:
+            assert any(low <= first and len(context[:last].rstrip()) <= high for low, high in held)
 
 
 @pytest.mark.parametrize("kind", ["words", "bytes", "word pieces"])
@@ -206,10 +261,9 @@ def test_windows_lose_nothing_end_at_words_and_overlap(kind, tokenizers, context
     second = ids[place[0] : place[-1] + 1].tolist()
     room = max_tokens - len(before) - len(after)
     letters = [start + len(context[start:]) - len(context[start:].lstrip()) for start, _ in spans[place]]
-    word = np.array([len((context[:letter] + "x").split()) for letter in letters])
-    inside = [
-        at for at in range(1, len(second)) if word[at] == word[at - 1] and (word == word[at]).sum() <= room
-    ]  # between tokens of a word that a window can hold
+    inside = between(letters, [first for first, _ in parts(context)], room)  # a word, or a character of a long one
+    bases = [at for at, letter in enumerate(context) if not is_mark(letter)]
+    inside += between(spans[place, 0].tolist(), bases, room, context)
 
     windows, _ = windowed(tokenizer, [text], max_tokens, stride)
     tokens = pair_tokens(tokenizer, windows, max_tokens, stride)

@@ -229,12 +229,17 @@ def test_a_rule_makes_the_labels_of_single_sentences(tmp_path):
         "the what",
         "Really? Yes",
         'he asked "why?"',
+        "他赢了吗？",
+        "「なぜ？」",
+        "هل هذا؟",
+        "什么",
+        "what's that",
     ]
     path = table(tmp_path / "s.csv", [("text", "other"), *((text, "x") for text in texts)])
     corpus = own(path, ("text",), "", rule="question", fractions=(1.0, 0.0, 0.0))
     rows = corpus.split("train")
     found = {corpus.texts[text] for text, code in zip(rows.sides[:, 0], rows.targets, strict=True) if code == 1}
-    assert found == {"What a day", "Is it?", '"who is it', 'he asked "why?"'}
+    assert found == {"What a day", "Is it?", '"who is it', 'he asked "why?"', *texts[8:11], "what's that"}
     assert corpus.labels == ("statement", "question")
     with pytest.raises(SpecError, match=r'corpus\.rule = "question" labels single sentences'):
         load_corpus(CorpusSpec(name="samples-pairs", rule="question"))

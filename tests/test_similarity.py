@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench import Bench
+from resealed import resealed
 
 import pipeline
 from data.errors import InputError
 from data.plan import CapturePlan
 from extract.backbones import BackboneError, find
 from probes.recipe import load_recipe
+from probes.run_folder import write_record
 from probes.similarity_page import read_comparison
 from probes.tables import ReportError
 
@@ -236,13 +238,14 @@ def test_verbs_that_train_refuse_a_recipe_that_compares(verb):
     ],
 )
 def test_a_folder_that_is_no_comparison_is_refused(table, content, message, tmp_path):
-    (tmp_path / "record.json").write_text("{}")
     (tmp_path / "cosines.csv").write_text("backbone,first,second,cosine\na,1,2,0.5\n")
     (tmp_path / "sentences.csv").write_text("sentence,text\n1,one\n2,two\n")
     (tmp_path / "maps.csv").write_text("map,backbone,method,sentence,x,y,z\n")
+    write_record(tmp_path, {})
     read_comparison(tmp_path)
     (tmp_path / table).unlink()
     if content is not None:
         (tmp_path / table).write_text(content)
+    resealed(tmp_path)
     with pytest.raises(ReportError, match=message):
         read_comparison(tmp_path)

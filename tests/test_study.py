@@ -4,6 +4,8 @@ import contextlib
 import csv
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -402,39 +404,116 @@ def values(journal: Path) -> list[float]:
 
 def test_optuna_itself_reads_the_journal(journal):
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    assert len(optuna.load_study(study_name="s", storage=storage).trials) == 3
+    trials = optuna.load_study(study_name="s", storage=storage).trials
+    assert [trial.value for trial in trials if trial.state.name == "COMPLETE"] == values(journal)
+    ours = optuna.storages.JournalStorage(Journal(journal))
+    assert trials == optuna.load_study(study_name="s", storage=ours).trials
+
+
+def test_what_optuna_itself_appends_is_not_believed(journal):
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    optuna.load_study(study_name="s", storage=storage).ask()
+    with pytest.raises(MachineError, match=r"has no checksum: it is damaged, or written by Optuna itself"):
+        values(journal)
+
+
+def records(journal: Path) -> list[dict[str, object]]:
+    return list(Journal(journal).read_logs(0))
 
 
 def test_a_record_that_is_cut_anywhere_is_cut_off_and_the_rest_kept(journal):
-    content = journal.read_bytes()
+    content, whole = journal.read_bytes(), records(journal)
     start = content.rstrip(b"\n").rfind(b"\n") + 1
-    before = [json.loads(line) for line in content[:start].splitlines()]
     for end in range(start, len(content)):
         journal.write_bytes(content[:end])
-        assert list(Journal(journal).read_logs(0)) == before
+        assert records(journal) == whole[:-1]
         Journal(journal).append_logs([{"op_code": 3}])
-        assert journal.read_bytes() == content[:start] + b'{"op_code":3}\n'
+        assert journal.read_bytes()[:start] == content[:start]
+        assert records(journal) == [*whole[:-1], {"op_code": 3}]
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"{", b"\x00" * 5000, b'{"op_code"\n', b"\xff\xfe\n", b"[1]\n", b"{\n\n{\n", b"\n" * 3]
-)
-def test_garbage_at_the_end_loses_no_trial(journal, garbage):
+@pytest.mark.parametrize("garbage", [b"{", b"\x00" * 5000, b'{"op_code":3,"checksum":"0'])
+def test_garbage_behind_the_last_newline_loses_no_trial(journal, garbage):
     whole, kept = journal.read_bytes(), values(journal)
     journal.write_bytes(whole + garbage)
     assert values(journal) == kept
     Journal(journal).append_logs([{"op_code": 10}])
-    assert journal.read_bytes() == whole + b'{"op_code":10}\n'
+    assert journal.read_bytes().startswith(whole + b'{"op_code":10,')
     done = conduct(searching(), "s", journal.parent.parent, hill)
     assert done.trials == 6
 
 
+@pytest.mark.parametrize(
+    "garbage", [b'{"op_code"\n', b"\xff\xfe\n", b"[1]\n", b"{\n\n{\n", b"\n" * 3, b'{"op_code":3}\n']
+)
+def test_a_whole_line_that_is_no_record_is_told_and_not_cut(journal, garbage):
+    whole, kept = journal.read_bytes(), values(journal)
+    journal.write_bytes(whole + garbage)
+    with pytest.raises(MachineError, match=r"journal\.log:\d+ has no checksum: .* Optuna itself") as caught:
+        conduct(searching(), "s", journal.parent.parent, hill)
+    with pytest.raises(MachineError, match="has no checksum"):
+        Journal(journal).append_logs([{"op_code": 10}])
+    assert journal.read_bytes() == whole + garbage
+    assert caught.value.exit_code == 3
+    os.truncate(journal, int(re.search(r"'truncate -s (\d+) ", str(caught.value))[1]))  # the way out that it names
+    assert values(journal) == kept
+
+
 def test_damage_in_the_middle_is_named(journal):
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join([*lines[:4], b"{damaged\n", *lines[5:]]))
-    with pytest.raises(MachineError, match=r"journal.log:5: damaged") as caught:
+    journal.write_bytes(b"".join([*lines[:4], lines[4].replace(b"0", b"1", 1), *lines[5:]]))
+    with pytest.raises(MachineError, match=r"journal.log:5 is not as it was written") as caught:
         conduct(searching(), "s", journal.parent.parent, hill)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("change", ["lost", "doubled", "swapped", "of another study"])
+def test_a_line_that_is_whole_and_out_of_its_place_is_told(journal, change, tmp_path):
+    lines = journal.read_bytes().splitlines(keepends=True)
+    match change:
+        case "lost":
+            lines[4:5] = []
+        case "doubled":
+            lines[4:5] = [lines[4]] * 2
+        case "swapped":
+            lines[4:6] = lines[5], lines[4]
+        case _:
+            conduct(searching(trials=3, seed=1), "t", tmp_path, hill)
+            lines[4] = (tmp_path / "study-t" / "journal.log").read_bytes().splitlines(keepends=True)[4]
+    journal.write_bytes(b"".join(lines))
+    with pytest.raises(MachineError, match=r"journal\.log:[56] .*does not follow the line before it"):
+        records(journal)
+
+
+def test_no_flipped_bit_of_a_journal_is_another_record(tmp_path):
+    """300 flips over a dozen trials: told by file and line, or the last record is as if it had never been written."""
+    conduct(searching(trials=12), "s", tmp_path, hill)
+    journal, rng = tmp_path / "study-s" / "journal.log", random.Random(0)
+    content, whole = journal.read_bytes(), records(journal)
+    last = 8 * (len(content) - 1)
+    for place in [*rng.sample(range(8 * len(content)), 300), *range(last, last + 8)]:
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        journal.write_bytes(changed)
+        line = content[: place // 8].count(b"\n") + 1
+        with pytest.raises(MachineError) as caught:
+            records(journal)
+        assert str(caught.value).startswith(f"{journal}:{line} ")
+        assert "\n" not in str(caught.value)
+        with pytest.raises(MachineError):
+            Journal(journal).append_logs([{"op_code": 10}])
+        assert journal.read_bytes() == changed
+    journal.write_bytes(content)
+    assert records(journal) == whole
+
+
+def test_a_journal_that_shrinks_under_its_reader_is_told(journal):
+    reader = Journal(journal)
+    list(reader.read_logs(0))
+    os.truncate(journal, 10)
+    with pytest.raises(MachineError, match="shorter than it was"):
+        reader.append_logs([{"op_code": 10}])
+    assert journal.stat().st_size == 10
 
 
 def test_a_full_disk_leaves_the_journal_whole(journal):

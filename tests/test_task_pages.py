@@ -24,7 +24,7 @@ from page_reader import Page
 
 from probes.compare import comparison
 from probes.layers_figures import summary_grid
-from probes.marked import AROUND, marked, nearest_place
+from probes.marked import AROUND, gap, marked, nearest_place
 from probes.report import ReportError, write_report
 from probes.tables import read_tables
 
@@ -117,6 +117,27 @@ def test_a_gold_answer_is_marked_at_its_own_place_where_the_table_says_it(tmp_pa
         pieces = marked(run)[0].examples[0].pieces
         before = "".join(piece.text for piece in pieces[: [piece.look for piece in pieces].index("missed")])
         assert before == {5: "sea, ", None: "sea, sea, "}[where], expected
+
+
+def test_around_an_answer_in_a_script_without_spaces_stands_as_much_as_in_others(tmp_path):
+    text = "他们说了很多话，" * 40 + "野马队赢了比赛。" + "然后他们都走了。" * 40
+    first = text.index("野马队")
+    told = {
+        "question": "谁？",
+        "context": text,
+        "target": "野马队",
+        "answer": "比赛",
+        "start": first + 5,
+        "end": first + 7,
+    }
+    table = pd.DataFrame([told | {"score": 1.0, "exact_match": 0, "f1": 0.0, "seed": 0}])
+    pieces = marked(read_tables(of_answers(tmp_path / "run", predictions=table)))[0].examples[0].pieces
+    assert 2 * AROUND < sum(len(piece.text) for piece in pieces) < 2 * AROUND + 30
+
+
+def test_words_of_a_script_without_spaces_are_joined_without():
+    words = ["Bei", "北", "京", ",", "ที่", "นี่", "है"]
+    assert "".join(gap(words, place) + word for place, word in enumerate(words)) == "Bei 北京 , ที่นี่ है"
 
 
 def test_of_several_places_of_a_gold_answer_the_nearest_is_marked():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from example_run import EVIL, breakdown, metrics, predictions, record, together, write_tables, write_together
 from page_reader import Page
+from resealed import resealed
 
 from probes import classes, together_figures, together_grids
 from probes.report import ReportError, write_report
@@ -77,7 +78,7 @@ def test_a_task_is_tables_of_its_own(run):
 
 
 def test_what_the_record_says_of_a_task_counts(copy):
-    (copy / "record.json").write_text('{"selected": "both", "metrics": {"ner": "recall", "qa": [7]}}', "utf-8")
+    resealed(copy, {"selected": "both", "metrics": {"ner": "recall", "qa": [7]}})
     run = read_tables(copy)
     assert (run.of_task("ner").metric, run.of_task("ner").selected) == ("recall", "both")
     assert run.of_task("qa").metric == "f1"
@@ -111,7 +112,7 @@ def test_where_a_part_of_train_chooses_validation_stands_beside_test(copy):
     ner = table[table["task"] == "ner"]
     more = [ner.assign(split="validation", value=0.5, low=None, high=None), ner.assign(split="held-out")]
     pd.concat([table, *more]).to_csv(copy / "metrics.csv", index=False)
-    grid = together_grids.results(read_tables(copy))
+    grid = together_grids.results(read_tables(resealed(copy)))
     assert list(grid.heads[1:4]) == ["ner: F1 on test", "ner: accuracy on test", "ner: F1 on validation"]
     assert grid.rows[-1][3] == "0.500"
 
@@ -185,7 +186,7 @@ def test_losses_have_a_line_for_each_variant_that_trains_the_task(run):
 def test_a_variant_has_one_look_in_every_figure(copy):
     table = pd.read_csv(copy / "training.csv")
     table[table["variant"] != "ner only"].to_csv(copy / "training.csv", index=False)  # which learns nothing, say
-    run = read_tables(copy)
+    run = read_tables(resealed(copy))
     looks = [
         {line.get_label(): line.get_color() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
         for figure in (together_figures.losses(run), together_figures.by_epoch(run))
@@ -258,7 +259,7 @@ def test_names_that_are_alike_once_cut_are_told_apart(tmp_path):
 
 def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_merit(copy):
     shutil.rmtree(copy / "tasks" / "qa")
-    page = Page(write_report(copy).read_text("utf-8"))
+    page = Page(write_report(resealed(copy)).read_text("utf-8"))
     assert "figure-qa-by_question_word" not in page.ids
     assert not (copy / "figures" / "qa-by_question_word.png").exists()
     assert "task-qa" in page.ids
@@ -267,7 +268,7 @@ def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_m
 def test_tables_that_are_missing_leave_the_rest_of_the_page(copy):
     for name in ("variants", "epochs", "training", "conflicts", "comparisons"):
         (copy / f"{name}.csv").unlink()
-    page = Page(write_report(copy).read_text("utf-8"))
+    page = Page(write_report(resealed(copy)).read_text("utf-8"))
     assert {"figure-variants", "figure-ner-confusion"} <= set(page.ids)
     assert not {"figure-losses", "figure-by_epoch", "comparisons"} & set(page.ids)
 
@@ -275,7 +276,7 @@ def test_tables_that_are_missing_leave_the_rest_of_the_page(copy):
 def test_further_columns_are_texts(copy):
     table = pd.read_csv(copy / "variants.csv")
     table.assign(note="NA", trained=None, memory=1e300).to_csv(copy / "variants.csv", index=False)
-    run = read_tables(copy)
+    run = read_tables(resealed(copy))
     assert run.variants["note"].tolist() == ["NA"] * 4
     assert together_grids.results(run).rows[1][-2:] == ["0", "30.5\u00a0s"]  # what nothing is known of has no column
 
@@ -297,6 +298,7 @@ def broken(fault, copy):
     if fault == "a word for a number":
         table = pd.read_csv(tasks / "ner" / "breakdown.csv")
         table.assign(value="high").to_csv(tasks / "ner" / "breakdown.csv", index=False)
+        resealed(copy)
         return "row 1, column 'value': expected a number, got 'high'"
     if fault == "a file":
         (tasks / "notes.txt").write_text("x")
@@ -329,6 +331,7 @@ def test_a_task_that_only_a_table_names_writes_nothing(copy, name):
     for table in ("metrics", "epochs", "training"):
         frame = pd.read_csv(copy / f"{table}.csv")
         frame.replace({"task": {"qa": name}}).to_csv(copy / f"{table}.csv", index=False)
+    resealed(copy)
     outside = copy.parent / "evil-confusion.png"
     outside.write_bytes(b"mine")
     before = {path for path in copy.parent.rglob("*") if "run" not in path.relative_to(copy.parent).parts}

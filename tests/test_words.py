@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.named import SAMPLES
+from data.script import is_mark
 from data.tagged import read_tagged
 from probes.words import words_of
 
@@ -31,6 +32,14 @@ SPLIT = {
     "London,Paris": "London , Paris",
     "see http://a.org/b?c=1. Or me@a.org.": "see http://a.org/b?c=1 . Or me@a.org .",
     "a .500 season": "a .500 season",
+    "然后野马队在2016年赢了NBA比赛。": "然 后 野 马 队 在 2016 年 赢 了 NBA 比 赛 。",
+    "《Time》说：US$1.5，见http://a.org/b。好": "《 Time 》 说 ： US$ 1.5 ， 见 http://a.org/b 。 好",
+    "バラク・オバマは、": "バ ラ ク ・ オ バ マ は 、",
+    "ที่นี่มี ๕๐ เขต": "ที่ นี่ มี ๕๐ เ ข ต",
+    "नई दिल्ली भारत में है। ए.पी.जे. कलाम": "नई दिल्ली भारत में है । ए.पी.जे. कलाम",
+    "وُلِدَ فِي القَاهِرَةِ، مَنْ؟": "وُلِدَ فِي القَاهِرَةِ ، مَنْ ؟",
+    "می\u200cخواهم (کتاب)": "می\u200cخواهم ( کتاب )",
+    "cafe\u0301, e\u0301t.": "cafe\u0301 , e\u0301t .",
 }
 
 
@@ -39,13 +48,14 @@ def test_a_text_is_split_as_the_corpora_split_theirs(text):
     assert " ".join(text[start:end] for start, end in words_of(text)) == SPLIT[text]
 
 
-@given(st.text(st.sampled_from("aB1 .,'’-n ts$/\n(\"é東")) | st.text())
+@given(st.text(st.sampled_from("aB1 .,'’-n ts$/\n(\"é東กีदी।\u0301。")) | st.text())
 def test_every_character_but_white_space_is_in_one_word(text):
     places = words_of(text)
     assert [start for start, _ in places] == sorted(start for start, _ in places)
     assert "".join(text[start:end] for start, end in places) == "".join(text.split())
     assert all(start < end for start, end in places)
     assert all(one[1] <= other[0] for one, other in pairwise(places))
+    assert not any(is_mark(text[end]) and text[end - 1].isalnum() for _, end in places if end < len(text))
 
 
 @pytest.mark.parametrize(("corpus", "share"), [("samples", 1.0), ("conll2003", 0.99)])

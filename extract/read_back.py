@@ -1,0 +1,142 @@
+"""Read-back: texts of the first shard are read by key, and are what was computed for them and what it should be.
+
+Which key a latent lies under, and the way to the disk and back, are outside every other check. What one forward gave is
+kept by its place in it, and must come back by key to the last bit; the same texts are compared with the plain forward.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.latents import LatentStore, text_keys
+from data.plan import TOKENS, Columns, Identity
+from data.ragged import bounds
+from data.shard import Shard
+from data.text import Text, short
+from extract.self_check import SelfCheck, SelfCheckError, spread
+
+NEAR = {"float32": 0.02, "bfloat16": 0.3}
+"""Most that half of what is read back may differ from the plain forward: root mean squares over dimensions, each as a
+share of its largest value."""
+
+READ_TEXTS = 4
+"""Compared with the plain forward, which takes a forward each."""
+
+
+class ReadBack:
+    """Watches a run until its first shard is committed, and then reads it."""
+
+    def __init__(self, check: SelfCheck, texts: Sequence[Text], members: NDArray[np.int64], columns: Columns) -> None:
+        """Args:
+        members: the texts that run, of all ``texts``.
+        """
+        self._check, self._texts, self._members, self._columns = check, texts, members, columns
+        self._watched: dict[int, dict[str, NDArray[Any]]] = {}
+        self._done = False
+
+    def watch(self, members: NDArray[np.int64], captured: Mapping[str, NDArray[Any]]) -> None:
+        """Keep what one forward gave for its first text and its last, by their places in it, until it is read back.
+
+        Args:
+            members: the texts of the forward, in its order.
+            captured: their latents, as :func:`~extract.capture.capture` gives them.
+        """
+        if self._done:
+            return
+        ends = bounds(self._check.tokens.viewed[members])
+        for place in {0, len(members) - 1}:
+            own = {view: slice(ends[place], ends[place + 1]) if view == TOKENS else place for view in captured}
+            latents = {view: np.array(values[:, own[view]]) for view, values in captured.items()}
+            self._watched[int(members[place])] = latents
+
+    def __call__(self, path: Path) -> None:
+        """Compare a shard with what was watched.
+
+        Raises:
+            SelfCheckError: it is not what was to be stored; it is removed.
+        """
+        try:
+            self._compare(path)
+        except SelfCheckError:
+            path.unlink(missing_ok=True)
+            raise
+        self._watched, self._done = {}, True
+
+    def _compare(self, path: Path) -> None:
+        columns, tokens = self._columns, self._check.tokens
+        store = _OneShard(path, self._check.identity)
+        keys, held = text_keys([self._texts[text] for text in self._members]), store.shards[0].keys
+        order = np.argsort(keys)
+        found = order[np.minimum(np.searchsorted(keys, held, sorter=order), len(keys) - 1)]
+        if not np.array_equal(keys[found], held):
+            raise SelfCheckError(f"{path.name} holds a text that nobody asked for")
+        here = self._members[found]
+        if not np.array_equal(store.lengths([self._texts[text] for text in here]), tokens.uncut[here]):
+            raise SelfCheckError(f"texts of {path.name} have the lengths of others")
+        if TOKENS in columns:
+            self._compare_tokens(store, here)
+        watched = sorted(self._watched.keys() & set(here.tolist()))
+        if not watched:
+            raise SelfCheckError(f"{path.name} holds none of the texts that were run")
+        chosen = spread(np.array(watched), READ_TEXTS)
+        alone = [self._check.alone(text, columns) for text in chosen]
+        for view, layers in columns.items():
+            stored = dict(
+                zip(watched, _read(store, [self._texts[text] for text in watched], view, layers), strict=True)
+            )
+            for text, values in stored.items():
+                if not np.array_equal(values, self._watched[text][view].astype(values.dtype)):
+                    raise SelfCheckError(
+                        f"under the key of text {short(self._texts[text])} lies not what was computed for it ({view})"
+                    )
+            self._compare_alone(view, [stored[text] for text in chosen], [latents[view] for latents in alone])
+
+    def _compare_tokens(self, store: LatentStore, here: NDArray[np.int64]) -> None:
+        """Ids and character spans of all texts of a shard are those that were made of them."""
+        read, seen = store.read_tokens([self._texts[text] for text in here], []), self._check.tokens.seen(here)
+        assert self._check.tokens.characters is not None
+        if not (
+            np.array_equal(read.lengths, self._check.tokens.viewed[here])
+            and np.array_equal(read.ids, self._check.tokens.ids[seen])
+            and np.array_equal(read.spans, self._check.tokens.characters[seen])
+        ):
+            raise SelfCheckError("texts of the first shard have the tokens of others")
+
+    def _compare_alone(self, view: str, stored: Sequence[NDArray[Any]], alone: Sequence[NDArray[Any]]) -> None:
+        """What is read back is near the plain forward of the real weights, as near as the run's precision allows."""
+        dtype = self._check.identity.compute_dtype
+        joined = np.concatenate if view == TOKENS else np.stack
+        found, wanted = joined(stored, 1), joined(alone, 1)
+        largest = np.abs(wanted).max(1, keepdims=True)
+        scale = np.maximum(largest, np.median(largest, -1, keepdims=True))
+        difference = np.divide(found - wanted, scale, where=scale > 0, out=np.zeros(wanted.shape))
+        distance = np.median(np.sqrt((difference**2).mean(-1)))
+        if not distance <= NEAR[dtype]:
+            raise SelfCheckError(
+                f"half of what was stored of view {view} differs from the plain forward of the backbone by "
+                f"{distance:.2g} of the largest value of each dimension or more; {NEAR[dtype]:g} is allowed in {dtype}"
+            )
+
+
+class _OneShard(LatentStore):
+    """A store as if it held one shard alone; another process may have stored the same texts, with other last bits."""
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        super().__init__(path.parent, identity)
+        self._only = Shard(path)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The one shard."""
+        return [self._only]
+
+
+def _read(store: LatentStore, texts: Sequence[Text], view: str, layers: tuple[int, ...]) -> list[NDArray[Any]]:
+    """For each text, ``[layer, width]``, or of tokens ``[layer, token, width]``."""
+    if view != TOKENS:
+        return list(store.read(texts, view, layers).swapaxes(0, 1))
+    read = store.read_tokens(texts, layers)
+    return np.split(read.states, read.offsets[1:-1], axis=1)

@@ -1,0 +1,194 @@
+"""The self-check: it stops a run whose latents are not those of each text alone.
+
+1. Tokens are those of transformers' own tokenizer, loaded anew.
+2. Structure (masks, positions, padding, prefixes, pooling, layers) is proven in float64, dimension by dimension, on
+   texts of unequal length that share beginnings, run together and each alone: on the backbone in float64 where that
+   costs a small share of the run, else on a twin of its configuration, and remembered.
+3. Arithmetic: the run's own precision against the same reference. No tolerance tells structure from bfloat16.
+4. Read-back: texts of the first shard are read by key and compared with the plain forward of the real weights.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.errors import MachineError
+from data.plan import TOKENS, Columns
+from data.ragged import bounds
+from data.text import Text, short
+from extract.code_digest import code_digest
+from extract.configuration import meaning
+from extract.file_digest import Memo
+from extract.loading import Backbone, tokenizer_digest
+from extract.reference import Reference, ReferenceText, ReferenceTokenizer
+from extract.structure import structure_deviation
+from extract.token_rows import Tokens
+from extract.twin import VOCABULARY, make_copy, make_twin
+
+if TYPE_CHECKING:
+    from extract.job import Job
+
+LIMIT = 1e-5
+"""Largest deviation in float64, as a share of the spread of each dimension over texts."""
+
+ARITHMETIC = {"float32": 1e-3, "bfloat16": 0.1}
+"""Most that half of the latents may deviate in the run's precision, as a share of the largest value of each, or of 1.
+Of the others nothing can be said: beside a massive activation, bfloat16 alone moved some by 0.3."""
+
+MEMO = "self-checks.json"
+TOKENIZED_TEXTS, RUN_TEXTS = 64, 4
+SHARE = 0.02
+"""Of a run's cost, what the proof on a copy of the backbone may take."""
+
+COPY_TOKENS = {("cpu", "float32"): 3_000, ("cpu", "bfloat16"): 12_000}
+COPY_TOKENS_ELSEWHERE = 24_000
+"""What that proof costs, in tokens of the run, by device and precision: float64 is slow, and single texts are short."""
+
+
+class SelfCheckError(MachineError):
+    """Latents that cannot be trusted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"self-check: {reason}. These latents cannot be trusted; nothing was stored.")
+
+
+class SelfCheck:
+    """The checks of one request: the tokens of its texts, and what they are run by."""
+
+    def __init__(self, job: "Job", texts: Sequence[Text], tokens: Tokens) -> None:
+        self._job, self._texts, self.tokens, self.identity = job, texts, tokens, job.store.identity
+        self._tokenizer = ReferenceTokenizer(job.source.tokenizer, job.plan)
+        self._reference = Reference(job.backbone, job.plan.final_norm)
+
+    def before(self, todo: NDArray[np.int64], columns: Columns) -> float:
+        """Check tokens, structure and arithmetic before anything is stored; returns the deviation of the arithmetic.
+
+        Args:
+            todo: the texts that are to run.
+
+        Raises:
+            MachineError: one of them is not right.
+        """
+        if tokenizer_digest(self._job.backbone.tokenizer) != self.identity.tokenizer:
+            raise SelfCheckError(f"the tokenizer in use is not the one in {self._job.source.tokenizer}")
+        ranked = todo[np.argsort(self.tokens.lengths[todo], kind="stable")]
+        for text in spread(ranked, TOKENIZED_TEXTS):
+            self.tokenized(text)
+        self._prove_structure(int(self.tokens.lengths[todo].sum()))
+        return self._arithmetic(spread(ranked, RUN_TEXTS), columns)
+
+    def tokenized(self, text: int) -> ReferenceText:
+        """A text by transformers' tokenizer; raises where ours gives other tokens, spans or another length."""
+        tokens = self.tokens
+        length, uncut, seen = int(tokens.lengths[text]), int(tokens.uncut[text]), tokens.span(text)
+        expected = self._tokenizer(self._texts[text], length, uncut)
+        pairs: list[tuple[str, Any, Any]] = [
+            ("token ids", tokens.of(text), expected.ids),
+            ("tokens that views see", np.arange(length)[seen], expected.seen),
+            ("length", uncut, expected.uncut),
+        ]
+        if tokens.kinds is not None:
+            pairs.append(("segments", tokens.kinds_of(text), expected.token_type_ids or [0] * length))
+        if tokens.characters is not None:
+            spans = tokens.characters[tokens.seen(np.array([text]))]
+            pairs.append(("character spans", spans.reshape(-1), np.reshape(expected.spans, -1)))
+        for name, found, wanted in pairs:
+            if not np.array_equal(found, wanted):
+                raise SelfCheckError(
+                    f"text {short(self._texts[text])} has other {name} than transformers' tokenizer gives it: "
+                    f"{_first_difference(found, wanted)}"
+                )
+        return expected
+
+    def _prove_structure(self, run_tokens: int) -> None:
+        job = self._job
+        if _worth_a_copy(job.backbone, self.identity.compute_dtype, run_tokens):
+            known = np.unique(self.tokens.ids)
+            self._prove_on(make_copy(job.backbone), known[spread(np.arange(len(known)), VOCABULARY)])
+        else:
+            Memo(Path(job.spec.cache) / MEMO).get(self._proof(), self._prove_on_twin)
+
+    def _proof(self) -> str:
+        """What a proof on a twin holds for."""
+        import transformers
+
+        job = self._job
+        of = [meaning(job.source.config), job.plan.final_norm, job.backbone.device.type]
+        by = [torch.__version__, transformers.__version__, code_digest()]
+        return f"structure {hashlib.sha256(repr((of, by)).encode()).hexdigest()}"
+
+    def _prove_on_twin(self) -> str:
+        twin = make_twin(self._job.backbone)
+        special = {value for key, value in twin.source.config.items() if key.endswith("_token_id")}
+        ids = np.array([token for token in range(VOCABULARY) if token not in special], np.int32)
+        return f"{self._prove_on(twin, ids):.1e}"
+
+    def _prove_on(self, model: Backbone, ids: NDArray[np.int32]) -> float:
+        found = structure_deviation(self._job, model, ids)
+        if not found.value <= LIMIT:
+            raise SelfCheckError(
+                f"in float64 texts together differ from texts alone by {found.value:.2g} of the spread of a dimension "
+                f"(view {found.view}, layer {found.layer}); {LIMIT:g} is allowed"
+            )
+        return found.value
+
+    def _arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
+        """Largest difference between texts together and alone in the run's precision, relative to the largest value."""
+        job, tokens = self._job, self.tokens.take(np.array(sample))
+        found: list[float] = []
+        for pack in job.packed(tokens):
+            members, together = np.concatenate(pack), job.forward(pack, tokens, columns)
+            ends = bounds(tokens.viewed[members])
+            for place, text in enumerate(members):
+                expected = self.alone(int(sample[text]), columns)
+                for view, theirs in expected.items():
+                    own = slice(ends[place], ends[place + 1]) if view == TOKENS else place
+                    found += _relative(together[view][:, own], theirs).reshape(-1).tolist()
+        limit, usual = ARITHMETIC[self.identity.compute_dtype], float(np.median(found))
+        if not usual <= limit:
+            raise SelfCheckError(
+                f"in {self.identity.compute_dtype} half of the latents differ by {usual:.2g} or more of their largest "
+                f"value, texts together from texts alone; {limit:g} is allowed"
+            )
+        return max(found)
+
+    def alone(self, text: int, columns: Columns) -> dict[str, NDArray[Any]]:
+        """View -> ``[layer, width]``, or of tokens ``[layer, token, width]``, of one text by the reference."""
+        found = self.tokenized(text)
+        states = self._reference.states(found.ids, found.token_type_ids)
+        return self._reference.latents(states, found.seen, columns)
+
+
+def _relative(mine: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
+    """``[..., width]`` -> ``[...]``: largest difference of each latent, as a share of its largest value, or of 1."""
+    sound = np.isfinite(theirs)
+    scale = np.maximum(1, np.abs(theirs).max(axis=-1, keepdims=True, where=sound, initial=0))
+    return np.asarray((np.abs(mine - theirs, where=sound, out=np.zeros(theirs.shape)) / scale).max(-1))
+
+
+def _worth_a_copy(backbone: Backbone, dtype: str, run_tokens: int) -> bool:
+    """Whether a proof on the backbone in float64 fits the memory, and takes a small share of the run."""
+    import psutil  # type: ignore[import-untyped]
+
+    device = backbone.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    cost = COPY_TOKENS.get((device.type, dtype), COPY_TOKENS_ELSEWHERE)
+    return cost <= SHARE * run_tokens and 8 * backbone.parameters <= free / 2
+
+
+def spread(ranked: NDArray[np.int64], most: int) -> list[int]:
+    """At most so many of the texts, from the shortest to the longest."""
+    return [int(ranked[place]) for place in np.unique(np.linspace(0, len(ranked) - 1, most).astype(int))]
+
+
+def _first_difference(found: Any, wanted: Any) -> str:
+    found, wanted = np.atleast_1d(found), np.atleast_1d(wanted)
+    if len(found) != len(wanted):
+        return f"{len(wanted)} expected, {len(found)} found"
+    place = int(np.argmax(found != wanted))
+    return f"{wanted[place]} expected at {place}, {found[place]} found"

@@ -1,0 +1,86 @@
+"""A model in float64 that structure can be proven on: a small twin of a backbone, or a copy of it.
+
+What a forward pass does wrong with masks, positions, padding or layers, it does on the twin too: the same classes with
+the same configuration, but for two blocks of each layer type, a small vocabulary, and weights that are drawn.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from extract.backbones import Source
+from extract.loading import Backbone, untrained
+
+VOCABULARY = 64
+BLOCKS = 2
+"""Of each layer type."""
+
+
+class Float64(TorchFunctionMode):
+    """Keeps a float64 model in float64 where its code asks for float32 by name: norms, softmax, rotary tables."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call ``function`` with float64 in the place of float32."""
+        if function is Tensor.float:
+            function = Tensor.double
+        given = (torch.float64 if value is torch.float32 else value for value in args)
+        named = {name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()}
+        return function(*given, **named)
+
+
+def make_twin(backbone: Backbone) -> Backbone:
+    """A twin with drawn weights, in float64, on the same device where that has float64."""
+    source = replace(backbone.source, folder=None, config=small_config(backbone.source))
+    model = untrained(source, 0)
+    model.set_attn_implementation(source.family.attention)
+    _draw(model)
+    return _in_float64(backbone, source, model)
+
+
+def make_copy(backbone: Backbone) -> Backbone:
+    """The backbone itself, in float64."""
+    return _in_float64(backbone, backbone.source, copy.deepcopy(backbone.model))
+
+
+def small_config(source: Source) -> dict[str, Any]:
+    """The configuration of the twin: two blocks of each layer type, ids below :data:`VOCABULARY`."""
+    config = dict(source.config)
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list):
+        config["layer_types"] = [kind for place, kind in enumerate(kinds) if kinds[:place].count(kind) < BLOCKS]
+    config[source.family.block_count] = len(config["layer_types"]) if isinstance(kinds, list) else BLOCKS
+    config["vocab_size"] = VOCABULARY
+    for key, value in source.config.items():
+        if key.endswith("_token_id") and isinstance(value, int) and value >= VOCABULARY:
+            config[key] = 0
+    return config
+
+
+def _draw(model: nn.Module) -> None:
+    """Weights under which every part matters: no norm is the identity, and attention is neither even nor one-hot."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            drawn = torch.randn(weight.shape, generator=generator)
+            if weight.dim() > 1:
+                weight.copy_(drawn / math.sqrt(weight.shape[-1]))
+            else:
+                weight.add_(drawn, alpha=0.3)
+
+
+def _in_float64(backbone: Backbone, source: Source, model: Any) -> Backbone:
+    device = backbone.device if backbone.device.type in ("cpu", "cuda") else torch.device("cpu")
+    model = model.requires_grad_(False).eval().to(device=device, dtype=torch.float64)
+    return Backbone(source, model, backbone.tokenizer, torch.float64, device)

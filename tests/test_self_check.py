@@ -1,0 +1,350 @@
+"""The self-check stops every planted fault, in any precision and beside any massive activation, and no right run."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import DEVICE, WORDS, real_model, tiny_folder
+
+from data import maintenance
+from data.errors import MachineError
+from data.plan import CapturePlan, ExtractSpec
+from data.text import Segments
+from extract import capture, job, loading, packing, pooling, reference, self_check, tokens, writing
+from extract.extraction import Extractor, extract
+
+FAMILIES = ("gpt2", "llama", "bert")
+CAUSAL = ("gpt2", "llama")
+LOUD = {
+    "gpt2": "h.1.mlp.c_proj.bias",
+    "llama": "layers.1.mlp.down_proj.weight",
+    "bert": "encoder.layer.1.output.LayerNorm.bias",
+}
+"""Where a massive activation comes from."""
+
+Plant = Callable[[pytest.MonkeyPatch, Path], None]
+
+
+def wrapped(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """Replace a function by ``change(function, *arguments)``."""
+    real = getattr(owner, name)
+    patch.setattr(owner, name, lambda *given, **named: change(real, *given, **named))
+
+
+def left_padding(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def padded(real: Any, *given: Any) -> packing.Layout:
+        found = real(*given)
+        width = found.ids.shape[1]
+        shift = width - found.real.sum(1)
+        rolled = {
+            name: np.stack([np.roll(row, by, 0) for row, by in zip(getattr(found, name), shift, strict=True)])
+            for name in ("ids", "real")
+        }
+        places = found.places + shift[found.places // width][:, :1] if found.places.size else found.places
+        seen = np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
+        positions = np.repeat(np.arange(width)[None], len(shift), axis=0)
+        return replace(found, **rolled, positions=positions, visible=seen, places=places * found.within)
+
+    wrapped(patch, job, "lay_out", padded)
+
+
+def last_token_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setitem(pooling.POOLINGS, "last", lambda hidden, real: pooling._token(hidden, (real.sum(1) - 2).clamp(min=0)))
+
+
+def padding_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setitem(pooling.POOLINGS, "mean", lambda hidden, real: hidden.mean(-2))
+
+
+def template_words_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, tokens, "_fitted", lambda real, *given: (real(*given)[0], (0, sum(real(*given)[0]))))
+
+
+def stale_tokenizer(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    other = folder / "other"
+    shutil.copytree(next(path for path in folder.iterdir() if path.name.startswith("model")), other)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"dog": 8', '"dog": 9').replace('"brown": 7', '"brown": 6'))
+    wrapped(patch, loading, "load_tokenizer", lambda real, _: real(other))
+
+
+def under_other_keys(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, job, "text_keys", lambda real, texts: np.roll(real(texts), 1))
+
+
+def latents_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def rolled(real: Any, *given: Any) -> Any:
+        block = real(*given)
+        return replace(block, latents={view: np.roll(values, 1, 1) for view, values in block.latents.items()})
+
+    wrapped(patch, job.Job, "_block", rolled)
+
+
+def latents_moved_on_the_way(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def rolled(real: Any, writer: Any, block: Any) -> None:
+        moved = {view: np.roll(values, 1, 1) for view, values in block.latents.items()}
+        real(writer, replace(block, latents=moved))
+
+    wrapped(patch, writing.ShardWriter, "add", rolled)
+
+
+def lengths_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def rolled(real: Any, writer: Any, block: Any) -> None:
+        real(writer, replace(block, lengths=np.roll(block.lengths, 1)))
+
+    wrapped(patch, writing.ShardWriter, "add", rolled)
+
+
+def siblings_visible(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setattr(
+        packing, "_visible", lambda rows, width: np.repeat(np.tri(width, dtype=bool)[None], len(rows), axis=0)
+    )
+
+
+def prefix_one_token_too_long(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def longer(real: Any, first: Any, second: Any) -> int:
+        shared: int = real(first, second)
+        return shared + 1 if 0 < shared < min(len(first), len(second)) - 1 else shared
+
+    wrapped(patch, packing, "_shared", longer)
+
+
+def not_causal(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def both_ways(real: Any, *given: Any) -> np.ndarray:
+        visible = real(*given)
+        return visible | visible.swapaxes(1, 2)
+
+    wrapped(patch, packing, "_visible", both_ways)
+
+
+def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def weak(real: Any, backbone: Any, layout: packing.Layout) -> dict[str, Any]:
+        given = real(backbone, layout)
+        mask = given["attention_mask"]
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape, dtype=backbone.dtype).masked_fill(~mask, -9)[:, None, None]
+            mask = mask.expand(-1, -1, mask.shape[-1], -1)
+        return given | {"attention_mask": None if mask is None else mask.clamp(min=-9)}
+
+    wrapped(patch, capture, "_inputs", weak)
+
+
+def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def twice(real: Any, backbone: Any, layout: Any, columns: Any, final_norm: bool = False) -> Any:
+        found = real(backbone, layout, columns, final_norm)
+        norm = backbone.model.get_submodule(backbone.source.family.final_norm)
+        for view, layers in columns.items():
+            if backbone.source.layers - 1 in layers:
+                again = norm(torch.from_numpy(found[view][-1]).to(backbone.dtype))
+                found[view][-1] = again.to(torch.float64).numpy()
+        return found
+
+    wrapped(patch, capture, "capture", twice)
+
+
+def layers_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, capture, "capture", lambda real, *given: {v: np.roll(x, 1, 0) for v, x in real(*given).items()})
+
+
+def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def later(real: Any, backbone: Any, layout: packing.Layout) -> dict[str, Any]:
+        given = real(backbone, layout)
+        return given | {"position_ids": given["position_ids"] * 2} if "position_ids" in given else given
+
+    wrapped(patch, capture, "_inputs", later)
+
+
+ECHO = {"template": "near {text} , and {text}"}
+PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
+    left_padding: (CAUSAL, {}),
+    last_token_off_by_one: (FAMILIES, {"views": ("last",)}),
+    padding_pooled: (("bert",), {}),
+    template_words_pooled: (FAMILIES, ECHO),
+    stale_tokenizer: (FAMILIES, {}),
+    under_other_keys: (FAMILIES, {}),
+    latents_of_others: (FAMILIES, {}),
+    latents_moved_on_the_way: (FAMILIES, {"layers": (3,)}),
+    lengths_of_others: (FAMILIES, {}),
+    siblings_visible: (CAUSAL, {}),
+    prefix_one_token_too_long: (CAUSAL, {}),
+    not_causal: (CAUSAL, {}),
+    weak_mask: (FAMILIES, {}),
+    final_norm_twice: (CAUSAL, {"final_norm": True}),
+    layers_off_by_one: (FAMILIES, {}),
+    positions_start_at_one: (CAUSAL, {}),
+}
+"""A fault, the families that it can be planted in, and the plan that it shows in."""
+
+CASES = [
+    pytest.param(
+        fault,
+        family,
+        dtype,
+        loud,
+        id=f"{fault.__name__}-{family}-{dtype}{'-loud' * loud}",
+        marks=() if loud and dtype == "bfloat16" else pytest.mark.slow,
+    )
+    for fault, (families, _) in PLANTED.items()
+    for family in families
+    for dtype in ("float32", "bfloat16")
+    for loud in (False, True)
+]
+
+
+def made_texts(seed: int, many: int = 30) -> list[str]:
+    """Texts of 1 to 18 words, some of which begin alike."""
+    rng = np.random.default_rng(seed)
+    starts = [WORDS[: rng.integers(0, 7)] + list(rng.choice(WORDS, rng.integers(1, 12))) for _ in range(many)]
+    return list(dict.fromkeys(" ".join(words) for words in starts))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Path]:
+    """Family, and whether it has a massive activation -> folder of a tiny backbone."""
+    from safetensors.torch import load_file, save_file
+
+    made: dict[tuple[str, bool], Path] = {}
+
+    def folder(family: str, loud: bool) -> Path:
+        if (family, loud) not in made:
+            path = tiny_folder(family, tmp_path_factory.mktemp(family) / "model", 3)
+            if loud:
+                weights = load_file(path / "model.safetensors")
+                weight = weights[LOUD[family]]
+                weight[3] = weight[3] * 300 if family == "llama" else 3000
+                save_file(weights, path / "model.safetensors", {"format": "pt"})
+            made[family, loud] = path
+        return made[family, loud]
+
+    return folder
+
+
+def plan_of(folder: Path, dtype: str, **more: Any) -> CapturePlan:
+    return CapturePlan(
+        str(folder),
+        **{"max_tokens": 40, "views": ("last", "mean"), "stored_dtype": "float32", "compute_dtype": dtype, **more},
+    )
+
+
+@pytest.mark.parametrize(("fault", "family", "dtype", "loud"), CASES)
+def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, loud, models, tmp_path, monkeypatch):
+    folder = shutil.copytree(models(family, loud), tmp_path / "model")
+    fault(monkeypatch, tmp_path)
+    plan = plan_of(folder, dtype, **PLANTED[fault][1])
+    with pytest.raises(MachineError, match=r"self-check: .* nothing was stored"):
+        extract(plan, made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE, batch_tokens=200))
+    assert not list((tmp_path / "cache").rglob("*.h5"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("loud", [False, True])
+def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
+    for seed in range(4):
+        for dtype in ("float32", "bfloat16"):
+            texts = made_texts(seed, [1, 2, 9, 60][seed])
+            plan = plan_of(models(family, loud), dtype, views=("last", "cls", "max", "weighted_mean", "tokens"))
+            extract(replace(plan, max_tokens=[5, 40, 9, 40][seed]), texts, ExtractSpec(str(tmp_path / dtype), DEVICE))
+
+
+@pytest.mark.parametrize("fault", [siblings_visible, not_causal, left_padding])
+def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, monkeypatch):
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    plan = plan_of(models("gpt2", False), "bfloat16")
+    extract(plan, made_texts(0), spec)
+    assert (tmp_path / "cache" / self_check.MEMO).is_file()
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="self-check"):
+        extract(plan, made_texts(1), spec)
+
+
+def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    plan = plan_of(models("bert", False), "float32")
+    extract(plan, made_texts(0), spec)
+    monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("proven a second time"))
+    assert extract(plan, made_texts(1), spec).texts_run
+
+
+@pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
+def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_check, "COPY_TOKENS", {(DEVICE, "float32"): 1})
+    monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("a twin was made"))
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    for family in CAUSAL:
+        extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="in float64 texts together differ"):
+        extract(plan_of(models("gpt2", True), "float32"), made_texts(1), spec)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("truncation", ["cut", "windows"])
+def test_two_segments_are_checked_too(family, truncation, models, tmp_path, monkeypatch):
+    texts = [Segments(first, f"{first} {second}") for first, second in zip(made_texts(1), made_texts(2), strict=False)]
+    plan = plan_of(models(family, False), "float32", views=("tokens",), max_tokens=40, truncation=truncation, stride=2)
+    extract(plan, texts, ExtractSpec(str(tmp_path / "clean"), DEVICE))
+    wrapped(monkeypatch, tokens, "joint", lambda real, tokenizer: real(tokenizer) + " ,")
+    with pytest.raises(MachineError, match="other token ids than transformers' tokenizer"):
+        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), DEVICE))
+
+
+@pytest.mark.parametrize("what", ["ids", "spans", "states"])
+def test_tokens_that_are_stored_wrong_are_found(what, models, tmp_path, monkeypatch):
+    def moved(real: Any, writer: Any, block: Any) -> None:
+        axis = 1 if what == "states" else 0
+        real(
+            writer,
+            replace(block, tokens=replace(block.tokens, **{what: np.roll(getattr(block.tokens, what), 1, axis)})),
+        )
+
+    wrapped(monkeypatch, writing.ShardWriter, "add", moved)
+    with pytest.raises(MachineError, match="self-check"):
+        extract(
+            plan_of(models("bert", False), "bfloat16", views=("tokens",)),
+            made_texts(0),
+            ExtractSpec(str(tmp_path / "cache"), DEVICE),
+        )
+    assert not list((tmp_path / "cache").rglob("*.h5"))
+
+
+def test_a_run_that_predicts_is_checked_before_its_first_answer(models, tmp_path, monkeypatch):
+    plan = plan_of(models("gpt2", False), "float32")
+    siblings_visible(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="self-check"):
+        Extractor(plan, ExtractSpec(str(tmp_path), DEVICE))(made_texts(0), plan.columns(4))
+
+
+def test_every_pooling_has_a_definition_to_be_checked_against():
+    assert set(reference.POOLINGS) == set(pooling.POOLINGS)
+
+
+def test_every_layer_type_has_two_blocks_in_the_twin():
+    from extract.backbones import BACKBONES, Source
+    from extract.twin import small_config
+
+    kinds = ["full_attention", "sliding_attention"] * 4 + ["full_attention"]
+    config = {"num_hidden_layers": 9, "layer_types": kinds, "vocab_size": 9000, "bos_token_id": 8000, "pad_token_id": 1}
+    small = small_config(Source("x", BACKBONES["qwen2"], config, None, Path(), ""))
+    assert small["layer_types"] == kinds[:4]
+    assert (small["num_hidden_layers"], small["bos_token_id"], small["pad_token_id"]) == (4, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["minilm", "stories260K", "babyllama"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_real_weights_are_not_stopped(name, dtype, tmp_path):
+    folder = name if name == "minilm" else str(real_model(name))
+    rng = np.random.default_rng(1)
+    letters = [chr(code) for code in (*range(97, 123), 0xE9, 0x4E2D, 0x1F415, *range(32, 48))]
+    texts = [
+        "Once upon a time.",
+        "Once upon a time, a dog ran.",
+        *("".join(rng.choice(letters, 40)).strip() for _ in range(20)),
+    ]
+    plan = CapturePlan(folder, views=("last", "mean", "tokens"), compute_dtype=dtype, max_tokens=30)
+    assert extract(plan, texts, ExtractSpec(str(tmp_path), DEVICE)).texts_run == len(texts)
+    assert maintenance.store_folders(tmp_path)
