@@ -89,6 +89,7 @@ def test_a_latent_depends_on_nothing_but_its_text(family, tiny, texts, tmp_path)
         np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
 
 
+@pytest.mark.slow
 def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
     folder, corpus = tiny("bert"), tmp_path / "texts.txt"
     words = ["dog", "grass", "stove", "winter", "small", "brown", "runs", "over", "green", "then"]
@@ -155,6 +156,7 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
         np.testing.assert_array_equal(values, whole[view])
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_number_of_texts(tiny, tmp_path):
     program = """
 import resource, sys
