@@ -11,7 +11,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -75,11 +74,19 @@ class Memo:
         return self._entries().get(key)
 
     def write(self, key: str, value: str) -> None:
-        """Remember ``value``; nothing happens if the file cannot be written."""
+        """Remember ``value``; nothing happens if the file cannot be written, where its folder is one.
+
+        Raises:
+            NotADirectoryError, FileExistsError: the folder it belongs into is a file.
+        """
         entries = {**self._entries(), key: value}
         content = json.dumps({"checksum": _checksum(entries), "entries": entries}, indent=1, sort_keys=True)
-        with suppress(OSError):
+        try:
             write_whole(self.path, content.encode())
+        except (NotADirectoryError, FileExistsError):
+            raise
+        except OSError:
+            return
 
     def _entries(self) -> dict[str, str]:
         try:

@@ -22,8 +22,8 @@ NEAR = {"float32": 0.02, "bfloat16": 0.3}
 """Most that half of what is read back may differ from the plain forward: root mean squares over dimensions, each as a
 share of its largest value."""
 
-READ_TEXTS = 4
-"""Compared with the plain forward, which takes a forward each."""
+WATCHED_TEXTS, READ_TEXTS = 8, 4
+"""Of each forward, how many are watched; and of all that were, compared with the plain forward, one forward each."""
 
 
 class ReadBack:
@@ -38,7 +38,7 @@ class ReadBack:
         self._done = False
 
     def watch(self, members: NDArray[np.int64], captured: Mapping[str, NDArray[Any]]) -> None:
-        """Keep what one forward gave for its first text and its last, by their places in it, until it is read back.
+        """Keep what one forward gave for some of its texts, by their places in it, until it is read back.
 
         Args:
             members: the texts of the forward, in its order.
@@ -47,7 +47,7 @@ class ReadBack:
         if self._done:
             return
         ends = bounds(self._check.tokens.viewed[members])
-        for place in {0, len(members) - 1}:
+        for place in spread(np.arange(len(members)), WATCHED_TEXTS):
             own = {view: slice(ends[place], ends[place + 1]) if view == TOKENS else place for view in captured}
             latents = {view: np.array(values[:, own[view]]) for view, values in captured.items()}
             self._watched[int(members[place])] = latents

@@ -127,7 +127,7 @@ def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
         given = real(backbone, layout)
         mask = given["attention_mask"]
         if mask is not None and mask.dtype == torch.bool:
-            mask = torch.zeros(mask.shape, dtype=backbone.dtype).masked_fill(~mask, -9)[:, None, None]
+            mask = torch.zeros_like(mask, dtype=backbone.dtype).masked_fill(~mask, -9)[:, None, None]
             mask = mask.expand(-1, -1, mask.shape[-1], -1)
         return given | {"attention_mask": None if mask is None else mask.clamp(min=-9)}
 
@@ -140,8 +140,8 @@ def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
         norm = backbone.model.get_submodule(backbone.source.family.final_norm)
         for view, layers in columns.items():
             if backbone.source.layers - 1 in layers:
-                again = norm(torch.from_numpy(found[view][-1]).to(backbone.dtype))
-                found[view][-1] = again.to(torch.float64).numpy()
+                again = norm(torch.from_numpy(found[view][-1]).to(backbone.device, backbone.dtype))
+                found[view][-1] = again.cpu().to(torch.float64).numpy()
         return found
 
     wrapped(patch, capture, "capture", twice)
