@@ -37,6 +37,9 @@ class Family:
 
     block_count: str = "num_hidden_layers"
     width: str = "hidden_size"
+    inner_width: str = "intermediate_size"
+    """Of the feed-forward part of a block."""
+
     positions: str = "max_position_embeddings"
     positions_unused: int = 0
     """Leading position embeddings that no token uses."""
@@ -64,6 +67,7 @@ BACKBONES: dict[str, Family] = {
         "ln_f",
         block_count="n_layer",
         width="n_embd",
+        inner_width="n_inner",
         positions="n_positions",
         embeddings=("wte", "wpe", "drop"),
         attention_dropout="attn.attn_dropout",
@@ -77,7 +81,12 @@ BACKBONES: dict[str, Family] = {
     "bert": Family("encoder.layer", False, pooler=True, segments=True),
     "roberta": Family("encoder.layer", False, positions_unused=2, pooler=True),
     "distilbert": Family(
-        "transformer.layer", False, block_count="n_layers", width="dim", attention_dropout="attention.dropout"
+        "transformer.layer",
+        False,
+        block_count="n_layers",
+        width="dim",
+        inner_width="hidden_dim",
+        attention_dropout="attention.dropout",
     ),
     "mpnet": Family(
         "encoder.layer",

@@ -22,7 +22,7 @@ NEAR = {"float32": 0.02, "bfloat16": 0.3}
 """Most that half of what is read back may differ from the plain forward: root mean squares over dimensions, each as a
 share of its largest value."""
 
-WATCHED_TEXTS, READ_TEXTS = 8, 4
+WATCHED_TEXTS, READ_TEXTS = 8, 3
 """Of each forward, how many are watched; and of all that were, compared with the plain forward, one forward each."""
 
 

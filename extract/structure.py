@@ -54,7 +54,9 @@ def structure_deviation(job: "Job", model: Backbone, ids: NDArray[np.int32]) -> 
     for part, layers in ((False, range(top)), (True, range(top - 1))):
         columns = dict.fromkeys(views, tuple(layers))
         tokens = _as_tokens(texts, part, model.source.segments)
-        packs = [[row[:: 1 + part] for row in pack] for pack in job.packed(tokens, ROW_TOKENS, ROW_TOKENS * len(texts))]
+        step = 1 + part  # as of a pack that is stored in part: some of its rows, and of those some texts
+        packed = job.packed(tokens, ROW_TOKENS, ROW_TOKENS * len(texts))
+        packs = [[row[::step] for row in pack[::step]] for pack in packed]
         with Float64():
             together = [job.forward(rows, tokens, columns, model) for rows in packs]
             order = np.concatenate([row for rows in packs for row in rows])

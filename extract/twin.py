@@ -1,7 +1,8 @@
 """A model in float64 that structure can be proven on: a small twin of a backbone, or a copy of it.
 
 What a forward pass does wrong with masks, positions, padding or layers, it does on the twin too: the same classes with
-the same configuration, but for two blocks of each layer type, a small vocabulary, and weights that are drawn.
+the same configuration, but for two blocks of each layer type, a small vocabulary, a narrow feed-forward part (which looks
+at one token at a time), and weights that are drawn.
 """
 
 import copy
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from extract.backbones import Source
 from extract.loading import Backbone, untrained
 
-VOCABULARY = 64
+VOCABULARY, INNER_WIDTH = 64, 64
 BLOCKS = 2
 """Of each layer type."""
 
@@ -55,13 +56,13 @@ def make_copy(backbone: Backbone) -> Backbone:
 
 
 def small_config(source: Source) -> dict[str, Any]:
-    """The configuration of the twin: two blocks of each layer type, ids below :data:`VOCABULARY`."""
+    """The configuration of the twin."""
     config = dict(source.config)
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
         config["layer_types"] = [kind for place, kind in enumerate(kinds) if kinds[:place].count(kind) < BLOCKS]
     config[source.family.block_count] = len(config["layer_types"]) if isinstance(kinds, list) else BLOCKS
-    config["vocab_size"] = VOCABULARY
+    config |= {"vocab_size": VOCABULARY, source.family.inner_width: INNER_WIDTH}
     for key, value in source.config.items():
         if key.endswith("_token_id") and isinstance(value, int) and value >= VOCABULARY:
             config[key] = 0

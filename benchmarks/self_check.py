@@ -1,0 +1,92 @@
+"""What the self-check costs: its share of a cold extraction, and what a warm start takes.
+
+    python -m benchmarks.self_check
+
+Distinct sentences of STS-B and SNLI, every layer, mean view, each round in a cache of its own. Importing transformers
+and the first load are outside the clock; loading the backbone, tokenising, packing, capture and writing are inside.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from data.plan import CapturePlan, ExtractSpec
+from data.sentences import CorpusSpec, load_corpus
+from extract.backbones import find
+from extract.extraction import extract
+from extract.identity import compute_dtype, identify, pick_device
+from extract.loading import load
+from extract.read_back import ReadBack
+from extract.self_check import SelfCheck
+
+
+class Clock:
+    """Seconds spent in some methods."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def wrap(self, owner: type, name: str, what: str) -> None:
+        """Count the time of a method under ``what``."""
+        method: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*given: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return method(*given, **named)
+            finally:
+                self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
+
+        setattr(owner, name, timed)
+
+
+def pick_texts(many: int) -> list[str]:
+    """Distinct sentences, in a shuffled order."""
+    found = [text for name in ("stsb", "snli") for text in load_corpus(CorpusSpec(name=name)).texts]
+    texts = list(dict.fromkeys(map(str, found)))
+    return [texts[place] for place in np.random.default_rng(0).permutation(len(texts))[:many]]
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="minilm")
+    parser.add_argument("--texts", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+
+    device = pick_device(options.device)
+    plan = CapturePlan(options.backbone, views=("mean",))
+    texts, dtype = pick_texts(options.texts), compute_dtype(plan, device)
+    load(find(plan), plan, dtype, device)
+    clock = Clock()
+    clock.wrap(SelfCheck, "__init__", "proof")
+    clock.wrap(SelfCheck, "before", "proof")
+    clock.wrap(ReadBack, "__call__", "read-back")
+    clock.wrap(ReadBack, "watch", "read-back")
+    print(describe(device))
+    print(f"{options.backbone}, {dtype}; {len(texts):,} texts; each round in a cache of its own")
+    print(f"{'':8}{'cold s':>9}{'proof s':>9}{'read-back s':>13}{'share':>8}{'warm s':>9}{'identity s':>12}")
+    for number in range(options.rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            clock.seconds = {}
+            spec = ExtractSpec(cache, device)
+            cold = extract(plan, texts, spec).seconds
+            proof, back = clock.seconds["proof"], clock.seconds["read-back"]
+            warm = min(extract(plan, texts, spec).seconds for _ in range(5))
+            started = time.perf_counter()
+            identify(find(plan), plan, device, Path(cache))
+            known = time.perf_counter() - started
+        share = f"{100 * (proof + back) / cold:.2f} %"
+        print(f"{number + 1:<8}{cold:9.2f}{proof:9.3f}{back:13.3f}{share:>8}{warm:9.3f}{known:12.4f}")
+
+
+if __name__ == "__main__":
+    main()
