@@ -68,7 +68,7 @@ def main() -> None:
     load(find(plan), plan, dtype, device)
     clock = Clock()
     clock.wrap(SelfCheck, "__init__", "proof")
-    clock.wrap(SelfCheck, "before", "proof")
+    clock.wrap(SelfCheck, "check_before_run", "proof")
     clock.wrap(ReadBack, "__call__", "read-back")
     clock.wrap(ReadBack, "watch", "read-back")
     print(describe(device))

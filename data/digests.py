@@ -1,6 +1,6 @@
 """Digests of a folder's files, kept in a JSON record beside them that has a digest of itself too.
 
-A record that is signed and a file that is listed in it are compared before they are believed; a flipped bit, a cut end
+A record that carries its digest, and a file that it lists, are compared before they are believed; a flipped bit, a cut end
 or the file of another folder is a :class:`DamageError` that names it.
 """
 
@@ -36,14 +36,14 @@ def files_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: file_digest(folder / name) for name in sorted(names)}
 
 
-def signed(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
+def with_digests(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     """A record with the digests of the files beside it and its own."""
     whole = dict(record) | {DIGESTS: dict(digests)}
     whole.pop(DIGEST, None)
     return whole | {DIGEST: _own(whole)}
 
 
-def parse_signed(path: Path, content: bytes, way: str) -> dict[str, Any] | None:
+def parse_with_digests(path: Path, content: bytes, way: str) -> dict[str, Any] | None:
     """The record in ``content``, where its digest is right; None of JSON that has no digest, as another version's.
 
     Args:
@@ -51,7 +51,7 @@ def parse_signed(path: Path, content: bytes, way: str) -> dict[str, Any] | None:
         way: what to do about damage; the end of the message.
 
     Raises:
-        DamageError: it is no JSON, or not what was signed.
+        DamageError: it is no JSON, or not what it carries the digest of.
     """
     try:
         record = json.loads(content)
@@ -83,7 +83,7 @@ def check_files(folder: Path, digests: Mapping[str, str], record: str = "") -> s
         if file_digest(path) != digest:
             return f"{folder.name}/{path.name} is not as the run wrote it"
     others = sorted({path.name for path in folder.iterdir()} - set(digests) - {record})
-    return f"{folder.name}/{others[0]!r} is none of what the run wrote there" if others else ""
+    return f"{folder.name}/{others[0]} is none of what the run wrote there" if others else ""
 
 
 def _own(record: Mapping[str, Any]) -> str:

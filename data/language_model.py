@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from data.digests import DIGEST, DIGESTS, DamageError, check_files, file_digest, files_digests, parse_signed, signed
+from data.digests import (
+    DIGEST,
+    DIGESTS,
+    DamageError,
+    check_files,
+    file_digest,
+    files_digests,
+    parse_with_digests,
+    with_digests,
+)
 from data.errors import InputError
 from data.whole import write_whole
 
@@ -50,7 +59,7 @@ class LanguageModel:
         """Write the record beside the files of the model, which are all there."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}
         digests = files_digests(folder, (path.name for path in folder.iterdir()))
-        write_whole(folder / RECORD, json.dumps(signed(values, digests)).encode())
+        write_whole(folder / RECORD, json.dumps(with_digests(values, digests)).encode())
 
 
 def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
@@ -63,7 +72,7 @@ def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
         DamageError: one is missing, or not as it was written.
     """
     path = folder / RECORD
-    record = parse_signed(path, path.read_bytes(), WAY) if path.is_file() else None
+    record = parse_with_digests(path, path.read_bytes(), WAY) if path.is_file() else None
     for name, digest in record[DIGESTS].items() if record else ():
         if not (folder / name).is_file() or (known.get(name) or file_digest(folder / name)) != digest:
             raise DamageError(f"{folder / name} is not as the run wrote it: {WAY}.")
@@ -78,7 +87,7 @@ def read_record(folder: Path) -> LanguageModel:
     """
     path = folder / RECORD
     try:
-        values = parse_signed(path, path.read_bytes(), WAY)
+        values = parse_with_digests(path, path.read_bytes(), WAY)
         if values is None:
             raise ValueError("it has no digests, as another version of permafrost writes it")
         if found := check_files(folder, values.pop(DIGESTS), RECORD):

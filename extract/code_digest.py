@@ -2,16 +2,34 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
 
 def code_digest() -> str:
     """Hex digest of every function and constant of the modules that make latents and check them."""
-    from extract import capture, job, packing, pooling, reference, structure, token_rows, twin
+    from data import ragged
+    from extract import (
+        backbones,
+        capture,
+        configuration,
+        job,
+        loading,
+        packing,
+        pooling,
+        reference,
+        self_check,
+        structure,
+        token_rows,
+        twin,
+    )
+
+    making = (ragged, backbones, capture, configuration, job, loading, packing, pooling, token_rows)
+    checking = (reference, self_check, structure, twin)
 
     digest = hashlib.sha256()
-    for module in (capture, job, packing, pooling, reference, structure, token_rows, twin):
+    for module in (*making, *checking):
         for name, value in sorted(vars(module).items()):
             if not name.startswith("__"):
                 for part in _parts(value, module.__name__):
@@ -21,7 +39,9 @@ def code_digest() -> str:
 
 def _parts(value: Any, module: str) -> Iterator[str]:
     """What a definition consists of; classes of other modules are not looked into."""
+    value = getattr(value, "__wrapped__", value)
     if isinstance(value, FunctionType):
+        yield f"{value.__defaults__} {value.__kwdefaults__}"
         yield from _instructions(value.__code__)
     elif isinstance(value, type):
         for member in vars(value).values() if value.__module__ == module else ():
@@ -30,7 +50,7 @@ def _parts(value: Any, module: str) -> Iterator[str]:
         for key, member in value.items():
             yield f"{key}"
             yield from _parts(member, module)
-    elif isinstance(value, str | int | float | tuple):
+    elif isinstance(value, str | int | float | tuple) or is_dataclass(value):
         yield repr(value)
 
 

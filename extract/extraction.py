@@ -130,7 +130,7 @@ class Extractor:
         check_texts(self._job.plan, texts)
         tokens, packs = self._job.packs(texts, TOKENS in columns)
         if not self._checked:
-            SelfCheck(self._job, texts, tokens).before(np.arange(len(texts)), columns)
+            SelfCheck(self._job, texts, tokens).check_before_run(np.arange(len(texts)), columns)
             self._checked = True
         blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
         keys = np.concatenate([block.keys for block in blocks])

@@ -74,7 +74,7 @@ class Memo:
         return self._entries().get(key)
 
     def write(self, key: str, value: str) -> None:
-        """Remember ``value``; nothing happens if the file cannot be written, where its folder is one.
+        """Remember ``value``; a file that cannot be written is ignored.
 
         Raises:
             NotADirectoryError, FileExistsError: the folder it belongs into is a file.
@@ -100,7 +100,7 @@ class Memo:
         return entries
 
 
-def file_digest(path: Path, memo: Memo) -> str:
+def cached_digest(path: Path, memo: Memo) -> str:
     """The sha256 of a file's bytes, as hex digits.
 
     Raises:
@@ -118,7 +118,7 @@ def file_digest(path: Path, memo: Memo) -> str:
         digest, seed = _sha256(file), secrets.token_hex(16)
         entry = _Entry(asdict(stamp), seed, _sample(file, stamp.size, seed), digest)
         _settled(path, file, stamp, digest)
-        if time.time_ns() - max(stamp.ctime_ns, stamp.mtime_ns) > SETTLED_NS:
+        if time.time_ns() - stamp.ctime_ns > SETTLED_NS:
             memo.write(key, json.dumps(asdict(entry)))
         return digest
 

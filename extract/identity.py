@@ -14,7 +14,7 @@ from data.plan import CapturePlan, ExtractSpec, Identity
 from data.spec import SpecError
 from extract.backbones import BackboneError, Source, find
 from extract.configuration import first_line, meaning
-from extract.file_digest import Memo, file_digest, sha256_of
+from extract.file_digest import Memo, cached_digest, sha256_of
 from extract.loading import load_tokenizer, tokenizer_digest, untrained
 
 MEMO = "digests.json"
@@ -84,11 +84,11 @@ def compute_dtype(plan: CapturePlan, device: str) -> str:
 def _weights_digest(source: Source, memo: Memo) -> str:
     """Digest of the weights, and of the configuration that says how they are used."""
     try:
-        digests = {path.name: file_digest(path, memo) for path in source.stamps}
+        digests = {path.name: cached_digest(path, memo) for path in source.stamps}
+        if source.folder:
+            refuse_damage(source.folder, digests)
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
-    if source.folder:
-        refuse_damage(source.folder, digests)
     return sha256_of(meaning(source.config).encode(), *map(str.encode, digests.values()))
 
 

@@ -70,17 +70,16 @@ class Job:
             todo[members] = True
         self._announce(tokens, todo, missing)
         check = SelfCheck(self, texts, tokens)
-        deviation = check.before(np.flatnonzero(todo), _union(columns for columns, _ in missing))
+        deviation = check.check_before_run(np.flatnonzero(todo), _union(columns for columns, _ in missing))
         self.progress.note(
-            "self-check: tokens and structure hold; texts together against each alone differ by "
-            f"{deviation:.1e} of the largest value"
+            f"self-check passed: texts together are those of each alone, within {deviation:.1e} of the largest value"
         )
         provenance = self._provenance(deviation)
         expected = Expected(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
                 each = float(tokens.viewed[members].mean())
-                read_back = ReadBack(check, texts, members, columns)
+                read_back = ReadBack(check, texts, columns)
                 self.watch = read_back.watch
                 with ShardWriter(self.store, columns, provenance, self.spec, each, read_back) as writer:
                     for block in self.blocks(packs, members, tokens, texts, columns):

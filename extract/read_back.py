@@ -16,9 +16,9 @@ from data.plan import TOKENS, Columns, Identity
 from data.ragged import bounds
 from data.shard import Shard
 from data.text import Text, short
-from extract.self_check import SelfCheck, SelfCheckError, spread
+from extract.self_check import SelfCheck, SelfCheckError, evenly_spaced
 
-NEAR = {"float32": 0.02, "bfloat16": 0.3}
+READ_BACK_TOLERANCE = {"float32": 0.02, "bfloat16": 0.3}
 """Most that half of what is read back may differ from the plain forward: root mean squares over dimensions, each as a
 share of its largest value."""
 
@@ -29,11 +29,9 @@ WATCHED_TEXTS, READ_TEXTS = 8, 3
 class ReadBack:
     """Watches a run until its first shard is committed, and then reads it."""
 
-    def __init__(self, check: SelfCheck, texts: Sequence[Text], members: NDArray[np.int64], columns: Columns) -> None:
-        """Args:
-        members: the texts that run, of all ``texts``.
-        """
-        self._check, self._texts, self._members, self._columns = check, texts, members, columns
+    def __init__(self, check: SelfCheck, texts: Sequence[Text], columns: Columns) -> None:
+        self._check, self._texts, self._columns = check, texts, columns
+        self._members: list[NDArray[np.int64]] = []
         self._watched: dict[int, dict[str, NDArray[Any]]] = {}
         self._done = False
 
@@ -46,43 +44,45 @@ class ReadBack:
         """
         if self._done:
             return
+        self._members.append(members)
         ends = bounds(self._check.tokens.viewed[members])
-        for place in spread(np.arange(len(members)), WATCHED_TEXTS):
+        for place in evenly_spaced(np.arange(len(members)), WATCHED_TEXTS):
             own = {view: slice(ends[place], ends[place + 1]) if view == TOKENS else place for view in captured}
             latents = {view: np.array(values[:, own[view]]) for view, values in captured.items()}
             self._watched[int(members[place])] = latents
 
     def __call__(self, path: Path) -> None:
-        """Compare a shard with what was watched.
+        """Compare a shard with what was watched; it is removed unless all of it is right.
 
         Raises:
-            SelfCheckError: it is not what was to be stored; it is removed.
+            SelfCheckError: it is not what was to be stored.
         """
         try:
             self._compare(path)
-        except SelfCheckError:
+        except BaseException:  # an interruption too: a shard that was not checked would be believed for ever
             path.unlink(missing_ok=True)
             raise
-        self._watched, self._done = {}, True
+        self._members, self._watched, self._done = [], {}, True
 
     def _compare(self, path: Path) -> None:
         columns, tokens = self._columns, self._check.tokens
         store = _OneShard(path, self._check.identity)
-        keys, held = text_keys([self._texts[text] for text in self._members]), store.shards[0].keys
+        members = np.concatenate(self._members)
+        keys, held = text_keys([self._texts[text] for text in members]), store.shards[0].keys
         order = np.argsort(keys)
         found = order[np.minimum(np.searchsorted(keys, held, sorter=order), len(keys) - 1)]
         if not np.array_equal(keys[found], held):
-            raise SelfCheckError(f"{path.name} holds a text that nobody asked for")
-        here = self._members[found]
+            raise SelfCheckError(f"{path.name} holds a key of no text of this run")
+        here = members[found]
         if not np.array_equal(store.lengths([self._texts[text] for text in here]), tokens.uncut[here]):
             raise SelfCheckError(f"texts of {path.name} have the lengths of others")
         if TOKENS in columns:
             self._compare_tokens(store, here)
         watched = sorted(self._watched.keys() & set(here.tolist()))
         if not watched:
-            raise SelfCheckError(f"{path.name} holds none of the texts that were run")
-        chosen = spread(np.array(watched), READ_TEXTS)
-        alone = [self._check.alone(text, columns) for text in chosen]
+            raise SelfCheckError(f"{path.name} holds none of the texts whose latents were kept for comparison")
+        chosen = evenly_spaced(np.array(watched), READ_TEXTS)
+        alone = [self._check.reference_latents(text, columns) for text in chosen]
         for view, layers in columns.items():
             stored = dict(
                 zip(watched, _read(store, [self._texts[text] for text in watched], view, layers), strict=True)
@@ -90,7 +90,8 @@ class ReadBack:
             for text, values in stored.items():
                 if not np.array_equal(values, self._watched[text][view].astype(values.dtype)):
                     raise SelfCheckError(
-                        f"under the key of text {short(self._texts[text])} lies not what was computed for it ({view})"
+                        f"the stored latents of text {short(self._texts[text])} (view {view}) are not those that were "
+                        "computed for it"
                     )
             self._compare_alone(view, [stored[text] for text in chosen], [latents[view] for latents in alone])
 
@@ -114,10 +115,11 @@ class ReadBack:
         scale = np.maximum(largest, np.median(largest, -1, keepdims=True))
         difference = np.divide(found - wanted, scale, where=scale > 0, out=np.zeros(wanted.shape))
         distance = np.median(np.sqrt((difference**2).mean(-1)))
-        if not distance <= NEAR[dtype]:
+        limit = READ_BACK_TOLERANCE[dtype]
+        if not distance <= limit:
             raise SelfCheckError(
                 f"half of what was stored of view {view} differs from the plain forward of the backbone by "
-                f"{distance:.2g} of the largest value of each dimension or more; {NEAR[dtype]:g} is allowed in {dtype}"
+                f"{distance:.2g} of the largest value of each dimension or more; {limit:g} is allowed in {dtype}"
             )
 
 

@@ -1,6 +1,7 @@
 """The reference that stage one is checked against: one text alone, by transformers' tokenizer and hidden states.
 
-It shares no code with what it checks: no tokenization, packing, mask or pooling of ours. Slow and short on purpose.
+It shares no template, truncation, packing, mask, position or pooling with what it checks; the tokenizer's files are
+read for both by :mod:`extract.tokenizer_files`. Slow and short on purpose.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,8 +72,8 @@ class ReferenceTokenizer:
         """Tokenize a text as the plan says.
 
         Args:
-            length: how many tokens it is said to have; which stretch of two segments a window holds is the road's to
-                say, so for windows this is believed, and whether the ids stand there is not.
+            length: tokens that the extraction says the text has. For a window, it also says which stretch of the second
+                segment is compared.
             uncut: the same before truncation.
         """
         asked = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "return_token_type_ids": True}

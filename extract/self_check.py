@@ -10,6 +10,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,23 +27,23 @@ from extract.configuration import meaning
 from extract.file_digest import Memo
 from extract.loading import Backbone, tokenizer_digest
 from extract.reference import Reference, ReferenceText, ReferenceTokenizer
-from extract.structure import structure_deviation
+from extract.structure import Deviation, structure_deviation
 from extract.token_rows import Tokens
-from extract.twin import VOCABULARY, make_copy, make_twin
+from extract.twin import VOCABULARY, make_copy, make_twin, special_ids
 
 if TYPE_CHECKING:
     from extract.job import Job
 
-LIMIT = 1e-5
+STRUCTURE_TOLERANCE = 1e-5
 """Largest deviation in float64, as a share of the spread of each dimension over texts."""
 
-ARITHMETIC = {"float32": 1e-3, "bfloat16": 0.1}
+PRECISION_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Most that half of the latents may deviate in the run's precision, as a share of the largest value of each, or of 1.
 Of the others nothing can be said: beside a massive activation, bfloat16 alone moved some by 0.3."""
 
 MEMO = "self-checks.json"
-TOKENIZED_TEXTS, RUN_TEXTS = 64, 3
-SHARE = 0.02
+TOKENIZED_TEXTS, RUN_TEXTS, KNOWN_TOKENS = 64, 3, 1_000_000
+COPY_SHARE = 0.02
 """Of a run's cost, what the proof on a copy of the backbone may take."""
 
 COPY_TOKENS = {("cpu", "float32"): 3_000, ("cpu", "bfloat16"): 12_000}
@@ -51,10 +52,14 @@ COPY_TOKENS_ELSEWHERE = 24_000
 
 
 class SelfCheckError(MachineError):
-    """Latents that cannot be trusted."""
+    """Latents that are not those of each text alone."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"self-check: {reason}. These latents cannot be trusted; nothing was stored.")
+        super().__init__(
+            f'self-check: {reason}. These latents cannot be trusted and are not kept. Try extract.device = "cpu" or '
+            'plan.compute_dtype = "float32"; if it stays, report this message: torch '
+            f"{torch.__version__}, transformers {version('transformers')}."
+        )
 
 
 class SelfCheck:
@@ -65,7 +70,7 @@ class SelfCheck:
         self._tokenizer = ReferenceTokenizer(job.source.tokenizer, job.plan)
         self._reference = Reference(job.backbone, job.plan.final_norm)
 
-    def before(self, todo: NDArray[np.int64], columns: Columns) -> float:
+    def check_before_run(self, todo: NDArray[np.int64], columns: Columns) -> float:
         """Check tokens, structure and arithmetic before anything is stored; returns the deviation of the arithmetic.
 
         Args:
@@ -77,10 +82,10 @@ class SelfCheck:
         if tokenizer_digest(self._job.backbone.tokenizer) != self.identity.tokenizer:
             raise SelfCheckError(f"the tokenizer in use is not the one in {self._job.source.tokenizer}")
         ranked = todo[np.argsort(self.tokens.lengths[todo], kind="stable")]
-        for text in spread(ranked, TOKENIZED_TEXTS):
+        for text in evenly_spaced(ranked, TOKENIZED_TEXTS):
             self.tokenized(text)
         self._prove_structure(int(self.tokens.lengths[todo].sum()))
-        return self._arithmetic(spread(ranked, RUN_TEXTS), columns)
+        return self._arithmetic(evenly_spaced(ranked, RUN_TEXTS), columns)
 
     def tokenized(self, text: int) -> ReferenceText:
         """A text by transformers' tokenizer; raises where ours gives other tokens, spans or another length."""
@@ -108,34 +113,37 @@ class SelfCheck:
     def _prove_structure(self, run_tokens: int) -> None:
         job = self._job
         if _worth_a_copy(job.backbone, self.identity.compute_dtype, run_tokens):
-            known = np.unique(self.tokens.ids)
-            self._prove_on(make_copy(job.backbone), known[spread(np.arange(len(known)), VOCABULARY)])
+            known = np.unique(self.tokens.ids[:KNOWN_TOKENS])
+            self._prove_on(make_copy(job.backbone), known[evenly_spaced(np.arange(len(known)), VOCABULARY)])
         else:
-            Memo(Path(job.spec.cache) / MEMO).get(self._proof(), self._prove_on_twin)
+            found = Memo(Path(job.spec.cache) / MEMO).get(self._proof_key(), lambda: f"{self._prove_on_twin():.1e}")
+            self._check_structure(Deviation(float(found)))
 
-    def _proof(self) -> str:
+    def _proof_key(self) -> str:
         """What a proof on a twin holds for."""
         import transformers
 
         job = self._job
-        of = [meaning(job.source.config), job.plan.final_norm, job.backbone.device.type]
+        of = [meaning(job.source.config), job.source.family, job.plan.final_norm, job.backbone.device.type]
         by = [torch.__version__, transformers.__version__, code_digest()]
         return f"structure {hashlib.sha256(repr((of, by)).encode()).hexdigest()}"
 
-    def _prove_on_twin(self) -> str:
+    def _prove_on_twin(self) -> float:
         twin = make_twin(self._job.backbone)
-        special = {value for key, value in twin.source.config.items() if key.endswith("_token_id")}
-        ids = np.array([token for token in range(VOCABULARY) if token not in special], np.int32)
-        return f"{self._prove_on(twin, ids):.1e}"
+        ids = np.array(sorted({*range(VOCABULARY)} - special_ids(twin.source)), np.int32)
+        return self._prove_on(twin, ids)
 
     def _prove_on(self, model: Backbone, ids: NDArray[np.int32]) -> float:
         found = structure_deviation(self._job, model, ids)
-        if not found.value <= LIMIT:
+        self._check_structure(found)
+        return found.value
+
+    def _check_structure(self, found: Deviation) -> None:
+        if not found.value <= STRUCTURE_TOLERANCE:
             raise SelfCheckError(
                 f"in float64 texts together differ from texts alone by {found.value:.2g} of the spread of a dimension "
-                f"(view {found.view}, layer {found.layer}); {LIMIT:g} is allowed"
+                f"(view {found.view}, layer {found.layer}); {STRUCTURE_TOLERANCE:g} is allowed"
             )
-        return found.value
 
     def _arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
         """Largest difference between texts together and alone in the run's precision, relative to the largest value."""
@@ -145,11 +153,11 @@ class SelfCheck:
             members, together = np.concatenate(pack), job.forward(pack, tokens, columns)
             ends = bounds(tokens.viewed[members])
             for place, text in enumerate(members):
-                expected = self.alone(int(sample[text]), columns)
+                expected = self.reference_latents(int(sample[text]), columns)
                 for view, theirs in expected.items():
                     own = slice(ends[place], ends[place + 1]) if view == TOKENS else place
                     found += _relative(together[view][:, own], theirs).reshape(-1).tolist()
-        limit, usual = ARITHMETIC[self.identity.compute_dtype], float(np.median(found))
+        limit, usual = PRECISION_TOLERANCE[self.identity.compute_dtype], float(np.median(found))
         if not usual <= limit:
             raise SelfCheckError(
                 f"in {self.identity.compute_dtype} half of the latents differ by {usual:.2g} or more of their largest "
@@ -157,7 +165,7 @@ class SelfCheck:
             )
         return max(found)
 
-    def alone(self, text: int, columns: Columns) -> dict[str, NDArray[Any]]:
+    def reference_latents(self, text: int, columns: Columns) -> dict[str, NDArray[Any]]:
         """View -> ``[layer, width]``, or of tokens ``[layer, token, width]``, of one text by the reference."""
         found = self.tokenized(text)
         states = self._reference.states(found.ids, found.token_type_ids)
@@ -172,16 +180,27 @@ def _relative(mine: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
 
 
 def _worth_a_copy(backbone: Backbone, dtype: str, run_tokens: int) -> bool:
-    """Whether a proof on the backbone in float64 fits the memory, and takes a small share of the run."""
+    """Whether a proof on the backbone in float64 fits into half of the memory, and takes a small share of the run."""
+    cost = COPY_TOKENS.get((backbone.device.type, dtype), COPY_TOKENS_ELSEWHERE)
+    copy = backbone.parameters * (8 + backbone.dtype.itemsize)
+    return cost <= COPY_SHARE * run_tokens and copy <= _free_memory(backbone.device) / 2
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take."""
     import psutil  # type: ignore[import-untyped]
 
-    device = backbone.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    cost = COPY_TOKENS.get((device.type, dtype), COPY_TOKENS_ELSEWHERE)
-    return cost <= SHARE * run_tokens and 8 * backbone.parameters <= free / 2
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current")]  # of a container
+    try:
+        most, taken = (int(path.read_text()) for path in limits)
+    except (OSError, ValueError):  # there is none, or no limit
+        return int(psutil.virtual_memory().available)
+    return min(most - taken, int(psutil.virtual_memory().available))
 
 
-def spread(ranked: NDArray[np.int64], most: int) -> list[int]:
+def evenly_spaced(ranked: NDArray[np.int64], most: int) -> list[int]:
     """At most so many of the texts, from the shortest to the longest."""
     return [int(ranked[place]) for place in np.unique(np.linspace(0, len(ranked) - 1, most).astype(int))]
 

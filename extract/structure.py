@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 FLOOR = 1e-2
 """Share of the largest value of a dimension that stands for its spread over texts, where that is smaller."""
 
-ROW_TOKENS, LONGEST = 24, 24
+ROW_TOKENS, LONG = 24, 150
+"""Tokens of a row, and of a text that is longer than one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Deviation:
     view: str = ""
     layer: int = 0
 
-    def worse(self, other: "Deviation") -> "Deviation":
+    def larger_of(self, other: "Deviation") -> "Deviation":
         """The larger of both; one that is no number is larger than any."""
         return self if self.value >= other.value or np.isnan(self.value) else other
 
@@ -65,7 +66,7 @@ def structure_deviation(job: "Job", model: Backbone, ids: NDArray[np.int32]) -> 
             found = np.concatenate([latents[view] for latents in together], axis=1)
             wanted = [latents[view] if view == TOKENS else latents[view][:, None] for latents in alone]
             for layer, (mine, theirs) in enumerate(zip(found, np.concatenate(wanted, axis=1), strict=True)):
-                worst = Deviation(_by_dimension(mine, theirs), view, layer).worse(worst)
+                worst = Deviation(_by_dimension(mine, theirs), view, layer).larger_of(worst)
     return worst
 
 
@@ -77,7 +78,7 @@ def _alone(job: "Job", model: Backbone, tokens: Tokens, text: int, columns: Colu
 
 
 def _made_texts() -> list[NDArray[np.int64]]:
-    """Texts of 1 to 24 tokens: beginnings of one another, with the same end after other beginnings, and repetitions."""
+    """Texts of 1 to 24 tokens, and two longer ones: beginnings of others, equal ends, repetitions."""
     rng = np.random.default_rng(0)
 
     def drawn(size: int) -> NDArray[np.int64]:
@@ -86,7 +87,8 @@ def _made_texts() -> list[NDArray[np.int64]]:
     first, second, end = drawn(16), drawn(9), drawn(3)
     made = [first[:1], first[:2], first[:7], [*first[:7], *end], [*first[:7], *drawn(5)], [*first[:12], *drawn(2)]]
     made += [[*first[:12], *drawn(1)], first, second, [*second[:4], *drawn(7), *end], np.repeat(drawn(1), 6)]
-    return [np.asarray(row) for row in [*made, drawn(LONGEST)]]
+    long = drawn(LONG)
+    return [np.asarray(row) for row in [*made, drawn(ROW_TOKENS), long, [*long[: LONG // 2], *drawn(20)]]]
 
 
 def _as_tokens(texts: Sequence[NDArray[np.int32]], part: bool, segments: bool) -> Tokens:
@@ -110,4 +112,5 @@ def _by_dimension(mine: NDArray[Any], theirs: NDArray[Any]) -> float:
     mine, theirs = mine[:, sound], theirs[:, sound]
     scale = np.maximum(theirs.std(0), FLOOR * np.abs(theirs).max(0, initial=0))
     difference = np.abs(mine - theirs).max(0)
-    return float(np.where(difference == 0, 0, difference / np.where(scale, scale, np.finfo(float).tiny)).max(initial=0))
+    share = np.divide(difference, scale, where=scale > 0, out=np.where(difference == 0, 0, np.inf))
+    return float(share.max(initial=0))

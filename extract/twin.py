@@ -1,8 +1,8 @@
 """A model in float64 that structure can be proven on: a small twin of a backbone, or a copy of it.
 
 What a forward pass does wrong with masks, positions, padding or layers, it does on the twin too: the same classes with
-the same configuration, but for two blocks of each layer type, a small vocabulary, a narrow feed-forward part (which looks
-at one token at a time), and weights that are drawn.
+the same configuration, but for two blocks of each layer type, a small vocabulary, a narrow feed-forward part, which
+looks at one token at a time, and weights that are drawn.
 """
 
 import copy
@@ -64,9 +64,19 @@ def small_config(source: Source) -> dict[str, Any]:
     config[source.family.block_count] = len(config["layer_types"]) if isinstance(kinds, list) else BLOCKS
     config |= {"vocab_size": VOCABULARY, source.family.inner_width: INNER_WIDTH}
     for key, value in source.config.items():
-        if key.endswith("_token_id") and isinstance(value, int) and value >= VOCABULARY:
-            config[key] = 0
+        if key.endswith("_token_id"):
+            config[key] = [_known(token) for token in value] if isinstance(value, list) else _known(value)
     return config
+
+
+def special_ids(source: Source) -> set[int]:
+    """The ids that a configuration gives special tokens, of which some have several."""
+    values = [value for key, value in source.config.items() if key.endswith("_token_id")]
+    return {token for value in values for token in (value if isinstance(value, list) else [value]) if token is not None}
+
+
+def _known(token: int | None) -> int | None:
+    return 0 if isinstance(token, int) and token >= VOCABULARY else token
 
 
 def _draw(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from data.errors import MachineError
 MARK, END = b',"checksum":"', b'"}'
 """What stands in every line between a record and its checksum, and after it."""
 
-WAY = "put a copy of the file back, give the study another name"
+WAY = "put a copy of the file back or give the study another name"
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ class Journal:
             pass
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records; all are on disk when this returns, or none is.
+        """Add records; all are on disk when this returns, and none if it raises.
 
         Raises:
             MachineError: they could not be written, what was there before still is; or a line there is damaged.
@@ -124,7 +125,7 @@ class Journal:
             what = "has no checksum: it is damaged, or written by Optuna itself or another version of permafrost"
         return MachineError(
             f"{self._path}:{number + 1} {what}; {WAY}, or go on with the {number:,} records before it after "
-            f"'truncate -s {self._ends[number]} {self._path}'."
+            f"'truncate -s {self._ends[number]} {shlex.quote(str(self._path))}'."
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.digests import DIGESTS, DamageError, digest_of, files_digests, parse_signed, signed
+from data.digests import DIGESTS, DamageError, digest_of, files_digests, parse_with_digests, with_digests
 from data.errors import InputError, MachineError
 from data.whole import write_whole
 
@@ -28,7 +28,7 @@ def write_record(folder: Path, record: Mapping[str, Any], names: Iterable[str] |
         names: the files that are read again, as paths within the folder; None is all but what is drawn from them.
     """
     digests = files_digests(folder, _read_again(folder) if names is None else names)
-    whole = signed({"format": FORMAT} | dict(record), digests)
+    whole = with_digests({"format": FORMAT} | dict(record), digests)
     write_whole(folder / RECORD, json.dumps(whole, indent=2, ensure_ascii=False).encode())
 
 
@@ -57,7 +57,7 @@ class RunFolder:
             raise error(f"{path} is no finished run: it has no {RECORD}. {again}.")
         self._refuse_link(RECORD)
         content = _content(path / RECORD)
-        record = parse_signed(path / RECORD, content, WAY)
+        record = parse_with_digests(path / RECORD, content, WAY)
         if digest and digest_of(content) != digest:
             raise DamageError(f"{path / RECORD} is not as the run wrote it: {WAY}.")
         if record is None or record.get("format") != FORMAT:
@@ -126,7 +126,7 @@ def read_recipe_file(path: Path) -> str:
     content, record = path.read_bytes(), path.with_name(RECORD)
     if record.is_file():
         way = f"copy the run again, or {path.name} to a folder of its own to run it as it is"
-        about = parse_signed(record, _content(record), way)  # a run of another version has none, and runs again
+        about = parse_with_digests(record, _content(record), way)  # a run of another version has none, and runs again
         if about and about[DIGESTS].get(path.name, digest_of(content)) != digest_of(content):
             raise DamageError(f"{path} is not as the run wrote it: {way}.")
     return content.decode("utf-8")

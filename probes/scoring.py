@@ -104,7 +104,8 @@ class AnswerScorer(CountScorer):
     def answers(self, said: NDArray[Any]) -> NDArray[Any]:
         """``[row, 3]`` -> ``[row, 2]``, first character and the first after, of whole words; 0 twice if none."""
         spans = said[:, :2].astype(np.int64).tolist()
-        return np.array([whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)])
+        whole = [whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
+        return np.array(whole, np.int64).reshape(-1, 2)
 
     def counts(self, metric: str, answers: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As :meth:`CountScorer.counts`: the best over the acceptable answers, of one a row."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.digests import DIGEST, DIGESTS, files_digests, signed
+from data.digests import DIGEST, DIGESTS, files_digests, with_digests
 from data.language_model import RECORD
 from probes.run_folder import write_record
 
@@ -12,7 +12,7 @@ from probes.run_folder import write_record
 def resigned(model: Path, about: dict[str, Any]) -> None:
     """Have the record of a pretrained model say that it and the model's files are as they are now."""
     digests = files_digests(model, (path.name for path in model.iterdir() if path.name != RECORD))
-    (model / RECORD).write_text(json.dumps(signed(about, digests)), "utf-8")
+    (model / RECORD).write_text(json.dumps(with_digests(about, digests)), "utf-8")
 
 
 def resealed(folder: Path, about: dict[str, Any] | None = None) -> Path:

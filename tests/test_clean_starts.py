@@ -1,4 +1,4 @@
-"""200 runs that are right start without a false alarm: random texts and plans, real and random weights, both dtypes."""
+"""Runs that are right start without a false alarm: random texts and plans, real and random weights, both dtypes."""
 
 import shutil
 from pathlib import Path

@@ -180,7 +180,7 @@ def test_a_run_that_was_moved_answers_without_the_backbone_it_began_with(tmp_pat
     assert pipeline.load(moved).predict(texts) == said
 
 
-def signed(folder: Path) -> None:
+def with_digests(folder: Path) -> None:
     """Have the run say that the files of its blocks are as they are now."""
     with safe_open(folder / "probe.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
@@ -238,7 +238,7 @@ def test_a_damaged_folder_of_blocks_is_one_clear_line(damages, damage, run_of, b
     folder = Path(shutil.copytree(run_of("1", "class"), tmp_path / "run"))
     damages[damage][0](folder / "upper")
     if damages is SIGNED:
-        signed(folder)
+        with_digests(folder)
     code, out, err = bench.command("predict", str(folder), "the dog runs")
     assert (code, out, err.count("\n")) == (2 if damages is SIGNED else 3, "", 1)
     assert pd.Series([err]).str.contains(damages[damage][1]).all(), err
@@ -264,10 +264,10 @@ def test_pickles_among_the_blocks_are_never_read(run_of, bench, tmp_path):
     code, out, err = bench.command(*words)
     assert (code, out, err.count("\n")) == (3, "", 1)
     assert "is none of what the run wrote there" in err
-    signed(folder)
+    with_digests(folder)
     assert bench.command(*words) == bench.command("predict", str(run_of("1", "class")), *words[2:])
     (folder / "upper" / "model.safetensors").unlink()
-    signed(folder)
+    with_digests(folder)
     code, _, err = bench.command(*words)
     assert code == 2
     assert "holds pickled weights only" in err

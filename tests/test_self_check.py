@@ -154,7 +154,7 @@ def layers_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
 def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:
     def later(real: Any, backbone: Any, layout: packing.Layout) -> dict[str, Any]:
         given = real(backbone, layout)
-        return given | {"position_ids": given["position_ids"] * 2} if "position_ids" in given else given
+        return given | {"position_ids": (given["position_ids"] + 1).clamp(max=60)} if "position_ids" in given else given
 
     wrapped(patch, capture, "_inputs", later)
 
@@ -236,7 +236,7 @@ def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, 
     folder = shutil.copytree(models(family, loud), tmp_path / "model")
     fault(monkeypatch, tmp_path)
     plan = plan_of(folder, dtype, **PLANTED[fault][1])
-    with pytest.raises(MachineError, match=r"self-check: .* nothing was stored"):
+    with pytest.raises(MachineError, match=r"self-check: .* cannot be trusted and are not kept"):
         extract(plan, made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE, batch_tokens=200))
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
@@ -266,8 +266,11 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
     spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
     plan = plan_of(models("bert", False), "float32")
     extract(plan, made_texts(0), spec)
-    monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("proven a second time"))
+    memo = tmp_path / "cache" / self_check.MEMO
+    proven = memo.read_text()
+    monkeypatch.setattr(torch.Tensor, "double", lambda _: pytest.fail("proven a second time"))
     assert extract(plan, made_texts(1), spec).texts_run
+    assert memo.read_text() == proven
 
 
 @pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
