@@ -1,5 +1,6 @@
 """The self-check stops every planted fault, in any precision and beside any massive activation, and no right run."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from data import maintenance
 from data.errors import MachineError
 from data.plan import CapturePlan, ExtractSpec
 from data.text import Segments
-from extract import capture, job, loading, packing, pooling, reference, self_check, tokens, writing
+from extract import capture, job, loading, packing, pooling, read_back, reference, self_check, tokens, writing
 from extract.extraction import Extractor, extract
 
 FAMILIES = ("gpt2", "llama", "bert")
@@ -249,6 +250,23 @@ def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
             texts = made_texts(seed, [1, 2, 9, 60][seed])
             plan = plan_of(models(family, loud), dtype, views=("last", "cls", "max", "weighted_mean", "tokens"))
             extract(replace(plan, max_tokens=[5, 40, 9, 40][seed]), texts, ExtractSpec(str(tmp_path / dtype), DEVICE))
+
+
+def test_a_model_may_have_several_ends(models, tmp_path):
+    folder = Path(shutil.copytree(models("llama", False), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": [2, 128_001], "pad_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert extract(plan_of(folder, "float32"), made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE)).texts_run
+
+
+def test_an_interrupted_read_back_leaves_no_shard(models, tmp_path, monkeypatch):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(read_back.ReadBack, "_compare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(plan_of(models("bert", False), "float32"), made_texts(0), ExtractSpec(str(tmp_path), DEVICE))
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 @pytest.mark.parametrize("fault", [siblings_visible, not_causal, left_padding])
