@@ -1,7 +1,7 @@
 """Digests of a folder's files, kept in a JSON record beside them that has a digest of itself too.
 
-A record that carries its digest, and a file that it lists, are compared before they are believed; a flipped bit, a cut end
-or the file of another folder is a :class:`DamageError` that names it.
+A record that carries its digest, and a file that it lists, are compared before they are believed; a flipped bit, a cut
+end or the file of another folder is a :class:`DamageError` that names it.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ def check_files(folder: Path, digests: Mapping[str, str], record: str = "") -> s
         if file_digest(path) != digest:
             return f"{folder.name}/{path.name} is not as the run wrote it"
     others = sorted({path.name for path in folder.iterdir()} - set(digests) - {record})
-    return f"{folder.name}/{others[0]} is none of what the run wrote there" if others else ""
+    return f"{folder.name}/{others[0]!r} is none of what the run wrote there" if others else ""
 
 
 def _own(record: Mapping[str, Any]) -> str:

@@ -161,6 +161,22 @@ class Source:
         """Longest text in tokens."""
         return int(self.config.get(self.family.positions, 512)) - self.family.positions_unused
 
+    @property
+    def longest(self) -> int:
+        """Longest text in tokens for which every token sees all before it, and positions are not stretched by others.
+
+        A window of attention ends it; so does the length from which ``longrope`` and ``dynamic`` positions depend on
+        the longest text of a batch.
+        """
+        limits = [self.positions]
+        if self.config.get("use_sliding_window"):
+            limits.append(int(self.config.get("sliding_window") or math.inf))
+        rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        if rope.get("rope_type", rope.get("type")) in ("longrope", "dynamic"):
+            original = rope.get("original_max_position_embeddings")
+            limits.append(int(original or self.config.get("original_max_position_embeddings") or self.positions))
+        return min(limits)
+
     def check_ids(self, ids: NDArray[np.int32]) -> None:
         """Raise a :class:`BackboneError` where a tokenizer gives ids that the embeddings have no row for."""
         known, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
@@ -257,11 +273,10 @@ def _family(name: str, kind: str, config: Mapping[str, Any]) -> Family:
 
 
 def _check(plan: CapturePlan, source: Source) -> None:
-    limit = source.positions
-    if source.config.get("use_sliding_window"):
-        limit = min(limit, int(source.config.get("sliding_window") or math.inf))
-    if plan.max_tokens > limit:
-        raise BackboneError(f"plan.max_tokens = {plan.max_tokens}, but '{source.name}' reads at most {limit} tokens.")
+    if plan.max_tokens > source.longest:
+        raise BackboneError(
+            f"plan.max_tokens = {plan.max_tokens}, but '{source.name}' reads at most {source.longest} tokens."
+        )
     if plan.final_norm and not source.family.final_norm:
         raise BackboneError(f"plan.final_norm = true, but '{source.name}' has no norm after its last block.")
     plan.columns(source.layers)

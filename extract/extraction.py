@@ -125,13 +125,17 @@ class Extractor:
         Raises:
             MachineError: the self-check failed, which comes before the first answer.
         """
+        from extract.read_back import ReadBack
         from extract.self_check import SelfCheck
 
         check_texts(self._job.plan, texts)
         tokens, packs = self._job.packs(texts, TOKENS in columns)
+        compare = None
         if not self._checked:
-            SelfCheck(self._job, texts, tokens).check_before_run(np.arange(len(texts)), columns)
-            self._checked = True
+            check = SelfCheck(self._job, texts, tokens)
+            check.check_before_run(np.arange(len(texts)), columns)
+            compare = ReadBack(check, texts, columns)
+        self._job.watch = compare.watch if compare else None
         blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
         keys = np.concatenate([block.keys for block in blocks])
         order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
@@ -141,6 +145,9 @@ class Extractor:
         }
         if TOKENS in columns:
             found[TOKENS] = join([block.tokens for block in blocks if block.tokens]).take(order)
+        if compare:
+            compare.compare_found(found)
+            self._checked = True
         return found
 
 

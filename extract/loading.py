@@ -173,6 +173,8 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
                 output_loading_info=True,
                 **_told(source),
             )
+            for weight in (*model.parameters(), *model.buffers()):
+                weight.data = weight.data.clone()  # else it is a map of the file, and changes with it
     except Exception as error:  # a broken configuration fails in as many ways as it has fields
         source.check_unchanged()
         raise BackboneError(f"'{source.name}': {folder} cannot be loaded ({first_line(error)}).") from error

@@ -83,6 +83,15 @@ class ReferenceTokenizer:
         starts = [len(worded.join(around[:place])) for place in range(1, len(around))]
         return self._single(self._call(worded.join(around), **asked), [(at, at + len(worded)) for at in starts])
 
+    def covers(self, text: Segments, lengths: Sequence[int], uncut: Sequence[int]) -> bool:
+        """Whether the windows of a text, of which these are ``length`` and ``uncut``, leave out no token of it."""
+        sides = self._call(text.first + self._between, text.second).sequence_ids(0)
+        second = sides.count(1)
+        starts = [len(sides) - rest for rest in uncut]
+        ends = [start + length - len(sides) + second for start, length in zip(starts, lengths, strict=True)]
+        follows = all(start <= end for start, end in zip(starts[1:], ends, strict=False))
+        return starts[0] == 0 and follows and ends[-1] == second
+
     def _single(self, found: "BatchEncoding", places: Sequence[Span]) -> ReferenceText:
         """Tokens of a text within its template, each place cut at its end by as many."""
         ids, special, offsets = found["input_ids"], found["special_tokens_mask"], found["offset_mapping"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.plan import TOKENS, Columns
 from data.ragged import bounds
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 FLOOR = 1e-2
 """Share of the largest value of a dimension that stands for its spread over texts, where that is smaller."""
 
-ROW_TOKENS, LONG = 24, 150
-"""Tokens of a row, and of a text that is longer than one."""
+ROW_TOKENS, USUAL_TOKENS, LONG = 24, 256, 48
+"""Tokens of a short row, of a usual one, and of the longest text."""
 
 
 @dataclass(frozen=True)
@@ -45,50 +46,73 @@ class Deviation:
 def structure_deviation(job: "Job", model: Backbone, ids: NDArray[np.int32]) -> Deviation:
     """Deviation of every view and layer in float64, of texts together from each alone.
 
+    Two requests: all layers, in short rows; and in rows of usual length, the layers between first and last of a part of
+    the texts, of whose tokens views see a part.
+
     Args:
         model: in float64.
         ids: token ids that the texts are made of.
     """
-    worst, top = Deviation(), model.source.layers
-    texts = [ids[row % len(ids)][: model.source.positions] for row in _made_texts()]
+    top, texts = model.source.layers, [ids[row % len(ids)][: model.source.longest] for row in _made_texts()]
+    whole, part = _as_tokens(texts, False, False), _as_tokens(texts, True, model.source.segments)
+    short = job.packed(whole, ROW_TOKENS, ROW_TOKENS * len(texts))
+    usual = job.packed(whole, USUAL_TOKENS, USUAL_TOKENS * len(texts))
+    half = [[row[::2] for row in pack[:: 1 + (len(pack) > 2)]] for pack in usual]  # as if the others were stored
     views = (*POOLINGS, TOKENS)
-    for part, layers in ((False, range(top)), (True, range(top - 1))):
-        columns = dict.fromkeys(views, tuple(layers))
-        tokens = _as_tokens(texts, part, model.source.segments)
-        step = 1 + part  # as of a pack that is stored in part: some of its rows, and of those some texts
-        packed = job.packed(tokens, ROW_TOKENS, ROW_TOKENS * len(texts))
-        packs = [[row[::step] for row in pack[::step]] for pack in packed]
-        with Float64():
-            together = [job.forward(rows, tokens, columns, model) for rows in packs]
-            order = np.concatenate([row for rows in packs for row in rows])
-            alone = [_alone(job, model, tokens, int(text), columns) for text in order]
-        for view in views:
-            found = np.concatenate([latents[view] for latents in together], axis=1)
-            wanted = [latents[view] if view == TOKENS else latents[view][:, None] for latents in alone]
-            for layer, (mine, theirs) in enumerate(zip(found, np.concatenate(wanted, axis=1), strict=True)):
-                worst = Deviation(_by_dimension(mine, theirs), view, layer).larger_of(worst)
+    requests: list[tuple[Tokens, Sequence[Sequence[NDArray[np.int64]]], Columns]] = [
+        (whole, short, dict.fromkeys(views, tuple(range(top)))),
+        (part, half, dict.fromkeys(views, tuple(range(1, top - 1)) or (0,))),
+    ]
+    alone: dict[tuple[int, bool], Tensor] = {}
+    found = Deviation()
+    with Float64():
+        for tokens, packs, columns in requests:
+            found = _request_deviation(job, model, tokens, packs, columns, alone).larger_of(found)
+    return found
+
+
+def _request_deviation(
+    job: "Job",
+    model: Backbone,
+    tokens: Tokens,
+    packs: Sequence[Sequence[NDArray[np.int64]]],
+    columns: Columns,
+    alone: dict[tuple[int, bool], Tensor],
+) -> Deviation:
+    """The largest deviation of some columns.
+
+    Args:
+        alone: text, and whether it has two segments -> its hidden states; filled as they are needed.
+    """
+    reference, told = Reference(model, job.plan.final_norm), tokens.kinds is not None
+    together = [job.forward(rows, tokens, columns, model) for rows in packs]
+    wanted = []
+    for text in np.concatenate([row for rows in packs for row in rows]).tolist():
+        if (text, told) not in alone:
+            kinds = tokens.kinds_of(text).tolist() if told else None
+            alone[text, told] = reference.states(tokens.of(text).tolist(), kinds)
+        seen = np.arange(tokens.lengths[text])[tokens.span(text)].tolist()
+        wanted.append(reference.latents(alone[text, told], seen, columns))
+    worst = Deviation()
+    for view, layers in columns.items():
+        mine = np.concatenate([latents[view] for latents in together], axis=1)
+        parts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in wanted]
+        for layer, own, theirs in zip(layers, mine, np.concatenate(parts, axis=1), strict=True):
+            worst = Deviation(_by_dimension(own, theirs), view, layer).larger_of(worst)
     return worst
 
 
-def _alone(job: "Job", model: Backbone, tokens: Tokens, text: int, columns: Columns) -> dict[str, NDArray[Any]]:
-    reference = Reference(model, job.plan.final_norm)
-    kinds = tokens.kinds_of(text).tolist() if tokens.kinds is not None else None
-    seen = np.arange(tokens.lengths[text])[tokens.span(text)].tolist()
-    return reference.latents(reference.states(tokens.of(text).tolist(), kinds), seen, columns)
-
-
 def _made_texts() -> list[NDArray[np.int64]]:
-    """Texts of 1 to 24 tokens, and two longer ones: beginnings of others, equal ends, repetitions."""
+    """Texts of 1 to 48 tokens: beginnings of others, equal ends after other beginnings, repetitions."""
     rng = np.random.default_rng(0)
 
     def drawn(size: int) -> NDArray[np.int64]:
         return rng.integers(0, 1 << 30, size)
 
-    first, second, end = drawn(16), drawn(9), drawn(3)
-    made = [first[:1], first[:2], first[:7], [*first[:7], *end], [*first[:7], *drawn(5)], [*first[:12], *drawn(2)]]
-    made += [[*first[:12], *drawn(1)], first, second, [*second[:4], *drawn(7), *end], np.repeat(drawn(1), 6)]
-    long = drawn(LONG)
-    return [np.asarray(row) for row in [*made, drawn(ROW_TOKENS), long, [*long[: LONG // 2], *drawn(20)]]]
+    first, second, long, end = drawn(16), drawn(9), drawn(LONG), drawn(3)
+    made = [first[:1], first[:7], [*first[:7], *end], [*first[:7], *drawn(5)], [*first[:12], *drawn(2)], first]
+    made += [second, [*second[:4], *drawn(7), *end], np.repeat(drawn(1), 6), long, [*long[:30], *drawn(6)]]
+    return [np.asarray(row) for row in made]
 
 
 def _as_tokens(texts: Sequence[NDArray[np.int32]], part: bool, segments: bool) -> Tokens:
