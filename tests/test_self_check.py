@@ -50,7 +50,7 @@ def left_padding(patch: pytest.MonkeyPatch, _: Path) -> None:
         }
         places = found.places + shift[found.places // width][:, :1] if found.places.size else found.places
         seen = np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
-        positions = np.repeat(np.arange(width)[None], len(shift), axis=0)
+        positions = np.repeat(np.minimum(np.arange(width), 60)[None], len(shift), axis=0)
         return replace(found, **rolled, positions=positions, visible=seen, places=places * found.within)
 
     wrapped(patch, job, "lay_out", padded)
