@@ -5,7 +5,7 @@ the same one of them counts for every reader.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,9 @@ class LatentStore:
         """Layers that the backbone has, whether or not they are held."""
         return int(self.shards[0].provenance["layers"])
 
-    def append(self, block: Block, provenance: Mapping[str, Any]) -> Path:
-        """Commit texts with their latents as one shard."""
-        return write_shard(self.path, self.identity, provenance, block)
+    def append(self, block: Block, provenance: Mapping[str, Any], check: Callable[[Path], None] | None = None) -> Path:
+        """Commit texts with their latents as one shard, unless ``check`` of the file raises."""
+        return write_shard(self.path, self.identity, provenance, block, check)
 
     def held(
         self, keys: NDArray[np.bytes_], view: str, layer: int, shards: Sequence[Shard] | None = None

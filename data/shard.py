@@ -104,8 +104,17 @@ class Region:
     by_layer: bool
 
 
-def write_shard(folder: Path, identity: Identity, provenance: Mapping[str, Any], block: Block) -> Path:
+def write_shard(
+    folder: Path,
+    identity: Identity,
+    provenance: Mapping[str, Any],
+    block: Block,
+    check: Callable[[Path], None] | None = None,
+) -> Path:
     """Commit ``block`` to ``folder``; when this returns, the shard survives a power cut.
+
+    Args:
+        check: called with the shard as it lies on the disk, before it counts; it is removed if that raises.
 
     Raises:
         MachineError: the disk is full or cannot be written; nothing is left behind.
@@ -113,7 +122,7 @@ def write_shard(folder: Path, identity: Identity, provenance: Mapping[str, Any],
     image = _image(identity, provenance, block)
     final = folder / f"{xxhash.xxh3_128_hexdigest(image)}{SUFFIX}"
     try:
-        write_whole(final, image)
+        write_whole(final, image, check)
     except OSError as error:
         raise MachineError(
             f"{folder}: a shard of {len(image):,} bytes could not be written ({error.strerror or error}). What was "

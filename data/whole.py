@@ -2,13 +2,17 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 LEFTOVER = ".tmp"
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
     """Put ``content`` at ``path`` so that no reader ever sees a part of it, and a power cut does not undo it.
+
+    Args:
+        check: called with the file as it lies on the disk, before it gets its name; nothing is left if it raises.
 
     Raises:
         OSError: it could not be written; nothing is left behind.
@@ -20,6 +24,8 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if check:
+            check(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

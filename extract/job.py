@@ -72,7 +72,7 @@ class Job:
         check = SelfCheck(self, texts, tokens)
         deviation = check.check_before_run(np.flatnonzero(todo), _union(columns for columns, _ in missing))
         self.progress.note(
-            f"self-check passed: texts together are those of each alone, within {deviation:.1e} of the largest value"
+            f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value"
         )
         provenance = self._provenance(deviation)
         expected = Expected(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)

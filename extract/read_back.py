@@ -1,5 +1,7 @@
 """Read-back: texts of the first shard are read by key, and are what was computed for them and what it should be.
 
+The shard lies on the disk then, and counts only when this is done: whatever ends it leaves none that was not read.
+
 Which key a latent lies under, and the way to the disk and back, are outside every other check. What one forward gave is
 kept by its place in it, and must come back by key to the last bit; the same texts are compared with the plain forward.
 """
@@ -77,16 +79,12 @@ class ReadBack:
                     raise SelfCheckError(f"text {short(self._texts[text])} is given the latents of another")
 
     def __call__(self, path: Path) -> None:
-        """Compare a shard with what was watched; it is removed unless all of it is right.
+        """Compare the file of a shard with what was watched.
 
         Raises:
             SelfCheckError: it is not what was to be stored.
         """
-        try:
-            self._compare(path)
-        except BaseException:  # an interruption too: a shard that was not checked would be believed for ever
-            path.unlink(missing_ok=True)
-            raise
+        self._compare(path)
         self._members, self._watched, self._done = [], {}, True
 
     def _compare(self, path: Path) -> None:
@@ -97,15 +95,15 @@ class ReadBack:
         order = np.argsort(keys)
         found = order[np.minimum(np.searchsorted(keys, held, sorter=order), len(keys) - 1)]
         if not np.array_equal(keys[found], held):
-            raise SelfCheckError(f"{path.name} holds a key of no text of this run")
+            raise SelfCheckError("the first shard holds a key of no text of this run")
         here = members[found]
         if not np.array_equal(store.lengths([self._texts[text] for text in here]), tokens.uncut[here]):
-            raise SelfCheckError(f"texts of {path.name} have the lengths of others")
+            raise SelfCheckError("texts of the first shard have the lengths of others")
         if TOKENS in columns:
             self._compare_tokens(store, here)
         watched = sorted(self._watched.keys() & set(here.tolist()))
         if not watched:
-            raise SelfCheckError(f"{path.name} holds none of the texts whose latents were kept for comparison")
+            raise SelfCheckError("the first shard holds none of the texts whose latents were kept for comparison")
         known = [text for text in watched if text in self._check.known_states]
         chosen = known if len(known) >= READ_TEXTS else evenly_spaced(np.array(watched), READ_TEXTS)
         alone = [self._check.reference_latents(text, columns) for text in chosen]

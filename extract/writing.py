@@ -105,14 +105,16 @@ class ShardWriter:
         provenance: Mapping[str, Any],
         spec: ExtractSpec,
         tokens_per_text: float = 0.0,
-        after_first: Callable[[Path], None] | None = None,
+        check_first: Callable[[Path], None] | None = None,
     ) -> None:
-        """Args:
-        tokens_per_text: of those to come, where the columns have the view ``tokens``.
-        after_first: called with the first shard once it is committed.
+        """Begin to gather.
+
+        Args:
+            tokens_per_text: of those to come, where the columns have the view ``tokens``.
+            check_first: called with the file of the first shard before it counts; it does not if that raises.
         """
         self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
-        self._tokens_per_text, self._after_first = tokens_per_text, after_first
+        self._tokens_per_text, self._check = tokens_per_text, check_first
         self._keys: list[NDArray[np.bytes_]] = []
         self._lengths: list[NDArray[np.int32]] = []
         self._counts: list[NDArray[np.int64]] = []
@@ -160,10 +162,8 @@ class ShardWriter:
                 end = int(offsets[-1])
                 tokens = TokenLatents(states[:, :end], offsets, ids[:end], spans[:end])
             self._keys, self._lengths, self._counts, self._texts, self._tokens = [], [], [], 0, 0
-            path = self.store.append(Block(keys, lengths, self.columns, latents, tokens), self.provenance)
-            after, self._after_first = self._after_first, None
-            if after:
-                after(path)
+            check, self._check = self._check, None
+            self.store.append(Block(keys, lengths, self.columns, latents, tokens), self.provenance, check)
         self._since = time.monotonic()
 
     def _make_room(self, block: Block, texts: int, tokens: int) -> None:

@@ -193,6 +193,7 @@ def test_an_interrupted_pretraining_goes_on_from_its_checkpoint_to_the_same_end(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "whole"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_the_next_one_needs(spec, tmp_path):
     folder = tmp_path / "killed"
     code = (

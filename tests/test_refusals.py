@@ -237,6 +237,7 @@ def test_a_damaged_shard_is_named_set_aside_and_run_again(damage, tmp_path, tiny
     assert again.metrics == first.metrics
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_that_says_what_is_safe(tmp_path, tiny):
     bench = Bench(tmp_path, tiny("bert"))
     too_small = "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"  # bytes in a file, fewer than the shard
@@ -248,6 +249,7 @@ def test_a_full_disk_is_one_line_that_says_what_is_safe(tmp_path, tiny):
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_extract_keeps_what_is_committed_and_the_next_run_goes_on(number, code, tmp_path, tiny):
     bench, cache = Bench(tmp_path, tiny("bert")), tmp_path / "cache"

@@ -53,6 +53,7 @@ def test_a_study_of_a_variant_begins_from_its_settings(bench):
     assert tomllib.loads(found.recipe.read_text())["probe"]["encoder"] == "none"
 
 
+@pytest.mark.slow
 def test_two_workers_share_one_copy_and_leave_nothing_behind(bench):
     found, _ = pipeline.study("pairs", bench.of_pairs(*SPACE), trials=5, workers=2, runs=bench.runs)
     assert found.trials == 5

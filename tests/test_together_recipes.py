@@ -252,6 +252,7 @@ Checkpoint.save = save_and_die
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was_and_ends_as_one_that_was_not(tmp_path, tiny, quick):
     bench = Bench(tmp_path, tiny("bert", blocks=6))
     words = ["run", "topic-sentiment", "--only", "upper", "--only", "gradnorm"]

@@ -250,6 +250,7 @@ def same_but_for_time(first, second) -> None:
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_of_blocks_that_is_killed_and_run_again_ends_with_the_same_figures(tmp_path, tiny):
     bench = Bench(tmp_path, tiny("bert"))
@@ -269,6 +270,7 @@ def test_a_run_of_blocks_that_is_killed_and_run_again_ends_with_the_same_figures
     assert [one.name for one in bench.runs.iterdir()] == [resumed.path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_of_tasks_that_is_killed_in_its_second_variant_ends_with_the_same_figures(tmp_path, tiny):
     tasks = Tasks(Bench(tmp_path, tiny("bert")))
