@@ -4,7 +4,6 @@ Finding reads small files only, so a warm run never imports transformers.
 """
 
 import importlib.util
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,14 +167,13 @@ class Source:
         A window of attention ends it; so does the length from which ``longrope`` and ``dynamic`` positions depend on
         the longest text of a batch.
         """
-        limits = [self.positions]
+        limits: list[Any] = [self.positions]
         if self.config.get("use_sliding_window"):
-            limits.append(int(self.config.get("sliding_window") or math.inf))
-        rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
-        if rope.get("rope_type", rope.get("type")) in ("longrope", "dynamic"):
-            original = rope.get("original_max_position_embeddings")
-            limits.append(int(original or self.config.get("original_max_position_embeddings") or self.positions))
-        return min(limits)
+            limits.append(self.config.get("sliding_window"))
+        rope = self.config.get("rope_parameters") or self.config.get("rope_scaling")
+        if isinstance(rope, Mapping) and rope.get("rope_type", rope.get("type")) in ("longrope", "dynamic"):
+            limits += [settings.get("original_max_position_embeddings") for settings in (rope, self.config)]
+        return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
 
     def check_ids(self, ids: NDArray[np.int32]) -> None:
         """Raise a :class:`BackboneError` where a tokenizer gives ids that the embeddings have no row for."""

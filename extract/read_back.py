@@ -31,7 +31,7 @@ WATCHED_TEXTS, READ_TEXTS = 8, 2
 
 
 class ReadBack:
-    """Watches a run until its first shard is committed, and then reads it."""
+    """Watches a run until its first shard is written, and reads that before it counts."""
 
     def __init__(self, check: SelfCheck, texts: Sequence[Text], columns: Columns) -> None:
         self._check, self._texts, self._columns = check, texts, columns

@@ -61,7 +61,7 @@ class ReferenceText:
 
 
 class ReferenceTokenizer:
-    """transformers' own tokenizer of a folder, loaded anew."""
+    """The tokenizer that transformers makes of a folder's files, read anew."""
 
     def __init__(self, folder: Path, plan: CapturePlan) -> None:
         self._call, self._plan = make_tokenizer(read_tokenizer(folder)), plan

@@ -1,6 +1,6 @@
 """The self-check: it stops a run whose latents are not those of each text alone.
 
-1. Tokens are those of transformers' own tokenizer, loaded anew.
+1. Tokens are those that transformers' tokenizer makes of the same files, read anew.
 2. Structure (masks, positions, padding, prefixes, pooling, layers) is proven in float64, dimension by dimension, on
    texts of unequal length that share beginnings, run together and each alone: on the backbone in float64 where that
    costs a small share of the run, else on a twin of its configuration, and remembered.

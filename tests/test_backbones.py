@@ -170,6 +170,14 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
         loaded(lacking)
 
 
+@pytest.mark.parametrize(
+    "rope", ["dynamic", ["dynamic"], {"rope_type": "longrope", "original_max_position_embeddings": "x"}]
+)
+def test_settings_of_positions_that_make_no_sense_limit_no_text(rope, tiny, tmp_path):
+    source = find(CapturePlan(str(without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)), max_tokens=32))
+    assert source.longest == source.positions
+
+
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):
     with pytest.raises(BackboneError, match=r"plan.max_tokens = 256, but .* reads at most 64 tokens"):
         find(CapturePlan(str(tiny("gpt2"))))

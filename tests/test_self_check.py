@@ -341,6 +341,21 @@ def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, 
         extract(plan, made_texts(1), spec)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(family, models, tmp_path, monkeypatch):
+    layouts: list[packing.Layout] = []
+
+    def kept(real: Any, *given: Any) -> packing.Layout:
+        layouts.append(real(*given))
+        return layouts[-1]
+
+    wrapped(monkeypatch, job, "lay_out", kept)
+    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(str(tmp_path), DEVICE))
+    proof = layouts[0]
+    assert len(set(proof.real.sum(1).tolist())) >= 3
+    assert (proof.real.sum() < proof.within.sum()) == (family in CAUSAL), "a beginning is laid out once"
+
+
 def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
     spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
     plan = plan_of(models("bert", False), "float32")
