@@ -25,7 +25,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmarks.machine import describe
-from probes.balancing import BALANCERS, BalancingSpec, make_balancer
+from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
+from permafrost.probes.config.multitask import BalancingSpec
 
 UNITS = {"large": 10.0, "small": 1.0}
 RATES = (0.01, 0.03, 0.1, 0.2)

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from benchmarks.machine import clock, describe, matmul_gflops
-from data.plan import CapturePlan, ExtractSpec
-from data.sentences import CorpusSpec, load_corpus
-from extract.backbones import Source, find
-from extract.extraction import Extractor
-from extract.identity import compute_dtype, pick_device
-from extract.loading import Backbone, load_tokenizer
-from extract.tokens import tokenise
+from permafrost.data.readers.load import load_corpus
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.backbones.identity import compute_dtype, pick_device
+from permafrost.extract.backbones.load import Backbone, load_tokenizer
+from permafrost.extract.backbones.locate import Source, find
+from permafrost.extract.extraction import Extractor
+from permafrost.extract.tokenization.tokenize import tokenise
 
 Arm = Callable[[Sequence[str]], Any]
 

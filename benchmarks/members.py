@@ -15,14 +15,15 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe
-from data.corpus import Corpus, Rows
-from probes import experiment
-from probes.experiment import Member, train_members
-from probes.inputs import Column, Inputs
-from probes.probe import ProbeSpec
-from probes.recipe import Recipe
-from probes.subsets import subsets
-from probes.train_spec import TrainSpec
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.probes.config.ablation import subsets
+from permafrost.probes.config.columns import Column
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.train import TrainSpec
+from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.variants import members as members_module
+from permafrost.probes.variants.members import Member, train_members
 
 ARMS = {"together": 1 << 62, "apart": 0}
 PROBES = {
@@ -56,7 +57,7 @@ def members_of(inputs: Inputs, spec: ProbeSpec, epochs: int, seeds: int) -> list
 
 def seconds(arm: str, members: list[Member], corpus: Corpus) -> tuple[float, list[float]]:
     """Time and validation metrics of one arm."""
-    experiment.SMALL = ARMS[arm]
+    members_module.SMALL = ARMS[arm]
     started = time.perf_counter()
     trained = train_members(members, corpus)
     return time.perf_counter() - started, [one.fitted.best_value for one in trained]
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    small = experiment.SMALL
+    small = members_module.SMALL
     corpus, inputs = experiment_of(options.rows, 7, 384)
     print(describe("cpu"))
     print(
@@ -82,7 +83,9 @@ def main() -> None:
     )
     for name, spec in PROBES.items():
         members = members_of(inputs, spec, options.epochs, options.seeds)
-        largest = max(sum(part.numel() for part in experiment.start(member, corpus).parameters()) for member in members)
+        largest = max(
+            sum(part.numel() for part in members_module.start(member, corpus).parameters()) for member in members
+        )
         took: dict[str, list[float]] = {arm: [] for arm in ARMS}
         values: dict[str, list[float]] = {}
         for _ in range(options.rounds):

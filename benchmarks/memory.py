@@ -13,8 +13,9 @@ import sys
 import tempfile
 
 from benchmarks.machine import describe
-from data.plan import CapturePlan, ExtractSpec
-from data.sentences import CorpusSpec, load_corpus
+from permafrost.data.readers.load import load_corpus
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
 
 
 def peak(texts: int) -> tuple[int, int, int]:
@@ -22,7 +23,7 @@ def peak(texts: int) -> tuple[int, int, int]:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
-    from extract.extraction import extract
+    from permafrost.extract.extraction import extract
 
     chosen = load_corpus(CorpusSpec(name="genericskb", limit=texts)).texts
     before = _peak()

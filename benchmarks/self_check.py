@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe
-from data.plan import CapturePlan, ExtractSpec
-from data.sentences import CorpusSpec, load_corpus
-from extract.backbones import find
-from extract.extraction import extract
-from extract.identity import compute_dtype, identify, pick_device
-from extract.loading import load
-from extract.read_back import ReadBack
-from extract.self_check import SelfCheck
+from permafrost.data.readers.load import load_corpus
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.backbones.identity import compute_dtype, identify, pick_device
+from permafrost.extract.backbones.load import load
+from permafrost.extract.backbones.locate import find
+from permafrost.extract.capture.read_back import ReadBack
+from permafrost.extract.capture.self_check import SelfCheck
+from permafrost.extract.extraction import extract
 
 
 class Clock:

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import clock, describe
-from data.latents import LatentStore, text_keys
-from data.plan import CapturePlan, ExtractSpec
-from data.progress import Silent
-from data.sentences import CorpusSpec, load_corpus
-from data.text import Text
-from extract.backbones import find
-from extract.identity import identify, pick_device
-from extract.job import Job
-from extract.writing import stored_bytes
+from permafrost.data.progress import Silent
+from permafrost.data.readers.load import load_corpus
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.text import Text
+from permafrost.extract.backbones.identity import identify, pick_device
+from permafrost.extract.backbones.locate import find
+from permafrost.extract.job import Job
+from permafrost.extract.shard_writer import stored_bytes
 
 
 class Arm:

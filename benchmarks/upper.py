@@ -23,15 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import clock, describe
-from data.plan import CapturePlan, ExtractSpec
-from data.sentences import CorpusSpec, load_corpus
-from extract.backbones import find
-from extract.extraction import extract
-from extract.ids import read_ids
-from extract.loading import load
-from extract.ragged import alike
-from extract.trunk import Trunk
-from extract.upper import UpperBlocks
+from permafrost.data.readers.load import load_corpus
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.backbones.load import load
+from permafrost.extract.backbones.locate import find
+from permafrost.extract.extraction import extract
+from permafrost.extract.finetuning.trunk import Trunk
+from permafrost.extract.finetuning.upper_blocks import UpperBlocks
+from permafrost.extract.finetuning.varlen import alike
+from permafrost.extract.tokenization.token_ids import read_ids
 
 TOLERANCE = 1e-3
 """Largest difference of a loss: float32 sums in another order, carried through the steps of an epoch."""

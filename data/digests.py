@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.errors import MachineError
+from permafrost.data.errors import MachineError
 
 DIGESTS, DIGEST = "digests", "digest"
 """Fields of a record: relative path -> sha256 of the file, and the sha256 of the record without that field."""

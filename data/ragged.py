@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
+
 NOWHERE = -1
 """Start and end of the span of a token that covers nothing of its text: a special one, or one of the template."""
 

@@ -54,12 +54,16 @@ def _marks() -> str:
 
 
 MARKS = _marks()
+
 JOINERS = "\u200c\u200d"
 """Invisible, within words of Persian and of Indian scripts."""
 
 _OF_SYMBOLS = "\u20d0-\u20ff\ufe00-\ufe0f"
+
 _WITHIN = rf"(?:[^\W{UNSPACED}]|(?![{_OF_SYMBOLS}])[{MARKS}{JOINERS}])"
+
 _ALONE = rf"[{UNSPACED}][{MARKS}]*"
+
 WORD_START = rf"(?<![^\W{UNSPACED}])(?<!(?![{UNSPACED}{_OF_SYMBOLS}])[{MARKS}{JOINERS}])"
 """Where a word may start, as ``\\b`` before a letter; beside a script without spaces too."""
 
@@ -70,6 +74,7 @@ CHARACTER = re.compile(rf"[^{MARKS}]?[{MARKS}]+|[^{MARKS}]", re.DOTALL)
 """A character with its marks."""
 
 UNIT = re.compile(rf"{_ALONE}|[^\W{UNSPACED}]{_WITHIN}*")
+
 PART = re.compile(rf"{_ALONE}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
 """What a text is not to be parted within: characters between white space, or one of a script without spaces."""
 

@@ -19,9 +19,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from data.errors import InputError
+from permafrost.data.errors import InputError
 
 T = TypeVar("T")
+
 Tree = dict[str, Any]
 
 

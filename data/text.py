@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import InputError
+from permafrost.data.errors import InputError
 
 
 class TextError(InputError):

@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from data.corpus import CorpusError
-from data.latents import LatentStore, text_keys
-from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec, Identity
-from data.progress import Progress, Silent
-from data.ragged import Counts, join
-from data.shard import StoreError
-from data.spec import SpecError
-from data.text import Text
-from extract.backbones import find
-from extract.identity import identify, pick_device
-from extract.job import Job, refuse
-from extract.loading import Backbone
-from extract.tokens import TEXT
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.progress import Progress, Silent
+from permafrost.data.ragged import Counts, join
+from permafrost.data.store.errors import StoreError
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.text import Text
+from permafrost.extract.backbones.identity import identify, pick_device
+from permafrost.extract.backbones.load import Backbone
+from permafrost.extract.backbones.locate import find
+from permafrost.extract.capture.read_back import ReadBack
+from permafrost.extract.capture.self_check import SelfCheck
+from permafrost.extract.job import Job
+from permafrost.extract.tokenization.checks import check_texts, refuse
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,6 @@ def _held_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | Non
         return None
 
 
-def check_texts(plan: CapturePlan, texts: Sequence[Text]) -> None:
-    """Raise a :class:`SpecError` where texts of two segments leave no place for what else a plan does to a text."""
-    if all(isinstance(text, str) for text in texts):
-        return
-    for key, usual, found in (("template", TEXT, plan.template), ("rewording", (), plan.rewording)):
-        if found != usual:
-            raise SpecError(
-                f"plan.{key} = {found!r} is for texts of one segment, and this corpus has texts of two; leave it out."
-            )
-
-
 class Extractor:
     """A loaded backbone that turns texts into latents in memory, by the same road as the store's."""
 
@@ -125,9 +116,6 @@ class Extractor:
         Raises:
             MachineError: the self-check failed, which comes before the first answer.
         """
-        from extract.read_back import ReadBack
-        from extract.self_check import SelfCheck
-
         check_texts(self._job.plan, texts)
         tokens, packs = self._job.packs(texts, TOKENS in columns)
         compare = None

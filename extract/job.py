@@ -7,29 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.errors import MachineError
-from data.expected import Expected
-from data.latents import LatentStore, init_name, text_keys
-from data.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from data.progress import Progress
-from data.ragged import Counts, TokenLatents, bounds
-from data.shard import Block
-from data.text import Text, TextError
-from extract.backbones import Source
-from extract.loading import Backbone, load
-from extract.packing import Pack, lay_out, make_packs
-from extract.rewording import reword
-from extract.token_rows import Tokens
-from extract.tokens import tokenise, windowed
-from extract.writing import ShardWriter, check_room, stored_bytes, to_stored
+from permafrost.data.errors import MachineError
+from permafrost.data.progress import Expected, Progress
+from permafrost.data.ragged import Counts, TokenLatents, bounds
+from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.store.shard import Block
+from permafrost.data.store.store import LatentStore, init_name, text_keys
+from permafrost.data.text import Text
+from permafrost.extract.backbones.load import Backbone, load
+from permafrost.extract.backbones.locate import Source
+from permafrost.extract.capture.packing import Pack, lay_out, make_packs
+from permafrost.extract.capture.read_back import ReadBack
+from permafrost.extract.capture.self_check import SelfCheck
+from permafrost.extract.shard_writer import ShardWriter, check_room, stored_bytes, to_stored
+from permafrost.extract.tokenization.checks import refuse
+from permafrost.extract.tokenization.rewording import reword
+from permafrost.extract.tokenization.token_batch import Tokens
+from permafrost.extract.tokenization.tokenize import tokenise, windowed
+
+if TYPE_CHECKING:
+    from permafrost.extract.capture.forward import Pooled
+
 
 MEASURED_SECONDS = 1.0
 """After how long the expected time is said."""
 
-if TYPE_CHECKING:
-    from extract.capture import Pooled
-
 ROW_TOKENS = 256
+
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
@@ -61,9 +65,6 @@ class Job:
 
     def run(self, texts: Sequence[Text], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run every group of texts that lack the same columns; returns how many texts ran."""
-        from extract.read_back import ReadBack
-        from extract.self_check import SelfCheck
-
         tokens, packs = self.packs(texts, any(TOKENS in columns for columns, _ in missing))
         todo = np.zeros(len(texts), bool)
         for _, members in missing:
@@ -110,7 +111,7 @@ class Job:
         self, rows: Sequence[Any], tokens: Tokens, columns: Columns, backbone: Backbone | None = None
     ) -> "Pooled":
         """The latents of the texts of ``rows`` in one forward, by this backbone or another of the same family."""
-        from extract.capture import capture
+        from permafrost.extract.capture.forward import capture
 
         layout = lay_out(rows, tokens, self.source.family.causal)
         return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
@@ -190,16 +191,6 @@ class Job:
                 "numpy": np.__version__,
             },
         }
-
-
-def refuse(texts: Sequence[Text], uncut: Any, plan: CapturePlan) -> None:
-    """Stop where texts are longer than the plan allows."""
-    longest, many = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
-    raise TextError(
-        f"{many:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
-        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
-        texts[longest],
-    )
 
 
 def _union(wanted: Iterable[Columns]) -> dict[str, tuple[int, ...]]:

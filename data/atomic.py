@@ -1,0 +1,61 @@
+"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+LEFTOVER = ".tmp"
+
+
+def write_whole(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
+    """Put ``content`` at ``path`` so that no reader ever sees a part of it, and a power cut does not undo it.
+
+    Args:
+        check: called with the file as it lies on the disk, before it gets its name; nothing is left if it raises.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid.uuid4().hex}{LEFTOVER}"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if check:
+            check(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that what was renamed in a folder stays so after a power cut."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def held(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock ``path``; yields False where another process has it and we do not wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if wait or error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            yield False
+            return
+        yield True

@@ -1,0 +1,130 @@
+"""The language spec: which small language model is pretrained from scratch, and how.
+
+What a run of it depends on is written down beside its checkpoints: those of another spec, text or vocabulary are told
+apart by it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal
+
+from permafrost.data.spec import SpecError, plain
+
+SHORTEST_BLOCK = 8
+
+CHANGES_NOTHING = ("corpus", "lines", "folder", "vocabulary", "checkpoint_steps")
+"""Settings that do not change the weights; of text and vocabulary, their content does."""
+
+
+@dataclass(frozen=True)
+class LanguageSpec:
+    """A small language model, from scratch."""
+
+    corpus: str = ""
+    """The text: a .txt or .txt.gz file or a folder of them, here or under PERMAFROST_DATA; or samples-sentences. Empty
+    pretrains nothing."""
+
+    lines: bool = False
+    """Whether each line of the text is a document; else a blank line ends one."""
+
+    folder: str = ""
+    """Where the model goes; empty is models/RECIPE in the cache. The backbone called language in a recipe is this
+    one."""
+
+    objective: Literal["masked", "causal"] = "masked"
+    """masked hides tokens and lets a BERT guess them; causal lets a GPT-2 guess each next token."""
+
+    vocabulary: str = ""
+    """Whose tokenizer is taken as it is: a backbone's, by short name or hub id (minilm has BERT's, gpt2 its own), or
+    that of a folder. Empty learns one from the text: pieces of words, of bytes."""
+
+    vocabulary_size: int = 0
+    """Rows of the embedding table; 0 takes one for each entry of the vocabulary. Of one to be learnt, its entries."""
+
+    blocks: int = 4
+    """Transformer blocks."""
+
+    width: int = 256
+    """Width of a hidden state."""
+
+    heads: int = 4
+    """Attention heads of a block; they share the width evenly."""
+
+    inner: int = 1024
+    """Width of the hidden layer in a block's network."""
+
+    dropout: float = 0.1
+    """Share of hidden states and of attention that is dropped in training; 0 is faster, and fits better where each text
+    is seen a few times only."""
+
+    block_tokens: int = 128
+    """Tokens of one block of text, special tokens included, and the most that the model will read."""
+
+    mask_share: float = 0.15
+    """Share of a block's tokens that is to be guessed, where masked: of these 80 % are hidden, 10 % are another token,
+    10 % stay; new ones in every epoch."""
+
+    batch_rows: int = 16
+    """Blocks of text in one step."""
+
+    epochs: int = 3
+    """Passes over the text."""
+
+    learning_rate: float = 5e-4
+    """Peak rate of AdamW, reached after the warm-up, then falling to 0 in a straight line."""
+
+    weight_decay: float = 0.01
+    """Weight decay of AdamW; biases and norms have none."""
+
+    warmup: float = 0.06
+    """Share of all steps over which the rate rises."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+    seed: int = 0
+    """Draws the starting weights, the held-out documents, the order of blocks, masks and dropout."""
+
+    held_out: float = 0.02
+    """Share of the text, in whole documents, that is not learnt but measured: its perplexity. 0 measures none."""
+
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the large products; the weights stay in float32. auto is bfloat16 where the hardware multiplies it
+    natively."""
+
+    checkpoint_steps: int = 500
+    """Steps between checkpoints; a crash costs no more than these."""
+
+    def __post_init__(self) -> None:
+        counts = ("blocks", "width", "heads", "inner", "batch_rows", "epochs", "checkpoint_steps")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.width % self.heads:
+            raise SpecError(f"heads = {self.heads} must divide width = {self.width}.")
+        if self.block_tokens < SHORTEST_BLOCK:
+            raise SpecError(f"block_tokens must be at least {SHORTEST_BLOCK}, got {self.block_tokens}.")
+        if self.vocabulary_size < 0 or self.seed < 0:
+            raise SpecError("vocabulary_size and seed must not be negative.")
+        if not 0 < self.mask_share < 1:
+            raise SpecError(f"mask_share must be in (0, 1), got {self.mask_share}.")
+        if not 0 <= self.held_out < 1 or not 0 <= self.dropout < 1 or not 0 <= self.warmup <= 1:
+            raise SpecError("held_out and dropout must be in [0, 1), warmup in [0, 1].")
+        if not 0 < self.learning_rate < inf or not self.clip > 0 or not 0 <= self.weight_decay < inf:
+            raise SpecError("learning_rate and clip must be positive, weight_decay not negative, rates finite.")
+
+
+def origin(spec: LanguageSpec, vocabulary: str, text: str, compute_dtype: str) -> dict[str, Any]:
+    """What the weights of a pretraining come from: its settings, with digests of vocabulary and text."""
+    settings = {name: value for name, value in plain(spec).items() if name not in CHANGES_NOTHING}
+    return settings | {"vocabulary": vocabulary, "text": text, "compute_dtype": compute_dtype}
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """In what two origins differ, in words."""
+    return [
+        f"another {name}" if name in ("vocabulary", "text") else f"{name} = {there.get(name)} there, {value} here"
+        for name, value in here.items()
+        if there.get(name) != value
+    ]

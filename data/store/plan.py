@@ -1,0 +1,155 @@
+"""The capture plan: what is kept of a forward pass; and the identity of the store it leads to.
+
+A plan is what a user writes. An identity is what that plan turned out to mean on this machine: digests for
+names, a dtype for ``auto``. It holds what changes a latent and nothing else.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from permafrost.data.spec import SpecError, nearest
+from permafrost.data.store.layers import check_layers, resolve_layers
+
+View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
+
+TOKENS = "tokens"
+"""The one view that is not pooled: every token of a text, so texts differ in size."""
+
+Columns = Mapping[str, tuple[int, ...]]
+"""View -> the layers wanted or held of it."""
+
+WHOLE = -1
+"""The stride of a plan that has no windows."""
+
+REWORDINGS = ("lower_case", "no_final_stop")
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """What to keep of each text's forward pass. Equal plans read the same store."""
+
+    backbone: str = "minilm"
+    """The frozen language model: a short name (minilm, gpt2-medium, qwen2-0.5b, bert-base, ...), a hub id, or a local
+    folder."""
+
+    revision: str = ""
+    """Commit of the hub repository; empty takes the one pinned for a short name, else what the local hub cache has,
+    else the newest."""
+
+    init: Literal["pretrained", "random"] = "pretrained"
+    """pretrained loads the weights; random builds the same architecture untrained: the control of probing papers."""
+
+    init_seed: int = 0
+    """Seed of the untrained weights, where init is random."""
+
+    tokenizer: str = ""
+    """Folder of another tokenizer; empty takes the backbone's own."""
+
+    template: str = "{text}"
+    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. Where {text} stands twice,
+    only the tokens of the second are pooled."""
+
+    rewording: tuple[str, ...] = ()
+    """Changes to a text before its template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
+
+    views: tuple[View, ...] = ("mean",)
+    """How the hidden states of one text become latents; several views cost one forward. tokens keeps every token, with
+    its id and the characters it covers."""
+
+    layers: tuple[int, ...] | str = "all"
+    """Layers to keep: all, a list, or a range as 1..-1. 0 is the embedding output, k the output of block k; negative
+    ones count from the last."""
+
+    max_tokens: int = 256
+    """A longer text loses tokens from its end, until it has this many; template and special tokens stay and count."""
+
+    truncation: Literal["cut", "refuse", "windows"] = "cut"
+    """cut shortens long texts and reports how many; refuse stops before anything runs; windows runs a text of two
+    segments that is too long as several, each with the whole first segment and a part of the second, broken at words
+    (a text of one segment is cut)."""
+
+    stride: int = 128
+    """Tokens of the second segment that one window has in common with the next, where truncation is windows."""
+
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 where the hardware multiplies it natively, else float32."""
+
+    stored_dtype: Literal["float16", "float32"] = "float16"
+    """Precision on disk; float16 that would overflow is an error that names layer and text."""
+
+    final_norm: bool = False
+    """Whether the last layer is taken after the backbone's final norm (GPT-2, Qwen2, Llama have one)."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise SpecError(f"max_tokens must be at least 1, got {self.max_tokens}.")
+        if self.stride < 0:
+            raise SpecError(f"stride must be 0 or more, got {self.stride}.")
+        if self.overlap >= self.max_tokens:
+            raise SpecError(
+                f"stride = {self.stride} must be less than max_tokens = {self.max_tokens}, or windows never come to an "
+                "end."
+            )
+        if self.template.count("{text}") not in (1, 2):
+            raise SpecError(f"template must contain {{text}} once or twice, got {self.template!r}.")
+        for change in self.rewording:
+            if change not in REWORDINGS and not re.match(r"\S+=", change):
+                raise SpecError(f"rewording '{change}' is not {', '.join(REWORDINGS)} or OLD=NEW.")
+        if not self.views:
+            raise SpecError("views must name at least one.")
+        if len(set(self.views)) < len(self.views):
+            raise SpecError(f"views names one twice: {list(self.views)}.")
+        if TOKENS in self.views and self.rewording:
+            raise SpecError(
+                "views has tokens, whose character spans refer to the text as it is, and rewording changes the text: "
+                "leave one of them out."
+            )
+        check_layers(self.layers)
+
+    @property
+    def overlap(self) -> int:
+        """By how many tokens windows overlap; -1 where no text has several."""
+        return self.stride if self.truncation == "windows" else WHOLE
+
+    def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
+        """The columns this plan asks of a backbone with ``layers`` layers, the embedding output included."""
+        wanted = resolve_layers(self.layers, range(layers))
+        return dict.fromkeys(sorted(set(self.views)), wanted)
+
+
+@dataclass(frozen=True)
+class ExtractSpec:
+    """How stage one runs. Nothing here changes a latent, so nothing here is part of a store's identity."""
+
+    cache: str = "cache"
+    """Folder of the latent stores."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+
+    batch_tokens: int = 0
+    """Most tokens in one forward, padding included; 0 picks by device. Lower it where memory is short."""
+
+    shard_bytes: int = 64 << 20
+    """Latents held in memory before a shard is committed; a crash costs no more than these."""
+
+    shard_seconds: float = 60.0
+    """A shard is also committed after this long."""
+
+    max_bytes: int = 0
+    """Most bytes that one extraction may add to the cache; more is refused before anything runs. 0: what the disk has
+    free."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 0:
+            raise SpecError(f"max_bytes must be 0 (what the disk has free) or more, got {self.max_bytes}.")
+        if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
+            raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
+
+
+def check_view(view: str, known: Mapping[str, Any]) -> None:
+    """Raise a :class:`SpecError` that names the nearest view."""
+    if view not in known:
+        raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")

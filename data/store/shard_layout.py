@@ -1,0 +1,120 @@
+"""TODO: data/store/shard_layout.py."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import h5py
+import numpy as np
+import xxhash
+
+from permafrost.data.store.errors import FORMAT, OtherVersionError
+from permafrost.data.store.plan import TOKENS, View
+
+KEY_BYTES = 16
+
+ABOUT_BYTES = 60_000  # an HDF5 attribute of the default file version ends at 64 KiB
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where one dataset lies in its file; ``checksums`` holds one xxh3 per slice that is read alone."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    checksums: tuple[int, ...]
+    by_layer: bool
+
+
+def checked_dataset(view: str) -> str:
+    return "tokens/states" if view == TOKENS else f"latents/{view}"
+
+
+def read_about(file: h5py.File) -> dict[str, Any]:
+    if h5py.h5a.get_info(file.id, b"about").data_size > ABOUT_BYTES:
+        raise ValueError("its description is too large")
+    text = file.attrs["about"]
+    if not isinstance(text, bytes):  # bytes() of a number would allocate that many
+        raise ValueError("its description is not text")
+    if xxhash.xxh3_64_intdigest(text) != int(file.attrs["about_xxh3"]):
+        raise ValueError("its description does not match its checksum")
+    about = json.loads(text)
+    if type(about["format"]) is not int:
+        raise ValueError("its format is no number")
+    if about["format"] != FORMAT:
+        raise OtherVersionError(Path(file.filename), about["format"])
+    return dict(about)
+
+
+def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: int) -> Iterator[tuple[str, Region]]:
+    """Every dataset's place in the file; raises ``ValueError`` unless the layout is exactly what we write."""
+    pooled = set(columns) - {TOKENS}
+    groups = {"latents"} if pooled else set()
+    groups |= {"tokens"} & set(columns)
+    if set(columns) - set(get_args(View)) or _members(file) != {"keys", "lengths"} | groups:
+        raise ValueError("it holds other things than latents")
+    if pooled and _members(file["latents"]) != pooled:
+        raise ValueError("its views are not those it declares")
+    yield "keys", (keys := _region(file["keys"], size, ["u1"]))
+    yield "lengths", (lengths := _region(file["lengths"], size, ["<i4"]))
+    if keys.shape[1:] != (KEY_BYTES,) or lengths.shape != keys.shape[:1]:
+        raise ValueError("keys and lengths do not fit each other")
+    if len(keys.checksums) != 1 or len(lengths.checksums) != 1:
+        raise ValueError("keys or lengths lack their checksum")
+    if TOKENS in columns:
+        yield from _token_regions(file["tokens"], keys.shape[0], size)
+    for view, layers in columns.items():
+        name = checked_dataset(view)
+        texts = file["tokens/ids"].shape[0] if view == TOKENS else keys.shape[0]
+        region = _region(file[name], size, ["<f2", "<f4"], by_layer=True)
+        if region.shape[:2] != (len(layers), texts) or len(region.shape) != 3 or len(set(layers)) < len(layers):
+            raise ValueError(f"{name} has shape {region.shape}, declared are {len(layers)} layers")
+        if len(region.checksums) != len(layers):
+            raise ValueError(f"{name} lacks checksums")
+        yield name, region
+
+
+def _token_regions(group: Any, texts: int, size: int) -> Iterator[tuple[str, Region]]:
+    """What the view ``tokens`` has beside its states."""
+    if _members(group) != {"states", "offsets", "ids", "spans"}:
+        raise ValueError("its tokens are not what belongs to tokens")
+    offsets, ids, spans = (
+        _region(group[name], size, [dtype]) for name, dtype in (("offsets", "<i8"), ("ids", "<i4"), ("spans", "<i4"))
+    )
+    if (offsets.shape, len(ids.shape), spans.shape) != ((texts + 1,), 1, (*ids.shape, 2)):
+        raise ValueError("tokens/offsets, ids and spans do not fit each other")
+    for name, region in (("offsets", offsets), ("ids", ids), ("spans", spans)):
+        if len(region.checksums) != 1:
+            raise ValueError(f"tokens/{name} lack their checksum")
+        yield f"tokens/{name}", region
+
+
+def _members(group: Any) -> set[str]:
+    if not isinstance(group, h5py.Group) or len(group) > 100:
+        raise ValueError("a group was expected")
+    for name in group:
+        if type(group.get(name, getlink=True)) is not h5py.HardLink:
+            raise ValueError(f"'{name}' is a link that leads elsewhere")
+    return set(group)
+
+
+def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) -> Region:
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError("a dataset was expected")
+    properties = dataset.id.get_create_plist()
+    if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count() or properties.get_nfilters():
+        raise ValueError(f"{dataset.name} is not stored in one plain run of bytes")
+    if dataset.dtype not in [np.dtype(name) for name in dtypes]:
+        raise ValueError(f"{dataset.name} has dtype {dataset.dtype}")
+    offset, length = dataset.id.get_offset(), dataset.size * dataset.dtype.itemsize
+    if offset is None or 0 in dataset.shape or offset + length > size:
+        raise ValueError(f"{dataset.name} declares {length:,} bytes, which the file does not hold")
+    if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * max(1, dataset.shape[0]):
+        raise ValueError(f"{dataset.name} has too many checksums")
+    sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
+    if sums.dtype != np.uint64:
+        raise ValueError(f"{dataset.name} has checksums of dtype {sums.dtype}")
+    return Region(offset, dataset.dtype, dataset.shape, tuple(int(value) for value in sums), by_layer)

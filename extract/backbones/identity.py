@@ -1,0 +1,129 @@
+"""What a capture plan means here: digests of weights and tokenizer, and the dtype that ``auto`` stands for.
+
+What takes long is remembered in the cache, so a warm start hashes no large file and imports no transformers.
+"""
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from permafrost.data.language.record import refuse_damage
+from permafrost.data.spec import SpecError
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.backbones.configuration import BackboneError, first_line, meaning
+from permafrost.extract.backbones.file_digest import Memo, cached_digest, sha256_of
+from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained
+from permafrost.extract.backbones.locate import Source, find
+
+MEMO = "digests.json"
+
+TOKENIZER_PACKAGES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
+"""Packages that make a tokenizer of its files."""
+
+
+def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
+    """The identity of the store that ``plan`` leads to on this machine.
+
+    Raises:
+        BackboneError: the weights cannot be read, or no tokenizer can be made of its files.
+        FileChangedError: a file of weights changed while it was read.
+    """
+    memo = Memo(cache / MEMO)
+    weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
+    return Identity(
+        weights=weights,
+        tokenizer=_tokenizer_digest(source, memo),
+        template=plan.template,
+        rewording=json.dumps(plan.rewording),
+        max_tokens=plan.max_tokens,
+        compute_dtype=compute_dtype(plan, device),
+        stored_dtype=plan.stored_dtype,
+        final_norm=plan.final_norm,
+        stride=plan.overlap,
+    )
+
+
+def digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
+    """Digests of the weights and of the tokenizer of a plan's backbone, where none of its latents are stored."""
+    found = identify(find(plan), plan, pick_device(spec.device), Path(spec.cache))
+    return {"weights": found.weights, "tokenizer": found.tokenizer}
+
+
+def pick_device(wanted: str) -> str:
+    """``auto`` is the GPU where torch sees one; any other name must be a device of this machine.
+
+    Raises:
+        SpecError: torch knows no such device, or it is not here.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SpecError(f"extract.device = '{wanted}' is not to be had here; use auto or cpu. ({error})") from None
+    return wanted
+
+
+def compute_dtype(plan: CapturePlan, device: str) -> str:
+    """What ``auto`` means here, by the hardware's flags and never by timing: it is part of the identity."""
+    import torch
+
+    if plan.compute_dtype != "auto":
+        return plan.compute_dtype
+    if device.startswith("cuda"):
+        native = torch.cuda.get_device_capability(device)[0] >= 8
+    else:
+        flags = torch.cpu.get_capabilities()
+        native = device == "cpu" and bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+    return "bfloat16" if native else "float32"
+
+
+def _weights_digest(source: Source, memo: Memo) -> str:
+    """Digest of the weights, and of the configuration that says how they are used."""
+    try:
+        digests = {path.name: cached_digest(path, memo) for path in source.stamps}
+        if source.folder:
+            refuse_damage(source.folder, digests)
+    except OSError as error:
+        raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
+    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests.values()))
+
+
+def _tokenizer_digest(source: Source, memo: Memo) -> str:
+    """Digest of the tokenizer itself, remembered by its files and the packages that make it of them."""
+    files = source.tokenizer_files
+    key = f"tokenizer {files.digest} {_versions(*TOKENIZER_PACKAGES)}"
+    return memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
+
+
+def _random_digest(source: Source, seed: int, memo: Memo) -> str:
+    """Digest of the untrained weights themselves, remembered by what determines them."""
+    import torch
+
+    config = meaning(source.config).encode()
+    drawn_by = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
+
+    def digest() -> str:
+        running = hashlib.sha256()
+        for name, weight in untrained(source, seed).state_dict().items():
+            running.update(name.encode() + weight.contiguous().numpy().tobytes())
+        return running.hexdigest()
+
+    return sha256_of(config, memo.get(f"untrained {sha256_of(config)} seed {seed} {drawn_by}", digest).encode())
+
+
+def _versions(*packages: str) -> str:
+    return " ".join(f"{package} {_version(package)}" for package in packages)
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,166 @@
+"""The files that make a tokenizer: read once, and given to transformers in a folder of their own.
+
+So what is digested is what is used: nothing else of the folder is seen, neither its name nor code in it, and no setting
+of ``tokenizer_config.json`` leads to another file, to a hub, or to code.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from permafrost.extract.backbones.configuration import BackboneError, first_line
+from permafrost.extract.backbones.file_digest import sha256_of
+
+SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".spm", ".bpe", ".codes", ".vocab", ".tokenizer")
+
+VOCABULARIES = SUFFIXES[2:]
+"""Suffixes of files that are of a tokenizer whatever their name; of the others, the name says it."""
+
+BEGINNINGS = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "special_tokens",
+    "added_tokens",
+    "spiece",
+    "encoder.json",
+    "sentencepiece",
+    "dict.txt",
+    "tekken",
+    "normalizer.json",
+    "emoji.json",
+    "byte_maps.json",
+    "word_shape.json",
+    "word_pronunciation.json",
+)
+
+CONFIG = "config.json"
+
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+"""Files whose keys become arguments of a tokenizer's class."""
+
+OF_CONFIG = ("model_type", "model_name", "tokenizer_class", "transformers_version")
+"""What of the ``config.json`` beside them decides on a tokenizer."""
+
+LEFT_OUT = (
+    "_commit_hash",
+    "auto_map",
+    "cache_dir",
+    "chat_template",
+    "code_revision",
+    "fast_tokenizer_files",
+    "force_download",
+    "init_inputs",
+    "is_local",
+    "local_files_only",
+    "merges",
+    "name_or_path",
+    "post_processor",
+    "processor_class",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "tokenizer_object",
+    "tokenizer_padding",
+    "tokenizer_truncation",
+    "trust_remote_code",
+    "vocab",
+)
+"""Settings that name code, a file, a download, or change no token."""
+
+LEFT_OUT_ENDS = ("_file", "_files", "_spm", "_path", "_url")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The content of a tokenizer's files."""
+
+    folder: Path
+    """Where they were read, for messages."""
+
+    files: Mapping[str, bytes] = field(repr=False)
+    """Name -> content, with the settings that are left out gone; of the ``config.json`` what decides on a tokenizer."""
+
+    custom: bool = False
+    """Whether the folder would have code of its own make the tokenizer."""
+
+    @property
+    def config(self) -> dict[str, str]:
+        """What of the ``config.json`` decides on a tokenizer."""
+        return dict(json.loads(self.files.get(CONFIG, b"{}")))
+
+    @property
+    def tokenizer_class(self) -> str:
+        """The class that the settings name; empty if none."""
+        name = json.loads(self.files.get(SETTINGS[0], b"{}")).get("tokenizer_class")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of all of it. Equal files make equal tokenizers; other files may still make the same."""
+        parts = [name.encode() + b"\0" + content for name, content in sorted(self.files.items())]
+        return sha256_of(b"custom" if self.custom else b"", *parts)
+
+    @contextmanager
+    def laid_out(self) -> Iterator[Path]:
+        """A temporary folder that holds the files and nothing else."""
+        with TemporaryDirectory(prefix="tokenizer-") as name:
+            self.write(Path(name))
+            yield Path(name)
+
+    def write(self, folder: Path) -> None:
+        """Write the files, but no ``config.json`` where one is already."""
+        for name, content in self.files.items():
+            if name != CONFIG or not (folder / name).exists():
+                (folder / name).write_bytes(content)
+
+
+def read_tokenizer(folder: Path) -> TokenizerFiles:
+    """Read the files that make the tokenizer of a folder.
+
+    Raises:
+        BackboneError: there are none, or one cannot be read.
+    """
+    try:
+        paths = [path for path in sorted(folder.iterdir()) if is_of_tokenizer(path.name) and path.is_file()]
+        files = {path.name: path.read_bytes() for path in paths}
+        settings = {name: _object(name, files[name]) for name in SETTINGS if name in files}
+        config = _object(CONFIG, (folder / CONFIG).read_bytes()) if (folder / CONFIG).is_file() else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackboneError(f"{folder}: no tokenizer can be made of it ({first_line(error)}).") from error
+    if not files:
+        raise BackboneError(f"{folder} holds no tokenizer; set plan.tokenizer to a folder that does.")
+    for name, values in settings.items():
+        files[name] = json.dumps(_kept(values, LEFT_OUT)).encode()
+    if config is not None:
+        decides = {key: config[key] for key in OF_CONFIG if isinstance(config.get(key), str)}
+        files[CONFIG] = json.dumps(decides).encode()
+    return TokenizerFiles(folder, files, bool(settings.get("tokenizer_config.json", {}).get("auto_map")))
+
+
+def is_of_tokenizer(name: str) -> bool:
+    """Whether a file of this name can be one that makes a tokenizer."""
+    if not name.endswith(SUFFIXES) or name.endswith(".index.json"):
+        return False
+    return name.startswith(BEGINNINGS) or name.endswith((*VOCABULARIES, "_vocab.json"))
+
+
+def _object(name: str, content: bytes) -> dict[str, Any]:
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is not a JSON object")
+    return values
+
+
+def _kept(values: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Settings without those that are left out, in their order: special tokens are numbered by it."""
+    return {
+        key: _kept(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in left_out and not key.endswith(LEFT_OUT_ENDS)
+    }

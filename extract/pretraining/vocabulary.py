@@ -1,0 +1,185 @@
+"""A vocabulary for a model that is to be pretrained: its tokenizer, special tokens, and whether they serve."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.spec import SpecError
+from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.backbones.load import load_tokenizer
+from permafrost.extract.backbones.locate import find_tokenizer
+from permafrost.extract.backbones.registry import KNOWN
+from permafrost.extract.backbones.tokenizer_files import read_tokenizer
+from permafrost.extract.pretraining.blocks import Frame, Masking
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+SPECIAL = {
+    "mask_token": ("[MASK]", "<mask>"),
+    "pad_token": ("[PAD]", "<pad>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "eos_token": ("<|endoftext|>", "</s>", "[SEP]"),
+    "unk_token": ("[UNK]", "<unk>", "<|endoftext|>"),
+}
+"""What transformers calls a special token, and how vocabularies spell it."""
+
+LEARNT = {"masked": ("[CLS]", "[SEP]", "[MASK]", "[PAD]"), "causal": ("<|endoftext|>",)}
+"""Special tokens of a vocabulary that is learnt, by what it is for."""
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A tokenizer and its special tokens."""
+
+    tokenizer: "Tokenizer"
+    size: int
+    """Rows of the embedding table."""
+
+    digest: str
+    """Of the tokenizer."""
+
+    frame: Frame
+
+    def id(self, role: str) -> int | None:
+        """The id of a special token by its name in transformers."""
+        spelt = self._spelt(role)
+        found: int | None = self.tokenizer.token_to_id(spelt) if spelt else None
+        return found
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+        found: list[list[int]] = []
+        for start in range(0, len(texts), CHUNK):
+            chunk = list(texts[start : start + CHUNK])
+            found.extend(one.ids for one in self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False))
+        return found
+
+    def masking(self, share: float) -> Masking:
+        """How tokens of it are hidden."""
+        mask = self.id("mask_token")
+        assert mask is not None
+        special = {mask, self.id("pad_token"), *self.frame.before, *self.frame.after, *self.frame.between}
+        return Masking(mask, np.array(sorted(set(self.tokenizer.get_vocab().values()) - special)), share)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer as transformers reads it."""
+        from transformers import PreTrainedTokenizerFast
+
+        names = {role: spelt for role in SPECIAL if (spelt := self._spelt(role))}
+        PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, **names).save_pretrained(folder)
+
+    def _spelt(self, role: str) -> str:
+        return next((token for token in SPECIAL[role] if self.tokenizer.token_to_id(token) is not None), "")
+
+
+def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary:
+    """The vocabulary of a spec; learnt from ``texts`` where it names none.
+
+    Raises:
+        SpecError: it does not fit the model: no mask token, more entries than the embedding table has rows, or no room
+            for text beside its special tokens.
+        BackboneError: the folder holds no tokenizer.
+    """
+    if spec.vocabulary:
+        tokenizer, digest = load_tokenizer(vocabulary_folder(spec.vocabulary)), vocabulary_digest(spec)
+    else:
+        tokenizer = learn_tokenizer(texts, spec.vocabulary_size, LEARNT[spec.objective])
+        digest = _digest(tokenizer.to_str().encode())
+    name = spec.vocabulary or "the learnt vocabulary"
+    entries = max(tokenizer.get_vocab().values()) + 1
+    if 0 < spec.vocabulary_size < entries:
+        raise SpecError(
+            f"language.vocabulary_size = {spec.vocabulary_size:,}, but the ids of {name} go up to {entries - 1:,}; "
+            "set it to 0."
+        )
+    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest, _frame(tokenizer))
+    if spec.objective == "masked" and vocabulary.id("mask_token") is None:
+        raise SpecError(
+            f"{name} has no mask token ({' or '.join(SPECIAL['mask_token'])}), which language.objective = "
+            "'masked' needs; take another vocabulary, or 'causal'."
+        )
+    if len(vocabulary.frame.before) + len(vocabulary.frame.after) > spec.block_tokens // 2:
+        raise SpecError(
+            f"language.block_tokens = {spec.block_tokens} leaves little room beside the special tokens of {name}."
+        )
+    return vocabulary
+
+
+def vocabulary_folder(name: str) -> Path:
+    """Where the tokenizer is that a spec names; raises :class:`SpecError` where it is nowhere."""
+    folder = Path(name).expanduser()
+    if name not in KNOWN and folder.is_dir():
+        return folder
+    try:
+        return find_tokenizer(name)
+    except BackboneError as error:
+        why = str(error).split(";")[0].rstrip(".")  # what follows is advice on a backbone
+        raise SpecError(
+            f"language.vocabulary: {why}; take minilm, name a folder that holds a tokenizer, or leave it empty and set "
+            "language.vocabulary_size."
+        ) from error
+
+
+def vocabulary_digest(spec: LanguageSpec) -> str:
+    """Digest of the files of a tokenizer that a spec names; empty where it names none."""
+    return read_tokenizer(vocabulary_folder(spec.vocabulary)).digest[:16] if spec.vocabulary else ""
+
+
+def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) -> "Tokenizer":
+    """Byte-pair encoding learnt from ``texts``, which can spell every text.
+
+    Args:
+        entries: most that it may have, ``special`` and the 256 bytes among them.
+        special: if there are several, the first two stand at the ends of a text.
+
+    Raises:
+        SpecError: ``entries`` leaves no room for a pair.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if entries <= len(alphabet) + len(special):
+        raise SpecError(
+            "language.vocabulary is empty, so one is learnt: language.vocabulary_size must be more than "
+            f"{len(alphabet) + len(special)}, got {entries}; set it, to 8192 for example, or name minilm or gpt2."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=entries, initial_alphabet=alphabet, special_tokens=list(special), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if len(special) > 1:
+        first, last = special[:2]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}",
+            pair=f"{first} $A {last} $B:1 {last}:1",
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
+        )
+    return tokenizer
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def _frame(tokenizer: "Tokenizer") -> Frame:
+    """What the tokenizer puts around a text, and between two: the end that it gives one, or an end-of-text token."""
+    encoding = tokenizer.encode("a")
+    ordinary = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+    first, last = (ordinary[0], ordinary[-1] + 1) if ordinary else (0, 0)
+    before, after = tuple(encoding.ids[:first]), tuple(encoding.ids[last:])
+    ends = (tokenizer.token_to_id(token) for token in SPECIAL["eos_token"])
+    end = next((number for number in ends if number is not None), None)
+    return Frame(before, after, after or (() if end is None else (end,)))

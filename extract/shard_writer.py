@@ -1,0 +1,189 @@
+"""On the way to a shard: the stored precision, the room it takes on disk, and the buffer that gathers packs."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from permafrost.data.errors import MachineError
+from permafrost.data.ragged import TokenLatents, bounds
+from permafrost.data.spec import SpecError
+from permafrost.data.store.errors import StoreError
+from permafrost.data.store.plan import TOKENS, Columns, ExtractSpec
+from permafrost.data.store.shard import Block, Latents
+from permafrost.data.store.shard_layout import KEY_BYTES
+from permafrost.data.store.store import LatentStore
+from permafrost.data.text import Text, short
+
+FLOAT16_LARGEST = 65504.0
+
+
+def to_stored(
+    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
+) -> Latents:
+    """``[layer, text, width]`` in its stored precision.
+
+    Of the view ``tokens``: ``[layer, token, width]``, and ``texts`` names the text of every token.
+
+    Raises:
+        StoreError: a value is not finite, or does not fit float16; names layer and text.
+    """
+    low, high = values.min(initial=0), values.max(initial=0)  # a nan comes through both
+    if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
+        return _converted(values, dtype)
+    finite = np.isfinite(values)
+    if not finite.all():
+        layer, text, _ = np.argwhere(~finite)[0]
+        raise StoreError(
+            f"layer {layers[layer]}, view {view}, text {short(texts[text])}: the backbone gave a value that is not "
+            "finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
+        )
+    layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
+    largest = np.abs(values[layer, text]).max()
+    raise StoreError(
+        f"layer {layers[layer]}, view {view}, text {short(texts[text])}: |value| {largest:,.0f} does not fit "
+        'float16; set plan.stored_dtype = "float32".'
+    )
+
+
+def _converted(values: NDArray[np.float32], dtype: str) -> Latents:
+    """As ``astype``, bit by bit, and several times as fast."""
+    import torch
+
+    converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
+    return converted
+
+
+def stored_bytes(columns: Columns, texts: int, tokens: int, width: int, dtype: str) -> int:
+    """What latents take on disk, but for a few kB a shard: those of ``texts`` texts with ``tokens`` tokens in all."""
+    state = width * np.dtype(dtype).itemsize
+    size = texts * (KEY_BYTES + np.dtype(np.int32).itemsize)
+    for view, layers in columns.items():
+        size += len(layers) * state * (tokens if view == TOKENS else texts)
+    if TOKENS in columns:
+        size += tokens * 3 * np.dtype(np.int32).itemsize + (texts + 1) * np.dtype(np.int64).itemsize
+    return size
+
+
+def check_room(path: Path, size: int, spec: ExtractSpec) -> None:
+    """Stop an extraction that would take more than it may, or than there is.
+
+    Args:
+        path: where it is to write; need not be there yet.
+        size: bytes.
+
+    Raises:
+        SpecError: ``size`` exceeds ``extract.max_bytes``.
+        MachineError: the disk has less than ``size`` free.
+    """
+    if spec.max_bytes and size > spec.max_bytes:
+        raise SpecError(
+            f"the latents take {size:,} bytes and extract.max_bytes = {spec.max_bytes:,}; ask for fewer layers or "
+            "views, for fewer texts (corpus.limit), or raise extract.max_bytes. Nothing was run."
+        )
+    there = path
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise MachineError(
+            f"{there}: the latents take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set extract.cache to "
+            "another disk, or ask for fewer layers or views. Nothing was run."
+        )
+
+
+class ShardWriter:
+    """Gathers packs in one buffer and commits it as shards; what is whole is committed even when the run ends early."""
+
+    def __init__(
+        self,
+        store: LatentStore,
+        columns: Columns,
+        provenance: Mapping[str, Any],
+        spec: ExtractSpec,
+        tokens_per_text: float = 0.0,
+        check_first: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Begin to gather.
+
+        Args:
+            tokens_per_text: of those to come, where the columns have the view ``tokens``.
+            check_first: called with the file of the first shard before it counts; it does not if that raises.
+        """
+        self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
+        self._tokens_per_text, self._check = tokens_per_text, check_first
+        self._keys: list[NDArray[np.bytes_]] = []
+        self._lengths: list[NDArray[np.int32]] = []
+        self._counts: list[NDArray[np.int64]] = []
+        self._buffer: dict[str, NDArray[Any]] = {}
+        self._texts = self._tokens = self._room = self._token_room = 0
+        self._since = time.monotonic()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, MachineError):
+            self.commit()
+
+    def add(self, block: Block) -> None:
+        """Take the texts of a pack; what was gathered before is committed where they have no room beside it."""
+        texts, tokens = len(block.keys), len(block.tokens.ids) if block.tokens else 0
+        if self._texts + texts > self._room or self._tokens + tokens > self._token_room:
+            self.commit()
+            self._make_room(block, texts, tokens)
+        for view, values in block.latents.items():
+            self._buffer[view][:, self._texts : self._texts + texts] = values
+        if block.tokens:
+            place = slice(self._tokens, self._tokens + tokens)
+            self._buffer["states"][:, place] = block.tokens.states
+            self._buffer["ids"][place], self._buffer["spans"][place] = block.tokens.ids, block.tokens.spans
+            self._counts.append(block.tokens.lengths)
+        self._keys.append(block.keys)
+        self._lengths.append(block.lengths)
+        self._tokens += tokens
+        self._texts += texts
+        if time.monotonic() - self._since >= self.spec.shard_seconds:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what was gathered as a shard."""
+        if self._texts:
+            # Cut to what is whole: an interruption may have come between a pack's keys and its count.
+            keys, lengths = np.concatenate(self._keys)[: self._texts], np.concatenate(self._lengths)[: self._texts]
+            latents = {view: self._buffer[view][:, : self._texts] for view in self.columns if view != TOKENS}
+            tokens = None
+            if TOKENS in self.columns:
+                offsets = bounds(np.concatenate(self._counts)[: self._texts])
+                states, ids, spans = (self._buffer[name] for name in ("states", "ids", "spans"))
+                end = int(offsets[-1])
+                tokens = TokenLatents(states[:, :end], offsets, ids[:end], spans[:end])
+            self._keys, self._lengths, self._counts, self._texts, self._tokens = [], [], [], 0, 0
+            check, self._check = self._check, None
+            self.store.append(Block(keys, lengths, self.columns, latents, tokens), self.provenance, check)
+        self._since = time.monotonic()
+
+    def _make_room(self, block: Block, texts: int, tokens: int) -> None:
+        """A buffer of ``shard_bytes``, kept from shard to shard, or larger where one pack alone needs it."""
+        parts: dict[str, NDArray[Any]] = {}
+        if block.tokens:
+            parts = {name: getattr(block.tokens, name) for name in ("states", "ids", "spans")}
+        pooled = sum(values.nbytes for values in block.latents.values()) / texts
+        each = pooled + self._tokens_per_text * sum(values.nbytes for values in parts.values()) / max(tokens, 1)
+        share = self.spec.shard_bytes / each
+        room = max(texts, int(share)) if pooled else sys.maxsize
+        token_room = max(tokens, int(share * self._tokens_per_text)) if parts else 0
+        if room > self._room or token_room > self._token_room:
+            self._room, self._token_room = max(room, self._room), max(token_room, self._token_room)
+            self._buffer = {}  # gone before the next one comes
+            for view, values in block.latents.items():
+                self._buffer[view] = np.empty((len(values), self._room, values.shape[2]), values.dtype)
+            for name, values in parts.items():
+                axis = values.ndim - 2 if name == "states" else 0
+                shape = (*values.shape[:axis], self._token_room, *values.shape[axis + 1 :])
+                self._buffer[name] = np.empty(shape, values.dtype)

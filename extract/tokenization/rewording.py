@@ -1,0 +1,39 @@
+"""Rewording: changes to a text before its template, to see how much a latent hangs on its surface."""
+
+import re
+from collections.abc import Iterable
+
+from permafrost.data.script import MARKS, STOPS, WORD_END, WORD_START, is_unspaced, parts
+from permafrost.data.text import TextError, short
+
+STOP = re.compile(rf"\s*[.!?{STOPS}]+\s*$")
+
+
+def reword(text: str, changes: Iterable[str]) -> str:
+    """Apply ``lower_case``, ``no_final_stop`` and ``OLD=NEW`` (a whole word) in order.
+
+    In a script that is written without spaces words have no border: OLD is changed wherever it stands, but for a
+    character that has further combining marks.
+
+    Raises:
+        TextError: nothing is left of the text.
+    """
+    changed = text
+    for change in changes:
+        if change == "lower_case":
+            changed = changed.lower()
+        elif change == "no_final_stop":
+            changed = STOP.sub("", changed)
+        else:
+            old, _, new = change.partition("=")
+            changed = whole(old).sub(new.replace("\\", r"\\"), changed)
+    if not changed.strip():
+        raise TextError(f"text {short(text)}: plan.rewording leaves nothing of it; leave it out.", text)
+    return changed
+
+
+def whole(word: str) -> re.Pattern[str]:
+    """Where a word stands as one, and not as part of another."""
+    start = "" if is_unspaced(word[0]) else WORD_START
+    end = rf"(?![{MARKS}])" if is_unspaced(word[parts(word)[-1][0]]) else WORD_END
+    return re.compile(start + re.escape(word) + end)

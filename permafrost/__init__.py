@@ -1,0 +1,27 @@
+"""permafrost: frozen language models, latents cached by layer, small probes trained on them.
+
+    import permafrost as pf
+
+    result = pf.run("sts", ["plan.backbone=minilm"])
+    pf.load(result.path).predict([("A dog runs.", "A dog is running.")])
+
+This package holds the interface and the command line; it may import every other one. Start reading at ``api.py``.
+"""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+
+__all__ = ["ablate", "load", "pretrain", "report", "run", "similarity", "study", "train"]
+
+if not (Path(__file__).parent / "data").exists():  # a checkout, where data, extract and probes lie beside this folder
+    __path__.append(str(Path(__file__).parent.parent))
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("permafrost.api"), name)
+    raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

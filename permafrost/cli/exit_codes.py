@@ -1,0 +1,74 @@
+"""How a command ends: what the user can act on becomes one line on stderr and an exit code.
+
+0 done; 2 the input is wrong; 3 the machine failed; 130 and 143 for signals; anything else is our bug, with a traceback.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from permafrost.data.errors import PermafrostError
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the program is so that what is whole gets committed."""
+
+
+def terminate(*_: object) -> NoReturn:
+    """Signal handler: end the program where it is."""
+    raise Terminated
+
+
+def run_to_exit(command: Callable[[], Any]) -> NoReturn:
+    """Run a command and end the process with the exit code that fits."""
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = guarded(command)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command; what the user can act on becomes one line on stderr and an exit code."""
+    safe = "what was committed to the cache is kept; the same command goes on from there."
+    try:
+        said = command()
+    except PermafrostError as error:
+        return _fail(f"{type(error).__name__}: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        said = 130
+    except Terminated:
+        return _fail(f"terminated: {safe}", 143)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
+            return _fail(f"MachineError: {error.filename or 'disk'}: {error.strerror}; {safe}", 3)
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):  # --runs or extract.cache names a file
+            return _fail(f"InputError: {error.filename}: a folder is needed here ({error.strerror}); {safe}", 2)
+        raise
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except typer.Abort:
+        return _fail(f"interrupted: {safe}", 130)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option or a missing argument
+            error.show()
+            return int(error.exit_code)
+        raise
+    if said == 130:  # which is also what typer makes of Ctrl-C
+        return _fail(f"interrupted: {safe}", 130)
+    return said if isinstance(said, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code

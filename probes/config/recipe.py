@@ -1,0 +1,262 @@
+"""Recipes: one experiment in one TOML file, with variants that a run trains and compares.
+
+Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.probes.config.ablation import AblationSpec
+from permafrost.probes.config.columns import InputName, parse_input
+from permafrost.probes.config.finetuning import UpperSpec
+from permafrost.probes.config.multitask import BalancingSpec, TogetherSpec
+from permafrost.probes.config.names import TASK_NAME, UNTRAINED
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe_file import read_recipe_file
+from permafrost.probes.config.similarity import SimilaritySpec
+from permafrost.probes.config.study import StudySpec
+from permafrost.probes.config.train import PretrainingSpec, TrainSpec
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+
+TAKEN = ("upper", "shared")
+"""Names that are of something else."""
+
+POSING = ("corpus", "plan", "probe", "train")
+"""Tables whose keys a task may set."""
+
+VARYING = ("plan", "plans", "probe", "pretraining", "train", "upper", "together", "balancing", "tasks")
+"""Tables whose keys a variant or a trial may set."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named set of overrides."""
+
+    name: str
+    """What the tables call it."""
+
+    set: dict[str, object] = field(default_factory=dict)
+    """Dotted keys and their values, for example {"probe.encoder" = "mlp"}."""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith((UNTRAINED, "_")):
+            raise SpecError(
+                f"a variant needs a name, and '{UNTRAINED}' is taken by the untrained reference, got '{self.name}'."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: texts, what is kept of them, what is trained on it."""
+
+    summary: str = ""
+    """One line that 'recipes' prints."""
+
+    takes: str = ""
+    """How long all of it took where it was measured, said before anything else; empty for what is quick."""
+
+    corpus: CorpusSpec = field(default_factory=CorpusSpec)
+    plan: CapturePlan = field(default_factory=CapturePlan)
+    plans: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Further captures by name, each a table of [plan] keys to change; a probe reads them as NAME/VIEW."""
+
+    extract: ExtractSpec = field(default_factory=ExtractSpec)
+    language: LanguageSpec = field(default_factory=LanguageSpec)
+    probe: ProbeSpec = field(default_factory=ProbeSpec)
+    pretraining: PretrainingSpec = field(default_factory=PretrainingSpec)
+    upper: UpperSpec = field(default_factory=UpperSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    variants: tuple[Variant, ...] = ()
+    """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
+
+    tasks: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Several tasks, each by name with the [corpus], [plan], [probe] and [train] keys in which it differs, for example
+    [tasks.nli] with corpus.name = "snli". A run trains every layer alone on each of them, or all tasks together."""
+
+    together: TogetherSpec = field(default_factory=TogetherSpec)
+    balancing: BalancingSpec = field(default_factory=BalancingSpec)
+
+    ablation: AblationSpec = field(default_factory=AblationSpec)
+    study: StudySpec = field(default_factory=StudySpec)
+    similarity: SimilaritySpec = field(default_factory=SimilaritySpec)
+
+    def __post_init__(self) -> None:
+        for name in self.plans:
+            self.captured(name)
+        self.posed()
+        for read in self.probe.inputs:
+            plan = parse_input(read).plan
+            if plan and plan not in self.plans:
+                raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
+            if plan and self.upper.learns:
+                raise SpecError(
+                    f"upper.cut has blocks of [plan] learn, and probe.inputs names '{read}' of another plan."
+                )
+        names = [variant.name for variant in self.variants]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise SpecError(f"two variants are called '{twice[0]}'.")
+
+    def captured(self, name: str) -> CapturePlan:
+        """The capture plan called ``name``; the empty name is ``[plan]`` itself."""
+        tree = plain(self.plan) | self.plans.get(name, {}) if name else plain(self.plan)
+        return parse(CapturePlan, tree, f"[plans.{name}]")
+
+    def read(self) -> dict[str, CapturePlan]:
+        """Name -> plan of every capture that the probe reads."""
+        if self.upper.learns:
+            below = self.upper.below(self.plan)
+            return {"": below} if below else {}
+        names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
+        return {name: self.captured(name) for name in names}
+
+    def posed(self) -> dict[str, "Recipe"]:
+        """Name of a task -> the recipe of that task alone; nothing where the recipe names no tasks."""
+        for name in self.together.tasks:
+            if name not in self.tasks:
+                raise SpecError(f"together.tasks names the task '{name}'. {nearest(name, self.tasks)}")
+        chosen = self.together.tasks or tuple(self.tasks)
+        return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
+
+    def only(self, names: Sequence[str]) -> "Recipe":
+        """The recipe with some of its variants; with all of them where none is named."""
+        known = {variant.name: variant for variant in self.variants}
+        for name in names:
+            if name not in known:
+                raise SpecError(f"there is no variant '{name}'. {nearest(name, known)}")
+        return replace(self, variants=tuple(known[name] for name in names)) if names else self
+
+    def as_one(self, variant: str = "") -> "Recipe":
+        """The recipe without variants, or one of them as a recipe of its own."""
+        if not variant:
+            return replace(self, variants=())
+        (chosen,) = self.only([variant]).expanded().values()
+        return chosen
+
+    def expanded(self) -> dict[str, "Recipe"]:
+        """Variant name -> the recipe it stands for."""
+        return {variant.name: with_variant(self, variant) for variant in self.variants or (Variant("probe"),)}
+
+
+def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
+    if not TASK_NAME.fullmatch(name) or name in TAKEN:
+        raise SpecError(f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(TAKEN)}.")
+    kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
+    tree = kept | {"together": {"keep": recipe.together.keep}}
+    for table, values in changes.items():
+        if table not in POSING or not isinstance(values, dict):
+            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(POSING)}.")
+        tree[table] = tree[table] | values
+    return parse(Recipe, tree, f"[tasks.{name}]")
+
+
+def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
+    """The recipe with a variant's overrides applied, and no variants of its own."""
+    tree = {key: value for key, value in plain(recipe).items() if key != "variants"}
+    for key, value in variant.set.items():
+        if key.split(".")[0] not in VARYING:
+            raise SpecError(
+                f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARYING)}."
+            )
+        assign(tree, key, value)
+    found = parse(Recipe, tree, f"variant '{variant.name}'")
+    before, after = _metrics(recipe), _metrics(found)
+    for key, metric in before.items():
+        if after.get(key, metric) != metric:
+            raise SpecError(f"variant '{variant.name}': '{key}' cannot vary: variants are compared by one metric.")
+    return found
+
+
+def _metrics(recipe: Recipe) -> dict[str, object]:
+    """Key -> the metric that is set there, or taken from [train]."""
+    found: dict[str, object] = {"train.metric": recipe.train.metric}
+    for task, tables in recipe.tasks.items():
+        train = tables.get("train")
+        own = train.get("metric") if isinstance(train, dict) else None
+        found[f"tasks.{task}.train.metric"] = recipe.train.metric if own is None else own
+    return found
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of every recipe that ships."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
+    """A shipped recipe by name, or your own by path, with ``--set`` overrides; returns its name and the recipe.
+
+    Raises:
+        SpecError: no such recipe, an unknown key, a value that cannot be.
+        DamageError: it lies in a run folder and is not as the run wrote it.
+    """
+    path = Path(name) if name.endswith(".toml") else shipped().get(name)
+    if path is None:
+        raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped())}")
+    try:
+        text = read_recipe_file(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    tree: Tree = override(read_toml(text, str(path)), overrides)
+    recipe = parse(Recipe, tree, f"recipe {path.name}")
+    _check_several(path.stem, recipe)
+    return path.stem, recipe
+
+
+def _check_several(name: str, recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` where something is said of several tasks, and nothing heeds it."""
+    for variant, one in recipe.expanded().items():
+        of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
+        if one.tasks:
+            continue
+        if one.together.batches != "apart":
+            raise SpecError(
+                f"{of}: together.batches = {one.together.batches} trains several tasks, and there are none; add a "
+                "table [tasks.NAME] for each."
+            )
+        if one.balancing != BalancingSpec():
+            raise SpecError(
+                f"{of}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
+                "table [tasks.NAME] for each."
+            )
+    if recipe.tasks and recipe.together.batches == "apart" and recipe.variants:
+        raise SpecError(
+            f"recipe '{name}' trains layers task by task, which knows no variants; set together.batches to train the "
+            "tasks together, or leave [[variants]] out."
+        )
+
+
+def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = False) -> tuple[str, Recipe]:
+    """A recipe that trains something, as :func:`load_recipe`.
+
+    Args:
+        one_task: whether it must pose one task only.
+    """
+    name, recipe = load_recipe(name, overrides)
+    if recipe.similarity.texts:
+        raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
+    if one_task and recipe.tasks:
+        what = f"trains layers on {len(recipe.tasks)} tasks"
+        if recipe.together.batches != "apart":
+            what = f"trains {len(recipe.tasks)} tasks together"
+        raise SpecError(f"recipe '{name}' {what}: 'run' it.")
+    return name, recipe
+
+
+def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
+    """The one view that a probe reads of blocks that learn, and its layers, as a plan names them."""
+    names = [parse_input(name) for name in recipe.probe.inputs] or [
+        InputName("", view, "") for view in recipe.plan.views
+    ]
+    if len({(name.view, name.layers) for name in names}) > 1:
+        named = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
+        raise SpecError(
+            f"upper.cut = {recipe.upper.cut}: a probe of blocks that learn reads one view, some layers of it in one "
+            f"range, as mean:5..6; probe.inputs or plan.views name {named}."
+        )
+    return names[0].view, names[0].layers or recipe.probe.layers

@@ -1,0 +1,61 @@
+"""TODO: probes/config/similarity.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from permafrost.data.spec import SpecError, nearest
+from permafrost.data.text import fault
+
+Pooling = Literal["mean", "cls"]
+
+
+@dataclass(frozen=True)
+class SimilaritySpec:
+    """Which sentences are compared, and how."""
+
+    texts: tuple[str, ...] = ()
+    """Two sentences or more, whose cosines are all that is measured; none, and the recipe trains probes."""
+
+    backbones: tuple[str, ...] = ("minilm",)
+    """Sentence encoders, named as in plan.backbone; one that cannot be had is left out where others remain."""
+
+    pooling: Pooling = "mean"
+    """mean over all tokens of the last layer, special ones too; or cls, its first token."""
+
+    def __post_init__(self) -> None:
+        if len(self.texts) == 1:
+            raise SpecError(f"texts must be two sentences or more, got 1: {self.texts[0][:40]!r}.")
+        for number, text in enumerate(self.texts, 1):
+            if wrong := fault(text):
+                raise SpecError(f"texts: sentence {number} {wrong}.")
+        twice = [name for name in self.backbones if self.backbones.count(name) > 1]
+        if twice:
+            raise SpecError(f"backbones names '{twice[0]}' twice.")
+        if not self.backbones:
+            raise SpecError("backbones must name at least one.")
+
+
+def asked(
+    spec: SimilaritySpec, texts: Sequence[str] | None = None, backbones: Sequence[str] = (), pooling: str = ""
+) -> SimilaritySpec:
+    """``spec`` with other sentences, backbones or pooling, where they are given.
+
+    Raises:
+        SpecError: fewer than two sentences, an empty one, a backbone named twice, an unknown pooling.
+    """
+    texts = (texts,) if isinstance(texts, str) else texts
+    backbones = (backbones,) if isinstance(backbones, str) else backbones
+    if texts is not None and not texts:
+        raise SpecError("similarity.texts must be two sentences or more, got none.")
+    if pooling and pooling not in get_args(Pooling):
+        raise SpecError(f"similarity.pooling = '{pooling}': {nearest(pooling, get_args(Pooling))}")
+    try:
+        return replace(
+            spec,
+            texts=spec.texts if texts is None else tuple(texts),
+            backbones=tuple(backbones) or spec.backbones,
+            pooling=pooling or spec.pooling,  # type: ignore[arg-type]
+        )
+    except SpecError as error:
+        raise SpecError(f"similarity.{error}") from error

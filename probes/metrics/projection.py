@@ -1,0 +1,57 @@
+"""TODO: probes/metrics/projection.py."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+MOST = 1000
+"""Texts that are projected; of more, this many are drawn by seed."""
+
+FEWEST_FOR_TSNE = 20
+
+EXAGGERATION = 4.0
+"""That of the paper; scikit-learn's 12 pulls points without clusters into one, for good. Source: van der Maaten and
+Hinton, "Visualizing Data using t-SNE" (2008), section 3.4."""
+
+
+def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
+    """PCA and, of twenty texts or more, t-SNE to three dimensions; the same for the same input and seed.
+
+    Args:
+        latents: ``[text, width]``; texts with a value that is not finite are left out.
+
+    Returns:
+        ``method`` (``pca``, ``tsne``), ``x, y, z``; the index ``row`` says which row of ``latents`` a point is.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    rows = np.flatnonzero(np.isfinite(latents).all(1))
+    if len(rows) > MOST:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
+    values = latents[rows].astype(np.float64)
+    index = pd.Index(rows, name="row")
+    if len(rows) < 2 or not np.ptp(values, axis=0).any():
+        points = np.zeros((len(rows), 3))
+        return _frame("pca", points, index)
+    with threadpool_limits(limits=1):  # sums in one order, whatever the machine
+        points = PCA(min(3, *values.shape), svd_solver="full").fit_transform(values)
+        points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+        frames = [_frame("pca", points, index)]
+        if len(rows) >= FEWEST_FOR_TSNE:
+            start = (points / points[:, 0].std() * 1e-4).astype(np.float32)
+            rate = max(len(rows) / 100, 3.0)  # scikit-learn's own is 50 or more, which throws few points apart
+            perplexity = min(30.0, (len(rows) - 1) / 3)
+            tsne = TSNE(
+                3, perplexity=perplexity, learning_rate=rate, init=start, max_iter=500, random_state=seed,
+                early_exaggeration=EXAGGERATION,
+            )  # fmt: skip
+            frames.append(_frame("tsne", tsne.fit_transform(values), index))
+    return pd.concat(frames)
+
+
+def _frame(method: str, points: NDArray[Any], index: pd.Index) -> pd.DataFrame:
+    return pd.DataFrame({"method": method, **dict(zip("xyz", points.T, strict=True))}, index=index)

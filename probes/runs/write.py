@@ -1,0 +1,161 @@
+"""The run folder: whole or absent, never overwritten.
+
+recipe.toml  record.json  metrics.csv  predictions.csv  training.csv  probe.safetensors  figures/  report.html
+
+The record comes last, with a digest of every file that is read again; see :mod:`probes.run_folder`.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.digests import files_digests
+from permafrost.data.spec import to_toml
+from permafrost.probes.config.names import RECIPE
+from permafrost.probes.config.recipe import Recipe, Variant
+from permafrost.probes.inputs.stage_one import Stored
+from permafrost.probes.inputs.store_record import store_record
+from permafrost.probes.models.probe import alone
+from permafrost.probes.reports.report import write_report
+from permafrost.probes.results.run_folder import FORMAT, write_record
+from permafrost.probes.runs.load import PROBE, TASKS_FOLDER, UPPER_FOLDER
+from permafrost.probes.variants.variant import Ensemble
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """All that a run leaves behind."""
+
+    recipe: Recipe
+    record: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+    """Name -> table, written as ``<name>.csv`` unless it is empty."""
+
+    corpus: Corpus | None = None
+    selected: Ensemble | None = None
+    """The variant that answers new texts; None for what is no run to predict with."""
+
+    tasks: Mapping[str, "TaskOutcome"] = field(default_factory=dict)
+    """Of tasks that learnt together: each is a run within the run, in ``tasks/<name>``."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskOutcome:
+    """What a run leaves behind of one of several tasks."""
+
+    selected: Ensemble
+    corpus: Corpus
+    tables: Mapping[str, pd.DataFrame]
+    stored: Mapping[str, Stored]
+
+
+def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
+    """Write the run under a temporary name, then give it the next free ``<recipe>-<n>``."""
+    runs.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=runs))
+    try:
+        temporary.chmod(0o755)
+        (temporary / RECIPE).write_text(to_toml(outcome.recipe), "utf-8")
+        _write_tables(temporary, outcome.tables)
+        if outcome.selected and outcome.corpus:
+            _save_selected(temporary, outcome.selected, outcome.corpus)
+        _write_tasks(temporary, outcome.tasks)
+        write_record(temporary, outcome.record)
+        write_report(temporary)
+        return _claim(runs, name, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    for table, frame in tables.items():
+        if len(frame):
+            frame.to_csv(folder / f"{table}.csv", index=False, lineterminator="\n")
+
+
+def _write_tasks(folder: Path, tasks: Mapping[str, TaskOutcome]) -> None:
+    """What predicts each task; blocks of which all tasks kept one state are written once, for the whole run."""
+    shared: dict[str, str] = {}
+    for task, one in tasks.items():
+        if one.selected.recipe.together.keep == "one":
+            shared = shared or _save_blocks(folder / UPPER_FOLDER, one.selected)
+        _write_task(folder / TASKS_FOLDER / task, one, shared)
+
+
+def _write_task(folder: Path, one: TaskOutcome, shared: Mapping[str, str]) -> None:
+    """What predicts one task, as a run of its own; ``shared`` has the digests of blocks that lie in the run above."""
+    folder.mkdir(parents=True)
+    recipe = replace(one.selected.recipe, variants=(Variant(one.selected.variant),))
+    stores = {one.selected.variant: {name: store_record(stored) for name, stored in one.stored.items()}}
+    (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
+    _write_tables(folder, one.tables)
+    _save_selected(folder, one.selected, one.corpus, shared)
+    write_record(folder, {"stores": stores})
+
+
+def _save_selected(folder: Path, one: Ensemble, corpus: Corpus, shared: Mapping[str, str] | None = None) -> None:
+    """What answers new texts: the probe, and the backbone with the blocks that learnt, where they are its own."""
+    digests = shared or _save_blocks(folder / UPPER_FOLDER, one)
+    _save_probe(folder / PROBE, one, corpus, digests, bool(shared))
+
+
+def _save_blocks(folder: Path, one: Ensemble) -> dict[str, str]:
+    """The backbone with the blocks that learnt, as a model folder; returns its digests, none where nothing learnt."""
+    if not one.trunks:
+        return {}
+    trunk: Any = one.trunks[one.best]()
+    trunk.save(folder)
+    return files_digests(folder, (path.name for path in folder.iterdir()))
+
+
+def _save_probe(path: Path, one: Ensemble, corpus: Corpus, upper: Mapping[str, str], shared: bool) -> None:
+    """All seeds where they answer together, else the best; the digests of the blocks that learnt with it, and whether
+    those lie in the run above.
+    """
+    probe = one.probe if one.average else alone(one.probe, one.best)
+    about = {
+        "format": FORMAT,
+        "variant": one.variant,
+        "seeds": one.seeds if one.average else one.seeds[one.best : one.best + 1],
+        "members": len(probe.seats.members),
+        "columns": one.columns,
+        "widths": probe.seats.widths[: len(one.columns)],
+        "sides": corpus.split("train").sides.shape[1],
+        "kind": corpus.kind,
+        "labels": corpus.labels,
+        "score_range": corpus.score_range,
+        "upper": upper,
+        "shared": shared,
+    }
+    tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}
+    if one.calibrations:
+        line = one.calibrations[0 if one.average else one.best]
+        tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(line.x))
+        tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(line.y))
+    save_file(tensors, path, {"about": json.dumps(about)})
+    path.chmod(0o644)  # safetensors keeps its files to their owner
+
+
+def _claim(runs: Path, name: str, temporary: Path) -> Path:
+    number = 1
+    while True:
+        target = runs / f"{name}-{number}"
+        try:
+            target.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        os.replace(temporary, target)  # onto the empty folder just claimed
+        return target

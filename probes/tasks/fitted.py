@@ -1,0 +1,61 @@
+"""TODO: probes/tasks/fitted.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from permafrost.data.corpora.records import Kind
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.plan import CapturePlan
+from permafrost.probes.config.columns import Column
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.metrics.calibration import Calibration
+from permafrost.probes.models.probe import Probe
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A finished run, ready to predict from latents."""
+
+    path: Path
+    recipe: Recipe
+    """The selected variant's."""
+
+    identities: Mapping[str, Identity]
+    """Name of a plan -> identity of the latents it was trained on."""
+
+    columns: tuple[Column, ...]
+    probe: Probe
+    """Its members answer together, by the mean of what they say."""
+
+    calibration: Calibration | None
+    labels: tuple[str, ...]
+    score_range: tuple[float, float] | None
+    kind: Kind
+    sides: int
+    upper: Path | None = None
+    """The model folder of the backbone, where blocks of it learnt; else it is the plan's own. Tasks that keep one state
+    of the blocks have it in the run above them."""
+
+    digests: tuple[str, ...] = ()
+    """Of the files in that folder."""
+
+    def backbone(self, plan: str) -> tuple[str, ...]:
+        """What is equal where runs read the same backbone: digests, and the arithmetic."""
+        if self.upper:
+            return self.digests
+        one = self.identities[plan]
+        return one.weights, one.tokenizer, one.compute_dtype
+
+    def captured(self, plan: str) -> CapturePlan:
+        """How texts become the latents that it reads.
+
+        Blocks that learnt were measured on states that stage one had cached in the precision of the recipe; new texts
+        run through the whole model in float32. With ``plan.stored_dtype`` or ``plan.compute_dtype`` below that, answers
+        differ from the run's by as much as they round.
+        """
+        found = self.recipe.captured(plan)
+        if self.upper is None:
+            return found
+        own = {"backbone": str(self.upper), "revision": "", "init": "pretrained", "tokenizer": ""}
+        return replace(found, **own, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]

@@ -1,0 +1,208 @@
+"""Together: one variant's tasks, trained in one program on the blocks that they share, each with a head of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from permafrost.data.spec import SpecError
+from permafrost.probes.balancing.base import Balancer
+from permafrost.probes.balancing.weighting import make_balancer
+from permafrost.probes.config.recipe import Recipe, read_above
+from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.store_record import backbone_numbers
+from permafrost.probes.models.probe import Probe
+from permafrost.probes.tasks.registry import loss_and_metric, task_of
+from permafrost.probes.training.best_state import Fitted
+from permafrost.probes.training.log import Log
+from permafrost.probes.training.loop import Learnt, fit
+from permafrost.probes.training.parameter_groups import UPPER, learning_numbers, within
+from permafrost.probes.training.peak_memory import Peak
+from permafrost.probes.training.problem import Learner
+from permafrost.probes.variants.members import Member, Trained, lesson_of, modules_of, owners_of, start
+from permafrost.probes.variants.variant import Ensemble, Spoken, gather, spoken
+from permafrost.probes.variants.workspace import Conductor
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """A variant, trained on several tasks."""
+
+    variant: str
+    recipe: Recipe
+    tasks: Mapping[str, Ensemble]
+    logs: Mapping[int, Log]
+    """Seed -> what is worth knowing of its training."""
+
+    trained: int
+    """Numbers that one seed learnt."""
+
+    parameters: int
+    """Numbers that run when all tasks are answered: the backbone, and every head."""
+
+    of_backbone: int
+    """How many of these are the backbone's."""
+
+    saved: int
+    """How many more would have been learnt with blocks for every task of its own."""
+
+    seconds: float
+    """Of training, all seeds."""
+
+    memory: int
+    """By how many bytes the process grew at most while one seed was loaded, trained and measured, pages of mapped files
+    aside; the largest of its seeds."""
+
+    @property
+    def value(self) -> float:
+        """Mean of the tasks' validation metrics."""
+        return sum(one.value for one in self.tasks.values()) / len(self.tasks)
+
+
+def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Together:
+    """Train every seed of a variant on all of its tasks."""
+    posed = recipe.posed()
+    seeds, memory = [], 0
+    for seed in recipe.train.seeds:
+        with Peak() as peak:
+            seeds.append(_Seed(variant, recipe, posed, conductor, seed, peak))
+        memory = max(memory, peak.bytes)
+    tasks = {
+        name: gather(
+            [one.trained[name] for one in seeds],
+            conductor.corpus(task.corpus),
+            conductor.progress,
+            [one.spoken[name] for one in seeds],
+            [one.trunk(name) for one in seeds] if recipe.upper.learns else (),
+        )
+        for name, task in posed.items()
+    }
+    if recipe.together.keep == "one":
+        best = best_seed([task.fitted for task in tasks.values()])
+        tasks = {name: replace(task, best=best) for name, task in tasks.items()}
+    first = seeds[0]
+    logs = {one.seed: one.learnt.log for one in seeds}
+    sizes = first.learns, first.numbers, first.of_backbone, first.saved
+    seconds = sum(one.learnt.seconds for one in seeds)
+    return Together(variant, recipe, tasks, logs, *sizes, seconds, memory)
+
+
+class _Seed:
+    """One seed of a variant: built, trained, and what it says of every split noted, task by task."""
+
+    def __init__(
+        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor, seed: int, peak: Peak
+    ) -> None:
+        self.seed, corpora = seed, {name: conductor.corpus(task.corpus) for name, task in posed.items()}
+        inputs = _inputs(recipe, posed, conductor)
+        everything = {name: tuple(range(len(one.columns))) for name, one in inputs.items()}
+        members = {name: Member(variant, task, inputs[name], everything[name], seed) for name, task in posed.items()}
+        probes: dict[str, Probe] = {name: start(member, corpora[name]) for name, member in members.items()}
+        self.modules = modules_of(probes, next(iter(inputs.values())))
+        lessons = {
+            name: lesson_of(probes[name], inputs[name], corpora[name], task, [seed], True)
+            for name, task in posed.items()
+        }
+        owners = owners_of(self.modules)
+        losses = {name: loss_and_metric(task, task_of(corpora[name]))[0] for name, task in posed.items()}
+        order = recipe.together.batches
+        assert order != "apart"
+        learner = Learner(
+            self.modules,
+            owners,
+            lessons,
+            order,
+            recipe.together.temperature,
+            _balancer(recipe, losses, self.modules.get(UPPER), seed),
+            (UPPER,) if recipe.upper.learns else (),
+            tuple(one for one in (UPPER, *recipe.tasks) if one not in self.modules),
+            recipe.together.keep == "each",
+        )
+        self.learns = learning_numbers(learner, recipe.train)
+        heads = sum(part.numel() for probe in probes.values() for part in probe.parameters())
+        self.of_backbone = _of_backbone(posed, conductor, self.modules)
+        self.numbers = heads + self.of_backbone
+        copies = len(posed) - 1 if recipe.together.keep == "one" else 0
+        self.saved = copies * learning_numbers(learner, recipe.train, UPPER)
+        checkpoint = None
+        if keep := conductor.unfinished:
+            latents = {name: conductor.latents(task) for name, task in posed.items()}
+            checkpoint = keep.of_training(variant, recipe, [seed], corpora, latents)
+        name = f"training {variant}, seed {seed}"
+        self.learnt: Learnt = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint, peak)
+        _check_fitted(variant, {name: one for name, (one,) in self.learnt.fitted.items()})
+        self.trained: dict[str, Trained] = {}
+        self.spoken: dict[str, Spoken] = {}
+        for name, member in members.items():
+            self.learnt.restore(name)
+            (fitted,) = self.learnt.fitted[name]
+            self.trained[name] = Trained(
+                variant, seed, member.recipe, member.inputs, probes[name], fitted, component=name
+            )
+            self.spoken[name] = spoken(probes[name], member.inputs, corpora[name])
+            conductor.progress.note(
+                f"{variant}, seed {seed}, {name}: best epoch {fitted.best_epoch + 1} of {len(fitted.values)}, "
+                f"{corpora[name].selection} {fitted.best_value:.4f}"
+            )
+
+    def trunk(self, task: str) -> Callable[[], nn.Module]:
+        """The blocks with the weights that a task was measured with."""
+        return partial(self._restored, task)
+
+    def _restored(self, task: str) -> nn.Module:
+        self.learnt.restore(task)
+        return self.modules[UPPER]
+
+
+def best_seed(tasks: Sequence[Sequence[Fitted]]) -> int:
+    """The place of the seed that is best for all tasks: by the mean of their metrics."""
+    return int(np.mean([[one.best_value for one in seeds] for seeds in tasks], axis=0).argmax())
+
+
+def _check_fitted(variant: str, fitted: Mapping[str, Fitted]) -> None:
+    """Raise a :class:`SpecError` that names the tasks for whose sake no epoch was the best."""
+    never = [name for name, one in fitted.items() if one.best_epoch < 0]
+    constant = [name for name in never if not np.isfinite(fitted[name].values).any()]
+    if constant:
+        raise SpecError(
+            f"{variant}: the metric of {' and of '.join(constant)} was never finite: its predictions are constant."
+        )
+    if never:
+        raise SpecError(
+            f"{variant}: the metrics of {' and '.join(never)} were not finite in one and the same epoch, and together."
+            'keep = "one" keeps one state for all; set it to "each".'
+        )
+
+
+def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor) -> dict[str, Inputs]:
+    """What each task reads, all of the same blocks where any learn."""
+    if not recipe.upper.learns:
+        return {name: conductor.inputs(task, task.corpus) for name, task in posed.items()}
+    asked = {read_above(task)[1] for task in posed.values()}
+    trunk = conductor.trunk(next(iter(posed.values())), asked.pop() if len(asked) == 1 else "all")
+    return {name: conductor.upper(task, trunk) for name, task in posed.items()}
+
+
+def _of_backbone(posed: Mapping[str, Recipe], conductor: Conductor, modules: Mapping[str, nn.Module]) -> int:
+    """Numbers of the whole backbone, or of all that are read, blocks that stand still included."""
+    stored = [one for task in posed.values() for one in conductor.sources(task, task.corpus).values()]
+    if stored:
+        return backbone_numbers(stored)
+    return sum(part.numel() for part in modules[UPPER].parameters())
+
+
+def _balancer(recipe: Recipe, losses: Mapping[str, str], upper: nn.Module | None, seed: int) -> Balancer | None:
+    if len(losses) < 2:
+        return None
+    still = [one for one, when in recipe.train.freeze.items() if when == 0]
+    shared = [
+        part
+        for name, part in (upper.named_parameters() if upper else ())
+        if not any(within(f"{UPPER}.{name}", one) for one in still)
+    ]
+    generator = torch.Generator().manual_seed(seed)
+    joint = recipe.together.batches == "joint"
+    return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks)

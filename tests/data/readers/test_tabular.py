@@ -1,0 +1,217 @@
+"""Tabular files: every kind is read alike, and every fault is told with its place."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.readers.tabular import READERS, read_table, select
+
+ROWS = [("a cat", 'says "no", twice', "0.5"), ("über", "日本", "1"), ("x", "'", "0")]
+COLUMNS = ("first", "second", "score")
+
+
+def quoted(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'
+
+
+def as_csv() -> bytes:
+    return "\n".join(",".join(map(quoted, row)) for row in [COLUMNS, *ROWS]).encode()
+
+
+def as_tsv() -> bytes:
+    return "\n".join("\t".join(row) for row in [COLUMNS, *ROWS]).encode()
+
+
+def as_jsonl() -> bytes:
+    return "\n".join(json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in ROWS).encode()
+
+
+def as_parquet() -> bytes:
+    table = pyarrow.Table.from_pylist([dict(zip(COLUMNS, row, strict=True)) for row in ROWS])
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def as_txt() -> bytes:
+    return "\n".join(first for first, _, _ in ROWS).encode()
+
+
+WRITERS: dict[str, Callable[[], bytes]] = {
+    ".csv": as_csv,
+    ".tsv": as_tsv,
+    ".jsonl": as_jsonl,
+    ".parquet": as_parquet,
+    ".txt": as_txt,
+}
+LINED = [suffix for suffix in WRITERS if suffix != ".parquet"]
+
+
+def fault(path: Path) -> str:
+    """The message that reading ``path`` to its end gives, without the folder."""
+    with pytest.raises(CorpusError) as error:
+        list(read_table(path))
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(f"{path.parent}/", "")
+
+
+def written(path: Path, content: bytes | str) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", READERS)  # a new reader without a writer here fails
+def test_every_reader_gives_the_rows_that_were_written(tmp_path, suffix):
+    read = [fields for _, fields in read_table(written(tmp_path / f"f{suffix}", WRITERS[suffix]()))]
+    if suffix == ".txt":
+        assert read == [{"sentence": first} for first, _, _ in ROWS]
+    else:
+        assert read == [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+
+
+@pytest.mark.parametrize("suffix", LINED)
+def test_a_gzipped_file_reads_like_the_plain_one(tmp_path, suffix):
+    plain = list(read_table(written(tmp_path / f"f{suffix}", WRITERS[suffix]())))
+    zipped = list(read_table(written(tmp_path / f"f{suffix}.gz", gzip.compress(WRITERS[suffix]()))))
+    assert [fields for _, fields in zipped] == [fields for _, fields in plain]
+    assert [place.replace(".gz", "") for place, _ in zipped] == [place for place, _ in plain]
+
+
+@pytest.mark.parametrize("suffix", LINED)
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(tmp_path, suffix):
+    plain = list(read_table(written(tmp_path / f"f{suffix}", WRITERS[suffix]())))
+    marked = b"\xef\xbb\xbf" + WRITERS[suffix]().replace(b"\n", b"\r\n")
+    assert list(read_table(written(tmp_path / f"f{suffix}", marked))) == plain
+
+
+@pytest.mark.parametrize("suffix", LINED)
+def test_a_suffix_in_capitals_is_the_same_suffix(tmp_path, suffix):
+    content = gzip.compress(WRITERS[suffix]())
+    assert len(list(read_table(written(tmp_path / f"F.v1{suffix.upper()}.GZ", content)))) == len(ROWS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".txt"])
+def test_a_place_is_the_line_of_the_row_and_blank_lines_count(tmp_path, suffix):
+    header = "" if suffix in (".jsonl", ".txt") else "a\n"
+    line = '{"a": 1}' if suffix == ".jsonl" else "x"
+    path = written(tmp_path / f"f{suffix}", f"{header}{line}\n\n\n{line}\n")
+    first = 1 + bool(header)
+    assert [place for place, _ in read_table(path)] == [f"{path}:{first}", f"{path}:{first + 3}"]
+
+
+def test_a_quoted_field_may_span_lines_and_its_row_is_where_it_begins(tmp_path):
+    path = written(tmp_path / "f.csv", 'a,b\n"one\ntwo\n",1\nthree,2\n')
+    assert list(read_table(path)) == [
+        (f"{path}:2", {"a": "one\ntwo\n", "b": "1"}),
+        (f"{path}:5", {"a": "three", "b": "2"}),
+    ]
+
+
+def test_quotes_mean_nothing_in_tsv(tmp_path):
+    path = written(tmp_path / "f.tsv", 'a\tb\n"x\ty"\n')
+    assert next(iter(read_table(path)))[1] == {"a": '"x', "b": 'y"'}
+
+
+def test_typed_values_become_text_and_nothing_becomes_the_empty_text(tmp_path):
+    lines = written(tmp_path / "f.jsonl", '{"a": null, "b": 0.25, "c": 3}')
+    assert next(read_table(lines))[1] == {"a": "", "b": "0.25", "c": "3"}
+    parquet.write_table(pyarrow.table({"a": [None, "x"], "b": [0.25, None]}), tmp_path / "f.parquet")
+    assert [fields for _, fields in read_table(tmp_path / "f.parquet")] == [{"a": "", "b": "0.25"}, {"a": "x", "b": ""}]
+
+
+BROKEN: list[tuple[str, bytes | str, str]] = [
+    ("f.csv", "a,b\n1,2\n1,2,3\n", "f.csv:3: expected 2 fields (a, b), found 3."),
+    ("f.csv", 'a,b\n"1\n",2\n1\n', "f.csv:4: expected 2 fields (a, b), found 1."),
+    ("f.tsv", "a\tb\n1 2\n", "f.tsv:2: expected 2 fields (a, b), found 1."),
+    ("f.csv", "a,b,a\n1,2,3\n", "f.csv:1: the header names the column 'a' twice."),
+    ("f.csv", "", "f.csv:1: expected a header that names the columns, found nothing."),
+    ("f.tsv", "\n", "f.tsv:1: expected a header that names the columns, found nothing."),
+    ("f.csv", 'a,b\n1,2\n"open,3\n4,5\n6,7\n', "f.csv:3: unexpected end of data."),
+    ("f.csv", 'a,b\n1,2\n"x" y,3\n', "f.csv:3: ',' expected after '\"'."),
+    ("f.csv", 'a,"b\n1,2\n', "f.csv:1: unexpected end of data."),
+    ("f.tsv", "a\tb\n1\t2\nx\ry\tz\n", "f.tsv:3: new-line character seen in unquoted field"),
+    ("f.csv", b"a,b\nok,1\nna\xefve,2\n", "f.csv:3: not UTF-8 at byte 3 of the line."),
+    ("f.tsv", b"a\n\xff\n", "f.tsv:2: not UTF-8 at byte 1 of the line."),
+    ("f.txt", b"one\ntwo\n\xc3(\n", "f.txt:3: not UTF-8 at byte 1 of the line."),
+    ("f.jsonl", b'{"a": "\xe9"}', "f.jsonl:1: not UTF-8 at byte 8 of the line."),
+    ("f.jsonl", '{"a": 1}\n{"a": \n', "f.jsonl:2: not valid JSON ("),
+    ("f.jsonl", "[" * 100_000, "f.jsonl:1: not valid JSON ("),
+    ("f.jsonl", '{"a": "\\ud83d\\ude00"}\n{"a": "b", "\\uDE00": 1}', "f.jsonl:2: it holds half a character ('\\ude00'"),
+    ("f.jsonl", "9" * 5_000, "f.jsonl:1: not valid JSON ("),
+    ("f.jsonl", '{"a": 1}\n\n["a"]\n', "f.jsonl:3: expected a JSON object, found list."),
+    ("f.csv.gz", gzip.compress(b"a,b\n1\n"), "f.csv.gz:2: expected 2 fields (a, b), found 1."),
+    ("f.csv.gz", b"a,b\n1,2\n", "f.csv.gz: it cannot be read (Not a gzipped file (b'a,'))."),
+    ("f.jsonl.gz", gzip.compress(as_jsonl())[:-9], "f.jsonl.gz: it cannot be read (Compressed file ended"),
+    ("f.txt.gz", gzip.compress(as_txt())[:-8] + bytes(8), "f.txt.gz: it cannot be read (CRC check failed"),
+    ("f.txt.gz", gzip.compress(as_txt())[:10] + b"\xff" * 9, "f.txt.gz: it cannot be read (Error -3"),
+    ("f.parquet", "no parquet", "f.parquet: not a parquet file that can be read ("),
+    ("f.parquet", "", "f.parquet: not a parquet file that can be read ("),
+    ("f.parquet", as_parquet()[:-20], "f.parquet: not a parquet file that can be read ("),
+    ("f.xlsx", "x", "f.xlsx: unknown kind of file '.xlsx'. Known: .csv, .tsv, .jsonl, .parquet, .txt, and .gz"),
+    ("f", "x", "f: unknown kind of file ''."),
+    ("f.gz", "x", "f.gz: unknown kind of file '.gz'."),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN, ids=[message for _, _, message in BROKEN])
+def test_a_broken_file_is_told_with_its_place(tmp_path, name, content, message):
+    assert fault(written(tmp_path / name, content)).startswith(message)
+
+
+def test_parquet_that_is_not_utf_8_is_told_with_its_row(tmp_path):
+    raw = pyarrow.array([b"ok", b"a\xff"], pyarrow.binary())
+    unchecked = pyarrow.Array.from_buffers(pyarrow.string(), 2, raw.buffers())
+    parquet.write_table(pyarrow.table({"a": unchecked}), tmp_path / "f.parquet")
+    rows = read_table(tmp_path / "f.parquet")
+    assert next(rows)[1] == {"a": "ok"}
+    with pytest.raises(CorpusError, match=r"f\.parquet:2: not UTF-8 at byte 2 of a text"):
+        next(rows)
+
+
+def test_a_field_without_end_is_refused_and_not_held_in_memory(tmp_path):
+    path = written(tmp_path / "f.csv", b'a\nx\n"' + b"y" * (17 << 20))
+    assert fault(path).startswith("f.csv:3: field larger than field limit")
+
+
+@pytest.mark.parametrize("suffix", [*READERS, ".csv.gz"])
+def test_a_missing_file_and_a_folder_are_no_files(tmp_path, suffix):
+    assert fault(tmp_path / f"none{suffix}") == f"none{suffix}: no such file."
+    (tmp_path / f"folder{suffix}").mkdir()
+    assert fault(tmp_path / f"folder{suffix}").startswith(f"folder{suffix}: ")
+
+
+@pytest.mark.parametrize("suffix", LINED)
+def test_the_rows_before_a_fault_are_given_first(tmp_path, suffix):
+    rows = read_table(written(tmp_path / f"f{suffix}", WRITERS[suffix]() + b"\n\xff"))
+    assert [next(rows) for _ in ROWS]
+    with pytest.raises(CorpusError, match=rf"f{suffix}:{4 + (suffix in ('.csv', '.tsv'))}: not UTF-8"):
+        next(rows)
+
+
+def test_columns_are_taken_in_the_order_asked_and_a_missing_one_names_the_nearest():
+    row = ("f.csv:2", {"first": "a", "second": "b", "score": "1"})
+    assert select(row, ("score", "first")) == ("1", "a")
+    with pytest.raises(CorpusError) as error:
+        select(row, ("first", "scores"))
+    assert str(error.value) == "f.csv:2: no column 'scores'; set corpus.columns. Did you mean 'score'?"
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1)
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=5))
+def test_any_text_survives_csv_and_jsonl(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("any")
+    lines = ["a,b", *(",".join(map(quoted, row)) for row in rows)]
+    objects = [json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in rows]
+    for path in (written(folder / "f.csv", "\n".join(lines)), written(folder / "f.jsonl", "\n".join(objects))):
+        assert [tuple(fields.values()) for _, fields in read_table(path)] == rows

@@ -1,0 +1,324 @@
+"""One shard: a plain HDF5 file that is whole or absent, and a foreign file that is refused whatever it tries."""
+
+import json
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from permafrost.data.errors import MachineError
+from permafrost.data.spec import plain
+from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.shard import Block, Shard, write_shard
+from permafrost.data.store.store import text_keys
+from tests.support.blocks import block_of
+
+ROOT = Path(__file__).resolve().parents[3]
+COLUMNS = {"last": (1,), "mean": (0, 2)}
+TEXTS = ["a", "b", "c"]
+IDENTITY = Identity("w", "t", "{text}", "[]", 16, "float32", "float32", False)
+
+
+def block(**others: Any) -> Block:
+    return block_of(text_keys(TEXTS), COLUMNS, **others)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_shard(tmp_path, IDENTITY, {"host": "h"}, block())
+
+
+def read_all(path: Path) -> dict[str, Any]:
+    """Everything a shard holds."""
+    shard = Shard(path)
+    latents = {f"{view} {layer}": shard.layer(view, layer) for view in shard.columns for layer in shard.columns[view]}
+    return latents | {"keys": shard.keys, "lengths": shard.lengths}
+
+
+def problems(path: Path) -> list[str]:
+    try:
+        return Shard(path).problems()
+    except ShardError as error:
+        return [error.reason]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_shard_gives_back_what_was_written(tmp_path, dtype):
+    written = block(dtype=dtype)
+    shard = Shard(write_shard(tmp_path, IDENTITY, {"host": "h"}, written))
+    assert (shard.identity, shard.provenance, shard.columns) == (IDENTITY, {"host": "h"}, COLUMNS)
+    assert (shard.texts, shard.width("mean"), shard.dtype("mean")) == (3, 4, np.dtype(dtype))
+    np.testing.assert_array_equal(shard.keys, written.keys)
+    np.testing.assert_array_equal(shard.lengths, written.lengths)
+    for view, layers in COLUMNS.items():
+        for index, layer in enumerate(layers):
+            np.testing.assert_array_equal(shard.layer(view, layer), written.latents[view][index])
+    assert shard.problems() == []
+
+
+def test_plain_h5py_reads_the_layout_that_the_module_describes(path):
+    written = block()
+    with h5py.File(path) as file:
+        about = json.loads(file.attrs["about"])
+        assert set(about) == {"format", "identity", "provenance", "columns"}
+        assert about["format"] == FORMAT
+        assert set(file) == {"keys", "lengths", "latents"}
+        np.testing.assert_array_equal(file["keys"][:].view("S16")[:, 0], written.keys)
+        for view in COLUMNS:
+            dataset = file[f"latents/{view}"]
+            np.testing.assert_array_equal(dataset[:], written.latents[view])
+            sums = [xxhash.xxh3_64_intdigest(layer.tobytes()) for layer in written.latents[view]]
+            assert dataset.attrs["xxh3"].tolist() == sums
+        for dataset in (file["keys"], file["lengths"], *file["latents"].values()):
+            assert dataset.chunks is None
+            assert dataset.compression is None
+            assert dataset.id.get_offset() is not None
+
+
+def test_the_file_version_is_the_oldest_and_the_name_is_the_digest_of_the_bytes(path):
+    raw = path.read_bytes()
+    assert raw[:8] == b"\x89HDF\r\n\x1a\n"
+    assert raw[8] == 0, "a superblock above 0 leaves flags behind when its writer is killed"
+    assert path.name == f"{xxhash.xxh3_128_hexdigest(raw)}.h5"
+
+
+def test_equal_latents_make_one_equal_file(path):
+    before = path.read_bytes()
+    assert write_shard(path.parent, IDENTITY, {"host": "h"}, block()) == path
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    assert write_shard(path.parent, IDENTITY, {"host": "h"}, block(seed=1)) != path
+
+
+def test_a_file_cut_anywhere_is_found(path):
+    raw = path.read_bytes()
+    for length in [0, 1, 7, 8, 95, *range(96, len(raw), 97), len(raw) - 1]:
+        path.write_bytes(raw[:length])
+        assert problems(path), length
+
+
+def test_a_damaged_shard_is_the_machines_fault_and_says_how_to_repair(path):
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ShardError, match=f"cache repair {path.parent}") as error:
+        Shard(path)
+    assert isinstance(error.value, MachineError)
+
+
+@settings(deadline=None)  # every example syncs a file
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_always_found_and_never_read_as_a_latent(tmp_path_factory, position, bit):
+    path = write_shard(tmp_path_factory.mktemp("flip"), IDENTITY, {"host": "h"}, block())
+    before = {name: np.array(values) for name, values in read_all(path).items()}
+    raw = bytearray(path.read_bytes())
+    raw[int(position * len(raw))] ^= 1 << bit
+    path.write_bytes(raw)
+    assert problems(path)
+    try:
+        after = read_all(path)
+    except ShardError:
+        return
+    for name in before.keys() & after.keys():
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_a_shard_that_holds_a_value_that_is_not_finite_is_found(tmp_path):
+    broken = block()
+    broken.latents["mean"][1, 0, 0] = np.nan
+    found = Shard(write_shard(tmp_path, IDENTITY, {}, broken)).problems()
+    assert found == ["latents/mean[1] holds values that are not finite"]
+
+
+def test_reading_one_layer_reads_no_other(path):
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(block().latents["mean"][1].tobytes())] ^= 1
+    path.write_bytes(raw)
+    shard = Shard(path)
+    np.testing.assert_array_equal(shard.layer("mean", 0), block().latents["mean"][0])
+    with pytest.raises(ShardError, match=r"latents/mean\[1\] does not match its checksum"):
+        shard.layer("mean", 2)
+
+
+def describe(file: h5py.File, text: bytes) -> None:
+    """Give a shard another description, with the checksum that fits it."""
+    for name in ("about", "about_xxh3"):
+        del file.attrs[name]
+    file.attrs["about"] = np.bytes_(text)
+    file.attrs["about_xxh3"] = np.uint64(xxhash.xxh3_64_intdigest(text))
+
+
+def about_with(**changes: Any) -> Callable[[h5py.File], None]:
+    return lambda file: describe(file, json.dumps(json.loads(file.attrs["about"]) | changes).encode())
+
+
+def instead(name: str, **settings: Any) -> Callable[[h5py.File], None]:
+    """Replace a dataset by an equal one that is stored in another way."""
+
+    def change(file: h5py.File) -> None:
+        values, sums = file[name][:], file[name].attrs["xxh3"]
+        del file[name]
+        file.create_dataset(name, **({"data": values} | settings)).attrs["xxh3"] = sums
+
+    return change
+
+
+def attribute(name: str, key: str, value: Any) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name].attrs[key]
+        if value is not None:
+            file[name].attrs[key] = value
+
+    return change
+
+
+def linked(link: Any) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file["latents/mean"]
+        file["latents/mean"] = link(file) if callable(link) else link
+
+    return change
+
+
+def virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((2, 3, 4), "<f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (2, 3, 4))
+    del file["latents/mean"]
+    file.create_virtual_dataset("latents/mean", layout)
+
+
+PLAIN, LAYOUT, SHAPE = "not stored in one plain run of bytes", "other things than latents", "declared are 2 layers"
+HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
+    "soft link": (linked(h5py.SoftLink("/latents/last")), "'mean' is a link that leads elsewhere"),
+    "external link": (linked(h5py.ExternalLink("/etc/passwd", "/x")), "'mean' is a link that leads elsewhere"),
+    "link in a circle": (linked(lambda file: file["/"]), "a dataset was expected"),
+    "external storage": (instead("lengths", external=[("/etc/passwd", 0, 12)]), PLAIN),
+    "virtual dataset": (virtual, PLAIN),
+    "gzip": (instead("latents/mean", chunks=(1, 3, 4), compression="gzip"), PLAIN),
+    "chunks": (instead("latents/mean", chunks=(1, 3, 4)), PLAIN),
+    "opaque bytes": (instead("lengths", data=np.zeros(3, "V4")), "dtype |V4"),
+    "objects": (instead("keys", data=["a", "b", "c"]), "dtype object"),
+    "a scalar": (instead("keys", data=np.uint8(1)), ""),
+    "double precision": (instead("latents/mean", dtype="<f8"), "dtype float64"),
+    "the other byte order": (instead("latents/mean", dtype=">f4"), "dtype >f4"),
+    "no width": (instead("latents/mean", data=np.zeros((2, 3, 0), "<f4")), "declares 0 bytes"),
+    "one text less": (instead("latents/mean", data=np.zeros((2, 2, 4), "<f4")), SHAPE),
+    "one axis less": (instead("latents/mean", data=np.zeros((2, 3), "<f4")), SHAPE),
+    "one length more": (instead("lengths", data=np.zeros(4, "<i4")), "do not fit each other"),
+    "never written": (instead("latents/mean", data=None, shape=(2, 3, 4), dtype="<f4"), "does not hold"),
+    "extra dataset": (lambda file: file.create_dataset("more", data=[1]), LAYOUT),
+    "extra view": (lambda file: file.create_dataset("latents/sum", data=[1]), "not those it declares"),
+    "many members": (lambda file: [file.create_group(f"g{number}") for number in range(200)], "a group was expected"),
+    "no checksums": (attribute("keys", "xxh3", None), "xxh3"),
+    "too few checksums": (attribute("latents/mean", "xxh3", np.zeros(1, "u8")), "lacks checksums"),
+    "empty checksums": (attribute("keys", "xxh3", np.zeros(0, "u8")), "lack their checksum"),
+    "oversized checksums": (attribute("latents/mean", "xxh3", np.zeros(7_000, "u8")), "too many checksums"),
+    "infinite checksum": (attribute("keys", "xxh3", np.float64("inf")), "checksums of dtype float64"),
+    "no description": (attribute("/", "about", None), "about"),
+    "a number for a description": (attribute("/", "about", np.int64(10**13)), "not text"),
+    "another description": (attribute("/", "about", np.bytes_(b"{}")), "does not match its checksum"),
+    "infinite checksum of the description": (attribute("/", "about_xxh3", np.float64("inf")), "infinity"),
+    "oversized description": (lambda file: describe(file, b" " * 61_000), "description is too large"),
+    "description that is no JSON": (lambda file: describe(file, b"{"), "line 1"),
+    "deep description": (lambda file: describe(file, b"[" * 50_000), "recursion"),
+    "description that is a list": (lambda file: describe(file, b"[1]"), "list"),
+    "a format that is no number": (about_with(format="2"), "its format is no number"),
+    "no identity": (about_with(identity=None), "not an identity"),
+    "an identity of other fields": (about_with(identity={"weights": "w"}), "not an identity"),
+    "a dtype that nothing is computed in": (
+        about_with(identity=plain(IDENTITY) | {"compute_dtype": "int4"}),
+        "compute_dtype is 'int4'",
+    ),
+    "unknown view": (about_with(columns={"mean": [0, 2], "tokens": [1]}), LAYOUT),
+    "a layer twice": (about_with(columns={"mean": [0, 0], "last": [1]}), SHAPE),
+    "infinite layer": (about_with(columns={"mean": [0, float("inf")], "last": [1]}), "infinity"),
+    "an absent view": (about_with(columns={"mean": [0, 2], "last": [1], "sum": [1]}), "not those it declares"),
+    "columns that are no table": (about_with(columns=[0, 2]), "list"),
+}
+
+
+@pytest.mark.parametrize("trick", HOSTILE)
+def test_a_hostile_file_is_refused_on_opening(path, trick):
+    with h5py.File(path, "r+") as file:
+        change, reason = HOSTILE[trick]
+        change(file)
+    with pytest.raises(ShardError) as error:
+        Shard(path)
+    assert error.value.reason.startswith("not a whole shard (")
+    assert reason in error.value.reason
+
+
+def test_a_shard_of_another_version_says_so_and_what_to_do(path):
+    with h5py.File(path, "r+") as file:
+        about_with(format=FORMAT - 1)(file)
+    with pytest.raises(OtherVersionError) as error:
+        Shard(path)
+    assert error.value.exit_code == 2
+    assert str(error.value) == (
+        f"{path.parent}: written by another version (format {FORMAT - 1}, this version reads {FORMAT}). 'run' and "
+        f"'extract' make its latents anew; 'pipeline.py cache prune --whole {path.parent}' removes it."
+    )
+
+
+@pytest.mark.parametrize("shape", [(2**40, 3, 4), (2, 2**60, 4), (2, 3, 2**62), (2, 2**62, 4)])
+def test_a_size_that_the_file_cannot_hold_is_refused_before_allocation(path, shape):
+    raw = path.read_bytes()
+    assert raw.count(struct.pack("<3Q", 2, 3, 4))
+    path.write_bytes(raw.replace(struct.pack("<3Q", 2, 3, 4), struct.pack("<3Q", *shape)))
+    with pytest.raises(ShardError, match="not a whole shard"):
+        Shard(path)
+
+
+def test_a_file_that_is_no_hdf5_or_not_there_is_no_shard(tmp_path):
+    (tmp_path / "text.h5").write_text("hello")
+    (tmp_path / "folder.h5").mkdir()
+    for name in ("text.h5", "folder.h5", "none.h5"):
+        with pytest.raises(ShardError, match=name):
+            Shard(tmp_path / name)
+
+
+def child(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in another process that can write to ``folder``."""
+    begin = f"import os, resource, signal, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+    begin += f"from pathlib import Path; from test_shard import *; folder = Path({str(folder)!r})\n"
+    return subprocess.run([sys.executable, "-c", begin + code], check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_behind(path):
+    done = child(
+        path.parent,
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try: write_shard(folder, IDENTITY, {}, block(seed=1))\n"
+        "except MachineError as error: print(error)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "could not be written (File too large). What was committed is safe" in done.stdout
+    assert list(path.parent.iterdir()) == [path]
+    assert Shard(path).problems() == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="could not be written"):
+        write_shard(tmp_path / "file" / "store", IDENTITY, {}, block())
+
+
+def test_a_writer_killed_before_the_rename_leaves_no_shard(tmp_path):
+    code = (
+        "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\nwrite_shard(folder, IDENTITY, {}, block())"
+    )
+    assert child(tmp_path, code).returncode == -signal.SIGKILL
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name.endswith(".tmp")
+    assert leftover.stat().st_size
+    write_shard(tmp_path, IDENTITY, {}, block())
+    assert len(list(tmp_path.glob("*.h5"))) == 1

@@ -1,0 +1,455 @@
+"""The self-check stops every planted fault, in any precision and beside any massive activation, and no right run."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from permafrost.data.errors import MachineError
+from permafrost.data.store import maintenance
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.text import Segments
+from permafrost.extract import job, shard_writer
+from permafrost.extract.backbones import load as loading
+from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.capture import forward as capture
+from permafrost.extract.capture import packing, pooling, read_back, reference, self_check
+from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.tokenization import tokenize as tokens
+from permafrost.extract.tokenization import windows as segments
+from tests.support.backbones import WORDS, tiny_folder
+from tests.support.real import DEVICE, real_model
+
+FAMILIES = ("gpt2", "llama", "bert")
+CAUSAL = ("gpt2", "llama")
+LOUD = {
+    "gpt2": "h.1.mlp.c_proj.bias",
+    "llama": "layers.1.mlp.down_proj.weight",
+    "bert": "encoder.layer.1.output.LayerNorm.bias",
+}
+"""Where a massive activation comes from."""
+
+Plant = Callable[[pytest.MonkeyPatch, Path], None]
+
+
+def wrapped(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """Replace a function by ``change(function, *arguments)``."""
+    real = getattr(owner, name)
+    patch.setattr(owner, name, lambda *given, **named: change(real, *given, **named))
+
+
+def left_padding(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def padded(real: Any, *given: Any) -> packing.Layout:
+        found = real(*given)
+        width = found.ids.shape[1]
+        shift = width - found.real.sum(1)
+        rolled = {
+            name: np.stack([np.roll(row, by, 0) for row, by in zip(getattr(found, name), shift, strict=True)])
+            for name in ("ids", "real")
+        }
+        places = found.places + shift[found.places // width][:, :1] if found.places.size else found.places
+        seen = np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
+        positions = np.repeat(np.minimum(np.arange(width), 60)[None], len(shift), axis=0)
+        return replace(found, **rolled, positions=positions, visible=seen, places=places * found.within)
+
+    wrapped(patch, job, "lay_out", padded)
+
+
+def last_token_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setitem(pooling.POOLINGS, "last", lambda hidden, real: pooling._token(hidden, (real.sum(1) - 2).clamp(min=0)))
+
+
+def padding_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setitem(pooling.POOLINGS, "mean", lambda hidden, real: hidden.mean(-2))
+
+
+def template_words_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, tokens, "_fitted", lambda real, *given: (real(*given)[0], (0, sum(real(*given)[0]))))
+
+
+def stale_tokenizer(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    other = folder / "other"
+    shutil.copytree(next(path for path in folder.iterdir() if path.name.startswith("model")), other)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"dog": 8', '"dog": 9').replace('"runs": 9', '"runs": 8'))
+    wrapped(patch, loading, "load_tokenizer", lambda real, _: real(other))
+
+
+def under_other_keys(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, job, "text_keys", lambda real, texts: np.roll(real(texts), 1))
+
+
+def latents_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def rolled(real: Any, *given: Any) -> Any:
+        block = real(*given)
+        return replace(block, latents={view: np.roll(values, 1, 1) for view, values in block.latents.items()})
+
+    wrapped(patch, job.Job, "_block", rolled)
+
+
+def latents_moved_on_the_way(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def rolled(real: Any, writer: Any, block: Any) -> None:
+        moved = {view: np.roll(values, 1, 1) for view, values in block.latents.items()}
+        real(writer, replace(block, latents=moved))
+
+    wrapped(patch, shard_writer.ShardWriter, "add", rolled)
+
+
+def lengths_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def rolled(real: Any, writer: Any, block: Any) -> None:
+        real(writer, replace(block, lengths=np.roll(block.lengths, 1)))
+
+    wrapped(patch, shard_writer.ShardWriter, "add", rolled)
+
+
+def siblings_visible(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setattr(
+        packing, "_visible", lambda rows, width: np.repeat(np.tri(width, dtype=bool)[None], len(rows), axis=0)
+    )
+
+
+def prefix_one_token_too_long(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def longer(real: Any, first: Any, second: Any) -> int:
+        shared: int = real(first, second)
+        return shared + 1 if 0 < shared < min(len(first), len(second)) - 1 else shared
+
+    wrapped(patch, packing, "_shared", longer)
+
+
+def not_causal(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def both_ways(real: Any, *given: Any) -> np.ndarray:
+        visible = real(*given)
+        return visible | visible.swapaxes(1, 2)
+
+    wrapped(patch, packing, "_visible", both_ways)
+
+
+def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def weak(real: Any, backbone: Any, layout: packing.Layout) -> dict[str, Any]:
+        given = real(backbone, layout)
+        mask = given["attention_mask"]
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=backbone.dtype).masked_fill(~mask, -9)[:, None, None]
+            mask = mask.expand(-1, -1, mask.shape[-1], -1)
+        return given | {"attention_mask": None if mask is None else mask.clamp(min=-9)}
+
+    wrapped(patch, capture, "_inputs", weak)
+
+
+def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def twice(real: Any, backbone: Any, layout: Any, columns: Any, final_norm: bool = False) -> Any:
+        found = real(backbone, layout, columns, final_norm)
+        norm = backbone.model.get_submodule(backbone.source.family.final_norm)
+        for view, layers in columns.items():
+            if backbone.source.layers - 1 in layers:
+                again = norm(torch.from_numpy(found[view][-1]).to(backbone.device, backbone.dtype))
+                found[view][-1] = again.cpu().to(torch.float64).numpy()
+        return found
+
+    wrapped(patch, capture, "capture", twice)
+
+
+def layers_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, capture, "capture", lambda real, *given: {v: np.roll(x, 1, 0) for v, x in real(*given).items()})
+
+
+def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def later(real: Any, backbone: Any, layout: packing.Layout) -> dict[str, Any]:
+        given = real(backbone, layout)
+        return given | {"position_ids": (given["position_ids"] + 1).clamp(max=60)} if "position_ids" in given else given
+
+    wrapped(patch, capture, "_inputs", later)
+
+
+ECHO = {"template": "near {text} , and {text}"}
+PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
+    left_padding: (CAUSAL, {}),
+    last_token_off_by_one: (FAMILIES, {"views": ("last",)}),
+    padding_pooled: (("bert",), {}),
+    template_words_pooled: (FAMILIES, ECHO),
+    stale_tokenizer: (FAMILIES, {}),
+    under_other_keys: (FAMILIES, {}),
+    latents_of_others: (FAMILIES, {}),
+    latents_moved_on_the_way: (FAMILIES, {"layers": (3,)}),
+    lengths_of_others: (FAMILIES, {}),
+    siblings_visible: (CAUSAL, {}),
+    prefix_one_token_too_long: (CAUSAL, {}),
+    not_causal: (CAUSAL, {}),
+    weak_mask: (FAMILIES, {}),
+    final_norm_twice: (CAUSAL, {"final_norm": True}),
+    layers_off_by_one: (FAMILIES, {}),
+    positions_start_at_one: (("gpt2",), {}),
+}
+"""A fault, the families that it can be planted in, and the plan that it shows in."""
+
+CASES = [
+    pytest.param(
+        fault,
+        family,
+        dtype,
+        loud,
+        id=f"{fault.__name__}-{family}-{dtype}{'-loud' * loud}",
+        marks=() if loud and dtype == "bfloat16" else pytest.mark.slow,
+    )
+    for fault, (families, _) in PLANTED.items()
+    for family in families
+    for dtype in ("float32", "bfloat16")
+    for loud in (False, True)
+]
+
+
+def made_texts(seed: int, many: int = 30) -> list[str]:
+    """Texts of 1 to 18 words, some of which begin alike."""
+    rng = np.random.default_rng(seed)
+    starts = [WORDS[: rng.integers(0, 7)] + list(rng.choice(WORDS, rng.integers(1, 12))) for _ in range(many)]
+    return list(dict.fromkeys(" ".join(words) for words in starts))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Path]:
+    """Family, and whether it has a massive activation -> folder of a tiny backbone."""
+    from safetensors.torch import load_file, save_file
+
+    made: dict[tuple[str, bool], Path] = {}
+
+    def folder(family: str, loud: bool) -> Path:
+        if (family, loud) not in made:
+            path = tiny_folder(family, tmp_path_factory.mktemp(family) / "model", 3)
+            if loud:
+                weights = load_file(path / "model.safetensors")
+                weight = weights[LOUD[family]]
+                weight[3] = weight[3] * 300 if family == "llama" else 3000
+                save_file(weights, path / "model.safetensors", {"format": "pt"})
+            made[family, loud] = path
+        return made[family, loud]
+
+    return folder
+
+
+def plan_of(folder: Path, dtype: str, **more: Any) -> CapturePlan:
+    return CapturePlan(
+        str(folder),
+        **{"max_tokens": 40, "views": ("last", "mean"), "stored_dtype": "float32", "compute_dtype": dtype, **more},
+    )
+
+
+@pytest.mark.parametrize(("fault", "family", "dtype", "loud"), CASES)
+def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, loud, models, tmp_path, monkeypatch):
+    folder = shutil.copytree(models(family, loud), tmp_path / "model")
+    fault(monkeypatch, tmp_path)
+    plan = plan_of(folder, dtype, **PLANTED[fault][1])
+    with pytest.raises(MachineError, match=r"self-check: .* cannot be trusted and are not kept"):
+        extract(plan, made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE, batch_tokens=200))
+    assert not list((tmp_path / "cache").rglob("*.h5"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("loud", [False, True])
+def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
+    for seed in range(4):
+        for dtype in ("float32", "bfloat16"):
+            texts = made_texts(seed, [1, 2, 9, 60][seed])
+            plan = plan_of(models(family, loud), dtype, views=("last", "cls", "max", "weighted_mean", "tokens"))
+            extract(replace(plan, max_tokens=[5, 40, 9, 40][seed]), texts, ExtractSpec(str(tmp_path / dtype), DEVICE))
+
+
+def middle_windows_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, segments, "_windows", lambda real, *given: iter([*real(*given)][::2]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_windows_that_leave_out_tokens_are_found(family, models, tmp_path, monkeypatch):
+    texts = [Segments("the dog", " ".join(made_texts(seed, 4))) for seed in range(3)]
+    plan = plan_of(models(family, False), "float32", max_tokens=14, truncation="windows", stride=2)
+    middle_windows_left_out(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="leave out tokens of it"):
+        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), DEVICE))
+
+
+def test_a_file_of_weights_that_is_written_over_changes_no_loaded_model(models, tmp_path):
+    folder = Path(shutil.copytree(models("bert", False), tmp_path / "model"))
+    plan = plan_of(folder, "float32")
+    extractor = Extractor(plan, ExtractSpec(str(tmp_path), "cpu"))
+    before = extractor(made_texts(0), plan.columns(4))["mean"]
+    shutil.copyfile(models("bert", True) / "model.safetensors", folder / "model.safetensors")
+    np.testing.assert_array_equal(extractor(made_texts(0), plan.columns(4))["mean"], before)
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.truncate(100)
+    np.testing.assert_array_equal(extractor(made_texts(0), plan.columns(4))["mean"], before)
+
+
+def test_positions_that_hang_on_the_longest_text_of_a_batch_are_refused_beyond_their_limit(models, tmp_path):
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0, 3, 2, 1.5]}
+    folder = Path(shutil.copytree(models("llama", False), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = rope | {"original_max_position_embeddings": 30, "factor": 2.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    assert extract(replace(plan_of(folder, "float32"), max_tokens=30), made_texts(0), spec).texts_run
+    with pytest.raises(BackboneError, match="reads at most 30 tokens"):
+        extract(plan_of(folder, "float32"), made_texts(0), spec)
+
+
+def last_layer_is_the_one_below(patch: pytest.MonkeyPatch, _: Path) -> None:
+    @contextmanager
+    def tapped(real: Any, backbone: Any, last: int, norm: bool, keep: Any) -> Any:
+        def both(layer: int, hidden: torch.Tensor) -> None:
+            keep(layer, hidden)
+            if layer == last - 1:
+                keep(last, hidden)
+
+        with real(backbone, last - 1, norm, both) if last else real(backbone, last, norm, keep):
+            yield
+
+    wrapped(patch, capture, "_tapped", tapped)
+
+
+def test_what_was_proven_of_another_way_to_pick_layers_is_proven_again(models, tmp_path, monkeypatch):
+    spec, plan = ExtractSpec(str(tmp_path), DEVICE), plan_of(models("bert", False), "bfloat16", layers=(1, 3))
+    extract(plan, made_texts(0), spec)
+    last_layer_is_the_one_below(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="in float64 texts together differ"):
+        extract(plan, made_texts(1), spec)
+
+
+def test_a_model_may_have_several_ends(models, tmp_path):
+    folder = Path(shutil.copytree(models("llama", False), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": [2, 128_001], "pad_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert extract(plan_of(folder, "float32"), made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE)).texts_run
+
+
+def test_an_interrupted_read_back_leaves_no_shard(models, tmp_path, monkeypatch):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(read_back.ReadBack, "_compare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(plan_of(models("bert", False), "float32"), made_texts(0), ExtractSpec(str(tmp_path), DEVICE))
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+@pytest.mark.parametrize("fault", [siblings_visible, not_causal, left_padding])
+def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, monkeypatch):
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    plan = plan_of(models("gpt2", False), "bfloat16")
+    extract(plan, made_texts(0), spec)
+    assert (tmp_path / "cache" / self_check.MEMO).is_file()
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="self-check"):
+        extract(plan, made_texts(1), spec)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(family, models, tmp_path, monkeypatch):
+    layouts: list[packing.Layout] = []
+
+    def kept(real: Any, *given: Any) -> packing.Layout:
+        layouts.append(real(*given))
+        return layouts[-1]
+
+    wrapped(monkeypatch, job, "lay_out", kept)
+    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(str(tmp_path), DEVICE))
+    proof = layouts[0]
+    assert len(set(proof.real.sum(1).tolist())) >= 3
+    assert (proof.real.sum() < proof.within.sum()) == (family in CAUSAL), "a beginning is laid out once"
+
+
+def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    plan = plan_of(models("bert", False), "float32")
+    extract(plan, made_texts(0), spec)
+    memo = tmp_path / "cache" / self_check.MEMO
+    proven = memo.read_text()
+    monkeypatch.setattr(torch.Tensor, "double", lambda _: pytest.fail("proven a second time"))
+    assert extract(plan, made_texts(1), spec).texts_run
+    assert memo.read_text() == proven
+
+
+@pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
+def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_check, "COPY_TOKENS", {(DEVICE, "float32"): 1})
+    monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("a twin was made"))
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    for family in CAUSAL:
+        extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="in float64"):
+        extract(plan_of(models("gpt2", True), "float32"), made_texts(1), spec)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("truncation", ["cut", "windows"])
+def test_two_segments_are_checked_too(family, truncation, models, tmp_path, monkeypatch):
+    texts = [Segments(first, f"{first} {second}") for first, second in zip(made_texts(1), made_texts(2), strict=False)]
+    plan = plan_of(models(family, False), "float32", views=("tokens",), max_tokens=40, truncation=truncation, stride=2)
+    extract(plan, texts, ExtractSpec(str(tmp_path / "clean"), DEVICE))
+    wrapped(monkeypatch, tokens, "joint", lambda real, tokenizer: real(tokenizer) + " ,")
+    with pytest.raises(MachineError, match="other token ids than transformers' tokenizer"):
+        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), DEVICE))
+
+
+@pytest.mark.parametrize("what", ["ids", "spans", "states"])
+def test_tokens_that_are_stored_wrong_are_found(what, models, tmp_path, monkeypatch):
+    def moved(real: Any, writer: Any, block: Any) -> None:
+        axis = 1 if what == "states" else 0
+        real(
+            writer,
+            replace(block, tokens=replace(block.tokens, **{what: np.roll(getattr(block.tokens, what), 1, axis)})),
+        )
+
+    wrapped(monkeypatch, shard_writer.ShardWriter, "add", moved)
+    with pytest.raises(MachineError, match="self-check"):
+        extract(
+            plan_of(models("bert", False), "bfloat16", views=("tokens",)),
+            made_texts(0),
+            ExtractSpec(str(tmp_path / "cache"), DEVICE),
+        )
+    assert not list((tmp_path / "cache").rglob("*.h5"))
+
+
+@pytest.mark.parametrize("fault", [siblings_visible, under_other_keys, latents_of_others, stale_tokenizer])
+def test_a_run_that_predicts_is_checked_before_its_first_answer(fault, models, tmp_path, monkeypatch):
+    plan = plan_of(shutil.copytree(models("gpt2", False), tmp_path / "model"), "float32")
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="self-check"):
+        Extractor(plan, ExtractSpec(str(tmp_path), DEVICE))(made_texts(0), plan.columns(4))
+
+
+def test_every_pooling_has_a_definition_to_be_checked_against():
+    assert set(reference.POOLINGS) == set(pooling.POOLINGS)
+
+
+def test_every_layer_type_has_two_blocks_in_the_twin():
+    from permafrost.extract.backbones.families import BACKBONES
+    from permafrost.extract.backbones.locate import Source
+    from permafrost.extract.capture.twin import small_config
+
+    kinds = ["full_attention", "sliding_attention"] * 4 + ["full_attention"]
+    config = {"num_hidden_layers": 9, "layer_types": kinds, "vocab_size": 9000, "bos_token_id": 8000, "pad_token_id": 1}
+    small = small_config(Source("x", BACKBONES["qwen2"], config, None, Path(), ""))
+    assert small["layer_types"] == kinds[:4]
+    assert (small["num_hidden_layers"], small["bos_token_id"], small["pad_token_id"]) == (4, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["minilm", "stories260K", "babyllama"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_real_weights_are_not_stopped(name, dtype, tmp_path):
+    folder = name if name == "minilm" else str(real_model(name))
+    rng = np.random.default_rng(1)
+    letters = [chr(code) for code in (*range(97, 123), 0xE9, 0x4E2D, 0x1F415, *range(32, 48))]
+    texts = [
+        "Once upon a time.",
+        "Once upon a time, a dog ran.",
+        *("".join(rng.choice(letters, 40)).strip() for _ in range(20)),
+    ]
+    plan = CapturePlan(folder, views=("last", "mean", "tokens"), compute_dtype=dtype, max_tokens=30)
+    assert extract(plan, texts, ExtractSpec(str(tmp_path), DEVICE)).texts_run == len(texts)
+    assert maintenance.store_folders(tmp_path)

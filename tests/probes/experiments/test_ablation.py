@@ -1,0 +1,274 @@
+"""An ablation trains every distinct subset once, as if it were a recipe of its own, with controls beside it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from permafrost import api
+from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.progress import Silent
+from permafrost.data.script import is_mark, parts
+from permafrost.data.spec import SpecError
+from permafrost.data.text import Segments
+from permafrost.probes.config.ablation import SUBSETS, AblationSpec, layer_names, subsets
+from permafrost.probes.config.columns import Column
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.train import TrainSpec
+from permafrost.probes.experiments import ablation
+from permafrost.probes.experiments.ablation import Scores, Trainings
+from permafrost.probes.tasks.control import made_valid, shuffled
+from permafrost.probes.tasks.registry import scorer_of
+from permafrost.probes.variants import members as members_module
+from permafrost.probes.variants.members import Member, train_members
+from permafrost.probes.variants.variant import gather
+from tests.support.bench import Bench
+from tests.support.synthetic import answered, classed, inputs, scored, tagged
+
+COLUMNS = [Column("", "mean", 0), Column("", "mean", 1), Column("", "mean", 3), Column("", "cls", 3)]
+EXPECTED = {
+    "all": {"all": (0, 1, 2, 3)},
+    "single": {"0": (0,), "1": (1,), "3": (2, 3)},
+    "without": {"0": (1, 2, 3), "1": (0, 2, 3), "3": (0, 1)},
+    "prefix": {"0": (0,), "1": (0, 1), "3": (0, 1, 2, 3)},
+    "suffix": {"0": (0, 1, 2, 3), "1": (1, 2, 3), "3": (2, 3)},
+    "view": {"mean": (0, 1, 2), "cls": (3,)},
+}
+
+
+@pytest.mark.parametrize("kind", SUBSETS)
+def test_a_layer_stands_for_all_views_that_have_it(kind):
+    assert {one.name: one.places for one in subsets(kind, COLUMNS)} == EXPECTED[kind]
+
+
+@pytest.mark.parametrize("kind", ["without", "view"])
+def test_nothing_is_left_out_of_a_single_layer(kind):
+    assert subsets(kind, COLUMNS[:1]) == []
+
+
+def test_layers_are_named_in_few_words():
+    assert layer_names([0, 1, 2, 5, 7, 8, 8]) == "0-2,5,7-8"
+
+
+def test_greedy_must_take_a_layer():
+    with pytest.raises(SpecError, match="greedy must be at least 1"):
+        AblationSpec(greedy=0)
+
+
+class Toy:
+    """What :class:`Trainings` asks of a conductor, on latents made up of numbers."""
+
+    progress = Silent()
+
+    def __init__(self, found, seeds=(0, 1)):
+        self.inputs, self.seeds = found, seeds
+
+    def members(self, variant, recipe):
+        places = tuple(range(len(self.inputs.columns)))
+        return [Member(variant, recipe, self.inputs, places, seed) for seed in self.seeds]
+
+
+def trainings(spec: ProbeSpec, layer: int = 1) -> Trainings:
+    found = inputs(texts=120)
+    recipe = Recipe(probe=spec, train=TrainSpec(epochs=3, batch_rows=16, learning_rate=1e-2))
+    return Trainings(Toy(found), recipe, scored(found, layer))
+
+
+@pytest.mark.parametrize("encoder", ["none", "lowrank", "linear"])
+def test_members_side_by_side_give_the_figures_of_members_apart(encoder, monkeypatch):
+    wanted = [one.places for kind in ("all", "single", "without", "prefix") for one in subsets(kind, inputs().columns)]
+    values = []
+    for small in (1 << 40, 0):
+        monkeypatch.setattr(members_module, "SMALL", small)
+        made = trainings(ProbeSpec(encoder=encoder, rank=2))
+        made.train(wanted, "subsets")
+        values.append([answer for places in wanted for answer in made[places].answers["validation"]])
+    np.testing.assert_allclose(values[0], values[1], atol=1e-4)
+
+
+def test_every_distinct_subset_is_trained_once(monkeypatch):
+    trained = []
+    each = ablation.train_each
+    monkeypatch.setattr(
+        ablation, "train_each", lambda members, corpus: trained.extend(members) or each(members, corpus)
+    )
+    made = trainings(ProbeSpec(encoder="none"))
+    for kind in ("single", "prefix", "suffix", "single"):
+        made.train([one.places for one in subsets(kind, made.columns)], kind)
+    assert len({(member.layers, member.seed) for member in trained}) == len(trained) == 2 * 9
+
+
+def test_greedy_selection_takes_the_layer_that_tells_first():
+    made = trainings(ProbeSpec(encoder="none"), layer=2)
+    steps = made.greedy(3)
+    assert [len(step.places) for step in steps] == [1, 2, 3]
+    assert steps[0].name == "2"
+    assert set(steps[0].places) < set(steps[1].places) < set(steps[2].places)
+
+
+def test_a_figure_is_the_mean_over_seeds_with_a_test_against_the_last_layer_alone():
+    made = trainings(ProbeSpec(encoder="none"))
+    made.train([(1,), made.last], "two layers")
+    rows = {row.metric: row for row in Scores(made).rows(subsets("single", made.columns)[1])}
+    said, target = made[(1,)].answers["validation"], made.corpus.split("validation").targets
+    assert rows["pearson"].value == pytest.approx(np.mean([stats.pearsonr(one, target)[0] for one in said]))
+    assert rows["pearson"].low < rows["pearson"].value < rows["pearson"].high
+    assert rows["pearson"].p < 0.01
+    assert all(row.p is None for row in Scores(made).rows(subsets("single", made.columns)[-1]))
+
+
+@pytest.mark.parametrize("made", [classed, tagged, answered])
+def test_seeds_that_answer_together_have_the_figure_of_their_joint_answer(made):
+    found, corpus = (inputs(), classed(inputs())) if made is classed else made(30)
+    train = TrainSpec(epochs=2, batch_rows=8, average=True)
+    measured = Trainings(Toy(found), Recipe(probe=ProbeSpec(encoder="none"), train=train), corpus)
+    measured.train([measured.last], "the last layer")
+    trained = train_members([replace(member, layers=measured.last) for member in measured.members], corpus)
+    ensemble, scorer = gather(trained, corpus), scorer_of(corpus, "validation")
+    (together,) = (scorer.answers(said) for said in ensemble.voices("validation"))
+    (answers,) = measured[measured.last].answers["validation"]
+    np.testing.assert_array_equal(answers, together)
+    assert measured[measured.last].value == ensemble.value
+
+
+def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other():
+    found = inputs(texts=120)
+    found.values[0] = 1.0
+    recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=2, batch_rows=16))
+    made = Trainings(Toy(found), recipe, scored(found))
+    wanted = subsets("single", made.columns)
+    made.train([one.places for one in wanted], "single layers")
+    counts = [len(Scores(made).rows(one)) for one in wanted]
+    assert counts[0] == 0
+    assert min(counts[1:]) == 2
+
+
+def test_shuffled_targets_are_those_of_training_in_another_order():
+    corpus = scored(inputs())
+    other = shuffled(corpus, 0)
+    rows, control = corpus.split("train"), other.split("train")
+    assert sorted(control.targets) == sorted(rows.targets)
+    assert (control.targets != rows.targets).any()
+    assert (control.sides == rows.sides).all()
+    assert other.split("validation") is control  # memory is measured where it was made
+
+
+def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
+    _, corpus = tagged()
+    rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
+    types = np.array([label[2:] for label in corpus.labels])
+    assert sorted(types[control.marks.codes]) == sorted(types[rows.marks.codes])
+    own = np.split(control.marks.codes, control.marks.offsets[1:-1])
+    for sentence in own:
+        before = ""
+        for label in (corpus.labels[code] for code in sentence):
+            assert not label.startswith("I-") or before == label[2:]
+            before = label[2:]
+    assert (made_valid(rows.marks.codes, rows.marks.offsets, corpus.labels) == rows.marks.codes).all()
+    assert (control.marks.codes != rows.marks.codes).any()
+    assert (control.marks.spans == rows.marks.spans).all()
+    assert (control.marks.offsets == rows.marks.offsets).all()
+    assert (shuffled(corpus, 0).split("train").marks.codes == control.marks.codes).all()
+    assert (shuffled(corpus, 1).split("train").marks.codes != control.marks.codes).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(seed):
+    _, corpus = answered(60)
+    rows, control = corpus.split("train"), shuffled(corpus, seed).split("train")
+    assert (control.sides == rows.sides).all()
+    assert (np.diff(control.marks.offsets) == 1).all()
+    same = 0
+    for row, (first, last) in enumerate(control.marks.spans):
+        context = corpus.texts[rows.sides[row, 0]].second
+        before = context[slice(*rows.marks.spans[rows.marks.offsets[row]])]
+        words = context[first:last].split()
+        assert 0 <= first < last <= len(context)
+        assert len(words) == len(before.split())
+        assert f" {context[first:last]} " in f" {context} "
+        same += context[first:last] == before
+    assert same < len(rows) / 2
+
+
+@pytest.mark.parametrize(
+    "context", ["野马队赢了2016年的比赛，他们很高兴。", "ที่นี่มี ๕๐ เขต", "नई दिल्ली भारत की राजधानी है।"]
+)
+def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(context):
+    spans = [span for span in ((0, 3), (2, 5), (0, len(context))) if not is_mark(context[span[0]])]
+    count = len(spans)
+    marks = Marks(np.array(spans), np.zeros(count, np.int64), np.arange(count + 1))
+    rows = Rows(np.zeros((count, 1), np.int64), np.zeros(count), marks)
+    corpus = Corpus("toy", (Segments("?", context),), {"train": rows}, kind="answers")
+    for seed in range(5):
+        moved = shuffled(corpus, seed).split("train").marks.spans
+        for span, before in zip(moved, spans, strict=True):
+            assert len(parts(context[slice(*span)])) == len(parts(context[slice(*before)]))
+            assert not is_mark(context[span[0]])
+
+
+@pytest.mark.parametrize("made", [tagged, answered])
+def test_an_ablation_of_tokens_trains_every_layer_and_knows_the_one_that_tells(made):
+    found, corpus = made(45)
+    recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=15, batch_rows=8, learning_rate=0.02))
+    measured = Trainings(Toy(found), recipe, corpus)
+    wanted = subsets("single", measured.columns)
+    measured.train([one.places for one in wanted], "single layers")
+    first, last = ({row.metric: row.value for row in Scores(measured).rows(one)} for one in wanted)
+    assert last["f1"] > first["f1"] + 0.3  # the states of the last layer tell
+
+
+def test_the_command_leaves_a_table_with_controls_and_another_backbone(tiny, tmp_path, quick):
+    bench = Bench(tmp_path, tiny("bert"))
+    backbone = f"ablation.backbones={tiny('gpt2')}"
+    settings = bench.of_pairs("probe.encoder=none", "train.epochs=1", "ablation.greedy=2", backbone)
+    code, out, _ = bench.command("ablate", "pairs", "--json", "--runs", str(bench.runs), settings=settings)
+    assert code == 0
+    said = json.loads(out)
+    table = pd.read_csv(f"{said['run']}/ablation.csv", keep_default_na=False)
+    assert set(table["kind"]) == {"all", "single", "without", "prefix", "suffix", "greedy", "backbone"}
+    assert set(table["control"]) == {"", "untrained", "random targets"}
+    assert set(table.loc[table["control"] == "random targets", "split"]) == {"train"}
+    assert (table.loc[table["control"] == "random targets", "p"] == "").all()
+    assert (table.loc[(table["control"] == "untrained") & (table["split"] == "test"), "p"] != "").all()
+    assert len(said["metrics"]) == len(table)
+    assert said["texts_run"] == 3 * said["texts_distinct"]  # the backbone, untrained, and the other
+
+
+def test_pretrained_layers_keep_the_codes_they_were_pretrained_with(tiny, tmp_path, quick):
+    bench = Bench(tmp_path, tiny("bert"))
+    more = ["ablation.kinds=without", "ablation.controls="]
+    (tmp_path / "own.toml").write_text(
+        'variants = [{ name = "coded", set = { "probe.encoder" = "mlp", "probe.code" = [0.25, 0.5] } }]'
+    )
+    settings = bench.of_pairs("corpus.target=score", *bench.of_other_texts(*more))
+    done = api.ablate(str(tmp_path / "own.toml"), settings, bench.runs, variant="coded")
+    sizes = {row["layers"]: row["parameters"] for row in done.metrics if row["kind"] in ("all", "single")}
+    assert sizes["0"] == sizes["1"] < sizes["2"] == sizes["3"]
+    assert sizes["0-3"] - 4 == sum(sizes[str(layer)] - 1 for layer in range(4))  # less a weight of the mixer each
+
+
+def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
+    found = inputs(texts=60)
+    fits = []
+    for encoder in ("none", "linear"):
+        recipe = Recipe(probe=ProbeSpec(encoder=encoder), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=1e-2))
+        made = Trainings(Toy(found), recipe, shuffled(scored(found), 0))
+        everything = subsets("all", made.columns)[0]
+        made.train([everything.places], "memory")
+        (row, _) = Scores(made, ablation.RANDOM_TARGETS).rows(everything, ["train"])
+        fits.append(row.value)
+        assert row.p is None
+    assert fits[1] > fits[0] + 0.2
+
+
+def test_an_untrained_backbone_is_tested_against_the_trained_ones_last_layer():
+    trained, other = trainings(ProbeSpec(encoder="none"), layer=3), trainings(ProbeSpec(encoder="none"), layer=3)
+    for made in (trained, other):
+        made.train([made.last], "last")
+    last = subsets("single", trained.columns)[-1]
+    rows = Scores(other, ablation.UNTRAINED, Scores(trained)).rows(last)
+    assert [row.p for row in rows] == [1.0] * len(rows)  # it is the same there, and so not different

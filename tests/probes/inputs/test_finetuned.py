@@ -1,0 +1,221 @@
+"""Upper inputs: before any training, what blocks make of what lies below them is what stage one caches of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from permafrost import api
+from permafrost.data.progress import Silent
+from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.spec import SpecError
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.probes.config.finetuning import UpperSpec
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.experiments.validation import check
+from permafrost.probes.inputs.finetuned import UpperInputs
+from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.variants.workspace import Conductor
+from tests.support.bench import pairs, write
+from tests.support.synthetic import seats
+
+CUTS = (0, 1, "none")
+POOLED = ("last", "mean", "weighted_mean", "sum", "max", "cls")
+FAMILIES = ("bert", "gpt2", "mpnet")
+WINDOWS = {"truncation": "windows", "max_tokens": 32, "stride": 4}
+TOLERANCE = {"float32": 1e-5, "float16": 3e-3}
+"""Of the largest value. In float16 half a thousandth is lost at the cut, which blocks of weights so wide make more of,
+and as much at the end."""
+
+
+@pytest.fixture
+def conductor():
+    return Conductor(api._run_missing, Silent())
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny):
+    """A recipe of a family and view, of pairs of texts or of questions about contexts; frozen."""
+
+    def made(family: str = "bert", view: str = "mean", segments: bool = False, **plan) -> Recipe:
+        if segments:
+            corpus = CorpusSpec(name="samples-questions", limits={"train": 6, "validation": 3, "test": 3})
+        else:
+            path = write(tmp_path / "pairs.csv", ["first", "second", "score", "split"], pairs())
+            corpus = CorpusSpec(path=str(path), columns=("first", "second", "score"), target="score")
+        settings = {"compute_dtype": "float32", "stored_dtype": "float32", "max_tokens": 32} | plan
+        return Recipe(
+            corpus=corpus,
+            plan=CapturePlan(str(tiny(family)), views=(view,), layers=(2, 3), **settings),
+            extract=ExtractSpec(str(tmp_path / "cache"), "cpu"),
+            probe=ProbeSpec(layers=(-2, -1)),
+        )
+
+    return made
+
+
+def learning(recipe: Recipe, cut, beside=()) -> Recipe:
+    return replace(recipe, upper=UpperSpec(cut, beside))
+
+
+def both(conductor: Conductor, recipe: Recipe, cut) -> tuple[Inputs, UpperInputs]:
+    """What is cached of two layers, and what blocks above a cut make."""
+    made = conductor.upper(learning(recipe, cut))
+    cached = conductor.inputs(recipe, recipe.corpus)
+    assert [column[1:] for column in made.columns] == [column[1:] for column in cached.columns]
+    assert made.widths == cached.widths
+    return cached, made
+
+
+def assert_same(found: torch.Tensor, expected: torch.Tensor, dtype: str = "float32") -> None:
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, float(expected.abs().max())))
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("view", POOLED)
+def test_a_view_of_whole_texts_is_the_cached_one(view, family, cut, conductor, recipe):
+    dtype = "float16" if view == "mean" else "float32"
+    cached, made = both(conductor, recipe(family, view, stored_dtype=dtype), cut)
+    texts = np.arange(40)[::-1].copy()
+    for layer in (0, 1):
+        assert_same(made.pooled(layer, texts), cached.pooled(layer, texts), dtype)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, family, cut, conductor, recipe):
+    cached, made = both(conductor, recipe(family, "tokens", stored_dtype=dtype), cut)
+    np.testing.assert_array_equal(made.offsets, cached.offsets)
+    np.testing.assert_array_equal(made.spans, cached.spans)
+    np.testing.assert_array_equal(made.windows, cached.windows)
+    windows = np.array([3, 0, 7, 3])
+    assert_same(made.states(windows, [1, 0]).detach(), cached.states(windows, [1, 0]), dtype)
+    assert_same(made.pooled(0, windows), cached.pooled(0, windows), dtype)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_windows_of_questions_and_contexts_are_the_cached_ones(family, cut, conductor, recipe):
+    cached, made = both(conductor, recipe(family, "tokens", True, **WINDOWS), cut)
+    assert len(made.offsets) > len(made.starts)  # some are too long for one window
+    np.testing.assert_array_equal(made.starts, cached.starts)
+    np.testing.assert_array_equal(made.spans, cached.spans)
+    everything = np.arange(len(made.offsets) - 1)
+    assert_same(made.states(everything, [0, 1]).detach(), cached.states(everything, [0, 1]))
+
+
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+@pytest.mark.parametrize(("beside", "layers"), [("0..1", (0, 1, 2, 3)), ((-1,), (1, 2, 3)), ((0,), (0, 2, 3))])
+def test_layers_at_and_below_the_cut_are_read_beside_those_above(beside, layers, view, conductor, recipe):
+    made = conductor.upper(replace(learning(recipe("bert", view), 1, beside), probe=ProbeSpec(layers="all")))
+    frozen = recipe("bert", view)
+    cached = conductor.inputs(
+        replace(frozen, plan=replace(frozen.plan, layers=layers), probe=ProbeSpec()), frozen.corpus
+    )
+    assert [column.layer for column in made.columns] == list(layers)
+    assert conductor.upper(learning(frozen, 1, beside)).columns == made.columns  # probe.layers counts those above
+    texts = np.arange(20)
+    for place in range(len(layers)):
+        assert_same(made.pooled(place, texts), cached.pooled(place, texts))
+
+
+@pytest.mark.parametrize(
+    ("cut", "beside", "message"),
+    [
+        (2, (3,), "layers at or below the cut, 2: layer 3 is out of range: there are layers 0 to 2"),
+        (2, "low", "layers at or below the cut, 2: layers must be all, a list, or a range"),
+        (1, (0, -2), "layers at or below the cut, 1: layers names one twice"),
+        ("none", (0,), 'cut = "none" caches none; set cut to a layer'),
+        ("frozen", "all", 'cut = "frozen" caches none'),
+    ],
+)
+def test_layers_that_are_not_cached_below_the_cut_are_refused(cut, beside, message):
+    with pytest.raises(SpecError, match=message):
+        UpperSpec(cut, beside)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+def test_sides_and_moments_are_the_cached_ones(view, cut, conductor, recipe):
+    cached, made = both(conductor, recipe("bert", view), cut)
+    sides = conductor.corpus(recipe().corpus).split("train").sides[None, :9]
+    for layers in ((0, 1), (1,)):
+        how = reading(seats([layers], (32, 32)))
+        for mine, theirs in zip(made.sides(how, sides), cached.sides(how, sides), strict=True):
+            if view == "tokens":
+                assert torch.equal(mine.real, theirs.real)
+                mine, theirs = (one.values[:, one.real] for one in (mine, theirs))
+            assert_same(mine.detach(), theirs)
+    texts = np.unique(sides)
+    for center, scale, by_token in ((True, "layer", False), (False, "dimension", False), (True, "layer", True)):
+        if by_token and view != "tokens":
+            continue
+        found = [one.moments(texts, center, scale, by_token) for one in (made, cached)]
+        for mine, theirs in zip(*found, strict=True):
+            assert_same(mine, theirs)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, family, cut, conductor, recipe):
+    made = conductor.upper(replace(learning(recipe(family, view), cut), probe=ProbeSpec(layers=(-1,))))
+    how = reading(seats([(0,)], (32,)))
+    sides = conductor.corpus(recipe().corpus).split("train").sides[None, :9]
+    found = made.sides(how, sides)
+    values = [one.values[:, one.real] if view == "tokens" else one for one in found]
+    torch.cat(values, 1).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
+    reached = {name for name, part in made.module.named_parameters() if part.grad is not None and part.grad.any()}
+    blocks = {name for name, _ in made.module.named_parameters() if ".layer." in name or ".h." in name}
+    numbers = {int(part) for name in blocks for part in name.split(".") if part.isdigit()}
+    assert numbers == set(range(0 if cut == "none" else cut, 3))
+    silent = {name for name in blocks - reached if not name.endswith((".key.bias", ".attn.k.bias"))}
+    assert silent == set()  # the bias of keys shifts all scores of a query alike
+    assert any("embedding" in name or ".wte." in name for name in reached) == (cut == "none")
+    assert {name for name, part in made.module.named_parameters() if not part.requires_grad}.isdisjoint(reached)
+
+
+@pytest.mark.parametrize("cut", [1, "none"])
+@pytest.mark.parametrize("view", ["mean", "tokens"])
+def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, conductor, recipe):
+    made = conductor.upper(learning(recipe("bert", view), cut))
+    lengths = np.diff(made.below.offsets)
+    ran: list[int] = []
+    made.module.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
+    sides = np.array([[[4, 2], [2, 4], [4, 4], [5, 2]]])
+    found = made.sides(reading(seats([(0, 1)], (32, 32))), sides)
+    assert sum(ran) == lengths[[2, 4, 5]].sum()
+    first, second = ([one.values[:, row, : lengths[4]] for row, one in ((0, found[0]), (1, found[1]))]
+                     if view == "tokens" else [found[0][:, 0], found[1][:, 1]])  # fmt: skip
+    assert torch.equal(first, second)
+
+
+def test_what_is_run_at_once_where_nothing_is_learnt_is_counted_in_tokens(conductor, recipe):
+    made = conductor.upper(learning(recipe(), 1))
+    assert made.longest == np.diff(made.below.offsets).max() > 1
+
+
+@pytest.mark.parametrize("cut", [1, "none"])
+def test_a_view_of_whole_texts_is_not_made_of_windows(cut, conductor, recipe):
+    with pytest.raises(
+        SpecError, match=r'a view of whole texts cannot be made of windows; set plan\.truncation = "cut"'
+    ):
+        conductor.upper(learning(recipe("bert", "mean", True, **WINDOWS), cut))
+
+
+def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(conductor, recipe):
+    one = learning(recipe("bert", "mean", True, **WINDOWS), 1)
+    with pytest.raises(SpecError, match="reads tokens, and the probe is given mean"):
+        check(one, {"one": one}, conductor.corpus(one.corpus))
+
+
+def test_members_that_take_rows_in_orders_of_their_own_are_not_run(conductor, recipe):
+    made = conductor.upper(learning(recipe(), 1))
+    with pytest.raises(ValueError, match="rows in one order"):
+        made.sides(reading(seats([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))

@@ -1,0 +1,342 @@
+"""Inputs: names that are taken apart, layers that are named in every way, and plans joined into one tensor."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from permafrost.data.ragged import TokenLatents
+from permafrost.data.spec import SpecError
+from permafrost.data.store.layers import resolve_layers
+from permafrost.probes.config.columns import Column, only_layer, parse_input, view_name, wanted_columns
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.inputs import latents
+from permafrost.probes.inputs.latents import Inputs, padded, ragged_of, read_inputs, stack, tokens_as_inputs
+from permafrost.probes.inputs.stage_one import Stored
+from permafrost.probes.models.pair_features import cosines
+from permafrost.probes.models.shared_reads import reading
+from tests.support.synthetic import EVEN, RAGGED, WIDE, Shelf, answered, inputs, seats, tagged, token_inputs
+
+PLANS = {"": {"mean": (0, 1, 2, 3), "cls": (0, 1, 2, 3)}, "echo": {"mean": (0, 2, 4)}}
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("mean", ("", "mean", "")),
+        ("weighted_mean", ("", "weighted_mean", "")),
+        ("cls:-4..-1", ("", "cls", "-4..-1")),
+        ("mean:-1", ("", "mean", "-1")),
+        ("mean:all", ("", "mean", "all")),
+        ("echo/mean", ("echo", "mean", "")),
+        (" echo-2/mean:6 ", ("echo-2", "mean", "6")),
+        ("echo/last:0..5", ("echo", "last", "0..5")),
+    ],
+)
+def test_the_name_of_an_input_is_taken_apart(name, parts):
+    assert parse_input(name) == parts
+
+
+@pytest.mark.parametrize(
+    "name", ["", "mean:", "/mean", "echo/", "a/b/mean", "mean:1,2", "mean:1...2", "mean:x", "mean:--1", "me an"]
+)
+def test_what_is_no_name_of_an_input_is_refused_with_examples(name):
+    with pytest.raises(SpecError) as refused:
+        parse_input(name)
+    assert str(refused.value) == (
+        f"probe.inputs: {name!r} is not [PLAN/]VIEW[:LAYERS]; write for example mean, cls:-4..-1 or echo/mean:6."
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("all", (0, 1, 2, 3)),
+        ("1..-1", (1, 2, 3)),
+        ("-2..-1", (2, 3)),
+        ("0..3", (0, 1, 2, 3)),
+        ("2..2", (2,)),
+        ("-1", (3,)),
+        ("0", (0,)),
+        ((3, 1), (1, 3)),
+        ((0, -1), (0, 3)),
+    ],
+)
+def test_layers_are_named_by_list_number_and_range(wanted, found):
+    assert resolve_layers(wanted, range(4)) == found
+
+
+def test_negative_layers_count_from_the_last_that_is_kept_and_ranges_take_what_is_kept():
+    assert resolve_layers("-1", (2, 5, 9)) == (9,)
+    assert resolve_layers("2..9", (2, 5, 9)) == (2, 5, 9)
+    assert resolve_layers("-2..-1", (2, 5, 9)) == (5, 9)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "message"),
+    [
+        ("3..1", range(4), "the layers 3..1 go from 3 down to 1."),
+        ("-1..0", range(4), "the layers -1..0 go from 3 down to 0."),
+        ("1..4", range(4), "layer 4 is out of range: there are layers 0 to 3."),
+        ("-5", range(4), "layer -5 is out of range: there are layers 0 to 3."),
+        ((1, 9), range(4), "layer 9 is out of range: there are layers 0 to 3."),
+        ((3,), (2, 5, 9), "layer 3 is out of range: there are layers 2, 5, 9."),
+        ((3, -1), range(4), "layers names one twice: [3, -1]."),
+    ],
+)
+def test_layers_that_are_not_there_or_fall_are_refused(wanted, known, message):
+    with pytest.raises(SpecError) as refused:
+        resolve_layers(wanted, known)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("wrong", ["some", "1..", "..2", "1.5", "", (), (1, 1)])
+def test_what_names_no_layers_is_refused(wrong):
+    with pytest.raises(SpecError, match="layers"):
+        ProbeSpec(layers=wrong)
+
+
+def columns_of(**settings) -> list[str]:
+    """The columns of a probe as plan/view:layer."""
+    return [f"{plan}/{view}:{layer}" for plan, view, layer in wanted_columns(ProbeSpec(**settings), PLANS)]
+
+
+def test_a_probe_that_names_no_input_reads_every_view_of_the_plan():
+    assert columns_of(layers="-1") == ["/mean:3", "/cls:3"]
+    assert len(columns_of()) == 8
+
+
+def test_the_layers_of_the_probe_hold_for_inputs_that_name_none_of_their_own():
+    assert columns_of(inputs=("cls:0..1", "echo/mean:-1"), layers="-1") == ["/cls:0", "/cls:1", "echo/mean:4"]
+    assert columns_of(inputs=("mean", "echo/mean:-1"), layers=(0, -1)) == ["/mean:0", "/mean:3", "echo/mean:4"]
+    assert columns_of(inputs=("echo/mean", "mean:2")) == ["echo/mean:0", "echo/mean:2", "echo/mean:4", "/mean:2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inputs": ("meen",)}, "probe.inputs names 'meen', which plan.views does not keep. Did you mean 'mean'?"),
+        ({"inputs": ("echo/cls",)}, "probe.inputs names 'cls', which .* does not keep. Known: mean."),
+        ({"inputs": ("mean", "mean:-1")}, "probe.inputs names layer 3 of mean twice."),
+        ({"inputs": ("echo/mean:3",)}, "layer 3 is out of range: there are layers 0, 2, 4."),
+        ({"layers": "3..1"}, "the layers 3..1 go from 3 down to 1."),
+        ({"layers": (7,)}, "the probe reads layers that the plan does not keep: layer 7 is out of range"),
+    ],
+)
+def test_an_input_that_is_not_kept_is_refused(settings, message):
+    with pytest.raises(SpecError, match=message.replace("?", r"\?")):
+        columns_of(**settings)
+
+
+def test_the_columns_say_their_views_and_their_only_layer():
+    columns = wanted_columns(ProbeSpec(inputs=("mean:3", "echo/mean:4", "cls:3")), PLANS)
+    assert view_name(columns) == "mean+echo/mean+cls"
+    assert only_layer(columns) is None
+    assert only_layer(columns[::2]) == 3
+
+
+def joined(*names: str):
+    stored = {
+        "": Stored(Shelf(8, "float16"), PLANS[""], 0, 0, 0.0),
+        "echo": Stored(Shelf(5, "float32"), PLANS["echo"], 0, 0, 0.0),
+    }
+    return read_inputs(stored, "abcdef", wanted_columns(ProbeSpec(inputs=names), PLANS)), stored
+
+
+def test_plans_of_different_widths_are_joined_padded_with_zeros():
+    found, stored = joined("echo/mean:2", "mean:0..1", "cls:3")
+    assert found.columns == (("echo", "mean", 2), ("", "mean", 0), ("", "mean", 1), ("", "cls", 3))
+    assert found.widths == (5, 8, 8, 8)
+    assert found.values.dtype == torch.float32
+    assert found.values.shape == (4, 6, 8)
+    assert (found.values[0, :, 5:] == 0).all()
+    for values, column, width in zip(found.values, found.columns, found.widths, strict=True):
+        own = stored[column.plan].store.read("abcdef", column.view, [column.layer])[0]
+        np.testing.assert_array_equal(values[:, :width], own.astype(np.float32))
+
+
+def test_padding_changes_no_cosine():
+    found, stored = joined("mean:0", "echo/mean:2")
+    own = torch.from_numpy(stored["echo"].store.read("abcdef", "mean", [2])[0])
+    torch.testing.assert_close(cosines(found.values[1, :3], found.values[1, 3:]), cosines(own[:3], own[3:]))
+
+
+def test_a_stack_keeps_the_order_of_its_parts():
+    parts = [np.full((2, 3, 4), 1, np.float16), np.full((1, 3, 6), 2, np.float32)]
+    stacked = stack(parts)
+    assert stacked.shape == (3, 3, 6)
+    assert stacked.sum(2).tolist() == [[4, 4, 4], [4, 4, 4], [12, 12, 12]]
+
+
+@pytest.mark.parametrize("scale", ["layer", "dimension"])
+@pytest.mark.parametrize("widths", [EVEN, RAGGED])
+def test_the_moments_are_those_of_the_named_texts_without_padding(scale, widths):
+    found, texts = inputs(widths), np.arange(5, 25)
+    mean, spread = found.moments(texts, center=True, scale=scale)
+    for layer, width in enumerate(widths):
+        known = found.values[layer, 5:25, :width].double()
+        torch.testing.assert_close(mean[layer, 0, :width].double(), known.mean(0), rtol=1e-5, atol=1e-6)
+        expected = known.var(0, correction=0) if scale == "dimension" else known.var(0, correction=0).mean()
+        own = spread[layer, 0, :width] if scale == "dimension" else spread[layer, 0, 0]
+        torch.testing.assert_close(own.double(), expected.sqrt(), rtol=1e-5, atol=1e-6)
+        assert (mean[layer, 0, width:] == 0).all()
+        assert scale == "layer" or (spread[layer, 0, width:] == 1).all()
+
+
+def test_without_centre_the_spread_is_that_around_zero():
+    found, texts = inputs(), np.arange(20)
+    mean, spread = found.moments(texts, center=False, scale="layer")
+    assert (mean == 0).all()
+    torch.testing.assert_close(spread.flatten(), found.values[:, :20].square().mean((1, 2)).sqrt())
+
+
+def test_moments_of_other_texts_are_others():
+    found = inputs()
+    first, second = (found.moments(np.arange(start, start + 10), True, "layer")[0] for start in (0, 10))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, found.moments(np.arange(10), True, "layer")[0])
+
+
+def test_latents_that_are_all_equal_have_a_spread_of_one():
+    found = inputs()
+    found.values[2] = 3.0
+    for scale in ("layer", "dimension"):
+        assert (found.moments(np.arange(10), True, scale)[1][2] == 1).all()
+
+
+def test_sides_are_read_by_row_and_side():
+    found = inputs()
+    first, second = found.sides(reading(seats()), np.array([[[3, 5], [0, 1]]]))
+    assert torch.equal(first, found.values[:, [3, 0]])
+    assert torch.equal(second, found.values[:, [5, 1]])
+
+
+def test_members_read_their_own_layers_of_the_same_rows():
+    found = inputs()
+    how = reading(seats([(0, 3), (2, 3)]))
+    first, second = found.sides(how, np.array([[[3, 5], [0, 1]]]))
+    assert torch.equal(how.spread(first), found.values[[0, 3, 2, 3]][:, [3, 0]])
+    assert torch.equal(how.spread(second), found.values[[0, 3, 2, 3]][:, [5, 1]])
+    assert len(first) == 3  # layer 3 is read once
+
+
+def test_members_read_rows_in_an_order_of_their_own():
+    found = inputs()
+    how = reading(seats([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
+    first, second = found.sides(how, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
+    spread, x = how.spread(first), found.values
+    assert torch.equal(spread, torch.stack([x[0, [3, 0]], x[3, [3, 0]], x[2, [7, 9]], x[3, [3, 0]]]))
+    assert torch.equal(how.spread(second)[2], x[2, [8, 2]])
+
+
+@pytest.mark.parametrize("scale", ["layer", "dimension"])
+@pytest.mark.parametrize("made", [tagged, answered])
+def test_moments_by_token_are_those_of_all_tokens_of_the_first_windows_of_the_texts(made, scale):
+    found, corpus = made()
+    texts = np.unique(corpus.split("train").sides)
+    mean, spread = found.moments(texts, center=True, scale=scale, by_token=True)
+    for layer in range(2):
+        parts = []
+        for text in texts:
+            window = found.windows[text]
+            parts += list(found.values[layer, found.offsets[window] : found.offsets[window + 1]].double())
+        known = torch.stack(parts)
+        torch.testing.assert_close(mean[layer, 0].double(), known.mean(0), rtol=1e-5, atol=1e-6)
+        square = (known - known.mean(0)).square()
+        expected = square.mean(0).sqrt() if scale == "dimension" else square.mean().sqrt().reshape(1)
+        torch.testing.assert_close(spread[layer, 0].double(), expected, rtol=1e-5, atol=1e-6)
+    pooled = found.moments(texts, center=True, scale=scale)
+    assert not torch.allclose(pooled[1], spread)  # a mean of tokens spreads less
+
+
+def test_moments_of_many_texts_are_measured_on_some_of_them(monkeypatch):
+    found, _ = tagged(30)
+    monkeypatch.setattr(latents, "MEASURED_TEXTS", 10)
+    every_third = replace(found).moments(np.arange(0, 30, 3), True, "layer", by_token=True)
+    for one, other in zip(found.moments(np.arange(30), True, "layer", by_token=True), every_third, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
+    found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], dtype="float16")
+    exact = replace(found, values=found.values.float())
+    assert found.values.dtype == torch.float16  # and take half the memory
+    how, windows = reading(seats([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
+    for one, other in [
+        (ragged_of(found, how, windows).values, ragged_of(exact, how, windows).values),
+        (padded(ragged_of(found, how, windows)).values, padded(ragged_of(exact, how, windows)).values),
+        (found.pooled(0, windows), exact.pooled(0, windows)),
+        *zip(found.moments(windows, True, "layer"), exact.moments(windows, True, "layer"), strict=True),
+        *zip(found.moments(windows, True, "layer", True), exact.moments(windows, True, "layer", True), strict=True),
+    ]:
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("layers", [(0, 1, 2), (2,), (2, 0)])
+def test_tokens_of_windows_lie_one_after_another_in_the_layers_that_are_read(layers):
+    found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], layers=3)
+    how, windows = reading(seats([layers], (WIDE,) * 3)), np.array([2, 0, 2])
+    read = ragged_of(found, how, windows)
+    assert read.lengths == (5, 3, 5)
+    parts = [found.values[:, found.offsets[at] : found.offsets[at + 1]] for at in windows]
+    torch.testing.assert_close(how.spread(read.values), torch.cat(parts, 1)[list(layers)], rtol=0, atol=0)
+
+
+def test_a_text_without_windows_is_one():
+    found = token_inputs([[(0, 1)], [(0, 1)] * 2])
+    assert found.windows.tolist() == [0, 1, 2]
+    assert found.longest == 2
+    assert replace(found, starts=np.array([0, 2])).windows.tolist() == [0, 2]
+    assert inputs().longest == 1
+
+
+def test_what_a_store_holds_of_tokens_is_taken_as_it_is():
+    states = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
+    spans = np.array([[-1, -1], [0, 2], [0, 1]], np.int32)
+    read = TokenLatents(states, np.array([0, 2, 3]), np.arange(3, dtype=np.int32), spans)
+    columns = [Column("", "tokens", 1), Column("", "tokens", 4)]
+    found = tokens_as_inputs(read, columns, np.array([0, 2]))
+    assert found.values.dtype == torch.float16
+    np.testing.assert_array_equal(found.values, states)
+    assert found.columns == tuple(columns)
+    assert found.widths == (4, 4)
+    assert found.windows.tolist() == [0, 2]
+    np.testing.assert_array_equal(found.spans, spans)
+
+
+class Drawer:
+    """A reader that takes tokens from inputs that are in memory."""
+
+    def __init__(self, found: Inputs) -> None:
+        self.found, self.asked = found, 0
+
+    def rows(self, windows: np.ndarray, layers: list[int]) -> SimpleNamespace:
+        self.asked += 1
+        parts = [self.found.values[:, self.found.offsets[at] : self.found.offsets[at + 1]] for at in windows]
+        return SimpleNamespace(states=torch.cat(parts, 1)[list(layers)].numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, monkeypatch):
+    held = token_inputs([[(0, 1)] * n for n in (3, 1, 5, 2, 2)], layers=3, dtype=dtype)
+    drawer = Drawer(held)
+    lent = replace(held, values=torch.empty(3, 0, WIDE), reader=drawer)
+    windows = np.array([4, 0, 2, 0])
+    for layers in ((0, 1, 2), (2, 0)):
+        how = reading(seats([layers], (WIDE,) * 3))
+        one, other = ragged_of(lent, how, windows), ragged_of(held, how, windows)
+        assert one.lengths == other.lengths
+        assert torch.equal(one.values, other.values)
+    for by_token in (False, True):
+        moments = [found.moments(np.arange(5), True, "layer", by_token) for found in (lent, held)]
+        for one, other in zip(*moments, strict=True):
+            assert torch.equal(one, other)
+    at_once = held.pooled(1, windows)
+    slow = torch.stack([held.values[1, held.offsets[at] : held.offsets[at + 1]].float().mean(0) for at in windows])
+    torch.testing.assert_close(at_once, slow)
+    monkeypatch.setattr(latents, "POOLED_AT_ONCE", 2)
+    torch.testing.assert_close(lent.pooled(1, windows), at_once)
+    assert drawer.asked > 0

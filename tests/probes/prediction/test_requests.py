@@ -1,0 +1,215 @@
+"""Predictions on files: which columns are read, what is refused at which line, and what is written."""
+
+import gzip
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from permafrost import api
+from permafrost.probes.prediction.requests import from_file
+from tests.support.bench import Bench, pairs, write
+
+OWN = '[probe]\nencoder = "none"\nmixer = "softmax"\n'
+
+
+@pytest.fixture(scope="module")
+def runs_of_kinds(tmp_path_factory, tiny):
+    """A run of each kind of target on a tiny backbone: its folder by kind."""
+    bench = Bench(tmp_path_factory.mktemp("kinds"), tiny("bert"))
+    (bench.folder / "own.toml").write_text(OWN, "utf-8")
+    rows = [(row[0], "same" if row[2] > 0.4 else "other", row[3]) for row in pairs()]
+    own = write(bench.folder / "own.csv", ["first", "label", "split"], rows)
+    tokens = ["plan.views=tokens", "train.epochs=1", "plan.max_tokens=48"]
+    kinds = {
+        "score": bench.of_pairs("corpus.target=score"),
+        "class": bench.settings(f"corpus.path={own}", "corpus.columns=first,label", "corpus.target=class"),
+        "named": bench.settings("corpus.name=samples-tones", "train.epochs=1"),
+        "tags": bench.settings("corpus.name=samples-tags", *tokens),
+        "answers": bench.settings("corpus.name=samples-questions", *tokens, "plan.truncation=windows", "plan.stride=8"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+        patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
+        recipe = str(bench.folder / "own.toml")
+        return bench, {kind: api.run(recipe, some, bench.runs).path for kind, some in kinds.items()}
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Name and content -> a file."""
+
+    def made(name, content):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path / name
+
+    return made
+
+
+READ = {
+    "its own columns": ("class", "a.csv", 'first,label\n"The dog, old",same\nIt,\n', ["The dog, old", "It"]),
+    "sentence": ("class", "a.tsv", "id\tsentence\n7\tThe dog\n", ["The dog"]),
+    "text": ("class", "a.jsonl", '{"text": "The dog"}\n\n{"text": "It", "more": 1}\n', ["The dog", "It"]),
+    "lines": ("tags", "a.txt", "The dog.\n\nIt runs.\n", ["The dog.", "It runs."]),
+    "gzip": ("named", "a.csv.gz", gzip.compress(b"sentence\nThe dog\n"), ["The dog"]),
+    "a byte order mark": ("named", "a.csv", b"\xef\xbb\xbfsentence\nThe dog\n", ["The dog"]),
+    "sentences": ("score", "a.csv", "sentence2,sentence1\nb,a\n", [("a", "b")]),
+    "premise": ("score", "a.jsonl", '{"premise": "a", "hypothesis": "b"}', [("a", "b")]),
+    "question": ("answers", "a.csv", 'context,question\n"The dog\nran.",Who?\n', [("Who?", "The dog\nran.")]),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_the_texts_of_a_file_are_found_by_their_columns(case, runs_of_kinds, put):
+    kind, name, content, expected = READ[case]
+    asked = from_file(api.load(runs_of_kinds[1][kind]).run, put(name, content))
+    assert [one.texts for one in asked] == [(item,) if isinstance(item, str) else item for item in expected]
+
+
+def test_parquet_is_read_too(runs_of_kinds, tmp_path):
+    pd.DataFrame({"sentence": ["The dog", "It"], "tone": ["neutral", None]}).to_parquet(tmp_path / "a.parquet")
+    asked = from_file(api.load(runs_of_kinds[1]["named"]).run, tmp_path / "a.parquet")
+    assert [(one.texts, one.target) for one in asked] == [(("The dog",), "neutral"), (("It",), None)]
+
+
+def test_a_target_is_known_by_name_or_number_or_not_at_all(runs_of_kinds, put):
+    path = put("a.csv", "sentence,tone\nThe dog,negative\nIt,2\nA stove,\n")
+    asked = from_file(api.load(runs_of_kinds[1]["named"]).run, path)
+    assert [one.target for one in asked] == ["negative", "positive", None]
+    asked = from_file(api.load(runs_of_kinds[1]["score"]).run, put("b.csv", "first,second,score\na,b,0.25\n"))
+    assert [one.target for one in asked] == [0.25]
+
+
+REFUSED: dict[str, tuple[str, str | bytes, str]] = {
+    "an unknown label": ("named", "sentence,tone\na,neutral\nb,negatve\n", r":3: unknown label 'negatve'.*'negative'"),
+    "a number no label has": ("named", "sentence,tone\na,3\n", r":2: unknown label '3'"),
+    "a number where none are given": ("class", "first,label\na,1\n", r":2: unknown label '1'"),
+    "a score outside": ("score", "first,second,score\na,b,7\n", r":2: expected a score from 0 to 1 .*'7'"),
+    "no score": ("score", "first,second,score\na,b,nan\n", r":2: expected a score"),
+    "an empty text": ("class", 'first\na\n" "\n', r":3: the text is empty"),
+    "an empty second text": ("score", "first,second\na,b\nc,\n", r":3: the second text is empty"),
+    "an empty context": ("answers", "question,context\nWho?,\n", r":2: the context is empty; a question needs"),
+    "no context": ("answers", "question\nWho?\n", r":2: expected the columns question, context: a question needs"),
+    "other columns": ("score", "a,b\nc,d\n", r"columns first, second or sentence1, sentence2 or .*; found a, b"),
+    "a missing field": ("class", '{"text": "a"}\n{"txt": "b"}', r":2: no column 'text'.*'txt'"),
+    "a question as long as a window": (
+        "answers",
+        f"question,context\nWho?,Ada.\n{'Who is it? ' * 20},Ada.\n",
+        r":3: text 'Who is it\? .* leaves no room",
+    ),
+    "a question that leaves less than windows overlap by": (
+        "answers",
+        f"question,context\n{'who ' * 38},{'Ada. ' * 60}\n",
+        r":2: plan\.stride = 8 is too much for text",
+    ),
+    "half a character beside": ("class", '{"first": "a", "id": "\\ud800"}', r":1: it holds half a character"),
+    "two encodings": ("class", b"first\nok\nna\xefve\n", r":3: not UTF-8 at byte 3"),
+    "a short row": ("score", "first,second\na\n", r":2: expected 2 fields"),
+    "no rows": ("class", "first\n", r"it holds no rows"),
+    "json": ("answers", b"{}", r"unknown kind of file '.json'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_faulty_file_is_refused_with_its_line(case, runs_of_kinds, put):
+    bench, folders = runs_of_kinds
+    kind, content, message = REFUSED[case]
+    name = "a.jsonl" if str(content).startswith("{") else "a.json" if case == "json" else "a.csv"
+    path = put(name, content)
+    code, out, err = bench.command("predict", str(folders[kind]), "--file", str(path), "--out", f"{path}.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"CorpusError: {path}")
+    assert re.search(message, err)
+    assert not path.with_name(f"{path.name}.csv").exists()
+
+
+def predicted(bench, folder, *words):
+    code, out, err = bench.command("predict", str(folder), *words)
+    assert code == 0, err
+    return out
+
+
+def test_classes_are_written_with_their_inputs_target_and_a_column_a_probability(runs_of_kinds, tmp_path):
+    bench, folders = runs_of_kinds
+    rows = [(1, "The dog", "neutral", "x"), (2, 'It "sleeps", then\nruns', "", "y")]
+    path, out = write(tmp_path / "a.csv", ["id", "sentence", "tone", "label"], rows), tmp_path / "new" / "out.csv"
+    assert "answers: 2" in predicted(bench, folders["named"], "--file", str(path), "--out", str(out))
+    table = pd.read_csv(out, keep_default_na=False)
+    shares = [f"probability_{label}" for label in ("negative", "neutral", "positive")]
+    assert list(table) == ["id", "sentence", "input_label", "target", "label", *shares]
+    assert table["sentence"].tolist() == ["The dog", rows[1][1]]
+    assert table["target"].tolist() == ["neutral", ""]
+    assert table[shares].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    said = json.loads(predicted(bench, folders["named"], "--file", str(path), "--json"))["predictions"]
+    assert [one["target"] for one in said] == ["neutral", None]
+    assert [one["label"] for one in said] == table["label"].tolist()
+    assert [list(one["probabilities"].values()) for one in said] == table[shares].to_numpy().tolist()
+
+
+def test_entities_are_written_a_line_each_and_an_item_without_any_has_one(runs_of_kinds, tmp_path, monkeypatch):
+    bench, folders = runs_of_kinds
+    entities = [
+        {"text": "Elon  Musk", "start": 0, "end": 10, "label": "PER", "probability": 0.5},
+        {"text": "Kenya", "start": 15, "end": 20, "label": "LOC", "probability": 0.75},
+    ]
+    answers = [{"entities": entities}, {"entities": []}]
+    monkeypatch.setattr(api.Predictor, "predict", lambda *_: answers)
+    path, out = write(tmp_path / "a.csv", ["text", "label"], [("Elon  Musk saw Kenya", "a"), ("No", "b")]), "out.csv"
+    predicted(bench, folders["tags"], "--file", str(path), "--out", str(tmp_path / out))
+    lines = (tmp_path / out).read_text("utf-8").splitlines()
+    assert lines == [
+        "text,input_label,item,entity,label,start,end,probability",
+        "Elon  Musk saw Kenya,a,1,Elon  Musk,PER,0,10,0.5",
+        "Elon  Musk saw Kenya,a,1,Kenya,LOC,15,20,0.75",
+        "No,b,2,,,,,",
+    ]
+    predicted(bench, folders["tags"], "--file", str(path), "--out", str(tmp_path / "out.jsonl"))
+    objects = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert objects[0] == {"text": "Elon  Musk saw Kenya", "label": "a", "entities": entities}
+    shown = predicted(bench, folders["tags"], "--file", str(path)).split("\n")
+    assert shown[0].split() == ["text", "entity", "label", "start", "end", "probability"]
+    assert shown[2].split() == ["Kenya", "LOC", "15", "20", "0.7500"]
+
+
+def test_answers_are_written_beside_question_and_context(runs_of_kinds, tmp_path):
+    bench, folders = runs_of_kinds
+    item = ("Who slept near the stove?", "In winter  the small dog sleeps; it is 8,848.86 metres, near a stove.")
+    asked = (str(folders["answers"]), *item)
+    code, shown, _ = bench.command("predict", *asked)
+    assert (code, shown.split()[:5]) == (0, ["question", "answer", "start", "end", "score"])
+    predicted(bench, *asked, "--out", str(tmp_path / "out.csv"))
+    (row,) = pd.read_csv(tmp_path / "out.csv").to_dict("records")
+    assert list(row) == ["question", "context", "answer", "start", "end", "score"]
+    assert item[1][row["start"] : row["end"]] == row["answer"] != ""
+    (said,) = json.loads(predicted(bench, *asked, "--json"))["predictions"]
+    assert said["answer"]["text"] == row["answer"]
+    code, _, err = bench.command("predict", *asked, "Who ran?")
+    assert code == 2
+    assert "a question, then its context: give an even number of texts, got 3" in err
+
+
+def test_a_place_where_answers_cannot_go_is_refused_before_they_are_made(runs_of_kinds, tmp_path, monkeypatch):
+    bench, folders = runs_of_kinds
+    monkeypatch.setattr(api, "load", None)
+    path = write(tmp_path / "a.csv", ["sentence"], [("It",)])
+    (tmp_path / "folder.csv").mkdir()
+    places = {"a.xlsx": "written as .csv or .jsonl", "folder.csv": "it is a folder", "a.csv": "the file that is read"}
+    for name, message in places.items():
+        words = ("--file", str(path), "--out", str(tmp_path / name))
+        code, _, err = bench.command("predict", str(folders["named"]), *words)
+        assert code == 2
+        assert message in err
+    assert path.read_text("utf-8") == "sentence\nIt\n"
+
+
+def test_the_backbone_is_loaded_once_for_all_that_is_asked(runs_of_kinds, monkeypatch):
+    from permafrost.extract import job
+
+    loads, load = [], job.load
+    monkeypatch.setattr(job, "load", lambda *some: loads.append(some) or load(*some))
+    monkeypatch.setattr("permafrost.probes.prediction.predict.SLICE_TEXTS", 2)
+    predictor = api.load(runs_of_kinds[1]["class"])
+    assert len(predictor.predict([f"the dog {number}" for number in range(9)])) == 9
+    predictor.predict(["it"])
+    assert len(loads) == 1

@@ -1,0 +1,275 @@
+"""Objectives: the losses and answers of tokens equal slow loops, whatever is read together; and toys are learnt."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.train import TrainSpec
+from permafrost.probes.inputs.latents import Inputs, ragged_of
+from permafrost.probes.models.context import CONTEXTS
+from permafrost.probes.models.probe import Probe, beside, seats_for
+from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.tasks import base
+from permafrost.probes.tasks.losses import LOSSES
+from permafrost.probes.tasks.registry import build, loss_and_metric, objective_of, predictions, scorer_of, task_of
+from permafrost.probes.tasks.sentences import RowObjective
+from permafrost.probes.tasks.span import LONGEST, SpanObjective
+from permafrost.probes.tasks.tagging import IMPOSSIBLE, TagObjective
+from permafrost.probes.variants.members import Member, train_members
+from tests.support.synthetic import WIDE, answered, classed, inputs, moved, scored, tagged
+
+EVERY = pytest.mark.parametrize("context", ["none", *CONTEXTS])
+ONE_ORDER = np.zeros(1, np.int64)
+
+
+def probe_of(found: Inputs, corpus: Corpus, **settings) -> Probe:
+    """A token probe of one member that has left its starting point."""
+    spec = ProbeSpec(**({"encoder": "none", "context_width": 6} | settings))
+    seats = seats_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True)
+    return moved(build(spec, corpus.kind, len(corpus.labels), 1, seats)).eval()
+
+
+def read_alone(probe: Probe, found: Inputs, window: int) -> torch.Tensor:
+    """``[token, output]`` of one window by itself."""
+    how = reading(probe.seats)
+    return probe(ragged_of(found, how, np.array([window])), how)[0].detach()
+
+
+def loss_of(probe: Probe, found: Inputs, rows: Rows, taken: list[int]) -> torch.Tensor:
+    name = "span" if isinstance(objective_of(probe, found, rows), SpanObjective) else "cross_entropy"
+    how = reading(probe.seats)
+    return objective_of(probe, found, rows).loss(probe, how, np.array([taken]), ONE_ORDER, name)
+
+
+def token_of(found: Inputs, window: int, character: int) -> int:
+    """Within the window, -1 where none covers it."""
+    spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+    return next((at for at, (first, last) in enumerate(spans) if first <= character < last), -1)
+
+
+def words_of(found: Inputs, rows: Rows, row: int) -> list[tuple[int, int]]:
+    """The token of every word of a row, and its tag."""
+    marks, text = rows.marks, rows.sides[row, 0]
+    own = slice(marks.offsets[row], marks.offsets[row + 1])
+    spans, codes = marks.spans[own], marks.codes[own]
+    return [(token_of(found, text, span[0]), code) for span, code in zip(spans, codes, strict=True)]
+
+
+@EVERY
+@pytest.mark.parametrize("room", [99, 6])
+def test_the_loss_of_tags_is_the_mean_over_words_that_have_a_token(context, room):
+    found, corpus = tagged(room=room)
+    rows, probe = corpus.split("train"), probe_of(found, corpus, context=context)
+    taken, costs = [3, 0, 11, 7], []
+    for row in taken:
+        logits = read_alone(probe, found, rows.sides[row, 0]).double()
+        for token, code in words_of(found, rows, row):
+            if token >= 0:
+                costs.append(float(torch.logsumexp(logits[token], 0) - logits[token, code]))
+    assert loss_of(probe, found, rows, taken).tolist() == pytest.approx([np.mean(costs)], rel=1e-5)
+
+
+@EVERY
+def test_a_batch_without_a_word_that_has_a_token_costs_nothing(context):
+    found, corpus = tagged()
+    found = replace(found, spans=np.full_like(found.spans, -1))
+    probe = probe_of(found, corpus, context=context)
+    loss = loss_of(probe, found, corpus.split("train"), [3, 0])
+    loss.sum().backward()
+    assert loss.tolist() == [0]
+    assert all(not part.grad.any() for part in probe.parameters() if part.grad is not None)
+
+
+@EVERY
+def test_what_is_said_of_a_word_is_read_off_its_first_token_and_a_cut_word_is_outside(context):
+    found, corpus = tagged(room=6)
+    rows, probe = corpus.split("validation"), probe_of(found, corpus, context=context)
+    with torch.inference_mode():
+        said = predictions(probe, found, rows)
+    assert said.shape == (1, len(rows.marks.codes), len(corpus.labels))
+    answers = scorer_of(corpus, "validation").answers(said[0])
+    cut = 0
+    for row in range(len(rows)):
+        logits = read_alone(probe, found, rows.sides[row, 0])
+        for place, (token, _) in enumerate(words_of(found, rows, row), rows.marks.offsets[row]):
+            if token >= 0:
+                np.testing.assert_allclose(said[0, place], logits[token], rtol=1e-4, atol=1e-5)
+            else:
+                cut += 1
+                assert said[0, place].tolist() == [0, *[np.float32(IMPOSSIBLE)] * 4]
+                assert answers[place] == 0
+    assert cut > 0
+
+
+@EVERY
+def test_the_loss_of_spans_is_the_mean_over_windows_of_two_choices_among_the_context(context):
+    found, corpus = answered()
+    rows, probe = corpus.split("train"), probe_of(found, corpus, context=context)
+    taken, costs = [5, 2, 9, 0], []
+    for row in taken:
+        first, last = rows.marks.spans[rows.marks.offsets[row]]
+        text = rows.sides[row, 0]
+        for window in range(found.windows[text], found.windows[text + 1]):
+            logits = read_alone(probe, found, window).double()
+            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+            choices = [0, *(at for at, span in enumerate(spans) if span[0] >= 0)]
+            ends = [token_of(found, window, first), token_of(found, window, last - 1)]
+            for end, token in enumerate(ends if min(ends) >= 0 else [0, 0]):
+                costs.append(float(torch.logsumexp(logits[choices, end], 0) - logits[token, end]))
+    assert loss_of(probe, found, rows, taken).tolist() == pytest.approx([np.mean(costs)], rel=1e-5)
+
+
+@EVERY
+def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(context):
+    found, corpus = answered()
+    rows, probe = corpus.split("validation"), probe_of(found, corpus, context=context)
+    with torch.inference_mode():
+        (said,) = predictions(probe, found, rows)
+    won = []
+    for row, text in enumerate(rows.sides[:, 0]):
+        best = (0.0, -1, -1, -1)
+        for window in range(found.windows[text], found.windows[text + 1]):
+            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+            choices = [0, *(at for at, span in enumerate(spans) if span[0] >= 0)]
+            shares = torch.softmax(read_alone(probe, found, window)[choices], 0)
+            for low in range(1, len(choices)):
+                for high in range(low, min(low + LONGEST, len(choices))):
+                    likely = float(shares[low, 0] * shares[high, 1])
+                    best = max(best, (likely, spans[choices[low]][0], spans[choices[high]][1], window))
+        assert said[row].tolist() == pytest.approx([best[1], best[2], best[0]], rel=1e-4)
+        assert 0 <= said[row, 0] < said[row, 1] <= len(corpus.texts[text].second)
+        won.append(best[3] - found.windows[text])
+    assert len(set(won)) > 1  # not the first window of all
+
+
+def test_where_no_token_of_the_context_was_read_nothing_is_said():
+    found, corpus = answered()
+    found = replace(found, spans=np.full_like(found.spans, -1))
+    (said,) = predictions(probe_of(found, corpus), found, corpus.split("validation"))
+    assert (said == [-1, -1, 0]).all()
+    answers = scorer_of(corpus, "validation").answers(said)
+    assert scorer_of(corpus, "validation").value("f1", answers) == 0
+
+
+TOYS = {"tags": tagged, "answers": answered}
+
+
+@EVERY
+@pytest.mark.parametrize("kind", TOYS)
+def test_what_is_said_and_what_it_costs_do_not_depend_on_what_is_read_together(kind, context, monkeypatch):
+    found, corpus = TOYS[kind]()
+    rows, probe = corpus.split("train"), probe_of(found, corpus, context=context)
+    with torch.inference_mode():
+        at_once = predictions(probe, found, rows)
+        order = np.random.default_rng(3).permutation(len(rows))
+        moved_rows = predictions(probe, found, rows.take(order))
+        monkeypatch.setattr(base, "CHUNK_BYTES", 2 * WIDE * 4 * 20)  # twenty tokens
+        in_chunks = predictions(probe, found, rows)
+    np.testing.assert_allclose(in_chunks, at_once, rtol=1e-4, atol=1e-5)
+    own = np.diff(rows.marks.offsets)[order] if kind == "tags" else np.ones(len(rows), np.int64)
+    starts = rows.marks.offsets[:-1][order] if kind == "tags" else order
+    places = np.concatenate([np.arange(at, at + size) for at, size in zip(starts, own, strict=True)])
+    np.testing.assert_allclose(moved_rows, at_once[:, places], rtol=1e-4, atol=1e-5)
+    first, second = loss_of(probe, found, rows, [1, 4, 6]), loss_of(probe, found, rows, [6, 1, 4])
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("kind", TOYS)
+def test_every_row_is_read_in_one_chunk_and_no_other(kind, monkeypatch):
+    found, corpus = TOYS[kind]()
+    probe, objective = probe_of(found, corpus), objective_of(probe_of(found, corpus), found, corpus.split("train"))
+    for tokens in (1, 15, 10**6):
+        monkeypatch.setattr(base, "CHUNK_BYTES", 2 * WIDE * 4 * tokens)
+        chunks = list(base.chunks(found, probe, objective.windows))
+        assert sorted(np.concatenate(chunks)) == list(range(len(objective.windows)))
+        lengths = np.diff(found.offsets)[objective.windows]
+        assert all(lengths[chunk][:-1].sum() <= tokens for chunk in chunks)
+
+
+def learnt(found: Inputs, corpus: Corpus, seed: int = 0, **settings) -> float:
+    """The best validation metric of a training."""
+    spec = ProbeSpec(**({"encoder": "none", "context_width": 16} | settings))
+    recipe = Recipe(probe=spec, train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25))
+    (trained,) = train_members([Member("toy", recipe, found, tuple(range(len(found.columns))), seed)], corpus)
+    return trained.fitted.best_value
+
+
+@EVERY
+def test_tags_that_stand_in_the_states_are_learnt(context):
+    assert learnt(*tagged(60), context=context) > 0.85  # F1 of whole entities
+
+
+def test_tags_that_stand_a_word_further_on_take_a_context():
+    found, corpus = tagged(80, shift=1)
+    alone, beside = learnt(found, corpus), learnt(found, corpus, context="bilstm")
+    assert alone < 0.4
+    assert beside > alone + 0.2
+
+
+@EVERY
+def test_answers_that_stand_in_the_states_are_learnt(context):
+    assert learnt(*answered(60), context=context) > 0.7  # F1 of words
+
+
+@pytest.mark.parametrize("mixer", ["last", "softmax", "concat", "attention", "self_attention", "unified"])
+@pytest.mark.parametrize("kind", TOYS)
+def test_every_mixer_of_codes_reads_tokens(kind, mixer):
+    found, corpus = TOYS[kind](45)
+    assert learnt(found, corpus, mixer=mixer, encoder="linear") > 0.5
+
+
+@pytest.mark.parametrize("encoder", ["linear", "lowrank", "mlp"])
+def test_every_encoder_reads_tokens(encoder):
+    assert learnt(*tagged(45), encoder=encoder, dropout=0.1, noise=0.1, context="transformer") > 0.5
+
+
+@pytest.mark.parametrize("kind", ["score", "class"])
+def test_rows_that_are_labelled_as_a_whole_cost_and_say_what_the_probe_says_of_them(kind):
+    found = inputs()
+    corpus = scored(found) if kind == "score" else classed(found)
+    rows = corpus.split("train")
+    spec = ProbeSpec()
+    probe = moved(build(spec, kind, 3, 2, seats_for(spec, [(0, 1, 2, 3)], found.widths))).eval()
+    objective, how = objective_of(probe, found, rows), reading(probe.seats)
+    assert type(objective) is RowObjective
+    name = loss_and_metric(Recipe(), task_of(corpus))[0]
+    taken = [4, 0, 9]
+    sides = [found.values[:, column] for column in rows.sides[taken].T]
+    target = torch.from_numpy(rows.targets[taken])
+    expected = LOSSES[name](probe(sides, how), target.float() if kind == "score" else target)
+    torch.testing.assert_close(objective.loss(probe, how, np.array([taken]), ONE_ORDER, name), expected)
+    torch.testing.assert_close(torch.from_numpy(objective.said(probe))[:, taken], probe(sides, how).detach())
+
+
+def test_every_kind_of_rows_has_an_objective_of_its_own():
+    for kind, objective in (("tags", TagObjective), ("answers", SpanObjective)):
+        found, corpus = TOYS[kind]()
+        assert type(objective_of(probe_of(found, corpus), found, corpus.split("train"))) is objective
+
+
+@EVERY
+def test_members_answer_together_by_the_mean_of_the_probabilities_that_they_give(context):
+    found, corpus = answered()
+    rows = corpus.split("validation")
+    first, second = (moved(probe_of(found, corpus, context=context), seed=seed).eval() for seed in (3, 4))
+    said = objective_of(first, found, rows).joint(beside([first, second]))
+    twice = objective_of(first, found, rows).joint(beside([first, first]))
+    np.testing.assert_allclose(twice, objective_of(first, found, rows).said(first)[0], rtol=1e-5)
+    assert (said[:, :2] != twice[:, :2]).any()
+    for row, text in enumerate(rows.sides[:, 0]):
+        best = (0.0, -1, -1)
+        for window in range(found.windows[text], found.windows[text + 1]):
+            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+            choices = [0, *(at for at in range(1, len(spans)) if spans[at, 0] >= 0)]
+            shares = torch.stack([torch.softmax(read_alone(one, found, window)[choices], 0) for one in (first, second)])
+            start, end = shares.mean(0).T.tolist()
+            for low in range(1, len(choices)):
+                for high in range(low, min(len(choices), low + LONGEST)):
+                    likely = start[low] * end[high]
+                    best = max(best, (likely, int(spans[choices[low], 0]), int(spans[choices[high], 1])))
+        np.testing.assert_allclose(said[row], [best[1], best[2], best[0]], rtol=1e-4)

@@ -1,0 +1,82 @@
+"""Words of raw text: split as the tagged corpora split theirs, and nothing of the text is lost."""
+
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from permafrost.data.readers.conll import read_tagged
+from permafrost.data.readers.registry import SAMPLES
+from permafrost.data.script import is_mark
+from permafrost.probes.tasks.words import words_of
+from tests.support.real import real_data
+
+SPLIT = {
+    "in 1963.": "in 1963 .",
+    "the U.S. and the U.N.": "the U.S. and the U.N.",
+    "She paid $1,200, or C$1.5.": "She paid $ 1,200 , or C$ 1.5 .",
+    "a Russian-born player": "a Russian-born player",
+    "Seamus's sister didn't say": "Seamus 's sister did n't say",
+    "the workers' union, they're told": "the workers ' union , they 're told",
+    "It’s Siobhán O’Brien": "It ’s Siobhán O’Brien",
+    '"Who?" (he asked)': '" Who ? " ( he asked )',
+    "Elon Musk's SpaceX/Tesla": "Elon Musk 's SpaceX / Tesla",
+    "won 6-4 in 2:29.34, up 1/2 or 5%": "won 6-4 in 2:29.34 , up 1/2 or 5 %",
+    "wait... no--yes": "wait ... no -- yes",
+    "Mr. J. Smith of Acme Inc.": "Mr. J. Smith of Acme Inc.",
+    "Plan B.": "Plan B .",
+    "1. Kenya, 2nd": "1. Kenya , 2nd",
+    "U.S.'s, AT&T's": "U.S. 's , AT&T 's",
+    "London,Paris": "London , Paris",
+    "see http://a.org/b?c=1. Or me@a.org.": "see http://a.org/b?c=1 . Or me@a.org .",
+    "a .500 season": "a .500 season",
+    "然后野马队在2016年赢了NBA比赛。": "然 后 野 马 队 在 2016 年 赢 了 NBA 比 赛 。",
+    "《Time》说：US$1.5，见http://a.org/b。好": "《 Time 》 说 ： US$ 1.5 ， 见 http://a.org/b 。 好",
+    "バラク・オバマは、": "バ ラ ク ・ オ バ マ は 、",
+    "ที่นี่มี ๕๐ เขต": "ที่ นี่ มี ๕๐ เ ข ต",
+    "नई दिल्ली भारत में है। ए.पी.जे. कलाम": "नई दिल्ली भारत में है । ए.पी.जे. कलाम",
+    "وُلِدَ فِي القَاهِرَةِ، مَنْ؟": "وُلِدَ فِي القَاهِرَةِ ، مَنْ ؟",
+    "می\u200cخواهم (کتاب)": "می\u200cخواهم ( کتاب )",
+    "cafe\u0301, e\u0301t.": "cafe\u0301 , e\u0301t .",
+}
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_a_text_is_split_as_the_corpora_split_theirs(text):
+    assert " ".join(text[start:end] for start, end in words_of(text)) == SPLIT[text]
+
+
+@given(st.text(st.sampled_from("aB1 .,'’-n ts$/\n(\"é東กีदी।\u0301。")) | st.text())
+def test_every_character_but_white_space_is_in_one_word(text):
+    places = words_of(text)
+    assert [start for start, _ in places] == sorted(start for start, _ in places)
+    assert "".join(text[start:end] for start, end in places) == "".join(text.split())
+    assert all(start < end for start, end in places)
+    assert all(one[1] <= other[0] for one, other in pairwise(places))
+    assert not any(is_mark(text[end]) and text[end - 1].isalnum() for _, end in places if end < len(text))
+
+
+@pytest.mark.parametrize(("corpus", "share"), [("samples", 1.0), ("conll2003", 0.99)])
+def test_sentences_written_as_people_write_them_are_split_into_their_words(corpus, share):
+    path = SAMPLES / "tags.conll" if corpus == "samples" else real_data(corpus) / "validation.txt"
+    right = total = 0
+    for record in read_tagged(path, (), "split"):
+        words = [str(record.texts[0])[mark.start : mark.end] for mark in record.marks]
+        text = written(words)
+        right += [text[start:end] for start, end in words_of(text)] == words
+        total += 1
+    assert total > 100
+    assert right >= share * total
+
+
+def written(words: list[str]) -> str:
+    """Words as a text: no blank before what follows its word, or after what leads its own; quotes open and close."""
+    text, joined, quoted = "", True, False
+    for word in words:
+        follows = re.fullmatch(r"(?i)[.,;:!?)\]%']|\.\.\.|n't|'(s|m|re|ve|ll|d)", word) or (word == '"' and quoted)
+        text += word if joined or follows else f" {word}"
+        quoted ^= word == '"'
+        joined = word in ("(", "[", "/") or word.endswith("$") or (word == '"' and quoted)
+    return text

@@ -1,0 +1,398 @@
+"""A finished run made up from nothing: every table a run folder can hold, with texts that would like to be markup."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from permafrost.probes.metrics.projection import project
+from permafrost.probes.results.run_folder import write_record
+
+EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script>{{ 7*7 }} $x^2$ <a href='http://evil.example/'>a</a>"
+LAYERS = 7
+VARIANTS = {"last": 0.71, "mix": 0.78, "mix <b>deep</b> & wide": 0.83}
+SELECTED = "mix <b>deep</b> & wide"
+
+
+def metrics(classes: bool = False) -> pd.DataFrame:
+    """Raw by layer on three splits, three variants with two seeds."""
+    rows = []
+    names = ("accuracy", "macro_f1") if classes else ("pearson", "spearman")
+    for split in ("train", "validation", "test"):
+        for metric in names:
+            if not classes:
+                for view in ("mean", "last"):
+                    for layer in range(LAYERS):
+                        value = 0.45 + 0.2 * np.sin(layer / 3) + 0.05 * (view == "mean")
+                        rows.append(("raw", view, layer, split, metric, value, value - 0.04, value + 0.03, 300, None))
+            for name, value in VARIANTS.items():
+                rows += [
+                    (name, "mean", None, split, metric, value + d, None, None, 300, s)
+                    for s, d in ((0, 0.01), (1, -0.01))
+                ]
+                rows.append((name, "mean", None, split, metric, value, value - 0.02, value + 0.02, 300, None))
+    if not classes:
+        rows += [(name, "mean", None, "test", "mae", 0.4, 0.3, 0.5, 300, None) for name in VARIANTS]
+    columns = ["variant", "view", "layer", "split", "metric", "value", "low", "high", "n", "seed"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame.insert(1, "backbone", "all-MiniLM-L6-v2")
+    frame.insert(4, "task", "stsb")
+    return frame.astype({"layer": "Int64", "seed": "Int64"})
+
+
+def texts(rows: int) -> list[str]:
+    """Sentences; the first is hostile."""
+    return [
+        EVIL,
+        "NA",
+        *(f'A man plays the flute number {row}, "quietly".\r\nIn two lines.' for row in range(rows - 2)),
+    ]
+
+
+def predictions(classes: bool = False, rows: int = 120) -> pd.DataFrame:
+    """Pairs with scores, or sentences with classes, of two seeds."""
+    rng = np.random.default_rng(0)
+    frames = []
+    gold = rng.uniform(0, 5, rows).round(2)
+    for seed in (0, 1):
+        if classes:
+            names = np.array(["negative", "<i>neutral</i>", "positive"])
+            target = np.digitize(gold, [1.7, 3.4])
+            said = np.where(rng.random(rows) < 0.8, target, rng.integers(0, 3, rows))
+            odds = np.full((rows, 3), 0.1) + 0.7 * np.eye(3)[said]
+            frame = pd.DataFrame({"sentence": texts(rows), "target": names[target], "label": names[said]})
+            frames.append(frame.assign(**{f"probability_{n}": odds[:, i] for i, n in enumerate(names)}, seed=seed))
+        else:
+            score = np.clip(gold + rng.normal(0, 0.7, rows), 0, 5)
+            score[0], gold[0] = 5, 0
+            both = {"sentence1": texts(rows), "sentence2": texts(rows)[::-1]}
+            frames.append(pd.DataFrame({**both, "target": gold, "score": score, "raw": score / 5, "seed": seed}))
+    return pd.concat(frames)
+
+
+def training() -> pd.DataFrame:
+    """Two seeds of each variant, the chosen one pretrained."""
+    rows = []
+    for variant, top in VARIANTS.items():
+        for seed in (0, 1):
+            if variant == SELECTED:
+                rows += [(variant, seed, "pretraining", e, 1 / e, None) for e in range(1, 9)]
+            rows += [(variant, seed, "training", e, -np.log(e) - seed / 9, top - 0.2 / e) for e in range(1, 13)]
+    return pd.DataFrame(rows, columns=["variant", "seed", "phase", "epoch", "loss", "value"])
+
+
+def autoencoder() -> pd.DataFrame:
+    rows = [
+        (SELECTED, seed, "", "mean", layer, 1 + layer**2, 0.1 * layer**2, 0.4 - 0.03 * layer)
+        for seed in (0, 1) for layer in range(LAYERS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["variant", "seed", "plan", "view", "layer", "norm", "loss", "unexplained"])
+
+
+def latents(classes: bool = False, points: int = 60) -> pd.DataFrame:
+    """Two layers, projected."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for layer in (0, LAYERS - 1):
+        frame = project(rng.normal(size=(points, 16)).astype(np.float32) + 3 * rng.integers(0, 2, (points, 1)))
+        label = [("<i>neutral</i>", "positive")[row % 2] if classes else f"{row / 12:.2f}" for row in frame.index]
+        about = {"plan": "", "view": "mean", "layer": layer, "label": label}
+        frames.append(frame.assign(**about, text=[texts(points)[row] for row in frame.index]))
+    return pd.concat(frames)[["plan", "view", "layer", "method", "x", "y", "z", "label", "text"]]
+
+
+SPLITS = {"": ("test", "train"), "untrained": ("test",), "random targets": ("train",)}
+"""Where an ablation measures what."""
+
+GROUPS = {
+    "class": (["negative", "<i>neutral</i>", "positive"], ["precision", "recall", "f1"]),
+    "entity type": (["PER", "<b>LOC</b>"], ["precision", "recall", "f1"]),
+    "pattern": (["negation", "no negation"], ["accuracy", "share_of_rows", "share_of_mistakes"]),
+    "question word": (["what", "how many/how much", "other"], ["exact_match", "f1"]),
+}
+
+
+def breakdown() -> pd.DataFrame:
+    """Every kind of group on two splits; the last group of each has no interval."""
+    rows = []
+    for split in ("validation", "test"):
+        for kind, (groups, named) in GROUPS.items():
+            for place, group in enumerate(groups):
+                for column, metric in enumerate(named):
+                    value = 0.4 + 0.1 * place + 0.05 * column
+                    ends = (None, None) if place + 1 == len(groups) else (value - 0.03, value + 0.02)
+                    rows.append((SELECTED, split, kind, group, metric, value, *ends, 100 - 40 * place))
+    columns = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_layer() -> pd.DataFrame:
+    """Two tasks, every layer alone and all together, with controls."""
+    rows = []
+    for task, corpus, metric in (("ner <b>", "conll", "f1"), ("nli", "snli", "accuracy")):
+        for control, where in SPLITS.items():
+            for layer in (*range(LAYERS), None):
+                for split in where:
+                    value = 0.3 + 0.05 * (layer or 0) + 0.2 * (control == "") + 0.1 * (split == "train")
+                    about = (task, corpus, layer, control, split)
+                    rows.append((*about, metric, value, value - 0.02, value + 0.02, 300, 2000, 12.5))
+                    rows.append((*about, "another", 0.1, 0.0, 0.2, 300, 2000, 12.5))
+    columns = ["task", "corpus", "layer", "control", "split", "metric", "value", "low", "high", "n", "parameters"]
+    return pd.DataFrame(rows, columns=[*columns, "seconds"]).astype({"layer": "Int64"})
+
+
+TAGGED = [
+    # words, gold tags, said tags
+    ("Anna met Bo Lind in Old Town .", "B-PER O B-PER I-PER O B-LOC I-LOC O", "B-PER O B-PER I-PER O B-LOC O O"),
+    ("Lind went home , said Reuters .", "B-PER O O O O B-ORG O", "B-LOC O O O O O O"),
+    ("<b>Oslo</b> is cold .", "B-LOC O O O", "B-LOC O O O"),
+    ("Nobody saw Acme .", "O O O O", "O O B-ORG O"),
+    ("It rained .", "O O O", "O O O"),
+]
+
+
+def tagged() -> pd.DataFrame:
+    """Sentences with entities, a line a word, of two seeds; the second is always right."""
+    rows = []
+    for seed in (0, 1):
+        for number, sentence in enumerate(TAGGED, 1):
+            for word, gold, said in zip(*(part.split() for part in sentence), strict=True):
+                rows.append((number, word, gold, gold if seed else said, seed))
+    return pd.DataFrame(rows, columns=["sentence", "word", "target", "label", "seed"])
+
+
+CONTEXT = (
+    f"The Nile is 6,650 km long. {EVIL} "
+    + "It flows north through many lands. " * 20
+    + "It ends near Cairo, at the sea."
+)
+
+
+def answered() -> pd.DataFrame:
+    """Questions on one context: right, overlapping, elsewhere, unanswered."""
+    asked = [
+        ("How long is the Nile?", "6,650 km", "6,650 km", 3.0, 1, 1.0),
+        ("Where does it end?", "near Cairo", "Cairo, at the sea", 1.0, 0, 0.3333),
+        ("What flows?", "The Nile", "the sea", 2.0, 0, 0.5),
+        ("Who <i>lives</i> there?", "many lands", "", -1.0, 0, 0.0),
+    ]
+    rows = []
+    for question, gold, said, score, exact, f1 in asked:
+        start = CONTEXT.find(said) if said else 0
+        rows.append((question, CONTEXT, gold, said, start, start + len(said), score, exact, f1, 0))
+    columns = ["question", "context", "target", "answer", "start", "end", "score", "exact_match", "f1", "seed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def ablation() -> pd.DataFrame:
+    rows = []
+    kinds: dict[str, list[str]] = {
+        "single": [str(k) for k in range(LAYERS)],
+        "prefix": [f"0-{k}" for k in range(LAYERS)],
+    }
+    kinds["suffix"] = [f"{k}-{LAYERS - 1}" for k in range(LAYERS)]
+    kinds["greedy"] = [",".join(map(str, range(k + 1))) for k in range(LAYERS)]
+    kinds["without"] = [",".join(str(k) for k in range(LAYERS) if k != out) for out in range(LAYERS)]
+    kinds |= {"view": ["0-6"] * 2, "backbone": ["0-6"] * 2}
+    for kind, named in kinds.items():
+        for control, top in (("", 0.7), ("untrained", 0.4), ("random targets", 0.1)):
+            for index, layers in enumerate(named):
+                value = top + 0.02 * index
+                name = ("mean", "last")[index] if kind in ("view", "backbone") else f"{kind} {index}"
+                for split in SPLITS[control]:
+                    about = (kind, name, layers, control, split, "pearson", value)
+                    rows.append((*about, value - 0.03, value + 0.03, 0.01, 300, 385, None))
+                    rows.append((*about, None, None, None, 300, 385, 0))
+    columns = [
+        "kind",
+        "name",
+        "layers",
+        "control",
+        "split",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "p",
+        "n",
+        "parameters",
+        "seed",
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
+
+
+def study() -> dict[str, pd.DataFrame]:
+    """Twelve trials, some pruned and one failed."""
+    rng = np.random.default_rng(0)
+    states = ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE", "FAIL", "COMPLETE"] * 2
+    value = [0.6 + 0.02 * k + 0.05 * rng.random() if state == "COMPLETE" else None for k, state in enumerate(states)]
+    trials = {"number": range(12), "state": states, "value": value, "seconds": 3.5, "train.learning_rate": 0.001}
+    steps = [(trial, step, 0.5 + 0.02 * step + 0.01 * trial) for trial in range(12) for step in range(1, 6)]
+    return {
+        "trials": pd.DataFrame({**trials, "unexplained": rng.random(12)}),
+        "intermediate": pd.DataFrame(steps, columns=["trial", "step", "value"]),
+        "importances": pd.DataFrame({"parameter": ["train.learning_rate", "probe.code"], "importance": [0.7, 0.3]}),
+    }
+
+
+def together(
+    tasks: Mapping[str, str], variants: Sequence[str], epochs: int = 4, seeds: Sequence[int] = (0,)
+) -> dict[str, pd.DataFrame]:
+    """The tables of a run that trains tasks together: the values of a variant are those of the ones before, and 0.02.
+
+    Args:
+        tasks: name -> what it is: class, tags, answers or score.
+        variants: the first two train every other task only.
+    """
+    metric_rows, trained, followed, compared = [], [], [], []
+    for place, (task, kind) in enumerate(tasks.items()):
+        split = "test" if place % 2 == 0 else "validation"
+        for index, variant in enumerate(["raw", *variants]):
+            if index in (1, 2) and len(tasks) > 1 and len(variants) > 2 and place % 2 != index - 1:
+                continue
+            for offset, metric in enumerate(METRICS_OF[kind]):
+                value = 0.6 + 0.02 * index - 0.03 * offset
+                view = "tokens" if kind in ("tags", "answers") else "mean"
+                about = (variant, "all-MiniLM-L6-v2", view, None, task, split, metric)
+                metric_rows.append((*about, value, value - 0.015, value + 0.012, 400, None))
+                if index == 0:
+                    continue
+                metric_rows += [(*about, value, None, None, 400, seed) for seed in seeds]
+                followed += [
+                    (variant, seed, task, epoch, metric, value - 0.4 * 0.5**epoch + 0.01 * seed)
+                    for seed in seeds for epoch in range(epochs + 1)
+                ]  # fmt: skip
+            if index:
+                moves = 0.1 * ("gradnorm" in variant) * (1 if place else -1)
+                trained += [
+                    (variant, seed, "training", epoch, 2 / epoch - 0.1 * seed, value, task, 1 + moves * epoch)
+                    for seed in seeds for epoch in range(1, epochs + 1)
+                ]  # fmt: skip
+        first = METRICS_OF[kind][0]
+        compared += [
+            (task, split, first, variants[-1], variants[place % 2 % len(variants)], *figures)
+            for figures in COMPARED[:1]
+        ]
+        compared += [(task, split, first, variants[-1], "raw", *figures) for figures in COMPARED[1:]]
+    pairs = [
+        (variant, seed, epoch, one, two, 0.2 - 0.1 * epoch + 0.01 * place, 0.1 * epoch)
+        for variant in variants if "gradnorm" in variant or "pcgrad" in variant
+        for seed in seeds for epoch in range(1, epochs + 1) for place, (one, two) in enumerate(combinations(tasks, 2))
+    ]  # fmt: skip
+    costs = [
+        (name, 3_000_000 * (index + 1), 22_700_000, 22_500_000 * (index > 1), 30.5 + 40 * index, 900 * 2**20)
+        for index, name in enumerate(variants)
+    ]
+    about = ["variant", "seed", "phase", "epoch", "loss", "value", "task", "weight"]
+    columns = ["variant", "backbone", "view", "layer", "task", "split", "metric", "value", "low", "high", "n", "seed"]
+    compares = ["task", "split", "metric", "variant", "against", "difference", "low", "high", "p", "n"]
+    return {
+        "metrics": pd.DataFrame(metric_rows, columns=columns).astype({"layer": "Int64", "seed": "Int64"}),
+        "variants": pd.DataFrame(costs, columns=["variant", "trained", "parameters", "saved", "seconds", "memory"]),
+        "epochs": pd.DataFrame(followed, columns=["variant", "seed", "task", "epoch", "metric", "value"]),
+        "training": pd.DataFrame(trained, columns=about),
+        "conflicts": pd.DataFrame(pairs, columns=["variant", "seed", "epoch", "first", "second", "cosine", "conflict"]),
+        "comparisons": pd.DataFrame(compared, columns=compares),
+        "frozen": pd.DataFrame(
+            [(variants[0], seed, 2 * seed, next(iter(tasks))) for seed in seeds],
+            columns=["variant", "seed", "epoch", "component"],
+        ),
+    }
+
+
+METRICS_OF = {
+    "class": ("accuracy", "macro_f1", "f1"),
+    "tags": ("f1", "precision", "recall", "accuracy"),
+    "answers": ("f1", "exact_match"),
+    "score": ("spearman", "pearson"),
+}
+COMPARED = [(-0.004, -0.012, 0.005, 0.312, 400), (0.051, 0.031, 0.07, 0.0, 400)]
+"""Difference, low, high, p, rows: one that may be chance, one that is not."""
+
+
+def write_together(
+    folder: Path, tasks: Mapping[str, str], variants: Sequence[str], epochs: int = 4, seeds: Sequence[int] = (0,)
+) -> Path:
+    """A run folder of several tasks, with the folder of each."""
+    about = record(True) | {"selected": variants[-1], "metric": "mean", "probes": {}, "corpus": {}}
+    made = together(tasks, variants, epochs, seeds)
+    write_tables(folder, {name: table for name, table in made.items() if len(table)}, about)
+    groups = {"class": ("class", "pattern"), "tags": ("entity type",), "answers": ("question word",), "score": ()}
+    said = {"class": predictions(True), "tags": tagged(), "answers": answered(), "score": predictions()}
+    for task, kind in tasks.items():
+        place = folder / "tasks" / task
+        place.mkdir(parents=True)
+        said[kind].to_csv(place / "predictions.csv", index=False, lineterminator="\n")
+        of_task = made["metrics"][made["metrics"]["task"] == task]
+        names = [variant for variant in variants if variant in set(of_task["variant"])]
+        tables = {"breakdown": breakdown_of(names, groups[kind])} if groups[kind] else {}
+        tables |= {"confusion": confusion(names)} if kind == "class" else {}
+        for name, table in tables.items():
+            table.to_csv(place / f"{name}.csv", index=False, lineterminator="\n")
+    write_record(folder, about)
+    return folder
+
+
+def breakdown_of(variants: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
+    """The breakdown of several variants, each by a hundredth better than the one before."""
+    table = breakdown()
+    table = table[table["kind"].isin(kinds)]
+    return pd.concat([table.assign(variant=name, value=table["value"] + n / 100) for n, name in enumerate(variants)])
+
+
+def confusion(variants: Sequence[str]) -> pd.DataFrame:
+    """Of two classes: the n-th variant takes n rows of the first for the second, and none the other way."""
+    rows = [
+        (name, *pair, count)
+        for n, name in enumerate(variants)
+        for pair, count in ((("<i>no</i>", "<i>no</i>"), 40 - n), (("<i>no</i>", "yes"), n), (("yes", "yes"), 20))
+        if count
+    ]
+    return pd.DataFrame(rows, columns=["variant", "target", "label", "n"])
+
+
+def record(classes: bool = False) -> dict[str, Any]:
+    inputs = [{"plan": "", "view": view, "layers": list(range(LAYERS)), "width": 384} for view in ("mean", "last")]
+    probe = {"inputs": inputs, "encoder": "linear", "codes": [96] * (2 * LAYERS), "depth": 1, "mixer": "softmax"}
+    probe |= {"loss": "log_variance", "parameters": 516_110, "backbone_parameters": 22_713_216}
+    return {
+        "versions": {"python": "3.11", "torch": "2.13.0"}, "commit": "0123abc", "host": "here",
+        "machine": "x86_64, 2 threads",
+        "corpus": {"name": "stsb <b>", "rows": {"train": 5749, "validation": 1500, "test": 1379}},
+        "texts": 17256, "texts_distinct": 15487, "texts_run": 0, "bytes": 333_000_000, "selected": SELECTED,
+        "metric": "accuracy" if classes else "pearson", "parameters": {}, "seconds": {"training": 81.2, "all": 260.0},
+        "probes": {name: probe | {"pretraining": "autoencoder" if name == SELECTED else ""} for name in VARIANTS},
+    }  # fmt: skip
+
+
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str, Any], recipe: str = "") -> Path:
+    """A run folder of these tables."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(recipe or f'summary = "{EVIL}"\n', "utf-8")
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    write_record(folder, about)
+    return folder
+
+
+def layer_tables() -> dict[str, pd.DataFrame]:
+    """All tables of a run of every task by every layer."""
+    table = by_layer()
+    about = {"variant": table["control"].replace("", "probe"), "backbone": "all-MiniLM-L6-v2", "view": "", "seed": None}
+    long = table.assign(**about)[list(metrics())]
+    return {"layers": table, "metrics": long}
+
+
+def every_table(classes: bool = False) -> dict[str, pd.DataFrame]:
+    """All tables at once."""
+    about = {"metrics": metrics(classes), "predictions": predictions(classes), "training": training()}
+    about |= {"autoencoder": autoencoder(), "latents": latents(classes), "ablation": ablation(), **study()}
+    return about | {"breakdown": breakdown()}
+
+
+def example(folder: Path, classes: bool = False) -> Path:
+    """A run folder that holds every table there is."""
+    return write_tables(folder, every_table(classes), record(classes))

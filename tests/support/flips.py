@@ -1,0 +1,62 @@
+"""Bits that flip in the files of a folder, one at a time, and what its readers make of it."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from permafrost.data.errors import PermafrostError
+from permafrost.probes.runs.load import load_tasks
+
+
+def flipped(folder: Path, times: int, seed: int = 0) -> Iterator[tuple[Path, int]]:
+    """A file in which one bit differs, and which bit; put right before the next. All files are as likely."""
+    rng = random.Random(seed)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    for turn in range(times):
+        path = files[turn] if turn < len(files) < times else rng.choice(files)
+        content = path.read_bytes()
+        place = rng.randrange(8 * len(content))
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        yield path, place
+        path.write_bytes(content)
+
+
+def loaded(folder: Path) -> str:
+    """All that answers depend on, of every task of a run, as text."""
+    said = []
+    for task, run in load_tasks(folder).items():
+        weights = {name: value.numpy().tobytes().hex() for name, value in run.probe.state_dict().items()}
+        line = run.calibration and (run.calibration.x.tobytes().hex(), run.calibration.y.tobytes().hex())
+        targets = (run.columns, run.labels, run.score_range, run.kind, run.sides, run.digests)
+        said.append(repr((task, run.recipe, dict(run.identities), weights, line, targets)))
+    return "\n".join(said)
+
+
+def outcomes(folder: Path, times: int, *readers: Callable[[Path], str]) -> Counter[str]:
+    """How often a reader refused a flipped bit and how often it read the same; anything else fails."""
+    right = [read(folder) for read in readers]
+    counted: Counter[str] = Counter()
+    for path, place in flipped(folder, times):
+        for read, expected in zip(readers, right, strict=True):
+            found = attempted(read, folder)
+            if isinstance(found, PermafrostError):
+                assert path.name in str(found), (path, place, str(found))
+                assert "\n" not in str(found)
+                assert found.exit_code == (2 if "of another version" in str(found) else 3), str(found)
+                counted[f"{read.__name__} refused"] += 1
+            else:
+                assert found == expected, (path, place)
+                counted[f"{read.__name__} same"] += 1
+    assert [read(folder) for read in readers] == right
+    return counted
+
+
+def attempted(read: Callable[[Path], str], folder: Path) -> str | PermafrostError:
+    """What is read of a folder, or why it is not."""
+    try:
+        return read(folder)
+    except PermafrostError as error:
+        return error

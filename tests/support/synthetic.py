@@ -1,0 +1,228 @@
+"""Latents and corpora made up of numbers: what probes learn from where no backbone is needed."""
+
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.ragged import bounds
+from permafrost.data.text import Segments
+from permafrost.probes.config.columns import Column
+from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.models.pair_features import cosines
+from permafrost.probes.models.probe import Probe
+from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.models.stacking import Seats
+
+TEXTS = 60
+EVEN, RAGGED = (8, 8, 8, 8), (8, 8, 6, 4)
+
+
+def latents(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> torch.Tensor:
+    """``[layer, text, widest]``, far from centred; zeros beyond the width of a layer."""
+    x = torch.randn(len(widths), texts, max(widths), generator=torch.Generator().manual_seed(seed)) + 0.5
+    for layer, width in enumerate(widths):
+        x[layer, :, width:] = 0
+    return x
+
+
+def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> Inputs:
+    columns = tuple(Column("", "mean", layer) for layer in range(len(widths)))
+    return Inputs(latents(widths, texts, seed), columns, tuple(widths))
+
+
+def seats(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> Seats:
+    """Seats of members whose codes are as wide as their latents."""
+    return Seats(tuple(members), tuple(widths), tuple(widths))
+
+
+def scored(source: Inputs, layer: int = 1) -> Corpus:
+    """Pairs whose score is the cosine of their latents in one layer."""
+    texts = source.values.shape[1]
+    sides = np.arange(texts).reshape(-1, 2)
+    scores = cosines(*(source.values[layer, column] for column in sides.T)).double().numpy() / 2 + 0.5
+    return _corpus(texts, Rows(sides, scores), ())
+
+
+def classed(source: Inputs, sides: int = 2, layer: int = 1) -> Corpus:
+    """Pairs, or texts, of three classes: where their latents lie, along one direction of one layer."""
+    texts = source.values.shape[1]
+    pairs = np.arange(texts // 2 * sides).reshape(-1, sides)
+    places = source.values[layer, :, 0].numpy()[pairs].sum(1)
+    codes = np.digitize(places, np.quantile(places, [1 / 3, 2 / 3]))
+    return _corpus(texts, Rows(pairs, codes), ("a", "b", "c"))
+
+
+def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
+    """The first two thirds of the rows are for training; each split has texts of its own."""
+    bound = len(rows) * 2 // 3
+    parts = {"train": slice(0, bound), "validation": slice(bound, None)}
+    splits = {name: Rows(rows.sides[part], rows.targets[part]) for name, part in parts.items()}
+    kind, unit = ("class", None) if labels else ("score", (0.0, 1.0))
+    return Corpus("toy", tuple(map(str, range(texts))), splits, labels, unit, kind)
+
+
+def normal(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
+    """Centred and scaled latents of every layer of the probe, of those of all layers of its inputs."""
+    how = reading(probe.seats)
+    return how.spread(probe.normal(latents[how.sources], how))
+
+
+def encode(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
+    """The codes of every layer of the probe, of the latents of all layers of its inputs."""
+    how = reading(probe.seats)
+    return probe.encode(latents[how.sources], how)
+
+
+def say(probe: Probe, sides: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What each member says of rows, given the latents of all layers of the inputs for each side."""
+    how = reading(probe.seats)
+    return probe([side[how.sources] for side in sides], how)
+
+
+def moved(module: nn.Module, by: float = 0.1, seed: int = 1) -> nn.Module:
+    """The module away from its starting point, as training would leave it; in place."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(by * torch.randn(weight.shape, generator=generator))
+    return module
+
+
+def sentences(source: Inputs) -> Corpus:
+    """Every text by itself, with nothing to be learnt of it."""
+    texts = source.values.shape[1]
+    rows = Rows(np.arange(texts)[:, None], np.zeros(texts, np.int64))
+    return Corpus("sentences", tuple(map(str, range(texts))), {"train": rows})
+
+
+class Shelf:
+    """A store of made-up latents: those of a text depend on the text, the view and the layer alone."""
+
+    def __init__(self, width: int = 8, dtype: str = "float32") -> None:
+        self.width, self.dtype = width, dtype
+        self.identity = SimpleNamespace(name=f"shelf-{width}")
+
+    def read(self, texts: Sequence[str], view: str, layers: Sequence[int]) -> np.ndarray:
+        drawn = [[self._latent(text, f"{view}:{layer}") for text in texts] for layer in layers]
+        return np.array(drawn, self.dtype)
+
+    def _latent(self, text: str, column: str) -> np.ndarray:
+        return np.random.default_rng([self.width, *text.encode(), *column.encode()]).normal(size=self.width)
+
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+SPECIAL = (-1, -1)
+WIDE = 8
+"""Width of made-up tokens."""
+
+Span = tuple[int, int]
+
+
+def pieces(text: str, size: int = 2) -> list[Span]:
+    """The characters of every token: words in pieces of two characters."""
+    words = [found.span() for found in re.finditer(r"\S+", text)]
+    return [(at, min(at + size, last)) for first, last in words for at in range(first, last, size)]
+
+
+def written(rng: np.random.Generator, fewest: int, most: int) -> str:
+    """Some words of one to six letters."""
+    return " ".join(
+        "".join(rng.choice(list("abcdefgh"), rng.integers(1, 7))) for _ in range(rng.integers(fewest, most))
+    )
+
+
+def drawn_tags(rng: np.random.Generator, words: int) -> list[int]:
+    """Indices of tags that follow each other as IOB2 allows."""
+    tags: list[int] = []
+    for _ in range(words):
+        inside = {1: [2], 2: [2], 3: [4], 4: [4]}.get(tags[-1], []) if tags else []
+        tags.append(int(rng.choice([0, 0, 1, 3, *inside, *inside])))
+    return tags
+
+
+def token_inputs(texts: Sequence[Sequence[Span]], layers: int = 2, seed: int = 0, dtype: str = "float32") -> Inputs:
+    """Random states of the tokens of texts, or windows, with these spans; the second number of a span of -1 is free."""
+    lengths = np.array([len(text) for text in texts])
+    rng = np.random.default_rng([seed, 5])
+    values = torch.from_numpy((rng.normal(size=(layers, lengths.sum(), WIDE)) + 0.3).astype(dtype))
+    columns = tuple(Column("", "tokens", layer) for layer in range(layers))
+    spans = np.array([span for text in texts for span in text], np.int32).reshape(-1, 2)
+    return Inputs(values, columns, (WIDE,) * layers, bounds(lengths), spans)
+
+
+def tagged(
+    sentences: int = 30, most: int = 9, room: int = 99, layers: int = 2, seed: int = 0, shift: int = 0
+) -> tuple[Inputs, Corpus]:
+    """Sentences whose tags stand in the states of their words' first tokens, in the last layer.
+
+    Args:
+        room: most tokens of a text, the special ones at both ends included; further ones are cut.
+        shift: by how many words the state that tells a tag stands after the word.
+    """
+    rng = np.random.default_rng(seed)
+    texts = [written(rng, 1, most) for _ in range(sentences)]
+    words = [[found.span() for found in re.finditer(r"\S+", text)] for text in texts]
+    codes = [drawn_tags(rng, len(spans)) for spans in words]
+    found = token_inputs([[SPECIAL, *pieces(text)[: room - 2], SPECIAL] for text in texts], layers, seed)
+    assert found.spans is not None
+    assert found.offsets is not None
+    for text, (spans, tags) in enumerate(zip(words, codes, strict=True)):
+        starts = found.spans[found.offsets[text] : found.offsets[text + 1], 0].tolist()
+        for place, tag in enumerate(tags):
+            if place + shift < len(spans) and spans[place + shift][0] in starts:
+                found.values[-1, found.offsets[text] + starts.index(spans[place + shift][0]), tag] += 5
+    order = rng.permutation(sentences)
+    marks = Marks(
+        np.array([span for text in order for span in words[text]]),
+        np.array([tag for text in order for tag in codes[text]]),
+        bounds(np.array([len(words[text]) for text in order])),
+    )
+    rows = Rows(order[:, None], np.zeros(sentences, np.int64), marks)
+    return found, Corpus("toy", tuple(texts), _thirds(rows), TAGS, kind="tags")
+
+
+def answered(
+    questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0
+) -> tuple[Inputs, Corpus]:
+    """Questions on contexts in windows of ``room`` tokens; the states of the answer's first and last token say so.
+
+    Before the tokens of the context stand a special one, two of the question and a special one, after them another.
+    """
+    rng = np.random.default_rng(seed)
+    texts, windows, starts, spans, counts = [], [], [0], [], []
+    for number in range(questions):
+        context = written(rng, 3, 14)
+        texts.append(Segments(f"why {number}", context))
+        tokens = pieces(context)
+        for at in range(0, max(1, len(tokens) - stride), room - stride):
+            windows.append([*[SPECIAL] * 4, *tokens[at : at + room], SPECIAL])
+        starts.append(len(windows))
+        words = [found.span() for found in re.finditer(r"\S+", context)]
+        counts.append(int(rng.integers(1, 4)))
+        for _ in range(counts[-1]):
+            first = int(rng.integers(len(words)))
+            spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
+    found = token_inputs(windows, layers, seed)
+    assert found.offsets is not None
+    marks = Marks(np.array(spans), np.zeros(len(spans), np.int64), bounds(np.array(counts)))
+    for number in range(questions):
+        first, last = spans[marks.offsets[number]]
+        for window in range(starts[number], starts[number + 1]):
+            for place, (low, high) in enumerate(windows[window]):
+                found.values[-1, found.offsets[window] + place, 0] += 4 * (low <= first < high)
+                found.values[-1, found.offsets[window] + place, 1] += 4 * (low < last <= high)
+    order = rng.permutation(questions)
+    rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.take(order))
+    found = Inputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array(starts))
+    return found, Corpus("toy", tuple(texts), _thirds(rows), kind="answers")
+
+
+def _thirds(rows: Rows) -> dict[str, Rows]:
+    bound = len(rows) * 2 // 3
+    places = np.arange(len(rows))
+    return {"train": rows.take(places[:bound]), "validation": rows.take(places[bound:])}
