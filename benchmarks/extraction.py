@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import clock, describe, matmul_gflops
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.backbones.load import Backbone, load_tokenizer

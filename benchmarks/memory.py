@@ -13,8 +13,8 @@ import sys
 import tempfile
 
 from benchmarks.machine import describe
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 
 

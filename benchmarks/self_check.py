@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype, identify, pick_device
 from permafrost.extract.backbones.load import load

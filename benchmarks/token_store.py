@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import clock, describe
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, text_keys
 from permafrost.data.text import Text

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import clock, describe
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.load import load
 from permafrost.extract.backbones.locate import find

@@ -12,12 +12,12 @@ from pathlib import Path
 from permafrost.data.corpora.build import Targets, check_classes, gather
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limited, with_held_out, with_validation
 from permafrost.data.readers.hub import hub_records, hub_splits
 from permafrost.data.readers.reader import Reading
 from permafrost.data.readers.registry import NAMED, SAMPLES, Named
 from permafrost.data.readers.rule_labels import RULES
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.readers.squad import Omissions
 from permafrost.data.readers.tabular import read_table
 from permafrost.data.spec import SpecError, nearest

@@ -232,7 +232,7 @@ def _worth_a_copy(backbone: Backbone, dtype: str, run_tokens: int) -> bool:
 
 def _free_memory(device: torch.device) -> int:
     """Bytes that this process may still take."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

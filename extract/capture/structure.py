@@ -43,7 +43,9 @@ class Runner(Protocol):
     def packed(self, tokens: Tokens, row_tokens: int = ..., batch_tokens: int = 0) -> list[Pack]:
         """Lay texts out in rows."""
 
-    def forward(self, rows: Pack, tokens: Tokens, columns: Columns, backbone: Backbone | None = None) -> Pooled:
+    def forward(
+        self, rows: Sequence[Any], tokens: Tokens, columns: Columns, backbone: Backbone | None = None
+    ) -> Pooled:
         """Run rows once, by the job's backbone or another."""
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec

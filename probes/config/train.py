@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 
 

@@ -14,6 +14,7 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.validation import check
+from permafrost.probes.results.metric_row import as_frame
 from permafrost.probes.runs.write import Outcome, write_run
 from permafrost.probes.training.resume import Unfinished
 from permafrost.probes.variants import tables as results
@@ -91,7 +92,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         "seconds": {"training": trained - training, "all": time.perf_counter() - started},
     }
     tables = {
-        "metrics": results.as_frame(rows),
+        "metrics": as_frame(rows),
         "predictions": prediction_table(selected, corpus, corpus.scored),
         "breakdown": breakdown_table(selected, corpus),
         "training": results.training_table(found),
@@ -99,7 +100,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         "autoencoder": results.autoencoder_table(found),
         "latents": _latent_table(conductor, selected, corpus),
     }
-    path = write_run(runs, name, Outcome(recipe, record, tables, corpus, selected))
+    path = write_run(runs, name, Outcome(recipe, record, tables, selected.fitted_probe(corpus)))
     unfinished.remove()
     seconds = time.perf_counter() - started
     lines = [asdict(row) for row in rows]

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.run import Done, read_all, train_all
@@ -246,5 +246,5 @@ def _outcomes(
             "breakdown": pd.concat([breakdown_table(other, corpus) for other in every]),
             "confusion": pd.concat([confusion_table(other, corpus) for other in every]),
         }
-        outcomes[task] = TaskOutcome(one, corpus, tables, conductor.sources(one.recipe, one.recipe.corpus))
+        outcomes[task] = TaskOutcome(one.fitted_probe(corpus), tables, conductor.sources(one.recipe, one.recipe.corpus))
     return outcomes

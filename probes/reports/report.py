@@ -25,7 +25,9 @@ from permafrost.probes.reports import language_model as language_page
 from permafrost.probes.reports import multitask as together_grids
 from permafrost.probes.reports import similarity as similarity_page
 from permafrost.probes.reports import summary
+from permafrost.probes.reports.breakdown import by_variant, grids
 from permafrost.probes.reports.examples import marked
+from permafrost.probes.reports.layers import every_grid, summary_grid
 from permafrost.probes.reports.page import (
     Block,
     Fold,
@@ -223,7 +225,7 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
     table = together_grids.results(run) or summary.headline(run)
     note = undefined if table and any(summary.UNDEFINED in row for row in table.rows) else ""
     cloud = Turnable(panels(run.latents)) if len(run.latents) else None
-    by_layer = (layers_figures.summary_grid(run), layers_figures.every_grid(run))
+    by_layer = (summary_grid(run), every_grid(run))
     recipe = Fold("recipe.toml", run.recipe) if run.recipe else None
     epochs = ("losses", "by_epoch", "by_epoch_second", together_grids.by_epoch(run), "weights", "conflicts")
     return [
@@ -234,7 +236,7 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
         *(_task_section(run, task, pictures) for task in run.tasks),
         *(
             Section(
-                f"by-{kind.replace(' ', '-')}", f"By {kind}", note, only(figure, *breakdown_figures.grids(run, kind))
+                f"by-{kind.replace(' ', '-')}", f"By {kind}", note, only(figure, *grids(run, kind))
             )
             for kind, (figure, note) in BROKEN_DOWN.items()
         ),
@@ -255,11 +257,11 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
 def _task_section(run: Tables, task: str, pictures: Pictures) -> Section:
     """All that a run of one task has, of one of several."""
     one = run.of_task(task)
-    blocks: list[Block | None] = [summary.headline(one), *classes.by_variant(run, task)]
+    blocks: list[Block | None] = [summary.headline(one), *by_variant(run, task)]
     for kind, (figure, note) in BROKEN_DOWN.items():
         picture = pictures.get(f"{task}-{figure}")
         blocks.append(replace(picture, caption=f"{picture.caption} {note}".strip()) if picture else None)
-        blocks += breakdown_figures.grids(one, kind)
+        blocks += grids(one, kind)
     blocks += [pictures.get(f"{task}-{name}") for name in ("predicted_against_gold", "confusion", "confusions")]
     blocks += [summary.worst(one), *marked(one)]
     of = f"Groups and predictions are those of “{tidy(one.selected, 60)}”." if len(one.predictions) else ""

@@ -132,9 +132,22 @@ def _read_run(run: RunFolder) -> LoadedRun:
     sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)
     if not (known and fitting and sound):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
-    about_rows = (calibration, labels, score_range, kind, sides)
     digests = tuple(about["upper"].values()) if upper else ()
-    return LoadedRun(path, recipe, identities, columns, probe.eval(), *about_rows, upper, digests)
+    return LoadedRun(
+        variant=about["variant"],
+        recipe=recipe,
+        columns=columns,
+        probe=probe.eval(),
+        calibration=calibration,
+        labels=labels,
+        score_range=score_range,
+        kind=kind,
+        sides=sides,
+        path=path,
+        identities=identities,
+        upper=upper,
+        digests=digests,
+    )
 
 
 def _metadata(content: bytes) -> Mapping[str, str] | None:

@@ -19,18 +19,16 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.digests import files_digests
 from permafrost.data.spec import to_toml
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.stage_one import Stored
 from permafrost.probes.inputs.store_record import store_record
-from permafrost.probes.models.probe import alone
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import FORMAT, write_record
 from permafrost.probes.runs.load import PROBE, TASKS_FOLDER, UPPER_FOLDER
-from permafrost.probes.variants.variant import Ensemble
+from permafrost.probes.tasks.fitted import FittedProbe
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +40,7 @@ class Outcome:
     tables: Mapping[str, pd.DataFrame]
     """Name -> table, written as ``<name>.csv`` unless it is empty."""
 
-    corpus: Corpus | None = None
-    selected: Ensemble | None = None
+    selected: FittedProbe | None = None
     """The variant that answers new texts; None for what is no run to predict with."""
 
     tasks: Mapping[str, "TaskOutcome"] = field(default_factory=dict)
@@ -54,8 +51,7 @@ class Outcome:
 class TaskOutcome:
     """What a run leaves behind of one of several tasks."""
 
-    selected: Ensemble
-    corpus: Corpus
+    selected: FittedProbe
     tables: Mapping[str, pd.DataFrame]
     stored: Mapping[str, Stored]
 
@@ -68,8 +64,8 @@ def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
         temporary.chmod(0o755)
         (temporary / RECIPE).write_text(to_toml(outcome.recipe), "utf-8")
         _write_tables(temporary, outcome.tables)
-        if outcome.selected and outcome.corpus:
-            _save_selected(temporary, outcome.selected, outcome.corpus)
+        if outcome.selected:
+            _save_selected(temporary, outcome.selected)
         _write_tasks(temporary, outcome.tasks)
         write_record(temporary, outcome.record)
         write_report(temporary)
@@ -101,49 +97,46 @@ def _write_task(folder: Path, one: TaskOutcome, shared: Mapping[str, str]) -> No
     stores = {one.selected.variant: {name: store_record(stored) for name, stored in one.stored.items()}}
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
     _write_tables(folder, one.tables)
-    _save_selected(folder, one.selected, one.corpus, shared)
+    _save_selected(folder, one.selected, shared)
     write_record(folder, {"stores": stores})
 
 
-def _save_selected(folder: Path, one: Ensemble, corpus: Corpus, shared: Mapping[str, str] | None = None) -> None:
+def _save_selected(folder: Path, fitted: FittedProbe, shared: Mapping[str, str] | None = None) -> None:
     """What answers new texts: the probe, and the backbone with the blocks that learnt, where they are its own."""
-    digests = shared or _save_blocks(folder / UPPER_FOLDER, one)
-    _save_probe(folder / PROBE, one, corpus, digests, bool(shared))
+    digests = shared or _save_blocks(folder / UPPER_FOLDER, fitted)
+    _save_probe(folder / PROBE, fitted, digests, bool(shared))
 
 
-def _save_blocks(folder: Path, one: Ensemble) -> dict[str, str]:
+def _save_blocks(folder: Path, fitted: FittedProbe) -> dict[str, str]:
     """The backbone with the blocks that learnt, as a model folder; returns its digests, none where nothing learnt."""
-    if not one.trunks:
+    if fitted.blocks is None:
         return {}
-    trunk: Any = one.trunks[one.best]()
-    trunk.save(folder)
+    blocks: Any = fitted.blocks()
+    blocks.save(folder)
     return files_digests(folder, (path.name for path in folder.iterdir()))
 
 
-def _save_probe(path: Path, one: Ensemble, corpus: Corpus, upper: Mapping[str, str], shared: bool) -> None:
-    """All seeds where they answer together, else the best; the digests of the blocks that learnt with it, and whether
-    those lie in the run above.
-    """
-    probe = one.probe if one.average else alone(one.probe, one.best)
+def _save_probe(path: Path, fitted: FittedProbe, upper: Mapping[str, str], shared: bool) -> None:
+    """A fitted probe; ``upper`` are the digests of its fine-tuned blocks, ``shared`` if those lie in the run above."""
+    probe = fitted.probe
     about = {
         "format": FORMAT,
-        "variant": one.variant,
-        "seeds": one.seeds if one.average else one.seeds[one.best : one.best + 1],
+        "variant": fitted.variant,
+        "seeds": fitted.seeds,
         "members": len(probe.seats.members),
-        "columns": one.columns,
-        "widths": probe.seats.widths[: len(one.columns)],
-        "sides": corpus.split("train").sides.shape[1],
-        "kind": corpus.kind,
-        "labels": corpus.labels,
-        "score_range": corpus.score_range,
+        "columns": fitted.columns,
+        "widths": probe.seats.widths[: len(fitted.columns)],
+        "sides": fitted.sides,
+        "kind": fitted.kind,
+        "labels": fitted.labels,
+        "score_range": fitted.score_range,
         "upper": upper,
         "shared": shared,
     }
     tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}
-    if one.calibrations:
-        line = one.calibrations[0 if one.average else one.best]
-        tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(line.x))
-        tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(line.y))
+    if fitted.calibration:
+        tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(fitted.calibration.x))
+        tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(fitted.calibration.y))
     save_file(tensors, path, {"about": json.dumps(about)})
     path.chmod(0o644)  # safetensors keeps its files to their owner
 

@@ -1,8 +1,10 @@
-"""TODO: probes/tasks/fitted.py."""
+"""A trained probe with what it takes to apply it: the columns it reads, calibration, labels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import nn
 
 from permafrost.data.corpora.records import Kind
 from permafrost.data.store.identity import Identity
@@ -13,26 +15,41 @@ from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.models.probe import Probe
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedRun:
-    """A finished run, ready to predict from latents."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedProbe:
+    """A trained probe of one task; several members predict together, by the mean of their outputs."""
 
-    path: Path
+    variant: str
     recipe: Recipe
-    """The selected variant's."""
-
-    identities: Mapping[str, Identity]
-    """Name of a plan -> identity of the latents it was trained on."""
+    """Of the variant."""
 
     columns: tuple[Column, ...]
-    probe: Probe
-    """Its members answer together, by the mean of what they say."""
+    """Which layer, view and plan each input of the probe is."""
 
+    probe: Probe
     calibration: Calibration | None
+    """From raw prediction to score; None unless the targets are scores."""
+
     labels: tuple[str, ...]
+    """Classes or tags, in the order of the logits."""
+
     score_range: tuple[float, float] | None
     kind: Kind
     sides: int
+    """Texts per row."""
+
+    seeds: tuple[int, ...] = ()
+    blocks: Callable[[], nn.Module] | None = None
+    """Makes the fine-tuned blocks of the backbone; None if it stayed frozen."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedRun(FittedProbe):
+    """The fitted probe of a run folder, ready to predict from latents."""
+
+    path: Path
+    identities: Mapping[str, Identity]
+    """Name of a plan -> identity of the latents it was trained on."""
     upper: Path | None = None
     """The model folder of the backbone, where blocks of it learnt; else it is the plan's own. Tasks that keep one state
     of the blocks have it in the run above them."""

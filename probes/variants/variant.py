@@ -20,8 +20,9 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.finetuned import UpperInputs
 from permafrost.probes.inputs.latents import Inputs
 from permafrost.probes.metrics.calibration import Calibration, calibrate
-from permafrost.probes.models.probe import Probe, beside
+from permafrost.probes.models.probe import Probe, alone, beside
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
+from permafrost.probes.tasks.fitted import FittedProbe
 from permafrost.probes.tasks.registry import (
     joint_predictions,
     loss_and_metric,
@@ -89,6 +90,22 @@ class Ensemble:
     def average(self) -> bool:
         """Whether the seeds answer together."""
         return self.recipe.train.average
+
+    def fitted_probe(self, corpus: Corpus) -> FittedProbe:
+        """What predicts new texts: all seeds if they predict together, else the best one."""
+        return FittedProbe(
+            variant=self.variant,
+            recipe=self.recipe,
+            columns=self.columns,
+            probe=self.probe if self.average else alone(self.probe, self.best),
+            calibration=self.calibrations[0 if self.average else self.best] if self.calibrations else None,
+            labels=corpus.labels,
+            score_range=corpus.score_range,
+            kind=corpus.kind,
+            sides=corpus.split("train").sides.shape[1],
+            seeds=self.seeds if self.average else self.seeds[self.best : self.best + 1],
+            blocks=self.trunks[self.best] if self.trunks else None,
+        )
 
     def without_blocks(self) -> "Ensemble":
         """The same, with nothing to answer new texts by."""

@@ -11,9 +11,9 @@ from functools import partial
 from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.spec import SpecError, fingerprint
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan, ExtractSpec

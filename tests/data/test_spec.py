@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.data.readers.spec import CorpusSpec
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError, fingerprint, manual, nearest, override, parse, plain, read_toml, to_toml
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.layers import resolve_layers

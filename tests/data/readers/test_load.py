@@ -13,9 +13,9 @@ import pytest
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.registry import ENTITIES, NAMED, SAMPLES
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 from tests.support.real import REAL_DATA, real_data
 

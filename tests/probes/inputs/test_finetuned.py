@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from permafrost import api
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.finetuning import UpperSpec

@@ -8,8 +8,8 @@ import torch
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
-from permafrost.data.readers.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
