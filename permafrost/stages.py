@@ -1,14 +1,16 @@
-"""Where the two stages meet: what runs a backbone of ``extract`` for the probes that learn from its latents."""
+"""Where the two stages meet: the verbs of the interface, with what runs a backbone for the probes of stage two.
+
+Importing this loads torch; :mod:`permafrost.api` does so once a recipe is known to be right.
+"""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.language.record import LanguageModel
-from permafrost.data.language.spec import LanguageSpec
-from permafrost.data.progress import Progress
+from permafrost.data.progress import Progress, Silent
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import digests
@@ -17,16 +19,25 @@ from permafrost.extract.extraction import Extractor, same_extractor
 from permafrost.extract.extraction import extract as extract_texts
 from permafrost.extract.finetuning.trunk import Trunk
 from permafrost.extract.finetuning.upper_blocks import check_cut
-from permafrost.extract.pretraining.pretrain import pretrain
+from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
 from permafrost.extract.tokenization.token_ids import read_ids
 from permafrost.probes.config.finetuning import UpperSpec
-from permafrost.probes.inputs.stage_one import Below, Stored
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.experiments.ablation import run_ablation
+from permafrost.probes.experiments.language_model import run_pretraining, with_own_backbone
+from permafrost.probes.experiments.layers import run_layers
+from permafrost.probes.experiments.run import run_recipe
+from permafrost.probes.experiments.run_multitask import run_together
+from permafrost.probes.experiments.similarity import compare_sentences
+from permafrost.probes.experiments.study import run_study
+from permafrost.probes.inputs.shared_memory import SharedInputs
+from permafrost.probes.inputs.stage_one import Below, Stored, find_cached
+from permafrost.probes.prediction.predictor import Backbones, Predictor, Predictors
+from permafrost.probes.results.outcomes import Ablated, Compared, Done, Studied
+from permafrost.probes.runs.load import load_tasks
+from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.tasks.fitted import LoadedRun
-
-
-def pretrain_backbone(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress) -> LanguageModel:
-    """Pretrain a language model from scratch, into a model folder."""
-    return pretrain(spec, texts, folder, progress)
+from permafrost.probes.variants.workspace import Conductor, StageOne
 
 
 def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> Extractor:
@@ -65,3 +76,75 @@ class BackboneProvider:
 
 
 PROVIDER = BackboneProvider()
+
+
+def extract(recipe: Recipe, progress: Progress) -> tuple[list[Corpus], list[Stored]]:
+    """Run what is missing of every plan in a recipe; the corpora, and where their latents are."""
+    workspace = Conductor(PROVIDER, progress)
+    recipes = [one for variant in recipe.expanded().values() for one in (variant.posed() or {"": variant}).values()]
+    corpora = {id(corpus): corpus for corpus in (workspace.corpus(one.corpus) for one in recipes)}
+    workspace.prepare(recipes)
+    return list(corpora.values()), list(workspace.stored.values())
+
+
+def run(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> Done:
+    """Train and evaluate every variant; what is missing of their latents is run."""
+    return _experiment(name, recipe, runs, progress, only, PROVIDER)
+
+
+def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> Done:
+    """Train and evaluate every variant, from cached latents alone."""
+    return _experiment(name, recipe, runs, progress, only, find_cached)
+
+
+def _experiment(
+    name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], stage_one: StageOne
+) -> Done:
+    several = run_layers if recipe.together.batches == "apart" else run_together
+    run_it = several if recipe.tasks else run_recipe
+    return run_it(name, recipe.only(only), runs, progress, stage_one)
+
+
+def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> Ablated:
+    """Train a recipe's probe on subsets of its layers."""
+    return run_ablation(name, recipe, runs, progress, PROVIDER)
+
+
+def study(
+    name: str,
+    recipe: Recipe,
+    study_name: str,
+    runs: Path,
+    storage: str | None,
+    trials: int | None,
+    workers: int,
+    progress: Progress,
+) -> tuple[Studied, Done]:
+    """Search a recipe's space, then train the best trial again; arguments as of :func:`permafrost.api.study`."""
+    return run_study(name, recipe, study_name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER)
+
+
+def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
+    """What a worker of a study does with a trial; latents are shared in ``folder``."""
+    return Conductor(PROVIDER, Silent(), SharedInputs(folder)).evaluate
+
+
+def compare(name: str, recipe: Recipe, runs: Path, progress: Progress) -> Compared:
+    """Cosines of a recipe's sentences."""
+    return compare_sentences(name, recipe, runs, progress, PROVIDER)
+
+
+pretrain = partial(run_pretraining, pretrain=pretrain_model)
+"""Pretrain the language model of a recipe."""
+
+
+def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress) -> Recipe:
+    """A recipe whose ``plan.backbone`` is its own language model, with that model's folder; pretrained if missing."""
+    return with_own_backbone(name, recipe, runs, progress, pretrain_model)
+
+
+def load(path: Path, task: str) -> Predictor | Predictors:
+    """A finished run, ready to predict."""
+    backbones = Backbones(make_extractor)
+    tasks = {name: Predictor(run, backbones) for name, run in load_tasks(path, task).items()}
+    return Predictors(tasks) if len(tasks) > 1 else next(iter(tasks.values()))

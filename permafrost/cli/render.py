@@ -13,24 +13,19 @@ from permafrost.cli.console import cell, show_json, show_table
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain
-from permafrost.probes.config.names import RANDOM_TARGETS, UNTRAINED
-from permafrost.probes.metrics.metrics import CORRELATIONS
-from permafrost.probes.reports.summary import duration, size
-from permafrost.probes.results.metric_row import scored_in, with_interval
+from permafrost.probes.config.names import CORRELATIONS, RANDOM_TARGETS, UNTRAINED
+from permafrost.probes.results.formatting import duration, scored_in, size, with_interval
 
 if TYPE_CHECKING:
-    from permafrost.probes.experiments.ablation import Ablated
     from permafrost.probes.experiments.language_model import LanguageRun
-    from permafrost.probes.experiments.run import Done
-    from permafrost.probes.experiments.similarity import Compared
     from permafrost.probes.inputs.stage_one import Stored
     from permafrost.probes.prediction.requests import Asked
-    from permafrost.probes.search.session import Studied
+    from permafrost.probes.results.outcomes import Ablated, Compared, Done, Studied
 
 
 def show_run(done: "Done | Compared", as_json: bool) -> None:
     """A run: it trained, or compared sentences."""
-    from permafrost.probes.experiments.similarity import Compared
+    from permafrost.probes.results.outcomes import Compared
 
     if isinstance(done, Compared):
         show_compared(done, as_json)
@@ -164,7 +159,7 @@ def show_predictions(
 
 def show_recipes(as_json: bool) -> None:
     """What ships."""
-    from permafrost.probes.config.recipe import load_recipe, shipped
+    from permafrost.probes.config.load import load_recipe, shipped
 
     found = {name: load_recipe(name)[1] for name in shipped()}
     if as_json:
@@ -175,7 +170,8 @@ def show_recipes(as_json: bool) -> None:
 
 def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -> None:
     """Every setting: its value, by default or in a recipe, its type and what it means."""
-    from permafrost.probes.config.recipe import Recipe, load_recipe
+    from permafrost.probes.config.load import load_recipe
+    from permafrost.probes.config.recipe import Recipe
 
     values = plain(load_recipe(recipe, overrides)[1]) if recipe else plain(Recipe())
     lines = []

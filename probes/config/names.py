@@ -18,3 +18,6 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 """What a recipe may call a task; its folder and its figures are named by it."""
 
 RECORD, RECIPE = "record.json", "recipe.toml"
+
+CORRELATIONS = ("pearson", "spearman")
+"""Metrics of scores that are correlations; undefined where a prediction is constant."""

@@ -3,13 +3,12 @@
 Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
-from permafrost.data.spec import SpecError, Tree, assign, nearest, override, parse, plain, read_toml
+from permafrost.data.spec import SpecError, assign, nearest, parse, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
 from permafrost.probes.config.columns import InputName, parse_input
@@ -17,12 +16,9 @@ from permafrost.probes.config.finetuning import UpperSpec
 from permafrost.probes.config.multitask import BalancingSpec, TogetherSpec
 from permafrost.probes.config.names import TASK_NAME, UNTRAINED
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.config.recipe_file import read_recipe_file
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
-
-FOLDER = Path(__file__).parent.parent / "recipes"
 
 TAKEN = ("upper", "shared")
 """Names that are of something else."""
@@ -181,71 +177,6 @@ def _metrics(recipe: Recipe) -> dict[str, object]:
         own = train.get("metric") if isinstance(train, dict) else None
         found[f"tasks.{task}.train.metric"] = recipe.train.metric if own is None else own
     return found
-
-
-def shipped() -> dict[str, Path]:
-    """Name -> file of every recipe that ships."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
-
-
-def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
-    """A shipped recipe by name, or your own by path, with ``--set`` overrides; returns its name and the recipe.
-
-    Raises:
-        SpecError: no such recipe, an unknown key, a value that cannot be.
-        DamageError: it lies in a run folder and is not as the run wrote it.
-    """
-    path = Path(name) if name.endswith(".toml") else shipped().get(name)
-    if path is None:
-        raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped())}")
-    try:
-        text = read_recipe_file(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    tree: Tree = override(read_toml(text, str(path)), overrides)
-    recipe = parse(Recipe, tree, f"recipe {path.name}")
-    _check_several(path.stem, recipe)
-    return path.stem, recipe
-
-
-def _check_several(name: str, recipe: Recipe) -> None:
-    """Raise a :class:`SpecError` where something is said of several tasks, and nothing heeds it."""
-    for variant, one in recipe.expanded().items():
-        of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
-        if one.tasks:
-            continue
-        if one.together.batches != "apart":
-            raise SpecError(
-                f"{of}: together.batches = {one.together.batches} trains several tasks, and there are none; add a "
-                "table [tasks.NAME] for each."
-            )
-        if one.balancing != BalancingSpec():
-            raise SpecError(
-                f"{of}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
-                "table [tasks.NAME] for each."
-            )
-    if recipe.tasks and recipe.together.batches == "apart" and recipe.variants:
-        raise SpecError(
-            f"recipe '{name}' trains layers task by task, which knows no variants; set together.batches to train the "
-            "tasks together, or leave [[variants]] out."
-        )
-
-
-def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = False) -> tuple[str, Recipe]:
-    """A recipe that trains something, as :func:`load_recipe`.
-
-    Args:
-        one_task: whether it must pose one task only.
-    """
-    name, recipe = load_recipe(name, overrides)
-    if recipe.similarity.texts:
-        raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
-    if one_task and recipe.tasks:
-        what = f"trains layers on {len(recipe.tasks)} tasks"
-        if recipe.together.batches != "apart":
-            what = f"trains {len(recipe.tasks)} tasks together"
-        raise SpecError(f"recipe '{name}' {what}: 'run' it.")
-    return name, recipe
 
 
 def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:

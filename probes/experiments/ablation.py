@@ -27,6 +27,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.validation import check, check_fixed
 from permafrost.probes.metrics.bootstrap import Paired, Resampled, paired
 from permafrost.probes.models.probe import beside
+from permafrost.probes.results.outcomes import Ablated
 from permafrost.probes.runs.write import Outcome, write_run
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.control import shuffled
@@ -277,21 +278,6 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
     return parse(Recipe, tree, f"ablation: {key} = {value}")
 
 
-@dataclass(frozen=True)
-class Ablated:
-    """What an ablation did."""
-
-    path: Path
-    """The run folder."""
-
-    seconds: float
-    texts: int
-    texts_distinct: int
-    texts_run: int
-    metrics: list[dict[str, Any]]
-    """The rows of ``ablation.csv``."""
-
-
 def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Ablated:
     """Ablate a recipe and leave a run folder ``ablate-<recipe>-<n>``."""
     started = time.perf_counter()
@@ -314,4 +300,11 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     table = pd.DataFrame([asdict(row) for row in rows])
     path = write_run(runs, f"ablate-{name}", Outcome(recipe, record, {"ablation": table}))
     seconds = time.perf_counter() - started
-    return Ablated(path, seconds, corpus.sentences, len(corpus.texts), texts_run, [asdict(row) for row in rows])
+    return Ablated(
+        path=path,
+        seconds=seconds,
+        texts=corpus.sentences,
+        texts_distinct=len(corpus.texts),
+        texts_run=texts_run,
+        metrics=[asdict(row) for row in rows],
+    )

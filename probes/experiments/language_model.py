@@ -18,7 +18,8 @@ from permafrost.data.language.record import LanguageModel
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Progress
 from permafrost.data.readers.plain_text import find_text, read_documents
-from permafrost.data.spec import SpecError, parse, plain
+from permafrost.data.spec import SpecError
+from permafrost.probes.config.load import LANGUAGE, check_trains, names_own_backbone, with_folder
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.bootstrap import Measured, resample_ratio
@@ -26,9 +27,6 @@ from permafrost.probes.results.environment import environment
 from permafrost.probes.results.metric_row import MetricRow, as_frame
 from permafrost.probes.results.run_folder import RunFolder
 from permafrost.probes.runs.write import Outcome, write_run
-
-OWN = "language"
-"""A recipe's word for its own language model: the table that describes it, and the backbone that it is."""
 
 PRETRAINED = "-pretraining"
 """What the name of its run has behind that of the recipe."""
@@ -96,7 +94,7 @@ def run_pretraining(
     recipe = with_folder(name, recipe)
     spec = recipe.language
     if not spec.corpus:
-        raise SpecError(f"recipe '{name}' has no table [{OWN}] with a corpus: there is nothing to pretrain.")
+        raise SpecError(f"recipe '{name}' has no table [{LANGUAGE}] with a corpus: there is nothing to pretrain.")
     folder = Path(spec.folder)
     there = folder.exists()
     model = pretrain(spec, read_documents(find_text(spec.corpus), spec.lines), folder, progress)
@@ -124,31 +122,11 @@ def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Pr
     Raises:
         InputError: as of :func:`run_pretraining`; or the recipe does nothing but pretrain.
     """
-    given = recipe
-    if given.language.corpus and not (given.corpus.name or given.corpus.path or given.tasks):
-        raise SpecError(
-            f"recipe '{name}' pretrains a model and has no corpus to train a probe on: 'pretrain' it, then name its "
-            "folder as plan.backbone of another recipe."
-        )
-    recipe = with_folder(name, given)
-    if recipe != given and _named(plain(given), "") != plain(given):
-        run_pretraining(name, recipe, runs, progress, pretrain)
-    return recipe
-
-
-def with_folder(name: str, recipe: Recipe) -> Recipe:
-    """The recipe with the folder of its language model said, and in the place of every backbone called language.
-
-    Raises:
-        SpecError: a backbone is called so and there is no such model.
-    """
-    tree = plain(recipe)
-    if not recipe.language.corpus:
-        if _named(tree, "") != tree:
-            raise SpecError(f"recipe '{name}': a backbone is called '{OWN}', and no language.corpus says of what text.")
-        return recipe
-    tree[OWN]["folder"] = tree[OWN]["folder"] or str(Path(recipe.extract.cache) / "models" / name)
-    return parse(Recipe, _named(tree, tree[OWN]["folder"]), f"recipe {name}")
+    check_trains(name, recipe)
+    found = with_folder(name, recipe)
+    if names_own_backbone(recipe):
+        run_pretraining(name, found, runs, progress, pretrain)
+    return found
 
 
 def _told(runs: Path, done: LanguageRun) -> bool:
@@ -161,15 +139,6 @@ def _told(runs: Path, done: LanguageRun) -> bool:
         if isinstance(told, dict) and all(told.get(name) == done.facts[name] for name in TELLS_APART):
             return True
     return False
-
-
-def _named(tree: Any, folder: str, key: str = "") -> Any:
-    """A tree with ``folder`` in the place of every backbone called language."""
-    if isinstance(tree, dict):
-        return {name: _named(value, folder, str(name)) for name, value in tree.items()}
-    if isinstance(tree, list):
-        return [_named(value, folder, key) for value in tree]
-    return folder if tree == OWN and key.endswith(("backbone", "backbones")) else tree
 
 
 def _rows(done: LanguageRun, spec: LanguageSpec) -> list[MetricRow]:

@@ -14,10 +14,10 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import AblationRow, ablate
-from permafrost.probes.experiments.run import Done
 from permafrost.probes.experiments.validation import check, check_fixed
 from permafrost.probes.inputs.stage_one import Stored
 from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.results.outcomes import Done
 from permafrost.probes.runs.write import Outcome, write_run
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.workspace import Conductor, StageOne
@@ -86,7 +86,17 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     tables = {"layers": pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})}
     path = write_run(runs, name, Outcome(recipe, record, tables | {"metrics": as_frame(long)}))
     seconds = time.perf_counter() - started
-    return Done(path, seconds, texts, distinct, texts_run, "", {}, {}, [asdict(row) for row in long])
+    return Done(
+        path=path,
+        seconds=seconds,
+        texts=texts,
+        texts_distinct=distinct,
+        texts_run=texts_run,
+        selected="",
+        parameters={},
+        backbone_parameters={},
+        metrics=[asdict(row) for row in long],
+    )
 
 
 def _task_rows(task: str, recipe: Recipe, conductor: Conductor) -> list[LayerRow]:

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.validation import check
 from permafrost.probes.results.metric_row import as_frame
+from permafrost.probes.results.outcomes import Done
 from permafrost.probes.runs.write import Outcome, write_run
 from permafrost.probes.training.resume import Unfinished
 from permafrost.probes.variants import tables as results
@@ -24,37 +25,6 @@ from permafrost.probes.variants.variant import Ensemble, choose
 from permafrost.probes.variants.workspace import Conductor, StageOne
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run did."""
-
-    path: Path
-    """The run folder."""
-
-    seconds: float
-    texts: int
-    """Texts that the corpus's rows hold, repeats counted."""
-
-    texts_distinct: int
-    texts_run: int
-    """Texts that went through a backbone; 0 when all was cached."""
-
-    selected: str
-    """The variant chosen on validation; empty where a run trains layers on several tasks."""
-
-    parameters: dict[str, int]
-    """Numbers that each variant learnt, with one seed."""
-
-    backbone_parameters: dict[str, int]
-    """Numbers of the backbones that each variant reads."""
-
-    metrics: list[dict[str, Any]]
-    """The rows of ``metrics.csv``."""
-
-    variants: list[dict[str, Any]] = field(default_factory=list)
-    """The rows of ``variants.csv``, where tasks learnt together."""
 
 
 def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
@@ -106,15 +76,15 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     lines = [asdict(row) for row in rows]
     backbones = {variant: about["backbone_parameters"] for variant, about in record["probes"].items()}
     return Done(
-        path,
-        seconds,
-        corpus.sentences,
-        len(corpus.texts),
-        texts_run,
-        selected.variant,
-        record["parameters"],
-        backbones,
-        lines,
+        path=path,
+        seconds=seconds,
+        texts=corpus.sentences,
+        texts_distinct=len(corpus.texts),
+        texts_run=texts_run,
+        selected=selected.variant,
+        parameters=record["parameters"],
+        backbone_parameters=backbones,
+        metrics=lines,
     )
 
 

@@ -14,10 +14,11 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.run import Done, read_all, train_all
+from permafrost.probes.experiments.run import read_all, train_all
 from permafrost.probes.experiments.validation import check_together
 from permafrost.probes.metrics.bootstrap import paired
 from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.results.outcomes import Done
 from permafrost.probes.runs.write import Outcome, TaskOutcome, write_run
 from permafrost.probes.tasks.registry import scorer_of
 from permafrost.probes.training.resume import Unfinished
@@ -108,16 +109,16 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     assert conductor.unfinished
     conductor.unfinished.remove()
     return Done(
-        path,
-        time.perf_counter() - started,
-        sum(one.sentences for one in corpora.values()),
-        sum(len(one.texts) for one in corpora.values()),
-        texts_run,
-        selected.variant,
-        {one.variant: one.trained for one in found},
-        {one.variant: one.of_backbone for one in found},
-        [asdict(row) for row in rows],
-        [asdict(row) for row in _variant_rows(found)],
+        path=path,
+        seconds=time.perf_counter() - started,
+        texts=sum(one.sentences for one in corpora.values()),
+        texts_distinct=sum(len(one.texts) for one in corpora.values()),
+        texts_run=texts_run,
+        selected=selected.variant,
+        parameters={one.variant: one.trained for one in found},
+        backbone_parameters={one.variant: one.of_backbone for one in found},
+        metrics=[asdict(row) for row in rows],
+        variants=[asdict(row) for row in _variant_rows(found)],
     )
 
 

@@ -3,7 +3,7 @@
 # """A comparison of sentences from beginning to end: latents in float32, cosines, maps, a run folder."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from permafrost.probes.inputs.store_record import store_record
 from permafrost.probes.metrics.cosines import cosines, pairs, square
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.environment import environment
+from permafrost.probes.results.outcomes import Compared
 from permafrost.probes.runs.write import Outcome, write_run
 
 if TYPE_CHECKING:
@@ -40,34 +41,6 @@ FIXED: dict[str, Any] = {"layers": (-1,), "compute_dtype": "float32", "stored_dt
 
 UNUSED = ("corpus", "plans", "probe", "pretraining", "train", "variants", "ablation", "study")
 """Tables of a recipe that have no say where nothing is trained."""
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """Cosines of sentences."""
-
-    path: Path
-    """The run folder."""
-
-    cosines: pd.DataFrame
-    """``backbone, first, second, cosine``: each pair once, ``first < second``, sentences counted from 1."""
-
-    texts: tuple[str, ...]
-    backbones: tuple[str, ...]
-    """Those that could be had."""
-
-    refused: dict[str, str]
-    """Backbone -> why it could not be had."""
-
-    texts_run: int
-    """Texts that went through a backbone; 0 when all was cached."""
-
-    seconds: float
-
-    def table(self, backbone: str) -> pd.DataFrame:
-        """The symmetric table of one backbone, ``[sentence, sentence]``, ones on its diagonal."""
-        numbers = pd.RangeIndex(1, len(self.texts) + 1, name="sentence")
-        return pd.DataFrame(square(self.cosines, backbone, len(self.texts)), numbers, numbers)
 
 
 def compare_sentences(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: "StageOne") -> Compared:
@@ -102,7 +75,17 @@ def compare_sentences(name: str, recipe: Recipe, runs: Path, progress: Progress,
     written = {"cosines": measured, "sentences": sentences, "maps": maps(latents, tables, spec.texts)}
     path = write_run(runs, name, Outcome(recipe, record, written))
     seconds = time.perf_counter() - started
-    return Compared(path, measured, spec.texts, tuple(found), refused, texts_run, seconds)
+    numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
+    return Compared(
+        path=path,
+        cosines=measured,
+        tables={one: pd.DataFrame(square(measured, one, len(numbers)), numbers, numbers) for one in found},
+        texts=spec.texts,
+        backbones=tuple(found),
+        refused=refused,
+        texts_run=texts_run,
+        seconds=seconds,
+    )
 
 
 def check(recipe: Recipe) -> None:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from permafrost.data.progress import Progress
-from permafrost.probes.config.recipe import Recipe, load_recipe
-from permafrost.probes.experiments.run import Done, run_recipe
+from permafrost.probes.config.load import load_recipe
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.experiments.run import run_recipe
 from permafrost.probes.experiments.validation import check
 from permafrost.probes.reports.report import write_report
-from permafrost.probes.search.session import Studied, conduct
+from permafrost.probes.results.outcomes import Done, Studied
+from permafrost.probes.search.session import conduct
 from permafrost.probes.search.trials import MakeEvaluate, check_space
 from permafrost.probes.variants.workspace import Conductor, StageOne
 

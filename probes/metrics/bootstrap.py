@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from permafrost.probes.metrics.metrics import CORRELATIONS, METRICS
+from permafrost.probes.config.names import CORRELATIONS
+from permafrost.probes.metrics.metrics import METRICS
 
 RESAMPLES = 1000
 

@@ -53,8 +53,6 @@ def f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.where(either > 0, 2 * (said & true).sum(-1) / np.maximum(either, 1), 0.0))
 
 
-CORRELATIONS = ("pearson", "spearman")
-
 METRICS: dict[str, Statistic] = {
     "pearson": pearson,
     "spearman": spearman,

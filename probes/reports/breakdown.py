@@ -7,7 +7,7 @@ from permafrost.probes.figures.breakdown import largest_groups, metrics_of
 from permafrost.probes.figures.confusion import FIGURES
 from permafrost.probes.figures.multitask import in_order
 from permafrost.probes.reports.page import Grid, tidy
-from permafrost.probes.reports.summary import decimals, with_interval
+from permafrost.probes.reports.summary import decimals, value_and_interval
 from permafrost.probes.results.run_tables import Tables, scored
 
 COUNTED = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
@@ -28,7 +28,7 @@ def _grid(rows: pd.DataFrame, kind: str, split: str, over: str, folded: bool) ->
     lines = []
     for group in groups:
         part = rows[rows["group"] == group]
-        known = {row["metric"]: with_interval(row) for _, row in part.iterrows()}
+        known = {row["metric"]: value_and_interval(row) for _, row in part.iterrows()}
         cells = [known.get(metric, "–") for metric in metrics]
         n = part["n"].iloc[0]
         lines.append([tidy(group, 60), *cells, "–" if pd.isna(n) else f"{n:,.0f}"])
@@ -72,7 +72,7 @@ def _every(rows: pd.DataFrame, names: list[str], kind: str, split: str) -> Grid:
     lines = []
     for name in names:
         for group, part in rows[rows["variant"] == name].groupby("group", sort=False):
-            known = {row["metric"]: with_interval(row) for _, row in part.iterrows()}
+            known = {row["metric"]: value_and_interval(row) for _, row in part.iterrows()}
             cells = [known.get(metric, "–") for metric in FIGURES]
             lines.append([tidy(name, 60), tidy(group, 60), *cells, decimals(part["n"].iloc[0], 0)])
     said = f"On {split}; in brackets the bootstrap 95 % interval over rows."

@@ -13,7 +13,7 @@ from permafrost.probes.figures.style import COLOURS, SETTINGS, canvas, caption
 from permafrost.probes.metrics.bootstrap import paired
 from permafrost.probes.reports.page import Grid, Picture, Section, render, replace_file, svg_of, tidy
 from permafrost.probes.reports.paired import resampled
-from permafrost.probes.reports.summary import UNDEFINED, size_of, with_interval
+from permafrost.probes.reports.summary import UNDEFINED, size_of, value_and_interval
 from permafrost.probes.results.files import ReportError
 from permafrost.probes.results.run_folder import RunFolder
 from permafrost.probes.results.run_tables import Tables, read_tables
@@ -56,7 +56,7 @@ def on_screen(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     lines = []
     for _, row in frame.iterrows():
         value, difference = (
-            " ".join([told] if isinstance(told, str) else told) for told in (with_interval(row), _difference(row))
+            " ".join([told] if isinstance(told, str) else told) for told in (value_and_interval(row), _difference(row))
         )
         lines.append([row["run"], row["variant"], f"{row['metric']} on {row['split']}", value, difference, _p(row)])
     return heads, lines
@@ -71,7 +71,7 @@ def compare(folders: Sequence[Path], out: Path) -> Path:
         [
             *(tidy(row[name], 80) for name in ("run", "corpus", "variant")),
             f"{tidy(row['metric'], 40)} on {row['split']}, {_whole(row['n'])} rows",
-            with_interval(row), _whole(row["parameters"]), _difference(row), _p(row),
+            value_and_interval(row), _whole(row["parameters"]), _difference(row), _p(row),
         ]
         for _, row in frame.iterrows()
     ]  # fmt: skip

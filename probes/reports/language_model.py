@@ -22,8 +22,8 @@ from permafrost.probes.reports.page import (
     save_picture,
     tidy,
 )
-from permafrost.probes.reports.summary import duration
 from permafrost.probes.results.files import ReportError, Schema, number, read_table, read_words, shown_name
+from permafrost.probes.results.formatting import duration
 from permafrost.probes.results.run_folder import RunFolder
 
 LOSSES = Schema((), ("step", "loss"))

@@ -5,7 +5,8 @@ import pandas as pd
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.figures.layers import TOGETHER, rows_of
 from permafrost.probes.reports.page import Grid, tidy
-from permafrost.probes.reports.summary import decimals, duration, with_interval
+from permafrost.probes.reports.summary import decimals, value_and_interval
+from permafrost.probes.results.formatting import duration
 from permafrost.probes.results.run_tables import Tables, chooses, scored
 
 MOST_LINES = 1000
@@ -46,7 +47,7 @@ def every_grid(run: Tables) -> Grid | None:
             *(tidy(row[name], 40) for name in ("task", "corpus")),
             TOGETHER if pd.isna(row["layer"]) else f"{row['layer']:g}",
             *(tidy(row[name], 40) for name in ("control", "split", "metric")),
-            with_interval(row),
+            value_and_interval(row),
             *(decimals(row[name], 0) for name in ("n", "parameters")),
         ]
         for _, row in rows.iterrows()

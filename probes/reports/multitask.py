@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from permafrost.data.corpora.records import HELD_OUT
+from permafrost.probes.config.names import CORRELATIONS
 from permafrost.probes.figures.multitask import SECOND, alone, followed, in_order, measured, plain_metric
 from permafrost.probes.figures.style import seedless
-from permafrost.probes.metrics.metrics import CORRELATIONS
 from permafrost.probes.reports.page import Grid, Tile, tidy
-from permafrost.probes.reports.summary import decimals, duration, percent, size, with_interval
+from permafrost.probes.reports.summary import decimals, percent, value_and_interval
+from permafrost.probes.results.formatting import duration, size
 from permafrost.probes.results.run_tables import Tables
 
 MOST_COLUMNS = 4
@@ -188,7 +189,7 @@ def _variants(run: Tables) -> list[str]:
 
 def _value(rows: pd.DataFrame, one: Column) -> str | tuple[str, str]:
     rows = rows[(rows["task"] == one.task) & (rows["metric"] == one.metric) & (rows["split"] == one.split)]
-    return with_interval(rows.sort_values("layer", kind="stable").iloc[-1]) if len(rows) else "–"
+    return value_and_interval(rows.sort_values("layer", kind="stable").iloc[-1]) if len(rows) else "–"
 
 
 def _costs(run: Tables) -> list[str]:

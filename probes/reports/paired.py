@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Marks
 from permafrost.data.corpora.records import Kind
 from permafrost.data.ragged import bounds
-from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.config.names import CORRELATIONS, PROBABILITY
 from permafrost.probes.metrics.bootstrap import Resampled, resample, resample_ratio
 from permafrost.probes.metrics.entities import entity_counts
-from permafrost.probes.metrics.metrics import CORRELATIONS, METRICS
+from permafrost.probes.metrics.metrics import METRICS
 from permafrost.probes.results.run_tables import Tables
 
 Side = Sequence[Resampled | None]

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 
 from permafrost.data.corpora.records import Kind
-from permafrost.probes.config.names import PROBABILITY, UNTRAINED
-from permafrost.probes.metrics.metrics import CORRELATIONS
+from permafrost.probes.config.names import CORRELATIONS, PROBABILITY, UNTRAINED
 from permafrost.probes.reports.page import Facts, Grid, Tile, tidy
 from permafrost.probes.results.files import number
+from permafrost.probes.results.formatting import duration
 from permafrost.probes.results.run_tables import Tables
 
 UNDEFINED = "undefined"
@@ -131,7 +131,7 @@ def ablated(run: Tables) -> Grid | None:
     lines = [
         [
             *(tidy(row[name], 60) for name in names),
-            with_interval(row),
+            value_and_interval(row),
             decimals(row["p"], 4),
             decimals(row["parameters"], 0),
         ]
@@ -202,27 +202,13 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def with_interval(row: Mapping[str, Any] | pd.Series) -> str | tuple[str, str]:
+def value_and_interval(row: Mapping[str, Any] | pd.Series) -> str | tuple[str, str]:
     """``0.842`` with ``[0.821, 0.861]`` beside it."""
     if pd.isna(row["value"]):
         return UNDEFINED
     if pd.isna(row["low"]) or pd.isna(row["high"]):
         return f"{row['value']:.3f}"
     return f"{row['value']:.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def duration(seconds: float) -> str:
-    """``4.2 s``, ``3 min 5 s``, ``2 h 10 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def size(count: float) -> str:
-    """Bytes as ``740 MiB`` or ``1.3 GiB``."""
-    mebibytes = count / 2**20
-    return f"{mebibytes:,.0f}\u00a0MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f}\u00a0GiB"
 
 
 def plain(value: object) -> str:
@@ -245,7 +231,7 @@ def _tiles_of_layers(run: Tables) -> list[Tile]:
 def _measured(part: pd.DataFrame, metric: str) -> str | tuple[str, str]:
     rows = part[part["metric"] == metric]
     if len(rows):
-        return with_interval(rows.iloc[0])
+        return value_and_interval(rows.iloc[0])
     return UNDEFINED if metric in CORRELATIONS and part["metric"].isin(["mae"]).any() else "–"
 
 

@@ -1,6 +1,6 @@
 """TODO: probes/results/metric_row.py."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,14 +48,3 @@ def in_unit(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[n
 def where_of(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
     """What rows have in common that differ in metric and seed only."""
     return {"variant": variant, "backbone": backbone, "view": view, "layer": layer, "task": task, "split": split}
-
-
-def scored_in(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The split that the screen shows: test where it was measured, else validation."""
-    return "test" if any(row["split"] == "test" for row in rows) else "validation"
-
-
-def with_interval(row: Mapping[str, Any]) -> str:
-    """``0.8418 [0.821, 0.861]``."""
-    interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] is not None else ""
-    return f"{row['value']:.4f}{interval}"

@@ -12,8 +12,8 @@ from typing import Any
 from permafrost.data.atomic import write_whole
 from permafrost.data.digests import DIGESTS, DamageError, digest_of, files_digests, parse_with_digests, with_digests
 from permafrost.data.errors import InputError
+from permafrost.probes.config.load import read_file
 from permafrost.probes.config.names import RECORD
-from permafrost.probes.config.recipe_file import read_file
 
 FORMAT = 4
 """Of run folders; one of another format is not read."""

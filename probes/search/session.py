@@ -9,7 +9,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from permafrost.data.progress import Progress, Silent
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.outcomes import Studied
 from permafrost.probes.results.run_folder import write_record
 from permafrost.probes.search.study import Ledger, opened, shown_storage
 from permafrost.probes.search.trials import MakeEvaluate, Outcome, attempt, best_recipe, check_space
@@ -31,31 +31,6 @@ BEST = "best.toml"
 
 DEATHS_IN_A_ROW = 3
 """Times the number of workers: so many may die with no trial finished in between."""
-
-
-@dataclass(frozen=True)
-class Studied:
-    """What a study came to."""
-
-    study: str
-    folder: Path
-    trials: int
-    """Trials that finished, complete or pruned, in all sessions."""
-
-    refused: int
-    """Trials whose settings could not be trained."""
-
-    number: int
-    """The best trial."""
-
-    value: float
-    params: dict[str, Any]
-    """Its settings: dotted key -> value."""
-
-    recipe: Path
-    """The best trial as a recipe, with the seeds it is to be trained with."""
-
-    seconds: float
 
 
 def conduct(
@@ -244,7 +219,17 @@ def _write(
         **settings,
     }
     write_record(folder, record, [RECIPE, BEST, *(f"{table}.csv" for table in tables)])
-    return Studied(name, folder, finished, len(reasons), number, value, meant, path, seconds)
+    return Studied(
+        study=name,
+        folder=folder,
+        trials=finished,
+        refused=len(reasons),
+        number=number,
+        value=value,
+        params=meant,
+        recipe=path,
+        seconds=seconds,
+    )
 
 
 def write_table(path: Path, content: str) -> None:

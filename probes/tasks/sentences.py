@@ -13,11 +13,11 @@ from torch import Tensor
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.script import WORD_END, WORD_START, units
 from permafrost.data.text import Segments
-from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.config.names import CORRELATIONS, PROBABILITY
 from permafrost.probes.inputs.latents import Inputs
 from permafrost.probes.metrics.bootstrap import Resampled, resample
 from permafrost.probes.metrics.calibration import Calibration
-from permafrost.probes.metrics.metrics import CORRELATIONS, METRICS
+from permafrost.probes.metrics.metrics import METRICS
 from permafrost.probes.models.probe import Probe, alone
 from permafrost.probes.models.sentence_probes import ClassProbe
 from permafrost.probes.models.shared_reads import Reading, reading

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.columns import Column, only_layer, view_name
-from permafrost.probes.config.names import UNTRAINED
+from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
 from permafrost.probes.inputs.latents import Inputs
 from permafrost.probes.metrics.bootstrap import measure, p_value
-from permafrost.probes.metrics.metrics import CORRELATIONS
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.metric_row import MetricRow, in_unit, where_of
 from permafrost.probes.tasks.base import Scorer

@@ -14,7 +14,8 @@ from permafrost.data.spec import SpecError, fingerprint, manual, nearest, overri
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
-from permafrost.probes.config.recipe import Recipe, load_recipe, shipped
+from permafrost.probes.config.load import load_recipe, shipped
+from permafrost.probes.config.recipe import Recipe
 
 WORD = 'This sentence : "{text}" means in one word:"'
 

@@ -13,7 +13,7 @@ import test_together_recipes
 from permafrost import api
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.backbones.registry import KNOWN
-from permafrost.probes.config.recipe import load_recipe, shipped
+from permafrost.probes.config.load import load_recipe, shipped
 from permafrost.probes.metrics import bootstrap
 from tests.support.bench import COLUMNS, FILES, Bench, pairs, write
 

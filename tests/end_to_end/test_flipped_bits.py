@@ -13,7 +13,7 @@ import pytest
 from permafrost import api
 from permafrost.data.digests import DIGEST, DIGESTS, DamageError
 from permafrost.data.errors import InputError
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.reports.similarity import read_comparison

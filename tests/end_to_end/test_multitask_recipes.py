@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap
 from tests.support.bench import Bench
 from tests.support.page_reader import Page

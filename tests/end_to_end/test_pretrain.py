@@ -13,8 +13,7 @@ from permafrost.data.errors import InputError
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.readers.plain_text import find_text
 from permafrost.extract.pretraining.vocabulary import learn_tokenizer, read_vocabulary
-from permafrost.probes.config.recipe import load_recipe
-from permafrost.probes.experiments.language_model import with_folder
+from permafrost.probes.config.load import load_recipe, with_folder
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.reports.compare import comparison
 from tests.support.bench import Bench

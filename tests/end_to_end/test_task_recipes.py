@@ -9,7 +9,7 @@ import test_pretrain_command
 from permafrost import api
 from permafrost.cli.render import run_headline
 from permafrost.data.errors import InputError
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.metrics.squad import exact_match, overlap
 from tests.support.bench import Bench

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from permafrost.data.spec import SpecError, parse, plain, read_toml, to_toml
-from permafrost.probes.config.recipe import Recipe, load_recipe, load_training, shipped
+from permafrost.probes.config.load import load_recipe, load_training, shipped
+from permafrost.probes.config.recipe import Recipe
 
 OWN = """
 [corpus]

@@ -13,7 +13,7 @@ from permafrost.data.errors import InputError
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.locate import find
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from permafrost.probes.reports.similarity import read_comparison
 from permafrost.probes.results.files import ReportError
 from permafrost.probes.results.run_folder import write_record
@@ -101,7 +101,7 @@ def test_without_json_a_line_a_pair_and_a_column_a_backbone_are_printed(tmp_path
 
 
 def test_a_table_is_symmetric_with_ones_on_its_diagonal_whatever_the_width(compared):
-    tables = [compared.table(backbone) for backbone in compared.backbones]
+    tables = [compared.tables[backbone] for backbone in compared.backbones]
     for table in tables:
         assert table.shape == (4, 4)
         np.testing.assert_array_equal(table, table.T)
@@ -159,7 +159,7 @@ def test_sentences_that_are_the_same_have_a_cosine_of_one_and_run_once(tmp_path,
     done = api.similarity(
         ["the dog", "a stove", "the dog"], str(tiny("bert")), "cls", small(tmp_path), tmp_path / "runs"
     )
-    table = done.table(done.backbones[0])
+    table = done.tables[done.backbones[0]]
     assert table.loc[1, 3] == pytest.approx(1, abs=1e-12)
     assert table.loc[1, 2] == pytest.approx(table.loc[2, 3], abs=1e-12)
     assert done.texts_run == 2

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from permafrost import api
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import PermafrostError
-from permafrost.probes.experiments.run import Done
+from permafrost.probes.results.outcomes import Done
 from tests.support.bench import Bench, pairs, write
 from tests.support.resealed import resealed
 

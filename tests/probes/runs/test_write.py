@@ -8,7 +8,7 @@ import pytest
 
 from permafrost import api
 from permafrost.data.spec import read_toml
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from tests.support.bench import COLUMNS, FILES, Bench, pairs
 
 LAYERS = 4

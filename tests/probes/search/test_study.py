@@ -22,7 +22,7 @@ import torch
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from permafrost.probes.inputs.latents import Inputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.search import session

@@ -11,7 +11,7 @@ from permafrost import api
 from permafrost.data.progress import Silent
 from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
-from permafrost.probes.config.recipe import load_recipe
+from permafrost.probes.config.load import load_recipe
 from permafrost.probes.training.best_state import Fitted
 from permafrost.probes.variants.multitask import _check_fitted, best_seed
 from permafrost.probes.variants.workspace import Conductor
