@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import test_pretrain_command
-import test_task_recipes
-import test_together_recipes
 
+import tests.end_to_end.test_multitask_recipes as test_together_recipes
+import tests.end_to_end.test_pretrain as test_pretrain_command
+import tests.end_to_end.test_task_recipes as test_task_recipes
 from permafrost import api
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.backbones.registry import KNOWN

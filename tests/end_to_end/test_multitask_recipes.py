@@ -239,7 +239,7 @@ def test_entities_and_answers_are_broken_down_and_shown_in_their_texts(ran):
 
 KILLS = """
 import os
-from probes.checkpoint import Checkpoint
+from permafrost.probes.training.checkpoint import Checkpoint
 save, saved = Checkpoint.save, []
 
 def save_and_die(self, state):

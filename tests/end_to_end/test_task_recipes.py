@@ -4,8 +4,8 @@ import json
 
 import pandas as pd
 import pytest
-import test_pretrain_command
 
+import tests.end_to_end.test_pretrain as test_pretrain_command
 from permafrost import api
 from permafrost.cli.render import run_headline
 from permafrost.data.errors import InputError

@@ -160,8 +160,8 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
 def test_peak_memory_does_not_grow_with_the_number_of_texts(tiny, tmp_path):
     program = """
 import resource, sys
-from data.plan import CapturePlan, ExtractSpec
-from extract.extraction import extract
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.extraction import extract
 texts = [f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1]))]
 plan = CapturePlan(sys.argv[2], views=("last", "mean", "cls", "max", "tokens"), stored_dtype="float32", max_tokens=32)
 extract(plan, texts, ExtractSpec(sys.argv[3], "cpu", shard_bytes=1 << 20))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from permafrost.data.store import errors, maintenance
+from permafrost.data.store import errors, maintenance, shard, shard_layout
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.shard import Shard
@@ -127,7 +127,8 @@ def test_repair_sets_damaged_shards_aside_and_the_rest_reads_on(store):
 
 
 def test_shards_of_another_version_are_told_apart_and_left_alone(store, monkeypatch):
-    monkeypatch.setattr(errors, "FORMAT", errors.FORMAT - 1)
+    for module in (errors, shard, shard_layout):
+        monkeypatch.setattr(module, "FORMAT", module.FORMAT - 1)
     others = [add(store, ["a"], seed=seed) for seed in range(2)]
     monkeypatch.undo()
     broken = others[1].with_name("0" * 32 + ".h5")

@@ -289,7 +289,7 @@ def test_a_file_that_is_no_hdf5_or_not_there_is_no_shard(tmp_path):
 def child(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in another process that can write to ``folder``."""
     begin = f"import os, resource, signal, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-    begin += f"from pathlib import Path; from test_shard import *; folder = Path({str(folder)!r})\n"
+    begin += f"from pathlib import Path; from tests.data.store.test_shard import *; folder = Path({str(folder)!r})\n"
     return subprocess.run([sys.executable, "-c", begin + code], check=False, capture_output=True, text=True, timeout=60)
 
 

@@ -43,10 +43,10 @@ socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
 folder = sys.argv[1]
 """
 OURS = """
-from data.plan import CapturePlan, ExtractSpec
-from extract.backbones import find
-from extract.extraction import extract
-from extract.upper import UpperBlocks
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.backbones.locate import find
+from permafrost.extract.extraction import extract
+from permafrost.extract.finetuning.upper_blocks import UpperBlocks
 
 for init in ("pretrained", "random"):
     plan = CapturePlan(folder, init=init, max_tokens=32, compute_dtype="float32")

@@ -198,9 +198,9 @@ def test_an_interrupted_pretraining_goes_on_from_its_checkpoint_to_the_same_end(
 def test_a_killed_process_leaves_what_the_next_one_needs(spec, tmp_path):
     folder = tmp_path / "killed"
     code = (
-        "import os, signal, sys; sys.path[:0] = ['tests', '.']\n"
-        "from data.language import LanguageSpec; from pathlib import Path; from extract.pretrain import pretrain\n"
-        "from test_pretrain import Stopping, stories\n"
+        "import os, signal, sys; sys.path[:0] = ['.']\n"
+        "from permafrost.data.language.spec import LanguageSpec; from pathlib import Path; from permafrost.extract.pretraining.pretrain import pretrain\n"
+        "from tests.extract.pretraining.test_pretrain import Stopping, stories\n"
         "kill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"pretrain({spec!r}, stories(), Path({str(folder)!r}), Stopping(9, kill))"
     )

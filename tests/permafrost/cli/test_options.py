@@ -3,6 +3,7 @@
 import pytest
 
 from permafrost import api
+from permafrost.cli.main import app
 from permafrost.cli.options import changes, size_in_bytes
 from permafrost.data.spec import SpecError
 
@@ -49,5 +50,5 @@ def test_every_command_that_reads_or_stores_has_the_option(option, commands, mon
 
         monkeypatch.setattr(api, command, hear)
         with pytest.raises(HeardError) as heard:
-            api.app([command, "x", *typed], standalone_mode=False)
+            app([command, "x", *typed], standalone_mode=False)
         assert heard.value.args == (command, True)

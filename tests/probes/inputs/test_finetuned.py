@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from permafrost import api
+from permafrost import stages
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
 from permafrost.data.spec import SpecError
@@ -33,7 +33,7 @@ and as much at the end."""
 
 @pytest.fixture
 def conductor():
-    return Conductor(api._run_missing, Silent())
+    return Conductor(stages.PROVIDER, Silent())
 
 
 @pytest.fixture

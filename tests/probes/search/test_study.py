@@ -327,10 +327,10 @@ def test_an_error_of_the_machine_ends_the_study_and_can_be_resumed(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
     program = (
-        "import signal, sys; sys.path[:0] = ['tests', '.']\n"
+        "import signal, sys; sys.path[:0] = ['.']\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial; from pathlib import Path\n"
-        "from toys import hill, searching; from probes.session import conduct\n"
+        "from tests.support.toys import hill, searching; from permafrost.probes.search.session import conduct\n"
         f"conduct(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
     )
     log = tmp_path / "study-s" / "evaluated"
@@ -520,8 +520,8 @@ def test_a_journal_that_shrinks_under_its_reader_is_told(journal):
 def test_a_full_disk_leaves_the_journal_whole(journal):
     whole = journal.read_bytes()
     program = (
-        "import resource, signal, sys; sys.path[:0] = ['tests', '.']\n"
-        "from pathlib import Path; from probes.journal import Journal; from data.errors import MachineError\n"
+        "import resource, signal, sys; sys.path[:0] = ['.']\n"
+        "from pathlib import Path; from permafrost.probes.search.journal import Journal; from permafrost.data.errors import MachineError\n"
         f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); path = Path({str(journal)!r})\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 20}, {len(whole) + 20}))\n"
         "try: Journal(path).append_logs([{'op_code': 3, 'much': 'x' * 99}])\n"
@@ -550,7 +550,7 @@ def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monke
 
 
 def test_a_lock_ends_with_its_holder(tmp_path):
-    program = "from pathlib import Path; from probes.journal import held; import time\n"
+    program = "from pathlib import Path; from permafrost.data.atomic import held; import time\n"
     program += f"with held(Path({str(tmp_path / 'lock')!r})): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

@@ -22,8 +22,9 @@ from permafrost.probes.inputs.latents import Inputs
 from permafrost.probes.prediction import predict
 from permafrost.probes.runs.load import RunError
 from permafrost.probes.tasks import entity_spans
-from permafrost.probes.tasks import sentences as sentences_module
 from permafrost.probes.tasks.entity_spans import entities_of
+from permafrost.probes.tasks.span import SpanObjective
+from permafrost.probes.tasks.tagging import TagObjective
 from permafrost.probes.tasks.words import words_of
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench
@@ -135,9 +136,7 @@ def test_answers_are_exact_substrings_of_their_context(token_runs):
 )
 def test_a_predicted_answer_is_whole_and_no_more_in_every_script(context, said, wanted, token_runs, monkeypatch):
     predictor, first = token_runs[1]["answers"], context.index(said)
-    monkeypatch.setattr(
-        sentences_module, "joint_predictions", lambda *given: np.array([[first, first + len(said), 0.5]])
-    )
+    monkeypatch.setattr(SpanObjective, "joint", lambda *_: np.array([[first, first + len(said), 0.5]]))
     (found,) = predictor.predict([("who?", context)])
     assert found["answer"]["text"] == wanted == context[found["answer"]["start"] : found["answer"]["end"]]
 
@@ -270,7 +269,7 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
                 logits[0, mark, code], before = 9, word
         return logits[0]
 
-    monkeypatch.setattr(entity_spans, "joint_predictions", said)
+    monkeypatch.setattr(TagObjective, "joint", lambda self, probe: said(probe, self.inputs, self.rows))
     (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
     assert [one["text"] for one in found] == ["Ann Lee", "Bob Ray", "Cy", "Di Fox"]
     assert all(text[one["start"] : one["end"]] == one["text"] for one in found)
@@ -287,9 +286,7 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
         offsets = np.cumsum([0, *(len(words_of(one)[:12]) for one in texts)])
         return Inputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
 
-    monkeypatch.setattr(
-        entity_spans, "joint_predictions", lambda probe, inputs, rows: np.eye(3)[np.ones(len(rows.marks.codes), int)]
-    )
+    monkeypatch.setattr(TagObjective, "joint", lambda self, _: np.eye(3)[np.ones(len(self.rows.marks.codes), int)])
     (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
     assert "".join(one["text"] for one in found) == "".join(text.split())
     assert not any(is_mark(piece[0]) for piece in pieces)

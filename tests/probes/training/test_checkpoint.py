@@ -322,7 +322,7 @@ def raising(error: Exception):
 FULL = """
 import resource, signal, sys, torch
 from pathlib import Path
-from probes.checkpoint import Checkpoint
+from permafrost.probes.training.checkpoint import Checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
@@ -353,7 +353,7 @@ def test_a_place_that_is_no_folder_or_no_file_is_the_machines_fault(tmp_path):
 KILLED = """
 import sys, torch
 from pathlib import Path
-from probes.checkpoint import Checkpoint
+from permafrost.probes.training.checkpoint import Checkpoint
 checkpoint, number = Checkpoint(Path(sys.argv[1]), {}, 0), 0
 while True:
     checkpoint.save({"number": number, "part": torch.full((200_000,), float(number))})

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost import api
+from permafrost import api, stages
 from permafrost.data.corpora.corpus import Corpus, Marks, Rows
 from permafrost.data.progress import Silent
 from permafrost.data.spec import fingerprint, plain
@@ -193,7 +193,7 @@ def of_text(backbone, cache) -> dict[str, str]:
     """What a training from the text on says that it depends on."""
     plan = CapturePlan(str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
     recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), upper=UpperSpec("none"))
-    return Conductor(api._run_missing, Silent()).latents(recipe)
+    return Conductor(stages.PROVIDER, Silent()).latents(recipe)
 
 
 def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
@@ -212,7 +212,8 @@ def test_every_setting_is_told_apart_by_the_fingerprint_that_names_the_folder():
 
 
 QUICK = (
-    "import probes.runs, probes.metrics; probes.runs.write_report = lambda folder: None; probes.metrics.RESAMPLES = 50"
+    "from permafrost.probes.runs import write; from permafrost.probes.metrics import bootstrap\n"
+    "write.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
 )
 SLOW = (
     "; import time, probes.checkpoint as kept; written = kept.Checkpoint.save\n"

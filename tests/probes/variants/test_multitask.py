@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from permafrost import api
+from permafrost import api, stages
 from permafrost.data.progress import Silent
 from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
@@ -280,7 +280,7 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
 def test_texts_are_refused_before_stage_one_of_other_variants(tasks):
     long = '"upper.cut" = "none", "plan.max_tokens" = 3, "plan.truncation" = "refuse"'
     recipe = load_recipe(tasks.recipe(("good", '"upper.cut" = 1'), ("long", long)), tasks.bench.settings())[1]
-    conductor = Conductor(api._run_missing, Silent())
+    conductor = Conductor(stages.PROVIDER, Silent())
     with pytest.raises(TextError, match=r"texts exceed plan.max_tokens = 3"):
         conductor.prepare([task for one in recipe.expanded().values() for task in one.posed().values()])
     assert not conductor.stored
