@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from permafrost import api
 from permafrost.data.corpora.records import CorpusError
+from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.runs.load import RunError, load_tasks
 from tests.support.bench import Bench, pairs, write
 from tests.support.flips import loaded, outcomes
@@ -233,7 +234,7 @@ def test_a_row_of_several_texts_is_shown_and_written_with_a_line_for_each_entity
     def predict(self, items, progress, places):
         return [{"answer": answer}] * 2 if self.run.kind == "answers" else [{"entities": names}, {"entities": []}]
 
-    monkeypatch.setattr(api.Predictor, "predict", predict)
+    monkeypatch.setattr(Predictor, "predict", predict)
     rows = [("Ann met Bob", "Who?", "The dog."), ("No", "What?", "A dog.")]
     path, out = write(tmp_path / "a.csv", ["text", "question", "context"], rows), tmp_path / "out.csv"
     told(bench, folder, "--file", str(path), "--out", str(out))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.prediction.requests import from_file
 from tests.support.bench import Bench, pairs, write
 
@@ -154,7 +155,7 @@ def test_entities_are_written_a_line_each_and_an_item_without_any_has_one(runs_o
         {"text": "Kenya", "start": 15, "end": 20, "label": "LOC", "probability": 0.75},
     ]
     answers = [{"entities": entities}, {"entities": []}]
-    monkeypatch.setattr(api.Predictor, "predict", lambda *_: answers)
+    monkeypatch.setattr(Predictor, "predict", lambda *_: answers)
     path, out = write(tmp_path / "a.csv", ["text", "label"], [("Elon  Musk saw Kenya", "a"), ("No", "b")]), "out.csv"
     predicted(bench, folders["tags"], "--file", str(path), "--out", str(tmp_path / out))
     lines = (tmp_path / out).read_text("utf-8").splitlines()
