@@ -26,7 +26,7 @@ from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.backbones.load import Backbone, load_tokenizer
 from permafrost.extract.backbones.locate import Source, find
 from permafrost.extract.extraction import Extractor
-from permafrost.extract.tokenization.tokenize import tokenise
+from permafrost.extract.tokenization.tokenize import tokenize
 
 Arm = Callable[[Sequence[str]], Any]
 
@@ -114,7 +114,7 @@ def main() -> None:
             arms["sentence-transformers, float32"] = sentence_transformers_encode(source.folder, device)
         seconds = race(arms, texts, options.rounds, device)
 
-    tokens = tokenise(backbone.tokenizer, texts, plan.template, plan.max_tokens)
+    tokens = tokenize(backbone.tokenizer, texts, plan.template, plan.max_tokens)
     roofs = {dtype: matmul_gflops(getattr(torch, dtype), device) for dtype in ("float32", default)}
     print(describe(device))
     print(

@@ -21,9 +21,9 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.variants import members as members_module
-from permafrost.probes.variants.members import Member, train_members
+from permafrost.probes.variants.members import MemberConfig, train_members
 
 ARMS = {"together": 1 << 62, "apart": 0}
 PROBES = {
@@ -33,7 +33,7 @@ PROBES = {
 }
 
 
-def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, Inputs]:
+def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInputs]:
     """Random latents, and pairs whose score hangs on them a little."""
     rng = np.random.default_rng(0)
     texts = rows * 2
@@ -45,17 +45,21 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, Inputs]:
         "validation": Rows(sides[:held], rng.random(held)),
     }
     corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0), "score")
-    return corpus, Inputs(values, tuple(Column("", "mean", layer) for layer in range(layers)), (width,) * layers)
+    return corpus, ProbeInputs(values, tuple(Column("", "mean", layer) for layer in range(layers)), (width,) * layers)
 
 
-def members_of(inputs: Inputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[Member]:
+def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[MemberConfig]:
     """Every distinct subset with every seed."""
     wanted = [one.places for kind in ("single", "without", "prefix", "suffix") for one in subsets(kind, inputs.columns)]
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=epochs, batch_rows=128))
-    return [Member("member", recipe, inputs, places, seed) for places in dict.fromkeys(wanted) for seed in range(seeds)]
+    return [
+        MemberConfig("member", recipe, inputs, places, seed)
+        for places in dict.fromkeys(wanted)
+        for seed in range(seeds)
+    ]
 
 
-def seconds(arm: str, members: list[Member], corpus: Corpus) -> tuple[float, list[float]]:
+def seconds(arm: str, members: list[MemberConfig], corpus: Corpus) -> tuple[float, list[float]]:
     """Time and validation metrics of one arm."""
     members_module.SMALL = ARMS[arm]
     started = time.perf_counter()

@@ -23,7 +23,7 @@ from permafrost.data.store.store import LatentStore, text_keys
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.locate import find
-from permafrost.extract.job import Job
+from permafrost.extract.job import ExtractionJob
 from permafrost.extract.shard_writer import stored_bytes
 
 
@@ -35,7 +35,7 @@ class Arm:
         self.source, self.folder = find(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
         store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
-        self.job = Job(self.plan, self.source, store, ExtractSpec(str(self.folder), device), Silent(), device)
+        self.job = ExtractionJob(self.plan, self.source, store, ExtractSpec(str(self.folder), device), Silent(), device)
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 
@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
 
     device, corpus = pick_device(options.device), load_corpus(CorpusSpec(name="conll2003"))
-    texts = [corpus.texts[text] for text in dict.fromkeys(corpus.splits["train"].sides[:, 0].tolist())]
+    texts = [corpus.texts[text] for text in dict.fromkeys(corpus.splits["train"].texts[:, 0].tolist())]
     texts = [texts[index] for index in np.random.default_rng(0).permutation(len(texts))[: options.texts]]
     with tempfile.TemporaryDirectory() as folder:
         arms = {view: Arm(view, options, device, Path(folder)) for view in ("mean", "tokens")}

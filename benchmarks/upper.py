@@ -29,8 +29,8 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.load import load
 from permafrost.extract.backbones.locate import find
 from permafrost.extract.extraction import extract
-from permafrost.extract.finetuning.trunk import Trunk
-from permafrost.extract.finetuning.upper_blocks import UpperBlocks
+from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
+from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.finetuning.varlen import alike
 from permafrost.extract.tokenization.token_ids import read_ids
 
@@ -59,7 +59,7 @@ def lesson_of(rows: int) -> Lesson:
     name = "sst2" if "PERMAFROST_DATA" in os.environ else "samples-topics"
     corpus = load_corpus(CorpusSpec(name=name, limits={"train": rows}, spread=True))
     chosen = corpus.splits["train"]
-    used, sides = np.unique(chosen.sides[:, 0], return_inverse=True)
+    used, sides = np.unique(chosen.texts[:, 0], return_inverse=True)
     classes = torch.from_numpy(chosen.targets.astype(np.int64))
     return Lesson(name, [str(corpus.texts[text]) for text in used], sides, classes)
 
@@ -85,7 +85,7 @@ class Arm:
         started = clock(options.device)
         for batch in batches:
             with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                made = head(self.latents(lesson.sides[batch]))
+                made = head(self.latents(lesson.texts[batch]))
                 loss = nn.functional.cross_entropy(made.float(), lesson.classes[batch].to(options.device))
             optimiser.zero_grad()
             loss.backward()
@@ -97,7 +97,7 @@ class Arm:
 
 def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: str) -> Arm:
     """States of the layer at the cut, from the store."""
-    trunk = Trunk(plan, cut, dropout=0.0).to(device)
+    trunk = FinetunedBackbone(plan, cut, dropout=0.0).to(device)
     reader = store.token_reader(texts, (cut,))
 
     def latents(batch: np.ndarray) -> Tensor:
@@ -134,7 +134,7 @@ def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped
 def _whole(plan: CapturePlan, cut: int) -> nn.Module:
     """Everything below the cut frozen, nothing dropped; without the pooler, which no mean needs."""
     source = find(plan)
-    upper = {name for name, weight in UpperBlocks(plan, cut).model.named_parameters() if weight.requires_grad}
+    upper = {name for name, weight in TopBlocks(plan, cut).model.named_parameters() if weight.requires_grad}
     model = load(source, plan, "float32", "cpu").model
     for module in model.modules():
         if isinstance(module, nn.Dropout):
@@ -183,7 +183,7 @@ def main() -> None:
     source = find(plan)
     blocks = source.layers - 1
     cut, options.width = blocks - blocks // 3, source.width
-    rows = len(lesson.sides)
+    rows = len(lesson.texts)
     order = np.random.default_rng(0).permutation(rows)
     batches = [order[at : at + options.batch] for at in range(0, rows, options.batch)]
     with tempfile.TemporaryDirectory() as cache:
@@ -194,7 +194,7 @@ def main() -> None:
             "transformers, padded to longest": peer(plan, cut, lesson.texts, options.device, False),
         }
         race(arms, batches, lesson, options)
-        tokens = done.store.read_tokens(lesson.texts, []).lengths[lesson.sides].sum()
+        tokens = done.store.read_tokens(lesson.texts, []).lengths[lesson.texts].sum()
     print(describe(options.device))
     print(f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}")
     print(f"{rows:,} rows of {lesson.name}, {tokens:,} tokens, batches of {options.batch}; ", end="")

@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-LEFTOVER = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
-def write_whole(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
+def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
     """Put ``content`` at ``path`` so that no reader ever sees a part of it, and a power cut does not undo it.
 
     Args:
@@ -21,7 +21,7 @@ def write_whole(path: Path, content: bytes, check: Callable[[Path], None] | None
         OSError: it could not be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}{LEFTOVER}"
+    temporary = path.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -47,7 +47,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path, wait: bool = True) -> Iterator[bool]:
+def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock ``path``; yields False where another process has it and we do not wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:

@@ -22,7 +22,7 @@ class Progress(Protocol):
         """A bar over ``total`` steps; calling what it yields moves it on."""
 
 
-class Expected:
+class Eta:
     """Counts work done; says once how long the rest will take."""
 
     def __init__(self, progress: Progress, total: float, after: float, what: str = "") -> None:
@@ -36,7 +36,7 @@ class Expected:
         self._progress, self._total, self._after, self._what = progress, total, after, what
         self._started, self._done, self._said = time.monotonic(), 0.0, False
 
-    def did(self, work: float) -> None:
+    def advance(self, work: float) -> None:
         """Note that some of it is done."""
         self._done += work
         took = time.monotonic() - self._started

@@ -41,7 +41,7 @@ class TokenLatents:
         """``[text]``: how many tokens each has."""
         return np.diff(self.offsets)
 
-    def take(self, texts: NDArray[np.integer[Any]]) -> "TokenLatents":
+    def select(self, texts: NDArray[np.integer[Any]]) -> "TokenLatents":
         """Some texts, in the order given; one may be taken twice."""
         taken = empty(self.states, self.lengths[texts])
         for source, target in pieces(self.offsets[:-1][texts], taken.lengths, taken.offsets[:-1]):

@@ -25,12 +25,12 @@ from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import find
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
-from permafrost.extract.job import Job
-from permafrost.extract.tokenization.checks import check_texts, refuse
+from permafrost.extract.job import ExtractionJob
+from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 
 
 @dataclass(frozen=True)
-class Extraction:
+class ExtractionResult:
     """What stage one did."""
 
     store: LatentStore
@@ -47,7 +47,7 @@ class Extraction:
 
 def extract(
     plan: CapturePlan, texts: Sequence[Text], spec: ExtractSpec | None = None, progress: Progress | None = None
-) -> Extraction:
+) -> ExtractionResult:
     """Make sure that the store of ``plan`` holds every column of it for ``texts``; run what is missing.
 
     Args:
@@ -71,15 +71,15 @@ def extract(
     windows = _held_windows(store, texts)
     run = 0
     if windows is None or store.missing(text_keys(windows), columns):
-        job = Job(plan, source, store, spec, progress, device)
+        job = ExtractionJob(plan, source, store, spec, progress, device)
         windows = windows or job.windowed(texts)[0]
         missing = store.missing(text_keys(windows), columns)
         run = job.run(windows, missing) if missing else 0
     truncated = store.truncated(texts)
     if truncated and plan.truncation == "refuse":
-        refuse(texts, store.lengths(texts), plan)
+        refuse_long_texts(texts, store.lengths(texts), plan)
     seconds = time.perf_counter() - started
-    return Extraction(store, columns, len(texts), run, truncated, seconds)
+    return ExtractionResult(store, columns, len(texts), run, truncated, seconds)
 
 
 def _held_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | None:
@@ -99,7 +99,7 @@ class Extractor:
         source, device = find(plan), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
         store = LatentStore.at(Path(spec.cache), plan.backbone, self.identity)
-        self._job = Job(plan, source, store, spec, Silent(), device, backbone)
+        self._job = ExtractionJob(plan, source, store, spec, Silent(), device, backbone)
         self._checked = False
         self.backbone = self._job.backbone
 
@@ -132,7 +132,7 @@ class Extractor:
             view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order] for view in pooled
         }
         if TOKENS in columns:
-            found[TOKENS] = join([block.tokens for block in blocks if block.tokens]).take(order)
+            found[TOKENS] = join([block.tokens for block in blocks if block.tokens]).select(order)
         if compare:
             compare.compare_found(found)
             self._checked = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from permafrost.data.errors import MachineError
-from permafrost.data.progress import Expected, Progress
+from permafrost.data.progress import Eta, Progress
 from permafrost.data.ragged import Counts, TokenLatents, bounds
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block
@@ -19,11 +19,11 @@ from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.packing import Pack, lay_out, make_packs
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
-from permafrost.extract.shard_writer import ShardWriter, check_room, stored_bytes, to_stored
-from permafrost.extract.tokenization.checks import refuse
+from permafrost.extract.shard_writer import ShardWriter, check_disk_space, stored_bytes, to_storage_dtype
+from permafrost.extract.tokenization.checks import refuse_long_texts
 from permafrost.extract.tokenization.rewording import reword
-from permafrost.extract.tokenization.token_batch import Tokens
-from permafrost.extract.tokenization.tokenize import tokenise, windowed
+from permafrost.extract.tokenization.token_batch import TokenBatch
+from permafrost.extract.tokenization.tokenize import tokenize, windowed
 
 if TYPE_CHECKING:
     from permafrost.extract.capture.forward import Pooled
@@ -37,7 +37,7 @@ ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
-class Job:
+class ExtractionJob:
     """A loaded backbone and the plan that it serves."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Job:
             f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value"
         )
         provenance = self._provenance(deviation)
-        expected = Expected(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
+        expected = Eta(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
         with self.progress.bar(f"{self.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
                 each = float(tokens.viewed[members].mean())
@@ -85,30 +85,30 @@ class Job:
                 with ShardWriter(self.store, columns, provenance, self.spec, each, read_back) as writer:
                     for block in self.blocks(packs, members, tokens, texts, columns):
                         writer.add(block)
-                        expected.did(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
+                        expected.advance(int(np.minimum(block.lengths, self.plan.max_tokens).sum()))
                         advance(len(block.keys))
         return int(todo.sum())
 
-    def packs(self, texts: Sequence[Text], characters: bool = False) -> tuple[Tokens, list[Pack]]:
+    def packs(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
         """Tokens of the whole request, with the characters they cover where asked for, and the packs it is run in."""
         plan = self.plan
         worded = [reword(str(text), plan.rewording) for text in texts] if plan.rewording else texts
-        tokens = tokenise(
+        tokens = tokenize(
             self.backbone.tokenizer, worded, plan.template, plan.max_tokens, characters, stride=plan.overlap
         )
         self.source.check_ids(tokens.ids)
         if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
-            refuse(texts, tokens.uncut, plan)
+            refuse_long_texts(texts, tokens.uncut, plan)
         return tokens, self.packed(tokens)
 
-    def packed(self, tokens: Tokens, row_tokens: int = ROW_TOKENS, batch_tokens: int = 0) -> list[Pack]:
+    def packed(self, tokens: TokenBatch, row_tokens: int = ROW_TOKENS, batch_tokens: int = 0) -> list[Pack]:
         """Texts in packs of at most ``batch_tokens``; 0 is what the settings say, or else the device."""
         usual = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
         batch_tokens = batch_tokens or usual
         return make_packs(tokens, self.source.family.causal, min(row_tokens, batch_tokens), batch_tokens)
 
     def forward(
-        self, rows: Sequence[Any], tokens: Tokens, columns: Columns, backbone: Backbone | None = None
+        self, rows: Sequence[Any], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
     ) -> "Pooled":
         """The latents of the texts of ``rows`` in one forward, by this backbone or another of the same family."""
         from permafrost.extract.capture.forward import capture
@@ -117,7 +117,7 @@ class Job:
         return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
-        self, packs: Sequence[Pack], members: Any, tokens: Tokens, texts: Sequence[Text], columns: Columns
+        self, packs: Sequence[Pack], members: Any, tokens: TokenBatch, texts: Sequence[Text], columns: Columns
     ) -> Iterator[Block]:
         """The latents of ``members``, pack by pack; packs that hold none of them are skipped."""
         group = np.zeros(len(texts), bool)
@@ -127,7 +127,7 @@ class Job:
             if rows:
                 yield self._block(rows, tokens, texts, columns)
 
-    def _block(self, rows: Sequence[Any], tokens: Tokens, texts: Sequence[Text], columns: Columns) -> Block:
+    def _block(self, rows: Sequence[Any], tokens: TokenBatch, texts: Sequence[Text], columns: Columns) -> Block:
         import torch
 
         members = np.concatenate(rows)
@@ -144,7 +144,7 @@ class Job:
         counts = tokens.viewed[members]
         owners = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
         latents = {
-            view: to_stored(values, self.plan.stored_dtype, view, columns[view], owners.get(view, named))
+            view: to_storage_dtype(values, self.plan.stored_dtype, view, columns[view], owners.get(view, named))
             for view, values in captured.items()
         }
         ragged = None
@@ -154,13 +154,13 @@ class Job:
             ragged = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
         return Block(text_keys(named), tokens.uncut[members], columns, latents, ragged)
 
-    def _announce(self, tokens: Tokens, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
+    def _announce(self, tokens: TokenBatch, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
         width, dtype, viewed = self.source.width, self.plan.stored_dtype, tokens.viewed
         size = sum(
             stored_bytes(columns, len(members), int(viewed[members].sum()), width, dtype)
             for columns, members in missing
         )
-        check_room(self.store.path, size, self.spec)
+        check_disk_space(self.store.path, size, self.spec)
         self.progress.note(
             f"{self.source.name}: {self.source.layers} layers of width {self.source.width}, "
             f"{self.store.identity.compute_dtype} on {self.backbone.device.type}; {int(todo.sum()):,} texts, "

@@ -23,7 +23,7 @@ from permafrost.data.text import Text, short
 FLOAT16_LARGEST = 65504.0
 
 
-def to_stored(
+def to_storage_dtype(
     values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
 ) -> Latents:
     """``[layer, text, width]`` in its stored precision.
@@ -70,7 +70,7 @@ def stored_bytes(columns: Columns, texts: int, tokens: int, width: int, dtype: s
     return size
 
 
-def check_room(path: Path, size: int, spec: ExtractSpec) -> None:
+def check_disk_space(path: Path, size: int, spec: ExtractSpec) -> None:
     """Stop an extraction that would take more than it may, or than there is.
 
     Args:

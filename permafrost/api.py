@@ -13,12 +13,12 @@ from permafrost.data.errors import InputError
 from permafrost.data.progress import Progress, Silent
 from permafrost.probes.config.load import check_trains, load_recipe, load_training, with_folder
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.config.similarity import asked
-from permafrost.probes.results.outcomes import Ablated, Compared, Done, Studied
+from permafrost.probes.config.similarity import with_arguments
+from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
 if TYPE_CHECKING:
-    from permafrost.probes.experiments.language_model import LanguageRun
-    from permafrost.probes.inputs.stage_one import Stored
+    from permafrost.probes.experiments.language_model import PretrainingResult
+    from permafrost.probes.inputs.providers import PlanLatents
     from permafrost.probes.prediction.predictor import Predictor, Predictors
 
 Overrides = Iterable[str]
@@ -27,7 +27,7 @@ Overrides = Iterable[str]
 
 def extract(
     recipe: str, overrides: Overrides = (), progress: Progress | None = None
-) -> tuple[list[Corpus], list["Stored"]]:
+) -> tuple[list[Corpus], list["PlanLatents"]]:
     """Stage one alone: run what is missing of every plan in a recipe; the corpora, and where their latents are."""
     name, loaded = load_training(recipe, overrides)
     check_trains(name, loaded)
@@ -43,7 +43,7 @@ def run(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     only: Sequence[str] = (),
-) -> Done | Compared:
+) -> RunResult | SimilarityResult:
     """Extract what is missing, train every variant, evaluate, and write a run folder.
 
     A recipe that compares sentences trains nothing: its cosines are measured, as by :func:`similarity`.
@@ -73,7 +73,7 @@ def run(
 
 def pretrain(
     recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
-) -> "LanguageRun":
+) -> "PretrainingResult":
     """Pretrain the language model of a recipe's table ``[language]``; one that is there already stays as it is.
 
     It leaves a model folder, which a recipe can name as ``plan.backbone``, and a run folder that says how it went.
@@ -96,7 +96,7 @@ def train(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     only: Sequence[str] = (),
-) -> Done:
+) -> RunResult:
     """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
     name, loaded = load_training(recipe, overrides)
     progress = progress or Silent()
@@ -114,10 +114,10 @@ def ablate(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     variant: str = "",
-) -> Ablated:
+) -> AblationResult:
     """Train a recipe's probe, or a variant's, on subsets of its layers, and write a run folder."""
     name, loaded = load_training(recipe, overrides, one_task=True)
-    loaded, runs, progress = loaded.as_one(variant), Path(runs), progress or Silent()
+    loaded, runs, progress = loaded.select(variant), Path(runs), progress or Silent()
     check_trains(name, loaded)
     _check_folder(runs)
     from permafrost import stages
@@ -135,7 +135,7 @@ def study(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     variant: str = "",
-) -> tuple[Studied, Done]:
+) -> tuple[StudyResult, RunResult]:
     """Search a recipe's space, then train the best trial again with several seeds; returns both.
 
     Args:
@@ -144,7 +144,7 @@ def study(
         storage: SQLAlchemy's address of a database; None keeps a journal file in the study's folder.
     """
     of, loaded = load_training(recipe, overrides, one_task=True)
-    loaded, runs, progress = loaded.as_one(variant), Path(runs), progress or Silent()
+    loaded, runs, progress = loaded.select(variant), Path(runs), progress or Silent()
     check_trains(of, loaded)
     _check_folder(runs)
     from permafrost import stages
@@ -174,7 +174,7 @@ def similarity(
     overrides: Overrides = (),
     runs: Path | str = "runs",
     progress: Progress | None = None,
-) -> Compared:
+) -> SimilarityResult:
     """Cosines of every pair of sentences in float32, for each backbone, and a run folder with tables, figures, a page.
 
     Args:
@@ -186,7 +186,7 @@ def similarity(
         InputError: fewer than two sentences, an empty one, no backbone that can be had.
     """
     name, loaded = load_recipe("similarity", overrides)
-    loaded = replace(loaded, similarity=asked(loaded.similarity, texts, backbones, pooling))
+    loaded = replace(loaded, similarity=with_arguments(loaded.similarity, texts, backbones, pooling))
     _check_folder(Path(runs))
     from permafrost import stages
 
@@ -194,8 +194,8 @@ def similarity(
 
 
 def _announce(recipe: Recipe, only: Sequence[str], progress: Progress) -> None:
-    if recipe.takes and not only:  # of some of the variants nobody knows
-        progress.note(f"expected time: {recipe.takes}")
+    if recipe.duration and not only:  # of some of the variants nobody knows
+        progress.note(f"expected time: {recipe.duration}")
 
 
 def _check_folder(runs: Path) -> None:

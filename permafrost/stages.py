@@ -17,33 +17,33 @@ from permafrost.extract.backbones.identity import digests
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.extraction import Extractor, same_extractor
 from permafrost.extract.extraction import extract as extract_texts
-from permafrost.extract.finetuning.trunk import Trunk
-from permafrost.extract.finetuning.upper_blocks import check_cut
+from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
+from permafrost.extract.finetuning.top_blocks import check_cut
 from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
 from permafrost.extract.tokenization.token_ids import read_ids
-from permafrost.probes.config.finetuning import UpperSpec
+from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import run_ablation
 from permafrost.probes.experiments.language_model import run_pretraining, with_own_backbone
 from permafrost.probes.experiments.layers import run_layers
 from permafrost.probes.experiments.run import run_recipe
-from permafrost.probes.experiments.run_multitask import run_together
+from permafrost.probes.experiments.run_multitask import run_multitask
 from permafrost.probes.experiments.similarity import compare_sentences
 from permafrost.probes.experiments.study import run_study
+from permafrost.probes.inputs.providers import CacheProvider, FrozenStates, LatentProvider, PlanLatents
 from permafrost.probes.inputs.shared_memory import SharedInputs
-from permafrost.probes.inputs.stage_one import Below, Stored, find_cached
-from permafrost.probes.prediction.predictor import Backbones, Predictor, Predictors
-from permafrost.probes.results.outcomes import Ablated, Compared, Done, Studied
+from permafrost.probes.prediction.predictor import LoadedBackbones, Predictor, Predictors
+from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 from permafrost.probes.runs.load import load_tasks
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.tasks.fitted import LoadedRun
-from permafrost.probes.variants.workspace import Conductor, StageOne
+from permafrost.probes.variants.workspace import Workspace
 
 
 def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> Extractor:
     """Stage one for new texts of a finished run; ``loaded`` is its backbone if that is in memory already."""
-    plan, spec = run.captured(plan_name), run.recipe.extract
-    if run.upper:
+    plan, spec = run.capture_plan(plan_name), run.recipe.extract
+    if run.backbone_folder:
         return Extractor(plan, spec, loaded)
     return same_extractor(plan, spec, run.identities[plan_name], str(run.path), loaded)
 
@@ -51,22 +51,24 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
 class BackboneProvider:
     """Latents, trainable blocks, token ids and digests of backbones, which are loaded and run as needed."""
 
-    def __call__(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> Stored:
+    def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """The latents of a plan for the texts of a corpus; what no shard holds is run."""
         done = extract_texts(plan, corpus.texts, spec, progress)
-        return Stored(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
+        return PlanLatents(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
 
-    def trunk(self, plan: CapturePlan, spec: UpperSpec, layers: tuple[int, ...] | str) -> nn.Module:
+    def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
         """Fresh copies of the blocks above the cut."""
         assert spec.cut != "frozen"
-        return Trunk(plan, spec.cut, layers, spec.dropout, spec.attention_dropout, spec.cached_beside())
+        return FinetunedBackbone(
+            plan, spec.cut, layers, spec.dropout, spec.attention_dropout, spec.frozen_layer_indices()
+        )
 
-    def check(self, plan: CapturePlan, spec: UpperSpec, layers: tuple[int, ...] | str) -> None:
+    def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
         """Raise a :class:`SpecError` if the backbone cannot be cut there."""
         assert spec.cut != "frozen"
         check_cut(plan, spec.cut, layers)
 
-    def ids(self, plan: CapturePlan, texts: Sequence[Text]) -> Below:
+    def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
         """Token ids of texts, for blocks that learn from the embeddings on."""
         return read_ids(plan, texts)
 
@@ -78,34 +80,38 @@ class BackboneProvider:
 PROVIDER = BackboneProvider()
 
 
-def extract(recipe: Recipe, progress: Progress) -> tuple[list[Corpus], list[Stored]]:
+def extract(recipe: Recipe, progress: Progress) -> tuple[list[Corpus], list[PlanLatents]]:
     """Run what is missing of every plan in a recipe; the corpora, and where their latents are."""
-    workspace = Conductor(PROVIDER, progress)
-    recipes = [one for variant in recipe.expanded().values() for one in (variant.posed() or {"": variant}).values()]
+    workspace = Workspace(PROVIDER, progress)
+    recipes = [
+        one
+        for variant in recipe.variant_recipes().values()
+        for one in (variant.task_recipes() or {"": variant}).values()
+    ]
     corpora = {id(corpus): corpus for corpus in (workspace.corpus(one.corpus) for one in recipes)}
     workspace.prepare(recipes)
     return list(corpora.values()), list(workspace.stored.values())
 
 
-def run(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> Done:
+def run(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> RunResult:
     """Train and evaluate every variant; what is missing of their latents is run."""
     return _experiment(name, recipe, runs, progress, only, PROVIDER)
 
 
-def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> Done:
+def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> RunResult:
     """Train and evaluate every variant, from cached latents alone."""
-    return _experiment(name, recipe, runs, progress, only, find_cached)
+    return _experiment(name, recipe, runs, progress, only, CacheProvider())
 
 
 def _experiment(
-    name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], stage_one: StageOne
-) -> Done:
-    several = run_layers if recipe.together.batches == "apart" else run_together
+    name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], provider: LatentProvider
+) -> RunResult:
+    several = run_layers if recipe.multitask.schedule == "apart" else run_multitask
     run_it = several if recipe.tasks else run_recipe
-    return run_it(name, recipe.only(only), runs, progress, stage_one)
+    return run_it(name, recipe.only(only), runs, progress, provider)
 
 
-def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> Ablated:
+def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> AblationResult:
     """Train a recipe's probe on subsets of its layers."""
     return run_ablation(name, recipe, runs, progress, PROVIDER)
 
@@ -119,17 +125,17 @@ def study(
     trials: int | None,
     workers: int,
     progress: Progress,
-) -> tuple[Studied, Done]:
+) -> tuple[StudyResult, RunResult]:
     """Search a recipe's space, then train the best trial again; arguments as of :func:`permafrost.api.study`."""
     return run_study(name, recipe, study_name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER)
 
 
 def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
     """What a worker of a study does with a trial; latents are shared in ``folder``."""
-    return Conductor(PROVIDER, Silent(), SharedInputs(folder)).evaluate
+    return Workspace(PROVIDER, Silent(), SharedInputs(folder)).evaluate
 
 
-def compare(name: str, recipe: Recipe, runs: Path, progress: Progress) -> Compared:
+def compare(name: str, recipe: Recipe, runs: Path, progress: Progress) -> SimilarityResult:
     """Cosines of a recipe's sentences."""
     return compare_sentences(name, recipe, runs, progress, PROVIDER)
 
@@ -145,6 +151,6 @@ def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progr
 
 def load(path: Path, task: str) -> Predictor | Predictors:
     """A finished run, ready to predict."""
-    backbones = Backbones(make_extractor)
+    backbones = LoadedBackbones(make_extractor)
     tasks = {name: Predictor(run, backbones) for name, run in load_tasks(path, task).items()}
     return Predictors(tasks) if len(tasks) > 1 else next(iter(tasks.values()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.iob2 import OUTSIDE, check_labels, check_tag, check_transitions, label_set, parts
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.ragged import bounds
@@ -29,7 +29,7 @@ class Targets:
     """Known names of classes or tags; empty takes those of the training rows."""
 
 
-def gather(name: str, records: Iterable[Record], targets: Targets) -> Corpus:
+def build_corpus(name: str, records: Iterable[Record], targets: Targets) -> Corpus:
     """Check records and lay them out.
 
     Raises:
@@ -64,7 +64,7 @@ def check_classes(corpus: Corpus) -> None:
     train = corpus.splits.get("train")
     if train is None or corpus.kind not in ("class", "tags"):
         return
-    codes = train.targets if train.marks is None else train.marks.codes
+    codes = train.targets if train.spans is None else train.spans.codes
     seen = {corpus.labels[int(code)] for code in np.unique(codes)}
     missing = [label for label in corpus.labels if label not in seen and parts(label)[0] != "I"]
     if corpus.kind == "class":
@@ -89,7 +89,7 @@ def _labels(name: str, train: Sequence[Record], targets: Targets) -> tuple[str, 
         raise CorpusError(f"{name}: it has no training rows to take its classes from; set corpus.labels.")
     if targets.kind == "class":
         return tuple(sorted({str(record.target) for record in train}))
-    labels = label_set(mark.tag for record in train for mark in record.marks)
+    labels = label_set(mark.tag for record in train for mark in record.spans)
     if labels == (OUTSIDE,):
         raise CorpusError(f"{name}: its training rows hold no entity: every tag is '{OUTSIDE}'.")
     return labels
@@ -98,12 +98,12 @@ def _labels(name: str, train: Sequence[Record], targets: Targets) -> tuple[str, 
 def _rows(sides: NDArray[np.int64], records: list[Record], targets: Targets, labels: tuple[str, ...]) -> Rows:
     if targets.kind not in ("tags", "answers"):
         return Rows(sides, np.array(list(_numbers(records, targets, labels))))
-    spans = [(mark.start, mark.end) for record in records for mark in record.marks]
+    spans = [(mark.start, mark.end) for record in records for mark in record.spans]
     codes = list(_tag_codes(records, targets, labels)) if targets.kind == "tags" else [0] * len(spans)
-    marks = Marks(
+    marks = Spans(
         np.array(spans, np.int64).reshape(-1, 2),
         np.array(codes, np.int64),
-        bounds(np.array([len(record.marks) for record in records], np.int64)),
+        bounds(np.array([len(record.spans) for record in records], np.int64)),
     )
     return Rows(sides, np.zeros(len(sides), np.int64), marks)
 
@@ -111,14 +111,14 @@ def _rows(sides: NDArray[np.int64], records: list[Record], targets: Targets, lab
 def _check_texts(record: Record) -> None:
     if not 1 <= len(record.texts) <= 2:
         raise CorpusError(
-            f"{record.place}: expected one text or two, corpus.columns and corpus.target make it {len(record.texts)}."
+            f"{record.origin}: expected one text or two, corpus.columns and corpus.target make it {len(record.texts)}."
         )
     for number, text in enumerate(record.texts, 1):
         if isinstance(text, Segments):
-            _check_text(record.place, "the question", text.first)
-            _check_text(record.place, "the context", text.second)
+            _check_text(record.origin, "the question", text.first)
+            _check_text(record.origin, "the context", text.second)
         else:
-            _check_text(record.place, f"text {number}" if len(record.texts) > 1 else "the text", text)
+            _check_text(record.origin, f"text {number}" if len(record.texts) > 1 else "the text", text)
 
 
 def _check_text(place: str, which: str, text: str) -> None:
@@ -129,10 +129,10 @@ def _check_text(place: str, which: str, text: str) -> None:
 def _check_names(record: Record, targets: Targets) -> None:
     """What names a class or a tag must be able to, where the names are those that occur."""
     if targets.kind == "class" and not targets.labels:
-        _check_text(record.place, "the label", str(record.target))
+        _check_text(record.origin, "the label", str(record.target))
     if targets.kind == "tags" and not targets.labels:
-        for mark in record.marks:
-            check_tag(mark.place, mark.tag)
+        for mark in record.spans:
+            check_tag(mark.origin, mark.tag)
 
 
 def _numbers(records: list[Record], targets: Targets, labels: tuple[str, ...]) -> Iterator[float | int]:
@@ -142,16 +142,16 @@ def _numbers(records: list[Record], targets: Targets, labels: tuple[str, ...]) -
         if targets.kind == "none":
             yield 0
         elif targets.kind == "class":
-            yield _class(record.place, str(record.target), codes, bool(targets.labels))
+            yield _class(record.origin, str(record.target), codes, bool(targets.labels))
         else:
-            yield (_score(record.place, str(record.target), low, high) - low) / (high - low)
+            yield (_score(record.origin, str(record.target), low, high) - low) / (high - low)
 
 
 def _tag_codes(records: list[Record], targets: Targets, labels: tuple[str, ...]) -> Iterator[int]:
     codes = {label: code for code, label in enumerate(labels)}
     for record in records:
-        own = [_class(mark.place, mark.tag, codes, bool(targets.labels), "tag") for mark in record.marks]
-        check_transitions([labels[code] for code in own], [mark.place for mark in record.marks])
+        own = [_class(mark.origin, mark.tag, codes, bool(targets.labels), "tag") for mark in record.spans]
+        check_transitions([labels[code] for code in own], [mark.origin for mark in record.spans])
         yield from own
 
 

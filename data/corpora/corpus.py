@@ -17,10 +17,10 @@ from permafrost.data.text import Text
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
+class Spans:
     """Stretches of characters within rows: their words, with a tag each; or their answers."""
 
-    spans: NDArray[np.int64]
+    characters: NDArray[np.int64]
     """``[mark, 2]``: first character and the first after it, in the row's text; of two segments, in the second."""
 
     codes: NDArray[np.int64]
@@ -29,32 +29,32 @@ class Marks:
     offsets: NDArray[np.int64]
     """``[row + 1]``: row ``i`` has the marks from ``offsets[i]`` to ``offsets[i + 1]``."""
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> "Marks":
+    def select(self, rows: NDArray[np.integer[Any]]) -> "Spans":
         """The marks of some rows, in the order given."""
         lengths = np.diff(self.offsets)[rows]
         chosen = ranges(self.offsets[:-1][rows], lengths)
-        return Marks(self.spans[chosen], self.codes[chosen], bounds(lengths))
+        return Spans(self.characters[chosen], self.codes[chosen], bounds(lengths))
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The labelled items of one split."""
 
-    sides: NDArray[np.int64]
+    texts: NDArray[np.int64]
     """``[row, side]``, indices into the corpus's texts."""
 
     targets: NDArray[np.float64] | NDArray[np.int64]
     """``[row]``: scores mapped to 0..1, or class indices; zeros where the corpus has no target, or has marks."""
 
-    marks: Marks | None = None
+    spans: Spans | None = None
     """Tagged words, each row all of its own; or answers, of which a row's first is the one to learn. Else None."""
 
     def __len__(self) -> int:
-        return len(self.sides)
+        return len(self.texts)
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> "Rows":
+    def select(self, rows: NDArray[np.integer[Any]]) -> "Rows":
         """Some of the rows, in the order given."""
-        return Rows(self.sides[rows], self.targets[rows], self.marks.take(rows) if self.marks else None)
+        return Rows(self.texts[rows], self.targets[rows], self.spans.select(rows) if self.spans else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class Corpus:
     @property
     def sentences(self) -> int:
         """How many texts the rows hold, repeats counted."""
-        return sum(rows.sides.size for rows in self.splits.values())
+        return sum(rows.texts.size for rows in self.splits.values())
 
     def split(self, name: str) -> Rows:
         """The rows of a split; raises :class:`CorpusError` where it is missing."""

@@ -16,7 +16,7 @@ class CorpusError(InputError):
     """A corpus that cannot be used; the message begins with file and line where there is one."""
 
 
-class Mark(NamedTuple):
+class Span(NamedTuple):
     """A stretch of characters of a record: a word with its tag, or an answer."""
 
     start: int
@@ -26,7 +26,7 @@ class Mark(NamedTuple):
     tag: str = ""
     """Empty for answers."""
 
-    place: str = ""
+    origin: str = ""
     """``file:line`` of a tag, for messages."""
 
 
@@ -34,7 +34,7 @@ class Mark(NamedTuple):
 class Record:
     """One labelled item as read, before it is checked."""
 
-    place: str
+    origin: str
     """``file:line``, for messages."""
 
     split: str
@@ -42,7 +42,7 @@ class Record:
 
     texts: tuple[Text, ...]
     target: str | None = None
-    marks: tuple[Mark, ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 Kind = Literal["none", "score", "class", "tags", "answers"]

@@ -77,7 +77,7 @@ def _cut_off(corpus: Corpus, name: str, fraction: float, seed: int, most: int = 
     train = corpus.splits["train"]
     shared: dict[str, int] = {}
     same = np.array([shared.setdefault(_shared(text), len(shared)) for text in corpus.texts])
-    _, group = np.unique(np.sort(same[train.sides], axis=1), axis=0, return_inverse=True)
+    _, group = np.unique(np.sort(same[train.texts], axis=1), axis=0, return_inverse=True)
     group = group.reshape(-1)
     sizes: NDArray[np.int64] = np.bincount(group)
     if len(sizes) < FEWEST:
@@ -87,7 +87,7 @@ def _cut_off(corpus: Corpus, name: str, fraction: float, seed: int, most: int = 
     if most:
         count = min(count, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
     out = np.isin(group, order[: max(1, count)])
-    cut = {part: train.take(np.flatnonzero(rows)) for part, rows in (("train", ~out), (name, out))}
+    cut = {part: train.select(np.flatnonzero(rows)) for part, rows in (("train", ~out), (name, out))}
     return replace(corpus, splits={**cut, **{other: rows for other, rows in corpus.splits.items() if other != "train"}})
 
 

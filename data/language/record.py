@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.atomic import write_whole
+from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import (
     DIGEST,
     DIGESTS,
@@ -22,7 +22,7 @@ from permafrost.data.errors import InputError
 
 RECORD = "pretraining.json"
 
-WAY = "copy the model again, or move it away to pretrain it again"
+REMEDY = "copy the model again, or move it away to pretrain it again"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class LanguageModel:
         """Write the record beside the files of the model, which are all there."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}
         digests = files_digests(folder, (path.name for path in folder.iterdir()))
-        write_whole(folder / RECORD, json.dumps(with_digests(values, digests)).encode())
+        write_atomically(folder / RECORD, json.dumps(with_digests(values, digests)).encode())
 
 
 def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
@@ -73,10 +73,10 @@ def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
         DamageError: one is missing, or not as it was written.
     """
     path = folder / RECORD
-    record = parse_with_digests(path, path.read_bytes(), WAY) if path.is_file() else None
+    record = parse_with_digests(path, path.read_bytes(), REMEDY) if path.is_file() else None
     for name, digest in record[DIGESTS].items() if record else ():
         if not (folder / name).is_file() or (known.get(name) or file_digest(folder / name)) != digest:
-            raise DamageError(f"{folder / name} is not as the run wrote it: {WAY}.")
+            raise DamageError(f"{folder / name} is not as the run wrote it: {REMEDY}.")
 
 
 def read_record(folder: Path) -> LanguageModel:
@@ -88,11 +88,11 @@ def read_record(folder: Path) -> LanguageModel:
     """
     path = folder / RECORD
     try:
-        values = parse_with_digests(path, path.read_bytes(), WAY)
+        values = parse_with_digests(path, path.read_bytes(), REMEDY)
         if values is None:
             raise ValueError("it has no digests, as another version of permafrost writes it")
         if found := check_files(folder, values.pop(DIGESTS), RECORD):
-            raise DamageError(f"{folder}: {found}: {WAY}.")
+            raise DamageError(f"{folder}: {found}: {REMEDY}.")
         del values[DIGEST]
         model = LanguageModel(folder, **values)
         if not isinstance(model.origin, dict):

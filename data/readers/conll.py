@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.corpora.iob2 import check_tag, parts
-from permafrost.data.corpora.records import CorpusError, Mark, Record
+from permafrost.data.corpora.records import CorpusError, Record, Span
 from permafrost.data.readers.tabular import (
     TypedRow,
     jsonl_objects,
@@ -124,9 +124,9 @@ def _sentence(words: list[tuple[str, str, str]], split: str, place: str = "") ->
     for where, word, tag in words:
         if not word.strip():
             raise CorpusError(f"{where}: the word is empty.")
-        marks.append(Mark(start, start + len(word), tag, where))
+        marks.append(Span(start, start + len(word), tag, where))
         start += len(word) + 1
-    return Record(place or words[0][0], split, (" ".join(word for _, word, _ in words),), marks=tuple(marks))
+    return Record(place or words[0][0], split, (" ".join(word for _, word, _ in words),), spans=tuple(marks))
 
 
 def _usual(place: str, fields: Mapping[str, Any]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from permafrost.data.corpora.records import CorpusError, Record
 from permafrost.data.readers.conll import TAGS
-from permafrost.data.readers.reader import Reading
+from permafrost.data.readers.reader import RecordReader
 
 
 def hub_splits(hub: str, config: str, revision: str) -> Mapping[str, Any]:
@@ -23,7 +23,7 @@ def hub_splits(hub: str, config: str, revision: str) -> Mapping[str, Any]:
         raise CorpusError(f"the hub data set '{hub}' cannot be had ({reason})") from error
 
 
-def hub_records(splits: Mapping[str, Any], hub: str, reading: Reading) -> Iterator[Record]:
+def hub_records(splits: Mapping[str, Any], hub: str, reading: RecordReader) -> Iterator[Record]:
     """The records of some splits, by their names here."""
     for split, rows in splits.items():
         names = _tag_names(rows, reading)
@@ -32,7 +32,7 @@ def hub_records(splits: Mapping[str, Any], hub: str, reading: Reading) -> Iterat
                 yield replace(record, split=split)
 
 
-def _tag_names(rows: Any, reading: Reading) -> tuple[str, ...]:
+def _tag_names(rows: Any, reading: RecordReader) -> tuple[str, ...]:
     """The names of tags that the data set holds as numbers."""
     if reading.kind != "tags":
         return ()

@@ -9,21 +9,21 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from permafrost.data.corpora.build import Targets, check_classes, gather
+from permafrost.data.corpora.build import Targets, build_corpus, check_classes
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limited, with_held_out, with_validation
 from permafrost.data.readers.hub import hub_records, hub_splits
-from permafrost.data.readers.reader import Reading
-from permafrost.data.readers.registry import NAMED, SAMPLES, Named
+from permafrost.data.readers.reader import RecordReader
+from permafrost.data.readers.registry import CORPORA, SAMPLES, CorpusEntry
 from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import Omissions
 from permafrost.data.readers.tabular import read_table
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import fault
 
-__all__ = ["NAMED", "SAMPLES", "CorpusSpec", "load_corpus"]
+__all__ = ["CORPORA", "SAMPLES", "CorpusSpec", "load_corpus"]
 
 
 def load_corpus(spec: CorpusSpec) -> Corpus:
@@ -40,7 +40,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     if first is None:
         why = "; ".join(source.reading.omitted.notes())
         raise CorpusError(f"{source.name}: it holds no rows{why and ' that can be used: '}{why}.")
-    corpus = gather(source.name, chain([first], records), targets)
+    corpus = build_corpus(source.name, chain([first], records), targets)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
@@ -54,7 +54,7 @@ class _Source:
     """Where the records of a corpus come from."""
 
     name: str
-    reading: Reading
+    reading: RecordReader
     records: Iterator[Record]
     labels: tuple[str, ...]
 
@@ -62,9 +62,9 @@ class _Source:
 def _known(spec: CorpusSpec) -> _Source:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
-    named = NAMED.get(spec.name)
+    named = CORPORA.get(spec.name)
     if named is None and "/" not in spec.name:
-        raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, NAMED)}")
+        raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
     kind = spec.target or (named.target if named else "")
     columns, on_hub = (named.columns, named.hub_columns or named.columns) if named else ((), ())
     if spec.rule and named and named.target in ("score", "class"):
@@ -97,13 +97,13 @@ def _own(spec: CorpusSpec) -> _Source:
     return _Source(path.name, reading, _records(found, reading, spec), labels)
 
 
-def _reading(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> Reading:
+def _reading(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> RecordReader:
     """How the corpus is read: as the spec says, else as is known of it."""
     known: Kind = "class" if spec.rule else kind  # type: ignore[assignment]
-    return Reading(known, spec.columns or columns, spec.split_column, spec.rule, Omissions(spec.strict))
+    return RecordReader(known, spec.columns or columns, spec.split_column, spec.rule, Omissions(spec.strict))
 
 
-def _local(named: Named) -> dict[str, Path] | None:
+def _local(named: CorpusEntry) -> dict[str, Path] | None:
     """The files of a named corpus that is on this disk, else None."""
     root = named.folder or (Path(os.environ["PERMAFROST_DATA"]) if os.environ.get("PERMAFROST_DATA") else None)
     if root is None:
@@ -112,7 +112,7 @@ def _local(named: Named) -> dict[str, Path] | None:
     return files if named.folder or any(path.exists() for path in files.values()) else None
 
 
-def _records(files: dict[str, Path], reading: Reading, spec: CorpusSpec) -> Iterator[Record]:
+def _records(files: dict[str, Path], reading: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
     records = reading.files(files)
     if "" not in files or reading.kind == "none":
         return records
@@ -130,7 +130,7 @@ def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | N
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _hub(spec: CorpusSpec, named: Named | None, reading: Reading) -> Iterator[Record]:
+def _hub(spec: CorpusSpec, named: CorpusEntry | None, reading: RecordReader) -> Iterator[Record]:
     """Records of a hub data set."""
     if not reading.kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")

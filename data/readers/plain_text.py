@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.readers.registry import NAMED
+from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.tabular import lines_of, read_by_suffix, suffix_of
 from permafrost.data.text import fault
 
@@ -20,7 +20,7 @@ def find_text(corpus: str) -> Path:
     Raises:
         CorpusError: in none of them.
     """
-    root, known = os.environ.get("PERMAFROST_DATA"), NAMED.get(corpus)
+    root, known = os.environ.get("PERMAFROST_DATA"), CORPORA.get(corpus)
     if known and known.folder and len(known.files) == 1:
         return known.folder / next(iter(known.files.values()))
     for path in ([Path(root) / corpus] if root else []) + [Path(corpus).expanduser()]:

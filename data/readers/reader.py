@@ -14,7 +14,7 @@ from permafrost.data.spec import SpecError, nearest
 
 
 @dataclass(frozen=True)
-class Reading:
+class RecordReader:
     """How the files of one corpus are read."""
 
     kind: Kind
@@ -80,11 +80,11 @@ class Reading:
             for record in self.file(path):
                 own = split or record.split
                 if own not in (*SPLITS, ""):
-                    raise CorpusError(f"{record.place}: unknown split {own!r}. {nearest(own, SPLITS)}")
+                    raise CorpusError(f"{record.origin}: unknown split {own!r}. {nearest(own, SPLITS)}")
                 stated = bool(own) if stated is None else stated
                 if bool(own) != stated:
                     raise CorpusError(
-                        f"{record.place}: some rows have a split and some have none; fill '{self.split_column}' in."
+                        f"{record.origin}: some rows have a split and some have none; fill '{self.split_column}' in."
                     )
                 own = "train" if self.kind == "none" and not own else own
                 yield record if record.split == own else replace(record, split=own)

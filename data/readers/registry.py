@@ -9,7 +9,7 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 @dataclass(frozen=True)
-class Named:
+class CorpusEntry:
     """What there is to know of a corpus."""
 
     files: dict[str, str]
@@ -44,15 +44,15 @@ NLI = ("entailment", "neutral", "contradiction")
 
 ENTITIES = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
 
-NAMED: dict[str, Named] = {
-    "stsb": Named(
+CORPORA: dict[str, CorpusEntry] = {
+    "stsb": CorpusEntry(
         _splits("stsb/{}.csv"),
         "score",
         ("sentence1", "sentence2", "score"),
         hub="sentence-transformers/stsb",
         revision="ab7a5ac0e35aa22088bdcf23e7fd99b220e53308",
     ),
-    "snli": Named(
+    "snli": CorpusEntry(
         _splits("snli/{}.jsonl.gz"),
         "class",
         ("premise", "hypothesis", "label"),
@@ -61,7 +61,7 @@ NAMED: dict[str, Named] = {
         revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
         unlabelled=("-", "-1"),
     ),
-    "sst2": Named(
+    "sst2": CorpusEntry(
         _splits("sst2/{}.tsv"),
         "class",
         ("sentence", "label"),
@@ -70,21 +70,21 @@ NAMED: dict[str, Named] = {
         revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
         unlabelled=("-1",),
     ),
-    "conll2003": Named(
+    "conll2003": CorpusEntry(
         _splits("conll2003/{}.txt"),
         "tags",
         labels=ENTITIES,
         hub="lhoestq/conll2003",
         hub_columns=("tokens", "ner_tags"),
     ),
-    "squad": Named(
+    "squad": CorpusEntry(
         {"train": "squad/train-subset-v1.1.json.gz", "test": "squad/dev-v1.1-reconstructed.json.gz"},
         "answers",
         hub="rajpurkar/squad",
         hub_columns=("question", "context", "answers"),
         hub_splits={"train": "train", "validation": "test"},  # its test set is kept secret: dev is what is reported
     ),
-    "genericskb": Named(
+    "genericskb": CorpusEntry(
         {"train": "genericskb/sentences.txt.gz"},
         "none",
         ("sentence",),
@@ -92,13 +92,13 @@ NAMED: dict[str, Named] = {
         config="generics_kb_best",
         hub_columns=("generic_sentence",),
     ),
-    "samples-pairs": Named({"": "pairs.csv"}, "score", ("sentence1", "sentence2", "score"), folder=SAMPLES),
-    "samples-topics": Named({"": "topics.csv"}, "class", ("sentence", "topic"), folder=SAMPLES),
-    "samples-tones": Named(
+    "samples-pairs": CorpusEntry({"": "pairs.csv"}, "score", ("sentence1", "sentence2", "score"), folder=SAMPLES),
+    "samples-topics": CorpusEntry({"": "topics.csv"}, "class", ("sentence", "topic"), folder=SAMPLES),
+    "samples-tones": CorpusEntry(
         {"": "topics.csv"}, "class", ("sentence", "tone"), ("negative", "neutral", "positive"), folder=SAMPLES
     ),
-    "samples-nli": Named({"": "nli.csv"}, "class", ("premise", "hypothesis", "label"), NLI, folder=SAMPLES),
-    "samples-tags": Named({"": "tags.conll"}, "tags", folder=SAMPLES),
-    "samples-questions": Named({"": "questions.json"}, "answers", folder=SAMPLES),
-    "samples-sentences": Named({"train": "sentences.txt"}, "none", ("sentence",), folder=SAMPLES),
+    "samples-nli": CorpusEntry({"": "nli.csv"}, "class", ("premise", "hypothesis", "label"), NLI, folder=SAMPLES),
+    "samples-tags": CorpusEntry({"": "tags.conll"}, "tags", folder=SAMPLES),
+    "samples-questions": CorpusEntry({"": "questions.json"}, "answers", folder=SAMPLES),
+    "samples-sentences": CorpusEntry({"train": "sentences.txt"}, "none", ("sentence",), folder=SAMPLES),
 }

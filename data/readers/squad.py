@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from permafrost.data.corpora.records import CorpusError, Mark, Record
+from permafrost.data.corpora.records import CorpusError, Record, Span
 from permafrost.data.readers.tabular import (
     TypedRow,
     jsonl_objects,
@@ -149,18 +149,18 @@ def _record(
             raise CorpusError(f"{place}: the {which} is empty; a question needs a context that answers it.")
     marks = dict.fromkeys(mark for answer in answers if (mark := _mark(place, context, *answer, omitted)))
     if marks:
-        yield Record(place, split, (Segments(question, context),), marks=tuple(marks))
+        yield Record(place, split, (Segments(question, context),), spans=tuple(marks))
     else:
         omitted.unanswered += 1
 
 
-def _mark(place: str, context: str, text: str, start: int | None, omitted: Omissions) -> Mark | None:
+def _mark(place: str, context: str, text: str, start: int | None, omitted: Omissions) -> Span | None:
     """Where an answer stands, without blanks around it; None where it is left out."""
     omitted.answers += 1
     at = context.find(text) if start is None else start
     if text.strip() and at >= 0 and context.startswith(text, at):
         first = at + len(text) - len(text.lstrip())
-        return Mark(first, first + len(text.strip()))
+        return Span(first, first + len(text.strip()))
     if not text.strip():
         fault, places = "an answer is empty", omitted.empty
     elif start is None:

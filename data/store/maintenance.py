@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from permafrost.data.atomic import LEFTOVER
+from permafrost.data.atomic import TEMPORARY_SUFFIX
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.shard import SHARD_NAME, STORE_NAME, SUFFIX, Shard
@@ -37,7 +37,9 @@ class Finding:
 
 def store_folders(cache: Path) -> list[Path]:
     """Every folder of ``cache`` that holds shards."""
-    found = {path.parent for pattern in (f"*/*/*{SUFFIX}*", f"*/*/.*{LEFTOVER}") for path in cache.glob(pattern)}
+    found = {
+        path.parent for pattern in (f"*/*/*{SUFFIX}*", f"*/*/.*{TEMPORARY_SUFFIX}") for path in cache.glob(pattern)
+    }
     return sorted(folder for folder in found if STORE_NAME.fullmatch(folder.name))
 
 
@@ -193,7 +195,7 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
 
 def _ours(path: Path) -> bool:
     name = path.name.removesuffix(DAMAGED)
-    return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(LEFTOVER)))
+    return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(TEMPORARY_SUFFIX)))
 
 
 def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
@@ -202,7 +204,7 @@ def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
     old = [
         path
         for folder in folders
-        for path in folder.glob(f".*{LEFTOVER}")
+        for path in folder.glob(f".*{TEMPORARY_SUFFIX}")
         if now - path.stat().st_mtime > LEFTOVER_SECONDS
     ]
     for path in old:

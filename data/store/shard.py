@@ -29,7 +29,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from permafrost.data.atomic import write_whole
+from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import MachineError
 from permafrost.data.ragged import NOWHERE, Counts, TokenLatents
 from permafrost.data.spec import plain
@@ -83,7 +83,7 @@ def write_shard(
     image = _image(identity, provenance, block)
     final = folder / f"{xxhash.xxh3_128_hexdigest(image)}{SUFFIX}"
     try:
-        write_whole(final, image, check)
+        write_atomically(final, image, check)
     except OSError as error:
         raise MachineError(
             f"{folder}: a shard of {len(image):,} bytes could not be written ({error.strerror or error}). What was "

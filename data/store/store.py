@@ -19,7 +19,7 @@ from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS, WHOLE, CapturePlan, Columns, check_view
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.shard_layout import KEY_BYTES
-from permafrost.data.store.token_reader import Home, TokenReader
+from permafrost.data.store.token_reader import ShardRows, TokenReader
 from permafrost.data.text import Segments, Text, short, spread
 
 Place = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -152,12 +152,12 @@ class LatentStore:
         having = [shard for shard in self.shards if TOKENS in shard.columns]
         return TokenReader(first, self._home(texts, text_keys(texts), having, f"view {TOKENS}"), [], [])
 
-    def _homes(self, texts: Sequence[Text], view: str, layers: Sequence[int]) -> tuple[Shard, list[Home]]:
+    def _homes(self, texts: Sequence[Text], view: str, layers: Sequence[int]) -> tuple[Shard, list[ShardRows]]:
         """A shard that has the view, and for each layer where all texts are held; layers held alike share one."""
         shards = self.shards
         check_view(view, {name: None for shard in shards for name in shard.columns})
         keys = text_keys(texts)
-        homes: dict[tuple[str, ...], Home] = {}
+        homes: dict[tuple[str, ...], ShardRows] = {}
         found = []
         for layer in layers:
             having = _having(shards, view, layer)
@@ -167,12 +167,12 @@ class LatentStore:
             found.append(homes[names])
         return next(shard for shard in shards if view in shard.columns), found
 
-    def _home(self, texts: Sequence[Text], keys: NDArray[np.bytes_], shards: Sequence[Shard], what: str) -> Home:
+    def _home(self, texts: Sequence[Text], keys: NDArray[np.bytes_], shards: Sequence[Shard], what: str) -> ShardRows:
         places, rows = self._locate(keys, shards)
         if (places < 0).any():
             text = texts[int(np.argmax(places < 0))]
             raise StoreError(f"{self.path}: text {short(text)} has no latent of {what}.")
-        return Home(shards, places, rows)
+        return ShardRows(shards, places, rows)
 
     def lengths(self, texts: Sequence[Text]) -> NDArray[np.int32]:
         """Tokens of each text before it was cut, ``[text]``; of a window, as if it went on to the end of its text."""

@@ -17,7 +17,7 @@ IDS, SPANS = -1, -2
 
 
 @dataclass(frozen=True, eq=False)
-class Home:
+class ShardRows:
     """Where texts are held."""
 
     shards: Sequence[Shard]
@@ -31,7 +31,7 @@ class Home:
 class TokenReader:
     """The tokens of some texts and layers. What is held in memory is what the operating system keeps of the files."""
 
-    def __init__(self, first: Shard, index: Home, homes: Sequence[Home], layers: Sequence[int]) -> None:
+    def __init__(self, first: Shard, index: ShardRows, homes: Sequence[ShardRows], layers: Sequence[int]) -> None:
         """Open and check every shard that holds something of it.
 
         Args:
@@ -43,7 +43,7 @@ class TokenReader:
             ShardError: the bytes of a shard are not those that were written, or two disagree on a text.
         """
         self.layers = tuple(layers)
-        columns: dict[int, tuple[Home, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
+        columns: dict[int, tuple[ShardRows, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
         for number, (home, layer) in enumerate(zip(homes, layers, strict=True)):
             columns.setdefault(id(home), (home, []))[1].append((number, layer))
         self._tables = [_Table(home, wanted) for home, wanted in columns.values()]
@@ -90,7 +90,7 @@ class TokenReader:
 class _Table:
     """What is wanted of texts that are held by the same shards."""
 
-    def __init__(self, home: Home, wanted: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, home: ShardRows, wanted: Sequence[tuple[int, int]]) -> None:
         self.home = home
         self.starts = np.zeros(len(home.places), np.int64)
         self.lengths = np.zeros(len(home.places), np.int64)

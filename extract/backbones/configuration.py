@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def described_model(config: Mapping[str, Any], place: str) -> dict[str, Any]:
+def model_config(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     """What a configuration says of the model, keys in order.
 
     Args:
@@ -108,7 +108,7 @@ def described_model(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     return described
 
 
-def meaning(config: Mapping[str, Any]) -> str:
+def canonical_json(config: Mapping[str, Any]) -> str:
     """A configuration as canonical JSON, for digests."""
     return json.dumps(config, sort_keys=True)
 
@@ -120,7 +120,7 @@ def first_line(error: BaseException) -> str:
 
 def _described(value: Any, place: str) -> Any:
     if isinstance(value, Mapping):
-        return described_model(value, place)
+        return model_config(value, place)
     if isinstance(value, list | tuple):
         kept = [_described(part, place) for part in value]
         return kept if any(part is not None and part != {} for part in kept) else []

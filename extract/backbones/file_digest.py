@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from permafrost.data.atomic import write_whole
+from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import InputError
 
 SMALL_BYTES = 8 << 20
@@ -82,7 +82,7 @@ class Memo:
         entries = {**self._entries(), key: value}
         content = json.dumps({"checksum": _checksum(entries), "entries": entries}, indent=1, sort_keys=True)
         try:
-            write_whole(self.path, content.encode())
+            write_atomically(self.path, content.encode())
         except (NotADirectoryError, FileExistsError):
             raise
         except OSError:

@@ -13,7 +13,7 @@ from permafrost.data.language.record import refuse_damage
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.configuration import BackboneError, first_line, meaning
+from permafrost.extract.backbones.configuration import BackboneError, canonical_json, first_line
 from permafrost.extract.backbones.file_digest import Memo, cached_digest, sha256_of
 from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained
 from permafrost.extract.backbones.locate import Source, find
@@ -91,7 +91,7 @@ def _weights_digest(source: Source, memo: Memo) -> str:
             refuse_damage(source.folder, digests)
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
-    return sha256_of(meaning(source.config).encode(), *map(str.encode, digests.values()))
+    return sha256_of(canonical_json(source.config).encode(), *map(str.encode, digests.values()))
 
 
 def _tokenizer_digest(source: Source, memo: Memo) -> str:
@@ -105,7 +105,7 @@ def _random_digest(source: Source, seed: int, memo: Memo) -> str:
     """Digest of the untrained weights themselves, remembered by what determines them."""
     import torch
 
-    config = meaning(source.config).encode()
+    config = canonical_json(source.config).encode()
     drawn_by = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
 
     def digest() -> str:

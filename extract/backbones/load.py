@@ -69,7 +69,7 @@ def untrained(source: Source, seed: int) -> "PreTrainedModel":
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(_config(source), **_told(source))
+        return AutoModel.from_config(_config(source), **_model_kwargs(source))
 
 
 def load_tokenizer(of: Path | TokenizerFiles) -> "Tokenizer":
@@ -93,7 +93,7 @@ def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer, GPT2Tokenizer
 
     try:
-        with files.laid_out() as folder:
+        with files.as_folder() as folder:
             if "encoder.json" in files.files and "vocab.bpe" in files.files:  # as OpenAI published GPT-2
                 made = GPT2Tokenizer(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
             else:
@@ -172,7 +172,7 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
                 local_files_only=True,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **_told(source),
+                **_model_kwargs(source),
             )
             for weight in (*model.parameters(), *model.buffers()):
                 weight.data = weight.data.clone()  # else it is a map of the file, and changes with it
@@ -204,15 +204,15 @@ def _config(source: Source) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     values = dict(source.config)
-    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **_fused(values))
+    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **_with_fused_activations(values))
     return config
 
 
-def _told(source: Source) -> dict[str, Any]:
+def _model_kwargs(source: Source) -> dict[str, Any]:
     """What a model is told beside its configuration."""
     pooler = {"add_pooling_layer": False} if source.family.pooler else {}
     return {"attn_implementation": source.family.attention, **pooler}
 
 
-def _fused(config: Mapping[str, Any]) -> dict[str, Any]:
+def _with_fused_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _ONE_PASS.get(value, value) if isinstance(value, str) else value for key, value in config.items()}

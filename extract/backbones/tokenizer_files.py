@@ -107,7 +107,7 @@ class TokenizerFiles:
         return sha256_of(b"custom" if self.custom else b"", *parts)
 
     @contextmanager
-    def laid_out(self) -> Iterator[Path]:
+    def as_folder(self) -> Iterator[Path]:
         """A temporary folder that holds the files and nothing else."""
         with TemporaryDirectory(prefix="tokenizer-") as name:
             self.write(Path(name))

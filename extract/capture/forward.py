@@ -36,7 +36,7 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
         padding.
     """
     device, dtype = backbone.device, torch.promote_types(backbone.dtype, torch.float32)
-    places, within = torch.from_numpy(layout.places).to(device), torch.from_numpy(layout.within).to(device)
+    places, within = torch.from_numpy(layout.token_index).to(device), torch.from_numpy(layout.token_mask).to(device)
     pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns if view != TOKENS}
     every = columns.get(TOKENS, ())
     real = places[within]
@@ -61,11 +61,11 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
 
 def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     ids = torch.from_numpy(layout.ids).to(backbone.device)
-    if layout.visible is None:
+    if layout.attention_mask is None:
         mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
-        return {"input_ids": ids, "attention_mask": mask, **_kinds(backbone, layout.kinds)}
+        return {"input_ids": ids, "attention_mask": mask, **_kinds(backbone, layout.token_type_ids)}
     # Additive and in the compute dtype: boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
-    hidden = ~torch.from_numpy(layout.visible).to(backbone.device)
+    hidden = ~torch.from_numpy(layout.attention_mask).to(backbone.device)
     mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
     mask.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
     positions = torch.from_numpy(layout.positions).to(backbone.device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.extract.tokenization.token_batch import Tokens
+from permafrost.extract.tokenization.token_batch import TokenBatch
 
 Indices = NDArray[np.int64]
 
@@ -32,23 +32,23 @@ class Layout:
     real: NDArray[np.bool_]
     """``[row, token]``, false in padding."""
 
-    kinds: NDArray[np.int64] | None
+    token_type_ids: NDArray[np.int64] | None
     """``[row, token]``: which segment of its text each counts to, zero in padding; None where that is told nobody."""
 
-    visible: NDArray[np.bool_] | None
+    attention_mask: NDArray[np.bool_] | None
     """``[row, token, token]``: what each place attends to; None for all that is real."""
 
-    places: Indices
+    token_index: Indices
     """``[text, token]``: where each text's pooled tokens lie among the ``row * token`` places, any place beyond."""
 
-    within: NDArray[np.bool_]
+    token_mask: NDArray[np.bool_]
     """``[text, token]``: whether a text has that pooled token."""
 
     gathered: bool
     """Whether texts must be gathered from their places; else each row is a text, and all of it is pooled."""
 
 
-def make_packs(tokens: Tokens, causal: bool, row_tokens: int, batch_tokens: int) -> list[Pack]:
+def make_packs(tokens: TokenBatch, causal: bool, row_tokens: int, batch_tokens: int) -> list[Pack]:
     """Group all texts into packs of at most ``batch_tokens`` places (a single longer row is a pack of its own).
 
     The same texts give the same packs in whatever order they come, but for texts of equal tokens, which are alike.
@@ -66,20 +66,20 @@ def make_packs(tokens: Tokens, causal: bool, row_tokens: int, batch_tokens: int)
     return [*packs, tuple(current)] if current else packs
 
 
-def lay_out(pack: Sequence[Indices], tokens: Tokens, causal: bool) -> Layout:
+def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout:
     """Lay the texts of ``pack``, row by row and in the order given, into one forward."""
     rows = [_tree(row, tokens) if causal else _chain(row, tokens) for row in pack]
     width = max(len(row.ids) for row in rows)
     ids = np.zeros((len(rows), width), np.int64)
     positions = np.zeros((len(rows), width), np.int64)
     real = np.zeros((len(rows), width), bool)
-    kinds = None if causal or tokens.kinds is None else np.zeros((len(rows), width), np.int64)
+    kinds = None if causal or tokens.token_type_ids is None else np.zeros((len(rows), width), np.int64)
     paths: list[Indices] = []
     for number, (row, members) in enumerate(zip(rows, pack, strict=True)):
         size = len(row.ids)
         ids[number, :size], positions[number, :size], real[number, :size] = row.ids, row.positions, True
         if kinds is not None:
-            kinds[number, :size] = tokens.kinds_of(int(members[0]))
+            kinds[number, :size] = tokens.token_type_ids_of(int(members[0]))
         paths += [
             (path + number * width)[tokens.span(int(text))] for path, text in zip(row.paths, members, strict=True)
         ]
@@ -100,14 +100,14 @@ class _Row:
     """For each text of the row, the places of its tokens."""
 
 
-def _length_rows(tokens: Tokens) -> list[tuple[Indices, int]]:
+def _length_rows(tokens: TokenBatch) -> list[tuple[Indices, int]]:
     """One text a row, the longest first: what will not fit in memory fails at once."""
     lengths = tokens.lengths
     order = sorted(range(len(lengths)), key=lambda text: (-lengths[text], tokens.of(text).tobytes()))
     return [(np.array([text]), int(lengths[text])) for text in order]
 
 
-def _tree_rows(tokens: Tokens, row_tokens: int) -> list[tuple[Indices, int]]:
+def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]:
     """Neighbours in the order of their tokens, as many as fit ``row_tokens`` as a prefix tree; the fullest first."""
     order = sorted(range(len(tokens.lengths)), key=lambda text: tokens.of(text).astype(">u4").tobytes())
     rows: list[tuple[Indices, int]] = []
@@ -125,13 +125,13 @@ def _tree_rows(tokens: Tokens, row_tokens: int) -> list[tuple[Indices, int]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
-def _chain(row: Indices, tokens: Tokens) -> _Row:
+def _chain(row: Indices, tokens: TokenBatch) -> _Row:
     (text,) = row
     ids = tokens.of(int(text)).astype(np.int64)
     return _Row(ids, np.arange(len(ids)), [np.arange(len(ids))])
 
 
-def _tree(row: Indices, tokens: Tokens) -> _Row:
+def _tree(row: Indices, tokens: TokenBatch) -> _Row:
     """A prefix tree; texts come in the order of their tokens, so each shares most with the one before it."""
     ids: list[NDArray[np.int32]] = []
     positions: list[Indices] = []

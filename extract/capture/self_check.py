@@ -25,7 +25,7 @@ from permafrost.data.ragged import bounds
 from permafrost.data.store.plan import TOKENS, WHOLE, Columns
 from permafrost.data.text import Segments, Text, short
 from permafrost.extract.backbones import configuration, load, locate
-from permafrost.extract.backbones.configuration import first_line, meaning
+from permafrost.extract.backbones.configuration import canonical_json, first_line
 from permafrost.extract.backbones.file_digest import Memo
 from permafrost.extract.backbones.load import Backbone, tokenizer_digest
 from permafrost.extract.capture import forward, packing, pooling, reference, structure, twin
@@ -34,7 +34,7 @@ from permafrost.extract.capture.reference import Reference, ReferenceText, Refer
 from permafrost.extract.capture.structure import Deviation, Runner, structure_deviation
 from permafrost.extract.capture.twin import VOCABULARY, make_copy, make_twin, special_ids
 from permafrost.extract.tokenization import token_batch
-from permafrost.extract.tokenization.token_batch import Tokens
+from permafrost.extract.tokenization.token_batch import TokenBatch
 
 STRUCTURE_TOLERANCE = 1e-5
 """Largest deviation in float64, as a share of the spread of each dimension over texts."""
@@ -72,7 +72,7 @@ class SelfCheckError(MachineError):
 class SelfCheck:
     """The checks of one request: the tokens of its texts, and what they are run by."""
 
-    def __init__(self, job: Runner, texts: Sequence[Text], tokens: Tokens) -> None:
+    def __init__(self, job: Runner, texts: Sequence[Text], tokens: TokenBatch) -> None:
         self._job, self._texts, self.tokens, self.identity = job, texts, tokens, job.store.identity
         self._tokenizer = ReferenceTokenizer(job.source.tokenizer, job.plan)
         self._reference = Reference(job.backbone, job.plan.final_norm)
@@ -107,8 +107,8 @@ class SelfCheck:
             ("tokens that views see", np.arange(length)[seen], expected.seen),
             ("length", uncut, expected.uncut),
         ]
-        if tokens.kinds is not None:
-            pairs.append(("segments", tokens.kinds_of(text), expected.token_type_ids or [0] * length))
+        if tokens.token_type_ids is not None:
+            pairs.append(("segments", tokens.token_type_ids_of(text), expected.token_type_ids or [0] * length))
         if tokens.characters is not None:
             spans = tokens.characters[tokens.seen(np.array([text]))]
             pairs.append(("character spans", spans.reshape(-1), np.reshape(expected.spans, -1)))
@@ -146,7 +146,7 @@ class SelfCheck:
         import transformers
 
         job = self._job
-        of = [meaning(job.source.config), job.source.family, job.plan.final_norm, job.backbone.device.type]
+        of = [canonical_json(job.source.config), job.source.family, job.plan.final_norm, job.backbone.device.type]
         making = (
             ragged,
             locate,
@@ -186,7 +186,7 @@ class SelfCheck:
 
     def _arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
         """Largest difference between texts together and alone in the run's precision, relative to the largest value."""
-        job, tokens = self._job, self.tokens.take(np.array(sample))
+        job, tokens = self._job, self.tokens.select(np.array(sample))
         found: list[float] = []
         for pack in job.packed(tokens):
             members, together = np.concatenate(pack), job.forward(pack, tokens, columns)

@@ -22,7 +22,7 @@ from permafrost.extract.capture.forward import Pooled
 from permafrost.extract.capture.packing import Pack
 from permafrost.extract.capture.reference import POOLINGS, Reference
 from permafrost.extract.capture.twin import Float64
-from permafrost.extract.tokenization.token_batch import Tokens
+from permafrost.extract.tokenization.token_batch import TokenBatch
 
 FLOOR = 1e-2
 """Share of the largest value of a dimension that stands for its spread over texts, where that is smaller."""
@@ -40,11 +40,11 @@ class Runner(Protocol):
     spec: ExtractSpec
     backbone: Backbone
 
-    def packed(self, tokens: Tokens, row_tokens: int = ..., batch_tokens: int = 0) -> list[Pack]:
+    def packed(self, tokens: TokenBatch, row_tokens: int = ..., batch_tokens: int = 0) -> list[Pack]:
         """Lay texts out in rows."""
 
     def forward(
-        self, rows: Sequence[Any], tokens: Tokens, columns: Columns, backbone: Backbone | None = None
+        self, rows: Sequence[Any], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
     ) -> Pooled:
         """Run rows once, by the job's backbone or another."""
 
@@ -78,7 +78,7 @@ def structure_deviation(job: Runner, model: Backbone, ids: NDArray[np.int32]) ->
     usual = job.packed(whole, USUAL_TOKENS, USUAL_TOKENS * len(texts))
     half = [[row[::2] for row in pack[:: 1 + (len(pack) > 2)]] for pack in usual]  # as if the others were stored
     views = (*POOLINGS, TOKENS)
-    requests: list[tuple[Tokens, Sequence[Sequence[NDArray[np.int64]]], Columns]] = [
+    requests: list[tuple[TokenBatch, Sequence[Sequence[NDArray[np.int64]]], Columns]] = [
         (whole, short, dict.fromkeys(views, tuple(range(top)))),
         (part, half, dict.fromkeys(views, tuple(range(1, top - 1)) or (0,))),
     ]
@@ -93,7 +93,7 @@ def structure_deviation(job: Runner, model: Backbone, ids: NDArray[np.int32]) ->
 def _request_deviation(
     job: Runner,
     model: Backbone,
-    tokens: Tokens,
+    tokens: TokenBatch,
     packs: Sequence[Sequence[NDArray[np.int64]]],
     columns: Columns,
     alone: dict[tuple[int, bool], Tensor],
@@ -103,12 +103,12 @@ def _request_deviation(
     Args:
         alone: text, and whether it has two segments -> its hidden states; filled as they are needed.
     """
-    reference, told = Reference(model, job.plan.final_norm), tokens.kinds is not None
+    reference, told = Reference(model, job.plan.final_norm), tokens.token_type_ids is not None
     together = [job.forward(rows, tokens, columns, model) for rows in packs]
     wanted = []
     for text in np.concatenate([row for rows in packs for row in rows]).tolist():
         if (text, told) not in alone:
-            kinds = tokens.kinds_of(text).tolist() if told else None
+            kinds = tokens.token_type_ids_of(text).tolist() if told else None
             alone[text, told] = reference.states(tokens.of(text).tolist(), kinds)
         seen = np.arange(tokens.lengths[text])[tokens.span(text)].tolist()
         wanted.append(reference.latents(alone[text, told], seen, columns))
@@ -134,12 +134,12 @@ def _made_texts() -> list[NDArray[np.int64]]:
     return [np.asarray(row) for row in made]
 
 
-def _as_tokens(texts: Sequence[NDArray[np.int32]], part: bool, segments: bool) -> Tokens:
+def _as_tokens(texts: Sequence[NDArray[np.int32]], part: bool, segments: bool) -> TokenBatch:
     """Tokens of made-up texts; in ``part``, views see some of the tokens, and there are two segments where told."""
     lengths = np.array([len(row) for row in texts])
     pooled = np.array([[size // 3, size] for size in lengths], np.int32)
     kinds = np.concatenate([np.arange(size) >= size // 2 for size in lengths]).astype(np.int8)
-    return Tokens(
+    return TokenBatch(
         np.concatenate(texts).astype(np.int32),
         bounds(lengths),
         lengths.astype(np.int32),

@@ -61,7 +61,7 @@ def following(block: Ids) -> tuple[Ids, Ids]:
     return block, np.append(block[1:], IGNORED)
 
 
-class Lessons:
+class BlockDataset:
     """The blocks of all epochs, one after another, each epoch in an order of its own."""
 
     def __init__(self, blocks: NDArray[np.int32], epochs: int, seed: int, masking: Masking | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.atomic import write_whole
+from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import files_digests
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.spec import differences
@@ -32,7 +32,7 @@ def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:
     if not path.is_file():
         if folder.is_dir() and any(not name.name.startswith(".") for name in folder.iterdir()):
             raise CheckpointError(f"{folder} is where checkpoints go, and holds something else; move it away.")
-        write_whole(path, json.dumps(origin, indent=1).encode())
+        write_atomically(path, json.dumps(origin, indent=1).encode())
         return
     try:
         there = json.loads(path.read_text("utf-8"))
@@ -53,7 +53,7 @@ def seal(checkpoint: Path) -> None:
         MachineError: it cannot be written.
     """
     try:
-        write_whole(checkpoint / SEAL, json.dumps(_digests(checkpoint)).encode())
+        write_atomically(checkpoint / SEAL, json.dumps(_digests(checkpoint)).encode())
     except OSError as error:
         raise MachineError(f"{checkpoint} cannot be written ({error.strerror or error}).") from error
 

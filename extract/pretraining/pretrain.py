@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.atomic import LEFTOVER, sync_folder
+from permafrost.data.atomic import TEMPORARY_SUFFIX, sync_folder
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
@@ -24,7 +24,7 @@ from permafrost.data.language.spec import LanguageSpec, differences, origin
 from permafrost.data.progress import Progress, Silent
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
-from permafrost.extract.pretraining.blocks import Lessons, cut, held_out
+from permafrost.extract.pretraining.blocks import BlockDataset, cut, held_out
 from permafrost.extract.pretraining.checkpoints import newest, open_folder
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
@@ -201,19 +201,19 @@ def _trained(
     masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
     with torch.random.fork_rng(devices=[]):
         model = untrained_model(spec, vocabulary)
-        trainer = LanguageTrainer(model, spec, Lessons(learnt, spec.epochs, spec.seed, masking), work, *where)
+        trainer = LanguageTrainer(model, spec, BlockDataset(learnt, spec.epochs, spec.seed, masking), work, *where)
         try:
             losses = trainer.learn(checkpoint, progress)
         except DivergedError:
             shutil.rmtree(work)  # other settings are needed, which it would only stand in the way of
             raise
-        lessons = Lessons(held, 1, spec.seed + OTHER_DRAWS, masking)
+        lessons = BlockDataset(held, 1, spec.seed + OTHER_DRAWS, masking)
         return model, losses, trainer.measure(lessons)
 
 
 def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel) -> None:
     """Put the model folder in its place in one step."""
-    temporary = done.folder.with_name(f".{uuid.uuid4().hex}{LEFTOVER}")
+    temporary = done.folder.with_name(f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         model.config.use_cache = True
         model.cpu().save_pretrained(temporary)

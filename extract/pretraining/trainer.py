@@ -15,9 +15,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from permafrost.data.errors import MachineError
 from permafrost.data.language.spec import LanguageSpec
-from permafrost.data.progress import Expected, Progress
+from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
-from permafrost.extract.pretraining.blocks import IGNORED, Ids, Lessons
+from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Ids
 from permafrost.extract.pretraining.checkpoints import seal
 
 MEASURED_SECONDS = 5.0
@@ -38,7 +38,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
         self,
         model: nn.Module,
         spec: LanguageSpec,
-        lessons: Lessons,
+        lessons: BlockDataset,
         folder: Path,
         dtype: str,
         device: str,
@@ -112,7 +112,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             ) from error
         seal(folder)
 
-    def measure(self, lessons: Lessons) -> list[list[float]]:
+    def measure(self, lessons: BlockDataset) -> list[list[float]]:
         """Of each of other lessons, the sum of its losses, and of how many guesses."""
         self.model.eval()
         found, device = [], self.args.device
@@ -152,12 +152,12 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.advance, self.progress, self.epochs, self.steps = advance, progress, epochs, steps
 
     def on_train_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        self.expected = Expected(self.progress, self.steps - state.global_step, MEASURED_SECONDS)
+        self.expected = Eta(self.progress, self.steps - state.global_step, MEASURED_SECONDS)
         self.advance(state.global_step)
 
     def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         self.advance(1)
-        self.expected.did(1)
+        self.expected.advance(1)
 
     def on_log(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         done, lines = state.global_step, state.log_history

@@ -13,7 +13,7 @@ from permafrost.data.spec import SpecError
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_tokenizer
-from permafrost.extract.backbones.registry import KNOWN
+from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
 from permafrost.extract.pretraining.blocks import Frame, Masking
 
@@ -118,7 +118,7 @@ def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary
 def vocabulary_folder(name: str) -> Path:
     """Where the tokenizer is that a spec names; raises :class:`SpecError` where it is nowhere."""
     folder = Path(name).expanduser()
-    if name not in KNOWN and folder.is_dir():
+    if name not in SHORT_NAMES and folder.is_dir():
         return folder
     try:
         return find_tokenizer(name)

@@ -22,7 +22,7 @@ def check_texts(plan: CapturePlan, texts: Sequence[Text]) -> None:
             )
 
 
-def refuse(texts: Sequence[Text], uncut: Any, plan: CapturePlan) -> None:
+def refuse_long_texts(texts: Sequence[Text], uncut: Any, plan: CapturePlan) -> None:
     """Stop where texts are longer than the plan allows."""
     longest, many = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
     raise TextError(

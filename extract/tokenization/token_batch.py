@@ -12,7 +12,7 @@ from permafrost.data.ragged import NOWHERE, Counts, bounds, ranges
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenBatch:
     """Token ids of many texts, back to back."""
 
     ids: NDArray[np.int32]
@@ -29,7 +29,7 @@ class Tokens:
     """``[token, 2]``: the characters of the text that each covers, of two segments those of the second, end excluded;
     (-1, -1) where there are none. None where nobody asked."""
 
-    kinds: NDArray[np.int8] | None = None
+    token_type_ids: NDArray[np.int8] | None = None
     """``[token]``: which segment it counts to, as the tokenizer has it; None where all texts have the one."""
 
     @property
@@ -55,33 +55,33 @@ class Tokens:
         """The ids of one text."""
         return self.ids[self.offsets[text] : self.offsets[text + 1]]
 
-    def kinds_of(self, text: int) -> NDArray[np.int8]:
+    def token_type_ids_of(self, text: int) -> NDArray[np.int8]:
         """Which segment each token of one text counts to."""
-        if self.kinds is None:
+        if self.token_type_ids is None:
             return np.zeros(self.lengths[text], np.int8)
-        return self.kinds[self.offsets[text] : self.offsets[text + 1]]
+        return self.token_type_ids[self.offsets[text] : self.offsets[text + 1]]
 
-    def take(self, texts: NDArray[np.int64]) -> "Tokens":
+    def select(self, texts: NDArray[np.int64]) -> "TokenBatch":
         """The tokens of some texts, in the order given."""
         within = ranges(self.offsets[:-1][texts], self.lengths[texts])
-        return Tokens(
+        return TokenBatch(
             self.ids[within],
             bounds(self.lengths[texts]),
             self.uncut[texts],
             None if self.pooled is None else self.pooled[texts],
             None if self.characters is None else self.characters[within],
-            None if self.kinds is None else self.kinds[within],
+            None if self.token_type_ids is None else self.token_type_ids[within],
         )
 
 
 @dataclass
-class Row:
+class TokenizedText:
     """The tokens of one text, special ones and those of the template included; what nobody asks for is left out."""
 
     ids: list[int]
     uncut: int
     pooled: tuple[int, int] = (0, 0)
-    kinds: Sequence[int] = ()
+    token_type_ids: Sequence[int] = ()
     offsets: Sequence[tuple[int, int]] = ()
     """Characters of what was tokenised."""
 
@@ -92,7 +92,7 @@ class Row:
     """Where the text lies in what was tokenised."""
 
 
-class Rows:
+class TokenBatchBuilder:
     """Rows gathered and worked out for all at once; flat from the start, as an object per text costs more than it."""
 
     def __init__(self, paired: bool, echo: bool, characters: bool) -> None:
@@ -100,7 +100,7 @@ class Rows:
         self._ids, self._lengths, self._uncut, self._pooled = array("i"), array("q"), array("i"), array("i")
         self._kinds, self._offsets, self._nowhere, self._places = array("b"), array("i"), array("b"), array("q")
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TokenizedText) -> None:
         """Take the tokens of the next text."""
         self._ids.extend(row.ids)
         self._lengths.append(len(row.ids))
@@ -108,16 +108,16 @@ class Rows:
         if self._echo:
             self._pooled.extend(row.pooled)
         if self._paired:
-            self._kinds.extend(row.kinds or [0] * len(row.ids))
+            self._kinds.extend(row.token_type_ids or [0] * len(row.ids))
         if self._characters:
             self._offsets.extend(chain.from_iterable(row.offsets))
             self._nowhere.extend(row.nowhere)
             self._places.extend(row.place)
 
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenBatch:
         """All that was added, text by text."""
         lengths = np.array(self._lengths, np.int64)
-        return Tokens(
+        return TokenBatch(
             np.array(self._ids, np.int32),
             bounds(lengths),
             np.array(self._uncut, np.int32),

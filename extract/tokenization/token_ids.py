@@ -11,13 +11,13 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find
-from permafrost.extract.tokenization.checks import check_texts, refuse
+from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 from permafrost.extract.tokenization.rewording import reword
-from permafrost.extract.tokenization.tokenize import tokenise, windowed
+from permafrost.extract.tokenization.tokenize import tokenize, windowed
 
 
 @dataclass(frozen=True, eq=False)
-class TextIds:
+class TokenIds:
     """Token ids of texts, every window of theirs one after another."""
 
     offsets: Counts
@@ -32,16 +32,16 @@ class TextIds:
     ids: NDArray[np.int32]
     """``[token]``."""
 
-    kinds: NDArray[np.int8] | None
+    token_type_ids: NDArray[np.int8] | None
     """``[token]``: which of two segments each counts to; None where there is one."""
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """The ids of some windows, one after another; and the segment of each."""
         places = ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
-        return self.ids[places], None if self.kinds is None else self.kinds[places]
+        return self.ids[places], None if self.token_type_ids is None else self.token_type_ids[places]
 
 
-def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TextIds:
+def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
     """Tokenise ``texts`` as stage one does for the same plan.
 
     Raises:
@@ -54,9 +54,9 @@ def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TextIds:
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     worded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows
-    tokens = tokenise(tokenizer, worded, plan.template, plan.max_tokens, True, plan.overlap)
+    tokens = tokenize(tokenizer, worded, plan.template, plan.max_tokens, True, plan.overlap)
     source.check_ids(tokens.ids)
     if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
-        refuse(windows, tokens.uncut, plan)
+        refuse_long_texts(windows, tokens.uncut, plan)
     assert tokens.characters is not None
-    return TextIds(tokens.offsets, tokens.characters, starts, tokens.ids, tokens.kinds)
+    return TokenIds(tokens.offsets, tokens.characters, starts, tokens.ids, tokens.token_type_ids)

@@ -14,7 +14,7 @@ from permafrost.data.ragged import Counts, bounds
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import WHOLE
 from permafrost.data.text import Segments, Text, TextError, short, spread
-from permafrost.extract.tokenization.token_batch import Row, Rows, Tokens
+from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
 from permafrost.extract.tokenization.windows import Pair, joint
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ CHUNK = 1024
 TEXT = "{text}"
 
 
-def tokenise(
+def tokenize(
     tokenizer: "Tokenizer",
     texts: Sequence[Text],
     template: str,
     max_tokens: int,
     characters: bool = False,
     stride: int = WHOLE,
-) -> Tokens:
+) -> TokenBatch:
     """Token ids of ``texts`` within ``template``, each at most ``max_tokens`` long, special tokens included.
 
     Two segments have no template but the tokenizer's own.
@@ -49,7 +49,7 @@ def tokenise(
     """
     paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
-    rows = Rows(paired, echo, characters)
+    rows = TokenBatchBuilder(paired, echo, characters)
     for encoding, same in _encoded(tokenizer, texts, template, paired or echo or characters):
         pair: Pair | None = None
         for text in same:
@@ -66,7 +66,7 @@ def windowed(
 ) -> tuple[list[Text], Counts]:
     """Every text with its further windows, one after another, and ``[text + 1]``: where those of each begin.
 
-    Raises what :func:`tokenise` does of two segments.
+    Raises what :func:`tokenize` does of two segments.
     """
     counts = np.ones(len(texts), np.int64)
     two = [(index, text) for index, text in enumerate(texts) if isinstance(text, Segments)]
@@ -97,11 +97,11 @@ def _encoded(
 
 def _of_one(
     tokenizer: "Tokenizer", encoding: "Encoding", text: str, template: str, max_tokens: int, echo: bool, all_told: bool
-) -> Row:
+) -> TokenizedText:
     ids: list[int] = encoding.ids
     if not len(ids):
         raise _no_token(text)
-    row = Row(ids, len(ids))
+    row = TokenizedText(ids, len(ids))
     kept = None
     if echo or len(ids) > max_tokens:
         known = encoding if echo or all_told else tokenizer.encode(template.replace(TEXT, text))

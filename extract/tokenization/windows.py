@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from permafrost.data.script import CHARACTER, parts
 from permafrost.data.store.plan import WHOLE
 from permafrost.data.text import Segments, TextError, short
-from permafrost.extract.tokenization.token_batch import Row
+from permafrost.extract.tokenization.token_batch import TokenizedText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -52,7 +52,7 @@ class Pair:
         self.windows = self._find_windows(max_tokens, stride)
         """First token of the second segment that each holds, and the first after those, counted within it."""
 
-    def row(self, window: int) -> Row:
+    def row(self, window: int) -> TokenizedText:
         """The tokens of one window; raises :class:`TextError` where there is no such."""
         if not 0 <= window < len(self.windows):
             held = f"{len(self.windows)} windows, and none of number {window}"
@@ -66,7 +66,7 @@ class Pair:
 
         place = (0, len(self.text.second))
         uncut = len(self._encoding) - start
-        return Row(taken(ids), uncut, (0, 0), taken(kinds), taken(offsets), taken(self._nowhere), place)
+        return TokenizedText(taken(ids), uncut, (0, 0), taken(kinds), taken(offsets), taken(self._nowhere), place)
 
     def _find_windows(self, max_tokens: int, stride: int) -> list[tuple[int, int]]:
         size = self._stop - self._first

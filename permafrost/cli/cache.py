@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from permafrost.cli.console import Screen, cell, show_json, show_table
+from permafrost.cli.console import Console, cell, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
@@ -29,7 +29,7 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
         try:
             found.append(maintenance.summary(folder))
         except ShardError as error:
-            Screen().note(f"left out: {error}")
+            Console().note(f"left out: {error}")
     if as_json:
         show_json({"stores": found})
         return
@@ -58,7 +58,7 @@ def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as
         except OtherVersionError as error:
             if stores:
                 raise
-            Screen().note(f"left out: {error}")
+            Console().note(f"left out: {error}")
     print(json.dumps({"stores": found}, indent=None if as_json else 2))
 
 
@@ -67,7 +67,7 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
     """Read every byte and compare it with its checksums. Exit code 3 where something is damaged."""
     folders = maintenance.pick_stores(cache, stores or [])
     shards = maintenance.shard_paths(folders)
-    with Screen().bar("shards", len(shards)) as advance:
+    with Console().bar("shards", len(shards)) as advance:
         findings = list(maintenance.verify(folders, advance))
     damaged = [finding for finding in findings if not finding.other_version]
     if as_json:

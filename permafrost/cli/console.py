@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -18,11 +18,11 @@ NARROW = 24
 """A column this narrow is never broken."""
 
 
-class Screen:
+class Console:
     """Notices and bars on stderr; bars with rate and time left, and only on a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Print the line."""
@@ -59,7 +59,7 @@ def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         table.add_column(head, no_wrap=longest <= NARROW, overflow="fold")
     for line in lines:
         table.add_row(*line)
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+    RichConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def show_json(value: Mapping[str, Any]) -> None:

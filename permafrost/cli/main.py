@@ -9,7 +9,7 @@ import typer
 from permafrost import api
 from permafrost.cli import options, render
 from permafrost.cli.cache import cache_app
-from permafrost.cli.console import Screen
+from permafrost.cli.console import Console
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import look_app
 from permafrost.data.corpora.records import CorpusError
@@ -41,7 +41,7 @@ def run_command(
 
     Stop it at any time: the same command goes on, with long trainings from their last checkpoint.
     """
-    render.show_run(api.run(recipe, options.changes(set_, max_bytes, strict), runs, Screen(), only or ()), as_json)
+    render.show_run(api.run(recipe, options.changes(set_, max_bytes, strict), runs, Console(), only or ()), as_json)
 
 
 @app.command("pretrain")
@@ -55,7 +55,7 @@ def pretrain_command(
 
     Stop it at any time: the same command goes on. What it leaves is a model folder, for plan.backbone.
     """
-    render.show_pretrained(api.pretrain(recipe, options.changes(set_), runs, Screen()), as_json)
+    render.show_pretrained(api.pretrain(recipe, options.changes(set_), runs, Console()), as_json)
 
 
 @app.command("train")
@@ -68,7 +68,7 @@ def train_command(
     as_json: options.JsonOption = False,
 ) -> None:
     """Like run, from cached latents alone. No backbone is needed."""
-    render.show_done(api.train(recipe, options.changes(set_, strict=strict), runs, Screen(), only or ()), as_json)
+    render.show_done(api.train(recipe, options.changes(set_, strict=strict), runs, Console(), only or ()), as_json)
 
 
 @app.command("ablate")
@@ -85,7 +85,7 @@ def ablate_command(
 
     Figures have intervals and a test against the last layer alone; [ablation] says what is trained, controls included.
     """
-    render.show_ablated(api.ablate(recipe, options.changes(set_, max_bytes, strict), runs, Screen(), variant), as_json)
+    render.show_ablated(api.ablate(recipe, options.changes(set_, max_bytes, strict), runs, Console(), variant), as_json)
 
 
 @app.command("study")
@@ -107,7 +107,7 @@ def study_command(
     Stop it at any time: the same name goes on. It ends with the best trial trained again, over several seeds.
     """
     overrides = options.changes(set_, max_bytes, strict)
-    found, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Screen(), variant)
+    found, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant)
     render.show_studied(found, best, as_json)
 
 
@@ -128,7 +128,7 @@ def similarity_command(
     if texts and file:
         raise CorpusError("give either sentences or --file FILE to compare.")
     given = read_sentences(file) if file else texts or None
-    done = api.similarity(given, backbone or (), pooling, options.changes(set_, max_bytes), runs, Screen())
+    done = api.similarity(given, backbone or (), pooling, options.changes(set_, max_bytes), runs, Console())
     render.show_compared(done, as_json)
 
 
@@ -141,7 +141,7 @@ def extract_command(
     as_json: options.JsonOption = False,
 ) -> None:
     """Stage one alone: run what is missing and store its latents. Safe to stop and to repeat."""
-    render.show_extracted(*api.extract(recipe, options.changes(set_, max_bytes, strict), Screen()), as_json)
+    render.show_extracted(*api.extract(recipe, options.changes(set_, max_bytes, strict), Console()), as_json)
 
 
 @app.command("predict")
@@ -172,7 +172,7 @@ def predict_command(
         raise CorpusError("give either texts or --file FILE to predict on.")
     if out:
         check_out(out, file)
-    screen, tasks = Screen(), api.load(run_folder, task).tasks
+    screen, tasks = Console(), api.load(run_folder, task).tasks
     runs = {name: one.run for name, one in tasks.items()}
     asked = each_from_file(runs, file) if file else each_from_words(runs, texts or [])
     if left := [name for name in tasks if name not in asked]:

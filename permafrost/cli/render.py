@@ -17,23 +17,23 @@ from permafrost.probes.config.names import CORRELATIONS, RANDOM_TARGETS, UNTRAIN
 from permafrost.probes.results.formatting import duration, scored_in, size, with_interval
 
 if TYPE_CHECKING:
-    from permafrost.probes.experiments.language_model import LanguageRun
-    from permafrost.probes.inputs.stage_one import Stored
-    from permafrost.probes.prediction.requests import Asked
-    from permafrost.probes.results.outcomes import Ablated, Compared, Done, Studied
+    from permafrost.probes.experiments.language_model import PretrainingResult
+    from permafrost.probes.inputs.providers import PlanLatents
+    from permafrost.probes.prediction.requests import PredictionRequest
+    from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
 
-def show_run(done: "Done | Compared", as_json: bool) -> None:
+def show_run(done: "RunResult | SimilarityResult", as_json: bool) -> None:
     """A run: it trained, or compared sentences."""
-    from permafrost.probes.results.outcomes import Compared
+    from permafrost.probes.results.outcomes import SimilarityResult
 
-    if isinstance(done, Compared):
+    if isinstance(done, SimilarityResult):
         show_compared(done, as_json)
     else:
         show_done(done, as_json)
 
 
-def show_done(done: "Done", as_json: bool) -> None:
+def show_done(done: "RunResult", as_json: bool) -> None:
     """A run that trained."""
     if as_json:
         left_out = ("path",) if done.variants else ("path", "variants")
@@ -53,7 +53,7 @@ def show_done(done: "Done", as_json: bool) -> None:
     print(f"run: {done.path}")
 
 
-def show_ablated(done: "Ablated", as_json: bool) -> None:
+def show_ablated(done: "AblationResult", as_json: bool) -> None:
     """An ablation."""
     if as_json:
         show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
@@ -64,7 +64,7 @@ def show_ablated(done: "Ablated", as_json: bool) -> None:
     print(f"run: {done.path}")
 
 
-def show_studied(found: "Studied", best: "Done", as_json: bool) -> None:
+def show_studied(found: "StudyResult", best: "RunResult", as_json: bool) -> None:
     """A study, and the run of its best trial."""
     if as_json:
         show_json(
@@ -83,7 +83,7 @@ def show_studied(found: "Studied", best: "Done", as_json: bool) -> None:
     show_done(best, as_json)
 
 
-def show_extracted(corpora: Sequence[Corpus], stored: Sequence["Stored"], as_json: bool) -> None:
+def show_extracted(corpora: Sequence[Corpus], stored: Sequence["PlanLatents"], as_json: bool) -> None:
     """Stage one."""
     shown = {
         "stores": [str(one.store.path) for one in stored],
@@ -99,7 +99,7 @@ def show_extracted(corpora: Sequence[Corpus], stored: Sequence["Stored"], as_jso
         show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in shown.items()])
 
 
-def show_pretrained(done: "LanguageRun", as_json: bool) -> None:
+def show_pretrained(done: "PretrainingResult", as_json: bool) -> None:
     """A language model from scratch; the run folder is there where it was pretrained just now."""
     if as_json:
         show_json({"run": done.path and str(done.path)} | done.facts)
@@ -108,7 +108,7 @@ def show_pretrained(done: "LanguageRun", as_json: bool) -> None:
     print(f"run: {done.path}" if done.path else "it was there already")
 
 
-def show_compared(done: "Compared", as_json: bool) -> None:
+def show_compared(done: "SimilarityResult", as_json: bool) -> None:
     """Cosines of sentences: a line a pair, a column a backbone."""
     if as_json:
         show_json({"cosines": done.cosines.to_dict("records"), "run": str(done.path)})
@@ -143,7 +143,7 @@ def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
 
 
 def show_predictions(
-    asked: Sequence["Asked"], answers: Sequence[Mapping[str, Any]], out: Path | None, as_json: bool
+    asked: Sequence["PredictionRequest"], answers: Sequence[Mapping[str, Any]], out: Path | None, as_json: bool
 ) -> None:
     """What a run answered: a line an item, or an entity; where it was written, if it was."""
     from permafrost.probes.prediction.output import answers_in_json, shown
@@ -165,7 +165,9 @@ def show_recipes(as_json: bool) -> None:
     if as_json:
         show_json({"recipes": {name: one.summary for name, one in found.items()}})
     else:
-        show_table(["recipe", "what it does", "takes"], [[name, one.summary, one.takes] for name, one in found.items()])
+        show_table(
+            ["recipe", "what it does", "takes"], [[name, one.summary, one.duration] for name, one in found.items()]
+        )
 
 
 def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -> None:

@@ -42,7 +42,7 @@ class Subset:
     name: str
     """The layer, or view, that it is about."""
 
-    places: tuple[int, ...]
+    layer_positions: tuple[int, ...]
     """Indices into the columns."""
 
 

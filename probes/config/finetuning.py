@@ -9,14 +9,14 @@ from permafrost.data.store.plan import CapturePlan
 
 
 @dataclass(frozen=True)
-class UpperSpec:
+class FinetuneSpec:
     """Which blocks of the backbone learn."""
 
     cut: int | Literal["frozen", "none"] = "frozen"
     """The last layer whose states are frozen and cached; the blocks above it learn with the probe. 0 freezes the
     embeddings alone. frozen: nothing learns, the probe reads cached views. none: all of it learns, from text."""
 
-    beside: tuple[int, ...] | str = ()
+    frozen_layers: tuple[int, ...] | str = ()
     """Layers at or below the cut that the probe reads beside those that learn, from the cache: a list, a range such as
     "0..2", or all; -1 is the cut. probe.layers names those above it."""
 
@@ -32,20 +32,20 @@ class UpperSpec:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        if self.beside and isinstance(self.cut, str):
+        if self.frozen_layers and isinstance(self.cut, str):
             raise SpecError(
                 f'beside names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut to a '
                 "layer, or leave beside out."
             )
-        self.cached_beside()
+        self.frozen_layer_indices()
 
-    def cached_beside(self) -> tuple[int, ...]:
+    def frozen_layer_indices(self) -> tuple[int, ...]:
         """The layers of ``beside``, ascending."""
-        if not isinstance(self.cut, int) or not self.beside:
+        if not isinstance(self.cut, int) or not self.frozen_layers:
             return ()
         try:
-            check_layers(self.beside)
-            return resolve_layers(self.beside, range(self.cut + 1))
+            check_layers(self.frozen_layers)
+            return resolve_layers(self.frozen_layers, range(self.cut + 1))
         except SpecError as error:
             raise SpecError(f"beside names layers at or below the cut, {self.cut}: {error}") from None
 
@@ -58,4 +58,4 @@ class UpperSpec:
         """What is to be cached for the blocks and beside them; None where they begin at the text."""
         if isinstance(self.cut, str):
             return None
-        return replace(plan, views=("tokens",), layers=tuple(sorted({*self.cached_beside(), self.cut})))
+        return replace(plan, views=("tokens",), layers=tuple(sorted({*self.frozen_layer_indices(), self.cut})))

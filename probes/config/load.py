@@ -44,13 +44,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
 
 def _check_several(name: str, recipe: Recipe) -> None:
     """Raise a :class:`SpecError` where something is said of several tasks, and nothing heeds it."""
-    for variant, one in recipe.expanded().items():
+    for variant, one in recipe.variant_recipes().items():
         of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
         if one.tasks:
             continue
-        if one.together.batches != "apart":
+        if one.multitask.schedule != "apart":
             raise SpecError(
-                f"{of}: together.batches = {one.together.batches} trains several tasks, and there are none; add a "
+                f"{of}: together.batches = {one.multitask.schedule} trains several tasks, and there are none; add a "
                 "table [tasks.NAME] for each."
             )
         if one.balancing != BalancingSpec():
@@ -58,7 +58,7 @@ def _check_several(name: str, recipe: Recipe) -> None:
                 f"{of}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
                 "table [tasks.NAME] for each."
             )
-    if recipe.tasks and recipe.together.batches == "apart" and recipe.variants:
+    if recipe.tasks and recipe.multitask.schedule == "apart" and recipe.variants:
         raise SpecError(
             f"recipe '{name}' trains layers task by task, which knows no variants; set together.batches to train the "
             "tasks together, or leave [[variants]] out."
@@ -76,7 +76,7 @@ def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = Fal
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
     if one_task and recipe.tasks:
         what = f"trains layers on {len(recipe.tasks)} tasks"
-        if recipe.together.batches != "apart":
+        if recipe.multitask.schedule != "apart":
             what = f"trains {len(recipe.tasks)} tasks together"
         raise SpecError(f"recipe '{name}' {what}: 'run' it.")
     return name, recipe

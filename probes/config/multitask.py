@@ -8,10 +8,10 @@ from permafrost.data.spec import SpecError
 
 
 @dataclass(frozen=True)
-class TogetherSpec:
+class MultitaskSpec:
     """How several tasks are trained."""
 
-    batches: Literal["apart", "joint", "turns", "proportion", "temperature"] = "apart"
+    schedule: Literal["apart", "joint", "turns", "proportion", "temperature"] = "apart"
     """apart trains every layer alone on every task. The others train all tasks together on the blocks of [upper], each
     with a head of its own: joint takes a batch of every task in each step and adds their losses up as [balancing] says
     (a task with fewer rows begins anew); turns takes one task after the other; proportion shuffles all of their

@@ -12,21 +12,21 @@ from permafrost.data.spec import SpecError, assign, nearest, parse, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
 from permafrost.probes.config.columns import InputName, parse_input
-from permafrost.probes.config.finetuning import UpperSpec
-from permafrost.probes.config.multitask import BalancingSpec, TogetherSpec
+from permafrost.probes.config.finetuning import FinetuneSpec
+from permafrost.probes.config.multitask import BalancingSpec, MultitaskSpec
 from permafrost.probes.config.names import TASK_NAME, UNTRAINED
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 
-TAKEN = ("upper", "shared")
+RESERVED = ("upper", "shared")
 """Names that are of something else."""
 
-POSING = ("corpus", "plan", "probe", "train")
+TASK_TABLES = ("corpus", "plan", "probe", "train")
 """Tables whose keys a task may set."""
 
-VARYING = ("plan", "plans", "probe", "pretraining", "train", "upper", "together", "balancing", "tasks")
+VARIABLE_TABLES = ("plan", "plans", "probe", "pretraining", "train", "upper", "together", "balancing", "tasks")
 """Tables whose keys a variant or a trial may set."""
 
 
@@ -54,7 +54,7 @@ class Recipe:
     summary: str = ""
     """One line that 'recipes' prints."""
 
-    takes: str = ""
+    duration: str = ""
     """How long all of it took where it was measured, said before anything else; empty for what is quick."""
 
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
@@ -66,7 +66,7 @@ class Recipe:
     language: LanguageSpec = field(default_factory=LanguageSpec)
     probe: ProbeSpec = field(default_factory=ProbeSpec)
     pretraining: PretrainingSpec = field(default_factory=PretrainingSpec)
-    upper: UpperSpec = field(default_factory=UpperSpec)
+    finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
@@ -75,7 +75,7 @@ class Recipe:
     """Several tasks, each by name with the [corpus], [plan], [probe] and [train] keys in which it differs, for example
     [tasks.nli] with corpus.name = "snli". A run trains every layer alone on each of them, or all tasks together."""
 
-    together: TogetherSpec = field(default_factory=TogetherSpec)
+    multitask: MultitaskSpec = field(default_factory=MultitaskSpec)
     balancing: BalancingSpec = field(default_factory=BalancingSpec)
 
     ablation: AblationSpec = field(default_factory=AblationSpec)
@@ -84,13 +84,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in self.plans:
-            self.captured(name)
-        self.posed()
+            self.capture_plan(name)
+        self.task_recipes()
         for read in self.probe.inputs:
             plan = parse_input(read).plan
             if plan and plan not in self.plans:
                 raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
-            if plan and self.upper.learns:
+            if plan and self.finetune.learns:
                 raise SpecError(
                     f"upper.cut has blocks of [plan] learn, and probe.inputs names '{read}' of another plan."
                 )
@@ -99,25 +99,25 @@ class Recipe:
         if twice:
             raise SpecError(f"two variants are called '{twice[0]}'.")
 
-    def captured(self, name: str) -> CapturePlan:
+    def capture_plan(self, name: str) -> CapturePlan:
         """The capture plan called ``name``; the empty name is ``[plan]`` itself."""
         tree = plain(self.plan) | self.plans.get(name, {}) if name else plain(self.plan)
         return parse(CapturePlan, tree, f"[plans.{name}]")
 
-    def read(self) -> dict[str, CapturePlan]:
+    def probe_plans(self) -> dict[str, CapturePlan]:
         """Name -> plan of every capture that the probe reads."""
-        if self.upper.learns:
-            below = self.upper.below(self.plan)
+        if self.finetune.learns:
+            below = self.finetune.below(self.plan)
             return {"": below} if below else {}
         names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
-        return {name: self.captured(name) for name in names}
+        return {name: self.capture_plan(name) for name in names}
 
-    def posed(self) -> dict[str, "Recipe"]:
+    def task_recipes(self) -> dict[str, "Recipe"]:
         """Name of a task -> the recipe of that task alone; nothing where the recipe names no tasks."""
-        for name in self.together.tasks:
+        for name in self.multitask.tasks:
             if name not in self.tasks:
                 raise SpecError(f"together.tasks names the task '{name}'. {nearest(name, self.tasks)}")
-        chosen = self.together.tasks or tuple(self.tasks)
+        chosen = self.multitask.tasks or tuple(self.tasks)
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
 
     def only(self, names: Sequence[str]) -> "Recipe":
@@ -128,26 +128,28 @@ class Recipe:
                 raise SpecError(f"there is no variant '{name}'. {nearest(name, known)}")
         return replace(self, variants=tuple(known[name] for name in names)) if names else self
 
-    def as_one(self, variant: str = "") -> "Recipe":
+    def select(self, variant: str = "") -> "Recipe":
         """The recipe without variants, or one of them as a recipe of its own."""
         if not variant:
             return replace(self, variants=())
-        (chosen,) = self.only([variant]).expanded().values()
+        (chosen,) = self.only([variant]).variant_recipes().values()
         return chosen
 
-    def expanded(self) -> dict[str, "Recipe"]:
+    def variant_recipes(self) -> dict[str, "Recipe"]:
         """Variant name -> the recipe it stands for."""
         return {variant.name: with_variant(self, variant) for variant in self.variants or (Variant("probe"),)}
 
 
 def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
-    if not TASK_NAME.fullmatch(name) or name in TAKEN:
-        raise SpecError(f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(TAKEN)}.")
+    if not TASK_NAME.fullmatch(name) or name in RESERVED:
+        raise SpecError(
+            f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
+        )
     kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
-    tree = kept | {"together": {"keep": recipe.together.keep}}
+    tree = kept | {"together": {"keep": recipe.multitask.keep}}
     for table, values in changes.items():
-        if table not in POSING or not isinstance(values, dict):
-            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(POSING)}.")
+        if table not in TASK_TABLES or not isinstance(values, dict):
+            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
         tree[table] = tree[table] | values
     return parse(Recipe, tree, f"[tasks.{name}]")
 
@@ -156,9 +158,9 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
     """The recipe with a variant's overrides applied, and no variants of its own."""
     tree = {key: value for key, value in plain(recipe).items() if key != "variants"}
     for key, value in variant.set.items():
-        if key.split(".")[0] not in VARYING:
+        if key.split(".")[0] not in VARIABLE_TABLES:
             raise SpecError(
-                f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARYING)}."
+                f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARIABLE_TABLES)}."
             )
         assign(tree, key, value)
     found = parse(Recipe, tree, f"variant '{variant.name}'")
@@ -179,7 +181,7 @@ def _metrics(recipe: Recipe) -> dict[str, object]:
     return found
 
 
-def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
+def finetuned_view(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
     """The one view that a probe reads of blocks that learn, and its layers, as a plan names them."""
     names = [parse_input(name) for name in recipe.probe.inputs] or [
         InputName("", view, "") for view in recipe.plan.views
@@ -187,7 +189,7 @@ def read_above(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
     if len({(name.view, name.layers) for name in names}) > 1:
         named = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
         raise SpecError(
-            f"upper.cut = {recipe.upper.cut}: a probe of blocks that learn reads one view, some layers of it in one "
+            f"upper.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in one "
             f"range, as mean:5..6; probe.inputs or plan.views name {named}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers

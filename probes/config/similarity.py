@@ -36,7 +36,7 @@ class SimilaritySpec:
             raise SpecError("backbones must name at least one.")
 
 
-def asked(
+def with_arguments(
     spec: SimilaritySpec, texts: Sequence[str] | None = None, backbones: Sequence[str] = (), pooling: str = ""
 ) -> SimilaritySpec:
     """``spec`` with other sentences, backbones or pooling, where they are given.

@@ -17,7 +17,7 @@ FIXED = ("train.seeds", "train.metric")
 
 
 @dataclass(frozen=True)
-class Between:
+class Interval:
     """Any number from ``low`` to ``high``, both included; whole where both are."""
 
     low: float
@@ -42,11 +42,11 @@ class Between:
         numbers = (Decimal(str(self.low)) + index * step for index in steps)
         return [int(number) if self.whole else float(number) for number in numbers]
 
-    def probes(self) -> list[object]:
+    def extremes(self) -> list[object]:
         """The values that show whether the setting takes this range."""
         return [self.low, self.high]
 
-    def meant(self, offered: Scalar) -> object:
+    def decode(self, offered: Scalar) -> object:
         """The setting's value behind an offered one."""
         return offered
 
@@ -61,16 +61,16 @@ class Choice:
         """Every value that is offered."""
         return list(self.options)
 
-    def probes(self) -> list[object]:
+    def extremes(self) -> list[object]:
         """The values that show whether the setting takes these choices."""
         return list(self.options.values())
 
-    def meant(self, offered: Scalar) -> object:
+    def decode(self, offered: Scalar) -> object:
         """The setting's value behind an offered one."""
         return self.options[offered]
 
 
-Range = Between | Choice
+Range = Interval | Choice
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _typed(key: str, value: object) -> object:
     return read_toml(f"value = {value}", f"study.space.{key}")["value"] if isinstance(value, Raw) else value
 
 
-def _between(key: str, given: object) -> Between:
+def _between(key: str, given: object) -> Interval:
     place = f"space: '{key}'"
     if not isinstance(given, Mapping):
         raise SpecError(f"{place} must be a list of choices or a table with low and high, got {json.dumps(given)}.")
@@ -175,7 +175,7 @@ def _between(key: str, given: object) -> Between:
         _check_step(place, low, high, step, log)
         assert _number(step)
     whole = all(isinstance(value, int) for value in (low, high, step or 0))
-    return Between(low, high, log, step) if whole else Between(float(low), float(high), log, step and float(step))
+    return Interval(low, high, log, step) if whole else Interval(float(low), float(high), log, step and float(step))
 
 
 def _check_step(place: str, low: float, high: float, step: object, log: bool) -> None:

@@ -25,16 +25,17 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.validation import check, check_fixed
+from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.metrics.bootstrap import Paired, Resampled, paired
-from permafrost.probes.models.probe import beside
-from permafrost.probes.results.outcomes import Ablated
-from permafrost.probes.runs.write import Outcome, write_run
+from permafrost.probes.models.probe import stack
+from permafrost.probes.results.outcomes import AblationResult
+from permafrost.probes.runs.write import RunContents, write_run
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.control import shuffled
-from permafrost.probes.tasks.registry import joint_predictions, loss_and_metric, predictions, scorer_of, task_of
-from permafrost.probes.variants.members import Trained, train_each
+from permafrost.probes.tasks.registry import loss_and_metric, mean_prediction, predictions, scorer_of, task_of
+from permafrost.probes.variants.members import TrainedMember, train_each
 from permafrost.probes.variants.record import make_record
-from permafrost.probes.variants.workspace import Conductor, StageOne
+from permafrost.probes.variants.workspace import Workspace
 
 UNTRAINED = "untrained"
 
@@ -84,7 +85,7 @@ class Said:
 class Trainings:
     """Subsets of one recipe's columns, each trained once with every seed."""
 
-    def __init__(self, conductor: Conductor, recipe: Recipe, corpus: Corpus) -> None:
+    def __init__(self, conductor: Workspace, recipe: Recipe, corpus: Corpus) -> None:
         self.recipe, self.corpus, self.progress = recipe, corpus, conductor.progress
         self.members = conductor.members("ablation", recipe)
         self.columns: tuple[Column, ...] = self.members[0].inputs.columns
@@ -95,7 +96,7 @@ class Trainings:
         """Train the subsets that are not yet."""
         missing = [places for places in dict.fromkeys(wanted) if places not in self._said]
         todo = [(places, replace(member, layers=places)) for places in missing for member in self.members]
-        trained: dict[tuple[int, ...], list[Trained]] = {}
+        trained: dict[tuple[int, ...], list[TrainedMember]] = {}
         with self.progress.bar(label, len(todo)) as advance:
             for place, one in train_each([member for _, member in todo], self.corpus):
                 places = todo[place][0]
@@ -104,10 +105,10 @@ class Trainings:
                     self._said[places] = self._heard(trained.pop(places))
                 advance(1)
 
-    def _heard(self, seeds: Sequence[Trained]) -> Said:
+    def _heard(self, seeds: Sequence[TrainedMember]) -> Said:
         """What the seeds of a subset say, each for itself or all together."""
         average, inputs = self.recipe.train.average, seeds[0].inputs
-        together = beside([one.probe for one in seeds]).eval() if average and len(seeds) > 1 else seeds[0].probe
+        together = stack([one.probe for one in seeds]).eval() if average and len(seeds) > 1 else seeds[0].probe
         answers: dict[str, list[NDArray[Any]]] = {}
         with torch.inference_mode():
             for split, scorer in self.scorers.items():
@@ -116,17 +117,17 @@ class Trainings:
                     answers[split] = answers[same]
                     continue
                 if average:
-                    said = [joint_predictions(together, inputs, scorer.rows)]
+                    said = [mean_prediction(together, inputs, scorer.rows)]
                 else:
                     said = [predictions(one.probe, inputs, scorer.rows)[0] for one in seeds]
-                answers[split] = [scorer.answers(one) for one in said]
-        if any(one.fitted.best_epoch < 0 for one in seeds):
+                answers[split] = [scorer.decode(one) for one in said]
+        if any(one.history.best_epoch < 0 for one in seeds):
             value = -math.inf
         elif average:
             selection, (_, metric) = self.corpus.selection, loss_and_metric(self.recipe, task_of(self.corpus))
             value = self.scorers[selection].value(metric, answers[selection][0])
         else:
-            value = float(np.mean([one.fitted.best_value for one in seeds]))
+            value = float(np.mean([one.history.best_value for one in seeds]))
         return Said(seeds[0].parameters, value, answers)
 
     def __getitem__(self, places: tuple[int, ...]) -> Said:
@@ -135,11 +136,11 @@ class Trainings:
     @property
     def last(self) -> tuple[int, ...]:
         """The last layer alone."""
-        return subsets("single", self.columns)[-1].places
+        return subsets("single", self.columns)[-1].layer_positions
 
     def greedy(self, most: int) -> list[Subset]:
         """Forward selection by the validation metric: the best layer, then the one that adds most to it, and so on."""
-        left = {int(one.name): one.places for one in subsets("single", self.columns)}
+        left = {int(one.name): one.layer_positions for one in subsets("single", self.columns)}
         taken: set[int] = set()
         steps: list[Subset] = []
         while left and len(steps) < most:
@@ -166,12 +167,12 @@ class Scores:
         Args:
             splits: where it is measured; empty is validation and the scored split.
         """
-        said = self.trainings[one.places]
-        named = layer_names([self.trainings.columns[place].layer for place in one.places])
+        said = self.trainings[one.layer_positions]
+        named = layer_names([self.trainings.columns[place].layer for place in one.layer_positions])
         found = []
         for split in splits or dict.fromkeys((self.corpus.selection, self.scored)):
             for metric in task_of(self.corpus).metrics:
-                figure = self._figure(one.places, split, metric)
+                figure = self._figure(one.layer_positions, split, metric)
                 if figure is None:
                     continue
                 measured = figure.measured()
@@ -196,7 +197,7 @@ class Scores:
 
     def _against(self, one: Subset, split: str, metric: str, figure: Resampled) -> Paired | None:
         """The test against the last layer of the trained backbone alone; None of that layer, and of other targets."""
-        same = self.reference is self and one.places == self.trainings.last
+        same = self.reference is self and one.layer_positions == self.trainings.last
         if same or self.control == RANDOM_TARGETS:
             return None
         reference = self.reference._figure(self.reference.trainings.last, split, metric)
@@ -219,7 +220,7 @@ def _plain(metric: str, said: Sequence[NDArray[Any]], scorer: Scorer) -> Resampl
     return Resampled(value, np.empty(0), len(scorer.rows)) if np.isfinite(value) else None
 
 
-def ablate(recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[AblationRow]:
+def ablate(recipe: Recipe, conductor: Workspace, corpus: Corpus) -> list[AblationRow]:
     """Train and measure what ``recipe.ablation`` names.
 
     Raises:
@@ -229,7 +230,7 @@ def ablate(recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[Ablatio
     trainings = Trainings(conductor, recipe, corpus)
     kinds = ["all", "single", *(kind for kind in spec.kinds if kind not in ("single", "greedy"))]
     wanted = [one for kind in kinds for one in subsets(kind, trainings.columns)]
-    trainings.train([one.places for one in wanted], "subsets of layers")
+    trainings.train([one.layer_positions for one in wanted], "subsets of layers")
     if "greedy" in spec.kinds:
         wanted += trainings.greedy(spec.greedy)
     scores = Scores(trainings)
@@ -243,7 +244,7 @@ def ablate(recipe: Recipe, conductor: Conductor, corpus: Corpus) -> list[Ablatio
     return rows
 
 
-def _control(control: str, recipe: Recipe, conductor: Conductor, trained: Scores) -> list[AblationRow]:
+def _control(control: str, recipe: Recipe, conductor: Workspace, trained: Scores) -> list[AblationRow]:
     """Each layer alone and all of them, from an untrained backbone or on shuffled targets."""
     corpus, splits = trained.corpus, list[str]()
     if control == "untrained":
@@ -253,21 +254,21 @@ def _control(control: str, recipe: Recipe, conductor: Conductor, trained: Scores
         corpus, name, splits = shuffled(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
     trainings = Trainings(conductor, recipe, corpus)
     wanted = [*subsets("all", trainings.columns), *subsets("single", trainings.columns)]
-    trainings.train([one.places for one in wanted], f"control: {name}")
+    trainings.train([one.layer_positions for one in wanted], f"control: {name}")
     scores = Scores(trainings, name, trained)
     return [row for one in wanted for row in scores.rows(one, splits)]
 
 
-def _backbone(name: str, recipe: Recipe, conductor: Conductor, trained: Scores) -> list[AblationRow]:
+def _backbone(name: str, recipe: Recipe, conductor: Workspace, trained: Scores) -> list[AblationRow]:
     recipe = _changed(recipe, "plan.backbone", name)
     conductor.prepare([recipe])
     trainings = Trainings(conductor, recipe, trained.corpus)
     everything = subsets("all", trainings.columns)[0]
-    trainings.train([everything.places, trainings.last], f"backbone {name}")
+    trainings.train([everything.layer_positions, trainings.last], f"backbone {name}")
     scores = Scores(trainings, reference=trained)
     last = picked(trainings.columns, lambda column: column.layer == trainings.columns[trainings.last[0]].layer)
     return [
-        *scores.rows(Subset("backbone", name, everything.places)),
+        *scores.rows(Subset("backbone", name, everything.layer_positions)),
         *scores.rows(Subset("backbone", f"{name}, last layer", last)),
     ]
 
@@ -278,12 +279,12 @@ def _changed(recipe: Recipe, key: str, value: str) -> Recipe:
     return parse(Recipe, tree, f"ablation: {key} = {value}")
 
 
-def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Ablated:
+def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> AblationResult:
     """Ablate a recipe and leave a run folder ``ablate-<recipe>-<n>``."""
     started = time.perf_counter()
     recipe = replace(recipe, variants=())
     check_fixed(recipe)
-    conductor = Conductor(stage_one, progress)
+    conductor = Workspace(provider, progress)
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, {name: recipe}, corpus)
     conductor.prepare([recipe])
@@ -298,9 +299,9 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
         "seconds": {"all": time.perf_counter() - started},
     }
     table = pd.DataFrame([asdict(row) for row in rows])
-    path = write_run(runs, f"ablate-{name}", Outcome(recipe, record, {"ablation": table}))
+    path = write_run(runs, f"ablate-{name}", RunContents(recipe, record, {"ablation": table}))
     seconds = time.perf_counter() - started
-    return Ablated(
+    return AblationResult(
         path=path,
         seconds=seconds,
         texts=corpus.sentences,

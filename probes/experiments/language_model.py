@@ -26,7 +26,7 @@ from permafrost.probes.metrics.bootstrap import Measured, resample_ratio
 from permafrost.probes.results.environment import environment
 from permafrost.probes.results.metric_row import MetricRow, as_frame
 from permafrost.probes.results.run_folder import RunFolder
-from permafrost.probes.runs.write import Outcome, write_run
+from permafrost.probes.runs.write import RunContents, write_run
 
 PRETRAINED = "-pretraining"
 """What the name of its run has behind that of the recipe."""
@@ -42,7 +42,7 @@ Pretrain = Callable[[LanguageSpec, Sequence[str], Path, Progress], LanguageModel
 
 
 @dataclass(frozen=True)
-class LanguageRun:
+class PretrainingResult:
     """A pretraining that is done."""
 
     model: LanguageModel
@@ -81,7 +81,7 @@ class LanguageRun:
 
 def run_pretraining(
     name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain
-) -> LanguageRun:
+) -> PretrainingResult:
     """Pretrain the language model of a recipe; one that is there already is left as it is, and said to be there.
 
     Args:
@@ -101,7 +101,7 @@ def run_pretraining(
     if there:
         held_out = f", perplexity {model.perplexity:.2f} on held-out text" if model.perplexity else ""
         progress.note(f"{folder} is there already{held_out}: nothing to pretrain")
-    done = LanguageRun(model, None)
+    done = PretrainingResult(model, None)
     if runs is None or _told(runs, done):
         return done
     record = environment() | {
@@ -111,7 +111,7 @@ def run_pretraining(
         "seconds": {"all": model.seconds},
     }
     tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_rows(done, spec))}
-    return LanguageRun(model, write_run(runs, f"{name}{PRETRAINED}", Outcome(recipe, record, tables)))
+    return PretrainingResult(model, write_run(runs, f"{name}{PRETRAINED}", RunContents(recipe, record, tables)))
 
 
 def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain) -> Recipe:
@@ -129,7 +129,7 @@ def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Pr
     return found
 
 
-def _told(runs: Path, done: LanguageRun) -> bool:
+def _told(runs: Path, done: PretrainingResult) -> bool:
     """Whether a run folder tells of this model and no other that lay in its place."""
     for path in runs.glob(f"*{PRETRAINED}-*/{RECORD}"):
         try:
@@ -141,7 +141,7 @@ def _told(runs: Path, done: LanguageRun) -> bool:
     return False
 
 
-def _rows(done: LanguageRun, spec: LanguageSpec) -> list[MetricRow]:
+def _rows(done: PretrainingResult, spec: LanguageSpec) -> list[MetricRow]:
     """The mean loss at the end of the training, and on held-out text, whose exponential is the perplexity."""
     facts, loss = done.facts, done.held_out
     learnt = min(ENDS, len(done.model.losses)) * spec.batch_rows

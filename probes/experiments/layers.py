@@ -15,12 +15,12 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import AblationRow, ablate
 from permafrost.probes.experiments.validation import check, check_fixed
-from permafrost.probes.inputs.stage_one import Stored
+from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 from permafrost.probes.results.metric_row import MetricRow, as_frame
-from permafrost.probes.results.outcomes import Done
-from permafrost.probes.runs.write import Outcome, write_run
+from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.runs.write import RunContents, write_run
 from permafrost.probes.variants.record import make_record
-from permafrost.probes.variants.workspace import Conductor, StageOne
+from permafrost.probes.variants.workspace import Workspace
 
 TRAINED = "probe"
 """The variant of what is no control."""
@@ -49,22 +49,22 @@ class LayerRow:
     """What all trainings of the task took."""
 
 
-def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
+def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
     """Train every layer alone on every task and leave a run folder.
 
     Raises:
         InputError: a recipe without tasks, or something in one of them is wrong.
     """
     started = time.perf_counter()
-    conductor = Conductor(stage_one, progress)
-    tasks = recipe.posed()
+    conductor = Workspace(provider, progress)
+    tasks = recipe.task_recipes()
     if not tasks:
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
     check_fixed(recipe, 'set together.batches, for example to "joint", to train the tasks on these blocks')
     metrics = {task: check(one, {task: one}, conductor.corpus(one.corpus)) for task, one in tasks.items()}
     conductor.prepare(tasks.values())
     rows: list[LayerRow] = []
-    stores: dict[str, Mapping[str, Stored]] = {}
+    stores: dict[str, Mapping[str, PlanLatents]] = {}
     for task, one in tasks.items():
         progress.note(f"{task}: every layer alone, on {one.corpus.name or one.corpus.path}")
         rows += sorted(_task_rows(task, one, conductor), key=lambda row: row.metric != metrics[row.task])
@@ -84,9 +84,9 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     }
     long = list(_metric_rows(rows, recipe.plan.backbone))
     tables = {"layers": pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})}
-    path = write_run(runs, name, Outcome(recipe, record, tables | {"metrics": as_frame(long)}))
+    path = write_run(runs, name, RunContents(recipe, record, tables | {"metrics": as_frame(long)}))
     seconds = time.perf_counter() - started
-    return Done(
+    return RunResult(
         path=path,
         seconds=seconds,
         texts=texts,
@@ -99,7 +99,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     )
 
 
-def _task_rows(task: str, recipe: Recipe, conductor: Conductor) -> list[LayerRow]:
+def _task_rows(task: str, recipe: Recipe, conductor: Workspace) -> list[LayerRow]:
     began = time.perf_counter()
     corpus = conductor.corpus(recipe.corpus)
     spec = replace(recipe.ablation, kinds=("single",), backbones=())

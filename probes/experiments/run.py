@@ -14,20 +14,21 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.validation import check
+from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.metric_row import as_frame
-from permafrost.probes.results.outcomes import Done
-from permafrost.probes.runs.write import Outcome, write_run
+from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.runs.write import RunContents, write_run
 from permafrost.probes.training.resume import Unfinished
 from permafrost.probes.variants import tables as results
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.tables import all_rows, breakdown_table, latent_table, prediction_table
-from permafrost.probes.variants.variant import Ensemble, choose
-from permafrost.probes.variants.workspace import Conductor, StageOne
+from permafrost.probes.variants.trained_variant import TrainedVariant, choose
+from permafrost.probes.variants.workspace import Workspace
 
 T = TypeVar("T")
 
 
-def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
+def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
     """Run a recipe and leave a run folder.
 
     Raises:
@@ -35,9 +36,9 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         MachineError: the machine failed; the message says what is safe.
     """
     started = time.perf_counter()
-    variants = recipe.expanded()
+    variants = recipe.variant_recipes()
     unfinished = Unfinished.of(runs, name, recipe, progress)
-    conductor = Conductor(stage_one, progress, unfinished=unfinished)
+    conductor = Workspace(provider, progress, unfinished=unfinished)
     corpus = conductor.corpus(recipe.corpus)
     metric = check(recipe, variants, corpus)
     unread = read_all(conductor, {variant: [one] for variant, one in variants.items()})
@@ -70,12 +71,12 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
         "autoencoder": results.autoencoder_table(found),
         "latents": _latent_table(conductor, selected, corpus),
     }
-    path = write_run(runs, name, Outcome(recipe, record, tables, selected.fitted_probe(corpus)))
+    path = write_run(runs, name, RunContents(recipe, record, tables, selected.fitted_probe(corpus)))
     unfinished.remove()
     seconds = time.perf_counter() - started
     lines = [asdict(row) for row in rows]
     backbones = {variant: about["backbone_parameters"] for variant, about in record["probes"].items()}
-    return Done(
+    return RunResult(
         path=path,
         seconds=seconds,
         texts=corpus.sentences,
@@ -88,7 +89,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_
     )
 
 
-def read_all(conductor: Conductor, variants: Mapping[str, Sequence[Recipe]]) -> dict[str, InputError]:
+def read_all(conductor: Workspace, variants: Mapping[str, Sequence[Recipe]]) -> dict[str, InputError]:
     """Stage one for the recipes of every variant; returns those whose backbone or corpus cannot be had, and why."""
     try:
         conductor.prepare([recipe for some in variants.values() for recipe in some])
@@ -141,14 +142,14 @@ def train_all(
     return found, {variant: str(why) for variant, why in refused.items()}
 
 
-def release(found: list[Ensemble]) -> list[Ensemble]:
+def release(found: list[TrainedVariant]) -> list[TrainedVariant]:
     """The variants, of which the best so far alone keeps its blocks of the backbone: they fill memory."""
     best = choose(found)
     return [one if one is best else one.without_blocks() for one in found]
 
 
-def _latent_table(conductor: Conductor, one: Ensemble, corpus: Corpus) -> pd.DataFrame:
+def _latent_table(conductor: Workspace, one: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """Empty if blocks were trained: then no latent is the same in two variants."""
-    if one.recipe.upper.learns:
+    if one.recipe.finetune.learns:
         return pd.DataFrame()
     return latent_table(conductor.inputs(one.recipe, one.recipe.corpus), one, corpus)

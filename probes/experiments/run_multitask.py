@@ -15,18 +15,19 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.run import read_all, train_all
-from permafrost.probes.experiments.validation import check_together
+from permafrost.probes.experiments.validation import check_multitask
+from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.metrics.bootstrap import paired
 from permafrost.probes.results.metric_row import MetricRow, as_frame
-from permafrost.probes.results.outcomes import Done
-from permafrost.probes.runs.write import Outcome, TaskOutcome, write_run
+from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.runs.write import RunContents, TaskContents, write_run
 from permafrost.probes.tasks.registry import scorer_of
 from permafrost.probes.training.resume import Unfinished
-from permafrost.probes.variants.multitask import Together, train_together
+from permafrost.probes.variants.multitask import MultitaskVariant, train_multitask
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.tables import all_rows, breakdown_table, confusion_table, prediction_table
-from permafrost.probes.variants.variant import Ensemble
-from permafrost.probes.variants.workspace import Conductor, StageOne
+from permafrost.probes.variants.trained_variant import TrainedVariant
+from permafrost.probes.variants.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class VariantRow:
     """Of training, all seeds."""
 
     memory: int
-    """Bytes, as :attr:`probes.together.Together.memory` has them."""
+    """Bytes, as :attr:`probes.together.MultitaskVariant.memory` has them."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class ComparisonRow:
     """Rows that both answered."""
 
 
-def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: StageOne) -> Done:
+def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
     """Train every variant's tasks together and leave a run folder.
 
     Raises:
@@ -81,14 +82,14 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
         MachineError: the machine failed; the message says what is safe.
     """
     started = time.perf_counter()
-    variants = recipe.expanded()
-    conductor = Conductor(stage_one, progress, unfinished=Unfinished.of(runs, name, recipe, progress))
+    variants = recipe.variant_recipes()
+    conductor = Workspace(provider, progress, unfinished=Unfinished.of(runs, name, recipe, progress))
     metrics: dict[str, str] = {}
     for variant, one in variants.items():
-        metrics = check_together(variant, one, conductor) | metrics
+        metrics = check_multitask(variant, one, conductor) | metrics
     corpora = _corpora(variants, conductor)
-    unread = read_all(conductor, {variant: list(one.posed().values()) for variant, one in variants.items()})
-    train = partial(train_together, conductor=conductor)
+    unread = read_all(conductor, {variant: list(one.task_recipes().values()) for variant, one in variants.items()})
+    train = partial(train_multitask, conductor=conductor)
     found, refused = train_all(train, variants, unread, progress, release)
     corpora = {task: corpus for task, corpus in corpora.items() if any(task in one.tasks for one in found)}
     selected = choose(found)
@@ -102,13 +103,13 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
         "refused": refused,
         "seconds": {"training": sum(one.seconds for one in found), "all": time.perf_counter() - started},
     }
-    outcome = Outcome(
+    outcome = RunContents(
         recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, found, corpora, conductor)
     )
     path = write_run(runs, name, outcome)
     assert conductor.unfinished
     conductor.unfinished.remove()
-    return Done(
+    return RunResult(
         path=path,
         seconds=time.perf_counter() - started,
         texts=sum(one.sentences for one in corpora.values()),
@@ -122,11 +123,11 @@ def run_together(name: str, recipe: Recipe, runs: Path, progress: Progress, stag
     )
 
 
-def _corpora(variants: Mapping[str, Recipe], conductor: Conductor) -> dict[str, Corpus]:
+def _corpora(variants: Mapping[str, Recipe], conductor: Workspace) -> dict[str, Corpus]:
     """Task -> its corpus, the same in all variants that have the task."""
     specs: dict[str, CorpusSpec] = {}
     for variant, recipe in variants.items():
-        for task, one in recipe.posed().items():
+        for task, one in recipe.task_recipes().items():
             if specs.setdefault(task, one.corpus) != one.corpus:
                 raise SpecError(
                     f"variant '{variant}': the corpus of '{task}' is not that of the variants before, and they are "
@@ -135,7 +136,7 @@ def _corpora(variants: Mapping[str, Recipe], conductor: Conductor) -> dict[str, 
     return {task: conductor.corpus(spec) for task, spec in specs.items()}
 
 
-def release(found: list[Together]) -> list[Together]:
+def release(found: list[MultitaskVariant]) -> list[MultitaskVariant]:
     """The variants, of which the best so far alone keeps its blocks of the backbone: they fill memory."""
     best = choose(found)
     return [
@@ -144,19 +145,21 @@ def release(found: list[Together]) -> list[Together]:
     ]
 
 
-def choose(found: Sequence[Together]) -> Together:
+def choose(found: Sequence[MultitaskVariant]) -> MultitaskVariant:
     """Of the variants with most of the tasks, the one with the best mean of their validation metrics."""
     most = max(len(one.tasks) for one in found)
     return max((one for one in found if len(one.tasks) == most), key=lambda one: one.value)
 
 
-def _rows(task: str, found: Sequence[Together], corpus: Corpus, metric: str) -> list[MetricRow]:
+def _rows(task: str, found: Sequence[MultitaskVariant], corpus: Corpus, metric: str) -> list[MetricRow]:
     """The figures of a task, those of the metric that chooses first."""
     mine = [one.tasks[task] for one in found if task in one.tasks]
     return sorted([replace(row, task=task) for row in all_rows(mine, corpus)], key=lambda row: row.metric != metric)
 
 
-def _record(name: str, recipe: Recipe, found: Sequence[Together], corpora: Mapping[str, Corpus]) -> dict[str, Any]:
+def _record(
+    name: str, recipe: Recipe, found: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus]
+) -> dict[str, Any]:
     distinct = {id(one): one for one in corpora.values()}.values()
     return make_record(next(iter(corpora.values())), [], {}) | {
         "name": name,
@@ -169,7 +172,10 @@ def _record(name: str, recipe: Recipe, found: Sequence[Together], corpora: Mappi
 
 
 def _tables(
-    rows: Sequence[MetricRow], found: Sequence[Together], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
+    rows: Sequence[MetricRow],
+    found: Sequence[MultitaskVariant],
+    corpora: Mapping[str, Corpus],
+    metrics: Mapping[str, str],
 ) -> dict[str, pd.DataFrame]:
     return {
         "metrics": as_frame(rows),
@@ -182,17 +188,17 @@ def _tables(
     }
 
 
-def _variant_rows(found: Sequence[Together]) -> list[VariantRow]:
+def _variant_rows(found: Sequence[MultitaskVariant]) -> list[VariantRow]:
     return [VariantRow(one.variant, one.trained, one.parameters, one.saved, one.seconds, one.memory) for one in found]
 
 
-def _losses(found: Sequence[Together]) -> Iterator[dict[str, Any]]:
+def _losses(found: Sequence[MultitaskVariant]) -> Iterator[dict[str, Any]]:
     """Loss, chosen metric and weight of every epoch."""
     for line in logged(found, "losses"):
         yield {"phase": "training"} | line
 
 
-def logged(found: Sequence[Together], what: str) -> Iterator[dict[str, Any]]:
+def logged(found: Sequence[MultitaskVariant], what: str) -> Iterator[dict[str, Any]]:
     """Lines of the logs, each with its variant and seed."""
     for one in found:
         for seed, log in one.logs.items():
@@ -200,7 +206,7 @@ def logged(found: Sequence[Together], what: str) -> Iterator[dict[str, Any]]:
 
 
 def _comparisons(
-    found: Sequence[Together], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
+    found: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
 ) -> Iterator[ComparisonRow]:
     """Every variant against its references, on the rows and by the metric of each task."""
     for task, corpus in corpora.items():
@@ -215,7 +221,7 @@ def _comparisons(
                     yield ComparisonRow(*found_in, size.difference, size.low, size.high, size.p, second.n)
 
 
-def references(one: Together, others: Sequence[Together]) -> list[Together]:
+def references(one: MultitaskVariant, others: Sequence[MultitaskVariant]) -> list[MultitaskVariant]:
     """What a variant is held against: the one that learns the task alone, and the one that weighs all tasks the same
     and is like it in all else; where there is neither, the first.
     """
@@ -230,14 +236,14 @@ def references(one: Together, others: Sequence[Together]) -> list[Together]:
     return found or [other for other in others[:1] if other is not one]
 
 
-def _answers(one: Ensemble, corpus: Corpus) -> list[Any]:
+def _answers(one: TrainedVariant, corpus: Corpus) -> list[Any]:
     scorer = scorer_of(corpus, corpus.scored)
-    return [scorer.answers(said) for said in one.voices(corpus.scored)]
+    return [scorer.decode(said) for said in one.outputs(corpus.scored)]
 
 
 def _outcomes(
-    selected: Together, found: Sequence[Together], corpora: Mapping[str, Corpus], conductor: Conductor
-) -> dict[str, TaskOutcome]:
+    selected: MultitaskVariant, found: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], conductor: Workspace
+) -> dict[str, TaskContents]:
     """What the chosen variant leaves of each task, and what every variant makes of its classes."""
     outcomes = {}
     for task, one in selected.tasks.items():
@@ -247,5 +253,7 @@ def _outcomes(
             "breakdown": pd.concat([breakdown_table(other, corpus) for other in every]),
             "confusion": pd.concat([confusion_table(other, corpus) for other in every]),
         }
-        outcomes[task] = TaskOutcome(one.fitted_probe(corpus), tables, conductor.sources(one.recipe, one.recipe.corpus))
+        outcomes[task] = TaskContents(
+            one.fitted_probe(corpus), tables, conductor.sources(one.recipe, one.recipe.corpus)
+        )
     return outcomes

@@ -22,12 +22,11 @@ from permafrost.probes.inputs.store_record import store_record
 from permafrost.probes.metrics.cosines import cosines, pairs, square
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.environment import environment
-from permafrost.probes.results.outcomes import Compared
-from permafrost.probes.runs.write import Outcome, write_run
+from permafrost.probes.results.outcomes import SimilarityResult
+from permafrost.probes.runs.write import RunContents, write_run
 
 if TYPE_CHECKING:
-    from permafrost.probes.inputs.stage_one import Stored
-    from permafrost.probes.variants.workspace import StageOne
+    from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 
 
 LATENTS, COSINES = "latents", "cosines"
@@ -43,7 +42,9 @@ UNUSED = ("corpus", "plans", "probe", "pretraining", "train", "variants", "ablat
 """Tables of a recipe that have no say where nothing is trained."""
 
 
-def compare_sentences(name: str, recipe: Recipe, runs: Path, progress: Progress, stage_one: "StageOne") -> Compared:
+def compare_sentences(
+    name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider
+) -> SimilarityResult:
     """Compare the sentences of a recipe and leave a run folder.
 
     Raises:
@@ -54,7 +55,7 @@ def compare_sentences(name: str, recipe: Recipe, runs: Path, progress: Progress,
     check(recipe)
     spec = recipe.similarity
     corpus = Corpus("sentences", tuple(dict.fromkeys(spec.texts)), {})
-    found, refused = read_all(recipe, corpus, progress, stage_one)
+    found, refused = read_all(recipe, corpus, progress, provider)
     latents = {backbone: _latents(one, spec, corpus) for backbone, one in found.items()}
     tables = {backbone: cosines(values) for backbone, values in latents.items()}
     measured = pairs(tables)
@@ -73,10 +74,10 @@ def compare_sentences(name: str, recipe: Recipe, runs: Path, progress: Progress,
     }
     sentences = pd.DataFrame({"sentence": range(1, len(spec.texts) + 1), "text": spec.texts})
     written = {"cosines": measured, "sentences": sentences, "maps": maps(latents, tables, spec.texts)}
-    path = write_run(runs, name, Outcome(recipe, record, written))
+    path = write_run(runs, name, RunContents(recipe, record, written))
     seconds = time.perf_counter() - started
     numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
-    return Compared(
+    return SimilarityResult(
         path=path,
         cosines=measured,
         tables={one: pd.DataFrame(square(measured, one, len(numbers)), numbers, numbers) for one in found},
@@ -103,19 +104,19 @@ def check(recipe: Recipe) -> None:
 
 
 def read_all(
-    recipe: Recipe, corpus: Corpus, progress: Progress, stage_one: "StageOne"
-) -> tuple[dict[str, "Stored"], dict[str, str]]:
+    recipe: Recipe, corpus: Corpus, progress: Progress, provider: LatentProvider
+) -> tuple[dict[str, "PlanLatents"], dict[str, str]]:
     """Stage one for every backbone; and why those that cannot be had are left out.
 
     Raises:
         InputError: none of them can be had.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, PlanLatents] = {}
     refused: dict[str, InputError] = {}
     for backbone in recipe.similarity.backbones:
         plan = replace(recipe.plan, backbone=backbone, views=(recipe.similarity.pooling,), **FIXED)
         try:
-            found[backbone] = stage_one(plan, recipe.extract, corpus, progress)
+            found[backbone] = provider.latents(plan, recipe.extract, corpus, progress)
         except InputError as error:
             refused[backbone] = error
             continue
@@ -153,7 +154,7 @@ def _placed(points: pd.DataFrame, of: str, backbones: list[str], sentences: NDAr
     return pd.DataFrame(about | {name: points[name].to_numpy() for name in ("method", "x", "y", "z")})
 
 
-def _latents(one: "Stored", spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:
+def _latents(one: "PlanLatents", spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:
     """``[sentence, width]``; a sentence that is given twice has its latent twice."""
     (layer,) = one.columns[spec.pooling]
     (values,) = one.store.read(corpus.texts, spec.pooling, [layer])

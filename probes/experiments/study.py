@@ -7,11 +7,12 @@ from permafrost.probes.config.load import load_recipe
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.run import run_recipe
 from permafrost.probes.experiments.validation import check
+from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.reports.report import write_report
-from permafrost.probes.results.outcomes import Done, Studied
-from permafrost.probes.search.session import conduct
+from permafrost.probes.results.outcomes import RunResult, StudyResult
+from permafrost.probes.search.session import search
 from permafrost.probes.search.trials import MakeEvaluate, check_space
-from permafrost.probes.variants.workspace import Conductor, StageOne
+from permafrost.probes.variants.workspace import Workspace
 
 
 def run_study(
@@ -24,19 +25,19 @@ def run_study(
     trials: int | None,
     workers: int,
     progress: Progress,
-    stage_one: StageOne,
-) -> tuple[Studied, Done]:
-    """Search a recipe's space, then train the best trial again; arguments as of :func:`probes.session.conduct`.
+    provider: LatentProvider,
+) -> tuple[StudyResult, RunResult]:
+    """Search a recipe's space, then train the best trial again; arguments as of :func:`probes.session.search`.
 
     Args:
         of: the recipe's name.
-        stage_one: where the latents come from, for the search and for the training after it.
+        provider: where the latents come from, for the search and for the training after it.
     """
     check_space(recipe)
-    conductor = Conductor(stage_one, progress)
+    conductor = Workspace(provider, progress)
     metric = check(recipe, {of: recipe}, conductor.corpus(recipe.corpus))
     conductor.prepare([recipe])
-    found = conduct(recipe, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
+    found = search(recipe, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
     write_report(found.folder)
     progress.note(f"best of {found.trials:,} trials: number {found.number}, {found.value:.4f}; training it again")
-    return found, run_recipe(f"{name}-best", load_recipe(str(found.recipe))[1], runs, progress, stage_one)
+    return found, run_recipe(f"{name}-best", load_recipe(str(found.recipe))[1], runs, progress, provider)

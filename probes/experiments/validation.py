@@ -7,17 +7,17 @@ from permafrost.data.spec import SpecError, nearest
 from permafrost.probes.balancing.weighting import check_balancer
 from permafrost.probes.config.columns import parse_input
 from permafrost.probes.config.names import PROBE
-from permafrost.probes.config.recipe import Recipe, read_above
-from permafrost.probes.tasks.registry import ONE_BY_ONE, check_probe, head_of, loss_and_metric, sides_of_rows, task_of
-from permafrost.probes.training.parameter_groups import UPPER
-from permafrost.probes.variants.workspace import Conductor
+from permafrost.probes.config.recipe import Recipe, finetuned_view
+from permafrost.probes.tasks.registry import ONE_BY_ONE, check_probe, head_of, loss_and_metric, task_of, texts_per_row
+from permafrost.probes.training.parameter_groups import BACKBONE
+from permafrost.probes.variants.workspace import Workspace
 
 
 def check_fixed(recipe: Recipe, way_out: str = "'run' the recipe") -> None:
     """Raise a :class:`SpecError` where a recipe has blocks learn, and what is to be compared are layers as they are."""
-    if recipe.upper.learns:
+    if recipe.finetune.learns:
         raise SpecError(
-            f"upper.cut = {recipe.upper.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
+            f"upper.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
             f'compared; set upper.cut = "frozen", or {way_out}.'
         )
 
@@ -30,27 +30,27 @@ def check_names(recipe: Recipe, components: Sequence[str]) -> None:
                 raise SpecError(f"train.{table} names the component '{name}'. {nearest(name, components)}")
 
 
-def check_upper(variant: str, recipe: Recipe) -> None:
+def check_finetuning(variant: str, recipe: Recipe) -> None:
     """Raise a :class:`SpecError` where a recipe asks of blocks that learn what they cannot do."""
-    if not recipe.upper.learns:
+    if not recipe.finetune.learns:
         return
-    read_above(recipe)
-    if recipe.upper.beside and recipe.probe.mixer == "last":
+    finetuned_view(recipe)
+    if recipe.finetune.frozen_layers and recipe.probe.mixer == "last":
         raise SpecError(
             f'{variant}: upper.beside has the probe read several layers, and probe.mixer = "last" reads one; set it to '
             "softmax or concat, or leave upper.beside out."
         )
-    cut = f"{variant}: upper.cut = {recipe.upper.cut}"
+    cut = f"{variant}: upper.cut = {recipe.finetune.cut}"
     if recipe.train.average:
         raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")
     if recipe.pretraining.task != "none":
         raise SpecError(f"{cut}: [pretraining] reads cached latents, and these change as blocks learn; leave it out.")
-    if recipe.plan.rewording and recipe.upper.cut != "none":
+    if recipe.plan.rewording and recipe.finetune.cut != "none":
         raise SpecError(f"{cut}: tokens are cached as they are, and plan.rewording changes texts; leave it out.")
 
 
 def check(
-    recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus, components: Sequence[str] = (PROBE, UPPER)
+    recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus, components: Sequence[str] = (PROBE, BACKBONE)
 ) -> str:
     """Whether every variant fits the corpus's task, before stage one; returns the metric that chooses.
 
@@ -64,11 +64,11 @@ def check(
         spec = variant.probe
         views = sorted({parse_input(one).view for one in spec.inputs} or set(variant.plan.views))
         try:
-            check_probe(spec, corpus.kind, sides_of_rows(corpus), views)
+            check_probe(spec, corpus.kind, texts_per_row(corpus), views)
         except SpecError as error:
             raise SpecError(f"{name}: {error}") from None
-        check_upper(name, variant)
-        if variant.pretraining.task != "none" and head_of(spec, corpus.kind, sides_of_rows(corpus)) in ONE_BY_ONE:
+        check_finetuning(name, variant)
+        if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in ONE_BY_ONE:
             raise SpecError(f"{name}: pretraining is of whole texts, and {task.name} reads every token; leave it out.")
         if spec.encoder == "none" and variant.pretraining.task != "none":
             raise SpecError(
@@ -83,31 +83,31 @@ ONE_TRUNK = ("backbone", "revision", "init", "init_seed", "tokenizer", "template
 OF_A_TASK = ("loss", "metric", "batch_rows")
 """What of [train] tasks that are trained together may differ in."""
 
-ALL_SHARED = (UPPER, f"{UPPER}.blocks")
+ALL_SHARED = (BACKBONE, f"{BACKBONE}.blocks")
 """Components that are all that tasks share, by name."""
 
 
-def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[str, str]:
+def check_multitask(variant: str, recipe: Recipe, conductor: Workspace) -> dict[str, str]:
     """Whether a variant's tasks can be trained together, before stage one; returns the metric of each.
 
     Raises:
         SpecError: tasks whose latents cannot come from the same blocks, or a task that does not fit its corpus.
     """
-    if recipe.together.batches == "apart":
+    if recipe.multitask.schedule == "apart":
         raise SpecError(f'{variant}: together.batches = "apart" trains no task together; leave it out of the variant.')
-    posed = recipe.posed()
+    posed = recipe.task_recipes()
     metrics = {}
     for name, task in posed.items():
         _check_train(name, task, recipe)
         corpus = conductor.corpus(task.corpus)
-        metrics[name] = check(task, {f"{variant}, {name}": task}, corpus, (UPPER, *recipe.tasks))
+        metrics[name] = check(task, {f"{variant}, {name}": task}, corpus, (BACKBONE, *recipe.tasks))
         if task.train.average:
             raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
         if task.pretraining.task != "none":
             raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
     if len(posed) > 1:
         _check_balancer(variant, recipe)
-    if not recipe.upper.learns:
+    if not recipe.finetune.learns:
         return metrics
     first, one = next(iter(posed.items()))
     for name, task in posed.items():
@@ -122,16 +122,16 @@ def check_together(variant: str, recipe: Recipe, conductor: Conductor) -> dict[s
 
 
 def _check_balancer(variant: str, recipe: Recipe) -> None:
-    joint = recipe.together.batches == "joint"
+    joint = recipe.multitask.schedule == "joint"
     try:
-        check_balancer(recipe.balancing, list(recipe.posed()), _shares(recipe), joint, recipe.tasks)
+        check_balancer(recipe.balancing, list(recipe.task_recipes()), _shares(recipe), joint, recipe.tasks)
     except SpecError as error:
         raise SpecError(f"{variant}: {error}") from None
 
 
 def _shares(recipe: Recipe) -> bool:
     """Whether anything that is shared learns."""
-    return recipe.upper.learns and not any(recipe.train.freeze.get(one) == 0 for one in ALL_SHARED)
+    return recipe.finetune.learns and not any(recipe.train.freeze.get(one) == 0 for one in ALL_SHARED)
 
 
 def _check_train(name: str, task: Recipe, recipe: Recipe) -> None:

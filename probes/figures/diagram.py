@@ -50,7 +50,7 @@ HEADS = {
 
 def diagram(run: Tables) -> Figure | None:
     """The chosen probe, from latents to score; None where the record does not describe it."""
-    told = run.told("probes", run.selected)
+    told = run.record_table("probes", run.selected)
     if not told:
         return None
     sources, stages = _sources(told), _stages(told, run)

@@ -40,7 +40,7 @@ def variants(run: Tables) -> Figure | None:
     across = -(-len(tasks) // down)
     for place, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
         for _, row in of[task].iterrows():
-            _point(panel, row, names.index(row["variant"]), row["variant"] == run.of_task(task).selected)
+            _point(panel, row, names.index(row["variant"]), row["variant"] == run.for_task(task).selected)
         shown = told_apart(names, 30) if place % across == 0 else [""] * len(names)
         panel.set_yticks(range(len(names)), shown, fontsize=9)
         panel.set_ylim(len(names) - 0.5, -0.5)
@@ -108,7 +108,7 @@ def conflicts(run: Tables) -> Figure | None:
 
 def measured(run: Tables, task: str) -> pd.DataFrame:
     """The metric that chooses on the scored split, a row a variant; of what is untrained the last layer."""
-    one = run.of_task(task)
+    one = run.for_task(task)
     rows = seedless(one.metrics)
     rows = rows[(rows["split"] == one.split) & (rows["metric"] == one.metric)]
     return rows.sort_values("layer", kind="stable").drop_duplicates("variant", keep="last").sort_index()
@@ -127,7 +127,7 @@ def plain_metric(metric: object) -> str:
 
 def alone(run: Tables, task: str) -> Tables:
     """What belongs to a task; of a run of one task, all."""
-    return run.of_task(task) if run.tasks else run
+    return run.for_task(task) if run.tasks else run
 
 
 def followed(run: Tables) -> dict[str, list[str]]:

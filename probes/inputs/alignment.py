@@ -5,12 +5,12 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Rows
 from permafrost.data.ragged import bounds, ranges
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 
 NOWHERE = -1
 
 
-def tokens_at(inputs: Inputs, sequences: NDArray[np.int64], characters: NDArray[np.int64]) -> NDArray[np.int64]:
+def tokens_at(inputs: ProbeInputs, sequences: NDArray[np.int64], characters: NDArray[np.int64]) -> NDArray[np.int64]:
     """The token that covers a character, the first of them where several do.
 
     Args:
@@ -34,34 +34,34 @@ def tokens_at(inputs: Inputs, sequences: NDArray[np.int64], characters: NDArray[
     return np.where(there, real[token], NOWHERE)
 
 
-def first_tokens(inputs: Inputs, rows: Rows) -> NDArray[np.int64]:
+def first_tokens(inputs: ProbeInputs, rows: Rows) -> NDArray[np.int64]:
     """``[word]``: the first token of every word of the rows, -1 of words beyond the end of a cut text."""
-    assert rows.marks is not None
-    of_row = inputs.windows[rows.sides[:, 0]]
-    return tokens_at(inputs, np.repeat(of_row, np.diff(rows.marks.offsets)), rows.marks.spans[:, 0])
+    assert rows.spans is not None
+    of_row = inputs.windows[rows.texts[:, 0]]
+    return tokens_at(inputs, np.repeat(of_row, np.diff(rows.spans.offsets)), rows.spans.characters[:, 0])
 
 
-def windows_of(inputs: Inputs, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def windows_of(inputs: ProbeInputs, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Every window of every row.
 
     Returns:
         ``[window]``, index among the inputs' texts and windows; and ``[row + 1]``, where those of each row begin.
     """
-    texts = rows.sides[:, 0]
+    texts = rows.texts[:, 0]
     counts = inputs.windows[texts + 1] - inputs.windows[texts]
     return ranges(inputs.windows[texts], counts), bounds(counts)
 
 
 def answer_tokens(
-    inputs: Inputs, rows: Rows, windows: NDArray[np.int64], offsets: NDArray[np.int64]
+    inputs: ProbeInputs, rows: Rows, windows: NDArray[np.int64], offsets: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """``[window, 2]``: first and last token of a row's first answer, within the window; 0 twice where it is not there.
 
     Token 0, which no answer covers, is the place that says so.
     """
-    assert rows.marks is not None
+    assert rows.spans is not None
     assert inputs.offsets is not None
-    firsts = rows.marks.spans[rows.marks.offsets[:-1]]
+    firsts = rows.spans.characters[rows.spans.offsets[:-1]]
     spans = np.repeat(firsts, np.diff(offsets), axis=0)
     ends = np.stack([tokens_at(inputs, windows, spans[:, 0]), tokens_at(inputs, windows, spans[:, 1] - 1)], 1)
     within = ends - inputs.offsets[windows][:, None]

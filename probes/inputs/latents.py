@@ -15,8 +15,8 @@ from permafrost.data.store.shard import Latents
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import TOKENS, Column, view_name
-from permafrost.probes.inputs.stage_one import Stored
-from permafrost.probes.models.shared_reads import RaggedStates, Reading, Side, TokenStates
+from permafrost.probes.inputs.providers import PlanLatents
+from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512
 """Texts whose tokens are averaged at once."""
@@ -26,7 +26,7 @@ MEASURED_TEXTS = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class ProbeInputs:
     """Latents as a probe reads them."""
 
     values: Tensor
@@ -77,7 +77,7 @@ class Inputs:
             means[some] = sums / lengths[:, None].astype(np.float32)
         return torch.from_numpy(means[place.reshape(-1)])
 
-    def sides(self, how: Reading, sides: NDArray[np.int64]) -> list[Side]:
+    def text_states(self, how: SharedReads, sides: NDArray[np.int64]) -> list[TextStates]:
         """Latents of rows, for each side ``[distinct, row, width]``, or its tokens.
 
         Args:
@@ -91,7 +91,7 @@ class Inputs:
         if how.whole:
             return [self.values[:, torch.from_numpy(column[0])] for column in columns]
         layers = how.sources[:, None]
-        return [self.values[layers, torch.from_numpy(column[how.orders])] for column in columns]
+        return [self.values[layers, torch.from_numpy(column[how.row_orders])] for column in columns]
 
     def states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         """``[layer, token, width]`` in float32: the tokens of some windows, one window after another."""
@@ -141,7 +141,7 @@ class Inputs:
         return mean, torch.where(spread > 0, spread, 1)
 
 
-def read_inputs(stored: Mapping[str, Stored], texts: Sequence[Text], columns: Sequence[Column]) -> Inputs:
+def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], columns: Sequence[Column]) -> ProbeInputs:
     """The latents of ``texts`` in ``columns``, from the store of each plan.
 
     Raises:
@@ -155,12 +155,12 @@ def read_inputs(stored: Mapping[str, Stored], texts: Sequence[Text], columns: Se
         reader = store.token_reader(windows, [column.layer for column in columns])
         index = store.read_tokens(windows, [])
         nothing, widths = torch.empty(len(columns), 0, reader.width), (reader.width,) * len(columns)
-        return Inputs(nothing, tuple(columns), widths, index.offsets, index.spans, starts, reader)
+        return ProbeInputs(nothing, tuple(columns), widths, index.offsets, index.spans, starts, reader)
     parts = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
-    return Inputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
+    return ProbeInputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
 
 
-def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column], starts: NDArray[np.int64]) -> Inputs:
+def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column], starts: NDArray[np.int64]) -> ProbeInputs:
     """Token states as a probe reads them, their layers in the order of ``columns``.
 
     Args:
@@ -168,7 +168,7 @@ def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column], starts: NDAr
     """
     values = torch.from_numpy(np.ascontiguousarray(read.states))
     widths = (values.shape[2],) * len(columns)
-    return Inputs(values, tuple(columns), widths, read.offsets, read.spans, starts)
+    return ProbeInputs(values, tuple(columns), widths, read.offsets, read.spans, starts)
 
 
 def stack(parts: Sequence[Latents]) -> Tensor:
@@ -182,7 +182,7 @@ def stack(parts: Sequence[Latents]) -> Tensor:
     return torch.from_numpy(stacked)
 
 
-def ragged_of(inputs: Inputs, how: Reading, windows: NDArray[np.int64]) -> RaggedStates:
+def ragged_of(inputs: ProbeInputs, how: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
     """The tokens of some windows one after another, without padding."""
     assert inputs.offsets is not None
     layers = range(len(inputs.values)) if how.whole else how.sources.tolist()

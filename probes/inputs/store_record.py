@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from permafrost.data.spec import plain
-from permafrost.probes.inputs.stage_one import Stored
+from permafrost.probes.inputs.providers import PlanLatents
 
 
-def store_record(one: Stored) -> dict[str, Any]:
+def store_record(one: PlanLatents) -> dict[str, Any]:
     """Where latents were read, and what filled them."""
     about = one.store.shards[0].provenance
     return {
@@ -22,7 +22,7 @@ def store_record(one: Stored) -> dict[str, Any]:
     }
 
 
-def backbone_numbers(stored: Iterable[Stored]) -> int:
+def backbone_numbers(stored: Iterable[PlanLatents]) -> int:
     """How many numbers the backbones have that filled some stores; several plans may read one backbone."""
     known = {one.store.identity.weights: one.store.shards[0].provenance.get("parameters") or 0 for one in stored}
     return sum(known.values())

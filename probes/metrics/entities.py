@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import get_entities
 
-from permafrost.data.corpora.corpus import Marks
+from permafrost.data.corpora.corpus import Spans
 
 FORBIDDEN = -1e12
 
@@ -55,7 +55,7 @@ def valid_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels:
     return tags
 
 
-def entity_counts(answers: NDArray[np.integer], marks: Marks, labels: Sequence[str]) -> NDArray[np.int64]:
+def entity_counts(answers: NDArray[np.integer], marks: Spans, labels: Sequence[str]) -> NDArray[np.int64]:
     """``[sentence, type, 3]``: how many entities were said, are true, and were said and are true.
 
     Args:

@@ -6,9 +6,9 @@ Layer by layer each is a network of its own; the unified one puts all layers int
 import torch
 from torch import Tensor, nn
 
-from permafrost.probes.models.layerwise import ByWidth, LayerwiseLinear, mlp
+from permafrost.probes.models.layerwise import GroupedByWidth, LayerwiseLinear, mlp
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import Side, reading
+from permafrost.probes.models.shared_reads import TextStates, shared_reads
 
 
 class Autoencoder(nn.Module):
@@ -23,17 +23,17 @@ class Autoencoder(nn.Module):
                 return mlp(layers, code, width, spec.depth, spec.dropout, norm=False)
             return LayerwiseLinear(layers, code, width)
 
-        self.probe, self.how = probe, reading(probe.seats)
-        self.decoder = ByWidth(probe.seats.codes, probe.seats.widths, decoder)
+        self.probe, self.how = probe, shared_reads(probe.layout)
+        self.decoder = GroupedByWidth(probe.layout.codes, probe.layout.widths, decoder)
 
-    def forward(self, latents: Side) -> Tensor:
+    def forward(self, latents: TextStates) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""
         rebuilt: Tensor = self.decoder(self.probe.encode(latents, self.how))
         return rebuilt
 
-    def owners(self) -> dict[str, Tensor]:
+    def member_of(self) -> dict[str, Tensor]:
         """Parameter name -> ``[first axis]``, the layer that each of its parts belongs to."""
-        layers = torch.arange(len(self.probe.seats.sources))
+        layers = torch.arange(len(self.probe.layout.sources))
         encoder = {f"probe.encoder.{name}": layers[run] for name, run in self.probe.layer_runs()}
         return encoder | {f"decoder.{name}": layers[run] for name, run in _layer_runs(self.decoder)}
 
@@ -43,28 +43,28 @@ class UnifiedAutoencoder(nn.Module):
 
     def __init__(self, probe: Probe) -> None:
         super().__init__()
-        self.probe, self.how = probe, reading(probe.seats)
+        self.probe, self.how = probe, shared_reads(probe.layout)
         mixer = probe.get_submodule("mixer")
         width = int(mixer.width)  # type: ignore[arg-type]
-        self.decoder = ByWidth([width] * len(probe.seats.sources), probe.seats.widths, LayerwiseLinear)
+        self.decoder = GroupedByWidth([width] * len(probe.layout.sources), probe.layout.widths, LayerwiseLinear)
 
-    def forward(self, latents: Side) -> Tensor:
+    def forward(self, latents: TextStates) -> Tensor:
         """Latents as the store has them -> their reconstruction, centred and scaled."""
-        mixed = self.probe.get_submodule("mixer")(self.probe.seats.by_member(self.probe.encode(latents, self.how)))
-        rebuilt: Tensor = self.decoder(mixed.expand(len(self.probe.seats.sources), -1, -1))
+        mixed = self.probe.get_submodule("mixer")(self.probe.layout.by_member(self.probe.encode(latents, self.how)))
+        rebuilt: Tensor = self.decoder(mixed.expand(len(self.probe.layout.sources), -1, -1))
         return rebuilt
 
-    def owners(self) -> dict[str, Tensor]:
+    def member_of(self) -> dict[str, Tensor]:
         """Parameter name -> ``[first axis]``: all belong to one member."""
         return {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.named_parameters()}
 
 
-def _layer_runs(module: ByWidth) -> list[tuple[str, slice]]:
+def _layer_runs(module: GroupedByWidth) -> list[tuple[str, slice]]:
     named = [(index, name) for index, part in enumerate(module.parts) for name, _ in part.named_parameters()]
     return [(f"parts.{index}.{name}", module.runs[index]) for index, name in named]
 
 
-def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: Side) -> tuple[Tensor, Tensor, Tensor]:
+def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: TextStates) -> tuple[Tensor, Tensor, Tensor]:
     """How far a reconstruction is off: squared errors ``[layer, row]``, errors and target ``[layer, row, width]``."""
     target = model.probe.normal(latents, model.how)
     errors = model(latents) - target

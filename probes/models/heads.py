@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from permafrost.probes.models.layerwise import Dropout, LayerwiseLinear
-from permafrost.probes.models.stacking import Seats
+from permafrost.probes.models.member_layout import MemberLayout
 
 
 class TokenPooling(nn.Module):
@@ -21,7 +21,7 @@ class TokenPooling(nn.Module):
     Source: Bahdanau et al. (2015), section 3.1, with one learned query and a dot product for its score.
     """
 
-    def __init__(self, seats: Seats) -> None:
+    def __init__(self, seats: MemberLayout) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.zeros(len(seats.sources), 1, 1, max(seats.input_widths)))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from permafrost.probes.models.shared_reads import Reading
+from permafrost.probes.models.shared_reads import SharedReads
 
 SMALLEST_NORM = 1e-8
 
@@ -39,7 +39,7 @@ class LayerwiseLinear(nn.Module):
         """``[layer, row, width]`` -> ``[layer, row, code]``."""
         return torch.baddbmm(self.bias, x, self.weight)
 
-    def shared(self, x: Tensor, how: Reading) -> Tensor:
+    def shared(self, x: Tensor, how: SharedReads) -> Tensor:
         """``[distinct, row, width]`` -> ``[layer, row, code]``."""
         return how.multiply(x, self.weight) + self.bias
 
@@ -60,7 +60,7 @@ class LayerwiseLowRank(nn.Module):
         """``[layer, row, width]`` -> the same shape."""
         return torch.baddbmm(x, torch.bmm(x, self.down), self.up)
 
-    def cosines(self, first: Tensor, second: Tensor, how: Reading) -> Tensor:
+    def cosines(self, first: Tensor, second: Tensor, how: SharedReads) -> Tensor:
         """Cosine of what two sides become: ``[distinct, row, width]`` twice -> ``[layer, row]``.
 
         With ``h = x A`` and ``k = x B^T`` of low rank, ``(x + h B) . (y + i B) = x . y + h . (y B^T) + (x B^T) . i +
@@ -90,7 +90,7 @@ class LayerwiseNorm(nn.Module):
         return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:]), self.weight)
 
 
-class Chance(nn.Module):
+class SeededRandom(nn.Module):
     """What is random in training, drawn for each member from a generator of its own.
 
     A member alone and the same member beside others draw the same numbers.
@@ -98,16 +98,16 @@ class Chance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.draws: list[tuple[torch.Generator, int]] = []
+        self.generators: list[tuple[torch.Generator, int]] = []
         """A generator and how many of the leading layers it serves, member by member."""
 
     def draw(self, kind: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Random numbers of the shape of ``x``, ``[layer, row, width]``."""
-        parts = [kind(layers, *x.shape[1:], generator=generator) for generator, layers in self.draws]
+        parts = [kind(layers, *x.shape[1:], generator=generator) for generator, layers in self.generators]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-class Dropout(Chance):
+class Dropout(SeededRandom):
     """Zeroes a share of the values in training and scales the others up."""
 
     def __init__(self, share: float) -> None:
@@ -121,7 +121,7 @@ class Dropout(Chance):
         return x.masked_fill(self.draw(torch.rand, x) < self.share, 0) / (1 - self.share)
 
 
-class Noise(Chance):
+class Noise(SeededRandom):
     """Adds normal noise of a given deviation in training."""
 
     def __init__(self, deviation: float) -> None:
@@ -138,7 +138,7 @@ class Noise(Chance):
         return self.training and self.deviation > 0
 
 
-class ByWidth(nn.Module):
+class GroupedByWidth(nn.Module):
     """Layers of different widths: each run of layers of one shape is a module of its own.
 
     What comes in and goes out is padded with zeros to the widest; a layer reads and writes its own part.

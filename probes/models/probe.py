@@ -13,9 +13,17 @@ from torch import Tensor, nn
 
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.heads import TokenPooling
-from permafrost.probes.models.layerwise import ByWidth, Chance, Dropout, LayerwiseLinear, LayerwiseLowRank, Noise, mlp
-from permafrost.probes.models.shared_reads import Reading, Side, TokenStates
-from permafrost.probes.models.stacking import Seats
+from permafrost.probes.models.layerwise import (
+    Dropout,
+    GroupedByWidth,
+    LayerwiseLinear,
+    LayerwiseLowRank,
+    Noise,
+    SeededRandom,
+    mlp,
+)
+from permafrost.probes.models.member_layout import MemberLayout
+from permafrost.probes.models.shared_reads import SharedReads, TextStates, TokenStates
 
 
 class Probe(nn.Module):
@@ -27,20 +35,20 @@ class Probe(nn.Module):
     pools = True
     """Whether tokens are pooled as they are read; else they are read one by one."""
 
-    def __init__(self, spec: ProbeSpec, seats: Seats) -> None:
+    def __init__(self, spec: ProbeSpec, seats: MemberLayout) -> None:
         super().__init__()
-        self.spec, self.seats = spec, seats
+        self.spec, self.layout = spec, seats
         self.pooling = TokenPooling(seats) if seats.tokens and self.pools else None
         layers, width = len(seats.sources), max(seats.input_widths)
         self.register_buffer("center", torch.zeros(layers, 1, width))
         self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
         self.noise = Noise(spec.noise)
-        self.encoder = ByWidth(seats.widths, seats.codes, self._part)
+        self.encoder = GroupedByWidth(seats.widths, seats.codes, self._part)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The widths in which probes agree that can stand side by side."""
-        return max(self.seats.widths), self.encoder.code
+        return max(self.layout.widths), self.encoder.code
 
     def _part(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
@@ -55,7 +63,7 @@ class Probe(nn.Module):
 
     def adapt(self, center: Tensor, scale: Tensor) -> None:
         """Take centre and scale of the inputs' layers: ``[layer, 1, width]``, and the same or ``[layer, 1, 1]``."""
-        sources = list(self.seats.sources)
+        sources = list(self.layout.sources)
         self.center.copy_(center[sources])
         self.scale.copy_(scale[sources])
 
@@ -63,37 +71,37 @@ class Probe(nn.Module):
         """Give each member a generator of its own for what is random in training."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         for name, module in self.named_modules():
-            if isinstance(module, Chance):
+            if isinstance(module, SeededRandom):
                 pairs = zip(generators, self._places(name), strict=True)
-                module.draws = [(generator, places) for generator, places in pairs if places]
+                module.generators = [(generator, places) for generator, places in pairs if places]
 
     def _places(self, name: str) -> list[int]:
         """How many of the leading places of a module each member has."""
-        members = len(self.seats.members)
+        members = len(self.layout.members)
         if name.startswith("encoder."):
             run = self.encoder.runs[int(name.split(".")[2])]
         elif name == "noise":
             run = slice(None)
         else:
             return [1] * members
-        found: list[int] = torch.bincount(self.seats.owners[run], minlength=members).tolist()
+        found: list[int] = torch.bincount(self.layout.member_of[run], minlength=members).tolist()
         return found
 
-    def normal(self, latents: Side, how: Reading) -> Tensor:
+    def normal(self, latents: TextStates, how: SharedReads) -> Tensor:
         """``[distinct, row, width]``, centred and scaled; tokens are pooled by attention."""
         center, scale = how.first(self.center), how.first(self.scale)
         if isinstance(latents, TokenStates):
-            if self.pooling is None or how.at is not None:
+            if self.pooling is None or how.index is not None:
                 raise ValueError("tokens are read by a probe for tokens, whose members do not share layers.")
             pooled: Tensor = self.pooling((latents.values - center[:, :, None]) / scale[:, :, None], latents.real)
             return pooled
         return (latents - center) / scale
 
-    def encode(self, latents: Side, how: Reading) -> Tensor:
+    def encode(self, latents: TextStates, how: SharedReads) -> Tensor:
         """``[distinct, row, width]`` -> ``[layer, row, code]``."""
         normal = self.normal(latents, how)
         part = self.encoder.parts[0]
-        if how.at is not None and len(self.encoder.parts) == 1 and not self.noise.acts:
+        if how.index is not None and len(self.encoder.parts) == 1 and not self.noise.acts:
             first, *others = part if isinstance(part, nn.Sequential) else [part]
             if isinstance(first, LayerwiseLinear):
                 encoded = first.shared(normal[..., : self.encoder.shapes[0][0]], how)
@@ -103,13 +111,13 @@ class Probe(nn.Module):
         spread: Tensor = self.encoder(self.noise(how.spread(normal)))
         return spread
 
-    def owners(self) -> dict[str, Tensor]:
+    def member_of(self) -> dict[str, Tensor]:
         """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
-        members = torch.arange(len(self.seats.members))
+        members = torch.arange(len(self.layout.members))
         found = {name: members for name, _ in self.named_parameters() if not name.startswith("encoder.")}
         if self.pooling is not None:
-            found["pooling.query"] = self.seats.owners
-        return found | {f"encoder.{name}": self.seats.owners[run] for name, run in self.layer_runs()}
+            found["pooling.query"] = self.layout.member_of
+        return found | {f"encoder.{name}": self.layout.member_of[run] for name, run in self.layer_runs()}
 
     def layer_runs(self) -> Iterator[tuple[str, slice]]:
         """The encoder's parameters, each with the layers that it holds."""
@@ -135,9 +143,9 @@ class Probe(nn.Module):
 
     def _by_member(self, parts: tuple[str, ...]) -> list[dict[str, Tensor]]:
         state = {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
-        return [{name: value[member] for name, value in state.items()} for member in range(len(self.seats.members))]
+        return [{name: value[member] for name, value in state.items()} for member in range(len(self.layout.members))]
 
-    def take(self, by_layer: Sequence[dict[str, Tensor]], by_member: Sequence[dict[str, Tensor]]) -> None:
+    def load_members(self, by_layer: Sequence[dict[str, Tensor]], by_member: Sequence[dict[str, Tensor]]) -> None:
         """Copy the state of every layer and member in; what belongs to layers that a member lacks lies beyond."""
         with torch.no_grad():
             for run, part in zip(self.encoder.runs, self.encoder.parts, strict=True):
@@ -148,44 +156,44 @@ class Probe(nn.Module):
             if self.pooling is not None:
                 self.pooling.query.copy_(torch.stack([weights["query"] for weights in by_layer]))
             for member, weights in enumerate(by_member):
-                self._take_member(member, weights)
+                self._load_member(member, weights)
 
-    def _take_member(self, member: int, weights: dict[str, Tensor]) -> None:
+    def _load_member(self, member: int, weights: dict[str, Tensor]) -> None:
         state = self.state_dict()
         for name, own in weights.items():
             common = [slice(min(sizes)) for sizes in zip(own.shape, state[name].shape[1:], strict=True)]
             state[name][(member, *common)] = own[tuple(common)]
 
-    def remade(self, seats: Seats) -> Self:
+    def rebuild(self, seats: MemberLayout) -> Self:
         """A fresh probe of the same kind with other seats."""
         raise NotImplementedError
 
 
-def seats_for(
+def layout_for(
     spec: ProbeSpec,
     members: Sequence[tuple[int, ...]],
     widths: tuple[int, ...],
     tokens: bool = False,
     inputs: Sequence[Hashable] = (),
-) -> Seats:
+) -> MemberLayout:
     """Seats for members that read some of the layers of inputs of ``widths``; raises :class:`SpecError`."""
-    return Seats(tuple(members), widths, tuple(spec.codes(widths, inputs)), tokens)
+    return MemberLayout(tuple(members), widths, tuple(spec.codes(widths, inputs)), tokens)
 
 
-def beside(probes: Sequence[Probe]) -> Probe:
+def stack(probes: Sequence[Probe]) -> Probe:
     """Probes of one kind side by side: their members, with their weights, in one probe."""
     if len({probe.shape for probe in probes}) > 1:
         raise ValueError("probes side by side must have latents, codes and features of one largest width.")
-    together = probes[0].remade(Seats.beside([probe.seats for probe in probes]))
+    together = probes[0].rebuild(MemberLayout.stack([probe.layout for probe in probes]))
     by_layer = [weights for probe in probes for weights in probe.by_layer()]
     by_member = [weights for probe in probes for weights in probe.by_member()]
-    together.take(by_layer, by_member)
+    together.load_members(by_layer, by_member)
     return together
 
 
-def alone(probe: Probe, member: int) -> Probe:
+def unstack(probe: Probe, member: int) -> Probe:
     """One member as a probe of its own, with its weights."""
-    single = probe.remade(replace(probe.seats, members=(probe.seats.members[member],)))
-    mine = [weights for weights, owner in zip(probe.by_layer(), probe.seats.owners, strict=True) if owner == member]
-    single.take(mine, [probe.by_member()[member]])
+    single = probe.rebuild(replace(probe.layout, members=(probe.layout.members[member],)))
+    mine = [weights for weights, owner in zip(probe.by_layer(), probe.layout.member_of, strict=True) if owner == member]
+    single.load_members(mine, [probe.by_member()[member]])
     return single

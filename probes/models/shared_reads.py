@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from permafrost.probes.models.stacking import Seats
+from permafrost.probes.models.member_layout import MemberLayout
 
 
 class TokenStates(NamedTuple):
@@ -39,11 +39,11 @@ class RaggedStates(NamedTuple):
     """``[token]``: whether it covers characters, of two segments those of the second; None where nothing says so."""
 
 
-Side = Tensor | TokenStates
+TextStates = Tensor | TokenStates
 """One side of some rows: latents ``[layer, row, width]``, or the states of their tokens."""
 
 
-def both_sides(first: Side, second: Side) -> Side:
+def both_texts(first: TextStates, second: TextStates) -> TextStates:
     """The rows of two sides, one after another."""
     if isinstance(first, TokenStates) and isinstance(second, TokenStates):
         longest = max(first.real.shape[1], second.real.shape[1])
@@ -60,16 +60,16 @@ def _padded(side: TokenStates, longest: int) -> TokenStates:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class SharedReads:
     """Which latents a probe's layers read, each once."""
 
     sources: Tensor
     """``[distinct]``: which layer of the inputs."""
 
-    orders: NDArray[np.int64]
+    row_orders: NDArray[np.int64]
     """``[distinct]``: in which order of rows."""
 
-    at: Tensor | None
+    index: Tensor | None
     """``[layer]``: which of the distinct latents it reads; None where each layer reads its own."""
 
     whole: bool
@@ -77,44 +77,44 @@ class Reading:
 
     def first(self, by_layer: Tensor) -> Tensor:
         """What belongs to layers, ``[layer, ...]``, taken once for those that read the same: ``[distinct, ...]``."""
-        if self.at is None:
+        if self.index is None:
             return by_layer
         first = torch.empty(len(self.sources), dtype=torch.int64)
-        first[self.at] = torch.arange(len(self.at))
+        first[self.index] = torch.arange(len(self.index))
         return by_layer[first]
 
     def spread(self, x: Tensor) -> Tensor:
         """``[distinct, ...]`` -> ``[layer, ...]``."""
-        return x if self.at is None else x[self.at]
+        return x if self.index is None else x[self.index]
 
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         """``[distinct, row, width]`` by ``[layer, width, code]`` -> ``[layer, row, code]``.
 
         Weights that meet the same latents lie side by side in one matmul.
         """
-        if self.at is None:
+        if self.index is None:
             return torch.bmm(x, weight)
         (distinct, rows, width), code = x.shape, weight.shape[2]
-        place = torch.zeros_like(self.at)
-        order = torch.argsort(self.at, stable=True)
-        counts = torch.bincount(self.at, minlength=distinct)
+        place = torch.zeros_like(self.index)
+        order = torch.argsort(self.index, stable=True)
+        counts = torch.bincount(self.index, minlength=distinct)
         place[order] = torch.arange(len(order)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         most = int(counts.max())
-        beside = weight.new_zeros(distinct, most, width, code).index_put((self.at, place), weight)
+        beside = weight.new_zeros(distinct, most, width, code).index_put((self.index, place), weight)
         made = torch.bmm(x, beside.transpose(1, 2).reshape(distinct, width, most * code))
-        return made.view(distinct, rows, most, code)[self.at, :, place]
+        return made.view(distinct, rows, most, code)[self.index, :, place]
 
 
-def reading(seats: Seats, orders: NDArray[np.int64] | None = None) -> Reading:
+def shared_reads(seats: MemberLayout, orders: NDArray[np.int64] | None = None) -> SharedReads:
     """How the layers of a probe read rows.
 
     Args:
         orders: of each member, which order of rows it takes; None where all take the same.
     """
     of_member = np.zeros(len(seats.members), np.int64) if orders is None else orders
-    pairs = np.stack([of_member[seats.owners.numpy()], np.array(seats.sources)], 1)
+    pairs = np.stack([of_member[seats.member_of.numpy()], np.array(seats.sources)], 1)
     distinct, at = np.unique(pairs, axis=0, return_inverse=True)
     sources = torch.from_numpy(np.ascontiguousarray(distinct[:, 1]))
     same = len(distinct) == len(pairs) and bool((distinct == pairs).all())
     whole = not distinct[:, 0].any() and distinct[:, 1].tolist() == list(range(len(seats.input_widths)))
-    return Reading(sources, distinct[:, 0], None if same else torch.from_numpy(at.reshape(-1)), whole)
+    return SharedReads(sources, distinct[:, 0], None if same else torch.from_numpy(at.reshape(-1)), whole)

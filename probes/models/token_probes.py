@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.layerwise import Dropout
+from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.mixers import code_mixer, mixed_width
 from permafrost.probes.models.pair_features import SCALE, best_cosines
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import RaggedStates, Reading
-from permafrost.probes.models.stacking import Seats
+from permafrost.probes.models.shared_reads import RaggedStates, SharedReads
 
 
 class TokenHead(nn.Module):
@@ -41,11 +41,11 @@ class TokenProbe(Probe):
 
     pools = False
 
-    def __init__(self, spec: ProbeSpec, seats: Seats, outputs: int) -> None:
+    def __init__(self, spec: ProbeSpec, seats: MemberLayout, outputs: int) -> None:
         super().__init__(spec, seats)
         self.outputs = outputs
         self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
-        self.read = mixed_width(spec.mixer, seats, self.encoder.code) + (seats.taken.shape[1] if spec.match else 0)
+        self.read = mixed_width(spec.mixer, seats, self.encoder.code) + (seats.mask.shape[1] if spec.match else 0)
         self.head = nn.ModuleList(TokenHead(spec, self.read, outputs) for _ in seats.members)
 
     @property
@@ -53,29 +53,29 @@ class TokenProbe(Probe):
         """The widths in which probes agree that can stand side by side."""
         return *super().shape, self.read
 
-    def remade(self, seats: Seats) -> Self:
+    def rebuild(self, seats: MemberLayout) -> Self:
         """A fresh probe of the same kind with other seats."""
         return type(self)(self.spec, seats, self.outputs)
 
-    def forward(self, states: RaggedStates, how: Reading) -> Tensor:
+    def forward(self, states: RaggedStates, how: SharedReads) -> Tensor:
         """Tokens ``[distinct, token, width]`` -> ``[member, token, output]``."""
         encoded = self.encode(states.values, how)
-        mixed = self.mixer(self.seats.by_member(encoded))
+        mixed = self.mixer(self.layout.by_member(encoded))
         if self.spec.match:
             assert states.second is not None
             met = SCALE * best_cosines(encoded, states.lengths, states.second)
-            mixed = torch.cat([mixed, self.seats.by_member(met).transpose(1, 2).to(mixed.dtype)], -1)
+            mixed = torch.cat([mixed, self.layout.by_member(met).transpose(1, 2).to(mixed.dtype)], -1)
         heads = zip(self.head, mixed, strict=True)
         return torch.stack([head(x, states.lengths) for head, x in heads])
 
-    def owners(self) -> dict[str, Tensor]:
+    def member_of(self) -> dict[str, Tensor]:
         """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
         own = {
             f"head.{member}.{name}": torch.full(part.shape[:1], member)
             for member, head in enumerate(self.head)
             for name, part in head.named_parameters()
         }
-        return super().owners() | own
+        return super().member_of() | own
 
     def _places(self, name: str) -> list[int]:
         if name.startswith("head."):
@@ -88,8 +88,8 @@ class TokenProbe(Probe):
         heads = [{f"head.{name}": value for name, value in head.state_dict().items()} for head in self.head]
         return [mixer | head for mixer, head in zip(self._by_member(("mixer.",)), heads, strict=True)]
 
-    def _take_member(self, member: int, weights: dict[str, Tensor]) -> None:
-        super()._take_member(member, {name: own for name, own in weights.items() if name.startswith("mixer.")})
+    def _load_member(self, member: int, weights: dict[str, Tensor]) -> None:
+        super()._load_member(member, {name: own for name, own in weights.items() if name.startswith("mixer.")})
         state = self.head[member].state_dict()
         for name, value in state.items():
             value.copy_(weights[f"head.{name}"])

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.atomic import write_whole
+from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import InputError
 from permafrost.probes.prediction.predictor import by_task
-from permafrost.probes.prediction.requests import QUESTION, Asked
+from permafrost.probes.prediction.requests import QUESTION, PredictionRequest
 
 Answer = Mapping[str, Any]
 
@@ -29,8 +29,8 @@ def check_out(out: Path, source: Path | None = None) -> None:
 
 
 def joined(
-    asked: Mapping[str, Sequence[Asked]], answers: Mapping[str, Sequence[Answer]]
-) -> tuple[Sequence[Asked], list[Answer]]:
+    asked: Mapping[str, Sequence[PredictionRequest]], answers: Mapping[str, Sequence[Answer]]
+) -> tuple[Sequence[PredictionRequest], list[Answer]]:
     """What every task was asked and answered, as one: of one task as it is, of several by their names.
 
     Args:
@@ -47,15 +47,15 @@ def joined(
     ]
 
 
-def _as_one(items: Sequence[Asked]) -> Asked:
+def _as_one(items: Sequence[PredictionRequest]) -> PredictionRequest:
     """A line of a file as all tasks read it: all texts, and the columns that are no task's target."""
     texts = dict(pair for one in items for pair in zip(one.names, one.texts, strict=True))
     first = items[0].columns
     beside = {name: value for name, value in first.items() if all(name in other.columns for other in items)}
-    return Asked(tuple(texts.values()), tuple(texts), items[0].place, beside)
+    return PredictionRequest(tuple(texts.values()), tuple(texts), items[0].place, beside)
 
 
-def write_answers(out: Path, asked: Sequence[Asked], answers: Sequence[Answer]) -> None:
+def write_answers(out: Path, asked: Sequence[PredictionRequest], answers: Sequence[Answer]) -> None:
     """Write answers as a table with flat columns (.csv), or an object a line (.jsonl): whole or not at all."""
     if out.suffix.lower() == ".jsonl":
         objects = [_beside(one, answer) | dict(answer) for one, answer in zip(asked, answers, strict=True)]
@@ -68,15 +68,15 @@ def write_answers(out: Path, asked: Sequence[Asked], answers: Sequence[Answer]) 
         writer.writeheader()
         writer.writerows(beside | said for beside, said in lines)
         text = file.getvalue()
-    write_whole(out, text.encode("utf-8"))
+    write_atomically(out, text.encode("utf-8"))
 
 
-def answers_in_json(asked: Sequence[Asked], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def answers_in_json(asked: Sequence[PredictionRequest], answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """Every answer, with its item's target where that is known."""
     return [_target(one) | dict(answer) for one, answer in zip(asked, answers, strict=True)]
 
 
-def shown(asked: Sequence[Asked], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def shown(asked: Sequence[PredictionRequest], answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """The lines of a table for people: a line an item, or an entity; without contexts, which are long."""
     lines = []
     for one, answer in zip(asked, answers, strict=True):
@@ -87,7 +87,7 @@ def shown(asked: Sequence[Asked], answers: Sequence[Answer]) -> list[dict[str, A
     return lines
 
 
-def _flat(number: int, one: Asked, answer: Answer) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _flat(number: int, one: PredictionRequest, answer: Answer) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """What was asked and what was answered, a line an item.
 
     Of entities a line each, with the number of their item; an item without any has one too.
@@ -130,11 +130,11 @@ def _parts(answer: Answer) -> list[dict[str, Any]]:
     return [dict(answer)]
 
 
-def _beside(one: Asked, answer: Answer) -> dict[str, Any]:
+def _beside(one: PredictionRequest, answer: Answer) -> dict[str, Any]:
     """What was asked; a column that the answer has too is called ``input_...``."""
     taken = {*answer, *_target(one)}
     return {(f"input_{name}" if name in taken else name): value for name, value in one.columns.items()} | _target(one)
 
 
-def _target(one: Asked) -> dict[str, Any]:
+def _target(one: PredictionRequest) -> dict[str, Any]:
     return {"target": one.target} if one.labelled else {}

@@ -17,7 +17,7 @@ from permafrost.data.store.plan import Columns
 from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import Inputs, stack, tokens_as_inputs
+from permafrost.probes.inputs.latents import ProbeInputs, stack, tokens_as_inputs
 from permafrost.probes.prediction.requests import check_items
 from permafrost.probes.tasks.base import Answer, Item
 from permafrost.probes.tasks.fitted import LoadedRun
@@ -100,7 +100,7 @@ def _slices(items: Sequence[Item]) -> Iterator[list[Item]]:
         yield some
 
 
-def _inputs(run: LoadedRun, latents_of: LatentsOf, texts: Sequence[Text]) -> Inputs:
+def _inputs(run: LoadedRun, latents_of: LatentsOf, texts: Sequence[Text]) -> ProbeInputs:
     """The latents of texts, in the order of the run's columns."""
     found: dict[Column, Latents] = {}
     for plan in dict.fromkeys(column.plan for column in run.columns):
@@ -116,4 +116,4 @@ def _inputs(run: LoadedRun, latents_of: LatentsOf, texts: Sequence[Text]) -> Inp
                 ordered = TokenLatents(states, read.offsets, read.ids, read.spans)
                 return tokens_as_inputs(ordered, run.columns, starts)
             found |= {Column(plan, view, layer): read[[at]] for at, layer in enumerate(layers)}
-    return Inputs(stack([found[column] for column in run.columns]), run.columns, run.probe.seats.input_widths)
+    return ProbeInputs(stack([found[column] for column in run.columns]), run.columns, run.probe.layout.input_widths)

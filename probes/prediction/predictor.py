@@ -34,7 +34,7 @@ ExtractorOf = Callable[["LoadedRun", str, Any], TextExtractor]
 it is another than the run was trained on."""
 
 
-class Backbones:
+class LoadedBackbones:
     """The backbones of several runs; those that read the same one share what is in memory."""
 
     def __init__(self, extractor_of: ExtractorOf) -> None:
@@ -52,7 +52,7 @@ class Backbones:
 class Predictor:
     """A finished run that answers new texts; the backbone is loaded once, at the first question."""
 
-    def __init__(self, run: "LoadedRun", backbones: Backbones) -> None:
+    def __init__(self, run: "LoadedRun", backbones: LoadedBackbones) -> None:
         self.run = run
         self._backbones = backbones
         self._extractors: dict[str, TextExtractor] = {}

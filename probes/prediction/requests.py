@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.readers.registry import NAMED
+from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.tabular import Row, read_table
 from permafrost.data.spec import nearest
 from permafrost.data.text import fault
@@ -23,7 +23,7 @@ WHAT = {SINGLE: "one text", PAIR: "two texts", QUESTION: "a question and its con
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictionRequest:
     """One item."""
 
     texts: Item
@@ -47,7 +47,7 @@ def names_of(run: LoadedRun) -> Item:
     """What the texts of an item are called."""
     if run.kind == "answers":
         return QUESTION
-    return PAIR if run.sides == 2 else SINGLE
+    return PAIR if run.texts_per_row == 2 else SINGLE
 
 
 def by_names(runs: Mapping[str, LoadedRun]) -> dict[Item, list[str]]:
@@ -95,7 +95,7 @@ def check_items(run: LoadedRun, items: Sequence[Item], places: Sequence[str] = (
             _check_text(place, name if name in (*QUESTION, "text") else f"{name} text", text)
 
 
-def from_words(run: LoadedRun, texts: Sequence[str]) -> list[Asked]:
+def from_words(run: LoadedRun, texts: Sequence[str]) -> list[PredictionRequest]:
     """The items that texts one after another make; raises :class:`CorpusError` where the last is not whole."""
     names = names_of(run)
     if len(texts) % len(names):
@@ -103,12 +103,12 @@ def from_words(run: LoadedRun, texts: Sequence[str]) -> list[Asked]:
         raise CorpusError(f"this run reads {what}: give an even number of texts, got {len(texts)}.")
     items = [tuple(texts[at : at + len(names)]) for at in range(0, len(texts), len(names))]
     return [
-        Asked(item, names, f"item {number}", dict(zip(names, item, strict=True)))
+        PredictionRequest(item, names, f"item {number}", dict(zip(names, item, strict=True)))
         for number, item in enumerate(items, 1)
     ]
 
 
-def each_from_words(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[Asked]]:
+def each_from_words(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
     """Task -> its items, for the tasks that texts one after another can be meant for.
 
     Raises:
@@ -121,12 +121,12 @@ def each_from_words(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict
     return {task: from_words(runs[task], texts) for task in reading[fitting[0]]}
 
 
-def from_file(run: LoadedRun, path: Path) -> list[Asked]:
+def from_file(run: LoadedRun, path: Path) -> list[PredictionRequest]:
     """The items of a file; see :func:`each_from_file`."""
     return each_from_file({"": run}, path)[""]
 
 
-def each_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[Asked]]:
+def each_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[PredictionRequest]]:
     """Task -> the items of a file, by the columns that the task was trained on or the usual names for them.
 
     Tasks whose columns the file has not are left out.
@@ -152,7 +152,7 @@ def each_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[
     }
 
 
-def _from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) -> list[Asked]:
+def _from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) -> list[PredictionRequest]:
     asked = []
     wanted = _target_column(run)
     for place, fields in rows:
@@ -162,7 +162,9 @@ def _from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) 
         labelled = wanted in fields
         target = _target(run, place, wanted, fields[wanted]) if labelled else None
         beside = {name: value for name, value in fields.items() if name != wanted}
-        asked.append(Asked(tuple(fields[column] for column in columns), names, place, beside, labelled, target))
+        asked.append(
+            PredictionRequest(tuple(fields[column] for column in columns), names, place, beside, labelled, target)
+        )
     return asked
 
 
@@ -190,20 +192,24 @@ def _known(run: LoadedRun) -> list[Item]:
 def _trained_on(run: LoadedRun) -> Item:
     """The columns of the run's corpus: texts, then the target; empty where they are not known."""
     spec = run.recipe.corpus
-    named = NAMED.get(spec.name)
+    named = CORPORA.get(spec.name)
     return spec.columns or (named.columns if named else ())
 
 
 def _target_column(run: LoadedRun) -> str:
     columns = _trained_on(run)
     ruled = run.recipe.corpus.rule
-    return columns[run.sides] if run.kind in ("score", "class") and len(columns) > run.sides and not ruled else ""
+    return (
+        columns[run.texts_per_row]
+        if run.kind in ("score", "class") and len(columns) > run.texts_per_row and not ruled
+        else ""
+    )
 
 
 def _target(run: LoadedRun, place: str, column: str, said: str) -> Target:
     """What an item is labelled with; None where its file says nothing, or that annotators did not agree."""
     spec = run.recipe.corpus
-    named = NAMED.get(spec.name)
+    named = CORPORA.get(spec.name)
     if not said.strip() or (named and said in named.unlabelled):
         return None
     if run.kind == "score":

@@ -111,7 +111,7 @@ def _line(name: str, run: Tables) -> dict[str, Any]:
     rows = rows[(rows["split"] == run.split) & rows["seed"].isna()]
     measured = {key: rows[key].iloc[0] if len(rows) else float("nan") for key in ("value", "low", "high", "n")}
     parameters = size_of(run, run.selected)[0]
-    about = {"run": name, "corpus": str(run.told("corpus").get("name", "")), "variant": run.selected}
+    about = {"run": name, "corpus": str(run.record_table("corpus").get("name", "")), "variant": run.selected}
     return about | {"split": run.split, "metric": run.metric} | measured | {"parameters": parameters}
 
 

@@ -169,7 +169,7 @@ def _columns(run: Tables) -> list[Column]:
     most = max(1, MOST_COLUMNS // len(run.task_names))
     found = []
     for task in run.task_names:
-        one = run.of_task(task)
+        one = run.for_task(task)
         rows = seedless(one.metrics)
         rows = rows[~rows["metric"].str.endswith("_p")]
         names = sorted(set(rows.loc[rows["split"] == one.split, "metric"]), key=_rank(one.metric))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from permafrost.data.corpora.corpus import Marks
+from permafrost.data.corpora.corpus import Spans
 from permafrost.data.corpora.records import Kind
 from permafrost.data.ragged import bounds
 from permafrost.probes.config.names import CORRELATIONS, PROBABILITY
@@ -85,7 +85,7 @@ def _counts(
     if metric == "accuracy":
         right = np.add.reduceat((said == true).astype(np.float64), offsets[:-1])
         return right, np.diff(offsets).astype(np.float64)
-    counts = entity_counts(said, Marks(np.zeros((len(true), 2), np.int64), true, offsets), labels)
+    counts = entity_counts(said, Spans(np.zeros((len(true), 2), np.int64), true, offsets), labels)
     said_of, true_of, both = counts.sum(1).astype(np.float64).T
     return both, {"precision": said_of, "recall": true_of}.get(metric, (said_of + true_of) / 2)
 

@@ -194,7 +194,7 @@ def draw(run: Tables) -> dict[str, Figure]:
     """Every figure whose tables are there, by name; those of one task of several by ``<task>-<name>``."""
     made = {name: function(run) for name, function in FIGURES.items()}
     for task in run.tasks:
-        one = run.of_task(task)
+        one = run.for_task(task)
         made |= {f"{task}-{name}": FIGURES[name](one) for name in OF_TASK}
     return {name: figure for name, figure in made.items() if figure}
 
@@ -202,7 +202,7 @@ def draw(run: Tables) -> dict[str, Figure]:
 def lead(run: Tables) -> str:
     """What the run is about, in a sentence."""
     backbones = tidy(", ".join(dict.fromkeys(run.metrics["backbone"])) or "a frozen backbone", 120)
-    corpus = run.told("corpus").get("name")
+    corpus = run.record_table("corpus").get("name")
     on = f" on {tidy(corpus, 80)}" if corpus else ""
     chosen = f" Chosen on {run.selection} by {tidy(run.metric, 40)}." if run.selected and run.layers.empty else ""
     if run.tasks:
@@ -256,7 +256,7 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
 
 def _task_section(run: Tables, task: str, pictures: Pictures) -> Section:
     """All that a run of one task has, of one of several."""
-    one = run.of_task(task)
+    one = run.for_task(task)
     blocks: list[Block | None] = [summary.headline(one), *by_variant(run, task)]
     for kind, (figure, note) in BROKEN_DOWN.items():
         picture = pictures.get(f"{task}-{figure}")

@@ -56,7 +56,7 @@ def headline(run: Tables) -> Grid | None:
     of = f" of {n:,.0f} rows" if pd.notna(n) else ""
     caption = f"On {run.split}{of}; in brackets the bootstrap 95 % interval over rows, {run.over_seeds}."
     caption += f" “{UNTRAINED}” is {REFERENCES[run.kind]}." if raw.any() and run.kind in REFERENCES else ""
-    caption += " Beside the parameters, their share of the backbone's." if run.told("probes") else ""
+    caption += " Beside the parameters, their share of the backbone's." if run.record_table("probes") else ""
     return Grid(caption, heads, lines, 3 if several else 2, strong)
 
 
@@ -161,9 +161,12 @@ def searched(run: Tables) -> str:
 def provenance(run: Tables) -> Facts | None:
     """What was run, on what, with which versions, for how long."""
     facts: list[tuple[str, object]] = []
-    corpus, texts = run.told("corpus"), [run.record.get(key) for key in ("texts", "texts_distinct", "texts_run")]
+    corpus, texts = (
+        run.record_table("corpus"),
+        [run.record.get(key) for key in ("texts", "texts_distinct", "texts_run")],
+    )
     if corpus:
-        rows = "; ".join(f"{split} {plain(n)}" for split, n in run.told("corpus", "rows").items())
+        rows = "; ".join(f"{split} {plain(n)}" for split, n in run.record_table("corpus", "rows").items())
         facts.append(("corpus", f"{corpus.get('name', '')}: rows {rows}" if rows else corpus.get("name", "")))
     if texts[0] is not None:
         facts.append(
@@ -172,25 +175,29 @@ def provenance(run: Tables) -> Facts | None:
     facts.append(("backbones", ", ".join(dict.fromkeys(run.metrics["backbone"]))))
     size_read = number(run.record.get("bytes"))
     facts.append(("latents on disk", f"{size_read:,.0f} bytes ({size_read / 2**20:,.1f} MiB)" if size_read else ""))
-    seconds = [f"{name} {duration(value)}" for name, raw in run.told("seconds").items() if (value := number(raw))]
+    seconds = [
+        f"{name} {duration(value)}" for name, raw in run.record_table("seconds").items() if (value := number(raw))
+    ]
     facts.append(("time", ", ".join(seconds)))
     facts += [(key, plain(run.record.get(key))) for key in ("machine", "host", "commit")]
-    facts.append(("versions", ", ".join(f"{name} {plain(value)}" for name, value in run.told("versions").items())))
+    facts.append(
+        ("versions", ", ".join(f"{name} {plain(value)}" for name, value in run.record_table("versions").items()))
+    )
     kept = [(name, tidy(value)) for name, value in facts if value not in ("", None)]
     return Facts(kept) if kept else None
 
 
 def took(run: Tables) -> list[Tile]:
     """How long all of it took, where the record says."""
-    seconds = number(run.told("seconds").get("all"))
+    seconds = number(run.record_table("seconds").get("all"))
     return [] if seconds is None else [Tile("took", duration(seconds))]
 
 
 def size_of(run: Tables, variant: str) -> tuple[float | None, float | None]:
     """Parameters of a variant's probe, and their share of the backbone; None where the record does not say."""
-    told = run.told("probes", variant)
+    told = run.record_table("probes", variant)
     own = number(told.get("parameters"))
-    own = number(run.told("parameters").get(variant)) if own is None else own
+    own = number(run.record_table("parameters").get(variant)) if own is None else own
     if own is None:
         own = next((number(one) for one in run.variants.loc[run.variants["variant"] == variant, "trained"]), None)
     backbone = number(told.get("backbone_parameters"))

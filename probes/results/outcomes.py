@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class RunResult:
     """What a run did."""
 
     path: Path
@@ -40,7 +40,7 @@ class Done:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablated:
+class AblationResult:
     """What an ablation did."""
 
     path: Path
@@ -55,7 +55,7 @@ class Ablated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studied:
+class StudyResult:
     """What a study came to."""
 
     study: str
@@ -80,7 +80,7 @@ class Studied:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class SimilarityResult:
     """Cosine similarities of sentences."""
 
     path: Path

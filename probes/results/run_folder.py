@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.atomic import write_whole
+from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import DIGESTS, DamageError, digest_of, files_digests, parse_with_digests, with_digests
 from permafrost.data.errors import InputError
 from permafrost.probes.config.load import read_file
@@ -20,7 +20,7 @@ FORMAT = 4
 
 NEVER_READ = ("figures", "report.html")
 
-WAY = "copy the whole run again, or run its recipe again"
+REMEDY = "copy the whole run again, or run its recipe again"
 
 
 def write_record(folder: Path, record: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def write_record(folder: Path, record: Mapping[str, Any], names: Iterable[str] |
     """
     digests = files_digests(folder, _read_again(folder) if names is None else names)
     whole = with_digests({"format": FORMAT} | dict(record), digests)
-    write_whole(folder / RECORD, json.dumps(whole, indent=2, ensure_ascii=False).encode())
+    write_atomically(folder / RECORD, json.dumps(whole, indent=2, ensure_ascii=False).encode())
 
 
 def _read_again(folder: Path) -> list[str]:
@@ -59,9 +59,9 @@ class RunFolder:
             raise error(f"{path} is no finished run: it has no {RECORD}. {again}.")
         self._refuse_link(RECORD)
         content = read_file(path / RECORD)
-        record = parse_with_digests(path / RECORD, content, WAY)
+        record = parse_with_digests(path / RECORD, content, REMEDY)
         if digest and digest_of(content) != digest:
-            raise DamageError(f"{path / RECORD} is not as the run wrote it: {WAY}.")
+            raise DamageError(f"{path / RECORD} is not as the run wrote it: {REMEDY}.")
         if record is None or record.get("format") != FORMAT:
             which = f"its format is {record.get('format')!r}" if record else f"its {RECORD} has no digests"
             raise error(
@@ -80,7 +80,7 @@ class RunFolder:
         if name in self.digests:
             return True
         if (self.path / name).exists() or (self.path / name).is_symlink():
-            raise DamageError(f"{self.path / name} is none of what the run wrote: remove it, or {WAY}.")
+            raise DamageError(f"{self.path / name} is none of what the run wrote: remove it, or {REMEDY}.")
         return False
 
     def read(self, name: str) -> bytes:
@@ -94,10 +94,10 @@ class RunFolder:
         if not self.has(name):
             return b""
         if not (self.path / name).is_file():
-            raise DamageError(f"{self.path / name} is missing, which the run wrote: {WAY}.")
+            raise DamageError(f"{self.path / name} is missing, which the run wrote: {REMEDY}.")
         content = read_file(self.path / name)
         if digest_of(content) != self.digests[name]:
-            raise DamageError(f"{self.path / name} is not as the run wrote it: {WAY}.")
+            raise DamageError(f"{self.path / name} is not as the run wrote it: {REMEDY}.")
         return content
 
     def within(self, name: str) -> "RunFolder":

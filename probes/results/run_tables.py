@@ -21,7 +21,7 @@ from permafrost.probes.results.files import (
     read_words,
     shown_name,
 )
-from permafrost.probes.results.run_folder import WAY, RunFolder
+from permafrost.probes.results.run_folder import REMEDY, RunFolder
 from permafrost.probes.results.schema import PREDICTED, RESULTS, SCHEMAS, TAG
 
 __all__ = [
@@ -72,7 +72,7 @@ class Tables:
     @property
     def kind(self) -> Kind:
         """What the predicted rows are labelled with; none where nothing was predicted."""
-        told = told_by(self.predictions)
+        told = record_table_of(self.predictions)
         return PREDICTED[told][0] if told and len(self.predictions) else "none"
 
     @property
@@ -103,7 +103,7 @@ class Tables:
         """The split that chose epochs and variant."""
         return chooses(self.metrics)
 
-    def told(self, *keys: str) -> Mapping[str, Any]:
+    def record_table(self, *keys: str) -> Mapping[str, Any]:
         """A table of the record; empty where it is missing or something else."""
         found: Any = self.record
         for key in keys:
@@ -115,14 +115,14 @@ class Tables:
         """Of a run that trains several tasks, in the order of its figures; empty for any other run."""
         return [name for name in dict.fromkeys([*self.metrics["task"], *self.tasks]) if name] if self.tasks else []
 
-    def of_task(self, name: str) -> "Tables":
+    def for_task(self, name: str) -> "Tables":
         """One task of a run that trains several, as if it were a run of that task alone.
 
         Its breakdown is that of the variant that was chosen; ``tasks`` has those of all.
         """
         nothing = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0], self.confusion.iloc[:0])
         metrics = self.metrics[self.metrics["task"] == name]
-        chose = self.told("metrics").get(name)
+        chose = self.record_table("metrics").get(name)
         record = {key: value for key, value in self.record.items() if key != "metric"}
         record |= {"selected": self.selected} | ({"metric": chose} if chose in metrics["metric"].tolist() else {})
         mine = self.tasks.get(name, nothing)
@@ -146,7 +146,7 @@ def read_tables(folder: Path) -> Tables:
     return Tables(shown_name(run, "run"), run.record, read_words(run), **frames, tasks=tasks)
 
 
-def told_by(predictions: pd.DataFrame) -> str | None:
+def record_table_of(predictions: pd.DataFrame) -> str | None:
     """The column that tells what kind of predictions these are."""
     return next((name for name in PREDICTED if name in predictions), None)
 
@@ -184,7 +184,7 @@ def _tasks(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
             expected = "expected the folder of a task, named by at most 64 letters, digits, _ and -, no sign first"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
         if path.name not in written:
-            raise DamageError(f"{path} is none of what the run wrote: remove it, or {WAY}.")
+            raise DamageError(f"{path} is none of what the run wrote: remove it, or {REMEDY}.")
     if not written:
         return {}
     names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])
@@ -193,7 +193,7 @@ def _tasks(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
 
 def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """Predictions with the columns of their kind."""
-    told = told_by(frame)
+    told = record_table_of(frame)
     kind, schema = PREDICTED[told] if told else ("none", Schema())
     for name in ("target", "label") if kind == "tags" else ():
         bad = ~frame[name].str.fullmatch(TAG)

@@ -22,13 +22,13 @@ from permafrost.probes.config.columns import TOKENS, Column
 from permafrost.probes.config.names import RECIPE, TASK_NAME
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.calibration import Calibration
-from permafrost.probes.models.probe import Probe, seats_for
-from permafrost.probes.results.run_folder import FORMAT, WAY, RunFolder
+from permafrost.probes.models.probe import Probe, layout_for
+from permafrost.probes.results.run_folder import FORMAT, REMEDY, RunFolder
 from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.tasks.registry import TASKS, build
 
 PROBE = "probe.safetensors"
-TASKS_FOLDER, UPPER_FOLDER = "tasks", "upper"
+TASKS_FOLDER, BACKBONE_FOLDER = "tasks", "upper"
 
 ABOUT = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """What a probe must say of itself."""
@@ -51,7 +51,7 @@ def _tasks_of(run: RunFolder) -> list[str]:
         if path.is_symlink():
             raise RunError(f"{path} is a link; a run folder holds its files itself.")
         if path != folder and path.is_dir() and TASK_NAME.fullmatch(path.name) and path.name not in names:
-            raise DamageError(f"{path} is none of what the run wrote: remove it, or {WAY}.")
+            raise DamageError(f"{path} is none of what the run wrote: remove it, or {REMEDY}.")
     return names
 
 
@@ -106,7 +106,7 @@ def _read_run(run: RunFolder) -> LoadedRun:
     tree, weights = read_toml(run.read(RECIPE).decode("utf-8"), str(path / RECIPE)), run.read(PROBE)
     about = _described(path, _metadata(weights))
     tensors = load(weights)
-    variants = parse(Recipe, tree, str(path / RECIPE)).expanded()
+    variants = parse(Recipe, tree, str(path / RECIPE)).variant_recipes()
     if about["variant"] not in variants:
         raise RunError(f"{path}: its weights are of the variant '{about['variant']}', which its recipe does not have.")
     recipe = variants[about["variant"]]
@@ -119,11 +119,15 @@ def _read_run(run: RunFolder) -> LoadedRun:
     probe = _rebuilt(path, recipe, columns, tensors, about)
     stores = run.record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
-    upper = (path.resolve().parents[1] if about.get("shared") else path) / UPPER_FOLDER if recipe.upper.learns else None
+    upper = (
+        (path.resolve().parents[1] if about.get("shared") else path) / BACKBONE_FOLDER
+        if recipe.finetune.learns
+        else None
+    )
     if upper and not (about.get("upper") and isinstance(about["upper"], dict)):
         raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
     if upper and (fault_there := check_files(upper, about["upper"])):
-        raise DamageError(f"{upper.parent}: its blocks learnt, and {fault_there}; {WAY}.")
+        raise DamageError(f"{upper.parent}: its blocks learnt, and {fault_there}; {REMEDY}.")
     plans = {""} if upper else identities
     known = all(column.plan in plans and column.view in get_args(View) for column in columns)
     targets = bool(score_range and calibration) if kind == "score" else kind == "answers" or len(labels) > 1
@@ -142,10 +146,10 @@ def _read_run(run: RunFolder) -> LoadedRun:
         labels=labels,
         score_range=score_range,
         kind=kind,
-        sides=sides,
+        texts_per_row=sides,
         path=path,
         identities=identities,
-        upper=upper,
+        backbone_folder=upper,
         digests=digests,
     )
 
@@ -196,8 +200,8 @@ def _rebuilt(
     if len(widths) != len(columns) or not 1 <= members <= len(tensors["center"]):
         raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
     of = [(column.plan, column.view) for column in columns]
-    seats = seats_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, of)
-    _ = seats.owners, seats.taken  # made here, where they hold numbers
+    seats = layout_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, of)
+    _ = seats.member_of, seats.mask  # made here, where they hold numbers
     try:
         with torch.device("meta"):
             probe = build(recipe.probe, about["kind"], len(about["labels"]), int(about["sides"]), seats)

@@ -23,16 +23,16 @@ from permafrost.data.digests import files_digests
 from permafrost.data.spec import to_toml
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.config.recipe import Recipe, Variant
-from permafrost.probes.inputs.stage_one import Stored
+from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.inputs.store_record import store_record
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import FORMAT, write_record
-from permafrost.probes.runs.load import PROBE, TASKS_FOLDER, UPPER_FOLDER
+from permafrost.probes.runs.load import BACKBONE_FOLDER, PROBE, TASKS_FOLDER
 from permafrost.probes.tasks.fitted import FittedProbe
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class RunContents:
     """All that a run leaves behind."""
 
     recipe: Recipe
@@ -43,20 +43,20 @@ class Outcome:
     selected: FittedProbe | None = None
     """The variant that answers new texts; None for what is no run to predict with."""
 
-    tasks: Mapping[str, "TaskOutcome"] = field(default_factory=dict)
+    tasks: Mapping[str, "TaskContents"] = field(default_factory=dict)
     """Of tasks that learnt together: each is a run within the run, in ``tasks/<name>``."""
 
 
 @dataclass(frozen=True, eq=False)
-class TaskOutcome:
+class TaskContents:
     """What a run leaves behind of one of several tasks."""
 
     selected: FittedProbe
     tables: Mapping[str, pd.DataFrame]
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, PlanLatents]
 
 
-def write_run(runs: Path, name: str, outcome: Outcome) -> Path:
+def write_run(runs: Path, name: str, outcome: RunContents) -> Path:
     """Write the run under a temporary name, then give it the next free ``<recipe>-<n>``."""
     runs.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=runs))
@@ -81,16 +81,16 @@ def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
             frame.to_csv(folder / f"{table}.csv", index=False, lineterminator="\n")
 
 
-def _write_tasks(folder: Path, tasks: Mapping[str, TaskOutcome]) -> None:
+def _write_tasks(folder: Path, tasks: Mapping[str, TaskContents]) -> None:
     """What predicts each task; blocks of which all tasks kept one state are written once, for the whole run."""
     shared: dict[str, str] = {}
     for task, one in tasks.items():
-        if one.selected.recipe.together.keep == "one":
-            shared = shared or _save_blocks(folder / UPPER_FOLDER, one.selected)
+        if one.selected.recipe.multitask.keep == "one":
+            shared = shared or _save_blocks(folder / BACKBONE_FOLDER, one.selected)
         _write_task(folder / TASKS_FOLDER / task, one, shared)
 
 
-def _write_task(folder: Path, one: TaskOutcome, shared: Mapping[str, str]) -> None:
+def _write_task(folder: Path, one: TaskContents, shared: Mapping[str, str]) -> None:
     """What predicts one task, as a run of its own; ``shared`` has the digests of blocks that lie in the run above."""
     folder.mkdir(parents=True)
     recipe = replace(one.selected.recipe, variants=(Variant(one.selected.variant),))
@@ -103,7 +103,7 @@ def _write_task(folder: Path, one: TaskOutcome, shared: Mapping[str, str]) -> No
 
 def _save_selected(folder: Path, fitted: FittedProbe, shared: Mapping[str, str] | None = None) -> None:
     """What answers new texts: the probe, and the backbone with the blocks that learnt, where they are its own."""
-    digests = shared or _save_blocks(folder / UPPER_FOLDER, fitted)
+    digests = shared or _save_blocks(folder / BACKBONE_FOLDER, fitted)
     _save_probe(folder / PROBE, fitted, digests, bool(shared))
 
 
@@ -123,10 +123,10 @@ def _save_probe(path: Path, fitted: FittedProbe, upper: Mapping[str, str], share
         "format": FORMAT,
         "variant": fitted.variant,
         "seeds": fitted.seeds,
-        "members": len(probe.seats.members),
+        "members": len(probe.layout.members),
         "columns": fitted.columns,
-        "widths": probe.seats.widths[: len(fitted.columns)],
-        "sides": fitted.sides,
+        "widths": probe.layout.widths[: len(fitted.columns)],
+        "sides": fitted.texts_per_row,
         "kind": fitted.kind,
         "labels": fitted.labels,
         "score_range": fitted.score_range,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from permafrost.data.spec import SpecError, nearest
 
 
-def make_named(
+def from_name(
     setting: str,
     name: str,
     known: Mapping[str, Callable[..., object]],

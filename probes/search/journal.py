@@ -21,7 +21,7 @@ from permafrost.data.errors import MachineError
 MARK, END = b',"checksum":"', b'"}'
 """What stands in every line between a record and its checksum, and after it."""
 
-WAY = "put a copy of the file back or give the study another name"
+REMEDY = "put a copy of the file back or give the study another name"
 
 
 class Journal:
@@ -85,7 +85,7 @@ class Journal:
         """Records of an open file from a number on; those that are new become known."""
         first = min(since, len(self._ends) - 1)
         if file.seek(0, os.SEEK_END) < self._ends[-1]:
-            raise MachineError(f"{self._path} is shorter than it was while it was read; {WAY}.")
+            raise MachineError(f"{self._path} is shorter than it was while it was read; {REMEDY}.")
         file.seek(self._ends[first])
         *lines, tail = file.read().split(b"\n")
         records = []
@@ -107,7 +107,7 @@ class Journal:
         if MARK not in line:
             what = "has no checksum: it is damaged, or written by Optuna itself or another version of permafrost"
         return MachineError(
-            f"{self._path}:{number + 1} {what}; {WAY}, or go on with the {number:,} records before it after "
+            f"{self._path}:{number + 1} {what}; {REMEDY}, or go on with the {number:,} records before it after "
             f"'truncate -s {self._ends[number]} {shlex.quote(str(self._path))}'."
         )
 

@@ -15,17 +15,17 @@ from typing import Any
 
 import pandas as pd
 
-from permafrost.data.atomic import held, write_whole
+from permafrost.data.atomic import file_lock, write_atomically
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.progress import Progress, Silent
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.results.outcomes import Studied
+from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.results.run_folder import write_record
-from permafrost.probes.search.study import Ledger, opened, shown_storage
-from permafrost.probes.search.trials import MakeEvaluate, Outcome, attempt, best_recipe, check_space
-from permafrost.probes.search.workers import Crew, Died, Epoch, Raised, Worker
+from permafrost.probes.search.study import TrialLog, opened, shown_storage
+from permafrost.probes.search.trials import MakeEvaluate, TrialResult, attempt, best_recipe, check_space
+from permafrost.probes.search.workers import EpochReport, Worker, WorkerDied, WorkerFailed, WorkerPool
 
 BEST = "best.toml"
 
@@ -33,7 +33,7 @@ DEATHS_IN_A_ROW = 3
 """Times the number of workers: so many may die with no trial finished in between."""
 
 
-def conduct(
+def search(
     recipe: Recipe,
     name: str,
     runs: Path,
@@ -43,7 +43,7 @@ def conduct(
     workers: int = 1,
     progress: Progress | None = None,
     about: Mapping[str, Any] | None = None,
-) -> Studied:
+) -> StudyResult:
     """Begin a study, or go on with the one of this name, until it holds ``trials`` finished trials.
 
     Args:
@@ -65,7 +65,7 @@ def conduct(
     check_space(recipe)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
     shared, journal = folder / "shared", folder / "journal.log"
-    with held(folder / "lock", wait=False) as free:
+    with file_lock(folder / "lock", wait=False) as free:
         if not free:
             raise InputError(f"study '{name}' is running already: wait for it, or stop it first.")
         shutil.rmtree(shared, ignore_errors=True)
@@ -77,11 +77,11 @@ def conduct(
                     progress.note(f"study '{name}' goes on: {begun:,} of {total:,} trials are there")
                 with progress.bar(f"study {name}", total) as advance:
                     advance(min(begun, total))
-                    watch = _Watch(ledger, progress, advance)
+                    watch = _SearchProgress(ledger, progress, advance)
                     if workers == 1:
                         _alone(watch, recipe, shared, make_evaluate, total)
                     elif begun < total:
-                        with Crew(recipe, shared, make_evaluate, min(workers, total - begun)) as crew:
+                        with WorkerPool(recipe, shared, make_evaluate, min(workers, total - begun)) as crew:
                             _together(watch, crew, total)
                 settings = {"storage": shown_storage(storage, journal), "workers": workers, **(about or {})}
                 return _write(folder, name, recipe, ledger, settings, started, progress)
@@ -89,15 +89,15 @@ def conduct(
             shutil.rmtree(shared, ignore_errors=True)
 
 
-class _Watch:
+class _SearchProgress:
     """The ledger, with what the screen shows of it."""
 
-    def __init__(self, ledger: Ledger, progress: Progress, advance: Callable[[int], None]) -> None:
+    def __init__(self, ledger: TrialLog, progress: Progress, advance: Callable[[int], None]) -> None:
         self.ledger, self._progress, self._advance = ledger, progress, advance
         self._best = best[1] if (best := ledger.best()) else None
         self._deaths = 0
 
-    def record(self, number: int, outcome: Outcome) -> None:
+    def record(self, number: int, outcome: TrialResult) -> None:
         """Write down how a trial ended."""
         self.ledger.record(number, outcome)
         self._deaths = 0
@@ -108,7 +108,7 @@ class _Watch:
             self._best = outcome.value
             self._progress.note(f"trial {number}: {outcome.value:.4f}, the best so far")
 
-    def lost(self, worker: Worker, died: Died, size: int) -> None:
+    def lost(self, worker: Worker, died: WorkerDied, size: int) -> None:
         """Put back the trial of a worker that died."""
         how = f"signal {-died.code}" if died.code is not None and died.code < 0 else f"exit code {died.code}"
         self._deaths += 1
@@ -126,7 +126,7 @@ class _Watch:
             self._progress.note(f"a worker died ({how}){at}")
 
 
-def _alone(watch: _Watch, recipe: Recipe, shared: Path, make_evaluate: MakeEvaluate, total: int) -> None:
+def _alone(watch: _SearchProgress, recipe: Recipe, shared: Path, make_evaluate: MakeEvaluate, total: int) -> None:
     """All trials in this process."""
     ledger = watch.ledger
     evaluate = make_evaluate(recipe, shared) if ledger.finished < total else None
@@ -139,7 +139,7 @@ def _alone(watch: _Watch, recipe: Recipe, shared: Path, make_evaluate: MakeEvalu
         watch.record(number, attempt(evaluate, recipe, number, params, report))
 
 
-def _together(watch: _Watch, crew: Crew, total: int) -> None:
+def _together(watch: _SearchProgress, crew: WorkerPool, total: int) -> None:
     """Trials in workers: never more at once than are still wanted."""
     ledger = watch.ledger
     while ledger.finished < total:
@@ -147,16 +147,16 @@ def _together(watch: _Watch, crew: Crew, total: int) -> None:
             crew.assign(worker, ledger.ask())
         for worker, message in crew.messages():
             match message:
-                case Epoch(step, value):
+                case EpochReport(step, value):
                     assert worker.trial is not None
                     crew.answer(worker, ledger.report(worker.trial, step, value))
-                case Outcome():
+                case TrialResult():
                     assert worker.trial is not None
                     watch.record(worker.trial, message)
                     worker.trial = None
-                case Died():
+                case WorkerDied():
                     watch.lost(worker, message, crew.size)
-                case Raised(error, trace):
+                case WorkerFailed(error, trace):
                     raise error or RuntimeError(f"a worker failed:\n{trace}")
 
 
@@ -173,11 +173,11 @@ def _write(
     folder: Path,
     name: str,
     recipe: Recipe,
-    ledger: Ledger,
+    ledger: TrialLog,
     settings: Mapping[str, Any],
     started: float,
     progress: Progress,
-) -> Studied:
+) -> StudyResult:
     """Tables, best recipe and record; the record comes last, so where it is all is there."""
     rows, best = ledger.rows(), ledger.best()
     importances = ledger.importances()
@@ -202,7 +202,7 @@ def _write(
     finished = sum(row["state"] in ("COMPLETE", "PRUNED") for row in rows)
     summary = f"Best of study {name}: trial {number} of {finished}, {value:.4f} on validation."
     write_table(path, to_toml(best_recipe(recipe, summary, params)))
-    meant = {key: plain(one.meant(params[key])) for key, one in recipe.study.ranges().items()}
+    meant = {key: plain(one.decode(params[key])) for key, one in recipe.study.ranges().items()}
     seconds = time.perf_counter() - started
     record = {
         "study": name,
@@ -219,7 +219,7 @@ def _write(
         **settings,
     }
     write_record(folder, record, [RECIPE, BEST, *(f"{table}.csv" for table in tables)])
-    return Studied(
+    return StudyResult(
         study=name,
         folder=folder,
         trials=finished,
@@ -234,4 +234,4 @@ def _write(
 
 def write_table(path: Path, content: str) -> None:
     """A text file, whole or absent."""
-    write_whole(path, content.encode())
+    write_atomically(path, content.encode())

@@ -23,9 +23,9 @@ from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError, fingerprint
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Choice, Range, Scalar, StudySpec
-from permafrost.probes.search.factory import make_named
+from permafrost.probes.search.factory import from_name
 from permafrost.probes.search.journal import Journal
-from permafrost.probes.search.trials import Outcome, difference, identity
+from permafrost.probes.search.trials import TrialResult, difference, identity
 
 ATTEMPTS = 3
 """Workers that may die of a trial before it is given up."""
@@ -40,7 +40,7 @@ SEQUENCES = ("GridSampler", "QMCSampler")
 Row = dict[str, Any]
 
 
-class Ledger:
+class TrialLog:
     """One study: asks for trials, and writes down how they went."""
 
     def __init__(self, study: optuna.Study, recipe: Recipe) -> None:
@@ -69,7 +69,7 @@ class Ledger:
             self._running[number].report(value, step)
             return self._running[number].should_prune()
 
-    def record(self, number: int, outcome: Outcome) -> None:
+    def record(self, number: int, outcome: TrialResult) -> None:
         """End a trial."""
         trial = self._running.pop(number)
         for name, value in outcome.attributes.items():
@@ -163,7 +163,7 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def opened(name: str, recipe: Recipe, storage: str | None, journal: Path) -> Iterator[Ledger]:
+def opened(name: str, recipe: Recipe, storage: str | None, journal: Path) -> Iterator[TrialLog]:
     """A study by name, made where there is none: in the database ``storage``, or else in the file ``journal``.
 
     Whatever ends the context, no trial stays behind as running if the storage can still be written.
@@ -179,7 +179,7 @@ def opened(name: str, recipe: Recipe, storage: str | None, journal: Path) -> Ite
     with contextlib.ExitStack() as stack:
         reached = _reach(storage, name, stack) if storage else JournalStorage(cast(Any, Journal(journal)))
         try:
-            ledger = Ledger(_load(reached, name, recipe, pruner, shown), recipe)
+            ledger = TrialLog(_load(reached, name, recipe, pruner, shown), recipe)
             ledger.recover()
             yield ledger
         except (SQLAlchemyError, StorageInternalError) as error:
@@ -237,7 +237,7 @@ def _made(
         "wrapped_pruner": lambda given: inner(given or "MedianPruner"),
     }
     with _quiet():
-        return make_named(f"study.{kind}", name, known, options, offered, builders)
+        return from_name(f"study.{kind}", name, known, options, offered, builders)
 
 
 def _grid(place: str, ranges: Mapping[str, Range]) -> dict[str, list[Scalar]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from permafrost.data.spec import SpecError, manual, nearest, plain
-from permafrost.probes.config.recipe import VARYING, Recipe, Variant, with_variant
+from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
 
 UNTOLD = ("summary", "takes", "extract", "variants")
@@ -19,7 +19,7 @@ AfterEpoch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluation:
     """What a training came to."""
 
     value: float
@@ -32,7 +32,7 @@ class Evaluated:
 class Evaluate(Protocol):
     """Trains a recipe with its one seed."""
 
-    def __call__(self, recipe: Recipe, after_epoch: AfterEpoch, /) -> float | Evaluated:
+    def __call__(self, recipe: Recipe, after_epoch: AfterEpoch, /) -> float | Evaluation:
         """The best validation metric."""
 
 
@@ -41,7 +41,7 @@ MakeEvaluate = Callable[[Recipe, Path], Evaluate]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """How a trial ended."""
 
     state: Literal["complete", "pruned", "refused"]
@@ -51,14 +51,14 @@ class Outcome:
     """Why it was refused."""
 
 
-class Pruned(Exception):  # noqa: N818  no error
+class TrialPruned(Exception):  # noqa: N818  no error
     """Raised out of a training that is not worth going on with."""
 
 
 def with_params(recipe: Recipe, name: str, params: Mapping[str, Scalar]) -> Recipe:
     """The recipe with offered values in their places, and the first of its seeds."""
     ranges = recipe.study.ranges()
-    meant = {key: ranges[key].meant(value) for key, value in params.items()}
+    meant = {key: ranges[key].decode(value) for key, value in params.items()}
     made = with_variant(recipe, Variant(name, meant))
     return replace(made, train=replace(made.train, seeds=recipe.train.seeds[:1]))
 
@@ -67,7 +67,7 @@ def best_recipe(recipe: Recipe, summary: str, params: Mapping[str, Scalar]) -> R
     """The recipe of the best trial, to be trained with all seeds of the study."""
     made = with_params(recipe, "best", params)
     train = replace(made.train, seeds=recipe.study.seeds)
-    return replace(made, summary=summary, takes="", train=train, study=StudySpec())
+    return replace(made, summary=summary, duration="", train=train, study=StudySpec())
 
 
 def attempt(
@@ -76,27 +76,27 @@ def attempt(
     number: int,
     params: Mapping[str, Scalar],
     report: Callable[[int, float], bool],
-) -> Outcome:
+) -> TrialResult:
     """Run a trial; ``report`` says after each epoch whether to stop it."""
 
     def after_epoch(epoch: int, value: float) -> None:
         if report(epoch, value):
-            raise Pruned
+            raise TrialPruned
 
     try:
         said = evaluate(with_params(recipe, f"trial-{number}", params), after_epoch)
-    except Pruned:
-        return Outcome("pruned")
+    except TrialPruned:
+        return TrialResult("pruned")
     except SpecError as error:
-        return Outcome("refused", reason=str(error))
+        return TrialResult("refused", reason=str(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch has no error for it
             raise
-        return Outcome("refused", reason="it does not fit into memory.")
-    done = said if isinstance(said, Evaluated) else Evaluated(float(said))
+        return TrialResult("refused", reason="it does not fit into memory.")
+    done = said if isinstance(said, Evaluation) else Evaluation(float(said))
     if not math.isfinite(done.value):
-        return Outcome("refused", reason=f"its validation metric is {done.value}.")
-    return Outcome("complete", done.value, done.attributes)
+        return TrialResult("refused", reason=f"its validation metric is {done.value}.")
+    return TrialResult("complete", done.value, done.attributes)
 
 
 def check_space(recipe: Recipe) -> None:
@@ -108,9 +108,9 @@ def check_space(recipe: Recipe) -> None:
     ranges = recipe.study.ranges()
     if not ranges:
         raise SpecError('there is nothing to search: give ranges in [study.space], "train.epochs" = [5, 10] for one.')
-    known = [setting.key for setting in manual(Recipe) if setting.key.split(".")[0] in VARYING]
+    known = [setting.key for setting in manual(Recipe) if setting.key.split(".")[0] in VARIABLE_TABLES]
     for key, one in ranges.items():
-        for value in one.probes():
+        for value in one.extremes():
             try:
                 with_variant(recipe, Variant("trial", {key: value}))
             except SpecError as error:

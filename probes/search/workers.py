@@ -20,7 +20,7 @@ from typing import Self
 from permafrost.data.errors import PermafrostError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Scalar
-from permafrost.probes.search.trials import MakeEvaluate, Outcome, attempt
+from permafrost.probes.search.trials import MakeEvaluate, TrialResult, attempt
 
 Assignment = tuple[int, Mapping[str, Scalar]]
 
@@ -28,7 +28,7 @@ Pipe = connection.Connection
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochReport:
     """A worker finished an epoch and waits to hear whether to go on."""
 
     step: int
@@ -36,14 +36,14 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Died:
+class WorkerDied:
     """A worker ended without being asked to; ``code`` is the signal, negative, or its exit code."""
 
     code: int | None
 
 
 @dataclass(frozen=True)
-class Raised:
+class WorkerFailed:
     """A worker met an error that no other trial would be spared."""
 
     error: PermafrostError | OSError | None
@@ -60,7 +60,7 @@ class Worker:
     """The trial it is at."""
 
 
-class Crew:
+class WorkerPool:
     """A number of workers; as a context, none is left behind it."""
 
     def __init__(self, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate, size: int) -> None:
@@ -71,9 +71,9 @@ class Crew:
     def __enter__(self) -> Self:
         try:
             while len(self._workers) < self.size:
-                self._hire()
+                self._spawn()
         except BaseException:
-            self._dismiss()
+            self._terminate()
             raise
         return self
 
@@ -83,7 +83,7 @@ class Crew:
                 _send(worker.pipe, None)
             for worker in self._workers:
                 worker.process.join(timeout=5)
-        self._dismiss()
+        self._terminate()
 
     @property
     def busy(self) -> int:
@@ -104,35 +104,35 @@ class Crew:
         """Say whether the trial that reported an epoch ends here."""
         _send(worker.pipe, stop)
 
-    def messages(self) -> Iterator[tuple[Worker, Epoch | Outcome | Raised | Died]]:
+    def messages(self) -> Iterator[tuple[Worker, EpochReport | TrialResult | WorkerFailed | WorkerDied]]:
         """What the workers have to say; waits until there is something. A dead one is replaced."""
         ready = connection.wait([worker.pipe for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
             try:
                 message = worker.pipe.recv()
             except (EOFError, OSError):
-                yield worker, self._bury(worker)
+                yield worker, self._reap(worker)
             else:
                 yield worker, message
 
-    def _bury(self, worker: Worker) -> Died:
+    def _reap(self, worker: Worker) -> WorkerDied:
         worker.process.join(timeout=5)
         worker.process.kill()  # it closed its pipe: nothing more can come of it
         worker.process.join()
         code = worker.process.exitcode
         self._workers.remove(worker)
         _close(worker)
-        self._hire()
-        return Died(code)
+        self._spawn()
+        return WorkerDied(code)
 
-    def _hire(self) -> None:
+    def _spawn(self) -> None:
         ours, theirs = multiprocessing.Pipe()
         with theirs, _inherited(self.size):
             process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs, *self._job), daemon=True)
             process.start()
         self._workers.append(Worker(process, ours))
 
-    def _dismiss(self) -> None:
+    def _terminate(self) -> None:
         for worker in self._workers:
             worker.process.terminate()
         for worker in self._workers:
@@ -149,7 +149,7 @@ def work(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate) 
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def report(step: int, value: float) -> bool:
-        pipe.send(Epoch(step, value))
+        pipe.send(EpochReport(step, value))
         return bool(pipe.recv())
 
     try:
@@ -161,7 +161,7 @@ def work(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate) 
         return  # the parent is gone
     except Exception as error:
         known = error if isinstance(error, (PermafrostError, OSError)) else None
-        pipe.send(Raised(known, traceback.format_exc()))
+        pipe.send(WorkerFailed(known, traceback.format_exc()))
         pipe.recv()  # the parent ends us
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.text import Text
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.bootstrap import Measured, Resampled, resample_ratio
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import Reading
+from permafrost.probes.models.shared_reads import SharedReads
 
 CHUNK_BYTES = 256 << 20
 """Most latents that are read at once where nothing is learnt."""
@@ -31,7 +31,9 @@ CHUNK_BYTES = 256 << 20
 class Objective(Protocol):
     """Rows as a probe learns them and speaks of them."""
 
-    def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
+    def loss(
+        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+    ) -> Tensor:
         """What some rows cost each member, ``[member]``.
 
         Args:
@@ -40,10 +42,10 @@ class Objective(Protocol):
             name: of :data:`LOSSES`.
         """
 
-    def said(self, probe: Probe) -> NDArray[np.float32]:
+    def predict(self, probe: Probe) -> NDArray[np.float32]:
         """What each member says of all rows, ``[member, ...]``."""
 
-    def joint(self, probe: Probe) -> NDArray[np.float32]:
+    def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
         """What the members say together, shaped as what one says."""
 
 
@@ -54,12 +56,12 @@ def only_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(rows[0])
 
 
-def chunks(inputs: Inputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def chunks(inputs: ProbeInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Places among windows, those of like length together, as many at a time as there is room for."""
     assert inputs.offsets is not None
     lengths = np.diff(inputs.offsets)[windows]
     order = np.argsort(lengths, kind="stable")
-    room = max(1, CHUNK_BYTES // (len(probe.seats.sources) * inputs.values.shape[2] * 4))
+    room = max(1, CHUNK_BYTES // (len(probe.layout.sources) * inputs.values.shape[2] * 4))
     filled = np.searchsorted(np.cumsum(lengths[order]) // room, np.arange(lengths.sum() // room + 2)).tolist()
     for start, end in pairwise(filled):
         if start < end:
@@ -71,7 +73,7 @@ class Scorer(Protocol):
 
     rows: Rows
 
-    def answers(self, said: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
         """What one member says, ``[row, ...]`` or ``[word, ...]``, as its answers."""
 
     def resampled(self, metric: str, answers: Sequence[NDArray[Any]]) -> Resampled | None:
@@ -134,7 +136,7 @@ def measured_ratio(counts: Counts, n: int) -> Measured:
 
 Answer = dict[str, Any]
 
-Read = Callable[[Sequence[Text]], Inputs]
+Read = Callable[[Sequence[Text]], ProbeInputs]
 
 Columns = Mapping[str, Any]
 

@@ -11,21 +11,21 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.script import parts
 
 
 def shuffled(corpus: Corpus, seed: int) -> Corpus:
     """The corpus with shuffled targets in training, and those rows as its validation."""
     train, rng = corpus.split("train"), np.random.default_rng(seed)
-    marks = train.marks
+    marks = train.spans
     if marks is None:
-        rows = Rows(train.sides, rng.permutation(train.targets))
+        rows = Rows(train.texts, rng.permutation(train.targets))
     elif corpus.kind == "tags":
         codes = rng.permutation(marks.codes)
-        rows = replace(train, marks=replace(marks, codes=made_valid(codes, marks.offsets, corpus.labels)))
+        rows = replace(train, spans=replace(marks, codes=made_valid(codes, marks.offsets, corpus.labels)))
     else:
-        rows = replace(train, marks=_moved(corpus, train, marks, rng))
+        rows = replace(train, spans=_moved(corpus, train, marks, rng))
     return replace(corpus, splits={"train": rows, "validation": rows})
 
 
@@ -43,16 +43,16 @@ def made_valid(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Seq
     return valid
 
 
-def _moved(corpus: Corpus, rows: Rows, marks: Marks, rng: np.random.Generator) -> Marks:
+def _moved(corpus: Corpus, rows: Rows, marks: Spans, rng: np.random.Generator) -> Spans:
     """Each row with one answer, of as many words as its own (characters where there are no spaces), anywhere in its
     context.
     """
     moved = []
-    for text, (first, last) in zip(rows.sides[:, 0], marks.spans[marks.offsets[:-1]], strict=True):
+    for text, (first, last) in zip(rows.texts[:, 0], marks.characters[marks.offsets[:-1]], strict=True):
         of = corpus.texts[text]
         context = of if isinstance(of, str) else of.second
         words = parts(context)
         more = max(0, len(parts(context[first:last])) - 1)
         at = int(rng.integers(len(words) - more))
         moved.append((words[at][0], words[at + more][1]))
-    return Marks(np.array(moved), np.zeros(len(moved), np.int64), np.arange(len(moved) + 1))
+    return Spans(np.array(moved), np.zeros(len(moved), np.int64), np.arange(len(moved) + 1))

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import get_entities
 
-from permafrost.data.corpora.corpus import Marks, Rows
+from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import bounds
 from permafrost.data.script import STOPS, parts
 from permafrost.data.text import Text
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.entities import valid_tags
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.tasks.base import Answer, Item, Read
@@ -33,7 +33,7 @@ NO_BLANK = re.compile(r"\S")
 
 
 def entities_of(
-    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], Inputs]
+    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], ProbeInputs]
 ) -> list[list[Entity]]:
     """The entities of every text, in order.
 
@@ -62,16 +62,16 @@ def entities_of(
 
 
 def _tagged(
-    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], Inputs]
+    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], ProbeInputs]
 ) -> list[tuple[list[Entity], int]]:
     """The entities of every text as far as it was read, and from which character to read on."""
     words = [words_of(text) for text in texts]
     offsets = bounds(np.array([len(some) for some in words]))
     spans = np.array([place for some in words for place in some], np.int64).reshape(-1, 2)
-    marks = Marks(spans, np.zeros(len(spans), np.int64), offsets)
+    marks = Spans(spans, np.zeros(len(spans), np.int64), offsets)
     rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts), np.int64), marks)
     inputs = read(texts)
-    logits = TagObjective(inputs, rows).joint(probe)
+    logits = TagObjective(inputs, rows).predict_mean(probe)
     tags, there = valid_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
     shares = probabilities(logits)[np.arange(len(tags)), tags]
     found = []

@@ -35,7 +35,7 @@ class FittedProbe:
 
     score_range: tuple[float, float] | None
     kind: Kind
-    sides: int
+    texts_per_row: int
     """Texts per row."""
 
     seeds: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ class LoadedRun(FittedProbe):
     path: Path
     identities: Mapping[str, Identity]
     """Name of a plan -> identity of the latents it was trained on."""
-    upper: Path | None = None
+    backbone_folder: Path | None = None
     """The model folder of the backbone, where blocks of it learnt; else it is the plan's own. Tasks that keep one state
     of the blocks have it in the run above them."""
 
@@ -59,20 +59,20 @@ class LoadedRun(FittedProbe):
 
     def backbone(self, plan: str) -> tuple[str, ...]:
         """What is equal where runs read the same backbone: digests, and the arithmetic."""
-        if self.upper:
+        if self.backbone_folder:
             return self.digests
         one = self.identities[plan]
         return one.weights, one.tokenizer, one.compute_dtype
 
-    def captured(self, plan: str) -> CapturePlan:
+    def capture_plan(self, plan: str) -> CapturePlan:
         """How texts become the latents that it reads.
 
         Blocks that learnt were measured on states that stage one had cached in the precision of the recipe; new texts
         run through the whole model in float32. With ``plan.stored_dtype`` or ``plan.compute_dtype`` below that, answers
         differ from the run's by as much as they round.
         """
-        found = self.recipe.captured(plan)
-        if self.upper is None:
+        found = self.recipe.capture_plan(plan)
+        if self.backbone_folder is None:
             return found
-        own = {"backbone": str(self.upper), "revision": "", "init": "pretrained", "tokenizer": ""}
+        own = {"backbone": str(self.backbone_folder), "revision": "", "init": "pretrained", "tokenizer": ""}
         return replace(found, **own, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]

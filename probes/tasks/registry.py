@@ -13,12 +13,12 @@ from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.calibration import Calibration
+from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
-from permafrost.probes.models.stacking import Seats
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.tasks.base import Answer, Answers, Columns, Item, Line, Objective, Read, Scorer, Task
 from permafrost.probes.tasks.entity_spans import answer_entities
@@ -68,7 +68,7 @@ TASKS: dict[Kind, Task] = {
     "answers": Task("answering", "span", ("span",), "f1", ("f1", "exact_match"), ("span",)),
 }  # fmt: skip
 
-HEADS: dict[str, Callable[[ProbeSpec, Seats, int, int], Probe]] = {
+HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
     "cosine": lambda spec, seats, sides, labels: ScoreProbe(spec, seats),
     "regression": lambda spec, seats, sides, labels: RegressionProbe(spec, seats, sides, 1),
     "classes": ClassProbe,
@@ -101,9 +101,9 @@ def task_of(corpus: Corpus) -> Task:
     return task
 
 
-def sides_of_rows(corpus: Corpus) -> int:
+def texts_per_row(corpus: Corpus) -> int:
     """How many texts a row has."""
-    return int(corpus.split("train").sides.shape[1])
+    return int(corpus.split("train").texts.shape[1])
 
 
 def head_of(spec: ProbeSpec, kind: Kind, sides: int) -> str:
@@ -138,7 +138,7 @@ def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -
         raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")
 
 
-def build(spec: ProbeSpec, kind: Kind, labels: int, sides: int, seats: Seats) -> Probe:
+def build(spec: ProbeSpec, kind: Kind, labels: int, sides: int, seats: MemberLayout) -> Probe:
     """A fresh probe for a kind of target.
 
     Args:
@@ -169,41 +169,44 @@ PARTS: dict[Kind, tuple[Callable[[Scorer, Answers, Corpus], Iterator[Line]], ...
 def row_labels(corpus: Corpus, rows: Rows) -> list[Any]:
     """``[row]``: what a row is, in a word: its score, its class, what its entities are of, or its question word."""
     if corpus.kind == "tags":
-        assert rows.marks is not None
-        names = np.array([label[2:] for label in corpus.labels], object)[rows.marks.codes].tolist()
-        found = [set(names[low:high]) - {""} for low, high in pairwise(rows.marks.offsets.tolist())]
+        assert rows.spans is not None
+        names = np.array([label[2:] for label in corpus.labels], object)[rows.spans.codes].tolist()
+        found = [set(names[low:high]) - {""} for low, high in pairwise(rows.spans.offsets.tolist())]
         return [SEVERAL if len(types) > 1 else next(iter(types), NOTHING) for types in found]
     if corpus.kind == "answers":
-        return [question_word(pair_of_texts(corpus, sides)[0] or "") for sides in rows.sides]
+        return [question_word(pair_of_texts(corpus, sides)[0] or "") for sides in rows.texts]
     return [corpus.labels[int(code)] for code in rows.targets] if corpus.labels else rows.targets.tolist()
 
 
-def predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
+def predictions(probe: Probe, inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
     """What each member of a probe says of rows: ``[member, row]`` numbers, ``[member, row, class]`` or ``[member, word,
     tag]`` logits, or ``[member, row, 3]`` places of answers.
     """
-    return objective_of(probe, inputs, rows).said(probe)
+    return objective_of(probe, inputs, rows).predict(probe)
 
 
-def joint_predictions(probe: Probe, inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
+def mean_prediction(probe: Probe, inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
     """What the members of a probe say of rows together, shaped as what one says."""
-    return objective_of(probe, inputs, rows).joint(probe)
+    return objective_of(probe, inputs, rows).predict_mean(probe)
 
 
-def untrained_cosines(inputs: Inputs, rows: Rows) -> NDArray[np.float32]:
+def untrained_cosines(inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
     """The untrained reference for scores: ``[layer, row]``, plain cosines of the latents."""
     said = torch.empty(len(inputs.columns), len(rows))
     for layer in range(len(inputs.columns)):
-        first, second = (inputs.pooled(layer, column) for column in rows.sides.T)
+        first, second = (inputs.pooled(layer, column) for column in rows.texts.T)
         said[layer] = cosines(first, second)
     return said.numpy()
 
 
-OBJECTIVES: dict[type[Probe], Callable[[Inputs, Rows], Objective]] = {TagProbe: TagObjective, SpanProbe: SpanObjective}
+OBJECTIVES: dict[type[Probe], Callable[[ProbeInputs, Rows], Objective]] = {
+    TagProbe: TagObjective,
+    SpanProbe: SpanObjective,
+}
 """Where rows are not labelled as a whole."""
 
 
-def objective_of(probe: Probe, inputs: Inputs, rows: Rows) -> Objective:
+def objective_of(probe: Probe, inputs: ProbeInputs, rows: Rows) -> Objective:
     """How a probe learns rows and speaks of them."""
     return OBJECTIVES.get(type(probe), RowObjective)(inputs, rows)
 

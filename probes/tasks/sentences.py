@@ -14,13 +14,13 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.script import WORD_END, WORD_START, units
 from permafrost.data.text import Segments
 from permafrost.probes.config.names import CORRELATIONS, PROBABILITY
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.bootstrap import Resampled, resample
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.metrics.metrics import METRICS
-from permafrost.probes.models.probe import Probe, alone
+from permafrost.probes.models.probe import Probe, unstack
 from permafrost.probes.models.sentence_probes import ClassProbe
-from permafrost.probes.models.shared_reads import Reading, reading
+from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.results.metric_row import in_unit
 from permafrost.probes.tasks.base import (
     CHUNK_BYTES,
@@ -76,7 +76,7 @@ def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
 
     Of pairs the second text is looked at, and how many of its units the first has too. Negation is that of English.
     """
-    pairs = [pair_of_texts(corpus, sides) for sides in rows.sides]
+    pairs = [pair_of_texts(corpus, sides) for sides in rows.texts]
     negated = np.array([bool(NEGATION.search(second)) for _, second in pairs], bool)
     found = {"negation": negated, "no negation": ~negated}
     if pairs and pairs[0][0] is not None:
@@ -105,30 +105,34 @@ def pair_of_texts(corpus: Corpus, sides: NDArray[np.int64]) -> tuple[str | None,
 class RowObjective:
     """A number or the logits of classes for every row."""
 
-    def __init__(self, inputs: Inputs, rows: Rows) -> None:
+    def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
         self.inputs, self.rows = inputs, rows
 
-    def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
+    def loss(
+        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+    ) -> Tensor:
         """As :meth:`Objective.loss`."""
         dtype = torch.int64 if isinstance(probe, ClassProbe) else torch.float32
         target = torch.from_numpy(self.rows.targets[rows[orders]]).to(dtype)
-        return LOSSES[name](probe(self.inputs.sides(how, self.rows.sides[rows]), how), target)
+        return LOSSES[name](probe(self.inputs.text_states(how, self.rows.texts[rows]), how), target)
 
-    def said(self, probe: Probe) -> NDArray[np.float32]:
+    def predict(self, probe: Probe) -> NDArray[np.float32]:
         """``[member, row]`` numbers or ``[member, row, class]`` logits."""
-        if probe.seats.tokens and len(probe.seats.members) > 1:  # each pools with queries of its own
-            singles = [alone(probe, member).eval() for member in range(len(probe.seats.members))]
-            return np.concatenate([self.said(single) for single in singles])
-        how, sides = reading(probe.seats), self.rows.sides
-        each = len(probe.seats.sources) * self.inputs.values.shape[2] * 4 * sides.shape[1] * self.inputs.longest
+        if probe.layout.tokens and len(probe.layout.members) > 1:  # each pools with queries of its own
+            singles = [unstack(probe, member).eval() for member in range(len(probe.layout.members))]
+            return np.concatenate([self.predict(single) for single in singles])
+        how, sides = shared_reads(probe.layout), self.rows.texts
+        each = len(probe.layout.sources) * self.inputs.values.shape[2] * 4 * sides.shape[1] * self.inputs.longest
         chunk = max(1, CHUNK_BYTES // each)
-        parts = [probe(self.inputs.sides(how, sides[None, at : at + chunk]), how) for at in range(0, len(sides), chunk)]
+        parts = [
+            probe(self.inputs.text_states(how, sides[None, at : at + chunk]), how) for at in range(0, len(sides), chunk)
+        ]
         said: NDArray[np.float32] = torch.cat(parts, 1).detach().numpy()
         return said
 
-    def joint(self, probe: Probe) -> NDArray[np.float32]:
+    def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
         """The mean of what the members say."""
-        return np.asarray(self.said(probe).mean(0))
+        return np.asarray(self.predict(probe).mean(0))
 
 
 def answer_scores(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
@@ -152,7 +156,7 @@ def _of_rows(run: LoadedRun, items: Sequence[Item], read: Read) -> NDArray[np.fl
     """What is said of rows of one text or two, the mean over members: ``[row]`` or ``[row, class]``."""
     index = {text: place for place, text in enumerate(sorted({text for item in items for text in item}))}
     sides = np.array([[index[text] for text in item] for item in items])
-    return RowObjective(read(list(index)), Rows(sides, np.zeros(len(sides)))).joint(run.probe)
+    return RowObjective(read(list(index)), Rows(sides, np.zeros(len(sides)))).predict_mean(run.probe)
 
 
 def score_columns(
@@ -172,7 +176,7 @@ def class_columns(
     shares = probabilities(predictions)
     names = np.array(corpus.labels)
     columns = {PROBABILITY + label: shares[:, code] for code, label in enumerate(corpus.labels)}
-    labels = {"target": names[scorer.rows.targets.astype(np.int64)], "label": names[scorer.answers(predictions)]}
+    labels = {"target": names[scorer.rows.targets.astype(np.int64)], "label": names[scorer.decode(predictions)]}
     return _texts(corpus, scorer) | labels | columns
 
 
@@ -183,7 +187,7 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _texts(corpus: Corpus, scorer: Scorer) -> dict[str, Any]:
-    sides = scorer.rows.sides
+    sides = scorer.rows.texts
     names = ["sentence"] if sides.shape[1] == 1 else ["sentence1", "sentence2"]
     return {name: [str(corpus.texts[i]) for i in column] for name, column in zip(names, sides.T, strict=True)}
 
@@ -199,7 +203,7 @@ class RowScorer:
     def __init__(self, corpus: Corpus, split: str) -> None:
         self.rows = corpus.split(split)
 
-    def answers(self, said: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
         """``[row]`` numbers as they are; of ``[row, class]`` logits the most likely class."""
         return said.argmax(-1) if said.ndim == 2 else said
 

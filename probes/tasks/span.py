@@ -16,11 +16,11 @@ from permafrost.data.ragged import bounds, ranges
 from permafrost.data.script import STOPS, UNSPACED, WORD_END, WORD_START, script_of
 from permafrost.data.text import Segments
 from permafrost.probes.inputs.alignment import answer_tokens, windows_of
-from permafrost.probes.inputs.latents import Inputs, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, ragged_of
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.metrics.squad import answer_text, exact_match, normalised, overlap, trimmed, whole_words
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import Reading, reading
+from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.tasks.base import (
     Answer,
     Answers,
@@ -81,7 +81,7 @@ OTHER = "other"
 def by_question_word(scorer: Scorer, answers: Answers, corpus: Corpus) -> Iterator[Line]:
     """Exact match and F1 of the questions that each question word asks, the commonest first."""
     assert isinstance(scorer, AnswerScorer)
-    texts = [corpus.texts[text] for text in scorer.rows.sides[:, 0]]
+    texts = [corpus.texts[text] for text in scorer.rows.texts[:, 0]]
     words = np.array([question_word(text.first if isinstance(text, Segments) else text) for text in texts])
     counts = {metric: [scorer.counts(metric, one)[0] for one in answers] for metric in ("exact_match", "f1")}
     for word in pd.Series(words).value_counts().index:
@@ -103,7 +103,7 @@ def question_word(question: str) -> str:
 class SpanObjective:
     """Where the answer of every row starts and ends, over the windows of its text."""
 
-    def __init__(self, inputs: Inputs, rows: Rows) -> None:
+    def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
         assert inputs.spans is not None
         self.inputs, self.rows, self.spans = inputs, rows, inputs.spans
         self.windows, self.offsets = windows_of(inputs, rows)
@@ -113,20 +113,22 @@ class SpanObjective:
         """``[window, 2]``: first and last token of the answer within the window, 0 where it is not there."""
         return answer_tokens(self.inputs, self.rows, self.windows, self.offsets)
 
-    def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
+    def loss(
+        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+    ) -> Tensor:
         """As :meth:`Objective.loss`; every window of a row counts the same."""
         chosen = only_order(rows)
         taken = ranges(self.offsets[chosen], np.diff(self.offsets)[chosen])
         return LOSSES[name](self._logits(probe, how, taken).float(), torch.from_numpy(self.targets[taken]))
 
-    def said(self, probe: Probe) -> NDArray[np.float32]:
+    def predict(self, probe: Probe) -> NDArray[np.float32]:
         """``[member, row, 3]``: first character of the answer in its context, the first after it, and how likely it is.
 
         The best span of all windows; -1 twice where no token of the context was read.
         """
-        return self._spans(probe, len(probe.seats.members), lambda logits: logits)
+        return self._spans(probe, len(probe.layout.members), lambda logits: logits)
 
-    def joint(self, probe: Probe) -> NDArray[np.float32]:
+    def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
         """The best span by the mean of the probabilities that the members give each token."""
         return np.asarray(
             self._spans(probe, 1, lambda logits: torch.softmax(logits, -2).mean(0, keepdim=True).log())[0]
@@ -134,7 +136,7 @@ class SpanObjective:
 
     def _spans(self, probe: Probe, members: int, meet: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         assert self.inputs.offsets is not None
-        how, owners = reading(probe.seats), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
+        how, owners = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
         said = np.full((members, len(self.rows), 3), -1, np.float32)
         said[..., 2] = 0
         for taken in chunks(self.inputs, probe, self.windows):
@@ -147,7 +149,7 @@ class SpanObjective:
                         said[member, row] = begin[member, place], end[member, place], likely[member, place]
         return said
 
-    def _logits(self, probe: Probe, how: Reading, taken: NDArray[np.int64]) -> Tensor:
+    def _logits(self, probe: Probe, how: SharedReads, taken: NDArray[np.int64]) -> Tensor:
         """``[member, window, token, 2]``; -inf where no answer can stand, but for token 0, which says that none is."""
         assert self.inputs.offsets is not None
         windows = self.windows[taken]
@@ -166,7 +168,7 @@ def answer_spans(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answ
     """The answer to each question: a stretch of its context, in whole words."""
     texts = [Segments(question, context) for question, context in items]
     rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts)))
-    said = SpanObjective(read(texts), rows).joint(run.probe)
+    said = SpanObjective(read(texts), rows).predict_mean(run.probe)
     found = []
     for text, (start, end, likely) in zip(texts, said.tolist(), strict=True):
         first, last = whole_words(text.second, int(start), int(end))
@@ -179,17 +181,17 @@ def answer_columns(
 ) -> Columns:
     """Predicted and gold answer of every row, with EM and F1."""
     assert isinstance(scorer, AnswerScorer)
-    marks = scorer.rows.marks
+    marks = scorer.rows.spans
     assert marks is not None
-    answers = scorer.answers(predictions)
+    answers = scorer.decode(predictions)
     places = [trimmed(context, *span) for context, span in zip(scorer.contexts, answers.tolist(), strict=True)]
-    texts = [corpus.texts[text] for text in scorer.rows.sides[:, 0]]
+    texts = [corpus.texts[text] for text in scorer.rows.texts[:, 0]]
     judged = {name: scorer.counts(name, answers)[0] for name in ("exact_match", "f1")}
     return {
         "question": [text.first for text in texts if isinstance(text, Segments)],
         "context": scorer.contexts,
         "target": [golds[0] for golds in scorer.golds],
-        "target_start": marks.spans[marks.offsets[:-1], 0],
+        "target_start": marks.characters[marks.offsets[:-1], 0],
         "answer": [answer_text(text, span) for text, span in zip(scorer.contexts, answers, strict=True)],
         "start": [first for first, _ in places],
         "end": [last for _, last in places],
@@ -208,7 +210,7 @@ SENTENCE = re.compile(rf"{_IN}+(?:[.!?](?![\s{UNSPACED}]){_IN}*)*(?:[.!?]|[{STOP
 def likeliest_sentences(corpus: Corpus, rows: Rows) -> NDArray[Any]:
     """``[row, 2]``: first character, and the first after, of the sentence with most units of the question."""
     found = np.zeros((len(rows), 2), np.int64)
-    for row, text in enumerate(corpus.texts[place] for place in rows.sides[:, 0]):
+    for row, text in enumerate(corpus.texts[place] for place in rows.texts[:, 0]):
         assert isinstance(text, Segments)
         script = script_of(text.second)
         asked = set(normalised(text.first, script).split())
@@ -221,7 +223,7 @@ def likeliest_sentences(corpus: Corpus, rows: Rows) -> NDArray[Any]:
 class AnswerScorer(CountScorer):
     """Questions with an answer in a context, by the official rules of SQuAD, or of MLQA in other scripts."""
 
-    def answers(self, said: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
         """``[row, 3]`` -> ``[row, 2]``, first character and the first after, of whole words; 0 twice if none."""
         spans = said[:, :2].astype(np.int64).tolist()
         whole = [whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
@@ -239,15 +241,15 @@ class AnswerScorer(CountScorer):
     @cached_property
     def contexts(self) -> list[str]:
         """``[row]``."""
-        texts = [self.corpus.texts[text] for text in self.rows.sides[:, 0]]
+        texts = [self.corpus.texts[text] for text in self.rows.texts[:, 0]]
         return [text if isinstance(text, str) else text.second for text in texts]
 
     @cached_property
     def golds(self) -> list[list[str]]:
         """``[row]``: the acceptable answers of each."""
-        marks = self.rows.marks
+        marks = self.rows.spans
         assert marks is not None
-        spans = [marks.spans[low:high] for low, high in zip(marks.offsets, marks.offsets[1:], strict=False)]
+        spans = [marks.characters[low:high] for low, high in zip(marks.offsets, marks.offsets[1:], strict=False)]
         return [
             [context[first:last] for first, last in some] for context, some in zip(self.contexts, spans, strict=True)
         ]

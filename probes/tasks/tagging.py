@@ -12,11 +12,11 @@ from torch import Tensor
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.ragged import bounds, ranges
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import Inputs, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, ragged_of
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.metrics.entities import entity_counts, entity_types, valid_tags
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import Reading, reading
+from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.tasks.base import (
     Answers,
     Columns,
@@ -49,13 +49,15 @@ IMPOSSIBLE = -1e9
 class TagObjective:
     """The logits of tags for every word, read off its first token."""
 
-    def __init__(self, inputs: Inputs, rows: Rows) -> None:
-        assert rows.marks is not None
-        self.inputs, self.rows, self.marks = inputs, rows, rows.marks
-        self.windows = inputs.windows[rows.sides[:, 0]]
+    def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
+        assert rows.spans is not None
+        self.inputs, self.rows, self.marks = inputs, rows, rows.spans
+        self.windows = inputs.windows[rows.texts[:, 0]]
         self.firsts = first_tokens(inputs, rows)
 
-    def loss(self, probe: Probe, how: Reading, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str) -> Tensor:
+    def loss(
+        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+    ) -> Tensor:
         """As :meth:`Objective.loss`; words beyond the end of a cut text cost nothing."""
         logits, words, there = self._logits(probe, how, only_order(rows))
         if not there.any():
@@ -64,22 +66,22 @@ class TagObjective:
         codes = torch.from_numpy(self.marks.codes[words[there]])
         return LOSSES[name](logits[:, torch.from_numpy(there)].float(), codes.expand(logits.shape[0], -1))
 
-    def said(self, probe: Probe) -> NDArray[np.float32]:
+    def predict(self, probe: Probe) -> NDArray[np.float32]:
         """``[member, word, tag]`` logits; a word beyond the end of a cut text has the first tag, "O"."""
-        how, outputs = reading(probe.seats), getattr(probe, "outputs", 0)
-        said = np.full((len(probe.seats.members), len(self.marks.codes), outputs), IMPOSSIBLE, np.float32)
+        how, outputs = shared_reads(probe.layout), getattr(probe, "outputs", 0)
+        said = np.full((len(probe.layout.members), len(self.marks.codes), outputs), IMPOSSIBLE, np.float32)
         said[..., 0] = 0
         for rows in chunks(self.inputs, probe, self.windows):
             logits, words, there = self._logits(probe, how, rows)
             said[:, words[there]] = logits[:, torch.from_numpy(there)].detach().numpy()
         return said
 
-    def joint(self, probe: Probe) -> NDArray[np.float32]:
+    def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
         """The mean of what the members say."""
-        return np.asarray(self.said(probe).mean(0))
+        return np.asarray(self.predict(probe).mean(0))
 
     def _logits(
-        self, probe: Probe, how: Reading, rows: NDArray[np.int64]
+        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64]
     ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.bool_]]:
         """Logits of the words of some rows ``[member, word, tag]``, which words, and whether each has a token."""
         assert self.inputs.offsets is not None
@@ -97,12 +99,12 @@ def tag_columns(
     predictions: NDArray[np.float32], scorer: Scorer, corpus: Corpus, calibration: Calibration | None
 ) -> Columns:
     """Predicted and gold tag of every word."""
-    marks, names = scorer.rows.marks, np.array(corpus.labels)
+    marks, names = scorer.rows.spans, np.array(corpus.labels)
     assert marks is not None
     sentences = np.repeat(np.arange(len(scorer.rows)), np.diff(marks.offsets))
-    texts = [corpus.texts[text] for text in scorer.rows.sides[sentences, 0]]
-    words = [str(text)[first:last] for text, (first, last) in zip(texts, marks.spans.tolist(), strict=True)]
-    labels = {"target": names[marks.codes], "label": names[scorer.answers(predictions)]}
+    texts = [corpus.texts[text] for text in scorer.rows.texts[sentences, 0]]
+    words = [str(text)[first:last] for text, (first, last) in zip(texts, marks.characters.tolist(), strict=True)]
+    labels = {"target": names[marks.codes], "label": names[scorer.decode(predictions)]}
     return {"sentence": sentences + 1, "word": words} | labels
 
 
@@ -110,35 +112,35 @@ def commonest_tags(corpus: Corpus, rows: Rows) -> NDArray[Any]:
     """``[word]``: the tag that each word has most often in training, as far as tags can follow each other."""
     train, labels = corpus.split("train"), len(corpus.labels)
     counts: dict[str, Counter[int]] = {}
-    assert train.marks is not None
-    assert rows.marks is not None
-    for word, code in zip(_words(corpus, train), train.marks.codes.tolist(), strict=True):
+    assert train.spans is not None
+    assert rows.spans is not None
+    for word, code in zip(_words(corpus, train), train.spans.codes.tolist(), strict=True):
         counts.setdefault(word, Counter())[code] += 1
-    logits = np.zeros((len(rows.marks.codes), labels))
+    logits = np.zeros((len(rows.spans.codes), labels))
     for place, word in enumerate(_words(corpus, rows)):
         for code, times in counts.get(word, Counter({0: 1})).items():
             logits[place, code] = times
-    return valid_tags(np.log(logits + 1e-3), rows.marks.offsets, corpus.labels)
+    return valid_tags(np.log(logits + 1e-3), rows.spans.offsets, corpus.labels)
 
 
 def _words(corpus: Corpus, rows: Rows) -> list[str]:
-    assert rows.marks is not None
-    texts = np.repeat(rows.sides[:, 0], np.diff(rows.marks.offsets)).tolist()
-    spans = rows.marks.spans.tolist()
+    assert rows.spans is not None
+    texts = np.repeat(rows.texts[:, 0], np.diff(rows.spans.offsets)).tolist()
+    spans = rows.spans.characters.tolist()
     return [str(corpus.texts[text])[first:last] for text, (first, last) in zip(texts, spans, strict=True)]
 
 
 class TagScorer(CountScorer):
     """Sentences with a tag a word. Entities count whole: right where both ends and the type are."""
 
-    def answers(self, said: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
         """``[word, tag]`` logits -> ``[word]``, the likeliest tags that follow each other as IOB2 allows."""
-        assert self.rows.marks is not None
-        return valid_tags(said, self.rows.marks.offsets, self.corpus.labels)
+        assert self.rows.spans is not None
+        return valid_tags(said, self.rows.spans.offsets, self.corpus.labels)
 
     def counts(self, metric: str, answers: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As :meth:`CountScorer.counts`: words for accuracy, else entities."""
-        marks = self.rows.marks
+        marks = self.rows.spans
         assert marks is not None
         if metric == "accuracy":
             right = np.add.reduceat((answers == marks.codes).astype(np.float64), marks.offsets[:-1])
@@ -149,5 +151,5 @@ class TagScorer(CountScorer):
 
     def entities(self, answers: NDArray[Any]) -> NDArray[np.int64]:
         """``[row, type, 3]``: entities said, true, and both, of every type in the order of its first label."""
-        assert self.rows.marks is not None
-        return entity_counts(answers, self.rows.marks, self.corpus.labels)
+        assert self.rows.spans is not None
+        return entity_counts(answers, self.rows.spans, self.corpus.labels)

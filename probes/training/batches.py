@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.probes.training.problem import Learner
+from permafrost.probes.training.problem import TrainingProblem
 
 DRAWS = 1 << 20
 """Beside a seed, what draws the order of tasks."""
@@ -16,9 +16,9 @@ DRAWS = 1 << 20
 class Batches:
     """The steps of every epoch: which rows of which tasks each takes."""
 
-    def __init__(self, learner: Learner, seeds: Sequence[int]) -> None:
-        self.lessons, self.order = learner.lessons, learner.order
-        self.bounds = {task: lesson.bounds for task, lesson in learner.lessons.items()}
+    def __init__(self, learner: TrainingProblem, seeds: Sequence[int]) -> None:
+        self.lessons, self.order = learner.objectives, learner.order
+        self.bounds = {task: lesson.bounds for task, lesson in learner.objectives.items()}
         counts = {task: len(bounds) for task, bounds in self.bounds.items()}
         self.steps = max(counts.values()) if self.order == "joint" else sum(counts.values())
         """Of an epoch."""
@@ -27,7 +27,7 @@ class Batches:
         distinct = sorted(set(seeds))
         self._shufflers = {
             task: [np.random.default_rng([seed, place] if place else seed) for seed in distinct]
-            for place, task in enumerate(learner.lessons)
+            for place, task in enumerate(learner.objectives)
         }
         self._chooser = np.random.default_rng([distinct[0], DRAWS])
 
@@ -59,12 +59,12 @@ class Batches:
             return [tasks[place] for place in self._chooser.permutation(every)]
         return [tasks[place] for place in self._chooser.choice(len(tasks), self.steps, p=self._chances)]
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What draws the rest, as an epoch begins."""
         generators = [one for some in self._shufflers.values() for one in some]
         return {"generators": [one.bit_generator.state for one in (*generators, self._chooser)]}
 
-    def take(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state` was asked."""
         generators = [one for some in self._shufflers.values() for one in some]
         for one, saved in zip((*generators, self._chooser), state["generators"], strict=True):

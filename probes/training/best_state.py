@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Fitted:
+class History:
     """How a member's training went; its weights are those of ``best_epoch``."""
 
     best_epoch: int
@@ -29,7 +29,7 @@ HELD = ("value", "epoch", "stopped", "losses", "values", "weights")
 """What of the best state is kept while a training lasts."""
 
 
-class Best:
+class BestState:
     """Each member's best weights so far, and whether it still learns."""
 
     def __init__(self, parts: Mapping[str, tuple[nn.Parameter, Tensor]], members: int, patience: int) -> None:
@@ -65,18 +65,18 @@ class Best:
             for name, (part, _) in self.parts.items():
                 part.copy_(self.weights[name])
 
-    def fitted(self) -> list[Fitted]:
+    def histories(self) -> list[History]:
         """How it went, member by member."""
         return [
-            Fitted(int(epoch), float(value), tuple(losses), tuple(values))
+            History(int(epoch), float(value), tuple(losses), tuple(values))
             for epoch, value, losses, values in zip(self.epoch, self.value, self.losses, self.values, strict=True)
         ]
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that it holds."""
         return {name: getattr(self, name) for name in HELD}
 
-    def take(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state` was asked."""
         weights = {name: alike(state["weights"][name], part) for name, (part, _) in self.parts.items()}
         for name in HELD:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from permafrost.data.atomic import LEFTOVER, sync_folder
+from permafrost.data.atomic import TEMPORARY_SUFFIX, sync_folder
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError, MachineError
 from permafrost.probes.training.state_tree import dotted, put_together, taken_apart
@@ -64,7 +64,7 @@ class Checkpoint:
             DamageError: it is not as it was saved.
             MachineError: it cannot be read.
         """
-        for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{LEFTOVER}"):
+        for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{TEMPORARY_SUFFIX}"):
             shutil.rmtree(leftover, ignore_errors=True)
         try:
             if not self.path.exists():
@@ -130,7 +130,7 @@ class Checkpoint:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
     """The file at its place in one step; written in a folder of its own, as safetensors has a temporary name too."""
-    folder = path.parent / f".{path.name}.{uuid.uuid4().hex}{LEFTOVER}"
+    folder = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
         folder.mkdir(parents=True)
         save_file(dict(tensors), folder / path.name, dict(told))

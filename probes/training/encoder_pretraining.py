@@ -16,15 +16,15 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import PretrainingSpec
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
-from permafrost.probes.models.layerwise import Chance, LayerwiseLinear
+from permafrost.probes.models.layerwise import LayerwiseLinear, SeededRandom
 from permafrost.probes.models.pair_features import difference_features
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import Side, reading
-from permafrost.probes.training.best_state import Fitted
+from permafrost.probes.models.shared_reads import TextStates, shared_reads
+from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import fit
-from permafrost.probes.training.problem import Learner, Lesson
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 CHUNK = 2048
 """Texts that are reconstructed at once where nothing is learnt."""
@@ -51,7 +51,7 @@ class LayerLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class Pretrained:
+class PretrainedEncoder:
     """A pretrained encoder, and how its pretraining went."""
 
     by_layer: list[dict[str, Tensor]]
@@ -60,7 +60,7 @@ class Pretrained:
     mixer: dict[str, Tensor]
     """State of the unified mixer; empty for others, which are not pretrained."""
 
-    fitted: list[Fitted]
+    histories: list[History]
     """Of each layer, or one for all."""
 
     layers: list[LayerLoss]
@@ -68,8 +68,13 @@ class Pretrained:
 
 
 def pretrain(
-    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None = None
-) -> Pretrained:
+    probe: Probe,
+    spec: PretrainingSpec,
+    corpus: Corpus,
+    inputs: ProbeInputs,
+    seed: int,
+    progress: Progress | None = None,
+) -> PretrainedEncoder:
     """Pretrain the encoder of ``probe``, which is of one member and adapted to its task's latents; in place.
 
     Raises:
@@ -84,9 +89,9 @@ def pretrain(
 
 
 def _rebuild(
-    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
-) -> Pretrained:
-    order = np.random.default_rng(seed).permutation(np.unique(corpus.split("train").sides))
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int, progress: Progress | None
+) -> PretrainedEncoder:
+    order = np.random.default_rng(seed).permutation(np.unique(corpus.split("train").texts))
     held = max(2, round(spec.held_out * len(order)))
     if len(order) - held < 1:
         raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
@@ -99,12 +104,12 @@ def _rebuild(
     generator = torch.Generator().manual_seed(seed + OTHER_DRAWS)
     for run, part in zip(model.decoder.runs, model.decoder.parts, strict=True):
         for module in part.modules():
-            if isinstance(module, Chance):
-                module.draws = [(generator, run.stop - run.start)]
-    width = torch.tensor(probe.seats.widths)
+            if isinstance(module, SeededRandom):
+                module.generators = [(generator, run.stop - run.start)]
+    width = torch.tensor(probe.layout.widths)
 
-    def latents(texts: NDArray[np.int64]) -> Side:
-        return inputs.sides(model.how, texts[None, :, None])[0]
+    def latents(texts: NDArray[np.int64]) -> TextStates:
+        return inputs.text_states(model.how, texts[None, :, None])[0]
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         errors, *_ = squared_errors(model, latents(learning[rows[0]]))
@@ -115,23 +120,23 @@ def _rebuild(
         explained = 1 - _errors(model, [latents(part) for part in _chunks(validating)])[1]
         return {"explained": explained.mean(keepdims=True) if unified else explained}
 
-    owners = {f"autoencoder.{name}": owner for name, owner in model.owners().items()}
-    lesson = Lesson(loss, validate, len(learning), spec.train.batch_rows)
-    learner = Learner({"autoencoder": model}, owners, {"": lesson})
+    owners = {f"autoencoder.{name}": owner for name, owner in model.member_of().items()}
+    lesson = TaskObjective(loss, validate, len(learning), spec.train.batch_rows)
+    learner = TrainingProblem({"autoencoder": model}, owners, {"": lesson})
     members = 1 if unified else len(inputs.columns)
-    fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}").fitted[""]
+    fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}").histories[""]
     with torch.inference_mode():
         errors, unexplained, norms = _errors(model, [latents(part) for part in _chunks(validating)])
     layers = [
         LayerLoss(*column, float(norm), float(error), float(share))
         for column, norm, error, share in zip(inputs.columns, norms, errors, unexplained, strict=True)
     ]
-    return Pretrained(*_states(probe), fitted, layers)
+    return PretrainedEncoder(*_states(probe), fitted, layers)
 
 
-def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[Side]) -> tuple[NDArray[np.floating], ...]:
+def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[TextStates]) -> tuple[NDArray[np.floating], ...]:
     """Mean squared error in the latents' units, share of variance unexplained, mean norm: ``[layer]`` each."""
-    probe, total = model.probe, torch.zeros(4, len(model.probe.seats.sources))
+    probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources))
     normal = [probe.normal(part, model.how) for part in parts]
     texts = sum(part.shape[1] for part in normal)
     mean = torch.stack([part.sum(1, keepdim=True) for part in normal]).sum(0) / texts
@@ -146,10 +151,10 @@ def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[Side]) -> t
 
 
 def _tell_classes(
-    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: Inputs, seed: int, progress: Progress | None
-) -> Pretrained:
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int, progress: Progress | None
+) -> PretrainedEncoder:
     train = corpus.split("train")
-    if corpus.kind != "class" or train.sides.shape[1] != 2:
+    if corpus.kind != "class" or train.texts.shape[1] != 2:
         raise CorpusError(
             f"{corpus.name}: pretraining.task = 'classes' needs pairs of texts with a class, as snli has."
         )
@@ -159,31 +164,31 @@ def _tell_classes(
         torch.manual_seed(seed + OTHER_DRAWS)
         head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))
     probe.seed([seed])
-    how = reading(probe.seats)
+    how = shared_reads(probe.layout)
     targets = torch.from_numpy(train.targets)
 
     def logits(sides: NDArray[np.int64]) -> Tensor:
-        first, second = (probe.encode(side, how) for side in inputs.sides(how, sides[None]))
+        first, second = (probe.encode(side, how) for side in inputs.text_states(how, sides[None]))
         said: Tensor = head(difference_features(first, second))
         return said
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        said = logits(train.sides[rows[0]]).transpose(1, 2)
+        said = logits(train.texts[rows[0]]).transpose(1, 2)
         wanted = targets[rows[0]].expand(layers, -1)
         return nn.functional.cross_entropy(said, wanted, reduction="none").mean(1)
 
     def validate() -> dict[str, NDArray[np.floating]]:
-        said = [logits(validation.sides[part]).argmax(-1).numpy() for part in _chunks(np.arange(len(validation)))]
+        said = [logits(validation.texts[part]).argmax(-1).numpy() for part in _chunks(np.arange(len(validation)))]
         return {"accuracy": np.asarray((np.concatenate(said, 1) == validation.targets).mean(1))}
 
     own = torch.arange(layers)
     owners = {f"probe.encoder.{name}": own[run] for name, run in probe.layer_runs()}
     owners |= {f"head.{name}": own for name, _ in head.named_parameters()}
-    learner = Learner(
-        {"probe": probe, "head": head}, owners, {"": Lesson(loss, validate, len(train), spec.train.batch_rows)}
+    learner = TrainingProblem(
+        {"probe": probe, "head": head}, owners, {"": TaskObjective(loss, validate, len(train), spec.train.batch_rows)}
     )
-    fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}").fitted[""]
-    return Pretrained(*_states(probe), fitted, [])
+    fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}").histories[""]
+    return PretrainedEncoder(*_states(probe), fitted, [])
 
 
 def _states(probe: Probe) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:

@@ -17,18 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.progress import Expected, Progress, Silent
+from permafrost.data.progress import Eta, Progress, Silent
 from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.cosine import EVERY_STEPS, agreement
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.models.layerwise import Chance
+from permafrost.probes.models.layerwise import SeededRandom
 from permafrost.probes.training.batches import Batches
-from permafrost.probes.training.best_state import Best, Fitted, alike
+from permafrost.probes.training.best_state import BestState, History, alike
 from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
 from permafrost.probes.training.log import Log
-from permafrost.probes.training.parameter_groups import Components
+from permafrost.probes.training.parameter_groups import ParameterGroups
 from permafrost.probes.training.peak_memory import Peak
-from permafrost.probes.training.problem import Learner, check
+from permafrost.probes.training.problem import TrainingProblem, check
 
 MEASURED_SECONDS = 5.0
 """After how long the expected time is said."""
@@ -41,10 +41,10 @@ AfterEpoch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Learnt:
+class FitResult:
     """A training that is done."""
 
-    fitted: Mapping[str, list[Fitted]]
+    histories: Mapping[str, list[History]]
     """Task -> how it went, member by member."""
 
     log: Log
@@ -56,7 +56,7 @@ class Learnt:
 
 
 def fit(
-    learner: Learner,
+    learner: TrainingProblem,
     spec: TrainSpec,
     seeds: Sequence[int],
     progress: Progress | None = None,
@@ -64,7 +64,7 @@ def fit(
     after_epoch: AfterEpoch | None = None,
     checkpoint: Checkpoint | None = None,
     peak: Peak | None = None,
-) -> Learnt:
+) -> FitResult:
     """Train every member in place; of one task, leave each at its best epoch.
 
     Args:
@@ -84,7 +84,7 @@ def fit(
         training = _Training(learner, spec, seeds, name, peak)
         if checkpoint and (state := checkpoint.load()) is not None:
             try:
-                training.take(state)
+                training.load_state_dict(state)
             except Exception as error:  # of another version, or made by hand
                 raise CheckpointError(
                     f"{checkpoint.path} does not fit this training ({type(error).__name__}); remove it to begin anew."
@@ -99,8 +99,8 @@ def fit(
         best.restore()
     for module in learner.modules.values():
         module.eval()
-    return Learnt(
-        {task: training.fitted(task) for task in learner.lessons},
+    return FitResult(
+        {task: training.fitted(task) for task in learner.objectives},
         training.log,
         training.seconds,
         lambda task: bests[task if task in bests else ""].restore(),
@@ -111,10 +111,10 @@ class _Training:
     """A training under way; all that its future depends on is in :meth:`state`."""
 
     def __init__(
-        self, learner: Learner, spec: TrainSpec, seeds: Sequence[int], name: str, peak: Peak | None = None
+        self, learner: TrainingProblem, spec: TrainSpec, seeds: Sequence[int], name: str, peak: Peak | None = None
     ) -> None:
         self.learner, self.spec, self.seeds, self.name, self.peak = learner, spec, seeds, name, peak
-        self.components = Components(learner, spec)
+        self.components = ParameterGroups(learner, spec)
         balancing = learner.balancer.groups() if learner.balancer else []
         groups = [*self.components.groups(), *({**group, "peak": group["lr"]} for group in balancing)]
         self.optimizer = torch.optim.AdamW(groups, fused=True)
@@ -122,12 +122,12 @@ class _Training:
         self.total = spec.epochs * self.batches.steps
         named = learner.named()
         self.bests = {
-            task: Best({part: (named[part], learner.owners[part]) for part in parts}, len(seeds), spec.patience)
+            task: BestState({part: (named[part], learner.member_of[part]) for part in parts}, len(seeds), spec.patience)
             for task, parts in self._kept().items()
         }
         self.shared = [part for name, part in named.items() if name.split(".")[0] in learner.shared]
         self.log = Log()
-        self.watched = len(learner.lessons) > 1 or bool(learner.shared)
+        self.watched = len(learner.objectives) > 1 or bool(learner.shared)
         """Whether it is long enough to be told of epoch by epoch, and from before its first."""
         self.began = time.perf_counter()
         self.epoch, self.step, self.learning = 0, 0, True
@@ -135,7 +135,7 @@ class _Training:
         """Whether there is a checkpoint of it."""
         self.steps: list[dict[str, Any]] = []
         """``losses, weights, cosines`` of the steps of this epoch."""
-        self.drawn = self.batches.state()
+        self.drawn = self.batches.state_dict()
         self.lowered = spec.compute_dtype == "bfloat16" or (spec.compute_dtype == "auto" and _native_bfloat16())
 
     @property
@@ -146,9 +146,9 @@ class _Training:
     def _kept(self) -> dict[str, list[str]]:
         """Task -> parameters of its best state; "" where all tasks have one."""
         learner = self.learner
-        if len(learner.lessons) > 1 and not learner.private:
+        if len(learner.objectives) > 1 and not learner.private:
             return {"": list(learner.named())}
-        return {task: learner.read_by(task) for task in learner.lessons}
+        return {task: learner.read_by(task) for task in learner.objectives}
 
     def run(self, progress: Progress, name: str, after_epoch: AfterEpoch | None, checkpoint: Checkpoint | None) -> None:
         """All epochs that are left."""
@@ -156,18 +156,18 @@ class _Training:
             self._measure(0)
             progress.note(f"{name}, before it: {self.log.line(0)}")
         done = self.epoch * self.batches.steps + self.step
-        expected = Expected(progress, self.total - done, MEASURED_SECONDS, name)
+        expected = Eta(progress, self.total - done, MEASURED_SECONDS, name)
         with progress.bar(name, self.total) as advance:
             advance(done)
             while self.learning and self.epoch < self.spec.epochs:
-                value = self._epoch([advance, expected.did], progress, checkpoint)
+                value = self._epoch([advance, expected.advance], progress, checkpoint)
                 if after_epoch:
                     after_epoch(self.epoch - 1, value)
         if checkpoint and (self.kept or self.seconds > min(KEPT_SECONDS, self.spec.checkpoint_seconds)):
             checkpoint.save(self.outcome())
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        checkpoint.save(self.state())
+        checkpoint.save(self.state_dict())
         self.kept = True
 
     def _epoch(
@@ -175,7 +175,7 @@ class _Training:
     ) -> float:
         """One epoch, or what is left of it; returns the first member's validation metric of the first task."""
         if not self.step:
-            self.drawn = self.batches.state()
+            self.drawn = self.batches.state_dict()
             for component in self.components.begin(self.epoch):
                 self.log.frozen.append({"epoch": self.epoch, "component": component})
                 progress.note(f"{self.name}: {component} is frozen after {self.epoch} epochs")
@@ -209,7 +209,7 @@ class _Training:
     def _step(self, batch: Mapping[str, NDArray[np.int64]]) -> None:
         at = self.epoch * self.batches.steps + self.step
         with torch.autocast("cpu", torch.bfloat16, enabled=self.lowered):
-            losses = {task: self.learner.lessons[task].loss(rows) for task, rows in batch.items()}
+            losses = {task: self.learner.objectives[task].loss(rows) for task, rows in batch.items()}
         for task, loss in losses.items():
             self._check(task, loss, at)
         rate = _rate(at, self.total, self.spec.warmup)
@@ -238,7 +238,7 @@ class _Training:
     def _check(self, task: str, loss: Tensor, at: int) -> None:
         if not torch.isfinite(loss).all():
             wrong = loss[~torch.isfinite(loss)].reshape(-1)[0].item()
-            of = f"{task}: " if len(self.learner.lessons) > 1 else ""
+            of = f"{task}: " if len(self.learner.objectives) > 1 else ""
             raise SpecError(
                 f"{of}the training loss became {wrong} in step {at + 1} of {self.total}; lower train.learning_rate, "
                 "train.rates or train.mixer_learning_rate"
@@ -260,7 +260,7 @@ class _Training:
             module.eval()
         chosen = {}
         with torch.inference_mode():
-            for task, lesson in self.learner.lessons.items():
+            for task, lesson in self.learner.objectives.items():
                 found = lesson.validate()
                 chosen[task] = next(iter(found.values()))
                 self.log.figures.extend(
@@ -272,7 +272,7 @@ class _Training:
     def _summed(self, values: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.floating]]:
         """Task -> mean loss of the epoch, ``[member]``; nan where it had no step. The log is told both."""
         found: dict[str, NDArray[np.floating]] = {}
-        for task in self.learner.lessons:
+        for task in self.learner.objectives:
             mine = [step for step in self.steps if task in step["losses"]]
             nothing = np.full(len(self.seeds), np.nan)
             found[task] = np.mean([step["losses"][task] for step in mine], axis=0) if mine else nothing
@@ -288,15 +288,15 @@ class _Training:
             self.log.conflicts.append({"epoch": self.epoch + 1, "first": first, "second": second} | shares)
         return found
 
-    def fitted(self, task: str) -> list[Fitted]:
+    def fitted(self, task: str) -> list[History]:
         """How a task went, member by member; where all tasks have one best epoch, by the task's own figures."""
         if task in self.bests:
-            return self.bests[task].fitted()
-        (shared,) = self.bests[""].fitted()
+            return self.bests[task].histories()
+        (shared,) = self.bests[""].histories()
         lines = [line for line in self.log.losses if line["task"] == task]
         losses, values = (tuple(line[name] for line in lines) for name in ("loss", "value"))
         best = values[shared.best_epoch] if shared.best_epoch >= 0 else shared.best_value
-        return [Fitted(shared.best_epoch, best, losses, values)]
+        return [History(shared.best_epoch, best, losses, values)]
 
     def outcome(self) -> dict[str, Any]:
         """What is left of a training that is done."""
@@ -306,11 +306,11 @@ class _Training:
             "epoch": self.epoch,
             "step": self.step,
             "learning": False,
-            "bests": {task or "all": best.state() for task, best in self.bests.items()},
+            "bests": {task or "all": best.state_dict() for task, best in self.bests.items()},
             "log": {name: getattr(self.log, name) for name in ("figures", "losses", "conflicts", "frozen")},
         }
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on."""
         balancer = self.learner.balancer
         return self.outcome() | {
@@ -319,20 +319,20 @@ class _Training:
             "drawn": self.drawn,
             "weights": {name: part.detach() for name, part in self.learner.named().items()},
             "optimizer": {str(place): values for place, values in self.optimizer.state_dict()["state"].items()},
-            "components": self.components.state(),
+            "components": self.components.state_dict(),
             "balancer": dict(balancer.state_dict()) if balancer else {},
             "generators": [one.get_state() for one in self._generators()],
             "torch": torch.get_rng_state(),
         }
 
-    def take(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state`, or :meth:`outcome`, was asked."""
         self.began -= state["seconds"]
         if self.peak:
             self.peak.known = state["memory"]
         self.epoch, self.step, self.learning = state["epoch"], state["step"], state["learning"]
         for task, best in self.bests.items():
-            best.take(state["bests"][task or "all"])
+            best.load_state_dict(state["bests"][task or "all"])
         for name, lines in state["log"].items():
             getattr(self.log, name)[:] = lines
         if "optimizer" in state:
@@ -341,7 +341,7 @@ class _Training:
     def _go_on(self, state: Mapping[str, Any]) -> None:
         self.steps, self.kept = state["steps"], True
         self.drawn = state["drawn"]
-        self.batches.take(self.drawn)
+        self.batches.load_state_dict(self.drawn)
         with torch.no_grad():
             for name, part in self.learner.named().items():
                 part.copy_(alike(state["weights"][name], part))
@@ -353,7 +353,7 @@ class _Training:
                 if value.dim():  # the count of steps has none
                     alike(value, parts[place])
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.components.take(state["components"])
+        self.components.load_state_dict(state["components"])
         if self.learner.balancer:
             self.learner.balancer.load_state_dict(state["balancer"])
         for one, saved in zip(self._generators(), state["generators"], strict=True):
@@ -366,13 +366,13 @@ class _Training:
             id(generator): generator
             for module in self.learner.modules.values()
             for one in module.modules()
-            if isinstance(one, Chance)
-            for generator, _ in one.draws
+            if isinstance(one, SeededRandom)
+            for generator, _ in one.generators
         }
         return list(found.values())
 
 
-def clip_by_member(learner: Learner, largest: float, members: int) -> None:
+def clip_by_member(learner: TrainingProblem, largest: float, members: int) -> None:
     """Scale each member's gradient down to a norm of ``largest``, over all its parameters and no other's."""
     parts = [(part, owner) for part, owner in learner.parts() if part.grad is not None]
     squares = torch.zeros(members)

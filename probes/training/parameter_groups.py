@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError, nearest
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.training.problem import Learner
+from permafrost.probes.training.problem import TrainingProblem
 
 FEW = re.compile(r"\.mixer\.(logits|network)")
 """Parameters of the mixers over cosines."""
 
-UPPER = "upper"
+BACKBONE = "upper"
 
-UPPER_RATE = 5e-5
+BACKBONE_RATE = 5e-5
 """Where a recipe names no rate for the backbone's blocks; those of probes would destroy what they know."""
 
 
-class Components:
+class ParameterGroups:
     """The rates of what is trained, and what is frozen by now."""
 
-    def __init__(self, learner: Learner, spec: TrainSpec) -> None:
+    def __init__(self, learner: TrainingProblem, spec: TrainSpec) -> None:
         """Raises :class:`SpecError` where a name matches nothing."""
         self.learner, self.spec = learner, spec
         self.named = learner.named()
@@ -41,7 +41,7 @@ class Components:
         """Parameter groups, each with its peak rate under ``peak``. Biases and norms of a backbone do not decay."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, part in self.named.items():
-            still = FEW.search(name) or (within(name, UPPER) and part.dim() < 2)
+            still = FEW.search(name) or (within(name, BACKBONE) and part.dim() < 2)
             decay = 0.0 if still else self.spec.weight_decay
             groups.setdefault((self._rate(name), decay), []).append(part)
         return [
@@ -51,7 +51,7 @@ class Components:
 
     def _rate(self, name: str) -> float:
         usual = self.spec.mixer_learning_rate if FEW.search(name) else self.spec.learning_rate
-        rates = {UPPER: UPPER_RATE} | self.spec.rates
+        rates = {BACKBONE: BACKBONE_RATE} | self.spec.rates
         fitting = [one for one in rates if within(name, one)]
         return rates[max(fitting, key=len)] if fitting else usual
 
@@ -97,11 +97,11 @@ class Components:
     def _flat(self, component: str) -> Tensor:
         return torch.cat([part.detach().flatten() for name, part in self.named.items() if within(name, component)])
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What was frozen, and where the others stood as the epoch began."""
         return {"frozen": list(self.frozen), "before": dict(self._before)}
 
-    def take(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on as when :meth:`state` was asked."""
         self.freeze(state["frozen"])
         self._before = dict(state["before"])
@@ -112,7 +112,7 @@ class Components:
         return any(part.requires_grad for part in self.named.values())
 
 
-def learning_numbers(learner: Learner, spec: TrainSpec, component: str = "") -> int:
+def learning_numbers(learner: TrainingProblem, spec: TrainSpec, component: str = "") -> int:
     """How many numbers learn, of all or of one component; what is frozen from the start does not."""
     still = [one for one, when in spec.freeze.items() if when == 0]
     return sum(

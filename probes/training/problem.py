@@ -16,7 +16,7 @@ Order = Literal["joint", "turns", "proportion", "temperature"]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TaskObjective:
     """What is learnt of one task."""
 
     loss: Callable[[NDArray[np.int64]], Tensor]
@@ -40,16 +40,16 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainingProblem:
     """What fit() trains."""
 
     modules: Mapping[str, nn.Module]
     """Component -> its module; a parameter is called by both: ``upper.blocks...``, ``topic.head.weight``."""
 
-    owners: Mapping[str, Tensor]
+    member_of: Mapping[str, Tensor]
     """Parameter -> ``[first axis]``, the member that each of its parts belongs to. What is not here is not trained."""
 
-    lessons: Mapping[str, Lesson]
+    objectives: Mapping[str, TaskObjective]
     """Task -> its lesson; with several there is one member."""
 
     order: Order = "joint"
@@ -75,27 +75,27 @@ class Learner:
             for component, module in self.modules.items()
             for name, part in module.named_parameters()
         }
-        return {name: part for name, part in found.items() if name in self.owners}
+        return {name: part for name, part in found.items() if name in self.member_of}
 
     def parts(self) -> list[tuple[nn.Parameter, Tensor]]:
         """What is trained: parameters with the owners of their parts."""
-        return [(part, self.owners[name]) for name, part in self.named().items()]
+        return [(part, self.member_of[name]) for name, part in self.named().items()]
 
     def read_by(self, task: str) -> list[str]:
         """The parameters that a task's figures depend on."""
-        others = tuple(f"{one}." for one in self.lessons if one != task)
+        others = tuple(f"{one}." for one in self.objectives if one != task)
         return [name for name in self.named() if not name.startswith(others)]
 
 
-def check(learner: Learner) -> None:
+def check(learner: TrainingProblem) -> None:
     """Raise a :class:`SpecError` where there is nothing to train, or less than a batch."""
-    for task, lesson in learner.lessons.items():
+    for task, lesson in learner.objectives.items():
         if lesson.rows < lesson.smallest_batch:
-            place = f"{task}: " if len(learner.lessons) > 1 else ""
+            place = f"{task}: " if len(learner.objectives) > 1 else ""
             raise SpecError(
                 f"{place}{lesson.rows} training rows are too few: this loss needs {lesson.smallest_batch} in a batch."
             )
-    if not learner.owners:
+    if not learner.member_of:
         raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' or 'concat' has no weights.")
 
 

@@ -83,13 +83,13 @@ def corpus_digest(corpus: Corpus) -> str:
         for part in parts:
             running.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
     for split, rows in corpus.splits.items():
-        running.update(split.encode() + rows.sides.tobytes() + rows.targets.tobytes())
-        if rows.marks:
-            running.update(rows.marks.spans.tobytes() + rows.marks.codes.tobytes() + rows.marks.offsets.tobytes())
+        running.update(split.encode() + rows.texts.tobytes() + rows.targets.tobytes())
+        if rows.spans:
+            running.update(rows.spans.characters.tobytes() + rows.spans.codes.tobytes() + rows.spans.offsets.tobytes())
     return running.hexdigest()[:16]
 
 
 def _what_matters(recipe: Recipe) -> Recipe:
     """The recipe without what changes no weight."""
     train = replace(recipe.train, checkpoint_seconds=0.0)
-    return replace(recipe, summary="", takes="", extract=type(recipe.extract)(), train=train)
+    return replace(recipe, summary="", duration="", extract=type(recipe.extract)(), train=train)

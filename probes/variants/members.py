@@ -18,20 +18,20 @@ from permafrost.data.spec import fingerprint, plain
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.finetuned import UpperInputs
-from permafrost.probes.inputs.latents import Inputs
-from permafrost.probes.models.probe import Probe, alone, beside, seats_for
-from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.inputs.finetuned import FinetunedInputs
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
+from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.tasks.losses import SMALLEST_BATCH
 from permafrost.probes.tasks.registry import build, loss_and_metric, objective_of, scorer_of, task_of
 from permafrost.probes.training.batches import orders_of
-from permafrost.probes.training.best_state import Fitted
+from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
-from permafrost.probes.training.encoder_pretraining import Pretrained
+from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
 from permafrost.probes.training.log import Log
 from permafrost.probes.training.loop import AfterEpoch, fit
-from permafrost.probes.training.parameter_groups import UPPER, learning_numbers, within
-from permafrost.probes.training.problem import Learner, Lesson
+from permafrost.probes.training.parameter_groups import BACKBONE, learning_numbers, within
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 SMALL = 50_000
 """Numbers to learn below which members train side by side: larger ones fill the machine alone."""
@@ -41,30 +41,30 @@ TOGETHER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class MemberConfig:
     """One training to do."""
 
     variant: str
     recipe: Recipe
-    inputs: Inputs
+    inputs: ProbeInputs
     layers: tuple[int, ...]
     """Which of the inputs' layers it reads."""
 
     seed: int
-    pretrained: Pretrained | None = None
+    pretrained: PretrainedEncoder | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedMember:
     """One variant trained with one seed."""
 
     variant: str
     seed: int
     recipe: Recipe
-    inputs: Inputs
+    inputs: ProbeInputs
     probe: Probe
-    fitted: Fitted
-    pretrained: Pretrained | None = None
+    history: History
+    pretrained: PretrainedEncoder | None = None
     log: Log | None = None
     """Where blocks of the backbone learnt with it."""
 
@@ -77,7 +77,7 @@ class Trained:
     @property
     def columns(self) -> tuple[Column, ...]:
         """What it reads."""
-        return tuple(self.inputs.columns[source] for source in self.probe.seats.sources)
+        return tuple(self.inputs.columns[source] for source in self.probe.layout.sources)
 
     @property
     def parameters(self) -> int:
@@ -90,29 +90,29 @@ class Trained:
         )
 
 
-CheckpointOf = Callable[[Sequence[Member], Corpus], Checkpoint | None]
+CheckpointOf = Callable[[Sequence[MemberConfig], Corpus], Checkpoint | None]
 """Where the training of some members, in one program, is kept while it lasts."""
 
 
 def train_members(
-    members: Sequence[Member],
+    members: Sequence[MemberConfig],
     corpus: Corpus,
     progress: Progress | None = None,
     after_epoch: AfterEpoch | None = None,
     checkpoint_of: CheckpointOf | None = None,
-) -> list[Trained]:
+) -> list[TrainedMember]:
     """Train every member; each probe is left at its best epoch on validation."""
     done = sorted(train_each(members, corpus, progress, after_epoch, checkpoint_of), key=lambda pair: pair[0])
     return [trained for _, trained in done]
 
 
 def train_each(
-    members: Sequence[Member],
+    members: Sequence[MemberConfig],
     corpus: Corpus,
     progress: Progress | None = None,
     after_epoch: AfterEpoch | None = None,
     checkpoint_of: CheckpointOf | None = None,
-) -> Iterator[tuple[int, Trained]]:
+) -> Iterator[tuple[int, TrainedMember]]:
     """Train every member, one group after another; yields each with its place among them as it is done."""
     for group in _groups(members, corpus):
         probes, some = [probe for _, _, probe in group], [member for _, member, _ in group]
@@ -120,20 +120,20 @@ def train_each(
         fitted = _fit_beside(probes, some, corpus, progress, after_epoch, checkpoint)
         for (place, member, _), (probe, how, log, of_blocks) in zip(group, fitted, strict=True):
             told = (member.variant, member.seed, member.recipe, member.inputs)
-            yield place, Trained(*told, probe, how, member.pretrained, log, of_blocks)
+            yield place, TrainedMember(*told, probe, how, member.pretrained, log, of_blocks)
 
 
-Placed = tuple[int, Member, Probe]
+Placed = tuple[int, MemberConfig, Probe]
 
 
-def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]:
+def _groups(members: Sequence[MemberConfig], corpus: Corpus) -> Iterator[list[Placed]]:
     """Members that train in one program: small ones of one shape, as many as a step has room for."""
     waiting: dict[str, list[Placed]] = {}
     for place, member in enumerate(members):
         probe = start(member, corpus)
         if (
-            isinstance(member.inputs, UpperInputs)
-            or probe.seats.tokens
+            isinstance(member.inputs, FinetunedInputs)
+            or probe.layout.tokens
             or sum(part.numel() for part in probe.parameters()) > SMALL
         ):
             yield [(place, member, probe)]
@@ -153,54 +153,54 @@ def _groups(members: Sequence[Member], corpus: Corpus) -> Iterator[list[Placed]]
     yield from waiting.values()
 
 
-def start(member: Member, corpus: Corpus) -> Probe:
+def start(member: MemberConfig, corpus: Corpus) -> Probe:
     """The probe of a member before its training."""
     train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
         tokens = member.inputs.offsets is not None
         of = [(column.plan, column.view) for column in member.inputs.columns]
-        seats = seats_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
-        probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.sides.shape[1], seats)
+        seats = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
+        probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.texts.shape[1], seats)
     by_token = tokens and not probe.pools
-    probe.adapt(*member.inputs.moments(np.unique(train.sides), probe.spec.center, probe.spec.scale, by_token))
+    probe.adapt(*member.inputs.moments(np.unique(train.texts), probe.spec.center, probe.spec.scale, by_token))
     if member.pretrained:
         by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
         mixer = {name: value[list(member.layers)] for name, value in member.pretrained.mixer.items()}
-        probe.take(by_layer, [mixer])
+        probe.load_members(by_layer, [mixer])
     return probe
 
 
 def _fit_beside(
     probes: Sequence[Probe],
-    members: Sequence[Member],
+    members: Sequence[MemberConfig],
     corpus: Corpus,
     progress: Progress | None,
     after_epoch: AfterEpoch | None,
     checkpoint: Checkpoint | None,
-) -> list[tuple[Probe, Fitted, Log | None, int]]:
+) -> list[tuple[Probe, History, Log | None, int]]:
     """Train probes of one shape in one program."""
     recipe, inputs = members[0].recipe, members[0].inputs
-    probe = beside(probes) if len(probes) > 1 else probes[0]
+    probe = stack(probes) if len(probes) > 1 else probes[0]
     seeds = [member.seed for member in members]
     modules = modules_of({PROBE: probe}, inputs)
     watched = len(modules) > 1
-    lesson = lesson_of(probe, inputs, corpus, recipe, seeds, watched)
-    shared, absent = ((UPPER,), ()) if watched else ((), (UPPER,))
-    learner = Learner(modules, owners_of(modules), {PROBE: lesson}, shared=shared, absent=absent)
-    of_blocks = learning_numbers(learner, recipe.train, UPPER)
+    lesson = task_objective(probe, inputs, corpus, recipe, seeds, watched)
+    shared, absent = ((BACKBONE,), ()) if watched else ((), (BACKBONE,))
+    learner = TrainingProblem(modules, owners_of(modules), {PROBE: lesson}, shared=shared, absent=absent)
+    of_blocks = learning_numbers(learner, recipe.train, BACKBONE)
     name = (
         f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
     )
     learnt = fit(learner, recipe.train, seeds, progress, name, after_epoch, checkpoint)
-    fitted, log = learnt.fitted[PROBE], learnt.log if watched else None
-    singles = [alone(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
+    fitted, log = learnt.histories[PROBE], learnt.log if watched else None
+    singles = [unstack(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
     return [(single, how, log, of_blocks) for single, how in zip(singles, fitted, strict=True)]
 
 
-def lesson_of(
-    probe: Probe, inputs: Inputs, corpus: Corpus, recipe: Recipe, seeds: Sequence[int], watched: bool
-) -> Lesson:
+def task_objective(
+    probe: Probe, inputs: ProbeInputs, corpus: Corpus, recipe: Recipe, seeds: Sequence[int], watched: bool
+) -> TaskObjective:
     """What a probe is to learn of a corpus.
 
     Args:
@@ -212,22 +212,22 @@ def lesson_of(
     metrics = dict.fromkeys([metric, *(task.metrics if watched else ())])
     probe.seed(seeds)
     orders = orders_of(seeds)
-    how = reading(probe.seats, orders)
+    how = shared_reads(probe.layout, orders)
     learnt, chosen = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         return learnt.loss(probe, how, rows, orders, loss_name)
 
     def validate() -> dict[str, NDArray[np.floating]]:
-        answers = [scorer.answers(said) for said in chosen.said(probe)]
+        answers = [scorer.decode(said) for said in chosen.predict(probe)]
         return {name: np.array([scorer.value(name, one) for one in answers]) for name in metrics}
 
-    return Lesson(loss, validate, len(train), recipe.train.batch_rows, SMALLEST_BATCH.get(loss_name, 1))
+    return TaskObjective(loss, validate, len(train), recipe.train.batch_rows, SMALLEST_BATCH.get(loss_name, 1))
 
 
-def modules_of(probes: Mapping[str, Probe], inputs: Inputs) -> dict[str, nn.Module]:
+def modules_of(probes: Mapping[str, Probe], inputs: ProbeInputs) -> dict[str, nn.Module]:
     """Component -> what learns in a training: probes, and the blocks that their inputs are made by."""
-    upper: dict[str, nn.Module] = {UPPER: inputs.module} if isinstance(inputs, UpperInputs) else {}
+    upper: dict[str, nn.Module] = {BACKBONE: inputs.module} if isinstance(inputs, FinetunedInputs) else {}
     return upper | dict(probes)
 
 
@@ -236,7 +236,7 @@ def owners_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for component, module in modules.items():
         if isinstance(module, Probe):
-            found |= {f"{component}.{name}": owner for name, owner in module.owners().items()}
+            found |= {f"{component}.{name}": owner for name, owner in module.member_of().items()}
         else:
             trained = [(name, part) for name, part in module.named_parameters() if part.requires_grad]
             found |= {f"{component}.{name}": torch.zeros(len(part), dtype=torch.int64) for name, part in trained}

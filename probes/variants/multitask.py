@@ -11,29 +11,29 @@ from torch import nn
 from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.base import Balancer
 from permafrost.probes.balancing.weighting import make_balancer
-from permafrost.probes.config.recipe import Recipe, read_above
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.config.recipe import Recipe, finetuned_view
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.store_record import backbone_numbers
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.tasks.registry import loss_and_metric, task_of
-from permafrost.probes.training.best_state import Fitted
+from permafrost.probes.training.best_state import History
 from permafrost.probes.training.log import Log
-from permafrost.probes.training.loop import Learnt, fit
-from permafrost.probes.training.parameter_groups import UPPER, learning_numbers, within
+from permafrost.probes.training.loop import FitResult, fit
+from permafrost.probes.training.parameter_groups import BACKBONE, learning_numbers, within
 from permafrost.probes.training.peak_memory import Peak
-from permafrost.probes.training.problem import Learner
-from permafrost.probes.variants.members import Member, Trained, lesson_of, modules_of, owners_of, start
-from permafrost.probes.variants.variant import Ensemble, Spoken, gather, spoken
-from permafrost.probes.variants.workspace import Conductor
+from permafrost.probes.training.problem import TrainingProblem
+from permafrost.probes.variants.members import MemberConfig, TrainedMember, modules_of, owners_of, start, task_objective
+from permafrost.probes.variants.trained_variant import SplitPredictions, TrainedVariant, combine_seeds, predict_splits
+from permafrost.probes.variants.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
-class Together:
+class MultitaskVariant:
     """A variant, trained on several tasks."""
 
     variant: str
     recipe: Recipe
-    tasks: Mapping[str, Ensemble]
+    tasks: Mapping[str, TrainedVariant]
     logs: Mapping[int, Log]
     """Seed -> what is worth knowing of its training."""
 
@@ -62,87 +62,89 @@ class Together:
         return sum(one.value for one in self.tasks.values()) / len(self.tasks)
 
 
-def train_together(variant: str, recipe: Recipe, conductor: Conductor) -> Together:
+def train_multitask(variant: str, recipe: Recipe, conductor: Workspace) -> MultitaskVariant:
     """Train every seed of a variant on all of its tasks."""
-    posed = recipe.posed()
+    posed = recipe.task_recipes()
     seeds, memory = [], 0
     for seed in recipe.train.seeds:
         with Peak() as peak:
-            seeds.append(_Seed(variant, recipe, posed, conductor, seed, peak))
+            seeds.append(_SeedTraining(variant, recipe, posed, conductor, seed, peak))
         memory = max(memory, peak.bytes)
     tasks = {
-        name: gather(
+        name: combine_seeds(
             [one.trained[name] for one in seeds],
             conductor.corpus(task.corpus),
             conductor.progress,
             [one.spoken[name] for one in seeds],
-            [one.trunk(name) for one in seeds] if recipe.upper.learns else (),
+            [one.trunk(name) for one in seeds] if recipe.finetune.learns else (),
         )
         for name, task in posed.items()
     }
-    if recipe.together.keep == "one":
-        best = best_seed([task.fitted for task in tasks.values()])
+    if recipe.multitask.keep == "one":
+        best = best_seed([task.histories for task in tasks.values()])
         tasks = {name: replace(task, best=best) for name, task in tasks.items()}
     first = seeds[0]
     logs = {one.seed: one.learnt.log for one in seeds}
     sizes = first.learns, first.numbers, first.of_backbone, first.saved
     seconds = sum(one.learnt.seconds for one in seeds)
-    return Together(variant, recipe, tasks, logs, *sizes, seconds, memory)
+    return MultitaskVariant(variant, recipe, tasks, logs, *sizes, seconds, memory)
 
 
-class _Seed:
+class _SeedTraining:
     """One seed of a variant: built, trained, and what it says of every split noted, task by task."""
 
     def __init__(
-        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor, seed: int, peak: Peak
+        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Workspace, seed: int, peak: Peak
     ) -> None:
         self.seed, corpora = seed, {name: conductor.corpus(task.corpus) for name, task in posed.items()}
         inputs = _inputs(recipe, posed, conductor)
         everything = {name: tuple(range(len(one.columns))) for name, one in inputs.items()}
-        members = {name: Member(variant, task, inputs[name], everything[name], seed) for name, task in posed.items()}
+        members = {
+            name: MemberConfig(variant, task, inputs[name], everything[name], seed) for name, task in posed.items()
+        }
         probes: dict[str, Probe] = {name: start(member, corpora[name]) for name, member in members.items()}
         self.modules = modules_of(probes, next(iter(inputs.values())))
         lessons = {
-            name: lesson_of(probes[name], inputs[name], corpora[name], task, [seed], True)
+            name: task_objective(probes[name], inputs[name], corpora[name], task, [seed], True)
             for name, task in posed.items()
         }
         owners = owners_of(self.modules)
         losses = {name: loss_and_metric(task, task_of(corpora[name]))[0] for name, task in posed.items()}
-        order = recipe.together.batches
+        order = recipe.multitask.schedule
         assert order != "apart"
-        learner = Learner(
+        learner = TrainingProblem(
             self.modules,
             owners,
             lessons,
             order,
-            recipe.together.temperature,
-            _balancer(recipe, losses, self.modules.get(UPPER), seed),
-            (UPPER,) if recipe.upper.learns else (),
-            tuple(one for one in (UPPER, *recipe.tasks) if one not in self.modules),
-            recipe.together.keep == "each",
+            recipe.multitask.temperature,
+            _balancer(recipe, losses, self.modules.get(BACKBONE), seed),
+            (BACKBONE,) if recipe.finetune.learns else (),
+            tuple(one for one in (BACKBONE, *recipe.tasks) if one not in self.modules),
+            recipe.multitask.keep == "each",
         )
         self.learns = learning_numbers(learner, recipe.train)
         heads = sum(part.numel() for probe in probes.values() for part in probe.parameters())
         self.of_backbone = _of_backbone(posed, conductor, self.modules)
         self.numbers = heads + self.of_backbone
-        copies = len(posed) - 1 if recipe.together.keep == "one" else 0
-        self.saved = copies * learning_numbers(learner, recipe.train, UPPER)
+        copies = len(posed) - 1 if recipe.multitask.keep == "one" else 0
+        self.saved = copies * learning_numbers(learner, recipe.train, BACKBONE)
         checkpoint = None
         if keep := conductor.unfinished:
             latents = {name: conductor.latents(task) for name, task in posed.items()}
             checkpoint = keep.of_training(variant, recipe, [seed], corpora, latents)
         name = f"training {variant}, seed {seed}"
-        self.learnt: Learnt = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint, peak)
-        _check_fitted(variant, {name: one for name, (one,) in self.learnt.fitted.items()})
-        self.trained: dict[str, Trained] = {}
-        self.spoken: dict[str, Spoken] = {}
+        self.learnt: FitResult = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint, peak)
+        _check_fitted(variant, {name: one for name, (one,) in self.learnt.histories.items()})
+        self.trained: dict[str, TrainedMember] = {}
+        self.spoken: dict[str, SplitPredictions] = {}
         for name, member in members.items():
             self.learnt.restore(name)
-            (fitted,) = self.learnt.fitted[name]
-            self.trained[name] = Trained(
+            (fitted,) = self.learnt.histories[name]
+            self.trained[name] = TrainedMember(
                 variant, seed, member.recipe, member.inputs, probes[name], fitted, component=name
             )
-            self.spoken[name] = spoken(probes[name], member.inputs, corpora[name])
+            self.spoken[name] = predict_splits(probes[name], member.inputs, corpora[name])
             conductor.progress.note(
                 f"{variant}, seed {seed}, {name}: best epoch {fitted.best_epoch + 1} of {len(fitted.values)}, "
                 f"{corpora[name].selection} {fitted.best_value:.4f}"
@@ -154,15 +156,15 @@ class _Seed:
 
     def _restored(self, task: str) -> nn.Module:
         self.learnt.restore(task)
-        return self.modules[UPPER]
+        return self.modules[BACKBONE]
 
 
-def best_seed(tasks: Sequence[Sequence[Fitted]]) -> int:
+def best_seed(tasks: Sequence[Sequence[History]]) -> int:
     """The place of the seed that is best for all tasks: by the mean of their metrics."""
     return int(np.mean([[one.best_value for one in seeds] for seeds in tasks], axis=0).argmax())
 
 
-def _check_fitted(variant: str, fitted: Mapping[str, Fitted]) -> None:
+def _check_fitted(variant: str, fitted: Mapping[str, History]) -> None:
     """Raise a :class:`SpecError` that names the tasks for whose sake no epoch was the best."""
     never = [name for name, one in fitted.items() if one.best_epoch < 0]
     constant = [name for name in never if not np.isfinite(fitted[name].values).any()]
@@ -177,21 +179,21 @@ def _check_fitted(variant: str, fitted: Mapping[str, Fitted]) -> None:
         )
 
 
-def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Conductor) -> dict[str, Inputs]:
+def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Workspace) -> dict[str, ProbeInputs]:
     """What each task reads, all of the same blocks where any learn."""
-    if not recipe.upper.learns:
+    if not recipe.finetune.learns:
         return {name: conductor.inputs(task, task.corpus) for name, task in posed.items()}
-    asked = {read_above(task)[1] for task in posed.values()}
+    asked = {finetuned_view(task)[1] for task in posed.values()}
     trunk = conductor.trunk(next(iter(posed.values())), asked.pop() if len(asked) == 1 else "all")
     return {name: conductor.upper(task, trunk) for name, task in posed.items()}
 
 
-def _of_backbone(posed: Mapping[str, Recipe], conductor: Conductor, modules: Mapping[str, nn.Module]) -> int:
+def _of_backbone(posed: Mapping[str, Recipe], conductor: Workspace, modules: Mapping[str, nn.Module]) -> int:
     """Numbers of the whole backbone, or of all that are read, blocks that stand still included."""
     stored = [one for task in posed.values() for one in conductor.sources(task, task.corpus).values()]
     if stored:
         return backbone_numbers(stored)
-    return sum(part.numel() for part in modules[UPPER].parameters())
+    return sum(part.numel() for part in modules[BACKBONE].parameters())
 
 
 def _balancer(recipe: Recipe, losses: Mapping[str, str], upper: nn.Module | None, seed: int) -> Balancer | None:
@@ -201,8 +203,8 @@ def _balancer(recipe: Recipe, losses: Mapping[str, str], upper: nn.Module | None
     shared = [
         part
         for name, part in (upper.named_parameters() if upper else ())
-        if not any(within(f"{UPPER}.{name}", one) for one in still)
+        if not any(within(f"{BACKBONE}.{name}", one) for one in still)
     ]
     generator = torch.Generator().manual_seed(seed)
-    joint = recipe.together.batches == "joint"
+    joint = recipe.multitask.schedule == "joint"
     return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks)

@@ -6,15 +6,15 @@ from typing import Any
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.shard import Shard
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.stage_one import Stored
+from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.inputs.store_record import backbone_numbers, store_record
 from permafrost.probes.results.environment import environment
-from permafrost.probes.tasks.registry import head_of, loss_and_metric, sides_of_rows, task_of
-from permafrost.probes.variants.variant import Ensemble
+from permafrost.probes.tasks.registry import head_of, loss_and_metric, task_of, texts_per_row
+from permafrost.probes.variants.trained_variant import TrainedVariant
 
 
 def make_record(
-    corpus: Corpus, found: Sequence[Ensemble], stores: Mapping[str, Mapping[str, Stored]]
+    corpus: Corpus, found: Sequence[TrainedVariant], stores: Mapping[str, Mapping[str, PlanLatents]]
 ) -> dict[str, Any]:
     """What ran, on what, with which versions.
 
@@ -35,30 +35,30 @@ def make_record(
     }
 
 
-def _shards(stored: Iterable[Stored]) -> list[Shard]:
+def _shards(stored: Iterable[PlanLatents]) -> list[Shard]:
     return list({shard.path: shard for one in stored for shard in one.store.shards}.values())
 
 
-def _probe_record(one: Ensemble, stores: Mapping[str, Stored], corpus: Corpus) -> dict[str, Any]:
+def _probe_record(one: TrainedVariant, stores: Mapping[str, PlanLatents], corpus: Corpus) -> dict[str, Any]:
     """What a diagram of the probe shows."""
     spec = one.recipe.probe
     inputs: dict[tuple[str, str], list[int]] = {}
     for column in one.columns:
         inputs.setdefault((column.plan, column.view), []).append(column.layer)
-    widths = dict(zip(one.columns, one.probe.seats.widths, strict=False))
+    widths = dict(zip(one.columns, one.probe.layout.widths, strict=False))
     return {
         "inputs": [
             {"plan": plan, "view": view, "layers": layers, "width": widths[Column(plan, view, layers[0])]}
             for (plan, view), layers in inputs.items()
         ],
         "encoder": spec.encoder,
-        "codes": one.probe.seats.codes[: len(one.columns)],
+        "codes": one.probe.layout.codes[: len(one.columns)],
         "depth": spec.depth,
         "mixer": spec.mixer,
         "context": spec.context,
-        "head": head_of(spec, corpus.kind, sides_of_rows(corpus)),
+        "head": head_of(spec, corpus.kind, texts_per_row(corpus)),
         "hidden": spec.hidden,
-        "sides": sides_of_rows(corpus),
+        "sides": texts_per_row(corpus),
         "loss": loss_and_metric(one.recipe, task_of(corpus))[0],
         "pretraining": "" if one.recipe.pretraining.task == "none" else one.recipe.pretraining.task,
         "parameters": one.parameters,

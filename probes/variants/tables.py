@@ -24,25 +24,25 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.columns import Column, only_layer, view_name
 from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.bootstrap import measure, p_value
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.metric_row import MetricRow, in_unit, where_of
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.registry import PARTS, SAID, UNTRAINED_ANSWERS, row_labels, scorer_of, task_of
-from permafrost.probes.training.best_state import Fitted
-from permafrost.probes.variants.variant import Ensemble
+from permafrost.probes.training.best_state import History
+from permafrost.probes.variants.trained_variant import TrainedVariant
 
 BREAKDOWN_COLUMNS = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
 
 
-def breakdown_table(one: Ensemble, corpus: Corpus) -> pd.DataFrame:
+def breakdown_table(one: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """A line a split but train, group and metric; empty for scores, which have no groups."""
     lines: list[dict[str, Any]] = []
     for split in corpus.splits:
         if split != "train" and corpus.kind in PARTS:
             scorer = scorer_of(corpus, split)
-            answers = [scorer.answers(said) for said in one.voices(split)]
+            answers = [scorer.decode(said) for said in one.outputs(split)]
             for part in PARTS[corpus.kind]:
                 lines += [
                     {"variant": one.variant, "split": split, "kind": kind, "group": group, "metric": metric}
@@ -55,7 +55,7 @@ def breakdown_table(one: Ensemble, corpus: Corpus) -> pd.DataFrame:
 CONFUSION_COLUMNS = ["variant", "target", "label", "n"]
 
 
-def confusion_table(one: Ensemble, corpus: Corpus) -> pd.DataFrame:
+def confusion_table(one: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """A line a pair of classes that occurs on the scored split: the true one, the one that is said, and how often.
 
     Of several seeds the first one counts. Empty for scores and answers, which have no classes.
@@ -63,19 +63,19 @@ def confusion_table(one: Ensemble, corpus: Corpus) -> pd.DataFrame:
     if corpus.kind not in ("class", "tags"):
         return pd.DataFrame(columns=CONFUSION_COLUMNS)
     scorer, names = scorer_of(corpus, corpus.scored), np.array(corpus.labels)
-    marks = scorer.rows.marks
+    marks = scorer.rows.spans
     true = scorer.rows.targets if marks is None else marks.codes
-    said = scorer.answers(one.voices(corpus.scored)[0])
+    said = scorer.decode(one.outputs(corpus.scored)[0])
     pairs = pd.DataFrame({"target": names[true.astype(np.int64)], "label": names[said.astype(np.int64)]})
     counts = pairs.value_counts(sort=False).rename("n").reset_index()
     return counts.assign(variant=one.variant)[CONFUSION_COLUMNS]
 
 
-def prediction_table(one: Ensemble, corpus: Corpus, split: str) -> pd.DataFrame:
+def prediction_table(one: TrainedVariant, corpus: Corpus, split: str) -> pd.DataFrame:
     """What a variant says of a split, once for every seed; once for all where they answer together."""
     scorer = scorer_of(corpus, split)
     frames = []
-    for place, said in enumerate(one.voices(split)):
+    for place, said in enumerate(one.outputs(split)):
         seed = pd.NA if one.average else one.seeds[place]
         calibration = one.calibrations[place] if one.calibrations else None
         frame = pd.DataFrame(SAID[corpus.kind](said, scorer, corpus, calibration))
@@ -83,14 +83,14 @@ def prediction_table(one: Ensemble, corpus: Corpus, split: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def all_rows(found: Sequence[Ensemble], corpus: Corpus) -> list[MetricRow]:
+def all_rows(found: Sequence[TrainedVariant], corpus: Corpus) -> list[MetricRow]:
     """The long table: every variant on all splits but train, and on every split the untrained reference."""
     lines = [row for split in corpus.splits for row in untrained_rows(found, corpus, split)]
     scored = [split for split in corpus.splits if split != "train"]
     return lines + [row for split in scored for one in found for row in measured_rows(one, corpus, split)]
 
 
-def untrained_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> list[MetricRow]:
+def untrained_rows(found: Sequence[TrainedVariant], corpus: Corpus, split: str) -> list[MetricRow]:
     """The reference without training on one split."""
     if corpus.kind == "score":
         return list(_cosine_rows(found, corpus, split))
@@ -99,7 +99,7 @@ def untrained_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> lis
     return figures(where, task.metrics, [UNTRAINED_ANSWERS[corpus.kind](corpus, scorer.rows)], scorer, None)
 
 
-def _cosine_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> list[MetricRow]:
+def _cosine_rows(found: Sequence[TrainedVariant], corpus: Corpus, split: str) -> list[MetricRow]:
     """Where a variant means another capture by the same name, its reference carries the name of that variant."""
     task, scorer = task_of(corpus), scorer_of(corpus, split)
     lines: list[MetricRow] = []
@@ -107,7 +107,7 @@ def _cosine_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> list[
     done: set[tuple[Column, CapturePlan]] = set()
     for one in found:
         for column, cosine in zip(one.columns, one.untrained.get(split, ()), strict=False):
-            plan = replace(one.recipe.captured(column.plan), views=("mean",), layers="all")
+            plan = replace(one.recipe.capture_plan(column.plan), views=("mean",), layers="all")
             plans = known.setdefault(column.plan, [])
             if plan not in plans:
                 plans.append(plan)
@@ -120,17 +120,17 @@ def _cosine_rows(found: Sequence[Ensemble], corpus: Corpus, split: str) -> list[
     return lines
 
 
-def measured_rows(one: Ensemble, corpus: Corpus, split: str) -> list[MetricRow]:
+def measured_rows(one: TrainedVariant, corpus: Corpus, split: str) -> list[MetricRow]:
     """A variant on one split: every seed, and a row that sums them up."""
     task, scorer = task_of(corpus), scorer_of(corpus, split)
     where = where_of(one.variant, backbones(one), view_name(one.columns), only_layer(one.columns), task.name, split)
     found: list[MetricRow] = []
-    for seed, said in zip(one.seeds, one.said[split], strict=True):
-        answers = scorer.answers(said)
+    for seed, said in zip(one.seeds, one.predictions[split], strict=True):
+        answers = scorer.decode(said)
         found += figures(where, task.metrics, [answers], scorer, seed)
         found += p_values(where, task.metrics, answers, scorer.rows.targets, seed)
-    voices = one.voices(split)
-    found += figures(where, task.metrics, [scorer.answers(said) for said in voices], scorer, None)
+    voices = one.outputs(split)
+    found += figures(where, task.metrics, [scorer.decode(said) for said in voices], scorer, None)
     if corpus.score_range:
         unit = corpus.score_range
         scores = [in_unit(line(said), unit) for line, said in zip(one.calibrations, voices, strict=True)]
@@ -139,12 +139,12 @@ def measured_rows(one: Ensemble, corpus: Corpus, split: str) -> list[MetricRow]:
     return found
 
 
-def training_table(found: Sequence[Ensemble]) -> pd.DataFrame:
+def training_table(found: Sequence[TrainedVariant]) -> pd.DataFrame:
     """Loss and validation metric by epoch, of every variant, seed and phase."""
     lines: list[dict[str, Any]] = []
     for one in found:
-        for seed, fitted, pretrained in zip(one.seeds, one.fitted, one.pretrained, strict=True):
-            phases = [("training", [fitted])] + ([("pretraining", pretrained.fitted)] if pretrained else [])
+        for seed, fitted, pretrained in zip(one.seeds, one.histories, one.pretrained, strict=True):
+            phases = [("training", [fitted])] + ([("pretraining", pretrained.histories)] if pretrained else [])
             for phase, layers in phases:
                 lines += [
                     {"variant": one.variant, "seed": seed, "phase": phase, "epoch": epoch + 1} | _epoch(layers, epoch)
@@ -153,7 +153,7 @@ def training_table(found: Sequence[Ensemble]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _epoch(layers: Sequence[Fitted], epoch: int) -> dict[str, float]:
+def _epoch(layers: Sequence[History], epoch: int) -> dict[str, float]:
     """Mean over the layers that still learnt."""
     learning = [layer for layer in layers if epoch < len(layer.losses)]
     return {
@@ -162,7 +162,7 @@ def _epoch(layers: Sequence[Fitted], epoch: int) -> dict[str, float]:
     }
 
 
-def epochs_table(found: Sequence[Ensemble]) -> pd.DataFrame:
+def epochs_table(found: Sequence[TrainedVariant]) -> pd.DataFrame:
     """Validation figures by epoch, 0 before training, of every variant and seed whose blocks learn."""
     return pd.DataFrame(
         [
@@ -174,7 +174,7 @@ def epochs_table(found: Sequence[Ensemble]) -> pd.DataFrame:
     )
 
 
-def autoencoder_table(found: Sequence[Ensemble]) -> pd.DataFrame:
+def autoencoder_table(found: Sequence[TrainedVariant]) -> pd.DataFrame:
     """How well each layer was rebuilt: of every variant and seed whose encoder is a pretrained autoencoder's."""
     return pd.DataFrame(
         [
@@ -187,9 +187,9 @@ def autoencoder_table(found: Sequence[Ensemble]) -> pd.DataFrame:
     )
 
 
-def backbones(one: Ensemble) -> str:
+def backbones(one: TrainedVariant) -> str:
     """The backbones that a variant reads, joined."""
-    return "+".join(dict.fromkeys(one.recipe.captured(column.plan).backbone for column in one.columns))
+    return "+".join(dict.fromkeys(one.recipe.capture_plan(column.plan).backbone for column in one.columns))
 
 
 def figures(
@@ -216,12 +216,12 @@ SHOWN_TEXTS = 500
 """Texts in the 3-D figures of the latents."""
 
 
-def latent_table(inputs: Inputs, one: Ensemble, corpus: Corpus) -> pd.DataFrame:
+def latent_table(inputs: ProbeInputs, one: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """Three coordinates of some texts of validation, in the first, middle and last layer that a variant reads."""
     rows = corpus.split("validation")
-    taken = rows.sides[: SHOWN_TEXTS // rows.sides.shape[1]]
+    taken = rows.texts[: SHOWN_TEXTS // rows.texts.shape[1]]
     texts = taken.reshape(-1)
-    labels = np.repeat(row_labels(corpus, rows.take(np.arange(len(taken)))), rows.sides.shape[1])
+    labels = np.repeat(row_labels(corpus, rows.select(np.arange(len(taken)))), rows.texts.shape[1])
     frames = []
     for layer in sorted({0, len(one.columns) // 2, len(one.columns) - 1}):
         column = one.columns[layer]

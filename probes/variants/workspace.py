@@ -16,19 +16,19 @@ from permafrost.data.progress import Progress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import SpecError, fingerprint
 from permafrost.data.store.layers import resolve_layers
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.columns import wanted_columns
-from permafrost.probes.config.recipe import Recipe, read_above
-from permafrost.probes.inputs.finetuned import UpperInputs, cached_below, upper_inputs
-from permafrost.probes.inputs.latents import Inputs, read_inputs
-from permafrost.probes.inputs.stage_one import Backbones, Below, Stored
-from permafrost.probes.search.trials import Evaluated
+from permafrost.probes.config.recipe import Recipe, finetuned_view
+from permafrost.probes.inputs.finetuned import FinetunedInputs, cached_states, finetuned_inputs
+from permafrost.probes.inputs.latents import ProbeInputs, read_inputs
+from permafrost.probes.inputs.providers import FrozenStates, LatentProvider, PlanLatents
+from permafrost.probes.search.trials import Evaluation
 from permafrost.probes.training.checkpoint import Checkpoint
-from permafrost.probes.training.encoder_pretraining import Pretrained, pretrain
+from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
 from permafrost.probes.training.loop import AfterEpoch
 from permafrost.probes.training.resume import Unfinished
-from permafrost.probes.variants.members import Member, start, train_members
-from permafrost.probes.variants.variant import Ensemble, gather
+from permafrost.probes.variants.members import MemberConfig, start, train_members
+from permafrost.probes.variants.trained_variant import TrainedVariant, combine_seeds
 
 KEPT_BYTES = 4 << 30
 """Latents kept in memory for the next variant that reads the same."""
@@ -36,20 +36,17 @@ KEPT_BYTES = 4 << 30
 KEPT_ENCODERS = 32
 """Pretrained encoders kept for the next variant that begins with the same."""
 
-StageOne = Callable[[CapturePlan, ExtractSpec, Corpus, Progress], Stored]
-"""The latents of a plan for the texts of a corpus."""
-
-Keep = Callable[[str, Callable[[], Inputs]], Inputs]
+Keep = Callable[[str, Callable[[], ProbeInputs]], ProbeInputs]
 """Key, and how to make its inputs where they are not at hand -> the inputs."""
 
 
-class Kept:
+class InputCache:
     """Inputs in memory: those used last, as many as there is room for."""
 
     def __init__(self) -> None:
-        self._inputs: OrderedDict[str, Inputs] = OrderedDict()
+        self._inputs: OrderedDict[str, ProbeInputs] = OrderedDict()
 
-    def __call__(self, key: str, make: Callable[[], Inputs]) -> Inputs:
+    def __call__(self, key: str, make: Callable[[], ProbeInputs]) -> ProbeInputs:
         """The inputs of a key, made where they are not in memory."""
         if key not in self._inputs:
             self._inputs[key] = make()
@@ -60,21 +57,21 @@ class Kept:
 
 
 @dataclass
-class Conductor:
+class Workspace:
     """Corpora and latents of an experiment, each read once."""
 
-    stage_one: StageOne
+    provider: LatentProvider
     progress: Progress
-    keep: Keep = field(default_factory=Kept)
-    stored: dict[tuple[str, CapturePlan], Stored] = field(default_factory=dict)
+    keep: Keep = field(default_factory=InputCache)
+    stored: dict[tuple[str, CapturePlan], PlanLatents] = field(default_factory=dict)
     """(corpus, plan) -> where its latents are."""
 
     unfinished: Unfinished | None = None
     """Where trainings are kept while they last."""
 
     _corpora: dict[str, Corpus] = field(default_factory=dict)
-    _below: dict[str, Below] = field(default_factory=dict)
-    _pretrained: dict[str, Pretrained] = field(default_factory=dict)
+    _below: dict[str, FrozenStates] = field(default_factory=dict)
+    _pretrained: dict[str, PretrainedEncoder] = field(default_factory=dict)
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
         """The corpus, read and announced once."""
@@ -100,11 +97,11 @@ class Conductor:
         """
         wanted: dict[tuple[str, CapturePlan], list[tuple[CorpusSpec, Recipe, CapturePlan]]] = {}
         for recipe in recipes:
-            if recipe.upper.learns:
-                self._backbones(recipe).check(recipe.plan, recipe.upper, read_above(recipe)[1])
-            if recipe.upper.cut == "none":
+            if recipe.finetune.learns:
+                self.provider.check_blocks(recipe.plan, recipe.finetune, finetuned_view(recipe)[1])
+            if recipe.finetune.cut == "none":
                 self._below_of(recipe)
-            for plan in recipe.read().values():
+            for plan in recipe.probe_plans().values():
                 for spec in _corpora_of(recipe):
                     key = fingerprint(spec), replace(plan, views=("mean",))
                     wanted.setdefault(key, []).append((spec, recipe, plan))
@@ -116,7 +113,7 @@ class Conductor:
         spec, recipe, _ = asked[0]
         corpus = self.corpus(spec)
         views = tuple(dict.fromkeys(view for _, _, plan in asked for view in plan.views))
-        one = self.stage_one(replace(common, views=views), recipe.extract, corpus, self.progress)
+        one = self.provider.latents(replace(common, views=views), recipe.extract, corpus, self.progress)
         cut = f"; {one.truncated:,} texts cut to {common.max_tokens} tokens" if one.truncated else ""
         ran = f"{one.texts_run:,}{' windows' if common.truncation == 'windows' else ''} of {len(corpus.texts):,} texts"
         self.progress.note(f"stage one, {common.backbone} on {corpus.name}: {ran} run, {one.seconds:.2f} s{cut}")
@@ -125,23 +122,23 @@ class Conductor:
             if self.stored.setdefault(self._key(spec, plan), replace(one, columns=columns)).texts_run:
                 one = replace(one, texts_run=0, seconds=0.0)  # they ran once, and count once
 
-    def sources(self, recipe: Recipe, spec: CorpusSpec) -> dict[str, Stored]:
+    def sources(self, recipe: Recipe, spec: CorpusSpec) -> dict[str, PlanLatents]:
         """Name -> where the latents are of every plan that the recipe's probe reads."""
-        return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.read().items()}
+        return {name: self.stored[self._key(spec, plan)] for name, plan in recipe.probe_plans().items()}
 
     def latents(self, recipe: Recipe) -> dict[str, str]:
         """Name of a plan that the recipe's probe reads, or "plan" -> the identity of its latents; where it reads no
         latents, the digests of the backbone that runs from the text on.
         """
-        if recipe.upper.cut == "none":
-            return dict(self._backbones(recipe).digests(recipe.plan, recipe.extract))
+        if recipe.finetune.cut == "none":
+            return dict(self.provider.digests(recipe.plan, recipe.extract))
         return {name or "plan": one.store.identity.name for name, one in self.sources(recipe, recipe.corpus).items()}
 
-    def inputs(self, recipe: Recipe, spec: CorpusSpec) -> Inputs:
+    def inputs(self, recipe: Recipe, spec: CorpusSpec) -> ProbeInputs:
         """What the recipe's probe reads of a corpus's texts; stage one runs first where it has not yet."""
-        key = fingerprint([spec, recipe.read(), list(recipe.probe.inputs), recipe.probe.layers])
+        key = fingerprint([spec, recipe.probe_plans(), list(recipe.probe.inputs), recipe.probe.layers])
 
-        def make() -> Inputs:
+        def make() -> ProbeInputs:
             self.prepare([recipe])
             stored = self.sources(recipe, spec)
             columns = wanted_columns(recipe.probe, {name: one.columns for name, one in stored.items()})
@@ -149,57 +146,49 @@ class Conductor:
 
         return self.keep(key, make)
 
-    def upper(self, recipe: Recipe, trunk: nn.Module | None = None) -> UpperInputs:
+    def upper(self, recipe: Recipe, trunk: nn.Module | None = None) -> FinetunedInputs:
         """What the recipe's probe reads of blocks that learn; fresh ones where none are given.
 
         Raises:
             SpecError: the recipe may not load a backbone, or its probe reads several views.
         """
-        view, layers = read_above(recipe)
+        view, layers = finetuned_view(recipe)
         trunk = trunk or self.trunk(recipe, layers)
-        beside = recipe.upper.cached_beside()
+        beside = recipe.finetune.frozen_layer_indices()
         above = [layer for layer in trunk.layers if layer not in beside]  # type: ignore[union-attr]
-        return upper_inputs(trunk, self._below_of(recipe), view, (*beside, *resolve_layers(layers, above)))
+        return finetuned_inputs(trunk, self._below_of(recipe), view, (*beside, *resolve_layers(layers, above)))
 
     def trunk(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
         """Fresh blocks above the recipe's cut."""
-        return self._backbones(recipe).trunk(recipe.plan, recipe.upper, layers)
+        return self.provider.blocks(recipe.plan, recipe.finetune, layers)
 
-    def _below_of(self, recipe: Recipe) -> Below:
-        key = fingerprint([recipe.corpus, recipe.plan, recipe.upper.cut, recipe.upper.cached_beside()])
+    def _below_of(self, recipe: Recipe) -> FrozenStates:
+        key = fingerprint([recipe.corpus, recipe.plan, recipe.finetune.cut, recipe.finetune.frozen_layer_indices()])
         if key not in self._below:
             texts = self.corpus(recipe.corpus).texts
-            if recipe.upper.cut == "none":
-                self._below[key] = self._backbones(recipe).ids(recipe.plan, texts)
+            if recipe.finetune.cut == "none":
+                self._below[key] = self.provider.token_ids(recipe.plan, texts)
             else:
                 self.prepare([recipe])
-                self._below[key] = cached_below(self.sources(recipe, recipe.corpus)[""], texts)
+                self._below[key] = cached_states(self.sources(recipe, recipe.corpus)[""], texts)
         return self._below[key]
 
-    def _backbones(self, recipe: Recipe) -> Backbones:
-        if not isinstance(self.stage_one, Backbones):
-            raise SpecError(
-                f"upper.cut = {recipe.upper.cut} trains blocks of '{recipe.plan.backbone}', and cached latents alone "
-                "have none: 'run' the recipe."
-            )
-        return self.stage_one
-
-    def members(self, variant: str, recipe: Recipe) -> list[Member]:
+    def members(self, variant: str, recipe: Recipe) -> list[MemberConfig]:
         """The variant's trainings, one a seed, their encoders pretrained where the recipe says so."""
-        if recipe.upper.learns:
+        if recipe.finetune.learns:
             found = [(seed, self.upper(recipe)) for seed in recipe.train.seeds]
-            return [Member(variant, recipe, own, tuple(range(len(own.columns))), seed) for seed, own in found]
+            return [MemberConfig(variant, recipe, own, tuple(range(len(own.columns))), seed) for seed, own in found]
         inputs = self.inputs(recipe, recipe.corpus)
         everything = tuple(range(len(inputs.columns)))
-        members = [Member(variant, recipe, inputs, everything, seed) for seed in recipe.train.seeds]
+        members = [MemberConfig(variant, recipe, inputs, everything, seed) for seed in recipe.train.seeds]
         if recipe.pretraining.task == "none":
             return members
         return [replace(member, pretrained=self._pretrain(member)) for member in members]
 
-    def _pretrain(self, member: Member) -> Pretrained:
+    def _pretrain(self, member: MemberConfig) -> PretrainedEncoder:
         recipe, spec = member.recipe, member.recipe.pretraining
         encoder = recipe.probe if recipe.probe.mixer == "unified" else replace(recipe.probe, mixer="softmax", hidden=0)
-        plans = list(recipe.read().values())
+        plans = list(recipe.probe_plans().values())
         key = fingerprint([encoder, spec, plans, recipe.corpus, list(member.inputs.columns), member.seed])
         if key not in self._pretrained:
             probe = start(member, self.corpus(recipe.corpus))
@@ -209,7 +198,7 @@ class Conductor:
             self._pretrained[key] = pretrain(probe, spec, corpus, inputs, member.seed, self.progress)
         return self._pretrained[key]
 
-    def train(self, variant: str, recipe: Recipe) -> Ensemble:
+    def train(self, variant: str, recipe: Recipe) -> TrainedVariant:
         """Train every seed of a variant."""
         corpus = self.corpus(recipe.corpus)
         keep = self.unfinished
@@ -221,26 +210,26 @@ class Conductor:
             partial(_checkpoint, keep, self.latents(recipe)) if keep else None,
         )
         for one in trained:
-            if one.fitted.best_epoch < 0:
+            if one.history.best_epoch < 0:
                 raise SpecError(
                     f"{variant}: its metric was never finite: its predictions of {corpus.selection} are constant."
                 )
             self.progress.note(
-                f"{variant}, seed {one.seed}: best epoch {one.fitted.best_epoch + 1} of {len(one.fitted.values)}, "
-                f"{corpus.selection} {one.fitted.best_value:.4f}"
+                f"{variant}, seed {one.seed}: best epoch {one.history.best_epoch + 1} of {len(one.history.values)}, "
+                f"{corpus.selection} {one.history.best_value:.4f}"
             )
-        return gather(trained, corpus, self.progress)
+        return combine_seeds(trained, corpus, self.progress)
 
-    def evaluate(self, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Evaluated:
+    def evaluate(self, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Evaluation:
         """Train a recipe with its first seed, telling the validation metric after every epoch."""
         one = replace(recipe, train=replace(recipe.train, seeds=recipe.train.seeds[:1]))
         corpus = self.corpus(one.corpus)
         (trained,) = train_members(self.members("trial", one), corpus, None, after_epoch)
-        if trained.fitted.best_epoch < 0:
+        if trained.history.best_epoch < 0:
             raise SpecError(f"its predictions of {corpus.selection} are constant.")
         layers = trained.pretrained.layers if trained.pretrained else []
         unexplained = {"unexplained": sum(layer.unexplained for layer in layers) / len(layers)} if layers else {}
-        return Evaluated(trained.fitted.best_value, unexplained)
+        return Evaluation(trained.history.best_value, unexplained)
 
     @staticmethod
     def _key(spec: CorpusSpec, plan: CapturePlan) -> tuple[str, CapturePlan]:
@@ -253,7 +242,7 @@ def _corpora_of(recipe: Recipe) -> list[CorpusSpec]:
 
 
 def _checkpoint(
-    unfinished: Unfinished, latents: Mapping[str, str], members: Sequence[Member], corpus: Corpus
+    unfinished: Unfinished, latents: Mapping[str, str], members: Sequence[MemberConfig], corpus: Corpus
 ) -> Checkpoint:
     """Where the training of some members of one task is kept; arguments as of :meth:`Unfinished.of_training`."""
     first = members[0]

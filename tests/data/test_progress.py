@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from permafrost.data.progress import Expected
+from permafrost.data.progress import Eta
 
 
 class Heard:
@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 def test_nothing_is_said_before_it_is_measured_and_then_once_in_proportion_to_what_is_left(clock):
     heard = Heard()
-    expected = Expected(heard, total=1000, after=2, what="a training")
+    expected = Eta(heard, total=1000, after=2, what="a training")
     expected.did(5)
     clock[0] += 2
     expected.did(5)
@@ -46,7 +46,7 @@ def test_nothing_is_said_before_it_is_measured_and_then_once_in_proportion_to_wh
 
 def test_what_is_soon_over_is_not_announced_nor_later_on(clock):
     heard = Heard()
-    expected = Expected(heard, total=30, after=1)
+    expected = Eta(heard, total=30, after=1)
     clock[0] += 5
     expected.did(10)  # 10 seconds more
     clock[0] += 500
@@ -56,7 +56,7 @@ def test_what_is_soon_over_is_not_announced_nor_later_on(clock):
 
 def test_without_a_name_the_time_is_said_alone(clock):
     heard = Heard()
-    expected = Expected(heard, total=100, after=1)
+    expected = Eta(heard, total=100, after=1)
     clock[0] += 60
     expected.did(1)
     assert heard.notes == ["expected time: about 1:39:00"]
@@ -64,7 +64,7 @@ def test_without_a_name_the_time_is_said_alone(clock):
 
 def test_work_that_came_to_nothing_tells_nothing_yet(clock):
     heard = Heard()
-    expected = Expected(heard, total=100, after=1)
+    expected = Eta(heard, total=100, after=1)
     clock[0] += 20
     expected.did(0)
     clock[0] += 20

@@ -143,9 +143,9 @@ def test_an_override_leaves_the_tree_it_was_given_alone():
 
 def test_a_variant_comes_after_the_overrides_and_may_not_touch_the_corpus():
     toml = '[[variants]]\nname = "short"\nset = {"plan.max_tokens" = 5}'
-    assert recipe("plan.max_tokens=8", toml=toml).expanded()["short"].plan.max_tokens == 5
+    assert recipe("plan.max_tokens=8", toml=toml).variant_recipes()["short"].plan.max_tokens == 5
     with pytest.raises(SpecError, match=r"'corpus\.limit' cannot vary"):
-        recipe(toml=toml.replace("plan.max_tokens", "corpus.limit")).expanded()
+        recipe(toml=toml.replace("plan.max_tokens", "corpus.limit")).variant_recipes()
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -12,7 +12,7 @@ import tests.end_to_end.test_pretrain as test_pretrain_command
 import tests.end_to_end.test_task_recipes as test_task_recipes
 from permafrost import api
 from permafrost.data.store.store import LatentStore
-from permafrost.extract.backbones.registry import KNOWN
+from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.probes.config.load import load_recipe, shipped
 from permafrost.probes.metrics import bootstrap
 from tests.support.bench import COLUMNS, FILES, Bench, pairs, write
@@ -49,12 +49,12 @@ def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     bench = Bench(tmp_path, tiny("bert", blocks=6))  # as many as the backbone that recipes cut
     monkeypatch.setenv("PERMAFROST_DATA", str(bench.folder))
     monkeypatch.chdir(bench.folder)
-    monkeypatch.delitem(KNOWN, "qwen2-0.5b")  # then it is a folder's name
+    monkeypatch.delitem(SHORT_NAMES, "qwen2-0.5b")  # then it is a folder's name
     (bench.folder / "qwen2-0.5b").symlink_to(tiny("qwen2"))
     monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
     done = api.run(name, SMALL[name](bench), bench.runs)
     assert done.path == bench.runs / f"{name}-1"
-    recipes = load_recipe(name)[1].expanded()
+    recipes = load_recipe(name)[1].variant_recipes()
     pretrained = {variant for variant, one in recipes.items() if one.pretraining.task == "autoencoder"}
     more = {"autoencoder.csv"} if pretrained else set()
     more |= {"breakdown.csv"} if done.metrics[0]["task"] != "similarity" else set()  # scores have no groups
@@ -185,7 +185,7 @@ def test_a_corpus_without_validation_holds_some_of_train_out_and_test_stays_test
     rows = [row for row in pairs() if row[3] != "validation"]
     (corpus,), _ = api.extract("pairs", bench.of_pairs(rows=rows))
     assert {split: len(part) for split, part in corpus.splits.items()} == {"train": 36, "validation": 4, "test": 15}
-    sides = [{tuple(sorted(row)) for row in corpus.splits[split].sides.tolist()} for split in ("train", "validation")]
+    sides = [{tuple(sorted(row)) for row in corpus.splits[split].texts.tolist()} for split in ("train", "validation")]
     assert not sides[0] & sides[1]
 
 

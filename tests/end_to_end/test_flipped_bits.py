@@ -20,7 +20,7 @@ from permafrost.probes.reports.similarity import read_comparison
 from permafrost.probes.results.files import ReportError
 from permafrost.probes.results.run_tables import read_tables
 from permafrost.probes.runs.load import RunError
-from permafrost.probes.search.session import conduct
+from permafrost.probes.search.session import search
 from tests.support.example_run import every_table, metrics, predictions, record, write_tables, write_together
 from tests.support.flips import loaded, outcomes
 from tests.support.resealed import resealed
@@ -67,7 +67,7 @@ def test_no_flipped_bit_of_several_tasks_changes_a_table(tmp_path):
 
 
 def test_no_flipped_bit_of_a_study_changes_a_table_or_its_best_recipe(tmp_path):
-    folder = conduct(searching(trials=4), "s", tmp_path, hill, about={"metric": "spearman"}).folder
+    folder = search(searching(trials=4), "s", tmp_path, hill, about={"metric": "spearman"}).folder
 
     def best(folder: Path) -> str:
         return repr(load_recipe(str(folder / "best.toml")))
@@ -181,14 +181,14 @@ def test_a_recipe_that_changed_in_a_run_folder_runs_from_elsewhere_only(run, tmp
 
 
 def test_a_study_that_is_being_written_again_has_no_record(tmp_path, monkeypatch):
-    folder = conduct(searching(trials=3), "s", tmp_path, hill).folder
+    folder = search(searching(trials=3), "s", tmp_path, hill).folder
     monkeypatch.setattr("permafrost.probes.search.session.best_recipe", lambda *_: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception):
-        conduct(searching(trials=3), "s", tmp_path, hill, trials=5)
+        search(searching(trials=3), "s", tmp_path, hill, trials=5)
     with pytest.raises(ReportError, match=r"no record\.json\. Run the study again"):
         read_tables(folder)
     monkeypatch.undo()
-    conduct(searching(trials=3), "s", tmp_path, hill, trials=5)
+    search(searching(trials=3), "s", tmp_path, hill, trials=5)
     assert len(read_tables(folder).trials) == 5
 
 

@@ -79,12 +79,12 @@ def ran(tmp_path_factory, tiny):
 @EVERY_TASK
 def test_every_variant_is_trained_and_told_of_with_its_figures_and_costs(name, ran):
     run, recipe = ran(name), load_recipe(name)[1]
-    assert run.table("variants")["variant"].tolist() == list(recipe.expanded())
+    assert run.table("variants")["variant"].tolist() == list(recipe.variant_recipes())
     assert json.loads((run.folder / "record.json").read_text("utf-8"))["refused"] == {}
     head, *lines = run.out.splitlines()
     assert head.split()[-4:] == ["learnt", "saved", "training", "memory"]
-    assert [line.split()[0] for line in lines[:-3]] == ["raw", *recipe.expanded()]
-    assert lines[-3].removeprefix("chosen on validation: ") in recipe.expanded()
+    assert [line.split()[0] for line in lines[:-3]] == ["raw", *recipe.variant_recipes()]
+    assert lines[-3].removeprefix("chosen on validation: ") in recipe.variant_recipes()
     assert lines[-1] == f"run: {run.folder}"
     assert [path.name for path in run.bench.runs.iterdir()] == [run.folder.name]  # nothing is unfinished
 
@@ -93,9 +93,9 @@ def test_every_variant_is_trained_and_told_of_with_its_figures_and_costs(name, r
 def test_every_task_is_followed_from_before_training_to_the_figures_of_the_table(name, ran):
     run, recipe = ran(name), load_recipe(name)[1]
     epochs = run.table("epochs")
-    for variant, one in recipe.expanded().items():
+    for variant, one in recipe.variant_recipes().items():
         mine = epochs[epochs["variant"] == variant]
-        assert set(mine["task"]) == set(one.posed())
+        assert set(mine["task"]) == set(one.task_recipes())
         for (task, metric), rows in mine.groupby(["task", "metric"]):
             assert rows["epoch"].tolist() == [0, 1]
             assert rows["value"].iloc[1] == pytest.approx(run.figure(variant, task, metric, "validation"))
@@ -117,7 +117,7 @@ def test_the_page_shows_all_tasks_and_nothing_that_is_no_number(name, ran):
 def test_topics_and_tones_have_every_figure_of_classes_and_confusion_matrices(ran):
     run = ran("topic-sentiment")
     classes = {"topic": {"billing", "technical", "general"}, "tone": {"negative", "neutral", "positive"}}
-    variants = set(load_recipe("topic-sentiment")[1].expanded())
+    variants = set(load_recipe("topic-sentiment")[1].variant_recipes())
     for task, names in classes.items():
         told = run.table("training").query("task == @task and weight > 0 and loss > 0")
         assert set(told["variant"]) == variants - {"everything-frozen"}
@@ -176,7 +176,7 @@ def test_balancers_are_held_against_equal_weights_and_tell_weights_and_conflicts
     weights = run.table("training").groupby("variant")["weight"].first()
     assert weights[["upper", "everything", "equal"]].tolist() == [0.5, 0.5, 1.0]
     conflicts = run.table("conflicts")
-    sharing = set(load_recipe("topic-sentiment")[1].expanded()) - {"everything-frozen", "backbone-frozen"}
+    sharing = set(load_recipe("topic-sentiment")[1].variant_recipes()) - {"everything-frozen", "backbone-frozen"}
     assert set(conflicts["variant"]) == sharing
     assert conflicts["cosine"].between(-1, 1).all()
 
@@ -214,7 +214,7 @@ def test_sharing_entities_and_answers_is_held_against_each_task_alone(ran):
     assert compared["p"].between(0, 1).all()
     for task, rows in (("ner", 8), ("qa", 3)):
         mine = compared[(compared["task"] == task) & (compared["against"] == f"{task}-only")]
-        assert set(mine["variant"]) == {name for name in recipe.expanded() if not name.endswith("-only")}
+        assert set(mine["variant"]) == {name for name in recipe.variant_recipes() if not name.endswith("-only")}
         assert set(mine["n"]) == {rows}
     trained = run.table("metrics").groupby("variant")["task"].agg(set)
     assert trained[["ner-only", "qa-only", "both"]].tolist() == [{"ner"}, {"qa"}, {"ner", "qa"}]

@@ -54,7 +54,7 @@ def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
     changes, item = SMALL[name]
     done = api.run(name, bench.settings(*changes), bench.runs)
     recipe = load_recipe(name)[1]
-    assert {row["variant"] for row in done.metrics} == {"raw", *recipe.expanded()}
+    assert {row["variant"] for row in done.metrics} == {"raw", *recipe.variant_recipes()}
     splits = {"train", "validation", "test"} | ({"held-out"} if name == "ner" else set())
     assert {row["split"] for row in done.metrics if row["variant"] == "raw"} == splits
     assert {row["split"] for row in done.metrics if row["variant"] == done.selected} == splits - {"train"}
@@ -111,7 +111,7 @@ def test_a_gpt2_from_scratch_climbs_the_ladder_of_freeze_sts(bench, monkeypatch)
     changes = ["corpus.name=samples-pairs", "corpus.limits={train=24,validation=12,test=12}", "train.epochs=1"]
     changes += ["pretraining.corpus.name=samples-sentences", "pretraining.corpus.limit=20", f"plan.backbone={model}"]
     done = api.run("freeze-sts", bench.settings(*changes, "pretraining.train.epochs=1"), bench.runs)
-    assert {row["variant"] for row in done.metrics} == {"raw", *load_recipe("freeze-sts")[1].expanded()}
+    assert {row["variant"] for row in done.metrics} == {"raw", *load_recipe("freeze-sts")[1].variant_recipes()}
     assert {row["backbone"] for row in done.metrics} == {str(model)}
 
 

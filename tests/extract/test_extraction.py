@@ -137,7 +137,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
 def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatch):
     plan = replace(plan, views=("mean", "tokens"))
     spec, ran = settings(tmp_path, batch_tokens=40), []
-    real = job.Job._block
+    real = job.ExtractionJob._block
 
     def interrupted(self: Any, *given: Any) -> Any:
         if len(ran) == 3:
@@ -145,7 +145,7 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
         ran.append(real(self, *given))
         return ran[-1]
 
-    monkeypatch.setattr(job.Job, "_block", interrupted)
+    monkeypatch.setattr(job.ExtractionJob, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, texts, spec)
     monkeypatch.undo()

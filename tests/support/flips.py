@@ -30,7 +30,7 @@ def loaded(folder: Path) -> str:
     for task, run in load_tasks(folder).items():
         weights = {name: value.numpy().tobytes().hex() for name, value in run.probe.state_dict().items()}
         line = run.calibration and (run.calibration.x.tobytes().hex(), run.calibration.y.tobytes().hex())
-        targets = (run.columns, run.labels, run.score_range, run.kind, run.sides, run.digests)
+        targets = (run.columns, run.labels, run.score_range, run.kind, run.texts_per_row, run.digests)
         said.append(repr((task, run.recipe, dict(run.identities), weights, line, targets)))
     return "\n".join(said)
 

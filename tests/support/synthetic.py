@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.ragged import bounds
 from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import reading
-from permafrost.probes.models.stacking import Seats
+from permafrost.probes.models.shared_reads import shared_reads
 
 TEXTS = 60
 EVEN, RAGGED = (8, 8, 8, 8), (8, 8, 6, 4)
@@ -30,17 +30,17 @@ def latents(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> 
     return x
 
 
-def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> Inputs:
+def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> ProbeInputs:
     columns = tuple(Column("", "mean", layer) for layer in range(len(widths)))
-    return Inputs(latents(widths, texts, seed), columns, tuple(widths))
+    return ProbeInputs(latents(widths, texts, seed), columns, tuple(widths))
 
 
-def seats(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> Seats:
+def seats(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> MemberLayout:
     """Seats of members whose codes are as wide as their latents."""
-    return Seats(tuple(members), tuple(widths), tuple(widths))
+    return MemberLayout(tuple(members), tuple(widths), tuple(widths))
 
 
-def scored(source: Inputs, layer: int = 1) -> Corpus:
+def scored(source: ProbeInputs, layer: int = 1) -> Corpus:
     """Pairs whose score is the cosine of their latents in one layer."""
     texts = source.values.shape[1]
     sides = np.arange(texts).reshape(-1, 2)
@@ -48,7 +48,7 @@ def scored(source: Inputs, layer: int = 1) -> Corpus:
     return _corpus(texts, Rows(sides, scores), ())
 
 
-def classed(source: Inputs, sides: int = 2, layer: int = 1) -> Corpus:
+def classed(source: ProbeInputs, sides: int = 2, layer: int = 1) -> Corpus:
     """Pairs, or texts, of three classes: where their latents lie, along one direction of one layer."""
     texts = source.values.shape[1]
     pairs = np.arange(texts // 2 * sides).reshape(-1, sides)
@@ -61,26 +61,26 @@ def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
     """The first two thirds of the rows are for training; each split has texts of its own."""
     bound = len(rows) * 2 // 3
     parts = {"train": slice(0, bound), "validation": slice(bound, None)}
-    splits = {name: Rows(rows.sides[part], rows.targets[part]) for name, part in parts.items()}
+    splits = {name: Rows(rows.texts[part], rows.targets[part]) for name, part in parts.items()}
     kind, unit = ("class", None) if labels else ("score", (0.0, 1.0))
     return Corpus("toy", tuple(map(str, range(texts))), splits, labels, unit, kind)
 
 
 def normal(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
     """Centred and scaled latents of every layer of the probe, of those of all layers of its inputs."""
-    how = reading(probe.seats)
+    how = shared_reads(probe.layout)
     return how.spread(probe.normal(latents[how.sources], how))
 
 
 def encode(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
     """The codes of every layer of the probe, of the latents of all layers of its inputs."""
-    how = reading(probe.seats)
+    how = shared_reads(probe.layout)
     return probe.encode(latents[how.sources], how)
 
 
 def say(probe: Probe, sides: Sequence[torch.Tensor]) -> torch.Tensor:
     """What each member says of rows, given the latents of all layers of the inputs for each side."""
-    how = reading(probe.seats)
+    how = shared_reads(probe.layout)
     return probe([side[how.sources] for side in sides], how)
 
 
@@ -93,7 +93,7 @@ def moved(module: nn.Module, by: float = 0.1, seed: int = 1) -> nn.Module:
     return module
 
 
-def sentences(source: Inputs) -> Corpus:
+def sentences(source: ProbeInputs) -> Corpus:
     """Every text by itself, with nothing to be learnt of it."""
     texts = source.values.shape[1]
     rows = Rows(np.arange(texts)[:, None], np.zeros(texts, np.int64))
@@ -145,19 +145,21 @@ def drawn_tags(rng: np.random.Generator, words: int) -> list[int]:
     return tags
 
 
-def token_inputs(texts: Sequence[Sequence[Span]], layers: int = 2, seed: int = 0, dtype: str = "float32") -> Inputs:
+def token_inputs(
+    texts: Sequence[Sequence[Span]], layers: int = 2, seed: int = 0, dtype: str = "float32"
+) -> ProbeInputs:
     """Random states of the tokens of texts, or windows, with these spans; the second number of a span of -1 is free."""
     lengths = np.array([len(text) for text in texts])
     rng = np.random.default_rng([seed, 5])
     values = torch.from_numpy((rng.normal(size=(layers, lengths.sum(), WIDE)) + 0.3).astype(dtype))
     columns = tuple(Column("", "tokens", layer) for layer in range(layers))
     spans = np.array([span for text in texts for span in text], np.int32).reshape(-1, 2)
-    return Inputs(values, columns, (WIDE,) * layers, bounds(lengths), spans)
+    return ProbeInputs(values, columns, (WIDE,) * layers, bounds(lengths), spans)
 
 
 def tagged(
     sentences: int = 30, most: int = 9, room: int = 99, layers: int = 2, seed: int = 0, shift: int = 0
-) -> tuple[Inputs, Corpus]:
+) -> tuple[ProbeInputs, Corpus]:
     """Sentences whose tags stand in the states of their words' first tokens, in the last layer.
 
     Args:
@@ -177,7 +179,7 @@ def tagged(
             if place + shift < len(spans) and spans[place + shift][0] in starts:
                 found.values[-1, found.offsets[text] + starts.index(spans[place + shift][0]), tag] += 5
     order = rng.permutation(sentences)
-    marks = Marks(
+    marks = Spans(
         np.array([span for text in order for span in words[text]]),
         np.array([tag for text in order for tag in codes[text]]),
         bounds(np.array([len(words[text]) for text in order])),
@@ -188,7 +190,7 @@ def tagged(
 
 def answered(
     questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0
-) -> tuple[Inputs, Corpus]:
+) -> tuple[ProbeInputs, Corpus]:
     """Questions on contexts in windows of ``room`` tokens; the states of the answer's first and last token say so.
 
     Before the tokens of the context stand a special one, two of the question and a special one, after them another.
@@ -209,7 +211,7 @@ def answered(
             spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
     found = token_inputs(windows, layers, seed)
     assert found.offsets is not None
-    marks = Marks(np.array(spans), np.zeros(len(spans), np.int64), bounds(np.array(counts)))
+    marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), bounds(np.array(counts)))
     for number in range(questions):
         first, last = spans[marks.offsets[number]]
         for window in range(starts[number], starts[number + 1]):
@@ -217,12 +219,12 @@ def answered(
                 found.values[-1, found.offsets[window] + place, 0] += 4 * (low <= first < high)
                 found.values[-1, found.offsets[window] + place, 1] += 4 * (low < last <= high)
     order = rng.permutation(questions)
-    rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.take(order))
-    found = Inputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array(starts))
+    rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.select(order))
+    found = ProbeInputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array(starts))
     return found, Corpus("toy", tuple(texts), _thirds(rows), kind="answers")
 
 
 def _thirds(rows: Rows) -> dict[str, Rows]:
     bound = len(rows) * 2 // 3
     places = np.arange(len(rows))
-    return {"train": rows.take(places[:bound]), "validation": rows.take(places[bound:])}
+    return {"train": rows.select(places[:bound]), "validation": rows.select(places[bound:])}

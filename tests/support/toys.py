@@ -14,9 +14,9 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import StudySpec
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
-from permafrost.probes.search.trials import Evaluate, Evaluated
+from permafrost.probes.search.trials import Evaluate, Evaluation
 from permafrost.probes.training.loop import AfterEpoch
 
 SPACE = {
@@ -41,7 +41,7 @@ def hill(recipe: Recipe, folder: Path, pause: float = 0, kill_at: int | None = N
     """
     log = folder.parent / "evaluated"
 
-    def evaluate(recipe: Recipe, after_epoch: AfterEpoch) -> Evaluated:
+    def evaluate(recipe: Recipe, after_epoch: AfterEpoch) -> Evaluation:
         with open(log, "a") as file:
             file.write(f"{recipe.train.learning_rate} {recipe.train.weight_decay} {recipe.train.loss} {os.getpid()}\n")
         number = len(log.read_text().splitlines())
@@ -51,7 +51,7 @@ def hill(recipe: Recipe, folder: Path, pause: float = 0, kill_at: int | None = N
             after_epoch(epoch, value - 1 / (epoch + 1))
             if number == kill_at or recipe.train.weight_decay >= lethal:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return Evaluated(value, {"unexplained": value / 2})
+        return Evaluation(value, {"unexplained": value / 2})
 
     return evaluate
 
@@ -84,11 +84,11 @@ def sharing(recipe: Recipe, folder: Path) -> Evaluate:
     def evaluate(recipe: Recipe, after_epoch: AfterEpoch) -> float:
         tokens = recipe.plan.max_tokens
 
-        def make() -> Inputs:
+        def make() -> ProbeInputs:
             with open(folder.parent / "made", "a") as file:
                 file.write(f"{tokens}\n")
             time.sleep(0.3)
-            return Inputs(torch.full((1, 5, 4), float(tokens)), (Column("", "mean", 3),), (4,))
+            return ProbeInputs(torch.full((1, 5, 4), float(tokens)), (Column("", "mean", 3),), (4,))
 
         time.sleep(0.1)
         return float(inputs(str(tokens), make).values.mean())

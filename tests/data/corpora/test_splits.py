@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.data.corpora.build import Targets, gather
+from permafrost.data.corpora.build import Targets, build_corpus
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Mark, Record
+from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record, Span
 from permafrost.data.corpora.splits import cut_by_seed, limited, with_held_out, with_validation
 from permafrost.data.text import Segments
 
@@ -21,13 +21,13 @@ def records(*rows: tuple[str, ...], split: str = "train") -> list[Record]:
 
 def questions(contexts: int, each: int, split: str = "train") -> list[Record]:
     return [
-        Record(f"f:{n}", split, (Segments(f"question {n}", f"context {n // each} of {split}"),), marks=(Mark(0, 7),))
+        Record(f"f:{n}", split, (Segments(f"question {n}", f"context {n // each} of {split}"),), marks=(Span(0, 7),))
         for n in range(contexts * each)
     ]
 
 
 def contexts(corpus: Corpus, split: str) -> set[str]:
-    return {corpus.texts[text].second for text in corpus.split(split).sides[:, 0]}
+    return {corpus.texts[text].second for text in corpus.split(split).texts[:, 0]}
 
 
 uncut = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")), max_size=40)
@@ -57,9 +57,9 @@ def test_a_cut_has_the_shares_asked_and_another_seed_cuts_otherwise():
 def test_questions_on_one_context_stay_together(cut):
     rows = questions(20, 5)
     if cut == "by seed":
-        corpus = gather("q", cut_by_seed(rows, (0.8, 0.1, 0.1), 0), Targets("answers"))
+        corpus = build_corpus("q", cut_by_seed(rows, (0.8, 0.1, 0.1), 0), Targets("answers"))
     else:
-        whole = gather("q", rows, Targets("answers"))
+        whole = build_corpus("q", rows, Targets("answers"))
         corpus = with_validation(whole, 0.1, 0) if cut == "validation" else with_held_out(whole, 0.1, 0)
     sets = [contexts(corpus, split) for split in corpus.splits]
     assert len(sets) == (3 if cut == "by seed" else 2)
@@ -69,26 +69,26 @@ def test_questions_on_one_context_stay_together(cut):
 
 def test_a_held_out_part_chooses_and_leaves_validation_as_it_is():
     rows = [*records(*((f"a{n}", "b", "1") for n in range(40))), *records(("x", "y", "2"), split="validation")]
-    whole = gather("c", rows, SCORES)
+    whole = build_corpus("c", rows, SCORES)
     corpus = with_held_out(whole, 0.25, seed=3)
     assert {split: len(part) for split, part in corpus.splits.items()} == {"train": 30, HELD_OUT: 10, "validation": 1}
     assert (whole.selection, corpus.selection) == ("validation", HELD_OUT)
     assert corpus.split("validation") is whole.split("validation")
-    parts = [{tuple(side) for side in corpus.split(split).sides} for split in ("train", HELD_OUT)]
+    parts = [{tuple(side) for side in corpus.split(split).texts} for split in ("train", HELD_OUT)]
     assert not parts[0] & parts[1]
-    again, other = (with_held_out(whole, 0.25, seed).split(HELD_OUT).sides for seed in (3, 4))
-    assert np.array_equal(again, corpus.split(HELD_OUT).sides)
+    again, other = (with_held_out(whole, 0.25, seed).split(HELD_OUT).texts for seed in (3, 4))
+    assert np.array_equal(again, corpus.split(HELD_OUT).texts)
     assert not np.array_equal(other, again)
 
 
 def test_too_little_to_hold_out_of_is_told_with_the_way_out():
-    corpus = gather("c", records(*((f"a{n}", "b", "1") for n in range(9))), SCORES)
+    corpus = build_corpus("c", records(*((f"a{n}", "b", "1") for n in range(9))), SCORES)
     with pytest.raises(CorpusError, match=r"^c: fewer than 10 distinct training texts; set corpus\.held_out = 0\.$"):
         with_held_out(corpus, 0.5, 0)
 
 
 def test_a_validation_split_is_made_only_where_there_is_none_and_no_larger_than_allowed():
-    whole = gather("q", questions(20, 5), Targets("answers"))
+    whole = build_corpus("q", questions(20, 5), Targets("answers"))
     assert len(with_validation(whole, 0.5, 0).split("validation")) == 50
     corpus = with_validation(whole, 0.5, 0, most=12)
     assert (len(corpus.split("validation")), len(corpus.split("train"))) == (10, 90)

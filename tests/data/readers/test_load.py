@@ -15,7 +15,7 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.readers.registry import ENTITIES, NAMED, SAMPLES
+from permafrost.data.readers.registry import CORPORA, ENTITIES, SAMPLES
 from permafrost.data.spec import SpecError
 from tests.support.real import REAL_DATA, real_data
 
@@ -44,7 +44,7 @@ def test_a_file_without_splits_is_cut_by_seed(tmp_path):
     path = table(tmp_path / "p.csv", [PAIRS, *pairs(50)])
     corpus = own(path)
     assert sizes(corpus) == {"train": 40, "validation": 5, "test": 5}
-    tests = [own(path, split_seed=seed).split("test").sides.tolist() for seed in (0, 0, 1)]
+    tests = [own(path, split_seed=seed).split("test").texts.tolist() for seed in (0, 0, 1)]
     assert tests[0] == tests[1] != tests[2]
     assert sizes(own(path, fractions=(0.5, 0.0, 0.5))) == {"train": 25, "test": 25}
     assert sizes(own(path, limit=3)) == {"train": 3, "validation": 3, "test": 3}
@@ -55,7 +55,7 @@ def test_a_split_column_is_obeyed_and_its_name_is_free(tmp_path):
     path = table(tmp_path / "p.csv", [(*PAIRS, "part"), *rows])
     corpus = own(path, split_column="part")
     assert sizes(corpus) == {"train": 2, "validation": 1, "test": 1}
-    assert [corpus.texts[text] for text in corpus.split("test").sides[0]] == ["a1", "b1"]
+    assert [corpus.texts[text] for text in corpus.split("test").texts[0]] == ["a1", "b1"]
 
 
 @pytest.mark.parametrize(("first", "second"), [("", "test"), ("train", "")])
@@ -106,7 +106,7 @@ def test_single_sentences_carry_classes_by_name_or_by_number(tmp_path):
         table(tmp_path / "m.csv", rows), ("text", "mood"), "class", labels=("sad", "glad"), fractions=(1.0, 0.0, 0.0)
     )
     train = corpus.split("train")
-    found = {corpus.texts[side[0]]: target for side, target in zip(train.sides, train.targets, strict=True)}
+    found = {corpus.texts[side[0]]: target for side, target in zip(train.texts, train.targets, strict=True)}
     assert found == {"a": 1, "b": 1, "c": 0}
 
 
@@ -158,7 +158,7 @@ def test_tagged_sentences_come_as_a_folder_or_as_one_file_that_is_cut(tmp_path):
     (tmp_path / "test.jsonl").write_text('{"words": ["Bo"], "tags": ["B-PER"]}\n')
     corpus = own(tmp_path, (), "tags")
     assert sizes(corpus) == {"train": 20, "validation": 3, "test": 1}
-    assert corpus.split("test").marks.codes.tolist() == [3]
+    assert corpus.split("test").spans.codes.tolist() == [3]
 
 
 def test_a_tag_that_training_never_saw_is_told_with_file_and_line(tmp_path):
@@ -174,7 +174,7 @@ def test_questions_on_one_context_are_in_one_split(tmp_path):
     corpus = own(path, (), "answers")
     assert sizes(corpus) == {"train": 48, "validation": 6, "test": 6}
     for rows in corpus.splits.values():
-        _, questions = np.unique([corpus.texts[text].second for text in rows.sides[:, 0]], return_counts=True)
+        _, questions = np.unique([corpus.texts[text].second for text in rows.texts[:, 0]], return_counts=True)
         assert set(questions) == {2}
 
 
@@ -209,7 +209,7 @@ def test_a_held_out_part_of_train_is_cut_after_the_limit(tmp_path):
     corpus = own(tmp_path, held_out=0.25, limits={"train": 100, "test": 7}, limit=20)
     assert sizes(corpus) == {"train": 75, HELD_OUT: 25, "validation": 20, "test": 7}
     assert corpus.selection == HELD_OUT
-    used = corpus.split("train").sides.ravel().tolist() + corpus.split(HELD_OUT).sides.ravel().tolist()
+    used = corpus.split("train").texts.ravel().tolist() + corpus.split(HELD_OUT).texts.ravel().tolist()
     assert {corpus.texts[text] for text in used} == {f"{side}{n}" for side in "ab" for n in range(100)}
 
 
@@ -217,7 +217,7 @@ def test_rows_of_a_limit_may_come_from_the_whole_split(tmp_path):
     table(tmp_path / "train.csv", [PAIRS, *pairs(40)])
     table(tmp_path / "test.csv", [PAIRS, *pairs(30, start=100)])
     corpus = own(tmp_path, limits={"test": 3}, spread=True)
-    assert [corpus.texts[text] for text in corpus.split("test").sides[:, 0]] == ["a100", "a110", "a120"]
+    assert [corpus.texts[text] for text in corpus.split("test").texts[:, 0]] == ["a100", "a110", "a120"]
     assert len(corpus.split("train")) == 36
 
 
@@ -240,7 +240,7 @@ def test_a_rule_makes_the_labels_of_single_sentences(tmp_path):
     path = table(tmp_path / "s.csv", [("text", "other"), *((text, "x") for text in texts)])
     corpus = own(path, ("text",), "", rule="question", fractions=(1.0, 0.0, 0.0))
     rows = corpus.split("train")
-    found = {corpus.texts[text] for text, code in zip(rows.sides[:, 0], rows.targets, strict=True) if code == 1}
+    found = {corpus.texts[text] for text, code in zip(rows.texts[:, 0], rows.targets, strict=True) if code == 1}
     assert found == {"What a day", "Is it?", '"who is it', 'he asked "why?"', *texts[8:11], "what's that"}
     assert corpus.labels == ("statement", "question")
     with pytest.raises(SpecError, match=r'corpus\.rule = "question" labels single sentences'):
@@ -334,7 +334,7 @@ def test_the_sample_tags_have_every_type_of_entity_in_every_split():
     assert set(corpus.labels) == set(ENTITIES)
     begins = {code for code, label in enumerate(corpus.labels) if label.startswith("B-")}
     for split in SPLITS:
-        assert begins <= set(corpus.split(split).marks.codes.tolist())
+        assert begins <= set(corpus.split(split).spans.codes.tolist())
 
 
 def test_the_sample_answers_are_where_they_are_said_to_be():
@@ -343,10 +343,10 @@ def test_the_sample_answers_are_where_they_are_said_to_be():
     assert (sum(sizes(corpus).values()) >= 40, corpus.notes) == (True, ())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED if NAMED[name].folder == SAMPLES])
+@pytest.mark.parametrize("name", [name for name in CORPORA if CORPORA[name].folder == SAMPLES])
 def test_no_sample_text_of_a_test_split_stands_in_training(name):
     corpus = load_corpus(CorpusSpec(name=name))
-    used = {split: set(rows.sides.ravel().tolist()) for split, rows in corpus.splits.items()}
+    used = {split: set(rows.texts.ravel().tolist()) for split, rows in corpus.splits.items()}
     assert not used["train"] & used.get("test", set())
 
 
@@ -360,7 +360,9 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED if NAMED[name].hub])  # a new one without figures fails here
+@pytest.mark.parametrize(
+    "name", [name for name in CORPORA if CORPORA[name].hub]
+)  # a new one without figures fails here
 def test_a_real_corpus_has_its_published_size(name, monkeypatch):
     real_data(name)
     monkeypatch.setenv("PERMAFROST_DATA", str(REAL_DATA))
@@ -405,7 +407,7 @@ def test_a_hub_data_set_that_cannot_be_reached_is_one_clear_line(name, monkeypat
     message = str(error.value)
     assert message.startswith(f"'{name}': the hub data set '")
     assert "\n" not in message
-    assert ("PERMAFROST_DATA" in message) == (name in NAMED)
+    assert ("PERMAFROST_DATA" in message) == (name in CORPORA)
 
 
 def test_tags_and_answers_of_the_hub_are_read_like_a_file(tmp_path, monkeypatch):
@@ -423,10 +425,10 @@ def test_tags_and_answers_of_the_hub_are_read_like_a_file(tmp_path, monkeypatch)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: hub[name])
     monkeypatch.delenv("PERMAFROST_DATA", raising=False)
     spec = CorpusSpec(name="set/tags", target="tags", fractions=(1.0, 0.0, 0.0))
-    assert load_corpus(spec).split("train").marks.codes.tolist() == [1, 2, 0]
+    assert load_corpus(spec).split("train").spans.codes.tolist() == [1, 2, 0]
     corpus = load_corpus(CorpusSpec(name="squad"))
     assert sizes(corpus) == {"train": 18, "validation": 2, "test": 20}
-    assert corpus.split("test").marks.spans.tolist() == [[3, 7]] * 20
+    assert corpus.split("test").spans.characters.tolist() == [[3, 7]] * 20
 
 
 def test_a_hub_data_set_is_read_like_a_file(tmp_path, monkeypatch):

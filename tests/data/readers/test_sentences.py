@@ -7,7 +7,7 @@ from scipy.spatial.distance import cosine
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.readers.load import read_sentences
 from permafrost.data.spec import SpecError
-from permafrost.probes.config.similarity import SimilaritySpec, asked
+from permafrost.probes.config.similarity import SimilaritySpec, with_arguments
 from permafrost.probes.metrics.cosines import cosines, pairs, square
 
 
@@ -55,13 +55,15 @@ def test_pairs_hold_each_pair_once_and_the_square_table_comes_back_from_them(lat
 )
 def test_what_cannot_be_compared_is_refused(given, message):
     with pytest.raises(SpecError, match=message):
-        asked(SimilaritySpec(("one", "two")), **given)
+        with_arguments(SimilaritySpec(("one", "two")), **given)
 
 
 def test_what_is_not_given_is_the_recipes():
     spec = SimilaritySpec(("one", "two"), ("a",), "cls")
-    assert asked(spec) == spec
-    assert asked(spec, ["x", "x"], "b", "mean") == SimilaritySpec(("x", "x"), ("b",), "mean")  # twice the same is fine
+    assert with_arguments(spec) == spec
+    assert with_arguments(spec, ["x", "x"], "b", "mean") == SimilaritySpec(
+        ("x", "x"), ("b",), "mean"
+    )  # twice the same is fine
 
 
 @pytest.mark.parametrize(

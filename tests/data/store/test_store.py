@@ -19,7 +19,7 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.shard import Block, Shard
 from permafrost.data.store.store import LatentStore, find_store, folder_name, init_name, text_keys
 from permafrost.data.text import Segments
-from permafrost.extract.shard_writer import to_stored
+from permafrost.extract.shard_writer import to_storage_dtype
 from tests.support.blocks import block_of
 
 IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float16", False)
@@ -241,19 +241,19 @@ def test_a_value_that_is_not_finite_names_layer_view_and_text(value, dtype):
     values = np.zeros((2, 3, 4), np.float32)
     values[1, 2, 3] = value
     with pytest.raises(StoreError, match=r"layer 7, view mean, text 'c': .* not finite"):
-        to_stored(values, dtype, "mean", [5, 7], ["a", "b", "c"])
+        to_storage_dtype(values, dtype, "mean", [5, 7], ["a", "b", "c"])
 
 
 def test_an_overflow_of_float16_names_layer_text_value_and_the_way_out():
     values = np.full((2, 2, 4), 65_504, np.float32)
-    assert to_stored(values, "float16", "mean", [5, 7], ["a", "b"]).max() == 65_504
+    assert to_storage_dtype(values, "float16", "mean", [5, 7], ["a", "b"]).max() == 65_504
     values[1, 0, 2] = -71_680
     with pytest.raises(StoreError) as error:
-        to_stored(values, "float16", "mean", [5, 7], ["a", "b"])
+        to_storage_dtype(values, "float16", "mean", [5, 7], ["a", "b"])
     assert str(error.value) == (
         "layer 7, view mean, text 'a': |value| 71,680 does not fit float16; set plan.stored_dtype = \"float32\"."
     )
-    np.testing.assert_array_equal(to_stored(values, "float32", "mean", [5, 7], ["a", "b"]), values)
+    np.testing.assert_array_equal(to_storage_dtype(values, "float32", "mean", [5, 7], ["a", "b"]), values)
 
 
 def test_the_stored_precision_rounds_as_numpy_does():
@@ -262,7 +262,7 @@ def test_the_stored_precision_rounds_as_numpy_does():
     edges = np.array([0.0, -0.0, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 1 + 2.0**-11, 1 + 3 * 2.0**-11], np.float32)
     values = np.concatenate([bits[fits], edges]).reshape(1, -1, 1)
     for dtype in ("float16", "float32"):
-        stored = to_stored(values, dtype, "mean", [5], ["a"] * values.shape[1])
+        stored = to_storage_dtype(values, dtype, "mean", [5], ["a"] * values.shape[1])
         assert stored.dtype == dtype
         assert stored.tobytes() == values.astype(dtype).tobytes()
 
@@ -272,7 +272,7 @@ def test_a_token_that_cannot_be_stored_names_the_text_it_belongs_to():
     for wrong, message in ((np.nan, "not finite"), (7e4, r"\|value\| 70,000 does not fit float16")):
         values[0, 3, 1] = wrong
         with pytest.raises(StoreError, match=f"layer 2, view tokens, text 'b': .*{message}"):
-            to_stored(values, "float16", "tokens", [2], ["a", "a", "a", "b", "b"])
+            to_storage_dtype(values, "float16", "tokens", [2], ["a", "a", "a", "b", "b"])
 
 
 columns = st.dictionaries(

@@ -72,7 +72,7 @@ def test_plain_h5py_reads_the_layout_that_the_module_describes(tmp_path):
 def test_reading_gives_the_tokens_of_the_texts_asked_in_the_order_asked(store):
     block = add(store, TEXTS)
     read = store.read_tokens(["c", "a", "i", "c"], [3, 1])
-    expected = tokens_of(block).take(np.array([2, 0, 3, 2]))
+    expected = tokens_of(block).select(np.array([2, 0, 3, 2]))
     assert_equal_tokens(read, TokenLatents(expected.states[::-1], expected.offsets, expected.ids, expected.spans))
     assert read.lengths.tolist() == [2, 7, 1, 2]
 
@@ -81,7 +81,7 @@ def test_texts_and_layers_may_lie_in_several_shards(store):
     first, second = add(store, ["a", "b"], seed=1), add(store, ["c"], seed=2)
     third = add(store, ["c", "a", "b"], {"tokens": (2,)}, seed=3)
     wide = join([tokens_of(first), tokens_of(second)])
-    other = tokens_of(third).take(np.array([1, 2, 0]))
+    other = tokens_of(third).select(np.array([1, 2, 0]))
     states = np.stack([other.states[0], wide.states[0]])
     assert_equal_tokens(
         store.read_tokens(["a", "b", "c"], [2, 1]), TokenLatents(states, wide.offsets, wide.ids, wide.spans)
@@ -93,7 +93,7 @@ def test_ids_and_spans_can_be_read_without_states(store):
     block = add(store, TEXTS)
     read = store.read_tokens(["b", "a"], [])
     assert read.states.shape == (0, 8, 4)
-    np.testing.assert_array_equal(read.ids, tokens_of(block).take(np.array([1, 0])).ids)
+    np.testing.assert_array_equal(read.ids, tokens_of(block).select(np.array([1, 0])).ids)
 
 
 def test_reading_nothing_gives_nothing_of_the_right_shape(store):
@@ -278,7 +278,7 @@ def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, shards, aske
     for name in sorted(made, reverse=True):  # the first by name counts, so it comes last
         texts, block = made[name]
         for row, text in enumerate(texts):
-            own = tokens_of(block).take(np.array([row]))
+            own = tokens_of(block).select(np.array([row]))
             naive |= {(text, layer): own.states[index] for index, layer in enumerate(block.columns["tokens"])}
     asked = [text for text in asked if all((text, layer) in naive for layer in wanted)]
     reader = store.token_reader(asked, wanted)

@@ -20,7 +20,7 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
 from permafrost.extract.backbones import file_digest, identity
-from permafrost.extract.backbones.configuration import BackboneError, described_model
+from permafrost.extract.backbones.configuration import BackboneError, model_config
 from permafrost.extract.backbones.file_digest import FileChangedError, Memo
 from permafrost.extract.backbones.identity import MEMO, identify
 from permafrost.extract.backbones.load import load, load_tokenizer, tokenizer_beside, tokenizer_digest
@@ -472,13 +472,13 @@ def test_keys_that_stand_for_other_weights_are_refused_at_any_depth(keys, init, 
 
 def test_what_names_code_is_left_out_at_any_depth_and_sizes_of_convolutions_stay():
     said = {"inner": {**NESTED, "hidden_size": 3, "use_mamba_kernels": True}, "list": [NESTED | {"a": 1}]}
-    assert described_model(said | {"text_config": NESTED, "nothing": [NESTED], "empty": {}}, "x") == {
+    assert model_config(said | {"text_config": NESTED, "nothing": [NESTED], "empty": {}}, "x") == {
         "empty": {},
         "inner": {"hidden_size": 3},
         "list": [{"a": 1}],
     }
     sizes = {"conv_kernel": [10, 3], "conv_kernel_size": 31, "kernel_size": 4}
-    assert described_model(sizes | {"kernel": "org/x"}, "x") == sizes
+    assert model_config(sizes | {"kernel": "org/x"}, "x") == sizes
 
 
 def test_a_tokenizer_that_is_code_of_its_own_is_refused(tiny, tmp_path):

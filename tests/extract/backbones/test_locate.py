@@ -14,7 +14,7 @@ from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load
 from permafrost.extract.backbones.locate import find
-from permafrost.extract.backbones.registry import KNOWN
+from permafrost.extract.backbones.registry import SHORT_NAMES
 from tests.support.real import real_model
 
 
@@ -30,13 +30,13 @@ def test_a_folder_says_how_many_layers_it_has_without_being_loaded(family, tiny)
     assert source.positions == 64 + (2 if family in ("qwen2", "llama", "bert") else 0)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", SHORT_NAMES)
 def test_a_short_name_is_pinned_to_a_commit(name):
-    assert len(KNOWN[name].revision) == 40
-    assert "/" in KNOWN[name].hub
+    assert len(SHORT_NAMES[name].revision) == 40
+    assert "/" in SHORT_NAMES[name].hub
 
 
-@pytest.mark.parametrize("name", [name for name, known in KNOWN.items() if known.architecture])
+@pytest.mark.parametrize("name", [name for name, known in SHORT_NAMES.items() if known.architecture])
 def test_an_untrained_backbone_of_known_architecture_needs_no_hub(name):
     plan = CapturePlan(name, init="random", tokenizer=str(real_model("gpt2_vocab")))
     source = find(plan)

@@ -46,7 +46,7 @@ OURS = """
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.locate import find
 from permafrost.extract.extraction import extract
-from permafrost.extract.finetuning.upper_blocks import UpperBlocks
+from permafrost.extract.finetuning.top_blocks import TopBlocks
 
 for init in ("pretrained", "random"):
     plan = CapturePlan(folder, init=init, max_tokens=32, compute_dtype="float32")

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from permafrost.extract.capture.packing import lay_out, make_packs
-from permafrost.extract.tokenization.token_batch import Tokens
+from permafrost.extract.tokenization.token_batch import TokenBatch
 
 token_lists = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_size=1, max_size=30)
 
 
-def as_tokens(rows: list[list[int]]) -> Tokens:
+def as_tokens(rows: list[list[int]]) -> TokenBatch:
     lengths = np.array([len(row) for row in rows])
-    return Tokens(
+    return TokenBatch(
         np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), lengths.astype("i4")
     )
 
@@ -57,13 +57,13 @@ def test_a_layout_of_any_part_of_a_pack_spells_its_texts(causal, rows, keep):
         layout = lay_out(part, tokens, causal)
         flat_ids, flat_positions = layout.ids.reshape(-1), layout.positions.reshape(-1)
         for index, text in enumerate(np.concatenate(part)):
-            path = layout.places[index][layout.within[index]]
+            path = layout.places[index][layout.token_mask[index]]
             np.testing.assert_array_equal(flat_ids[path], rows[text])
             np.testing.assert_array_equal(flat_positions[path], np.arange(len(path)))
-            if layout.visible is not None:
+            if layout.attention_mask is not None:
                 row, places = path[0] // layout.ids.shape[1], path % layout.ids.shape[1]
                 for position, place in enumerate(places):
-                    assert set(np.flatnonzero(layout.visible[row, place])) == set(places[: position + 1])
+                    assert set(np.flatnonzero(layout.attention_mask[row, place])) == set(places[: position + 1])
 
 
 def test_a_common_beginning_is_laid_out_once():

@@ -14,7 +14,7 @@ from permafrost.extract.backbones.load import Backbone, load
 from permafrost.extract.backbones.locate import find
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor
-from permafrost.extract.tokenization.tokenize import tokenise
+from permafrost.extract.tokenization.tokenize import tokenize
 from tests.support.real import real_model
 
 VIEWS = get_args(View)
@@ -60,11 +60,11 @@ def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool 
     )
     source = find(made)
     captured = Extractor(made, ExtractSpec(str(cache)))(texts, made.columns(source.layers))
-    tokens = tokenise(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
+    tokens = tokenize(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
     for index in range(len(texts)):
         states = reference(folder, tokens.of(index), final_norm)
         assert_views(captured, index, states)
-        np.testing.assert_array_equal(captured["tokens"].take(np.array([index])).ids, tokens.of(index))
+        np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, tokens.of(index))
 
 
 def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> None:
@@ -72,7 +72,7 @@ def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> 
     assert set(captured) == {"tokens", *POOLINGS}
     for view, values in captured.items():
         if view == "tokens":
-            own, expected = values.take(np.array([index])).states, states.numpy()
+            own, expected = values.select(np.array([index])).states, states.numpy()
             assert own.shape == expected.shape
         else:
             own, expected = values[:, index], naive_view(view, states).numpy()
@@ -103,7 +103,7 @@ def test_two_segments_equal_the_pair_of_transformers(family, tiny, texts, tmp_pa
         assert set(inputs.get("token_type_ids", torch.tensor([[0, 1]])).unique().tolist()) == {0, 1}
         with torch.inference_mode():
             states = torch.stack(model(**inputs, output_hidden_states=True).hidden_states)[:, 0]
-        read = captured["tokens"].take(np.array([index]))
+        read = captured["tokens"].select(np.array([index]))
         np.testing.assert_array_equal(read.ids, inputs["input_ids"][0])
         below = slice(0, 3)  # transformers gives the last layer after its norm
         expected = states[below].numpy()
@@ -141,7 +141,7 @@ def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, text
         ids = np.array(encoding.ids, np.int32)
         states = reference(folder, ids, False)[:, np.flatnonzero(inside)]
         assert_views(captured, index, states)
-        np.testing.assert_array_equal(captured["tokens"].take(np.array([index])).ids, ids[inside])
+        np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, ids[inside])
 
 
 @pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if family.final_norm])

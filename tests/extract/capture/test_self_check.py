@@ -57,7 +57,7 @@ def left_padding(patch: pytest.MonkeyPatch, _: Path) -> None:
         places = found.places + shift[found.places // width][:, :1] if found.places.size else found.places
         seen = np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
         positions = np.repeat(np.minimum(np.arange(width), 60)[None], len(shift), axis=0)
-        return replace(found, **rolled, positions=positions, visible=seen, places=places * found.within)
+        return replace(found, **rolled, positions=positions, visible=seen, places=places * found.token_mask)
 
     wrapped(patch, job, "lay_out", padded)
 
@@ -91,7 +91,7 @@ def latents_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
         block = real(*given)
         return replace(block, latents={view: np.roll(values, 1, 1) for view, values in block.latents.items()})
 
-    wrapped(patch, job.Job, "_block", rolled)
+    wrapped(patch, job.ExtractionJob, "_block", rolled)
 
 
 def latents_moved_on_the_way(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -359,7 +359,7 @@ def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(fam
     extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(str(tmp_path), DEVICE))
     proof = layouts[0]
     assert len(set(proof.real.sum(1).tolist())) >= 3
-    assert (proof.real.sum() < proof.within.sum()) == (family in CAUSAL), "a beginning is laid out once"
+    assert (proof.real.sum() < proof.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
 
 
 def test_a_proof_is_remembered(models, tmp_path, monkeypatch):

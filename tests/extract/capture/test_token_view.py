@@ -18,8 +18,8 @@ from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.extract.tokenization.token_batch import Tokens
-from permafrost.extract.tokenization.tokenize import tokenise
+from permafrost.extract.tokenization.token_batch import TokenBatch
+from permafrost.extract.tokenization.tokenize import tokenize
 from tests.support.backbones import WORDS
 from tests.support.ragged import assert_equal_tokens
 from tests.support.real import real_data, real_model
@@ -46,7 +46,7 @@ class Notes(Silent):
         self.said.append(message)
 
 
-def spelt(tokenizer: Any, tokens: Tokens, index: int, text: str) -> Iterator[tuple[str, str]]:
+def spelt(tokenizer: Any, tokens: TokenBatch, index: int, text: str) -> Iterator[tuple[str, str]]:
     """Each token of a text, and the characters that its span says it covers."""
     assert tokens.characters is not None
     start, end = tokens.offsets[index : index + 2]
@@ -57,7 +57,7 @@ def spelt(tokenizer: Any, tokens: Tokens, index: int, text: str) -> Iterator[tup
 def test_spans_are_the_characters_of_the_text_as_it_is(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     text = "  The dog,  the\tstove."
-    tokens = tokenise(tokenizer, [text], "{text}", 32, characters=True)
+    tokens = tokenize(tokenizer, [text], "{text}", 32, characters=True)
     assert list(spelt(tokenizer, tokens, 0, text)) == [
         ("<s>", "-"), ("The", "The"), ("dog", "dog"), (",", ","), ("the", "the"), ("stove", "stove"), (".", "."),
         ("</s>", "-"),
@@ -67,7 +67,7 @@ def test_spans_are_the_characters_of_the_text_as_it_is(tiny):
 def test_words_of_the_template_cover_nothing_and_the_border_is_cut(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     texts = ["dog runs", "over"]
-    tokens = tokenise(tokenizer, texts, "a brown{text}s the .", 32, characters=True)
+    tokens = tokenize(tokenizer, texts, "a brown{text}s the .", 32, characters=True)
     assert [covered for _, covered in spelt(tokenizer, tokens, 0, texts[0])] == ["-", "-", "dog", "runs", "-", "-", "-"]
     assert [covered for _, covered in spelt(tokenizer, tokens, 1, texts[1])] == ["-", "-", "over", "-", "-", "-"]
 
@@ -78,7 +78,7 @@ def test_a_cut_text_keeps_the_spans_of_the_tokens_that_stay(tiny, template):
     texts = ["dog runs over green grass and then it sleeps", "dog"]
     places = template.count("{text}")
     words = len(template.split()) - places + 2
-    tokens = tokenise(tokenizer, texts, template, words + 3 * places, characters=True)
+    tokens = tokenize(tokenizer, texts, template, words + 3 * places, characters=True)
     for index, text in enumerate(texts):
         covered = [part for _, part in spelt(tokenizer, tokens, index, text) if part != "-"]
         assert covered == text.split()[:3]
@@ -90,7 +90,7 @@ def test_a_cut_text_keeps_the_spans_of_the_tokens_that_stay(tiny, template):
 def test_asking_for_characters_changes_no_token(tiny, texts, family):
     tokenizer = load_tokenizer(tiny(family))
     for template, longest in (("{text}", 9), ("the {text} .", 16), ("the {text} , {text} .", 12)):
-        plain, more = (tokenise(tokenizer, texts, template, longest, characters) for characters in (False, True))
+        plain, more = (tokenize(tokenizer, texts, template, longest, characters) for characters in (False, True))
         np.testing.assert_array_equal(plain.ids, more.ids)
         np.testing.assert_array_equal(plain.offsets, more.offsets)
         np.testing.assert_array_equal(plain.viewed, more.viewed)
@@ -100,7 +100,7 @@ def test_asking_for_characters_changes_no_token(tiny, texts, family):
 def test_every_byte_of_a_character_covers_that_character():
     tokenizer = load_tokenizer(real_model("gpt2_vocab"))
     text = "naïve 🐕 犬"
-    tokens = tokenise(tokenizer, [text], "{text}", 32, characters=True)
+    tokens = tokenize(tokenizer, [text], "{text}", 32, characters=True)
     covered = [part for _, part in spelt(tokenizer, tokens, 0, text)]
     assert covered == ["na", "ïve", " 🐕", "🐕", "🐕", " 犬", "犬", "犬"]
 
@@ -109,7 +109,7 @@ def test_minilm_spans_spell_real_sentences():
     lines = (real_data("conll2003") / "validation.txt").read_text().split("\n\n")[1:200]
     texts = [" ".join(row.split()[0] for row in block.splitlines()) for block in lines if block.strip()]
     tokenizer = load_tokenizer(find(CapturePlan("minilm")).tokenizer)
-    tokens = tokenise(tokenizer, texts, "{text}", 256, characters=True)
+    tokens = tokenize(tokenizer, texts, "{text}", 256, characters=True)
     for index, text in enumerate(texts):
         for token, covered in list(spelt(tokenizer, tokens, index, text))[1:-1]:
             assert token == "[UNK]" or token.removeprefix("##") == covered.lower()
@@ -126,7 +126,7 @@ def test_a_store_and_an_extractor_give_the_same_tokens_in_the_order_asked(family
     means = np.add.reduceat(read.states, read.offsets[:-1], axis=1) / read.lengths[:, None]
     np.testing.assert_allclose(means, made["mean"], atol=1e-5 * np.abs(read.states).max())
     batch = [3, 0, 3, len(texts) - 1]
-    assert_equal_tokens(store.token_reader(texts, range(4)).rows(batch), read.take(np.array(batch)))
+    assert_equal_tokens(store.token_reader(texts, range(4)).rows(batch), read.select(np.array(batch)))
 
 
 def test_an_echo_holds_the_tokens_of_the_second_place_alone(plan, texts, tmp_path):

@@ -16,8 +16,8 @@ from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.extract.finetuning.trunk import Trunk
-from permafrost.extract.finetuning.upper_blocks import UpperBlocks
+from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
+from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.finetuning.varlen import ROOM, alike, rows_of
 from permafrost.extract.tokenization.token_ids import read_ids
 
@@ -60,7 +60,7 @@ def some(texts: list[str]) -> list[str]:
     return texts[:12]
 
 
-def each_alone(blocks: UpperBlocks, below: Tensor, lengths: list[int], view: str) -> Tensor:
+def each_alone(blocks: TopBlocks, below: Tensor, lengths: list[int], view: str) -> Tensor:
     """Text by text through the blocks as transformers runs them."""
     found = []
     for part in (below if below.dim() == 1 else below[-1]).split(lengths):
@@ -78,7 +78,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 @FAMILY
 def test_texts_together_give_and_learn_what_each_alone_does(family, cut, plan_of, below_of, some):
     below, lengths, _ = below_of(plan_of(family), some, cut)
-    together, alone = Trunk(plan_of(family), cut, "all"), UpperBlocks(plan_of(family), cut, "all")
+    together, alone = FinetunedBackbone(plan_of(family), cut, "all"), TopBlocks(plan_of(family), cut, "all")
     for view in ("tokens", *POOLINGS):
         found, expected = together(below, lengths, view), each_alone(alone, below, lengths, view)
         assert_close(found, expected)
@@ -96,7 +96,7 @@ def test_texts_together_give_and_learn_what_each_alone_does(family, cut, plan_of
 def test_what_comes_of_the_cut_is_what_stage_one_extracts(cut, plan_of, below_of, some, tmp_path):
     plan = plan_of("bert", views=("tokens", "mean"))
     extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {"tokens": (2, 3), "mean": (3,)})
-    trunk = Trunk(plan, cut, (-1,) if cut == 2 else (2, 3))
+    trunk = FinetunedBackbone(plan, cut, (-1,) if cut == 2 else (2, 3))
     below, lengths, _ = below_of(plan_of("bert"), some, cut)
     layers = trunk.layers
     tokens = extracted["tokens"].states[[(2, 3).index(layer) for layer in layers]]
@@ -106,7 +106,7 @@ def test_what_comes_of_the_cut_is_what_stage_one_extracts(cut, plan_of, below_of
 
 
 def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, some):
-    trunk = Trunk(plan_of("gpt2"), 0, "all")
+    trunk = FinetunedBackbone(plan_of("gpt2"), 0, "all")
     assert (trunk.cut, trunk.layers, trunk.width) == (0, (1, 2, 3), 32)
     below, lengths, _ = below_of(plan_of("gpt2"), some, 0)
     with torch.no_grad():
@@ -119,19 +119,19 @@ def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, som
 def test_layers_beside_are_the_cached_ones_and_change_nothing_above(view, beside, plan_of, below_of, some, tmp_path):
     plan = plan_of("gpt2", views=(view,))
     below, lengths, _ = below_of(plan_of("gpt2"), some, 2, beside)
-    trunk = Trunk(plan, 2, "all", beside=beside)
+    trunk = FinetunedBackbone(plan, 2, "all", beside=beside)
     assert trunk.layers == (*beside, 3)
     extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {view: trunk.layers})[view]
     made = trunk(below, lengths, view)
     assert_close(made, torch.from_numpy(extracted.states if view == "tokens" else extracted))
-    assert torch.equal(made[-1:], Trunk(plan, 2, "all")(below[-1:], lengths, view))
+    assert torch.equal(made[-1:], FinetunedBackbone(plan, 2, "all")(below[-1:], lengths, view))
     assert torch.equal(trunk(below, lengths, view, layers=[3, beside[0]]), made[[-1, 0]])
     made[: len(beside)].sum().backward()
     assert not any(part.grad is not None and part.grad.any() for part in trunk.parameters())
 
 
 def test_states_in_half_precision_are_computed_in_single(plan_of, below_of, some):
-    trunk = Trunk(plan_of("bert"), 2)
+    trunk = FinetunedBackbone(plan_of("bert"), 2)
     below, lengths, _ = below_of(plan_of("bert"), some, 2)
     with torch.no_grad():
         half = trunk(below.half(), lengths, "mean")
@@ -146,7 +146,7 @@ def test_two_segments_run_with_the_kind_of_every_token(plan_of, below_of, some, 
     pairs = [Segments(first, second) for first, second in zip(some[:5], some[5:10], strict=True)]
     below, lengths, kinds = below_of(plan, pairs, "none")
     expected = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(pairs, {"mean": (3,)})["mean"]
-    trunk = Trunk(plan, "none")
+    trunk = FinetunedBackbone(plan, "none")
     with torch.no_grad():
         assert_close(trunk(below, lengths, "mean", kinds), torch.from_numpy(expected))
         assert (trunk(below, lengths, "mean") - torch.from_numpy(expected)).abs().max() > 0.01
@@ -154,10 +154,10 @@ def test_two_segments_run_with_the_kind_of_every_token(plan_of, below_of, some, 
 
 def test_lengths_that_are_not_those_of_the_tokens_are_refused(plan_of):
     with pytest.raises(ValueError, match="2 texts of 7 tokens, and 6 tokens are given"):
-        Trunk(plan_of("bert"), 2)(torch.zeros(1, 6, 32), [3, 4], "mean")
+        FinetunedBackbone(plan_of("bert"), 2)(torch.zeros(1, 6, 32), [3, 4], "mean")
 
 
-def drops(trunk: Trunk) -> set[tuple[str, float]]:
+def drops(trunk: FinetunedBackbone) -> set[tuple[str, float]]:
     """The dropouts of the blocks by the last words of their path."""
     modules = {name: module.p for name, module in trunk.named_modules() if isinstance(module, nn.Dropout)}
     numbers = {
@@ -171,7 +171,7 @@ def drops(trunk: Trunk) -> set[tuple[str, float]]:
 @FAMILY
 def test_dropout_is_that_asked_for_and_else_that_of_the_configuration(family, plan_of):
     plan = plan_of(family)
-    usual, both, apart = (Trunk(plan, 1, (-1,), *asked) for asked in ((), (0.25,), (0.25, 0.5)))
+    usual, both, apart = (FinetunedBackbone(plan, 1, (-1,), *asked) for asked in ((), (0.25,), (0.25, 0.5)))
     assert {share for _, share in drops(usual)} == ({0.0} if family in ("llama", "qwen2") else {0.1})
     assert {share for _, share in drops(both)} == {0.25}
     of_weights = {name for name, share in drops(apart) if share == 0.5}
@@ -184,7 +184,7 @@ def test_each_kind_of_dropout_drops_in_training_alone(family, plan_of, below_of,
     plan = plan_of(family)
     below, lengths, _ = below_of(plan, some, 1)
     for asked in ((0.0, 0.5), (0.5, 0.0)):
-        trunk = Trunk(plan, 1, (-1,), *asked)
+        trunk = FinetunedBackbone(plan, 1, (-1,), *asked)
         drops_some = asked[1] > 0 or family not in ("llama", "qwen2")  # those two know the weights of attention alone
         with torch.no_grad():
             still = trunk(below, lengths, "mean")
@@ -226,7 +226,7 @@ def test_rows_hold_every_token_once_and_no_more_than_there_is_room_for(monkeypat
 
 @FAMILY
 def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, monkeypatch):
-    trunk = Trunk(plan_of(family), 1)
+    trunk = FinetunedBackbone(plan_of(family), 1)
     below, lengths, _ = below_of(plan_of(family), some, 1)
     with torch.no_grad():
         expected = {view: trunk(below, lengths, view) for view in ("tokens", "max")}
@@ -245,7 +245,7 @@ def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts,
     assert found.kinds is None
     some = np.array([3, 0, 3])
     taken, _ = found.rows(some)
-    np.testing.assert_array_equal(taken, stored.take(some).ids)
+    np.testing.assert_array_equal(taken, stored.select(some).ids)
 
 
 def test_windows_of_two_segments_come_one_after_another(plan_of, some):

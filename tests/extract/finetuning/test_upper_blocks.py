@@ -19,8 +19,8 @@ from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.extract.finetuning.upper_blocks import UpperBlocks
-from permafrost.extract.tokenization.tokenize import tokenise
+from permafrost.extract.finetuning.top_blocks import TopBlocks
+from permafrost.extract.tokenization.tokenize import tokenize
 
 FAMILY = pytest.mark.parametrize("family", BACKBONES)
 CUTS = (0, 1, 2, "none")
@@ -103,7 +103,7 @@ def test_every_layer_above_every_cut_is_that_of_the_whole_model(family, final_no
     with torch.inference_mode():
         expected = all_layers(whole(plan), ids, real, final_norm)
         for cut in CUTS:
-            upper = UpperBlocks(plan, cut, "all")
+            upper = TopBlocks(plan, cut, "all")
             found = upper(*below_of(plan, some, cut))
             assert upper.layers == tuple(range(4))[-len(found) :]
             assert len(found) == (3 if cut == "none" else 3 - cut)
@@ -140,7 +140,7 @@ def test_training_gives_the_weights_that_the_whole_model_gets_with_its_lower_par
     plan = plan_of(family, DROPOUT)
     below, real = below_of(plan, some, cut)
     ids, _ = below_of(plan, some, "none")
-    upper = UpperBlocks(plan, cut).train()
+    upper = TopBlocks(plan, cut).train()
     steps(upper, lambda: upper(below, real)[0], real)
 
     model = whole(plan).train()
@@ -163,7 +163,7 @@ def test_training_gives_the_weights_that_the_whole_model_gets_with_its_lower_par
 def test_dropout_is_that_of_the_upper_blocks_alone(family, plan_of, below_of, some):
     plan = plan_of(family, 0.5)
     below, real = below_of(plan, some, 0)
-    upper = UpperBlocks(plan, 0)
+    upper = TopBlocks(plan, 0)
     assert torch.equal(upper(below, real), upper(below, real))
     upper.train()
     entered: list[Tensor] = []
@@ -178,7 +178,7 @@ def test_padding_changes_nothing_whatever_it_holds(family, plan_of, below_of, so
     plan = plan_of(family)
     for cut in (1, "none"):
         below, real = below_of(plan, some, cut)
-        upper = UpperBlocks(plan, cut)
+        upper = TopBlocks(plan, cut)
         found = upper(below, real)
         assert torch.equal(upper(below.masked_fill(~real.view(*real.shape, *[1] * (below.dim() - 2)), 3), real), found)
         short = [index for index, length in enumerate(real.sum(1).tolist()) if length < real.shape[1]]
@@ -190,16 +190,16 @@ def test_padding_changes_nothing_whatever_it_holds(family, plan_of, below_of, so
 
 
 def test_only_what_is_trained_is_in_memory(plan_of):
-    upper = UpperBlocks(plan_of("gpt2", final_norm=False), 1, (2,))
+    upper = TopBlocks(plan_of("gpt2", final_norm=False), 1, (2,))
     assert {name.split(".")[1:3] == ["h", "1"] for name, _ in upper.named_parameters()} == {True}
-    norm = UpperBlocks(plan_of("gpt2"), 2)
+    norm = TopBlocks(plan_of("gpt2"), 2)
     assert {name.split(".")[1] for name, _ in norm.named_parameters()} == {"h", "ln_f"}
     assert all(weight.requires_grad for weight in (*upper.parameters(), *norm.parameters()))
 
 
 def test_what_frozen_blocks_share_with_trained_ones_is_frozen(plan_of):
     for cut, trained in ((0, True), (1, False), ("none", True)):
-        upper = UpperBlocks(plan_of("mpnet"), cut)
+        upper = TopBlocks(plan_of("mpnet"), cut)
         assert upper.model.encoder.relative_attention_bias.weight.requires_grad is trained
 
 
@@ -207,17 +207,17 @@ def test_two_segments_run_from_ids_when_told_which_is_which(plan_of, below_of, s
     plan = plan_of("bert")
     pairs = [Segments(first, second) for first, second in zip(some[:3], some[3:6], strict=True)]
     ids, real = below_of(plan, pairs, "none")
-    tokens = tokenise(load_tokenizer(Path(plan.backbone)), pairs, "{text}", 32)
+    tokens = tokenize(load_tokenizer(Path(plan.backbone)), pairs, "{text}", 32)
     kinds = torch.zeros_like(ids)
     kinds[real] = torch.from_numpy(tokens.kinds).long()
     with torch.inference_mode():
         stored = below_of(plan, pairs, 3)[0]
-        upper = UpperBlocks(plan, "none")
+        upper = TopBlocks(plan, "none")
         assert_close(upper(ids, real, kinds)[0][real], stored[real])
         assert (upper(ids, real)[0][real] - stored[real]).abs().max() > 0.01
 
 
-def nudged(upper: UpperBlocks) -> UpperBlocks:
+def nudged(upper: TopBlocks) -> TopBlocks:
     """As if trained."""
     with torch.no_grad():
         for weight in upper.parameters():
@@ -231,7 +231,7 @@ def nudged(upper: UpperBlocks) -> UpperBlocks:
 def test_what_was_trained_is_saved_as_an_ordinary_model(family, cut, plan_of, below_of, some, tmp_path):
     plan = plan_of(family)
     below, real = below_of(plan, some, cut)
-    upper = nudged(UpperBlocks(plan, cut))
+    upper = nudged(TopBlocks(plan, cut))
     folder = tmp_path / "saved" / "model"
     upper.save(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
@@ -252,7 +252,7 @@ def test_what_was_trained_is_saved_as_an_ordinary_model(family, cut, plan_of, be
 
 def test_an_untrained_backbone_is_saved_too(plan_of, some, tmp_path):
     plan = plan_of("gpt2", init="random", init_seed=3)
-    upper = nudged(UpperBlocks(plan, 2))
+    upper = nudged(TopBlocks(plan, 2))
     upper.save(tmp_path / "saved")
     spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
     columns = {"tokens": (2,)}
@@ -264,7 +264,7 @@ def test_an_untrained_backbone_is_saved_too(plan_of, some, tmp_path):
 
 
 def test_a_model_is_whole_or_absent_and_never_written_over(plan_of, tmp_path, monkeypatch):
-    upper = UpperBlocks(plan_of("bert"), 1)
+    upper = TopBlocks(plan_of("bert"), 1)
     folder = tmp_path / "new"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
@@ -280,16 +280,16 @@ def test_a_model_is_whole_or_absent_and_never_written_over(plan_of, tmp_path, mo
 @pytest.mark.parametrize("cut", [-1, 3, 12])
 def test_a_cut_outside_the_model_is_refused(cut, plan_of):
     with pytest.raises(SpecError, match=rf"cut = {cut}, but .* has 3 blocks: .*to 2, or is \"none\""):
-        UpperBlocks(plan_of("bert"), cut)
+        TopBlocks(plan_of("bert"), cut)
 
 
 def test_what_upper_blocks_cannot_run_on_is_refused(plan_of):
     plan = plan_of("bert")
     with pytest.raises(SpecError, match="layer 1 is out of range: there are layers 2 to 3"):
-        UpperBlocks(plan, 1, (1, 3))
+        TopBlocks(plan, 1, (1, 3))
     with pytest.raises(SpecError, match=r"names \{text\} twice"):
-        UpperBlocks(replace(plan, template="{text} . {text}"), 1)
-    upper, whole_upper, real = UpperBlocks(plan, 1), UpperBlocks(plan, "none"), torch.ones(2, 5, dtype=torch.bool)
+        TopBlocks(replace(plan, template="{text} . {text}"), 1)
+    upper, whole_upper, real = TopBlocks(plan, 1), TopBlocks(plan, "none"), torch.ones(2, 5, dtype=torch.bool)
     states = torch.zeros(2, 5, 32)
     broken = states.clone()
     broken[1, 4, 7] = float("nan")
@@ -313,4 +313,4 @@ def test_a_family_without_blocks_is_refused(plan_of, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "word2vec"}))
     with pytest.raises(BackboneError, match="family 'word2vec', which is not among: gpt2"):
-        UpperBlocks(replace(plan_of("bert"), backbone=str(folder)), 1)
+        TopBlocks(replace(plan_of("bert"), backbone=str(folder)), 1)

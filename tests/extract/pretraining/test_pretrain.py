@@ -32,7 +32,7 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import digests
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import extract
-from permafrost.extract.pretraining.blocks import IGNORED, Frame, Lessons, Masking, cut, held_out
+from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut, held_out
 from permafrost.extract.pretraining.checkpoints import CheckpointError, newest, seal
 from permafrost.extract.pretraining.pretrain import blocks_of, pretrain, untrained_model
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
@@ -122,7 +122,7 @@ def test_the_loss_is_the_ordinary_one_of_the_whole_model(objective, spec, vocabu
     spec = replace(spec, objective=objective, vocabulary=str(vocabularies[objective]))
     vocabulary = read_vocabulary(spec)
     masking = vocabulary.masking(spec.mask_share) if objective == "masked" else None
-    lessons = Lessons(blocks_of(spec, vocabulary, stories())[0], 1, 0, masking)
+    lessons = BlockDataset(blocks_of(spec, vocabulary, stories())[0], 1, 0, masking)
     batch = collated([lessons[row] for row in range(4)])
     model = untrained_model(spec, vocabulary).eval()
     whole = batch["labels"] if objective == "masked" else batch["input_ids"]  # it shifts what follows by itself
@@ -353,7 +353,7 @@ def test_masks_hide_a_share_of_ordinary_tokens_by_eighty_ten_ten():
 
 def test_every_epoch_has_every_block_once_in_an_order_and_with_masks_of_its_own():
     blocks = np.arange(80, dtype=np.int32).reshape(5, 16) + 10
-    lessons = Lessons(blocks, 3, 0, Masking(3, np.arange(10, 100), 0.2))
+    lessons = BlockDataset(blocks, 3, 0, Masking(3, np.arange(10, 100), 0.2))
     epochs = [[lessons[epoch * 5 + row] for row in range(5)] for epoch in range(3)]
     whole = [[np.where(labels == IGNORED, seen, labels).tolist() for seen, labels in epoch] for epoch in epochs]
     assert len(lessons) == 15

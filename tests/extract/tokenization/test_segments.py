@@ -13,8 +13,8 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find
-from permafrost.extract.tokenization.token_batch import Tokens
-from permafrost.extract.tokenization.tokenize import CHUNK, tokenise, windowed
+from permafrost.extract.tokenization.token_batch import TokenBatch
+from permafrost.extract.tokenization.tokenize import CHUNK, tokenize, windowed
 from tests.support.backbones import WORDS
 from tests.support.real import real_model
 
@@ -24,18 +24,18 @@ KINDS = ["bert", "llama", "gpt2", "qwen2"]
 SEPARATED = ["bert", "llama"]
 
 
-def pair_tokens(tokenizer: Any, texts: list[Any], max_tokens: int, stride: int = -1) -> Tokens:
-    return tokenise(tokenizer, texts, "{text}", max_tokens, characters=True, stride=stride)
+def pair_tokens(tokenizer: Any, texts: list[Any], max_tokens: int, stride: int = -1) -> TokenBatch:
+    return tokenize(tokenizer, texts, "{text}", max_tokens, characters=True, stride=stride)
 
 
-def covered(tokens: Tokens, index: int, text: str) -> list[str]:
+def covered(tokens: TokenBatch, index: int, text: str) -> list[str]:
     """The characters of the second segment that each token of a text covers."""
     assert tokens.characters is not None
     spans = tokens.characters[tokens.offsets[index] : tokens.offsets[index + 1]]
     return [text[start:end] if start >= 0 else "-" for start, end in spans]
 
 
-def spelt(tokenizer: Any, tokens: Tokens, index: int) -> list[str]:
+def spelt(tokenizer: Any, tokens: TokenBatch, index: int) -> list[str]:
     return [tokenizer.id_to_token(int(one)) for one in tokens.of(index)]
 
 
@@ -49,7 +49,7 @@ def test_two_segments_are_the_pair_that_transformers_makes(family, tiny):
     for index, text in enumerate(texts):
         made = theirs(text.first + "\n" * (family not in SEPARATED), text.second, return_token_type_ids=True)
         assert tokens.of(index).tolist() == made["input_ids"]
-        assert tokens.kinds_of(index).tolist() == made["token_type_ids"]
+        assert tokens.token_type_ids_of(index).tolist() == made["token_type_ids"]
     assert tokens.uncut.tolist() == tokens.lengths.tolist()
 
 
@@ -73,9 +73,9 @@ def test_segments_and_plain_texts_may_be_mixed_and_say_which_segment_they_count_
     tokenizer = load_tokenizer(tiny("bert"))
     texts = ["dog", Segments("dog", "runs over"), "dog runs", "dog runs"]
     tokens = pair_tokens(tokenizer, texts, 16)
-    assert [tokens.kinds_of(index).tolist() for index in range(3)] == [[0] * 3, [0, 0, 0, 1, 1, 1], [0] * 4]
+    assert [tokens.token_type_ids_of(index).tolist() for index in range(3)] == [[0] * 3, [0, 0, 0, 1, 1, 1], [0] * 4]
     assert tokens.lengths.tolist() == [3, 6, 4, 4]
-    assert tokenise(tokenizer, texts[:1], "{text}", 16).kinds is None
+    assert tokenize(tokenizer, texts[:1], "{text}", 16).kinds is None
 
 
 @pytest.mark.parametrize("family", SEPARATED)

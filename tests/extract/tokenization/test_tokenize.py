@@ -10,7 +10,7 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import TextError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find
-from permafrost.extract.tokenization.tokenize import CHUNK, tokenise
+from permafrost.extract.tokenization.tokenize import CHUNK, tokenize
 from tests.support.real import real_model
 
 PROMPT = 'a brown "{text}" in winter .'
@@ -24,7 +24,7 @@ def test_a_cut_text_equals_the_tokenizers_own_truncation(texts):
     folder = find(CapturePlan("minilm")).tokenizer
     ours, theirs = load_tokenizer(folder), load_tokenizer(folder)
     theirs.enable_truncation(8)
-    tokens = tokenise(ours, texts, "{text}", 8)
+    tokens = tokenize(ours, texts, "{text}", 8)
     for index, encoding in enumerate(theirs.encode_batch(texts)):
         assert tokens.of(index).tolist() == encoding.ids
     assert tokens.uncut.max() > 8
@@ -32,7 +32,7 @@ def test_a_cut_text_equals_the_tokenizers_own_truncation(texts):
 
 def test_the_words_of_a_template_survive_a_long_text(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
-    tokens = tokenise(tokenizer, ["dog runs over green grass and then it sleeps", "dog"], PROMPT, 12)
+    tokens = tokenize(tokenizer, ["dog runs over green grass and then it sleeps", "dog"], PROMPT, 12)
     cut = words(tokenizer, tokens.of(0))
     assert cut == ["<s>", "a", "brown", "<unk>", "dog", "runs", "over", "<unk>", "in", "winter", ".", "</s>"]
     assert tokens.uncut.tolist() == [18, 10]
@@ -41,7 +41,7 @@ def test_the_words_of_a_template_survive_a_long_text(tiny):
 
 def test_both_places_of_an_echoed_text_are_cut_alike_and_the_second_is_pooled(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
-    tokens = tokenise(tokenizer, ["dog runs over green grass and then", "dog"], "a {text} near {text} stove", 11)
+    tokens = tokenize(tokenizer, ["dog runs over green grass and then", "dog"], "a {text} near {text} stove", 11)
     cut = words(tokenizer, tokens.of(0))
     assert cut == ["<s>", "a", "dog", "runs", "over", "near", "dog", "runs", "over", "stove", "</s>"]
     assert [words(tokenizer, tokens.of(text)[tokens.span(text)]) for text in (0, 1)] == [
@@ -53,31 +53,31 @@ def test_both_places_of_an_echoed_text_are_cut_alike_and_the_second_is_pooled(ti
 
 def test_a_template_that_leaves_no_room_is_refused(tiny):
     with pytest.raises(SpecError, match="leaves no room"):
-        tokenise(load_tokenizer(tiny("bert")), ["dog runs over green grass"], PROMPT, 9)
+        tokenize(load_tokenizer(tiny("bert")), ["dog runs over green grass"], PROMPT, 9)
 
 
 def test_a_text_without_tokens_is_named(tiny):
     with pytest.raises(TextError, match=r"'\\u2028'"):
-        tokenise(load_tokenizer(tiny("gpt2")), ["dog", "\u2028"], "{text}", 9)
+        tokenize(load_tokenizer(tiny("gpt2")), ["dog", "\u2028"], "{text}", 9)
 
 
 def test_a_text_that_leaves_nothing_within_a_long_template_is_named(tiny):
     with pytest.raises(TextError, match=r"'\\u2028'"):
-        tokenise(load_tokenizer(tiny("bert")), ["\u2028"], PROMPT, 6)
+        tokenize(load_tokenizer(tiny("bert")), ["\u2028"], PROMPT, 6)
 
 
 def test_texts_keep_their_order_over_chunks(tiny):
     tokenizer = load_tokenizer(tiny("gpt2"))
     many = ["dog runs", "a", "small brown dog"] * CHUNK
-    tokens = tokenise(tokenizer, many, "{text}", 16)
+    tokens = tokenize(tokenizer, many, "{text}", 16)
     assert tokens.lengths.tolist() == [2, 1, 3] * CHUNK
     assert words(tokenizer, tokens.of(3 * CHUNK - 1)) == ["small", "brown", "dog"]
 
 
 @pytest.mark.parametrize(("folder", "text", "ids"), [("gpt2_vocab", "Hello world", [15496, 995])])
 def test_the_published_gpt2_vocabulary_makes_a_tokenizer(folder, text, ids):
-    assert tokenise(load_tokenizer(Path(real_model(folder))), [text], "{text}", 9).ids.tolist() == ids
+    assert tokenize(load_tokenizer(Path(real_model(folder))), [text], "{text}", 9).ids.tolist() == ids
 
 
 def test_the_bert_vocabulary_makes_a_tokenizer():
-    assert tokenise(load_tokenizer(real_model("bert_vocab")), ["hello"], "{text}", 9).ids.tolist() == [101, 7592, 102]
+    assert tokenize(load_tokenizer(real_model("bert_vocab")), ["hello"], "{text}", 9).ids.tolist() == [101, 7592, 102]

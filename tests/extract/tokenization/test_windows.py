@@ -17,7 +17,6 @@ from permafrost.data.text import Segments, TextError
 from permafrost.extract import job
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.probes.inputs.stage_one import find_cached
 from tests.support.backbones import WORDS
 from tests.support.ragged import assert_equal_tokens
 
@@ -96,9 +95,9 @@ def test_a_token_sees_its_own_window_and_no_other(plan, tmp_path):
     windows, offsets = store.windowed(texts)
     read = store.read_tokens(windows, [3])
     last = offsets[1] - 1
-    mine, theirs = (read.take(np.array(part)) for part in (range(last), range(offsets[1], offsets[2] - 1)))
+    mine, theirs = (read.select(np.array(part)) for part in (range(last), range(offsets[1], offsets[2] - 1)))
     np.testing.assert_allclose(mine.states, theirs.states, atol=1e-5 * np.abs(mine.states).max())
-    ends = [read.take(np.array([at])).states for at in (last, offsets[2] - 1)]
+    ends = [read.select(np.array([at])).states for at in (last, offsets[2] - 1)]
     assert not np.allclose(*ends, atol=1e-2)
 
 
@@ -146,7 +145,7 @@ def test_further_texts_and_columns_run_what_is_missing_alone(plan, pairs, tmp_pa
 
 def test_an_interrupted_run_ends_with_the_same_bits(plan, pairs, tmp_path, monkeypatch):
     spec, ran = settings(tmp_path, batch_tokens=64), []
-    real = job.Job._block
+    real = job.ExtractionJob._block
 
     def interrupted(self: Any, *given: Any) -> Any:
         if len(ran) == 4:
@@ -154,7 +153,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(plan, pairs, tmp_path, monke
         ran.append(real(self, *given))
         return ran[-1]
 
-    monkeypatch.setattr(job.Job, "_block", interrupted)
+    monkeypatch.setattr(job.ExtractionJob, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, pairs, spec)
     monkeypatch.undo()
@@ -171,14 +170,14 @@ def test_a_text_that_is_run_in_windows_loses_nothing_and_a_cut_one_does(plan, pa
     for stride, cut in ((6, 1), (None, 2)):
         asked = plan if stride else replace(plan, truncation="cut", stride=0)
         done = extract(asked, [*long, "the dog"], settings(tmp_path))
-        found = find_cached(asked, settings(tmp_path), Corpus("c", (*long, "the dog"), {}), Silent())
+        found = CacheProvider().latents(asked, settings(tmp_path), Corpus("c", (*long, "the dog"), {}), Silent())
         assert (done.truncated, found.truncated) == (cut, cut)
 
 
 def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
     text = Segments("the dog runs", " ".join(WORDS * 3))
     ran: list[Any] = []
-    real = job.Job._block
+    real = job.ExtractionJob._block
 
     def interrupted(self: Any, rows: Any, tokens: Any, texts: Any, columns: Any) -> Any:
         if ran:
@@ -186,7 +185,7 @@ def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
         ran.append([texts[index] for row in rows for index in row])
         return real(self, rows, tokens, texts, columns)
 
-    monkeypatch.setattr(job.Job, "_block", interrupted)
+    monkeypatch.setattr(job.ExtractionJob, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, [text], settings(tmp_path, batch_tokens=32))
     store = find_store(tmp_path / "cache", plan)

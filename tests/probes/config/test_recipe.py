@@ -36,7 +36,7 @@ def own(tmp_path):
 @pytest.mark.parametrize("name", shipped())
 def test_a_shipped_recipe_parses_expands_and_says_what_it_is(name):
     called, recipe = load_recipe(name)
-    variants = recipe.expanded()
+    variants = recipe.variant_recipes()
     assert called == name
     assert recipe.summary
     assert list(variants) == ([variant.name for variant in recipe.variants] or ["probe"])
@@ -50,8 +50,8 @@ def test_the_recipes_of_the_first_release_ship():
 
 def test_a_recipe_without_variants_is_one_called_probe(own):
     _, recipe = load_recipe(own("[train]\nepochs = 3\n"))
-    assert list(recipe.expanded()) == ["probe"]
-    assert recipe.expanded()["probe"].train.epochs == 3
+    assert list(recipe.variant_recipes()) == ["probe"]
+    assert recipe.variant_recipes()["probe"].train.epochs == 3
 
 
 def test_a_recipe_of_your_own_is_found_by_its_path_and_called_by_its_name(own):
@@ -62,7 +62,7 @@ def test_a_recipe_of_your_own_is_found_by_its_path_and_called_by_its_name(own):
 
 def test_defaults_yield_to_the_recipe_the_recipe_to_set_and_set_to_a_variant(own):
     _, recipe = load_recipe(own(), ["train.epochs=8", "train.patience=2", "train.patience=3"])
-    wide, narrow = recipe.expanded().values()
+    wide, narrow = recipe.variant_recipes().values()
     assert Recipe().train.batch_rows != wide.train.batch_rows == 5  # recipe over default
     assert wide.train.epochs == 8  # --set over recipe
     assert narrow.train.epochs == 9  # variant over --set
@@ -127,7 +127,7 @@ def test_defaults_yield_to_the_recipe_the_recipe_to_set_and_set_to_a_variant(own
 )
 def test_what_a_recipe_cannot_say_is_refused_by_name(own, text, message):
     with pytest.raises(SpecError, match=message):
-        load_recipe(own(text))[1].expanded()
+        load_recipe(own(text))[1].variant_recipes()
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ backbone = "gpt2"
 
 def test_a_further_plan_is_the_plan_with_some_of_its_fields_changed(own):
     _, recipe = load_recipe(own(PLANS))
-    assert recipe.captured("") == recipe.plan
-    assert recipe.captured("loud") == replace(recipe.plan, template="{text} !", views=("max",))
-    assert recipe.captured("other") == replace(recipe.plan, backbone="gpt2")
+    assert recipe.capture_plan("") == recipe.plan
+    assert recipe.capture_plan("loud") == replace(recipe.plan, template="{text} !", views=("max",))
+    assert recipe.capture_plan("other") == replace(recipe.plan, backbone="gpt2")
 
 
 @pytest.mark.parametrize(
@@ -203,24 +203,24 @@ def test_a_further_plan_is_the_plan_with_some_of_its_fields_changed(own):
 def test_only_the_plans_that_the_probe_reads_are_captured(own, inputs, read):
     _, recipe = load_recipe(own(PLANS), [f"probe.inputs={inputs}"])
     assert list(recipe.read()) == read
-    assert all(plan == recipe.captured(name) for name, plan in recipe.read().items())
+    assert all(plan == recipe.capture_plan(name) for name, plan in recipe.read().items())
 
 
 def test_a_variant_may_change_a_further_plan_or_add_one(own):
     changes = "'plans.loud.template' = '{text} ?', 'plans.new.layers' = '-1', 'plan.max_tokens' = 7"
     _, recipe = load_recipe(own(f"{PLANS}[[variants]]\nname = 'a'\nset = {{ {changes} }}"))
-    varied = recipe.expanded()["a"]
-    assert varied.captured("loud") == replace(recipe.captured("loud"), template="{text} ?", max_tokens=7)
-    assert varied.captured("new") == replace(recipe.plan, layers="-1", max_tokens=7)
-    assert recipe.captured("loud").template == "{text} !"
+    varied = recipe.variant_recipes()["a"]
+    assert varied.capture_plan("loud") == replace(recipe.capture_plan("loud"), template="{text} ?", max_tokens=7)
+    assert varied.capture_plan("new") == replace(recipe.plan, layers="-1", max_tokens=7)
+    assert recipe.capture_plan("loud").template == "{text} !"
 
 
 def test_set_changes_a_further_plan(own):
     typed = ["plans.loud.template={text} ?", "plans.loud.max_tokens=7", "plans.other.layers=-1"]
     _, recipe = load_recipe(own(PLANS), typed)
-    assert recipe.captured("loud").template == "{text} ?"
-    assert recipe.captured("loud").max_tokens == 7
-    assert recipe.captured("other").layers == (-1,)
+    assert recipe.capture_plan("loud").template == "{text} ?"
+    assert recipe.capture_plan("loud").max_tokens == 7
+    assert recipe.capture_plan("other").layers == (-1,)
 
 
 @pytest.mark.parametrize(

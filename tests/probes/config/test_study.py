@@ -6,7 +6,7 @@ import pytest
 
 from permafrost.data.spec import SpecError, override, parse, read_toml, to_toml
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.config.study import Between, StudySpec
+from permafrost.probes.config.study import Interval, StudySpec
 from permafrost.probes.search.trials import best_recipe, check_space, difference, identity, with_params
 from tests.support.toys import SPACE, searching
 
@@ -16,7 +16,7 @@ def spec(key: str, given: object) -> StudySpec:
 
 
 def test_a_range_is_whole_where_both_ends_are():
-    assert spec("train.epochs", {"low": 2, "high": 9}).ranges() == {"train.epochs": Between(2, 9)}
+    assert spec("train.epochs", {"low": 2, "high": 9}).ranges() == {"train.epochs": Interval(2, 9)}
     assert spec("train.epochs", {"low": 2, "high": 9}).ranges()["train.epochs"].whole
     assert not spec("train.clip", {"low": 1, "high": 2.5}).ranges()["train.clip"].whole
     assert not spec("train.clip", {"low": 1, "high": 2, "step": 0.25}).ranges()["train.clip"].whole

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from permafrost import api
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.progress import Silent
 from permafrost.data.script import is_mark, parts
 from permafrost.data.spec import SpecError
@@ -24,8 +24,8 @@ from permafrost.probes.experiments.ablation import Scores, Trainings
 from permafrost.probes.tasks.control import made_valid, shuffled
 from permafrost.probes.tasks.registry import scorer_of
 from permafrost.probes.variants import members as members_module
-from permafrost.probes.variants.members import Member, train_members
-from permafrost.probes.variants.variant import gather
+from permafrost.probes.variants.members import MemberConfig, train_members
+from permafrost.probes.variants.trained_variant import combine_seeds
 from tests.support.bench import Bench
 from tests.support.synthetic import answered, classed, inputs, scored, tagged
 
@@ -69,7 +69,7 @@ class Toy:
 
     def members(self, variant, recipe):
         places = tuple(range(len(self.inputs.columns)))
-        return [Member(variant, recipe, self.inputs, places, seed) for seed in self.seeds]
+        return [MemberConfig(variant, recipe, self.inputs, places, seed) for seed in self.seeds]
 
 
 def trainings(spec: ProbeSpec, layer: int = 1) -> Trainings:
@@ -128,8 +128,8 @@ def test_seeds_that_answer_together_have_the_figure_of_their_joint_answer(made):
     measured = Trainings(Toy(found), Recipe(probe=ProbeSpec(encoder="none"), train=train), corpus)
     measured.train([measured.last], "the last layer")
     trained = train_members([replace(member, layers=measured.last) for member in measured.members], corpus)
-    ensemble, scorer = gather(trained, corpus), scorer_of(corpus, "validation")
-    (together,) = (scorer.answers(said) for said in ensemble.voices("validation"))
+    ensemble, scorer = combine_seeds(trained, corpus), scorer_of(corpus, "validation")
+    (together,) = (scorer.decode(said) for said in ensemble.outputs("validation"))
     (answers,) = measured[measured.last].answers["validation"]
     np.testing.assert_array_equal(answers, together)
     assert measured[measured.last].value == ensemble.value
@@ -153,7 +153,7 @@ def test_shuffled_targets_are_those_of_training_in_another_order():
     rows, control = corpus.split("train"), other.split("train")
     assert sorted(control.targets) == sorted(rows.targets)
     assert (control.targets != rows.targets).any()
-    assert (control.sides == rows.sides).all()
+    assert (control.texts == rows.texts).all()
     assert other.split("validation") is control  # memory is measured where it was made
 
 
@@ -161,31 +161,31 @@ def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     _, corpus = tagged()
     rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
     types = np.array([label[2:] for label in corpus.labels])
-    assert sorted(types[control.marks.codes]) == sorted(types[rows.marks.codes])
+    assert sorted(types[control.marks.codes]) == sorted(types[rows.spans.codes])
     own = np.split(control.marks.codes, control.marks.offsets[1:-1])
     for sentence in own:
         before = ""
         for label in (corpus.labels[code] for code in sentence):
             assert not label.startswith("I-") or before == label[2:]
             before = label[2:]
-    assert (made_valid(rows.marks.codes, rows.marks.offsets, corpus.labels) == rows.marks.codes).all()
-    assert (control.marks.codes != rows.marks.codes).any()
-    assert (control.marks.spans == rows.marks.spans).all()
-    assert (control.marks.offsets == rows.marks.offsets).all()
-    assert (shuffled(corpus, 0).split("train").marks.codes == control.marks.codes).all()
-    assert (shuffled(corpus, 1).split("train").marks.codes != control.marks.codes).any()
+    assert (made_valid(rows.spans.codes, rows.spans.offsets, corpus.labels) == rows.spans.codes).all()
+    assert (control.marks.codes != rows.spans.codes).any()
+    assert (control.spans.characters == rows.spans.characters).all()
+    assert (control.marks.offsets == rows.spans.offsets).all()
+    assert (shuffled(corpus, 0).split("train").spans.codes == control.marks.codes).all()
+    assert (shuffled(corpus, 1).split("train").spans.codes != control.marks.codes).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(seed):
     _, corpus = answered(60)
     rows, control = corpus.split("train"), shuffled(corpus, seed).split("train")
-    assert (control.sides == rows.sides).all()
+    assert (control.texts == rows.texts).all()
     assert (np.diff(control.marks.offsets) == 1).all()
     same = 0
-    for row, (first, last) in enumerate(control.marks.spans):
-        context = corpus.texts[rows.sides[row, 0]].second
-        before = context[slice(*rows.marks.spans[rows.marks.offsets[row]])]
+    for row, (first, last) in enumerate(control.spans.characters):
+        context = corpus.texts[rows.texts[row, 0]].second
+        before = context[slice(*rows.spans.characters[rows.spans.offsets[row]])]
         words = context[first:last].split()
         assert 0 <= first < last <= len(context)
         assert len(words) == len(before.split())
@@ -200,11 +200,11 @@ def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(se
 def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(context):
     spans = [span for span in ((0, 3), (2, 5), (0, len(context))) if not is_mark(context[span[0]])]
     count = len(spans)
-    marks = Marks(np.array(spans), np.zeros(count, np.int64), np.arange(count + 1))
+    marks = Spans(np.array(spans), np.zeros(count, np.int64), np.arange(count + 1))
     rows = Rows(np.zeros((count, 1), np.int64), np.zeros(count), marks)
     corpus = Corpus("toy", (Segments("?", context),), {"train": rows}, kind="answers")
     for seed in range(5):
-        moved = shuffled(corpus, seed).split("train").marks.spans
+        moved = shuffled(corpus, seed).split("train").spans.characters
         for span, before in zip(moved, spans, strict=True):
             assert len(parts(context[slice(*span)])) == len(parts(context[slice(*before)]))
             assert not is_mark(context[span[0]])

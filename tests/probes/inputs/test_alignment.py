@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from permafrost.data.corpora.corpus import Marks, Rows
+from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.probes.inputs.alignment import answer_tokens, first_tokens, tokens_at, windows_of
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from tests.support.synthetic import SPECIAL, answered, pieces, tagged, token_inputs
 
 WORDPIECE = [SPECIAL, (0, 3), (4, 6), (6, 9), (10, 11), SPECIAL]
@@ -20,7 +20,7 @@ NOTHING = [SPECIAL, SPECIAL]
 TEXTS = [WORDPIECE, BYTE_LEVEL, MANY_BYTES, HALF_A_CHARACTER, CUT, NOTHING]
 
 
-def slow_token(found: Inputs, window: int, character: int) -> int:
+def slow_token(found: ProbeInputs, window: int, character: int) -> int:
     """Token by token."""
     for token in range(found.offsets[window], found.offsets[window + 1]):
         first, last = found.spans[token]
@@ -52,7 +52,7 @@ def test_the_token_of_a_character_is_the_first_that_covers_it_in_its_own_text():
 )
 def test_a_word_is_read_off_its_first_token_and_one_beyond_the_cut_off_none(spans, words, expected):
     found = token_inputs([NOTHING, spans])
-    marks = Marks(np.array([(at, at + 1) for at in words]), np.zeros(len(words), np.int64), np.array([0, len(words)]))
+    marks = Spans(np.array([(at, at + 1) for at in words]), np.zeros(len(words), np.int64), np.array([0, len(words)]))
     said = first_tokens(found, Rows(np.array([[1]]), np.zeros(1), marks))
     assert said.tolist() == [at + 2 if at >= 0 else -1 for at in expected]
 
@@ -61,8 +61,8 @@ def test_a_word_is_read_off_its_first_token_and_one_beyond_the_cut_off_none(span
 def test_the_first_tokens_of_many_sentences_are_those_of_each_word_by_itself(room):
     found, corpus = tagged(room=room)
     rows = corpus.split("train")
-    texts = np.repeat(rows.sides[:, 0], np.diff(rows.marks.offsets))
-    slow = [slow_token(found, text, span[0]) for text, span in zip(texts, rows.marks.spans, strict=True)]
+    texts = np.repeat(rows.texts[:, 0], np.diff(rows.spans.offsets))
+    slow = [slow_token(found, text, span[0]) for text, span in zip(texts, rows.spans.characters, strict=True)]
     assert first_tokens(found, rows).tolist() == slow
     assert (-1 in slow) == (room == 6)
     assert all(found.spans[token, 0] >= 0 for token in slow if token >= 0)  # never a special one
@@ -72,7 +72,7 @@ def test_every_window_of_every_row_is_told_in_the_order_of_rows():
     found, corpus = answered()
     rows = corpus.split("train")
     windows, offsets = windows_of(found, rows)
-    slow = [list(range(found.windows[text], found.windows[text + 1])) for text in rows.sides[:, 0]]
+    slow = [list(range(found.windows[text], found.windows[text + 1])) for text in rows.texts[:, 0]]
     assert [windows[low:high].tolist() for low, high in itertools.pairwise(offsets)] == slow
     assert max(map(len, slow)) > 1
 
@@ -82,7 +82,7 @@ def test_an_answer_is_told_in_every_window_that_has_it_whole_and_in_no_other():
     tokens = pieces(text)
     windows = [[*[SPECIAL] * 3, *tokens[at : at + 3], SPECIAL] for at in (0, 1, 2)]
     found = token_inputs(windows)
-    found = Inputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array([0, 3]))
+    found = ProbeInputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array([0, 3]))
     for answer, expected in {
         "bb cc": [[4, 5], [3, 4], [0, 0]],  # in two windows; a border cuts it in the third
         "aa": [[3, 3], [0, 0], [0, 0]],
@@ -90,7 +90,7 @@ def test_an_answer_is_told_in_every_window_that_has_it_whole_and_in_no_other():
         "cc dd ee": [[0, 0], [0, 0], [3, 5]],
     }.items():
         at = text.index(answer)
-        marks = Marks(np.array([(at, at + len(answer)), (0, 2)]), np.zeros(2, np.int64), np.array([0, 2]))
+        marks = Spans(np.array([(at, at + len(answer)), (0, 2)]), np.zeros(2, np.int64), np.array([0, 2]))
         rows = Rows(np.array([[0]]), np.zeros(1), marks)
         assert answer_tokens(found, rows, *windows_of(found, rows)).tolist() == expected, answer
 
@@ -102,13 +102,13 @@ def test_the_tokens_of_answers_spell_the_answers_of_many_rows(seed):
     windows, offsets = windows_of(found, rows)
     said = answer_tokens(found, rows, windows, offsets)
     for row in range(len(rows)):
-        first, last = rows.marks.spans[rows.marks.offsets[row]]
+        first, last = rows.spans.characters[rows.spans.offsets[row]]
         for place in range(offsets[row], offsets[row + 1]):
             ends = [slow_token(found, windows[place], at) for at in (first, last - 1)]
             start = found.offsets[windows[place]]
             assert said[place].tolist() == ([end - start for end in ends] if min(ends) >= 0 else [0, 0])
             if said[place].any():
-                context = corpus.texts[rows.sides[row, 0]].second
+                context = corpus.texts[rows.texts[row, 0]].second
                 low, high = found.spans[start + said[place], [0, 1]]
                 assert context[low:high] == context[first:last]
                 assert re.fullmatch(r"\S.*\S|\S", context[first:last])

@@ -11,14 +11,14 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.probes.config.finetuning import UpperSpec
+from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.validation import check
-from permafrost.probes.inputs.finetuned import UpperInputs
-from permafrost.probes.inputs.latents import Inputs
-from permafrost.probes.models.shared_reads import reading
-from permafrost.probes.variants.workspace import Conductor
+from permafrost.probes.inputs.finetuned import FinetunedInputs
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.models.shared_reads import shared_reads
+from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
 from tests.support.synthetic import seats
 
@@ -33,7 +33,7 @@ and as much at the end."""
 
 @pytest.fixture
 def conductor():
-    return Conductor(stages.PROVIDER, Silent())
+    return Workspace(stages.PROVIDER, Silent())
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def recipe(tmp_path, tiny):
 
 
 def learning(recipe: Recipe, cut, beside=()) -> Recipe:
-    return replace(recipe, upper=UpperSpec(cut, beside))
+    return replace(recipe, upper=FinetuneSpec(cut, beside))
 
 
-def both(conductor: Conductor, recipe: Recipe, cut) -> tuple[Inputs, UpperInputs]:
+def both(conductor: Workspace, recipe: Recipe, cut) -> tuple[ProbeInputs, FinetunedInputs]:
     """What is cached of two layers, and what blocks above a cut make."""
     made = conductor.upper(learning(recipe, cut))
     cached = conductor.inputs(recipe, recipe.corpus)
@@ -137,17 +137,17 @@ def test_layers_at_and_below_the_cut_are_read_beside_those_above(beside, layers,
 )
 def test_layers_that_are_not_cached_below_the_cut_are_refused(cut, beside, message):
     with pytest.raises(SpecError, match=message):
-        UpperSpec(cut, beside)
+        FinetuneSpec(cut, beside)
 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_sides_and_moments_are_the_cached_ones(view, cut, conductor, recipe):
     cached, made = both(conductor, recipe("bert", view), cut)
-    sides = conductor.corpus(recipe().corpus).split("train").sides[None, :9]
+    sides = conductor.corpus(recipe().corpus).split("train").texts[None, :9]
     for layers in ((0, 1), (1,)):
-        how = reading(seats([layers], (32, 32)))
-        for mine, theirs in zip(made.sides(how, sides), cached.sides(how, sides), strict=True):
+        how = shared_reads(seats([layers], (32, 32)))
+        for mine, theirs in zip(made.texts(how, sides), cached.texts(how, sides), strict=True):
             if view == "tokens":
                 assert torch.equal(mine.real, theirs.real)
                 mine, theirs = (one.values[:, one.real] for one in (mine, theirs))
@@ -166,9 +166,9 @@ def test_sides_and_moments_are_the_cached_ones(view, cut, conductor, recipe):
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, family, cut, conductor, recipe):
     made = conductor.upper(replace(learning(recipe(family, view), cut), probe=ProbeSpec(layers=(-1,))))
-    how = reading(seats([(0,)], (32,)))
-    sides = conductor.corpus(recipe().corpus).split("train").sides[None, :9]
-    found = made.sides(how, sides)
+    how = shared_reads(seats([(0,)], (32,)))
+    sides = conductor.corpus(recipe().corpus).split("train").texts[None, :9]
+    found = made.texts(how, sides)
     values = [one.values[:, one.real] if view == "tokens" else one for one in found]
     torch.cat(values, 1).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
     reached = {name for name, part in made.module.named_parameters() if part.grad is not None and part.grad.any()}
@@ -189,7 +189,7 @@ def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, conductor, r
     ran: list[int] = []
     made.module.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
     sides = np.array([[[4, 2], [2, 4], [4, 4], [5, 2]]])
-    found = made.sides(reading(seats([(0, 1)], (32, 32))), sides)
+    found = made.texts(shared_reads(seats([(0, 1)], (32, 32))), sides)
     assert sum(ran) == lengths[[2, 4, 5]].sum()
     first, second = ([one.values[:, row, : lengths[4]] for row, one in ((0, found[0]), (1, found[1]))]
                      if view == "tokens" else [found[0][:, 0], found[1][:, 1]])  # fmt: skip
@@ -218,4 +218,4 @@ def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(
 def test_members_that_take_rows_in_orders_of_their_own_are_not_run(conductor, recipe):
     made = conductor.upper(learning(recipe(), 1))
     with pytest.raises(ValueError, match="rows in one order"):
-        made.sides(reading(seats([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))
+        made.texts(shared_reads(seats([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from seqeval.metrics import accuracy_score, classification_report, f1_score, precision_score, recall_score
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.ragged import bounds
 from permafrost.probes.metrics.entities import entity_counts, entity_types, valid_tags
 from permafrost.probes.tasks.tagging import TagScorer
@@ -87,7 +87,7 @@ def sentences(seed: int, count: int = 25) -> tuple[Corpus, np.ndarray]:
     lengths = rng.integers(1, 12, count)
     true = [drawn_tags(rng, n) for n in lengths]
     said = [tags if rng.random() < 0.5 else drawn_tags(rng, len(tags)) for tags in true]
-    marks = Marks(np.zeros((lengths.sum(), 2), np.int64), np.concatenate(true), bounds(lengths))
+    marks = Spans(np.zeros((lengths.sum(), 2), np.int64), np.concatenate(true), bounds(lengths))
     rows = Rows(np.arange(count)[:, None], np.zeros(count, np.int64), marks)
     texts = tuple(map(str, range(count)))
     return Corpus("toy", texts, {"train": rows, "test": rows}, TAGS, kind="tags"), np.concatenate(said)
@@ -101,7 +101,7 @@ def names(codes: np.ndarray, offsets: np.ndarray) -> list[list[str]]:
 def test_the_figures_are_those_of_seqeval(seed):
     corpus, said = sentences(seed)
     scorer = TagScorer(corpus, "test")
-    marks = scorer.rows.marks
+    marks = scorer.rows.spans
     true, tags = names(marks.codes, marks.offsets), names(said, marks.offsets)
     references = {"precision": precision_score, "recall": recall_score, "f1": f1_score, "accuracy": accuracy_score}
     for metric, reference in references.items():
@@ -115,7 +115,7 @@ def test_the_figures_are_those_of_seqeval(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_figures_of_each_type_are_those_of_seqeval(seed):
     corpus, said = sentences(seed)
-    marks = corpus.split("test").marks
+    marks = corpus.split("test").spans
     report = classification_report(names(marks.codes, marks.offsets), names(said, marks.offsets), output_dict=True)
     counts = entity_counts(said, marks, TAGS).sum(0)
     assert entity_types(TAGS) == ["PER", "LOC"]
@@ -127,7 +127,7 @@ def test_the_figures_of_each_type_are_those_of_seqeval(seed):
 
 
 def test_entities_are_counted_sentence_by_sentence_and_never_across_a_border():
-    marks = Marks(np.zeros((4, 2), np.int64), np.array([1, 2, 1, 0]), np.array([0, 2, 2, 4]))
+    marks = Spans(np.zeros((4, 2), np.int64), np.array([1, 2, 1, 0]), np.array([0, 2, 2, 4]))
     counts = entity_counts(np.array([1, 0, 1, 0]), marks, TAGS)
     assert counts[:, 0].tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1]]  # said, true, both of PER; the second is empty
     assert counts[:, 1].tolist() == [[0, 0, 0]] * 3
@@ -135,14 +135,14 @@ def test_entities_are_counted_sentence_by_sentence_and_never_across_a_border():
 
 def test_a_type_may_hold_a_hyphen_and_tags_may_name_none():
     assert entity_types(("O", "B-X-Y", "I-X-Y", "B-Z")) == ["X-Y", "Z"]
-    marks = Marks(np.zeros((2, 2), np.int64), np.array([1, 2]), np.array([0, 2]))
+    marks = Spans(np.zeros((2, 2), np.int64), np.array([1, 2]), np.array([0, 2]))
     assert entity_counts(np.array([1, 2]), marks, ("O", "B-X-Y", "I-X-Y")).tolist() == [[[1, 1, 1]]]
-    plain = Marks(np.zeros((2, 2), np.int64), np.array([0, 0]), np.array([0, 2]))
+    plain = Spans(np.zeros((2, 2), np.int64), np.array([0, 0]), np.array([0, 2]))
     assert entity_counts(np.array([0, 0]), plain, ("O",)).tolist() == [[[0, 0, 0]]]
 
 
 def test_nothing_said_and_nothing_true_is_a_figure_of_nought():
-    marks = Marks(np.zeros((3, 2), np.int64), np.zeros(3, np.int64), np.array([0, 1, 3]))
+    marks = Spans(np.zeros((3, 2), np.int64), np.zeros(3, np.int64), np.array([0, 1, 3]))
     rows = Rows(np.arange(2)[:, None], np.zeros(2, np.int64), marks)
     scorer = TagScorer(Corpus("toy", ("a", "b"), {"test": rows}, TAGS, kind="tags"), "test")
     for metric in ("precision", "recall", "f1"):

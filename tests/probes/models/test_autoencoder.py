@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
-from permafrost.probes.models.probe import seats_for
+from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.sentence_probes import ScoreProbe
-from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.training.encoder_pretraining import _errors
 from tests.support.synthetic import EVEN, RAGGED, encode, inputs, latents, moved, normal
 
@@ -20,7 +20,7 @@ class Saying:
     """An autoencoder that says what it is told to."""
 
     def __init__(self, probe: ScoreProbe, say: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.probe, self.how, self.say = probe, reading(probe.seats), say
+        self.probe, self.how, self.say = probe, shared_reads(probe.layout), say
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         return self.say(latents)
@@ -36,8 +36,8 @@ ENCODERS = {
 }
 
 
-def probe_of(spec: ProbeSpec, found: Inputs) -> ScoreProbe:
-    probe = ScoreProbe(spec, seats_for(spec, [(0, 1, 2, 3)], found.widths))
+def probe_of(spec: ProbeSpec, found: ProbeInputs) -> ScoreProbe:
+    probe = ScoreProbe(spec, layout_for(spec, [(0, 1, 2, 3)], found.widths))
     probe.adapt(*found.moments(np.arange(40), spec.center, spec.scale))
     return probe
 
@@ -59,7 +59,7 @@ def test_every_layer_is_rebuilt_by_itself(encoder, widths):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_belongs_to_a_layer_part_by_part(encoder, widths):
     model, x = moved(Autoencoder(probe_of(ENCODERS[encoder], inputs(widths)))).eval(), latents(widths)
-    owners, parameters = model.owners(), dict(model.named_parameters())
+    owners, parameters = model.member_of(), dict(model.named_parameters())
     assert set(parameters) - set(owners) == {name for name in parameters if ".mixer." in name}
     model(x)[2].square().sum().backward()
     for name, layers in owners.items():
@@ -135,5 +135,5 @@ def test_the_unified_autoencoder_reads_every_layer_out_of_one_embedding(widths):
         run = next(at for at, run in enumerate(model.decoder.runs) if run.start <= layer < run.stop)
         part, place = model.decoder.parts[run], layer - model.decoder.runs[run].start
         torch.testing.assert_close(rebuilt[layer, :, :width], embedding @ part.weight[place] + part.bias[place])
-    assert set(model.owners()) == {name for name, _ in model.named_parameters()}
-    assert all((owner == 0).all() for owner in model.owners().values())
+    assert set(model.member_of()) == {name for name, _ in model.named_parameters()}
+    assert all((owner == 0).all() for owner in model.member_of().values())

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from permafrost.probes.models.heads import ACTIVATIONS, FeatureHead
+from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS, code_mixer, mixed_width
-from permafrost.probes.models.stacking import Seats
 from tests.support.synthetic import moved, seats
 
 TWO = seats([(0, 1)], (2, 2))
@@ -96,7 +96,7 @@ def test_a_weighted_mean_starts_with_equal_weights(name):
     torch.testing.assert_close(code_mixer(name, TWO, 2)(codes), codes.mean(1))
 
 
-def mixer_of(name: str, of: Seats) -> torch.nn.Module:
+def mixer_of(name: str, of: MemberLayout) -> torch.nn.Module:
     """A mixer that has left its starting point."""
     return moved(MIXERS[name](of) if name in MIXERS else CODE_MIXERS[name](of, 4), 0.5)
 

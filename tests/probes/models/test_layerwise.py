@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from permafrost.probes.models.layerwise import (
-    ByWidth,
     Dropout,
+    GroupedByWidth,
     LayerwiseLinear,
     LayerwiseLowRank,
     LayerwiseNorm,
@@ -114,7 +114,7 @@ def test_consecutive_layers_that_agree_are_one_run():
 
 def test_layers_of_several_widths_read_and_write_their_own_part_only():
     widths, codes = (6, 6, 4, 2), (3, 3, 2, 1)
-    module, x = ByWidth(widths, codes, LayerwiseLinear), drawn()
+    module, x = GroupedByWidth(widths, codes, LayerwiseLinear), drawn()
     made = module(x)
     assert made.shape == (LAYERS, ROWS, 3)
     places = [(0, 0), (0, 1), (1, 0), (2, 0)]  # part, place in it
@@ -126,7 +126,7 @@ def test_layers_of_several_widths_read_and_write_their_own_part_only():
 
 def chance(module: Dropout | Noise, sizes: tuple[int, ...] = (LAYERS,)) -> Dropout | Noise:
     """The module with a generator per member, seeded by its number."""
-    module.draws = [(torch.Generator().manual_seed(member), size) for member, size in enumerate(sizes)]
+    module.generators = [(torch.Generator().manual_seed(member), size) for member, size in enumerate(sizes)]
     return module
 
 

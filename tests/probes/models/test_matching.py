@@ -8,8 +8,8 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.inputs.latents import ragged_of
 from permafrost.probes.models.pair_features import best_cosines
-from permafrost.probes.models.probe import seats_for
-from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.models.probe import layout_for
+from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.tasks.registry import build, check_probe, objective_of
 from tests.support.synthetic import answered
 
@@ -41,16 +41,18 @@ def test_equal_tokens_on_both_sides_are_met_in_full_and_no_gradient_flows():
 def test_a_probe_hears_what_is_met_whatever_is_read_together():
     inputs, corpus = answered()
     spec = ProbeSpec(encoder="none", match=True)
-    seats = seats_for(spec, [tuple(range(len(inputs.columns)))], inputs.widths, tokens=True)
+    seats = layout_for(spec, [tuple(range(len(inputs.columns)))], inputs.widths, tokens=True)
     probe = build(spec, corpus.kind, 0, 1, seats).eval()
     plain = build(ProbeSpec(encoder="none"), corpus.kind, 0, 1, seats)
     more = sum(part.numel() for part in probe.parameters()) - sum(part.numel() for part in plain.parameters())
     assert more == 2 * len(inputs.columns)
-    how, rows = reading(seats), corpus.split("validation")
+    how, rows = shared_reads(seats), corpus.split("validation")
     assert ragged_of(inputs, how, np.array([0])).second is not None
     with torch.inference_mode():
-        (together,) = objective_of(probe, inputs, rows).said(probe)
-        alone = [objective_of(probe, inputs, rows.take(np.array([row]))).said(probe)[0, 0] for row in range(len(rows))]
+        (together,) = objective_of(probe, inputs, rows).predict(probe)
+        alone = [
+            objective_of(probe, inputs, rows.select(np.array([row]))).predict(probe)[0, 0] for row in range(len(rows))
+        ]
     np.testing.assert_allclose(together, alone, rtol=1e-4)
 
 

@@ -12,10 +12,10 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS
 from permafrost.probes.models.pair_features import cosines, difference_features, pair_features
-from permafrost.probes.models.probe import Probe, alone, beside, seats_for
+from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ROUNDING, ClassProbe, RegressionProbe, ScoreProbe
 from permafrost.probes.tasks.registry import build
-from permafrost.probes.variants.members import Member, start
+from permafrost.probes.variants.members import MemberConfig, start
 from tests.support.synthetic import EVEN, RAGGED, classed, encode, inputs, latents, moved, normal, say, scored, seats
 
 ENCODERS = {
@@ -39,7 +39,7 @@ def spec_of(encoder: str, mixer: str = "softmax", **settings) -> ProbeSpec:
 def score_probe(encoder: str, mixer: str = "softmax", widths=EVEN, **settings) -> ScoreProbe:
     """A probe that has left its starting point, as training would leave it."""
     spec = spec_of(encoder, mixer, **settings)
-    probe = ScoreProbe(spec, seats_for(spec, [(0, 1, 2, 3)], widths))
+    probe = ScoreProbe(spec, layout_for(spec, [(0, 1, 2, 3)], widths))
     adapt(probe, widths)
     return moved(probe).eval()
 
@@ -144,10 +144,10 @@ def test_centre_and_scale_make_the_training_texts_mean_zero_and_spread_one():
 def test_latents_are_centred_on_the_training_texts_only():
     found = inputs()
     corpus = scored(found)
-    probe = start(Member("toy", Recipe(), found, (0, 1, 2, 3), seed=0), corpus)
+    probe = start(MemberConfig("toy", Recipe(), found, (0, 1, 2, 3), seed=0), corpus)
     torch.testing.assert_close(probe.center, found.values[:, :40].mean(1, keepdim=True))
     assert not torch.allclose(probe.center, found.values.mean(1, keepdim=True))
-    raw = start(Member("toy", Recipe(probe=ProbeSpec(center=False)), found, (0, 1, 2, 3), seed=0), corpus)
+    raw = start(MemberConfig("toy", Recipe(probe=ProbeSpec(center=False)), found, (0, 1, 2, 3), seed=0), corpus)
     assert (raw.center == 0).all()
 
 
@@ -203,12 +203,12 @@ def test_codes_are_fractions_of_the_widths_for_all_for_parts_or_for_each(code, w
 
 def test_more_codes_than_layers_are_refused():
     with pytest.raises(SpecError) as refused:
-        seats_for(ProbeSpec(code=(0.5, 0.5, 0.5)), [(0,)], (8, 8))
+        layout_for(ProbeSpec(code=(0.5, 0.5, 0.5)), [(0,)], (8, 8))
     assert str(refused.value) == "probe.code names 3 fractions, but the probe reads 2 layers."
 
 
 def test_a_layer_has_the_same_code_whoever_reads_it():
-    shared = seats_for(ProbeSpec(code=(0.25, 0.5)), [(0, 1, 2, 3), (1, 3), (3,)], EVEN)
+    shared = layout_for(ProbeSpec(code=(0.25, 0.5)), [(0, 1, 2, 3), (1, 3), (3,)], EVEN)
     assert shared.codes == (2, 2, 4, 4, 2, 4, 4)
     probe = ScoreProbe(ProbeSpec(code=(0.25, 0.5)), shared)
     runs = zip(probe.encoder.parts, probe.encoder.runs, strict=True)
@@ -241,7 +241,7 @@ def test_a_setting_that_cannot_be_is_refused(wrong):
 @pytest.mark.parametrize(("encoder", "mixer"), EVERY)
 def test_the_state_holds_all_that_a_prediction_needs(encoder, mixer):
     probe, x = score_probe(encoder, mixer), latents()
-    fresh = ScoreProbe(probe.spec, probe.seats).eval()
+    fresh = ScoreProbe(probe.spec, probe.layout).eval()
     fresh.load_state_dict(probe.state_dict())
     assert torch.equal(say(fresh, [x, x.flip(1)]), say(probe, [x, x.flip(1)]))
 
@@ -250,7 +250,7 @@ def built(encoder: str, mixer: str, layers: tuple[int, ...], seed: int, kind: st
     """A moved probe of one member, for scores or classes."""
     spec = spec_of(encoder, mixer, hidden=5 if kind == "class" else 0)
     torch.manual_seed(seed)
-    probe = build(spec, kind, 3, 2, seats_for(spec, [layers], widths))
+    probe = build(spec, kind, 3, 2, layout_for(spec, [layers], widths))
     adapt(probe, widths)
     return moved(probe, seed=seed).eval()
 
@@ -269,10 +269,10 @@ def members_for(kind: str, mixer: str) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_beside_and_then_alone_is_the_identity(encoder, kind, mixer):
     probes = [built(encoder, mixer, layers, seed, kind) for seed, layers in enumerate(members_for(kind, mixer))]
-    together = beside(probes)
+    together = stack(probes)
     for member, probe in enumerate(probes):
-        again = alone(together, member)
-        assert again.seats == probe.seats
+        again = unstack(together, member)
+        assert again.layout == probe.layout
         assert again.state_dict().keys() == probe.state_dict().keys()
         for name, value in probe.state_dict().items():
             assert torch.equal(again.state_dict()[name], value), name
@@ -286,7 +286,7 @@ def test_members_beside_each_other_say_what_each_says_alone(encoder, kind, mixer
     if widths == RAGGED:  # with codes as wide as each other's
         members = [(0, 2), (1, 2), (0, 2)] if members is PAIRS else [(0, 1, 2, 3), (0, 2), (1, 2, 3)]
     probes = [built(encoder, mixer, layers, seed, kind, widths) for seed, layers in enumerate(members)]
-    sides, together = halves(latents(widths)), beside(probes).eval()
+    sides, together = halves(latents(widths)), stack(probes).eval()
     said = say(together, sides)
     for member, probe in enumerate(probes):
         own = say(probe, sides)[0]
@@ -298,14 +298,14 @@ def test_members_beside_each_other_say_what_each_says_alone(encoder, kind, mixer
 def test_probes_whose_features_are_not_as_wide_do_not_stand_side_by_side():
     probes = [built("linear", "concat", layers, 0, "class") for layers in MEMBERS[:2]]
     with pytest.raises(ValueError, match="latents, codes and features of one largest width"):
-        beside(probes)
+        stack(probes)
 
 
 @pytest.mark.parametrize("kind", ["score", "class"])
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
-    together = beside([built(encoder, "softmax", layers, seed, kind) for seed, layers in enumerate(MEMBERS)]).eval()
-    owners = together.owners()
+    together = stack([built(encoder, "softmax", layers, seed, kind) for seed, layers in enumerate(MEMBERS)]).eval()
+    owners = together.member_of()
     assert owners.keys() == {name for name, _ in together.named_parameters()}
     for name, part in together.named_parameters():
         assert len(owners[name]) == len(part), name
@@ -318,14 +318,14 @@ def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
 
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
-    probe = start(Member("toy", Recipe(), found, (1, 2), seed=0), classed(found, sides=1))
-    assert (probe.outputs, probe.sides, probe.seats) == (3, 1, seats([(1, 2)]))
+    probe = start(MemberConfig("toy", Recipe(), found, (1, 2), seed=0), classed(found, sides=1))
+    assert (probe.outputs, probe.texts, probe.layout) == (3, 1, seats([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():
     found = inputs()
     recipe, corpus = Recipe(probe=ProbeSpec(encoder="mlp")), scored(found)
-    first, again, other = (start(Member("toy", recipe, found, (0, 1), seed), corpus) for seed in (0, 0, 1))
+    first, again, other = (start(MemberConfig("toy", recipe, found, (0, 1), seed), corpus) for seed in (0, 0, 1))
     weights = [next(iter(probe.parameters())) for probe in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -334,5 +334,5 @@ def test_the_seed_draws_the_start_and_nothing_else_does():
 def test_seeds_leave_the_global_generator_alone():
     found = inputs()
     before = torch.get_rng_state()
-    start(Member("toy", replace(Recipe(), probe=ProbeSpec(encoder="mlp")), found, (0, 1), 3), scored(found))
+    start(MemberConfig("toy", replace(Recipe(), probe=ProbeSpec(encoder="mlp")), found, (0, 1), 3), scored(found))
     assert torch.equal(torch.get_rng_state(), before)

@@ -6,7 +6,7 @@ import torch
 
 from permafrost.probes.models.layerwise import LayerwiseLinear, LayerwiseLowRank
 from permafrost.probes.models.pair_features import cosines
-from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.models.shared_reads import shared_reads
 from tests.support.synthetic import seats
 
 MEMBERS = [(0, 1, 2, 3), (1, 3), (3,), (0, 2, 3)]
@@ -15,7 +15,7 @@ ORDERS = pytest.mark.parametrize("orders", [None, [0, 1, 0, 1]], ids=["one order
 
 def read(orders: list[int] | None):
     """A reading, and distinct latents for it."""
-    how = reading(seats(MEMBERS), None if orders is None else np.array(orders))
+    how = shared_reads(seats(MEMBERS), None if orders is None else np.array(orders))
     return how, torch.randn(len(how.sources), 7, 8)
 
 
@@ -44,13 +44,13 @@ def test_what_belongs_to_layers_that_read_the_same_is_taken_once(orders):
 
 
 def test_a_member_alone_reads_the_inputs_as_they_are():
-    how = reading(seats())
+    how = shared_reads(seats())
     assert how.at is None
     assert how.whole
     x = torch.randn(4, 7, 8)
     assert how.spread(x) is x
     assert how.first(x) is x
-    assert not reading(seats([(1, 3)])).whole
+    assert not shared_reads(seats([(1, 3)])).whole
 
 
 @ORDERS

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import torch
 
-from permafrost.probes.models.stacking import Seats
+from permafrost.probes.models.member_layout import MemberLayout
 
-SEATS = Seats(((0, 1, 2), (2,), (0, 2)), (8, 8, 4), (2, 4, 2))
+SEATS = MemberLayout(((0, 1, 2), (2,), (0, 2)), (8, 8, 4), (2, 4, 2))
 
 
 def test_the_layers_of_members_lie_one_after_another():
     assert SEATS.sources == (0, 1, 2, 2, 0, 2)
     assert SEATS.widths == (8, 8, 4, 4, 8, 4)
     assert SEATS.codes == (2, 4, 2, 2, 2, 2)
-    assert SEATS.owners.tolist() == [0, 0, 0, 1, 2, 2]
+    assert SEATS.member_of.tolist() == [0, 0, 0, 1, 2, 2]
     assert SEATS.taken.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
 
 
@@ -35,4 +35,4 @@ def test_members_of_one_size_are_laid_out_without_a_copy():
 
 def test_beside_keeps_the_order_of_members():
     first, second = replace(SEATS, members=((0, 1), (1,))), replace(SEATS, members=((2,),))
-    assert Seats.beside([first, second]) == replace(SEATS, members=((0, 1), (1,), (2,)))
+    assert MemberLayout.beside([first, second]) == replace(SEATS, members=((0, 1), (1,), (2,)))

@@ -15,45 +15,45 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import Inputs, padded, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, padded, ragged_of
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.heads import TokenPooling
 from permafrost.probes.models.layerwise import Dropout
 from permafrost.probes.models.pair_features import cosines
-from permafrost.probes.models.probe import alone, beside, seats_for
+from permafrost.probes.models.probe import layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe
-from permafrost.probes.models.shared_reads import RaggedStates, TokenStates, both_sides, reading
+from permafrost.probes.models.shared_reads import RaggedStates, TokenStates, both_texts, shared_reads
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe, TokenProbe
 from permafrost.probes.tasks.registry import predictions
-from permafrost.probes.variants.members import Member, train_members
+from permafrost.probes.variants.members import MemberConfig, train_members
 from tests.support.bench import Bench
 from tests.support.synthetic import answered, moved, tagged
 
 WIDTH, TEXTS = 8, 200
 
 
-def token_inputs(layers: int = 2, seed: int = 0) -> Inputs:
+def token_inputs(layers: int = 2, seed: int = 0) -> ProbeInputs:
     """Texts of one to six tokens."""
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 7, TEXTS))])
     values = torch.from_numpy(rng.normal(size=(layers, offsets[-1], WIDTH)).astype(np.float32))
     columns = tuple(Column("", "tokens", layer) for layer in range(layers))
-    return Inputs(values, columns, (WIDTH,) * layers, offsets)
+    return ProbeInputs(values, columns, (WIDTH,) * layers, offsets)
 
 
-def text(found: Inputs, layer: int, number: int) -> torch.Tensor:
+def text(found: ProbeInputs, layer: int, number: int) -> torch.Tensor:
     return found.values[layer, found.offsets[number] : found.offsets[number + 1]]
 
 
-def tokens_of(found: Inputs, texts: np.ndarray) -> TokenStates:
+def tokens_of(found: ProbeInputs, texts: np.ndarray) -> TokenStates:
     """The tokens of some texts in every layer, padded."""
     lengths = np.diff(found.offsets)[texts]
     return padded(RaggedStates(found.states(texts, range(len(found.values))), tuple(lengths.tolist())))
 
 
-def token_probe(found: Inputs, spec: ProbeSpec | None = None) -> ScoreProbe:
+def token_probe(found: ProbeInputs, spec: ProbeSpec | None = None) -> ScoreProbe:
     spec = spec or ProbeSpec(encoder="none")
-    return ScoreProbe(spec, seats_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True))
+    return ScoreProbe(spec, layout_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True))
 
 
 def test_tokens_of_texts_are_fetched_with_what_is_real_of_them():
@@ -66,7 +66,7 @@ def test_tokens_of_texts_are_fetched_with_what_is_real_of_them():
 
 def test_pooling_starts_at_the_mean_and_never_reads_beyond_the_end():
     found = token_inputs()
-    pooling = TokenPooling(token_probe(found).seats)
+    pooling = TokenPooling(token_probe(found).layout)
     read = tokens_of(found, np.arange(5))
     expected = torch.stack([torch.stack([text(found, layer, n).mean(0) for n in range(5)]) for layer in range(2)])
     torch.testing.assert_close(pooling(*read), expected)
@@ -78,7 +78,7 @@ def test_pooling_starts_at_the_mean_and_never_reads_beyond_the_end():
 
 def test_pooling_weighs_tokens_by_softmax_of_query_and_state():
     found = token_inputs(layers=1)
-    pooling = moved(TokenPooling(token_probe(found).seats))
+    pooling = moved(TokenPooling(token_probe(found).layout))
     states = text(found, 0, 4)
     weights = torch.softmax(states @ pooling.query.detach().flatten() / WIDTH**0.5, 0)
     made = pooling(*tokens_of(found, np.array([4, 1])))
@@ -87,7 +87,7 @@ def test_pooling_weighs_tokens_by_softmax_of_query_and_state():
 
 def test_a_layer_is_pooled_by_its_own_query_alone():
     found = token_inputs()
-    pooling = moved(TokenPooling(token_probe(found).seats))
+    pooling = moved(TokenPooling(token_probe(found).layout))
     read = tokens_of(found, np.arange(9))
     before = pooling(*read)
     read.values[0] += 1
@@ -99,16 +99,16 @@ def test_a_layer_is_pooled_by_its_own_query_alone():
 def test_two_sides_of_other_lengths_become_one():
     found = token_inputs()
     sides = [tokens_of(found, np.array(texts)) for texts in ([0], [1, 2])]
-    pooling = moved(TokenPooling(token_probe(found).seats))
+    pooling = moved(TokenPooling(token_probe(found).layout))
     apart = torch.cat([pooling(*side) for side in sides], 1)
-    torch.testing.assert_close(pooling(*both_sides(*sides)), apart)
+    torch.testing.assert_close(pooling(*both_texts(*sides)), apart)
 
 
 def test_untrained_tokens_are_compared_by_their_means():
     found = token_inputs()
     probe, sides = token_probe(found), np.arange(20).reshape(10, 2)
-    how = reading(probe.seats)
-    said = probe(found.sides(how, sides[None]), how)[0]
+    how = shared_reads(probe.layout)
+    said = probe(found.texts(how, sides[None]), how)[0]
     means = [torch.stack([found.pooled(layer, column) for layer in range(2)]) for column in sides.T]
     torch.testing.assert_close(said, cosines(*means).mean(0))
 
@@ -116,9 +116,9 @@ def test_untrained_tokens_are_compared_by_their_means():
 def test_members_beside_each_other_and_alone_again_keep_their_queries():
     found = token_inputs()
     probes = [moved(token_probe(found), seed=seed) for seed in (1, 2)]
-    together = beside(probes)
+    together = stack(probes)
     for member, probe in enumerate(probes):
-        single = alone(together, member)
+        single = unstack(together, member)
         assert all(torch.equal(single.state_dict()[name], value) for name, value in probe.state_dict().items())
 
 
@@ -127,10 +127,10 @@ def test_seeds_that_read_tokens_answer_each_for_itself(layers):
     found = token_inputs()
     rows = Rows(np.arange(20).reshape(10, 2), np.zeros(10))
     singles = [
-        moved(ScoreProbe(ProbeSpec(), seats_for(ProbeSpec(), [layers], found.widths, True)), seed=n) for n in range(3)
+        moved(ScoreProbe(ProbeSpec(), layout_for(ProbeSpec(), [layers], found.widths, True)), seed=n) for n in range(3)
     ]
     with torch.inference_mode():
-        said = predictions(beside(singles), found, rows)
+        said = predictions(stack(singles), found, rows)
         apart = np.concatenate([predictions(single, found, rows) for single in singles])
     np.testing.assert_array_equal(said, apart)
     assert np.ptp(said, axis=0).min() > 0
@@ -167,7 +167,7 @@ def test_a_probe_learns_which_token_tells():
     recipe = Recipe(
         probe=ProbeSpec(encoder="none", center=False), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=0.1)
     )
-    (trained,) = train_members([Member("toy", recipe, found, (0,), 0)], corpus)
+    (trained,) = train_members([MemberConfig("toy", recipe, found, (0,), 0)], corpus)
     untrained = predictions(token_probe(found), found, splits["validation"])[0]
     before = np.corrcoef(untrained, splits["validation"].targets)[0, 1]
     assert trained.fitted.best_value > before + 0.15
@@ -212,21 +212,21 @@ def singles(context: str, encoder: str, mixer: str, dropout: float = 0.0) -> lis
     made = []
     for seed, layers in enumerate(SAME_SIZE if mixer == "concat" else MEMBERS):
         torch.manual_seed(seed)
-        probe = moved(TagProbe(spec, seats_for(spec, [layers], (WIDTH,) * 3, True), 5), seed=seed)
+        probe = moved(TagProbe(spec, layout_for(spec, [layers], (WIDTH,) * 3, True), 5), seed=seed)
         probe.adapt(torch.full((3, 1, WIDTH), 0.2), torch.tensor([0.5, 1.0, 1.5]).view(3, 1, 1))
         made.append(probe.eval())
     return made
 
 
-def say(probe: TokenProbe, found: Inputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
-    how = reading(probe.seats)
+def say(probe: TokenProbe, found: ProbeInputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
+    how = shared_reads(probe.layout)
     return probe(ragged_of(found, how, np.array(windows)), how)
 
 
 @EVERY
 def test_members_that_score_tokens_beside_each_other_say_what_each_says_alone(context, encoder, mixer):
     found, probes = token_inputs(3), singles(context, encoder, mixer)
-    said = say(beside(probes).eval(), found)
+    said = say(stack(probes).eval(), found)
     assert said.shape == (len(probes), sum(len(text(found, 0, at)) for at in (0, 5, 3, 5)), 5)
     for member, probe in enumerate(probes):
         torch.testing.assert_close(said[member], say(probe, found)[0], rtol=1e-5, atol=1e-5)
@@ -235,22 +235,22 @@ def test_members_that_score_tokens_beside_each_other_say_what_each_says_alone(co
 @EVERY
 def test_members_that_score_tokens_are_whole_in_their_state(context, encoder, mixer):
     probes = singles(context, encoder, mixer)
-    together = beside(probes)
+    together = stack(probes)
     for member, probe in enumerate(probes):
-        again = alone(together, member)
-        assert again.seats == probe.seats
+        again = unstack(together, member)
+        assert again.layout == probe.layout
         assert again.state_dict().keys() == probe.state_dict().keys()
         for name, value in probe.state_dict().items():
             assert torch.equal(again.state_dict()[name], value), name
-    fresh = together.remade(together.seats)
-    fresh.take(together.by_layer(), together.by_member())
+    fresh = together.rebuild(together.layout)
+    fresh.load_members(together.by_layer(), together.by_member())
     assert all(torch.equal(fresh.state_dict()[name], value) for name, value in together.state_dict().items())
 
 
 @EVERY
 def test_every_parameter_of_a_token_probe_belongs_to_a_member_part_by_part(context, encoder, mixer):
-    together = beside(singles(context, encoder, mixer))
-    owners = together.owners()
+    together = stack(singles(context, encoder, mixer))
+    owners = together.member_of()
     assert owners.keys() == {name for name, _ in together.named_parameters()}
     say(together, token_inputs(3))[1].square().sum().backward()
     for name, part in together.named_parameters():
@@ -265,7 +265,7 @@ def test_every_parameter_of_a_token_probe_belongs_to_a_member_part_by_part(conte
 @pytest.mark.parametrize("context", ["none", *CONTEXTS])
 def test_what_is_dropped_of_a_member_is_drawn_by_its_own_generator(context):
     found, probes = token_inputs(3), singles(context, "linear", "softmax", dropout=0.4)
-    together = beside(probes).train()
+    together = stack(probes).train()
     assert sum(isinstance(part, Dropout) for part in together.head[0].modules()) >= (context != "none") + 1
     seeds = [7, 8, 9, 10]
     together.seed(seeds)
@@ -294,22 +294,22 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
     found, corpus = made()
     spec = ProbeSpec(encoder="linear", context=context, context_width=6, dropout=0.2)
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=2, batch_rows=8, learning_rate=0.01))
-    members = [Member("toy", recipe, found, (0, 1), seed) for seed in (3, 4, 3)]
+    members = [MemberConfig("toy", recipe, found, (0, 1), seed) for seed in (3, 4, 3)]
     first, other, again = train_members(members, corpus)
     assert type(first.probe) is kind
     assert first.fitted == again.fitted
     assert first.fitted != other.fitted
     for name, value in first.probe.state_dict().items():
         assert torch.equal(again.probe.state_dict()[name], value), name
-    said = predictions(beside([first.probe, other.probe]).eval(), found, corpus.split("validation"))
+    said = predictions(stack([first.probe, other.probe]).eval(), found, corpus.split("validation"))
     apart = [predictions(one.probe, found, corpus.split("validation"))[0] for one in (first, other)]
     np.testing.assert_allclose(said, apart, rtol=1e-4, atol=1e-4)
 
 
 def test_tokens_are_centred_and_scaled_by_the_moments_of_tokens():
     found, corpus = tagged()
-    (trained,) = train_members([Member("toy", Recipe(train=TrainSpec(epochs=1)), found, (0, 1), 0)], corpus)
-    texts = np.unique(corpus.split("train").sides)
+    (trained,) = train_members([MemberConfig("toy", Recipe(train=TrainSpec(epochs=1)), found, (0, 1), 0)], corpus)
+    texts = np.unique(corpus.split("train").texts)
     mean, spread = found.moments(texts, True, "layer", by_token=True)
     torch.testing.assert_close(trained.probe.center, mean)
     torch.testing.assert_close(trained.probe.scale, spread)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from permafrost import api
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import PermafrostError
-from permafrost.probes.results.outcomes import Done
+from permafrost.probes.results.outcomes import RunResult
 from tests.support.bench import Bench, pairs, write
 from tests.support.resealed import resealed
 
@@ -61,7 +61,7 @@ CLASSED = {
 }
 
 
-def ran(bench: Bench, tiny, settings: list[str]) -> Done:
+def ran(bench: Bench, tiny, settings: list[str]) -> RunResult:
     """A run of one variant with an encoder, and its settings."""
     filled = [setting.replace("{wide}", str(tiny("gpt2", 48))) for setting in settings if setting != "{other}"]
     filled += bench.of_other_texts() if "{other}" in settings else []
@@ -70,7 +70,7 @@ def ran(bench: Bench, tiny, settings: list[str]) -> Done:
     return api.run(str(recipe), filled, bench.runs)
 
 
-def of_the_best_seed(done: Done) -> pd.DataFrame:
+def of_the_best_seed(done: RunResult) -> pd.DataFrame:
     """The predictions of the seed whose weights are kept, or of all together."""
     table = pd.read_csv(done.path / "predictions.csv")
     metric = "accuracy" if "label" in table else "spearman"
@@ -88,7 +88,7 @@ def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, 
     table = of_the_best_seed(done)
     predictor = api.load(done.path)
     averaged = MEAN[-1] in SCORED[case]
-    assert len(predictor.run.probe.seats.members) == 1 + averaged
+    assert len(predictor.run.probe.layout.members) == 1 + averaged
     assert table["seed"].isna().all() == averaged
     pairs_of = list(zip(table["sentence1"], table["sentence2"], strict=True))
     said = [answer["score"] for answer in predictor.predict(pairs_of)]

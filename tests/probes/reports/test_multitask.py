@@ -81,7 +81,7 @@ def test_each_task_is_shown_as_a_run_of_it_alone_would_be(page):
 
 
 def test_a_task_is_tables_of_its_own(run):
-    ner, qa = (run.of_task(name) for name in TASKS)
+    ner, qa = (run.for_task(name) for name in TASKS)
     assert (ner.kind, qa.kind) == ("tags", "answers")
     assert (ner.split, qa.split) == ("test", "validation")
     assert (ner.metric, qa.metric) == ("f1", "f1")
@@ -93,8 +93,8 @@ def test_a_task_is_tables_of_its_own(run):
 def test_what_the_record_says_of_a_task_counts(copy):
     resealed(copy, {"selected": "both", "metrics": {"ner": "recall", "qa": [7]}})
     run = read_tables(copy)
-    assert (run.of_task("ner").metric, run.of_task("ner").selected) == ("recall", "both")
-    assert run.of_task("qa").metric == "f1"
+    assert (run.for_task("ner").metric, run.for_task("ner").selected) == ("recall", "both")
+    assert run.for_task("qa").metric == "f1"
 
 
 def test_variants_stand_in_one_table_with_their_figures_and_costs(run):
@@ -238,7 +238,7 @@ def test_every_variant_has_its_precision_recall_and_f1_by_class_beside_the_figur
     assert means.rows[1][2] == f"{mine['value'].mean():.3f}"
     assert [row[:2] for row in every.rows[:3]] == [["ner only", "PER"], ["ner only", "<b>LOC</b>"], ["both", "PER"]]
     assert every.fold
-    assert set(run.of_task("ner").breakdown["variant"]) == {run.selected}
+    assert set(run.for_task("ner").breakdown["variant"]) == {run.selected}
     assert breakdown_module.by_variant(run, "qa") == []
 
 
@@ -246,7 +246,7 @@ def test_every_variant_has_a_confusion_matrix(tmp_path):
     folder = write_together(tmp_path / "run", {"topic": "class"}, ["one", "other"])
     write_report(folder)
     run = read_tables(folder)
-    one, other = confusion.confusions(run.of_task("topic")).axes
+    one, other = confusion.confusions(run.for_task("topic")).axes
     assert [panel.get_title("left") or panel.get_title() for panel in (one, other)] == ["one", "other"]
     assert [text.get_text() for text in one.texts] == ["40", "0", "0", "20"]
     assert [text.get_text() for text in other.texts] == ["39", "1", "0", "20"]

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from permafrost.data.errors import InputError, MachineError
-from permafrost.probes.search.session import conduct
+from permafrost.probes.search.session import search
 from permafrost.probes.search.study import opened
 from tests.probes.search.test_study import assert_nothing_lost, rows
 from tests.support.postgresql import running
@@ -30,9 +30,9 @@ def name():
 
 def test_a_killed_worker_costs_nothing_and_the_study_goes_on_by_name(server, name, tmp_path):
     recipe = searching(trials=16)
-    done = conduct(recipe, name, tmp_path, partial(hill, pause=0.02, kill_at=5), server.url, workers=2)
+    done = search(recipe, name, tmp_path, partial(hill, pause=0.02, kill_at=5), server.url, workers=2)
     assert_nothing_lost(done.folder, 16)
-    elsewhere = conduct(recipe, name, tmp_path / "elsewhere", hill, server.url, trials=18)
+    elsewhere = search(recipe, name, tmp_path / "elsewhere", hill, server.url, trials=18)
     assert elsewhere.trials == 18
     assert rows(elsewhere.folder)[:17] == rows(done.folder)
 
@@ -40,8 +40,8 @@ def test_a_killed_worker_costs_nothing_and_the_study_goes_on_by_name(server, nam
 def test_another_machine_cannot_take_a_study_that_is_running(server, name, tmp_path):
     there = opened(name, searching(), server.url, tmp_path / "unused")
     with there, pytest.raises(InputError, match="is running elsewhere"):
-        conduct(searching(), name, tmp_path, hill, server.url)
-    assert conduct(searching(), name, tmp_path, hill, server.url).trials == 6
+        search(searching(), name, tmp_path, hill, server.url)
+    assert search(searching(), name, tmp_path, hill, server.url).trials == 6
 
 
 def test_a_server_that_goes_away_is_said_and_nothing_is_lost(tmp_path, capfd):
@@ -60,12 +60,12 @@ def test_a_server_that_goes_away_is_said_and_nothing_is_lost(tmp_path, capfd):
             return evaluate
 
         with pytest.raises(MachineError, match=r"no longer answers.*its 3 finished trials are safe there") as caught:
-            conduct(searching(), "s", tmp_path, stopping, server.url)
+            search(searching(), "s", tmp_path, stopping, server.url)
         assert caught.value.exit_code == 3
         with pytest.raises(InputError, match="cannot be reached"):
-            conduct(searching(), "s", tmp_path, hill, server.url)
+            search(searching(), "s", tmp_path, hill, server.url)
         server.start()
-        assert conduct(searching(), "s", tmp_path, hill, server.url).trials == 6
+        assert search(searching(), "s", tmp_path, hill, server.url).trials == 6
     assert capfd.readouterr().err == ""
 
 

@@ -23,13 +23,13 @@ from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.load import load_recipe
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.search import session
 from permafrost.probes.search.journal import Journal
-from permafrost.probes.search.session import conduct
-from permafrost.probes.search.study import Ledger, make_pruner, make_sampler, opened
-from permafrost.probes.search.trials import Outcome
+from permafrost.probes.search.session import search
+from permafrost.probes.search.study import TrialLog, make_pruner, make_sampler, opened
+from permafrost.probes.search.trials import TrialResult
 from tests.support.toys import SPACE, broken, hill, mapped, refusing, searching, sharing
 
 ROOT = Path(__file__).parents[3]
@@ -86,7 +86,7 @@ class Stopping:
 
 
 def test_a_study_leaves_tables_and_a_recipe_that_runs(tmp_path):
-    done = conduct(searching(trials=12), "s", tmp_path, hill, about={"metric": "spearman"})
+    done = search(searching(trials=12), "s", tmp_path, hill, about={"metric": "spearman"})
     table = rows(done.folder)
     assert [row["number"] for row in table] == [str(n) for n in range(12)]
     assert {"state", "value", "seconds", "unexplained", *SPACE} <= set(table[0])
@@ -110,12 +110,12 @@ def test_a_study_leaves_tables_and_a_recipe_that_runs(tmp_path):
 @pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "QMCSampler"])
 def test_same_seed_same_trials_stopped_and_resumed_or_not(tmp_path, sampler):
     recipe = searching(STEPS, trials=20, sampler=sampler)
-    first = conduct(recipe, "a", tmp_path, hill)
+    first = search(recipe, "a", tmp_path, hill)
     with pytest.raises(Interrupted):
-        conduct(recipe, "b", tmp_path, hill, progress=Stopping(5))
+        search(recipe, "b", tmp_path, hill, progress=Stopping(5))
     with pytest.raises(Interrupted):
-        conduct(recipe, "b", tmp_path, partial(interrupted, at=15))
-    second = conduct(recipe, "b", tmp_path, hill)
+        search(recipe, "b", tmp_path, partial(interrupted, at=15))
+    second = search(recipe, "b", tmp_path, hill)
     assert params(first.folder) == params(second.folder)
     assert len(params(first.folder)) == 20
     assert len(rows(second.folder)) == 21
@@ -124,10 +124,10 @@ def test_same_seed_same_trials_stopped_and_resumed_or_not(tmp_path, sampler):
 @pytest.mark.parametrize("sampler", ["CmaEsSampler", "GridSampler", "NSGAIISampler", "GPSampler"])
 def test_same_seed_same_trials_with_a_stop_between_two(tmp_path, sampler):
     recipe = searching(STEPS, trials=14, sampler=sampler)
-    first = conduct(recipe, "a", tmp_path, hill)
+    first = search(recipe, "a", tmp_path, hill)
     with pytest.raises(Interrupted):
-        conduct(recipe, "b", tmp_path, hill, progress=Stopping(9))
-    assert params(first.folder) == params(conduct(recipe, "b", tmp_path, hill).folder)
+        search(recipe, "b", tmp_path, hill, progress=Stopping(9))
+    assert params(first.folder) == params(search(recipe, "b", tmp_path, hill).folder)
 
 
 def interrupted(recipe, folder, at):
@@ -146,66 +146,66 @@ def interrupted(recipe, folder, at):
 
 
 def test_another_seed_proposes_other_trials(tmp_path):
-    first, second = (conduct(searching(seed=seed), f"s{seed}", tmp_path, hill) for seed in (0, 1))
+    first, second = (search(searching(seed=seed), f"s{seed}", tmp_path, hill) for seed in (0, 1))
     assert params(first.folder) != params(second.folder)
 
 
 def test_a_study_goes_on_where_it_stopped_and_no_further(tmp_path):
-    conduct(searching(), "s", tmp_path, hill, trials=4)
-    done = conduct(searching(), "s", tmp_path, hill)
+    search(searching(), "s", tmp_path, hill, trials=4)
+    done = search(searching(), "s", tmp_path, hill)
     assert (done.trials, sum(evaluated(done.folder).values())) == (6, 6)
-    again = conduct(searching(), "s", tmp_path, hill)
+    again = search(searching(), "s", tmp_path, hill)
     assert (again.trials, sum(evaluated(done.folder).values())) == (6, 6)
 
 
 def test_pruning_stops_trials_and_none_of_them_wins(tmp_path):
-    done = conduct(searching(trials=25, sampler="RandomSampler"), "s", tmp_path, hill)
+    done = search(searching(trials=25, sampler="RandomSampler"), "s", tmp_path, hill)
     states = Counter(row["state"] for row in rows(done.folder))
     assert states["PRUNED"] >= 5
     assert states["PRUNED"] + states["COMPLETE"] == 25
     assert rows(done.folder)[done.number]["state"] == "COMPLETE"
-    everything = conduct(searching(trials=25, pruner="NopPruner"), "n", tmp_path, hill)
+    everything = search(searching(trials=25, pruner="NopPruner"), "n", tmp_path, hill)
     assert {row["state"] for row in rows(everything.folder)} == {"COMPLETE"}
 
 
 def test_settings_that_cannot_be_trained_are_refused_once_and_counted(tmp_path):
     recipe = searching({"train.weight_decay": [0.0, 0.1, 0.2, 0.3]}, sampler="GridSampler", trials=50)
-    done = conduct(recipe, "s", tmp_path, refusing)
+    done = search(recipe, "s", tmp_path, refusing)
     assert (done.trials, done.refused, done.value) == (2, 2, 1.0)
     assert {row["reason"] for row in rows(done.folder) if row["state"] == "FAIL"} == {
         "weight_decay is too large for it.", "its validation metric is nan.",
     }  # fmt: skip
     assert not rows(done.folder, "importances")
     with pytest.raises(SpecError, match="no trial of study 'n' could be completed; the last: weight_decay is too"):
-        conduct(searching({"train.weight_decay": [0.4, 0.3]}, trials=2), "n", tmp_path, refusing)
+        search(searching({"train.weight_decay": [0.4, 0.3]}, trials=2), "n", tmp_path, refusing)
 
 
 def test_a_study_with_another_space_or_recipe_is_refused(tmp_path):
-    conduct(searching(), "s", tmp_path, hill)
+    search(searching(), "s", tmp_path, hill)
     for other, key in (
         (searching({"train.epochs": [1, 2]}), "study.space.train.epochs"),
         (searching({**SPACE, "train.loss": ["mse", "auto"]}), "study.space.train.loss"),
     ):
         with pytest.raises(InputError, match=f"begun with another recipe or space: '{key}.*differs") as caught:
-            conduct(other, "s", tmp_path, hill)
+            search(other, "s", tmp_path, hill)
         assert caught.value.exit_code == 2
     changed = searching(trials=7, sampler="RandomSampler")
-    assert conduct(changed, "s", tmp_path, hill).trials == 7
+    assert search(changed, "s", tmp_path, hill).trials == 7
 
 
 def test_a_study_runs_once_at_a_time(tmp_path):
     def inner(recipe, folder):
         with pytest.raises(InputError, match="study 's' is running already"):
-            conduct(recipe, "s", tmp_path, hill)
+            search(recipe, "s", tmp_path, hill)
         return hill(recipe, folder)
 
-    conduct(searching(trials=1), "s", tmp_path, inner)
+    search(searching(trials=1), "s", tmp_path, inner)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b"])
 def test_a_name_must_make_a_folder(tmp_path, name):
     with pytest.raises(SpecError, match="a study's name is made of"):
-        conduct(searching(), name, tmp_path, hill)
+        search(searching(), name, tmp_path, hill)
 
 
 @pytest.mark.parametrize(
@@ -219,17 +219,17 @@ def test_a_name_must_make_a_folder(tmp_path, name):
 )
 def test_a_database_that_cannot_be_reached_is_refused_without_its_password(tmp_path, storage, said):
     with pytest.raises(InputError, match=said) as caught:
-        conduct(searching(), "s", tmp_path, hill, storage)
+        search(searching(), "s", tmp_path, hill, storage)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_database_may_be_a_file(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
-    first = conduct(searching(), "s", tmp_path / "db", hill, url)
-    assert params(first.folder) == params(conduct(searching(), "s", tmp_path, hill).folder)
+    first = search(searching(), "s", tmp_path / "db", hill, url)
+    assert params(first.folder) == params(search(searching(), "s", tmp_path, hill).folder)
     assert not (first.folder / "journal.log").exists()
-    assert conduct(searching(), "s", tmp_path / "db", hill, url, trials=8).trials == 8
+    assert search(searching(), "s", tmp_path / "db", hill, url, trials=8).trials == 8
 
 
 def test_a_study_that_somebody_else_made_is_left_alone(tmp_path):
@@ -240,7 +240,7 @@ def test_a_study_that_somebody_else_made_is_left_alone(tmp_path):
     storage.remove_session()
     storage.engine.dispose()
     with pytest.raises(InputError, match="somebody else's"):
-        conduct(searching(), "s", tmp_path, hill, url)
+        search(searching(), "s", tmp_path, hill, url)
 
 
 NAMES = {
@@ -252,7 +252,7 @@ NAMES = {
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in NAMES.items() for name in names])
 def test_every_sampler_and_pruner_of_optuna_conducts_a_study(tmp_path, kind, name):
     settings = {kind: name, f"{kind}_options": OPTIONS.get(name, {})}
-    done = conduct(searching(STEPS, trials=12, **settings), "s", tmp_path, hill)
+    done = search(searching(STEPS, trials=12, **settings), "s", tmp_path, hill)
     assert done.trials == 12
 
 
@@ -283,7 +283,7 @@ def test_a_sampler_whose_library_is_missing_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cmaes", None)
     monkeypatch.setattr("optuna.samplers._cmaes.cmaes", optuna._imports._LazyImport("cmaes"))
     with pytest.raises(InputError, match=r"study.sampler = 'CmaEsSampler': .*cmaes"):
-        conduct(searching(sampler="CmaEsSampler"), "s", tmp_path, hill)
+        search(searching(sampler="CmaEsSampler"), "s", tmp_path, hill)
 
 
 # ------------------------------------------------------------------------------------------------- workers and crashes
@@ -291,7 +291,7 @@ def test_a_sampler_whose_library_is_missing_says_so(tmp_path, monkeypatch):
 
 def test_a_killed_worker_costs_nothing(tmp_path):
     notes = Stopping(0)
-    done = conduct(searching(trials=16), "s", tmp_path, partial(hill, pause=0.02, kill_at=5), workers=2, progress=notes)
+    done = search(searching(trials=16), "s", tmp_path, partial(hill, pause=0.02, kill_at=5), workers=2, progress=notes)
     assert_nothing_lost(done.folder, 16)
     assert any("a worker died (signal 9) at trial" in note for note in notes.notes)
 
@@ -313,15 +313,15 @@ def assert_nothing_lost(folder: Path, trials: int) -> None:
 
 def test_a_trial_that_kills_every_worker_is_given_up(tmp_path):
     recipe = searching({"train.weight_decay": [0.0, 0.3]}, trials=2, sampler="GridSampler")
-    done = conduct(recipe, "s", tmp_path, partial(hill, lethal=0.3), workers=2)
+    done = search(recipe, "s", tmp_path, partial(hill, lethal=0.3), workers=2)
     assert (done.trials, done.refused) == (1, 1)
     assert rows(done.folder)[-1]["reason"] == "3 workers died of it."
 
 
 def test_an_error_of_the_machine_ends_the_study_and_can_be_resumed(tmp_path):
     with pytest.raises(MachineError, match="the disk is full"):
-        conduct(searching(), "s", tmp_path, broken, workers=2)
-    assert conduct(searching(), "s", tmp_path, hill).trials == 6
+        search(searching(), "s", tmp_path, broken, workers=2)
+    assert search(searching(), "s", tmp_path, hill).trials == 6
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -330,7 +330,7 @@ def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
         "import signal, sys; sys.path[:0] = ['.']\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial; from pathlib import Path\n"
-        "from tests.support.toys import hill, searching; from permafrost.probes.search.session import conduct\n"
+        "from tests.support.toys import hill, searching; from permafrost.probes.search.session import search\n"
         f"conduct(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
     )
     log = tmp_path / "study-s" / "evaluated"
@@ -351,7 +351,7 @@ def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
     while any(map(alive, workers)):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.02)
-    done = conduct(searching(), "s", tmp_path, hill, trials=20)
+    done = search(searching(), "s", tmp_path, hill, trials=20)
     table = rows(done.folder)
     assert done.trials == 20
     cut = [row for row in table if row["state"] == "FAIL"]
@@ -368,7 +368,7 @@ def alive(pid: int) -> bool:
 
 def test_inputs_are_made_once_over_all_workers(tmp_path):
     recipe = searching({"plan.max_tokens": [32, 64]}, trials=10, sampler="RandomSampler", pruner="NopPruner")
-    done = conduct(recipe, "s", tmp_path, sharing, workers=2)
+    done = search(recipe, "s", tmp_path, sharing, workers=2)
     assert sorted((done.folder / "made").read_text().split()) == ["32", "64"]
     assert done.value == 64
     values = {(row["plan.max_tokens"], float(row["value"])) for row in rows(done.folder)}
@@ -376,7 +376,7 @@ def test_inputs_are_made_once_over_all_workers(tmp_path):
 
 
 def test_inputs_that_are_there_are_mapped_and_not_made_again(tmp_path):
-    made = Inputs(torch.arange(24.0).view(2, 3, 4), (Column("", "mean", 3), Column("echo", "cls", 0)), (4, 2))
+    made = ProbeInputs(torch.arange(24.0).view(2, 3, 4), (Column("", "mean", 3), Column("echo", "cls", 0)), (4, 2))
     first = SharedInputs(tmp_path)("key", lambda: made)
     again = SharedInputs(tmp_path)("key", lambda: pytest.fail("made again"))
     assert mapped(tmp_path / "key.npy")
@@ -394,7 +394,7 @@ def test_inputs_that_are_there_are_mapped_and_not_made_again(tmp_path):
 @pytest.fixture
 def journal(tmp_path):
     """The journal of a study of three trials, and what it takes to read it."""
-    conduct(searching(trials=3), "s", tmp_path, hill)
+    search(searching(trials=3), "s", tmp_path, hill)
     return tmp_path / "study-s" / "journal.log"
 
 
@@ -440,7 +440,7 @@ def test_garbage_behind_the_last_newline_loses_no_trial(journal, garbage):
     assert values(journal) == kept
     Journal(journal).append_logs([{"op_code": 10}])
     assert journal.read_bytes().startswith(whole + b'{"op_code":10,')
-    done = conduct(searching(), "s", journal.parent.parent, hill)
+    done = search(searching(), "s", journal.parent.parent, hill)
     assert done.trials == 6
 
 
@@ -451,7 +451,7 @@ def test_a_whole_line_that_is_no_record_is_told_and_not_cut(journal, garbage):
     whole, kept = journal.read_bytes(), values(journal)
     journal.write_bytes(whole + garbage)
     with pytest.raises(MachineError, match=r"journal\.log:\d+ has no checksum: .* Optuna itself") as caught:
-        conduct(searching(), "s", journal.parent.parent, hill)
+        search(searching(), "s", journal.parent.parent, hill)
     with pytest.raises(MachineError, match="has no checksum"):
         Journal(journal).append_logs([{"op_code": 10}])
     assert journal.read_bytes() == whole + garbage
@@ -464,7 +464,7 @@ def test_damage_in_the_middle_is_named(journal):
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:4], lines[4].replace(b"0", b"1", 1), *lines[5:]]))
     with pytest.raises(MachineError, match=r"journal.log:5 is not as it was written") as caught:
-        conduct(searching(), "s", journal.parent.parent, hill)
+        search(searching(), "s", journal.parent.parent, hill)
     assert caught.value.exit_code == 3
 
 
@@ -479,7 +479,7 @@ def test_a_line_that_is_whole_and_out_of_its_place_is_told(journal, change, tmp_
         case "swapped":
             lines[4:6] = lines[5], lines[4]
         case _:
-            conduct(searching(trials=3, seed=1), "t", tmp_path, hill)
+            search(searching(trials=3, seed=1), "t", tmp_path, hill)
             lines[4] = (tmp_path / "study-t" / "journal.log").read_bytes().splitlines(keepends=True)[4]
     journal.write_bytes(b"".join(lines))
     with pytest.raises(MachineError, match=r"journal\.log:[56] .*does not follow the line before it"):
@@ -488,7 +488,7 @@ def test_a_line_that_is_whole_and_out_of_its_place_is_told(journal, change, tmp_
 
 def test_no_flipped_bit_of_a_journal_is_another_record(tmp_path):
     """300 flips over a dozen trials: told by file and line, or the last record is as if it had never been written."""
-    conduct(searching(trials=12), "s", tmp_path, hill)
+    search(searching(trials=12), "s", tmp_path, hill)
     journal, rng = tmp_path / "study-s" / "journal.log", random.Random(0)
     content, whole = journal.read_bytes(), records(journal)
     last = 8 * (len(content) - 1)
@@ -544,13 +544,13 @@ def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monke
         states = [row["state"] for row in ledger.rows()]
         assert states == ["FAIL", "WAITING"]
         again, _ = ledger.ask()
-        ledger.record(again, Outcome("complete", 1.0))
+        ledger.record(again, TrialResult("complete", 1.0))
         assert again == 1
         assert ledger.finished == 1
 
 
 def test_a_lock_ends_with_its_holder(tmp_path):
-    program = "from pathlib import Path; from permafrost.data.atomic import held; import time\n"
+    program = "from pathlib import Path; from permafrost.data.atomic import file_lock; import time\n"
     program += f"with held(Path({str(tmp_path / 'lock')!r})): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -565,10 +565,10 @@ def test_a_lock_ends_with_its_holder(tmp_path):
 
 def test_a_ledger_counts_what_is_finished(tmp_path):
     with opened("s", searching(), None, tmp_path / "journal.log") as ledger:
-        assert isinstance(ledger, Ledger)
+        assert isinstance(ledger, TrialLog)
         number, _ = ledger.ask()
         assert not ledger.report(number, 0, 0.5)
         assert ledger.finished == 0
-        ledger.record(number, Outcome("pruned"))
+        ledger.record(number, TrialResult("pruned"))
         assert ledger.finished == 1
         assert ledger.best() is None

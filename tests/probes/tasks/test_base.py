@@ -10,53 +10,53 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import Inputs, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, ragged_of
 from permafrost.probes.models.context import CONTEXTS
-from permafrost.probes.models.probe import Probe, beside, seats_for
-from permafrost.probes.models.shared_reads import reading
+from permafrost.probes.models.probe import Probe, layout_for, stack
+from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.tasks import base
 from permafrost.probes.tasks.losses import LOSSES
 from permafrost.probes.tasks.registry import build, loss_and_metric, objective_of, predictions, scorer_of, task_of
 from permafrost.probes.tasks.sentences import RowObjective
 from permafrost.probes.tasks.span import LONGEST, SpanObjective
 from permafrost.probes.tasks.tagging import IMPOSSIBLE, TagObjective
-from permafrost.probes.variants.members import Member, train_members
+from permafrost.probes.variants.members import MemberConfig, train_members
 from tests.support.synthetic import WIDE, answered, classed, inputs, moved, scored, tagged
 
 EVERY = pytest.mark.parametrize("context", ["none", *CONTEXTS])
 ONE_ORDER = np.zeros(1, np.int64)
 
 
-def probe_of(found: Inputs, corpus: Corpus, **settings) -> Probe:
+def probe_of(found: ProbeInputs, corpus: Corpus, **settings) -> Probe:
     """A token probe of one member that has left its starting point."""
     spec = ProbeSpec(**({"encoder": "none", "context_width": 6} | settings))
-    seats = seats_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True)
+    seats = layout_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True)
     return moved(build(spec, corpus.kind, len(corpus.labels), 1, seats)).eval()
 
 
-def read_alone(probe: Probe, found: Inputs, window: int) -> torch.Tensor:
+def read_alone(probe: Probe, found: ProbeInputs, window: int) -> torch.Tensor:
     """``[token, output]`` of one window by itself."""
-    how = reading(probe.seats)
+    how = shared_reads(probe.layout)
     return probe(ragged_of(found, how, np.array([window])), how)[0].detach()
 
 
-def loss_of(probe: Probe, found: Inputs, rows: Rows, taken: list[int]) -> torch.Tensor:
+def loss_of(probe: Probe, found: ProbeInputs, rows: Rows, taken: list[int]) -> torch.Tensor:
     name = "span" if isinstance(objective_of(probe, found, rows), SpanObjective) else "cross_entropy"
-    how = reading(probe.seats)
+    how = shared_reads(probe.layout)
     return objective_of(probe, found, rows).loss(probe, how, np.array([taken]), ONE_ORDER, name)
 
 
-def token_of(found: Inputs, window: int, character: int) -> int:
+def token_of(found: ProbeInputs, window: int, character: int) -> int:
     """Within the window, -1 where none covers it."""
     spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
     return next((at for at, (first, last) in enumerate(spans) if first <= character < last), -1)
 
 
-def words_of(found: Inputs, rows: Rows, row: int) -> list[tuple[int, int]]:
+def words_of(found: ProbeInputs, rows: Rows, row: int) -> list[tuple[int, int]]:
     """The token of every word of a row, and its tag."""
-    marks, text = rows.marks, rows.sides[row, 0]
+    marks, text = rows.spans, rows.texts[row, 0]
     own = slice(marks.offsets[row], marks.offsets[row + 1])
-    spans, codes = marks.spans[own], marks.codes[own]
+    spans, codes = marks.characters[own], marks.codes[own]
     return [(token_of(found, text, span[0]), code) for span, code in zip(spans, codes, strict=True)]
 
 
@@ -67,7 +67,7 @@ def test_the_loss_of_tags_is_the_mean_over_words_that_have_a_token(context, room
     rows, probe = corpus.split("train"), probe_of(found, corpus, context=context)
     taken, costs = [3, 0, 11, 7], []
     for row in taken:
-        logits = read_alone(probe, found, rows.sides[row, 0]).double()
+        logits = read_alone(probe, found, rows.texts[row, 0]).double()
         for token, code in words_of(found, rows, row):
             if token >= 0:
                 costs.append(float(torch.logsumexp(logits[token], 0) - logits[token, code]))
@@ -91,12 +91,12 @@ def test_what_is_said_of_a_word_is_read_off_its_first_token_and_a_cut_word_is_ou
     rows, probe = corpus.split("validation"), probe_of(found, corpus, context=context)
     with torch.inference_mode():
         said = predictions(probe, found, rows)
-    assert said.shape == (1, len(rows.marks.codes), len(corpus.labels))
-    answers = scorer_of(corpus, "validation").answers(said[0])
+    assert said.shape == (1, len(rows.spans.codes), len(corpus.labels))
+    answers = scorer_of(corpus, "validation").decode(said[0])
     cut = 0
     for row in range(len(rows)):
-        logits = read_alone(probe, found, rows.sides[row, 0])
-        for place, (token, _) in enumerate(words_of(found, rows, row), rows.marks.offsets[row]):
+        logits = read_alone(probe, found, rows.texts[row, 0])
+        for place, (token, _) in enumerate(words_of(found, rows, row), rows.spans.offsets[row]):
             if token >= 0:
                 np.testing.assert_allclose(said[0, place], logits[token], rtol=1e-4, atol=1e-5)
             else:
@@ -112,8 +112,8 @@ def test_the_loss_of_spans_is_the_mean_over_windows_of_two_choices_among_the_con
     rows, probe = corpus.split("train"), probe_of(found, corpus, context=context)
     taken, costs = [5, 2, 9, 0], []
     for row in taken:
-        first, last = rows.marks.spans[rows.marks.offsets[row]]
-        text = rows.sides[row, 0]
+        first, last = rows.spans.characters[rows.spans.offsets[row]]
+        text = rows.texts[row, 0]
         for window in range(found.windows[text], found.windows[text + 1]):
             logits = read_alone(probe, found, window).double()
             spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
@@ -131,7 +131,7 @@ def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(c
     with torch.inference_mode():
         (said,) = predictions(probe, found, rows)
     won = []
-    for row, text in enumerate(rows.sides[:, 0]):
+    for row, text in enumerate(rows.texts[:, 0]):
         best = (0.0, -1, -1, -1)
         for window in range(found.windows[text], found.windows[text + 1]):
             spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
@@ -152,7 +152,7 @@ def test_where_no_token_of_the_context_was_read_nothing_is_said():
     found = replace(found, spans=np.full_like(found.spans, -1))
     (said,) = predictions(probe_of(found, corpus), found, corpus.split("validation"))
     assert (said == [-1, -1, 0]).all()
-    answers = scorer_of(corpus, "validation").answers(said)
+    answers = scorer_of(corpus, "validation").decode(said)
     assert scorer_of(corpus, "validation").value("f1", answers) == 0
 
 
@@ -167,12 +167,12 @@ def test_what_is_said_and_what_it_costs_do_not_depend_on_what_is_read_together(k
     with torch.inference_mode():
         at_once = predictions(probe, found, rows)
         order = np.random.default_rng(3).permutation(len(rows))
-        moved_rows = predictions(probe, found, rows.take(order))
+        moved_rows = predictions(probe, found, rows.select(order))
         monkeypatch.setattr(base, "CHUNK_BYTES", 2 * WIDE * 4 * 20)  # twenty tokens
         in_chunks = predictions(probe, found, rows)
     np.testing.assert_allclose(in_chunks, at_once, rtol=1e-4, atol=1e-5)
-    own = np.diff(rows.marks.offsets)[order] if kind == "tags" else np.ones(len(rows), np.int64)
-    starts = rows.marks.offsets[:-1][order] if kind == "tags" else order
+    own = np.diff(rows.spans.offsets)[order] if kind == "tags" else np.ones(len(rows), np.int64)
+    starts = rows.spans.offsets[:-1][order] if kind == "tags" else order
     places = np.concatenate([np.arange(at, at + size) for at, size in zip(starts, own, strict=True)])
     np.testing.assert_allclose(moved_rows, at_once[:, places], rtol=1e-4, atol=1e-5)
     first, second = loss_of(probe, found, rows, [1, 4, 6]), loss_of(probe, found, rows, [6, 1, 4])
@@ -191,11 +191,11 @@ def test_every_row_is_read_in_one_chunk_and_no_other(kind, monkeypatch):
         assert all(lengths[chunk][:-1].sum() <= tokens for chunk in chunks)
 
 
-def learnt(found: Inputs, corpus: Corpus, seed: int = 0, **settings) -> float:
+def learnt(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> float:
     """The best validation metric of a training."""
     spec = ProbeSpec(**({"encoder": "none", "context_width": 16} | settings))
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25))
-    (trained,) = train_members([Member("toy", recipe, found, tuple(range(len(found.columns))), seed)], corpus)
+    (trained,) = train_members([MemberConfig("toy", recipe, found, tuple(range(len(found.columns))), seed)], corpus)
     return trained.fitted.best_value
 
 
@@ -234,16 +234,16 @@ def test_rows_that_are_labelled_as_a_whole_cost_and_say_what_the_probe_says_of_t
     corpus = scored(found) if kind == "score" else classed(found)
     rows = corpus.split("train")
     spec = ProbeSpec()
-    probe = moved(build(spec, kind, 3, 2, seats_for(spec, [(0, 1, 2, 3)], found.widths))).eval()
-    objective, how = objective_of(probe, found, rows), reading(probe.seats)
+    probe = moved(build(spec, kind, 3, 2, layout_for(spec, [(0, 1, 2, 3)], found.widths))).eval()
+    objective, how = objective_of(probe, found, rows), shared_reads(probe.layout)
     assert type(objective) is RowObjective
     name = loss_and_metric(Recipe(), task_of(corpus))[0]
     taken = [4, 0, 9]
-    sides = [found.values[:, column] for column in rows.sides[taken].T]
+    sides = [found.values[:, column] for column in rows.texts[taken].T]
     target = torch.from_numpy(rows.targets[taken])
     expected = LOSSES[name](probe(sides, how), target.float() if kind == "score" else target)
     torch.testing.assert_close(objective.loss(probe, how, np.array([taken]), ONE_ORDER, name), expected)
-    torch.testing.assert_close(torch.from_numpy(objective.said(probe))[:, taken], probe(sides, how).detach())
+    torch.testing.assert_close(torch.from_numpy(objective.predict(probe))[:, taken], probe(sides, how).detach())
 
 
 def test_every_kind_of_rows_has_an_objective_of_its_own():
@@ -257,11 +257,11 @@ def test_members_answer_together_by_the_mean_of_the_probabilities_that_they_give
     found, corpus = answered()
     rows = corpus.split("validation")
     first, second = (moved(probe_of(found, corpus, context=context), seed=seed).eval() for seed in (3, 4))
-    said = objective_of(first, found, rows).joint(beside([first, second]))
-    twice = objective_of(first, found, rows).joint(beside([first, first]))
-    np.testing.assert_allclose(twice, objective_of(first, found, rows).said(first)[0], rtol=1e-5)
+    said = objective_of(first, found, rows).predict_mean(stack([first, second]))
+    twice = objective_of(first, found, rows).predict_mean(stack([first, first]))
+    np.testing.assert_allclose(twice, objective_of(first, found, rows).predict(first)[0], rtol=1e-5)
     assert (said[:, :2] != twice[:, :2]).any()
-    for row, text in enumerate(rows.sides[:, 0]):
+    for row, text in enumerate(rows.texts[:, 0]):
         best = (0.0, -1, -1)
         for window in range(found.windows[text], found.windows[text + 1]):
             spans = found.spans[found.offsets[window] : found.offsets[window + 1]]

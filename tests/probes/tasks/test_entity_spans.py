@@ -18,7 +18,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.script import is_mark
 from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.prediction import predict
 from permafrost.probes.runs.load import RunError
 from permafrost.probes.tasks import entity_spans
@@ -256,15 +256,15 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
         words = [[(at, at + len(word)) for at, word in _places(one)][:room] for one in texts]
         offsets = np.cumsum([0, *map(len, words)])
         spans = np.array([span for one in words for span in one], np.int32)
-        return Inputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, spans)
+        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, spans)
 
     def said(probe, inputs, rows):
         """Capitalised words are entities; one that follows another goes on with it."""
-        logits = np.zeros((1, len(rows.marks.codes), 3), np.float32)
+        logits = np.zeros((1, len(rows.spans.codes), 3), np.float32)
         for row, one in enumerate(current):
             before = ""
-            for mark in range(*rows.marks.offsets[row : row + 2]):
-                word = one[slice(*rows.marks.spans[mark])]
+            for mark in range(*rows.spans.offsets[row : row + 2]):
+                word = one[slice(*rows.spans.characters[mark])]
                 code = 0 if not word.istitle() or word == "And" else 2 if before.istitle() and before != "And" else 1
                 logits[0, mark, code], before = 9, word
         return logits[0]
@@ -284,9 +284,9 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
         pieces.extend(texts)
         spans = [span for one in texts for span in words_of(one)[:12]]
         offsets = np.cumsum([0, *(len(words_of(one)[:12]) for one in texts)])
-        return Inputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
+        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
 
-    monkeypatch.setattr(TagObjective, "joint", lambda self, _: np.eye(3)[np.ones(len(self.rows.marks.codes), int)])
+    monkeypatch.setattr(TagObjective, "joint", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)])
     (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
     assert "".join(one["text"] for one in found) == "".join(text.split())
     assert not any(is_mark(piece[0]) for piece in pieces)

@@ -13,12 +13,12 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 from permafrost.probes.experiments.validation import check
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.metrics import METRICS
 from permafrost.probes.models.context import CONTEXTS
+from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.mixers import CODE_MIXERS
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
-from permafrost.probes.models.stacking import Seats
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.tasks.losses import LOSSES
 from permafrost.probes.tasks.registry import (
@@ -29,11 +29,11 @@ from permafrost.probes.tasks.registry import (
     head_of,
     loss_and_metric,
     predictions,
-    sides_of_rows,
     task_of,
+    texts_per_row,
 )
 from permafrost.probes.training.encoder_pretraining import pretrain
-from permafrost.probes.variants.members import Member, start, train_members
+from permafrost.probes.variants.members import MemberConfig, start, train_members
 from tests.support.synthetic import answered, classed, inputs, scored, seats, sentences, tagged
 
 FITTING = [(kind, head) for kind, task in TASKS.items() for head in task.heads]
@@ -46,7 +46,7 @@ PROBES = {
 }
 
 
-def along(sides: int) -> tuple[Inputs, Corpus]:
+def along(sides: int) -> tuple[ProbeInputs, Corpus]:
     """One text or two whose score is where their latents lie along a direction of one layer."""
     found = inputs(texts=300 * sides)
     rows = np.arange(300 * sides).reshape(-1, sides)
@@ -57,12 +57,12 @@ def along(sides: int) -> tuple[Inputs, Corpus]:
     return found, Corpus("toy", tuple(map(str, range(300 * sides))), splits, (), (0.0, 1.0), "score")
 
 
-def paired() -> tuple[Inputs, Corpus]:
+def paired() -> tuple[ProbeInputs, Corpus]:
     found = inputs(texts=400)
     return found, scored(found)
 
 
-def topics() -> tuple[Inputs, Corpus]:
+def topics() -> tuple[ProbeInputs, Corpus]:
     found = inputs(texts=300)
     return found, classed(found, sides=1)
 
@@ -76,9 +76,9 @@ TOYS = {
 }
 
 
-def learnt(found: Inputs, corpus: Corpus, spec: ProbeSpec, **train) -> float:
+def learnt(found: ProbeInputs, corpus: Corpus, spec: ProbeSpec, **train) -> float:
     settings = TrainSpec(**({"epochs": 30, "batch_rows": 8, "learning_rate": 0.01, "patience": 30} | train))
-    member = Member("toy", Recipe(probe=spec, train=settings), found, tuple(range(len(found.columns))), 0)
+    member = MemberConfig("toy", Recipe(probe=spec, train=settings), found, tuple(range(len(found.columns))), 0)
     (trained,) = train_members([member], corpus)
     return trained.fitted.best_value
 
@@ -101,7 +101,7 @@ def test_a_hidden_layer_tells_what_a_line_cannot(activation):
     places = found.values[1, :, 0].numpy()
     codes = (np.abs(places - 0.5) > 0.67).astype(np.int64)  # both ends against the middle, half of the texts each
     rows = Rows(np.arange(600)[:, None], codes)
-    splits = {"train": rows.take(np.arange(400)), "validation": rows.take(np.arange(400, 600))}
+    splits = {"train": rows.select(np.arange(400)), "validation": rows.select(np.arange(400, 600))}
     corpus = Corpus("toy", tuple(map(str, range(600))), splits, ("middle", "end"), kind="class")
     spec = ProbeSpec(encoder="none", mixer="concat", hidden=32, activation=activation)
     fast = {"batch_rows": 32, "learning_rate": 0.02}
@@ -235,7 +235,7 @@ def test_a_unified_embedding_is_pretrained_for_every_head_of_whole_rows(head):
     train = TrainSpec(epochs=2, batch_rows=16)
     spec = ProbeSpec(mixer="unified", code=(0.5,), head=head)
     pretraining = PretrainingSpec(task="autoencoder", train=train)
-    member = Member("toy", Recipe(probe=spec, pretraining=pretraining, train=train), found, (0, 1, 2, 3), 0)
+    member = MemberConfig("toy", Recipe(probe=spec, pretraining=pretraining, train=train), found, (0, 1, 2, 3), 0)
     made = pretrain(start(member, corpus), pretraining, sentences(found), found, 0)
     assert made.mixer.keys() == {"mixer.up"}
     begun = start(replace(member, pretrained=made), corpus)
@@ -257,7 +257,7 @@ def test_what_is_not_named_is_that_of_the_task():
 def test_two_classes_have_the_f1_of_the_second_and_may_choose_by_it():
     corpus = topics()[1]
     assert "f1" not in task_of(corpus).metrics
-    rows = {name: Rows(one.sides, one.targets.clip(max=1)) for name, one in corpus.splits.items()}
+    rows = {name: Rows(one.texts, one.targets.clip(max=1)) for name, one in corpus.splits.items()}
     task = task_of(replace(corpus, splits=rows, labels=("no", "yes")))
     assert "f1" in task.metrics
     assert loss_and_metric(recipe_of(metric="f1"), task)[1] == "f1"
@@ -272,18 +272,18 @@ def test_a_corpus_that_poses_no_task_is_refused():
     with pytest.raises(CorpusError, match="no split 'train'"):
         task_of(replace(corpus, splits={"validation": corpus.split("validation")}))
     one = corpus.split("validation")
-    constant = {"train": corpus.split("train"), "validation": Rows(one.sides, np.full(len(one), 0.5))}
+    constant = {"train": corpus.split("train"), "validation": Rows(one.texts, np.full(len(one), 0.5))}
     with pytest.raises(CorpusError, match="all its validation scores are the same"):
         task_of(replace(corpus, splits=constant))
 
 
 @pytest.mark.parametrize("sides", [1, 2])
 def test_the_texts_of_a_row_are_counted(sides):
-    assert sides_of_rows(classed(inputs(), sides)) == sides
+    assert texts_per_row(classed(inputs(), sides)) == sides
 
 
 def test_tokens_are_pooled_for_heads_of_whole_rows():
-    of = Seats(((0, 1),), (8, 8), (8, 8), tokens=True)
+    of = MemberLayout(((0, 1),), (8, 8), (8, 8), tokens=True)
     assert build(ProbeSpec(), "class", 3, 1, of).pooling is not None
     assert build(ProbeSpec(), "tags", 3, 1, of).pooling is None
 
@@ -301,7 +301,7 @@ def test_a_training_in_bfloat16_ends_near_one_in_float32_and_answers_in_float32(
     values = []
     for dtype in ("float32", "bfloat16"):
         train = TrainSpec(epochs=2, batch_rows=32, learning_rate=0.01, compute_dtype=dtype)
-        member = Member("toy", Recipe(probe=spec, train=train), found, tuple(range(len(found.columns))), 0)
+        member = MemberConfig("toy", Recipe(probe=spec, train=train), found, tuple(range(len(found.columns))), 0)
         (trained,) = train_members([member], corpus)
         assert all(part.dtype == torch.float32 for part in trained.probe.parameters())
         said = predictions(trained.probe, found, corpus.split("validation"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import paired
 from permafrost.probes.metrics.squad import answer_text, exact_match, overlap
@@ -33,7 +33,7 @@ def classes() -> tuple[Corpus, Answers]:
 
 def tags() -> tuple[Corpus, Answers]:
     _, corpus = tagged(60)
-    marks = corpus.split("validation").marks
+    marks = corpus.split("validation").spans
     lengths = np.diff(marks.offsets)
 
     def said(rng: np.random.Generator) -> np.ndarray:
@@ -46,7 +46,7 @@ def tags() -> tuple[Corpus, Answers]:
 def answers() -> tuple[Corpus, Answers]:
     _, corpus = answered(60)
     rows = corpus.split("validation")
-    first = rows.marks.spans[rows.marks.offsets[:-1]]
+    first = rows.spans.characters[rows.spans.offsets[:-1]]
     return corpus, lambda rng: first + rng.integers(0, 8, (len(rows), 1)) * rng.integers(0, 2, (len(rows), 1))
 
 
@@ -79,9 +79,9 @@ def test_a_draw_is_the_figure_of_the_rows_that_are_drawn(kind, metric):
     drawn = np.random.default_rng(0).integers(0, len(rows), (50, len(rows)))
     for number in (0, 17, 49):
         some = drawn[number]
-        once = Corpus(corpus.name, corpus.texts, {"test": rows.take(some)}, corpus.labels, kind=corpus.kind)
+        once = Corpus(corpus.name, corpus.texts, {"test": rows.select(some)}, corpus.labels, kind=corpus.kind)
         if kind == "tags":
-            own = np.concatenate([said[rows.marks.offsets[row] : rows.marks.offsets[row + 1]] for row in some])
+            own = np.concatenate([said[rows.spans.offsets[row] : rows.spans.offsets[row + 1]] for row in some])
         else:
             own = said[some]
         assert draws[number] == pytest.approx(scorer_of(once, "test").value(metric, own)), number
@@ -90,7 +90,7 @@ def test_a_draw_is_the_figure_of_the_rows_that_are_drawn(kind, metric):
 def test_what_is_said_better_is_found_better_in_a_paired_comparison():
     corpus, make = tags()
     scorer = scorer_of(corpus, "validation")
-    worse, right = make(np.random.default_rng(0)), corpus.split("validation").marks.codes
+    worse, right = make(np.random.default_rng(0)), corpus.split("validation").spans.codes
     for metric in TASKS["tags"].metrics:
         found = paired(scorer.resampled(metric, [worse]), scorer.resampled(metric, [right]))
         assert found.difference == pytest.approx(1 - scorer.value(metric, worse))
@@ -105,17 +105,17 @@ def test_every_kind_has_a_scorer_of_its_own():
 
 
 def test_what_is_said_becomes_a_number_a_class_a_valid_tag_or_a_place():
-    assert scorer_of(scores()[0], "train").answers(np.array([0.2, 0.4])).tolist() == [0.2, 0.4]
-    assert scorer_of(classes()[0], "train").answers(np.array([[0.1, 0.3, 0.2], [2, 1, 0]])).tolist() == [1, 0]
-    marks = Marks(np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.array([0, 2]))
+    assert scorer_of(scores()[0], "train").decode(np.array([0.2, 0.4])).tolist() == [0.2, 0.4]
+    assert scorer_of(classes()[0], "train").decode(np.array([[0.1, 0.3, 0.2], [2, 1, 0]])).tolist() == [1, 0]
+    marks = Spans(np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.array([0, 2]))
     corpus = Corpus("toy", ("a b",), {"test": Rows(np.array([[0]]), np.zeros(1), marks)}, TAGS, kind="tags")
     said = np.array([[0, 0, 9.0, 0, 0], [0, 0, 9.0, 0, 0]])
-    assert scorer_of(corpus, "test").answers(said).tolist() == [1, 2]  # I-PER opens no entity
+    assert scorer_of(corpus, "test").decode(said).tolist() == [1, 2]  # I-PER opens no entity
     scorer = scorer_of(answers()[0], "train")
-    spans = scorer.rows.marks.spans[scorer.rows.marks.offsets[:-1]]
+    spans = scorer.rows.spans.characters[scorer.rows.spans.offsets[:-1]]
     said = np.column_stack([spans, np.ones(len(spans))])
-    assert scorer.answers(said).tolist() == spans.tolist()
-    assert not scorer.answers(np.full_like(said, -1)).any()
+    assert scorer.decode(said).tolist() == spans.tolist()
+    assert not scorer.decode(np.full_like(said, -1)).any()
 
 
 def test_the_f1_of_two_classes_is_that_of_the_second():
@@ -142,7 +142,7 @@ def test_an_answer_counts_by_the_best_of_those_that_are_acceptable():
     texts = (Segments("who sleeps?", context), Segments("unused", context), Segments("where?", context))
     golds = [["red dog", "The big red dog"], ["near the stove"]]
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for some in golds for gold in some])
-    marks = Marks(spans, np.zeros(3, np.int64), np.array([0, 2, 3]))
+    marks = Spans(spans, np.zeros(3, np.int64), np.array([0, 2, 3]))
     rows = Rows(np.array([[0], [2]]), np.zeros(2), marks)
     scorer = AnswerScorer(Corpus("toy", texts, {"test": rows}, kind="answers"), "test")
     assert scorer.golds == golds
@@ -158,10 +158,10 @@ def test_an_answer_counts_by_the_best_of_those_that_are_acceptable():
 def test_answers_in_chinese_are_scored_by_their_characters():
     context = "然后NBA的野马队赢了比赛，他们很高兴。"
     first = context.index("野马队")
-    marks = Marks(np.array([(first, first + 3)]), np.zeros(1, np.int64), np.array([0, 1]))
+    marks = Spans(np.array([(first, first + 3)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[0]]), np.zeros(1), marks)
     scorer = AnswerScorer(Corpus("toy", (Segments("谁赢了？", context),), {"test": rows}, kind="answers"), "test")
     for start, end, f1 in ((first, first + 3, 1), (first - 1, first + 3, 6 / 7), (first + 3, first + 5, 0), (3, 6, 0)):
-        said = scorer.answers(np.array([[start, end, 0.5]]))
+        said = scorer.decode(np.array([[start, end, 0.5]]))
         assert scorer.value("f1", said) == pytest.approx(f1)
         assert scorer.value("exact_match", said) == (f1 == 1)

@@ -14,12 +14,12 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
-from permafrost.probes.inputs.latents import Inputs
-from permafrost.probes.inputs.stage_one import Stored
-from permafrost.probes.training.encoder_pretraining import Pretrained, pretrain
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.providers import PlanLatents
+from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
 from permafrost.probes.variants import workspace
-from permafrost.probes.variants.members import Member, start, train_members
-from permafrost.probes.variants.workspace import Conductor
+from permafrost.probes.variants.members import MemberConfig, start, train_members
+from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
 from tests.support.synthetic import EVEN, RAGGED, Shelf, classed, inputs, latents, scored, sentences
 
@@ -29,7 +29,7 @@ SHORT = replace(TRAIN, epochs=3)
 UNIFIED = ProbeSpec(mixer="unified", code=(0.5,), start="random")
 
 
-def of_low_rank(widths=EVEN, rank: int = 2, texts: int = 300) -> Inputs:
+def of_low_rank(widths=EVEN, rank: int = 2, texts: int = 300) -> ProbeInputs:
     """Latents of a few dimensions, the same ones behind every layer."""
     generator = torch.Generator().manual_seed(5)
     behind = torch.randn(texts, rank, generator=generator)
@@ -40,14 +40,14 @@ def of_low_rank(widths=EVEN, rank: int = 2, texts: int = 300) -> Inputs:
 
 
 def pretrained(
-    spec: PretrainingSpec, probe: ProbeSpec, found: Inputs, corpus: Corpus | None = None, seed: int = 0
-) -> Pretrained:
+    spec: PretrainingSpec, probe: ProbeSpec, found: ProbeInputs, corpus: Corpus | None = None, seed: int = 0
+) -> PretrainedEncoder:
     """Pretrain a probe that is to score pairs of the same texts."""
-    member = Member("toy", Recipe(probe=probe), found, tuple(range(len(found.widths))), seed)
+    member = MemberConfig("toy", Recipe(probe=probe), found, tuple(range(len(found.widths))), seed)
     return pretrain(start(member, scored(found)), spec, corpus or sentences(found), found, seed)
 
 
-def same_layers(first: Pretrained, second: Pretrained) -> list[bool]:
+def same_layers(first: PretrainedEncoder, second: PretrainedEncoder) -> list[bool]:
     """For each layer, whether two pretrained encoders are the same to the bit."""
     assert [one.keys() for one in first.by_layer] == [two.keys() for two in second.by_layer]
     pairs = zip(first.by_layer, second.by_layer, strict=True)
@@ -142,7 +142,7 @@ def test_the_same_seed_pretrains_the_same_to_the_bit_whatever_was_drawn_before(p
 def test_training_starts_from_the_pretrained_state_of_the_layers_that_it_reads(probe, layers):
     found = inputs()
     result = pretrained(replace(AUTO, train=SHORT), probe, found)
-    member = Member("toy", Recipe(probe=probe), found, layers, 0)
+    member = MemberConfig("toy", Recipe(probe=probe), found, layers, 0)
     plain, begun = start(member, scored(found)), start(replace(member, pretrained=result), scored(found))
     for layer, own in zip(layers, begun.by_layer(), strict=True):
         for name, value in own.items():
@@ -162,7 +162,7 @@ def test_a_pretrained_member_trains_on_and_leaves_what_was_pretrained_alone():
     result = pretrained(replace(AUTO, train=SHORT), ProbeSpec(encoder="mlp"), found)
     kept = replace(result, by_layer=[{name: value.clone() for name, value in one.items()} for one in result.by_layer])
     recipe = Recipe(probe=ProbeSpec(encoder="mlp"), train=SHORT)
-    members = [Member("toy", recipe, found, (0, 1, 2, 3), 0, pretrained=one) for one in (result, None)]
+    members = [MemberConfig("toy", recipe, found, (0, 1, 2, 3), 0, pretrained=one) for one in (result, None)]
     with_it, without = train_members(members, scored(found))
     assert with_it.pretrained is result
     assert with_it.fitted.losses != without.fitted.losses
@@ -229,9 +229,9 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
     return seen
 
 
-def conducted(recipes: list[Recipe]) -> list[list[Member]]:
+def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
     """The members of every recipe, from made-up latents of three layers."""
-    conductor = Conductor(lambda *_: Stored(Shelf(), {"mean": (0, 1, 2), "max": (0, 1, 2)}, 0, 0, 0.0), Silent())
+    conductor = Workspace(SimpleNamespace(latents=lambda *_: PlanLatents(Shelf(), {"mean": (0, 1, 2), "max": (0, 1, 2)}, 0, 0, 0.0)), Silent())
     conductor.prepare(recipes)
     return [conductor.members("toy", recipe) for recipe in recipes]
 

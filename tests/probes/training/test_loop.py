@@ -13,9 +13,9 @@ from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import LayerwiseLinear
 from permafrost.probes.tasks.losses import LOSSES, log_variance
 from permafrost.probes.training.batches import orders_of
-from permafrost.probes.training.best_state import Fitted
+from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import clip_by_member, fit
-from permafrost.probes.training.problem import Learner, Lesson, batch_bounds
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem, batch_bounds
 
 ROWS, WIDTH = 200, 8
 SPEC = TrainSpec(epochs=20, batch_rows=16, learning_rate=0.02)
@@ -47,19 +47,21 @@ class Toy:
         logits = self.probe(self.x[ROWS:].expand(len(self.seeds), -1, -1))
         return (logits.argmax(-1) == self.y[ROWS:]).double().mean(1).numpy()
 
-    def learner(self, **changes) -> Learner:
+    def learner(self, **changes) -> TrainingProblem:
         members = torch.arange(len(self.seeds))
         lesson = {name: changes.pop(name) for name in list(changes) if name in ("loss", "rows", "smallest_batch")}
         validate = changes.pop("validate", self.validate)
-        whole = Lesson(self.loss, lambda: {"accuracy": validate()}, ROWS, changes.pop("batch_rows", SPEC.batch_rows))
+        whole = TaskObjective(
+            self.loss, lambda: {"accuracy": validate()}, ROWS, changes.pop("batch_rows", SPEC.batch_rows)
+        )
         owners = {"toy.weight": members, "toy.bias": members}
-        return replace(Learner({"toy": self.probe}, owners, {"": replace(whole, **lesson)}), **changes)
+        return replace(TrainingProblem({"toy": self.probe}, owners, {"": replace(whole, **lesson)}), **changes)
 
-    def fit(self, spec: TrainSpec = SPEC, **changes) -> list[Fitted]:
+    def fit(self, spec: TrainSpec = SPEC, **changes) -> list[History]:
         return fit(self.learner(batch_rows=spec.batch_rows, **changes), spec, self.seeds).fitted[""]
 
 
-def fitted_of(spec: TrainSpec = SPEC, seed: int = 0, **changes) -> tuple[Toy, Fitted]:
+def fitted_of(spec: TrainSpec = SPEC, seed: int = 0, **changes) -> tuple[Toy, History]:
     toy = Toy((seed,))
     return toy, toy.fit(spec, **changes)[0]
 
@@ -148,7 +150,9 @@ def clipped(first: list[float], largest: float = 1.0) -> tuple[torch.Tensor, tor
     module.three.grad = torch.zeros(4, 3)
     module.three.grad[0, 0], module.three.grad[2, 2], module.three.grad[3, 1] = first[1], first[2], 0.4
     owners = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
-    clip_by_member(Learner({"two": module}, {f"two.{name}": owner for name, owner in owners.items()}, {}), largest, 2)
+    clip_by_member(
+        TrainingProblem({"two": module}, {f"two.{name}": owner for name, owner in owners.items()}, {}), largest, 2
+    )
     return module.one.grad, module.three.grad
 
 

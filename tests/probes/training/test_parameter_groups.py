@@ -12,9 +12,9 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.weighting import make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.training.loop import Learnt, fit
-from permafrost.probes.training.parameter_groups import UPPER_RATE, Components
-from permafrost.probes.training.problem import Learner, Lesson
+from permafrost.probes.training.loop import FitResult, fit
+from permafrost.probes.training.parameter_groups import BACKBONE_RATE, ParameterGroups
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 ROWS, WIDTH = 24, 4
 SPEC = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.02, weight_decay=0.1, patience=9, rates={"upper": 0.01})
@@ -63,7 +63,7 @@ class Pair:
     def weights(self) -> dict[str, Tensor]:
         return {name: part.detach().clone() for name, part in self.modules.named_parameters()}
 
-    def lesson(self, task: str) -> Lesson:
+    def lesson(self, task: str) -> TaskObjective:
         def loss(rows: np.ndarray) -> Tensor:
             if task == next(iter(self.y)):
                 drops = {name: one for name, one in self.modules.named_modules() if isinstance(one, nn.Dropout)}
@@ -77,14 +77,14 @@ class Pair:
             told = self.values[task][len(self.at_epochs) - 1] if self.values else 0.5
             return {"accuracy": np.array([told])}
 
-        return Lesson(loss, validate, ROWS, SPEC.batch_rows)
+        return TaskObjective(loss, validate, ROWS, SPEC.batch_rows)
 
-    def learner(self, **changes) -> Learner:
+    def learner(self, **changes) -> TrainingProblem:
         owners = {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.modules.named_parameters()}
         lessons = {task: self.lesson(task) for task in self.y}
-        return Learner(dict(self.modules.items()), owners, lessons, shared=("upper",), **changes)
+        return TrainingProblem(dict(self.modules.items()), owners, lessons, shared=("upper",), **changes)
 
-    def fit(self, spec: TrainSpec = SPEC, **changes) -> Learnt:
+    def fit(self, spec: TrainSpec = SPEC, **changes) -> FitResult:
         return fit(self.learner(**changes), spec, [0])
 
     def moved(self, epoch: int) -> set[str]:
@@ -96,7 +96,7 @@ class Pair:
 def groups_of(pair: Pair, spec: TrainSpec) -> dict[str, tuple[float, float]]:
     """Parameter -> its peak rate and its decay."""
     named = {id(part): name for name, part in pair.modules.named_parameters()}
-    groups = Components(pair.learner(), spec).groups()
+    groups = ParameterGroups(pair.learner(), spec).groups()
     assert all(group["lr"] == group["peak"] for group in groups)
     found = [(named[id(p)], (group["peak"], group["weight_decay"])) for group in groups for p in group["params"]]
     assert sorted(name for name, _ in found) == sorted(named.values())
@@ -117,7 +117,7 @@ def test_the_longest_name_that_fits_gives_the_rate():
 
 def test_blocks_learn_slowly_where_no_rate_is_named_and_mixers_fast():
     found = groups_of(Pair(), replace(SPEC, rates={}, mixer_learning_rate=0.03))
-    assert found["upper.first.0.weight"][0] == UPPER_RATE < SPEC.learning_rate
+    assert found["upper.first.0.weight"][0] == BACKBONE_RATE < SPEC.learning_rate
     assert found["topic.mixer.logits"][0] == 0.03 != SPEC.learning_rate
 
 

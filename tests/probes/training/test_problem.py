@@ -8,19 +8,19 @@ import pytest
 
 from permafrost.data.spec import SpecError
 from permafrost.probes.training.batches import Batches
-from permafrost.probes.training.problem import Learner, Lesson, check
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem, check
 
 SIZES = {"small": 7, "large": 20}
 """Rows; of 3 each, 3 and 7 batches."""
 
 
-def lesson(rows: int, batch_rows: int = 3, smallest: int = 1) -> Lesson:
-    return Lesson(lambda rows: None, dict, rows, batch_rows, smallest)  # type: ignore[arg-type,return-value]
+def lesson(rows: int, batch_rows: int = 3, smallest: int = 1) -> TaskObjective:
+    return TaskObjective(lambda rows: None, dict, rows, batch_rows, smallest)  # type: ignore[arg-type,return-value]
 
 
-def learner(order: str = "joint", temperature: float = 1.0, **sizes: int) -> Learner:
+def learner(order: str = "joint", temperature: float = 1.0, **sizes: int) -> TrainingProblem:
     lessons = {task: lesson(rows) for task, rows in (sizes or SIZES).items()}
-    return Learner({}, {"a": None}, lessons, order, temperature)  # type: ignore[arg-type,dict-item]
+    return TrainingProblem({}, {"a": None}, lessons, order, temperature)  # type: ignore[arg-type,dict-item]
 
 
 def epochs(order: str, count: int = 2, seeds: tuple[int, ...] = (0,), **more) -> list[list[dict[str, np.ndarray]]]:
@@ -113,7 +113,7 @@ def test_batches_go_on_from_a_state_as_they_would_have(order):
     state = batches.state()
     expected = list(batches.epoch())
     other = Batches(learner(order, 2.0), (1,))
-    other.take(state)
+    other.load_state_dict(state)
     for mine, theirs in zip(expected, other.epoch(), strict=True):
         assert list(mine) == list(theirs)
         for task in mine:
@@ -127,7 +127,7 @@ def test_a_batch_too_small_for_its_loss_joins_the_one_before():
 
 def test_too_few_rows_are_told_by_task_where_there_are_several():
     both = learner(a=5, b=1)
-    few = {task: replace(one, smallest_batch=2) for task, one in both.lessons.items()}
+    few = {task: replace(one, smallest_batch=2) for task, one in both.objectives.items()}
     with pytest.raises(SpecError, match=r"^b: 1 training rows are too few: this loss needs 2 in a batch\.$"):
         check(replace(both, lessons=few))
     with pytest.raises(SpecError, match=r"^1 training rows are too few"):

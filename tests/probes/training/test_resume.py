@@ -12,19 +12,19 @@ import pandas as pd
 import pytest
 
 from permafrost import api, stages
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.progress import Silent
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
-from permafrost.probes.config.finetuning import UpperSpec
+from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.checkpoint import CheckpointError
 from permafrost.probes.training.resume import Unfinished, corpus_digest
-from permafrost.probes.variants.workspace import Conductor
+from permafrost.probes.variants.workspace import Workspace
 from tests.probes.variants.test_multitask import Tasks
 from tests.support.bench import Bench, pairs, write
 
@@ -58,8 +58,8 @@ def found(unfinished: Unfinished, *of, **changes):
 CHANGES = {
     "epochs": {"train": TrainSpec(epochs=4)},
     "rates": {"train": TrainSpec(epochs=3, rates={"upper": 1e-4})},
-    "cut": {"upper": UpperSpec(2)},
-    "dropout": {"upper": UpperSpec(dropout=0.2)},
+    "cut": {"upper": FinetuneSpec(2)},
+    "dropout": {"upper": FinetuneSpec(dropout=0.2)},
     "probe": {"probe": ProbeSpec(encoder="mlp")},
     "balancing": {"balancing": BalancingSpec("uncertainty")},
     "variants": {"variants": (Variant("other"),)},
@@ -122,7 +122,7 @@ OTHER = {
     "a word": replace(
         CORPUS,
         splits={
-            "train": replace(CORPUS.split("train"), marks=Marks(np.zeros((1, 2), int), np.zeros(1, int), SIDES[0]))
+            "train": replace(CORPUS.split("train"), marks=Spans(np.zeros((1, 2), int), np.zeros(1, int), SIDES[0]))
         },
     ),
 }
@@ -192,8 +192,8 @@ def test_another_run_that_puts_something_there_meanwhile_is_no_error(tmp_path, m
 def of_text(backbone, cache) -> dict[str, str]:
     """What a training from the text on says that it depends on."""
     plan = CapturePlan(str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
-    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), upper=UpperSpec("none"))
-    return Conductor(stages.PROVIDER, Silent()).latents(recipe)
+    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), upper=FinetuneSpec("none"))
+    return Workspace(stages.PROVIDER, Silent()).latents(recipe)
 
 
 def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):

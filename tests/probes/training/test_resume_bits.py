@@ -16,9 +16,9 @@ from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import Dropout, LayerwiseLinear
 from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
-from permafrost.probes.training.loop import Learnt, fit
+from permafrost.probes.training.loop import FitResult, fit
 from permafrost.probes.training.peak_memory import Peak
-from permafrost.probes.training.problem import Learner, Lesson
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 ROWS, WIDTH = 50, 6
 SPEC = TrainSpec(epochs=4, batch_rows=8, learning_rate=0.02, patience=9)
@@ -69,7 +69,7 @@ class Pair:
         self.steps = 0
         self.seen: list[tuple[str, list[int]]] = []
 
-    def lesson(self, task: str, rows: int) -> Lesson:
+    def lesson(self, task: str, rows: int) -> TaskObjective:
         def logits(rows: np.ndarray | slice) -> Tensor:
             return self.modules[task](self.modules["upper"](self.x[rows]))
 
@@ -84,9 +84,9 @@ class Pair:
             said = logits(slice(ROWS, None)).argmax(-1)
             return {"accuracy": (said == self.y[task][ROWS:]).double().mean(1).numpy()}
 
-        return Lesson(loss, validate, rows, SPEC.batch_rows)
+        return TaskObjective(loss, validate, rows, SPEC.batch_rows)
 
-    def learner(self) -> Learner:
+    def learner(self) -> TrainingProblem:
         owners = {
             f"{name}.{part}": torch.zeros(len(value), dtype=torch.int64)
             for name, module in self.modules.items()
@@ -101,7 +101,7 @@ class Pair:
             self.order == "joint",
             torch.Generator().manual_seed(5),
         )
-        return Learner(
+        return TrainingProblem(
             self.modules,
             owners,
             lessons,
@@ -112,7 +112,7 @@ class Pair:
             private=self.private,  # type: ignore[arg-type]
         )
 
-    def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None, peak: Peak | None = None) -> Learnt:
+    def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None, peak: Peak | None = None) -> FitResult:
         return fit(self.learner(), spec, [0], checkpoint=checkpoint, peak=peak)
 
     def weights(self) -> list[Tensor]:
@@ -123,7 +123,7 @@ def kept(path: Path, **origin) -> Checkpoint:
     return Checkpoint(path / "one.safetensors", {"recipe": 1} | origin, 0.0)
 
 
-def assert_same(first: tuple[Pair, Learnt], second: tuple[Pair, Learnt]) -> None:
+def assert_same(first: tuple[Pair, FitResult], second: tuple[Pair, FitResult]) -> None:
     (one, learnt), (other, again) = first, second
     assert learnt.fitted == again.fitted
     assert learnt.log == again.log
@@ -244,6 +244,6 @@ def test_a_short_training_leaves_no_checkpoint(tmp_path):
 def test_a_loss_that_is_no_number_is_told_by_task_and_step():
     pair = Pair("turns")
     learner = pair.learner()
-    wrong = replace(learner.lessons["b"], loss=lambda rows: pair.modules["b"].out.weight.sum()[None] * math.nan)
+    wrong = replace(learner.objectives["b"], loss=lambda rows: pair.modules["b"].out.weight.sum()[None] * math.nan)
     with pytest.raises(SpecError, match=r"b: the training loss became nan in step 2 of 44; lower train.learning_rate"):
-        fit(replace(learner, lessons=learner.lessons | {"b": wrong}), SPEC, [0])
+        fit(replace(learner, lessons=learner.objectives | {"b": wrong}), SPEC, [0])

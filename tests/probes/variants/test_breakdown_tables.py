@@ -8,7 +8,7 @@ import pytest
 from seqeval.metrics import classification_report
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.text import Segments
 from permafrost.probes.tasks.registry import row_labels, scorer_of
 from permafrost.probes.tasks.sentences import overlap, patterns
@@ -88,7 +88,7 @@ def of_tags(rng: np.random.Generator) -> Corpus:
             codes.append(int(rng.choice(allowed)))
     texts = tuple(" ".join("abcdefgh"[:length]) + f" {n}" for n, length in enumerate(lengths))
     spans = np.concatenate([[(2 * place, 2 * place + 1) for place in range(length)] for length in lengths])
-    marks = Marks(spans, np.array(codes), np.concatenate([[0], np.cumsum(lengths)]))
+    marks = Spans(spans, np.array(codes), np.concatenate([[0], np.cumsum(lengths)]))
     rows = Rows(np.arange(30)[:, None], np.zeros(30), marks)
     return Corpus("toy", texts, {"train": rows, "held-out": rows, "validation": rows}, TAGS, kind="tags")
 
@@ -96,10 +96,10 @@ def of_tags(rng: np.random.Generator) -> Corpus:
 def test_entities_are_scored_as_seqeval_scores_them():
     rng = np.random.default_rng(0)
     corpus = of_tags(rng)
-    marks = corpus.split("validation").marks
+    marks = corpus.split("validation").spans
     said = [rng.normal(size=(len(marks.codes), 5)) + 2.5 * np.eye(5)[marks.codes] for _ in range(2)]
     found = values(breakdown_table(Spoken(said), corpus), "entity type", "validation")
-    answers = [scorer_of(corpus, "validation").answers(one) for one in said]
+    answers = [scorer_of(corpus, "validation").decode(one) for one in said]
     cut = [
         [[TAGS[code] for code in part] for part in np.split(codes, marks.offsets[1:-1])]
         for codes in (marks.codes, *answers)
@@ -193,7 +193,7 @@ def test_questions_are_scored_by_what_asks():
     texts = tuple(Segments(question, context) for question, _, _ in asked)
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for _, gold, _ in asked])
     said = np.array([(*span, 0) if right else (0, 9, 0) for span, (_, _, right) in zip(spans, asked, strict=True)])
-    rows = Rows(np.arange(4)[:, None], np.zeros(4), Marks(spans, np.zeros(4, np.int64), np.arange(5)))
+    rows = Rows(np.arange(4)[:, None], np.zeros(4), Spans(spans, np.zeros(4, np.int64), np.arange(5)))
     corpus = Corpus("toy", texts, {"train": rows, "test": rows}, kind="answers")
     table = breakdown_table(Spoken([said.astype(np.float32)]), corpus)
     found = values(table, "question word")
@@ -209,11 +209,11 @@ def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
     corpus = of_tags(np.random.default_rng(3))
     rows = corpus.split("validation")
     for row, name in enumerate(row_labels(corpus, rows)):
-        own = rows.marks.codes[slice(*rows.marks.offsets[row : row + 2])]
+        own = rows.spans.codes[slice(*rows.spans.offsets[row : row + 2])]
         types = sorted({corpus.labels[code][2:] for code in own} - {""})
         assert name == ("several types" if len(types) > 1 else types[0] if types else "no entity")
     asked = (Segments("In which year?", "1990"), Segments("How many?", "Two."))
-    marks = Marks(np.array([[0, 4], [0, 3]]), np.zeros(2, np.int64), np.arange(3))
+    marks = Spans(np.array([[0, 4], [0, 3]]), np.zeros(2, np.int64), np.arange(3))
     questions = Rows(np.array([[1], [0]]), np.zeros(2), marks)
     assert row_labels(Corpus("toy", asked, {}, kind="answers"), questions) == ["how many/how much", "which"]
     classes = of_classes(("a", "b", "c"), 1)

@@ -13,14 +13,14 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.tasks import base
 from permafrost.probes.tasks.registry import predictions, task_of, untrained_cosines
 from permafrost.probes.variants import members as members_module
-from permafrost.probes.variants.members import Member, Trained, train_members
-from permafrost.probes.variants.variant import choose, gather
+from permafrost.probes.variants.members import MemberConfig, TrainedMember, train_members
+from permafrost.probes.variants.trained_variant import choose, combine_seeds
 from tests.support.synthetic import EVEN, RAGGED, classed, inputs, scored
 
 TRAIN = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.01, loss="auto")
@@ -56,12 +56,12 @@ def sizes(monkeypatch) -> list[int]:
     return seen
 
 
-def members_of(recipe: Recipe, found: Inputs, subsets=SUBSETS) -> list[Member]:
-    return [Member("toy", recipe, found, layers, seed) for layers, seed in subsets]
+def members_of(recipe: Recipe, found: ProbeInputs, subsets=SUBSETS) -> list[MemberConfig]:
+    return [MemberConfig("toy", recipe, found, layers, seed) for layers, seed in subsets]
 
 
 def assert_as_alone(
-    members: list[Member], corpus: Corpus, sizes: list[int] | None, groups: tuple[int, ...] = (4,)
+    members: list[MemberConfig], corpus: Corpus, sizes: list[int] | None, groups: tuple[int, ...] = (4,)
 ) -> None:
     """Side by side, members end with the weights and the predictions that each ends with alone."""
     together = train_members(members, corpus)
@@ -84,11 +84,11 @@ def test_what_is_frozen_from_the_start_is_not_learnt(beside):
     source = inputs(EVEN)
     corpus = classed(source)
     free = Recipe(probe=ENCODERS["linear"], train=replace(TRAIN, epochs=1))
-    (whole,) = train_members([Member("toy", free, source, (0, 1), 0)], corpus)
+    (whole,) = train_members([MemberConfig("toy", free, source, (0, 1), 0)], corpus)
     sizes = {f"probe.{name}": part.numel() for name, part in whole.probe.named_parameters()}
     for frozen, epoch in ((next(iter(sizes)), 0), (next(iter(sizes)), 1), ("probe", 0)):
         recipe = replace(free, train=replace(free.train, freeze={frozen: epoch}))
-        members = [Member("toy", recipe, source, (0, 1), seed) for seed in ((0, 1) if beside else (0,))]
+        members = [MemberConfig("toy", recipe, source, (0, 1), seed) for seed in ((0, 1) if beside else (0,))]
         still = sum(size for name, size in sizes.items() if epoch == 0 and name.startswith(frozen))
         found = [one.parameters for one in train_members(members, corpus)]
         assert found == [sum(sizes.values()) - still] * len(members)
@@ -134,7 +134,8 @@ def test_a_toy_of_scores_is_learnt_better_than_the_raw_cosine(loss):
     found = inputs(texts=400)
     corpus = scored(found)  # the cosine of one layer of four
     (trained,) = train_members(
-        [Member("toy", Recipe(train=TrainSpec(epochs=30, loss=loss, batch_rows=5)), found, (0, 1, 2, 3), 0)], corpus
+        [MemberConfig("toy", Recipe(train=TrainSpec(epochs=30, loss=loss, batch_rows=5)), found, (0, 1, 2, 3), 0)],
+        corpus,
     )
     rows = corpus.split("validation")
     mean = np.corrcoef(untrained_cosines(found, rows).mean(0), rows.targets)[0, 1]
@@ -144,7 +145,7 @@ def test_a_toy_of_scores_is_learnt_better_than_the_raw_cosine(loss):
 def test_a_toy_of_classes_is_learnt_beyond_chance():
     found = inputs(texts=300)
     (trained,) = train_members(
-        [Member("toy", Recipe(train=TrainSpec(epochs=30, learning_rate=0.01, batch_rows=8)), found, (0, 1), 0)],
+        [MemberConfig("toy", Recipe(train=TrainSpec(epochs=30, learning_rate=0.01, batch_rows=8)), found, (0, 1), 0)],
         classed(found, sides=1),
     )
     assert trained.fitted.best_value > 0.6  # chance is one third
@@ -153,7 +154,7 @@ def test_a_toy_of_classes_is_learnt_beyond_chance():
 def test_members_keep_their_order_whatever_is_trained_together(sizes):
     found = inputs()
     kinds = [Recipe(train=TRAIN), Recipe(probe=ProbeSpec(encoder="mlp"), train=TRAIN)]
-    members = [Member(f"{at}", kinds[at % 2], found, (0, 1), at) for at in range(5)]
+    members = [MemberConfig(f"{at}", kinds[at % 2], found, (0, 1), at) for at in range(5)]
     trained = train_members(members, scored(found))
     assert [(one.variant, one.seed) for one in trained] == [(f"{at}", at) for at in range(5)]
     assert sorted(sizes) == [2, 3]
@@ -166,7 +167,7 @@ def test_recipes_that_differ_in_what_they_are_called_and_read_only_train_togethe
         Recipe(train=replace(TRAIN, seeds=(4,)), summary="another"),
         Recipe(train=TRAIN, probe=ProbeSpec(layers="1..2", inputs=("mean",))),
     ]
-    train_members([Member("toy", recipe, found, (1, 2), 0) for recipe in recipes], scored(found))
+    train_members([MemberConfig("toy", recipe, found, (1, 2), 0) for recipe in recipes], scored(found))
     assert sizes == [3]
 
 
@@ -197,7 +198,7 @@ def test_the_untrained_reference_is_the_plain_cosine_of_every_layer(widths):
     rows = scored(found).split("validation")
     for layer, said in enumerate(untrained_cosines(found, rows)):
         own = found.values[layer, :, : widths[layer]]
-        np.testing.assert_allclose(said, cosines(own[rows.sides[:, 0]], own[rows.sides[:, 1]]).numpy(), atol=1e-6)
+        np.testing.assert_allclose(said, cosines(own[rows.texts[:, 0]], own[rows.texts[:, 1]]).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -216,21 +217,21 @@ def test_a_corpus_without_targets_poses_no_task():
         task_of(replace(scored(inputs()), kind="none"))
 
 
-def trained_seeds(corpus: Corpus, found: Inputs, average: bool) -> list[Trained]:
+def trained_seeds(corpus: Corpus, found: ProbeInputs, average: bool) -> list[TrainedMember]:
     recipe = Recipe(train=replace(TRAIN, seeds=(0, 1, 2), average=average), probe=ProbeSpec(encoder="mlp"))
-    return train_members([Member("toy", recipe, found, (0, 1, 2, 3), seed) for seed in (0, 1, 2)], corpus)
+    return train_members([MemberConfig("toy", recipe, found, (0, 1, 2, 3), seed) for seed in (0, 1, 2)], corpus)
 
 
 @pytest.mark.parametrize("classes", [False, True])
 def test_seeds_that_answer_together_say_the_mean_of_what_they_say(classes):
     found = inputs()
     corpus = classed(found) if classes else scored(found)
-    together, apart = (gather(trained_seeds(corpus, found, average), corpus) for average in (True, False))
+    together, apart = (combine_seeds(trained_seeds(corpus, found, average), corpus) for average in (True, False))
     for split, rows in corpus.splits.items():
-        assert len(apart.voices(split)) == 3
-        (voice,) = together.voices(split)
+        assert len(apart.outputs(split)) == 3
+        (voice,) = together.outputs(split)
         assert len(voice) == len(rows)
-        np.testing.assert_allclose(voice, np.mean(apart.voices(split), axis=0), atol=1e-6)
+        np.testing.assert_allclose(voice, np.mean(apart.outputs(split), axis=0), atol=1e-6)
     assert len(together.calibrations) == (0 if classes else 1)
     assert len(apart.calibrations) == (0 if classes else 3)
     assert apart.value == pytest.approx(np.mean([one.best_value for one in apart.fitted]))
@@ -242,8 +243,8 @@ def test_the_value_of_seeds_that_answer_together_is_that_of_their_mean():
 
     found = inputs()
     corpus = scored(found)
-    together = gather(trained_seeds(corpus, found, average=True), corpus)
-    (voice,) = together.voices("validation")
+    together = combine_seeds(trained_seeds(corpus, found, average=True), corpus)
+    (voice,) = together.outputs("validation")
     assert together.value == pytest.approx(spearmanr(voice, corpus.split("validation").targets).statistic)
 
 
@@ -251,7 +252,7 @@ def test_the_best_seed_and_the_best_variant_are_chosen_on_validation():
     found = inputs()
     corpus = scored(found)
     trained = trained_seeds(corpus, found, average=False)
-    one = gather(trained, corpus)
+    one = combine_seeds(trained, corpus)
     assert one.best == int(np.argmax([t.fitted.best_value for t in trained]))
     better = replace(one, variant="better", value=one.value + 0.1)
     assert choose([one, better, replace(one, value=-1.0)]) is better

@@ -12,9 +12,9 @@ from permafrost.data.progress import Silent
 from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
 from permafrost.probes.config.load import load_recipe
-from permafrost.probes.training.best_state import Fitted
+from permafrost.probes.training.best_state import History
 from permafrost.probes.variants.multitask import _check_fitted, best_seed
-from permafrost.probes.variants.workspace import Conductor
+from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import Bench, pairs, write
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -280,9 +280,9 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
 def test_texts_are_refused_before_stage_one_of_other_variants(tasks):
     long = '"upper.cut" = "none", "plan.max_tokens" = 3, "plan.truncation" = "refuse"'
     recipe = load_recipe(tasks.recipe(("good", '"upper.cut" = 1'), ("long", long)), tasks.bench.settings())[1]
-    conductor = Conductor(stages.PROVIDER, Silent())
+    conductor = Workspace(stages.PROVIDER, Silent())
     with pytest.raises(TextError, match=r"texts exceed plan.max_tokens = 3"):
-        conductor.prepare([task for one in recipe.expanded().values() for task in one.posed().values()])
+        conductor.prepare([task for one in recipe.variant_recipes().values() for task in one.task_recipes().values()])
     assert not conductor.stored
     code, _, err = tasks.command("run", variants=(("good", '"upper.cut" = 1'), ("long", long)))
     assert code == 0
@@ -291,16 +291,16 @@ def test_texts_are_refused_before_stage_one_of_other_variants(tasks):
 
 def test_one_seed_is_the_best_for_all_tasks_by_the_mean_of_their_metrics():
     values = {"topic": (0.9, 0.5, 0.8), "tone": (0.1, 0.9, 0.7)}
-    assert best_seed([[Fitted(0, value, (), ()) for value in some] for some in values.values()]) == 2
+    assert best_seed([[History(0, value, (), ()) for value in some] for some in values.values()]) == 2
 
 
 def test_the_task_whose_metric_was_never_finite_is_named():
     nan = math.nan
-    fitted = {"topic": Fitted(-1, -math.inf, (1.0, 1.0), (0.5, 0.6)), "tone": Fitted(-1, -math.inf, (), (nan, nan))}
+    fitted = {"topic": History(-1, -math.inf, (1.0, 1.0), (0.5, 0.6)), "tone": History(-1, -math.inf, (), (nan, nan))}
     with pytest.raises(SpecError, match="both: the metric of tone was never finite: its predictions are constant"):
         _check_fitted("both", fitted)
-    fitted["tone"] = Fitted(-1, -math.inf, (), (0.5, nan))
-    fitted["topic"] = Fitted(-1, -math.inf, (), (nan, 0.5))
+    fitted["tone"] = History(-1, -math.inf, (), (0.5, nan))
+    fitted["topic"] = History(-1, -math.inf, (), (nan, 0.5))
     with pytest.raises(SpecError, match=r'the metrics of topic and tone were not finite .* set it to "each"'):
         _check_fitted("both", fitted)
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from permafrost.data.corpora.corpus import Corpus, Marks, Rows
+from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.ragged import bounds
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.squad import answer_text
@@ -39,7 +39,7 @@ def sentences_of(train: list[str], test: list[str]) -> Corpus:
                 at += len(word) + 1
             texts.append(" ".join(word for word, _ in pairs))
             counts.append(len(pairs))
-        marks = Marks(np.array(spans), np.array(codes), bounds(np.array(counts)))
+        marks = Spans(np.array(spans), np.array(codes), bounds(np.array(counts)))
         splits[name] = Rows(np.arange(first, len(texts))[:, None], np.zeros(len(some)), marks)
     return Corpus("toy", tuple(texts), splits, TAGS, kind="tags")
 
@@ -62,8 +62,8 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
     counts: dict[str, Counter[int]] = {}
 
     def words(some: Rows, row: int) -> list[str]:
-        own = some.marks.spans[some.marks.offsets[row] : some.marks.offsets[row + 1]]
-        return [corpus.texts[some.sides[row, 0]][first:last] for first, last in own]
+        own = some.spans.characters[some.marks.offsets[row] : some.marks.offsets[row + 1]]
+        return [corpus.texts[some.texts[row, 0]][first:last] for first, last in own]
 
     for row in range(len(train)):
         own = train.marks.codes[train.marks.offsets[row] : train.marks.offsets[row + 1]]
@@ -71,7 +71,7 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
             counts.setdefault(word, Counter())[int(code)] += 1
     said, compared = commonest_tags(corpus, rows), 0
     for row in range(len(rows)):
-        own = [TAGS[code] for code in said[rows.marks.offsets[row] : rows.marks.offsets[row + 1]]]
+        own = [TAGS[code] for code in said[rows.spans.offsets[row] : rows.spans.offsets[row + 1]]]
         for before, after in zip(["O", *own], own, strict=False):
             assert not after.startswith("I-") or before in (f"B-{after[2:]}", after)
         every = [counts.get(word, Counter({0: 1})) for word in words(rows, row)]
@@ -110,7 +110,7 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
 )
 def test_the_answer_is_the_sentence_with_most_words_of_the_question(question, context, expected):
     texts = (Segments("unused", "unused"), Segments(question, context))
-    marks = Marks(np.array([(0, 1)]), np.zeros(1, np.int64), np.array([0, 1]))
+    marks = Spans(np.array([(0, 1)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[1]]), np.zeros(1), marks)
     (span,) = likeliest_sentences(Corpus("toy", texts, {"test": rows}, kind="answers"), rows)
     assert answer_text(context, span) == expected

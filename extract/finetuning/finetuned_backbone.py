@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan
 from permafrost.extract.capture.pooling import POOLINGS
-from permafrost.extract.finetuning.upper_blocks import Cut, UpperBlocks
+from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks
 from permafrost.extract.finetuning.varlen import Row, attention_name, rows_of
 
 
-class Trunk(nn.Module):
-    """The blocks above a cut; see :class:`~extract.upper.UpperBlocks`, which they are under the name ``blocks``."""
+class FinetunedBackbone(nn.Module):
+    """The blocks above a cut; see :class:`~extract.upper.TopBlocks`, which they are under the name ``blocks``."""
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class Trunk(nn.Module):
             beside: layers at or below the cut, ascending, that :meth:`forward` gives as they are cached.
 
         Raises:
-            BackboneError, SpecError: as :class:`~extract.upper.UpperBlocks`.
+            BackboneError, SpecError: as :class:`~extract.upper.TopBlocks`.
         """
         super().__init__()
-        self.blocks = UpperBlocks(plan, cut, layers)
+        self.blocks = TopBlocks(plan, cut, layers)
         self.cut, self.beside, self.width = cut, beside, self.blocks.source.width
         self.layers = (*beside, *self.blocks.layers)
         """What :meth:`forward` can give, ascending."""
@@ -113,7 +113,7 @@ class Trunk(nn.Module):
         return torch.cat(made, 1)
 
     def save(self, folder: Path) -> None:
-        """Write the whole model as an ordinary model folder; see :meth:`~extract.upper.UpperBlocks.save`."""
+        """Write the whole model as an ordinary model folder; see :meth:`~extract.upper.TopBlocks.save`."""
         self.blocks.save(folder)
 
 

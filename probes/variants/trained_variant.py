@@ -17,31 +17,31 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.finetuned import UpperInputs
-from permafrost.probes.inputs.latents import Inputs
+from permafrost.probes.inputs.finetuned import FinetunedInputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.calibration import Calibration, calibrate
-from permafrost.probes.models.probe import Probe, alone, beside
+from permafrost.probes.models.probe import Probe, stack, unstack
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
 from permafrost.probes.tasks.fitted import FittedProbe
 from permafrost.probes.tasks.registry import (
-    joint_predictions,
     loss_and_metric,
+    mean_prediction,
     predictions,
     scorer_of,
     task_of,
     untrained_cosines,
 )
-from permafrost.probes.training.best_state import Fitted
-from permafrost.probes.training.encoder_pretraining import Pretrained
+from permafrost.probes.training.best_state import History
+from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
 from permafrost.probes.training.log import Log
-from permafrost.probes.variants.members import Trained
+from permafrost.probes.variants.members import TrainedMember
 
 TIED = 0.01
 """Share of validation rows at the top of the scale above which it is said."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class TrainedVariant:
     """A variant, trained."""
 
     variant: str
@@ -56,12 +56,12 @@ class Ensemble:
     parameters: int
     """Numbers that one seed learnt."""
 
-    fitted: Sequence[Fitted]
-    pretrained: Sequence[Pretrained | None]
-    said: Mapping[str, NDArray[np.float32]]
+    histories: Sequence[History]
+    pretrained: Sequence[PretrainedEncoder | None]
+    predictions: Mapping[str, NDArray[np.float32]]
     """Split -> numbers ``[seed, row]``, logits ``[seed, row, class]`` or ``[seed, word, tag]``, places of answers."""
 
-    joint: Mapping[str, NDArray[np.float32]]
+    mean_predictions: Mapping[str, NDArray[np.float32]]
     """Split -> what the seeds say together, without the first axis; empty where they answer one by one."""
 
     untrained: Mapping[str, NDArray[np.float32]]
@@ -77,7 +77,7 @@ class Ensemble:
     """The place of the seed that answers new texts where one does: whose validation metric is best, or, where tasks
     keep one state of what they share, the mean of theirs."""
 
-    trunks: Sequence[Callable[[], nn.Module]] = ()
+    seed_blocks: Sequence[Callable[[], nn.Module]] = ()
     """For each seed, its blocks of the backbone with the weights that were kept; empty where none learnt."""
 
     logs: Sequence[Log] = ()
@@ -97,64 +97,62 @@ class Ensemble:
             variant=self.variant,
             recipe=self.recipe,
             columns=self.columns,
-            probe=self.probe if self.average else alone(self.probe, self.best),
+            probe=self.probe if self.average else unstack(self.probe, self.best),
             calibration=self.calibrations[0 if self.average else self.best] if self.calibrations else None,
             labels=corpus.labels,
             score_range=corpus.score_range,
             kind=corpus.kind,
-            sides=corpus.split("train").sides.shape[1],
+            texts_per_row=corpus.split("train").texts.shape[1],
             seeds=self.seeds if self.average else self.seeds[self.best : self.best + 1],
-            blocks=self.trunks[self.best] if self.trunks else None,
+            blocks=self.seed_blocks[self.best] if self.seed_blocks else None,
         )
 
-    def without_blocks(self) -> "Ensemble":
+    def without_blocks(self) -> "TrainedVariant":
         """The same, with nothing to answer new texts by."""
-        return replace(self, trunks=())
+        return replace(self, seed_blocks=())
 
-    def voices(self, split: str) -> list[NDArray[np.float32]]:
+    def outputs(self, split: str) -> list[NDArray[np.float32]]:
         """What is answered on a split: by each seed, or by all together; what ``said`` has, without the seed."""
-        return [self.joint[split]] if self.average else list(self.said[split])
+        return [self.mean_predictions[split]] if self.average else list(self.predictions[split])
 
 
-Spoken = Mapping[str, NDArray[np.float32]]
+SplitPredictions = Mapping[str, NDArray[np.float32]]
 """Split -> what some members say of it, ``[member, ...]``."""
 
 
-def spoken(probe: Probe, inputs: Inputs, corpus: Corpus) -> Spoken:
+def predict_splits(probe: Probe, inputs: ProbeInputs, corpus: Corpus) -> SplitPredictions:
     """What a probe says of every split."""
     with torch.inference_mode():
         return {split: predictions(probe, inputs, rows) for split, rows in corpus.splits.items()}
 
 
-def gather(
-    members: Sequence[Trained],
+def combine_seeds(
+    members: Sequence[TrainedMember],
     corpus: Corpus,
     progress: Progress | None = None,
-    one_by_one: Sequence[Spoken] = (),
+    one_by_one: Sequence[SplitPredictions] = (),
     trunks: Sequence[Callable[[], nn.Module]] = (),
-) -> Ensemble:
+) -> TrainedVariant:
     """Join the seeds of one variant, and have them say what they say of every split.
 
     Args:
         one_by_one: what each of them says, where they have said it already.
-        trunks: as :attr:`Ensemble.trunks`, where their inputs do not have them.
+        trunks: as :attr:`TrainedVariant.trunks`, where their inputs do not have them.
     """
     first = members[0]
-    probe = (beside([one.probe for one in members]) if len(members) > 1 else first.probe).eval()
-    learning = isinstance(first.inputs, UpperInputs)
+    probe = (stack([one.probe for one in members]) if len(members) > 1 else first.probe).eval()
+    learning = isinstance(first.inputs, FinetunedInputs)
     if learning:
-        one_by_one = one_by_one or [spoken(one.probe, one.inputs, corpus) for one in members]
+        one_by_one = one_by_one or [predict_splits(one.probe, one.inputs, corpus) for one in members]
         trunks = trunks or [partial(_module, one.inputs) for one in members]
     if one_by_one:
         said = {split: np.concatenate([one[split] for one in one_by_one]) for split in corpus.splits}
     else:
-        said = dict(spoken(probe, first.inputs, corpus))
+        said = dict(predict_splits(probe, first.inputs, corpus))
     with torch.inference_mode():
         together = first.recipe.train.average
-        joint = {
-            split: joint_predictions(probe, first.inputs, rows) for split, rows in corpus.splits.items() if together
-        }
-        pairs = not learning and corpus.kind == "score" and corpus.split("train").sides.shape[1] == 2
+        joint = {split: mean_prediction(probe, first.inputs, rows) for split, rows in corpus.splits.items() if together}
+        pairs = not learning and corpus.kind == "score" and corpus.split("train").texts.shape[1] == 2
         untrained = {split: untrained_cosines(first.inputs, rows) for split, rows in corpus.splits.items() if pairs}
         tops = None
         if corpus.kind == "score":
@@ -164,24 +162,26 @@ def gather(
     calibrations: list[Calibration] = []
     if tops is not None:
         calibrations = _calibrated(first.variant, voices, [tops.mean()] if together else list(tops), corpus, progress)
-    return Ensemble(
+    return TrainedVariant(
         first.variant,
         first.recipe,
         first.columns,
         tuple(one.seed for one in members),
         probe,
         first.parameters,
-        [one.fitted for one in members],
+        [one.history for one in members],
         [one.pretrained for one in members],
         said,
         joint,
         untrained,
         tuple(calibrations),
         _value(members, voices, corpus),
-        int(np.argmax([one.fitted.best_value for one in members])),
+        int(np.argmax([one.history.best_value for one in members])),
         trunks,
         [one.log for one in members if one.log],
-        sum(part.numel() for part in first.inputs.module.parameters()) if isinstance(first.inputs, UpperInputs) else 0,
+        sum(part.numel() for part in first.inputs.module.parameters())
+        if isinstance(first.inputs, FinetunedInputs)
+        else 0,
     )
 
 
@@ -203,20 +203,20 @@ def _calibrated(
     return found
 
 
-def _module(inputs: Inputs) -> nn.Module:
-    assert isinstance(inputs, UpperInputs)
+def _module(inputs: ProbeInputs) -> nn.Module:
+    assert isinstance(inputs, FinetunedInputs)
     return inputs.module
 
 
-def _value(members: Sequence[Trained], voices: Sequence[NDArray[np.float32]], corpus: Corpus) -> float:
+def _value(members: Sequence[TrainedMember], voices: Sequence[NDArray[np.float32]], corpus: Corpus) -> float:
     first = members[0]
     if not first.recipe.train.average:
-        return float(np.mean([one.fitted.best_value for one in members]))
+        return float(np.mean([one.history.best_value for one in members]))
     _, metric = loss_and_metric(first.recipe, task_of(corpus))
     scorer = scorer_of(corpus, corpus.selection)
-    return scorer.value(metric, scorer.answers(voices[0]))
+    return scorer.value(metric, scorer.decode(voices[0]))
 
 
-def choose(found: Sequence[Ensemble]) -> Ensemble:
+def choose(found: Sequence[TrainedVariant]) -> TrainedVariant:
     """The variant with the best validation metric."""
     return max(found, key=lambda one: one.value)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from permafrost.data.atomic import LEFTOVER
+from permafrost.data.atomic import TEMPORARY_SUFFIX
 from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan
@@ -32,7 +32,7 @@ Cut = int | Literal["none"]
 """The last layer whose states are frozen, 0 for the embeddings; "none" where nothing is."""
 
 
-class UpperBlocks(nn.Module):
+class TopBlocks(nn.Module):
     """Blocks ``cut + 1`` to the last layer asked for, in float32; built in evaluation mode, as every backbone is.
 
     What frozen blocks share with trained ones (the position bias of MPNet) is frozen too, but for ``cut = 0``: the
@@ -186,7 +186,7 @@ class UpperBlocks(nn.Module):
             if key in self.source.config:
                 setattr(whole.config, key, self.source.config[key])
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.parent / f".{uuid.uuid4().hex}{LEFTOVER}"
+        temporary = folder.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
         try:
             whole.save_pretrained(temporary)
             self._tokenizer.write(temporary)
@@ -222,7 +222,7 @@ class UpperBlocks(nn.Module):
 
 
 def check_cut(plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
-    """Raise what :class:`UpperBlocks` would of the same arguments, by the backbone's configuration alone."""
+    """Raise what :class:`TopBlocks` would of the same arguments, by the backbone's configuration alone."""
     source = find(plan)
     frozen = _check(source, plan, cut)
     try:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Seats:
+class MemberLayout:
     """The layer axis of a probe."""
 
     members: tuple[tuple[int, ...], ...]
@@ -43,26 +43,26 @@ class Seats:
         return tuple(self.input_codes[source] for source in self.sources)
 
     @cached_property
-    def owners(self) -> Tensor:
+    def member_of(self) -> Tensor:
         """``[layer]``: the member that it belongs to."""
         sizes = torch.tensor([len(member) for member in self.members])
         return torch.repeat_interleave(torch.arange(len(self.members)), sizes)
 
     @cached_property
-    def taken(self) -> Tensor:
+    def mask(self) -> Tensor:
         """``[member, place]``: whether a member has that many layers."""
         sizes = torch.tensor([len(member) for member in self.members])
         return torch.arange(int(sizes.max())) < sizes[:, None]
 
     def by_member(self, x: Tensor) -> Tensor:
         """``[layer, ...]`` -> ``[member, place, ...]``, zeros where a member has fewer layers than another."""
-        if self.taken.all():
-            return x.reshape(*self.taken.shape, *x.shape[1:])
-        padded = x.new_zeros(*self.taken.shape, *x.shape[1:])
-        padded[self.taken] = x
+        if self.mask.all():
+            return x.reshape(*self.mask.shape, *x.shape[1:])
+        padded = x.new_zeros(*self.mask.shape, *x.shape[1:])
+        padded[self.mask] = x
         return padded
 
     @staticmethod
-    def beside(seats: "list[Seats]") -> "Seats":
+    def stack(seats: "list[MemberLayout]") -> "MemberLayout":
         """All members of several, one after another."""
         return replace(seats[0], members=tuple(member for one in seats for member in one.members))
