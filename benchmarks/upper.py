@@ -73,20 +73,20 @@ class Arm:
         self.seconds: list[float] = []
         self.losses: list[float] = []
 
-    def epoch(self, batches: Sequence[np.ndarray], lesson: Lesson, options: argparse.Namespace) -> None:
+    def epoch(self, batches: Sequence[np.ndarray], objective: Lesson, options: argparse.Namespace) -> None:
         """Train from the first weights on."""
         self.model.load_state_dict(self.start, strict=False)
         self.model.train()
         torch.manual_seed(0)
-        head = nn.Linear(options.width, int(lesson.classes.max()) + 1).to(options.device)
+        head = nn.Linear(options.width, int(objective.classes.max()) + 1).to(options.device)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW([*weights, *head.parameters()], lr=5e-5, fused=True)
         losses = []
         started = clock(options.device)
         for batch in batches:
             with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                made = head(self.latents(lesson.texts[batch]))
-                loss = nn.functional.cross_entropy(made.float(), lesson.classes[batch].to(options.device))
+                made = head(self.latents(objective.texts[batch]))
+                loss = nn.functional.cross_entropy(made.float(), objective.classes[batch].to(options.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -178,28 +178,28 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
-    lesson = lesson_of(options.texts)
+    objective = lesson_of(options.texts)
     plan, init = plan_of(options)
     source = find(plan)
     blocks = source.layers - 1
     cut, options.width = blocks - blocks // 3, source.width
-    rows = len(lesson.texts)
+    rows = len(objective.texts)
     order = np.random.default_rng(0).permutation(rows)
     batches = [order[at : at + options.batch] for at in range(0, rows, options.batch)]
     with tempfile.TemporaryDirectory() as cache:
-        done = extract(replace(plan, layers=(cut,)), lesson.texts, ExtractSpec(cache, options.device))
+        done = extract(replace(plan, layers=(cut,)), objective.texts, ExtractSpec(cache, options.device))
         arms = {
-            "ours": ours(plan, cut, done.store, lesson.texts, options.device),
-            "transformers, groups as ours": peer(plan, cut, lesson.texts, options.device, True),
-            "transformers, padded to longest": peer(plan, cut, lesson.texts, options.device, False),
+            "ours": ours(plan, cut, done.store, objective.texts, options.device),
+            "transformers, groups as ours": peer(plan, cut, objective.texts, options.device, True),
+            "transformers, padded to longest": peer(plan, cut, objective.texts, options.device, False),
         }
-        race(arms, batches, lesson, options)
-        tokens = done.store.read_tokens(lesson.texts, []).lengths[lesson.texts].sum()
+        race(arms, batches, objective, options)
+        tokens = done.store.read_tokens(objective.texts, []).lengths[objective.texts].sum()
     print(describe(options.device))
     print(f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}")
-    print(f"{rows:,} rows of {lesson.name}, {tokens:,} tokens, batches of {options.batch}; ", end="")
+    print(f"{rows:,} rows of {objective.name}, {tokens:,} tokens, batches of {options.batch}; ", end="")
     print(f"{options.rounds} rounds, arms interleaved")
-    print(f"once for all epochs: {done.seconds:.1f} s for the states of layer {cut} of {len(lesson.texts):,} texts")
+    print(f"once for all epochs: {done.seconds:.1f} s for the states of layer {cut} of {len(objective.texts):,} texts")
     report(arms, rows, options)
 
 
@@ -211,14 +211,14 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     return replace(plan, final_norm=bool(find(plan).family.final_norm)), init
 
 
-def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], lesson: Lesson, options: argparse.Namespace) -> None:
+def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], objective: Lesson, options: argparse.Namespace) -> None:
     """Every arm in turn, round by round; a few batches warm up and do not count."""
     for arm in arms.values():
-        arm.epoch(batches[:4], lesson, options)
+        arm.epoch(batches[:4], objective, options)
         arm.seconds.clear()
     for _ in range(options.rounds):
         for arm in arms.values():
-            arm.epoch(batches, lesson, options)
+            arm.epoch(batches, objective, options)
 
 
 if __name__ == "__main__":

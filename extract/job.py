@@ -142,9 +142,9 @@ class ExtractionJob:
             self.watch(members, captured)
         named = [texts[index] for index in members]
         counts = tokens.viewed[members]
-        owners = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
+        member_of = {TOKENS: np.repeat(np.array(named, object), counts).tolist()} if TOKENS in columns else {}
         latents = {
-            view: to_storage_dtype(values, self.plan.stored_dtype, view, columns[view], owners.get(view, named))
+            view: to_storage_dtype(values, self.plan.stored_dtype, view, columns[view], member_of.get(view, named))
             for view, values in captured.items()
         }
         ragged = None

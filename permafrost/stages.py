@@ -106,7 +106,7 @@ def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Seque
 def _experiment(
     name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], provider: LatentProvider
 ) -> RunResult:
-    several = run_layers if recipe.multitask.schedule == "apart" else run_multitask
+    several = run_layers if recipe.multitask.schedule == "separate" else run_multitask
     run_it = several if recipe.tasks else run_recipe
     return run_it(name, recipe.only(only), runs, progress, provider)
 

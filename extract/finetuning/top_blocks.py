@@ -252,7 +252,7 @@ def _check(source: Source, plan: CapturePlan, cut: Cut) -> int:
     blocks = source.layers - 1
     if cut != "none" and not 0 <= cut < blocks:
         raise SpecError(
-            f"upper.cut = {cut}, but '{source.name}' has {blocks} blocks: a cut lies from 0, which freezes the "
+            f"finetune.cut = {cut}, but '{source.name}' has {blocks} blocks: a cut lies from 0, which freezes the "
             f'embeddings alone, to {blocks - 1}, or is "none".'
         )
     if plan.template.count(TEXT) > 1:

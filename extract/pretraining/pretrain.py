@@ -57,17 +57,17 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     source = origin(spec, vocabulary.digest, _digest(texts), dtype)
-    learnt, held = blocks_of(spec, vocabulary, texts)
+    result, held = blocks_of(spec, vocabulary, texts)
     work = folder.with_name(folder.name + CHECKPOINTS)
     try:
         open_folder(work, source)
         checkpoint = newest(work, progress)
         progress.note(
-            f"{spec.objective} pretraining: {len(texts):,} documents, {len(learnt):,} blocks of "
+            f"{spec.objective} pretraining: {len(texts):,} documents, {len(result):,} blocks of "
             f"{spec.block_tokens} tokens and {len(held):,} held out; {dtype} on {device}"
             + (f"; going on from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
         )
-        found = _trained(spec, vocabulary, (learnt, held), work, checkpoint, (dtype, device), progress)
+        found = _trained(spec, vocabulary, (result, held), work, checkpoint, (dtype, device), progress)
         model, losses, guessed = found
         loss = sum(total for total, _ in guessed) / sum(count for _, count in guessed) if guessed else None
         done = LanguageModel(
@@ -78,7 +78,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             None if loss is None else float(np.exp(loss)),
             model.num_parameters(),
             len(texts),
-            len(learnt),
+            len(result),
             len(held),
             time.perf_counter() - started,
             guessed,
@@ -197,18 +197,18 @@ def _trained(
 
     from permafrost.extract.pretraining.trainer import DivergedError, LanguageTrainer
 
-    learnt, held = parts
+    result, held = parts
     masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
     with torch.random.fork_rng(devices=[]):
         model = untrained_model(spec, vocabulary)
-        trainer = LanguageTrainer(model, spec, BlockDataset(learnt, spec.epochs, spec.seed, masking), work, *where)
+        trainer = LanguageTrainer(model, spec, BlockDataset(result, spec.epochs, spec.seed, masking), work, *where)
         try:
             losses = trainer.learn(checkpoint, progress)
         except DivergedError:
             shutil.rmtree(work)  # other settings are needed, which it would only stand in the way of
             raise
-        lessons = BlockDataset(held, 1, spec.seed + OTHER_DRAWS, masking)
-        return model, losses, trainer.measure(lessons)
+        objectives = BlockDataset(held, 1, spec.seed + OTHER_DRAWS, masking)
+        return model, losses, trainer.measure(objectives)
 
 
 def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel) -> None:

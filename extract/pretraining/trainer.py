@@ -38,12 +38,12 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
         self,
         model: nn.Module,
         spec: LanguageSpec,
-        lessons: BlockDataset,
+        objectives: BlockDataset,
         folder: Path,
         dtype: str,
         device: str,
     ) -> None:
-        steps = math.ceil(len(lessons) / spec.batch_rows)
+        steps = math.ceil(len(objectives) / spec.batch_rows)
         arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=1,  # the lessons hold all epochs, so that a step knows its lessons by its number
@@ -71,7 +71,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=lessons,
+            train_dataset=objectives,
             data_collator=collated,
         )
         self.remove_callback(PrinterCallback)
@@ -112,14 +112,14 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             ) from error
         seal(folder)
 
-    def measure(self, lessons: BlockDataset) -> list[list[float]]:
+    def measure(self, objectives: BlockDataset) -> list[list[float]]:
         """Of each of other lessons, the sum of its losses, and of how many guesses."""
         self.model.eval()
         found, device = [], self.args.device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.lowered):
-            for row in range(len(lessons)):
-                lesson = {name: part.to(device) for name, part in collated([lessons[row]]).items()}
-                loss, guesses = guessing_loss(self.model, **lesson)
+            for row in range(len(objectives)):
+                objective = {name: part.to(device) for name, part in collated([objectives[row]]).items()}
+                loss, guesses = guessing_loss(self.model, **objective)
                 found.append([float(loss), guesses])
         return found
 
@@ -139,9 +139,9 @@ def guessing_loss(model: Any, input_ids: Tensor, labels: Tensor) -> tuple[Tensor
     return nn.functional.cross_entropy(head(hidden).float(), guesses, reduction="sum"), len(guesses)
 
 
-def collated(lessons: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
+def collated(objectives: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
     """A batch of lessons, ``[row, token]`` each."""
-    seen, labels = (torch.stack([torch.from_numpy(part) for part in parts]) for parts in zip(*lessons, strict=True))
+    seen, labels = (torch.stack([torch.from_numpy(part) for part in parts]) for parts in zip(*objectives, strict=True))
     return {"input_ids": seen, "labels": labels}
 
 

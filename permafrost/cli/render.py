@@ -166,7 +166,7 @@ def show_recipes(as_json: bool) -> None:
         show_json({"recipes": {name: one.summary for name, one in found.items()}})
     else:
         show_table(
-            ["recipe", "what it does", "takes"], [[name, one.summary, one.duration] for name, one in found.items()]
+            ["recipe", "what it does", "duration"], [[name, one.summary, one.duration] for name, one in found.items()]
         )
 
 

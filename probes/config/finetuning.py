@@ -1,4 +1,4 @@
-"""TODO: probes/config/finetuning.py."""
+"""Settings of ``[finetune]``: which blocks of the backbone are trained with the probe."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -34,20 +34,20 @@ class FinetuneSpec:
                 raise SpecError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
         if self.frozen_layers and isinstance(self.cut, str):
             raise SpecError(
-                f'beside names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut to a '
-                "layer, or leave beside out."
+                f'frozen_layers names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut to a '
+                "layer, or leave frozen_layers out."
             )
         self.frozen_layer_indices()
 
     def frozen_layer_indices(self) -> tuple[int, ...]:
-        """The layers of ``beside``, ascending."""
+        """The layers of ``frozen_layers``, ascending."""
         if not isinstance(self.cut, int) or not self.frozen_layers:
             return ()
         try:
             check_layers(self.frozen_layers)
             return resolve_layers(self.frozen_layers, range(self.cut + 1))
         except SpecError as error:
-            raise SpecError(f"beside names layers at or below the cut, {self.cut}: {error}") from None
+            raise SpecError(f"frozen_layers names layers at or below the cut, {self.cut}: {error}") from None
 
     @property
     def learns(self) -> bool:

@@ -48,9 +48,9 @@ def _check_several(name: str, recipe: Recipe) -> None:
         of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
         if one.tasks:
             continue
-        if one.multitask.schedule != "apart":
+        if one.multitask.schedule != "separate":
             raise SpecError(
-                f"{of}: together.batches = {one.multitask.schedule} trains several tasks, and there are none; add a "
+                f"{of}: multitask.schedule = {one.multitask.schedule} trains several tasks, and there are none; add a "
                 "table [tasks.NAME] for each."
             )
         if one.balancing != BalancingSpec():
@@ -58,9 +58,9 @@ def _check_several(name: str, recipe: Recipe) -> None:
                 f"{of}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
                 "table [tasks.NAME] for each."
             )
-    if recipe.tasks and recipe.multitask.schedule == "apart" and recipe.variants:
+    if recipe.tasks and recipe.multitask.schedule == "separate" and recipe.variants:
         raise SpecError(
-            f"recipe '{name}' trains layers task by task, which knows no variants; set together.batches to train the "
+            f"recipe '{name}' trains layers task by task, which knows no variants; set multitask.schedule to train the "
             "tasks together, or leave [[variants]] out."
         )
 
@@ -76,7 +76,7 @@ def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = Fal
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
     if one_task and recipe.tasks:
         what = f"trains layers on {len(recipe.tasks)} tasks"
-        if recipe.multitask.schedule != "apart":
+        if recipe.multitask.schedule != "separate":
             what = f"trains {len(recipe.tasks)} tasks together"
         raise SpecError(f"recipe '{name}' {what}: 'run' it.")
     return name, recipe

@@ -1,4 +1,4 @@
-"""The settings of a training of several tasks together."""
+"""Settings of ``[multitask]`` and ``[balancing]``: how several tasks are trained together."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from permafrost.data.spec import SpecError
 class MultitaskSpec:
     """How several tasks are trained."""
 
-    schedule: Literal["apart", "joint", "turns", "proportion", "temperature"] = "apart"
-    """apart trains every layer alone on every task. The others train all tasks together on the blocks of [upper], each
+    schedule: Literal["separate", "joint", "round_robin", "proportional", "temperature"] = "separate"
+    """separate trains every layer alone on every task. The others train all tasks together on the blocks of [finetune], each
     with a head of its own: joint takes a batch of every task in each step and adds their losses up as [balancing] says
-    (a task with fewer rows begins anew); turns takes one task after the other; proportion shuffles all of their
+    (a task with fewer rows begins anew); round_robin takes one task after the other; proportional shuffles all of their
     batches; temperature draws a task for each step, by its number of batches to the power of 1 / temperature."""
 
     temperature: float = 2.0

@@ -20,13 +20,13 @@ from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 
-RESERVED = ("upper", "shared")
+RESERVED = ("backbone", "shared")
 """Names that are of something else."""
 
 TASK_TABLES = ("corpus", "plan", "probe", "train")
 """Tables whose keys a task may set."""
 
-VARIABLE_TABLES = ("plan", "plans", "probe", "pretraining", "train", "upper", "together", "balancing", "tasks")
+VARIABLE_TABLES = ("plan", "plans", "probe", "pretraining", "train", "finetune", "multitask", "balancing", "tasks")
 """Tables whose keys a variant or a trial may set."""
 
 
@@ -92,7 +92,7 @@ class Recipe:
                 raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
             if plan and self.finetune.learns:
                 raise SpecError(
-                    f"upper.cut has blocks of [plan] learn, and probe.inputs names '{read}' of another plan."
+                    f"finetune.cut has blocks of [plan] learn, and probe.inputs names '{read}' of another plan."
                 )
         names = [variant.name for variant in self.variants]
         twice = [name for name in names if names.count(name) > 1]
@@ -116,7 +116,7 @@ class Recipe:
         """Name of a task -> the recipe of that task alone; nothing where the recipe names no tasks."""
         for name in self.multitask.tasks:
             if name not in self.tasks:
-                raise SpecError(f"together.tasks names the task '{name}'. {nearest(name, self.tasks)}")
+                raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
         chosen = self.multitask.tasks or tuple(self.tasks)
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
 
@@ -146,7 +146,7 @@ def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Reci
             f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
         )
     kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
-    tree = kept | {"together": {"keep": recipe.multitask.keep}}
+    tree = kept | {"multitask": {"keep": recipe.multitask.keep}}
     for table, values in changes.items():
         if table not in TASK_TABLES or not isinstance(values, dict):
             raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
@@ -189,7 +189,7 @@ def finetuned_view(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
     if len({(name.view, name.layers) for name in names}) > 1:
         named = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
         raise SpecError(
-            f"upper.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in one "
+            f"finetune.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in one "
             f"range, as mean:5..6; probe.inputs or plan.views name {named}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers

@@ -42,12 +42,12 @@ class TrainSpec:
     bfloat16 where the hardware multiplies it natively. It pays for a wide context, not for small probes."""
 
     rates: dict[str, float] = field(default_factory=dict)
-    """Peak rates of single components by name, for example {upper = 2e-5, "topic.head" = 1e-3}: upper is the blocks of
+    """Peak rates of single components by name, for example {backbone = 2e-5, "topic.head" = 1e-3}: backbone is the blocks of
     the backbone that learn, NAME the probe of [tasks.NAME], probe that of a single task, NAME.head a part of it. The
     longest name that fits counts. Where upper is not named, its rate is 5e-5."""
 
     freeze: dict[str, int | Literal["converged"]] = field(default_factory=dict)
-    """Components that stop learning, named as in rates, for example {tone = 0, upper = "converged"}: after how many
+    """Components that stop learning, named as in rates, for example {tone = 0, backbone = "converged"}: after how many
     epochs, 0 for from the start; or "converged", once an epoch moves their weights by less than converged, as a share
     of their norm."""
 

@@ -85,9 +85,9 @@ class Said:
 class Trainings:
     """Subsets of one recipe's columns, each trained once with every seed."""
 
-    def __init__(self, conductor: Workspace, recipe: Recipe, corpus: Corpus) -> None:
-        self.recipe, self.corpus, self.progress = recipe, corpus, conductor.progress
-        self.members = conductor.members("ablation", recipe)
+    def __init__(self, workspace: Workspace, recipe: Recipe, corpus: Corpus) -> None:
+        self.recipe, self.corpus, self.progress = recipe, corpus, workspace.progress
+        self.members = workspace.members("ablation", recipe)
         self.columns: tuple[Column, ...] = self.members[0].inputs.columns
         self.scorers: dict[str, Scorer] = {split: scorer_of(corpus, split) for split in corpus.splits}
         self._said: dict[tuple[int, ...], Said] = {}
@@ -220,14 +220,14 @@ def _plain(metric: str, said: Sequence[NDArray[Any]], scorer: Scorer) -> Resampl
     return Resampled(value, np.empty(0), len(scorer.rows)) if np.isfinite(value) else None
 
 
-def ablate(recipe: Recipe, conductor: Workspace, corpus: Corpus) -> list[AblationRow]:
+def ablate(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> list[AblationRow]:
     """Train and measure what ``recipe.ablation`` names.
 
     Raises:
         SpecError: a setting that does not fit the task.
     """
     spec = recipe.ablation
-    trainings = Trainings(conductor, recipe, corpus)
+    trainings = Trainings(workspace, recipe, corpus)
     kinds = ["all", "single", *(kind for kind in spec.kinds if kind not in ("single", "greedy"))]
     wanted = [one for kind in kinds for one in subsets(kind, trainings.columns)]
     trainings.train([one.layer_positions for one in wanted], "subsets of layers")
@@ -238,31 +238,31 @@ def ablate(recipe: Recipe, conductor: Workspace, corpus: Corpus) -> list[Ablatio
     if "random_targets" in spec.controls:
         rows += [row for one in wanted if one.kind in ("all", "single") for row in scores.rows(one, ["train"])]
     for control in spec.controls:
-        rows += _control(control, recipe, conductor, scores)
+        rows += _control(control, recipe, workspace, scores)
     for backbone in spec.backbones:
-        rows += _backbone(backbone, recipe, conductor, scores)
+        rows += _backbone(backbone, recipe, workspace, scores)
     return rows
 
 
-def _control(control: str, recipe: Recipe, conductor: Workspace, trained: Scores) -> list[AblationRow]:
+def _control(control: str, recipe: Recipe, workspace: Workspace, trained: Scores) -> list[AblationRow]:
     """Each layer alone and all of them, from an untrained backbone or on shuffled targets."""
     corpus, splits = trained.corpus, list[str]()
     if control == "untrained":
         recipe, name = _changed(recipe, "plan.init", "random"), UNTRAINED
-        conductor.prepare([recipe])
+        workspace.prepare([recipe])
     else:
         corpus, name, splits = shuffled(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
-    trainings = Trainings(conductor, recipe, corpus)
+    trainings = Trainings(workspace, recipe, corpus)
     wanted = [*subsets("all", trainings.columns), *subsets("single", trainings.columns)]
     trainings.train([one.layer_positions for one in wanted], f"control: {name}")
     scores = Scores(trainings, name, trained)
     return [row for one in wanted for row in scores.rows(one, splits)]
 
 
-def _backbone(name: str, recipe: Recipe, conductor: Workspace, trained: Scores) -> list[AblationRow]:
+def _backbone(name: str, recipe: Recipe, workspace: Workspace, trained: Scores) -> list[AblationRow]:
     recipe = _changed(recipe, "plan.backbone", name)
-    conductor.prepare([recipe])
-    trainings = Trainings(conductor, recipe, trained.corpus)
+    workspace.prepare([recipe])
+    trainings = Trainings(workspace, recipe, trained.corpus)
     everything = subsets("all", trainings.columns)[0]
     trainings.train([everything.layer_positions, trainings.last], f"backbone {name}")
     scores = Scores(trainings, reference=trained)
@@ -284,13 +284,13 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
     started = time.perf_counter()
     recipe = replace(recipe, variants=())
     check_fixed(recipe)
-    conductor = Workspace(provider, progress)
-    corpus = conductor.corpus(recipe.corpus)
+    workspace = Workspace(provider, progress)
+    corpus = workspace.corpus(recipe.corpus)
     metric = check(recipe, {name: recipe}, corpus)
-    conductor.prepare([recipe])
-    rows = ablate(recipe, conductor, corpus)
-    texts_run = sum(one.texts_run for one in conductor.stored.values())
-    record = make_record(corpus, [], {name: conductor.sources(recipe, recipe.corpus)}) | {
+    workspace.prepare([recipe])
+    rows = ablate(recipe, workspace, corpus)
+    texts_run = sum(one.texts_run for one in workspace.stored.values())
+    record = make_record(corpus, [], {name: workspace.sources(recipe, recipe.corpus)}) | {
         "name": f"ablate-{name}",
         "summary": recipe.summary,
         "texts_run": texts_run,

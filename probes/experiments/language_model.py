@@ -144,8 +144,8 @@ def _told(runs: Path, done: PretrainingResult) -> bool:
 def _rows(done: PretrainingResult, spec: LanguageSpec) -> list[MetricRow]:
     """The mean loss at the end of the training, and on held-out text, whose exponential is the perplexity."""
     facts, loss = done.facts, done.held_out
-    learnt = min(ENDS, len(done.model.losses)) * spec.batch_rows
-    found = [("train", "loss", Measured(facts[f"loss_last_{ENDS}"], None, None, learnt))]
+    result = min(ENDS, len(done.model.losses)) * spec.batch_rows
+    found = [("train", "loss", Measured(facts[f"loss_last_{ENDS}"], None, None, result))]
     if done.model.loss is not None:
         low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))
         found += [

@@ -56,21 +56,21 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         InputError: a recipe without tasks, or something in one of them is wrong.
     """
     started = time.perf_counter()
-    conductor = Workspace(provider, progress)
+    workspace = Workspace(provider, progress)
     tasks = recipe.task_recipes()
     if not tasks:
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
-    check_fixed(recipe, 'set together.batches, for example to "joint", to train the tasks on these blocks')
-    metrics = {task: check(one, {task: one}, conductor.corpus(one.corpus)) for task, one in tasks.items()}
-    conductor.prepare(tasks.values())
+    check_fixed(recipe, 'set multitask.schedule, for example to "joint", to train the tasks on these blocks')
+    metrics = {task: check(one, {task: one}, workspace.corpus(one.corpus)) for task, one in tasks.items()}
+    workspace.prepare(tasks.values())
     rows: list[LayerRow] = []
     stores: dict[str, Mapping[str, PlanLatents]] = {}
     for task, one in tasks.items():
         progress.note(f"{task}: every layer alone, on {one.corpus.name or one.corpus.path}")
-        rows += sorted(_task_rows(task, one, conductor), key=lambda row: row.metric != metrics[row.task])
-        stores[task] = conductor.sources(one, one.corpus)
-    corpora = [conductor.corpus(one.corpus) for one in tasks.values()]
-    texts_run = sum(one.texts_run for one in conductor.stored.values())
+        rows += sorted(_task_rows(task, one, workspace), key=lambda row: row.metric != metrics[row.task])
+        stores[task] = workspace.sources(one, one.corpus)
+    corpora = [workspace.corpus(one.corpus) for one in tasks.values()]
+    texts_run = sum(one.texts_run for one in workspace.stored.values())
     texts, distinct = sum(one.sentences for one in corpora), sum(len(one.texts) for one in corpora)
     record = make_record(corpora[0], [], stores) | {
         "name": name,
@@ -99,11 +99,11 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     )
 
 
-def _task_rows(task: str, recipe: Recipe, conductor: Workspace) -> list[LayerRow]:
+def _task_rows(task: str, recipe: Recipe, workspace: Workspace) -> list[LayerRow]:
     began = time.perf_counter()
-    corpus = conductor.corpus(recipe.corpus)
+    corpus = workspace.corpus(recipe.corpus)
     spec = replace(recipe.ablation, kinds=("single",), backbones=())
-    found = ablate(replace(recipe, ablation=spec), conductor, corpus)
+    found = ablate(replace(recipe, ablation=spec), workspace, corpus)
     seconds = time.perf_counter() - began
     return [_row(task, corpus.name, one, seconds) for one in found]
 

@@ -38,21 +38,21 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     started = time.perf_counter()
     variants = recipe.variant_recipes()
     unfinished = Unfinished.of(runs, name, recipe, progress)
-    conductor = Workspace(provider, progress, unfinished=unfinished)
-    corpus = conductor.corpus(recipe.corpus)
+    workspace = Workspace(provider, progress, unfinished=unfinished)
+    corpus = workspace.corpus(recipe.corpus)
     metric = check(recipe, variants, corpus)
-    unread = read_all(conductor, {variant: [one] for variant, one in variants.items()})
+    unread = read_all(workspace, {variant: [one] for variant, one in variants.items()})
     if corpus.scored == "validation":
         chose = ", which chose epochs and variant, and read high" if corpus.selection == "validation" else ""
         progress.note(f"no test split: figures are on validation{chose}")
     training = time.perf_counter()
-    found, refused = train_all(conductor.train, variants, unread, progress, release)
+    found, refused = train_all(workspace.train, variants, unread, progress, release)
     selected = choose(found)
     trained = time.perf_counter()
     progress.note("measuring every variant, with intervals")
     rows = all_rows(found, corpus)
-    stores = {one.variant: conductor.sources(one.recipe, recipe.corpus) for one in found}
-    texts_run = sum(one.texts_run for one in conductor.stored.values())
+    stores = {one.variant: workspace.sources(one.recipe, recipe.corpus) for one in found}
+    texts_run = sum(one.texts_run for one in workspace.stored.values())
     record = make_record(corpus, found, stores) | {
         "name": name,
         "summary": recipe.summary,
@@ -69,7 +69,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         "training": results.training_table(found),
         "epochs": results.epochs_table(found),
         "autoencoder": results.autoencoder_table(found),
-        "latents": _latent_table(conductor, selected, corpus),
+        "latents": _latent_table(workspace, selected, corpus),
     }
     path = write_run(runs, name, RunContents(recipe, record, tables, selected.fitted_probe(corpus)))
     unfinished.remove()
@@ -89,10 +89,10 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     )
 
 
-def read_all(conductor: Workspace, variants: Mapping[str, Sequence[Recipe]]) -> dict[str, InputError]:
+def read_all(workspace: Workspace, variants: Mapping[str, Sequence[Recipe]]) -> dict[str, InputError]:
     """Stage one for the recipes of every variant; returns those whose backbone or corpus cannot be had, and why."""
     try:
-        conductor.prepare([recipe for some in variants.values() for recipe in some])
+        workspace.prepare([recipe for some in variants.values() for recipe in some])
     except InputError:
         if len(variants) == 1:
             raise
@@ -101,7 +101,7 @@ def read_all(conductor: Workspace, variants: Mapping[str, Sequence[Recipe]]) -> 
     unread: dict[str, InputError] = {}
     for variant, recipes in variants.items():
         try:
-            conductor.prepare(recipes)
+            workspace.prepare(recipes)
         except InputError as error:
             unread[variant] = error
     return unread
@@ -148,8 +148,8 @@ def release(found: list[TrainedVariant]) -> list[TrainedVariant]:
     return [one if one is best else one.without_blocks() for one in found]
 
 
-def _latent_table(conductor: Workspace, one: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
+def _latent_table(workspace: Workspace, one: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """Empty if blocks were trained: then no latent is the same in two variants."""
     if one.recipe.finetune.learns:
         return pd.DataFrame()
-    return latent_table(conductor.inputs(one.recipe, one.recipe.corpus), one, corpus)
+    return latent_table(workspace.inputs(one.recipe, one.recipe.corpus), one, corpus)

@@ -83,19 +83,19 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
     """
     started = time.perf_counter()
     variants = recipe.variant_recipes()
-    conductor = Workspace(provider, progress, unfinished=Unfinished.of(runs, name, recipe, progress))
+    workspace = Workspace(provider, progress, unfinished=Unfinished.of(runs, name, recipe, progress))
     metrics: dict[str, str] = {}
     for variant, one in variants.items():
-        metrics = check_multitask(variant, one, conductor) | metrics
-    corpora = _corpora(variants, conductor)
-    unread = read_all(conductor, {variant: list(one.task_recipes().values()) for variant, one in variants.items()})
-    train = partial(train_multitask, conductor=conductor)
+        metrics = check_multitask(variant, one, workspace) | metrics
+    corpora = _corpora(variants, workspace)
+    unread = read_all(workspace, {variant: list(one.task_recipes().values()) for variant, one in variants.items()})
+    train = partial(train_multitask, workspace=workspace)
     found, refused = train_all(train, variants, unread, progress, release)
     corpora = {task: corpus for task, corpus in corpora.items() if any(task in one.tasks for one in found)}
     selected = choose(found)
     progress.note("measuring every variant, with intervals")
     rows = [row for task, corpus in corpora.items() for row in _rows(task, found, corpus, metrics[task])]
-    texts_run = sum(one.texts_run for one in conductor.stored.values())
+    texts_run = sum(one.texts_run for one in workspace.stored.values())
     record = _record(name, recipe, found, corpora) | {
         "metrics": metrics,
         "texts_run": texts_run,
@@ -104,11 +104,11 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
         "seconds": {"training": sum(one.seconds for one in found), "all": time.perf_counter() - started},
     }
     outcome = RunContents(
-        recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, found, corpora, conductor)
+        recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, found, corpora, workspace)
     )
     path = write_run(runs, name, outcome)
-    assert conductor.unfinished
-    conductor.unfinished.remove()
+    assert workspace.unfinished
+    workspace.unfinished.remove()
     return RunResult(
         path=path,
         seconds=time.perf_counter() - started,
@@ -123,7 +123,7 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
     )
 
 
-def _corpora(variants: Mapping[str, Recipe], conductor: Workspace) -> dict[str, Corpus]:
+def _corpora(variants: Mapping[str, Recipe], workspace: Workspace) -> dict[str, Corpus]:
     """Task -> its corpus, the same in all variants that have the task."""
     specs: dict[str, CorpusSpec] = {}
     for variant, recipe in variants.items():
@@ -133,7 +133,7 @@ def _corpora(variants: Mapping[str, Recipe], conductor: Workspace) -> dict[str, 
                     f"variant '{variant}': the corpus of '{task}' is not that of the variants before, and they are "
                     f"compared on the same rows; leave tasks.{task}.corpus out."
                 )
-    return {task: conductor.corpus(spec) for task, spec in specs.items()}
+    return {task: workspace.corpus(spec) for task, spec in specs.items()}
 
 
 def release(found: list[MultitaskVariant]) -> list[MultitaskVariant]:
@@ -242,7 +242,7 @@ def _answers(one: TrainedVariant, corpus: Corpus) -> list[Any]:
 
 
 def _outcomes(
-    selected: MultitaskVariant, found: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], conductor: Workspace
+    selected: MultitaskVariant, found: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], workspace: Workspace
 ) -> dict[str, TaskContents]:
     """What the chosen variant leaves of each task, and what every variant makes of its classes."""
     outcomes = {}
@@ -254,6 +254,6 @@ def _outcomes(
             "confusion": pd.concat([confusion_table(other, corpus) for other in every]),
         }
         outcomes[task] = TaskContents(
-            one.fitted_probe(corpus), tables, conductor.sources(one.recipe, one.recipe.corpus)
+            one.fitted_probe(corpus), tables, workspace.sources(one.recipe, one.recipe.corpus)
         )
     return outcomes

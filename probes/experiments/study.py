@@ -34,9 +34,9 @@ def run_study(
         provider: where the latents come from, for the search and for the training after it.
     """
     check_space(recipe)
-    conductor = Workspace(provider, progress)
-    metric = check(recipe, {of: recipe}, conductor.corpus(recipe.corpus))
-    conductor.prepare([recipe])
+    workspace = Workspace(provider, progress)
+    metric = check(recipe, {of: recipe}, workspace.corpus(recipe.corpus))
+    workspace.prepare([recipe])
     found = search(recipe, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
     write_report(found.folder)
     progress.note(f"best of {found.trials:,} trials: number {found.number}, {found.value:.4f}; training it again")

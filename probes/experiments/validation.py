@@ -17,8 +17,8 @@ def check_fixed(recipe: Recipe, way_out: str = "'run' the recipe") -> None:
     """Raise a :class:`SpecError` where a recipe has blocks learn, and what is to be compared are layers as they are."""
     if recipe.finetune.learns:
         raise SpecError(
-            f"upper.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
-            f'compared; set upper.cut = "frozen", or {way_out}.'
+            f"finetune.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
+            f'compared; set finetune.cut = "frozen", or {way_out}.'
         )
 
 
@@ -37,10 +37,10 @@ def check_finetuning(variant: str, recipe: Recipe) -> None:
     finetuned_view(recipe)
     if recipe.finetune.frozen_layers and recipe.probe.mixer == "last":
         raise SpecError(
-            f'{variant}: upper.beside has the probe read several layers, and probe.mixer = "last" reads one; set it to '
-            "softmax or concat, or leave upper.beside out."
+            f'{variant}: finetune.frozen_layers has the probe read several layers, and probe.mixer = "last" reads one; set it to '
+            "softmax or concat, or leave finetune.frozen_layers out."
         )
-    cut = f"{variant}: upper.cut = {recipe.finetune.cut}"
+    cut = f"{variant}: finetune.cut = {recipe.finetune.cut}"
     if recipe.train.average:
         raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")
     if recipe.pretraining.task != "none":
@@ -87,30 +87,32 @@ ALL_SHARED = (BACKBONE, f"{BACKBONE}.blocks")
 """Components that are all that tasks share, by name."""
 
 
-def check_multitask(variant: str, recipe: Recipe, conductor: Workspace) -> dict[str, str]:
+def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """Whether a variant's tasks can be trained together, before stage one; returns the metric of each.
 
     Raises:
         SpecError: tasks whose latents cannot come from the same blocks, or a task that does not fit its corpus.
     """
-    if recipe.multitask.schedule == "apart":
-        raise SpecError(f'{variant}: together.batches = "apart" trains no task together; leave it out of the variant.')
-    posed = recipe.task_recipes()
+    if recipe.multitask.schedule == "separate":
+        raise SpecError(
+            f'{variant}: multitask.schedule = "separate" trains no task together; leave it out of the variant.'
+        )
+    task_recipes = recipe.task_recipes()
     metrics = {}
-    for name, task in posed.items():
+    for name, task in task_recipes.items():
         _check_train(name, task, recipe)
-        corpus = conductor.corpus(task.corpus)
+        corpus = workspace.corpus(task.corpus)
         metrics[name] = check(task, {f"{variant}, {name}": task}, corpus, (BACKBONE, *recipe.tasks))
         if task.train.average:
             raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
         if task.pretraining.task != "none":
             raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
-    if len(posed) > 1:
+    if len(task_recipes) > 1:
         _check_balancer(variant, recipe)
     if not recipe.finetune.learns:
         return metrics
-    first, one = next(iter(posed.items()))
-    for name, task in posed.items():
+    first, one = next(iter(task_recipes.items()))
+    for name, task in task_recipes.items():
         for key in ONE_TRUNK:
             mine, theirs = getattr(one.plan, key), getattr(task.plan, key)
             if mine != theirs:

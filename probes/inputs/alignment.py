@@ -26,11 +26,11 @@ def tokens_at(inputs: ProbeInputs, sequences: NDArray[np.int64], characters: NDA
     if not len(real):
         return np.full(len(characters), NOWHERE)
     spans = inputs.spans[real].astype(np.int64)
-    owners = np.repeat(np.arange(len(inputs.offsets) - 1), np.diff(inputs.offsets))[real]
+    member_of = np.repeat(np.arange(len(inputs.offsets) - 1), np.diff(inputs.offsets))[real]
     longest = max(int(spans.max()), int(characters.max(initial=0))) + 1
-    ends = owners * longest + spans[:, 1]
+    ends = member_of * longest + spans[:, 1]
     token = np.searchsorted(ends[:-1], sequences * longest + characters, side="right")  # the first that ends after it
-    there = (owners[token] == sequences) & (spans[token, 0] <= characters) & (spans[token, 1] > characters)
+    there = (member_of[token] == sequences) & (spans[token, 0] <= characters) & (spans[token, 1] > characters)
     return np.where(there, real[token], NOWHERE)
 
 

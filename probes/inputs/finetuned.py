@@ -118,13 +118,13 @@ class FinetunedInputs(ProbeInputs):
         return made
 
 
-def finetuned_inputs(trunk: nn.Module, below: FrozenStates, view: str, layers: Sequence[int]) -> FinetunedInputs:
+def finetuned_inputs(top_blocks: nn.Module, below: FrozenStates, view: str, layers: Sequence[int]) -> FinetunedInputs:
     """What a probe reads of blocks: one view of some of their layers."""
     columns = tuple(Column("", view, layer) for layer in layers)
-    width = int(trunk.width)  # type: ignore[arg-type]
+    width = int(top_blocks.width)  # type: ignore[arg-type]
     nothing, widths = torch.empty(len(columns), 0, width), (width,) * len(columns)
     tokens = view == TOKENS
     if not tokens and (np.diff(below.starts) != 1).any():
         raise SpecError('a view of whole texts cannot be made of windows; set plan.truncation = "cut", or read tokens.')
     offsets, spans, starts = (below.offsets, below.spans, below.starts) if tokens else (None, None, None)
-    return FinetunedInputs(nothing, columns, widths, offsets, spans, starts, None, trunk, below, view)
+    return FinetunedInputs(nothing, columns, widths, offsets, spans, starts, None, top_blocks, below, view)

@@ -145,6 +145,6 @@ class CacheProvider:
 
     def _refuse(self, plan: CapturePlan, cut: str) -> NoReturn:
         raise SpecError(
-            f"upper.cut = {cut} trains blocks of '{plan.backbone}', and cached latents alone have none: 'run' the "
+            f"finetune.cut = {cut} trains blocks of '{plan.backbone}', and cached latents alone have none: 'run' the "
             "recipe."
         )

@@ -21,9 +21,9 @@ class TokenPooling(nn.Module):
     Source: Bahdanau et al. (2015), section 3.1, with one learned query and a dot product for its score.
     """
 
-    def __init__(self, seats: MemberLayout) -> None:
+    def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(len(seats.sources), 1, 1, max(seats.input_widths)))
+        self.query = nn.Parameter(torch.zeros(len(layout.sources), 1, 1, max(layout.input_widths)))
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """States ``[layer, row, token, width]`` and which are real ``[row, token]`` -> ``[layer, row, width]``."""

@@ -63,6 +63,6 @@ class MemberLayout:
         return padded
 
     @staticmethod
-    def stack(seats: "list[MemberLayout]") -> "MemberLayout":
+    def stack(layout: "list[MemberLayout]") -> "MemberLayout":
         """All members of several, one after another."""
-        return replace(seats[0], members=tuple(member for one in seats for member in one.members))
+        return replace(layout[0], members=tuple(member for one in layout for member in one.members))

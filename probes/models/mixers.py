@@ -14,9 +14,9 @@ from permafrost.probes.models.member_layout import MemberLayout
 class LastMixer(nn.Module):
     """The last layer alone."""
 
-    def __init__(self, seats: MemberLayout) -> None:
+    def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.taken = seats.mask
+        self.taken = layout.mask
 
     def forward(self, x: Tensor) -> Tensor:
         """``[member, layer, ...]`` -> ``[member, ...]``."""
@@ -29,9 +29,9 @@ class SoftmaxMixer(nn.Module):
     Source: Peters et al., "Deep contextualized word representations" (2018), equation 1, without its scale.
     """
 
-    def __init__(self, seats: MemberLayout) -> None:
+    def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.taken = seats.mask
+        self.taken = layout.mask
         self.logits = nn.Parameter(torch.zeros(self.taken.shape))
 
     def weights(self) -> Tensor:
@@ -52,9 +52,9 @@ class MLPMixer(nn.Module):
 
     HIDDEN = 64
 
-    def __init__(self, seats: MemberLayout) -> None:
+    def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        members, layers = seats.mask.shape
+        members, layers = layout.mask.shape
         first, last = LayerwiseLinear(members, layers, self.HIDDEN), LayerwiseLinear(members, self.HIDDEN, 1)
         with torch.no_grad():
             first.weight.abs_()
@@ -82,9 +82,9 @@ class AttentionMixer(nn.Module):
     3.1, with one learned query and a dot product for its score.
     """
 
-    def __init__(self, seats: MemberLayout, code: int) -> None:
+    def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.taken = seats.mask
+        self.taken = layout.mask
         self.query = nn.Parameter(torch.zeros(len(self.taken), 1, 1, code))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,9 +100,9 @@ class SelfAttentionMixer(nn.Module):
     Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1, one head.
     """
 
-    def __init__(self, seats: MemberLayout, code: int) -> None:
+    def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.taken = seats.mask
+        self.taken = layout.mask
         self.maps = nn.ModuleList(LayerwiseLinear(len(self.taken), code, code) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,11 +121,11 @@ class SelfAttentionMixer(nn.Module):
 class UnifiedMixer(nn.Module):
     """One embedding for all layers: each code is projected up to the widest latent, and the projections are added."""
 
-    def __init__(self, seats: MemberLayout, code: int) -> None:
+    def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.taken = seats.mask
+        self.taken = layout.mask
         members, layers = self.taken.shape
-        self.width = max(seats.widths)
+        self.width = max(layout.widths)
         self.up = nn.Parameter(torch.empty(members, layers, code, self.width).uniform_(-1, 1) / math.sqrt(code))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ MIXERS: dict[str, Callable[[MemberLayout], nn.Module]] = {"last": LastMixer, "so
 """Over the cosines of layers."""
 
 CODE_MIXERS: dict[str, Callable[[MemberLayout, int], nn.Module]] = {
-    "concat": lambda seats, code: ConcatMixer(),
+    "concat": lambda layout, code: ConcatMixer(),
     "attention": AttentionMixer,
     "self_attention": SelfAttentionMixer,
     "unified": UnifiedMixer,
@@ -145,13 +145,13 @@ CODE_MIXERS: dict[str, Callable[[MemberLayout, int], nn.Module]] = {
 """Over the codes of layers, before there is a cosine."""
 
 
-def code_mixer(name: str, seats: MemberLayout, code: int) -> nn.Module:
+def code_mixer(name: str, layout: MemberLayout, code: int) -> nn.Module:
     """A mixer over codes; ``last`` and ``softmax`` mix codes as they mix cosines."""
-    return CODE_MIXERS[name](seats, code) if name in CODE_MIXERS else MIXERS[name](seats)
+    return CODE_MIXERS[name](layout, code) if name in CODE_MIXERS else MIXERS[name](layout)
 
 
-def mixed_width(name: str, seats: MemberLayout, code: int) -> int:
+def mixed_width(name: str, layout: MemberLayout, code: int) -> int:
     """Width of what a mixer makes of codes."""
     if name == "concat":
-        return code * seats.mask.shape[1]
-    return max(seats.widths) if name == "unified" else code
+        return code * layout.mask.shape[1]
+    return max(layout.widths) if name == "unified" else code

@@ -35,15 +35,15 @@ class Probe(nn.Module):
     pools = True
     """Whether tokens are pooled as they are read; else they are read one by one."""
 
-    def __init__(self, spec: ProbeSpec, seats: MemberLayout) -> None:
+    def __init__(self, spec: ProbeSpec, layout: MemberLayout) -> None:
         super().__init__()
-        self.spec, self.layout = spec, seats
-        self.pooling = TokenPooling(seats) if seats.tokens and self.pools else None
-        layers, width = len(seats.sources), max(seats.input_widths)
+        self.spec, self.layout = spec, layout
+        self.pooling = TokenPooling(layout) if layout.tokens and self.pools else None
+        layers, width = len(layout.sources), max(layout.input_widths)
         self.register_buffer("center", torch.zeros(layers, 1, width))
         self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
         self.noise = Noise(spec.noise)
-        self.encoder = GroupedByWidth(seats.widths, seats.codes, self._part)
+        self.encoder = GroupedByWidth(layout.widths, layout.codes, self._part)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -164,7 +164,7 @@ class Probe(nn.Module):
             common = [slice(min(sizes)) for sizes in zip(own.shape, state[name].shape[1:], strict=True)]
             state[name][(member, *common)] = own[tuple(common)]
 
-    def rebuild(self, seats: MemberLayout) -> Self:
+    def rebuild(self, layout: MemberLayout) -> Self:
         """A fresh probe of the same kind with other seats."""
         raise NotImplementedError
 

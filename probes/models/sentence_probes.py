@@ -22,14 +22,14 @@ ROUNDING = 1e-5
 class ScoreProbe(Probe):
     """Two texts to one number: the cosine of their codes in each layer, mixed; or the cosine of their mixed codes."""
 
-    def __init__(self, spec: ProbeSpec, seats: MemberLayout) -> None:
-        super().__init__(spec, seats)
+    def __init__(self, spec: ProbeSpec, layout: MemberLayout) -> None:
+        super().__init__(spec, layout)
         self.over_codes = spec.mixer in CODE_MIXERS
-        self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
+        self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
 
-    def rebuild(self, seats: MemberLayout) -> Self:
+    def rebuild(self, layout: MemberLayout) -> Self:
         """A fresh probe of the same kind with other seats."""
-        return type(self)(self.spec, seats)
+        return type(self)(self.spec, layout)
 
     def forward(self, sides: Sequence[TextStates], how: SharedReads) -> Tensor:
         """Two of ``[distinct, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
@@ -64,23 +64,23 @@ class ScoreProbe(Probe):
 class FeatureProbe(Probe):
     """One text, or the features of two, to some numbers."""
 
-    def __init__(self, spec: ProbeSpec, seats: MemberLayout, sides: int, outputs: int) -> None:
-        super().__init__(spec, seats)
+    def __init__(self, spec: ProbeSpec, layout: MemberLayout, sides: int, outputs: int) -> None:
+        super().__init__(spec, layout)
         self.sides, self.outputs = sides, outputs
-        self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
+        self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
         self.pair = pair_features if spec.product else difference_features
         times = (4 if spec.product else 3) if sides == 2 else 1
-        features = mixed_width(spec.mixer, seats, self.encoder.code) * times
-        self.head = FeatureHead(len(seats.members), features, outputs, spec.hidden, spec.dropout, spec.activation)
+        features = mixed_width(spec.mixer, layout, self.encoder.code) * times
+        self.head = FeatureHead(len(layout.members), features, outputs, spec.hidden, spec.dropout, spec.activation)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The widths in which probes agree that can stand side by side."""
         return *super().shape, mixed_width(self.spec.mixer, self.layout, self.encoder.code)
 
-    def rebuild(self, seats: MemberLayout) -> Self:
+    def rebuild(self, layout: MemberLayout) -> Self:
         """A fresh probe of the same kind with other seats."""
-        return type(self)(self.spec, seats, self.sides, self.outputs)
+        return type(self)(self.spec, layout, self.sides, self.outputs)
 
     def forward(self, sides: Sequence[TextStates], how: SharedReads) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""

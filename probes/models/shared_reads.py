@@ -105,16 +105,16 @@ class SharedReads:
         return made.view(distinct, rows, most, code)[self.index, :, place]
 
 
-def shared_reads(seats: MemberLayout, orders: NDArray[np.int64] | None = None) -> SharedReads:
+def shared_reads(layout: MemberLayout, orders: NDArray[np.int64] | None = None) -> SharedReads:
     """How the layers of a probe read rows.
 
     Args:
         orders: of each member, which order of rows it takes; None where all take the same.
     """
-    of_member = np.zeros(len(seats.members), np.int64) if orders is None else orders
-    pairs = np.stack([of_member[seats.member_of.numpy()], np.array(seats.sources)], 1)
+    of_member = np.zeros(len(layout.members), np.int64) if orders is None else orders
+    pairs = np.stack([of_member[layout.member_of.numpy()], np.array(layout.sources)], 1)
     distinct, at = np.unique(pairs, axis=0, return_inverse=True)
     sources = torch.from_numpy(np.ascontiguousarray(distinct[:, 1]))
     same = len(distinct) == len(pairs) and bool((distinct == pairs).all())
-    whole = not distinct[:, 0].any() and distinct[:, 1].tolist() == list(range(len(seats.input_widths)))
+    whole = not distinct[:, 0].any() and distinct[:, 1].tolist() == list(range(len(layout.input_widths)))
     return SharedReads(sources, distinct[:, 0], None if same else torch.from_numpy(at.reshape(-1)), whole)

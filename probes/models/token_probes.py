@@ -41,21 +41,21 @@ class TokenProbe(Probe):
 
     pools = False
 
-    def __init__(self, spec: ProbeSpec, seats: MemberLayout, outputs: int) -> None:
-        super().__init__(spec, seats)
+    def __init__(self, spec: ProbeSpec, layout: MemberLayout, outputs: int) -> None:
+        super().__init__(spec, layout)
         self.outputs = outputs
-        self.mixer = code_mixer(spec.mixer, seats, self.encoder.code)
-        self.read = mixed_width(spec.mixer, seats, self.encoder.code) + (seats.mask.shape[1] if spec.match else 0)
-        self.head = nn.ModuleList(TokenHead(spec, self.read, outputs) for _ in seats.members)
+        self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
+        self.read = mixed_width(spec.mixer, layout, self.encoder.code) + (layout.mask.shape[1] if spec.match else 0)
+        self.head = nn.ModuleList(TokenHead(spec, self.read, outputs) for _ in layout.members)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The widths in which probes agree that can stand side by side."""
         return *super().shape, self.read
 
-    def rebuild(self, seats: MemberLayout) -> Self:
+    def rebuild(self, layout: MemberLayout) -> Self:
         """A fresh probe of the same kind with other seats."""
-        return type(self)(self.spec, seats, self.outputs)
+        return type(self)(self.spec, layout, self.outputs)
 
     def forward(self, states: RaggedStates, how: SharedReads) -> Tensor:
         """Tokens ``[distinct, token, width]`` -> ``[member, token, output]``."""

@@ -15,7 +15,7 @@ from permafrost.data.errors import InputError
 from permafrost.probes.config.load import read_file
 from permafrost.probes.config.names import RECORD
 
-FORMAT = 4
+FORMAT = 5
 """Of run folders; one of another format is not read."""
 
 NEVER_READ = ("figures", "report.html")

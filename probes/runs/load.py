@@ -28,7 +28,7 @@ from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.tasks.registry import TASKS, build
 
 PROBE = "probe.safetensors"
-TASKS_FOLDER, BACKBONE_FOLDER = "tasks", "upper"
+TASKS_FOLDER, BACKBONE_FOLDER = "tasks", "backbone"
 
 ABOUT = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """What a probe must say of itself."""
@@ -124,9 +124,9 @@ def _read_run(run: RunFolder) -> LoadedRun:
         if recipe.finetune.learns
         else None
     )
-    if upper and not (about.get("upper") and isinstance(about["upper"], dict)):
+    if upper and not (about.get("backbone") and isinstance(about["backbone"], dict)):
         raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
-    if upper and (fault_there := check_files(upper, about["upper"])):
+    if upper and (fault_there := check_files(upper, about["backbone"])):
         raise DamageError(f"{upper.parent}: its blocks learnt, and {fault_there}; {REMEDY}.")
     plans = {""} if upper else identities
     known = all(column.plan in plans and column.view in get_args(View) for column in columns)
@@ -136,7 +136,7 @@ def _read_run(run: RunFolder) -> LoadedRun:
     sound = all(len(part) == len(line[0]) and np.isfinite(part).all() and (np.diff(part) >= 0).all() for part in line)
     if not (known and fitting and sound):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
-    digests = tuple(about["upper"].values()) if upper else ()
+    digests = tuple(about["backbone"].values()) if upper else ()
     return LoadedRun(
         variant=about["variant"],
         recipe=recipe,
@@ -200,11 +200,11 @@ def _rebuilt(
     if len(widths) != len(columns) or not 1 <= members <= len(tensors["center"]):
         raise RunError(f"{path}: probe.safetensors does not have the layers that its description says.")
     of = [(column.plan, column.view) for column in columns]
-    seats = layout_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, of)
-    _ = seats.member_of, seats.mask  # made here, where they hold numbers
+    layout = layout_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, of)
+    _ = layout.member_of, layout.mask  # made here, where they hold numbers
     try:
         with torch.device("meta"):
-            probe = build(recipe.probe, about["kind"], len(about["labels"]), int(about["sides"]), seats)
+            probe = build(recipe.probe, about["kind"], len(about["labels"]), int(about["sides"]), layout)
     except SpecError as error:
         raise RunError(f"{path}: its recipe does not fit its weights: {error}") from error
     shapes = {name: value.shape for name, value in probe.state_dict().items()}

@@ -130,7 +130,7 @@ def _save_probe(path: Path, fitted: FittedProbe, upper: Mapping[str, str], share
         "kind": fitted.kind,
         "labels": fitted.labels,
         "score_range": fitted.score_range,
-        "upper": upper,
+        "backbone": upper,
         "shared": shared,
     }
     tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}

@@ -71,20 +71,20 @@ def search(
         shutil.rmtree(shared, ignore_errors=True)
         shared.mkdir(parents=True)
         try:
-            with opened(name, recipe, storage, journal) as ledger:
-                begun = ledger.finished
+            with opened(name, recipe, storage, journal) as trial_log:
+                begun = trial_log.finished
                 if begun:
                     progress.note(f"study '{name}' goes on: {begun:,} of {total:,} trials are there")
                 with progress.bar(f"study {name}", total) as advance:
                     advance(min(begun, total))
-                    watch = _SearchProgress(ledger, progress, advance)
+                    watch = _SearchProgress(trial_log, progress, advance)
                     if workers == 1:
                         _alone(watch, recipe, shared, make_evaluate, total)
                     elif begun < total:
-                        with WorkerPool(recipe, shared, make_evaluate, min(workers, total - begun)) as crew:
-                            _together(watch, crew, total)
+                        with WorkerPool(recipe, shared, make_evaluate, min(workers, total - begun)) as pool:
+                            _together(watch, pool, total)
                 settings = {"storage": shown_storage(storage, journal), "workers": workers, **(about or {})}
-                return _write(folder, name, recipe, ledger, settings, started, progress)
+                return _write(folder, name, recipe, trial_log, settings, started, progress)
         finally:
             shutil.rmtree(shared, ignore_errors=True)
 
@@ -92,9 +92,9 @@ def search(
 class _SearchProgress:
     """The ledger, with what the screen shows of it."""
 
-    def __init__(self, ledger: TrialLog, progress: Progress, advance: Callable[[int], None]) -> None:
-        self.ledger, self._progress, self._advance = ledger, progress, advance
-        self._best = best[1] if (best := ledger.best()) else None
+    def __init__(self, trial_log: TrialLog, progress: Progress, advance: Callable[[int], None]) -> None:
+        self.ledger, self._progress, self._advance = trial_log, progress, advance
+        self._best = best[1] if (best := trial_log.best()) else None
         self._deaths = 0
 
     def record(self, number: int, outcome: TrialResult) -> None:
@@ -128,34 +128,34 @@ class _SearchProgress:
 
 def _alone(watch: _SearchProgress, recipe: Recipe, shared: Path, make_evaluate: MakeEvaluate, total: int) -> None:
     """All trials in this process."""
-    ledger = watch.ledger
-    evaluate = make_evaluate(recipe, shared) if ledger.finished < total else None
-    while evaluate and ledger.finished < total:
-        number, params = ledger.ask()
+    trial_log = watch.ledger
+    evaluate = make_evaluate(recipe, shared) if trial_log.finished < total else None
+    while evaluate and trial_log.finished < total:
+        number, params = trial_log.ask()
 
         def report(step: int, value: float, number: int = number) -> bool:
-            return ledger.report(number, step, value)
+            return trial_log.report(number, step, value)
 
         watch.record(number, attempt(evaluate, recipe, number, params, report))
 
 
-def _together(watch: _SearchProgress, crew: WorkerPool, total: int) -> None:
+def _together(watch: _SearchProgress, pool: WorkerPool, total: int) -> None:
     """Trials in workers: never more at once than are still wanted."""
-    ledger = watch.ledger
-    while ledger.finished < total:
-        while (worker := crew.idle) and ledger.finished + crew.busy < total:
-            crew.assign(worker, ledger.ask())
-        for worker, message in crew.messages():
+    trial_log = watch.ledger
+    while trial_log.finished < total:
+        while (worker := pool.idle) and trial_log.finished + pool.busy < total:
+            pool.assign(worker, trial_log.ask())
+        for worker, message in pool.messages():
             match message:
                 case EpochReport(step, value):
                     assert worker.trial is not None
-                    crew.answer(worker, ledger.report(worker.trial, step, value))
+                    pool.answer(worker, trial_log.report(worker.trial, step, value))
                 case TrialResult():
                     assert worker.trial is not None
                     watch.record(worker.trial, message)
                     worker.trial = None
                 case WorkerDied():
-                    watch.lost(worker, message, crew.size)
+                    watch.lost(worker, message, pool.size)
                 case WorkerFailed(error, trace):
                     raise error or RuntimeError(f"a worker failed:\n{trace}")
 
@@ -173,21 +173,21 @@ def _write(
     folder: Path,
     name: str,
     recipe: Recipe,
-    ledger: TrialLog,
+    trial_log: TrialLog,
     settings: Mapping[str, Any],
     started: float,
     progress: Progress,
 ) -> StudyResult:
     """Tables, best recipe and record; the record comes last, so where it is all is there."""
-    rows, best = ledger.rows(), ledger.best()
-    importances = ledger.importances()
+    rows, best = trial_log.rows(), trial_log.best()
+    importances = trial_log.importances()
     if not importances:
         progress.note("no importances: they take two searched settings and two complete trials that differ")
     (folder / RECORD).unlink(missing_ok=True)  # that of the session before, which is of other tables
     write_table(folder / RECIPE, to_toml(recipe))
     tables = {
         "trials": pd.DataFrame(rows),
-        "intermediate": pd.DataFrame(ledger.intermediate(), columns=["trial", "step", "value"]),
+        "intermediate": pd.DataFrame(trial_log.intermediate(), columns=["trial", "step", "value"]),
         "importances": pd.DataFrame(list(importances.items()), columns=["parameter", "importance"]),
     }
     for table, frame in tables.items():

@@ -175,23 +175,23 @@ def opened(name: str, recipe: Recipe, storage: str | None, journal: Path) -> Ite
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     make_sampler(recipe.study, recipe.study.ranges(), 0)
     pruner, shown = make_pruner(recipe.study), shown_storage(storage, journal)
-    ledger = None
+    trial_log = None
     with contextlib.ExitStack() as stack:
         reached = _reach(storage, name, stack) if storage else JournalStorage(cast(Any, Journal(journal)))
         try:
-            ledger = TrialLog(_load(reached, name, recipe, pruner, shown), recipe)
-            ledger.recover()
-            yield ledger
+            trial_log = TrialLog(_load(reached, name, recipe, pruner, shown), recipe)
+            trial_log.recover()
+            yield trial_log
         except (SQLAlchemyError, StorageInternalError) as error:
-            safe = f"its {ledger.finished:,} finished trials are safe there" if ledger else "nothing was begun"
+            safe = f"its {trial_log.finished:,} finished trials are safe there" if trial_log else "nothing was begun"
             raise MachineError(
                 f"study '{name}': {shown} no longer answers ({_first_line(error)}); {safe}: "
                 "run the same command again to go on."
             ) from error
         except BaseException:
-            if ledger:
+            if trial_log:
                 with contextlib.suppress(Exception):
-                    ledger.recover()
+                    trial_log.recover()
             raise
 
 

@@ -11,7 +11,7 @@ from permafrost.data.spec import SpecError, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
 
-UNTOLD = ("summary", "takes", "extract", "variants")
+UNTOLD = ("summary", "duration", "extract", "variants")
 """Of a recipe, what changes no trial."""
 
 AfterEpoch = Callable[[int, float], None]

@@ -69,11 +69,11 @@ TASKS: dict[Kind, Task] = {
 }  # fmt: skip
 
 HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
-    "cosine": lambda spec, seats, sides, labels: ScoreProbe(spec, seats),
-    "regression": lambda spec, seats, sides, labels: RegressionProbe(spec, seats, sides, 1),
+    "cosine": lambda spec, layout, sides, labels: ScoreProbe(spec, layout),
+    "regression": lambda spec, layout, sides, labels: RegressionProbe(spec, layout, sides, 1),
     "classes": ClassProbe,
-    "tags": lambda spec, seats, sides, labels: TagProbe(spec, seats, labels),
-    "span": lambda spec, seats, sides, labels: SpanProbe(spec, seats, 2),
+    "tags": lambda spec, layout, sides, labels: TagProbe(spec, layout, labels),
+    "span": lambda spec, layout, sides, labels: SpanProbe(spec, layout, 2),
 }
 """Name -> a fresh probe, of its spec, its seats, the texts of a row and the labels of the corpus."""
 
@@ -138,14 +138,14 @@ def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -
         raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")
 
 
-def build(spec: ProbeSpec, kind: Kind, labels: int, sides: int, seats: MemberLayout) -> Probe:
+def build(spec: ProbeSpec, kind: Kind, labels: int, sides: int, layout: MemberLayout) -> Probe:
     """A fresh probe for a kind of target.
 
     Args:
         labels: how many classes or tags there are.
         sides: texts of a row.
     """
-    return HEADS[head_of(spec, kind, sides)](spec, seats, sides, labels)
+    return HEADS[head_of(spec, kind, sides)](spec, layout, sides, labels)
 
 
 def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:

@@ -136,7 +136,7 @@ class SpanObjective:
 
     def _spans(self, probe: Probe, members: int, meet: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         assert self.inputs.offsets is not None
-        how, owners = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
+        how, member_of = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
         said = np.full((members, len(self.rows), 3), -1, np.float32)
         said[..., 2] = 0
         for taken in chunks(self.inputs, probe, self.windows):
@@ -144,7 +144,7 @@ class SpanObjective:
             starts = self.inputs.offsets[self.windows[taken]]
             begin, end = self.spans[starts + first, 0], self.spans[starts + last, 1]
             for member in range(len(said)):
-                for place, row in enumerate(owners[taken]):
+                for place, row in enumerate(member_of[taken]):
                     if likely[member, place] > said[member, row, 2]:
                         said[member, row] = begin[member, place], end[member, place], likely[member, place]
         return said

@@ -16,18 +16,18 @@ DRAWS = 1 << 20
 class Batches:
     """The steps of every epoch: which rows of which tasks each takes."""
 
-    def __init__(self, learner: TrainingProblem, seeds: Sequence[int]) -> None:
-        self.lessons, self.order = learner.objectives, learner.order
-        self.bounds = {task: lesson.bounds for task, lesson in learner.objectives.items()}
+    def __init__(self, problem: TrainingProblem, seeds: Sequence[int]) -> None:
+        self.lessons, self.order = problem.objectives, problem.order
+        self.bounds = {task: objective.bounds for task, objective in problem.objectives.items()}
         counts = {task: len(bounds) for task, bounds in self.bounds.items()}
         self.steps = max(counts.values()) if self.order == "joint" else sum(counts.values())
         """Of an epoch."""
-        sizes = np.array(list(counts.values()), float) ** (1 / learner.temperature)
+        sizes = np.array(list(counts.values()), float) ** (1 / problem.temperature)
         self._chances = sizes / sizes.sum()
         distinct = sorted(set(seeds))
         self._shufflers = {
             task: [np.random.default_rng([seed, place] if place else seed) for seed in distinct]
-            for place, task in enumerate(learner.objectives)
+            for place, task in enumerate(problem.objectives)
         }
         self._chooser = np.random.default_rng([distinct[0], DRAWS])
 
@@ -50,11 +50,11 @@ class Batches:
     def _turns(self) -> list[str]:
         """The task of each step."""
         counts = {task: len(bounds) for task, bounds in self.bounds.items()}
-        if self.order == "turns":
+        if self.order == "round_robin":
             rounds = itertools.zip_longest(*([task] * count for task, count in counts.items()))
             return [task for one in rounds for task in one if task is not None]
         tasks = list(counts)
-        if self.order == "proportion":
+        if self.order == "proportional":
             every = np.repeat(np.arange(len(tasks)), list(counts.values()))
             return [tasks[place] for place in self._chooser.permutation(every)]
         return [tasks[place] for place in self._chooser.choice(len(tasks), self.steps, p=self._chances)]

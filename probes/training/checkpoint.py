@@ -24,7 +24,7 @@ from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError, MachineError
 from permafrost.probes.training.state_tree import dotted, put_together, taken_apart
 
-FORMAT = "permafrost checkpoint 1"
+FORMAT = "permafrost checkpoint 2"
 
 SHOWN = 3
 """Settings that an error names."""

@@ -120,11 +120,11 @@ def _rebuild(
         explained = 1 - _errors(model, [latents(part) for part in _chunks(validating)])[1]
         return {"explained": explained.mean(keepdims=True) if unified else explained}
 
-    owners = {f"autoencoder.{name}": owner for name, owner in model.member_of().items()}
-    lesson = TaskObjective(loss, validate, len(learning), spec.train.batch_rows)
-    learner = TrainingProblem({"autoencoder": model}, owners, {"": lesson})
+    member_of = {f"autoencoder.{name}": owner for name, owner in model.member_of().items()}
+    objective = TaskObjective(loss, validate, len(learning), spec.train.batch_rows)
+    problem = TrainingProblem({"autoencoder": model}, member_of, {"": objective})
     members = 1 if unified else len(inputs.columns)
-    fitted = fit(learner, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}").histories[""]
+    fitted = fit(problem, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}").histories[""]
     with torch.inference_mode():
         errors, unexplained, norms = _errors(model, [latents(part) for part in _chunks(validating)])
     layers = [
@@ -182,12 +182,14 @@ def _tell_classes(
         return {"accuracy": np.asarray((np.concatenate(said, 1) == validation.targets).mean(1))}
 
     own = torch.arange(layers)
-    owners = {f"probe.encoder.{name}": own[run] for name, run in probe.layer_runs()}
-    owners |= {f"head.{name}": own for name, _ in head.named_parameters()}
-    learner = TrainingProblem(
-        {"probe": probe, "head": head}, owners, {"": TaskObjective(loss, validate, len(train), spec.train.batch_rows)}
+    member_of = {f"probe.encoder.{name}": own[run] for name, run in probe.layer_runs()}
+    member_of |= {f"head.{name}": own for name, _ in head.named_parameters()}
+    problem = TrainingProblem(
+        {"probe": probe, "head": head},
+        member_of,
+        {"": TaskObjective(loss, validate, len(train), spec.train.batch_rows)},
     )
-    fitted = fit(learner, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}").histories[""]
+    fitted = fit(problem, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}").histories[""]
     return PretrainedEncoder(*_states(probe), fitted, [])
 
 

@@ -56,7 +56,7 @@ class FitResult:
 
 
 def fit(
-    learner: TrainingProblem,
+    problem: TrainingProblem,
     spec: TrainSpec,
     seeds: Sequence[int],
     progress: Progress | None = None,
@@ -77,11 +77,11 @@ def fit(
             that is not finite.
         CheckpointError: the checkpoint is of another training.
     """
-    check(learner)
+    check(problem)
     progress = progress or Silent()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
-        training = _Training(learner, spec, seeds, name, peak)
+        training = _Training(problem, spec, seeds, name, peak)
         if checkpoint and (state := checkpoint.load()) is not None:
             try:
                 training.load_state_dict(state)
@@ -97,10 +97,10 @@ def fit(
     bests = training.bests
     for best in bests.values():
         best.restore()
-    for module in learner.modules.values():
+    for module in problem.modules.values():
         module.eval()
     return FitResult(
-        {task: training.fitted(task) for task in learner.objectives},
+        {task: training.fitted(task) for task in problem.objectives},
         training.log,
         training.seconds,
         lambda task: bests[task if task in bests else ""].restore(),
@@ -111,23 +111,23 @@ class _Training:
     """A training under way; all that its future depends on is in :meth:`state`."""
 
     def __init__(
-        self, learner: TrainingProblem, spec: TrainSpec, seeds: Sequence[int], name: str, peak: Peak | None = None
+        self, problem: TrainingProblem, spec: TrainSpec, seeds: Sequence[int], name: str, peak: Peak | None = None
     ) -> None:
-        self.learner, self.spec, self.seeds, self.name, self.peak = learner, spec, seeds, name, peak
-        self.components = ParameterGroups(learner, spec)
-        balancing = learner.balancer.groups() if learner.balancer else []
+        self.learner, self.spec, self.seeds, self.name, self.peak = problem, spec, seeds, name, peak
+        self.components = ParameterGroups(problem, spec)
+        balancing = problem.balancer.groups() if problem.balancer else []
         groups = [*self.components.groups(), *({**group, "peak": group["lr"]} for group in balancing)]
         self.optimizer = torch.optim.AdamW(groups, fused=True)
-        self.batches = Batches(learner, seeds)
+        self.batches = Batches(problem, seeds)
         self.total = spec.epochs * self.batches.steps
-        named = learner.named()
+        named = problem.named()
         self.bests = {
-            task: BestState({part: (named[part], learner.member_of[part]) for part in parts}, len(seeds), spec.patience)
+            task: BestState({part: (named[part], problem.member_of[part]) for part in parts}, len(seeds), spec.patience)
             for task, parts in self._kept().items()
         }
-        self.shared = [part for name, part in named.items() if name.split(".")[0] in learner.shared]
+        self.shared = [part for name, part in named.items() if name.split(".")[0] in problem.shared]
         self.log = Log()
-        self.watched = len(learner.objectives) > 1 or bool(learner.shared)
+        self.watched = len(problem.objectives) > 1 or bool(problem.shared)
         """Whether it is long enough to be told of epoch by epoch, and from before its first."""
         self.began = time.perf_counter()
         self.epoch, self.step, self.learning = 0, 0, True
@@ -145,10 +145,10 @@ class _Training:
 
     def _kept(self) -> dict[str, list[str]]:
         """Task -> parameters of its best state; "" where all tasks have one."""
-        learner = self.learner
-        if len(learner.objectives) > 1 and not learner.private:
-            return {"": list(learner.named())}
-        return {task: learner.read_by(task) for task in learner.objectives}
+        problem = self.learner
+        if len(problem.objectives) > 1 and not problem.private:
+            return {"": list(problem.named())}
+        return {task: problem.read_by(task) for task in problem.objectives}
 
     def run(self, progress: Progress, name: str, after_epoch: AfterEpoch | None, checkpoint: Checkpoint | None) -> None:
         """All epochs that are left."""
@@ -260,8 +260,8 @@ class _Training:
             module.eval()
         chosen = {}
         with torch.inference_mode():
-            for task, lesson in self.learner.objectives.items():
-                found = lesson.validate()
+            for task, objective in self.learner.objectives.items():
+                found = objective.validate()
                 chosen[task] = next(iter(found.values()))
                 self.log.figures.extend(
                     {"task": task, "epoch": epoch, "metric": metric, "value": float(values[0])}
@@ -372,9 +372,9 @@ class _Training:
         return list(found.values())
 
 
-def clip_by_member(learner: TrainingProblem, largest: float, members: int) -> None:
+def clip_by_member(problem: TrainingProblem, largest: float, members: int) -> None:
     """Scale each member's gradient down to a norm of ``largest``, over all its parameters and no other's."""
-    parts = [(part, owner) for part, owner in learner.parts() if part.grad is not None]
+    parts = [(part, owner) for part, owner in problem.parts() if part.grad is not None]
     squares = torch.zeros(members)
     for part, owner in parts:
         assert part.grad is not None

@@ -14,7 +14,7 @@ from permafrost.probes.training.problem import TrainingProblem
 FEW = re.compile(r"\.mixer\.(logits|network)")
 """Parameters of the mixers over cosines."""
 
-BACKBONE = "upper"
+BACKBONE = "backbone"
 
 BACKBONE_RATE = 5e-5
 """Where a recipe names no rate for the backbone's blocks; those of probes would destroy what they know."""
@@ -23,13 +23,13 @@ BACKBONE_RATE = 5e-5
 class ParameterGroups:
     """The rates of what is trained, and what is frozen by now."""
 
-    def __init__(self, learner: TrainingProblem, spec: TrainSpec) -> None:
+    def __init__(self, problem: TrainingProblem, spec: TrainSpec) -> None:
         """Raises :class:`SpecError` where a name matches nothing."""
-        self.learner, self.spec = learner, spec
-        self.named = learner.named()
+        self.learner, self.spec = problem, spec
+        self.named = problem.named()
         for table, names in (("rates", spec.rates), ("freeze", spec.freeze)):
             for name in names:
-                if name.split(".")[0] not in learner.absent:
+                if name.split(".")[0] not in problem.absent:
                     check_component(name, self.named, table)
         there = [one for one in spec.freeze if any(within(name, one) for name in self.named)]
         self._to_freeze = {one: spec.freeze[one] for one in there}
@@ -112,12 +112,12 @@ class ParameterGroups:
         return any(part.requires_grad for part in self.named.values())
 
 
-def learning_numbers(learner: TrainingProblem, spec: TrainSpec, component: str = "") -> int:
+def learning_numbers(problem: TrainingProblem, spec: TrainSpec, component: str = "") -> int:
     """How many numbers learn, of all or of one component; what is frozen from the start does not."""
     still = [one for one, when in spec.freeze.items() if when == 0]
     return sum(
         part.numel()
-        for name, part in learner.named().items()
+        for name, part in problem.named().items()
         if (not component or within(name, component)) and not any(within(name, one) for one in still)
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.base import Balancer
 
-Order = Literal["joint", "turns", "proportion", "temperature"]
+Order = Literal["joint", "round_robin", "proportional", "temperature"]
 """How batches of several tasks follow each other."""
 
 
@@ -44,7 +44,7 @@ class TrainingProblem:
     """What fit() trains."""
 
     modules: Mapping[str, nn.Module]
-    """Component -> its module; a parameter is called by both: ``upper.blocks...``, ``topic.head.weight``."""
+    """Component -> its module; a parameter is called by both: ``backbone.blocks...``, ``topic.head.weight``."""
 
     member_of: Mapping[str, Tensor]
     """Parameter -> ``[first axis]``, the member that each of its parts belongs to. What is not here is not trained."""
@@ -87,15 +87,15 @@ class TrainingProblem:
         return [name for name in self.named() if not name.startswith(others)]
 
 
-def check(learner: TrainingProblem) -> None:
+def check(problem: TrainingProblem) -> None:
     """Raise a :class:`SpecError` where there is nothing to train, or less than a batch."""
-    for task, lesson in learner.objectives.items():
-        if lesson.rows < lesson.smallest_batch:
-            place = f"{task}: " if len(learner.objectives) > 1 else ""
+    for task, objective in problem.objectives.items():
+        if objective.rows < objective.smallest_batch:
+            place = f"{task}: " if len(problem.objectives) > 1 else ""
             raise SpecError(
-                f"{place}{lesson.rows} training rows are too few: this loss needs {lesson.smallest_batch} in a batch."
+                f"{place}{objective.rows} training rows are too few: this loss needs {objective.smallest_batch} in a batch."
             )
-    if not learner.member_of:
+    if not problem.member_of:
         raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' or 'concat' has no weights.")
 
 

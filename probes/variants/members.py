@@ -160,8 +160,8 @@ def start(member: MemberConfig, corpus: Corpus) -> Probe:
         torch.manual_seed(member.seed)
         tokens = member.inputs.offsets is not None
         of = [(column.plan, column.view) for column in member.inputs.columns]
-        seats = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
-        probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.texts.shape[1], seats)
+        layout = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
+        probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.texts.shape[1], layout)
     by_token = tokens and not probe.pools
     probe.adapt(*member.inputs.moments(np.unique(train.texts), probe.spec.center, probe.spec.scale, by_token))
     if member.pretrained:
@@ -185,15 +185,15 @@ def _fit_beside(
     seeds = [member.seed for member in members]
     modules = modules_of({PROBE: probe}, inputs)
     watched = len(modules) > 1
-    lesson = task_objective(probe, inputs, corpus, recipe, seeds, watched)
+    objective = task_objective(probe, inputs, corpus, recipe, seeds, watched)
     shared, absent = ((BACKBONE,), ()) if watched else ((), (BACKBONE,))
-    learner = TrainingProblem(modules, owners_of(modules), {PROBE: lesson}, shared=shared, absent=absent)
-    of_blocks = learning_numbers(learner, recipe.train, BACKBONE)
+    problem = TrainingProblem(modules, owners_of(modules), {PROBE: objective}, shared=shared, absent=absent)
+    of_blocks = learning_numbers(problem, recipe.train, BACKBONE)
     name = (
         f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
     )
-    learnt = fit(learner, recipe.train, seeds, progress, name, after_epoch, checkpoint)
-    fitted, log = learnt.histories[PROBE], learnt.log if watched else None
+    result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint)
+    fitted, log = result.histories[PROBE], result.log if watched else None
     singles = [unstack(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
     return [(single, how, log, of_blocks) for single, how in zip(singles, fitted, strict=True)]
 
@@ -213,10 +213,10 @@ def task_objective(
     probe.seed(seeds)
     orders = orders_of(seeds)
     how = shared_reads(probe.layout, orders)
-    learnt, chosen = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
+    result, chosen = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        return learnt.loss(probe, how, rows, orders, loss_name)
+        return result.loss(probe, how, rows, orders, loss_name)
 
     def validate() -> dict[str, NDArray[np.floating]]:
         answers = [scorer.decode(said) for said in chosen.predict(probe)]

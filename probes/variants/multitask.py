@@ -62,23 +62,23 @@ class MultitaskVariant:
         return sum(one.value for one in self.tasks.values()) / len(self.tasks)
 
 
-def train_multitask(variant: str, recipe: Recipe, conductor: Workspace) -> MultitaskVariant:
+def train_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> MultitaskVariant:
     """Train every seed of a variant on all of its tasks."""
-    posed = recipe.task_recipes()
+    task_recipes = recipe.task_recipes()
     seeds, memory = [], 0
     for seed in recipe.train.seeds:
         with Peak() as peak:
-            seeds.append(_SeedTraining(variant, recipe, posed, conductor, seed, peak))
+            seeds.append(_SeedTraining(variant, recipe, task_recipes, workspace, seed, peak))
         memory = max(memory, peak.bytes)
     tasks = {
         name: combine_seeds(
             [one.trained[name] for one in seeds],
-            conductor.corpus(task.corpus),
-            conductor.progress,
+            workspace.corpus(task.corpus),
+            workspace.progress,
             [one.spoken[name] for one in seeds],
-            [one.trunk(name) for one in seeds] if recipe.finetune.learns else (),
+            [one.blocks(name) for one in seeds] if recipe.finetune.learns else (),
         )
-        for name, task in posed.items()
+        for name, task in task_recipes.items()
     }
     if recipe.multitask.keep == "one":
         best = best_seed([task.histories for task in tasks.values()])
@@ -94,28 +94,35 @@ class _SeedTraining:
     """One seed of a variant: built, trained, and what it says of every split noted, task by task."""
 
     def __init__(
-        self, variant: str, recipe: Recipe, posed: Mapping[str, Recipe], conductor: Workspace, seed: int, peak: Peak
+        self,
+        variant: str,
+        recipe: Recipe,
+        task_recipes: Mapping[str, Recipe],
+        workspace: Workspace,
+        seed: int,
+        peak: Peak,
     ) -> None:
-        self.seed, corpora = seed, {name: conductor.corpus(task.corpus) for name, task in posed.items()}
-        inputs = _inputs(recipe, posed, conductor)
+        self.seed, corpora = seed, {name: workspace.corpus(task.corpus) for name, task in task_recipes.items()}
+        inputs = _inputs(recipe, task_recipes, workspace)
         everything = {name: tuple(range(len(one.columns))) for name, one in inputs.items()}
         members = {
-            name: MemberConfig(variant, task, inputs[name], everything[name], seed) for name, task in posed.items()
+            name: MemberConfig(variant, task, inputs[name], everything[name], seed)
+            for name, task in task_recipes.items()
         }
         probes: dict[str, Probe] = {name: start(member, corpora[name]) for name, member in members.items()}
         self.modules = modules_of(probes, next(iter(inputs.values())))
-        lessons = {
+        objectives = {
             name: task_objective(probes[name], inputs[name], corpora[name], task, [seed], True)
-            for name, task in posed.items()
+            for name, task in task_recipes.items()
         }
-        owners = owners_of(self.modules)
-        losses = {name: loss_and_metric(task, task_of(corpora[name]))[0] for name, task in posed.items()}
+        member_of = owners_of(self.modules)
+        losses = {name: loss_and_metric(task, task_of(corpora[name]))[0] for name, task in task_recipes.items()}
         order = recipe.multitask.schedule
-        assert order != "apart"
-        learner = TrainingProblem(
+        assert order != "separate"
+        problem = TrainingProblem(
             self.modules,
-            owners,
-            lessons,
+            member_of,
+            objectives,
             order,
             recipe.multitask.temperature,
             _balancer(recipe, losses, self.modules.get(BACKBONE), seed),
@@ -123,18 +130,18 @@ class _SeedTraining:
             tuple(one for one in (BACKBONE, *recipe.tasks) if one not in self.modules),
             recipe.multitask.keep == "each",
         )
-        self.learns = learning_numbers(learner, recipe.train)
+        self.learns = learning_numbers(problem, recipe.train)
         heads = sum(part.numel() for probe in probes.values() for part in probe.parameters())
-        self.of_backbone = _of_backbone(posed, conductor, self.modules)
+        self.of_backbone = _of_backbone(task_recipes, workspace, self.modules)
         self.numbers = heads + self.of_backbone
-        copies = len(posed) - 1 if recipe.multitask.keep == "one" else 0
-        self.saved = copies * learning_numbers(learner, recipe.train, BACKBONE)
+        copies = len(task_recipes) - 1 if recipe.multitask.keep == "one" else 0
+        self.saved = copies * learning_numbers(problem, recipe.train, BACKBONE)
         checkpoint = None
-        if keep := conductor.unfinished:
-            latents = {name: conductor.latents(task) for name, task in posed.items()}
+        if keep := workspace.unfinished:
+            latents = {name: workspace.latents(task) for name, task in task_recipes.items()}
             checkpoint = keep.of_training(variant, recipe, [seed], corpora, latents)
         name = f"training {variant}, seed {seed}"
-        self.learnt: FitResult = fit(learner, recipe.train, [seed], conductor.progress, name, None, checkpoint, peak)
+        self.learnt: FitResult = fit(problem, recipe.train, [seed], workspace.progress, name, None, checkpoint, peak)
         _check_fitted(variant, {name: one for name, (one,) in self.learnt.histories.items()})
         self.trained: dict[str, TrainedMember] = {}
         self.spoken: dict[str, SplitPredictions] = {}
@@ -145,12 +152,12 @@ class _SeedTraining:
                 variant, seed, member.recipe, member.inputs, probes[name], fitted, component=name
             )
             self.spoken[name] = predict_splits(probes[name], member.inputs, corpora[name])
-            conductor.progress.note(
+            workspace.progress.note(
                 f"{variant}, seed {seed}, {name}: best epoch {fitted.best_epoch + 1} of {len(fitted.values)}, "
                 f"{corpora[name].selection} {fitted.best_value:.4f}"
             )
 
-    def trunk(self, task: str) -> Callable[[], nn.Module]:
+    def blocks(self, task: str) -> Callable[[], nn.Module]:
         """The blocks with the weights that a task was measured with."""
         return partial(self._restored, task)
 
@@ -179,18 +186,18 @@ def _check_fitted(variant: str, fitted: Mapping[str, History]) -> None:
         )
 
 
-def _inputs(recipe: Recipe, posed: Mapping[str, Recipe], conductor: Workspace) -> dict[str, ProbeInputs]:
+def _inputs(recipe: Recipe, task_recipes: Mapping[str, Recipe], workspace: Workspace) -> dict[str, ProbeInputs]:
     """What each task reads, all of the same blocks where any learn."""
     if not recipe.finetune.learns:
-        return {name: conductor.inputs(task, task.corpus) for name, task in posed.items()}
-    asked = {finetuned_view(task)[1] for task in posed.values()}
-    trunk = conductor.trunk(next(iter(posed.values())), asked.pop() if len(asked) == 1 else "all")
-    return {name: conductor.upper(task, trunk) for name, task in posed.items()}
+        return {name: workspace.inputs(task, task.corpus) for name, task in task_recipes.items()}
+    asked = {finetuned_view(task)[1] for task in task_recipes.values()}
+    blocks = workspace.top_blocks(next(iter(task_recipes.values())), asked.pop() if len(asked) == 1 else "all")
+    return {name: workspace.finetuned_inputs(task, blocks) for name, task in task_recipes.items()}
 
 
-def _of_backbone(posed: Mapping[str, Recipe], conductor: Workspace, modules: Mapping[str, nn.Module]) -> int:
+def _of_backbone(task_recipes: Mapping[str, Recipe], workspace: Workspace, modules: Mapping[str, nn.Module]) -> int:
     """Numbers of the whole backbone, or of all that are read, blocks that stand still included."""
-    stored = [one for task in posed.values() for one in conductor.sources(task, task.corpus).values()]
+    stored = [one for task in task_recipes.values() for one in workspace.sources(task, task.corpus).values()]
     if stored:
         return backbone_numbers(stored)
     return sum(part.numel() for part in modules[BACKBONE].parameters())

@@ -70,7 +70,7 @@ class Workspace:
     """Where trainings are kept while they last."""
 
     _corpora: dict[str, Corpus] = field(default_factory=dict)
-    _below: dict[str, FrozenStates] = field(default_factory=dict)
+    _frozen_states: dict[str, FrozenStates] = field(default_factory=dict)
     _pretrained: dict[str, PretrainedEncoder] = field(default_factory=dict)
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
@@ -100,7 +100,7 @@ class Workspace:
             if recipe.finetune.learns:
                 self.provider.check_blocks(recipe.plan, recipe.finetune, finetuned_view(recipe)[1])
             if recipe.finetune.cut == "none":
-                self._below_of(recipe)
+                self._frozen_states_of(recipe)
             for plan in recipe.probe_plans().values():
                 for spec in _corpora_of(recipe):
                     key = fingerprint(spec), replace(plan, views=("mean",))
@@ -146,37 +146,37 @@ class Workspace:
 
         return self.keep(key, make)
 
-    def upper(self, recipe: Recipe, trunk: nn.Module | None = None) -> FinetunedInputs:
+    def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> FinetunedInputs:
         """What the recipe's probe reads of blocks that learn; fresh ones where none are given.
 
         Raises:
             SpecError: the recipe may not load a backbone, or its probe reads several views.
         """
         view, layers = finetuned_view(recipe)
-        trunk = trunk or self.trunk(recipe, layers)
+        blocks = blocks or self.top_blocks(recipe, layers)
         beside = recipe.finetune.frozen_layer_indices()
-        above = [layer for layer in trunk.layers if layer not in beside]  # type: ignore[union-attr]
-        return finetuned_inputs(trunk, self._below_of(recipe), view, (*beside, *resolve_layers(layers, above)))
+        above = [layer for layer in blocks.layers if layer not in beside]  # type: ignore[union-attr]
+        return finetuned_inputs(blocks, self._frozen_states_of(recipe), view, (*beside, *resolve_layers(layers, above)))
 
-    def trunk(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
+    def top_blocks(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
         """Fresh blocks above the recipe's cut."""
         return self.provider.blocks(recipe.plan, recipe.finetune, layers)
 
-    def _below_of(self, recipe: Recipe) -> FrozenStates:
+    def _frozen_states_of(self, recipe: Recipe) -> FrozenStates:
         key = fingerprint([recipe.corpus, recipe.plan, recipe.finetune.cut, recipe.finetune.frozen_layer_indices()])
-        if key not in self._below:
+        if key not in self._frozen_states:
             texts = self.corpus(recipe.corpus).texts
             if recipe.finetune.cut == "none":
-                self._below[key] = self.provider.token_ids(recipe.plan, texts)
+                self._frozen_states[key] = self.provider.token_ids(recipe.plan, texts)
             else:
                 self.prepare([recipe])
-                self._below[key] = cached_states(self.sources(recipe, recipe.corpus)[""], texts)
-        return self._below[key]
+                self._frozen_states[key] = cached_states(self.sources(recipe, recipe.corpus)[""], texts)
+        return self._frozen_states[key]
 
     def members(self, variant: str, recipe: Recipe) -> list[MemberConfig]:
         """The variant's trainings, one a seed, their encoders pretrained where the recipe says so."""
         if recipe.finetune.learns:
-            found = [(seed, self.upper(recipe)) for seed in recipe.train.seeds]
+            found = [(seed, self.finetuned_inputs(recipe)) for seed in recipe.train.seeds]
             return [MemberConfig(variant, recipe, own, tuple(range(len(own.columns))), seed) for seed, own in found]
         inputs = self.inputs(recipe, recipe.corpus)
         everything = tuple(range(len(inputs.columns)))

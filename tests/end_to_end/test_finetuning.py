@@ -21,7 +21,7 @@ from tests.support.bench import Bench, pairs
 from tests.support.resealed import resealed
 
 OWN = '[probe]\nlayers = [-1]\nencoder = "none"\nmixer = "last"\n[train]\nbatch_rows = 8\n'
-EXACT = ["plan.stored_dtype=float32", "train.epochs=2", "train.learning_rate=0.01", "train.rates={upper=0.002}"]
+EXACT = ["plan.stored_dtype=float32", "train.epochs=2", "train.learning_rate=0.01", "train.rates={backbone=0.002}"]
 TOKENS = ["plan.views=tokens", "probe.center=false"]
 WINDOWS = ["plan.max_tokens=48", "plan.truncation=windows", "plan.stride=8"]
 KINDS = ("score", "class", "tags", "answers")
@@ -40,7 +40,7 @@ def settings_of(bench: Bench, kind: str, *more: str) -> list[str]:
             f"corpus.path={tagged_file(bench.folder / 'own.conll')}",
             "train.learning_rate=0.05",
         ]
-        tagged += ["train.epochs=10", "train.patience=10", "train.rates={upper=0.0005}", "upper.dropout=0"]
+        tagged += ["train.epochs=10", "train.patience=10", "train.rates={backbone=0.0005}", "finetune.dropout=0"]
         return bench.settings(*TOKENS, *EXACT, *tagged, *more)
     few = ["corpus.name=samples-questions", "corpus.limits={train=16,validation=6,test=6}"]
     return bench.settings(*few, *TOKENS, *WINDOWS, *EXACT, *more)
@@ -74,7 +74,7 @@ def run_of(tmp_path_factory, tiny):
                 patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
                 patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
                 bench = Bench(tmp_path_factory.mktemp(f"{family}-{cut}-{kind}"), tiny(family))
-                made[cut, kind, family] = ran(bench, kind, f"upper.cut={cut}")
+                made[cut, kind, family] = ran(bench, kind, f"finetune.cut={cut}")
         return made[cut, kind, family]
 
     return folder
@@ -105,7 +105,7 @@ def test_new_texts_are_scored_and_classed_as_the_run_did(cut, run_of):
 
 def test_several_layers_and_the_final_norm_of_a_causal_backbone_are_read_as_in_the_run(tmp_path, tiny, quick):
     more = ["plan.views=last", "plan.final_norm=true", "probe.layers=all", "probe.mixer=concat", "train.seeds=0,1"]
-    folder = ran(Bench(tmp_path, tiny("gpt2")), "class", "upper.cut=1", *more)
+    folder = ran(Bench(tmp_path, tiny("gpt2")), "class", "finetune.cut=1", *more)
     predictor, table = api.load(folder), table_of(folder)
     assert [column.layer for column in predictor.run.columns] == [2, 3]
     said = [one["probabilities"]["same"] for one in predictor.predict(table["sentence"][table["seed"] == 0].tolist())]
@@ -115,7 +115,13 @@ def test_several_layers_and_the_final_norm_of_a_causal_backbone_are_read_as_in_t
 
 
 def test_layers_beside_the_blocks_are_read_as_in_the_run(tmp_path, tiny, quick):
-    more = ["plan.views=mean", "upper.cut=2", "upper.beside=0..1", "probe.layers=all", "probe.mixer=concat"]
+    more = [
+        "plan.views=mean",
+        "finetune.cut=2",
+        "finetune.frozen_layers=0..1",
+        "probe.layers=all",
+        "probe.mixer=concat",
+    ]
     folder = ran(Bench(tmp_path, tiny("bert")), "class", *more)
     predictor, table = api.load(folder), table_of(folder)
     assert [column.layer for column in predictor.run.columns] == [0, 1, 3]
@@ -153,7 +159,7 @@ def test_the_saved_model_is_the_backbone_with_other_upper_blocks_alone(family, c
     from transformers import AutoModel
 
     before = AutoModel.from_pretrained(tiny(family)).state_dict()
-    after = AutoModel.from_pretrained(run_of(cut, "class", family) / "upper").state_dict()
+    after = AutoModel.from_pretrained(run_of(cut, "class", family) / "backbone").state_dict()
     frozen, known = 0 if cut == "none" else int(cut), BACKBONES[family]
     names = [name for name in after if "pooler" not in name and not name.startswith(("ln_f", "pooler"))]
     blocks = {
@@ -171,7 +177,7 @@ def test_the_saved_model_is_the_backbone_with_other_upper_blocks_alone(family, c
 def test_a_run_that_was_moved_answers_without_the_backbone_it_began_with(tmp_path, tiny, quick):
     (tmp_path / "here").mkdir()
     bench = Bench(tmp_path / "here", Path(shutil.copytree(tiny("bert"), tmp_path / "backbone")))
-    folder = ran(bench, "class", "upper.cut=1")
+    folder = ran(bench, "class", "finetune.cut=1")
     texts = table_of(folder)["sentence"].tolist()
     said = api.load(folder).predict(texts)
     moved = Path(shutil.move(folder, tmp_path / "elsewhere" / "a run"))
@@ -184,7 +190,7 @@ def with_digests(folder: Path) -> None:
     """Have the run say that the files of its blocks are as they are now."""
     with safe_open(folder / "probe.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
-    about["upper"] = files_digests(folder / "upper", (path.name for path in (folder / "upper").iterdir()))
+    about["backbone"] = files_digests(folder / "backbone", (path.name for path in (folder / "backbone").iterdir()))
     save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(about)})
     resealed(folder)
 
@@ -204,11 +210,11 @@ def linked(path: Path) -> None:
 
 
 DAMAGES = {
-    "no folder": (shutil.rmtree, "the folder 'upper' that has them is not there"),
+    "no folder": (shutil.rmtree, "the folder 'backbone' that has them is not there"),
     "a file for a folder": (
-        lambda upper: (shutil.rmtree(upper), upper.write_text("")), "the folder 'upper' that has them is not there"
+        lambda upper: (shutil.rmtree(upper), upper.write_text("")), "the folder 'backbone' that has them is not there"
     ),
-    "a linked folder": (linked, "the folder 'upper' that has them is a link"),
+    "a linked folder": (linked, "the folder 'backbone' that has them is a link"),
     "a linked file": (lambda upper: linked(upper / "model.safetensors"), r"upper/model\.safetensors is a link"),
     "no weights": (lambda upper: (upper / "model.safetensors").unlink(), r"upper/model\.safetensors is not there"),
     "weights cut short": (
@@ -236,7 +242,7 @@ SIGNED = {
 @pytest.mark.parametrize(("damages", "damage"), [(some, name) for some in (DAMAGES, SIGNED) for name in some])
 def test_a_damaged_folder_of_blocks_is_one_clear_line(damages, damage, run_of, bench, tmp_path):
     folder = Path(shutil.copytree(run_of("1", "class"), tmp_path / "run"))
-    damages[damage][0](folder / "upper")
+    damages[damage][0](folder / "backbone")
     if damages is SIGNED:
         with_digests(folder)
     code, out, err = bench.command("predict", str(folder), "the dog runs")
@@ -259,20 +265,20 @@ def test_pickles_among_the_blocks_are_never_read(run_of, bench, tmp_path):
     folder = Path(shutil.copytree(run_of("1", "class"), tmp_path / "run"))
     sprung = tmp_path / "sprung"
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
-        (folder / "upper" / name).write_bytes(pickle.dumps(Planted(sprung)))
+        (folder / "backbone" / name).write_bytes(pickle.dumps(Planted(sprung)))
     words = ("predict", str(folder), "the dog runs", "--json")
     code, out, err = bench.command(*words)
     assert (code, out, err.count("\n")) == (3, "", 1)
     assert "is none of what the run wrote there" in err
     with_digests(folder)
     assert bench.command(*words) == bench.command("predict", str(run_of("1", "class")), *words[2:])
-    (folder / "upper" / "model.safetensors").unlink()
+    (folder / "backbone" / "model.safetensors").unlink()
     with_digests(folder)
     code, _, err = bench.command(*words)
     assert code == 2
     assert "holds pickled weights only" in err
     assert not sprung.exists()
-    pickle.loads((folder / "upper" / "model.pt").read_bytes())
+    pickle.loads((folder / "backbone" / "model.pt").read_bytes())
     assert sprung.exists()  # it would have been seen
 
 
@@ -288,17 +294,17 @@ def test_blocks_above_a_cut_learn_what_the_whole_model_with_the_others_frozen_le
     family, cut, kind, tmp_path, tiny, quick
 ):
     bench = Bench(tmp_path, tiny(family))
-    still = ["upper.dropout=0", "probe.dropout=0", "train.epochs=3", "train.rates={upper=0.002}"]
+    still = ["finetune.dropout=0", "probe.dropout=0", "train.epochs=3", "train.rates={backbone=0.002}"]
     still += [f"plan.final_norm={str(family == 'gpt2').lower()}"]
     below = LOWER[family][: len(BACKBONES[family].embeddings[:2]) + int(cut)]
-    names = ", ".join(f'"upper.blocks.model.{part}" = 0' for part in below)
-    cached = ran(bench, kind, f"upper.cut={cut}", *still)
-    whole = ran(bench, kind, "upper.cut=none", f"train.freeze={{{names}}}", *still)
-    free = ran(bench, kind, "upper.cut=none", *still)
+    names = ", ".join(f'"backbone.blocks.model.{part}" = 0' for part in below)
+    cached = ran(bench, kind, f"finetune.cut={cut}", *still)
+    whole = ran(bench, kind, "finetune.cut=none", f"train.freeze={{{names}}}", *still)
+    free = ran(bench, kind, "finetune.cut=none", *still)
     assert apart(cached, whole) < 1e-4
     assert apart(cached, free) > 1e-3
     assert pd.read_csv(cached / "training.csv")["loss"].nunique() == 3
-    saved, before = (load_file(folder / "model.safetensors") for folder in (whole / "upper", tiny(family)))
+    saved, before = (load_file(folder / "model.safetensors") for folder in (whole / "backbone", tiny(family)))
     lower = [name for name in saved if name.startswith(tuple(f"{part}." for part in below))]
     assert lower
     assert all(torch.equal(saved[name], before[name]) for name in lower)

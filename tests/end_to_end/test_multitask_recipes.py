@@ -197,7 +197,7 @@ def test_each_task_leaves_an_ordinary_model_folder_and_both_answer(ran):
     from transformers import AutoModel
 
     run = ran("sst2-question")
-    found = [AutoModel.from_pretrained(run.folder / "tasks" / task / "upper") for task in ("sentiment", "question")]
+    found = [AutoModel.from_pretrained(run.folder / "tasks" / task / "backbone") for task in ("sentiment", "question")]
     assert [model.config.num_hidden_layers for model in found] == [6, 6]
     code, out, _ = run.bench.command("predict", str(run.folder), "What is that?", "It is fine.", "--json")
     assert code == 0

@@ -118,7 +118,7 @@ def test_extract_pretrains_and_writes_no_run_which_the_next_command_does(bench, 
 def test_how_long_all_of_it_takes_is_said_before_the_pretraining(bench):
     code, _, err = bench.command("run", "mlm-nli", settings=of_nli(bench, "language.vocabulary_size=1"))
     assert code == 2  # as soon as the pretraining begins
-    assert err.splitlines()[0].endswith(f"expected time: {load_recipe('mlm-nli')[1].takes}")
+    assert err.splitlines()[0].endswith(f"expected time: {load_recipe('mlm-nli')[1].duration}")
 
 
 def test_other_settings_or_another_text_are_refused_by_what_differs(bench, figureless):

@@ -82,7 +82,7 @@ def test_a_task_whose_backbone_learns_runs_on_its_samples_and_answers_new_texts(
         assert values["value"].iloc[1] == pytest.approx(chose.query("split != 'test'")["value"].iloc[0])
     assert set(epochs["metric"]) == set(measured["metric"])
     record = json.loads((folder / "record.json").read_text("utf-8"))
-    backbone = AutoModel.from_pretrained(folder / "upper")
+    backbone = AutoModel.from_pretrained(folder / "backbone")
     assert backbone.config.num_hidden_layers == 6
     assert record["parameters"]["probe"] > sum(one.numel() for one in backbone.encoder.layer[4:].parameters())
     page = Page((folder / "report.html").read_text("utf-8"))

@@ -96,22 +96,22 @@ def test_texts_together_give_and_learn_what_each_alone_does(family, cut, plan_of
 def test_what_comes_of_the_cut_is_what_stage_one_extracts(cut, plan_of, below_of, some, tmp_path):
     plan = plan_of("bert", views=("tokens", "mean"))
     extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {"tokens": (2, 3), "mean": (3,)})
-    trunk = FinetunedBackbone(plan, cut, (-1,) if cut == 2 else (2, 3))
+    model = FinetunedBackbone(plan, cut, (-1,) if cut == 2 else (2, 3))
     below, lengths, _ = below_of(plan_of("bert"), some, cut)
-    layers = trunk.layers
+    layers = model.layers
     tokens = extracted["tokens"].states[[(2, 3).index(layer) for layer in layers]]
     with torch.no_grad():
-        assert_close(trunk(below, lengths, "tokens"), torch.from_numpy(tokens))
-        assert_close(trunk(below, lengths, "mean", layers=[3]), torch.from_numpy(extracted["mean"]))
+        assert_close(model(below, lengths, "tokens"), torch.from_numpy(tokens))
+        assert_close(model(below, lengths, "mean", layers=[3]), torch.from_numpy(extracted["mean"]))
 
 
 def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, some):
-    trunk = FinetunedBackbone(plan_of("gpt2"), 0, "all")
-    assert (trunk.cut, trunk.layers, trunk.width) == (0, (1, 2, 3), 32)
+    model = FinetunedBackbone(plan_of("gpt2"), 0, "all")
+    assert (model.cut, model.layers, model.width) == (0, (1, 2, 3), 32)
     below, lengths, _ = below_of(plan_of("gpt2"), some, 0)
     with torch.no_grad():
-        every = trunk(below, lengths, "last")
-        assert torch.equal(trunk(below, lengths, "last", layers=[3, 1]), every[[2, 0]])
+        every = model(below, lengths, "last")
+        assert torch.equal(model(below, lengths, "last", layers=[3, 1]), every[[2, 0]])
 
 
 @pytest.mark.parametrize("beside", [(0,), (1, 2), (0, 1, 2)])
@@ -119,26 +119,26 @@ def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, som
 def test_layers_beside_are_the_cached_ones_and_change_nothing_above(view, beside, plan_of, below_of, some, tmp_path):
     plan = plan_of("gpt2", views=(view,))
     below, lengths, _ = below_of(plan_of("gpt2"), some, 2, beside)
-    trunk = FinetunedBackbone(plan, 2, "all", beside=beside)
-    assert trunk.layers == (*beside, 3)
-    extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {view: trunk.layers})[view]
-    made = trunk(below, lengths, view)
+    model = FinetunedBackbone(plan, 2, "all", beside=beside)
+    assert model.layers == (*beside, 3)
+    extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {view: model.layers})[view]
+    made = model(below, lengths, view)
     assert_close(made, torch.from_numpy(extracted.states if view == "tokens" else extracted))
     assert torch.equal(made[-1:], FinetunedBackbone(plan, 2, "all")(below[-1:], lengths, view))
-    assert torch.equal(trunk(below, lengths, view, layers=[3, beside[0]]), made[[-1, 0]])
+    assert torch.equal(model(below, lengths, view, layers=[3, beside[0]]), made[[-1, 0]])
     made[: len(beside)].sum().backward()
-    assert not any(part.grad is not None and part.grad.any() for part in trunk.parameters())
+    assert not any(part.grad is not None and part.grad.any() for part in model.parameters())
 
 
 def test_states_in_half_precision_are_computed_in_single(plan_of, below_of, some):
-    trunk = FinetunedBackbone(plan_of("bert"), 2)
+    model = FinetunedBackbone(plan_of("bert"), 2)
     below, lengths, _ = below_of(plan_of("bert"), some, 2)
     with torch.no_grad():
-        half = trunk(below.half(), lengths, "mean")
+        half = model(below.half(), lengths, "mean")
         assert half.dtype == torch.float32
-        assert torch.equal(half, trunk(below.half().float(), lengths, "mean"))
+        assert torch.equal(half, model(below.half().float(), lengths, "mean"))
         with torch.autocast("cpu", torch.bfloat16):
-            assert trunk(below, lengths, "tokens").dtype == torch.float32
+            assert model(below, lengths, "tokens").dtype == torch.float32
 
 
 def test_two_segments_run_with_the_kind_of_every_token(plan_of, below_of, some, tmp_path):
@@ -146,10 +146,10 @@ def test_two_segments_run_with_the_kind_of_every_token(plan_of, below_of, some, 
     pairs = [Segments(first, second) for first, second in zip(some[:5], some[5:10], strict=True)]
     below, lengths, kinds = below_of(plan, pairs, "none")
     expected = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(pairs, {"mean": (3,)})["mean"]
-    trunk = FinetunedBackbone(plan, "none")
+    model = FinetunedBackbone(plan, "none")
     with torch.no_grad():
-        assert_close(trunk(below, lengths, "mean", kinds), torch.from_numpy(expected))
-        assert (trunk(below, lengths, "mean") - torch.from_numpy(expected)).abs().max() > 0.01
+        assert_close(model(below, lengths, "mean", kinds), torch.from_numpy(expected))
+        assert (model(below, lengths, "mean") - torch.from_numpy(expected)).abs().max() > 0.01
 
 
 def test_lengths_that_are_not_those_of_the_tokens_are_refused(plan_of):
@@ -157,12 +157,12 @@ def test_lengths_that_are_not_those_of_the_tokens_are_refused(plan_of):
         FinetunedBackbone(plan_of("bert"), 2)(torch.zeros(1, 6, 32), [3, 4], "mean")
 
 
-def drops(trunk: FinetunedBackbone) -> set[tuple[str, float]]:
+def drops(model: FinetunedBackbone) -> set[tuple[str, float]]:
     """The dropouts of the blocks by the last words of their path."""
-    modules = {name: module.p for name, module in trunk.named_modules() if isinstance(module, nn.Dropout)}
+    modules = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     numbers = {
         f"{name}.attention_dropout": module.attention_dropout
-        for name, module in trunk.named_modules()
+        for name, module in model.named_modules()
         if hasattr(module, "attention_dropout") and isinstance(module.attention_dropout, float)
     }
     return {(name, share) for name, share in (modules | numbers).items()}
@@ -184,13 +184,13 @@ def test_each_kind_of_dropout_drops_in_training_alone(family, plan_of, below_of,
     plan = plan_of(family)
     below, lengths, _ = below_of(plan, some, 1)
     for asked in ((0.0, 0.5), (0.5, 0.0)):
-        trunk = FinetunedBackbone(plan, 1, (-1,), *asked)
+        model = FinetunedBackbone(plan, 1, (-1,), *asked)
         drops_some = asked[1] > 0 or family not in ("llama", "qwen2")  # those two know the weights of attention alone
         with torch.no_grad():
-            still = trunk(below, lengths, "mean")
-            assert torch.equal(still, trunk(below, lengths, "mean"))
-            trunk.train()
-            assert ((trunk(below, lengths, "mean") - still).abs().max() > 0.01) == drops_some
+            still = model(below, lengths, "mean")
+            assert torch.equal(still, model(below, lengths, "mean"))
+            model.train()
+            assert ((model(below, lengths, "mean") - still).abs().max() > 0.01) == drops_some
 
 
 def test_groups_hold_every_text_once_and_are_alike():
@@ -226,13 +226,13 @@ def test_rows_hold_every_token_once_and_no_more_than_there_is_room_for(monkeypat
 
 @FAMILY
 def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, monkeypatch):
-    trunk = FinetunedBackbone(plan_of(family), 1)
+    model = FinetunedBackbone(plan_of(family), 1)
     below, lengths, _ = below_of(plan_of(family), some, 1)
     with torch.no_grad():
-        expected = {view: trunk(below, lengths, view) for view in ("tokens", "max")}
+        expected = {view: model(below, lengths, view) for view in ("tokens", "max")}
         monkeypatch.setattr("permafrost.extract.finetuning.varlen.ROOM", 30)
         for view, states in expected.items():
-            assert_close(trunk(below, lengths, view), states)
+            assert_close(model(below, lengths, view), states)
 
 
 @FAMILY

@@ -122,8 +122,8 @@ def test_the_loss_is_the_ordinary_one_of_the_whole_model(objective, spec, vocabu
     spec = replace(spec, objective=objective, vocabulary=str(vocabularies[objective]))
     vocabulary = read_vocabulary(spec)
     masking = vocabulary.masking(spec.mask_share) if objective == "masked" else None
-    lessons = BlockDataset(blocks_of(spec, vocabulary, stories())[0], 1, 0, masking)
-    batch = collated([lessons[row] for row in range(4)])
+    objectives = BlockDataset(blocks_of(spec, vocabulary, stories())[0], 1, 0, masking)
+    batch = collated([objectives[row] for row in range(4)])
     model = untrained_model(spec, vocabulary).eval()
     whole = batch["labels"] if objective == "masked" else batch["input_ids"]  # it shifts what follows by itself
     expected = model(batch["input_ids"], labels=whole).loss
@@ -353,16 +353,16 @@ def test_masks_hide_a_share_of_ordinary_tokens_by_eighty_ten_ten():
 
 def test_every_epoch_has_every_block_once_in_an_order_and_with_masks_of_its_own():
     blocks = np.arange(80, dtype=np.int32).reshape(5, 16) + 10
-    lessons = BlockDataset(blocks, 3, 0, Masking(3, np.arange(10, 100), 0.2))
-    epochs = [[lessons[epoch * 5 + row] for row in range(5)] for epoch in range(3)]
+    objectives = BlockDataset(blocks, 3, 0, Masking(3, np.arange(10, 100), 0.2))
+    epochs = [[objectives[epoch * 5 + row] for row in range(5)] for epoch in range(3)]
     whole = [[np.where(labels == IGNORED, seen, labels).tolist() for seen, labels in epoch] for epoch in epochs]
-    assert len(lessons) == 15
+    assert len(objectives) == 15
     assert all(sorted(epoch) == blocks.tolist() for epoch in whole)
     assert whole[0] != whole[1]
     hidden = [{(block[0], *np.flatnonzero(labels != IGNORED)) for block, (_, labels) in zip(w, e, strict=True)}
               for w, e in zip(whole, epochs, strict=True)]  # fmt: skip
     assert not hidden[0] & hidden[1]
-    assert all(np.array_equal(*pair) for pair in zip(lessons[7], lessons[7], strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(objectives[7], objectives[7], strict=True))
 
 
 def test_blocks_hold_documents_in_order_with_special_tokens_and_no_padding():
@@ -403,13 +403,13 @@ def test_real_vocabularies_make_blocks_of_real_text(objective):
     texts = read_documents(real_data("lm_corpus") / "tinystories_train_sample.txt.gz")
     spec = LanguageSpec(objective=objective, vocabulary=str(folder), held_out=0.2)
     vocabulary = read_vocabulary(spec)
-    learnt, held = blocks_of(spec, vocabulary, texts)
-    assert learnt.shape[1] == held.shape[1] == 128
+    result, held = blocks_of(spec, vocabulary, texts)
+    assert result.shape[1] == held.shape[1] == 128
     if objective == "masked":
         assert vocabulary.size == 30522
-        assert (learnt[:, 0] == 101).all()
-        assert (learnt[:, -1] == 102).all()
+        assert (result[:, 0] == 101).all()
+        assert (result[:, -1] == 102).all()
         assert sum(part.numel() for part in untrained_model(spec, vocabulary).parameters()) == 11_103_290
     else:
         assert (vocabulary.size, vocabulary.frame) == (50257, Frame(between=(50256,)))
-        assert (learnt == 50256).any()
+        assert (result == 50256).any()

@@ -17,6 +17,7 @@ from permafrost.data.text import Segments, TextError
 from permafrost.extract import job
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.extraction import Extractor, extract
+from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.backbones import WORDS
 from tests.support.ragged import assert_equal_tokens
 

@@ -50,4 +50,4 @@ def test_measuring_it_changes_no_weight(balancer, monkeypatch):
 
 def test_steps_of_one_task_have_nothing_to_compare():
     assert EVERY_STEPS > 1
-    assert not Pair("turns").fit(SPEC).log.conflicts
+    assert not Pair("round_robin").fit(SPEC).log.conflicts

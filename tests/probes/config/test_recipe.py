@@ -146,13 +146,15 @@ def test_what_set_cannot_say_is_refused_by_name(own, assignment, message):
 
 
 def test_several_tasks_in_one_step_are_refused_where_there_are_none(own):
-    with pytest.raises(SpecError, match=r"together.batches = joint trains several tasks, and there are none; add"):
-        load_training(own(), ["together.batches=joint"])
+    with pytest.raises(SpecError, match=r"multitask.schedule = joint trains several tasks, and there are none; add"):
+        load_training(own(), ["multitask.schedule=joint"])
 
 
 def test_a_variant_of_several_tasks_is_refused_where_there_are_none(own):
-    recipe = own('[[variants]]\nname = "both"\nset = { "together.batches" = "turns" }\n')
-    with pytest.raises(SpecError, match=r"variant 'both': together.batches = turns trains several tasks, and there"):
+    recipe = own('[[variants]]\nname = "both"\nset = { "multitask.schedule" = "round_robin" }\n')
+    with pytest.raises(
+        SpecError, match=r"variant 'both': multitask.schedule = round_robin trains several tasks, and there"
+    ):
         load_recipe(recipe)
 
 
@@ -162,7 +164,7 @@ def test_balancing_is_refused_where_there_are_no_tasks(own):
 
 
 def test_variants_are_refused_where_layers_are_trained_task_by_task():
-    changes = ['variants=[{name = "deep", set = {"upper.cut" = 5}}]']
+    changes = ['variants=[{name = "deep", set = {"finetune.cut" = 5}}]']
     with pytest.raises(SpecError, match=r"'layers' trains layers task by task, which knows no variants; set together"):
         load_recipe("layers", changes)
 

@@ -20,7 +20,7 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
-from tests.support.synthetic import seats
+from tests.support.synthetic import layout
 
 CUTS = (0, 1, "none")
 POOLED = ("last", "mean", "weighted_mean", "sum", "max", "cls")
@@ -32,7 +32,7 @@ and as much at the end."""
 
 
 @pytest.fixture
-def conductor():
+def workspace():
     return Workspace(stages.PROVIDER, Silent())
 
 
@@ -61,10 +61,10 @@ def learning(recipe: Recipe, cut, beside=()) -> Recipe:
     return replace(recipe, upper=FinetuneSpec(cut, beside))
 
 
-def both(conductor: Workspace, recipe: Recipe, cut) -> tuple[ProbeInputs, FinetunedInputs]:
+def both(workspace: Workspace, recipe: Recipe, cut) -> tuple[ProbeInputs, FinetunedInputs]:
     """What is cached of two layers, and what blocks above a cut make."""
-    made = conductor.upper(learning(recipe, cut))
-    cached = conductor.inputs(recipe, recipe.corpus)
+    made = workspace.finetuned_inputs(learning(recipe, cut))
+    cached = workspace.inputs(recipe, recipe.corpus)
     assert [column[1:] for column in made.columns] == [column[1:] for column in cached.columns]
     assert made.widths == cached.widths
     return cached, made
@@ -78,9 +78,9 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor, dtype: str = "float
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("view", POOLED)
-def test_a_view_of_whole_texts_is_the_cached_one(view, family, cut, conductor, recipe):
+def test_a_view_of_whole_texts_is_the_cached_one(view, family, cut, workspace, recipe):
     dtype = "float16" if view == "mean" else "float32"
-    cached, made = both(conductor, recipe(family, view, stored_dtype=dtype), cut)
+    cached, made = both(workspace, recipe(family, view, stored_dtype=dtype), cut)
     texts = np.arange(40)[::-1].copy()
     for layer in (0, 1):
         assert_same(made.pooled(layer, texts), cached.pooled(layer, texts), dtype)
@@ -89,8 +89,8 @@ def test_a_view_of_whole_texts_is_the_cached_one(view, family, cut, conductor, r
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, family, cut, conductor, recipe):
-    cached, made = both(conductor, recipe(family, "tokens", stored_dtype=dtype), cut)
+def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, family, cut, workspace, recipe):
+    cached, made = both(workspace, recipe(family, "tokens", stored_dtype=dtype), cut)
     np.testing.assert_array_equal(made.offsets, cached.offsets)
     np.testing.assert_array_equal(made.spans, cached.spans)
     np.testing.assert_array_equal(made.windows, cached.windows)
@@ -101,8 +101,8 @@ def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_windows_of_questions_and_contexts_are_the_cached_ones(family, cut, conductor, recipe):
-    cached, made = both(conductor, recipe(family, "tokens", True, **WINDOWS), cut)
+def test_windows_of_questions_and_contexts_are_the_cached_ones(family, cut, workspace, recipe):
+    cached, made = both(workspace, recipe(family, "tokens", True, **WINDOWS), cut)
     assert len(made.offsets) > len(made.starts)  # some are too long for one window
     np.testing.assert_array_equal(made.starts, cached.starts)
     np.testing.assert_array_equal(made.spans, cached.spans)
@@ -112,14 +112,16 @@ def test_windows_of_questions_and_contexts_are_the_cached_ones(family, cut, cond
 
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 @pytest.mark.parametrize(("beside", "layers"), [("0..1", (0, 1, 2, 3)), ((-1,), (1, 2, 3)), ((0,), (0, 2, 3))])
-def test_layers_at_and_below_the_cut_are_read_beside_those_above(beside, layers, view, conductor, recipe):
-    made = conductor.upper(replace(learning(recipe("bert", view), 1, beside), probe=ProbeSpec(layers="all")))
+def test_layers_at_and_below_the_cut_are_read_beside_those_above(beside, layers, view, workspace, recipe):
+    made = workspace.finetuned_inputs(replace(learning(recipe("bert", view), 1, beside), probe=ProbeSpec(layers="all")))
     frozen = recipe("bert", view)
-    cached = conductor.inputs(
+    cached = workspace.inputs(
         replace(frozen, plan=replace(frozen.plan, layers=layers), probe=ProbeSpec()), frozen.corpus
     )
     assert [column.layer for column in made.columns] == list(layers)
-    assert conductor.upper(learning(frozen, 1, beside)).columns == made.columns  # probe.layers counts those above
+    assert (
+        workspace.finetuned_inputs(learning(frozen, 1, beside)).columns == made.columns
+    )  # probe.layers counts those above
     texts = np.arange(20)
     for place in range(len(layers)):
         assert_same(made.pooled(place, texts), cached.pooled(place, texts))
@@ -142,11 +144,11 @@ def test_layers_that_are_not_cached_below_the_cut_are_refused(cut, beside, messa
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("view", ["mean", "tokens"])
-def test_sides_and_moments_are_the_cached_ones(view, cut, conductor, recipe):
-    cached, made = both(conductor, recipe("bert", view), cut)
-    sides = conductor.corpus(recipe().corpus).split("train").texts[None, :9]
+def test_sides_and_moments_are_the_cached_ones(view, cut, workspace, recipe):
+    cached, made = both(workspace, recipe("bert", view), cut)
+    sides = workspace.corpus(recipe().corpus).split("train").texts[None, :9]
     for layers in ((0, 1), (1,)):
-        how = shared_reads(seats([layers], (32, 32)))
+        how = shared_reads(layout([layers], (32, 32)))
         for mine, theirs in zip(made.texts(how, sides), cached.texts(how, sides), strict=True):
             if view == "tokens":
                 assert torch.equal(mine.real, theirs.real)
@@ -164,10 +166,10 @@ def test_sides_and_moments_are_the_cached_ones(view, cut, conductor, recipe):
 @pytest.mark.parametrize("cut", [0, 1, 2, "none"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("view", ["mean", "tokens"])
-def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, family, cut, conductor, recipe):
-    made = conductor.upper(replace(learning(recipe(family, view), cut), probe=ProbeSpec(layers=(-1,))))
-    how = shared_reads(seats([(0,)], (32,)))
-    sides = conductor.corpus(recipe().corpus).split("train").texts[None, :9]
+def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, family, cut, workspace, recipe):
+    made = workspace.finetuned_inputs(replace(learning(recipe(family, view), cut), probe=ProbeSpec(layers=(-1,))))
+    how = shared_reads(layout([(0,)], (32,)))
+    sides = workspace.corpus(recipe().corpus).split("train").texts[None, :9]
     found = made.texts(how, sides)
     values = [one.values[:, one.real] if view == "tokens" else one for one in found]
     torch.cat(values, 1).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
@@ -183,39 +185,39 @@ def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, famil
 
 @pytest.mark.parametrize("cut", [1, "none"])
 @pytest.mark.parametrize("view", ["mean", "tokens"])
-def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, conductor, recipe):
-    made = conductor.upper(learning(recipe("bert", view), cut))
+def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, workspace, recipe):
+    made = workspace.finetuned_inputs(learning(recipe("bert", view), cut))
     lengths = np.diff(made.below.offsets)
     ran: list[int] = []
     made.module.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
     sides = np.array([[[4, 2], [2, 4], [4, 4], [5, 2]]])
-    found = made.texts(shared_reads(seats([(0, 1)], (32, 32))), sides)
+    found = made.texts(shared_reads(layout([(0, 1)], (32, 32))), sides)
     assert sum(ran) == lengths[[2, 4, 5]].sum()
     first, second = ([one.values[:, row, : lengths[4]] for row, one in ((0, found[0]), (1, found[1]))]
                      if view == "tokens" else [found[0][:, 0], found[1][:, 1]])  # fmt: skip
     assert torch.equal(first, second)
 
 
-def test_what_is_run_at_once_where_nothing_is_learnt_is_counted_in_tokens(conductor, recipe):
-    made = conductor.upper(learning(recipe(), 1))
+def test_what_is_run_at_once_where_nothing_is_learnt_is_counted_in_tokens(workspace, recipe):
+    made = workspace.finetuned_inputs(learning(recipe(), 1))
     assert made.longest == np.diff(made.below.offsets).max() > 1
 
 
 @pytest.mark.parametrize("cut", [1, "none"])
-def test_a_view_of_whole_texts_is_not_made_of_windows(cut, conductor, recipe):
+def test_a_view_of_whole_texts_is_not_made_of_windows(cut, workspace, recipe):
     with pytest.raises(
         SpecError, match=r'a view of whole texts cannot be made of windows; set plan\.truncation = "cut"'
     ):
-        conductor.upper(learning(recipe("bert", "mean", True, **WINDOWS), cut))
+        workspace.finetuned_inputs(learning(recipe("bert", "mean", True, **WINDOWS), cut))
 
 
-def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(conductor, recipe):
+def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(workspace, recipe):
     one = learning(recipe("bert", "mean", True, **WINDOWS), 1)
     with pytest.raises(SpecError, match="reads tokens, and the probe is given mean"):
-        check(one, {"one": one}, conductor.corpus(one.corpus))
+        check(one, {"one": one}, workspace.corpus(one.corpus))
 
 
-def test_members_that_take_rows_in_orders_of_their_own_are_not_run(conductor, recipe):
-    made = conductor.upper(learning(recipe(), 1))
+def test_members_that_take_rows_in_orders_of_their_own_are_not_run(workspace, recipe):
+    made = workspace.finetuned_inputs(learning(recipe(), 1))
     with pytest.raises(ValueError, match="rows in one order"):
-        made.texts(shared_reads(seats([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))
+        made.texts(shared_reads(layout([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))

@@ -17,7 +17,7 @@ from permafrost.probes.inputs.latents import ProbeInputs, padded, ragged_of, rea
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.shared_reads import shared_reads
-from tests.support.synthetic import EVEN, RAGGED, WIDE, Shelf, answered, inputs, seats, tagged, token_inputs
+from tests.support.synthetic import EVEN, RAGGED, WIDE, Shelf, answered, inputs, layout, tagged, token_inputs
 
 PLANS = {"": {"mean": (0, 1, 2, 3), "cls": (0, 1, 2, 3)}, "echo": {"mean": (0, 2, 4)}}
 
@@ -208,14 +208,14 @@ def test_latents_that_are_all_equal_have_a_spread_of_one():
 
 def test_sides_are_read_by_row_and_side():
     found = inputs()
-    first, second = found.texts(shared_reads(seats()), np.array([[[3, 5], [0, 1]]]))
+    first, second = found.texts(shared_reads(layout()), np.array([[[3, 5], [0, 1]]]))
     assert torch.equal(first, found.values[:, [3, 0]])
     assert torch.equal(second, found.values[:, [5, 1]])
 
 
 def test_members_read_their_own_layers_of_the_same_rows():
     found = inputs()
-    how = shared_reads(seats([(0, 3), (2, 3)]))
+    how = shared_reads(layout([(0, 3), (2, 3)]))
     first, second = found.texts(how, np.array([[[3, 5], [0, 1]]]))
     assert torch.equal(how.spread(first), found.values[[0, 3, 2, 3]][:, [3, 0]])
     assert torch.equal(how.spread(second), found.values[[0, 3, 2, 3]][:, [5, 1]])
@@ -224,7 +224,7 @@ def test_members_read_their_own_layers_of_the_same_rows():
 
 def test_members_read_rows_in_an_order_of_their_own():
     found = inputs()
-    how = shared_reads(seats([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
+    how = shared_reads(layout([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
     first, second = found.texts(how, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
     spread, x = how.spread(first), found.values
     assert torch.equal(spread, torch.stack([x[0, [3, 0]], x[3, [3, 0]], x[2, [7, 9]], x[3, [3, 0]]]))
@@ -263,7 +263,7 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
     found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], dtype="float16")
     exact = replace(found, values=found.values.float())
     assert found.values.dtype == torch.float16  # and take half the memory
-    how, windows = shared_reads(seats([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
+    how, windows = shared_reads(layout([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
     for one, other in [
         (ragged_of(found, how, windows).values, ragged_of(exact, how, windows).values),
         (padded(ragged_of(found, how, windows)).values, padded(ragged_of(exact, how, windows)).values),
@@ -278,7 +278,7 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
 @pytest.mark.parametrize("layers", [(0, 1, 2), (2,), (2, 0)])
 def test_tokens_of_windows_lie_one_after_another_in_the_layers_that_are_read(layers):
     found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], layers=3)
-    how, windows = shared_reads(seats([layers], (WIDE,) * 3)), np.array([2, 0, 2])
+    how, windows = shared_reads(layout([layers], (WIDE,) * 3)), np.array([2, 0, 2])
     read = ragged_of(found, how, windows)
     assert read.lengths == (5, 3, 5)
     parts = [found.values[:, found.offsets[at] : found.offsets[at + 1]] for at in windows]
@@ -326,7 +326,7 @@ def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, monkeypa
     lent = replace(held, values=torch.empty(3, 0, WIDE), reader=drawer)
     windows = np.array([4, 0, 2, 0])
     for layers in ((0, 1, 2), (2, 0)):
-        how = shared_reads(seats([layers], (WIDE,) * 3))
+        how = shared_reads(layout([layers], (WIDE,) * 3))
         one, other = ragged_of(lent, how, windows), ragged_of(held, how, windows)
         assert one.lengths == other.lengths
         assert torch.equal(one.values, other.values)

@@ -59,10 +59,10 @@ def test_every_layer_is_rebuilt_by_itself(encoder, widths):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_belongs_to_a_layer_part_by_part(encoder, widths):
     model, x = moved(Autoencoder(probe_of(ENCODERS[encoder], inputs(widths)))).eval(), latents(widths)
-    owners, parameters = model.member_of(), dict(model.named_parameters())
-    assert set(parameters) - set(owners) == {name for name in parameters if ".mixer." in name}
+    member_of, parameters = model.member_of(), dict(model.named_parameters())
+    assert set(parameters) - set(member_of) == {name for name in parameters if ".mixer." in name}
     model(x)[2].square().sum().backward()
-    for name, layers in owners.items():
+    for name, layers in member_of.items():
         assert len(layers) == len(parameters[name]), name
         assert (parameters[name].grad != 0).flatten(1).any(1).tolist() == (layers == 2).tolist(), name
 

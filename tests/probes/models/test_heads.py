@@ -8,10 +8,10 @@ import torch
 from permafrost.probes.models.heads import ACTIVATIONS, FeatureHead
 from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS, code_mixer, mixed_width
-from tests.support.synthetic import moved, seats
+from tests.support.synthetic import layout, moved
 
-TWO = seats([(0, 1)], (2, 2))
-ODD = seats([(0, 1, 2), (1,), (0, 2)], (4, 4, 4))
+TWO = layout([(0, 1)], (2, 2))
+ODD = layout([(0, 1, 2), (1,), (0, 2)], (4, 4, 4))
 EVERY = [*MIXERS, *CODE_MIXERS]
 
 
@@ -124,7 +124,7 @@ def test_what_belongs_to_layers_that_a_member_lacks_neither_counts_nor_learns(na
 def test_a_member_among_others_is_mixed_as_it_is_alone(name):
     mixer, x = mixer_of(name, ODD), given(name)
     for member, layers in enumerate(ODD.members):
-        single = mixer_of(name, seats([layers], ODD.input_widths))
+        single = mixer_of(name, layout([layers], ODD.input_widths))
         with torch.no_grad():
             for own, shared in zip(single.parameters(), mixer.parameters(), strict=True):
                 own.copy_(shared[member, : own.shape[1]] if own.dim() > 1 else shared[member])
@@ -135,7 +135,7 @@ def test_a_member_among_others_is_mixed_as_it_is_alone(name):
 
 def test_concat_lays_the_codes_of_each_row_side_by_side_layer_by_layer():
     x = torch.randn(3, 4, 5, 2)
-    mixed = code_mixer("concat", seats(), 2)(x)
+    mixed = code_mixer("concat", layout(), 2)(x)
     for member in range(3):
         for row in range(5):
             assert mixed[member, row].tolist() == [n for layer in range(4) for n in x[member, layer, row].tolist()]

@@ -41,12 +41,12 @@ def test_equal_tokens_on_both_sides_are_met_in_full_and_no_gradient_flows():
 def test_a_probe_hears_what_is_met_whatever_is_read_together():
     inputs, corpus = answered()
     spec = ProbeSpec(encoder="none", match=True)
-    seats = layout_for(spec, [tuple(range(len(inputs.columns)))], inputs.widths, tokens=True)
-    probe = build(spec, corpus.kind, 0, 1, seats).eval()
-    plain = build(ProbeSpec(encoder="none"), corpus.kind, 0, 1, seats)
+    layout = layout_for(spec, [tuple(range(len(inputs.columns)))], inputs.widths, tokens=True)
+    probe = build(spec, corpus.kind, 0, 1, layout).eval()
+    plain = build(ProbeSpec(encoder="none"), corpus.kind, 0, 1, layout)
     more = sum(part.numel() for part in probe.parameters()) - sum(part.numel() for part in plain.parameters())
     assert more == 2 * len(inputs.columns)
-    how, rows = shared_reads(seats), corpus.split("validation")
+    how, rows = shared_reads(layout), corpus.split("validation")
     assert ragged_of(inputs, how, np.array([0])).second is not None
     with torch.inference_mode():
         (together,) = objective_of(probe, inputs, rows).predict(probe)

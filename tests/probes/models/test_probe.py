@@ -16,7 +16,7 @@ from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ROUNDING, ClassProbe, RegressionProbe, ScoreProbe
 from permafrost.probes.tasks.registry import build
 from permafrost.probes.variants.members import MemberConfig, start
-from tests.support.synthetic import EVEN, RAGGED, classed, encode, inputs, latents, moved, normal, say, scored, seats
+from tests.support.synthetic import EVEN, RAGGED, classed, encode, inputs, latents, layout, moved, normal, say, scored
 
 ENCODERS = {
     "none": {"encoder": "none"},
@@ -114,12 +114,12 @@ def test_identical_texts_reach_the_top_and_without_an_mlp_nothing_exceeds_it(enc
 @pytest.mark.parametrize("encoder", ["none", "linear", "lowrank"])
 def test_training_begins_at_the_raw_cosine(encoder):
     spec, (first, second) = ProbeSpec(center=False, mixer="last", encoder=encoder), halves(latents())
-    probe = ScoreProbe(spec, seats())
+    probe = ScoreProbe(spec, layout())
     rounding = 1e-6 if encoder == "lowrank" else 0.0  # whose cosines are put together from parts
     torch.testing.assert_close(say(probe, [first, second])[0], cosines(first, second)[-1], rtol=0, atol=rounding)
     adapt(probe)  # a spread of one layer changes its cosines by no more than rounding
     torch.testing.assert_close(say(probe, [first, second])[0], cosines(first, second)[-1], rtol=0, atol=1e-6)
-    assert torch.equal(encode(ScoreProbe(spec, seats()), first), first)  # and its codes are the latents
+    assert torch.equal(encode(ScoreProbe(spec, layout()), first), first)  # and its codes are the latents
 
 
 @pytest.mark.parametrize("width", [1, 7, 768])
@@ -133,7 +133,7 @@ def test_equal_vectors_have_cosine_one_exactly_zeros_included(width):
 
 def test_centre_and_scale_make_the_training_texts_mean_zero_and_spread_one():
     for scale in ("layer", "dimension"):
-        probe, found = ScoreProbe(ProbeSpec(encoder="none", scale=scale), seats()), inputs()
+        probe, found = ScoreProbe(ProbeSpec(encoder="none", scale=scale), layout()), inputs()
         probe.adapt(*found.moments(np.arange(40), True, scale))
         encoded = encode(probe, found.values[:, :40])
         torch.testing.assert_close(encoded.mean(1), torch.zeros(4, 8), rtol=0, atol=1e-5)
@@ -154,7 +154,7 @@ def test_latents_are_centred_on_the_training_texts_only():
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_a_class_probe_reads_one_text_or_two(sides, hidden):
-    probe = ClassProbe(ProbeSpec(hidden=hidden), seats(), sides, outputs=4).eval()
+    probe = ClassProbe(ProbeSpec(hidden=hidden), layout(), sides, outputs=4).eval()
     given = halves(latents())[:sides]
     logits = say(probe, given)
     assert logits.shape == (1, 30, 4)
@@ -163,7 +163,7 @@ def test_a_class_probe_reads_one_text_or_two(sides, hidden):
 
 
 def test_without_their_product_the_features_of_two_texts_are_both_and_their_distance():
-    probe = ClassProbe(ProbeSpec(product=False), seats(), 2, outputs=4).eval()
+    probe = ClassProbe(ProbeSpec(product=False), layout(), 2, outputs=4).eval()
     given = halves(latents())
     mixed = [side.mean(0, keepdim=True) for side in given]
     torch.testing.assert_close(say(probe, given), probe.head(difference_features(*mixed)))
@@ -177,7 +177,7 @@ def test_features_are_both_sides_their_distance_and_their_product():
 
 @pytest.mark.parametrize("sides", [1, 2])
 def test_a_regression_probe_reads_one_text_or_two_to_a_number(sides):
-    probe = RegressionProbe(ProbeSpec(hidden=5), seats(), sides, outputs=1).eval()
+    probe = RegressionProbe(ProbeSpec(hidden=5), layout(), sides, outputs=1).eval()
     given = halves(latents())[:sides]
     said = say(probe, given)
     assert said.shape == (1, 30)
@@ -305,21 +305,21 @@ def test_probes_whose_features_are_not_as_wide_do_not_stand_side_by_side():
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
     together = stack([built(encoder, "softmax", layers, seed, kind) for seed, layers in enumerate(MEMBERS)]).eval()
-    owners = together.member_of()
-    assert owners.keys() == {name for name, _ in together.named_parameters()}
+    member_of = together.member_of()
+    assert member_of.keys() == {name for name, _ in together.named_parameters()}
     for name, part in together.named_parameters():
-        assert len(owners[name]) == len(part), name
+        assert len(member_of[name]) == len(part), name
     say(together, halves(latents()))[1].square().sum().backward()
     for name, part in together.named_parameters():
         learns = (part.grad != 0).flatten(1).any(1)
-        assert learns[owners[name] != 1].sum() == 0, name
-        assert learns.any() == bool((owners[name] == 1).any()), name
+        assert learns[member_of[name] != 1].sum() == 0, name
+        assert learns.any() == bool((member_of[name] == 1).any()), name
 
 
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
     probe = start(MemberConfig("toy", Recipe(), found, (1, 2), seed=0), classed(found, sides=1))
-    assert (probe.outputs, probe.texts, probe.layout) == (3, 1, seats([(1, 2)]))
+    assert (probe.outputs, probe.texts, probe.layout) == (3, 1, layout([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():

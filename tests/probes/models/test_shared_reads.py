@@ -7,7 +7,7 @@ import torch
 from permafrost.probes.models.layerwise import LayerwiseLinear, LayerwiseLowRank
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.shared_reads import shared_reads
-from tests.support.synthetic import seats
+from tests.support.synthetic import layout
 
 MEMBERS = [(0, 1, 2, 3), (1, 3), (3,), (0, 2, 3)]
 ORDERS = pytest.mark.parametrize("orders", [None, [0, 1, 0, 1]], ids=["one order", "two orders"])
@@ -15,17 +15,17 @@ ORDERS = pytest.mark.parametrize("orders", [None, [0, 1, 0, 1]], ids=["one order
 
 def read(orders: list[int] | None):
     """A reading, and distinct latents for it."""
-    how = shared_reads(seats(MEMBERS), None if orders is None else np.array(orders))
+    how = shared_reads(layout(MEMBERS), None if orders is None else np.array(orders))
     return how, torch.randn(len(how.sources), 7, 8)
 
 
 @ORDERS
 def test_every_layer_reads_its_source_in_the_order_of_its_member(orders):
     how, _ = read(orders)
-    owners, of = [0, 0, 0, 0, 1, 1, 2, 3, 3, 3], orders or [0, 0, 0, 0]
+    member_of, of = [0, 0, 0, 0, 1, 1, 2, 3, 3, 3], orders or [0, 0, 0, 0]
     sources = [0, 1, 2, 3, 1, 3, 3, 0, 2, 3]
     assert how.sources[how.at].tolist() == sources
-    assert how.orders[how.at.numpy()].tolist() == [of[owner] for owner in owners]
+    assert how.orders[how.at.numpy()].tolist() == [of[owner] for owner in member_of]
     assert len({*zip(how.orders.tolist(), how.sources.tolist(), strict=True)}) == len(how.sources)  # each once
 
 
@@ -44,13 +44,13 @@ def test_what_belongs_to_layers_that_read_the_same_is_taken_once(orders):
 
 
 def test_a_member_alone_reads_the_inputs_as_they_are():
-    how = shared_reads(seats())
+    how = shared_reads(layout())
     assert how.at is None
     assert how.whole
     x = torch.randn(4, 7, 8)
     assert how.spread(x) is x
     assert how.first(x) is x
-    assert not shared_reads(seats([(1, 3)])).whole
+    assert not shared_reads(layout([(1, 3)])).whole
 
 
 @ORDERS

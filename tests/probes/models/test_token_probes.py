@@ -250,14 +250,14 @@ def test_members_that_score_tokens_are_whole_in_their_state(context, encoder, mi
 @EVERY
 def test_every_parameter_of_a_token_probe_belongs_to_a_member_part_by_part(context, encoder, mixer):
     together = stack(singles(context, encoder, mixer))
-    owners = together.member_of()
-    assert owners.keys() == {name for name, _ in together.named_parameters()}
+    member_of = together.member_of()
+    assert member_of.keys() == {name for name, _ in together.named_parameters()}
     say(together, token_inputs(3))[1].square().sum().backward()
     for name, part in together.named_parameters():
-        assert len(owners[name]) == len(part), name
+        assert len(member_of[name]) == len(part), name
         learns = (part.grad.reshape(len(part), -1) != 0).any(1) if part.grad is not None else torch.zeros(len(part))
-        assert learns[owners[name] != 1].sum() == 0, name
-        assert owners[name].unique().tolist() == (
+        assert learns[member_of[name] != 1].sum() == 0, name
+        assert member_of[name].unique().tolist() == (
             [int(name.split(".")[1])] if name.startswith("head.") else [*range(len(together.head))]
         )
 

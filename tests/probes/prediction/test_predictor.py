@@ -45,13 +45,13 @@ path = "{path}"
 columns = ["sentence", "topic"]
 target = "class"
 """
-TOKENS = ["plan.views=tokens", "probe.center=false", "together.batches=turns"]
+TOKENS = ["plan.views=tokens", "probe.center=false", "multitask.schedule=round_robin"]
 KEEPING = {
-    "messages": (MESSAGES, ["together.batches=joint", "upper.cut=1"]),
-    "frozen": (MESSAGES, ["together.batches=joint"]),
-    "reading": (READING, [*TOKENS, "together.keep=one", "upper.cut=2"]),
-    "one state": (MESSAGES, ["together.batches=joint", "upper.cut=1", "together.keep=one", "train.seeds=0,1,2"]),
-    "paired": (PAIRED, ["together.batches=turns", "upper.cut=none"]),
+    "messages": (MESSAGES, ["multitask.schedule=joint", "finetune.cut=1"]),
+    "frozen": (MESSAGES, ["multitask.schedule=joint"]),
+    "reading": (READING, [*TOKENS, "multitask.keep=one", "finetune.cut=2"]),
+    "one state": (MESSAGES, ["multitask.schedule=joint", "finetune.cut=1", "multitask.keep=one", "train.seeds=0,1,2"]),
+    "paired": (PAIRED, ["multitask.schedule=round_robin", "finetune.cut=none"]),
 }
 QUESTION = ("Who slept near the stove?", "In winter the small dog sleeps; it is 8,848.86 metres, near a stove.")
 
@@ -276,14 +276,14 @@ def test_tasks_that_keep_one_state_leave_its_blocks_once_and_go_where_the_run_go
     bench, whole = run_of("one state")
     assert seed_of(whole, "topic") == seed_of(whole, "tone")
     assert [path.relative_to(whole) for path in whole.rglob("model.safetensors")] == [Path("upper/model.safetensors")]
-    assert {run.upper for run in load_tasks(whole).values()} == {whole / "upper"}
+    assert {run.backbone_folder for run in load_tasks(whole).values()} == {whole / "backbone"}
     folder = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
     assert told(bench, folder, "the dog runs", "--json") == told(bench, whole, "the dog runs", "--json")
-    (folder / "upper" / "model.safetensors").unlink()
+    (folder / "backbone" / "model.safetensors").unlink()
     err = refused(bench, folder, "the dog", exit_code=3)
     assert f"{folder}: its blocks learnt, and upper/model.safetensors is not there; copy the whole run again" in err
     alone = shutil.copytree(whole / "tasks" / "tone", tmp_path / "far" / "away" / "tone")
-    assert "the folder 'upper' that has them is not there; copy the whole run again" in refused(
+    assert "the folder 'backbone' that has them is not there; copy the whole run again" in refused(
         bench, alone, "the dog", exit_code=3
     )
 
@@ -322,7 +322,7 @@ def test_a_task_of_another_run_or_that_is_gone_is_named(run_of, tmp_path):
 def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
     bench, whole = run_of("messages")
     folder = shutil.copytree(whole, tmp_path / "run")
-    (folder / "tasks" / "tone" / "upper" / "model.safetensors").unlink()
+    (folder / "tasks" / "tone" / "backbone" / "model.safetensors").unlink()
     err = refused(bench, folder, "the dog", exit_code=3)
     assert f"{folder}/tasks/tone: its blocks learnt, and upper/model.safetensors is not there" in err
     assert told(bench, folder, "the dog", "--task", "topic")

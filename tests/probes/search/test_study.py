@@ -399,8 +399,8 @@ def journal(tmp_path):
 
 
 def values(journal: Path) -> list[float]:
-    with opened("s", searching(), None, journal) as ledger:
-        return [row["value"] for row in ledger.rows() if finished({**row})]
+    with opened("s", searching(), None, journal) as trial_log:
+        return [row["value"] for row in trial_log.rows() if finished({**row})]
 
 
 def test_optuna_itself_reads_the_journal(journal):
@@ -534,19 +534,19 @@ def test_a_full_disk_leaves_the_journal_whole(journal):
 
 def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monkeypatch):
     journal, recipe = tmp_path / "journal.log", searching()
-    with opened("s", recipe, None, journal) as ledger:
-        number, _ = ledger.ask()
-        trial = ledger._trials()[number]
+    with opened("s", recipe, None, journal) as trial_log:
+        number, _ = trial_log.ask()
+        trial = trial_log._trials()[number]
         with monkeypatch.context() as patch:
-            patch.setattr(ledger._study._storage, "set_trial_state_values", lambda *_: None)
-            ledger._put_back(trial, ledger._trials(), 0)
-    with opened("s", recipe, None, journal) as ledger:
-        states = [row["state"] for row in ledger.rows()]
+            patch.setattr(trial_log._study._storage, "set_trial_state_values", lambda *_: None)
+            trial_log._put_back(trial, trial_log._trials(), 0)
+    with opened("s", recipe, None, journal) as trial_log:
+        states = [row["state"] for row in trial_log.rows()]
         assert states == ["FAIL", "WAITING"]
-        again, _ = ledger.ask()
-        ledger.record(again, TrialResult("complete", 1.0))
+        again, _ = trial_log.ask()
+        trial_log.record(again, TrialResult("complete", 1.0))
         assert again == 1
-        assert ledger.finished == 1
+        assert trial_log.finished == 1
 
 
 def test_a_lock_ends_with_its_holder(tmp_path):
@@ -564,11 +564,11 @@ def test_a_lock_ends_with_its_holder(tmp_path):
 
 
 def test_a_ledger_counts_what_is_finished(tmp_path):
-    with opened("s", searching(), None, tmp_path / "journal.log") as ledger:
-        assert isinstance(ledger, TrialLog)
-        number, _ = ledger.ask()
-        assert not ledger.report(number, 0, 0.5)
-        assert ledger.finished == 0
-        ledger.record(number, TrialResult("pruned"))
-        assert ledger.finished == 1
-        assert ledger.best() is None
+    with opened("s", searching(), None, tmp_path / "journal.log") as trial_log:
+        assert isinstance(trial_log, TrialLog)
+        number, _ = trial_log.ask()
+        assert not trial_log.report(number, 0, 0.5)
+        assert trial_log.finished == 0
+        trial_log.record(number, TrialResult("pruned"))
+        assert trial_log.finished == 1
+        assert trial_log.best() is None

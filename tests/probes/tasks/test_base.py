@@ -30,8 +30,8 @@ ONE_ORDER = np.zeros(1, np.int64)
 def probe_of(found: ProbeInputs, corpus: Corpus, **settings) -> Probe:
     """A token probe of one member that has left its starting point."""
     spec = ProbeSpec(**({"encoder": "none", "context_width": 6} | settings))
-    seats = layout_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True)
-    return moved(build(spec, corpus.kind, len(corpus.labels), 1, seats)).eval()
+    layout = layout_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True)
+    return moved(build(spec, corpus.kind, len(corpus.labels), 1, layout)).eval()
 
 
 def read_alone(probe: Probe, found: ProbeInputs, window: int) -> torch.Tensor:
@@ -191,7 +191,7 @@ def test_every_row_is_read_in_one_chunk_and_no_other(kind, monkeypatch):
         assert all(lengths[chunk][:-1].sum() <= tokens for chunk in chunks)
 
 
-def learnt(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> float:
+def result(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> float:
     """The best validation metric of a training."""
     spec = ProbeSpec(**({"encoder": "none", "context_width": 16} | settings))
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25))
@@ -201,31 +201,31 @@ def learnt(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> flo
 
 @EVERY
 def test_tags_that_stand_in_the_states_are_learnt(context):
-    assert learnt(*tagged(60), context=context) > 0.85  # F1 of whole entities
+    assert result(*tagged(60), context=context) > 0.85  # F1 of whole entities
 
 
 def test_tags_that_stand_a_word_further_on_take_a_context():
     found, corpus = tagged(80, shift=1)
-    alone, beside = learnt(found, corpus), learnt(found, corpus, context="bilstm")
+    alone, beside = result(found, corpus), result(found, corpus, context="bilstm")
     assert alone < 0.4
     assert beside > alone + 0.2
 
 
 @EVERY
 def test_answers_that_stand_in_the_states_are_learnt(context):
-    assert learnt(*answered(60), context=context) > 0.7  # F1 of words
+    assert result(*answered(60), context=context) > 0.7  # F1 of words
 
 
 @pytest.mark.parametrize("mixer", ["last", "softmax", "concat", "attention", "self_attention", "unified"])
 @pytest.mark.parametrize("kind", TOYS)
 def test_every_mixer_of_codes_reads_tokens(kind, mixer):
     found, corpus = TOYS[kind](45)
-    assert learnt(found, corpus, mixer=mixer, encoder="linear") > 0.5
+    assert result(found, corpus, mixer=mixer, encoder="linear") > 0.5
 
 
 @pytest.mark.parametrize("encoder", ["linear", "lowrank", "mlp"])
 def test_every_encoder_reads_tokens(encoder):
-    assert learnt(*tagged(45), encoder=encoder, dropout=0.1, noise=0.1, context="transformer") > 0.5
+    assert result(*tagged(45), encoder=encoder, dropout=0.1, noise=0.1, context="transformer") > 0.5
 
 
 @pytest.mark.parametrize("kind", ["score", "class"])

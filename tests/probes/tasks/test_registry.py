@@ -34,7 +34,7 @@ from permafrost.probes.tasks.registry import (
 )
 from permafrost.probes.training.encoder_pretraining import pretrain
 from permafrost.probes.variants.members import MemberConfig, start, train_members
-from tests.support.synthetic import answered, classed, inputs, scored, seats, sentences, tagged
+from tests.support.synthetic import answered, classed, inputs, layout, scored, sentences, tagged
 
 FITTING = [(kind, head) for kind, task in TASKS.items() for head in task.heads]
 PROBES = {
@@ -76,7 +76,7 @@ TOYS = {
 }
 
 
-def learnt(found: ProbeInputs, corpus: Corpus, spec: ProbeSpec, **train) -> float:
+def result(found: ProbeInputs, corpus: Corpus, spec: ProbeSpec, **train) -> float:
     settings = TrainSpec(**({"epochs": 30, "batch_rows": 8, "learning_rate": 0.01, "patience": 30} | train))
     member = MemberConfig("toy", Recipe(probe=spec, train=settings), found, tuple(range(len(found.columns))), 0)
     (trained,) = train_members([member], corpus)
@@ -86,13 +86,13 @@ def learnt(found: ProbeInputs, corpus: Corpus, spec: ProbeSpec, **train) -> floa
 @pytest.mark.parametrize("head", HEADS)  # a new head without a toy fails here
 def test_a_head_learns_its_toy(head):
     make, least = TOYS[head]
-    assert learnt(*make(), ProbeSpec(head=head)) > least
+    assert result(*make(), ProbeSpec(head=head)) > least
 
 
 @pytest.mark.parametrize("loss", TASKS["score"].losses)
 @pytest.mark.parametrize("sides", [1, 2])
 def test_a_regression_reads_one_text_or_two_with_either_loss(sides, loss):
-    assert learnt(*along(sides), ProbeSpec(head="regression"), loss=loss) > 0.7
+    assert result(*along(sides), ProbeSpec(head="regression"), loss=loss) > 0.7
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
@@ -105,14 +105,14 @@ def test_a_hidden_layer_tells_what_a_line_cannot(activation):
     corpus = Corpus("toy", tuple(map(str, range(600))), splits, ("middle", "end"), kind="class")
     spec = ProbeSpec(encoder="none", mixer="concat", hidden=32, activation=activation)
     fast = {"batch_rows": 32, "learning_rate": 0.02}
-    line = learnt(found, corpus, replace(spec, hidden=0), **fast)
-    assert learnt(found, corpus, spec, **fast) > line + 0.15
+    line = result(found, corpus, replace(spec, hidden=0), **fast)
+    assert result(found, corpus, spec, **fast) > line + 0.15
 
 
 @pytest.mark.parametrize(("kind", "head"), FITTING)
 def test_every_head_that_fits_a_kind_is_built(kind, head):
     spec = ProbeSpec(head=head)
-    of = replace(seats(), tokens=True) if kind in ("tags", "answers") else seats()
+    of = replace(layout(), tokens=True) if kind in ("tags", "answers") else layout()
     for sides in (1, 2) if head in ("regression", "classes") else (2,) if head == "cosine" else (1,):
         probe = build(spec, kind, 3, sides, of)
         assert type(probe) is PROBES[head]

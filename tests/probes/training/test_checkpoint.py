@@ -196,12 +196,12 @@ def test_the_state_is_in_a_safetensors_file_under_dotted_names(tmp_path):
 
 def test_a_checkpoint_of_another_training_names_three_settings_and_what_to_do(tmp_path):
     at(tmp_path).save({})
-    train = {"epochs": 5, "rates": {"upper": 2e-5}}
+    train = {"epochs": 5, "rates": {"backbone": 2e-5}}
     with pytest.raises(CheckpointError) as caught:
         at(tmp_path, {"recipe": {"train": train, "tasks": [{"name": "tone"}]}, "seeds": [0]}).load()
     assert str(caught.value) == (
         f"{at(tmp_path).path} is of another training (recipe.train.epochs = 3 there, 5 here; "
-        'recipe.train.rates.upper = absent there, 2e-05 here; recipe.tasks.0.name = "topic" there, "tone" here; '
+        'recipe.train.rates.backbone = absent there, 2e-05 here; recipe.tasks.0.name = "topic" there, "tone" here; '
         "and 1 more); give them back to go on, or remove both-0.safetensors to begin anew."
     )
 

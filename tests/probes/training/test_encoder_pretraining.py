@@ -1,6 +1,7 @@
 """Pretraining: what it learns, layer by layer; that training starts from it; that it is done once; what it refuses."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -231,7 +232,10 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
 
 def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
     """The members of every recipe, from made-up latents of three layers."""
-    conductor = Workspace(SimpleNamespace(latents=lambda *_: PlanLatents(Shelf(), {"mean": (0, 1, 2), "max": (0, 1, 2)}, 0, 0, 0.0)), Silent())
+    conductor = Workspace(
+        SimpleNamespace(latents=lambda *_: PlanLatents(Shelf(), {"mean": (0, 1, 2), "max": (0, 1, 2)}, 0, 0, 0.0)),
+        Silent(),
+    )
     conductor.prepare(recipes)
     return [conductor.members("toy", recipe) for recipe in recipes]
 

@@ -47,15 +47,15 @@ class Toy:
         logits = self.probe(self.x[ROWS:].expand(len(self.seeds), -1, -1))
         return (logits.argmax(-1) == self.y[ROWS:]).double().mean(1).numpy()
 
-    def learner(self, **changes) -> TrainingProblem:
+    def problem(self, **changes) -> TrainingProblem:
         members = torch.arange(len(self.seeds))
-        lesson = {name: changes.pop(name) for name in list(changes) if name in ("loss", "rows", "smallest_batch")}
+        objective = {name: changes.pop(name) for name in list(changes) if name in ("loss", "rows", "smallest_batch")}
         validate = changes.pop("validate", self.validate)
         whole = TaskObjective(
             self.loss, lambda: {"accuracy": validate()}, ROWS, changes.pop("batch_rows", SPEC.batch_rows)
         )
-        owners = {"toy.weight": members, "toy.bias": members}
-        return replace(TrainingProblem({"toy": self.probe}, owners, {"": replace(whole, **lesson)}), **changes)
+        member_of = {"toy.weight": members, "toy.bias": members}
+        return replace(TrainingProblem({"toy": self.probe}, member_of, {"": replace(whole, **objective)}), **changes)
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> list[History]:
         return fit(self.learner(batch_rows=spec.batch_rows, **changes), spec, self.seeds).fitted[""]
@@ -149,9 +149,9 @@ def clipped(first: list[float], largest: float = 1.0) -> tuple[torch.Tensor, tor
     module.one.grad = torch.tensor([[first[0]], [0.3]])
     module.three.grad = torch.zeros(4, 3)
     module.three.grad[0, 0], module.three.grad[2, 2], module.three.grad[3, 1] = first[1], first[2], 0.4
-    owners = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
+    member_of = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
     clip_by_member(
-        TrainingProblem({"two": module}, {f"two.{name}": owner for name, owner in owners.items()}, {}), largest, 2
+        TrainingProblem({"two": module}, {f"two.{name}": owner for name, owner in member_of.items()}, {}), largest, 2
     )
     return module.one.grad, module.three.grad
 
@@ -233,7 +233,7 @@ def test_a_small_last_batch_does_not_stop_log_variance():
 
 def test_nothing_to_train_is_refused():
     with pytest.raises(SpecError, match="there is nothing to train: an encoder 'none' under a mixer 'last'"):
-        Toy().fit(owners={})
+        Toy().fit(member_of={})
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])

@@ -17,7 +17,7 @@ from permafrost.probes.training.parameter_groups import BACKBONE_RATE, Parameter
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 ROWS, WIDTH = 24, 4
-SPEC = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.02, weight_decay=0.1, patience=9, rates={"upper": 0.01})
+SPEC = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.02, weight_decay=0.1, patience=9, rates={"backbone": 0.01})
 
 
 class Trunk(nn.Module):
@@ -51,7 +51,7 @@ class Pair:
     def __init__(
         self, tasks: tuple[str, ...] = ("topic", "tone"), values: dict[str, list[float]] | None = None
     ) -> None:
-        self.modules = nn.ModuleDict({"upper": Trunk(), **{task: Head() for task in tasks}})
+        self.modules = nn.ModuleDict({"backbone": Trunk(), **{task: Head() for task in tasks}})
         self.x = torch.randn(ROWS, WIDTH)
         self.y = {task: torch.randint(0, 2, (ROWS,)) for task in tasks}
         self.values = values
@@ -63,12 +63,12 @@ class Pair:
     def weights(self) -> dict[str, Tensor]:
         return {name: part.detach().clone() for name, part in self.modules.named_parameters()}
 
-    def lesson(self, task: str) -> TaskObjective:
+    def objective(self, task: str) -> TaskObjective:
         def loss(rows: np.ndarray) -> Tensor:
             if task == next(iter(self.y)):
                 drops = {name: one for name, one in self.modules.named_modules() if isinstance(one, nn.Dropout)}
                 self.training.append({name for name, one in drops.items() if one.training})
-            said = self.modules[task](self.modules["upper"](self.x[rows[0]]))
+            said = self.modules[task](self.modules["backbone"](self.x[rows[0]]))
             return nn.functional.cross_entropy(said, self.y[task][rows[0]])[None]
 
         def validate() -> dict[str, np.ndarray]:
@@ -79,10 +79,10 @@ class Pair:
 
         return TaskObjective(loss, validate, ROWS, SPEC.batch_rows)
 
-    def learner(self, **changes) -> TrainingProblem:
-        owners = {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.modules.named_parameters()}
-        lessons = {task: self.lesson(task) for task in self.y}
-        return TrainingProblem(dict(self.modules.items()), owners, lessons, shared=("upper",), **changes)
+    def problem(self, **changes) -> TrainingProblem:
+        member_of = {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.modules.named_parameters()}
+        objectives = {task: self.lesson(task) for task in self.y}
+        return TrainingProblem(dict(self.modules.items()), member_of, objectives, shared=("backbone",), **changes)
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> FitResult:
         return fit(self.learner(**changes), spec, [0])
@@ -104,12 +104,12 @@ def groups_of(pair: Pair, spec: TrainSpec) -> dict[str, tuple[float, float]]:
 
 
 def test_the_longest_name_that_fits_gives_the_rate():
-    rates = {"upper": 1.0, "upper.second": 2.0, "upper.second.0.bias": 3.0, "topic": 4.0, "tone.mixer": 5.0}
+    rates = {"backbone": 1.0, "backbone.second": 2.0, "backbone.second.0.bias": 3.0, "topic": 4.0, "tone.mixer": 5.0}
     found = {name: rate for name, (rate, _) in groups_of(Pair(), replace(SPEC, rates=rates)).items()}
     assert found == {
-        "upper.first.0.weight": 1.0, "upper.first.0.bias": 1.0,
-        "upper.second.0.weight": 2.0, "upper.second.0.bias": 3.0,
-        "upper.norm.weight": 1.0, "upper.norm.bias": 1.0,
+        "backbone.first.0.weight": 1.0, "backbone.first.0.bias": 1.0,
+        "backbone.second.0.weight": 2.0, "backbone.second.0.bias": 3.0,
+        "backbone.norm.weight": 1.0, "backbone.norm.bias": 1.0,
         "topic.mixer.logits": 4.0, "topic.head.weight": 4.0, "topic.head.bias": 4.0,
         "tone.mixer.logits": 5.0, "tone.head.weight": SPEC.learning_rate, "tone.head.bias": SPEC.learning_rate,
     }  # fmt: skip
@@ -117,7 +117,7 @@ def test_the_longest_name_that_fits_gives_the_rate():
 
 def test_blocks_learn_slowly_where_no_rate_is_named_and_mixers_fast():
     found = groups_of(Pair(), replace(SPEC, rates={}, mixer_learning_rate=0.03))
-    assert found["upper.first.0.weight"][0] == BACKBONE_RATE < SPEC.learning_rate
+    assert found["backbone.first.0.weight"][0] == BACKBONE_RATE < SPEC.learning_rate
     assert found["topic.mixer.logits"][0] == 0.03 != SPEC.learning_rate
 
 
@@ -131,46 +131,51 @@ def test_biases_and_norms_of_blocks_and_mixers_do_not_decay():
     found = groups_of(Pair(), SPEC)
     still = {name for name, (_, decay) in found.items() if decay == 0}
     logits = {"topic.mixer.logits", "tone.mixer.logits"}
-    assert still == {"upper.first.0.bias", "upper.second.0.bias", "upper.norm.weight", "upper.norm.bias"} | logits
+    assert (
+        still
+        == {"backbone.first.0.bias", "backbone.second.0.bias", "backbone.norm.weight", "backbone.norm.bias"} | logits
+    )
     assert {decay for name, (_, decay) in found.items() if name not in still} == {SPEC.weight_decay}
 
 
 def test_a_component_has_the_rate_that_its_weights_move_by():
     pair = Pair()
-    pair.fit(replace(SPEC, epochs=1, batch_rows=8, weight_decay=0.0, warmup=0.0, rates={"upper": 1e-4, "tone": 1e-2}))
+    pair.fit(
+        replace(SPEC, epochs=1, batch_rows=8, weight_decay=0.0, warmup=0.0, rates={"backbone": 1e-4, "tone": 1e-2})
+    )
     first, second = pair.at_epochs
     moved = {name: float((second[name] - first[name]).abs().max()) for name in first}
     steps = ROWS // 8
-    assert moved["upper.first.0.weight"] <= steps * 1e-4 * 1.01 < moved["tone.head.weight"] <= steps * 1e-2 * 1.01
+    assert moved["backbone.first.0.weight"] <= steps * 1e-4 * 1.01 < moved["tone.head.weight"] <= steps * 1e-2 * 1.01
 
 
 @pytest.mark.parametrize("balancer", [None, "equal", "uncertainty", "gradnorm", "pcgrad"])
-@pytest.mark.parametrize("frozen", ["upper", "upper.first", "topic", "tone.head"])
+@pytest.mark.parametrize("frozen", ["backbone", "backbone.first", "topic", "tone.head"])
 def test_what_is_frozen_from_the_start_moves_by_no_bit_and_the_rest_learns(frozen, balancer):
     pair = Pair()
     made = None
     if balancer:
         tasks = dict.fromkeys(pair.y, "cross_entropy")
-        shared = pair.modules["upper"].parameters()
+        shared = pair.modules["backbone"].parameters()
         made = make_balancer(BalancingSpec(balancer), tasks, shared, True, torch.Generator())  # type: ignore[arg-type]
-    learnt = pair.fit(replace(SPEC, freeze={frozen: 0}), balancer=made)
+    result = pair.fit(replace(SPEC, freeze={frozen: 0}), balancer=made)
     still = {name for name in pair.weights() if name.startswith(f"{frozen}.")}
     for epoch in range(SPEC.epochs):
         assert pair.moved(epoch) == set(pair.weights()) - still
-    assert learnt.log.frozen == [{"epoch": 0, "component": frozen}]
+    assert result.log.frozen == [{"epoch": 0, "component": frozen}]
 
 
 @pytest.mark.parametrize(
     ("frozen", "dropping"),
     [
-        ("upper", {"topic.dropout", "tone.dropout"}),
-        ("upper.first", {"upper.second.1", "topic.dropout", "tone.dropout"}),
-        ("topic", {"upper.first.1", "upper.second.1", "tone.dropout"}),
+        ("backbone", {"topic.dropout", "tone.dropout"}),
+        ("backbone.first", {"backbone.second.1", "topic.dropout", "tone.dropout"}),
+        ("topic", {"backbone.first.1", "backbone.second.1", "tone.dropout"}),
     ],
 )
 def test_nothing_is_dropped_in_what_is_frozen(frozen, dropping):
     pair = Pair()
-    everything = {"upper.first.1", "upper.second.1", "topic.dropout", "tone.dropout"}
+    everything = {"backbone.first.1", "backbone.second.1", "topic.dropout", "tone.dropout"}
     pair.fit(replace(SPEC, freeze={frozen: 1}))
     steps = ROWS // SPEC.batch_rows
     assert pair.training[:steps] == [everything] * steps
@@ -179,50 +184,52 @@ def test_nothing_is_dropped_in_what_is_frozen(frozen, dropping):
 
 def test_a_component_is_frozen_after_the_epochs_that_it_is_given():
     pair = Pair()
-    learnt = pair.fit(replace(SPEC, epochs=4, freeze={"upper": 2, "topic": 1}))
+    result = pair.fit(replace(SPEC, epochs=4, freeze={"backbone": 2, "topic": 1}))
     everything = set(pair.weights())
-    upper, topic = ({name for name in everything if name.startswith(one)} for one in ("upper", "topic"))
+    upper, topic = ({name for name in everything if name.startswith(one)} for one in ("backbone", "topic"))
     assert [pair.moved(epoch) for epoch in range(4)] == [
         everything, everything - topic, everything - topic - upper, everything - topic - upper,
     ]  # fmt: skip
-    assert learnt.log.frozen == [{"epoch": 1, "component": "topic"}, {"epoch": 2, "component": "upper"}]
+    assert result.log.frozen == [{"epoch": 1, "component": "topic"}, {"epoch": 2, "component": "backbone"}]
 
 
 def test_a_component_that_stands_still_is_frozen_and_one_that_moves_is_not():
     pair = Pair()
-    spec = replace(SPEC, rates={"upper": 1e-9}, freeze={"upper": "converged", "topic": "converged"}, converged=1e-3)
-    learnt = pair.fit(spec)
-    assert learnt.log.frozen == [{"epoch": 1, "component": "upper"}]
+    spec = replace(
+        SPEC, rates={"backbone": 1e-9}, freeze={"backbone": "converged", "topic": "converged"}, converged=1e-3
+    )
+    result = pair.fit(spec)
+    assert result.log.frozen == [{"epoch": 1, "component": "backbone"}]
     for epoch in (1, 2):
-        assert not any(name.startswith("upper.") for name in pair.moved(epoch))
+        assert not any(name.startswith("backbone.") for name in pair.moved(epoch))
         assert {"topic.head.weight", "tone.head.weight"} <= pair.moved(epoch)
 
 
 def test_training_ends_once_all_is_frozen():
     pair = Pair()
     freeze = dict.fromkeys(pair.modules, 1)
-    learnt = pair.fit(replace(SPEC, epochs=8, freeze=freeze))
+    result = pair.fit(replace(SPEC, epochs=8, freeze=freeze))
     assert len(pair.training) == ROWS // SPEC.batch_rows
     assert pair.moved(1) == set()
-    assert len(learnt.fitted["topic"][0].values) == 2
+    assert len(result.fitted["topic"][0].values) == 2
 
 
 def test_what_is_frozen_from_end_to_end_is_measured_as_it_is():
     pair = Pair(values={"topic": [0.25, 0.75], "tone": [0.5, 0.5]})
     before = pair.weights()
-    learnt = pair.fit(replace(SPEC, freeze=dict.fromkeys(pair.modules, 0)))
+    result = pair.fit(replace(SPEC, freeze=dict.fromkeys(pair.modules, 0)))
     assert all(torch.equal(before[name], part) for name, part in pair.weights().items())
-    assert (learnt.fitted["topic"][0].best_epoch, learnt.fitted["topic"][0].best_value) == (0, 0.75)
-    assert all(line["weight"] is None and math.isnan(line["loss"]) for line in learnt.log.losses)
+    assert (result.fitted["topic"][0].best_epoch, result.fitted["topic"][0].best_value) == (0, 0.75)
+    assert all(line["weight"] is None and math.isnan(line["loss"]) for line in result.log.losses)
 
 
 @pytest.mark.parametrize("table", ["rates", "freeze"])
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("uper", "names the component 'uper', which has nothing to train. Did you mean 'upper'?"),
+        ("backbon", "names the component 'backbon', which has nothing to train. Did you mean 'backbone'?"),
         ("topic.heat", "names the component 'topic.heat', which has nothing to train. Did you mean 'topic.head'?"),
-        ("upper.dropout", "names the component 'upper.dropout', which has nothing to train."),
+        ("finetune.dropout", "names the component 'finetune.dropout', which has nothing to train."),
         ("topi", "Did you mean 'topic'?"),
     ],
 )
@@ -238,8 +245,8 @@ def test_a_name_that_matches_nothing_is_refused_with_the_nearest(table, name, me
 def test_components_of_other_variants_are_no_mistake_and_nothing_is_told_of_them(when):
     pair = Pair(("topic",))
     spec = replace(SPEC, rates={"tone.head": 1.0}, freeze={"tone": when})
-    learnt = pair.fit(spec, absent=("tone",))
-    assert learnt.log.frozen == []
+    result = pair.fit(spec, absent=("tone",))
+    assert result.log.frozen == []
     assert pair.moved(0) == set(pair.weights())
 
 
@@ -249,32 +256,32 @@ BEST = {"topic": [0.0, 0.9, 0.1, 0.1], "tone": [0.0, 0.1, 0.2, 0.5]}
 
 def test_each_task_keeps_its_own_best_state_of_what_it_reads():
     pair = Pair(values=BEST)
-    learnt = pair.fit()
-    assert [learnt.fitted[task][0].best_epoch for task in BEST] == [0, 2]
+    result = pair.fit()
+    assert [result.fitted[task][0].best_epoch for task in BEST] == [0, 2]
     for task, epoch in (("topic", 1), ("tone", 3)):
-        learnt.restore(task)
-        mine = {name: part for name, part in pair.weights().items() if name.split(".")[0] in ("upper", task)}
+        result.restore(task)
+        mine = {name: part for name, part in pair.weights().items() if name.split(".")[0] in ("backbone", task)}
         assert all(torch.equal(part, pair.at_epochs[epoch][name]) for name, part in mine.items())
-    learnt.restore("topic")
+    result.restore("topic")
     assert torch.equal(pair.weights()["tone.head.weight"], pair.at_epochs[3]["tone.head.weight"])
 
 
 def test_one_state_for_all_is_that_of_the_best_mean_and_each_task_tells_its_own_figures():
     pair = Pair(values=BEST)
-    learnt = pair.fit(private=False)
+    result = pair.fit(private=False)
     for task in BEST:
-        (fitted,) = learnt.fitted[task]
+        (fitted,) = result.fitted[task]
         assert (fitted.best_epoch, fitted.best_value) == (0, BEST[task][1])
         assert fitted.values == tuple(BEST[task][1:])
-        assert fitted.losses == tuple(line["loss"] for line in learnt.log.losses if line["task"] == task)
-        learnt.restore(task)
+        assert fitted.losses == tuple(line["loss"] for line in result.log.losses if line["task"] == task)
+        result.restore(task)
         assert all(torch.equal(part, pair.at_epochs[1][name]) for name, part in pair.weights().items())
-    assert learnt.fitted["topic"][0].losses != learnt.fitted["tone"][0].losses
+    assert result.fitted["topic"][0].losses != result.fitted["tone"][0].losses
 
 
 def test_patience_is_each_tasks_own_and_training_lasts_while_one_has_some():
     values = {"topic": [0.0, 0.9, 0.1, 0.1, 0.95], "tone": [0.0, 0.1, 0.2, 0.5, 0.6]}
-    learnt = Pair(values=values).fit(replace(SPEC, epochs=4, patience=2))
-    topic, tone = (learnt.fitted[task][0] for task in values)
+    result = Pair(values=values).fit(replace(SPEC, epochs=4, patience=2))
+    topic, tone = (result.fitted[task][0] for task in values)
     assert (topic.best_epoch, topic.values) == (0, (0.9, 0.1, 0.1))  # what it came to after its stop is not its own
     assert (tone.best_epoch, tone.values) == (3, (0.1, 0.2, 0.5, 0.6))

@@ -14,17 +14,17 @@ SIZES = {"small": 7, "large": 20}
 """Rows; of 3 each, 3 and 7 batches."""
 
 
-def lesson(rows: int, batch_rows: int = 3, smallest: int = 1) -> TaskObjective:
+def objective(rows: int, batch_rows: int = 3, smallest: int = 1) -> TaskObjective:
     return TaskObjective(lambda rows: None, dict, rows, batch_rows, smallest)  # type: ignore[arg-type,return-value]
 
 
-def learner(order: str = "joint", temperature: float = 1.0, **sizes: int) -> TrainingProblem:
-    lessons = {task: lesson(rows) for task, rows in (sizes or SIZES).items()}
-    return TrainingProblem({}, {"a": None}, lessons, order, temperature)  # type: ignore[arg-type,dict-item]
+def problem(order: str = "joint", temperature: float = 1.0, **sizes: int) -> TrainingProblem:
+    objectives = {task: objective(rows) for task, rows in (sizes or SIZES).items()}
+    return TrainingProblem({}, {"a": None}, objectives, order, temperature)  # type: ignore[arg-type,dict-item]
 
 
 def epochs(order: str, count: int = 2, seeds: tuple[int, ...] = (0,), **more) -> list[list[dict[str, np.ndarray]]]:
-    batches = Batches(learner(order, **more), seeds)
+    batches = Batches(problem(order, **more), seeds)
     made = [list(batches.epoch()) for _ in range(count)]
     assert {len(steps) for steps in made} == {batches.steps}
     return made
@@ -46,14 +46,14 @@ def test_joint_steps_have_a_batch_of_every_task_and_the_shorter_begins_anew_with
 
 
 def test_turns_take_one_task_after_the_other_and_then_what_is_left():
-    for steps in epochs("turns"):
+    for steps in epochs("round_robin"):
         assert [task for step in steps for task in step] == ["small", "large"] * 3 + ["large"] * 4
         for task, rows in SIZES.items():
             assert sorted(rows_of(steps, task)) == list(range(rows))
 
 
 def test_proportion_visits_every_batch_once_an_epoch_in_an_order_that_is_drawn():
-    first, second = epochs("proportion")
+    first, second = epochs("proportional")
     for steps in (first, second):
         assert all(len(step) == 1 for step in steps)
         for task, rows in SIZES.items():
@@ -81,7 +81,7 @@ def test_a_higher_temperature_takes_more_of_the_smaller_task():
     assert shares[1] > shares[0] + 0.05
 
 
-@pytest.mark.parametrize("order", ["joint", "turns", "proportion", "temperature"])
+@pytest.mark.parametrize("order", ["joint", "round_robin", "proportional", "temperature"])
 def test_a_seed_settles_all_and_another_changes_it(order):
     first, again, other = (epochs(order, seeds=(seed,)) for seed in (3, 3, 4))
 
@@ -100,19 +100,19 @@ def test_tasks_of_as_many_rows_are_shuffled_apart():
 def test_a_task_alone_has_the_orders_of_its_seeds_whatever_the_order_of_tasks():
     generators = [np.random.default_rng(seed) for seed in (2, 5)]
     expected = [np.stack([one.permutation(20) for one in generators]) for _ in range(2)]
-    for order in ("joint", "turns", "proportion"):
+    for order in ("joint", "round_robin", "proportional"):
         made = epochs(order, seeds=(5, 2, 5), only=20)
         for steps, rows in zip(made, expected, strict=True):
             np.testing.assert_array_equal(np.concatenate([step["only"] for step in steps], 1), rows)
 
 
-@pytest.mark.parametrize("order", ["joint", "turns", "proportion", "temperature"])
+@pytest.mark.parametrize("order", ["joint", "round_robin", "proportional", "temperature"])
 def test_batches_go_on_from_a_state_as_they_would_have(order):
-    batches = Batches(learner(order, 2.0), (1,))
+    batches = Batches(problem(order, 2.0), (1,))
     list(batches.epoch())
     state = batches.state()
     expected = list(batches.epoch())
-    other = Batches(learner(order, 2.0), (1,))
+    other = Batches(problem(order, 2.0), (1,))
     other.load_state_dict(state)
     for mine, theirs in zip(expected, other.epoch(), strict=True):
         assert list(mine) == list(theirs)
@@ -121,14 +121,14 @@ def test_batches_go_on_from_a_state_as_they_would_have(order):
 
 
 def test_a_batch_too_small_for_its_loss_joins_the_one_before():
-    assert lesson(7, 3, smallest=2).bounds == [(0, 3), (3, 7)]
-    assert lesson(8, 3, smallest=2).bounds == [(0, 3), (3, 6), (6, 8)]
+    assert objective(7, 3, smallest=2).bounds == [(0, 3), (3, 7)]
+    assert objective(8, 3, smallest=2).bounds == [(0, 3), (3, 6), (6, 8)]
 
 
 def test_too_few_rows_are_told_by_task_where_there_are_several():
-    both = learner(a=5, b=1)
+    both = problem(a=5, b=1)
     few = {task: replace(one, smallest_batch=2) for task, one in both.objectives.items()}
     with pytest.raises(SpecError, match=r"^b: 1 training rows are too few: this loss needs 2 in a batch\.$"):
-        check(replace(both, lessons=few))
+        check(replace(both, objectives=few))
     with pytest.raises(SpecError, match=r"^1 training rows are too few"):
-        check(replace(both, lessons={"b": few["b"]}))
+        check(replace(both, objectives={"b": few["b"]}))

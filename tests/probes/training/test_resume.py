@@ -57,9 +57,9 @@ def found(unfinished: Unfinished, *of, **changes):
 
 CHANGES = {
     "epochs": {"train": TrainSpec(epochs=4)},
-    "rates": {"train": TrainSpec(epochs=3, rates={"upper": 1e-4})},
-    "cut": {"upper": FinetuneSpec(2)},
-    "dropout": {"upper": FinetuneSpec(dropout=0.2)},
+    "rates": {"train": TrainSpec(epochs=3, rates={"backbone": 1e-4})},
+    "cut": {"finetune": FinetuneSpec(2)},
+    "dropout": {"finetune": FinetuneSpec(dropout=0.2)},
     "probe": {"probe": ProbeSpec(encoder="mlp")},
     "balancing": {"balancing": BalancingSpec("uncertainty")},
     "variants": {"variants": (Variant("other"),)},
@@ -260,7 +260,7 @@ def test_a_run_of_blocks_that_is_killed_and_run_again_ends_with_the_same_figures
     path = write(tmp_path / "topics.csv", ["sentence", "label", "split"],
                  [(row[0], "same" if row[2] > 0.4 else "other", row[3]) for row in pairs()])  # fmt: skip
     settings = bench.settings(
-        f"corpus.path={path}", "corpus.name=", "corpus.columns=sentence,label", "corpus.target=class", "upper.cut=1",
+        f"corpus.path={path}", "corpus.name=", "corpus.columns=sentence,label", "corpus.target=class", "finetune.cut=1",
         "plan.max_tokens=32", "plan.stored_dtype=float32", "train.epochs=2", "train.batch_rows=16",
         "train.compute_dtype=float32", "train.checkpoint_seconds=0",
     )  # fmt: skip
@@ -277,7 +277,7 @@ def test_a_run_of_blocks_that_is_killed_and_run_again_ends_with_the_same_figures
 @pytest.mark.usefixtures("quick")
 def test_a_run_of_tasks_that_is_killed_in_its_second_variant_ends_with_the_same_figures(tmp_path, tiny):
     tasks = Tasks(Bench(tmp_path, tiny("bert")))
-    variants = (("cut", '"upper.cut" = 2'), ("all", '"upper.cut" = "none", "together.keep" = "one"'))
+    variants = (("cut", '"finetune.cut" = 2'), ("all", '"finetune.cut" = "none", "multitask.keep" = "one"'))
     recipe = tasks.recipe(*variants)
     settings = tasks.bench.settings("train.epochs=2", "balancing.balancer=pcgrad", "train.checkpoint_seconds=0",
                                     "train.batch_rows=16")  # fmt: skip

@@ -64,14 +64,14 @@ class Pair:
         self.y = {task: (self.x @ torch.randn(WIDTH, generator=generator) > 0).long() for task in ("a", "b")}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            self.modules = {"upper": Shared(), "a": Head(2), "b": Head(3)}
+            self.modules = {"backbone": Shared(), "a": Head(2), "b": Head(3)}
         self.order, self.balancer, self.dies_in, self.private = order, balancer, dies_in, private
         self.steps = 0
         self.seen: list[tuple[str, list[int]]] = []
 
-    def lesson(self, task: str, rows: int) -> TaskObjective:
+    def objective(self, task: str, rows: int) -> TaskObjective:
         def logits(rows: np.ndarray | slice) -> Tensor:
-            return self.modules[task](self.modules["upper"](self.x[rows]))
+            return self.modules[task](self.modules["backbone"](self.x[rows]))
 
         def loss(rows: np.ndarray) -> Tensor:
             self.steps += 1
@@ -86,29 +86,29 @@ class Pair:
 
         return TaskObjective(loss, validate, rows, SPEC.batch_rows)
 
-    def learner(self) -> TrainingProblem:
-        owners = {
+    def problem(self) -> TrainingProblem:
+        member_of = {
             f"{name}.{part}": torch.zeros(len(value), dtype=torch.int64)
             for name, module in self.modules.items()
             for part, value in module.named_parameters()
         }
-        lessons = {"a": self.lesson("a", ROWS), "b": self.lesson("b", ROWS // 2)}
+        objectives = {"a": self.lesson("a", ROWS), "b": self.lesson("b", ROWS // 2)}
         weights = {"a": 1.0, "b": 2.0} if self.balancer == "fixed" else {}
         balancer = make_balancer(
             BalancingSpec(self.balancer, weights),  # type: ignore[arg-type]
-            dict.fromkeys(lessons, "cross_entropy"),
-            self.modules["upper"].parameters(),
+            dict.fromkeys(objectives, "cross_entropy"),
+            self.modules["backbone"].parameters(),
             self.order == "joint",
             torch.Generator().manual_seed(5),
         )
         return TrainingProblem(
             self.modules,
-            owners,
-            lessons,
+            member_of,
+            objectives,
             self.order,
             2.0,
             balancer,
-            ("upper",),
+            ("backbone",),
             private=self.private,  # type: ignore[arg-type]
         )
 
@@ -124,18 +124,18 @@ def kept(path: Path, **origin) -> Checkpoint:
 
 
 def assert_same(first: tuple[Pair, FitResult], second: tuple[Pair, FitResult]) -> None:
-    (one, learnt), (other, again) = first, second
-    assert learnt.fitted == again.fitted
-    assert learnt.log == again.log
+    (one, result), (other, again) = first, second
+    assert result.fitted == again.fitted
+    assert result.log == again.log
     for task in ("a", "b"):
-        learnt.restore(task)
+        result.restore(task)
         again.restore(task)
         for mine, theirs in zip(one.weights(), other.weights(), strict=True):
             assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("dies_in", [4, 9, 16, 27])
-@pytest.mark.parametrize("order", ["joint", "turns", "proportion", "temperature"])
+@pytest.mark.parametrize("order", ["joint", "round_robin", "proportional", "temperature"])
 def test_a_killed_training_resumed_ends_as_one_that_was_not_killed(order, dies_in, tmp_path):
     whole, killed, resumed = Pair(order), Pair(order, dies_in=dies_in), Pair(order)
     expected = whole.fit()
@@ -160,16 +160,16 @@ def test_what_a_balancer_has_learnt_goes_on_too(balancer, tmp_path):
     "changes",
     [
         {"freeze": {"a": 1}},
-        {"freeze": {"upper": "converged"}, "converged": 0.2},
-        {"freeze": {"upper": 2, "b.out": 1}},
-        {"rates": {"upper": 1e-3, "a.out.bias": 0.1}},
+        {"freeze": {"backbone": "converged"}, "converged": 0.2},
+        {"freeze": {"backbone": 2, "b.out": 1}},
+        {"rates": {"backbone": 1e-3, "a.out.bias": 0.1}},
         {"patience": 1},
     ],
 )
 @pytest.mark.parametrize("private", [True, False])
 def test_what_is_frozen_and_what_was_best_goes_on_too(changes, private, tmp_path):
     spec = replace(SPEC, **changes)
-    whole, killed, resumed = (Pair("turns", dies_in=dies, private=private) for dies in (None, 24, None))
+    whole, killed, resumed = (Pair("round_robin", dies_in=dies, private=private) for dies in (None, 24, None))
     expected = whole.fit(spec)
     with pytest.raises(KilledError):
         killed.fit(spec, kept(tmp_path))
@@ -206,7 +206,8 @@ def one_number(tree: object, path: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [("weights", "upper.map.weight"), ("optimizer", "0", "exp_avg"), ("bests", "a", "weights", "a.out.weight")]
+    "path",
+    [("weights", "backbone.map.weight"), ("optimizer", "0", "exp_avg"), ("bests", "a", "weights", "a.out.weight")],
 )
 def test_a_state_of_other_shapes_is_refused(path, tmp_path):
     with pytest.raises(KilledError):
@@ -242,8 +243,8 @@ def test_a_short_training_leaves_no_checkpoint(tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_told_by_task_and_step():
-    pair = Pair("turns")
-    learner = pair.learner()
-    wrong = replace(learner.objectives["b"], loss=lambda rows: pair.modules["b"].out.weight.sum()[None] * math.nan)
+    pair = Pair("round_robin")
+    problem = pair.learner()
+    wrong = replace(problem.objectives["b"], loss=lambda rows: pair.modules["b"].out.weight.sum()[None] * math.nan)
     with pytest.raises(SpecError, match=r"b: the training loss became nan in step 2 of 44; lower train.learning_rate"):
-        fit(replace(learner, lessons=learner.objectives | {"b": wrong}), SPEC, [0])
+        fit(replace(problem, objectives=problem.objectives | {"b": wrong}), SPEC, [0])

@@ -23,7 +23,7 @@ RECIPE = """
 views = ["mean"]
 stored_dtype = "float32"
 
-[upper]
+[finetune]
 cut = 1
 
 [probe]
@@ -39,13 +39,13 @@ corpus = {{ path = "{0}/topic.csv", columns = ["sentence", "label"], target = "c
 [tasks.tone]
 corpus = {{ path = "{0}/tone.csv", columns = ["sentence", "label"], target = "class" }}
 
-[together]
+[multitask]
 batches = "joint"
 
 [train]
 batch_rows = 8
 learning_rate = 0.01
-rates = {{ upper = 1e-3 }}
+rates = {{ backbone = 1e-3 }}
 """
 VARIANT = """
 [[variants]]
@@ -93,32 +93,32 @@ def tasks(tmp_path, tiny):
 
 
 WRONG = {
-    "cut at the last layer": ("upper.cut=3", "cut = 3, but '{backbone}' has 3 blocks: a cut lies from 0"),
-    "cut far outside": ("upper.cut=99", "cut = 99, but '{backbone}' has 3 blocks"),
-    "cut below the embeddings": ("upper.cut=-1", 'cut must be a layer from 0, "frozen" or "none", got -1'),
-    "cut that is a word": ("upper.cut=all", "upper.cut must be"),
+    "cut at the last layer": ("finetune.cut=3", "cut = 3, but '{backbone}' has 3 blocks: a cut lies from 0"),
+    "cut far outside": ("finetune.cut=99", "cut = 99, but '{backbone}' has 3 blocks"),
+    "cut below the embeddings": ("finetune.cut=-1", 'cut must be a layer from 0, "frozen" or "none", got -1'),
+    "cut that is a word": ("finetune.cut=all", "finetune.cut must be"),
     "layers below the cut": (
-        "probe.layers=1 | upper.cut=2",
+        "probe.layers=1 | finetune.cut=2",
         "layers above the cut, 2: layer 1 is out of range: there are layers 3 to 3",
     ),
     "gradients of nothing shared": (
-        "balancing.balancer=pcgrad | upper.cut=frozen",
+        "balancing.balancer=pcgrad | finetune.cut=frozen",
         "balancer 'pcgrad' compares the tasks' gradients by what they share, and nothing shared is trained",
     ),
     "gradients of what is frozen": (
-        "balancing.balancer=gradnorm | train.freeze={upper=0}",
+        "balancing.balancer=gradnorm | train.freeze={backbone=0}",
         "balancer 'gradnorm' compares the tasks' gradients by what they share, and nothing shared is trained",
     ),
     "gradients of blocks that are frozen": (
-        'balancing.balancer=gradnorm | train.freeze={"upper.blocks"=0}',
+        'balancing.balancer=gradnorm | train.freeze={"backbone.blocks"=0}',
         "balancer 'gradnorm' compares the tasks' gradients by what they share, and nothing shared is trained",
     ),
     "gradients of all blocks frozen by a longer name": (
-        'balancing.balancer=pcgrad | train.freeze={"upper.blocks.model"=0}',
+        'balancing.balancer=pcgrad | train.freeze={"backbone.blocks.model"=0}',
         "balancer 'pcgrad' compares the tasks' gradients by what they share, and nothing shared is trained",
     ),
     "gradients of one task at a time": (
-        "balancing.balancer=pcgrad | together.batches=turns",
+        "balancing.balancer=pcgrad | multitask.schedule=round_robin",
         "and so needs joint steps, one batch of every task in each",
     ),
     "another backbone": (
@@ -133,25 +133,25 @@ WRONG = {
     "another start": ("tasks.tone.plan.init=random", "plan.init is 'pretrained' there and 'random' here"),
     "several views": (
         "plan.views=mean,cls",
-        "upper.cut = 1: a probe of blocks that learn reads one view, some layers of it in one range, as "
+        "finetune.cut = 1: a probe of blocks that learn reads one view, some layers of it in one range, as "
         "mean:5..6; probe.inputs or plan.views name mean, cls",
     ),
     "several views of one task": ('tasks.tone.plan.views=["mean","max"]', "reads one view"),
     "latents of another plan": (
         'plans.loud.template="LOUD {text}" | probe.inputs=loud/mean',
-        "upper.cut has blocks of [plan] learn, and probe.inputs names 'loud/mean' of another plan",
+        "finetune.cut has blocks of [plan] learn, and probe.inputs names 'loud/mean' of another plan",
     ),
-    "seeds that answer together": ("train.average=true", "upper.cut = 1: seeds that answer together would need a"),
+    "seeds that answer together": ("train.average=true", "finetune.cut = 1: seeds that answer together would need a"),
     "pretraining": (
         "pretraining.task=autoencoder | pretraining.corpus.name= | pretraining.corpus.path={folder}/words.csv | "
         "pretraining.corpus.columns=text | "
         "pretraining.corpus.target=none | probe.encoder=linear",
-        "upper.cut = 1: [pretraining] reads cached latents, and these change as blocks learn; leave it out",
+        "finetune.cut = 1: [pretraining] reads cached latents, and these change as blocks learn; leave it out",
     ),
     "words that are changed": ("plan.rewording=lower", "plan.rewording"),
     "a task named as blocks are": (
-        "tasks.upper.corpus.name=samples-tones",
-        "[tasks.upper]: a task is named by letters, digits, - and _, and not upper or shared",
+        "tasks.backbone.corpus.name=samples-tones",
+        "[tasks.backbone]: a task is named by letters, digits, - and _, and not backbone or shared",
     ),
     "seeds of a task": (
         "tasks.tone.train.seeds=[1]",
@@ -172,16 +172,16 @@ WRONG = {
         "balancer 'fixed' needs the weight of every task; balancing.weights lacks 'tone'",
     ),
     "rate of nothing": (
-        "train.rates={uper=1e-4}",
-        "train.rates names the component 'uper'. Did you mean 'upper'?",
+        "train.rates={backbon=1e-4}",
+        "train.rates names the component 'backbon'. Did you mean 'backbone'?",
     ),
     "nothing frozen": (
         'train.freeze={"tone.heat"=1}',
         "train.freeze names the component 'tone.heat', which has nothing to train. Did you mean 'tone.head'?",
     ),
     "task that is not there": (
-        'together.tasks=["tune"]',
-        "together.tasks names the task 'tune'. Did you mean 'tone'?",
+        'multitask.tasks=["tune"]',
+        "multitask.tasks names the task 'tune'. Did you mean 'tone'?",
     ),
     "loss that is no number": (
         "train.learning_rate=1e30 | train.rates={}",
@@ -221,7 +221,7 @@ def test_a_loss_that_is_no_number_names_its_task(refused):
 def test_cached_latents_alone_train_no_blocks(refused):
     code, out, err = refused.command("train")
     assert (code, out) == (2, "")
-    assert "upper.cut = 1 trains blocks of" in one_line(err)
+    assert "finetune.cut = 1 trains blocks of" in one_line(err)
     assert "cached latents alone have none: 'run' the recipe" in err
 
 
@@ -240,20 +240,20 @@ def test_what_is_for_one_task_is_refused_for_several_together(verb, refused):
 
 
 def test_every_layer_alone_is_not_of_layers_that_learn(refused):
-    code, out, err = refused.command("run", settings="together.batches=apart")
+    code, out, err = refused.command("run", settings="multitask.schedule=separate")
     assert (code, out) == (2, "")
-    assert "upper.cut = 1: the layers of blocks that learn are no fixed inputs" in one_line(err)
+    assert "finetune.cut = 1: the layers of blocks that learn are no fixed inputs" in one_line(err)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('"together.batches" = "apart"', 'other: together.batches = "apart" trains no task together'),
+        ('"multitask.schedule" = "separate"', 'other: multitask.schedule = "separate" trains no task together'),
         ('"tasks.tone.corpus.path" = "{0}/topic.csv"', "variant 'other': the corpus of 'tone' is not that of the"),
     ],
 )
 def test_a_variant_that_does_not_compare_is_refused(settings, message, refused):
-    variants = (("first", '"upper.cut" = 1'), ("other", settings.format(refused.bench.folder)))
+    variants = (("first", '"finetune.cut" = 1'), ("other", settings.format(refused.bench.folder)))
     code, out, err = refused.command("run", variants=variants)
     assert (code, out) == (2, "")
     assert message in one_line(err)
@@ -261,30 +261,30 @@ def test_a_variant_that_does_not_compare_is_refused(settings, message, refused):
 
 def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
     variants = (
-        ("good", '"upper.cut" = 2'),
-        ("deep", '"upper.cut" = 7'),
+        ("good", '"finetune.cut" = 2'),
+        ("deep", '"finetune.cut" = 7'),
         ("wild", '"train.rates" = { "topic.nose" = 1.0 }'),
     )
     code, _, err = tasks.command("run", variants=variants)
     assert code == 0
-    assert "deep is left out: upper.cut = 7" in err
+    assert "deep is left out: finetune.cut = 7" in err
     assert err.index("deep is left out") < err.index("training good")  # before hours of the others
     assert (err.count("deep is left out"), err.count("wild is left out")) == (1, 1)
     assert "wild is left out: train.rates names the component 'topic.nose'" in err
     (run,) = tasks.bench.runs.iterdir()
     assert set(pd.read_csv(run / "variants.csv")["variant"]) == {"good"}
     name, alone = load_recipe(str(run / "tasks" / "topic" / "recipe.toml"))  # runs again, as the one task that it is
-    assert (name, alone.tasks, alone.together.batches, alone.upper.cut) == ("recipe", {}, "apart", 2)
+    assert (name, alone.tasks, alone.multitask.schedule, alone.finetune.cut) == ("recipe", {}, "separate", 2)
 
 
 def test_texts_are_refused_before_stage_one_of_other_variants(tasks):
-    long = '"upper.cut" = "none", "plan.max_tokens" = 3, "plan.truncation" = "refuse"'
-    recipe = load_recipe(tasks.recipe(("good", '"upper.cut" = 1'), ("long", long)), tasks.bench.settings())[1]
-    conductor = Workspace(stages.PROVIDER, Silent())
+    long = '"finetune.cut" = "none", "plan.max_tokens" = 3, "plan.truncation" = "refuse"'
+    recipe = load_recipe(tasks.recipe(("good", '"finetune.cut" = 1'), ("long", long)), tasks.bench.settings())[1]
+    workspace = Workspace(stages.PROVIDER, Silent())
     with pytest.raises(TextError, match=r"texts exceed plan.max_tokens = 3"):
-        conductor.prepare([task for one in recipe.variant_recipes().values() for task in one.task_recipes().values()])
-    assert not conductor.stored
-    code, _, err = tasks.command("run", variants=(("good", '"upper.cut" = 1'), ("long", long)))
+        workspace.prepare([task for one in recipe.variant_recipes().values() for task in one.task_recipes().values()])
+    assert not workspace.stored
+    code, _, err = tasks.command("run", variants=(("good", '"finetune.cut" = 1'), ("long", long)))
     assert code == 0
     assert re.search(r"long is left out: .* texts exceed plan\.max_tokens = 3", err)
 
@@ -306,13 +306,13 @@ def test_the_task_whose_metric_was_never_finite_is_named():
 
 
 ALL = (
-    ("both", '"together.keep" = "one"'),
-    ("own-states", '"together.keep" = "each"'),
-    ("tone-alone", '"together.tasks" = ["tone"]'),
-    ("backbone-frozen", '"upper.cut" = "frozen"'),
-    ("tone-frozen", '"train.freeze" = { tone = 0 }, "together.keep" = "one"'),
-    ("upper-frozen", '"train.freeze" = { upper = 0 }, "together.keep" = "one"'),
-    ("everything", '"upper.cut" = "none", "together.keep" = "one"'),
+    ("both", '"multitask.keep" = "one"'),
+    ("own-states", '"multitask.keep" = "each"'),
+    ("tone-alone", '"multitask.tasks" = ["tone"]'),
+    ("backbone-frozen", '"finetune.cut" = "frozen"'),
+    ("tone-frozen", '"train.freeze" = { tone = 0 }, "multitask.keep" = "one"'),
+    ("upper-frozen", '"train.freeze" = { backbone = 0 }, "multitask.keep" = "one"'),
+    ("everything", '"finetune.cut" = "none", "multitask.keep" = "one"'),
 )
 
 
@@ -344,16 +344,16 @@ def test_what_learns_what_runs_and_what_sharing_saves_adds_up(together, tiny):
     whole = sum(size for name, size in backbone.items() if "pooler" not in name)
     upper = sum(size for name, size in backbone.items() if re.search(r"layer\.[12]\.", name))
     head = 32 * 8 + 8 + 8 * 2 + 2
-    learnt = {
+    result = {
         "both": upper + 2 * head, "own-states": upper + 2 * head, "tone-alone": upper + head,
         "backbone-frozen": 2 * head, "tone-frozen": upper + head, "upper-frozen": 2 * head,
         "everything": whole + 2 * head,
     }  # fmt: skip
-    assert together.backbone_parameters == dict.fromkeys(learnt, whole)
+    assert together.backbone_parameters == dict.fromkeys(result, whole)
     saved = {"both": upper, "tone-frozen": upper, "everything": whole}
     for variant, _ in ALL:
         heads = head if variant == "tone-alone" else 2 * head
-        assert table.loc[variant, "trained"] == learnt[variant], variant
+        assert table.loc[variant, "trained"] == result[variant], variant
         assert table.loc[variant, "parameters"] == whole + heads, variant
         assert table.loc[variant, "saved"] == saved.get(variant, 0), variant
     assert (table["seconds"] > 0).all()
@@ -373,7 +373,7 @@ def test_frozen_components_are_told_once_and_only_where_they_are(together):
     frozen = pd.read_csv(together.path / "frozen.csv")
     assert frozen[["variant", "epoch", "component"]].to_numpy().tolist() == [
         ["tone-frozen", 0, "tone"],
-        ["upper-frozen", 0, "upper"],
+        ["upper-frozen", 0, "backbone"],
     ]
 
 
@@ -403,9 +403,9 @@ def test_balancers_that_learn_weigh_and_compare(balancer, tasks):
     assert conflicts["cosine"].between(-1, 1).all()
 
 
-@pytest.mark.parametrize("batches", ["turns", "proportion", "temperature"])
+@pytest.mark.parametrize("batches", ["round_robin", "proportional", "temperature"])
 def test_every_order_of_batches_trains_all_tasks(batches, tasks):
-    done = tasks.run(f"together.batches={batches}")
+    done = tasks.run(f"multitask.schedule={batches}")
     training = pd.read_csv(done.path / "training.csv")
     assert set(training["task"]) == {"topic", "tone"}
     assert training["loss"].notna().any()
@@ -418,31 +418,35 @@ def test_extract_runs_what_every_variant_reads(tasks):
 
 
 def test_variants_may_have_tasks_that_the_recipe_leaves_out(tasks):
-    variants = (("tone", '"upper.cut" = 1'), ("both", '"together.tasks" = ["topic", "tone"]'))
-    done = tasks.run('together.tasks=["tone"]', variants=variants)
+    variants = (("tone", '"finetune.cut" = 1'), ("both", '"multitask.tasks" = ["topic", "tone"]'))
+    done = tasks.run('multitask.tasks=["tone"]', variants=variants)
     assert done.selected == "both"
     assert {row["task"] for row in done.metrics if row["variant"] == "both"} == {"topic", "tone"}
 
 
-ALONE = ["upper.cut=1", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "probe.hidden=0"]
+ALONE = ["finetune.cut=1", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "probe.hidden=0"]
 WRONG_ALONE = {
-    "run": (["upper.cut=3"], "has 3 blocks: a cut lies from 0, which freezes the embeddings alone, to 2"),
+    "run": (["finetune.cut=3"], "has 3 blocks: a cut lies from 0, which freezes the embeddings alone, to 2"),
     "train": ([], "cached latents alone have none: 'run' the recipe"),
-    "ablate": ([], "upper.cut = 1: the layers of blocks that learn are no fixed inputs, and cannot be compared"),
-    "extract": (["upper.cut=3"], "has 3 blocks"),
+    "ablate": ([], "finetune.cut = 1: the layers of blocks that learn are no fixed inputs, and cannot be compared"),
+    "extract": (["finetune.cut=3"], "has 3 blocks"),
 }
 
 
 def test_layers_beside_are_refused_where_one_layer_is_read(refused):
-    settings = refused.bench.of_topics(*ALONE, "upper.beside=0")
+    settings = refused.bench.of_topics(*ALONE, "finetune.frozen_layers=0")
     code, out, err = refused.bench.command("run", "classify", settings=settings)
     assert (code, out) == (2, "")
-    assert 'upper.beside has the probe read several layers, and probe.mixer = "last" reads one' in one_line(err)
+    assert 'finetune.frozen_layers has the probe read several layers, and probe.mixer = "last" reads one' in one_line(
+        err
+    )
 
 
 def test_layers_of_blocks_that_learn_are_not_compared_task_by_task(tmp_path):
-    with pytest.raises(SpecError, match=r"cannot be compared; set upper.cut = \"frozen\", or set together.batches"):
-        api.run("layers", ["upper.cut=4"], tmp_path)
+    with pytest.raises(
+        SpecError, match=r"cannot be compared; set finetune.cut = \"frozen\", or set multitask.schedule"
+    ):
+        api.run("layers", ["finetune.cut=4"], tmp_path)
 
 
 @pytest.mark.parametrize("verb", WRONG_ALONE)
@@ -455,7 +459,7 @@ def test_what_blocks_that_learn_for_one_task_cannot_is_one_line(verb, refused):
 
 @pytest.mark.parametrize("cut", ["1", "none"])
 def test_extract_runs_what_lies_below_the_blocks_and_nothing_where_they_begin_at_the_text(cut, tasks):
-    settings = tasks.bench.of_topics(*ALONE, f"upper.cut={cut}")
+    settings = tasks.bench.of_topics(*ALONE, f"finetune.cut={cut}")
     code, out, _ = tasks.bench.command("extract", "classify", settings=settings)
     assert code == 0
     assert bool(list(tasks.bench.folder.rglob("*.h5"))) == (cut == "1")
@@ -467,12 +471,12 @@ def test_extract_runs_what_lies_below_the_blocks_and_nothing_where_they_begin_at
 def test_a_study_may_search_the_cut(tasks):
     path = tasks.bench.folder / "search.toml"
     path.write_text(
-        '[study]\ntrials = 3\nsampler = "GridSampler"\nseeds = [0]\n[study.space]\n"upper.cut" = [0, 2, "none"]\n',
+        '[study]\ntrials = 3\nsampler = "GridSampler"\nseeds = [0]\n[study.space]\n"finetune.cut" = [0, 2, "none"]\n',
         "utf-8",
     )
     settings = tasks.bench.of_topics(*ALONE, "corpus.target=class", "train.epochs=1", "plan.views=mean")
     found, done = api.study(str(path), settings, runs=tasks.bench.runs)
     trials = pd.read_csv(found.folder / "trials.csv")
     assert trials["state"].tolist() == ["COMPLETE"] * 3
-    assert found.params["upper.cut"] in (0, 2, "none")
-    assert (done.path / "upper" / "model.safetensors").is_file()
+    assert found.params["finetune.cut"] in (0, 2, "none")
+    assert (done.path / "backbone" / "model.safetensors").is_file()
