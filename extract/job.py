@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,7 +170,6 @@ class ExtractionJob:
 
     def _provenance(self, self_check: float) -> dict[str, Any]:
         """Where these latents come from."""
-        import h5py
         import torch
         import transformers
 
@@ -187,7 +187,7 @@ class ExtractionJob:
             "versions": {
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
-                "h5py": h5py.__version__,
+                "h5py": version("h5py"),
                 "numpy": np.__version__,
             },
         }

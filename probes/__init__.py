@@ -1,1 +1,5 @@
-"""Stage two: small probes trained on cached latents. Nothing here loads a language model."""
+"""Stage two: probes trained on cached latents, their evaluation and reports; never loads a language model.
+
+May import: see its sub-packages.
+Start reading at experiments/run.py, run_recipe; recipes/ has one experiment a file.
+"""

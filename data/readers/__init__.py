@@ -1,1 +1,5 @@
-"""TODO: data/readers."""
+"""Corpora from files, named data sets and the hub: csv, jsonl, parquet, CoNLL, SQuAD, plain text.
+
+May import: data, data.corpora.
+Start reading at load.py, load_corpus.
+"""

@@ -1,1 +1,5 @@
-"""TODO: extract/capture."""
+"""One forward pass with all layers captured: packing and padding, pooling, and the self-check of a run.
+
+May import: data, data.store, extract.backbones, extract.tokenization.
+Start reading at packing.py, make_packs; then forward.py, capture.
+"""

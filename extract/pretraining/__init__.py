@@ -1,1 +1,5 @@
-"""TODO: extract/pretraining."""
+"""A BERT or GPT-2 from scratch, through transformers' Trainer, with its vocabulary and checkpoints.
+
+May import: data, data.corpora, data.language, data.store, extract.backbones.
+Start reading at pretrain.py, pretrain.
+"""

@@ -1,1 +1,5 @@
-"""TODO: extract/tokenization."""
+"""From texts to token ids: templates, truncation, windows over long texts, character spans.
+
+May import: data, data.store, extract.backbones.
+Start reading at tokenize.py, tokenize.
+"""

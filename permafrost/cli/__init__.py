@@ -1,1 +1,6 @@
-"""TODO: permafrost/cli."""
+"""The command line: commands, options, what they print, exit codes.
+
+May import: data, data.corpora, data.readers, data.store, permafrost, probes.config, probes.experiments,
+probes.inputs, probes.prediction, probes.reports, probes.results.
+Start reading at main.py, app.
+"""

@@ -1,1 +1,7 @@
-"""TODO: probes/experiments."""
+"""The verbs of stage two: run, layers, ablation, study, similarity, language-model pretraining.
+
+May import: data, data.corpora, data.language, data.readers, data.store, probes.balancing, probes.config,
+probes.inputs, probes.metrics, probes.models, probes.reports, probes.results, probes.runs, probes.search,
+probes.tasks, probes.training, probes.variants.
+Start reading at run.py, run_recipe.
+"""

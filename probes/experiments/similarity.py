@@ -5,7 +5,7 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,13 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import SimilaritySpec
+from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 from permafrost.probes.inputs.store_record import store_record
 from permafrost.probes.metrics.cosines import cosines, pairs, square
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.environment import environment
 from permafrost.probes.results.outcomes import SimilarityResult
 from permafrost.probes.runs.write import RunContents, write_run
-
-if TYPE_CHECKING:
-    from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
-
 
 LATENTS, COSINES = "latents", "cosines"
 """What a map is of: the latents of one backbone, or the cosines of all."""
@@ -105,7 +102,7 @@ def check(recipe: Recipe) -> None:
 
 def read_all(
     recipe: Recipe, corpus: Corpus, progress: Progress, provider: LatentProvider
-) -> tuple[dict[str, "PlanLatents"], dict[str, str]]:
+) -> tuple[dict[str, PlanLatents], dict[str, str]]:
     """Stage one for every backbone; and why those that cannot be had are left out.
 
     Raises:
@@ -154,7 +151,7 @@ def _placed(points: pd.DataFrame, of: str, backbones: list[str], sentences: NDAr
     return pd.DataFrame(about | {name: points[name].to_numpy() for name in ("method", "x", "y", "z")})
 
 
-def _latents(one: "PlanLatents", spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:
+def _latents(one: PlanLatents, spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:
     """``[sentence, width]``; a sentence that is given twice has its latent twice."""
     (layer,) = one.columns[spec.pooling]
     (values,) = one.store.read(corpus.texts, spec.pooling, [layer])

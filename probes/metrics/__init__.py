@@ -1,1 +1,5 @@
-"""TODO: probes/metrics."""
+"""Metrics, bootstrap intervals and paired tests, SQuAD and entity rules, calibration; no torch.
+
+May import: data, data.corpora, probes.config.
+Start reading at metrics.py, METRICS.
+"""

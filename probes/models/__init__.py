@@ -1,1 +1,5 @@
-"""TODO: probes/models."""
+"""The probe itself: layerwise encoders, mixers over layers, context models, heads; many members in one module.
+
+May import: data, probes.config.
+Start reading at probe.py, Probe.
+"""

@@ -1,1 +1,5 @@
-"""TODO: probes/reports."""
+"""The self-contained HTML page of a run, and the page that compares several runs.
+
+May import: data, data.corpora, probes.config, probes.figures, probes.metrics, probes.results.
+Start reading at report.py, write_report.
+"""

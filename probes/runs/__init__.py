@@ -1,1 +1,6 @@
-"""TODO: probes/runs."""
+"""The run folder: written whole or not at all, and loaded again for prediction.
+
+May import: data, data.corpora, data.store, probes.config, probes.inputs, probes.metrics, probes.models,
+probes.reports, probes.results, probes.tasks.
+Start reading at write.py, write_run.
+"""
