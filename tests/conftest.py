@@ -11,16 +11,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers side by side; read when torch is first imported
 # Child programs too: what is in site/ makes `import data`, a second copy of permafrost.data, an error.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-sys.path.insert(0, str(SUPPORT / "site"))
 
 import numpy as np
 import pytest
-import sitecustomize
 
 from permafrost.data.store.identity import Identity
 from tests.support.backbones import WORDS, tiny_folder
+from tests.support.site.sitecustomize import refuse_top_level_packages
 
-sitecustomize.refuse_top_level_packages()
+refuse_top_level_packages()
 
 
 @pytest.fixture(autouse=True)
