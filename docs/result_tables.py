@@ -108,10 +108,8 @@ def pairs_table(result: Row, style: str) -> str:
 def commands_table(result: Row) -> str:
     """A line a command, each with its date and commit."""
     columns = [*result["columns"], "date", "commit"]
-    return table(
-        ["command", *columns],
-        [[f"`{row['command']}`", *(row.get(column, "") for column in columns)] for row in result["rows"]],
-    )
+    rows = [row | {"command": f"`{row['command']}`"} for row in result["rows"]]
+    return table(columns, [[row.get(column, "") for column in columns] for row in rows])
 
 
 def _cell(value: object) -> str:
