@@ -57,11 +57,8 @@ def of_run(folder: Path) -> Result:
     ablation = (folder / "ablation.csv").is_file()
     rows = pd.read_csv(folder / ("ablation.csv" if ablation else "metrics.csv")).astype(object)
     recipe = re.sub(r"-\d+$", "", folder.resolve().name).removeprefix("ablate-")
-    counted = {
-        key: record[key] for key in ("texts", "texts_distinct", "texts_run", "seconds", "selected") if key in record
-    }
-    if "seconds" in counted:
-        counted["seconds"] = round(counted["seconds"], 1)
+    counted = {key: record[key] for key in ("texts", "texts_distinct", "texts_run", "selected") if key in record}
+    counted["seconds"] = round(record["seconds"]["all"], 1)
     return {
         "command": " ".join(["permafrost", "ablate" if ablation else "run", recipe, *_settings(recipe, folder)]),
         "date": datetime.fromtimestamp((folder / "record.json").stat().st_mtime, UTC).date().isoformat(),
