@@ -52,6 +52,12 @@ SMALL = [
 ]
 """Overrides that make any recipe small, after those of Bench.settings."""
 
+LAYERS = [f"tasks.{task}.corpus.name=samples-{name}" for task, name in [("sentiment", "tones"), ("question", "topics")]]
+LAYERS += [f"tasks.{task}.corpus.name=samples-{name}" for task, name in [("ner", "tags"), ("qa", "questions")]]
+LAYERS += ["tasks.ner.plan.max_tokens=48", "tasks.qa.plan.max_tokens=48", "tasks.qa.plan.stride=4"]
+LAYERS += ["tasks.qa.corpus.limits={train=16,validation=9,test=9}"]
+"""Overrides of the recipe layers, which names corpora for each task."""
+
 VERBS = ("extract", "run", "train", "ablate", "study", "pretrain", "similarity")
 """Commands and functions that take overrides."""
 
@@ -209,10 +215,16 @@ def folder(tmp_path, backbone, monkeypatch) -> Path:
 def small(words: list[str], backbone: Path) -> list[str]:
     """Overrides for a command; those that the page gives stay where they say what is read and what is trained."""
     given = {word.partition("=")[0] for word in words}
-    settings = [*Bench(Path(), backbone).settings("extract.cache=cache"), *SMALL]
+    settings = [
+        *Bench(Path(), backbone).settings("extract.cache=cache"),
+        *SMALL,
+        *(LAYERS if "layers" in words[:2] else ()),
+    ]
     trained = any(word.startswith("plan.backbone=") and Path(word.partition("=")[2]).is_dir() for word in words)
     own = any('backbone = "language"' in path.read_text("utf-8") for path in recipe_files(words) if path.is_file())
     given = given | {"plan.backbone"} if trained or own else given - {"plan.backbone"}
+    if words[0] == "similarity":  # trains nothing, and names its own backbones
+        return [setting for setting in settings if setting.startswith("extract.")]
     return [setting for setting in settings if setting.partition("=")[0] not in given]
 
 
