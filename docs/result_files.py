@@ -5,6 +5,7 @@ import platform
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 
 from permafrost.data.spec import plain
 from permafrost.probes.config.load import load_recipe, shipped
-from permafrost.probes.config.names import UNTRAINED
+from permafrost.probes.config.names import RANDOM_TARGETS, UNTRAINED
 from permafrost.probes.results.environment import environment
 from permafrost.probes.results.formatting import duration, scored_in, size
 
@@ -68,6 +69,7 @@ def of_run(folder: Path) -> Result:
         **counted,
         "metrics": list(_metrics(rows.where(rows.notna(), None).to_dict("records"))),
         **_variants(folder, record),
+        **({} if ablation or record.get("selected") else {"layout": "layers"}),
     }
 
 
@@ -108,8 +110,13 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             best[_reference(row)] = max(best.get(_reference(row), row), row, key=lambda one: one["value"])
     for row in summed:
         chosen = best.get(_reference(row), row)
-        if row["split"] == scored[_task(row)] and row.get("layer") == chosen.get("layer"):
-            yield {key: row[key] for key in (*KEPT, *FIGURES) if row.get(key) is not None}
+        split = "train" if row.get("variant") == RANDOM_TARGETS else scored[_task(row)]
+        if row["split"] == split and row.get("layer") == chosen.get("layer"):
+            yield {key: _plain(key, row[key]) for key in (*KEPT, *FIGURES) if row.get(key) is not None}
+
+
+def _plain(key: str, value: Any) -> Any:
+    return int(value) if key in ("layer", "parameters") else value  # pandas reads a column with gaps as float
 
 
 def _task(row: Mapping[str, Any]) -> Any:
@@ -139,12 +146,14 @@ def _variants(folder: Path, record: Mapping[str, Any]) -> Result:
 
 
 def _settings(recipe: str, folder: Path) -> list[str]:
-    """``--set`` options that lead from the shipped recipe to that of the run."""
+    """``--set`` and ``--only`` options that lead from the shipped recipe to that of the run."""
     if recipe not in shipped():
         return []
-    before, after = plain(load_recipe(recipe)[1]), plain(load_recipe(str(folder / "recipe.toml"))[1])
+    before, after = plain(load_recipe(recipe)[1]), tomllib.loads((folder / "recipe.toml").read_text("utf-8"))
+    known, trained = ([variant["name"] for variant in tree.pop("variants", [])] for tree in (before, after))
+    only = [word for name in trained for word in ("--only", name)] if set(trained) < set(known) else []
     changed = dict(_changes(before, after))
-    return [word for key, value in changed.items() for word in ("--set", shlex.quote(f"{key}={value}"))]
+    return only + [word for key, value in changed.items() for word in ("--set", shlex.quote(f"{key}={value}"))]
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

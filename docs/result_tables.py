@@ -84,9 +84,11 @@ def metrics_table(result: Row) -> str:
 
 
 def layers_table(result: Row) -> str:
-    """A line a task and control, a column a layer."""
+    """A line a task and control, a column a layer, by the first metric of the task."""
     rows = result["metrics"]
-    layers = list(dict.fromkeys(row.get("layer") for row in rows))
+    first = {row["task"]: row["metric"] for row in reversed(rows)}
+    rows = [row for row in rows if row["metric"] == first[row["task"]]]
+    layers = sorted({row.get("layer") for row in rows}, key=lambda layer: (layer is None, layer))
     lines: dict[tuple[str, ...], dict[int | None, str]] = {}
     for row in rows:
         line = (row["task"], row["metric"], f"{row['variant']}, {row['split']}")
