@@ -17,7 +17,7 @@ class Heard:
         self.notes.append(message)
 
     @contextmanager
-    def bar(self, what, total):
+    def bar(self, label, total):
         yield lambda steps: None
 
 
@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 def test_nothing_is_said_before_it_is_measured_and_then_once_in_proportion_to_what_is_left(clock):
     heard = Heard()
-    expected = Eta(heard, total=1000, after=2, what="a training")
+    expected = Eta(heard, total=1000, after=2, label="a training")
     expected.did(5)
     clock[0] += 2
     expected.did(5)
