@@ -1,4 +1,4 @@
-"""TODO: data/readers/spec.py."""
+"""The corpus spec: which texts and targets a recipe uses, and how they are split."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,9 +7,9 @@ from permafrost.data.corpora.records import SPLITS
 from permafrost.data.spec import SpecError, nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusSpec:
-    """Which texts, and what is to be learnt of them."""
+    """Texts and targets of a recipe: source, columns, kind of target and splits."""
 
     name: str = ""
     """A named corpus (stsb, snli, sst2, conll2003, squad, genericskb, samples-pairs, ...) or the id of a hub data
@@ -80,11 +80,11 @@ class CorpusSpec:
         for name in ("limit", "split_seed"):
             if getattr(self, name) < 0:
                 raise SpecError(f"{name} must not be negative, got {getattr(self, name)}.")
-        for split, most in self.limits.items():
+        for split, limit in self.limits.items():
             if split not in SPLITS:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
-            if most < 0:
-                raise SpecError(f"limits.{split} must not be negative, got {most}.")
+            if limit < 0:
+                raise SpecError(f"limits.{split} must not be negative, got {limit}.")
         if not 0 <= self.held_out < 1:
             raise SpecError(f"held_out must be a share of train, at least 0 and below 1, got {self.held_out:g}.")
         if self.rule and (self.labels or self.target not in ("", "class")):

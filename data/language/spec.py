@@ -1,7 +1,7 @@
-"""The language spec: which small language model is pretrained from scratch, and how.
+"""The language spec: a small language model that is pretrained from scratch, and the settings of its training.
 
-What a run of it depends on is written down beside its checkpoints: those of another spec, text or vocabulary are told
-apart by it.
+The origin of the weights (settings, text and vocabulary) is stored with each checkpoint, so that a checkpoint of
+another origin is recognised.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from permafrost.data.spec import SpecError, plain
 SHORTEST_BLOCK = 8
 
 CHANGES_NOTHING = ("corpus", "lines", "folder", "vocabulary", "checkpoint_steps")
-"""Settings that do not change the weights; of text and vocabulary, their content does."""
+"""Settings that do not change the weights; for text and vocabulary, their content counts, not their path."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LanguageSpec:
-    """A small language model, from scratch."""
+    """A small language model that is pretrained from scratch."""
 
     corpus: str = ""
     """The text: a .txt or .txt.gz file or a folder of them, here or under PERMAFROST_DATA; or samples-sentences. Empty
@@ -116,15 +116,15 @@ class LanguageSpec:
 
 
 def origin(spec: LanguageSpec, vocabulary: str, text: str, compute_dtype: str) -> dict[str, Any]:
-    """What the weights of a pretraining come from: its settings, with digests of vocabulary and text."""
+    """Return the origin of pretrained weights: the settings that change them, with digests of vocabulary and text."""
     settings = {name: value for name, value in plain(spec).items() if name not in CHANGES_NOTHING}
     return settings | {"vocabulary": vocabulary, "text": text, "compute_dtype": compute_dtype}
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what two origins differ, in words."""
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return the differences of two origins, one phrase for each."""
     return [
-        f"another {name}" if name in ("vocabulary", "text") else f"{name} = {there.get(name)} there, {value} here"
-        for name, value in here.items()
-        if there.get(name) != value
+        f"another {name}" if name in ("vocabulary", "text") else f"{name} = {stored.get(name)} there, {value} here"
+        for name, value in current.items()
+        if stored.get(name) != value
     ]

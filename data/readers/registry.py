@@ -1,4 +1,4 @@
-"""Corpora known by name: where their files lie, what their columns mean, where the hub has them."""
+"""Registry of named corpora: files, columns and labels, and the data set on the hub."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,32 +8,32 @@ from permafrost.data.corpora.records import SPLITS, Kind
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusEntry:
-    """What there is to know of a corpus."""
+    """Files, columns and hub data set of a named corpus."""
 
     files: dict[str, str]
-    """Split -> file under the folder of corpora; a single file that says its splits is under the empty name."""
+    """Split -> file under ``folder`` or ``PERMAFROST_DATA``; the empty name is a single file that holds all splits."""
 
     target: Kind
     columns: tuple[str, ...] = ()
-    """Texts, then the target; none for tags and answers, whose files have a layout of their own."""
+    """Column names: texts, then the target; empty for tags and answers, whose file formats define them."""
 
     labels: tuple[str, ...] = ()
     hub: str = ""
     revision: str = ""
     config: str = ""
     hub_columns: tuple[str, ...] = ()
-    """Column names on the hub, where they differ."""
+    """Column names on the hub, if they differ."""
 
     hub_splits: dict[str, str] = field(default_factory=lambda: {split: split for split in SPLITS})
-    """Split on the hub -> split here."""
+    """Split on the hub -> split of the corpus."""
 
     unlabelled: tuple[str, ...] = ()
-    """Targets that mean: annotators did not agree, or the label is kept secret. Such rows are left out."""
+    """Targets of rows without a label (annotators disagree, or the label is withheld); such rows are left out."""
 
     folder: Path | None = None
-    """Where the files are, if not under ``PERMAFROST_DATA``."""
+    """Folder of the files; None takes ``PERMAFROST_DATA``."""
 
 
 def _splits(pattern: str) -> dict[str, str]:
@@ -82,7 +82,7 @@ CORPORA: dict[str, CorpusEntry] = {
         "answers",
         hub="rajpurkar/squad",
         hub_columns=("question", "context", "answers"),
-        hub_splits={"train": "train", "validation": "test"},  # its test set is kept secret: dev is what is reported
+        hub_splits={"train": "train", "validation": "test"},  # the test set is not public: dev is reported
     ),
     "genericskb": CorpusEntry(
         {"train": "genericskb/sentences.txt.gz"},

@@ -144,7 +144,7 @@ def tagged(*words: str, split: str = "train", line: int = 1) -> Record:
         Span(start, start + len(word), tag, f"f.conll:{line + number}")
         for number, (start, (word, tag)) in enumerate(zip(starts, pairs, strict=True))
     )
-    return Record(f"f.conll:{line}", split, (" ".join(word for word, _ in pairs),), marks=tuple(marks))
+    return Record(f"f.conll:{line}", split, (" ".join(word for word, _ in pairs),), spans=tuple(marks))
 
 
 TAGS = Targets("tags")
@@ -213,7 +213,7 @@ def test_training_rows_without_an_entity_are_refused():
 
 def test_answers_are_marks_of_the_context_and_the_first_is_the_one_to_learn():
     text = Segments("who?", "it was Ada Li")
-    corpus = build_corpus("q", [Record("f: 1", "train", (text,), marks=(Span(7, 13), Span(7, 10)))], Targets("answers"))
+    corpus = build_corpus("q", [Record("f: 1", "train", (text,), spans=(Span(7, 13), Span(7, 10)))], Targets("answers"))
     rows = corpus.split("train")
     assert (corpus.texts, corpus.kind, corpus.labels) == ((text,), "answers", ())
     assert (rows.texts.tolist(), rows.targets.tolist()) == ([[0]], [0])
@@ -230,7 +230,7 @@ def test_answers_are_marks_of_the_context_and_the_first_is_the_one_to_learn():
 )
 def test_both_segments_of_a_text_are_checked(text, message):
     with pytest.raises(CorpusError) as error:
-        build_corpus("q", [Record("f:1", "train", (text,), marks=(Span(0, 1),))], Targets("answers"))
+        build_corpus("q", [Record("f:1", "train", (text,), spans=(Span(0, 1),))], Targets("answers"))
     assert str(error.value).startswith(message)
 
 

@@ -21,7 +21,7 @@ def records(*rows: tuple[str, ...], split: str = "train") -> list[Record]:
 
 def questions(contexts: int, each: int, split: str = "train") -> list[Record]:
     return [
-        Record(f"f:{n}", split, (Segments(f"question {n}", f"context {n // each} of {split}"),), marks=(Span(0, 7),))
+        Record(f"f:{n}", split, (Segments(f"question {n}", f"context {n // each} of {split}"),), spans=(Span(0, 7),))
         for n in range(contexts * each)
     ]
 
@@ -90,7 +90,7 @@ def test_too_little_to_hold_out_of_is_told_with_the_way_out():
 def test_a_validation_split_is_made_only_where_there_is_none_and_no_larger_than_allowed():
     whole = build_corpus("q", questions(20, 5), Targets("answers"))
     assert len(with_validation(whole, 0.5, 0).split("validation")) == 50
-    corpus = with_validation(whole, 0.5, 0, most=12)
+    corpus = with_validation(whole, 0.5, 0, max_rows=12)
     assert (len(corpus.split("validation")), len(corpus.split("train"))) == (10, 90)
     assert with_validation(corpus, 0.5, 0) is corpus
     assert with_validation(whole, 0.0, 0) is whole
