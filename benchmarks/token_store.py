@@ -31,11 +31,13 @@ class Arm:
     """One view of every layer, run into a store of its own."""
 
     def __init__(self, view: str, options: argparse.Namespace, device: str, folder: Path) -> None:
-        self.plan = CapturePlan(options.backbone, views=(view,), max_tokens=options.max_tokens)
+        self.plan = CapturePlan(backbone=options.backbone, views=(view,), max_tokens=options.max_tokens)
         self.source, self.folder = find(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
         store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
-        self.job = ExtractionJob(self.plan, self.source, store, ExtractSpec(str(self.folder), device), Silent(), device)
+        self.job = ExtractionJob(
+            self.plan, self.source, store, ExtractSpec(cache=str(self.folder), device=device), Silent(), device
+        )
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 

@@ -153,7 +153,9 @@ class ExtractionJob:
             assert tokens.characters is not None
             seen = tokens.seen(members)
             ragged = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
-        return Block(text_keys(named), tokens.uncut[members], columns, latents, ragged)
+        return Block(
+            keys=text_keys(named), lengths=tokens.uncut[members], columns=columns, latents=latents, tokens=ragged
+        )
 
     def _announce(self, tokens: TokenBatch, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
         width, dtype, viewed = self.source.width, self.plan.stored_dtype, tokens.viewed

@@ -95,7 +95,9 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
         raise CorpusError(f"{origin}: expected a tag for each word, found {len(words)} words and {len(tags)} tags.")
     tag_names = [names[int(tag)] if names and tag.isdecimal() and int(tag) < len(names) else tag for tag in tags]
     origins = [f"{origin}, word {number}" for number in range(1, len(words) + 1)]
-    return _sentence_record(list(zip(origins, words, tag_names, strict=True)), str(fields.get(split_column) or ""), origin)
+    return _sentence_record(
+        list(zip(origins, words, tag_names, strict=True)), str(fields.get(split_column) or ""), origin
+    )
 
 
 COLUMN_FILES: dict[str, RecordSource] = dict.fromkeys((".conll", ".txt", ".bio", ".tsv"), read_columns)

@@ -46,59 +46,71 @@ ENTITIES = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC",
 
 CORPORA: dict[str, CorpusEntry] = {
     "stsb": CorpusEntry(
-        _splits("stsb/{}.csv"),
-        "score",
-        ("sentence1", "sentence2", "score"),
+        files=_splits("stsb/{}.csv"),
+        target="score",
+        columns=("sentence1", "sentence2", "score"),
         hub="sentence-transformers/stsb",
         revision="ab7a5ac0e35aa22088bdcf23e7fd99b220e53308",
     ),
     "snli": CorpusEntry(
-        _splits("snli/{}.jsonl.gz"),
-        "class",
-        ("premise", "hypothesis", "label"),
-        NLI,
+        files=_splits("snli/{}.jsonl.gz"),
+        target="class",
+        columns=("premise", "hypothesis", "label"),
+        labels=NLI,
         hub="stanfordnlp/snli",
         revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
         unlabelled=("-", "-1"),
     ),
     "sst2": CorpusEntry(
-        _splits("sst2/{}.tsv"),
-        "class",
-        ("sentence", "label"),
-        ("negative", "positive"),
+        files=_splits("sst2/{}.tsv"),
+        target="class",
+        columns=("sentence", "label"),
+        labels=("negative", "positive"),
         hub="stanfordnlp/sst2",
         revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
         unlabelled=("-1",),
     ),
     "conll2003": CorpusEntry(
-        _splits("conll2003/{}.txt"),
-        "tags",
+        files=_splits("conll2003/{}.txt"),
+        target="tags",
         labels=ENTITIES,
         hub="lhoestq/conll2003",
         hub_columns=("tokens", "ner_tags"),
     ),
     "squad": CorpusEntry(
-        {"train": "squad/train-subset-v1.1.json.gz", "test": "squad/dev-v1.1-reconstructed.json.gz"},
-        "answers",
+        files={"train": "squad/train-subset-v1.1.json.gz", "test": "squad/dev-v1.1-reconstructed.json.gz"},
+        target="answers",
         hub="rajpurkar/squad",
         hub_columns=("question", "context", "answers"),
         hub_splits={"train": "train", "validation": "test"},  # the test set is not public: dev is reported
     ),
     "genericskb": CorpusEntry(
-        {"train": "genericskb/sentences.txt.gz"},
-        "none",
-        ("sentence",),
+        files={"train": "genericskb/sentences.txt.gz"},
+        target="none",
+        columns=("sentence",),
         hub="community-datasets/generics_kb",
         config="generics_kb_best",
         hub_columns=("generic_sentence",),
     ),
-    "samples-pairs": CorpusEntry({"": "pairs.csv"}, "score", ("sentence1", "sentence2", "score"), folder=SAMPLES),
-    "samples-topics": CorpusEntry({"": "topics.csv"}, "class", ("sentence", "topic"), folder=SAMPLES),
-    "samples-tones": CorpusEntry(
-        {"": "topics.csv"}, "class", ("sentence", "tone"), ("negative", "neutral", "positive"), folder=SAMPLES
+    "samples-pairs": CorpusEntry(
+        files={"": "pairs.csv"}, target="score", columns=("sentence1", "sentence2", "score"), folder=SAMPLES
     ),
-    "samples-nli": CorpusEntry({"": "nli.csv"}, "class", ("premise", "hypothesis", "label"), NLI, folder=SAMPLES),
-    "samples-tags": CorpusEntry({"": "tags.conll"}, "tags", folder=SAMPLES),
-    "samples-questions": CorpusEntry({"": "questions.json"}, "answers", folder=SAMPLES),
-    "samples-sentences": CorpusEntry({"train": "sentences.txt"}, "none", ("sentence",), folder=SAMPLES),
+    "samples-topics": CorpusEntry(
+        files={"": "topics.csv"}, target="class", columns=("sentence", "topic"), folder=SAMPLES
+    ),
+    "samples-tones": CorpusEntry(
+        files={"": "topics.csv"},
+        target="class",
+        columns=("sentence", "tone"),
+        labels=("negative", "neutral", "positive"),
+        folder=SAMPLES,
+    ),
+    "samples-nli": CorpusEntry(
+        files={"": "nli.csv"}, target="class", columns=("premise", "hypothesis", "label"), labels=NLI, folder=SAMPLES
+    ),
+    "samples-tags": CorpusEntry(files={"": "tags.conll"}, target="tags", folder=SAMPLES),
+    "samples-questions": CorpusEntry(files={"": "questions.json"}, target="answers", folder=SAMPLES),
+    "samples-sentences": CorpusEntry(
+        files={"train": "sentences.txt"}, target="none", columns=("sentence",), folder=SAMPLES
+    ),
 }

@@ -117,7 +117,11 @@ def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omi
     ``text`` and ``answer_start``.
     """
     origin, fields = row
-    names = columns or (*DEFAULT_COLUMNS[:2], "answers" if "answers" in fields and "answer" not in fields else "answer", "start")
+    names = columns or (
+        *DEFAULT_COLUMNS[:2],
+        "answers" if "answers" in fields and "answer" not in fields else "answer",
+        "start",
+    )
     question, context = (_get_text(origin, fields, name) for name in names[:2])
     value = fields.get(names[2])
     if isinstance(value, Mapping):
@@ -218,7 +222,13 @@ def _parse_start(origin: str, value: Any) -> int | None:
     raise CorpusError(f"{origin}: the first character of the answer must be a whole number, got {value!r}.")
 
 
-TYPE_NAMES: dict[type, str] = {list: "a list", str: "a text", int: "a whole number", dict: "an object", float: "a number"}
+TYPE_NAMES: dict[type, str] = {
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    dict: "an object",
+    float: "a number",
+}
 
 
 def _type_name(value: Any) -> str:

@@ -172,11 +172,16 @@ def _read_separated(path: Path, **dialect: Any) -> Iterator[Row]:
             raise CorpusError(f"{path}:1: the header names the column '{duplicates[0]}' twice.")
         start = line + 1
         for values in reader:
-            origin, start = f"{path}:{start}", line + 1  # a quoted field may span lines: the origin of a row is its first line
+            origin, start = (
+                f"{path}:{start}",
+                line + 1,
+            )  # a quoted field may span lines: the origin of a row is its first line
             if len(values) != len(header):
                 if not values:
                     continue
-                raise CorpusError(f"{origin}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}.")
+                raise CorpusError(
+                    f"{origin}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}."
+                )
             yield origin, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise CorpusError(f"{path}:{start}: {error}.") from None

@@ -10,7 +10,7 @@ COMPUTED = ("float32", "bfloat16")
 """Dtypes that latents are computed in."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Identity:
     """What changes a latent, and nothing else: two stores of equal identity hold equal latents."""
 

@@ -26,7 +26,7 @@ WHOLE = -1
 REWORDINGS = ("lower_case", "no_final_stop")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CapturePlan:
     """What to keep of each text's forward pass. Equal plans read the same store."""
 
@@ -119,7 +119,7 @@ class CapturePlan:
         return dict.fromkeys(sorted(set(self.views)), wanted)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractSpec:
     """How stage one runs. Nothing here changes a latent, so nothing here is part of a store's identity."""
 

@@ -47,7 +47,7 @@ SHARD_NAME = re.compile(r"[0-9a-f]{32}\.h5")
 Latents = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """Texts with their latents: what one shard holds."""
 

@@ -18,7 +18,7 @@ KEY_BYTES = 16
 ABOUT_BYTES = 60_000  # an HDF5 attribute of the default file version ends at 64 KiB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Region:
     """Where one dataset lies in its file; ``checksums`` holds one xxh3 per slice that is read alone."""
 
@@ -117,4 +117,10 @@ def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) 
     sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
     if sums.dtype != np.uint64:
         raise ValueError(f"{dataset.name} has checksums of dtype {sums.dtype}")
-    return Region(offset, dataset.dtype, dataset.shape, tuple(int(value) for value in sums), by_layer)
+    return Region(
+        offset=offset,
+        dtype=dataset.dtype,
+        shape=dataset.shape,
+        checksums=tuple(int(value) for value in sums),
+        by_layer=by_layer,
+    )

@@ -16,12 +16,19 @@ SCORES = Targets("score", (0.0, 5.0))
 
 def records(*rows: tuple[str, ...], split: str = "train") -> list[Record]:
     """Each row is its texts, then its target."""
-    return [Record(f"f.csv:{line}", split, row[:-1], row[-1]) for line, row in enumerate(rows, 2)]
+    return [
+        Record(origin=f"f.csv:{line}", split=split, texts=row[:-1], target=row[-1]) for line, row in enumerate(rows, 2)
+    ]
 
 
 def questions(contexts: int, each: int, split: str = "train") -> list[Record]:
     return [
-        Record(f"f:{n}", split, (Segments(f"question {n}", f"context {n // each} of {split}"),), spans=(Span(0, 7),))
+        Record(
+            origin=f"f:{n}",
+            split=split,
+            texts=(Segments(f"question {n}", f"context {n // each} of {split}"),),
+            spans=(Span(0, 7),),
+        )
         for n in range(contexts * each)
     ]
 
@@ -97,7 +104,11 @@ def test_a_validation_split_is_made_only_where_there_is_none_and_no_larger_than_
 
 
 def test_a_limit_keeps_the_first_rows_of_each_split():
-    rows = [Record(f"f:{n}", split, (f"{split} {n}",), "1") for n in range(5) for split in ("test", "train")]
+    rows = [
+        Record(origin=f"f:{n}", split=split, texts=(f"{split} {n}",), target="1")
+        for n in range(5)
+        for split in ("test", "train")
+    ]
     kept = list(limited(rows, 2, {}, spread=False))
     assert [record.texts[0] for record in kept] == ["test 0", "train 0", "test 1", "train 1"]
     kept = list(limited(rows, 2, {"test": 4, "train": 0}, spread=False))
@@ -106,7 +117,7 @@ def test_a_limit_keeps_the_first_rows_of_each_split():
 
 @given(size=st.integers(1, 60), most=st.integers(1, 70))
 def test_a_spread_limit_takes_as_many_at_even_distances(size, most):
-    rows = [Record(f"f:{n}", "train", (str(n),)) for n in range(size)]
+    rows = [Record(origin=f"f:{n}", split="train", texts=(str(n),)) for n in range(size)]
     kept = [int(str(record.texts[0])) for record in limited(rows, 0, {"train": most}, spread=True)]
     assert len(kept) == min(size, most)
     gaps = np.diff([*kept, size])

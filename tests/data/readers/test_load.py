@@ -454,7 +454,7 @@ def test_a_data_set_in_a_folder_is_read_again_when_its_content_changed_and_its_t
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     file = tmp_path / "set" / "train.jsonl"
     file.parent.mkdir()
-    spec = CorpusSpec(str(file.parent), columns=("text",), target="none")
+    spec = CorpusSpec(name=str(file.parent), columns=("text",), target="none")
     for word in ("dog", "cat"):
         file.write_text("".join(json.dumps({"text": f"{word} {number}"}) + "\n" for number in range(9)))
         os.utime(file, (1, 1))

@@ -35,7 +35,7 @@ def written(path: Path, content: Any) -> Path:
 
 
 def read(path: Path, columns: tuple[str, ...] = (), strict: bool = False) -> tuple[list[Record], tuple[str, ...]]:
-    omitted = Omissions(strict)
+    omitted = Omissions(strict=strict)
     return list(read_questions(path, columns, "split", omitted)), omitted.notes()
 
 

@@ -27,7 +27,16 @@ from tests.support.blocks import block_of
 ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = {"last": (1,), "mean": (0, 2)}
 TEXTS = ["a", "b", "c"]
-IDENTITY = Identity("w", "t", "{text}", "[]", 16, "float32", "float32", False)
+IDENTITY = Identity(
+    weights="w",
+    tokenizer="t",
+    template="{text}",
+    rewording="[]",
+    max_tokens=16,
+    compute_dtype="float32",
+    stored_dtype="float32",
+    final_norm=False,
+)
 
 
 def block(**others: Any) -> Block:

@@ -22,7 +22,16 @@ from permafrost.data.text import Segments
 from permafrost.extract.shard_writer import to_storage_dtype
 from tests.support.blocks import block_of
 
-IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float16", False)
+IDENTITY = Identity(
+    weights="w",
+    tokenizer="t",
+    template="{text}",
+    rewording="[]",
+    max_tokens=256,
+    compute_dtype="float32",
+    stored_dtype="float16",
+    final_norm=False,
+)
 MEAN = {"mean": (0, 1)}
 
 
