@@ -18,8 +18,9 @@ from benchmarks.machine import clock, describe
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
 from permafrost.data.readers.load import load_corpus
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.locate import find

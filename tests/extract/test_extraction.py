@@ -14,8 +14,9 @@ import pytest
 from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.errors import StoreError
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract import job
 from permafrost.extract.backbones.families import BACKBONES
@@ -165,7 +166,8 @@ import resource, sys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 texts = [f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1]))]
-plan = CapturePlan(backbone=sys.argv[2], views=("last", "mean", "cls", "max", "tokens"), stored_dtype="float32", max_tokens=32)
+views = ("last", "mean", "cls", "max", "tokens")
+plan = CapturePlan(backbone=sys.argv[2], views=views, stored_dtype="float32", max_tokens=32)
 extract(plan, texts, ExtractSpec(cache=sys.argv[3], device="cpu", shard_bytes=1 << 20))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

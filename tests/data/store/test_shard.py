@@ -20,8 +20,8 @@ from permafrost.data.errors import MachineError
 from permafrost.data.spec import plain
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
-from permafrost.data.store.store import text_keys
 from tests.support.blocks import block_of
 
 ROOT = Path(__file__).resolve().parents[3]

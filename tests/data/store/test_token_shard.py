@@ -16,8 +16,9 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from tests.support.ragged import Columns, assert_equal_tokens, lengths_of, ragged_block
 
 IDENTITY = Identity(
