@@ -14,7 +14,7 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record
 from permafrost.data.text import Segments, Text
 
-FEWEST = 10
+MIN_GROUPS = 10
 """Smallest number of distinct groups of training texts that a split can be held out of."""
 
 
@@ -34,7 +34,7 @@ def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float]
         yield from (replace(record, split=split) for record in group)
 
 
-def limited(records: Iterable[Record], limit: int, limits: Mapping[str, int], spread: bool) -> Iterator[Record]:
+def limit_records(records: Iterable[Record], limit: int, limits: Mapping[str, int], spread: bool) -> Iterator[Record]:
     """Yield at most a given number of records of each split.
 
     Args:
@@ -75,7 +75,7 @@ def with_held_out(corpus: Corpus, fraction: float, seed: int) -> Corpus:
     corpus.split("train")
     cut = _cut_off_train(corpus, HELD_OUT, fraction, seed)
     if cut is None:
-        raise CorpusError(f"{corpus.name}: fewer than {FEWEST} distinct training texts; set corpus.held_out = 0.")
+        raise CorpusError(f"{corpus.name}: fewer than {MIN_GROUPS} distinct training texts; set corpus.held_out = 0.")
     return cut
 
 
@@ -87,7 +87,7 @@ def _cut_off_train(corpus: Corpus, name: str, fraction: float, seed: int, max_ro
     _, group_of_row = np.unique(np.sort(key_of_text[train.texts], axis=1), axis=0, return_inverse=True)
     group_of_row = group_of_row.reshape(-1)
     sizes: NDArray[np.int64] = np.bincount(group_of_row)
-    if len(sizes) < FEWEST:
+    if len(sizes) < MIN_GROUPS:
         return None
     order = np.random.default_rng(seed).permutation(len(sizes))
     count = round(fraction * len(sizes))

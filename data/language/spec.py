@@ -33,7 +33,7 @@ class LanguageSpec:
     one."""
 
     objective: Literal["masked", "causal"] = "masked"
-    """masked hides tokens and lets a BERT guess them; causal lets a GPT-2 guess each next token."""
+    """masked: a BERT predicts tokens that are hidden from it; causal: a GPT-2 predicts each next token."""
 
     vocabulary: str = ""
     """Whose tokenizer is taken as it is: a backbone's, by short name or hub id (minilm has BERT's, gpt2 its own), or
@@ -55,15 +55,15 @@ class LanguageSpec:
     """Width of the hidden layer in a block's network."""
 
     dropout: float = 0.1
-    """Share of hidden states and of attention that is dropped in training; 0 is faster, and fits better where each text
+    """Share of hidden states and of attention that is dropped in training; 0 is faster, and fits better if each text
     is seen a few times only."""
 
     block_tokens: int = 128
     """Tokens of one block of text, special tokens included, and the most that the model will read."""
 
     mask_share: float = 0.15
-    """Share of a block's tokens that is to be guessed, where masked: of these 80 % are hidden, 10 % are another token,
-    10 % stay; new ones in every epoch."""
+    """Share of the tokens of a block to predict, if masked: 80 % of them are hidden, 10 % replaced by another token,
+    10 % kept; drawn anew in every epoch."""
 
     batch_rows: int = 16
     """Blocks of text in one step."""
@@ -87,10 +87,10 @@ class LanguageSpec:
     """Draws the starting weights, the held-out documents, the order of blocks, masks and dropout."""
 
     held_out: float = 0.02
-    """Share of the text, in whole documents, that is not learnt but measured: its perplexity. 0 measures none."""
+    """Share of the text, in whole documents, that is held out to measure perplexity; 0 measures none."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the large products; the weights stay in float32. auto is bfloat16 where the hardware multiplies it
+    """Arithmetic of the large products; the weights stay in float32. auto is bfloat16 if the hardware multiplies it
     natively."""
 
     checkpoint_steps: int = 500

@@ -13,7 +13,7 @@ from permafrost.data.corpora.build import Targets, build_corpus, check_classes
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.splits import cut_by_seed, limited, with_held_out, with_validation
+from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
 from permafrost.data.readers.hub import hub_records, hub_splits
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import CORPORA, SAMPLES, CorpusEntry
@@ -35,7 +35,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     """
     source = _path_source(spec) if spec.path else _named_source(spec)
     targets = Targets(source.reader.kind, spec.score_range, source.labels)
-    records = limited(source.records, spec.limit, spec.limits, spec.spread)
+    records = limit_records(source.records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
         reasons = "; ".join(source.reader.omissions.notes())

@@ -9,7 +9,7 @@ from permafrost.data.readers.conll import COLUMN_FILES, ROW_FILES, read_tagged, 
 from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import FILE_SUFFIXES as QUESTION_FILES
 from permafrost.data.readers.squad import Omissions, question_row, read_questions
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select
+from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select_columns
 from permafrost.data.spec import SpecError, nearest
 
 
@@ -100,7 +100,7 @@ class RecordReader:
                 yield record if record.split == split else replace(record, split=split)
 
     def _labelled_record(self, origin: str, fields: Mapping[str, str]) -> Record:
-        values = select((origin, fields), self.columns)
+        values = select_columns((origin, fields), self.columns)
         split = fields.get(self.split_column, "")
         if self.rule:
             return Record(origin=origin, split=split, texts=values, target=RULES[self.rule].label(values[0]))

@@ -21,7 +21,7 @@ class Rule(NamedTuple):
     label: Callable[[str], str]
 
 
-def question(text: str) -> str:
+def label_question(text: str) -> str:
     """Return ``question`` if a text begins with an English wh-word or ends with a question mark, else ``statement``.
 
     Quotation marks and white space around the text are ignored.
@@ -30,4 +30,4 @@ def question(text: str) -> str:
     return "question" if WH_WORD.match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
 
 
-RULES = {"question": Rule(("statement", "question"), question)}
+RULES = {"question": Rule(("statement", "question"), label_question)}

@@ -138,7 +138,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def select(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
+def select_columns(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fields of ``columns``, in that order; raise a :class:`CorpusError` if one is missing."""
     origin, fields = row
     for column in columns:

@@ -9,7 +9,7 @@ from typing import Any
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import WHOLE
 
-COMPUTED = ("float32", "bfloat16")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
 
 
@@ -48,7 +48,7 @@ class Identity:
         for key, value in values.items():
             if type(value) is not names[key]:
                 raise ValueError(f"{key} is not of type {names[key]}")
-        if values["compute_dtype"] not in COMPUTED:
+        if values["compute_dtype"] not in COMPUTE_DTYPES:
             raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
         return cls(**values)
 

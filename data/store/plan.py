@@ -42,13 +42,13 @@ class CapturePlan:
     """pretrained loads the weights; random builds the same architecture untrained: the control of probing papers."""
 
     init_seed: int = 0
-    """Seed of the untrained weights, where init is random."""
+    """Seed of the untrained weights, if init is random."""
 
     tokenizer: str = ""
     """Folder of another tokenizer; empty takes the backbone's own."""
 
     template: str = "{text}"
-    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. Where {text} stands twice,
+    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. If it has {text} twice,
     only the tokens of the second are pooled."""
 
     rewording: tuple[str, ...] = ()
@@ -71,16 +71,16 @@ class CapturePlan:
     (a text of one segment is cut)."""
 
     stride: int = 128
-    """Tokens of the second segment that one window has in common with the next, where truncation is windows."""
+    """Tokens of the second segment that one window has in common with the next, if truncation is windows."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 where the hardware multiplies it natively, else float32."""
+    """Arithmetic of the forward pass; auto is bfloat16 if the hardware multiplies it natively, else float32."""
 
     stored_dtype: Literal["float16", "float32"] = "float16"
     """Precision on disk; float16 that would overflow is an error that names layer and text."""
 
     final_norm: bool = False
-    """Whether the last layer is taken after the backbone's final norm (GPT-2, Qwen2, Llama have one)."""
+    """Store the last layer after the final norm of the backbone (GPT-2, Qwen2, Llama have one)."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -127,10 +127,10 @@ class ExtractSpec:
     """Folder of the latent stores."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
 
     batch_tokens: int = 0
-    """Most tokens in one forward, padding included; 0 picks by device. Lower it where memory is short."""
+    """Most tokens in one forward, padding included; 0 picks by device. Lower it if memory is short."""
 
     shard_bytes: int = 64 << 20
     """Latents held in memory before a shard is committed; a crash costs no more than these."""

@@ -10,8 +10,8 @@
     tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
                                segments, in the whole second one
 
-The file is built in memory, written under a temporary name, synced, and renamed to the digest of its bytes. HDF5 is used
-only to find the datasets; latents are then read through ``numpy.memmap``. A file is not trusted until
+The file is built in memory, written under a temporary name, synced, and renamed to the digest of its bytes. HDF5 only
+locates the datasets; latents are then read through ``numpy.memmap``. A file is not trusted until
 :mod:`permafrost.data.store.shard_layout` has checked its layout.
 """
 

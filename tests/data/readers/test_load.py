@@ -372,7 +372,7 @@ def test_a_real_corpus_has_its_published_size(name, monkeypatch):
     assert corpus.labels == labels
     if labels:
         test = corpus.split("test")
-        assert set((test.marks.codes if test.marks else test.targets).tolist()) == set(range(len(labels)))
+        assert set((test.spans.codes if test.spans else test.targets).tolist()) == set(range(len(labels)))
 
 
 def test_stsb_holds_17256_sentences_of_which_15457_are_distinct(monkeypatch):
