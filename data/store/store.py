@@ -6,7 +6,7 @@ shard by every reader.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +21,20 @@ from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, short, spread
 
 
-class LatentStore:
-    """Latents of one identity, in the folder ``<cache>/<backbone>/<identity>/``."""
+class ShardFolder:
+    """The committed shards of one identity, in the folder ``<cache>/<backbone>/<identity>/``."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path, self.identity = path, identity
         self._shards: dict[str, Shard] = {}
-        self._key_index = KeyIndex()
 
     @classmethod
-    def at(cls, cache: Path, backbone: str, identity: Identity) -> "LatentStore":
+    def at(cls, cache: Path, backbone: str, identity: Identity) -> Self:
         """Return the store of ``identity`` in ``cache``; it may be empty."""
         return cls(cache / folder_name(backbone) / identity.name, identity)
 
     @classmethod
-    def open(cls, path: Path) -> "LatentStore":
+    def open(cls, path: Path) -> Self:
         """Open an existing store; its identity is read from its shards.
 
         Raises:
@@ -76,6 +75,22 @@ class LatentStore:
             check: called with the path of the written file; if it raises, nothing is committed.
         """
         return write_shard(self.path, self.identity, provenance, block, check)
+
+    def columns(self) -> dict[str, tuple[int, ...]]:
+        """Return the stored columns: view -> layers that any shard holds."""
+        columns: dict[str, set[int]] = {}
+        for shard in self.shards:
+            for view, layers in shard.columns.items():
+                columns.setdefault(view, set()).update(layers)
+        return {view: tuple(sorted(layers)) for view, layers in sorted(columns.items())}
+
+
+class LatentStore(ShardFolder):
+    """A store of latents of one identity, read by text, view and layer."""
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        super().__init__(path, identity)
+        self._key_index = KeyIndex()
 
     def held(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
         """Return which texts are stored with a layer of a view, ``[text]``.
@@ -205,14 +220,6 @@ class LatentStore:
             }
             counts[list(last_windows)] += 1
         return spread(texts, counts), bounds(counts)
-
-    def columns(self) -> dict[str, tuple[int, ...]]:
-        """Return the stored columns: view -> layers that any shard holds."""
-        columns: dict[str, set[int]] = {}
-        for shard in self.shards:
-            for view, layers in shard.columns.items():
-                columns.setdefault(view, set()).update(layers)
-        return {view: tuple(sorted(layers)) for view, layers in sorted(columns.items())}
 
 
 def folder_name(backbone: str) -> str:
