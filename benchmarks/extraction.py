@@ -41,7 +41,7 @@ def pick_texts(runs: int, neighbours: int) -> list[str]:
 def ours(plan: CapturePlan, dtype: str, cache: str, device: str) -> tuple[Arm, Backbone]:
     """Our road: tokenise, pack, capture, pool, all layers."""
     made = CapturePlan(**{**vars(plan), "compute_dtype": dtype})
-    extractor = Extractor(made, ExtractSpec(cache, device))
+    extractor = Extractor(made, ExtractSpec(cache=cache, device=device))
     columns = made.columns(find(made).layers)
     return (lambda texts: extractor(texts, columns)["mean"]), extractor.backbone
 
@@ -101,7 +101,7 @@ def main() -> None:
 
     device = pick_device(options.device)
     init = "pretrained" if options.backbone == "minilm" else "random"
-    plan = CapturePlan(options.backbone, init=init, tokenizer=options.tokenizer, views=("mean",))
+    plan = CapturePlan(backbone=options.backbone, init=init, tokenizer=options.tokenizer, views=("mean",))
     default = compute_dtype(plan, device)
     texts = pick_texts(options.runs, options.neighbours)
     with tempfile.TemporaryDirectory() as cache:

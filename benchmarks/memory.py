@@ -28,7 +28,7 @@ def peak(texts: int) -> tuple[int, int, int]:
     chosen = load_corpus(CorpusSpec(name="genericskb", limit=texts)).texts
     before = _peak()
     with tempfile.TemporaryDirectory() as cache:
-        done = extract(CapturePlan("minilm"), chosen, ExtractSpec(cache))
+        done = extract(CapturePlan(backbone="minilm"), chosen, ExtractSpec(cache=cache))
     return done.texts_run, before, _peak()
 
 

@@ -64,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
 
     device = pick_device(options.device)
-    plan = CapturePlan(options.backbone, views=("mean",))
+    plan = CapturePlan(backbone=options.backbone, views=("mean",))
     texts, dtype = pick_texts(options.texts), compute_dtype(plan, device)
     load(find(plan), plan, dtype, device)
     clock = Clock()
@@ -79,7 +79,7 @@ def main() -> None:
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as cache:
             clock.seconds = {}
-            spec = ExtractSpec(cache, device)
+            spec = ExtractSpec(cache=cache, device=device)
             cold = extract(plan, texts, spec).seconds
             proof, back = clock.seconds["proof"], clock.seconds["read-back"]
             warm = min(extract(plan, texts, spec).seconds for _ in range(5))

@@ -18,8 +18,9 @@ from benchmarks.machine import clock, describe
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Silent
 from permafrost.data.readers.load import load_corpus
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.locate import find
@@ -31,11 +32,13 @@ class Arm:
     """One view of every layer, run into a store of its own."""
 
     def __init__(self, view: str, options: argparse.Namespace, device: str, folder: Path) -> None:
-        self.plan = CapturePlan(options.backbone, views=(view,), max_tokens=options.max_tokens)
+        self.plan = CapturePlan(backbone=options.backbone, views=(view,), max_tokens=options.max_tokens)
         self.source, self.folder = find(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
         store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
-        self.job = ExtractionJob(self.plan, self.source, store, ExtractSpec(str(self.folder), device), Silent(), device)
+        self.job = ExtractionJob(
+            self.plan, self.source, store, ExtractSpec(cache=str(self.folder), device=device), Silent(), device
+        )
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 

@@ -187,7 +187,7 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(rows)
     batches = [order[at : at + options.batch] for at in range(0, rows, options.batch)]
     with tempfile.TemporaryDirectory() as cache:
-        done = extract(replace(plan, layers=(cut,)), objective.texts, ExtractSpec(cache, options.device))
+        done = extract(replace(plan, layers=(cut,)), objective.texts, ExtractSpec(cache=cache, device=options.device))
         arms = {
             "ours": ours(plan, cut, done.store, objective.texts, options.device),
             "transformers, groups as ours": peer(plan, cut, objective.texts, options.device, True),
@@ -207,7 +207,7 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     """Tokens in float32 throughout, as transformers gives them; and what the weights are."""
     init = "pretrained" if options.backbone == "minilm" else "random"
     exact: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32"}
-    plan = CapturePlan(options.backbone, init=init, tokenizer=options.tokenizer, views=("tokens",), **exact)
+    plan = CapturePlan(backbone=options.backbone, init=init, tokenizer=options.tokenizer, views=("tokens",), **exact)
     return replace(plan, final_norm=bool(find(plan).family.final_norm)), init
 
 

@@ -1,4 +1,4 @@
-"""At rest: corpora and cached latents, and the specs that identify them; numpy and h5py, no torch.
+"""Data on disk: corpora, cached latents, and the specs that identify them; numpy and h5py, no torch.
 
 May import: nothing else here.
 Start reading at spec.py, the frozen dataclasses that recipes are parsed into.

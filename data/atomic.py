@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+"""Atomic file writes and file locks.
+
+A file is written under a temporary name, synced, then renamed: a reader sees all of it or nothing.
+"""
 
 import contextlib
 import errno
@@ -12,13 +15,13 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
-    """Put ``content`` at ``path`` so that no reader ever sees a part of it, and a power cut does not undo it.
+    """Write ``content`` to ``path`` atomically and durably: all of it or nothing, and a power cut does not undo it.
 
     Args:
-        check: called with the file as it lies on the disk, before it gets its name; nothing is left if it raises.
+        check: called with the temporary file, before it is renamed; if it raises, nothing is left behind.
 
     Raises:
-        OSError: it could not be written; nothing is left behind.
+        OSError: the file could not be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
@@ -37,7 +40,7 @@ def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] |
 
 
 def sync_folder(folder: Path) -> None:
-    """See that what was renamed in a folder stays so after a power cut."""
+    """Sync a folder, so that renames in it survive a power cut."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -48,7 +51,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock ``path``; yields False where another process has it and we do not wait."""
+    """Hold an exclusive lock on the file ``path``.
+
+    Args:
+        wait: wait until another process releases the lock; else yield False if it is taken.
+
+    Yields:
+        whether the lock is held.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         try:

@@ -1,7 +1,7 @@
-"""Digests of a folder's files, kept in a JSON record beside them that has a digest of itself too.
+"""SHA-256 digests of a folder's files, kept in a JSON record beside them that also holds a digest of itself.
 
-A record that carries its digest, and a file that it lists, are compared before they are believed; a flipped bit, a cut
-end or the file of another folder is a :class:`DamageError` that names it.
+The record and the files that it lists are compared with their digests before they are used; a changed, truncated or
+foreign file raises a :class:`DamageError` that names it.
 """
 
 import hashlib
@@ -13,66 +13,73 @@ from typing import Any
 from permafrost.data.errors import MachineError
 
 DIGESTS, DIGEST = "digests", "digest"
-"""Fields of a record: relative path -> sha256 of the file, and the sha256 of the record without that field."""
+"""Keys of a record: ``digests`` maps relative path -> SHA-256 of the file; ``digest`` is the SHA-256 of the record
+without this key."""
 
 
 class DamageError(MachineError):
-    """A file that is not as it was written."""
+    """A file whose bytes have changed since it was written."""
 
 
 def digest_of(content: bytes) -> str:
-    """Hex sha256 of some bytes."""
+    """Return the SHA-256 of ``content`` as hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
+    """Return the SHA-256 of a file as hex digits; the file is read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Relative path -> digest of the file there."""
+    """Return the digest of each file: relative path -> SHA-256."""
     return {name: file_digest(folder / name) for name in sorted(names)}
 
 
 def with_digests(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
-    """A record with the digests of the files beside it and its own."""
-    whole = dict(record) | {DIGESTS: dict(digests)}
-    whole.pop(DIGEST, None)
-    return whole | {DIGEST: _own(whole)}
+    """Return a copy of ``record`` with the digests of the files beside it and a digest of the record itself."""
+    complete = dict(record) | {DIGESTS: dict(digests)}
+    complete.pop(DIGEST, None)
+    return complete | {DIGEST: _record_digest(complete)}
 
 
-def parse_with_digests(path: Path, content: bytes, way: str) -> dict[str, Any] | None:
-    """The record in ``content``, where its digest is right; None of JSON that has no digest, as another version's.
+def parse_with_digests(path: Path, content: bytes, remedy: str) -> dict[str, Any] | None:
+    """Parse a JSON record and check its digest.
 
     Args:
-        path: of the record, for the error.
-        way: what to do about damage; the end of the message.
+        path: path of the record, for the error message.
+        remedy: what the user can do about damage; the end of the error message.
+
+    Returns:
+        the record, or None if it holds no digest (another version wrote it).
 
     Raises:
-        DamageError: it is no JSON, or not what it carries the digest of.
+        DamageError: the content is not JSON, or does not match its digest.
     """
     try:
         record = json.loads(content)
         if not isinstance(record, dict) or DIGEST not in record:
             return None
-        right = record[DIGEST] == _own({key: value for key, value in record.items() if key != DIGEST})
+        matches = record[DIGEST] == _record_digest({key: value for key, value in record.items() if key != DIGEST})
     except (ValueError, RecursionError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DamageError(f"{path} cannot be read ({said}): {way}.") from error
-    listed = record.get(DIGESTS)
-    if not right or not isinstance(listed, dict) or not all(isinstance(one, str) for one in listed.values()):
-        raise DamageError(f"{path} is not as it was written: {way}.")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DamageError(f"{path} cannot be read ({reason}): {remedy}.") from error
+    digests = record.get(DIGESTS)
+    if not matches or not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
+        raise DamageError(f"{path} is not as it was written: {remedy}.")
     return record
 
 
 def check_files(folder: Path, digests: Mapping[str, str], record: str = "") -> str:
-    """What is wrong with a folder whose files are read by others: it, or a file that has a digest, is a link, not
-    there, or changed, or there is one that has none; else empty.
+    """Compare the files of a folder with their digests.
 
     Args:
-        record: the name of the file there that holds the digests.
+        record: name of the file in the folder that holds the digests, if it is in this folder.
+
+    Returns:
+        the first problem, as a clause for an error message: the folder or a listed file is a link, is missing or has
+        changed, or the folder holds a file that is not listed. Empty if there is none.
     """
     if folder.is_symlink() or not folder.is_dir():
         return f"the folder '{folder.name}' that has them is {'a link' if folder.is_symlink() else 'not there'}"
@@ -82,11 +89,11 @@ def check_files(folder: Path, digests: Mapping[str, str], record: str = "") -> s
             return f"{folder.name}/{path.name} is {'a link' if path.is_symlink() else 'not there'}"
         if file_digest(path) != digest:
             return f"{folder.name}/{path.name} is not as the run wrote it"
-    others = sorted({path.name for path in folder.iterdir()} - set(digests) - {record})
-    return f"{folder.name}/{others[0]!r} is none of what the run wrote there" if others else ""
+    unlisted = sorted({path.name for path in folder.iterdir()} - set(digests) - {record})
+    return f"{folder.name}/{unlisted[0]!r} is none of what the run wrote there" if unlisted else ""
 
 
-def _own(record: Mapping[str, Any]) -> str:
-    """Digest of a record's values, however they are spaced in the file."""
+def _record_digest(record: Mapping[str, Any]) -> str:
+    """Return the digest of a record's values; white space and the order of keys in the file do not matter."""
     values = json.loads(json.dumps(record))
     return digest_of(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())

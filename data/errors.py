@@ -1,22 +1,22 @@
-"""The two ways a run can end badly without a bug of ours, and the exit code of each.
+"""Base classes of the errors that a user can act on, with the exit code of each.
 
-An error is one line that a user can act on: the place, what was expected, what came, the way out.
+A message is one line: the place, what was expected, what was found, and what to do.
 """
 
 
 class PermafrostError(Exception):
-    """Something a user can put right; its message is all they need to see."""
+    """An error that the user can resolve; the command line prints its message without a traceback."""
 
     exit_code = 1
 
 
 class InputError(PermafrostError):
-    """What the user gave is wrong: a recipe, a corpus, a backbone, an option."""
+    """Invalid user input: a recipe, a corpus, a backbone or an option."""
 
     exit_code = 2
 
 
 class MachineError(PermafrostError):
-    """What the user gave is fine; the machine failed: a full disk, a damaged file, no memory."""
+    """A failure of the machine despite valid input: a full disk, a damaged file, no memory."""
 
     exit_code = 3

@@ -1,6 +1,7 @@
-"""Expected time: measured at the beginning of long work, and said once."""
-# MERGED DOCS:
-# """How long work tells that it moves: the border between the stages and whatever shows it."""
+"""Progress of long work: the protocol for notices and progress bars, and an estimate of the remaining time.
+
+Library code reports through :class:`Progress` and never prints; the command line shows it.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,52 +10,52 @@ from datetime import timedelta
 from typing import Protocol
 
 WORTH_SECONDS = 10.0
-"""Less is not announced."""
+"""Shortest remaining time, in seconds, that is announced."""
 
 
 class Progress(Protocol):
-    """A place for notices and bars."""
+    """A display for notices and progress bars."""
 
     def note(self, message: str) -> None:
-        """One line that is worth reading."""
+        """Show one line of text."""
 
-    def bar(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar over ``total`` steps; calling what it yields moves it on."""
+    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a progress bar over ``total`` steps; call the yielded function with the number of steps done."""
 
 
 class Eta:
-    """Counts work done; says once how long the rest will take."""
+    """An estimate of the remaining time of long work, announced once."""
 
-    def __init__(self, progress: Progress, total: float, after: float, what: str = "") -> None:
-        """Begin to measure.
+    def __init__(self, progress: Progress, total: float, after: float, label: str = "") -> None:
+        """Start the clock.
 
         Args:
-            total: how much there is to do, in any unit.
-            after: seconds that are measured first.
-            what: what takes the time, where that is not plain.
+            total: amount of work, in any unit.
+            after: seconds to measure before the estimate is announced.
+            label: name of the work in the notice; empty names none.
         """
-        self._progress, self._total, self._after, self._what = progress, total, after, what
-        self._started, self._done, self._said = time.monotonic(), 0.0, False
+        self._progress, self._total, self._after, self._label = progress, total, after, label
+        self._started, self._done, self._announced = time.monotonic(), 0.0, False
 
     def advance(self, work: float) -> None:
-        """Note that some of it is done."""
+        """Count ``work`` as done; announce the remaining time as soon as enough has been measured."""
         self._done += work
-        took = time.monotonic() - self._started
-        if self._said or took <= self._after or not self._done:
+        elapsed = time.monotonic() - self._started
+        if self._announced or elapsed <= self._after or not self._done:
             return
-        self._said = True
-        if (left := took * (self._total - self._done) / self._done) > WORTH_SECONDS:
-            of = f" of {self._what}" if self._what else ""
-            self._progress.note(f"expected time{of}: about {timedelta(seconds=round(left))}")
+        self._announced = True
+        if (remaining := elapsed * (self._total - self._done) / self._done) > WORTH_SECONDS:
+            of_label = f" of {self._label}" if self._label else ""
+            self._progress.note(f"expected time{of_label}: about {timedelta(seconds=round(remaining))}")
 
 
 class Silent:
-    """Shows nothing: the default of the Python interface."""
+    """A :class:`Progress` that shows nothing: the default of the Python interface."""
 
     def note(self, message: str) -> None:
-        """Drop the line."""
+        """Ignore the message."""
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar that is not drawn."""
+    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function that ignores the steps."""
         yield lambda steps: None

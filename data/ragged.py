@@ -1,7 +1,7 @@
-"""Ragged latents: the hidden states of every token of some texts, back to back, without padding.
+"""Ragged arrays: the hidden states of every token of several texts, concatenated without padding.
 
-Text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``. Texts are copied by slices, as many at a time as
-follow each other both where they lie and where they go.
+Text ``i`` has the tokens ``offsets[i]:offsets[i + 1]``. Texts are copied by slices; texts that are adjacent in both
+source and target are copied with one slice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,78 +14,89 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 
 NOWHERE = -1
-"""Start and end of the span of a token that covers nothing of its text: a special one, or one of the template."""
+"""Start and end in the span of a token that covers no character of its text: a special or a template token."""
 
 
 @dataclass(frozen=True)
 class TokenLatents:
-    """The tokens of some texts: states, ids and character spans."""
+    """Hidden states, token ids and character spans of the tokens of several texts."""
 
     states: NDArray[np.floating[Any]]
-    """``[layer, token, width]``, in the stored precision."""
+    """``[layer, token, width]``, in the stored dtype."""
 
     offsets: Counts
-    """``[text + 1]``: text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
+    """``[text + 1]``: text ``i`` has the tokens ``offsets[i]:offsets[i + 1]``."""
 
     ids: NDArray[np.int32]
-    """``[token]``: what the tokenizer calls each."""
+    """``[token]``: token ids of the tokenizer."""
 
     spans: NDArray[np.int32]
-    """``[token, 2]``: first character of the text that a token covers, and the first after it that it does not;
-    (-1, -1) where it covers none: special tokens, and those of the template. Of two segments, characters of the whole
-    second one, whatever the window; the tokens of the first cover none. As the tokenizer counts: those that read bytes
-    give a word the space before it."""
+    """``[token, 2]``: start and end (exclusive) of the characters of the text that a token covers; (-1, -1) for special
+    and template tokens. For a text of two segments, spans index the whole second segment in every window, and the
+    tokens of the first segment have none. Spans are those of the tokenizer: byte-level tokenizers include the space
+    before a word."""
 
     @property
     def lengths(self) -> Counts:
-        """``[text]``: how many tokens each has."""
+        """Number of tokens of each text, ``[text]``."""
         return np.diff(self.offsets)
 
     def select(self, texts: NDArray[np.integer[Any]]) -> "TokenLatents":
-        """Some texts, in the order given; one may be taken twice."""
-        taken = empty(self.states, self.lengths[texts])
-        for source, target in pieces(self.offsets[:-1][texts], taken.lengths, taken.offsets[:-1]):
-            taken.states[:, target] = self.states[:, source]
-            taken.ids[target], taken.spans[target] = self.ids[source], self.spans[source]
-        return taken
+        """Return the texts with the given indices, in that order; an index may occur twice."""
+        selected = empty(self.states, self.lengths[texts])
+        for source, target in pieces(self.offsets[:-1][texts], selected.lengths, selected.offsets[:-1]):
+            selected.states[:, target] = self.states[:, source]
+            selected.ids[target], selected.spans[target] = self.ids[source], self.spans[source]
+        return selected
 
 
-def join(parts: Sequence[TokenLatents]) -> TokenLatents:
-    """The texts of several, one after the other; all have the same layers."""
+def join(batches: Sequence[TokenLatents]) -> TokenLatents:
+    """Concatenate the texts of several batches, which have the same layers."""
     return TokenLatents(
-        np.concatenate([part.states for part in parts], axis=1),
-        bounds(np.concatenate([part.lengths for part in parts])),
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.spans for part in parts]),
+        np.concatenate([batch.states for batch in batches], axis=1),
+        bounds(np.concatenate([batch.lengths for batch in batches])),
+        np.concatenate([batch.ids for batch in batches]),
+        np.concatenate([batch.spans for batch in batches]),
     )
 
 
-def empty(like: NDArray[np.floating[Any]], lengths: Counts) -> TokenLatents:
-    """Room for texts of ``lengths`` tokens, with layers, width and precision of ``like``, ``[layer, ..., width]``."""
+def empty(template: NDArray[np.floating[Any]], lengths: Counts) -> TokenLatents:
+    """Allocate uninitialised arrays for texts of ``lengths`` tokens.
+
+    Args:
+        template: ``[layer, ..., width]``: gives the number of layers, the width and the dtype.
+        lengths: ``[text]``.
+    """
     offsets = bounds(lengths)
-    states = np.empty((len(like), int(offsets[-1]), like.shape[-1]), like.dtype)
+    states = np.empty((len(template), int(offsets[-1]), template.shape[-1]), template.dtype)
     return TokenLatents(states, offsets, np.empty(offsets[-1], np.int32), np.empty((offsets[-1], 2), np.int32))
 
 
 def bounds(lengths: NDArray[np.integer[Any]]) -> Counts:
-    """``[text] -> [text + 1]``: where each text begins when all lie back to back, and where the last one ends."""
+    """Return the offsets of texts of these lengths, ``[text] -> [text + 1]``: 0, then the cumulative sums."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def ranges(starts: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> Counts:
-    """The whole numbers from each start on, as many as its length, back to back."""
+    """Concatenate the ranges ``starts[i]:starts[i] + lengths[i]``."""
     offsets = bounds(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
 
 def pieces(starts: Counts, lengths: Counts, targets: Counts) -> Iterator[tuple[slice, slice]]:
-    """What to copy to have texts that lie at ``starts`` at ``targets``: (from, to), in the order in which they lie."""
+    """Yield the slices that move texts from ``starts`` to ``targets``: (source, target), in source order.
+
+    Args:
+        starts: ``[text]``: first token of each text in the source.
+        lengths: ``[text]``.
+        targets: ``[text]``: first token of each text in the target.
+    """
     if not len(starts):
         return
     order = np.argsort(starts, kind="stable")
     starts, lengths, targets = starts[order], lengths[order], targets[order]
-    follows = (starts[1:] == (starts + lengths)[:-1]) & (targets[1:] == (targets + lengths)[:-1])
-    first = np.flatnonzero(np.concatenate([[True], ~follows]))
+    adjacent = (starts[1:] == (starts + lengths)[:-1]) & (targets[1:] == (targets + lengths)[:-1])
+    first = np.flatnonzero(np.concatenate([[True], ~adjacent]))
     sizes = np.add.reduceat(lengths, first)
     for start, target, size in zip(starts[first].tolist(), targets[first].tolist(), sizes.tolist(), strict=True):
         yield slice(start, start + size), slice(target, target + size)

@@ -1,10 +1,10 @@
-r"""Scripts: where a text may be parted, and what it is counted in, told from its characters; no language is named.
+r"""Writing systems: word boundaries, counting units and the main script of a text, from its Unicode characters alone.
 
-A unit is a word, or in a script that is written without spaces (Chinese, Japanese, Thai, ...) a single character. A
-combining mark belongs to the character before it: an accent, a vowel sign of Hindi, a vowel point of Arabic.
+A unit is a word, or a single character in a script that is written without spaces (Chinese, Japanese, Thai, ...). A
+combining mark belongs to the character before it: an accent, a Hindi vowel sign, an Arabic vowel point.
 
-Patterns are built from the classes below, since ``\w`` takes a run of Chinese for one word and ends a word of Hindi at
-each vowel sign. On text of Latin letters without combining marks they find what ``\w+`` and ``\S+`` find.
+The patterns are built from the character classes below because ``\w`` matches a run of Chinese as one word and ends a
+Hindi word at each vowel sign. On Latin letters without combining marks they match what ``\w+`` and ``\S+`` match.
 """
 
 import re
@@ -28,11 +28,11 @@ UNSPACED = (
     "\u31f0-\u31ff\uff66-\uff9f\U0001b000-\U0001b16f"  # Katakana, narrow and small; old Kana
     "\u3105-\u312f\u31a0-\u31bf\ua000-\ua48c"  # Bopomofo, Yi
 )
-"""Letters and marks of the scripts that are written without spaces, as the inside of a class; their digits are not in
-it, which make numbers as others do."""
+"""Letters and marks of scripts that are written without spaces, as the inside of a character class; digits of these
+scripts are not in it: they form numbers as elsewhere."""
 
 STOPS = "。｡．！？؟۔।॥։።፧។៕။"
-"""What ends a sentence outside the Latin script, whatever follows it; in it ``.``, ``!`` and ``?`` do."""
+"""Marks that end a sentence whatever follows them; none of them is Latin (Latin has ``.``, ``!`` and ``?``)."""
 
 PUNCTUATION = (
     STOPS + "\u037e\u0387"  # Greek question mark and semicolon
@@ -42,68 +42,69 @@ PUNCTUATION = (
     "\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb"  # Chinese and Japanese, then their wide forms
     "\uff01-\uff0c\uff0e\uff0f\uff1a-\uff20\uff3b-\uff3d\uff5b-\uff65"
 )
-"""Punctuation that the Latin script does not have, as the inside of a class."""
+"""Punctuation that the Latin script does not have, as the inside of a character class."""
 
 
 def _marks() -> str:
-    """Every combining mark, as the inside of a class."""
+    """Return every combining mark, as the inside of a character class."""
     planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))
     codes = [code for code in planes if unicodedata.category(chr(code))[0] == "M"]
-    runs = [[code for _, code in run] for _, run in groupby(enumerate(codes), lambda at: at[1] - at[0])]
+    runs = [[code for _, code in run] for _, run in groupby(enumerate(codes), lambda item: item[1] - item[0])]
     return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs) + "\uff9e\uff9f"  # sound marks of narrow Katakana
 
 
 MARKS = _marks()
 
 JOINERS = "\u200c\u200d"
-"""Invisible, within words of Persian and of Indian scripts."""
+"""Invisible joiners within words of Persian and of Indian scripts."""
 
-_OF_SYMBOLS = "\u20d0-\u20ff\ufe00-\ufe0f"
+_SYMBOL_MARKS = "\u20d0-\u20ff\ufe00-\ufe0f"
 
-_WITHIN = rf"(?:[^\W{UNSPACED}]|(?![{_OF_SYMBOLS}])[{MARKS}{JOINERS}])"
+_IN_WORD = rf"(?:[^\W{UNSPACED}]|(?![{_SYMBOL_MARKS}])[{MARKS}{JOINERS}])"
 
-_ALONE = rf"[{UNSPACED}][{MARKS}]*"
+_SINGLE_CHARACTER = rf"[{UNSPACED}][{MARKS}]*"
 
-WORD_START = rf"(?<![^\W{UNSPACED}])(?<!(?![{UNSPACED}{_OF_SYMBOLS}])[{MARKS}{JOINERS}])"
-"""Where a word may start, as ``\\b`` before a letter; beside a script without spaces too."""
+WORD_START = rf"(?<![^\W{UNSPACED}])(?<!(?![{UNSPACED}{_SYMBOL_MARKS}])[{MARKS}{JOINERS}])"
+"""Pattern of zero width: start of a word, like ``\\b`` before a letter, but also next to a script without spaces."""
 
-WORD_END = rf"(?!{_WITHIN})"
-"""Where a word may end."""
+WORD_END = rf"(?!{_IN_WORD})"
+"""Pattern of zero width: end of a word."""
 
 CHARACTER = re.compile(rf"[^{MARKS}]?[{MARKS}]+|[^{MARKS}]", re.DOTALL)
-"""A character with its marks."""
+"""A character with its combining marks."""
 
-UNIT = re.compile(rf"{_ALONE}|[^\W{UNSPACED}]{_WITHIN}*")
+UNIT = re.compile(rf"{_SINGLE_CHARACTER}|[^\W{UNSPACED}]{_IN_WORD}*")
 
-PART = re.compile(rf"{_ALONE}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
-"""What a text is not to be parted within: characters between white space, or one of a script without spaces."""
+PART = re.compile(rf"{_SINGLE_CHARACTER}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
+"""Characters that a cut must not separate: a run without white space, or one character of a script without spaces."""
 
 
 def units(text: str) -> list[str]:
-    """The words of a text, and the characters of what is written without spaces; no punctuation."""
+    """Return the words of a text, or the characters of a script without spaces; no punctuation."""
     return UNIT.findall(text)
 
 
 def parts(text: str) -> list[tuple[int, int]]:
-    """First character, and the first after it, of all that a text is not to be parted within."""
-    return [part.span() for part in PART.finditer(text)]
+    """Return the (start, end) of every stretch of characters that a cut must not separate; the end is exclusive."""
+    return [match.span() for match in PART.finditer(text)]
 
 
 @lru_cache(maxsize=1024)
 def script_of(text: str) -> Script:
-    """The script of most distinct words of a text, each character or punctuation mark of one without spaces counted as
-    a word; ``latin`` if it has none but numbers.
+    """Return the most frequent script among the distinct words of a text; ``latin`` if it has only numbers.
+
+    In scripts without spaces, each character and each punctuation mark counts as a word.
     """
     if text.isascii():
         return "latin"
-    counts = Counter(map(_script, {*units(text), *_PUNCTUATION.findall(text)}))
+    counts = Counter(map(_unit_script, {*units(text), *_PUNCTUATION.findall(text)}))
     others: tuple[Script, ...] = ("unspaced", "arabic", "other")
-    most = max(others, key=lambda script: counts[script])
-    return most if counts[most] and counts[most] >= counts["latin"] else "latin"
+    commonest = max(others, key=lambda script: counts[script])
+    return commonest if counts[commonest] and counts[commonest] >= counts["latin"] else "latin"
 
 
-def _script(unit: str) -> Script | None:
-    """The script of a unit or of a punctuation mark; None of a number."""
+def _unit_script(unit: str) -> Script | None:
+    """Return the script of a unit or of a punctuation mark; None for a number."""
     first = unit[0]
     name, punctuation = unicodedata.name(first, ""), _PUNCTUATION.match(first)
     if not first.isalpha() and not punctuation:
@@ -116,12 +117,12 @@ def _script(unit: str) -> Script | None:
 
 
 def is_mark(character: str) -> bool:
-    """Whether a character is a combining mark, which belongs to the one before it."""
+    """Return whether a character is a combining mark, which belongs to the one before it."""
     return character > "\u02ff" and (unicodedata.category(character)[0] == "M" or character in "\uff9e\uff9f")
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether a character is of a script that is written without spaces."""
+    """Return whether a character belongs to a script that is written without spaces."""
     return character > "\u0dff" and _UNSPACED.fullmatch(character) is not None
 
 

@@ -1,7 +1,7 @@
-"""Specs: strict frozen dataclasses, read from TOML, overridden by ``a.b=value``, fingerprinted.
+"""Specs: strict frozen dataclasses that are read from TOML, overridden by ``a.b=value`` and fingerprinted.
 
-A field's type is its parser, the docstring under it is the manual, its value is the key. Nothing is guessed:
-an unknown key stops with the nearest right one, a value of the wrong type with the type it should have had.
+The type of a field selects its parser; the docstring under it is its manual. An unknown key is an error that names the
+nearest known key; a value of the wrong type is an error that names the expected type.
 """
 
 import ast
@@ -15,6 +15,7 @@ import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
@@ -27,24 +28,24 @@ Tree = dict[str, Any]
 
 
 class SpecError(InputError):
-    """A recipe, an override or a setting that cannot be."""
+    """An invalid recipe, override or setting."""
 
 
 class Raw(str):
-    """A value as typed on the command line: what it means depends on the field that receives it."""
+    """A value as typed on the command line; the type of the field that receives it decides how it is parsed."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``Did you mean 'x'?`` where something is close, else the legal set."""
+    """Return ``Did you mean 'x'?`` if a known word is close, else the list of known words."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"Did you mean '{close[0]}'?"
+    matches = difflib.get_close_matches(word, known, n=1)
+    if matches:
+        return f"Did you mean '{matches[0]}'?"
     return f"Known: {', '.join(known)}." if known else "There are none."
 
 
 def read_toml(text: str, source: str) -> Tree:
-    """Parse TOML; a syntax error names the source."""
+    """Parse TOML; raise a :class:`SpecError` that names ``source`` on a syntax error."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -52,8 +53,8 @@ def read_toml(text: str, source: str) -> Tree:
 
 
 def override(tree: Tree, assignments: Iterable[str]) -> Tree:
-    """A copy of ``tree`` with ``a.b=value`` assignments applied in order."""
-    tree = _copied(tree)
+    """Return a copy of ``tree`` with ``a.b=value`` assignments applied in order."""
+    tree = _copy_tree(tree)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
@@ -63,7 +64,7 @@ def override(tree: Tree, assignments: Iterable[str]) -> Tree:
 
 
 def assign(tree: Tree, key: str, value: object) -> None:
-    """Set a dotted key in place, making the tables on the way."""
+    """Set a dotted key in place; create missing tables on its path."""
     *tables, leaf = key.split(".")
     for depth, table in enumerate(tables):
         tree = tree.setdefault(table, {})
@@ -72,15 +73,15 @@ def assign(tree: Tree, key: str, value: object) -> None:
     tree[leaf] = value
 
 
-def parse(kind: type[T], tree: Mapping[str, Any], source: str) -> T:
-    """Build the spec ``kind`` from a tree of plain values; ``source`` names it in errors."""
-    return _spec(kind, tree, source, "")
+def parse(spec_type: type[T], tree: Mapping[str, Any], source: str) -> T:
+    """Build a spec of type ``spec_type`` from a tree of plain values; errors name ``source``."""
+    return _parse_spec(spec_type, tree, source, "")
 
 
 def plain(spec: Any) -> Any:
-    """The spec as a tree of plain values; fields that are None are left out."""
+    """Return the spec as a tree of plain values; fields that are None are left out."""
     if dataclasses.is_dataclass(spec):
-        pairs = ((f.name, getattr(spec, f.name)) for f in dataclasses.fields(spec))
+        pairs = ((field.name, getattr(spec, field.name)) for field in dataclasses.fields(spec))
         return {name: plain(value) for name, value in pairs if value is not None}
     if isinstance(spec, Mapping):
         return {key: plain(value) for key, value in spec.items()}
@@ -90,19 +91,19 @@ def plain(spec: Any) -> Any:
 
 
 def to_toml(spec: Any) -> str:
-    """The spec as TOML that :func:`parse` reads back to an equal spec."""
+    """Return the spec as TOML; :func:`parse` reads it back to an equal spec."""
     return tomli_w.dumps(plain(spec))
 
 
 def fingerprint(value: Any) -> str:
-    """Sixteen hex digits that change when the value does."""
+    """Return a hash of the value, 16 hex digits of SHA-256; equal values have equal fingerprints."""
     text = json.dumps(plain(value), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the manual."""
+    """One setting of a spec, as the manual lists it."""
 
     key: str
     type: str
@@ -110,122 +111,133 @@ class Setting:
     meaning: str
 
 
-def manual(kind: type[Any], prefix: str = "", instance: Any = None) -> Iterator[Setting]:
-    """Every setting of a spec, depth first, with the docstring under its field; defaults are those of ``instance``."""
-    hints, meanings = get_type_hints(kind), _field_docstrings(kind)
-    for field in dataclasses.fields(kind):
+def manual(spec_type: type[Any], prefix: str = "", instance: Any = None) -> Iterator[Setting]:
+    """Yield every setting of a spec, depth first, with the docstring under its field.
+
+    Args:
+        prefix: dotted path of the table, with a dot at its end.
+        instance: a spec that gives the defaults; None takes those of the class.
+    """
+    hints, docstrings = get_type_hints(spec_type), _field_docstrings(spec_type)
+    for field in dataclasses.fields(spec_type):
         hint = hints[field.name]
-        known = None if _required(field) and instance is None else _own_default(field, instance)
+        required = _is_required(field) and instance is None
+        value = None if required else _default_in(field, instance)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from manual(hint, f"{prefix}{field.name}.", known)
+            yield from manual(hint, f"{prefix}{field.name}.", value)
             continue
-        required = _required(field) and instance is None
-        default = "required" if required else json.dumps(plain(known), ensure_ascii=False)
-        yield Setting(prefix + field.name, _type_name(hint), default, meanings.get(field.name, ""))
+        default = "required" if required else json.dumps(plain(value), ensure_ascii=False)
+        yield Setting(prefix + field.name, _type_name(hint), default, docstrings.get(field.name, ""))
 
 
-def _copied(tree: Any) -> Any:
+def _copy_tree(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _copied(value) for key, value in tree.items()}
-    return [_copied(value) for value in tree] if isinstance(tree, list) else tree
+        return {key: _copy_tree(value) for key, value in tree.items()}
+    return [_copy_tree(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def _required(field: "dataclasses.Field[Any]") -> bool:
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
+def _default_of(field: "dataclasses.Field[Any]") -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
-def _own_default(field: "dataclasses.Field[Any]", instance: Any) -> Any:
-    return _default(field) if instance is None else getattr(instance, field.name)
+def _default_in(field: "dataclasses.Field[Any]", instance: Any) -> Any:
+    return _default_of(field) if instance is None else getattr(instance, field.name)
 
 
-def _spec(kind: type[T], tree: Mapping[str, Any], source: str, prefix: str) -> T:
+def _parse_spec(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix: str) -> T:
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = get_type_hints(kind)
-    place = f" in [{prefix.rstrip('.')}]" if prefix else ""
+    fields = {field.name: field for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
+    hints = get_type_hints(spec_type)
+    in_table = f" in [{prefix.rstrip('.')}]" if prefix else ""
     for key in tree:
         if key not in fields:
-            raise SpecError(f"{source}: unknown key '{key}'{place}. {nearest(key, fields)}")
+            raise SpecError(f"{source}: unknown key '{key}'{in_table}. {nearest(key, fields)}")
     values: Tree = {}
     for name, field in fields.items():
         if name in tree:
-            values[name] = _value(hints[name], _completed(field, tree[name]), source, prefix + name)
-        elif _required(field):
+            values[name] = _parse_value(hints[name], _with_defaults(field, tree[name]), source, prefix + name)
+        elif _is_required(field):
             raise SpecError(f"{source}: '{prefix}{name}' is missing.")
     try:
-        return kind(**values)
+        return spec_type(**values)
     except SpecError as error:
         raise SpecError(f"{source}: {prefix}{error}" if prefix else f"{source}: {error}") from error
 
 
-def _completed(field: "dataclasses.Field[Any]", value: Any) -> Any:
-    """A table that changes some settings of a spec keeps the others of its default."""
-    if isinstance(value, Mapping) and not _required(field) and dataclasses.is_dataclass(default := _default(field)):
+def _with_defaults(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Return a table that sets a part of a nested spec, completed by the default of the field."""
+    if (
+        isinstance(value, Mapping)
+        and not _is_required(field)
+        and dataclasses.is_dataclass(default := _default_of(field))
+    ):
         return {**plain(default), **value}
     return value
 
 
-def _value(hint: Any, value: Any, source: str, key: str) -> Any:
+def _parse_value(hint: Any, value: Any, source: str, key: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _spec(hint, _typed(value), source, f"{key}.")  # type: ignore[arg-type]
+        return _parse_spec(hint, _parse_raw(value), source, f"{key}.")  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
-        return _one_of(arguments, value, source, key)
+        return _parse_union(arguments, value, source, key)
     if origin is Literal:
-        if str(_unquoted(value)) in arguments:
-            return str(_unquoted(value))
-        raise SpecError(f"{source}: {key} = {_shown(value)}: {nearest(str(value), map(str, arguments))}")
+        if str(_unquote(value)) in arguments:
+            return str(_unquote(value))
+        raise SpecError(f"{source}: {key} = {_format_value(value)}: {nearest(str(value), map(str, arguments))}")
     if origin is tuple:
-        return _tuple(arguments, value, source, key)
+        return _parse_tuple(arguments, value, source, key)
     if origin is dict:
-        value = _typed(value)
+        value = _parse_raw(value)
         if isinstance(value, dict):
-            return {str(k): _value(arguments[1], v, source, f"{key}.{k}") for k, v in value.items()}
+            return {
+                str(name): _parse_value(arguments[1], item, source, f"{key}.{name}") for name, item in value.items()
+            }
     elif hint is object:
-        return _typed(value)
+        return _parse_raw(value)
     elif hint is str:
-        if isinstance(_unquoted(value), str):
-            return str(_unquoted(value))
+        if isinstance(_unquote(value), str):
+            return str(_unquote(value))
     else:
-        value = _typed(value)
+        value = _parse_raw(value)
         if hint is float and type(value) is int:
             return float(value)
         if type(value) is hint:
             return value
-    raise SpecError(f"{source}: {key} must be {_type_name(hint)}, got {_shown(value)}.")
+    raise SpecError(f"{source}: {key} must be {_type_name(hint)}, got {_format_value(value)}.")
 
 
-def _tuple(arguments: tuple[Any, ...], value: Any, source: str, key: str) -> tuple[Any, ...]:
-    """A list; or, as typed, its items with commas between them; or a single item alone."""
+def _parse_tuple(arguments: tuple[Any, ...], value: Any, source: str, key: str) -> tuple[Any, ...]:
+    """Parse a list, comma-separated items from the command line, or a single item."""
     if isinstance(value, Raw) and not value.startswith("["):
         items: Any = [Raw(item.strip()) for item in value.split(",") if item.strip()]
     else:
-        items = _typed(value)
+        items = _parse_raw(value)
     if not isinstance(items, (list, tuple)):
         items = [items]
     if arguments[-1] is Ellipsis:
-        return tuple(_value(arguments[0], item, source, key) for item in items)
+        return tuple(_parse_value(arguments[0], item, source, key) for item in items)
     if len(items) != len(arguments):
-        raise SpecError(f"{source}: {key} needs {len(arguments)} values, got {_shown(value)}.")
-    return tuple(_value(hint, item, source, key) for hint, item in zip(arguments, items, strict=True))
+        raise SpecError(f"{source}: {key} needs {len(arguments)} values, got {_format_value(value)}.")
+    return tuple(_parse_value(hint, item, source, key) for hint, item in zip(arguments, items, strict=True))
 
 
-def _one_of(hints: tuple[Any, ...], value: Any, source: str, key: str) -> Any:
+def _parse_union(hints: tuple[Any, ...], value: Any, source: str, key: str) -> Any:
     for hint in hints:
         try:
-            return _value(hint, value, source, key)
+            return _parse_value(hint, value, source, key)
         except SpecError:
             continue
-    raise SpecError(f"{source}: {key} must be {' or '.join(map(_type_name, hints))}, got {_shown(value)}.")
+    raise SpecError(f"{source}: {key} must be {' or '.join(map(_type_name, hints))}, got {_format_value(value)}.")
 
 
-def _typed(value: Any) -> Any:
-    """What a value typed on the command line says as TOML; a bare word stays a string."""
+def _parse_raw(value: Any) -> Any:
+    """Parse a value from the command line as TOML; a bare word stays a string."""
     if not isinstance(value, Raw):
         return value
     try:
@@ -234,11 +246,11 @@ def _typed(value: Any) -> Any:
         return str(value)
 
 
-def _unquoted(value: Any) -> Any:
-    return _typed(value) if isinstance(value, Raw) and value[:1] in ("'", '"') else value
+def _unquote(value: Any) -> Any:
+    return _parse_raw(value) if isinstance(value, Raw) and value[:1] in ("'", '"') else value
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return repr(str(value)) if isinstance(value, str) else json.dumps(value, default=str)
 
 
@@ -256,12 +268,12 @@ def _type_name(hint: Any) -> str:
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def _field_docstrings(kind: type[Any]) -> dict[str, str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+def _field_docstrings(spec_type: type[Any]) -> dict[str, str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(spec_type))).body[0]
     assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for before, after in zip(tree.body, tree.body[1:], strict=False):
-        match before, after:
+    docstrings = {}
+    for node, next_node in pairwise(tree.body):
+        match node, next_node:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+                docstrings[name] = " ".join(text.split())
+    return docstrings

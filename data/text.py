@@ -1,4 +1,4 @@
-"""A text is one input of a backbone: a string, or two segments that it reads together."""
+"""Texts: one input of a backbone, either a string or two segments that it reads together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from permafrost.data.errors import InputError
 
 
 class TextError(InputError):
-    """A text that no latent can be made of."""
+    """A text that the backbone cannot encode."""
 
     def __init__(self, message: str, text: "Text") -> None:
         super().__init__(message)
@@ -19,20 +19,20 @@ class TextError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Two segments of one input, as a question and the context that answers it."""
+    """Two segments of one input, such as a question and its context."""
 
     first: str
     second: str
-    """Too long for the backbone, it is run in windows, each with the whole of ``first`` before it."""
+    """If it is too long for the backbone, it is split into windows; each window repeats the whole first segment."""
 
     window: int = 0
-    """Which window, counted from 0; a text that fits has the one."""
+    """Index of the window, from 0; a text that fits has one window."""
 
     def __str__(self) -> str:
         return f"{self.first} | {self.second}"
 
     def later(self, windows: int) -> "Segments":
-        """The same text, so many windows on."""
+        """Return the same text with its window index increased by ``windows``."""
         return replace(self, window=self.window + windows)
 
 
@@ -40,7 +40,7 @@ Text = str | Segments
 
 
 def fault(text: str) -> str:
-    """Why a string is no text, as the end of a sentence that names it; empty where it is one."""
+    """Return why a string cannot be a text, as the end of a sentence that names it; empty if it can."""
     if not text.strip():
         return "is empty"
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -49,15 +49,19 @@ def fault(text: str) -> str:
 
 
 def spread(texts: Sequence[Text], counts: NDArray[np.int64]) -> list[Text]:
-    """Every text with its further windows, one after another; ``counts`` says how many each has, itself included."""
+    """Return every window of every text, in order.
+
+    Args:
+        counts: ``[text]``: number of windows of each text, the given one included.
+    """
     return [
-        text if isinstance(text, str) else text.later(further)
+        text if isinstance(text, str) else text.later(window)
         for text, count in zip(texts, counts.tolist(), strict=True)
-        for further in range(count)
+        for window in range(count)
     ]
 
 
 def short(text: Text) -> str:
-    """A text as messages show it: quoted, and cut where it is long."""
+    """Return a text for an error message: quoted, and cut to 60 characters."""
     shown = str(text)
     return repr(shown if len(shown) <= 60 else shown[:57] + "...")

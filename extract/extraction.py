@@ -17,8 +17,9 @@ from permafrost.data.progress import Progress, Silent
 from permafrost.data.ragged import Counts, join
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import Backbone

@@ -11,9 +11,11 @@ import numpy as np
 from permafrost.data.errors import MachineError
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.ragged import Counts, TokenLatents, bounds
+from permafrost.data.store.find import init_name
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block
-from permafrost.data.store.store import LatentStore, init_name, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone, load
 from permafrost.extract.backbones.locate import Source
@@ -153,7 +155,9 @@ class ExtractionJob:
             assert tokens.characters is not None
             seen = tokens.seen(members)
             ragged = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
-        return Block(text_keys(named), tokens.uncut[members], columns, latents, ragged)
+        return Block(
+            keys=text_keys(named), lengths=tokens.uncut[members], columns=columns, latents=latents, tokens=ragged
+        )
 
     def _announce(self, tokens: TokenBatch, todo: Any, missing: Sequence[tuple[Columns, Any]]) -> None:
         width, dtype, viewed = self.source.width, self.plan.stored_dtype, tokens.viewed

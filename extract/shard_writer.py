@@ -165,7 +165,11 @@ class ShardWriter:
                 tokens = TokenLatents(states[:, :end], offsets, ids[:end], spans[:end])
             self._keys, self._lengths, self._counts, self._texts, self._tokens = [], [], [], 0, 0
             check, self._check = self._check, None
-            self.store.append(Block(keys, lengths, self.columns, latents, tokens), self.provenance, check)
+            self.store.append(
+                Block(keys=keys, lengths=lengths, columns=self.columns, latents=latents, tokens=tokens),
+                self.provenance,
+                check,
+            )
         self._since = time.monotonic()
 
     def _make_room(self, block: Block, texts: int, tokens: int) -> None:

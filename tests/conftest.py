@@ -73,4 +73,13 @@ def texts() -> list[str]:
 
 @pytest.fixture
 def identity() -> Identity:
-    return Identity("w", "t", "{text}", "[]", 16, "float32", "float32", False)
+    return Identity(
+        weights="w",
+        tokenizer="t",
+        template="{text}",
+        rewording="[]",
+        max_tokens=16,
+        compute_dtype="float32",
+        stored_dtype="float32",
+        final_norm=False,
+    )

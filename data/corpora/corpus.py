@@ -1,6 +1,6 @@
-"""Corpus: distinct texts, and rows that point into them with a target each.
+"""Corpora in memory: distinct texts, and rows of text indices with their targets.
 
-Readers yield records, one at a time and with their place; :mod:`data.gathering` checks them and lays them out.
+:func:`permafrost.data.corpora.build.build_corpus` makes one from the records of a reader.
 """
 
 from collections.abc import Mapping
@@ -18,83 +18,83 @@ from permafrost.data.text import Text
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Stretches of characters within rows: their words, with a tag each; or their answers."""
+    """Character spans within rows: tagged words, or answers."""
 
     characters: NDArray[np.int64]
-    """``[mark, 2]``: first character and the first after it, in the row's text; of two segments, in the second."""
+    """``[span, 2]``: start and end (exclusive) in the text of the row; for two segments, in the second one."""
 
     codes: NDArray[np.int64]
-    """``[mark]``: index of the tag among the corpus's labels; zeros for answers."""
+    """``[span]``: index of the tag among the labels of the corpus; zeros for answers."""
 
     offsets: NDArray[np.int64]
-    """``[row + 1]``: row ``i`` has the marks from ``offsets[i]`` to ``offsets[i + 1]``."""
+    """``[row + 1]``: row ``i`` has the spans ``offsets[i]:offsets[i + 1]``."""
 
     def select(self, rows: NDArray[np.integer[Any]]) -> "Spans":
-        """The marks of some rows, in the order given."""
+        """Return the spans of the given rows, in that order."""
         lengths = np.diff(self.offsets)[rows]
-        chosen = ranges(self.offsets[:-1][rows], lengths)
-        return Spans(self.characters[chosen], self.codes[chosen], bounds(lengths))
+        indices = ranges(self.offsets[:-1][rows], lengths)
+        return Spans(self.characters[indices], self.codes[indices], bounds(lengths))
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The labelled items of one split."""
+    """The labelled rows of one split."""
 
     texts: NDArray[np.int64]
-    """``[row, side]``, indices into the corpus's texts."""
+    """``[row, side]``: indices into the texts of the corpus; a pair of sentences has two sides."""
 
     targets: NDArray[np.float64] | NDArray[np.int64]
-    """``[row]``: scores mapped to 0..1, or class indices; zeros where the corpus has no target, or has marks."""
+    """``[row]``: scores scaled to [0, 1], or class indices; zeros if the corpus has no target, or has spans."""
 
     spans: Spans | None = None
-    """Tagged words, each row all of its own; or answers, of which a row's first is the one to learn. Else None."""
+    """Tagged words, all of a row; or its answers, the first of which is the training target. None for other kinds."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def select(self, rows: NDArray[np.integer[Any]]) -> "Rows":
-        """Some of the rows, in the order given."""
+        """Return the given rows, in that order."""
         return Rows(self.texts[rows], self.targets[rows], self.spans.select(rows) if self.spans else None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Corpus:
-    """Texts that are each run once, and the rows that use them."""
+    """Distinct texts, each encoded once, and the rows of each split that refer to them."""
 
     name: str
     texts: tuple[Text, ...]
-    """Distinct, in order of first appearance; a question and its context are two segments of one text."""
+    """Distinct texts in order of first appearance; a question and its context are two segments of one text."""
 
     splits: Mapping[str, Rows]
     labels: tuple[str, ...] = ()
-    """Names of classes or of tags; empty for the others."""
+    """Names of classes or of tags; empty for other kinds."""
 
     score_range: tuple[float, float] | None = None
-    """The unit of the scores; None where the targets are something else."""
+    """Lowest and highest score before scaling; None if the targets are not scores."""
 
     kind: Kind = "none"
-    """What its rows are labelled with."""
+    """Kind of target of the rows."""
 
     notes: tuple[str, ...] = ()
-    """What a user should know of how it was read: how many rows were left out, and why."""
+    """Notes for the user on how the corpus was read: how many rows were left out, and why."""
 
     @property
     def selection(self) -> str:
-        """The split that chooses epochs and variants: a held-out part of train where there is one, else validation."""
+        """Name of the split for model selection: the held-out part of train if there is one, else validation."""
         return HELD_OUT if HELD_OUT in self.splits else "validation"
 
     @property
     def scored(self) -> str:
-        """The split that figures of merit are of: test where there is one, else validation."""
+        """Name of the split that results are reported on: test if there is one, else validation."""
         return "test" if "test" in self.splits else "validation"
 
     @property
     def sentences(self) -> int:
-        """How many texts the rows hold, repeats counted."""
+        """Number of texts in all rows, with repetitions."""
         return sum(rows.texts.size for rows in self.splits.values())
 
     def split(self, name: str) -> Rows:
-        """The rows of a split; raises :class:`CorpusError` where it is missing."""
+        """Return the rows of a split; raise a :class:`CorpusError` if there is no such split."""
         if name not in self.splits:
             raise CorpusError(f"{self.name}: it has no split '{name}'. {nearest(name, self.splits)}")
         return self.splits[name]

@@ -1,4 +1,4 @@
-"""TODO: data/readers/spec.py."""
+"""The corpus spec: which texts and targets a recipe uses, and how they are split."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,9 +7,9 @@ from permafrost.data.corpora.records import SPLITS
 from permafrost.data.spec import SpecError, nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusSpec:
-    """Which texts, and what is to be learnt of them."""
+    """Texts and targets of a recipe: source, columns, kind of target and splits."""
 
     name: str = ""
     """A named corpus (stsb, snli, sst2, conll2003, squad, genericskb, samples-pairs, ...) or the id of a hub data
@@ -26,7 +26,7 @@ class CorpusSpec:
 
     target: Literal["", "score", "class", "none", "tags", "answers"] = ""
     """What the rows are labelled with: a score, a class, nothing, an IOB2 tag for each word, or the answers to a
-    question on a passage; empty takes what a named corpus says."""
+    question on a passage; empty takes the target of a named corpus."""
 
     rule: Literal["", "question"] = ""
     """Make classes of single sentences by a rule instead of a column. "question": those that begin with a wh-word or
@@ -39,18 +39,18 @@ class CorpusSpec:
     """Names of classes or tags in order; empty takes those of the training rows. Each must occur in training."""
 
     split_column: str = "split"
-    """A column that says train, validation or test; where a file has none, splits are cut by seed."""
+    """Name of the column that holds train, validation or test; if a file has none, splits are cut by seed."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, validation and test where they are cut by seed. Where only validation is missing, its share is
-    held out of train."""
+    """Shares of train, validation and test if they are cut by seed. If only validation is missing, its share is held
+    out of train."""
 
     split_seed: int = 0
     """Seed of that cut."""
 
     held_out: float = 0.0
     """Share of train to choose epochs and variants by, cut by seed, so that the validation split can be reported beside
-    test. No validation split is then made where there is none."""
+    test. If there is no validation split, none is made then."""
 
     limit: int = 0
     """Keep at most this many rows of each split; 0 keeps all."""
@@ -62,13 +62,13 @@ class CorpusSpec:
     """Take the rows of a limit evenly from the whole split, not its first."""
 
     strict: bool = False
-    """Refuse answers that are empty or not where the file says, which are else left out and counted."""
+    """Refuse answers that are empty or not at their offset; else they are left out and counted."""
 
     revision: str = ""
     """Commit of the hub data set; empty takes the pinned one of a named corpus, else the newest."""
 
     config: str = ""
-    """Configuration of the hub data set, where it has several."""
+    """Configuration of the hub data set, if it has several."""
 
     def __post_init__(self) -> None:
         if self.name and self.path:
@@ -80,11 +80,11 @@ class CorpusSpec:
         for name in ("limit", "split_seed"):
             if getattr(self, name) < 0:
                 raise SpecError(f"{name} must not be negative, got {getattr(self, name)}.")
-        for split, most in self.limits.items():
+        for split, limit in self.limits.items():
             if split not in SPLITS:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
-            if most < 0:
-                raise SpecError(f"limits.{split} must not be negative, got {most}.")
+            if limit < 0:
+                raise SpecError(f"limits.{split} must not be negative, got {limit}.")
         if not 0 <= self.held_out < 1:
             raise SpecError(f"held_out must be a share of train, at least 0 and below 1, got {self.held_out:g}.")
         if self.rule and (self.labels or self.target not in ("", "class")):

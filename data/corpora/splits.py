@@ -1,6 +1,6 @@
-"""Which rows a split has: cut by seed, held out of train, limited. Rows of the same text are never parted.
+"""Splits of a corpus: cut by seed, held out of train, or limited in size.
 
-Rows of questions belong together where they share a context; others where they have the same texts.
+Rows of the same group always get the same split: questions on the same context, or other rows with the same texts.
 """
 
 from collections import Counter
@@ -14,15 +14,19 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record
 from permafrost.data.text import Segments, Text
 
-FEWEST = 10
-"""Distinct training texts below which none is held out."""
+MIN_GROUPS = 10
+"""Smallest number of distinct groups of training texts that a split can be held out of."""
 
 
 def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float], seed: int) -> Iterator[Record]:
-    """Give every record a split, by the shares of train, validation and test."""
+    """Assign records to train, validation and test at random, group by group.
+
+    Args:
+        fractions: shares of train, validation and test.
+    """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        groups.setdefault(tuple(sorted(map(_shared, record.texts))), []).append(record)
+        groups.setdefault(tuple(sorted(map(_group_key, record.texts))), []).append(record)
     order = np.random.default_rng(seed).permutation(len(groups))
     bounds = np.cumsum(fractions)[:-1] * len(groups)
     for rank, group in zip(np.argsort(order), groups.values(), strict=True):
@@ -30,11 +34,13 @@ def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float]
         yield from (replace(record, split=split) for record in group)
 
 
-def limited(records: Iterable[Record], limit: int, limits: Mapping[str, int], spread: bool) -> Iterator[Record]:
-    """At most so many records of each split: its first, or with ``spread`` as many evenly from all of it.
+def limit_records(records: Iterable[Record], limit: int, limits: Mapping[str, int], spread: bool) -> Iterator[Record]:
+    """Yield at most a given number of records of each split.
 
     Args:
-        limit: of every split that ``limits`` does not name; 0 keeps all.
+        limit: maximum for every split that ``limits`` does not name; 0 keeps all.
+        limits: maximum by split.
+        spread: take the records at even distances from the whole split, not its first ones.
     """
     sizes: Counter[str] = Counter()
     if spread:
@@ -42,60 +48,61 @@ def limited(records: Iterable[Record], limit: int, limits: Mapping[str, int], sp
         sizes.update(record.split for record in records)
     seen: Counter[str] = Counter()
     for record in records:
-        most, number = limits.get(record.split, limit), seen[record.split]
+        maximum, index = limits.get(record.split, limit), seen[record.split]
         seen[record.split] += 1
-        if not most or (_evenly(number, most, sizes[record.split]) if spread else number < most):
+        if not maximum or (_is_spread(index, maximum, sizes[record.split]) if spread else index < maximum):
             yield record
 
 
-def with_validation(corpus: Corpus, fraction: float, seed: int, most: int = 0) -> Corpus:
-    """The corpus with a validation split, held out of train by seed where it has none.
+def with_validation(corpus: Corpus, fraction: float, seed: int, max_rows: int = 0) -> Corpus:
+    """Return the corpus with a validation split; if it has none, one is cut off train by seed.
 
     Args:
-        most: rows that it may have; 0 for as many as ``fraction`` gives.
+        fraction: share of train; 0 cuts none.
+        max_rows: maximum number of rows of the new split; 0 for no maximum.
     """
     if "validation" in corpus.splits or "train" not in corpus.splits or corpus.kind == "none" or not fraction:
         return corpus
-    return _cut_off(corpus, "validation", fraction, seed, most) or corpus
+    return _cut_off_train(corpus, "validation", fraction, seed, max_rows) or corpus
 
 
 def with_held_out(corpus: Corpus, fraction: float, seed: int) -> Corpus:
-    """The corpus with a part of train held out to choose by, so that validation can be reported.
+    """Return the corpus with a part of train held out for model selection, so that validation can be reported.
 
     Raises:
-        CorpusError: there is no train split, or too little of it.
+        CorpusError: there is no train split, or it is too small.
     """
     corpus.split("train")
-    cut = _cut_off(corpus, HELD_OUT, fraction, seed)
+    cut = _cut_off_train(corpus, HELD_OUT, fraction, seed)
     if cut is None:
-        raise CorpusError(f"{corpus.name}: fewer than {FEWEST} distinct training texts; set corpus.held_out = 0.")
+        raise CorpusError(f"{corpus.name}: fewer than {MIN_GROUPS} distinct training texts; set corpus.held_out = 0.")
     return cut
 
 
-def _cut_off(corpus: Corpus, name: str, fraction: float, seed: int, most: int = 0) -> Corpus | None:
-    """A part of train under a name of its own; None where train has too few texts."""
+def _cut_off_train(corpus: Corpus, name: str, fraction: float, seed: int, max_rows: int = 0) -> Corpus | None:
+    """Move a part of train to a new split ``name``; None if train has too few groups of texts."""
     train = corpus.splits["train"]
-    shared: dict[str, int] = {}
-    same = np.array([shared.setdefault(_shared(text), len(shared)) for text in corpus.texts])
-    _, group = np.unique(np.sort(same[train.texts], axis=1), axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    sizes: NDArray[np.int64] = np.bincount(group)
-    if len(sizes) < FEWEST:
+    keys: dict[str, int] = {}
+    key_of_text = np.array([keys.setdefault(_group_key(text), len(keys)) for text in corpus.texts])
+    _, group_of_row = np.unique(np.sort(key_of_text[train.texts], axis=1), axis=0, return_inverse=True)
+    group_of_row = group_of_row.reshape(-1)
+    sizes: NDArray[np.int64] = np.bincount(group_of_row)
+    if len(sizes) < MIN_GROUPS:
         return None
     order = np.random.default_rng(seed).permutation(len(sizes))
     count = round(fraction * len(sizes))
-    if most:
-        count = min(count, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
-    out = np.isin(group, order[: max(1, count)])
-    cut = {part: train.select(np.flatnonzero(rows)) for part, rows in (("train", ~out), (name, out))}
+    if max_rows:
+        count = min(count, int(np.searchsorted(np.cumsum(sizes[order]), max_rows, side="right")))
+    moved = np.isin(group_of_row, order[: max(1, count)])
+    cut = {split: train.select(np.flatnonzero(rows)) for split, rows in (("train", ~moved), (name, moved))}
     return replace(corpus, splits={**cut, **{other: rows for other, rows in corpus.splits.items() if other != "train"}})
 
 
-def _shared(text: Text) -> str:
-    """What must not stand on both sides of a cut."""
+def _group_key(text: Text) -> str:
+    """Return the string that texts of the same group have in common: the context of a question, else the text."""
     return text.second if isinstance(text, Segments) else text
 
 
-def _evenly(number: int, most: int, size: int) -> bool:
-    """Whether a row is among ``most`` that stand at even distances among ``size``."""
-    return size <= most or number * most // size != (number - 1) * most // size
+def _is_spread(index: int, maximum: int, size: int) -> bool:
+    """Return whether row ``index`` of ``size`` is one of ``maximum`` rows at even distances."""
+    return size <= maximum or index * maximum // size != (index - 1) * maximum // size

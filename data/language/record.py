@@ -1,4 +1,7 @@
-"""A pretrained model folder's own record: where its weights come from, how its pretraining went, its files' digests."""
+"""The record of a pretrained model folder: origin of the weights, course of the pretraining, digests of the files.
+
+A model folder is complete if it holds this record; the record is written last.
+"""
 
 import json
 import math
@@ -25,52 +28,52 @@ RECORD = "pretraining.json"
 REMEDY = "copy the model again, or move it away to pretrain it again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A pretrained model folder, and how its pretraining went."""
+    """A pretrained model folder and the results of its pretraining."""
 
     folder: Path
     origin: dict[str, Any] = field(repr=False)
-    """What its weights come from: settings, and digests of vocabulary and text."""
+    """Origin of the weights: settings, and digests of vocabulary and text."""
 
     losses: list[dict[str, float]] = field(repr=False)
-    """``step`` and ``loss`` of every step: mean over what was guessed in it, in nats."""
+    """``step`` and ``loss`` of every step: mean over the predicted tokens of the step, in nats."""
 
     loss: float | None
-    """Mean loss on held-out text; None where none was held out."""
+    """Mean loss on held-out text, in nats; None if no text was held out."""
 
     perplexity: float | None
-    """Its exponential; of a masked model, over the places that were to be guessed."""
+    """``exp(loss)``; for a masked model, over the masked positions. None if no text was held out."""
 
     parameters: int
     documents: int
     blocks: int
-    """Blocks of text in one epoch."""
+    """Number of blocks of text in one epoch."""
 
     held_out: int
-    """Blocks of held-out text."""
+    """Number of blocks of held-out text."""
 
     seconds: float
-    """Since it was last started, all included."""
+    """Duration since the last start, in seconds."""
 
     guessed: list[list[float]] = field(default_factory=list, repr=False)
-    """Of each block of held-out text, the sum of its losses, and of how many guesses."""
+    """For each block of held-out text: sum of the losses, and number of predicted tokens."""
 
     def write_record(self, folder: Path) -> None:
-        """Write the record beside the files of the model, which are all there."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folder"}
+        """Write the record into ``folder``, which must already hold all files of the model."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "folder"}
         digests = files_digests(folder, (path.name for path in folder.iterdir()))
         write_atomically(folder / RECORD, json.dumps(with_digests(values, digests)).encode())
 
 
 def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
-    """Compare the files of a model folder that a pretraining left with their digests; any other folder has none.
+    """Compare the files of a pretrained model folder with the digests in its record; a folder without one passes.
 
     Args:
-        known: name -> digest of files that were read already.
+        known: file name -> digest, for files whose digest is computed already.
 
     Raises:
-        DamageError: one is missing, or not as it was written.
+        DamageError: a file is missing, or has changed since it was written.
     """
     path = folder / RECORD
     record = parse_with_digests(path, path.read_bytes(), REMEDY) if path.is_file() else None
@@ -80,24 +83,24 @@ def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
 
 
 def read_record(folder: Path) -> LanguageModel:
-    """How the pretraining of a model folder went.
+    """Read the record of a pretrained model folder and check the digests of its files.
 
     Raises:
-        InputError: it does not say, or another version wrote it.
-        DamageError: the record, or a file of the model, is not as it was written.
+        InputError: there is no record, or another version wrote it.
+        DamageError: the record or a file of the model has changed since it was written.
     """
     path = folder / RECORD
     try:
         values = parse_with_digests(path, path.read_bytes(), REMEDY)
         if values is None:
             raise ValueError("it has no digests, as another version of permafrost writes it")
-        if found := check_files(folder, values.pop(DIGESTS), RECORD):
-            raise DamageError(f"{folder}: {found}: {REMEDY}.")
+        if problem := check_files(folder, values.pop(DIGESTS), RECORD):
+            raise DamageError(f"{folder}: {problem}: {REMEDY}.")
         del values[DIGEST]
-        model = LanguageModel(folder, **values)
+        model = LanguageModel(folder=folder, **values)
         if not isinstance(model.origin, dict):
             raise TypeError("its origin is no object")
-        if not all(math.isfinite(line["loss"]) for line in model.losses):
+        if not all(math.isfinite(step["loss"]) for step in model.losses):
             raise ValueError("a loss is not finite")
         if not all(math.isfinite(total) and count >= 0 for total, count in model.guessed):
             raise ValueError("a held-out loss is not finite")

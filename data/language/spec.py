@@ -1,7 +1,7 @@
-"""The language spec: which small language model is pretrained from scratch, and how.
+"""The language spec: a small language model that is pretrained from scratch, and the settings of its training.
 
-What a run of it depends on is written down beside its checkpoints: those of another spec, text or vocabulary are told
-apart by it.
+The origin of the weights (settings, text and vocabulary) is stored with each checkpoint, so that a checkpoint of
+another origin is recognised.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from permafrost.data.spec import SpecError, plain
 SHORTEST_BLOCK = 8
 
 CHANGES_NOTHING = ("corpus", "lines", "folder", "vocabulary", "checkpoint_steps")
-"""Settings that do not change the weights; of text and vocabulary, their content does."""
+"""Settings that do not change the weights; for text and vocabulary, their content counts, not their path."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LanguageSpec:
-    """A small language model, from scratch."""
+    """A small language model that is pretrained from scratch."""
 
     corpus: str = ""
     """The text: a .txt or .txt.gz file or a folder of them, here or under PERMAFROST_DATA; or samples-sentences. Empty
@@ -33,7 +33,7 @@ class LanguageSpec:
     one."""
 
     objective: Literal["masked", "causal"] = "masked"
-    """masked hides tokens and lets a BERT guess them; causal lets a GPT-2 guess each next token."""
+    """masked: a BERT predicts tokens that are hidden from it; causal: a GPT-2 predicts each next token."""
 
     vocabulary: str = ""
     """Whose tokenizer is taken as it is: a backbone's, by short name or hub id (minilm has BERT's, gpt2 its own), or
@@ -55,15 +55,15 @@ class LanguageSpec:
     """Width of the hidden layer in a block's network."""
 
     dropout: float = 0.1
-    """Share of hidden states and of attention that is dropped in training; 0 is faster, and fits better where each text
+    """Share of hidden states and of attention that is dropped in training; 0 is faster, and fits better if each text
     is seen a few times only."""
 
     block_tokens: int = 128
     """Tokens of one block of text, special tokens included, and the most that the model will read."""
 
     mask_share: float = 0.15
-    """Share of a block's tokens that is to be guessed, where masked: of these 80 % are hidden, 10 % are another token,
-    10 % stay; new ones in every epoch."""
+    """Share of the tokens of a block to predict, if masked: 80 % of them are hidden, 10 % replaced by another token,
+    10 % kept; drawn anew in every epoch."""
 
     batch_rows: int = 16
     """Blocks of text in one step."""
@@ -87,10 +87,10 @@ class LanguageSpec:
     """Draws the starting weights, the held-out documents, the order of blocks, masks and dropout."""
 
     held_out: float = 0.02
-    """Share of the text, in whole documents, that is not learnt but measured: its perplexity. 0 measures none."""
+    """Share of the text, in whole documents, that is held out to measure perplexity; 0 measures none."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the large products; the weights stay in float32. auto is bfloat16 where the hardware multiplies it
+    """Arithmetic of the large products; the weights stay in float32. auto is bfloat16 if the hardware multiplies it
     natively."""
 
     checkpoint_steps: int = 500
@@ -116,15 +116,15 @@ class LanguageSpec:
 
 
 def origin(spec: LanguageSpec, vocabulary: str, text: str, compute_dtype: str) -> dict[str, Any]:
-    """What the weights of a pretraining come from: its settings, with digests of vocabulary and text."""
+    """Return the origin of pretrained weights: the settings that change them, with digests of vocabulary and text."""
     settings = {name: value for name, value in plain(spec).items() if name not in CHANGES_NOTHING}
     return settings | {"vocabulary": vocabulary, "text": text, "compute_dtype": compute_dtype}
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what two origins differ, in words."""
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return the differences of two origins, one phrase for each."""
     return [
-        f"another {name}" if name in ("vocabulary", "text") else f"{name} = {there.get(name)} there, {value} here"
-        for name, value in here.items()
-        if there.get(name) != value
+        f"another {name}" if name in ("vocabulary", "text") else f"{name} = {stored.get(name)} there, {value} here"
+        for name, value in current.items()
+        if stored.get(name) != value
     ]

@@ -1,4 +1,4 @@
-"""Readers of sentences with a tag for each word: CoNLL column files, and rows that hold lists of words and tags."""
+"""Readers of tagged sentences: CoNLL column files, and tables with lists of words and of tags."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,126 +24,135 @@ TAGS = ("ner_tags", "tags")
 
 SPLIT_LINE = re.compile(r"#\s*split\s*=\s*(\S+)\s*")
 
-Read = Callable[[Path], Iterator[Record]]
+RecordSource = Callable[[Path], Iterator[Record]]
+
+TaggedWord = tuple[str, str, str]
+"""Origin, word, tag."""
 
 
 def read_tagged(path: Path, columns: tuple[str, ...], split_column: str) -> Iterator[Record]:
-    """The sentences of a file; the text of each is its words with one space between them.
+    """Read the sentences of a file; the text of a sentence is its words joined by one space.
 
     Args:
-        columns: names of the lists of words and of tags; without, the usual ones. Column files have none.
+        columns: names of the lists of words and of tags; empty takes the default names. Must be empty for column
+            files.
 
     Raises:
-        CorpusError: the file is missing or broken, at the line named.
-        SpecError: columns are named of a file that names none.
+        CorpusError: the file is missing or broken; the message names the line.
+        SpecError: columns are given for a file that has no column names.
     """
     if columns and suffix_of(path) in COLUMN_FILES:
         raise SpecError(
             "corpus.columns: a file of tagged words names no columns; its first is the word, its last the tag."
         )
-    rows: dict[str, Read] = {suffix: partial(_rows, read, columns, split_column) for suffix, read in ROW_FILES.items()}
-    yield from read_by_suffix(path, {**COLUMN_FILES, **rows})
+    row_readers: dict[str, RecordSource] = {
+        suffix: partial(_read_rows, read, columns, split_column) for suffix, read in ROW_FILES.items()
+    }
+    yield from read_by_suffix(path, {**COLUMN_FILES, **row_readers})
 
 
 def read_columns(path: Path) -> Iterator[Record]:
-    """A word a line, its tag in the last column; a blank line ends a sentence.
+    """Read a column file: one word per line with its tag in the last column; a blank line ends a sentence.
 
-    Columns stand apart by tabs where the first row has one, else by blanks. ``-DOCSTART-`` lines are skipped, and so
-    are comments: lines before a sentence that begin with ``#`` and end with no tag. ``# split = train`` says where the
-    sentence after it belongs.
+    Columns are separated by tabs if the first row has one, else by blanks. ``-DOCSTART-`` lines are skipped, as are
+    comments: lines before a sentence that start with ``#`` and do not end with a tag. The comment ``# split = train``
+    sets the split of the sentences after it.
     """
-    split, words = "", list[tuple[str, str, str]]()
-    width, first, apart = 0, 0, ""
+    split, words = "", list[TaggedWord]()
+    width, first, separator = 0, 0, ""
     for number, line in lines_of(path):
         line = line.rstrip("\r\n")
         if not line.strip(" \t") or line.startswith("-DOCSTART-"):
             if words:
-                yield _sentence(words, split)
+                yield _sentence_record(words, split)
                 split, words = "", []
             continue
-        values = _columns(line, apart or ("\t" if "\t" in line else " "))
+        values = _split_columns(line, separator or ("\t" if "\t" in line else " "))
         if not words and line.startswith("#") and not parts(values[-1])[0]:
-            stated = SPLIT_LINE.fullmatch(line)
-            split = stated[1] if stated else split
+            match = SPLIT_LINE.fullmatch(line)
+            split = match[1] if match else split
             continue
         if not width:
-            width, first, apart = len(values), number, "\t" if "\t" in line else " "
-        place = f"{path}:{number}"
-        _check_row(place, values, width, first)
-        words.append((place, values[0], values[-1]))
+            width, first, separator = len(values), number, "\t" if "\t" in line else " "
+        origin = f"{path}:{number}"
+        _check_row(origin, values, width, first)
+        words.append((origin, values[0], values[-1]))
     if words:
-        yield _sentence(words, split)
+        yield _sentence_record(words, split)
 
 
 def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names: Sequence[str] = ()) -> Record:
-    """A sentence from lists of words and of tags.
+    """Return the record of a sentence that is given as lists of words and of tags.
 
     Args:
-        names: tag names, where the tags are numbers.
+        names: names of the tags, if the row holds tag numbers.
     """
-    place, fields = row
-    words, tags = (_list(place, fields, column) for column in columns or _usual(place, fields))
+    origin, fields = row
+    words, tags = (_get_list(origin, fields, column) for column in columns or _default_columns(origin, fields))
     if not words:
-        raise CorpusError(f"{place}: the sentence has no words.")
+        raise CorpusError(f"{origin}: the sentence has no words.")
     if len(words) != len(tags):
-        raise CorpusError(f"{place}: expected a tag for each word, found {len(words)} words and {len(tags)} tags.")
-    named = [names[int(tag)] if names and tag.isdecimal() and int(tag) < len(names) else tag for tag in tags]
-    places = [f"{place}, word {number}" for number in range(1, len(words) + 1)]
-    return _sentence(list(zip(places, words, named, strict=True)), str(fields.get(split_column) or ""), place)
+        raise CorpusError(f"{origin}: expected a tag for each word, found {len(words)} words and {len(tags)} tags.")
+    tag_names = [names[int(tag)] if names and tag.isdecimal() and int(tag) < len(names) else tag for tag in tags]
+    origins = [f"{origin}, word {number}" for number in range(1, len(words) + 1)]
+    return _sentence_record(
+        list(zip(origins, words, tag_names, strict=True)), str(fields.get(split_column) or ""), origin
+    )
 
 
-COLUMN_FILES: dict[str, Read] = dict.fromkeys((".conll", ".txt", ".bio", ".tsv"), read_columns)
+COLUMN_FILES: dict[str, RecordSource] = dict.fromkeys((".conll", ".txt", ".bio", ".tsv"), read_columns)
 
 ROW_FILES = {".jsonl": jsonl_objects, ".parquet": parquet_objects}
 
 
-def _rows(
+def _read_rows(
     read: Callable[[Path], Iterator[TypedRow]], columns: tuple[str, ...], split_column: str, path: Path
 ) -> Iterator[Record]:
     for row in read(path):
         yield tagged_row(row, columns, split_column)
 
 
-def _columns(line: str, apart: str) -> list[str]:
-    return line.split("\t") if apart == "\t" else re.split(r"[ \t]+", line.strip(" \t"))
+def _split_columns(line: str, separator: str) -> list[str]:
+    return line.split("\t") if separator == "\t" else re.split(r"[ \t]+", line.strip(" \t"))
 
 
-def _check_row(place: str, values: list[str], width: int, first: int) -> None:
+def _check_row(origin: str, values: list[str], width: int, first: int) -> None:
     if width < 2:
         raise CorpusError(
-            f"{place}: expected a word and its tag, with a blank or a tab between them, found one column."
+            f"{origin}: expected a word and its tag, with a blank or a tab between them, found one column."
         )
     if len(values) != width:
-        raise CorpusError(f"{place}: expected {width} columns as in line {first}, found {len(values)}.")
-    check_tag(place, values[-1])
+        raise CorpusError(f"{origin}: expected {width} columns as in line {first}, found {len(values)}.")
+    check_tag(origin, values[-1])
 
 
-def _sentence(words: list[tuple[str, str, str]], split: str, place: str = "") -> Record:
-    """The record of (place, word, tag) of its words."""
-    marks, start = [], 0
-    for where, word, tag in words:
+def _sentence_record(words: list[TaggedWord], split: str, origin: str = "") -> Record:
+    """Return the record of a sentence; its origin defaults to that of its first word."""
+    spans, start = [], 0
+    for word_origin, word, tag in words:
         if not word.strip():
-            raise CorpusError(f"{where}: the word is empty.")
-        marks.append(Span(start, start + len(word), tag, where))
+            raise CorpusError(f"{word_origin}: the word is empty.")
+        spans.append(Span(start, start + len(word), tag, word_origin))
         start += len(word) + 1
-    return Record(place or words[0][0], split, (" ".join(word for _, word, _ in words),), spans=tuple(marks))
+    text = " ".join(word for _, word, _ in words)
+    return Record(origin=origin or words[0][0], split=split, texts=(text,), spans=tuple(spans))
 
 
-def _usual(place: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    """The columns of words and tags by the usual names for them."""
-    words, tags = (next((name for name in known if name in fields), "") for known in (WORDS, TAGS))
+def _default_columns(origin: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of the columns of words and of tags, by their default names."""
+    words, tags = (next((name for name in names if name in fields), "") for names in (WORDS, TAGS))
     if not words or not tags:
         raise CorpusError(
-            f"{place}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
+            f"{origin}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
             f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns."
         )
     return words, tags
 
 
-def _list(place: str, fields: Mapping[str, Any], column: str) -> list[str]:
+def _get_list(origin: str, fields: Mapping[str, Any], column: str) -> list[str]:
     if column not in fields:
-        raise CorpusError(f"{place}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
+        raise CorpusError(f"{origin}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
     values = fields[column]
     if not isinstance(values, list) or not all(type(value) in (str, int) for value in values):
-        raise CorpusError(f"{place}: '{column}' must be a list of texts.")
+        raise CorpusError(f"{origin}: '{column}' must be a list of texts.")
     return [str(value) for value in values]

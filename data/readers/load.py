@@ -1,6 +1,6 @@
-"""Which corpus, and how it is cut: the named ones, those of the hub, and a user's own file or folder.
+"""Loading the corpus of a spec: a named corpus, a data set of the hub, or a user's file or folder.
 
-A corpus is found by ``path``, or by ``name``: under ``PERMAFROST_DATA`` first, then on the hub through ``datasets``.
+A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, then on the hub through ``datasets``.
 """
 
 import os
@@ -13,7 +13,7 @@ from permafrost.data.corpora.build import Targets, build_corpus, check_classes
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.splits import cut_by_seed, limited, with_held_out, with_validation
+from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
 from permafrost.data.readers.hub import hub_records, hub_splits
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import CORPORA, SAMPLES, CorpusEntry
@@ -30,91 +30,97 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     """Read the corpus that ``spec`` names.
 
     Raises:
-        CorpusError: it is not there, or broken; with file and line.
-        SpecError: the spec does not say enough.
+        CorpusError: the corpus is missing or broken; the message gives file and line.
+        SpecError: the spec is incomplete.
     """
-    source = _own(spec) if spec.path else _known(spec)
-    targets = Targets(source.reading.kind, spec.score_range, source.labels)
-    records = limited(source.records, spec.limit, spec.limits, spec.spread)
+    source = _path_source(spec) if spec.path else _named_source(spec)
+    targets = Targets(source.reader.kind, spec.score_range, source.labels)
+    records = limit_records(source.records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
-        why = "; ".join(source.reading.omitted.notes())
-        raise CorpusError(f"{source.name}: it holds no rows{why and ' that can be used: '}{why}.")
+        reasons = "; ".join(source.reader.omissions.notes())
+        raise CorpusError(f"{source.name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
     corpus = build_corpus(source.name, chain([first], records), targets)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
     check_classes(corpus)
-    return replace(corpus, notes=source.reading.omitted.notes())
+    return replace(corpus, notes=source.reader.omissions.notes())
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the records of a corpus come from."""
+    """The records of a corpus, and the reader that yields them."""
 
     name: str
-    reading: RecordReader
+    reader: RecordReader
     records: Iterator[Record]
     labels: tuple[str, ...]
 
 
-def _known(spec: CorpusSpec) -> _Source:
+def _named_source(spec: CorpusSpec) -> _Source:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
-    named = CORPORA.get(spec.name)
-    if named is None and "/" not in spec.name:
+    entry = CORPORA.get(spec.name)
+    if entry is None and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
-    kind = spec.target or (named.target if named else "")
-    columns, on_hub = (named.columns, named.hub_columns or named.columns) if named else ((), ())
-    if spec.rule and named and named.target in ("score", "class"):
-        columns, on_hub = columns[:-1], on_hub[:-1]
-    files = _local(named) if named else None
+    kind = spec.target or (entry.target if entry else "")
+    columns, hub_columns = (entry.columns, entry.hub_columns or entry.columns) if entry else ((), ())
+    if spec.rule and entry and entry.target in ("score", "class"):
+        columns, hub_columns = columns[:-1], hub_columns[:-1]
+    files = _local_files(entry) if entry else None
     if files is not None:
-        reading = _reading(spec, kind, columns)
-        records = _records(files, reading, spec)
+        reader = _make_reader(spec, kind, columns)
+        records = _file_records(files, reader, spec)
     else:
-        reading = _reading(spec, kind, on_hub)
-        records = _hub(spec, named, reading)
-    unlabelled = named.unlabelled if named else ()
+        reader = _make_reader(spec, kind, hub_columns)
+        records = _hub_records(spec, entry, reader)
+    unlabelled = entry.unlabelled if entry else ()
     records = (record for record in records if record.target not in unlabelled) if unlabelled else records
-    labels = RULES[spec.rule].labels if spec.rule else spec.labels or (named.labels if named else ())
-    return _Source(spec.name, reading, records, labels)
+    labels = RULES[spec.rule].labels if spec.rule else spec.labels or (entry.labels if entry else ())
+    return _Source(spec.name, reader, records, labels)
 
 
-def _own(spec: CorpusSpec) -> _Source:
+def _path_source(spec: CorpusSpec) -> _Source:
     path = Path(spec.path).expanduser()
-    reading = _reading(spec, spec.target or "none", ())
+    reader = _make_reader(spec, spec.target or "none", ())
     if path.is_dir():
-        files = {split: _split_file(path, split, reading.suffixes) for split in SPLITS}
-        found = {split: file for split, file in files.items() if file}
-        if "train" not in found:
-            first, *others = reading.suffixes
+        candidates = {split: _split_file(path, split, reader.suffixes) for split in SPLITS}
+        files = {split: file for split, file in candidates.items() if file}
+        if "train" not in files:
+            first, *others = reader.suffixes
             raise CorpusError(f"{path}: expected a file train{first} (or {', '.join(others)}; .gz), found none.")
     else:
-        found = {"": path}
+        files = {"": path}
     labels = RULES[spec.rule].labels if spec.rule else spec.labels
-    return _Source(path.name, reading, _records(found, reading, spec), labels)
+    return _Source(path.name, reader, _file_records(files, reader, spec), labels)
 
 
-def _reading(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> RecordReader:
-    """How the corpus is read: as the spec says, else as is known of it."""
-    known: Kind = "class" if spec.rule else kind  # type: ignore[assignment]
-    return RecordReader(known, spec.columns or columns, spec.split_column, spec.rule, Omissions(spec.strict))
+def _make_reader(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> RecordReader:
+    """Return the reader of a corpus; ``columns`` are those of its registry entry, for a spec that names none."""
+    target_kind: Kind = "class" if spec.rule else kind  # type: ignore[assignment]
+    return RecordReader(
+        kind=target_kind,
+        columns=spec.columns or columns,
+        split_column=spec.split_column,
+        rule=spec.rule,
+        omissions=Omissions(strict=spec.strict),
+    )
 
 
-def _local(named: CorpusEntry) -> dict[str, Path] | None:
-    """The files of a named corpus that is on this disk, else None."""
-    root = named.folder or (Path(os.environ["PERMAFROST_DATA"]) if os.environ.get("PERMAFROST_DATA") else None)
+def _local_files(entry: CorpusEntry) -> dict[str, Path] | None:
+    """Return the files of a named corpus; None if they are not on this disk."""
+    root = entry.folder or (Path(os.environ["PERMAFROST_DATA"]) if os.environ.get("PERMAFROST_DATA") else None)
     if root is None:
         return None
-    files = {split: root / name for split, name in named.files.items()}
-    return files if named.folder or any(path.exists() for path in files.values()) else None
+    files = {split: root / name for split, name in entry.files.items()}
+    return files if entry.folder or any(path.exists() for path in files.values()) else None
 
 
-def _records(files: dict[str, Path], reading: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
-    records = reading.files(files)
-    if "" not in files or reading.kind == "none":
+def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
+    records = reader.read_splits(files)
+    if "" not in files or reader.kind == "none":
         return records
     first = next(records, None)
     if first is None:
@@ -130,44 +136,43 @@ def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | N
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _hub(spec: CorpusSpec, named: CorpusEntry | None, reading: RecordReader) -> Iterator[Record]:
-    """Records of a hub data set."""
-    if not reading.kind:
+def _hub_records(spec: CorpusSpec, entry: CorpusEntry | None, reader: RecordReader) -> Iterator[Record]:
+    if not reader.kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
-    hub = named.hub if named else spec.name
+    hub = entry.hub if entry else spec.name
     try:
-        found = hub_splits(
+        dataset = hub_splits(
             hub,
-            spec.config or (named.config if named else ""),
-            spec.revision or (named.revision if named else ""),
+            spec.config or (entry.config if entry else ""),
+            spec.revision or (entry.revision if entry else ""),
         )
     except CorpusError as error:
-        way_out = "; set PERMAFROST_DATA to the folder of local corpora" if named else ""
-        raise CorpusError(f"'{spec.name}': {error}{way_out}.") from error
-    ours = named.hub_splits if named else {split: split for split in SPLITS}
-    splits = {ours[split]: rows for split, rows in found.items() if split in ours}
-    records = hub_records(splits, hub, reading)
-    if list(splits) == ["train"] and reading.kind != "none":
+        remedy = "; set PERMAFROST_DATA to the folder of local corpora" if entry else ""
+        raise CorpusError(f"'{spec.name}': {error}{remedy}.") from error
+    split_names = entry.hub_splits if entry else {split: split for split in SPLITS}
+    splits = {split_names[split]: rows for split, rows in dataset.items() if split in split_names}
+    records = hub_records(splits, hub, reader)
+    if list(splits) == ["train"] and reader.kind != "none":
         return cut_by_seed(records, spec.fractions, spec.split_seed)
     return records
 
 
 COLUMNS = ("sentence", "text")
-"""What the column of sentences in a file may be called."""
+"""Possible names of the column of sentences in a file."""
 
 
 def read_sentences(path: Path) -> list[str]:
-    """The sentences of a file: its column ``sentence`` or ``text``, or its lines.
+    """Read the sentences of a file: its column ``sentence`` or ``text``, or its lines.
 
     Raises:
-        CorpusError: the file cannot be read, has neither column, or an empty sentence.
+        CorpusError: the file cannot be read, has neither column, or holds an empty sentence.
     """
-    found: list[str] = []
-    for place, fields in read_table(path):
+    sentences: list[str] = []
+    for origin, fields in read_table(path):
         column = next((name for name in COLUMNS if name in fields), None)
         if column is None:
-            raise CorpusError(f"{place}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
-        if wrong := fault(fields[column]):
-            raise CorpusError(f"{place}: the sentence {wrong}.")
-        found.append(fields[column])
-    return found
+            raise CorpusError(f"{origin}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
+        if problem := fault(fields[column]):
+            raise CorpusError(f"{origin}: the sentence {problem}.")
+        sentences.append(fields[column])
+    return sentences

@@ -1,4 +1,4 @@
-"""Plain text to documents: ``.txt`` or ``.txt.gz`` files in which a blank line ends a document, or every line does."""
+"""Reader of plain text: documents of ``.txt`` or ``.txt.gz`` files, which end at a blank line or at every line."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,18 +11,18 @@ from permafrost.data.readers.tabular import lines_of, read_by_suffix, suffix_of
 from permafrost.data.text import fault
 
 Line = tuple[int, str]
-"""Its number, and what it says."""
+"""Line number from 1, and text."""
 
 
 def find_text(corpus: str) -> Path:
-    """Where a text lies: under ``PERMAFROST_DATA``, here, or among the samples that ship.
+    """Return the path of a text: a bundled sample, or a path under ``PERMAFROST_DATA`` or the working directory.
 
     Raises:
-        CorpusError: in none of them.
+        CorpusError: it is in none of them.
     """
-    root, known = os.environ.get("PERMAFROST_DATA"), CORPORA.get(corpus)
-    if known and known.folder and len(known.files) == 1:
-        return known.folder / next(iter(known.files.values()))
+    root, entry = os.environ.get("PERMAFROST_DATA"), CORPORA.get(corpus)
+    if entry and entry.folder and len(entry.files) == 1:
+        return entry.folder / next(iter(entry.files.values()))
     for path in ([Path(root) / corpus] if root else []) + [Path(corpus).expanduser()]:
         if path.exists():
             return path
@@ -33,13 +33,15 @@ def find_text(corpus: str) -> Path:
 
 
 def read_documents(path: Path, lines: bool = False) -> list[str]:
-    """The documents of a file, or of every text file of a folder by name; the lines of one are joined by a space.
+    """Read the documents of a file, or of every text file of a folder in order of name.
+
+    The lines of a document are joined by a space.
 
     Args:
         lines: whether each line is a document; else a blank line ends one.
 
     Raises:
-        CorpusError: there is no such file, nothing in it, or a line is not UTF-8.
+        CorpusError: the file is missing or empty, or a line is not UTF-8.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and suffix_of(file) == ".txt")
@@ -47,10 +49,10 @@ def read_documents(path: Path, lines: bool = False) -> list[str]:
             raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
     else:
         files = [path]
-    parts = _each_line if lines else _between_blank_lines
+    split_lines = _each_line if lines else _between_blank_lines
 
     def documents_of(file: Path) -> Iterator[str]:
-        return _joined(file, parts(lines_of(file)))
+        return _join_lines(file, split_lines(lines_of(file)))
 
     documents = [text for file in files for text in read_by_suffix(file, {".txt": documents_of})]
     if not documents:
@@ -63,12 +65,12 @@ def _each_line(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 def _between_blank_lines(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    return (list(some) for filled, some in groupby(lines, lambda line: bool(line[1].strip())) if filled)
+    return (list(block) for filled, block in groupby(lines, lambda line: bool(line[1].strip())) if filled)
 
 
-def _joined(path: Path, parts: Iterable[list[Line]]) -> Iterator[str]:
-    for part in parts:
-        text = " ".join(line.strip() for _, line in part)
-        if wrong := fault(text):
-            raise CorpusError(f"{path}:{part[0][0]}: the document {wrong}.")
+def _join_lines(path: Path, documents: Iterable[list[Line]]) -> Iterator[str]:
+    for lines in documents:
+        text = " ".join(line.strip() for _, line in lines)
+        if problem := fault(text):
+            raise CorpusError(f"{path}:{lines[0][0]}: the document {problem}.")
         yield text

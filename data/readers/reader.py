@@ -1,4 +1,4 @@
-"""From files and rows to records, whatever they are labelled with."""
+"""Record reader: reads files and rows of any kind of target as records."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,25 +7,26 @@ from pathlib import Path
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.readers.conll import COLUMN_FILES, ROW_FILES, read_tagged, tagged_row
 from permafrost.data.readers.rule_labels import RULES
-from permafrost.data.readers.squad import KINDS as QUESTION_FILES
+from permafrost.data.readers.squad import FILE_SUFFIXES as QUESTION_FILES
 from permafrost.data.readers.squad import Omissions, question_row, read_questions
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select
+from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select_columns
 from permafrost.data.spec import SpecError, nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordReader:
-    """How the files of one corpus are read."""
+    """Reader of the files or rows of one corpus."""
 
     kind: Kind
     columns: tuple[str, ...] = ()
-    """Texts, then the target if there is one that no rule makes; of tags and answers empty for the usual names."""
+    """Column names: texts, then the target unless a rule makes it; for tags and answers, empty takes default names."""
 
     split_column: str = "split"
     rule: str = ""
-    """Name of the rule that makes labels of the text."""
+    """Name of the rule that labels the texts; empty takes the labels of the file."""
 
-    omitted: Omissions = field(default_factory=Omissions)
+    omissions: Omissions = field(default_factory=Omissions)
+    """Counts what is left out; changed while reading."""
 
     def __post_init__(self) -> None:
         if self.rule and len(self.columns) != 1:
@@ -48,52 +49,61 @@ class RecordReader:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Of the files that can be read."""
+        """Suffixes of the files that can be read."""
         if self.kind == "tags":
             return (*COLUMN_FILES, *ROW_FILES)
         return QUESTION_FILES if self.kind == "answers" else tuple(READERS)
 
-    def file(self, path: Path) -> Iterator[Record]:
-        """The records of a file, each with the split that the file says, if any."""
+    def read_file(self, path: Path) -> Iterator[Record]:
+        """Read the records of a file, each with the split that the file gives, if any."""
         if self.kind == "tags":
             yield from read_tagged(path, self.columns, self.split_column)
         elif self.kind == "answers":
-            yield from read_questions(path, self.columns, self.split_column, self.omitted)
+            yield from read_questions(path, self.columns, self.split_column, self.omissions)
         else:
-            for place, fields in read_table(path):
-                yield self._labelled(place, fields)
+            for origin, fields in read_table(path):
+                yield self._labelled_record(origin, fields)
 
-    def row(self, row: TypedRow, tag_names: tuple[str, ...] = ()) -> Iterator[Record]:
-        """The records of a typed row, as the hub gives them."""
-        place, fields = row
+    def read_row(self, row: TypedRow, tag_names: tuple[str, ...] = ()) -> Iterator[Record]:
+        """Read the records of a typed row, such as one of a hub data set.
+
+        Args:
+            tag_names: names of the tags, if the row holds tag numbers.
+        """
+        origin, fields = row
         if self.kind == "tags":
             yield tagged_row(row, self.columns, self.split_column, tag_names)
         elif self.kind == "answers":
-            yield from question_row(row, self.columns, self.split_column, self.omitted)
+            yield from question_row(row, self.columns, self.split_column, self.omissions)
         else:
-            yield self._labelled(place, as_text(fields))
+            yield self._labelled_record(origin, as_text(fields))
 
-    def files(self, files: dict[str, Path]) -> Iterator[Record]:
-        """The records of files by split; of one under the empty name, each row says its split, or none does."""
-        for split, path in files.items():
-            stated = None
-            for record in self.file(path):
-                own = split or record.split
-                if own not in (*SPLITS, ""):
-                    raise CorpusError(f"{record.origin}: unknown split {own!r}. {nearest(own, SPLITS)}")
-                stated = bool(own) if stated is None else stated
-                if bool(own) != stated:
+    def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
+        """Read the records of several files.
+
+        Args:
+            files: split -> file. The split of a single file with an empty name is read from its rows: all or none of
+                them give one.
+        """
+        for file_split, path in files.items():
+            has_split = None
+            for record in self.read_file(path):
+                split = file_split or record.split
+                if split not in (*SPLITS, ""):
+                    raise CorpusError(f"{record.origin}: unknown split {split!r}. {nearest(split, SPLITS)}")
+                has_split = bool(split) if has_split is None else has_split
+                if bool(split) != has_split:
                     raise CorpusError(
                         f"{record.origin}: some rows have a split and some have none; fill '{self.split_column}' in."
                     )
-                own = "train" if self.kind == "none" and not own else own
-                yield record if record.split == own else replace(record, split=own)
+                split = "train" if self.kind == "none" and not split else split
+                yield record if record.split == split else replace(record, split=split)
 
-    def _labelled(self, place: str, fields: Mapping[str, str]) -> Record:
-        values = select((place, fields), self.columns)
+    def _labelled_record(self, origin: str, fields: Mapping[str, str]) -> Record:
+        values = select_columns((origin, fields), self.columns)
         split = fields.get(self.split_column, "")
         if self.rule:
-            return Record(place, split, values, RULES[self.rule].label(values[0]))
+            return Record(origin=origin, split=split, texts=values, target=RULES[self.rule].label(values[0]))
         if self.kind == "none":
-            return Record(place, split, values)
-        return Record(place, split, values[:-1], values[-1])
+            return Record(origin=origin, split=split, texts=values)
+        return Record(origin=origin, split=split, texts=values[:-1], target=values[-1])

@@ -1,4 +1,4 @@
-"""Labels that a rule makes of the text itself, where no column holds them."""
+"""Rule labels: classes that a rule derives from the text, for corpora without a column of labels."""
 
 import re
 from collections.abc import Callable
@@ -9,24 +9,25 @@ from permafrost.data.script import WORD_END
 QUOTES = " \t\r\n\"'`“”‘’«»「」『』"
 
 QUESTION_MARKS = ("?", "？", "؟", "\u037e", "፧")
-"""The Latin one, and those of Chinese and Japanese, Arabic, Greek and Ethiopic."""
+"""Question marks: Latin, Chinese and Japanese, Arabic, Greek, Ethiopic."""
 
 WH_WORD = re.compile(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
 
 
 class Rule(NamedTuple):
-    """The names of its classes, and which of them a text is of."""
+    """A labelling rule: names of its classes, and the function that labels a text."""
 
     labels: tuple[str, ...]
     label: Callable[[str], str]
 
 
-def question(text: str) -> str:
-    """``question`` where a text begins with an English wh-word or ends with a question mark, quotes aside; else
-    ``statement``.
+def label_question(text: str) -> str:
+    """Return ``question`` if a text begins with an English wh-word or ends with a question mark, else ``statement``.
+
+    Quotation marks and white space around the text are ignored.
     """
-    bare = text.strip(QUOTES)
-    return "question" if WH_WORD.match(bare) or bare.endswith(QUESTION_MARKS) else "statement"
+    stripped = text.strip(QUOTES)
+    return "question" if WH_WORD.match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
 
 
-RULES = {"question": Rule(("statement", "question"), question)}
+RULES = {"question": Rule(("statement", "question"), label_question)}

@@ -1,18 +1,19 @@
-"""TODO: data/store/errors.py."""
+"""Errors of the latent store, and the version of its file format."""
 
 from pathlib import Path
 
 from permafrost.data.errors import InputError, MachineError
 
 FORMAT = 3
+"""Version of the shard format; shards of another version are not read."""
 
 
 class StoreError(InputError):
-    """Latents that cannot be stored as asked, or a store that does not hold what is asked."""
+    """Latents that cannot be stored, or a request for latents that a store does not hold."""
 
 
 class ShardError(MachineError):
-    """A shard that is not what was written."""
+    """A shard that is damaged or does not belong to its store."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
@@ -23,7 +24,7 @@ class ShardError(MachineError):
 
 
 class OtherVersionError(ShardError):
-    """A shard that another version of this program wrote."""
+    """A shard in the format of another version of this package."""
 
     exit_code = InputError.exit_code
 

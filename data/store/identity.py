@@ -1,4 +1,7 @@
-"""TODO: data/store/identity.py."""
+"""The identity of a latent store: everything that changes a latent, with digests for names and resolved dtypes.
+
+Its fingerprint names the folder of the store.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -6,50 +9,50 @@ from typing import Any
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import WHOLE
 
-COMPUTED = ("float32", "bfloat16")
-"""Dtypes that latents are computed in."""
+COMPUTE_DTYPES = ("float32", "bfloat16")
+"""Legal dtypes of the forward pass."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What changes a latent, and nothing else: two stores of equal identity hold equal latents."""
+    """Everything that changes a latent, and nothing else: stores of equal identity hold equal latents."""
 
     weights: str
-    """Digest of the weights and of the configuration that says how they are used."""
+    """Digest of the weights and of the configuration of the model."""
 
     tokenizer: str
     """Digest of the tokenizer's files, special tokens included."""
 
     template: str
     rewording: str
-    """As JSON."""
+    """List of rewordings, as JSON."""
 
     max_tokens: int
     compute_dtype: str
     stored_dtype: str
     final_norm: bool
     stride: int = WHOLE
-    """Tokens by which windows overlap; -1 where no text has several."""
+    """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
 
     @property
     def name(self) -> str:
-        """Sixteen hex digits: the store's folder name."""
+        """Folder name of the store: 16 hex digits."""
         return fingerprint(self)
 
     @classmethod
     def from_json(cls, values: Any) -> "Identity":
-        """Read back what a shard says of itself; raises ``ValueError`` on anything else."""
+        """Build an identity from the parsed JSON of a shard; raise ``ValueError`` if it is not one."""
         names = {field.name: field.type for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != set(names):
             raise ValueError("not an identity")
         for key, value in values.items():
             if type(value) is not names[key]:
                 raise ValueError(f"{key} is not of type {names[key]}")
-        if values["compute_dtype"] not in COMPUTED:
+        if values["compute_dtype"] not in COMPUTE_DTYPES:
             raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
         return cls(**values)
 
     def differences(self, other: "Identity") -> list[str]:
-        """The fields in which two identities differ."""
-        mine, theirs = plain(self), plain(other)
-        return [key for key in mine if mine[key] != theirs[key]]
+        """Return the names of the fields in which two identities differ."""
+        values, other_values = plain(self), plain(other)
+        return [key for key in values if values[key] != other_values[key]]

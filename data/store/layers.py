@@ -1,4 +1,4 @@
-"""TODO: data/store/layers.py."""
+"""Selection of layers in a recipe: ``all``, a list of indices, or a range such as ``1..-1``."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ LAYERS = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
 
 
 def check_layers(wanted: tuple[int, ...] | str) -> None:
-    """Raise a :class:`SpecError` where ``wanted`` is no way to name layers."""
+    """Raise a :class:`SpecError` if ``wanted`` is not a valid selection of layers."""
     if isinstance(wanted, str) and not LAYERS.fullmatch(wanted):
         raise SpecError(f"layers must be all, a list, or a range as 1..-1, got '{wanted}'.")
     if not wanted:
@@ -19,35 +19,36 @@ def check_layers(wanted: tuple[int, ...] | str) -> None:
 
 
 def resolve_layers(wanted: tuple[int, ...] | str, known: Sequence[int]) -> tuple[int, ...]:
-    """Sorted layer indices.
+    """Return the selected layers as sorted indices.
 
     Args:
-        wanted: ``all``, a list, a layer, or a range ``first..last`` with both ends in it.
-        known: the layers there are, ascending; negative ones in ``wanted`` count from its last.
+        wanted: ``all``, a list, a single layer, or a range ``first..last`` that includes both ends.
+        known: existing layers, ascending; negative indices in ``wanted`` count from its end.
 
     Raises:
-        SpecError: a layer is not among them, one is named twice, or a range falls.
+        SpecError: a layer does not exist or is named twice, or a range is descending.
     """
     if wanted == "all":
         return tuple(known)
     if isinstance(wanted, str):
-        found = LAYERS.fullmatch(wanted)
-        assert found
-        first = _resolve(int(found["first"]), known)
-        last = _resolve(int(found["last"]), known) if found["last"] else first
+        match = LAYERS.fullmatch(wanted)
+        assert match
+        first = _resolve_layer(int(match["first"]), known)
+        last = _resolve_layer(int(match["last"]), known) if match["last"] else first
         if first > last:
             raise SpecError(f"the layers {wanted} go from {first} down to {last}.")
         return tuple(layer for layer in known if first <= layer <= last)
-    resolved = sorted(_resolve(layer, known) for layer in wanted)
+    resolved = sorted(_resolve_layer(layer, known) for layer in wanted)
     if len(set(resolved)) < len(resolved):
         raise SpecError(f"layers names one twice: {list(wanted)}.")
     return tuple(resolved)
 
 
-def _resolve(layer: int, known: Sequence[int]) -> int:
+def _resolve_layer(layer: int, known: Sequence[int]) -> int:
     if layer < 0 and -layer <= len(known):
         return known[layer]
     if layer not in known:
-        there = f"{known[0]} to {known[-1]}" if len(known) == known[-1] - known[0] + 1 else ", ".join(map(str, known))
-        raise SpecError(f"layer {layer} is out of range: there are layers {there}.")
+        consecutive = len(known) == known[-1] - known[0] + 1
+        legal = f"{known[0]} to {known[-1]}" if consecutive else ", ".join(map(str, known))
+        raise SpecError(f"layer {layer} is out of range: there are layers {legal}.")
     return layer

@@ -1,4 +1,7 @@
-"""Looking after stores: list, verify, repair, prune. Nothing here deletes a latent that has no other copy unasked."""
+"""Maintenance of latent stores: list, verify, repair, prune.
+
+No function deletes an intact latent that has no other copy, except :func:`remove_stores`.
+"""
 
 import os
 import time
@@ -22,50 +25,49 @@ from permafrost.data.store.store import LatentStore
 DAMAGED = ".damaged"
 
 LEFTOVER_SECONDS = 3600.0
-"""A temporary file this old belongs to no living writer: a shard is written in one go."""
+"""Age at which a temporary file belongs to no running writer: a shard is written in one go."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with one shard."""
+    """The problems of one shard."""
 
     path: Path
     problems: tuple[str, ...]
     other_version: bool = False
-    """Whether nothing is wrong but that another version wrote it."""
+    """Whether the only problem is that another version wrote it."""
 
 
 def store_folders(cache: Path) -> list[Path]:
-    """Every folder of ``cache`` that holds shards."""
-    found = {
-        path.parent for pattern in (f"*/*/*{SUFFIX}*", f"*/*/.*{TEMPORARY_SUFFIX}") for path in cache.glob(pattern)
-    }
-    return sorted(folder for folder in found if STORE_NAME.fullmatch(folder.name))
+    """Return every folder of ``cache`` that holds shards, shards set aside or temporary files."""
+    patterns = (f"*/*/*{SUFFIX}*", f"*/*/.*{TEMPORARY_SUFFIX}")
+    folders = {path.parent for pattern in patterns for path in cache.glob(pattern)}
+    return sorted(folder for folder in folders if STORE_NAME.fullmatch(folder.name))
 
 
 def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
-    """Stores by folder or by the beginning of their identity; all of them where none is named.
+    """Return the stores with the given folders or beginnings of identities; all stores if no name is given.
 
     Raises:
-        StoreError: a name fits no store, or several.
+        StoreError: a name matches no store, or several.
     """
     folders = store_folders(cache)
     if not names:
         return folders
-    picked = []
+    stores = []
     for name in names:
         path = Path(name)
-        found = [path] if path.is_dir() and STORE_NAME.fullmatch(path.resolve().name) else []
-        found = found or [folder for folder in folders if folder.name.startswith(name)]
-        if len(found) != 1:
-            reason = "fits several stores" if found else "is no store"
-            raise StoreError(f"'{name}' {reason} in {cache}. {nearest(name, [f.name for f in folders])}")
-        picked += found
-    return picked
+        matches = [path] if path.is_dir() and STORE_NAME.fullmatch(path.resolve().name) else []
+        matches = matches or [folder for folder in folders if folder.name.startswith(name)]
+        if len(matches) != 1:
+            reason = "fits several stores" if matches else "is no store"
+            raise StoreError(f"'{name}' {reason} in {cache}. {nearest(name, [folder.name for folder in folders])}")
+        stores += matches
+    return stores
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What a store holds, for a table: texts, columns, bytes and where they came from."""
+    """Return a table row that summarises a store: texts, columns, bytes and their source."""
     store = LatentStore.open(folder)
     shards = store.shards
     keys = np.unique(np.concatenate([shard.keys for shard in shards]))
@@ -80,44 +82,50 @@ def summary(folder: Path) -> dict[str, Any]:
         "columns": {view: list(layers) for view, layers in store.columns().items()},
         "shards": len(shards),
         "bytes": sum(shard.bytes for shard in shards),
-        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(s.path.stat().st_mtime for s in shards))),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(shard.path.stat().st_mtime for shard in shards))),
     }
 
 
 def details(folder: Path) -> dict[str, Any]:
-    """All that a store says of itself."""
+    """Return the summary of a store with its identity and its shards."""
     store = LatentStore.open(folder)
     shards = [
-        {"name": s.path.name, "texts": s.texts, "tokens": s.tokens, "bytes": s.bytes}
-        | {"columns": s.columns, "provenance": s.provenance}
-        for s in store.shards
+        {"name": shard.path.name, "texts": shard.texts, "tokens": shard.tokens, "bytes": shard.bytes}
+        | {"columns": shard.columns, "provenance": shard.provenance}
+        for shard in store.shards
     ]
     return summary(folder) | {"identity": plain(store.identity), "shards": shards}
 
 
 def intact(cache: Path) -> list[Path]:
-    """The stores of ``cache`` that hold at least one committed shard."""
+    """Return the stores of ``cache`` that hold at least one committed shard."""
     return [folder for folder in store_folders(cache) if next(folder.glob(f"*{SUFFIX}"), None)]
 
 
 def shard_paths(folders: Iterable[Path]) -> list[Path]:
-    """Every committed shard of some stores."""
+    """Return the path of every committed shard of the given stores."""
     return [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
 def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Finding]:
-    """Read every byte of every shard, in a child process: a hostile file may end the child, not us."""
-    pool = _child()
+    """Yield a finding for each shard with problems; reads every byte of every shard.
+
+    Shards are read in a child process, because a hostile file may crash the process that reads it.
+
+    Args:
+        advance: called with 1 after each shard.
+    """
+    pool = _start_child()
     try:
         for path in shard_paths(folders):
             finding: Finding | None = Finding(path, ("reading it ended the process that read it, twice",))
-            for _ in range(2):  # once may be somebody else's kill
+            for _ in range(2):  # a single crash may have another cause
                 try:
                     finding = pool.submit(examine, path).result()
                     break
                 except BrokenProcessPool:
                     pool.shutdown(wait=False)
-                    pool = _child()
+                    pool = _start_child()
             if finding:
                 yield finding
             advance(1)
@@ -126,11 +134,11 @@ def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda step
 
 
 def examine(path: Path) -> Finding | None:
-    """What is wrong with one shard, if anything; runs in the child."""
+    """Return the problems of one shard; None if it has none. Runs in the child process."""
     try:
         shard = Shard(path)
-        foreign = [] if shard.identity.name == path.parent.name else ["it belongs to another store"]
-        problems = shard.problems() + foreign
+        misplaced = [] if shard.identity.name == path.parent.name else ["it belongs to another store"]
+        problems = shard.problems() + misplaced
     except ShardError as error:
         return Finding(path, (error.reason,), isinstance(error, OtherVersionError))
     except OSError as error:
@@ -139,51 +147,51 @@ def examine(path: Path) -> Finding | None:
 
 
 def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Set damaged shards aside, under their name with ``.damaged``, and remove what dead writers left.
+    """Rename damaged shards to ``*.damaged``, and remove old temporary files.
 
-    Shards of another version stay: it can still read them.
+    Shards of another version are kept: that version can still read them.
 
     Returns:
-        the shards set aside, the leftovers removed.
+        the renamed shards and the removed files.
     """
     folders = list(folders)
-    aside = []
+    renamed = []
     for finding in verify(folders):
         if finding.other_version:
             continue
         target = finding.path.with_name(finding.path.name + DAMAGED)
         os.replace(finding.path, target)
-        aside.append(target)
-    return aside, remove_leftovers(folders)
+        renamed.append(target)
+    return renamed, remove_leftovers(folders)
 
 
 def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
-    """Remove shards that others make redundant, shards set aside, and leftovers; none that another version wrote.
+    """Remove redundant shards, shards set aside and old temporary files, but no shard of another version.
 
     Returns:
-        what was removed, and its bytes.
+        the removed files, and the bytes of the removed shards.
     """
     folders = list(folders)
-    doomed = [path for folder in folders for path in folder.glob(f"*{DAMAGED}")]
+    obsolete = [path for folder in folders for path in folder.glob(f"*{DAMAGED}")]
     for folder in folders:
         if next(folder.glob(f"*{SUFFIX}"), None):
             with suppress(OtherVersionError):
-                doomed += _redundant(LatentStore.open(folder))
-    size = sum(path.stat().st_size for path in doomed)
-    for path in doomed:
+                obsolete += _redundant_shards(LatentStore.open(folder))
+    size = sum(path.stat().st_size for path in obsolete)
+    for path in obsolete:
         path.unlink()
-    return doomed + remove_leftovers(folders), size
+    return obsolete + remove_leftovers(folders), size
 
 
 def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
-    """Remove whole stores; only files that stores are made of are touched.
+    """Remove whole stores; files that are not part of a store are kept.
 
     Returns:
-        what was removed, and its bytes.
+        the removed files, and their bytes.
     """
     removed, size = [], 0
     for folder in folders:
-        files = [path for path in folder.iterdir() if _ours(path)]
+        files = [path for path in folder.iterdir() if _is_store_file(path)]
         size += sum(path.stat().st_size for path in files)
         for path in files:
             path.unlink()
@@ -193,13 +201,13 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
     return removed, size
 
 
-def _ours(path: Path) -> bool:
+def _is_store_file(path: Path) -> bool:
     name = path.name.removesuffix(DAMAGED)
     return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(TEMPORARY_SUFFIX)))
 
 
 def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
-    """Remove temporary files that no living writer can own."""
+    """Remove temporary files that no running writer can own; return their paths."""
     now = time.time()
     old = [
         path
@@ -212,19 +220,19 @@ def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
     return old
 
 
-def _redundant(store: LatentStore) -> list[Path]:
+def _redundant_shards(store: LatentStore) -> list[Path]:
     kept = list(store.shards)
-    doomed = []
+    redundant = []
     ranked = kept[::-1]
-    ranked.sort(key=lambda shard: shard.texts)  # of equals the last by name goes first: it is not the one that is read
+    ranked.sort(key=lambda shard: shard.texts)  # of equal shards, the last by name goes first: it is never read
     for shard in ranked:
         others = [other for other in kept if other is not shard]
         columns = [(view, layer) for view, layers in shard.columns.items() for layer in layers]
         if all(store.held(shard.keys, view, layer, others).all() for view, layer in columns):
             kept = others
-            doomed.append(shard.path)
-    return doomed
+            redundant.append(shard.path)
+    return redundant
 
 
-def _child() -> ProcessPoolExecutor:
+def _start_child() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))

@@ -1,7 +1,7 @@
-"""The capture plan: what is kept of a forward pass; and the identity of the store it leads to.
+"""The capture plan: which hidden states of a forward pass are stored; and the settings of the extraction.
 
-A plan is what a user writes. An identity is what that plan turned out to mean on this machine: digests for
-names, a dtype for ``auto``. It holds what changes a latent and nothing else.
+A plan is written by the user. :class:`permafrost.data.store.identity.Identity` is the same plan resolved on this
+machine: digests for names, a dtype for ``auto``.
 """
 
 import re
@@ -15,20 +15,20 @@ from permafrost.data.store.layers import check_layers, resolve_layers
 View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
 
 TOKENS = "tokens"
-"""The one view that is not pooled: every token of a text, so texts differ in size."""
+"""The only view that is not pooled: it keeps every token of a text."""
 
 Columns = Mapping[str, tuple[int, ...]]
-"""View -> the layers wanted or held of it."""
+"""View -> layers."""
 
 WHOLE = -1
-"""The stride of a plan that has no windows."""
+"""Stride of a plan that does not split texts into windows."""
 
 REWORDINGS = ("lower_case", "no_final_stop")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CapturePlan:
-    """What to keep of each text's forward pass. Equal plans read the same store."""
+    """Hidden states to store for each text; equal plans read the same store."""
 
     backbone: str = "minilm"
     """The frozen language model: a short name (minilm, gpt2-medium, qwen2-0.5b, bert-base, ...), a hub id, or a local
@@ -42,13 +42,13 @@ class CapturePlan:
     """pretrained loads the weights; random builds the same architecture untrained: the control of probing papers."""
 
     init_seed: int = 0
-    """Seed of the untrained weights, where init is random."""
+    """Seed of the untrained weights, if init is random."""
 
     tokenizer: str = ""
     """Folder of another tokenizer; empty takes the backbone's own."""
 
     template: str = "{text}"
-    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. Where {text} stands twice,
+    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. If it has {text} twice,
     only the tokens of the second are pooled."""
 
     rewording: tuple[str, ...] = ()
@@ -71,16 +71,16 @@ class CapturePlan:
     (a text of one segment is cut)."""
 
     stride: int = 128
-    """Tokens of the second segment that one window has in common with the next, where truncation is windows."""
+    """Tokens of the second segment that one window has in common with the next, if truncation is windows."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 where the hardware multiplies it natively, else float32."""
+    """Arithmetic of the forward pass; auto is bfloat16 if the hardware multiplies it natively, else float32."""
 
     stored_dtype: Literal["float16", "float32"] = "float16"
     """Precision on disk; float16 that would overflow is an error that names layer and text."""
 
     final_norm: bool = False
-    """Whether the last layer is taken after the backbone's final norm (GPT-2, Qwen2, Llama have one)."""
+    """Store the last layer after the final norm of the backbone (GPT-2, Qwen2, Llama have one)."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -110,27 +110,27 @@ class CapturePlan:
 
     @property
     def overlap(self) -> int:
-        """By how many tokens windows overlap; -1 where no text has several."""
+        """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
         return self.stride if self.truncation == "windows" else WHOLE
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
-        """The columns this plan asks of a backbone with ``layers`` layers, the embedding output included."""
+        """Return the columns of this plan for a backbone with ``layers`` layers, the embedding output included."""
         wanted = resolve_layers(self.layers, range(layers))
         return dict.fromkeys(sorted(set(self.views)), wanted)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractSpec:
-    """How stage one runs. Nothing here changes a latent, so nothing here is part of a store's identity."""
+    """Settings of the extraction; none of them changes a latent, so none is part of the identity of a store."""
 
     cache: str = "cache"
     """Folder of the latent stores."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
 
     batch_tokens: int = 0
-    """Most tokens in one forward, padding included; 0 picks by device. Lower it where memory is short."""
+    """Most tokens in one forward, padding included; 0 picks by device. Lower it if memory is short."""
 
     shard_bytes: int = 64 << 20
     """Latents held in memory before a shard is committed; a crash costs no more than these."""
@@ -150,6 +150,6 @@ class ExtractSpec:
 
 
 def check_view(view: str, known: Mapping[str, Any]) -> None:
-    """Raise a :class:`SpecError` that names the nearest view."""
+    """Raise a :class:`SpecError` that names the nearest view if ``view`` is not known."""
     if view not in known:
         raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")

@@ -1,18 +1,18 @@
-"""One shard: an immutable HDF5 file of latents that is whole or absent. The only module that imports h5py.
+"""One shard: an immutable HDF5 file of latents that is complete or absent.
 
     about                      attribute, JSON: format, identity, provenance, columns
     keys     [text, 16]        digest of each text
-    lengths  [text]            tokens of each text before it was cut; of a window, up to the end of its text
+    lengths  [text]            tokens of each text before truncation; of a window, up to the end of its text
     latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
-    tokens/states              [layer, token, width], contiguous; all of tokens/ is there only where it was asked for
-    tokens/offsets [text + 1]  text i has the tokens from offsets[i] to offsets[i + 1]
-    tokens/ids     [token]     what the tokenizer calls each
-    tokens/spans   [token, 2]  the characters of the text that each covers, end excluded; (-1, -1): none; of two
-                               segments, those of the whole second one
+    tokens/states              [layer, token, width], contiguous; the group tokens/ exists only for the view tokens
+    tokens/offsets [text + 1]  text i has the tokens offsets[i]:offsets[i + 1]
+    tokens/ids     [token]     token ids of the tokenizer
+    tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
+                               segments, in the whole second one
 
-The file is built in memory, written under a temporary name, synced, and renamed to a name that carries the digest
-of its bytes. HDF5 is asked only for the layout; latents are then read through ``numpy.memmap``. A file from elsewhere
-is hostile until its layout has been checked: no links, filters, external or virtual storage, no size it cannot have.
+The file is built in memory, written under a temporary name, synced, and renamed to the digest of its bytes. HDF5 only
+locates the datasets; latents are then read through ``numpy.memmap``. A file is not trusted until
+:mod:`permafrost.data.store.shard_layout` has checked its layout.
 """
 
 import io
@@ -36,7 +36,7 @@ from permafrost.data.spec import plain
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS
-from permafrost.data.store.shard_layout import KEY_BYTES, checked_dataset, read_about, read_regions
+from permafrost.data.store.shard_layout import KEY_BYTES, dataset_name, read_about, read_regions
 
 SUFFIX = ".h5"
 
@@ -47,9 +47,9 @@ SHARD_NAME = re.compile(r"[0-9a-f]{32}\.h5")
 Latents = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Block:
-    """Texts with their latents: what one shard holds."""
+    """Texts with their latents: the content of one shard."""
 
     keys: NDArray[np.bytes_]
     """``[text]``, 16 bytes each."""
@@ -62,7 +62,7 @@ class Block:
     """Pooled view -> ``[layer, text, width]``."""
 
     tokens: TokenLatents | None = None
-    """Where the columns have the view ``tokens``: its layers, the same texts."""
+    """Tokens of the same texts in the layers of the view ``tokens``; None if the columns do not have it."""
 
 
 def write_shard(
@@ -72,27 +72,30 @@ def write_shard(
     block: Block,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Commit ``block`` to ``folder``; when this returns, the shard survives a power cut.
+    """Commit ``block`` to ``folder``; afterwards, the shard survives a power cut.
 
     Args:
-        check: called with the shard as it lies on the disk, before it counts; it is removed if that raises.
+        check: called with the path of the written file before it is renamed; if it raises, the file is removed.
+
+    Returns:
+        path of the shard.
 
     Raises:
         MachineError: the disk is full or cannot be written; nothing is left behind.
     """
-    image = _image(identity, provenance, block)
-    final = folder / f"{xxhash.xxh3_128_hexdigest(image)}{SUFFIX}"
+    image = _file_image(identity, provenance, block)
+    path = folder / f"{xxhash.xxh3_128_hexdigest(image)}{SUFFIX}"
     try:
-        write_atomically(final, image, check)
+        write_atomically(path, image, check)
     except OSError as error:
         raise MachineError(
             f"{folder}: a shard of {len(image):,} bytes could not be written ({error.strerror or error}). What was "
             "committed is safe; free space or set extract.cache to another disk, and run the same command to go on."
         ) from error
-    return final
+    return path
 
 
-def _image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> bytes:
+def _file_image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> bytes:
     about = json.dumps(
         {
             "format": FORMAT,
@@ -102,45 +105,45 @@ def _image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> b
         },
         sort_keys=True,
     ).encode()
-    layered = {checked_dataset(view): values for view, values in block.latents.items()}
+    states = {dataset_name(view): values for view, values in block.latents.items()}
     if block.tokens:
-        layered[checked_dataset(TOKENS)] = block.tokens.states
+        states[dataset_name(TOKENS)] = block.tokens.states
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         file.attrs["about"] = np.bytes_(about)
         file.attrs["about_xxh3"] = np.uint64(xxhash.xxh3_64_intdigest(about))
         keys = np.frombuffer(np.ascontiguousarray(block.keys).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
-        _put(file, "keys", keys)
-        _put(file, "lengths", block.lengths)
-        for name, values in layered.items():
-            _put(file, name, values, by_layer=True)
+        _write_dataset(file, "keys", keys)
+        _write_dataset(file, "lengths", block.lengths)
+        for name, values in states.items():
+            _write_dataset(file, name, values, by_layer=True)
         if block.tokens:
             for name in ("offsets", "ids", "spans"):
-                _put(file, f"tokens/{name}", getattr(block.tokens, name))
+                _write_dataset(file, f"tokens/{name}", getattr(block.tokens, name))
     return image.getvalue()
 
 
-def _put(file: h5py.File, name: str, values: NDArray[Any], by_layer: bool = False) -> None:
+def _write_dataset(file: h5py.File, name: str, values: NDArray[Any], by_layer: bool = False) -> None:
     dataset = file.create_dataset(name, values.shape, values.dtype)
-    places: list[Any] = list(range(len(values))) if by_layer else [...]
-    for place in places:  # a layer is contiguous where all of them are not, and then needs no copy
-        dataset[place] = values[place]
-    dataset.attrs["xxh3"] = np.array([checksum(values[place]) for place in places], np.uint64)
+    slices: list[Any] = list(range(len(values))) if by_layer else [...]
+    for index in slices:  # a single layer is contiguous even if the whole array is not, and then needs no copy
+        dataset[index] = values[index]
+    dataset.attrs["xxh3"] = np.array([checksum(values[index]) for index in slices], np.uint64)
 
 
 def checksum(values: NDArray[Any]) -> int:
-    """xxh3 of an array's bytes."""
+    """Return the 64-bit xxh3 of the bytes of an array."""
     return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).data)
 
 
 class Shard:
-    """A committed shard, opened for reading. Layers one does not ask for are not read."""
+    """A committed shard, opened for reading; each layer is read on demand."""
 
     def __init__(self, path: Path) -> None:
-        """Check the layout of ``path`` and remember where everything lies.
+        """Check the layout of the file and record the position of each dataset.
 
         Raises:
-            ShardError: the file is truncated, altered in its layout, or not a shard; or of another version.
+            ShardError: the file is truncated, has a changed layout, is not a shard, or is of another version.
         """
         self.path = path
         try:
@@ -152,7 +155,7 @@ class Shard:
                 self._regions = dict(read_regions(file, self.columns, path.stat().st_size))
         except OtherVersionError:
             raise
-        except Exception as error:  # there is no list of what a hostile file can provoke
+        except Exception as error:  # a hostile file can raise any exception
             raise ShardError(path, f"not a whole shard ({error})") from error
         self._checked: set[tuple[str, int]] = set()
 
@@ -168,74 +171,75 @@ class Shard:
 
     @cached_property
     def offsets(self) -> Counts:
-        """``[text + 1]``: text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
+        """``[text + 1]``: text ``i`` has the tokens ``offsets[i]:offsets[i + 1]``."""
         return self._part("tokens/offsets", 0)
 
     @cached_property
     def ids(self) -> NDArray[np.int32]:
-        """``[token]``, of the view ``tokens``."""
+        """``[token]``: token ids of the view ``tokens``."""
         return self._part("tokens/ids", 0)
 
     @cached_property
     def spans(self) -> NDArray[np.int32]:
-        """``[token, 2]``, of the view ``tokens``: characters of the text, or (-1, -1)."""
+        """``[token, 2]``: characters of the text that each token of the view ``tokens`` covers, or (-1, -1)."""
         return self._part("tokens/spans", 0)
 
     @property
     def tokens(self) -> int:
-        """How many tokens the shard holds, of the view ``tokens``."""
+        """Number of tokens in the view ``tokens``."""
         return self._regions["tokens/ids"].shape[0] if TOKENS in self.columns else 0
 
     @property
     def texts(self) -> int:
-        """How many texts the shard holds."""
+        """Number of texts."""
         return self._regions["keys"].shape[0]
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     def width(self, view: str) -> int:
-        """Width of the latents of ``view``."""
-        return self._regions[checked_dataset(view)].shape[2]
+        """Return the width of the latents of ``view``."""
+        return self._regions[dataset_name(view)].shape[2]
 
     def dtype(self, view: str) -> np.dtype[Any]:
-        """Stored dtype of the latents of ``view``."""
-        return self._regions[checked_dataset(view)].dtype
+        """Return the stored dtype of the latents of ``view``."""
+        return self._regions[dataset_name(view)].dtype
 
     def layer(self, view: str, layer: int) -> Latents:
-        """``[text, width]`` of one layer, memory-mapped; its checksum is verified the first time.
+        """Return one layer, memory-mapped; its checksum is verified on first use.
 
-        Of the view ``tokens``: ``[token, width]``.
+        Returns:
+            ``[text, width]``; ``[token, width]`` for the view ``tokens``.
 
         Raises:
-            ShardError: the bytes are not those that were written.
+            ShardError: the bytes have changed since they were written.
         """
-        return self._part(checked_dataset(view), self.columns[view].index(layer))
+        return self._part(dataset_name(view), self.columns[view].index(layer))
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the bytes of this shard: a full read."""
-        found = []
+        """Return a phrase for each problem of this shard; reads the whole file."""
+        problems = []
         with open(self.path, "rb") as file:
             digest = xxhash.xxh3_128()
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
         if digest.hexdigest() != self.path.stem:
-            found.append("the file's bytes are not those its name was made from")
+            problems.append("the file's bytes are not those its name was made from")
         for name, region in self._regions.items():
             for index in range(len(region.checksums)):
                 try:
                     values = self._part(name, index)
                     if region.by_layer and not np.isfinite(values).all():
-                        found.append(f"{name}[{index}] holds values that are not finite")
+                        problems.append(f"{name}[{index}] holds values that are not finite")
                 except ShardError as error:
-                    found.append(error.reason)
-        return found
+                    problems.append(error.reason)
+        return problems
 
     @cached_property
     def _map(self) -> NDArray[np.uint8]:
-        """The file, mapped once: a map for every layer would soon be more files than a process may have open."""
+        """The file, mapped once: one map per layer would exceed the limit of open files."""
         return np.asarray(np.memmap(self.path, np.uint8, "r"))
 
     def _part(self, name: str, index: int) -> NDArray[Any]:
@@ -244,7 +248,7 @@ class Shard:
         size = int(np.prod(shape)) * region.dtype.itemsize
         start = region.offset + index * size
         try:
-            if name in _INDEX:
+            if name in _COPIED:
                 flat: NDArray[Any] = np.fromfile(self.path, region.dtype, size // region.dtype.itemsize, offset=start)
             else:
                 flat = self._map[start : start + size].view(region.dtype)
@@ -254,28 +258,28 @@ class Shard:
         if (name, index) not in self._checked:
             if checksum(values) != region.checksums[index]:
                 raise ShardError(self.path, f"{name}[{index}] does not match its checksum")
-            if name in _SOUND and not _SOUND[name](values, self.tokens):
+            if name in _VALIDATORS and not _VALIDATORS[name](values, self.tokens):
                 raise ShardError(self.path, f"{name} cannot be right")
             self._checked.add((name, index))
         return values
 
 
-_INDEX = ("keys", "lengths")
-"""What is read of every shard of a store, and so is not mapped: the files would stay open, their pages in memory."""
+_COPIED = ("keys", "lengths")
+"""Datasets that are read from every shard, and copied rather than mapped: a map would keep the file open."""
 
 
-def _rising(offsets: NDArray[Any], tokens: int) -> bool:
+def _are_offsets(offsets: NDArray[Any], tokens: int) -> bool:
     return bool(offsets[0] == 0 and offsets[-1] == tokens and (offsets[1:] > offsets[:-1]).all())
 
 
-def _characters(spans: NDArray[Any], _: int) -> bool:
+def _are_spans(spans: NDArray[Any], _: int) -> bool:
     start, end = spans[:, 0], spans[:, 1]
     return bool(np.where(start == NOWHERE, end == NOWHERE, (start >= 0) & (end > start)).all())
 
 
-_SOUND: dict[str, Callable[[NDArray[Any], int], bool]] = {
-    "tokens/offsets": _rising,
-    "tokens/spans": _characters,
+_VALIDATORS: dict[str, Callable[[NDArray[Any], int], bool]] = {
+    "tokens/offsets": _are_offsets,
+    "tokens/spans": _are_spans,
     "tokens/ids": lambda ids, _: bool((ids >= 0).all()),
 }
-"""Whether what others index with is what it says it is: a foreign file may have checksums that fit."""
+"""Dataset -> check of its values, which index other arrays: a forged file may have valid checksums."""

@@ -1,4 +1,8 @@
-"""TODO: data/store/shard_layout.py."""
+"""Layout of a shard file: names of its datasets, and the checks of a file before any of it is trusted.
+
+A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused. The file format
+is described in :mod:`permafrost.data.store.shard`.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,12 +19,13 @@ from permafrost.data.store.plan import TOKENS, View
 
 KEY_BYTES = 16
 
-ABOUT_BYTES = 60_000  # an HDF5 attribute of the default file version ends at 64 KiB
+ABOUT_BYTES = 60_000
+"""Maximum size of the description; HDF5 attributes of the default file version are limited to 64 KiB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Region:
-    """Where one dataset lies in its file; ``checksums`` holds one xxh3 per slice that is read alone."""
+    """Position of one dataset in its file; ``checksums`` has one xxh3 for each slice that is read on its own."""
 
     offset: int
     dtype: np.dtype[Any]
@@ -29,11 +34,18 @@ class Region:
     by_layer: bool
 
 
-def checked_dataset(view: str) -> str:
+def dataset_name(view: str) -> str:
+    """Return the path of the dataset that holds the latents of a view."""
     return "tokens/states" if view == TOKENS else f"latents/{view}"
 
 
 def read_about(file: h5py.File) -> dict[str, Any]:
+    """Read the description of a shard: format, identity, provenance and columns.
+
+    Raises:
+        OtherVersionError: another version of this package wrote the shard.
+        ValueError: the description is too large, is not text, or does not match its checksum.
+    """
     if h5py.h5a.get_info(file.id, b"about").data_size > ABOUT_BYTES:
         raise ValueError("its description is too large")
     text = file.attrs["about"]
@@ -50,7 +62,15 @@ def read_about(file: h5py.File) -> dict[str, Any]:
 
 
 def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: int) -> Iterator[tuple[str, Region]]:
-    """Every dataset's place in the file; raises ``ValueError`` unless the layout is exactly what we write."""
+    """Yield the name and the region of every dataset in a shard.
+
+    Args:
+        columns: view -> layers, as the shard declares them.
+        size: size of the file, in bytes.
+
+    Raises:
+        ValueError: the layout is not exactly the one that this package writes.
+    """
     pooled = set(columns) - {TOKENS}
     groups = {"latents"} if pooled else set()
     groups |= {"tokens"} & set(columns)
@@ -67,7 +87,7 @@ def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: 
     if TOKENS in columns:
         yield from _token_regions(file["tokens"], keys.shape[0], size)
     for view, layers in columns.items():
-        name = checked_dataset(view)
+        name = dataset_name(view)
         texts = file["tokens/ids"].shape[0] if view == TOKENS else keys.shape[0]
         region = _region(file[name], size, ["<f2", "<f4"], by_layer=True)
         if region.shape[:2] != (len(layers), texts) or len(region.shape) != 3 or len(set(layers)) < len(layers):
@@ -78,7 +98,7 @@ def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: 
 
 
 def _token_regions(group: Any, texts: int, size: int) -> Iterator[tuple[str, Region]]:
-    """What the view ``tokens`` has beside its states."""
+    """Yield the regions of the view ``tokens``, but for its states."""
     if _members(group) != {"states", "offsets", "ids", "spans"}:
         raise ValueError("its tokens are not what belongs to tokens")
     offsets, ids, spans = (
@@ -117,4 +137,10 @@ def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) 
     sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
     if sums.dtype != np.uint64:
         raise ValueError(f"{dataset.name} has checksums of dtype {sums.dtype}")
-    return Region(offset, dataset.dtype, dataset.shape, tuple(int(value) for value in sums), by_layer)
+    return Region(
+        offset=offset,
+        dtype=dataset.dtype,
+        shape=dataset.shape,
+        checksums=tuple(int(value) for value in sums),
+        by_layer=by_layer,
+    )

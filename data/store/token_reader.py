@@ -1,7 +1,6 @@
-"""Reading the token view: the shards of some texts and layers opened and checked once, then read batch by batch."""
+"""Reading the view ``tokens`` in batches: shards are opened and checked once, then read through memory maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,99 +8,110 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import Counts, TokenLatents, empty, pieces
 from permafrost.data.store.errors import ShardError
+from permafrost.data.store.key_index import TextLocations
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard import Shard
 
 IDS, SPANS = -1, -2
-"""In the place of a layer: the two datasets that all layers share."""
-
-
-@dataclass(frozen=True, eq=False)
-class ShardRows:
-    """Where texts are held."""
-
-    shards: Sequence[Shard]
-    places: NDArray[np.int64]
-    """``[text]``: which of ``shards`` holds each."""
-
-    rows: NDArray[np.int64]
-    """``[text]``: in which row of it."""
+"""Output indices of the two datasets that all layers share; other output indices are positions of layers."""
 
 
 class TokenReader:
-    """The tokens of some texts and layers. What is held in memory is what the operating system keeps of the files."""
+    """Reader of the tokens of given texts and layers.
 
-    def __init__(self, first: Shard, index: ShardRows, homes: Sequence[ShardRows], layers: Sequence[int]) -> None:
-        """Open and check every shard that holds something of it.
+    Hidden states are memory-mapped: the operating system decides how much of the files stays in memory.
+    """
+
+    def __init__(
+        self,
+        example: Shard,
+        index: TextLocations,
+        locations_of_layers: Sequence[TextLocations],
+        layers: Sequence[int],
+    ) -> None:
+        """Open and check the shards that hold the texts.
 
         Args:
-            first: any shard with the view; the others have its width and dtype.
-            index: where the texts are held, in whatever layer: ids and spans are read there.
-            homes: for each of ``layers``, where the texts are held.
+            example: any shard with the view; all have the same width and dtype.
+            index: locations of the texts in any layer, for their ids and spans.
+            locations_of_layers: locations of the texts for each of ``layers``.
 
         Raises:
-            ShardError: the bytes of a shard are not those that were written, or two disagree on a text.
+            ShardError: a shard has changed since it was written, or two shards disagree on the tokens of a text.
         """
         self.layers = tuple(layers)
-        columns: dict[int, tuple[ShardRows, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
-        for number, (home, layer) in enumerate(zip(homes, layers, strict=True)):
-            columns.setdefault(id(home), (home, []))[1].append((number, layer))
-        self._tables = [_Table(home, wanted) for home, wanted in columns.values()]
+        columns: dict[int, tuple[TextLocations, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
+        for output, (locations, layer) in enumerate(zip(locations_of_layers, layers, strict=True)):
+            columns.setdefault(id(locations), (locations, []))[1].append((output, layer))
+        self._tables = [_TokenTable(locations, outputs) for locations, outputs in columns.values()]
         self.lengths: Counts = self._tables[0].lengths
-        """``[text]``: how many tokens each has in the view."""
+        """``[text]``: number of tokens."""
         for table in self._tables[1:]:
             if (table.lengths != self.lengths).any():
-                place = table.home.places[int(np.argmax(table.lengths != self.lengths))]
-                raise ShardError(table.home.shards[place].path, "a text has more or fewer tokens than in another shard")
-        self._like = np.empty((len(self.layers), 0, first.width(TOKENS)), first.dtype(TOKENS))
+                shard_index = table.locations.shard_indices[int(np.argmax(table.lengths != self.lengths))]
+                path = table.locations.shards[shard_index].path
+                raise ShardError(path, "a text has more or fewer tokens than in another shard")
+        self._template = np.empty((len(self.layers), 0, example.width(TOKENS)), example.dtype(TOKENS))
 
     @property
     def width(self) -> int:
-        """Of each token's state."""
-        return int(self._like.shape[-1])
+        """Width of a hidden state."""
+        return int(self._template.shape[-1])
 
     def rows(
         self, indices: NDArray[np.integer[Any]] | Sequence[int], layers: Sequence[int] | None = None
     ) -> TokenLatents:
-        """Some of the texts, in the order given; one may be asked for twice.
+        """Read the tokens of the given texts, in that order; an index may occur twice.
 
         Args:
-            indices: ``[text]``, into the texts that the reader was opened for.
-            layers: places among the layers that the reader was opened for; None takes them all.
+            indices: ``[text]``: indices into the texts that the reader was opened for.
+            layers: positions among the layers that the reader was opened for; None reads all.
         """
-        chosen = np.asarray(indices, np.int64)
-        places_of_layers = range(len(self.layers)) if layers is None else layers
-        found = empty(self._like[list(places_of_layers)], self.lengths[chosen])
-        targets: dict[int, NDArray[Any]] = {IDS: found.ids, SPANS: found.spans}
-        targets |= dict(zip(places_of_layers, found.states, strict=True))
+        texts = np.asarray(indices, np.int64)
+        positions = range(len(self.layers)) if layers is None else layers
+        result = empty(self._template[list(positions)], self.lengths[texts])
+        targets: dict[int, NDArray[Any]] = {IDS: result.ids, SPANS: result.spans}
+        targets |= dict(zip(positions, result.states, strict=True))
         for table in self._tables:
-            places = table.home.places[chosen]
-            for place in np.unique(places).tolist():
-                here = np.flatnonzero(places == place)
-                moves = list(pieces(table.starts[chosen[here]], found.lengths[here], found.offsets[:-1][here]))
-                for number, source in table.parts[place].items():
-                    if number in targets:
-                        target = targets[number]
-                        for lie, go in moves:
-                            target[go] = source[lie]
-        return found
+            table.copy_into(targets, texts, result)
+        return result
 
 
-class _Table:
-    """What is wanted of texts that are held by the same shards."""
+class _TokenTable:
+    """The arrays of texts and layers that the same shards hold."""
 
-    def __init__(self, home: ShardRows, wanted: Sequence[tuple[int, int]]) -> None:
-        self.home = home
-        self.starts = np.zeros(len(home.places), np.int64)
-        self.lengths = np.zeros(len(home.places), np.int64)
-        self.parts: dict[int, dict[int, NDArray[Any]]] = {}
-        for place in np.unique(home.places).tolist():
-            shard, here = home.shards[place], np.flatnonzero(home.places == place)
-            rows = home.rows[here]
-            self.starts[here] = shard.offsets[rows]
-            self.lengths[here] = shard.offsets[rows + 1] - shard.offsets[rows]
-            self.parts[place] = {number: _part(shard, number, layer) for number, layer in wanted}
+    def __init__(self, locations: TextLocations, outputs: Sequence[tuple[int, int]]) -> None:
+        """Open the arrays.
+
+        Args:
+            outputs: output index and layer of each array.
+        """
+        self.locations = locations
+        self.starts = np.zeros(len(locations.rows), np.int64)
+        self.lengths = np.zeros(len(locations.rows), np.int64)
+        self.arrays: dict[int, dict[int, NDArray[Any]]] = {}
+        """Index of the shard -> output index -> array of that shard."""
+        for shard_index in np.unique(locations.shard_indices).tolist():
+            shard, texts = locations.shards[shard_index], np.flatnonzero(locations.shard_indices == shard_index)
+            rows = locations.rows[texts]
+            self.starts[texts] = shard.offsets[rows]
+            self.lengths[texts] = shard.offsets[rows + 1] - shard.offsets[rows]
+            self.arrays[shard_index] = {output: _output_array(shard, output, layer) for output, layer in outputs}
+
+    def copy_into(self, targets: dict[int, NDArray[Any]], texts: NDArray[np.int64], result: TokenLatents) -> None:
+        """Copy the tokens of ``texts`` into the target of each output index, at the offsets of ``result``."""
+        shard_indices = self.locations.shard_indices[texts]
+        for shard_index in np.unique(shard_indices).tolist():
+            selected = np.flatnonzero(shard_indices == shard_index)
+            starts, offsets = self.starts[texts[selected]], result.offsets[:-1][selected]
+            slices = list(pieces(starts, result.lengths[selected], offsets))
+            for output, array in self.arrays[shard_index].items():
+                if output in targets:
+                    for source, target in slices:
+                        targets[output][target] = array[source]
 
 
-def _part(shard: Shard, number: int, layer: int) -> NDArray[Any]:
-    return shard.ids if number == IDS else shard.spans if number == SPANS else shard.layer(TOKENS, layer)
+def _output_array(shard: Shard, output: int, layer: int) -> NDArray[Any]:
+    if output == IDS:
+        return shard.ids
+    return shard.spans if output == SPANS else shard.layer(TOKENS, layer)

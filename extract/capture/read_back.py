@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import bounds
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.store.shard import Shard
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, short
 from permafrost.extract.capture.self_check import TOLERATED_SHARE, SelfCheck, SelfCheckError, evenly_spaced
 

@@ -71,17 +71,17 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
         model, losses, guessed = found
         loss = sum(total for total, _ in guessed) / sum(count for _, count in guessed) if guessed else None
         done = LanguageModel(
-            folder,
-            source,
-            losses,
-            loss,
-            None if loss is None else float(np.exp(loss)),
-            model.num_parameters(),
-            len(texts),
-            len(result),
-            len(held),
-            time.perf_counter() - started,
-            guessed,
+            folder=folder,
+            origin=source,
+            losses=losses,
+            loss=loss,
+            perplexity=None if loss is None else float(np.exp(loss)),
+            parameters=model.num_parameters(),
+            documents=len(texts),
+            blocks=len(result),
+            held_out=len(held),
+            seconds=time.perf_counter() - started,
+            guessed=guessed,
         )
         _leave(model, vocabulary, done)
     except OSError as error:

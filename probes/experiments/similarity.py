@@ -51,7 +51,7 @@ def compare_sentences(
     started = time.perf_counter()
     check(recipe)
     spec = recipe.similarity
-    corpus = Corpus("sentences", tuple(dict.fromkeys(spec.texts)), {})
+    corpus = Corpus(name="sentences", texts=tuple(dict.fromkeys(spec.texts)), splits={})
     found, refused = read_all(recipe, corpus, progress, provider)
     latents = {backbone: _latents(one, spec, corpus) for backbone, one in found.items()}
     tables = {backbone: cosines(values) for backbone, values in latents.items()}

@@ -14,8 +14,9 @@ import pytest
 from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.errors import StoreError
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract import job
 from permafrost.extract.backbones.families import BACKBONES
@@ -27,11 +28,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def plan(tiny: Any) -> CapturePlan:
-    return CapturePlan(str(tiny("llama")), max_tokens=32, compute_dtype="float32", stored_dtype="float32")
+    return CapturePlan(backbone=str(tiny("llama")), max_tokens=32, compute_dtype="float32", stored_dtype="float32")
 
 
 def settings(folder: Path, **more: Any) -> ExtractSpec:
-    return ExtractSpec(str(folder / "cache"), "cpu", **more)
+    return ExtractSpec(cache=str(folder / "cache"), device="cpu", **more)
 
 
 def everything(store: LatentStore, texts: list[str]) -> dict[str, np.ndarray]:
@@ -73,7 +74,9 @@ def test_further_layers_run_only_those_layers(plan, texts, tmp_path):
 @pytest.mark.parametrize("family", BACKBONES)
 def test_a_latent_depends_on_nothing_but_its_text(family, tiny, texts, tmp_path):
     """Order, batch size, shards, company and restart change nothing beyond the tolerance of float32 sums."""
-    plan = CapturePlan(str(tiny(family)), views=VIEWS, max_tokens=32, compute_dtype="float32", stored_dtype="float32")
+    plan = CapturePlan(
+        backbone=str(tiny(family)), views=VIEWS, max_tokens=32, compute_dtype="float32", stored_dtype="float32"
+    )
     base = extract(plan, texts, settings(tmp_path / "a")).store
     shuffled = random.Random(1).sample(texts, len(texts))
     small = settings(tmp_path / "b", batch_tokens=40, shard_bytes=2000)
@@ -124,7 +127,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
     assert held == sorted(held)
     assert 0 < held[-1] < len(texts), f"the kills came too early or too late to mean anything: {held}"
 
-    plan = CapturePlan(str(folder), max_tokens=32, views=("mean", "tokens"))
+    plan = CapturePlan(backbone=str(folder), max_tokens=32, views=("mean", "tokens"))
     done = extract(plan, texts, settings(tmp_path / "killed", shard_bytes=10_000))
     assert done.texts_run == len(texts) - held[-1]
     assert not list(maintenance.verify([done.store.path]))
@@ -163,8 +166,9 @@ import resource, sys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 texts = [f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1]))]
-plan = CapturePlan(sys.argv[2], views=("last", "mean", "cls", "max", "tokens"), stored_dtype="float32", max_tokens=32)
-extract(plan, texts, ExtractSpec(sys.argv[3], "cpu", shard_bytes=1 << 20))
+views = ("last", "mean", "cls", "max", "tokens")
+plan = CapturePlan(backbone=sys.argv[2], views=views, stored_dtype="float32", max_tokens=32)
+extract(plan, texts, ExtractSpec(cache=sys.argv[3], device="cpu", shard_bytes=1 << 20))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     unit = 1 if sys.platform == "darwin" else 1024
@@ -221,7 +225,7 @@ def test_latents_that_are_not_finite_are_refused_by_layer_and_text(view, tiny, t
     weights = load_file(broken / "model.safetensors")
     weights["encoder.layer.1.output.dense.bias"].fill_(float("inf"))
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    plan = CapturePlan(str(broken), views=(view,), max_tokens=32, compute_dtype="float32")
+    plan = CapturePlan(backbone=str(broken), views=(view,), max_tokens=32, compute_dtype="float32")
     with pytest.raises((StoreError, MachineError), match=r"layer 2, .*not finite|self-check"):
         extract(plan, texts, settings(tmp_path))
 
@@ -236,7 +240,7 @@ def test_float16_that_would_overflow_is_refused_and_float32_is_the_way_out(view,
     weights = load_file(loud / "model.safetensors")
     weights["h.1.mlp.c_proj.bias"][:] = 9e4
     save_file(weights, loud / "model.safetensors", {"format": "pt"})
-    plan = CapturePlan(str(loud), views=(view,), max_tokens=32)
+    plan = CapturePlan(backbone=str(loud), views=(view,), max_tokens=32)
     with pytest.raises(
         StoreError, match=rf'layer 2, view {view}, text .* does not fit float16; set plan.stored_dtype = "fl'
     ):

@@ -13,4 +13,4 @@ def block_of(
     """A block of random latents under given keys."""
     rng = np.random.default_rng(seed)
     latents = {v: rng.normal(size=(len(ls), len(keys), width)).astype(dtype) for v, ls in columns.items()}
-    return Block(keys, np.arange(1, len(keys) + 1, dtype=np.int32), columns, latents)
+    return Block(keys=keys, lengths=np.arange(1, len(keys) + 1, dtype=np.int32), columns=columns, latents=latents)

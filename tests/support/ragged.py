@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from permafrost.data.ragged import TokenLatents, bounds
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block
-from permafrost.data.store.store import text_keys
 from tests.support.blocks import block_of
 
 Columns = dict[str, tuple[int, ...]]

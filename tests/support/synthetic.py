@@ -63,7 +63,9 @@ def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
     parts = {"train": slice(0, bound), "validation": slice(bound, None)}
     splits = {name: Rows(rows.texts[part], rows.targets[part]) for name, part in parts.items()}
     kind, unit = ("class", None) if labels else ("score", (0.0, 1.0))
-    return Corpus("toy", tuple(map(str, range(texts))), splits, labels, unit, kind)
+    return Corpus(
+        name="toy", texts=tuple(map(str, range(texts))), splits=splits, labels=labels, score_range=unit, kind=kind
+    )
 
 
 def normal(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
@@ -97,7 +99,7 @@ def sentences(source: ProbeInputs) -> Corpus:
     """Every text by itself, with nothing to be learnt of it."""
     texts = source.values.shape[1]
     rows = Rows(np.arange(texts)[:, None], np.zeros(texts, np.int64))
-    return Corpus("sentences", tuple(map(str, range(texts))), {"train": rows})
+    return Corpus(name="sentences", texts=tuple(map(str, range(texts))), splits={"train": rows})
 
 
 class Shelf:
@@ -185,7 +187,7 @@ def tagged(
         bounds(np.array([len(words[text]) for text in order])),
     )
     rows = Rows(order[:, None], np.zeros(sentences, np.int64), marks)
-    return found, Corpus("toy", tuple(texts), _thirds(rows), TAGS, kind="tags")
+    return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), labels=TAGS, kind="tags")
 
 
 def answered(
@@ -221,7 +223,7 @@ def answered(
     order = rng.permutation(questions)
     rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.select(order))
     found = ProbeInputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array(starts))
-    return found, Corpus("toy", tuple(texts), _thirds(rows), kind="answers")
+    return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
 
 
 def _thirds(rows: Rows) -> dict[str, Rows]:

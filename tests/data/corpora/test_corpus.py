@@ -15,7 +15,9 @@ COLOURS = Targets("class", labels=("red", "green"))
 
 def records(*rows: tuple[str, ...], split: str = "train") -> list[Record]:
     """Each row is its texts, then its target."""
-    return [Record(f"f.csv:{line}", split, row[:-1], row[-1]) for line, row in enumerate(rows, 2)]
+    return [
+        Record(origin=f"f.csv:{line}", split=split, texts=row[:-1], target=row[-1]) for line, row in enumerate(rows, 2)
+    ]
 
 
 def test_a_text_that_comes_twice_is_held_once_in_order_of_first_appearance():
@@ -61,7 +63,7 @@ def test_labels_not_given_are_those_of_the_training_rows():
 
 
 def test_a_corpus_without_targets_has_none():
-    corpus = build_corpus("c", [Record("f:1", "train", ("a",), None)], Targets())
+    corpus = build_corpus("c", [Record(origin="f:1", split="train", texts=("a",), target=None)], Targets())
     assert (corpus.labels, corpus.score_range) == ((), None)
     assert corpus.splits["train"].targets.tolist() == [0]
 
@@ -129,7 +131,7 @@ def test_records_are_not_held_in_memory_while_they_are_read():
     def endless() -> Iterator[Record]:
         for number in range(10):
             taken.append(number)
-            yield Record(f"f:{number}", "train", ("" if number == 3 else "x",), "red")
+            yield Record(origin=f"f:{number}", split="train", texts=("" if number == 3 else "x",), target="red")
 
     with pytest.raises(CorpusError, match="f:3"):
         build_corpus("c", endless(), COLOURS)
@@ -144,7 +146,9 @@ def tagged(*words: str, split: str = "train", line: int = 1) -> Record:
         Span(start, start + len(word), tag, f"f.conll:{line + number}")
         for number, (start, (word, tag)) in enumerate(zip(starts, pairs, strict=True))
     )
-    return Record(f"f.conll:{line}", split, (" ".join(word for word, _ in pairs),), marks=tuple(marks))
+    return Record(
+        origin=f"f.conll:{line}", split=split, texts=(" ".join(word for word, _ in pairs),), spans=tuple(marks)
+    )
 
 
 TAGS = Targets("tags")
@@ -213,7 +217,9 @@ def test_training_rows_without_an_entity_are_refused():
 
 def test_answers_are_marks_of_the_context_and_the_first_is_the_one_to_learn():
     text = Segments("who?", "it was Ada Li")
-    corpus = build_corpus("q", [Record("f: 1", "train", (text,), marks=(Span(7, 13), Span(7, 10)))], Targets("answers"))
+    corpus = build_corpus(
+        "q", [Record(origin="f: 1", split="train", texts=(text,), spans=(Span(7, 13), Span(7, 10)))], Targets("answers")
+    )
     rows = corpus.split("train")
     assert (corpus.texts, corpus.kind, corpus.labels) == ((text,), "answers", ())
     assert (rows.texts.tolist(), rows.targets.tolist()) == ([[0]], [0])
@@ -230,7 +236,7 @@ def test_answers_are_marks_of_the_context_and_the_first_is_the_one_to_learn():
 )
 def test_both_segments_of_a_text_are_checked(text, message):
     with pytest.raises(CorpusError) as error:
-        build_corpus("q", [Record("f:1", "train", (text,), marks=(Span(0, 1),))], Targets("answers"))
+        build_corpus("q", [Record(origin="f:1", split="train", texts=(text,), spans=(Span(0, 1),))], Targets("answers"))
     assert str(error.value).startswith(message)
 
 

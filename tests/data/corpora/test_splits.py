@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from permafrost.data.corpora.build import Targets, build_corpus
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record, Span
-from permafrost.data.corpora.splits import cut_by_seed, limited, with_held_out, with_validation
+from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
 from permafrost.data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))
@@ -16,12 +16,19 @@ SCORES = Targets("score", (0.0, 5.0))
 
 def records(*rows: tuple[str, ...], split: str = "train") -> list[Record]:
     """Each row is its texts, then its target."""
-    return [Record(f"f.csv:{line}", split, row[:-1], row[-1]) for line, row in enumerate(rows, 2)]
+    return [
+        Record(origin=f"f.csv:{line}", split=split, texts=row[:-1], target=row[-1]) for line, row in enumerate(rows, 2)
+    ]
 
 
 def questions(contexts: int, each: int, split: str = "train") -> list[Record]:
     return [
-        Record(f"f:{n}", split, (Segments(f"question {n}", f"context {n // each} of {split}"),), marks=(Span(0, 7),))
+        Record(
+            origin=f"f:{n}",
+            split=split,
+            texts=(Segments(f"question {n}", f"context {n // each} of {split}"),),
+            spans=(Span(0, 7),),
+        )
         for n in range(contexts * each)
     ]
 
@@ -38,7 +45,7 @@ def test_a_cut_loses_nothing_and_repeats_itself_and_never_parts_a_pair(pairs, se
     before = records(*((a, b, str(number)) for number, (a, b) in enumerate(pairs)), split="")
     after = list(cut_by_seed(before, (0.5, 0.25, 0.25), seed))
     assert after == list(cut_by_seed(before, (0.5, 0.25, 0.25), seed))
-    assert sorted(record.place for record in after) == sorted(record.place for record in before)
+    assert sorted(record.origin for record in after) == sorted(record.origin for record in before)
     homes: dict[frozenset[str], set[str]] = {}
     for record in after:
         homes.setdefault(frozenset(record.texts), set()).add(record.split)
@@ -90,24 +97,28 @@ def test_too_little_to_hold_out_of_is_told_with_the_way_out():
 def test_a_validation_split_is_made_only_where_there_is_none_and_no_larger_than_allowed():
     whole = build_corpus("q", questions(20, 5), Targets("answers"))
     assert len(with_validation(whole, 0.5, 0).split("validation")) == 50
-    corpus = with_validation(whole, 0.5, 0, most=12)
+    corpus = with_validation(whole, 0.5, 0, max_rows=12)
     assert (len(corpus.split("validation")), len(corpus.split("train"))) == (10, 90)
     assert with_validation(corpus, 0.5, 0) is corpus
     assert with_validation(whole, 0.0, 0) is whole
 
 
 def test_a_limit_keeps_the_first_rows_of_each_split():
-    rows = [Record(f"f:{n}", split, (f"{split} {n}",), "1") for n in range(5) for split in ("test", "train")]
-    kept = list(limited(rows, 2, {}, spread=False))
+    rows = [
+        Record(origin=f"f:{n}", split=split, texts=(f"{split} {n}",), target="1")
+        for n in range(5)
+        for split in ("test", "train")
+    ]
+    kept = list(limit_records(rows, 2, {}, spread=False))
     assert [record.texts[0] for record in kept] == ["test 0", "train 0", "test 1", "train 1"]
-    kept = list(limited(rows, 2, {"test": 4, "train": 0}, spread=False))
+    kept = list(limit_records(rows, 2, {"test": 4, "train": 0}, spread=False))
     assert [sum(record.split == split for record in kept) for split in SPLITS] == [5, 0, 4]
 
 
 @given(size=st.integers(1, 60), most=st.integers(1, 70))
 def test_a_spread_limit_takes_as_many_at_even_distances(size, most):
-    rows = [Record(f"f:{n}", "train", (str(n),)) for n in range(size)]
-    kept = [int(str(record.texts[0])) for record in limited(rows, 0, {"train": most}, spread=True)]
+    rows = [Record(origin=f"f:{n}", split="train", texts=(str(n),)) for n in range(size)]
+    kept = [int(str(record.texts[0])) for record in limit_records(rows, 0, {"train": most}, spread=True)]
     assert len(kept) == min(size, most)
     gaps = np.diff([*kept, size])
     assert kept[0] == 0

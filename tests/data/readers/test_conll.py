@@ -30,7 +30,7 @@ def read(path: Path, columns: tuple[str, ...] = ()) -> list[Record]:
 
 def said(records: list[Record]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [
-        (str(one.texts[0]), [(str(one.texts[0])[mark.start : mark.end], mark.tag) for mark in one.marks])
+        (str(one.texts[0]), [(str(one.texts[0])[mark.start : mark.end], mark.tag) for mark in one.spans])
         for one in records
     ]
 
@@ -48,8 +48,8 @@ def test_columns_apart_by_blanks_or_tabs_hold_the_word_first_and_the_tag_last(tm
     records = read(written(tmp_path / f"f{suffix}", content))
     assert said(records) == EXPECTED
     path = tmp_path / f"f{suffix}"
-    assert [record.place for record in records] == [f"{path}:3", f"{path}:8"]
-    assert records[0].marks[1].place == f"{path}:4"
+    assert [record.origin for record in records] == [f"{path}:3", f"{path}:8"]
+    assert records[0].spans[1].origin == f"{path}:4"
     marked = b"\xef\xbb\xbf" + content.replace("\n", "\r\n").encode()
     assert said(read(written(tmp_path / f"g{suffix}.gz", gzip.compress(marked)))) == EXPECTED
 
@@ -61,7 +61,7 @@ def test_rows_of_lists_read_like_columns(tmp_path, names):
     lines = written(tmp_path / "f.jsonl", "\n".join(map(json.dumps, rows)))
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "f.parquet")
     assert said(read(lines, columns)) == said(read(tmp_path / "f.parquet", columns)) == EXPECTED
-    assert read(lines, columns)[0].marks[1].place == f"{lines}:1, word 2"
+    assert read(lines, columns)[0].spans[1].origin == f"{lines}:1, word 2"
 
 
 def test_a_comment_says_the_split_of_the_sentence_after_it_and_a_hash_may_be_a_word(tmp_path):

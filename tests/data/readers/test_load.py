@@ -372,7 +372,7 @@ def test_a_real_corpus_has_its_published_size(name, monkeypatch):
     assert corpus.labels == labels
     if labels:
         test = corpus.split("test")
-        assert set((test.marks.codes if test.marks else test.targets).tolist()) == set(range(len(labels)))
+        assert set((test.spans.codes if test.spans else test.targets).tolist()) == set(range(len(labels)))
 
 
 def test_stsb_holds_17256_sentences_of_which_15457_are_distinct(monkeypatch):
@@ -454,7 +454,7 @@ def test_a_data_set_in_a_folder_is_read_again_when_its_content_changed_and_its_t
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     file = tmp_path / "set" / "train.jsonl"
     file.parent.mkdir()
-    spec = CorpusSpec(str(file.parent), columns=("text",), target="none")
+    spec = CorpusSpec(name=str(file.parent), columns=("text",), target="none")
     for word in ("dog", "cat"):
         file.write_text("".join(json.dumps({"text": f"{word} {number}"}) + "\n" for number in range(9)))
         os.utime(file, (1, 1))

@@ -35,14 +35,14 @@ def written(path: Path, content: Any) -> Path:
 
 
 def read(path: Path, columns: tuple[str, ...] = (), strict: bool = False) -> tuple[list[Record], tuple[str, ...]]:
-    omitted = Omissions(strict)
+    omitted = Omissions(strict=strict)
     return list(read_questions(path, columns, "split", omitted)), omitted.notes()
 
 
 def answers(record: Record) -> list[str]:
     (text,) = record.texts
     assert isinstance(text, Segments)
-    return [text.second[mark.start : mark.end] for mark in record.marks]
+    return [text.second[mark.start : mark.end] for mark in record.spans]
 
 
 def test_a_question_and_its_context_are_two_segments_and_its_answers_are_marks(tmp_path):
@@ -53,7 +53,7 @@ def test_a_question_and_its_context_are_two_segments_and_its_answers_are_marks(t
     (record,), notes = read(path)
     assert record.texts == (Segments("Where?", CONTEXT),)
     assert (answers(record), record.split, notes) == (["in Nepal", "Nepal"], "test", ())
-    assert record.place == f"{path}: question 'q7'"
+    assert record.origin == f"{path}: question 'q7'"
 
 
 def test_blanks_around_an_answer_are_no_part_of_it(tmp_path):
@@ -115,7 +115,7 @@ TABLES: dict[str, Callable[[str], str]] = {
 def test_a_table_of_questions_may_say_where_an_answer_begins(tmp_path, suffix, start):
     path = written(tmp_path / f"f{suffix}", TABLES[suffix](start))
     (record,), notes = read(path)
-    assert (answers(record), [mark.start for mark in record.marks], notes) == (["the peak"], [34], ())
+    assert (answers(record), [mark.start for mark in record.spans], notes) == (["the peak"], [34], ())
     with pytest.raises(CorpusError, match="not at its offset 1"):
         read(written(path, TABLES[suffix]("1")), strict=True)
 
@@ -123,7 +123,7 @@ def test_a_table_of_questions_may_say_where_an_answer_begins(tmp_path, suffix, s
 def test_without_a_start_the_first_occurrence_counts_and_none_is_told(tmp_path):
     path = written(tmp_path / "f.csv", "q,c,a\nWhere?,here and here,here\nWho?,here,me\n")
     records, notes = read(path, ("q", "c", "a"))
-    assert [mark.start for record in records for mark in record.marks] == [0]
+    assert [mark.start for record in records for mark in record.spans] == [0]
     assert notes[0] == f"1 of 2 answers are not at their offset and are left out; the first: {path}:3"
     with pytest.raises(CorpusError, match=r"f\.csv:3: the answer 'me' does not occur in its context; "):
         read(path, ("q", "c", "a"), strict=True)

@@ -14,12 +14,22 @@ import pytest
 from permafrost.data.store import errors, maintenance, shard, shard_layout
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Shard
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from tests.support.blocks import block_of
 from tests.support.ragged import assert_equal_tokens, ragged_block
 
-IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float32", False)
+IDENTITY = Identity(
+    weights="w",
+    tokenizer="t",
+    template="{text}",
+    rewording="[]",
+    max_tokens=256,
+    compute_dtype="float32",
+    stored_dtype="float32",
+    final_norm=False,
+)
 OTHER = dataclasses.replace(IDENTITY, weights="v")
 MEAN = {"mean": (0, 1)}
 

@@ -20,14 +20,23 @@ from permafrost.data.errors import MachineError
 from permafrost.data.spec import plain
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
-from permafrost.data.store.store import text_keys
 from tests.support.blocks import block_of
 
 ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = {"last": (1,), "mean": (0, 2)}
 TEXTS = ["a", "b", "c"]
-IDENTITY = Identity("w", "t", "{text}", "[]", 16, "float32", "float32", False)
+IDENTITY = Identity(
+    weights="w",
+    tokenizer="t",
+    template="{text}",
+    rewording="[]",
+    max_tokens=16,
+    compute_dtype="float32",
+    stored_dtype="float32",
+    final_norm=False,
+)
 
 
 def block(**others: Any) -> Block:

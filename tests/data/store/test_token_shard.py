@@ -16,11 +16,21 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from tests.support.ragged import Columns, assert_equal_tokens, lengths_of, ragged_block
 
-IDENTITY = Identity("w", "t", "{text}", "[]", 256, "float32", "float16", False)
+IDENTITY = Identity(
+    weights="w",
+    tokenizer="t",
+    template="{text}",
+    rewording="[]",
+    max_tokens=256,
+    compute_dtype="float32",
+    stored_dtype="float16",
+    final_norm=False,
+)
 BOTH: Columns = {"mean": (0, 2), "tokens": (1, 3)}
 TEXTS = ["a", "b", "c", "i"]  # 7, 1, 2 and 1 tokens
 PARTS = ("states", "offsets", "ids", "spans")
@@ -130,7 +140,9 @@ def test_a_store_from_before_the_token_view_has_none_and_can_get_it(store):
 def test_shards_that_disagree_on_how_many_tokens_a_text_has_are_refused(store):
     add(store, TEXTS, {"tokens": (1,)})
     block = ragged_block(["x" + text for text in TEXTS], {"tokens": (2,)}, "float16")
-    store.append(Block(text_keys(TEXTS), block.lengths, block.columns, {}, block.tokens), {})
+    store.append(
+        Block(keys=text_keys(TEXTS), lengths=block.lengths, columns=block.columns, latents={}, tokens=block.tokens), {}
+    )
     with pytest.raises(ShardError, match="more or fewer tokens than in another shard"):
         store.read_tokens(TEXTS, [1, 2])
 

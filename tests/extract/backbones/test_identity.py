@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.store.errors import StoreError
+from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import LatentStore, find_store
+from permafrost.data.store.store import LatentStore
 from permafrost.extract.backbones import file_digest, identity
 from permafrost.extract.backbones.configuration import BackboneError, model_config
 from permafrost.extract.backbones.file_digest import FileChangedError, Memo
@@ -36,7 +37,7 @@ Change = Callable[[Path], Any]
 
 def plan_of(folder: Any, **changes: Any) -> CapturePlan:
     exact: dict[str, Any] = {"max_tokens": 32, "compute_dtype": "float32", "stored_dtype": "float32"}
-    return CapturePlan(str(folder), **exact | changes)
+    return CapturePlan(backbone=str(folder), **exact | changes)
 
 
 def identity_of(folder: Any, cache: Path, **changes: Any) -> Any:
@@ -45,7 +46,7 @@ def identity_of(folder: Any, cache: Path, **changes: Any) -> Any:
 
 
 def latents(plan: CapturePlan, cache: Path) -> np.ndarray:
-    return np.asarray(Extractor(plan, ExtractSpec(str(cache), "cpu"))(TEXTS, {"mean": (0, 1, 3)})["mean"])
+    return np.asarray(Extractor(plan, ExtractSpec(cache=str(cache), device="cpu"))(TEXTS, {"mean": (0, 1, 3)})["mean"])
 
 
 def as_json(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
@@ -260,8 +261,8 @@ SPECS = [{"batch_tokens": 16}, {"shard_bytes": 1}, {"shard_seconds": 0.001}, {"m
 
 @pytest.mark.parametrize("spec", SPECS, ids=[str(spec) for spec in SPECS])
 def test_how_stage_one_runs_gives_the_same_store(spec, tiny, tmp_path):
-    first = extract(plan_of(tiny("bert")), TEXTS, ExtractSpec(str(tmp_path), "cpu"))
-    again = extract(plan_of(tiny("bert")), TEXTS[::-1], ExtractSpec(str(tmp_path), **{"device": "cpu", **spec}))
+    first = extract(plan_of(tiny("bert")), TEXTS, ExtractSpec(cache=str(tmp_path), device="cpu"))
+    again = extract(plan_of(tiny("bert")), TEXTS[::-1], ExtractSpec(cache=str(tmp_path), **{"device": "cpu", **spec}))
     assert (first.store.path, again.texts_run) == (again.store.path, 0)
 
 
@@ -384,7 +385,7 @@ def test_a_tokenizer_that_changes_after_its_digest_is_not_the_one_that_is_used(t
 def test_another_model_at_the_same_path_is_never_served_from_the_cache_of_the_first(tiny, tmp_path):
     """The report: weights of equal size, put in the place of others with their times kept."""
     folder, cache = Path(shutil.copytree(tiny("bert"), tmp_path / "model")), tmp_path / "cache"
-    plan, spec = plan_of(folder), ExtractSpec(str(cache), "cpu")
+    plan, spec = plan_of(folder), ExtractSpec(cache=str(cache), device="cpu")
     first = extract(plan, TEXTS, spec)
     before = first.store.read(TEXTS, "mean", (3,))
     tensors = load_file(folder / "model.safetensors")

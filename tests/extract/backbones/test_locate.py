@@ -19,13 +19,13 @@ from tests.support.real import real_model
 
 
 def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:
-    made = CapturePlan(str(backbone), **{"max_tokens": 32, "compute_dtype": "float32", **plan})
+    made = CapturePlan(backbone=str(backbone), **{"max_tokens": 32, "compute_dtype": "float32", **plan})
     return identify(find(made), made, "cpu", cache)
 
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_a_folder_says_how_many_layers_it_has_without_being_loaded(family, tiny):
-    source = find(CapturePlan(str(tiny(family)), max_tokens=32))
+    source = find(CapturePlan(backbone=str(tiny(family)), max_tokens=32))
     assert (source.layers, source.width) == (4, 32)
     assert source.positions == 64 + (2 if family in ("qwen2", "llama", "bert") else 0)
 
@@ -38,7 +38,7 @@ def test_a_short_name_is_pinned_to_a_commit(name):
 
 @pytest.mark.parametrize("name", [name for name, known in SHORT_NAMES.items() if known.architecture])
 def test_an_untrained_backbone_of_known_architecture_needs_no_hub(name):
-    plan = CapturePlan(name, init="random", tokenizer=str(real_model("gpt2_vocab")))
+    plan = CapturePlan(backbone=name, init="random", tokenizer=str(real_model("gpt2_vocab")))
     source = find(plan)
     assert source.folder is None
     assert source.layers in (7, 13, 25, 37)
@@ -46,7 +46,7 @@ def test_an_untrained_backbone_of_known_architecture_needs_no_hub(name):
 
 def test_an_untrained_backbone_is_drawn_from_its_seed(tiny, tmp_path):
     def weights(seed: int) -> dict[str, torch.Tensor]:
-        plan = CapturePlan(str(tiny("gpt2")), init="random", init_seed=seed, max_tokens=32)
+        plan = CapturePlan(backbone=str(tiny("gpt2")), init="random", init_seed=seed, max_tokens=32)
         return dict(load(find(plan), plan, "float32", "cpu").model.state_dict())
 
     first, again, other = weights(0), weights(0), weights(1)
@@ -143,13 +143,15 @@ def test_a_configuration_with_impossible_numbers_is_refused(change, tiny, tmp_pa
     "change", [{"num_attention_heads": 0}, {"hidden_dropout_prob": "much"}, {"hidden_act": "none"}]
 )
 def test_a_configuration_that_makes_no_model_is_refused(change, tiny, tmp_path):
-    plan = CapturePlan(str(without(tiny("bert"), tmp_path / "odd", **change)), max_tokens=32)
+    plan = CapturePlan(backbone=str(without(tiny("bert"), tmp_path / "odd", **change)), max_tokens=32)
     with pytest.raises(BackboneError, match="cannot be loaded"):
         load(find(plan), plan, "float32", "cpu")
 
 
 def test_the_attention_of_a_configuration_is_not_asked(tiny, tmp_path):
-    plan = CapturePlan(str(without(tiny("bert"), tmp_path / "eager", _attn_implementation="eager")), max_tokens=32)
+    plan = CapturePlan(
+        backbone=str(without(tiny("bert"), tmp_path / "eager", _attn_implementation="eager")), max_tokens=32
+    )
     assert load(find(plan), plan, "float32", "cpu").model.config._attn_implementation == "sdpa"
 
 
@@ -157,7 +159,7 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
     from safetensors.torch import load_file, save_file
 
     def loaded(folder: Path) -> None:
-        plan = CapturePlan(str(folder), max_tokens=32)
+        plan = CapturePlan(backbone=str(folder), max_tokens=32)
         load(find(plan), plan, "float32", "cpu")
 
     short = without(tiny("bert"), tmp_path / "short")
@@ -176,18 +178,20 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
     "rope", ["dynamic", ["dynamic"], {"rope_type": "longrope", "original_max_position_embeddings": "x"}]
 )
 def test_settings_of_positions_that_make_no_sense_limit_no_text(rope, tiny, tmp_path):
-    source = find(CapturePlan(str(without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)), max_tokens=32))
+    source = find(
+        CapturePlan(backbone=str(without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)), max_tokens=32)
+    )
     assert source.longest == source.positions
 
 
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):
     with pytest.raises(BackboneError, match=r"plan.max_tokens = 256, but .* reads at most 64 tokens"):
-        find(CapturePlan(str(tiny("gpt2"))))
+        find(CapturePlan(backbone=str(tiny("gpt2"))))
 
 
 def test_code_that_ships_with_a_model_never_runs(tiny, tmp_path):
     evil = without(tiny("bert"), tmp_path / "evil", auto_map={"AutoModel": "evil.Model", "AutoConfig": "evil.Config"})
     (evil / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    plan = CapturePlan(str(evil), max_tokens=32)
+    plan = CapturePlan(backbone=str(evil), max_tokens=32)
     load(find(plan), plan, "float32", "cpu")
     assert not (tmp_path / "ran").exists()

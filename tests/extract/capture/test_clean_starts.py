@@ -40,9 +40,9 @@ def drawn_texts(rng: np.random.Generator, pairs: bool) -> list[Any]:
 
 def drawn_plan(rng: np.random.Generator, folder: str, dtype: str) -> CapturePlan:
     pairs = bool(rng.integers(2))
-    source = find(CapturePlan(folder, max_tokens=8))
+    source = find(CapturePlan(backbone=folder, max_tokens=8))
     return CapturePlan(
-        folder,
+        backbone=folder,
         views=tuple(rng.choice(VIEWS, rng.integers(1, 5), replace=False).tolist()),
         layers=tuple(rng.choice(source.layers, rng.integers(1, 4), replace=False).tolist()),
         template="{text}" if pairs else str(rng.choice(TEMPLATES)),
@@ -86,7 +86,9 @@ def test_a_right_run_starts(name, dtype, tmp_path):
             folder = str(real_model(name))
         plan = drawn_plan(rng, folder, dtype)
         texts = drawn_texts(rng, plan.truncation == "windows")
-        spec = ExtractSpec(str(tmp_path / f"cache{seed}"), DEVICE, batch_tokens=int(rng.choice([16, 100, 1024])))
+        spec = ExtractSpec(
+            cache=str(tmp_path / f"cache{seed}"), device=DEVICE, batch_tokens=int(rng.choice([16, 100, 1024]))
+        )
         try:
             started += extract(plan, texts, spec).texts_run > 0
         except TextError:  # a first segment that fills all, as drawn: no start, and no alarm

@@ -56,10 +56,15 @@ def naive_view(view: str, states: torch.Tensor) -> torch.Tensor:
 
 def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool = False, **plan: Any) -> None:
     made = CapturePlan(
-        str(folder), views=VIEWS, compute_dtype="float32", stored_dtype="float32", final_norm=final_norm, **plan
+        backbone=str(folder),
+        views=VIEWS,
+        compute_dtype="float32",
+        stored_dtype="float32",
+        final_norm=final_norm,
+        **plan,
     )
     source = find(made)
-    captured = Extractor(made, ExtractSpec(str(cache)))(texts, made.columns(source.layers))
+    captured = Extractor(made, ExtractSpec(cache=str(cache)))(texts, made.columns(source.layers))
     tokens = tokenize(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
     for index in range(len(texts)):
         states = reference(folder, tokens.of(index), final_norm)
@@ -93,8 +98,8 @@ def test_two_segments_equal_the_pair_of_transformers(family, tiny, texts, tmp_pa
     folder = tiny(family)
     pairs = [Segments(first, second) for first, second in zip(texts[:12], texts[12:24], strict=True)]
     dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
-    plan = CapturePlan(str(folder), views=VIEWS, max_tokens=64, **dtypes)
-    captured = Extractor(plan, ExtractSpec(str(tmp_path)))(pairs, plan.columns(4))
+    plan = CapturePlan(backbone=str(folder), views=VIEWS, max_tokens=64, **dtypes)
+    captured = Extractor(plan, ExtractSpec(cache=str(tmp_path)))(pairs, plan.columns(4))
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     told = family == "bert"  # the others' own tokenizers do not say which segment a token counts to
     for index, pair in enumerate(pairs):
@@ -114,10 +119,10 @@ def test_two_segments_equal_the_pair_of_transformers(family, tiny, texts, tmp_pa
 def test_minilm_is_told_which_segment_a_token_counts_to(tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    folder = find(CapturePlan("minilm")).folder
+    folder = find(CapturePlan(backbone="minilm")).folder
     pair = Segments("Who sang?", "The bird sang to the tree all day long; nobody else was there.")
-    plan = CapturePlan("minilm", views=("tokens",), compute_dtype="float32", stored_dtype="float32")
-    read = Extractor(plan, ExtractSpec(str(tmp_path)))([pair], {"tokens": (6,)})["tokens"]
+    plan = CapturePlan(backbone="minilm", views=("tokens",), compute_dtype="float32", stored_dtype="float32")
+    read = Extractor(plan, ExtractSpec(cache=str(tmp_path)))([pair], {"tokens": (6,)})["tokens"]
     inputs = AutoTokenizer.from_pretrained(folder)(pair.first, pair.second, return_tensors="pt")
     with torch.inference_mode():
         (expected,) = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
@@ -130,9 +135,9 @@ def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, text
     folder, echo = tiny(family), "then {text} , and {text} near it"
     texts = [text for text in texts if len(text.split()) < 9]
     dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
-    plan = CapturePlan(str(folder), views=VIEWS, template=echo, max_tokens=64, **dtypes)
+    plan = CapturePlan(backbone=str(folder), views=VIEWS, template=echo, max_tokens=64, **dtypes)
     source = find(plan)
-    captured = Extractor(plan, ExtractSpec(str(tmp_path)))(texts, plan.columns(source.layers))
+    captured = Extractor(plan, ExtractSpec(cache=str(tmp_path)))(texts, plan.columns(source.layers))
     tokenizer = load(source, plan, "float32", "cpu").tokenizer
     for index, text in enumerate(texts):
         encoding = tokenizer.encode(echo.replace("{text}", text))
@@ -152,13 +157,13 @@ def test_the_final_norm_can_be_asked_for(family, tiny, texts, tmp_path):
 @pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if not family.final_norm])
 def test_a_final_norm_that_is_not_there_is_refused(family, tiny):
     with pytest.raises(Exception, match="has no norm after its last block"):
-        find(CapturePlan(str(tiny(family)), max_tokens=32, final_norm=True))
+        find(CapturePlan(backbone=str(tiny(family)), max_tokens=32, final_norm=True))
 
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_blocks_above_the_last_layer_do_not_run_and_layers_stay_the_same(family, tiny, texts, tmp_path):
-    plan = CapturePlan(str(tiny(family)), max_tokens=32, compute_dtype="float32", stored_dtype="float32")
-    extractor = Extractor(plan, ExtractSpec(str(tmp_path)))
+    plan = CapturePlan(backbone=str(tiny(family)), max_tokens=32, compute_dtype="float32", stored_dtype="float32")
+    extractor = Extractor(plan, ExtractSpec(cache=str(tmp_path)))
     everything = extractor(texts, {"mean": (0, 1, 2, 3)})["mean"]
     backbone = extractor.backbone
     ran: list[int] = []
@@ -175,8 +180,8 @@ def test_blocks_above_the_last_layer_do_not_run_and_layers_stay_the_same(family,
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_a_backbone_is_frozen(family, tiny, texts, tmp_path):
-    plan = CapturePlan(str(tiny(family)), views=VIEWS, max_tokens=32)
-    extractor = Extractor(plan, ExtractSpec(str(tmp_path)))
+    plan = CapturePlan(backbone=str(tiny(family)), views=VIEWS, max_tokens=32)
+    extractor = Extractor(plan, ExtractSpec(cache=str(tmp_path)))
     backbone: Backbone = extractor.backbone
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
     extractor(texts, plan.columns(backbone.source.layers))
@@ -202,7 +207,7 @@ def test_small_real_causal_models_keep_parity(name, tmp_path):
 
 
 def test_the_packaged_minilm_keeps_parity(tmp_path):
-    source = find(CapturePlan("minilm"))
+    source = find(CapturePlan(backbone="minilm"))
     assert source.folder is not None
     assert_parity(source.folder, [*STORY, "Rates rose by 0.25 %, the bank said; markets fell.", "?"], tmp_path)
 
@@ -215,8 +220,8 @@ def test_minilm_gives_the_published_cosines(tmp_path):
         "With Fetch Rewards, I can track my purchases and earn loyalty points seamlessly through a user-friendly app "
         "experience.",
     ]
-    plan = CapturePlan("minilm", layers=(-1,), compute_dtype="float32", stored_dtype="float32")
-    (latents,) = Extractor(plan, ExtractSpec(str(tmp_path)))(sentences, {"mean": (6,)})["mean"]
+    plan = CapturePlan(backbone="minilm", layers=(-1,), compute_dtype="float32", stored_dtype="float32")
+    (latents,) = Extractor(plan, ExtractSpec(cache=str(tmp_path)))(sentences, {"mean": (6,)})["mean"]
     unit = latents / np.linalg.norm(latents, axis=1, keepdims=True)
     found = (unit @ unit.T)[[0, 0, 1], [1, 2, 2]]
     np.testing.assert_allclose(found, [0.797979, 0.717957, 0.779310], atol=1e-5)

@@ -235,7 +235,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Pa
 
 def plan_of(folder: Path, dtype: str, **more: Any) -> CapturePlan:
     return CapturePlan(
-        str(folder),
+        backbone=str(folder),
         **{"max_tokens": 40, "views": ("last", "mean"), "stored_dtype": "float32", "compute_dtype": dtype, **more},
     )
 
@@ -246,7 +246,7 @@ def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, 
     fault(monkeypatch, tmp_path)
     plan = plan_of(folder, dtype, **PLANTED[fault][1])
     with pytest.raises(MachineError, match=r"self-check: .* cannot be trusted and are not kept"):
-        extract(plan, made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE, batch_tokens=200))
+        extract(plan, made_texts(0), ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE, batch_tokens=200))
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
@@ -257,7 +257,11 @@ def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
         for dtype in ("float32", "bfloat16"):
             texts = made_texts(seed, [1, 2, 9, 60][seed])
             plan = plan_of(models(family, loud), dtype, views=("last", "cls", "max", "weighted_mean", "tokens"))
-            extract(replace(plan, max_tokens=[5, 40, 9, 40][seed]), texts, ExtractSpec(str(tmp_path / dtype), DEVICE))
+            extract(
+                replace(plan, max_tokens=[5, 40, 9, 40][seed]),
+                texts,
+                ExtractSpec(cache=str(tmp_path / dtype), device=DEVICE),
+            )
 
 
 def middle_windows_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -270,13 +274,13 @@ def test_windows_that_leave_out_tokens_are_found(family, models, tmp_path, monke
     plan = plan_of(models(family, False), "float32", max_tokens=14, truncation="windows", stride=2)
     middle_windows_left_out(monkeypatch, tmp_path)
     with pytest.raises(MachineError, match="leave out tokens of it"):
-        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), DEVICE))
+        extract(plan, texts, ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE))
 
 
 def test_a_file_of_weights_that_is_written_over_changes_no_loaded_model(models, tmp_path):
     folder = Path(shutil.copytree(models("bert", False), tmp_path / "model"))
     plan = plan_of(folder, "float32")
-    extractor = Extractor(plan, ExtractSpec(str(tmp_path), "cpu"))
+    extractor = Extractor(plan, ExtractSpec(cache=str(tmp_path), device="cpu"))
     before = extractor(made_texts(0), plan.columns(4))["mean"]
     shutil.copyfile(models("bert", True) / "model.safetensors", folder / "model.safetensors")
     np.testing.assert_array_equal(extractor(made_texts(0), plan.columns(4))["mean"], before)
@@ -291,7 +295,7 @@ def test_positions_that_hang_on_the_longest_text_of_a_batch_are_refused_beyond_t
     config = json.loads((folder / "config.json").read_text())
     config["rope_parameters"] = rope | {"original_max_position_embeddings": 30, "factor": 2.0}
     (folder / "config.json").write_text(json.dumps(config))
-    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     assert extract(replace(plan_of(folder, "float32"), max_tokens=30), made_texts(0), spec).texts_run
     with pytest.raises(BackboneError, match="reads at most 30 tokens"):
         extract(plan_of(folder, "float32"), made_texts(0), spec)
@@ -312,7 +316,10 @@ def last_layer_is_the_one_below(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 
 def test_what_was_proven_of_another_way_to_pick_layers_is_proven_again(models, tmp_path, monkeypatch):
-    spec, plan = ExtractSpec(str(tmp_path), DEVICE), plan_of(models("bert", False), "bfloat16", layers=(1, 3))
+    spec, plan = (
+        ExtractSpec(cache=str(tmp_path), device=DEVICE),
+        plan_of(models("bert", False), "bfloat16", layers=(1, 3)),
+    )
     extract(plan, made_texts(0), spec)
     last_layer_is_the_one_below(monkeypatch, tmp_path)
     with pytest.raises(MachineError, match="in float64 texts together differ"):
@@ -323,7 +330,9 @@ def test_a_model_may_have_several_ends(models, tmp_path):
     folder = Path(shutil.copytree(models("llama", False), tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": [2, 128_001], "pad_token_id": None}
     (folder / "config.json").write_text(json.dumps(config))
-    assert extract(plan_of(folder, "float32"), made_texts(0), ExtractSpec(str(tmp_path / "cache"), DEVICE)).texts_run
+    assert extract(
+        plan_of(folder, "float32"), made_texts(0), ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
+    ).texts_run
 
 
 def test_an_interrupted_read_back_leaves_no_shard(models, tmp_path, monkeypatch):
@@ -332,13 +341,15 @@ def test_an_interrupted_read_back_leaves_no_shard(models, tmp_path, monkeypatch)
 
     monkeypatch.setattr(read_back.ReadBack, "_compare", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(plan_of(models("bert", False), "float32"), made_texts(0), ExtractSpec(str(tmp_path), DEVICE))
+        extract(
+            plan_of(models("bert", False), "float32"), made_texts(0), ExtractSpec(cache=str(tmp_path), device=DEVICE)
+        )
     assert not list(tmp_path.rglob("*.h5"))
 
 
 @pytest.mark.parametrize("fault", [siblings_visible, not_causal, left_padding])
 def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, monkeypatch):
-    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     plan = plan_of(models("gpt2", False), "bfloat16")
     extract(plan, made_texts(0), spec)
     assert (tmp_path / "cache" / self_check.MEMO).is_file()
@@ -356,14 +367,14 @@ def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(fam
         return layouts[-1]
 
     wrapped(monkeypatch, job, "lay_out", kept)
-    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(str(tmp_path), DEVICE))
+    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(cache=str(tmp_path), device=DEVICE))
     proof = layouts[0]
     assert len(set(proof.real.sum(1).tolist())) >= 3
     assert (proof.real.sum() < proof.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
 
 
 def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
-    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     plan = plan_of(models("bert", False), "float32")
     extract(plan, made_texts(0), spec)
     memo = tmp_path / "cache" / self_check.MEMO
@@ -377,7 +388,7 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
 def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
     monkeypatch.setattr(self_check, "COPY_TOKENS", {(DEVICE, "float32"): 1})
     monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("a twin was made"))
-    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     for family in CAUSAL:
         extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
     fault(monkeypatch, tmp_path)
@@ -390,10 +401,10 @@ def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monk
 def test_two_segments_are_checked_too(family, truncation, models, tmp_path, monkeypatch):
     texts = [Segments(first, f"{first} {second}") for first, second in zip(made_texts(1), made_texts(2), strict=False)]
     plan = plan_of(models(family, False), "float32", views=("tokens",), max_tokens=40, truncation=truncation, stride=2)
-    extract(plan, texts, ExtractSpec(str(tmp_path / "clean"), DEVICE))
+    extract(plan, texts, ExtractSpec(cache=str(tmp_path / "clean"), device=DEVICE))
     wrapped(monkeypatch, tokens, "joint", lambda real, tokenizer: real(tokenizer) + " ,")
     with pytest.raises(MachineError, match="other token ids than transformers' tokenizer"):
-        extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), DEVICE))
+        extract(plan, texts, ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE))
 
 
 @pytest.mark.parametrize("what", ["ids", "spans", "states"])
@@ -410,7 +421,7 @@ def test_tokens_that_are_stored_wrong_are_found(what, models, tmp_path, monkeypa
         extract(
             plan_of(models("bert", False), "bfloat16", views=("tokens",)),
             made_texts(0),
-            ExtractSpec(str(tmp_path / "cache"), DEVICE),
+            ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE),
         )
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
@@ -420,7 +431,7 @@ def test_a_run_that_predicts_is_checked_before_its_first_answer(fault, models, t
     plan = plan_of(shutil.copytree(models("gpt2", False), tmp_path / "model"), "float32")
     fault(monkeypatch, tmp_path)
     with pytest.raises(MachineError, match="self-check"):
-        Extractor(plan, ExtractSpec(str(tmp_path), DEVICE))(made_texts(0), plan.columns(4))
+        Extractor(plan, ExtractSpec(cache=str(tmp_path), device=DEVICE))(made_texts(0), plan.columns(4))
 
 
 def test_every_pooling_has_a_definition_to_be_checked_against():
@@ -450,6 +461,6 @@ def test_real_weights_are_not_stopped(name, dtype, tmp_path):
         "Once upon a time, a dog ran.",
         *("".join(rng.choice(letters, 40)).strip() for _ in range(20)),
     ]
-    plan = CapturePlan(folder, views=("last", "mean", "tokens"), compute_dtype=dtype, max_tokens=30)
-    assert extract(plan, texts, ExtractSpec(str(tmp_path), DEVICE)).texts_run == len(texts)
+    plan = CapturePlan(backbone=folder, views=("last", "mean", "tokens"), compute_dtype=dtype, max_tokens=30)
+    assert extract(plan, texts, ExtractSpec(cache=str(tmp_path), device=DEVICE)).texts_run == len(texts)
     assert maintenance.store_folders(tmp_path)

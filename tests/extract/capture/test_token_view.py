@@ -28,12 +28,12 @@ FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}
 
 
 def settings(folder: Path, **more: Any) -> ExtractSpec:
-    return ExtractSpec(str(folder / "cache"), "cpu", **more)
+    return ExtractSpec(cache=str(folder / "cache"), device="cpu", **more)
 
 
 @pytest.fixture
 def plan(tiny: Any) -> CapturePlan:
-    return CapturePlan(str(tiny("bert")), views=("tokens",), layers=(1, 3), max_tokens=32, **FLOAT32)
+    return CapturePlan(backbone=str(tiny("bert")), views=("tokens",), layers=(1, 3), max_tokens=32, **FLOAT32)
 
 
 class Notes(Silent):
@@ -108,7 +108,7 @@ def test_every_byte_of_a_character_covers_that_character():
 def test_minilm_spans_spell_real_sentences():
     lines = (real_data("conll2003") / "validation.txt").read_text().split("\n\n")[1:200]
     texts = [" ".join(row.split()[0] for row in block.splitlines()) for block in lines if block.strip()]
-    tokenizer = load_tokenizer(find(CapturePlan("minilm")).tokenizer)
+    tokenizer = load_tokenizer(find(CapturePlan(backbone="minilm")).tokenizer)
     tokens = tokenize(tokenizer, texts, "{text}", 256, characters=True)
     for index, text in enumerate(texts):
         for token, covered in list(spelt(tokenizer, tokens, index, text))[1:-1]:
@@ -117,7 +117,7 @@ def test_minilm_spans_spell_real_sentences():
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_a_store_and_an_extractor_give_the_same_tokens_in_the_order_asked(family, tiny, texts, tmp_path):
-    plan = CapturePlan(str(tiny(family)), views=("tokens", "mean"), max_tokens=32, **FLOAT32)
+    plan = CapturePlan(backbone=str(tiny(family)), views=("tokens", "mean"), max_tokens=32, **FLOAT32)
     store = extract(plan, texts, settings(tmp_path)).store
     made = Extractor(plan, settings(tmp_path))(texts, plan.columns(4))
     read = store.read_tokens(texts, range(4))
@@ -164,7 +164,7 @@ def test_only_the_layers_asked_for_are_on_disk_and_more_can_follow(plan, texts, 
 @pytest.mark.parametrize("views", [("tokens",), ("tokens", "mean")])
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_shards_keep_their_size_whatever_the_lengths_of_texts(views, family, tiny, texts, tmp_path):
-    plan = CapturePlan(str(tiny(family)), views=views, layers=(2,), max_tokens=32, **FLOAT32)
+    plan = CapturePlan(backbone=str(tiny(family)), views=views, layers=(2,), max_tokens=32, **FLOAT32)
     whole = extract(plan, texts, settings(tmp_path / "whole", batch_tokens=40)).store.read_tokens(texts, [2])
     small = extract(plan, texts, settings(tmp_path, batch_tokens=40, shard_bytes=20_000)).store
     assert len(small.shards) > 3
@@ -179,7 +179,9 @@ def test_shards_keep_their_size_whatever_the_lengths_of_texts(views, family, tin
 def test_the_size_expected_is_the_size_on_disk(layers, views, family, tiny, tmp_path):
     rng = np.random.default_rng(0)
     texts = list(dict.fromkeys(" ".join(rng.choice(WORDS, rng.integers(1, 20))) for _ in range(400)))
-    plan = CapturePlan(str(tiny(family, 64)), views=views, layers=layers, max_tokens=16, compute_dtype="float32")
+    plan = CapturePlan(
+        backbone=str(tiny(family, 64)), views=views, layers=layers, max_tokens=16, compute_dtype="float32"
+    )
     expected = expected_bytes(plan, texts, tmp_path)
     notes = Notes()
     store = extract(plan, texts, settings(tmp_path), notes).store
@@ -228,7 +230,7 @@ def test_the_self_check_looks_at_every_token(tiny, texts, tmp_path, monkeypatch)
         return found
 
     monkeypatch.setattr(forward, "capture", shifted)
-    plan = CapturePlan(str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
+    plan = CapturePlan(backbone=str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
     with pytest.raises(MachineError, match="self-check"):
         extract(plan, texts, settings(tmp_path))
     assert not maintenance.store_folders(tmp_path / "cache")
@@ -244,7 +246,7 @@ def test_the_longest_batch_is_not_padded_in_the_store(plan, texts, tmp_path):
 @pytest.mark.parametrize("name", ["stories260K", "babyllama"])
 def test_small_real_causal_models_give_spans_that_spell_their_texts(name, tmp_path):
     texts = ["Once upon a time there was a little dog.", "Once upon a time", "She ran."]
-    plan = CapturePlan(str(real_model(name)), views=("tokens",), layers=(-1,))
+    plan = CapturePlan(backbone=str(real_model(name)), views=("tokens",), layers=(-1,))
     store = extract(plan, texts, settings(tmp_path)).store
     read = store.read_tokens(texts, store.columns()["tokens"])
     for index, text in enumerate(texts):

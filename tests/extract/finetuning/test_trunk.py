@@ -30,7 +30,7 @@ def plan_of(tiny: Any) -> Any:
     def made(family: str, **more: Any) -> CapturePlan:
         settings: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32", "max_tokens": 32}
         settings["final_norm"] = bool(BACKBONES[family].final_norm)
-        return CapturePlan(str(tiny(family)), **(settings | {"views": ("tokens",)} | more))
+        return CapturePlan(backbone=str(tiny(family)), **(settings | {"views": ("tokens",)} | more))
 
     return made
 
@@ -47,7 +47,7 @@ def below_of(tmp_path: Path) -> Any:
             ids, kinds = read.rows(np.arange(len(read.offsets) - 1))
             told = None if kinds is None else torch.from_numpy(kinds)
             return torch.from_numpy(ids), np.diff(read.offsets).tolist(), told
-        spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
+        spec = ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")
         layers = sorted({*beside, cut})
         tokens = extract(replace(plan, layers=tuple(layers)), texts, spec).store.read_tokens(texts, layers)
         return torch.from_numpy(tokens.states), tokens.lengths.tolist(), None
@@ -95,7 +95,9 @@ def test_texts_together_give_and_learn_what_each_alone_does(family, cut, plan_of
 @pytest.mark.parametrize("cut", CUTS)
 def test_what_comes_of_the_cut_is_what_stage_one_extracts(cut, plan_of, below_of, some, tmp_path):
     plan = plan_of("bert", views=("tokens", "mean"))
-    extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {"tokens": (2, 3), "mean": (3,)})
+    extracted = Extractor(plan, ExtractSpec(cache=str(tmp_path / "other"), device="cpu"))(
+        some, {"tokens": (2, 3), "mean": (3,)}
+    )
     model = FinetunedBackbone(plan, cut, (-1,) if cut == 2 else (2, 3))
     below, lengths, _ = below_of(plan_of("bert"), some, cut)
     layers = model.layers
@@ -121,7 +123,9 @@ def test_layers_beside_are_the_cached_ones_and_change_nothing_above(view, beside
     below, lengths, _ = below_of(plan_of("gpt2"), some, 2, beside)
     model = FinetunedBackbone(plan, 2, "all", beside=beside)
     assert model.layers == (*beside, 3)
-    extracted = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(some, {view: model.layers})[view]
+    extracted = Extractor(plan, ExtractSpec(cache=str(tmp_path / "other"), device="cpu"))(some, {view: model.layers})[
+        view
+    ]
     made = model(below, lengths, view)
     assert_close(made, torch.from_numpy(extracted.states if view == "tokens" else extracted))
     assert torch.equal(made[-1:], FinetunedBackbone(plan, 2, "all")(below[-1:], lengths, view))
@@ -145,7 +149,7 @@ def test_two_segments_run_with_the_kind_of_every_token(plan_of, below_of, some, 
     plan = plan_of("bert", views=("mean",))
     pairs = [Segments(first, second) for first, second in zip(some[:5], some[5:10], strict=True)]
     below, lengths, kinds = below_of(plan, pairs, "none")
-    expected = Extractor(plan, ExtractSpec(str(tmp_path / "other"), "cpu"))(pairs, {"mean": (3,)})["mean"]
+    expected = Extractor(plan, ExtractSpec(cache=str(tmp_path / "other"), device="cpu"))(pairs, {"mean": (3,)})["mean"]
     model = FinetunedBackbone(plan, "none")
     with torch.no_grad():
         assert_close(model(below, lengths, "mean", kinds), torch.from_numpy(expected))
@@ -239,7 +243,9 @@ def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, mo
 def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts, tmp_path):
     plan = plan_of(family)
     found = read_ids(plan, texts)
-    stored = Extractor(plan, ExtractSpec(str(tmp_path / "cache"), "cpu"))(texts, {"tokens": (0,)})["tokens"]
+    stored = Extractor(plan, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))(texts, {"tokens": (0,)})[
+        "tokens"
+    ]
     for mine, theirs in ((found.ids, stored.ids), (found.spans, stored.spans), (found.offsets, stored.offsets)):
         np.testing.assert_array_equal(mine, theirs)
     assert found.kinds is None
@@ -276,7 +282,7 @@ def test_a_tokenizer_of_another_model_is_refused(plan_of, tiny, texts, tmp_path)
     plan = plan_of("bert", tokenizer=str(tiny("qwen2")))
     for made in (
         lambda: read_ids(plan, texts),
-        lambda: extract(plan, texts, ExtractSpec(str(tmp_path / "other"), "cpu")),
+        lambda: extract(plan, texts, ExtractSpec(cache=str(tmp_path / "other"), device="cpu")),
     ):
         with pytest.raises(
             BackboneError, match=r"gives token \d+, and '.*' knows \d+: it is of another model"

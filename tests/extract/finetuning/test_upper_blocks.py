@@ -48,7 +48,7 @@ def plan_of(tiny: Any, tmp_path: Path) -> Callable[..., CapturePlan]:
             (folder / "config.json").write_text(json.dumps(config | changed))
         settings: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32", "max_tokens": 32}
         settings["final_norm"] = bool(BACKBONES[family].final_norm)
-        return CapturePlan(str(folder), views=("tokens",), **(settings | more))
+        return CapturePlan(backbone=str(folder), views=("tokens",), **(settings | more))
 
     return made
 
@@ -59,7 +59,7 @@ def below_of(tmp_path: Path) -> Callable[..., tuple[Tensor, Tensor]]:
 
     def read(plan: CapturePlan, texts: list[Any], cut: Any) -> tuple[Tensor, Tensor]:
         layer = 0 if cut == "none" else cut
-        store = extract(plan, texts, ExtractSpec(str(tmp_path / "cache"), "cpu")).store
+        store = extract(plan, texts, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")).store
         tokens = store.read_tokens(texts, [layer])
         flat = torch.from_numpy(tokens.ids).long() if cut == "none" else torch.from_numpy(tokens.states[0])
         nothing = -1 if cut == "none" else float("nan")
@@ -240,7 +240,7 @@ def test_what_was_trained_is_saved_as_an_ordinary_model(family, cut, plan_of, be
         saved = replace(plan, backbone=str(folder))
         ids = below_of(plan, some, "none")[0]
         assert_close(whole(saved)(ids.clamp(min=0), attention_mask=real.long()).last_hidden_state[real], made)
-        extractor = Extractor(saved, ExtractSpec(str(tmp_path / "cache"), "cpu"))
+        extractor = Extractor(saved, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))
         assert_close(torch.from_numpy(extractor(some, {"tokens": (3,)})["tokens"].states[0]), made)
     before, after, own = whole(plan).state_dict(), whole(saved).state_dict(), dict(upper.model.named_parameters())
     for name, weight in after.items():
@@ -254,7 +254,7 @@ def test_an_untrained_backbone_is_saved_too(plan_of, some, tmp_path):
     plan = plan_of("gpt2", init="random", init_seed=3)
     upper = nudged(TopBlocks(plan, 2))
     upper.save(tmp_path / "saved")
-    spec = ExtractSpec(str(tmp_path / "cache"), "cpu")
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")
     columns = {"tokens": (2,)}
     saved = Extractor(replace(plan, backbone=str(tmp_path / "saved"), init="pretrained"), spec)(some, columns)
     assert_close(

@@ -162,8 +162,8 @@ def test_it_learns_and_leaves_a_backbone_that_extraction_and_transformers_read(o
     text = "the small dog runs"
     ids = load_tokenizer(Path(spec.vocabulary)).encode(text).ids
     assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == ids
-    plan = CapturePlan(str(folder), max_tokens=16, compute_dtype="float32", stored_dtype="float32")
-    found = extract(plan, [text], ExtractSpec(str(tmp_path / "cache"), "cpu"))
+    plan = CapturePlan(backbone=str(folder), max_tokens=16, compute_dtype="float32", stored_dtype="float32")
+    found = extract(plan, [text], ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))
     assert found.columns == {"mean": (0, 1, 2)}
     hidden = model.eval()(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]
     np.testing.assert_allclose(found.store.read([text], "mean", [1])[0, 0], hidden[0].mean(0).detach(), atol=1e-5)

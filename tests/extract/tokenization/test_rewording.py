@@ -53,9 +53,11 @@ def test_an_unknown_change_is_refused(change):
 
 
 def test_a_reworded_text_has_the_latents_of_what_it_became_and_a_store_of_its_own(tiny, tmp_path):
-    folder, spec = str(tiny("bert")), ExtractSpec(str(tmp_path))
-    plain = Extractor(CapturePlan(folder, max_tokens=32, compute_dtype="float32"), spec)
-    lower = Extractor(CapturePlan(folder, max_tokens=32, compute_dtype="float32", rewording=("lower_case",)), spec)
+    folder, spec = str(tiny("bert")), ExtractSpec(cache=str(tmp_path))
+    plain = Extractor(CapturePlan(backbone=folder, max_tokens=32, compute_dtype="float32"), spec)
+    lower = Extractor(
+        CapturePlan(backbone=folder, max_tokens=32, compute_dtype="float32", rewording=("lower_case",)), spec
+    )
     columns = {"mean": (0, 1, 2, 3)}
     assert (lower(["The Dog runs"], columns)["mean"] == plain(["the dog runs"], columns)["mean"]).all()
     assert plain.identity.differences(lower.identity) == ["rewording"]

@@ -21,7 +21,7 @@ def words(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 
 def test_a_cut_text_equals_the_tokenizers_own_truncation(texts):
-    folder = find(CapturePlan("minilm")).tokenizer
+    folder = find(CapturePlan(backbone="minilm")).tokenizer
     ours, theirs = load_tokenizer(folder), load_tokenizer(folder)
     theirs.enable_truncation(8)
     tokens = tokenize(ours, texts, "{text}", 8)

@@ -11,8 +11,8 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Silent
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
+from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
-from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments, TextError
 from permafrost.extract import job
 from permafrost.extract.backbones.families import BACKBONES
@@ -26,13 +26,13 @@ FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}
 
 
 def settings(folder: Path, **more: Any) -> ExtractSpec:
-    return ExtractSpec(str(folder / "cache"), "cpu", **more)
+    return ExtractSpec(cache=str(folder / "cache"), device="cpu", **more)
 
 
 @pytest.fixture
 def plan(tiny: Any) -> CapturePlan:
     return CapturePlan(
-        str(tiny("bert")), views=("tokens", "mean"), max_tokens=32, truncation="windows", stride=6, **FLOAT32
+        backbone=str(tiny("bert")), views=("tokens", "mean"), max_tokens=32, truncation="windows", stride=6, **FLOAT32
     )
 
 
@@ -113,7 +113,9 @@ def test_pooled_views_see_every_token_of_a_window(plan, pairs, tmp_path):
 @pytest.mark.parametrize("family", BACKBONES)
 def test_a_window_depends_on_nothing_but_itself(family, tiny, pairs, tmp_path):
     """Order, batch size, company and restart change nothing beyond the tolerance of float32 sums; nor does the road."""
-    plan = CapturePlan(str(tiny(family)), views=VIEWS, max_tokens=32, truncation="windows", stride=6, **FLOAT32)
+    plan = CapturePlan(
+        backbone=str(tiny(family)), views=VIEWS, max_tokens=32, truncation="windows", stride=6, **FLOAT32
+    )
     base = extract(plan, pairs, settings(tmp_path / "a")).store
     small = settings(tmp_path / "b", batch_tokens=70, shard_bytes=20_000)
     extract(plan, pairs[9:12], small)
@@ -171,7 +173,9 @@ def test_a_text_that_is_run_in_windows_loses_nothing_and_a_cut_one_does(plan, pa
     for stride, cut in ((6, 1), (None, 2)):
         asked = plan if stride else replace(plan, truncation="cut", stride=0)
         done = extract(asked, [*long, "the dog"], settings(tmp_path))
-        found = CacheProvider().latents(asked, settings(tmp_path), Corpus("c", (*long, "the dog"), {}), Silent())
+        found = CacheProvider().latents(
+            asked, settings(tmp_path), Corpus(name="c", texts=(*long, "the dog"), splits={}), Silent()
+        )
         assert (done.truncated, found.truncated) == (cut, cut)
 
 

@@ -202,7 +202,7 @@ def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(cont
     count = len(spans)
     marks = Spans(np.array(spans), np.zeros(count, np.int64), np.arange(count + 1))
     rows = Rows(np.zeros((count, 1), np.int64), np.zeros(count), marks)
-    corpus = Corpus("toy", (Segments("?", context),), {"train": rows}, kind="answers")
+    corpus = Corpus(name="toy", texts=(Segments("?", context),), splits={"train": rows}, kind="answers")
     for seed in range(5):
         moved = shuffled(corpus, seed).split("train").spans.characters
         for span, before in zip(moved, spans, strict=True):

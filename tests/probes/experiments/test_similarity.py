@@ -53,7 +53,7 @@ def compared(tmp_path_factory, tiny):
 
 def need(backbone: str) -> None:
     try:
-        find(CapturePlan(backbone))
+        find(CapturePlan(backbone=backbone))
     except BackboneError as error:
         pytest.skip(f"needs the hub: {error}")
 

@@ -49,8 +49,8 @@ def recipe(tmp_path, tiny):
         settings = {"compute_dtype": "float32", "stored_dtype": "float32", "max_tokens": 32} | plan
         return Recipe(
             corpus=corpus,
-            plan=CapturePlan(str(tiny(family)), views=(view,), layers=(2, 3), **settings),
-            extract=ExtractSpec(str(tmp_path / "cache"), "cpu"),
+            plan=CapturePlan(backbone=str(tiny(family)), views=(view,), layers=(2, 3), **settings),
+            extract=ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"),
             probe=ProbeSpec(layers=(-2, -1)),
         )
 

@@ -90,7 +90,9 @@ def sentences(seed: int, count: int = 25) -> tuple[Corpus, np.ndarray]:
     marks = Spans(np.zeros((lengths.sum(), 2), np.int64), np.concatenate(true), bounds(lengths))
     rows = Rows(np.arange(count)[:, None], np.zeros(count, np.int64), marks)
     texts = tuple(map(str, range(count)))
-    return Corpus("toy", texts, {"train": rows, "test": rows}, TAGS, kind="tags"), np.concatenate(said)
+    return Corpus(
+        name="toy", texts=texts, splits={"train": rows, "test": rows}, labels=TAGS, kind="tags"
+    ), np.concatenate(said)
 
 
 def names(codes: np.ndarray, offsets: np.ndarray) -> list[list[str]]:
@@ -144,7 +146,7 @@ def test_a_type_may_hold_a_hyphen_and_tags_may_name_none():
 def test_nothing_said_and_nothing_true_is_a_figure_of_nought():
     marks = Spans(np.zeros((3, 2), np.int64), np.zeros(3, np.int64), np.array([0, 1, 3]))
     rows = Rows(np.arange(2)[:, None], np.zeros(2, np.int64), marks)
-    scorer = TagScorer(Corpus("toy", ("a", "b"), {"test": rows}, TAGS, kind="tags"), "test")
+    scorer = TagScorer(Corpus(name="toy", texts=("a", "b"), splits={"test": rows}, labels=TAGS, kind="tags"), "test")
     for metric in ("precision", "recall", "f1"):
         assert scorer.value(metric, np.zeros(3, np.int64)) == 0
         assert scorer.resampled(metric, [np.zeros(3, np.int64)]).value == 0

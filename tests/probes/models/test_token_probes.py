@@ -163,7 +163,9 @@ def test_a_probe_learns_which_token_tells():
     sides = np.arange(TEXTS).reshape(-1, 2)
     scores = cosines(*(torch.stack([telling[n] for n in column]) for column in sides.T)).double().numpy() / 2 + 0.5
     splits = {"train": Rows(sides[:70], scores[:70]), "validation": Rows(sides[70:], scores[70:])}
-    corpus = Corpus("toy", tuple(map(str, range(TEXTS))), splits, (), (0.0, 1.0), "score")
+    corpus = Corpus(
+        name="toy", texts=tuple(map(str, range(TEXTS))), splits=splits, labels=(), score_range=(0.0, 1.0), kind="score"
+    )
     recipe = Recipe(
         probe=ProbeSpec(encoder="none", center=False), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=0.1)
     )

@@ -54,7 +54,14 @@ def along(sides: int) -> tuple[ProbeInputs, Corpus]:
     places = (places - places.min()) / np.ptp(places)
     bound = len(rows) * 2 // 3
     splits = {"train": Rows(rows[:bound], places[:bound]), "validation": Rows(rows[bound:], places[bound:])}
-    return found, Corpus("toy", tuple(map(str, range(300 * sides))), splits, (), (0.0, 1.0), "score")
+    return found, Corpus(
+        name="toy",
+        texts=tuple(map(str, range(300 * sides))),
+        splits=splits,
+        labels=(),
+        score_range=(0.0, 1.0),
+        kind="score",
+    )
 
 
 def paired() -> tuple[ProbeInputs, Corpus]:
@@ -102,7 +109,9 @@ def test_a_hidden_layer_tells_what_a_line_cannot(activation):
     codes = (np.abs(places - 0.5) > 0.67).astype(np.int64)  # both ends against the middle, half of the texts each
     rows = Rows(np.arange(600)[:, None], codes)
     splits = {"train": rows.select(np.arange(400)), "validation": rows.select(np.arange(400, 600))}
-    corpus = Corpus("toy", tuple(map(str, range(600))), splits, ("middle", "end"), kind="class")
+    corpus = Corpus(
+        name="toy", texts=tuple(map(str, range(600))), splits=splits, labels=("middle", "end"), kind="class"
+    )
     spec = ProbeSpec(encoder="none", mixer="concat", hidden=32, activation=activation)
     fast = {"batch_rows": 32, "learning_rate": 0.02}
     line = result(found, corpus, replace(spec, hidden=0), **fast)

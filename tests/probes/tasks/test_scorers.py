@@ -79,7 +79,13 @@ def test_a_draw_is_the_figure_of_the_rows_that_are_drawn(kind, metric):
     drawn = np.random.default_rng(0).integers(0, len(rows), (50, len(rows)))
     for number in (0, 17, 49):
         some = drawn[number]
-        once = Corpus(corpus.name, corpus.texts, {"test": rows.select(some)}, corpus.labels, kind=corpus.kind)
+        once = Corpus(
+            name=corpus.name,
+            texts=corpus.texts,
+            splits={"test": rows.select(some)},
+            labels=corpus.labels,
+            kind=corpus.kind,
+        )
         if kind == "tags":
             own = np.concatenate([said[rows.spans.offsets[row] : rows.spans.offsets[row + 1]] for row in some])
         else:
@@ -108,7 +114,9 @@ def test_what_is_said_becomes_a_number_a_class_a_valid_tag_or_a_place():
     assert scorer_of(scores()[0], "train").decode(np.array([0.2, 0.4])).tolist() == [0.2, 0.4]
     assert scorer_of(classes()[0], "train").decode(np.array([[0.1, 0.3, 0.2], [2, 1, 0]])).tolist() == [1, 0]
     marks = Spans(np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.array([0, 2]))
-    corpus = Corpus("toy", ("a b",), {"test": Rows(np.array([[0]]), np.zeros(1), marks)}, TAGS, kind="tags")
+    corpus = Corpus(
+        name="toy", texts=("a b",), splits={"test": Rows(np.array([[0]]), np.zeros(1), marks)}, labels=TAGS, kind="tags"
+    )
     said = np.array([[0, 0, 9.0, 0, 0], [0, 0, 9.0, 0, 0]])
     assert scorer_of(corpus, "test").decode(said).tolist() == [1, 2]  # I-PER opens no entity
     scorer = scorer_of(answers()[0], "train")
@@ -123,7 +131,7 @@ def test_the_f1_of_two_classes_is_that_of_the_second():
     target = (rng.random(200) < 0.1).astype(np.int64)
     rows = Rows(np.arange(200)[:, None], target)
     splits = {"train": rows, "validation": rows}
-    corpus = Corpus("toy", tuple(map(str, range(200))), splits, ("no", "yes"), kind="class")
+    corpus = Corpus(name="toy", texts=tuple(map(str, range(200))), splits=splits, labels=("no", "yes"), kind="class")
     assert "f1" in task_of(corpus).metrics
     said = np.where(rng.random(200) < 0.8, target, 1 - target)
     assert scorer_of(corpus, "train").value("f1", said) == pytest.approx(f1_score(target, said))
@@ -144,7 +152,7 @@ def test_an_answer_counts_by_the_best_of_those_that_are_acceptable():
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for some in golds for gold in some])
     marks = Spans(spans, np.zeros(3, np.int64), np.array([0, 2, 3]))
     rows = Rows(np.array([[0], [2]]), np.zeros(2), marks)
-    scorer = AnswerScorer(Corpus("toy", texts, {"test": rows}, kind="answers"), "test")
+    scorer = AnswerScorer(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), "test")
     assert scorer.golds == golds
     for said in (["big red dog", "stove"], ["The big red", "near the stov"], ["sleeps", ""]):
         places = np.array([(context.index(one), context.index(one) + len(one)) if one else (-1, -1) for one in said])
@@ -160,7 +168,9 @@ def test_answers_in_chinese_are_scored_by_their_characters():
     first = context.index("野马队")
     marks = Spans(np.array([(first, first + 3)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[0]]), np.zeros(1), marks)
-    scorer = AnswerScorer(Corpus("toy", (Segments("谁赢了？", context),), {"test": rows}, kind="answers"), "test")
+    scorer = AnswerScorer(
+        Corpus(name="toy", texts=(Segments("谁赢了？", context),), splits={"test": rows}, kind="answers"), "test"
+    )
     for start, end, f1 in ((first, first + 3, 1), (first - 1, first + 3, 6 / 7), (first + 3, first + 5, 0), (3, 6, 0)):
         said = scorer.decode(np.array([[start, end, 0.5]]))
         assert scorer.value("f1", said) == pytest.approx(f1)

@@ -30,7 +30,14 @@ from tests.support.bench import Bench, pairs, write
 
 RECIPE = Recipe(train=TrainSpec(epochs=3))
 SIDES = np.array([[0, 1], [1, 2]])
-CORPUS = Corpus("toy", ("a", "b", "c"), {"train": Rows(SIDES, np.array([0.0, 1.0]))}, (), (0.0, 1.0), "score")
+CORPUS = Corpus(
+    name="toy",
+    texts=("a", "b", "c"),
+    splits={"train": Rows(SIDES, np.array([0.0, 1.0]))},
+    labels=(),
+    score_range=(0.0, 1.0),
+    kind="score",
+)
 
 
 class Heard(Silent):
@@ -191,8 +198,8 @@ def test_another_run_that_puts_something_there_meanwhile_is_no_error(tmp_path, m
 
 def of_text(backbone, cache) -> dict[str, str]:
     """What a training from the text on says that it depends on."""
-    plan = CapturePlan(str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
-    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), upper=FinetuneSpec("none"))
+    plan = CapturePlan(backbone=str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
+    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(cache=str(cache), device="cpu"), upper=FinetuneSpec("none"))
     return Workspace(stages.PROVIDER, Silent()).latents(recipe)
 
 

@@ -38,7 +38,9 @@ def few_resamples(monkeypatch):
 def of_classes(texts: tuple[str, ...], sides: int, seed: int = 0) -> Corpus:
     rng = np.random.default_rng(seed)
     rows = Rows(np.arange(len(texts)).reshape(-1, sides), rng.integers(0, 3, len(texts) // sides))
-    return Corpus("toy", texts, {"train": rows, "validation": rows, "test": rows}, LABELS, kind="class")
+    return Corpus(
+        name="toy", texts=texts, splits={"train": rows, "validation": rows, "test": rows}, labels=LABELS, kind="class"
+    )
 
 
 def values(table: pd.DataFrame, kind: str, split: str = "test") -> dict[tuple[str, str], float]:
@@ -90,7 +92,9 @@ def of_tags(rng: np.random.Generator) -> Corpus:
     spans = np.concatenate([[(2 * place, 2 * place + 1) for place in range(length)] for length in lengths])
     marks = Spans(spans, np.array(codes), np.concatenate([[0], np.cumsum(lengths)]))
     rows = Rows(np.arange(30)[:, None], np.zeros(30), marks)
-    return Corpus("toy", texts, {"train": rows, "held-out": rows, "validation": rows}, TAGS, kind="tags")
+    return Corpus(
+        name="toy", texts=texts, splits={"train": rows, "held-out": rows, "validation": rows}, labels=TAGS, kind="tags"
+    )
 
 
 def test_entities_are_scored_as_seqeval_scores_them():
@@ -194,7 +198,7 @@ def test_questions_are_scored_by_what_asks():
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for _, gold, _ in asked])
     said = np.array([(*span, 0) if right else (0, 9, 0) for span, (_, _, right) in zip(spans, asked, strict=True)])
     rows = Rows(np.arange(4)[:, None], np.zeros(4), Spans(spans, np.zeros(4, np.int64), np.arange(5)))
-    corpus = Corpus("toy", texts, {"train": rows, "test": rows}, kind="answers")
+    corpus = Corpus(name="toy", texts=texts, splits={"train": rows, "test": rows}, kind="answers")
     table = breakdown_table(Spoken([said.astype(np.float32)]), corpus)
     found = values(table, "question word")
     assert found["what", "exact_match"] == 0.5
@@ -215,7 +219,10 @@ def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
     asked = (Segments("In which year?", "1990"), Segments("How many?", "Two."))
     marks = Spans(np.array([[0, 4], [0, 3]]), np.zeros(2, np.int64), np.arange(3))
     questions = Rows(np.array([[1], [0]]), np.zeros(2), marks)
-    assert row_labels(Corpus("toy", asked, {}, kind="answers"), questions) == ["how many/how much", "which"]
+    assert row_labels(Corpus(name="toy", texts=asked, splits={}, kind="answers"), questions) == [
+        "how many/how much",
+        "which",
+    ]
     classes = of_classes(("a", "b", "c"), 1)
     named = [LABELS[code] for code in classes.split("test").targets]
     assert row_labels(classes, classes.split("test")) == named
@@ -223,5 +230,12 @@ def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
 
 def test_scores_have_no_groups():
     rows = Rows(np.arange(4).reshape(2, 2), np.array([0.1, 0.9]))
-    corpus = Corpus("toy", ("a", "b", "c", "d"), {"train": rows, "test": rows}, (), (0.0, 1.0), "score")
+    corpus = Corpus(
+        name="toy",
+        texts=("a", "b", "c", "d"),
+        splits={"train": rows, "test": rows},
+        labels=(),
+        score_range=(0.0, 1.0),
+        kind="score",
+    )
     assert breakdown_table(Spoken([np.array([0.1, 0.8])]), corpus).empty

@@ -19,7 +19,9 @@ from tests.support.synthetic import TAGS, classed, inputs, tagged
 def test_the_commonest_class_is_that_of_training():
     rows = Rows(np.arange(5)[:, None], np.array([2, 1, 2, 0, 2]))
     other = Rows(np.arange(4)[:, None], np.array([0, 0, 0, 1]))
-    corpus = Corpus("toy", tuple("abcde"), {"train": rows, "test": other}, ("x", "y", "z"), kind="class")
+    corpus = Corpus(
+        name="toy", texts=tuple("abcde"), splits={"train": rows, "test": other}, labels=("x", "y", "z"), kind="class"
+    )
     said = commonest_class(corpus, other)
     assert said.tolist() == [2] * 4
     assert scorer_of(corpus, "test").value("accuracy", said) == 0
@@ -41,7 +43,7 @@ def sentences_of(train: list[str], test: list[str]) -> Corpus:
             counts.append(len(pairs))
         marks = Spans(np.array(spans), np.array(codes), bounds(np.array(counts)))
         splits[name] = Rows(np.arange(first, len(texts))[:, None], np.zeros(len(some)), marks)
-    return Corpus("toy", tuple(texts), splits, TAGS, kind="tags")
+    return Corpus(name="toy", texts=tuple(texts), splits=splits, labels=TAGS, kind="tags")
 
 
 def test_a_word_has_the_tag_that_it_has_most_often_in_training_and_an_unknown_one_none():
@@ -112,7 +114,7 @@ def test_the_answer_is_the_sentence_with_most_words_of_the_question(question, co
     texts = (Segments("unused", "unused"), Segments(question, context))
     marks = Spans(np.array([(0, 1)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[1]]), np.zeros(1), marks)
-    (span,) = likeliest_sentences(Corpus("toy", texts, {"test": rows}, kind="answers"), rows)
+    (span,) = likeliest_sentences(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), rows)
     assert answer_text(context, span) == expected
 
 

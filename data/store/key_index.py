@@ -1,0 +1,110 @@
+"""Look-up of texts in shards: a 16-byte key for each text, and the shard and row where each key is stored.
+
+If several shards hold a text, the first one by name counts, for every reader.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from permafrost.data.store.shard import Shard
+from permafrost.data.store.shard_layout import KEY_BYTES
+from permafrost.data.text import Text
+
+Keys = NDArray[np.bytes_]
+
+SortedKeys = tuple[Keys, NDArray[np.int64], NDArray[np.int64]]
+"""Sorted keys of several shards, and the shard and the row of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextLocations:
+    """Shard and row of each text."""
+
+    shards: Sequence[Shard]
+
+    shard_indices: NDArray[np.int64]
+    """``[text]``: index into ``shards``; -1 if no shard holds the text."""
+
+    rows: NDArray[np.int64]
+    """``[text]``: row in that shard."""
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Whether a shard holds the text, ``[text]``."""
+        return self.shard_indices >= 0
+
+
+class KeyIndex:
+    """Index of the keys in shards; the keys of each set of shards are sorted once and kept."""
+
+    def __init__(self) -> None:
+        self._sorted: dict[tuple[str, ...], SortedKeys] = {}
+
+    def locate(self, keys: Keys, shards: Sequence[Shard]) -> TextLocations:
+        """Find the shard and row of each key; the first shard that holds a key counts.
+
+        Args:
+            keys: ``[text]``.
+            shards: shards to search, in order of their names.
+        """
+        if not shards:
+            return TextLocations(shards, np.full(len(keys), -1), np.zeros(len(keys), np.int64))
+        stored_keys, shard_indices, rows = self._sorted_keys(shards)
+        positions = np.minimum(np.searchsorted(stored_keys, keys), len(stored_keys) - 1)
+        found = stored_keys[positions] == keys
+        return TextLocations(shards, np.where(found, shard_indices[positions], -1), rows[positions])
+
+    def locate_columns(
+        self, keys: Keys, shards: Sequence[Shard], columns: Sequence[tuple[str, int]]
+    ) -> Iterator[TextLocations]:
+        """Yield the locations of keys for each column; columns that the same shards hold share one object.
+
+        Args:
+            keys: ``[text]``.
+            shards: shards to search, in order of their names.
+            columns: view and layer of each column.
+        """
+        by_shards: dict[tuple[str, ...], TextLocations] = {}
+        for view, layer in columns:
+            candidates = shards_with(shards, view, layer)
+            names = _shard_names(candidates)
+            if names not in by_shards:
+                by_shards[names] = self.locate(keys, candidates)
+            yield by_shards[names]
+
+    def _sorted_keys(self, shards: Sequence[Shard]) -> SortedKeys:
+        names = _shard_names(shards)
+        if names not in self._sorted:
+            keys = np.concatenate([shard.keys for shard in shards])
+            shard_indices = np.repeat(np.arange(len(shards)), [shard.texts for shard in shards])
+            rows = np.concatenate([np.arange(shard.texts) for shard in shards])
+            order = np.argsort(keys, kind="stable")
+            self._sorted[names] = keys[order], shard_indices[order], rows[order]
+        return self._sorted[names]
+
+
+def text_keys(texts: Sequence[Text]) -> Keys:
+    """Return a 16-byte key (xxh3) for each text, ``[text]``; the windows of a text have different keys."""
+    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(_text_bytes(text)) for text in texts), f"S{KEY_BYTES}")
+
+
+def shards_with(shards: Sequence[Shard], view: str, layer: int) -> list[Shard]:
+    """Return the shards that hold a layer of a view."""
+    return [shard for shard in shards if layer in shard.columns.get(view, ())]
+
+
+def _shard_names(shards: Sequence[Shard]) -> tuple[str, ...]:
+    return tuple(shard.path.name for shard in shards)
+
+
+def _text_bytes(text: Text) -> bytes:
+    """Return bytes that are different for different texts: byte 255 occurs in no UTF-8 string."""
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogatepass")
+    segments = json.dumps([text.first, text.second, text.window], ensure_ascii=False)
+    return b"\xff" + segments.encode("utf-8", "surrogatepass")
