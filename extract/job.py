@@ -80,9 +80,7 @@ class ExtractionJob:
                         advance(len(block.keys))
         return int(todo.sum())
 
-    def _announce(
-        self, tokens: TokenBatch, todo: NDArray[np.bool_], missing: Sequence[tuple[Columns, Any]]
-    ) -> None:
+    def _announce(self, tokens: TokenBatch, todo: NDArray[np.bool_], missing: Sequence[tuple[Columns, Any]]) -> None:
         """Note the size of the run; refuse it if the disk has no room."""
         runner = self.runner
         width, dtype = runner.source.width, runner.plan.stored_dtype

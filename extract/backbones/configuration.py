@@ -1,4 +1,4 @@
-"""Model configurations: the keys of a ``config.json`` that describe the model, which are all that transformers is given.
+"""Model configurations: the keys of a ``config.json`` that describe the model; transformers is given no others.
 
 Keys that name code, a kernel, a download, or how a forward pass is run are left out at any depth. Keys that would load
 other weights than those in the folder are refused. The remaining keys are part of a store's identity.
@@ -59,7 +59,7 @@ LEFT_OUT_WORDS = {
 ``base_model_tp_plan``, ...)."""
 
 PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
-"""Configurations of sub-models, which would make transformers treat the model as a composite; no supported family is."""
+"""Configurations of sub-models, by which transformers would treat a model as a composite; no supported family is one."""
 
 
 class BackboneError(InputError):

@@ -130,11 +130,11 @@ def sample_of(path: Path, seed: str = "") -> str:
         return f"{size} {_sample(file, size, seed)}"
 
 
-def sha256_of(*parts: bytes) -> str:
+def sha256_of(*contents: bytes) -> str:
     """Return the hex digest of several byte strings, each hashed with its length."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()
 
 

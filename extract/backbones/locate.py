@@ -93,7 +93,7 @@ class Source:
 
     @property
     def longest(self) -> int:
-        """Longest text, in tokens, whose latents depend on no other text of its batch and miss no earlier token.
+        """Longest text, in tokens, whose tokens see all earlier ones, and whose positions no other text stretches.
 
         Limited by the position embeddings, by a sliding window of attention, and by the length from which ``longrope``
         and ``dynamic`` position scaling depend on the longest text of a batch.

@@ -159,7 +159,7 @@ def _parse_object(name: str, content: bytes) -> dict[str, Any]:
 
 
 def _without_dropped(values: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Drop keys in ``left_out``, and at any depth those with a dropped ending; special tokens are numbered by the order."""
+    """Drop keys in ``left_out`` and, at any depth, those with a dropped ending; the order numbers special tokens."""
     return {
         key: _without_dropped(value) if isinstance(value, dict) else value
         for key, value in values.items()

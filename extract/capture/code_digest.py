@@ -1,4 +1,4 @@
-"""Code digest: a hash of modules as they are loaded, so that a remembered proof is tied to the code it was made with."""
+"""Code digest: a hash of modules as they are loaded, which ties a remembered proof to the code that made it."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Read-back check: texts of the first shard are read by key, and compared with what was computed and with the reference.
+"""Read-back check: texts of the first shard are read by key and compared with what was computed, and the reference.
 
 The shard is on the disk by then, but counts only once the check has passed, so an interrupted check leaves no shard.
 

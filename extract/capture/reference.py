@@ -1,8 +1,8 @@
 """Reference implementation for the self-check: single texts by transformers' own tokenizer and hidden states.
 
 It shares no code for templates, truncation, packing, masks, positions or pooling with the extraction that it checks;
-only the tokenizer's files are read for both by :mod:`permafrost.extract.backbones.tokenizer_files`. It is slow and short
-on purpose.
+only the tokenizer's files are read for both by :mod:`permafrost.extract.backbones.tokenizer_files`. It is slow and
+short on purpose.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Self-check: stops a run whose latents are not those of each text alone.
 
-1. Tokens: they equal those of transformers' tokenizer, made of the same files, which are read anew (:class:`TokenCheck`).
-2. Structure: masks, positions, padding, prefixes, pooling and layers are proven in float64
-   (:mod:`permafrost.extract.capture.proof`), because no tolerance tells a wrong structure from the rounding of bfloat16.
+1. Tokens: they equal those of transformers' tokenizer, made of the same files read anew (:class:`TokenCheck`).
+2. Structure: masks, positions, padding, prefixes, pooling and layers are proven in float64, because no tolerance tells
+   a wrong structure from the rounding of bfloat16 (:mod:`permafrost.extract.capture.proof`).
 3. Arithmetic: a few texts of the run, in its own precision, are compared with the reference.
 4. Read-back: texts of the first shard are read by key and compared with the reference
    (:mod:`permafrost.extract.capture.read_back`).

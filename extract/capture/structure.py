@@ -1,4 +1,4 @@
-"""Structure of the batched forward pass: texts run together against each text alone, in float64, dimension by dimension.
+"""Structure of the batched forward pass: texts run together against each alone, in float64, dimension by dimension.
 
 A wrong mask, position, prefix, pooling or layer causes a deviation orders of magnitude beyond the rounding of float64,
 so neither massive activations nor low precision can hide it. In float32 no such tolerance exists: a dimension that is

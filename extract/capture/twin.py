@@ -44,7 +44,7 @@ class Float64(TorchFunctionMode):
 
 
 def make_twin(backbone: Backbone) -> Backbone:
-    """Return a twin with random weights, in float64, on the backbone's device if that supports float64, else the CPU."""
+    """Return a float64 twin with random weights, on the backbone's device if that has float64, else on the CPU."""
     source = replace(backbone.source, folder=None, config=small_config(backbone.source))
     model = untrained_model(source, 0)
     model.set_attn_implementation(source.family.attention)

@@ -97,7 +97,7 @@ class TokenizedText:
 
 
 class TokenBatchBuilder:
-    """Token batch under construction, kept in flat arrays: an object per text would take more memory than its tokens."""
+    """Token batch under construction, in flat arrays: an object per text would take more memory than its tokens."""
 
     def __init__(self, paired: bool, echo: bool, characters: bool) -> None:
         """Start an empty batch.

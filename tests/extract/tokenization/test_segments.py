@@ -75,7 +75,7 @@ def test_segments_and_plain_texts_may_be_mixed_and_say_which_segment_they_count_
     tokens = pair_tokens(tokenizer, texts, 16)
     assert [tokens.token_type_ids_of(index).tolist() for index in range(3)] == [[0] * 3, [0, 0, 0, 1, 1, 1], [0] * 4]
     assert tokens.lengths.tolist() == [3, 6, 4, 4]
-    assert tokenize(tokenizer, texts[:1], "{text}", 16).kinds is None
+    assert tokenize(tokenizer, texts[:1], "{text}", 16).token_type_ids is None
 
 
 @pytest.mark.parametrize("family", SEPARATED)
