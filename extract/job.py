@@ -68,7 +68,7 @@ class ExtractionJob:
         expected = Eta(self.progress, int(tokens.lengths[todo].sum()), MEASURED_SECONDS)
         with self.progress.bar(f"{runner.source.name} on texts", int(todo.sum())) as advance:
             for columns, members in missing:
-                tokens_per_text = float(tokens.viewed[members].mean())
+                tokens_per_text = float(tokens.viewed_lengths[members].mean())
                 read_back = ReadBack(check, texts, columns)
                 runner.on_forward = read_back.watch
                 with ShardWriter(
@@ -85,7 +85,7 @@ class ExtractionJob:
         runner = self.runner
         width, dtype = runner.source.width, runner.plan.stored_dtype
         size = sum(
-            stored_bytes(columns, len(members), int(tokens.viewed[members].sum()), width, dtype)
+            stored_bytes(columns, len(members), int(tokens.viewed_lengths[members].sum()), width, dtype)
             for columns, members in missing
         )
         check_disk_space(self.store.path, size, runner.spec)

@@ -57,7 +57,7 @@ class BackboneRunner:
         """Split texts into windows.
 
         Returns:
-            every text with its further windows, and ``[text + 1]``, where those of each text begin.
+            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
         """
         return windowed(self.backbone.tokenizer, texts, self.plan.max_tokens, self.plan.overlap)
 
@@ -132,7 +132,7 @@ class BackboneRunner:
         if self.on_forward:
             self.on_forward(members, captured)
         member_texts = [texts[index] for index in members]
-        counts = tokens.viewed[members]
+        counts = tokens.viewed_lengths[members]
         text_of_token = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
         latents = {
             view: to_storage_dtype(
@@ -147,7 +147,7 @@ class BackboneRunner:
         token_latents = None
         if TOKENS in columns:
             assert tokens.characters is not None
-            seen = tokens.seen(members)
+            seen = tokens.viewed_index(members)
             token_latents = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
         return Block(
             keys=text_keys(member_texts),

@@ -59,7 +59,7 @@ LEFT_OUT_WORDS = {
 ``base_model_tp_plan``, ...)."""
 
 PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
-"""Configurations of sub-models, by which transformers would treat a model as a composite; no supported family is one."""
+"""Configurations of sub-models, by which transformers would treat a model as a composite; no family has any."""
 
 
 class BackboneError(InputError):

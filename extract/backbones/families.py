@@ -1,4 +1,4 @@
-"""Backbone families: where each supported architecture keeps its blocks, norms and embeddings, and its config keys."""
+"""Backbone families: module paths and configuration keys of each supported architecture."""
 
 from dataclasses import dataclass
 

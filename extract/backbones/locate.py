@@ -111,8 +111,8 @@ class Source:
         vocabulary_size, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
         if isinstance(vocabulary_size, int) and largest >= vocabulary_size:
             raise BackboneError(
-                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {vocabulary_size:,}: it is "
-                "of another model. Set plan.tokenizer to that of the model, or leave it out."
+                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {vocabulary_size:,}: "
+                "it is of another model. Set plan.tokenizer to that of the model, or leave it out."
             )
 
 

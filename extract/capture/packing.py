@@ -81,7 +81,9 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout
         ids[number, :size], positions[number, :size], real[number, :size] = row.ids, row.positions, True
         if token_type_ids is not None:
             token_type_ids[number, :size] = tokens.token_type_ids_of(int(texts[0]))
-        paths += [(path + number * width)[tokens.span(int(text))] for path, text in zip(row.paths, texts, strict=True)]
+        paths += [
+            (path + number * width)[tokens.viewed_range(int(text))] for path, text in zip(row.paths, texts, strict=True)
+        ]
     token_index, token_mask = _pad(paths)
     return Layout(
         ids=ids,
@@ -116,7 +118,7 @@ def _pad(paths: Sequence[Indices]) -> tuple[Indices, NDArray[np.bool_]]:
 def _length_rows(tokens: TokenBatch) -> list[tuple[Indices, int]]:
     """Return rows of one text with their length, the longest first: what does not fit in memory fails at once."""
     lengths = tokens.lengths
-    order = sorted(range(len(lengths)), key=lambda text: (-lengths[text], tokens.of(text).tobytes()))
+    order = sorted(range(len(lengths)), key=lambda text: (-lengths[text], tokens.ids_of(text).tobytes()))
     return [(np.array([text]), int(lengths[text])) for text in order]
 
 
@@ -125,15 +127,15 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
 
     Texts are sorted by their tokens, and a row takes as many neighbours as fit ``row_tokens`` as a prefix tree.
     """
-    order = sorted(range(len(tokens.lengths)), key=lambda text: tokens.of(text).astype(">u4").tobytes())
+    order = sorted(range(len(tokens.lengths)), key=lambda text: tokens.ids_of(text).astype(">u4").tobytes())
     rows: list[tuple[Indices, int]] = []
     current: list[int] = []
     size = 0
     for text in order:
-        new = len(tokens.of(text)) - (_shared(tokens.of(current[-1]), tokens.of(text)) if current else 0)
+        new = len(tokens.ids_of(text)) - (_shared(tokens.ids_of(current[-1]), tokens.ids_of(text)) if current else 0)
         if current and size + new > row_tokens:
             rows.append((np.array(current), size))
-            current, size, new = [], 0, len(tokens.of(text))
+            current, size, new = [], 0, len(tokens.ids_of(text))
         current.append(text)
         size += new
     if current:
@@ -143,7 +145,7 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
 
 def _single_row(texts: Indices, tokens: TokenBatch) -> _Row:
     (text,) = texts
-    ids = tokens.of(int(text)).astype(np.int64)
+    ids = tokens.ids_of(int(text)).astype(np.int64)
     return _Row(ids, np.arange(len(ids)), [np.arange(len(ids))])
 
 
@@ -154,8 +156,8 @@ def _tree_row(texts: Indices, tokens: TokenBatch) -> _Row:
     paths: list[Indices] = []
     size = 0
     for index, text in enumerate(texts):
-        text_ids = tokens.of(int(text))
-        shared = _shared(tokens.of(int(texts[index - 1])), text_ids) if index else 0
+        text_ids = tokens.ids_of(int(text))
+        shared = _shared(tokens.ids_of(int(texts[index - 1])), text_ids) if index else 0
         new = np.arange(size, size + len(text_ids) - shared)
         ids.append(text_ids[shared:])
         positions.append(np.arange(shared, len(text_ids)))

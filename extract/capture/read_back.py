@@ -53,7 +53,7 @@ class ReadBack:
         if self._done:
             return
         self._members.append(members)
-        ends = bounds(self._check.tokens.viewed[members])
+        ends = bounds(self._check.tokens.viewed_lengths[members])
         known = np.flatnonzero(np.isin(members, list(self._check.known_states))).tolist()
         for number in {*known, *evenly_spaced(np.arange(len(members)), WATCHED_TEXTS)}:
             tokens = slice(ends[number], ends[number + 1])
@@ -78,7 +78,7 @@ class ReadBack:
                 values = token_latents.states if token_latents else latents[view][:, text]
                 equal = np.array_equal(values, expected.astype(values.dtype))
                 if token_latents and tokens.characters is not None:
-                    seen = tokens.seen(np.array([text]))
+                    seen = tokens.viewed_index(np.array([text]))
                     equal &= np.array_equal(token_latents.ids, tokens.ids[seen])
                     equal &= np.array_equal(token_latents.spans, tokens.characters[seen])
                 if not equal:
@@ -124,10 +124,10 @@ class ReadBack:
     def _compare_tokens(self, store: LatentStore, stored_texts: NDArray[np.int64]) -> None:
         """Compare token ids and character spans of all texts of a shard."""
         latents, tokens = store.read_tokens(self._select_texts(stored_texts), []), self._check.tokens
-        seen = tokens.seen(stored_texts)
+        seen = tokens.viewed_index(stored_texts)
         assert tokens.characters is not None
         if not (
-            np.array_equal(latents.lengths, tokens.viewed[stored_texts])
+            np.array_equal(latents.lengths, tokens.viewed_lengths[stored_texts])
             and np.array_equal(latents.ids, tokens.ids[seen])
             and np.array_equal(latents.spans, tokens.characters[seen])
         ):

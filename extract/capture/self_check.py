@@ -53,17 +53,17 @@ class TokenCheck:
     def tokenize(self, text: int) -> ReferenceText:
         """Return the reference tokens of a text; raise :class:`SelfCheckError` if the extraction has others."""
         tokens = self._tokens
-        length, uncut, seen = int(tokens.lengths[text]), int(tokens.uncut[text]), tokens.span(text)
+        length, uncut, seen = int(tokens.lengths[text]), int(tokens.uncut[text]), tokens.viewed_range(text)
         expected = self._tokenizer(self._texts[text], length, uncut)
         comparisons: list[tuple[str, Any, Any]] = [
-            ("token ids", tokens.of(text), expected.ids),
+            ("token ids", tokens.ids_of(text), expected.ids),
             ("tokens that views see", np.arange(length)[seen], expected.seen),
             ("length", uncut, expected.uncut),
         ]
         if tokens.token_type_ids is not None:
             comparisons.append(("segments", tokens.token_type_ids_of(text), expected.token_type_ids or [0] * length))
         if tokens.characters is not None:
-            spans = tokens.characters[tokens.seen(np.array([text]))]
+            spans = tokens.characters[tokens.viewed_index(np.array([text]))]
             comparisons.append(("character spans", spans.reshape(-1), np.reshape(expected.spans, -1)))
         for name, actual, wanted in comparisons:
             if not np.array_equal(actual, wanted):
@@ -123,7 +123,7 @@ class SelfCheck:
         differences: list[float] = []
         for pack in self._runner.pack(tokens):
             texts, latents = np.concatenate(pack), self._runner.forward(pack, tokens, columns)
-            ends = bounds(tokens.viewed[texts])
+            ends = bounds(tokens.viewed_lengths[texts])
             for number, text in enumerate(texts):
                 expected = self.reference_latents(int(sample[text]), columns)
                 for view, wanted in expected.items():

@@ -114,8 +114,8 @@ def _request_deviation(
     for text in np.concatenate([row for rows in packs for row in rows]).tolist():
         if (text, paired) not in alone:
             token_type_ids = tokens.token_type_ids_of(text).tolist() if paired else None
-            alone[text, paired] = reference.states(tokens.of(text).tolist(), token_type_ids)
-        seen = np.arange(tokens.lengths[text])[tokens.span(text)].tolist()
+            alone[text, paired] = reference.states(tokens.ids_of(text).tolist(), token_type_ids)
+        seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
         expected.append(reference.latents(alone[text, paired], seen, columns))
     largest = Deviation()
     for view, layers in columns.items():

@@ -163,8 +163,8 @@ def blocks_of(
         blocks = cut_blocks(chosen_documents, vocabulary.frame, spec.block_tokens)
         if not len(blocks) and (spec.held_out or name == "to learn from"):
             raise CorpusError(
-                f"the text is too small: {lengths[chosen].sum():,} tokens in {len(chosen_documents):,} documents {name} "
-                f"do not fill one block of language.block_tokens = {spec.block_tokens}; take more text or shorter "
+                f"the text is too small: {lengths[chosen].sum():,} tokens in {len(chosen_documents):,} documents "
+                f"{name} do not fill one block of language.block_tokens = {spec.block_tokens}; take more text or shorter "
                 "blocks" + (", or set language.held_out = 0." if spec.held_out else ".")
             )
         splits.append(blocks)

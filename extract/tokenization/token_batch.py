@@ -38,20 +38,20 @@ class TokenBatch:
         return np.diff(self.offsets)
 
     @property
-    def viewed(self) -> NDArray[np.int64]:
+    def viewed_lengths(self) -> NDArray[np.int64]:
         """``[text]``: number of tokens that the views see."""
         return self.lengths if self.pooled is None else np.diff(self.pooled, axis=1)[:, 0].astype(np.int64)
 
-    def seen(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def viewed_index(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices into ``ids`` of the tokens that the views see of some texts, back to back."""
         first = 0 if self.pooled is None else self.pooled[texts, 0]
-        return ranges(self.offsets[texts] + first, self.viewed[texts])
+        return ranges(self.offsets[texts] + first, self.viewed_lengths[texts])
 
-    def span(self, text: int) -> slice:
+    def viewed_range(self, text: int) -> slice:
         """Return the range of a text's tokens that the views see."""
         return slice(None) if self.pooled is None else slice(*map(int, self.pooled[text]))
 
-    def of(self, text: int) -> NDArray[np.int32]:
+    def ids_of(self, text: int) -> NDArray[np.int32]:
         """Return the token ids of one text."""
         return self.ids[self.offsets[text] : self.offsets[text + 1]]
 

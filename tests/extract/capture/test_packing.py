@@ -78,5 +78,5 @@ def test_a_common_beginning_is_laid_out_once():
 def test_texts_of_like_length_share_a_forward_and_the_longest_come_first():
     tokens = as_tokens([[1] * n for n in (2, 9, 3, 8, 1, 7)])
     packs = make_packs(tokens, False, 16, 18)
-    sizes = [[len(tokens.of(int(row[0]))) for row in pack] for pack in packs]
+    sizes = [[len(tokens.ids_of(int(row[0]))) for row in pack] for pack in packs]
     assert sizes == [[9, 8], [7, 3], [2, 1]]

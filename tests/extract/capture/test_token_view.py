@@ -82,7 +82,7 @@ def test_a_cut_text_keeps_the_spans_of_the_tokens_that_stay(tiny, template):
     for index, text in enumerate(texts):
         covered = [part for _, part in spelt(tokenizer, tokens, index, text) if part != "-"]
         assert covered == text.split()[:3]
-        seen = list(spelt(tokenizer, tokens, index, text))[tokens.span(index)]
+        seen = list(spelt(tokenizer, tokens, index, text))[tokens.viewed_range(index)]
         assert [part for _, part in seen if part != "-"] == covered, "the views see the place that the spans refer to"
 
 
@@ -93,7 +93,7 @@ def test_asking_for_characters_changes_no_token(tiny, texts, family):
         plain, more = (tokenize(tokenizer, texts, template, longest, characters) for characters in (False, True))
         np.testing.assert_array_equal(plain.ids, more.ids)
         np.testing.assert_array_equal(plain.offsets, more.offsets)
-        np.testing.assert_array_equal(plain.viewed, more.viewed)
+        np.testing.assert_array_equal(plain.viewed_lengths, more.viewed_lengths)
         assert plain.characters is None
 
 

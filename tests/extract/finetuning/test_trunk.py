@@ -1,4 +1,4 @@
-"""The trunk: texts of any lengths, back to back, give and learn what each of them alone does; texts as ids."""
+"""Fine-tuned backbones: texts back to back give and learn what each text alone does; token ids of texts."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Upper blocks: fed from the store they give, and learn, what the whole model does with its lower part frozen."""
+"""Top blocks: fed from the store they give, and learn, what the whole model does with its lower part frozen."""
 
 import json
 import os
