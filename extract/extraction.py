@@ -113,7 +113,7 @@ class Extractor:
         """Split texts into windows.
 
         Returns:
-            every text with its further windows, one after another; and ``[text + 1]``, at which those of each text begin.
+            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
         """
         return self._runner.windowed(texts)
 

@@ -108,10 +108,10 @@ class Source:
 
     def check_ids(self, ids: NDArray[np.int32]) -> None:
         """Raise :class:`BackboneError` if a token id has no row in the embedding table."""
-        vocabulary_size, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
-        if isinstance(vocabulary_size, int) and largest >= vocabulary_size:
+        rows, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
+        if isinstance(rows, int) and largest >= rows:
             raise BackboneError(
-                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {vocabulary_size:,}: "
+                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {rows:,}: "
                 "it is of another model. Set plan.tokenizer to that of the model, or leave it out."
             )
 

@@ -164,8 +164,8 @@ def blocks_of(
         if not len(blocks) and (spec.held_out or name == "to learn from"):
             raise CorpusError(
                 f"the text is too small: {lengths[chosen].sum():,} tokens in {len(chosen_documents):,} documents "
-                f"{name} do not fill one block of language.block_tokens = {spec.block_tokens}; take more text or shorter "
-                "blocks" + (", or set language.held_out = 0." if spec.held_out else ".")
+                f"{name} do not fill one block of language.block_tokens = {spec.block_tokens}; take more text or "
+                "shorter blocks" + (", or set language.held_out = 0." if spec.held_out else ".")
             )
         splits.append(blocks)
     return splits[0], splits[1]

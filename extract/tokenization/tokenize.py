@@ -71,7 +71,7 @@ def windowed(
     """Split texts into windows.
 
     Returns:
-        every text with its further windows, one after another; and ``[text + 1]``, at which those of each text begin.
+        every text with its further windows, and ``[text + 1]``, at which those of each text begin.
 
     Raises:
         TextError: as :func:`tokenize`, of texts of two segments.
