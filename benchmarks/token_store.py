@@ -49,7 +49,7 @@ class Arm:
         self.job.run(texts, store.missing(text_keys(texts), self.columns))
         self.seconds.append(clock(device) - started)
         self.bytes = sum(path.stat().st_size for path in store.path.glob("*.h5"))
-        tokens = self.job.packs(texts)[0].viewed.sum()
+        tokens = self.job.runner.tokenize_and_pack(texts)[0].viewed_lengths.sum()
         width, dtype = self.source.width, self.plan.stored_dtype
         self.estimate = stored_bytes(self.columns, len(texts), int(tokens), width, dtype)
         shutil.rmtree(self.folder)

@@ -1,4 +1,4 @@
-"""Stage one: texts in, latents out; with its sub-packages the only code that loads a language model.
+"""Extraction: the latents of texts, computed by a frozen backbone and stored; language models are loaded only here.
 
 May import: data, data.corpora, data.store, extract.backbones, extract.capture, extract.tokenization.
 Start reading at extraction.py, extract.

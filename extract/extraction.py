@@ -1,7 +1,7 @@
-"""Stage one: what is missing of a plan for some texts is run, pooled and appended to its store.
+"""Extraction: run the texts whose latents a store lacks for a plan, and append them; or keep the latents in memory.
 
-Packs are laid out over the whole request before anything is looked up, and a shard commits whole packs. So a run that
-was killed repeats the same packs and gives the same bits, and no committed pack runs twice.
+Packs are laid out over the whole request before the store is looked up, and a shard holds whole packs. A run that was
+killed therefore repeats the same packs and gives the same bits, and no committed pack runs twice.
 """
 
 import time
@@ -19,7 +19,8 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.shard import Block
+from permafrost.data.store.store import LatentStore, text_keys
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import Backbone
@@ -27,18 +28,21 @@ from permafrost.extract.backbones.locate import find
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.job import ExtractionJob
+from permafrost.extract.runner import BackboneRunner
 from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractionResult:
-    """What stage one did."""
+    """Store of an extraction, and counts of what it ran."""
 
     store: LatentStore
     columns: Columns
+    """Columns of the store that the plan asks for."""
+
     texts: int
     texts_run: int
-    """Texts that went through the backbone, every window counted; 0 when all was cached."""
+    """Texts that went through the backbone, every window counted; 0 if all was stored."""
 
     truncated: int
     """Texts that lost tokens to ``max_tokens``; a text that is run in windows loses none."""
@@ -49,13 +53,10 @@ class ExtractionResult:
 def extract(
     plan: CapturePlan, texts: Sequence[Text], spec: ExtractSpec | None = None, progress: Progress | None = None
 ) -> ExtractionResult:
-    """Make sure that the store of ``plan`` holds every column of it for ``texts``; run what is missing.
+    """Make the store of ``plan`` hold every column of the plan for ``texts``; run what is missing.
 
     Args:
-        texts: distinct texts; where the plan has windows, those of two segments stand for all of theirs.
-
-    Returns:
-        the store, the columns in it that the plan asked for, and what was run.
+        texts: distinct texts; if the plan has windows, a text of two segments stands for all of its windows.
 
     Raises:
         InputError: the plan, the backbone or a text cannot be used.
@@ -69,22 +70,28 @@ def extract(
     identity = identify(source, plan, device, Path(spec.cache))
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
     columns = plan.columns(source.layers)
-    windows = _held_windows(store, texts)
-    run = 0
+    windows = _stored_windows(store, texts)
+    texts_run = 0
     if windows is None or store.missing(text_keys(windows), columns):
         job = ExtractionJob(plan, source, store, spec, progress, device)
-        windows = windows or job.windowed(texts)[0]
+        windows = windows or job.runner.windowed(texts)[0]
         missing = store.missing(text_keys(windows), columns)
-        run = job.run(windows, missing) if missing else 0
+        texts_run = job.run(windows, missing) if missing else 0
     truncated = store.truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
-    seconds = time.perf_counter() - started
-    return ExtractionResult(store, columns, len(texts), run, truncated, seconds)
+    return ExtractionResult(
+        store=store,
+        columns=columns,
+        texts=len(texts),
+        texts_run=texts_run,
+        truncated=truncated,
+        seconds=time.perf_counter() - started,
+    )
 
 
-def _held_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | None:
-    """The windows of ``texts`` by what the store holds; None where some are not in it."""
+def _stored_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | None:
+    """Return the windows of ``texts`` by the store's content; None if it lacks some of them."""
     try:
         return store.windowed(texts)[0]
     except StoreError:
@@ -92,72 +99,87 @@ def _held_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | Non
 
 
 class Extractor:
-    """A loaded backbone that turns texts into latents in memory, by the same road as the store's."""
+    """Loaded backbone that turns texts into latents in memory, computed as those of the store are."""
 
     def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
-        """Load the backbone of ``plan``; or take it as it is loaded already, for this plan or another."""
+        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
         spec = spec or ExtractSpec()
         source, device = find(plan), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
-        store = LatentStore.at(Path(spec.cache), plan.backbone, self.identity)
-        self._job = ExtractionJob(plan, source, store, spec, Silent(), device, backbone)
+        self._runner = BackboneRunner(plan, source, self.identity, spec, device, backbone)
         self._checked = False
-        self.backbone = self._job.backbone
+        self.backbone = self._runner.backbone
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Every text with its further windows, one after another, and ``[text + 1]``: where those of each begin."""
-        return self._job.windowed(texts)
-
-    def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
-        """Latents of distinct ``texts``, for columns of the plan. Where it has windows, a text is the one it names.
+        """Split texts into windows.
 
         Returns:
-            view -> ``[layer, text, width]`` in the stored precision; of ``tokens``, a :class:`TokenLatents`.
+            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
+        """
+        return self._runner.windowed(texts)
+
+    def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
+        """Return the latents of distinct ``texts``, for columns of the plan.
+
+        Args:
+            texts: if the plan has windows, a text of two segments stands for the one window that it names.
+
+        Returns:
+            view -> ``[layer, text, width]`` in the stored precision; of ``tokens``, a
+            :class:`permafrost.data.ragged.TokenLatents`.
 
         Raises:
-            MachineError: the self-check failed, which comes before the first answer.
+            MachineError: the self-check failed, which is done before the first latents are returned.
         """
-        check_texts(self._job.plan, texts)
-        tokens, packs = self._job.packs(texts, TOKENS in columns)
-        compare = None
+        check_texts(self._runner.plan, texts)
+        tokens, packs = self._runner.tokenize_and_pack(texts, TOKENS in columns)
+        everything = np.arange(len(texts))
+        read_back = None
         if not self._checked:
-            check = SelfCheck(self._job, texts, tokens)
-            check.check_before_run(np.arange(len(texts)), columns)
-            compare = ReadBack(check, texts, columns)
-        self._job.watch = compare.watch if compare else None
-        blocks = list(self._job.blocks(packs, np.arange(len(texts)), tokens, texts, columns))
-        keys = np.concatenate([block.keys for block in blocks])
-        order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
-        pooled = [view for view in columns if view != TOKENS]
-        found: dict[str, Any] = {
-            view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order] for view in pooled
-        }
-        if TOKENS in columns:
-            found[TOKENS] = join([block.tokens for block in blocks if block.tokens]).select(order)
-        if compare:
-            compare.compare_found(found)
+            check = SelfCheck(self._runner, texts, tokens)
+            check.check_before_run(everything, columns)
+            read_back = ReadBack(check, texts, columns)
+        self._runner.on_forward = read_back.watch if read_back else None
+        blocks = list(self._runner.blocks(packs, everything, tokens, texts, columns))
+        latents = _in_order(blocks, texts, columns)
+        if read_back:
+            read_back.compare_returned(latents)
             self._checked = True
-        return found
+        return latents
+
+
+def _in_order(blocks: Sequence[Block], texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
+    """Join the latents of blocks, in the order of ``texts``."""
+    keys = np.concatenate([block.keys for block in blocks])
+    order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
+    latents: dict[str, Any] = {
+        view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order]
+        for view in columns
+        if view != TOKENS
+    }
+    if TOKENS in columns:
+        latents[TOKENS] = join([block.tokens for block in blocks if block.tokens]).select(order)
+    return latents
 
 
 def same_extractor(
-    plan: CapturePlan, spec: ExtractSpec, identity: Identity, place: str, backbone: Backbone | None = None
+    plan: CapturePlan, spec: ExtractSpec, identity: Identity, origin: str, backbone: Backbone | None = None
 ) -> Extractor:
-    """An extractor whose latents are those that something was trained on.
+    """Return an extractor of the same latents as those that something was trained on.
 
     Args:
-        identity: of those latents; its dtype stands for what the plan says of it.
-        place: what was trained, for messages.
+        identity: of those latents; its compute dtype replaces that of the plan.
+        origin: what was trained, for messages.
         backbone: as of :class:`Extractor`.
 
     Raises:
-        CorpusError: the backbone found here is another.
+        CorpusError: the backbone on this machine is another.
     """
     plan = replace(plan, compute_dtype=identity.compute_dtype)  # type: ignore[arg-type]
     extractor = Extractor(plan, spec, backbone)
-    if other := extractor.identity.differences(identity):
+    if differences := extractor.identity.differences(identity):
         raise CorpusError(
-            f"{place}: the backbone '{plan.backbone}' found here has other {' and '.join(other)} than the one this run "
-            "was trained on; give it back what it had, or run the recipe again."
+            f"{origin}: the backbone '{plan.backbone}' found here has other {' and '.join(differences)} than the one "
+            "this run was trained on; give it back what it had, or run the recipe again."
         )
     return extractor

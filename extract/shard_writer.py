@@ -1,4 +1,4 @@
-"""On the way to a shard: the stored precision, the room it takes on disk, and the buffer that gathers packs."""
+"""Shard writing: conversion to the stored precision, the expected size on disk, and the buffer that collects packs."""
 
 import shutil
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
@@ -26,16 +27,18 @@ FLOAT16_LARGEST = 65504.0
 def to_storage_dtype(
     values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
 ) -> Latents:
-    """``[layer, text, width]`` in its stored precision.
+    """Convert latents to their stored precision.
 
-    Of the view ``tokens``: ``[layer, token, width]``, and ``texts`` names the text of every token.
+    Args:
+        values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
+        texts: ``[text]``; of the view ``tokens``, the text of every token.
 
     Raises:
-        StoreError: a value is not finite, or does not fit float16; names layer and text.
+        StoreError: a value is not finite, or does not fit float16; the message names layer and text.
     """
-    low, high = values.min(initial=0), values.max(initial=0)  # a nan comes through both
+    low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
     if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
-        return _converted(values, dtype)
+        return _convert(values, dtype)
     finite = np.isfinite(values)
     if not finite.all():
         layer, text, _ = np.argwhere(~finite)[0]
@@ -51,16 +54,19 @@ def to_storage_dtype(
     )
 
 
-def _converted(values: NDArray[np.float32], dtype: str) -> Latents:
-    """As ``astype``, bit by bit, and several times as fast."""
-    import torch
-
+def _convert(values: NDArray[np.float32], dtype: str) -> Latents:
+    """Return the same bits as ``values.astype(dtype)``, several times as fast."""
     converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
     return converted
 
 
 def stored_bytes(columns: Columns, texts: int, tokens: int, width: int, dtype: str) -> int:
-    """What latents take on disk, but for a few kB a shard: those of ``texts`` texts with ``tokens`` tokens in all."""
+    """Return the bytes that latents take on disk, except for a few kB per shard.
+
+    Args:
+        texts: number of texts.
+        tokens: number of their tokens that views see.
+    """
     state = width * np.dtype(dtype).itemsize
     size = texts * (KEY_BYTES + np.dtype(np.int32).itemsize)
     for view, layers in columns.items():
@@ -71,10 +77,10 @@ def stored_bytes(columns: Columns, texts: int, tokens: int, width: int, dtype: s
 
 
 def check_disk_space(path: Path, size: int, spec: ExtractSpec) -> None:
-    """Stop an extraction that would take more than it may, or than there is.
+    """Refuse an extraction that would take more bytes than allowed, or than the disk has free.
 
     Args:
-        path: where it is to write; need not be there yet.
+        path: folder that it is to write to; it need not exist yet.
         size: bytes.
 
     Raises:
@@ -86,19 +92,19 @@ def check_disk_space(path: Path, size: int, spec: ExtractSpec) -> None:
             f"the latents take {size:,} bytes and extract.max_bytes = {spec.max_bytes:,}; ask for fewer layers or "
             "views, for fewer texts (corpus.limit), or raise extract.max_bytes. Nothing was run."
         )
-    there = path
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
     if size > free:
         raise MachineError(
-            f"{there}: the latents take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set extract.cache to "
+            f"{existing}: the latents take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set extract.cache to "
             "another disk, or ask for fewer layers or views. Nothing was run."
         )
 
 
 class ShardWriter:
-    """Gathers packs in one buffer and commits it as shards; what is whole is committed even when the run ends early."""
+    """Buffer that collects packs and commits them as shards; whole packs are committed even if the run ends early."""
 
     def __init__(
         self,
@@ -109,11 +115,11 @@ class ShardWriter:
         tokens_per_text: float = 0.0,
         check_first: Callable[[Path], None] | None = None,
     ) -> None:
-        """Begin to gather.
+        """Start with an empty buffer.
 
         Args:
-            tokens_per_text: of those to come, where the columns have the view ``tokens``.
-            check_first: called with the file of the first shard before it counts; it does not if that raises.
+            tokens_per_text: expected mean, if the columns have the view ``tokens``; sizes the buffer.
+            check_first: called with the file of the first shard before it counts; if it raises, the shard does not.
         """
         self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
         self._tokens_per_text, self._check = tokens_per_text, check_first
@@ -122,7 +128,7 @@ class ShardWriter:
         self._counts: list[NDArray[np.int64]] = []
         self._buffer: dict[str, NDArray[Any]] = {}
         self._texts = self._tokens = self._room = self._token_room = 0
-        self._since = time.monotonic()
+        self._committed_at = time.monotonic()
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -132,7 +138,7 @@ class ShardWriter:
             self.commit()
 
     def add(self, block: Block) -> None:
-        """Take the texts of a pack; what was gathered before is committed where they have no room beside it."""
+        """Add the latents of a pack; if the buffer has no room for them, commit its content first."""
         texts, tokens = len(block.keys), len(block.tokens.ids) if block.tokens else 0
         if self._texts + texts > self._room or self._tokens + tokens > self._token_room:
             self.commit()
@@ -140,21 +146,21 @@ class ShardWriter:
         for view, values in block.latents.items():
             self._buffer[view][:, self._texts : self._texts + texts] = values
         if block.tokens:
-            place = slice(self._tokens, self._tokens + tokens)
-            self._buffer["states"][:, place] = block.tokens.states
-            self._buffer["ids"][place], self._buffer["spans"][place] = block.tokens.ids, block.tokens.spans
+            index = slice(self._tokens, self._tokens + tokens)
+            self._buffer["states"][:, index] = block.tokens.states
+            self._buffer["ids"][index], self._buffer["spans"][index] = block.tokens.ids, block.tokens.spans
             self._counts.append(block.tokens.lengths)
         self._keys.append(block.keys)
         self._lengths.append(block.lengths)
         self._tokens += tokens
         self._texts += texts
-        if time.monotonic() - self._since >= self.spec.shard_seconds:
+        if time.monotonic() - self._committed_at >= self.spec.shard_seconds:
             self.commit()
 
     def commit(self) -> None:
-        """Write what was gathered as a shard."""
+        """Write the content of the buffer as a shard, if there is any."""
         if self._texts:
-            # Cut to what is whole: an interruption may have come between a pack's keys and its count.
+            # Cut to whole packs: an interruption may have come between a pack's keys and its count.
             keys, lengths = np.concatenate(self._keys)[: self._texts], np.concatenate(self._lengths)[: self._texts]
             latents = {view: self._buffer[view][:, : self._texts] for view in self.columns if view != TOKENS}
             tokens = None
@@ -165,29 +171,27 @@ class ShardWriter:
                 tokens = TokenLatents(states[:, :end], offsets, ids[:end], spans[:end])
             self._keys, self._lengths, self._counts, self._texts, self._tokens = [], [], [], 0, 0
             check, self._check = self._check, None
-            self.store.append(
-                Block(keys=keys, lengths=lengths, columns=self.columns, latents=latents, tokens=tokens),
-                self.provenance,
-                check,
-            )
-        self._since = time.monotonic()
+            block = Block(keys=keys, lengths=lengths, columns=self.columns, latents=latents, tokens=tokens)
+            self.store.append(block, self.provenance, check)
+        self._committed_at = time.monotonic()
 
     def _make_room(self, block: Block, texts: int, tokens: int) -> None:
-        """A buffer of ``shard_bytes``, kept from shard to shard, or larger where one pack alone needs it."""
-        parts: dict[str, NDArray[Any]] = {}
+        """Allocate a buffer of ``shard_bytes``, or larger if a single pack needs it; it is kept from shard to shard."""
+        token_arrays: dict[str, NDArray[Any]] = {}
         if block.tokens:
-            parts = {name: getattr(block.tokens, name) for name in ("states", "ids", "spans")}
-        pooled = sum(values.nbytes for values in block.latents.values()) / texts
-        each = pooled + self._tokens_per_text * sum(values.nbytes for values in parts.values()) / max(tokens, 1)
-        share = self.spec.shard_bytes / each
-        room = max(texts, int(share)) if pooled else sys.maxsize
-        token_room = max(tokens, int(share * self._tokens_per_text)) if parts else 0
+            token_arrays = {name: getattr(block.tokens, name) for name in ("states", "ids", "spans")}
+        pooled_bytes = sum(values.nbytes for values in block.latents.values()) / texts
+        bytes_of_tokens = sum(values.nbytes for values in token_arrays.values())
+        bytes_per_text = pooled_bytes + self._tokens_per_text * bytes_of_tokens / max(tokens, 1)
+        texts_per_shard = self.spec.shard_bytes / bytes_per_text
+        room = max(texts, int(texts_per_shard)) if pooled_bytes else sys.maxsize
+        token_room = max(tokens, int(texts_per_shard * self._tokens_per_text)) if token_arrays else 0
         if room > self._room or token_room > self._token_room:
             self._room, self._token_room = max(room, self._room), max(token_room, self._token_room)
-            self._buffer = {}  # gone before the next one comes
+            self._buffer = {}  # freed before the next buffer is allocated
             for view, values in block.latents.items():
                 self._buffer[view] = np.empty((len(values), self._room, values.shape[2]), values.dtype)
-            for name, values in parts.items():
+            for name, values in token_arrays.items():
                 axis = values.ndim - 2 if name == "states" else 0
                 shape = (*values.shape[:axis], self._token_room, *values.shape[axis + 1 :])
                 self._buffer[name] = np.empty(shape, values.dtype)

@@ -1,4 +1,4 @@
-"""Backbones: the families, short names, finding and loading weights, digests that identify them.
+"""Backbones: families, short names, lookup and loading of weights, and the digests that identify them.
 
 May import: data, data.language, data.store.
 Start reading at locate.py, find.

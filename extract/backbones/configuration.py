@@ -1,7 +1,7 @@
-"""A model's ``config.json``: the part of it that describes a model, which is all that transformers is given.
+"""Model configurations: the keys of a ``config.json`` that describe the model; transformers is given no others.
 
-What names code, a kernel, a download, or how a forward pass is run is left out, at any depth: that is for us to say.
-What stands for other weights than those in the folder is refused. What is left is part of a store's identity.
+Keys that name code, a kernel, a download, or how a forward pass is run are left out at any depth. Keys that would load
+other weights than those in the folder are refused. The remaining keys are part of a store's identity.
 """
 
 import json
@@ -21,7 +21,7 @@ REFUSED = (
     "use_pretrained_backbone",
     "use_timm_backbone",
 )
-"""Keys that would load other weights than those that are digested."""
+"""Keys that would load other weights than those whose digest is taken; refused."""
 
 LEFT_OUT = (
     "allow_all_kernels",
@@ -49,28 +49,28 @@ LEFT_OUT = (
     "transformers_version",
     "use_cache",
 )
-"""Keys that change no hidden state as we compute it; ``tokenizer_class`` counts with the tokenizer."""
+"""Keys that change no hidden state; ``tokenizer_class`` is part of the tokenizer's digest instead."""
 
 LEFT_OUT_WORDS = {
     "auto", "custom", "download", "flash", "hub", "impl", "implementation", "kernels", "plan", "remote", "repo",
     "revision", "url",
 }  # fmt: skip
-"""A key with one of these words in it (``auto_map``, ``attn_implementation``, ``base_model_tp_plan``, ...) names code,
-a download, or a way to run."""
+"""Words of keys that name code, a download, or how to run (``auto_map``, ``attn_implementation``,
+``base_model_tp_plan``, ...)."""
 
 PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
-"""Configurations of parts, by which transformers would take a model for a composite; none of ours is one."""
+"""Configurations of sub-models, by which transformers would treat a model as a composite; no family has any."""
 
 
 class BackboneError(InputError):
-    """A backbone that is not here, is no model we know, or cannot be loaded safely."""
+    """A backbone that is not on this machine, is of no supported family, or cannot be loaded safely."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a model folder, as it is.
+    """Return the ``config.json`` of a model folder, unchanged.
 
     Raises:
-        BackboneError: there is none, or it is no JSON object.
+        BackboneError: there is none, or it is not a JSON object.
     """
     if not (folder / "config.json").is_file():
         raise BackboneError(f"{folder} is no model folder: it has no config.json.")
@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file that is one JSON object; raises :class:`BackboneError` if it is not."""
+    """Return the JSON object in a file; raise :class:`BackboneError` if the file does not hold one."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -88,20 +88,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def model_config(config: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """What a configuration says of the model, keys in order.
+def model_config(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return the keys of a configuration that describe the model, sorted.
 
     Args:
-        place: where it comes from, for messages.
+        origin: folder or name that the configuration belongs to, for messages.
 
     Raises:
-        BackboneError: it asks for other weights than those in its folder.
+        BackboneError: the configuration asks for other weights than those in its folder.
     """
     described: dict[str, Any] = {}
     for key, value in sorted(config.items()):
         if key in REFUSED and value:
-            raise BackboneError(f"{place}: its config.json sets '{key}', which is not supported: take plain weights.")
-        kept = _described(value, place)
+            raise BackboneError(f"{origin}: its config.json sets '{key}', which is not supported: take plain weights.")
+        kept = _described(value, origin)
         emptied = bool(value) and isinstance(value, Mapping | list | tuple) and not kept
         if key not in REFUSED and not emptied and not _is_left_out(key, value):
             described[key] = kept
@@ -109,21 +109,21 @@ def model_config(config: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def canonical_json(config: Mapping[str, Any]) -> str:
-    """A configuration as canonical JSON, for digests."""
+    """Return a configuration as canonical JSON, for digests."""
     return json.dumps(config, sort_keys=True)
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message, short enough for one line."""
+    """Return the first line of an error's message, at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _described(value: Any, place: str) -> Any:
+def _described(value: Any, origin: str) -> Any:
     if isinstance(value, Mapping):
-        return model_config(value, place)
+        return model_config(value, origin)
     if isinstance(value, list | tuple):
-        kept = [_described(part, place) for part in value]
-        return kept if any(part is not None and part != {} for part in kept) else []
+        kept = [_described(item, origin) for item in value]
+        return kept if any(item is not None and item != {} for item in kept) else []
     return value
 
 
@@ -138,5 +138,5 @@ def _is_left_out(key: str, value: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return all(_is_size(part) for part in value)
+        return all(_is_size(item) for item in value)
     return isinstance(value, int | float) and not isinstance(value, bool)

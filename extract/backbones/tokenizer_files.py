@@ -1,7 +1,7 @@
-"""The files that make a tokenizer: read once, and given to transformers in a folder of their own.
+"""Tokenizer files: read once, and passed to transformers in a temporary folder that holds nothing else.
 
-So what is digested is what is used: nothing else of the folder is seen, neither its name nor code in it, and no setting
-of ``tokenizer_config.json`` leads to another file, to a hub, or to code.
+The digest therefore covers exactly the files in use: transformers sees neither the name of the original folder nor code
+in it, and no setting of ``tokenizer_config.json`` leads to another file, to a hub, or to code.
 """
 
 import json
@@ -18,7 +18,7 @@ from permafrost.extract.backbones.file_digest import sha256_of
 SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".spm", ".bpe", ".codes", ".vocab", ".tokenizer")
 
 VOCABULARIES = SUFFIXES[2:]
-"""Suffixes of files that are of a tokenizer whatever their name; of the others, the name says it."""
+"""Suffixes of files that belong to a tokenizer whatever their name; other files are recognised by name."""
 
 BEGINNINGS = (
     "tokenizer",
@@ -44,7 +44,7 @@ SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 """Files whose keys become arguments of a tokenizer's class."""
 
 OF_CONFIG = ("model_type", "model_name", "tokenizer_class", "transformers_version")
-"""What of the ``config.json`` beside them decides on a tokenizer."""
+"""Keys of the model's ``config.json`` that decide which tokenizer class is made."""
 
 LEFT_OUT = (
     "_commit_hash",
@@ -71,9 +71,10 @@ LEFT_OUT = (
     "trust_remote_code",
     "vocab",
 )
-"""Settings that name code, a file, a download, or change no token."""
+"""Settings that are dropped: they name code, a file or a download, or change no token."""
 
 LEFT_OUT_ENDS = ("_file", "_files", "_spm", "_path", "_url")
+"""Endings of further settings that are dropped."""
 
 
 @dataclass(frozen=True)
@@ -81,40 +82,40 @@ class TokenizerFiles:
     """The content of a tokenizer's files."""
 
     folder: Path
-    """Where they were read, for messages."""
+    """Folder that they were read from, for messages."""
 
     files: Mapping[str, bytes] = field(repr=False)
-    """Name -> content, with the settings that are left out gone; of the ``config.json`` what decides on a tokenizer."""
+    """File name -> content, without the dropped settings; of ``config.json`` only the keys in :data:`OF_CONFIG`."""
 
     custom: bool = False
-    """Whether the folder would have code of its own make the tokenizer."""
+    """Whether the folder asks for its own code to make the tokenizer."""
 
     @property
     def config(self) -> dict[str, str]:
-        """What of the ``config.json`` decides on a tokenizer."""
+        """Keys of ``config.json`` that decide which tokenizer class is made."""
         return dict(json.loads(self.files.get(CONFIG, b"{}")))
 
     @property
     def tokenizer_class(self) -> str:
-        """The class that the settings name; empty if none."""
+        """Class that the settings name; empty if they name none."""
         name = json.loads(self.files.get(SETTINGS[0], b"{}")).get("tokenizer_class")
         return name if isinstance(name, str) else ""
 
     @property
     def digest(self) -> str:
-        """Hex digest of all of it. Equal files make equal tokenizers; other files may still make the same."""
+        """Hex digest of all files. Equal files make equal tokenizers; different files may still make the same one."""
         parts = [name.encode() + b"\0" + content for name, content in sorted(self.files.items())]
         return sha256_of(b"custom" if self.custom else b"", *parts)
 
     @contextmanager
     def as_folder(self) -> Iterator[Path]:
-        """A temporary folder that holds the files and nothing else."""
+        """Provide a temporary folder that holds the files and nothing else."""
         with TemporaryDirectory(prefix="tokenizer-") as name:
             self.write(Path(name))
             yield Path(name)
 
     def write(self, folder: Path) -> None:
-        """Write the files, but no ``config.json`` where one is already."""
+        """Write the files; a ``config.json`` that is already there stays."""
         for name, content in self.files.items():
             if name != CONFIG or not (folder / name).exists():
                 (folder / name).write_bytes(content)
@@ -129,38 +130,38 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     try:
         paths = [path for path in sorted(folder.iterdir()) if is_of_tokenizer(path.name) and path.is_file()]
         files = {path.name: path.read_bytes() for path in paths}
-        settings = {name: _object(name, files[name]) for name in SETTINGS if name in files}
-        config = _object(CONFIG, (folder / CONFIG).read_bytes()) if (folder / CONFIG).is_file() else None
+        settings = {name: _parse_object(name, files[name]) for name in SETTINGS if name in files}
+        config = _parse_object(CONFIG, (folder / CONFIG).read_bytes()) if (folder / CONFIG).is_file() else None
     except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{folder}: no tokenizer can be made of it ({first_line(error)}).") from error
     if not files:
         raise BackboneError(f"{folder} holds no tokenizer; set plan.tokenizer to a folder that does.")
     for name, values in settings.items():
-        files[name] = json.dumps(_kept(values, LEFT_OUT)).encode()
+        files[name] = json.dumps(_without_dropped(values, LEFT_OUT)).encode()
     if config is not None:
-        decides = {key: config[key] for key in OF_CONFIG if isinstance(config.get(key), str)}
-        files[CONFIG] = json.dumps(decides).encode()
+        deciding = {key: config[key] for key in OF_CONFIG if isinstance(config.get(key), str)}
+        files[CONFIG] = json.dumps(deciding).encode()
     return TokenizerFiles(folder, files, bool(settings.get("tokenizer_config.json", {}).get("auto_map")))
 
 
 def is_of_tokenizer(name: str) -> bool:
-    """Whether a file of this name can be one that makes a tokenizer."""
+    """Return whether a file of this name can belong to a tokenizer."""
     if not name.endswith(SUFFIXES) or name.endswith(".index.json"):
         return False
     return name.startswith(BEGINNINGS) or name.endswith((*VOCABULARIES, "_vocab.json"))
 
 
-def _object(name: str, content: bytes) -> dict[str, Any]:
+def _parse_object(name: str, content: bytes) -> dict[str, Any]:
     values = json.loads(content)
     if not isinstance(values, dict):
         raise ValueError(f"{name} is not a JSON object")
     return values
 
 
-def _kept(values: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Settings without those that are left out, in their order: special tokens are numbered by it."""
+def _without_dropped(values: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Drop keys in ``left_out`` and, at any depth, those with a dropped ending; the order numbers special tokens."""
     return {
-        key: _kept(value) if isinstance(value, dict) else value
+        key: _without_dropped(value) if isinstance(value, dict) else value
         for key, value in values.items()
         if key not in left_out and not key.endswith(LEFT_OUT_ENDS)
     }

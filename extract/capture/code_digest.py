@@ -1,4 +1,4 @@
-"""Digest of the code that latents go through, as it is loaded: what was proven of other code is not proven of this."""
+"""Code digest: a hash of modules as they are loaded, which ties a remembered proof to the code that made it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,29 +8,29 @@ from typing import Any
 
 
 def code_digest(*modules: ModuleType) -> str:
-    """Hex digest of every function and constant of modules, as they are loaded."""
+    """Return a hex digest of every function and constant of modules, as they are loaded."""
     digest = hashlib.sha256()
     for module in modules:
         for name, value in sorted(vars(module).items()):
             if not name.startswith("__"):
-                for part in _parts(value, module.__name__):
-                    digest.update(f"{name} {part}\n".encode())
+                for description in _describe(value, module.__name__):
+                    digest.update(f"{name} {description}\n".encode())
     return digest.hexdigest()
 
 
-def _parts(value: Any, module: str) -> Iterator[str]:
-    """What a definition consists of; classes of other modules are not looked into."""
+def _describe(value: Any, module: str) -> Iterator[str]:
+    """Yield the code and constants of a definition; classes of other modules are skipped."""
     value = getattr(value, "__wrapped__", value)
     if isinstance(value, FunctionType):
         yield f"{value.__defaults__} {value.__kwdefaults__}"
         yield from _instructions(value.__code__)
     elif isinstance(value, type):
         for member in vars(value).values() if value.__module__ == module else ():
-            yield from _parts(getattr(member, "__func__", getattr(member, "fget", member)), module)
+            yield from _describe(getattr(member, "__func__", getattr(member, "fget", member)), module)
     elif isinstance(value, dict):
         for key, member in value.items():
             yield f"{key}"
-            yield from _parts(member, module)
+            yield from _describe(member, module)
     elif isinstance(value, str | int | float | tuple) or is_dataclass(value):
         yield repr(value)
 

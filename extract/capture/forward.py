@@ -1,11 +1,11 @@
-"""Capture: one forward of a frozen backbone -> the latents of its texts, for every view and layer asked for.
+"""Capture: one forward pass of a frozen backbone gives the latents of its texts, for every view and layer asked for.
 
-Blocks above the last layer asked for do not run, and no head does. Layer ``k`` is what enters block ``k + 1``: the
-output of block ``k`` before any final norm, or the embeddings for layer 0. Each layer is pooled as it comes by, so a
-batch holds the hidden states of no more than one, but for the layers whose tokens are asked for.
+Blocks above the last layer asked for do not run, and no head does. Layer ``k`` is the input of block ``k + 1``: the
+output of block ``k`` before any final norm, or the embeddings for layer 0. Each layer is pooled as soon as it is
+computed, so at most one layer of hidden states is in memory, besides those of the ``tokens`` view.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,50 +20,54 @@ from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS
 
 Pooled = dict[str, NDArray[np.floating[Any]]]
-"""View -> ``[layer, text, width]``; of tokens ``[layer, token, width]``, those of each text after the other."""
+"""View -> ``[layer, text, width]``; of ``tokens``, ``[layer, token, width]``, text after text."""
 
 
 def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False) -> Pooled:
-    """Latents of the texts of ``layout`` for every column.
+    """Return the latents of the texts of ``layout`` for every column.
 
     Args:
         columns: view -> layers, ascending.
         final_norm: take the last layer after the backbone's final norm.
 
     Returns:
-        view -> ``[layer, text, width]`` in float32 (of a backbone in float64, in float64), texts in the layout's order,
-        layers in the column's; of the view ``tokens`` ``[layer, token, width]``, the tokens of those texts without
-        padding.
+        view -> ``[layer, text, width]`` in float32 (float64 if the backbone is), texts in the order of the layout,
+        layers in that of the column; of the view ``tokens``, ``[layer, token, width]`` without padding.
     """
     device, dtype = backbone.device, torch.promote_types(backbone.dtype, torch.float32)
-    places, within = torch.from_numpy(layout.token_index).to(device), torch.from_numpy(layout.token_mask).to(device)
+    token_index, token_mask = (
+        torch.from_numpy(layout.token_index).to(device),
+        torch.from_numpy(layout.token_mask).to(device),
+    )
     pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns if view != TOKENS}
-    every = columns.get(TOKENS, ())
-    real = places[within]
-    states = torch.empty(len(every), len(real), backbone.source.width, device=device, dtype=dtype)
+    token_layers = columns.get(TOKENS, ())
+    real = token_index[token_mask]
+    states = torch.empty(len(token_layers), len(real), backbone.source.width, device=device, dtype=dtype)
 
     def keep(layer: int, hidden: Tensor) -> None:
         flat = hidden.reshape(-1, hidden.shape[-1])
-        if layer in every:
-            states[every.index(layer)] = flat[real]
-        wanted = [view for view in pooled if layer in columns[view]]
-        if wanted:
-            texts = (flat[places] if layout.gathered else hidden).to(dtype)
-            for view in wanted:
-                pooled[view][layer] = POOLINGS[view](texts, within)
+        if layer in token_layers:
+            states[token_layers.index(layer)] = flat[real]
+        views = [view for view in pooled if layer in columns[view]]
+        if views:
+            texts = (flat[token_index] if layout.gathered else hidden).to(dtype)
+            for view in views:
+                pooled[view][layer] = POOLINGS[view](texts, token_mask)
 
     last = max(layer for layers in columns.values() for layer in layers)
     with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
         backbone.model(**_inputs(backbone, layout))
-    found = {view: torch.stack([taken[layer] for layer in columns[view]]) for view, taken in pooled.items()}
-    return {view: values.cpu().numpy() for view, values in (found | ({TOKENS: states} if every else {})).items()}
+    latents = {view: torch.stack([by_layer[layer] for layer in columns[view]]) for view, by_layer in pooled.items()}
+    if token_layers:
+        latents[TOKENS] = states
+    return {view: values.cpu().numpy() for view, values in latents.items()}
 
 
 def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     ids = torch.from_numpy(layout.ids).to(backbone.device)
     if layout.attention_mask is None:
-        mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
-        return {"input_ids": ids, "attention_mask": mask, **_kinds(backbone, layout.token_type_ids)}
+        padding_mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
+        return {"input_ids": ids, "attention_mask": padding_mask, **_segment_inputs(backbone, layout.token_type_ids)}
     # Additive and in the compute dtype: boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
     hidden = ~torch.from_numpy(layout.attention_mask).to(backbone.device)
     mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
@@ -72,28 +76,28 @@ def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False}
 
 
-def _kinds(backbone: Backbone, kinds: NDArray[np.int64] | None) -> dict[str, Tensor]:
-    if kinds is None or not backbone.source.segments:
+def _segment_inputs(backbone: Backbone, token_type_ids: NDArray[np.int64] | None) -> dict[str, Tensor]:
+    if token_type_ids is None or not backbone.source.segments:
         return {}
-    return {"token_type_ids": torch.from_numpy(kinds).to(backbone.device)}
+    return {"token_type_ids": torch.from_numpy(token_type_ids).to(backbone.device)}
 
 
 @contextmanager
-def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Any) -> Iterator[None]:
-    """The backbone cut above block ``last``, telling ``keep`` of every layer; whole again afterwards."""
+def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Cut the backbone above block ``last``, and pass every layer to ``keep``; restore the backbone afterwards."""
     holder, name = _parent(backbone.model, backbone.source.family.blocks)
     blocks: nn.ModuleList = getattr(holder, name)
-    norm = backbone.source.family.final_norm
-    cut_norm = norm and not (final_norm and last == len(blocks))
+    norm_path = backbone.source.family.final_norm
+    cut_norm = norm_path and not (final_norm and last == len(blocks))
     handles = [
         block.register_forward_pre_hook(lambda _, inputs, layer=layer: keep(layer, inputs[0]))
         for layer, block in enumerate(blocks[:last])
     ]
     handles.append(backbone.model.register_forward_hook(lambda _, inputs, output: keep(last, output[0])))
-    normal = _final_norm(backbone)
+    norm = backbone.model.get_submodule(norm_path) if norm_path else nn.Identity()
     setattr(holder, name, blocks[:last])
     if cut_norm:
-        setattr(*_parent(backbone.model, norm), nn.Identity())
+        setattr(*_parent(backbone.model, norm_path), nn.Identity())
     try:
         yield
     finally:
@@ -101,12 +105,7 @@ def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Any) -> Itera
             handle.remove()
         setattr(holder, name, blocks)
         if cut_norm:
-            setattr(*_parent(backbone.model, norm), normal)
-
-
-def _final_norm(backbone: Backbone) -> nn.Module:
-    norm = backbone.source.family.final_norm
-    return backbone.model.get_submodule(norm) if norm else nn.Identity()
+            setattr(*_parent(backbone.model, norm_path), norm)
 
 
 def _parent(model: nn.Module, path: str) -> tuple[nn.Module, str]:

@@ -1,7 +1,8 @@
-"""The reference that stage one is checked against: one text alone, by transformers' tokenizer and hidden states.
+"""Reference implementation for the self-check: single texts by transformers' own tokenizer and hidden states.
 
-It shares no template, truncation, packing, mask, position or pooling with what it checks; the tokenizer's files are
-read for both by :mod:`extract.tokenizer_files`. Slow and short on purpose.
+It shares no code for templates, truncation, packing, masks, positions or pooling with the extraction that it checks;
+only the tokenizer's files are read for both by :mod:`permafrost.extract.backbones.tokenizer_files`. It is slow and
+short on purpose.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from permafrost.extract.backbones.load import Backbone, make_tokenizer
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
 from permafrost.extract.tokenization.rewording import reword
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a run whose latents are all stored does without transformers
     from transformers import BatchEncoding
 
 
@@ -32,7 +33,7 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": lambda states: states.amax(1),
     "weighted_mean": lambda states: torch.einsum("ltw,t->lw", states, _ranks(states)) / _ranks(states).sum(),
 }
-"""``[layer, token, width]`` -> ``[layer, width]``: each pooling by its definition."""
+"""View -> its pooling by definition, ``[layer, token, width]`` to ``[layer, width]``."""
 
 
 def _ranks(states: Tensor) -> Tensor:
@@ -42,112 +43,117 @@ def _ranks(states: Tensor) -> Tensor:
 Span = tuple[int, int]
 
 NOTHING: Span = (-1, -1)
+"""Span of a token that covers no character of the text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReferenceText:
-    """One text as transformers tokenizes it."""
+    """Tokens of one text as transformers makes them."""
 
     ids: list[int]
     token_type_ids: list[int] | None
-    """None for a text of one segment."""
+    """``[token]``; None for a text of one segment."""
 
     seen: list[int]
-    """Which tokens the views see."""
+    """Indices of the tokens that the views see."""
 
     spans: list[Span]
-    """Of the tokens that the views see: the characters of the text that each covers, or (-1, -1)."""
+    """Characters of the text that each token in ``seen`` covers, end excluded; (-1, -1) if it covers none."""
 
     uncut: int
     """Tokens before truncation."""
 
 
 class ReferenceTokenizer:
-    """The tokenizer that transformers makes of a folder's files, read anew."""
+    """Tokenizer that transformers makes of a folder's files, which are read anew."""
 
     def __init__(self, folder: Path, plan: CapturePlan) -> None:
-        self._call, self._plan = make_tokenizer(read_tokenizer(folder)), plan
-        together = self._call("a", "a").sequence_ids(0)
-        self._between = "\n" if (0, 1) in pairwise(together) else ""
+        self._tokenizer, self._plan = make_tokenizer(read_tokenizer(folder)), plan
+        segments = self._tokenizer("a", "a").sequence_ids(0)
+        self._between = "\n" if (0, 1) in pairwise(segments) else ""
 
     def __call__(self, text: Text, length: int, uncut: int) -> ReferenceText:
         """Tokenize a text as the plan says.
 
         Args:
-            length: tokens that the extraction says the text has. For a window, it also says which stretch of the second
-                segment is compared.
-            uncut: the same before truncation.
+            length: number of tokens by the extraction under check; of a window, it also tells which stretch of the
+                second segment to return.
+            uncut: number of tokens before truncation, likewise.
         """
-        asked = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "return_token_type_ids": True}
+        options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "return_token_type_ids": True}
         if isinstance(text, Segments):
-            return self._pair(text, self._call(text.first + self._between, text.second, **asked), length, uncut)
-        worded, around = reword(text, self._plan.rewording), self._plan.template.split("{text}")
-        starts = [len(worded.join(around[:place])) for place in range(1, len(around))]
-        return self._single(self._call(worded.join(around), **asked), [(at, at + len(worded)) for at in starts])
+            encoding = self._tokenizer(text.first + self._between, text.second, **options)
+            return self._tokenize_pair(encoding, length, uncut)
+        reworded, pieces = reword(text, self._plan.rewording), self._plan.template.split("{text}")
+        starts = [len(reworded.join(pieces[:count])) for count in range(1, len(pieces))]
+        encoding = self._tokenizer(reworded.join(pieces), **options)
+        return self._tokenize_single(encoding, [(start, start + len(reworded)) for start in starts])
 
     def covers(self, text: Segments, lengths: Sequence[int], uncut: Sequence[int]) -> bool:
-        """Whether the windows of a text, of which these are ``length`` and ``uncut``, leave out no token of it."""
-        sides = self._call(text.first + self._between, text.second).sequence_ids(0)
-        second = sides.count(1)
-        starts = [len(sides) - rest for rest in uncut]
-        ends = [start + length - len(sides) + second for start, length in zip(starts, lengths, strict=True)]
+        """Return whether windows with these ``lengths`` and ``uncut`` together hold every token of a text."""
+        segments = self._tokenizer(text.first + self._between, text.second).sequence_ids(0)
+        second = segments.count(1)
+        starts = [len(segments) - rest for rest in uncut]
+        ends = [start + length - len(segments) + second for start, length in zip(starts, lengths, strict=True)]
         follows = all(start <= end for start, end in zip(starts[1:], ends, strict=False))
         return starts[0] == 0 and follows and ends[-1] == second
 
-    def _single(self, found: "BatchEncoding", places: Sequence[Span]) -> ReferenceText:
-        """Tokens of a text within its template, each place cut at its end by as many."""
-        ids, special, offsets = found["input_ids"], found["special_tokens_mask"], found["offset_mapping"]
-        within = [
+    def _tokenize_single(self, encoding: "BatchEncoding", occurrences: Sequence[Span]) -> ReferenceText:
+        """Cut every occurrence of the text in its template to the same number of tokens."""
+        ids, special, offsets = encoding["input_ids"], encoding["special_tokens_mask"], encoding["offset_mapping"]
+        inside = [
             [n for n, (first, end) in enumerate(offsets) if not special[n] and end > low and first < high]
-            for low, high in places
+            for low, high in occurrences
         ]
         kept = list(range(len(ids)))
         if len(ids) > self._plan.max_tokens:
-            room = (self._plan.max_tokens - len(ids) + sum(map(len, within))) // len(within)
-            kept = sorted({*kept} - {n for tokens in within for n in tokens[room:]})
-        seen = [at for at, n in enumerate(kept) if len(places) == 1 or n in within[-1]]
-        low, high = places[-1]
+            room = (self._plan.max_tokens - len(ids) + sum(map(len, inside))) // len(inside)
+            kept = sorted({*kept} - {n for tokens in inside for n in tokens[room:]})
+        seen = [index for index, n in enumerate(kept) if len(occurrences) == 1 or n in inside[-1]]
+        low, high = occurrences[-1]
         spans = [
             (max(offsets[n][0], low) - low, min(offsets[n][1], high) - low)
-            if n in within[-1] and offsets[n][0] < offsets[n][1]
+            if n in inside[-1] and offsets[n][0] < offsets[n][1]
             else NOTHING
-            for n in (kept[at] for at in seen)
+            for n in (kept[index] for index in seen)
         ]
-        return ReferenceText([ids[n] for n in kept], None, seen, spans, len(ids))
+        return ReferenceText(ids=[ids[n] for n in kept], token_type_ids=None, seen=seen, spans=spans, uncut=len(ids))
 
-    def _pair(self, text: Segments, found: "BatchEncoding", length: int, uncut: int) -> ReferenceText:
-        """Tokens of both segments, or of one window: all but a stretch of the second is the same in each."""
-        ids, kinds, sides = found["input_ids"], found["token_type_ids"], found.sequence_ids(0)
-        second = [n for n, side in enumerate(sides) if side == 1]
+    def _tokenize_pair(self, encoding: "BatchEncoding", length: int, uncut: int) -> ReferenceText:
+        """Cut the second segment, or select the stretch of it that a window holds."""
+        ids, segments = encoding["input_ids"], encoding.sequence_ids(0)
+        second = [n for n, segment in enumerate(segments) if segment == 1]
         fixed = len(ids) - len(second)
         whole = self._plan.overlap == WHOLE or len(ids) <= self._plan.max_tokens
         start = 0 if whole else max(0, len(ids) - uncut)
         size = min(len(ids) if whole else length, self._plan.max_tokens) - fixed
         held = set(second[start : start + size])
-        kept = [n for n, side in enumerate(sides) if side != 1 or n in held]
-        offsets = found["offset_mapping"]
-        spans = [tuple(offsets[n]) if sides[n] == 1 and offsets[n][0] < offsets[n][1] else NOTHING for n in kept]
+        kept = [n for n, segment in enumerate(segments) if segment != 1 or n in held]
+        offsets = encoding["offset_mapping"]
+        spans = [tuple(offsets[n]) if segments[n] == 1 and offsets[n][0] < offsets[n][1] else NOTHING for n in kept]
         return ReferenceText(
-            [ids[n] for n in kept], [kinds[n] for n in kept], list(range(len(kept))), spans, len(ids) - start
+            ids=[ids[n] for n in kept],
+            token_type_ids=[encoding["token_type_ids"][n] for n in kept],
+            seen=list(range(len(kept))),
+            spans=spans,
+            uncut=len(ids) - start,
         )
 
 
 class Reference:
-    """Latents of single texts by the plain forward of transformers, unpadded, all blocks."""
+    """Latents of single texts by the plain forward pass of transformers: unpadded, through all blocks."""
 
     def __init__(self, backbone: Backbone, final_norm: bool) -> None:
-        """Args:
-        final_norm: whether the last layer is taken after the final norm.
-        """
+        """Use ``backbone``; ``final_norm`` tells whether the last layer is taken after the final norm."""
         self._backbone, self._final_norm = backbone, final_norm
 
     def states(self, ids: Sequence[int], token_type_ids: Sequence[int] | None = None) -> Tensor:
-        """``[layer, token, width]`` of one text, in the backbone's dtype."""
+        """Return the hidden states of one text, ``[layer, token, width]`` in the backbone's dtype."""
         model, outputs = self._backbone.model, []
         last = model.get_submodule(self._backbone.source.family.blocks)[-1]
         handle = last.register_forward_hook(lambda _, __, output: outputs.append(output))
-        told = {"token_type_ids": token_type_ids} if token_type_ids and self._backbone.source.segments else {}
-        row = {name: torch.tensor([values]) for name, values in ({"input_ids": ids} | told).items()}
+        segments = {"token_type_ids": token_type_ids} if token_type_ids and self._backbone.source.segments else {}
+        row = {name: torch.tensor([values]) for name, values in ({"input_ids": ids} | segments).items()}
         try:
             with torch.inference_mode():
                 states = model(
@@ -160,7 +166,11 @@ class Reference:
         return torch.cat([*states[:-1], states[-1] if self._final_norm else block])
 
     def latents(self, states: Tensor, seen: Sequence[int], columns: Columns) -> dict[str, NDArray[Any]]:
-        """View -> ``[layer, width]`` of the tokens that the views see; of ``tokens``, ``[layer, token, width]``."""
+        """Pool hidden states: view -> ``[layer, width]`` in float64; of ``tokens``, ``[layer, token, width]``.
+
+        Args:
+            seen: indices of the tokens that the views see.
+        """
         exact = states[:, list(seen)].to("cpu", torch.float64)
         return {
             view: (exact if view == TOKENS else POOLINGS[view](exact))[list(layers)].numpy()

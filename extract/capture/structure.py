@@ -1,8 +1,8 @@
-"""Structure of the batched forward: texts run together against each alone, in float64, dimension by dimension.
+"""Structure of the batched forward pass: texts run together against each alone, in float64, dimension by dimension.
 
-What a mask, position, prefix, pooling or layer does wrong is orders of magnitude beyond the rounding of float64, so no
-massive activation and no coarse precision hides it. float32 cannot hold such a rule: a dimension that is nearly equal
-for all texts has no spread to speak of.
+A wrong mask, position, prefix, pooling or layer causes a deviation orders of magnitude beyond the rounding of float64,
+so neither massive activations nor low precision can hide it. In float32 no such tolerance exists: a dimension that is
+nearly equal for all texts has no spread to compare with.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import bounds
+from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.store import LatentStore
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled
@@ -25,135 +25,139 @@ from permafrost.extract.capture.twin import Float64
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 FLOOR = 1e-2
-"""Share of the largest value of a dimension that stands for its spread over texts, where that is smaller."""
+"""Least spread of a dimension over texts, as a share of its largest value."""
 
-ROW_TOKENS, USUAL_TOKENS, LONG = 24, 256, 48
-"""Tokens of a short row, of a usual one, and of the longest text."""
+SHORT_ROW_TOKENS, ROW_TOKENS, LONGEST_TEXT = 24, 256, 48
+"""Tokens of a short row, of a row of ordinary length, and of the longest text."""
 
 
 class Runner(Protocol):
-    """What runs texts through a backbone as an extraction does: its job."""
+    """Packing and forward passes as an extraction does them."""
 
     plan: CapturePlan
     source: Source
-    store: LatentStore
+    identity: Identity
     spec: ExtractSpec
     backbone: Backbone
 
-    def packed(self, tokens: TokenBatch, row_tokens: int = ..., batch_tokens: int = 0) -> list[Pack]:
-        """Lay texts out in rows."""
+    def pack(self, tokens: TokenBatch, row_tokens: int = ..., batch_tokens: int = 0) -> list[Pack]:
+        """Group texts into packs."""
 
     def forward(
         self, rows: Sequence[Any], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
     ) -> Pooled:
-        """Run rows once, by the job's backbone or another."""
+        """Run rows in one forward pass, by the runner's backbone or another."""
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """The largest difference between texts together and alone, and where it is."""
+    """Largest difference between texts run together and alone, with its view and layer."""
 
     value: float = 0.0
     view: str = ""
     layer: int = 0
 
     def larger_of(self, other: "Deviation") -> "Deviation":
-        """The larger of both; one that is no number is larger than any."""
+        """Return the larger of both; NaN counts as larger than any number."""
         return self if self.value >= other.value or np.isnan(self.value) else other
 
 
-def structure_deviation(job: Runner, model: Backbone, ids: NDArray[np.int32]) -> Deviation:
-    """Deviation of every view and layer in float64, of texts together from each alone.
+def structure_deviation(runner: Runner, model: Backbone, ids: NDArray[np.int32]) -> Deviation:
+    """Return the largest deviation of texts run together from each alone, over all views and layers, in float64.
 
-    Two requests: all layers, in short rows; and in rows of usual length, the layers between first and last of a part of
-    the texts, of whose tokens views see a part.
+    Two requests are compared: all layers, in short rows; and in rows of ordinary length, the inner layers
+    of a subset of the texts, with views that see a part of the tokens.
 
     Args:
         model: in float64.
         ids: token ids that the texts are made of.
     """
-    top, texts = model.source.layers, [ids[row % len(ids)][: model.source.longest] for row in _made_texts()]
-    whole, part = _as_tokens(texts, False, False), _as_tokens(texts, True, model.source.segments)
-    short = job.packed(whole, ROW_TOKENS, ROW_TOKENS * len(texts))
-    usual = job.packed(whole, USUAL_TOKENS, USUAL_TOKENS * len(texts))
-    half = [[row[::2] for row in pack[:: 1 + (len(pack) > 2)]] for pack in usual]  # as if the others were stored
+    layers, texts = model.source.layers, [ids[text % len(ids)][: model.source.longest] for text in _draw_texts()]
+    whole, partial = _as_tokens(texts, False, False), _as_tokens(texts, True, model.source.segments)
+    short_packs = runner.pack(whole, SHORT_ROW_TOKENS, SHORT_ROW_TOKENS * len(texts))
+    packs = runner.pack(whole, ROW_TOKENS, ROW_TOKENS * len(texts))
+    half = [[row[::2] for row in pack[:: 1 + (len(pack) > 2)]] for pack in packs]  # as if the others were stored
     views = (*POOLINGS, TOKENS)
     requests: list[tuple[TokenBatch, Sequence[Sequence[NDArray[np.int64]]], Columns]] = [
-        (whole, short, dict.fromkeys(views, tuple(range(top)))),
-        (part, half, dict.fromkeys(views, tuple(range(1, top - 1)) or (0,))),
+        (whole, short_packs, dict.fromkeys(views, tuple(range(layers)))),
+        (partial, half, dict.fromkeys(views, tuple(range(1, layers - 1)) or (0,))),
     ]
     alone: dict[tuple[int, bool], Tensor] = {}
-    found = Deviation()
+    largest = Deviation()
     with Float64():
-        for tokens, packs, columns in requests:
-            found = _request_deviation(job, model, tokens, packs, columns, alone).larger_of(found)
-    return found
+        for tokens, request_packs, columns in requests:
+            largest = _request_deviation(runner, model, tokens, request_packs, columns, alone).larger_of(largest)
+    return largest
+
+
+def evenly_spaced(values: NDArray[np.int64], most: int) -> list[int]:
+    """Return at most ``most`` of some values, evenly spaced, the first and the last among them."""
+    return [int(values[index]) for index in np.unique(np.linspace(0, len(values) - 1, most).astype(int))]
 
 
 def _request_deviation(
-    job: Runner,
+    runner: Runner,
     model: Backbone,
     tokens: TokenBatch,
     packs: Sequence[Sequence[NDArray[np.int64]]],
     columns: Columns,
     alone: dict[tuple[int, bool], Tensor],
 ) -> Deviation:
-    """The largest deviation of some columns.
+    """Return the largest deviation over some columns.
 
     Args:
-        alone: text, and whether it has two segments -> its hidden states; filled as they are needed.
+        alone: (text, whether it has two segments) -> hidden states of the text alone; filled as needed.
     """
-    reference, told = Reference(model, job.plan.final_norm), tokens.token_type_ids is not None
-    together = [job.forward(rows, tokens, columns, model) for rows in packs]
-    wanted = []
+    reference, paired = Reference(model, runner.plan.final_norm), tokens.token_type_ids is not None
+    together = [runner.forward(rows, tokens, columns, model) for rows in packs]
+    expected = []
     for text in np.concatenate([row for rows in packs for row in rows]).tolist():
-        if (text, told) not in alone:
-            kinds = tokens.token_type_ids_of(text).tolist() if told else None
-            alone[text, told] = reference.states(tokens.of(text).tolist(), kinds)
-        seen = np.arange(tokens.lengths[text])[tokens.span(text)].tolist()
-        wanted.append(reference.latents(alone[text, told], seen, columns))
-    worst = Deviation()
+        if (text, paired) not in alone:
+            token_type_ids = tokens.token_type_ids_of(text).tolist() if paired else None
+            alone[text, paired] = reference.states(tokens.ids_of(text).tolist(), token_type_ids)
+        seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
+        expected.append(reference.latents(alone[text, paired], seen, columns))
+    largest = Deviation()
     for view, layers in columns.items():
-        mine = np.concatenate([latents[view] for latents in together], axis=1)
-        parts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in wanted]
-        for layer, own, theirs in zip(layers, mine, np.concatenate(parts, axis=1), strict=True):
-            worst = Deviation(_by_dimension(own, theirs), view, layer).larger_of(worst)
-    return worst
+        by_layer = np.concatenate([latents[view] for latents in together], axis=1)
+        texts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in expected]
+        for layer, actual, wanted in zip(layers, by_layer, np.concatenate(texts, axis=1), strict=True):
+            largest = Deviation(_relative_to_spread(actual, wanted), view, layer).larger_of(largest)
+    return largest
 
 
-def _made_texts() -> list[NDArray[np.int64]]:
-    """Texts of 1 to 48 tokens: beginnings of others, equal ends after other beginnings, repetitions."""
+def _draw_texts() -> list[NDArray[np.int64]]:
+    """Draw texts of 1 to 48 tokens: prefixes of others, equal ends after different beginnings, repetitions."""
     rng = np.random.default_rng(0)
 
-    def drawn(size: int) -> NDArray[np.int64]:
+    def draw(size: int) -> NDArray[np.int64]:
         return rng.integers(0, 1 << 30, size)
 
-    first, second, long, end = drawn(16), drawn(9), drawn(LONG), drawn(3)
-    made = [first[:1], first[:7], [*first[:7], *end], [*first[:7], *drawn(5)], [*first[:12], *drawn(2)], first]
-    made += [second, [*second[:4], *drawn(7), *end], np.repeat(drawn(1), 6), long, [*long[:30], *drawn(6)]]
-    return [np.asarray(row) for row in made]
+    first, second, long, end = draw(16), draw(9), draw(LONGEST_TEXT), draw(3)
+    texts = [first[:1], first[:7], [*first[:7], *end], [*first[:7], *draw(5)], [*first[:12], *draw(2)], first]
+    texts += [second, [*second[:4], *draw(7), *end], np.repeat(draw(1), 6), long, [*long[:30], *draw(6)]]
+    return [np.asarray(text) for text in texts]
 
 
-def _as_tokens(texts: Sequence[NDArray[np.int32]], part: bool, segments: bool) -> TokenBatch:
-    """Tokens of made-up texts; in ``part``, views see some of the tokens, and there are two segments where told."""
-    lengths = np.array([len(row) for row in texts])
+def _as_tokens(texts: Sequence[NDArray[np.int32]], partial: bool, segments: bool) -> TokenBatch:
+    """Return texts as a batch; if ``partial``, views see a part of the tokens, and segments are told apart if asked."""
+    lengths = np.array([len(text) for text in texts])
     pooled = np.array([[size // 3, size] for size in lengths], np.int32)
-    kinds = np.concatenate([np.arange(size) >= size // 2 for size in lengths]).astype(np.int8)
+    token_type_ids = np.concatenate([np.arange(size) >= size // 2 for size in lengths]).astype(np.int8)
     return TokenBatch(
-        np.concatenate(texts).astype(np.int32),
-        bounds(lengths),
-        lengths.astype(np.int32),
-        pooled if part else None,
-        None,
-        kinds if part and segments else None,
+        ids=np.concatenate(texts).astype(np.int32),
+        offsets=bounds(lengths),
+        uncut=lengths.astype(np.int32),
+        pooled=pooled if partial else None,
+        token_type_ids=token_type_ids if partial and segments else None,
     )
 
 
-def _by_dimension(mine: NDArray[Any], theirs: NDArray[Any]) -> float:
-    """Largest difference of ``[text, width]``, as a share of its spread; nan where one is no number."""
-    sound = np.isfinite(theirs).all(0)  # what is not finite is told by layer and text when it is to be stored
-    mine, theirs = mine[:, sound], theirs[:, sound]
-    scale = np.maximum(theirs.std(0), FLOOR * np.abs(theirs).max(0, initial=0))
-    difference = np.abs(mine - theirs).max(0)
+def _relative_to_spread(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the largest difference of ``[text, width]`` as a share of a dimension's spread; NaN if a value is NaN."""
+    finite = np.isfinite(expected).all(0)  # other values are reported by layer and text when they are stored
+    actual, expected = actual[:, finite], expected[:, finite]
+    scale = np.maximum(expected.std(0), FLOOR * np.abs(expected).max(0, initial=0))
+    difference = np.abs(actual - expected).max(0)
     share = np.divide(difference, scale, where=scale > 0, out=np.where(difference == 0, 0, np.inf))
     return float(share.max(initial=0))

@@ -1,4 +1,4 @@
-"""The blocks of a backbone above a cut, as a trainable module; attention over texts of unequal length.
+"""Fine-tuning: the blocks of a backbone above a cut as a trainable module, over texts of unequal length.
 
 May import: data, data.store, extract.backbones, extract.capture, extract.tokenization.
 Start reading at finetuned_backbone.py, FinetunedBackbone.

@@ -1,6 +1,6 @@
-"""Trunk: trainable blocks over texts of any lengths, back to back and without padding, as a store has them.
+"""Fine-tuned backbone: trainable top blocks over texts of any length, back to back and without padding.
 
-What comes out is in the order of what went in, and is that of each text alone.
+The output has the order of the input, and is that of each text alone.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from permafrost.extract.finetuning.varlen import Row, attention_name, rows_of
 
 
 class FinetunedBackbone(nn.Module):
-    """The blocks above a cut; see :class:`~extract.upper.TopBlocks`, which they are under the name ``blocks``."""
+    """Blocks above a cut, a :class:`permafrost.extract.finetuning.top_blocks.TopBlocks` in the attribute ``blocks``."""
 
     def __init__(
         self,
@@ -26,26 +26,26 @@ class FinetunedBackbone(nn.Module):
         layers: tuple[int, ...] | str = (-1,),
         dropout: float | None = None,
         attention_dropout: float | None = None,
-        beside: tuple[int, ...] = (),
+        frozen_layers: tuple[int, ...] = (),
     ) -> None:
         """Load the backbone of ``plan``, and drop what is not trained.
 
         Args:
-            layers: what the blocks give, as a plan names layers; all of them above the cut.
-            dropout: in all that is trained; None keeps what the backbone's configuration says.
-            attention_dropout: of the weights of attention, where ``dropout`` is given; None takes the same.
-            beside: layers at or below the cut, ascending, that :meth:`forward` gives as they are cached.
+            layers: layers that the blocks return, as a plan names layers; all must be above the cut.
+            dropout: in all trained blocks; None keeps that of the backbone's configuration.
+            attention_dropout: of attention weights, if ``dropout`` is given; None takes the same as ``dropout``.
+            frozen_layers: layers at or below the cut, ascending, that :meth:`forward` returns as they are stored.
 
         Raises:
-            BackboneError, SpecError: as :class:`~extract.upper.TopBlocks`.
+            BackboneError, SpecError: as :class:`permafrost.extract.finetuning.top_blocks.TopBlocks`.
         """
         super().__init__()
         self.blocks = TopBlocks(plan, cut, layers)
-        self.cut, self.beside, self.width = cut, beside, self.blocks.source.width
-        self.layers = (*beside, *self.blocks.layers)
-        """What :meth:`forward` can give, ascending."""
+        self.cut, self.frozen_layers, self.width = cut, frozen_layers, self.blocks.source.width
+        self.layers = (*frozen_layers, *self.blocks.layers)
+        """Layers that :meth:`forward` can return, ascending."""
 
-        self._in_rows = self.blocks.source.family.attention == "sdpa"  # others know no other attention than their own
+        self._in_rows = self.blocks.source.family.attention == "sdpa"  # other families support only their own attention
         if self._in_rows:
             self.blocks.model.set_attn_implementation(attention_name())
         if dropout is not None:
@@ -53,73 +53,76 @@ class FinetunedBackbone(nn.Module):
 
     def forward(
         self,
-        below: Tensor,
+        inputs: Tensor,
         lengths: Sequence[int],
         view: str,
-        kinds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         layers: Sequence[int] | None = None,
     ) -> Tensor:
-        """A view of some texts, with the blocks as they are now.
+        """Return a view of some texts, computed with the current weights.
 
         Args:
-            below: ``[layer, token, width]``, the cached states of the layers ``beside`` and of the cut, which is the
-                last of them, text after text; where the cut is "none", token ids ``[token]``.
-            lengths: ``[text]``, how many tokens each has, at least one.
-            view: "tokens", or one of :data:`~extract.pooling.POOLINGS`.
-            kinds: ``[token]``, which of two segments each counts to, for token ids; None where there is one.
-            layers: some of :attr:`layers`; None gives them all.
+            inputs: ``[layer, token, width]``, stored states of the frozen layers and of the layer at the cut, which
+                comes last, text after text; if the cut is "none", token ids ``[token]``.
+            lengths: ``[text]``, tokens of each text, at least one.
+            view: "tokens", or one of :data:`permafrost.extract.capture.pooling.POOLINGS`.
+            token_type_ids: ``[token]``, with token ids; None if all texts have one segment.
+            layers: some of :attr:`layers`; None returns all of them.
 
         Returns:
-            In float32 and in the order given, ``[layer, text, width]``, or of tokens ``[layer, token, width]``.
+            ``[layer, text, width]`` in float32, in the order given; of tokens, ``[layer, token, width]``.
 
         Raises:
             BackboneError: the states are not of this backbone, or hold NaN or infinity.
-            ValueError: the lengths are not those of ``below``.
+            ValueError: the lengths do not add up to the tokens of ``inputs``.
         """
         counts = np.asarray(lengths, np.int64)
-        tokens = below.shape[0 if self.cut == "none" else 1]
+        tokens = inputs.shape[0 if self.cut == "none" else 1]
         if counts.sum() != tokens or counts.min(initial=1) < 1:
             raise ValueError(f"{len(counts)} texts of {counts.sum()} tokens, and {tokens} tokens are given.")
         chosen = [self.layers.index(layer) for layer in (self.layers if layers is None else layers)]
         device = next(self.parameters()).device
-        below, kinds = below.to(device), None if kinds is None else kinds.to(device)
+        inputs, token_type_ids = inputs.to(device), None if token_type_ids is None else token_type_ids.to(device)
         rows = rows_of(counts, device)
-        made = []
+        outputs = []
         for row in rows:
-            states = self._states(below, row, None if kinds is None else kinds[row.tokens])[chosen]
-            made += [states] if view == TOKENS else [_pooled(states, row, view)]
+            states = self._states(inputs, row, None if token_type_ids is None else token_type_ids[row.tokens])[chosen]
+            outputs.append(states if view == TOKENS else _pool(states, row, view))
         if view == TOKENS:
             order = torch.cat([row.tokens for row in rows])
         else:
             texts = np.concatenate([group.texts for row in rows for group in row.groups])
             order = torch.from_numpy(texts).to(device)
-        return torch.cat(made, 1).index_select(1, order.argsort())
+        return torch.cat(outputs, 1).index_select(1, order.argsort())
 
-    def _states(self, below: Tensor, row: Row, kinds: Tensor | None) -> Tensor:
-        """``[layer, token, width]`` of :attr:`layers`."""
+    def _states(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
+        """Return ``[layer, token, width]`` of :attr:`layers`."""
         if self.cut == "none":
-            return self._run(below[row.tokens], row, kinds).float()
-        made = self._run(below[-1, row.tokens], row, kinds).float()
-        return torch.cat([below[: len(self.beside), row.tokens].float(), made]) if self.beside else made
+            return self._run_blocks(inputs[row.tokens], row, token_type_ids).float()
+        states = self._run_blocks(inputs[-1, row.tokens], row, token_type_ids).float()
+        if not self.frozen_layers:
+            return states
+        return torch.cat([inputs[: len(self.frozen_layers), row.tokens].float(), states])
 
-    def _run(self, below: Tensor, row: Row, kinds: Tensor | None) -> Tensor:
-        """``[layer, token, width]`` of what the blocks give."""
+    def _run_blocks(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
+        """Return ``[layer, token, width]`` of the layers above the cut."""
         if self._in_rows:
-            return self.blocks.in_one_row(below, row, kinds)
-        made = []
+            return self.blocks.in_one_row(inputs, row, token_type_ids)
+        outputs = []
         for group in row.groups:
-            states = self.blocks(group.padded(below), group.real, None if kinds is None else group.padded(kinds))
-            made.append(states[:, group.real])
-        return torch.cat(made, 1)
+            segments = None if token_type_ids is None else group.padded(token_type_ids)
+            states = self.blocks(group.padded(inputs), group.mask, segments)
+            outputs.append(states[:, group.mask])
+        return torch.cat(outputs, 1)
 
     def save(self, folder: Path) -> None:
-        """Write the whole model as an ordinary model folder; see :meth:`~extract.upper.TopBlocks.save`."""
+        """Write the whole model; see :meth:`permafrost.extract.finetuning.top_blocks.TopBlocks.save`."""
         self.blocks.save(folder)
 
 
-def _pooled(states: Tensor, row: Row, view: str) -> Tensor:
-    """``[layer, token, width]`` of a row to ``[layer, text, width]``."""
+def _pool(states: Tensor, row: Row, view: str) -> Tensor:
+    """Pool ``[layer, token, width]`` of a row to ``[layer, text, width]``."""
     pool = POOLINGS[view]
     return torch.cat(
-        [pool(torch.stack([group.padded(layer) for layer in states]), group.real) for group in row.groups], 1
+        [pool(torch.stack([group.padded(layer) for layer in states]), group.mask) for group in row.groups], 1
     )

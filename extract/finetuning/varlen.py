@@ -1,6 +1,6 @@
-"""Texts of any lengths in one row: all that works token by token has no padding, and attention keeps texts apart.
+"""Rows of texts of any length, back to back and without padding; attention is kept within each text.
 
-For attention, and for views of whole texts, those of like length are padded to the longest of them.
+For attention, and for pooling, texts of similar length are grouped and padded to the longest of the group.
 """
 
 from collections.abc import Sequence
@@ -16,57 +16,57 @@ from torch import Tensor, nn
 from permafrost.data.ragged import bounds, ranges
 
 ROOM = 8192
-"""Most places in a group, padding included, and most tokens in a row; a longer text is alone."""
+"""Most tokens in a group, padding included, and most tokens in a row; a longer text is alone."""
 
 START = 50
-"""What one more group costs, in places of padding that take as long. From 25 to 200 makes no difference."""
+"""Cost of one more group, in tokens of padding that take as long. From 25 to 200 makes no difference."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Group:
-    """Texts of like length, whose tokens lie one after another in a row."""
+    """Texts of similar length, whose tokens are consecutive in a row."""
 
     texts: NDArray[np.int64]
-    """``[text]``: which of those given."""
+    """``[text]``: indices among all texts."""
 
     tokens: slice
-    """Where their tokens lie."""
+    """Range of their tokens in the row."""
 
-    real: Tensor
-    """``[text, place]``, false in padding, which lies on the right."""
+    mask: Tensor
+    """``[text, token]``, True for tokens, False in padding, which is on the right."""
 
-    places: Tensor | None
-    """``[text * place]``: the token of the group that each place holds; None where all texts are as long."""
+    pad_index: Tensor | None
+    """``[text * token]``: the token of the group that each padded position holds; None if there is no padding."""
 
-    kept: Tensor | None
-    """``[token]``: the place that holds each; None where all texts are as long."""
+    token_index: Tensor | None
+    """``[token]``: the padded position of each token; None if there is no padding."""
 
     def padded(self, row: Tensor) -> Tensor:
-        """``[token, ...]`` of a row to ``[text, place, ...]`` of this group; anything finite in padding."""
-        own = row[self.tokens]
-        own = own if self.places is None else own.index_select(0, self.places)
-        return own.view(*self.real.shape, *own.shape[1:])
+        """Return ``[token, ...]`` of a row as ``[text, token, ...]`` of this group; anything finite in padding."""
+        values = row[self.tokens]
+        values = values if self.pad_index is None else values.index_select(0, self.pad_index)
+        return values.view(*self.mask.shape, *values.shape[1:])
 
     def packed(self, padded: Tensor) -> Tensor:
-        """``[text, place, ...]`` back to ``[token, ...]``."""
+        """Return ``[text, token, ...]`` of this group as ``[token, ...]``, without padding."""
         flat = padded.flatten(0, 1)
-        return flat if self.kept is None else flat.index_select(0, self.kept)
+        return flat if self.token_index is None else flat.index_select(0, self.token_index)
 
 
 @dataclass(frozen=True)
 class Row:
-    """Some texts, back to back."""
+    """Some texts, back to back, in groups of similar length."""
 
     groups: Sequence[Group]
     tokens: Tensor
-    """``[token]``: where each lies among the tokens of all texts, as they were given."""
+    """``[token]``: index of each token among the tokens of all texts."""
 
     positions: Tensor
-    """``[token]``: how many tokens of its own text come before."""
+    """``[token]``: number of tokens of the same text before each token."""
 
 
 def rows_of(lengths: NDArray[np.int64], device: torch.device) -> list[Row]:
-    """Lay texts into rows, those of like length side by side."""
+    """Lay out texts in rows of at most :data:`ROOM` tokens, those of similar length side by side."""
     rows: list[list[NDArray[np.int64]]] = []
     size = ROOM + 1
     for texts in alike(lengths):
@@ -77,11 +77,15 @@ def rows_of(lengths: NDArray[np.int64], device: torch.device) -> list[Row]:
         rows[-1].append(texts)
         size += count
     starts = bounds(lengths)[:-1]
-    return [_row(groups, starts, lengths, device) for groups in rows]
+    return [_make_row(groups, starts, lengths, device) for groups in rows]
 
 
 def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Texts in groups of like length, so that padding and the start of one more group together cost the least."""
+    """Group texts by length, so that padding and the cost of starting groups are least in sum.
+
+    Returns:
+        the indices of the texts of each group.
+    """
     order = np.argsort(lengths, kind="stable")
     sizes, counts = np.unique(lengths, return_counts=True)
     ends = bounds(counts)
@@ -101,14 +105,14 @@ def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 @lru_cache
 def attention_name() -> str:
-    """The implementation of attention that transformers is to be told of where a row holds several texts."""
-    from transformers import AttentionInterface
+    """Register the attention over rows of several texts with transformers; return its name."""
+    from transformers import AttentionInterface  # slow to import, and commands that fine-tune nothing do without it
 
-    AttentionInterface.register(__name__, _attention)
+    AttentionInterface.register(__name__, _attend_within_texts)
     return __name__
 
 
-def _attention(
+def _attend_within_texts(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -120,44 +124,53 @@ def _attention(
     groups: Sequence[Group],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each text of a row.
+    """Return the attention within each text of a row, ``[1, token, head, size]``, and no attention weights.
 
     Args:
-        query: ``[1, head, token, size]``; ``key`` and ``value`` may have fewer heads, each for as many of the query.
-
-    Returns:
-        ``[1, token, head, size]``, and no weights.
+        query: ``[1, head, token, size]``; ``key`` and ``value`` may have fewer heads, each shared by several queries.
     """
     heads = query.shape[1]
-    row = [part[0].repeat_interleave(heads // part.shape[1], 0).transpose(0, 1) for part in (query, key, value)]
-    made = []
+    row = [states[0].repeat_interleave(heads // states.shape[1], 0).transpose(0, 1) for states in (query, key, value)]
+    outputs = []
     for group in groups:
-        mask = None if module.is_causal or group.places is None else group.real[:, None, None]
-        asked, told, held = (group.padded(part).transpose(1, 2) for part in row)
-        found = nn.functional.scaled_dot_product_attention(
-            asked, told, held, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=bool(module.is_causal)
+        mask = None if module.is_causal or group.pad_index is None else group.mask[:, None, None]
+        padded_query, padded_key, padded_value = (group.padded(states).transpose(1, 2) for states in row)
+        attended = nn.functional.scaled_dot_product_attention(
+            padded_query,
+            padded_key,
+            padded_value,
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=bool(module.is_causal),
         )
-        made.append(group.packed(found.transpose(1, 2)))
-    return torch.cat(made)[None], None
+        outputs.append(group.packed(attended.transpose(1, 2)))
+    return torch.cat(outputs)[None], None
 
 
-def _row(
+def _make_row(
     groups: Sequence[NDArray[np.int64]], starts: NDArray[np.int64], lengths: NDArray[np.int64], device: torch.device
 ) -> Row:
     texts = np.concatenate(groups)
     ends = bounds(np.array([lengths[group].sum() for group in groups]))
-    made = [
-        _group(group, slice(*map(int, ends[at : at + 2])), lengths[group], device) for at, group in enumerate(groups)
+    row_groups = [
+        _make_group(group, slice(*map(int, ends[number : number + 2])), lengths[group], device)
+        for number, group in enumerate(groups)
     ]
     tokens, positions = ranges(starts[texts], lengths[texts]), ranges(np.zeros_like(texts), lengths[texts])
-    return Row(made, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device))
+    return Row(row_groups, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device))
 
 
-def _group(texts: NDArray[np.int64], tokens: slice, lengths: NDArray[np.int64], device: torch.device) -> Group:
-    within = np.arange(lengths.max()) < lengths[:, None]
-    real = torch.from_numpy(within).to(device)
-    if within.all():
-        return Group(texts, tokens, real, None, None)
-    places = np.where(within, bounds(lengths)[:-1, None] + np.arange(within.shape[1]), 0).ravel()
-    kept = np.flatnonzero(within)
-    return Group(texts, tokens, real, torch.from_numpy(places).to(device), torch.from_numpy(kept).to(device))
+def _make_group(texts: NDArray[np.int64], tokens: slice, lengths: NDArray[np.int64], device: torch.device) -> Group:
+    real = np.arange(lengths.max()) < lengths[:, None]
+    mask = torch.from_numpy(real).to(device)
+    if real.all():
+        return Group(texts=texts, tokens=tokens, mask=mask, pad_index=None, token_index=None)
+    pad_index = np.where(real, bounds(lengths)[:-1, None] + np.arange(real.shape[1]), 0).ravel()
+    return Group(
+        texts=texts,
+        tokens=tokens,
+        mask=mask,
+        pad_index=torch.from_numpy(pad_index).to(device),
+        token_index=torch.from_numpy(np.flatnonzero(real)).to(device),
+    )

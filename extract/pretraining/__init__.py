@@ -1,4 +1,4 @@
-"""A BERT or GPT-2 from scratch, through transformers' Trainer, with its vocabulary and checkpoints.
+"""Pretraining: a BERT or GPT-2 from scratch by transformers' Trainer, with its vocabulary and checkpoints.
 
 May import: data, data.corpora, data.language, data.store, extract.backbones.
 Start reading at pretrain.py, pretrain.

@@ -1,7 +1,7 @@
-"""Tokenised documents to blocks of text of one length, which need no padding; and what is to be guessed in them.
+"""Training blocks: tokenized documents cut to blocks of equal length, and the labels to predict in each.
 
-Everything drawn depends on the seed and on a block's place in the training alone: not on what shares its batch, nor on
-where a training was interrupted.
+All randomness depends on the seed and on the index of a block in the training alone, not on the other blocks of its
+batch, nor on interruptions.
 """
 
 from collections.abc import Sequence
@@ -14,89 +14,99 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 
 IGNORED = -100
-"""The label of a place where nothing is to be guessed."""
+"""Label of a token that is not to be predicted."""
 
 HIDDEN, REPLACED = 0.8, 0.1
-"""Of the tokens to be guessed, how many are hidden and how many are another token; the rest stay."""
+"""Shares of the tokens to predict that are masked, and replaced by another token; the rest stay."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The special tokens of a block, as the tokenizer puts them around a text."""
+    """Special tokens of a block, as the tokenizer puts them around a text."""
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     between: tuple[int, ...] = ()
-    """Between two documents in one block."""
+    """Tokens between two documents in one block."""
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How tokens of a block are hidden."""
+    """Masking of tokens, by the 80/10/10 rule of BERT."""
 
     mask: int
-    """The id that hides a token."""
+    """Id of the mask token."""
 
     ordinary: Ids
-    """Ids that are neither special nor absent: what can be guessed, and what can stand in another's place."""
+    """Ids of ordinary tokens: those that may be predicted, or replace another."""
 
     share: float
+    """Share of a block's tokens to predict."""
 
     def __call__(self, block: Ids, random: np.random.Generator) -> tuple[Ids, Ids]:
-        """Ids as the model sees them, and labels: ``[token]`` each. Every block has the same share, at least one."""
-        places = np.flatnonzero(np.isin(block, self.ordinary))
-        count = min(len(places), max(1, round(self.share * len(block))))
-        chosen = random.choice(places, count, replace=False)
-        fate = random.random(count)
-        seen, labels = block.copy(), np.full_like(block, IGNORED)
+        """Return input ids and labels, ``[token]`` each; every block has the same number of labels, at least one."""
+        candidates = np.flatnonzero(np.isin(block, self.ordinary))
+        count = min(len(candidates), max(1, round(self.share * len(block))))
+        chosen = random.choice(candidates, count, replace=False)
+        draws = random.random(count)
+        input_ids, labels = block.copy(), np.full_like(block, IGNORED)
         labels[chosen] = block[chosen]
-        seen[chosen[fate < HIDDEN]] = self.mask
-        others = chosen[(fate >= HIDDEN) & (fate < HIDDEN + REPLACED)]
-        seen[others] = random.choice(self.ordinary, len(others))
-        return seen, labels
+        input_ids[chosen[draws < HIDDEN]] = self.mask
+        replaced = chosen[(draws >= HIDDEN) & (draws < HIDDEN + REPLACED)]
+        input_ids[replaced] = random.choice(self.ordinary, len(replaced))
+        return input_ids, labels
 
 
-def following(block: Ids) -> tuple[Ids, Ids]:
-    """Ids as the model sees them, and of each the one that follows: ``[token]`` each."""
+def next_token_labels(block: Ids) -> tuple[Ids, Ids]:
+    """Return input ids, and as labels the next token of each: ``[token]`` each."""
     return block, np.append(block[1:], IGNORED)
 
 
 class BlockDataset:
-    """The blocks of all epochs, one after another, each epoch in an order of its own."""
+    """Dataset of the blocks of all epochs, one epoch after another, each shuffled anew."""
 
     def __init__(self, blocks: NDArray[np.int32], epochs: int, seed: int, masking: Masking | None) -> None:
         self.blocks, self.epochs, self.seed, self.masking = blocks, epochs, seed, masking
-        self._order = lru_cache(maxsize=2)(self._drawn_order)
+        self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
         return self.epochs * len(self.blocks)
 
     def __getitem__(self, index: int) -> tuple[Ids, Ids]:
-        """What the model sees and what it is to guess, of the ``index``-th block of the training."""
-        epoch, place = divmod(index, len(self.blocks))
-        block = self.blocks[self._order(epoch)[place]].astype(np.int64)
-        return self.masking(block, np.random.default_rng([self.seed, 1, index])) if self.masking else following(block)
+        """Return input ids and labels of the ``index``-th block of the training."""
+        epoch, position = divmod(index, len(self.blocks))
+        block = self.blocks[self._order(epoch)[position]].astype(np.int64)
+        if self.masking:
+            return self.masking(block, np.random.default_rng([self.seed, 1, index]))
+        return next_token_labels(block)
 
-    def _drawn_order(self, epoch: int) -> Ids:
+    def _draw_order(self, epoch: int) -> Ids:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.blocks))
 
 
-def held_out(lengths: Ids, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which documents are held out: as many, drawn by seed, as stay within ``share`` of all tokens, at least one."""
-    out = np.zeros(len(lengths), bool)
+def draw_held_out(lengths: Ids, share: float, seed: int) -> NDArray[np.bool_]:
+    """Draw the documents to hold out: as many as stay within ``share`` of all tokens, at least one.
+
+    Args:
+        lengths: ``[document]``, in tokens.
+
+    Returns:
+        ``[document]``, True if held out; all False if ``share`` is 0.
+    """
+    held_out = np.zeros(len(lengths), bool)
     if share:
         order = np.random.default_rng(seed).permutation(len(lengths))
-        within = np.searchsorted(np.cumsum(lengths[order]), share * lengths.sum(), side="right")
-        out[order[: max(1, within)]] = True
-    return out
+        count = np.searchsorted(np.cumsum(lengths[order]), share * lengths.sum(), side="right")
+        held_out[order[: max(1, count)]] = True
+    return held_out
 
 
-def cut(documents: Sequence[Sequence[int]], frame: Frame, block_tokens: int) -> NDArray[np.int32]:
-    """``[block, token]``: documents joined in their order and cut; what fills no block at the end is left out."""
+def cut_blocks(documents: Sequence[Sequence[int]], frame: Frame, block_tokens: int) -> NDArray[np.int32]:
+    """Join documents in order and cut them to ``[block, token]``; a remainder that fills no block is dropped."""
     between = np.array(frame.between, np.int32)
-    parts = [part for document in documents for part in (np.asarray(document, np.int32), between)]
-    stream = np.concatenate(parts) if parts else between
+    pieces = [piece for document in documents for piece in (np.asarray(document, np.int32), between)]
+    stream = np.concatenate(pieces) if pieces else between
     room = block_tokens - len(frame.before) - len(frame.after)
-    rows = len(stream) // room
-    around = [np.tile(np.array(part, np.int32), (rows, 1)) for part in (frame.before, frame.after)]
-    return np.concatenate([around[0], stream[: rows * room].reshape(rows, room), around[1]], axis=1)
+    count = len(stream) // room
+    before, after = (np.tile(np.array(ids, np.int32), (count, 1)) for ids in (frame.before, frame.after))
+    return np.concatenate([before, stream[: count * room].reshape(count, room), after], axis=1)

@@ -1,4 +1,4 @@
-"""Checkpoints of a pretraining: whole or not used, and of this text and these settings or refused."""
+"""Pretraining checkpoints: incomplete ones are not used, and those of other settings or other text are refused."""
 
 import json
 import shutil
@@ -13,20 +13,21 @@ from permafrost.data.language.spec import differences
 from permafrost.data.progress import Progress
 
 ORIGIN = "origin.json"
+"""File with the settings and digests that a folder's checkpoints belong to."""
 
 SEAL = "whole.json"
-"""Written last: the digest of every file of a checkpoint."""
+"""File with the digest of every file of a checkpoint; written last."""
 
 
 class CheckpointError(InputError):
-    """A folder whose checkpoints belong to another pretraining."""
+    """Folder whose checkpoints belong to another pretraining."""
 
 
 def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Make a folder for the checkpoints of a pretraining, or see that it is one of the same.
+    """Create the folder for the checkpoints of a pretraining, or check that an existing one is of the same.
 
     Raises:
-        CheckpointError: it holds checkpoints of other settings, another text or vocabulary, or no such thing.
+        CheckpointError: it holds checkpoints of other settings, text or vocabulary, or something else.
     """
     path = folder / ORIGIN
     if not path.is_file():
@@ -35,22 +36,22 @@ def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:
         write_atomically(path, json.dumps(origin, indent=1).encode())
         return
     try:
-        there = json.loads(path.read_text("utf-8"))
-        differ = differences(there, origin)
+        known = json.loads(path.read_text("utf-8"))
+        different = differences(known, origin)
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); delete {folder} to begin again.") from error
-    if differ:
+    if different:
         raise CheckpointError(
-            f"{folder} holds checkpoints of another pretraining ({'; '.join(differ)}); go back to its settings, or "
+            f"{folder} holds checkpoints of another pretraining ({'; '.join(different)}); go back to its settings, or "
             "delete it to begin again."
         )
 
 
 def seal(checkpoint: Path) -> None:
-    """Say of a checkpoint that it is whole.
+    """Mark a checkpoint as complete.
 
     Raises:
-        MachineError: it cannot be written.
+        MachineError: the mark cannot be written.
     """
     try:
         write_atomically(checkpoint / SEAL, json.dumps(_digests(checkpoint)).encode())
@@ -58,22 +59,22 @@ def seal(checkpoint: Path) -> None:
         raise MachineError(f"{checkpoint} cannot be written ({error.strerror or error}).") from error
 
 
-def newest(folder: Path, progress: Progress) -> Path | None:
-    """The latest whole checkpoint; what is not whole is removed, and said to be."""
-    numbered = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
-    found = sorted((path for path, number in numbered.items() if number.isdecimal()), key=lambda p: int(numbered[p]))
-    while found:
-        if _is_whole(found[-1]):
-            return found[-1]
-        progress.note(f"{found[-1]} is not whole, as after a kill while it was written: it is removed")
-        shutil.rmtree(found.pop())
+def newest_checkpoint(folder: Path, progress: Progress) -> Path | None:
+    """Return the latest complete checkpoint, or None; later ones that are incomplete are removed with a note."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
+    checkpoints = sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
+    while checkpoints:
+        if _is_whole(checkpoints[-1]):
+            return checkpoints[-1]
+        progress.note(f"{checkpoints[-1]} is not whole, as after a kill while it was written: it is removed")
+        shutil.rmtree(checkpoints.pop())
     return None
 
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        said = json.loads((checkpoint / SEAL).read_text("utf-8"))
-        return bool(said == _digests(checkpoint))
+        digests = json.loads((checkpoint / SEAL).read_text("utf-8"))
+        return bool(digests == _digests(checkpoint))
     except (OSError, ValueError):
         return False
 

@@ -1,7 +1,10 @@
-"""Pretraining: a small BERT or GPT-2 from scratch on plain text, left as an ordinary model folder.
+"""Pretraining: train a small BERT or GPT-2 from scratch on plain text, and leave it as an ordinary model folder.
 
-Checkpoints lie beside the folder and go when it is there; the folder itself is whole or absent, and never overwritten.
-The same spec, texts and machine give the same losses, interrupted or not.
+Checkpoints lie beside the folder and are removed once it is there; the folder itself is complete or absent, and never
+overwritten. The same spec, texts and machine give the same losses, interrupted or not.
+
+transformers, and the trainer with it, is imported where it is used: it is slow to import, and most commands pretrain
+nothing.
 """
 
 import hashlib
@@ -10,10 +13,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from permafrost.data.atomic import TEMPORARY_SUFFIX, sync_folder
@@ -24,8 +29,8 @@ from permafrost.data.language.spec import LanguageSpec, differences, origin
 from permafrost.data.progress import Progress, Silent
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
-from permafrost.extract.pretraining.blocks import BlockDataset, cut, held_out
-from permafrost.extract.pretraining.checkpoints import newest, open_folder
+from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
+from permafrost.extract.pretraining.checkpoints import newest_checkpoint, open_folder
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
@@ -33,18 +38,37 @@ if TYPE_CHECKING:
 
 
 CHECKPOINTS = ".checkpoints"
-"""Added to the folder's name for where its checkpoints go."""
+"""Suffix of the folder of checkpoints, after the name of the model folder."""
 
-OTHER_DRAWS = 1 << 32
+HELD_OUT_SEED = 1 << 32
 """Added to the seed for the masks of held-out text."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What a training starts from."""
+
+    spec: LanguageSpec
+    vocabulary: Vocabulary
+    blocks: NDArray[np.int32]
+    """``[block, token]``, to learn from."""
+
+    held_out: NDArray[np.int32]
+    """``[block, token]``."""
+
+    folder: Path
+    """Folder of the checkpoints."""
+
+    dtype: str
+    device: str
+
+
 def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
-    """Pretrain a model and leave it in ``folder``, with its tokenizer; go on from a checkpoint where there is one.
+    """Pretrain a model and leave it in ``folder``, with its tokenizer; resume from a checkpoint if there is one.
 
     Args:
-        texts: documents, none of which is parted between what is learnt and what is held out.
-        folder: where the model goes; one that this pretraining left there is not made again.
+        texts: documents; each is learnt from or held out as a whole.
+        folder: where the model goes; if it holds the result of the same pretraining, that is returned.
 
     Raises:
         InputError: the folder holds something else, its checkpoints are of another pretraining, the vocabulary does not
@@ -53,24 +77,31 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     """
     progress, started = progress or Silent(), time.perf_counter()
     if folder.exists():
-        return already(spec, texts, folder)
+        return read_existing(spec, texts, folder)
     vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
-    source = origin(spec, vocabulary.digest, _digest(texts), dtype)
-    result, held = blocks_of(spec, vocabulary, texts)
-    work = folder.with_name(folder.name + CHECKPOINTS)
+    source = origin(spec, vocabulary.digest, _texts_digest(texts), dtype)
+    blocks, held_out = blocks_of(spec, vocabulary, texts)
+    training = _Training(
+        spec=spec,
+        vocabulary=vocabulary,
+        blocks=blocks,
+        held_out=held_out,
+        folder=folder.with_name(folder.name + CHECKPOINTS),
+        dtype=dtype,
+        device=device,
+    )
     try:
-        open_folder(work, source)
-        checkpoint = newest(work, progress)
+        open_folder(training.folder, source)
+        checkpoint = newest_checkpoint(training.folder, progress)
         progress.note(
-            f"{spec.objective} pretraining: {len(texts):,} documents, {len(result):,} blocks of "
-            f"{spec.block_tokens} tokens and {len(held):,} held out; {dtype} on {device}"
+            f"{spec.objective} pretraining: {len(texts):,} documents, {len(blocks):,} blocks of "
+            f"{spec.block_tokens} tokens and {len(held_out):,} held out; {dtype} on {device}"
             + (f"; going on from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
         )
-        found = _trained(spec, vocabulary, (result, held), work, checkpoint, (dtype, device), progress)
-        model, losses, guessed = found
-        loss = sum(total for total, _ in guessed) / sum(count for _, count in guessed) if guessed else None
-        done = LanguageModel(
+        model, losses, block_losses = _train(training, checkpoint, progress)
+        loss = _mean_loss(block_losses)
+        result = LanguageModel(
             folder=folder,
             origin=source,
             losses=losses,
@@ -78,77 +109,76 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             perplexity=None if loss is None else float(np.exp(loss)),
             parameters=model.num_parameters(),
             documents=len(texts),
-            blocks=len(result),
-            held_out=len(held),
+            blocks=len(blocks),
+            held_out=len(held_out),
             seconds=time.perf_counter() - started,
-            guessed=guessed,
+            guessed=block_losses,
         )
-        _leave(model, vocabulary, done)
+        _write_model(model, vocabulary, result)
     except OSError as error:
         raise MachineError(f"{error.filename or folder} cannot be written ({error.strerror or error}).") from error
-    shutil.rmtree(work, ignore_errors=True)
-    return done
+    shutil.rmtree(training.folder, ignore_errors=True)
+    return result
 
 
-def already(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> LanguageModel:
-    """The model that ``folder`` holds already, where it is the one that this pretraining leads to.
+def read_existing(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> LanguageModel:
+    """Return the model in ``folder`` if it is the result of this pretraining.
 
     Raises:
         InputError: it is another, or no result of a pretraining by this version.
-        DamageError: it is not as the pretraining left it.
+        DamageError: its files are not as the pretraining left them.
     """
     try:
-        there = read_record(folder)
+        model = read_record(folder)
     except InputError as error:
         raise InputError(
             f"{folder} exists already and is no result of a pretraining by this version of permafrost; it is never "
             "overwritten: set language.folder to another."
         ) from error
-    vocabulary = vocabulary_digest(spec) or there.origin.get("vocabulary", "")  # of one to be learnt, the text says it
+    vocabulary = vocabulary_digest(spec) or model.origin.get("vocabulary", "")  # the text decides one that is learnt
     auto = spec.compute_dtype == "auto"
-    dtype = there.origin.get("compute_dtype", "") if auto else spec.compute_dtype
-    if differ := differences(there.origin, origin(spec, vocabulary, _digest(texts), dtype)):
+    dtype = model.origin.get("compute_dtype", "") if auto else spec.compute_dtype
+    if different := differences(model.origin, origin(spec, vocabulary, _texts_digest(texts), dtype)):
         raise InputError(
-            f"{folder} holds the model of another pretraining ({'; '.join(differ)}), which is never overwritten; go "
+            f"{folder} holds the model of another pretraining ({'; '.join(different)}), which is never overwritten; go "
             "back to its settings, or set language.folder to another."
         )
-    return there
+    return model
 
 
 def blocks_of(
     spec: LanguageSpec, vocabulary: Vocabulary, texts: Sequence[str]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Blocks to learn from and blocks held out, ``[block, token]`` each.
+    """Return the blocks to learn from and the blocks held out, ``[block, token]`` each.
 
     Raises:
         CorpusError: either has no block.
     """
     documents = vocabulary.encode(texts)
     lengths = np.array([len(document) for document in documents], np.int64)
-    out = held_out(lengths, spec.held_out, spec.seed)
-    parts = []
-    for chosen, name in ((~out, "to learn from"), (out, "held out")):
-        part = [document for document, mine in zip(documents, chosen, strict=True) if mine]
-        blocks = cut(part, vocabulary.frame, spec.block_tokens)
+    held_out = draw_held_out(lengths, spec.held_out, spec.seed)
+    splits = []
+    for chosen, name in ((~held_out, "to learn from"), (held_out, "held out")):
+        chosen_documents = [document for document, keep in zip(documents, chosen, strict=True) if keep]
+        blocks = cut_blocks(chosen_documents, vocabulary.frame, spec.block_tokens)
         if not len(blocks) and (spec.held_out or name == "to learn from"):
             raise CorpusError(
-                f"the text is too small: {lengths[chosen].sum():,} tokens in {len(part):,} documents {name} do not "
-                f"fill one block of language.block_tokens = {spec.block_tokens}; take more text or shorter blocks"
-                + (", or set language.held_out = 0." if spec.held_out else ".")
+                f"the text is too small: {lengths[chosen].sum():,} tokens in {len(chosen_documents):,} documents "
+                f"{name} do not fill one block of language.block_tokens = {spec.block_tokens}; take more text or "
+                "shorter blocks" + (", or set language.held_out = 0." if spec.held_out else ".")
             )
-        parts.append(blocks)
-    return parts[0], parts[1]
+        splits.append(blocks)
+    return splits[0], splits[1]
 
 
-def untrained_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrainedModel":
-    """A ``BertForMaskedLM`` or ``GPT2LMHeadModel`` with weights drawn from the seed, in float32."""
-    import torch
+def make_language_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrainedModel":
+    """Return a ``BertForMaskedLM`` or ``GPT2LMHeadModel`` with weights drawn from the seed, in float32."""
     import transformers
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    ends, pad = vocabulary.id("eos_token"), vocabulary.id("pad_token")
+    end_id, pad_id = vocabulary.id("eos_token"), vocabulary.id("pad_token")
     torch.manual_seed(spec.seed)
     if spec.objective == "masked":
         return BertForMaskedLM(
@@ -161,7 +191,7 @@ def untrained_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrainedMo
                 hidden_dropout_prob=spec.dropout,
                 attention_probs_dropout_prob=spec.dropout,
                 max_position_embeddings=spec.block_tokens,
-                pad_token_id=pad,
+                pad_token_id=pad_id,
             )
         )
     return GPT2LMHeadModel(
@@ -176,60 +206,59 @@ def untrained_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrainedMo
             attn_pdrop=spec.dropout,
             activation_function="gelu_pytorch_tanh",  # GPT-2's gelu_new, as one operation
             n_positions=spec.block_tokens,
-            bos_token_id=ends,
-            eos_token_id=ends,
-            pad_token_id=pad,
+            bos_token_id=end_id,
+            eos_token_id=end_id,
+            pad_token_id=pad_id,
         )
     )
 
 
-def _trained(
-    spec: LanguageSpec,
-    vocabulary: Vocabulary,
-    parts: tuple[NDArray[np.int32], NDArray[np.int32]],
-    work: Path,
-    checkpoint: Path | None,
-    where: tuple[str, str],
-    progress: Progress,
+def _train(
+    training: _Training, checkpoint: Path | None, progress: Progress
 ) -> tuple["PreTrainedModel", list[dict[str, float]], list[list[float]]]:
-    """The model, its losses by step, and those on each block of held-out text."""
-    import torch
-
+    """Return the trained model, its losses by step, and loss and number of predictions of each held-out block."""
     from permafrost.extract.pretraining.trainer import DivergedError, LanguageTrainer
 
-    result, held = parts
+    spec, vocabulary = training.spec, training.vocabulary
     masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
     with torch.random.fork_rng(devices=[]):
-        model = untrained_model(spec, vocabulary)
-        trainer = LanguageTrainer(model, spec, BlockDataset(result, spec.epochs, spec.seed, masking), work, *where)
+        model = make_language_model(spec, vocabulary)
+        dataset = BlockDataset(training.blocks, spec.epochs, spec.seed, masking)
+        trainer = LanguageTrainer(model, spec, dataset, training.folder, dtype=training.dtype, device=training.device)
         try:
-            losses = trainer.learn(checkpoint, progress)
+            losses = trainer.fit(checkpoint, progress)
         except DivergedError:
-            shutil.rmtree(work)  # other settings are needed, which it would only stand in the way of
+            shutil.rmtree(training.folder)  # other settings are needed, which its checkpoints would refuse
             raise
-        objectives = BlockDataset(held, 1, spec.seed + OTHER_DRAWS, masking)
-        return model, losses, trainer.measure(objectives)
+        held_out = BlockDataset(training.held_out, 1, spec.seed + HELD_OUT_SEED, masking)
+        return model, losses, trainer.block_losses(held_out)
 
 
-def _leave(model: "PreTrainedModel", vocabulary: Vocabulary, done: LanguageModel) -> None:
-    """Put the model folder in its place in one step."""
-    temporary = done.folder.with_name(f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+def _mean_loss(block_losses: Sequence[Sequence[float]]) -> float | None:
+    if not block_losses:
+        return None
+    return sum(total for total, _ in block_losses) / sum(count for _, count in block_losses)
+
+
+def _write_model(model: "PreTrainedModel", vocabulary: Vocabulary, result: LanguageModel) -> None:
+    """Write the model folder under a temporary name, and rename it."""
+    temporary = result.folder.with_name(f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         model.config.use_cache = True
         model.cpu().save_pretrained(temporary)
         vocabulary.save(temporary)
-        done.write_record(temporary)
+        result.write_record(temporary)
         for path in temporary.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
-        temporary.rename(done.folder)
-        sync_folder(done.folder.parent)
+        temporary.rename(result.folder)
+        sync_folder(result.folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _digest(texts: Sequence[str]) -> str:
+def _texts_digest(texts: Sequence[str]) -> str:
     running = hashlib.sha256()
     for text in texts:
         encoded = text.encode()

@@ -1,6 +1,6 @@
-"""transformers' Trainer, told to be quiet, exact and careful: one lesson a row, logits only where something is guessed.
+"""Language-model trainer: transformers' Trainer over blocks, with logits computed only for the tokens to predict.
 
-Checkpoints are its own: weights as safetensors, state as JSON, and what torch saves is loaded with ``weights_only``.
+Checkpoints are the Trainer's: weights as safetensors, state as JSON, and torch files are loaded with ``weights_only``.
 """
 
 import math
@@ -21,32 +21,40 @@ from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Ids
 from permafrost.extract.pretraining.checkpoints import seal
 
 MEASURED_SECONDS = 5.0
-"""After how long the expected time is said."""
+"""Seconds after which the expected time is noted."""
 
 KEPT = 2
-"""Checkpoints kept, so that one that was cut short leaves another."""
+"""Checkpoints kept: if the last is incomplete, one before it is left."""
 
 
 class DivergedError(SpecError):
-    """A loss that is not a number, or infinite."""
+    """Training loss that is NaN or infinite."""
 
 
 class LanguageTrainer(Trainer):  # type: ignore[misc]
-    """Trains a masked or causal model on lessons, in their order."""
+    """Trainer of a masked or causal language model on blocks, in their order."""
 
     def __init__(
         self,
         model: nn.Module,
         spec: LanguageSpec,
-        objectives: BlockDataset,
+        dataset: BlockDataset,
         folder: Path,
+        *,
         dtype: str,
         device: str,
     ) -> None:
-        steps = math.ceil(len(objectives) / spec.batch_rows)
+        """Prepare the training.
+
+        Args:
+            dataset: the blocks of all epochs.
+            folder: where checkpoints go.
+            dtype: "float32", or "bfloat16" for autocast.
+        """
+        steps = math.ceil(len(dataset) / spec.batch_rows)
         arguments = TrainingArguments(
             output_dir=str(folder),
-            num_train_epochs=1,  # the lessons hold all epochs, so that a step knows its lessons by its number
+            num_train_epochs=1,  # the dataset holds all epochs, so that a step number identifies its blocks
             train_sampling_strategy="sequential",
             per_device_train_batch_size=spec.batch_rows,
             learning_rate=spec.learning_rate,
@@ -68,30 +76,28 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             dataloader_pin_memory=False,
         )
         self.spec, self.steps, self.lowered = spec, steps, dtype == "bfloat16"
-        super().__init__(
-            model=model,
-            args=arguments,
-            train_dataset=objectives,
-            data_collator=collated,
-        )
+        super().__init__(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         self.remove_callback(PrinterCallback)
 
-    def learn(self, checkpoint: Path | None, progress: Progress) -> list[dict[str, float]]:
-        """Train to the end, from a checkpoint or the beginning; returns step and loss of every step.
+    def fit(self, checkpoint: Path | None, progress: Progress) -> list[dict[str, float]]:
+        """Train to the end, from a checkpoint or from the beginning.
+
+        Returns:
+            ``step`` and ``loss`` of every step.
 
         Raises:
             DivergedError: the loss is not finite.
             MachineError: a checkpoint cannot be written.
         """
         with progress.bar(f"{self.spec.objective} pretraining, steps", self.steps) as advance:
-            self.add_callback(_Watch(advance, progress, self.spec.epochs, self.steps))
+            self.add_callback(_ProgressCallback(advance, progress, self.spec.epochs, self.steps))
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return [{"step": line["step"], "loss": line["loss"]} for line in self.state.log_history if "loss" in line]
+        return [{"step": entry["step"], "loss": entry["loss"]} for entry in self.state.log_history if "loss" in entry]
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """The mean over what is to be guessed; raises :class:`DivergedError` where it is not finite."""
+        """Return the mean loss over the tokens to predict; raise :class:`DivergedError` if it is not finite."""
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.lowered):
-            total, count = guessing_loss(self.model, **inputs)
+            total, count = prediction_loss(self.model, **inputs)
         loss = total / count
         if not torch.isfinite(loss):
             raise DivergedError(
@@ -101,10 +107,10 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             )
         return loss
 
-    def _save_checkpoint(self, *given: Any) -> None:
+    def _save_checkpoint(self, *args: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
-            super()._save_checkpoint(*given)
+            super()._save_checkpoint(*args)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise MachineError(
                 f"{folder} cannot be written ({str(error).splitlines()[0]}); make room and run the same command: it "
@@ -112,41 +118,43 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             ) from error
         seal(folder)
 
-    def measure(self, objectives: BlockDataset) -> list[list[float]]:
-        """Of each of other lessons, the sum of its losses, and of how many guesses."""
+    def block_losses(self, dataset: BlockDataset) -> list[list[float]]:
+        """Return for each block of another dataset the sum of its losses, and the number of tokens to predict."""
         self.model.eval()
-        found, device = [], self.args.device
+        losses, device = [], self.args.device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.lowered):
-            for row in range(len(objectives)):
-                objective = {name: part.to(device) for name, part in collated([objectives[row]]).items()}
-                loss, guesses = guessing_loss(self.model, **objective)
-                found.append([float(loss), guesses])
-        return found
+            for index in range(len(dataset)):
+                batch = {name: values.to(device) for name, values in collate([dataset[index]]).items()}
+                total, count = prediction_loss(self.model, **batch)
+                losses.append([float(total), count])
+        return losses
 
 
-def guessing_loss(model: Any, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """Sum of the cross entropies of all guesses, and how many they are; logits exist only at their places.
+def prediction_loss(model: Any, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Return the sum of the cross entropies in nats, and the number of tokens to predict.
+
+    Logits are computed for those tokens only.
 
     Args:
         model: a ``BertForMaskedLM`` or ``GPT2LMHeadModel``.
         input_ids: ``[row, token]``.
-        labels: ``[row, token]``, what is to be guessed *at* a place; -100 where nothing is.
+        labels: ``[row, token]``, the id to predict *at* each position (not shifted); -100 if there is none.
     """
     chosen = labels != IGNORED
     hidden = model.base_model(input_ids).last_hidden_state[chosen]
     head: Callable[[Tensor], Tensor] = model.cls if hasattr(model, "cls") else model.lm_head
-    guesses = labels[chosen]
-    return nn.functional.cross_entropy(head(hidden).float(), guesses, reduction="sum"), len(guesses)
+    targets = labels[chosen]
+    return nn.functional.cross_entropy(head(hidden).float(), targets, reduction="sum"), len(targets)
 
 
-def collated(objectives: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
-    """A batch of lessons, ``[row, token]`` each."""
-    seen, labels = (torch.stack([torch.from_numpy(part) for part in parts]) for parts in zip(*objectives, strict=True))
-    return {"input_ids": seen, "labels": labels}
+def collate(blocks: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
+    """Stack input ids and labels of blocks to a batch, ``[row, token]`` each."""
+    input_ids, labels = (torch.stack([torch.from_numpy(ids) for ids in column]) for column in zip(*blocks, strict=True))
+    return {"input_ids": input_ids, "labels": labels}
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Moves a bar, says once how long it will take, and of each epoch how its loss was."""
+class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Callback that advances a progress bar, notes the expected time once, and notes the mean loss of each epoch."""
 
     def __init__(self, advance: Callable[[int], None], progress: Progress, epochs: int, steps: int) -> None:
         self.advance, self.progress, self.epochs, self.steps = advance, progress, epochs, steps
@@ -160,8 +168,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.expected.advance(1)
 
     def on_log(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        done, lines = state.global_step, state.log_history
-        ended = done * self.epochs // self.steps
-        if "loss" in lines[-1] and ended > (done - 1) * self.epochs // self.steps:
-            epoch = [line["loss"] for line in lines if line["step"] > done - self.steps / self.epochs]
-            self.progress.note(f"epoch {ended} of {self.epochs}: loss {sum(epoch) / len(epoch):.4f}")
+        step, history = state.global_step, state.log_history
+        ended = step * self.epochs // self.steps
+        if "loss" in history[-1] and ended > (step - 1) * self.epochs // self.steps:
+            losses = [entry["loss"] for entry in history if entry["step"] > step - self.steps / self.epochs]
+            self.progress.note(f"epoch {ended} of {self.epochs}: loss {sum(losses) / len(losses):.4f}")

@@ -1,4 +1,8 @@
-"""A vocabulary for a model that is to be pretrained: its tokenizer, special tokens, and whether they serve."""
+"""Vocabularies for pretraining: a tokenizer, read or learnt, its special tokens, and checks that it fits the model.
+
+transformers and tokenizers are imported where they are used: they are slow to import, and most commands pretrain
+nothing.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,72 +33,74 @@ SPECIAL = {
     "eos_token": ("<|endoftext|>", "</s>", "[SEP]"),
     "unk_token": ("[UNK]", "<unk>", "<|endoftext|>"),
 }
-"""What transformers calls a special token, and how vocabularies spell it."""
+"""transformers' name of a special token -> spellings of it in vocabularies, in order of preference."""
 
 LEARNT = {"masked": ("[CLS]", "[SEP]", "[MASK]", "[PAD]"), "causal": ("<|endoftext|>",)}
-"""Special tokens of a vocabulary that is learnt, by what it is for."""
+"""Objective -> special tokens of a vocabulary learnt for it."""
 
 CHUNK = 1024
+"""Texts per call of the tokenizer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """A tokenizer and its special tokens."""
+    """Tokenizer and its special tokens."""
 
     tokenizer: "Tokenizer"
     size: int
-    """Rows of the embedding table."""
+    """Number of rows of the embedding table."""
 
     digest: str
-    """Of the tokenizer."""
+    """Digest of the tokenizer."""
 
     frame: Frame
 
     def id(self, role: str) -> int | None:
-        """The id of a special token by its name in transformers."""
-        spelt = self._spelt(role)
-        found: int | None = self.tokenizer.token_to_id(spelt) if spelt else None
-        return found
+        """Return the id of a special token by its name in transformers; None if there is none."""
+        spelling = self._spelling(role)
+        token_id: int | None = self.tokenizer.token_to_id(spelling) if spelling else None
+        return token_id
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens."""
-        found: list[list[int]] = []
+        """Return the token ids of each text, without special tokens."""
+        ids: list[list[int]] = []
         for start in range(0, len(texts), CHUNK):
             chunk = list(texts[start : start + CHUNK])
-            found.extend(one.ids for one in self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False))
-        return found
+            encodings = self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
+            ids.extend(encoding.ids for encoding in encodings)
+        return ids
 
     def masking(self, share: float) -> Masking:
-        """How tokens of it are hidden."""
+        """Return the masking of a ``share`` of tokens; the vocabulary must have a mask token."""
         mask = self.id("mask_token")
         assert mask is not None
         special = {mask, self.id("pad_token"), *self.frame.before, *self.frame.after, *self.frame.between}
         return Masking(mask, np.array(sorted(set(self.tokenizer.get_vocab().values()) - special)), share)
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer as transformers reads it."""
+        """Write the tokenizer's files as transformers reads them."""
         from transformers import PreTrainedTokenizerFast
 
-        names = {role: spelt for role in SPECIAL if (spelt := self._spelt(role))}
+        names = {role: spelling for role in SPECIAL if (spelling := self._spelling(role))}
         PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, **names).save_pretrained(folder)
 
-    def _spelt(self, role: str) -> str:
+    def _spelling(self, role: str) -> str:
         return next((token for token in SPECIAL[role] if self.tokenizer.token_to_id(token) is not None), "")
 
 
 def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary:
-    """The vocabulary of a spec; learnt from ``texts`` where it names none.
+    """Return the vocabulary that a spec names, or one learnt from ``texts`` if it names none.
 
     Raises:
-        SpecError: it does not fit the model: no mask token, more entries than the embedding table has rows, or no room
-            for text beside its special tokens.
+        SpecError: the vocabulary does not fit the model: it has no mask token, or more entries than the embedding table
+            has rows, or its special tokens leave little room for text.
         BackboneError: the folder holds no tokenizer.
     """
     if spec.vocabulary:
         tokenizer, digest = load_tokenizer(vocabulary_folder(spec.vocabulary)), vocabulary_digest(spec)
     else:
         tokenizer = learn_tokenizer(texts, spec.vocabulary_size, LEARNT[spec.objective])
-        digest = _digest(tokenizer.to_str().encode())
+        digest = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
     name = spec.vocabulary or "the learnt vocabulary"
     entries = max(tokenizer.get_vocab().values()) + 1
     if 0 < spec.vocabulary_size < entries:
@@ -102,7 +108,7 @@ def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary
             f"language.vocabulary_size = {spec.vocabulary_size:,}, but the ids of {name} go up to {entries - 1:,}; "
             "set it to 0."
         )
-    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest, _frame(tokenizer))
+    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest, _read_frame(tokenizer))
     if spec.objective == "masked" and vocabulary.id("mask_token") is None:
         raise SpecError(
             f"{name} has no mask token ({' or '.join(SPECIAL['mask_token'])}), which language.objective = "
@@ -116,31 +122,31 @@ def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary
 
 
 def vocabulary_folder(name: str) -> Path:
-    """Where the tokenizer is that a spec names; raises :class:`SpecError` where it is nowhere."""
+    """Return the folder of the tokenizer that a spec names; raise :class:`SpecError` if there is none."""
     folder = Path(name).expanduser()
     if name not in SHORT_NAMES and folder.is_dir():
         return folder
     try:
         return find_tokenizer(name)
     except BackboneError as error:
-        why = str(error).split(";")[0].rstrip(".")  # what follows is advice on a backbone
+        reason = str(error).split(";")[0].rstrip(".")  # the rest is advice about backbones
         raise SpecError(
-            f"language.vocabulary: {why}; take minilm, name a folder that holds a tokenizer, or leave it empty and set "
-            "language.vocabulary_size."
+            f"language.vocabulary: {reason}; take minilm, name a folder that holds a tokenizer, or leave it empty and "
+            "set language.vocabulary_size."
         ) from error
 
 
 def vocabulary_digest(spec: LanguageSpec) -> str:
-    """Digest of the files of a tokenizer that a spec names; empty where it names none."""
+    """Return the digest of the tokenizer files that a spec names; empty if it names none."""
     return read_tokenizer(vocabulary_folder(spec.vocabulary)).digest[:16] if spec.vocabulary else ""
 
 
 def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) -> "Tokenizer":
-    """Byte-pair encoding learnt from ``texts``, which can spell every text.
+    """Learn a byte-level byte-pair encoding from ``texts``; it can encode any text.
 
     Args:
-        entries: most that it may have, ``special`` and the 256 bytes among them.
-        special: if there are several, the first two stand at the ends of a text.
+        entries: maximum number, the special tokens and the 256 bytes included.
+        special: special tokens; if there are several, the first two are put at the ends of a text.
 
     Raises:
         SpecError: ``entries`` leaves no room for a pair.
@@ -170,16 +176,12 @@ def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) 
     return tokenizer
 
 
-def _digest(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def _frame(tokenizer: "Tokenizer") -> Frame:
-    """What the tokenizer puts around a text, and between two: the end that it gives one, or an end-of-text token."""
+def _read_frame(tokenizer: "Tokenizer") -> Frame:
+    """Return what the tokenizer puts around a text; two texts are parted by its end, or by an end-of-text token."""
     encoding = tokenizer.encode("a")
-    ordinary = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+    ordinary = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
     first, last = (ordinary[0], ordinary[-1] + 1) if ordinary else (0, 0)
     before, after = tuple(encoding.ids[:first]), tuple(encoding.ids[last:])
     ends = (tokenizer.token_to_id(token) for token in SPECIAL["eos_token"])
-    end = next((number for number in ends if number is not None), None)
+    end = next((token_id for token_id in ends if token_id is not None), None)
     return Frame(before, after, after or (() if end is None else (end,)))

@@ -1,4 +1,4 @@
-"""From texts to token ids: templates, truncation, windows over long texts, character spans.
+"""Tokenization: texts to token ids, with templates, truncation, windows over long texts, character spans.
 
 May import: data, data.store, extract.backbones.
 Start reading at tokenize.py, tokenize.

@@ -1,4 +1,4 @@
-"""Rewording: changes to a text before its template, to see how much a latent hangs on its surface."""
+"""Rewording: changes to the surface of a text before it is put into its template, such as lower case."""
 
 import re
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ STOP = re.compile(rf"\s*[.!?{STOPS}]+\s*$")
 def reword(text: str, changes: Iterable[str]) -> str:
     """Apply ``lower_case``, ``no_final_stop`` and ``OLD=NEW`` (a whole word) in order.
 
-    In a script that is written without spaces words have no border: OLD is changed wherever it stands, but for a
-    character that has further combining marks.
+    In a script that is written without spaces, words have no border: OLD is replaced wherever it occurs, unless a
+    further combining mark follows it.
 
     Raises:
-        TextError: nothing is left of the text.
+        TextError: the changes leave the text empty.
     """
     changed = text
     for change in changes:
@@ -26,14 +26,14 @@ def reword(text: str, changes: Iterable[str]) -> str:
             changed = STOP.sub("", changed)
         else:
             old, _, new = change.partition("=")
-            changed = whole(old).sub(new.replace("\\", r"\\"), changed)
+            changed = whole_word(old).sub(new.replace("\\", r"\\"), changed)
     if not changed.strip():
         raise TextError(f"text {short(text)}: plan.rewording leaves nothing of it; leave it out.", text)
     return changed
 
 
-def whole(word: str) -> re.Pattern[str]:
-    """Where a word stands as one, and not as part of another."""
+def whole_word(word: str) -> re.Pattern[str]:
+    """Return a pattern that matches ``word`` as a whole word, and not as part of another."""
     start = "" if is_unspaced(word[0]) else WORD_START
     end = rf"(?![{MARKS}])" if is_unspaced(word[parts(word)[-1][0]]) else WORD_END
     return re.compile(start + re.escape(word) + end)

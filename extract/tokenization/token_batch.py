@@ -1,4 +1,4 @@
-"""Token ids of many texts, back to back, and how they are gathered text by text."""
+"""Token batches: the token ids of many texts, back to back, and how they are built up text by text."""
 
 from array import array
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from permafrost.data.ragged import NOWHERE, Counts, bounds, ranges
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenBatch:
     """Token ids of many texts, back to back."""
 
@@ -20,17 +20,17 @@ class TokenBatch:
     """``[text + 1]``: text ``i`` has the ids from ``offsets[i]`` to ``offsets[i + 1]``."""
 
     uncut: NDArray[np.int32]
-    """``[text]``: tokens before truncation; of a window, as if it went on to the end of its text."""
+    """``[text]``: tokens before truncation; of a window, those from its start to the end of the text."""
 
     pooled: NDArray[np.int32] | None = None
-    """``[text, 2]``: first token that is pooled, and the first after it that is not; None where all are."""
+    """``[text, 2]``: the range of tokens that the views see, end excluded; None if they see all tokens."""
 
     characters: NDArray[np.int32] | None = None
-    """``[token, 2]``: the characters of the text that each covers, of two segments those of the second, end excluded;
-    (-1, -1) where there are none. None where nobody asked."""
+    """``[token, 2]``: the characters of the text that each token covers, end excluded, (-1, -1) if it covers none; of
+    two segments, characters of the second. None if not asked for."""
 
     token_type_ids: NDArray[np.int8] | None = None
-    """``[token]``: which segment it counts to, as the tokenizer has it; None where all texts have the one."""
+    """``[token]``: the segment of each token, as the tokenizer numbers it; None if all texts have one segment."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -38,98 +38,110 @@ class TokenBatch:
         return np.diff(self.offsets)
 
     @property
-    def viewed(self) -> NDArray[np.int64]:
-        """``[text]``: how many tokens of each the views see."""
+    def viewed_lengths(self) -> NDArray[np.int64]:
+        """``[text]``: number of tokens that the views see."""
         return self.lengths if self.pooled is None else np.diff(self.pooled, axis=1)[:, 0].astype(np.int64)
 
-    def seen(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the tokens that the views see of some texts lie among all tokens, back to back."""
+    def viewed_index(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the indices into ``ids`` of the tokens that the views see of some texts, back to back."""
         first = 0 if self.pooled is None else self.pooled[texts, 0]
-        return ranges(self.offsets[texts] + first, self.viewed[texts])
+        return ranges(self.offsets[texts] + first, self.viewed_lengths[texts])
 
-    def span(self, text: int) -> slice:
-        """The tokens of one text that are pooled."""
+    def viewed_range(self, text: int) -> slice:
+        """Return the range of a text's tokens that the views see."""
         return slice(None) if self.pooled is None else slice(*map(int, self.pooled[text]))
 
-    def of(self, text: int) -> NDArray[np.int32]:
-        """The ids of one text."""
+    def ids_of(self, text: int) -> NDArray[np.int32]:
+        """Return the token ids of one text."""
         return self.ids[self.offsets[text] : self.offsets[text + 1]]
 
     def token_type_ids_of(self, text: int) -> NDArray[np.int8]:
-        """Which segment each token of one text counts to."""
+        """Return the token type ids of one text; zeros if all texts have one segment."""
         if self.token_type_ids is None:
             return np.zeros(self.lengths[text], np.int8)
         return self.token_type_ids[self.offsets[text] : self.offsets[text + 1]]
 
     def select(self, texts: NDArray[np.int64]) -> "TokenBatch":
-        """The tokens of some texts, in the order given."""
-        within = ranges(self.offsets[:-1][texts], self.lengths[texts])
+        """Return the tokens of some texts, in the order given."""
+        index = ranges(self.offsets[:-1][texts], self.lengths[texts])
         return TokenBatch(
-            self.ids[within],
-            bounds(self.lengths[texts]),
-            self.uncut[texts],
-            None if self.pooled is None else self.pooled[texts],
-            None if self.characters is None else self.characters[within],
-            None if self.token_type_ids is None else self.token_type_ids[within],
+            ids=self.ids[index],
+            offsets=bounds(self.lengths[texts]),
+            uncut=self.uncut[texts],
+            pooled=None if self.pooled is None else self.pooled[texts],
+            characters=None if self.characters is None else self.characters[index],
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[index],
         )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TokenizedText:
-    """The tokens of one text, special ones and those of the template included; what nobody asks for is left out."""
+    """Tokens of one text, special tokens and those of the template included; fields not asked for stay empty."""
 
     ids: list[int]
     uncut: int
+    """Tokens before truncation."""
+
     pooled: tuple[int, int] = (0, 0)
+    """Range of tokens that the views see, end excluded."""
+
     token_type_ids: Sequence[int] = ()
     offsets: Sequence[tuple[int, int]] = ()
-    """Characters of what was tokenised."""
+    """``[token]``: the characters of the tokenizer's input that each token covers, end excluded."""
 
-    nowhere: Sequence[int] = ()
-    """Whether it covers nothing of the text all the same."""
+    outside: Sequence[int] = ()
+    """``[token]``: true if the token covers nothing of the text, whatever its offsets."""
 
-    place: tuple[int, int] = (0, 0)
-    """Where the text lies in what was tokenised."""
+    extent: tuple[int, int] = (0, 0)
+    """Range of characters that the text has in the tokenizer's input, end excluded."""
 
 
 class TokenBatchBuilder:
-    """Rows gathered and worked out for all at once; flat from the start, as an object per text costs more than it."""
+    """Token batch under construction, in flat arrays: an object per text would take more memory than its tokens."""
 
     def __init__(self, paired: bool, echo: bool, characters: bool) -> None:
+        """Start an empty batch.
+
+        Args:
+            paired: whether some texts have two segments, so that token type ids are kept.
+            echo: whether the template has the text twice, so that the pooled range is kept.
+            characters: whether the characters that each token covers are kept.
+        """
         self._paired, self._echo, self._characters = paired, echo, characters
         self._ids, self._lengths, self._uncut, self._pooled = array("i"), array("q"), array("i"), array("i")
-        self._kinds, self._offsets, self._nowhere, self._places = array("b"), array("i"), array("b"), array("q")
+        self._token_type_ids, self._offsets = array("b"), array("i")
+        self._outside, self._extents = array("b"), array("q")
 
-    def add(self, row: TokenizedText) -> None:
-        """Take the tokens of the next text."""
-        self._ids.extend(row.ids)
-        self._lengths.append(len(row.ids))
-        self._uncut.append(row.uncut)
+    def add(self, text: TokenizedText) -> None:
+        """Append the tokens of the next text."""
+        self._ids.extend(text.ids)
+        self._lengths.append(len(text.ids))
+        self._uncut.append(text.uncut)
         if self._echo:
-            self._pooled.extend(row.pooled)
+            self._pooled.extend(text.pooled)
         if self._paired:
-            self._kinds.extend(row.token_type_ids or [0] * len(row.ids))
+            self._token_type_ids.extend(text.token_type_ids or [0] * len(text.ids))
         if self._characters:
-            self._offsets.extend(chain.from_iterable(row.offsets))
-            self._nowhere.extend(row.nowhere)
-            self._places.extend(row.place)
+            self._offsets.extend(chain.from_iterable(text.offsets))
+            self._outside.extend(text.outside)
+            self._extents.extend(text.extent)
 
-    def tokens(self) -> TokenBatch:
-        """All that was added, text by text."""
+    def build(self) -> TokenBatch:
+        """Return the batch of all texts added."""
         lengths = np.array(self._lengths, np.int64)
         return TokenBatch(
-            np.array(self._ids, np.int32),
-            bounds(lengths),
-            np.array(self._uncut, np.int32),
-            np.array(self._pooled, np.int32).reshape(-1, 2) if self._echo else None,
-            self._spans(lengths) if self._characters else None,
-            np.array(self._kinds, np.int8) if self._paired else None,
+            ids=np.array(self._ids, np.int32),
+            offsets=bounds(lengths),
+            uncut=np.array(self._uncut, np.int32),
+            pooled=np.array(self._pooled, np.int32).reshape(-1, 2) if self._echo else None,
+            characters=self._spans(lengths) if self._characters else None,
+            token_type_ids=np.array(self._token_type_ids, np.int8) if self._paired else None,
         )
 
     def _spans(self, lengths: Counts) -> NDArray[np.int32]:
-        places = np.repeat(np.array(self._places).reshape(-1, 2), lengths, axis=0)
-        low, high = places[:, :1], places[:, 1:]
+        extents = np.repeat(np.array(self._extents).reshape(-1, 2), lengths, axis=0)
+        low, high = extents[:, :1], extents[:, 1:]
         spans = np.clip(np.array(self._offsets).reshape(-1, 2), low, high) - low  # a token may reach over the border
-        nothing = (spans[:, 0] >= spans[:, 1]) | np.array(self._nowhere, bool)
-        spans[nothing] = NOWHERE
+        covers_nothing = (spans[:, 0] >= spans[:, 1]) | np.array(self._outside, bool)
+        spans[covers_nothing] = NOWHERE
         return np.asarray(spans, np.int32)

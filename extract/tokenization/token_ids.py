@@ -1,4 +1,4 @@
-"""Texts as token ids, for what runs them from the text on; the tokenizer is read, and no weights."""
+"""Token ids of texts, for models that run from the embeddings on: the tokenizer is loaded, and no weights are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,47 +16,53 @@ from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.tokenize import tokenize, windowed
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TokenIds:
-    """Token ids of texts, every window of theirs one after another."""
+    """Token ids of texts, all windows of a text one after another."""
 
     offsets: Counts
-    """``[window + 1]``: where the tokens of each begin."""
+    """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
 
     spans: NDArray[np.int32]
-    """``[token, 2]``: the characters that each covers, as :class:`~data.ragged.TokenLatents` has them."""
+    """``[token, 2]``: the characters each token covers; see :attr:`permafrost.data.ragged.TokenLatents.spans`."""
 
     starts: Counts
-    """``[text + 1]``: where the windows of each text begin."""
+    """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
 
     ids: NDArray[np.int32]
     """``[token]``."""
 
     token_type_ids: NDArray[np.int8] | None
-    """``[token]``: which of two segments each counts to; None where there is one."""
+    """``[token]``, the segment of each token; None if all texts have one segment."""
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
-        """The ids of some windows, one after another; and the segment of each."""
-        places = ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
-        return self.ids[places], None if self.token_type_ids is None else self.token_type_ids[places]
+        """Return the token ids of some windows, one after another, and their token type ids."""
+        index = ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
+        return self.ids[index], None if self.token_type_ids is None else self.token_type_ids[index]
 
 
 def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
-    """Tokenise ``texts`` as stage one does for the same plan.
+    """Tokenize ``texts`` as an extraction of the same plan does.
 
     Raises:
-        BackboneError: the backbone is not here, or has no tokenizer or one of another model.
-        TextError: a text has no token, or does not fit as the plan wants it to.
-        SpecError: the template alone fills ``max_tokens``, or texts of two segments have one, or are reworded.
+        BackboneError: the backbone is not on this machine, has no tokenizer, or has that of another model.
+        TextError: a text has no token, or is longer than the plan allows.
+        SpecError: the template alone fills ``max_tokens``, or texts of two segments meet a template or a rewording.
     """
     check_texts(plan, texts)
     source = find(plan)
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
-    worded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows
-    tokens = tokenize(tokenizer, worded, plan.template, plan.max_tokens, True, plan.overlap)
+    reworded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows
+    tokens = tokenize(tokenizer, reworded, plan.template, plan.max_tokens, True, plan.overlap)
     source.check_ids(tokens.ids)
     if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
         refuse_long_texts(windows, tokens.uncut, plan)
     assert tokens.characters is not None
-    return TokenIds(tokens.offsets, tokens.characters, starts, tokens.ids, tokens.token_type_ids)
+    return TokenIds(
+        offsets=tokens.offsets,
+        spans=tokens.characters,
+        starts=starts,
+        ids=tokens.ids,
+        token_type_ids=tokens.token_type_ids,
+    )

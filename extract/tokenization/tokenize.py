@@ -1,7 +1,7 @@
-"""Texts to token ids: template, special tokens, truncation. Padding is the packer's.
+"""Tokenization: texts to token ids, with template, special tokens and truncation, and without padding.
 
-A text that is too long loses tokens from its own end: the words of the template around it, and special tokens, stay. Of
-two segments the second loses them, or is run in windows.
+A text that is too long loses tokens at its own end: special tokens and the words of the template stay. Of two segments,
+the second is cut, or run in windows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,15 @@ from permafrost.data.text import Segments, Text, TextError, short, spread
 from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
 from permafrost.extract.tokenization.windows import Pair, joint
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
     from tokenizers import Encoding, Tokenizer
 
 
 CHUNK = 1024
+"""Texts per call of the tokenizer."""
 
 TEXT = "{text}"
+"""Placeholder of the text in a template."""
 
 
 def tokenize(
@@ -34,124 +36,136 @@ def tokenize(
     characters: bool = False,
     stride: int = WHOLE,
 ) -> TokenBatch:
-    """Token ids of ``texts`` within ``template``, each at most ``max_tokens`` long, special tokens included.
+    """Return the token ids of ``texts`` within ``template``, at most ``max_tokens`` each, special tokens included.
 
-    Two segments have no template but the tokenizer's own.
+    The template applies to texts of one segment; two segments are joined as the tokenizer joins a pair.
 
     Args:
-        characters: whether to tell which characters of its text each token covers; in an echo, of its second place.
-        stride: tokens by which the windows of two segments overlap; -1 cuts the second. A text is the window it names.
+        characters: whether to return the characters of the text that each token covers; if the template has the text
+            twice, those of the second occurrence.
+        stride: tokens by which the windows of two segments overlap; -1 cuts the second segment instead. A text of two
+            segments stands for the one window that it names.
 
     Raises:
-        TextError: a text has no token at all, has no such window, or its first segment leaves no room for ``stride``
-            tokens of the second and one more in ``max_tokens``.
+        TextError: a text has no token, has no such window, or its first segment leaves no room in ``max_tokens`` for
+            ``stride`` tokens of the second and one more.
         SpecError: the template alone fills ``max_tokens``.
     """
     paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
-    rows = TokenBatchBuilder(paired, echo, characters)
-    for encoding, same in _encoded(tokenizer, texts, template, paired or echo or characters):
+    batch = TokenBatchBuilder(paired, echo, characters)
+    for encoding, windows in _encode(tokenizer, texts, template, paired or echo or characters):
         pair: Pair | None = None
-        for text in same:
+        for text in windows:
             if isinstance(text, Segments):
                 pair = pair or Pair(text, encoding, max_tokens, stride)
-                rows.add(pair.row(text.window))
+                batch.add(pair.window(text.window))
             else:
-                rows.add(_of_one(tokenizer, encoding, text, template, max_tokens, echo, characters))
-    return rows.tokens()
+                batch.add(_tokenize_single(tokenizer, encoding, text, template, max_tokens, echo, characters))
+    return batch.build()
 
 
 def windowed(
     tokenizer: "Tokenizer", texts: Sequence[Text], max_tokens: int, stride: int = WHOLE
 ) -> tuple[list[Text], Counts]:
-    """Every text with its further windows, one after another, and ``[text + 1]``: where those of each begin.
+    """Split texts into windows.
 
-    Raises what :func:`tokenize` does of two segments.
+    Returns:
+        every text with its further windows, and ``[text + 1]``, at which those of each text begin.
+
+    Raises:
+        TextError: as :func:`tokenize`, of texts of two segments.
     """
     counts = np.ones(len(texts), np.int64)
-    two = [(index, text) for index, text in enumerate(texts) if isinstance(text, Segments)]
-    if stride != WHOLE and two:
-        at = 0
-        for encoding, same in _encoded(tokenizer, [text for _, text in two], TEXT, True):
-            pair = Pair(two[at][1], encoding, max_tokens, stride)
-            for index, text in two[at : at + len(same)]:
+    pairs = [(index, text) for index, text in enumerate(texts) if isinstance(text, Segments)]
+    if stride != WHOLE and pairs:
+        start = 0
+        for encoding, windows in _encode(tokenizer, [text for _, text in pairs], TEXT, True):
+            pair = Pair(pairs[start][1], encoding, max_tokens, stride)
+            for index, text in pairs[start : start + len(windows)]:
                 counts[index] = max(1, len(pair.windows) - text.window)
-            at += len(same)
+            start += len(windows)
     return spread(texts, counts), bounds(counts)
 
 
-def _encoded(
+def _encode(
     tokenizer: "Tokenizer", texts: Sequence[Text], template: str, offsets: bool
 ) -> Iterator[tuple["Encoding", list[Text]]]:
-    """Texts that follow each other and differ in their window at most, with the one encoding that they have."""
+    """Encode runs of consecutive texts that differ in their window only, once each; yield encoding and texts."""
     between = joint(tokenizer) if any(isinstance(text, Segments) for text in texts) else ""
     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
 
-    def given(text: Text) -> str | tuple[str, str]:
+    def tokenizer_input(text: Text) -> str | tuple[str, str]:
         return template.replace(TEXT, text) if isinstance(text, str) else (text.first + between, text.second)
 
-    runs = ((key, list(same)) for key, same in groupby(texts, given))
+    runs = ((key, list(windows)) for key, windows in groupby(texts, tokenizer_input))
     while chunk := list(islice(runs, CHUNK)):
-        yield from zip(encode([key for key, _ in chunk]), (same for _, same in chunk), strict=True)
+        yield from zip(encode([key for key, _ in chunk]), (windows for _, windows in chunk), strict=True)
 
 
-def _of_one(
-    tokenizer: "Tokenizer", encoding: "Encoding", text: str, template: str, max_tokens: int, echo: bool, all_told: bool
+def _tokenize_single(
+    tokenizer: "Tokenizer",
+    encoding: "Encoding",
+    text: str,
+    template: str,
+    max_tokens: int,
+    echo: bool,
+    characters: bool,
 ) -> TokenizedText:
     ids: list[int] = encoding.ids
     if not len(ids):
         raise _no_token(text)
-    row = TokenizedText(ids, len(ids))
+    tokens = TokenizedText(ids=ids, uncut=len(ids))
     kept = None
     if echo or len(ids) > max_tokens:
-        known = encoding if echo or all_told else tokenizer.encode(template.replace(TEXT, text))
-        kept, row.pooled = _fitted(known, text, template, max_tokens)
-        row.ids = list(compress(ids, kept))
-    if all_told:
-        row.offsets, row.nowhere = encoding.offsets, encoding.special_tokens_mask
-        row.place = list(_places(template, text))[-1]
+        with_offsets = encoding if echo or characters else tokenizer.encode(template.replace(TEXT, text))
+        kept, tokens.pooled = _fit(with_offsets, text, template, max_tokens)
+        tokens.ids = list(compress(ids, kept))
+    if characters:
+        tokens.offsets, tokens.outside = encoding.offsets, encoding.special_tokens_mask
+        tokens.extent = list(_occurrences(template, text))[-1]
         if kept:
-            row.offsets, row.nowhere = list(compress(row.offsets, kept)), list(compress(row.nowhere, kept))
-    return row
+            tokens.offsets, tokens.outside = list(compress(tokens.offsets, kept)), list(compress(tokens.outside, kept))
+    return tokens
 
 
-def _fitted(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tuple[list[bool], tuple[int, int]]:
-    """Which tokens a text cut to ``max_tokens`` keeps, and where its last place lies among those."""
+def _fit(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tuple[list[bool], tuple[int, int]]:
+    """Return which tokens stay if the text is cut to ``max_tokens``, and the range of its last occurrence in those."""
     special = encoding.special_tokens_mask
     kept = [True] * len(special)
-    places = [
+    occurrences = [
         [
             index
             for index, (start, end) in enumerate(encoding.offsets)
             if not special[index] and end > low and start < high
         ]
-        for low, high in _places(template, text)
+        for low, high in _occurrences(template, text)
     ]
-    if not all(places):
+    if not all(occurrences):
         raise _no_token(text)
-    fixed = len(special) - sum(map(len, places))
-    each = (max_tokens - fixed) // len(places)
-    if each < 1:
+    fixed = len(special) - sum(map(len, occurrences))
+    room = (max_tokens - fixed) // len(occurrences)
+    if room < 1:
         raise SpecError(
             f"plan.max_tokens = {max_tokens} leaves no room for a text: template and special tokens take {fixed}."
         )
     if len(special) > max_tokens:
-        for place in places:
-            for index in place[each:]:
+        for tokens in occurrences:
+            for index in tokens[room:]:
                 kept[index] = False
-    before = sum(kept[: places[-1][0]])
-    return kept, (before, before + sum(kept[index] for index in places[-1]))
+    before = sum(kept[: occurrences[-1][0]])
+    return kept, (before, before + sum(kept[index] for index in occurrences[-1]))
 
 
 def _no_token(text: str) -> TextError:
     return TextError(f"text {short(text)}: the tokenizer makes no token of it; leave it out.", text)
 
 
-def _places(template: str, text: str) -> Iterator[tuple[int, int]]:
-    """Where the text lies in the template filled in: first character, and the first after it."""
-    at = -1
+def _occurrences(template: str, text: str) -> Iterator[tuple[int, int]]:
+    """Yield the range of characters of each occurrence of the text in the filled template, end excluded."""
+    index = -1
     filled = 0
-    while (at := template.find(TEXT, at + 1)) >= 0:
-        start = at + filled * (len(text) - len(TEXT))
+    while (index := template.find(TEXT, index + 1)) >= 0:
+        start = index + filled * (len(text) - len(TEXT))
         yield start, start + len(text)
         filled += 1

@@ -18,7 +18,7 @@ from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
-from permafrost.extract import job
+from permafrost.extract import runner
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.extraction import Extractor, extract
 
@@ -140,7 +140,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
 def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatch):
     plan = replace(plan, views=("mean", "tokens"))
     spec, ran = settings(tmp_path, batch_tokens=40), []
-    real = job.ExtractionJob._block
+    real = runner.BackboneRunner._block
 
     def interrupted(self: Any, *given: Any) -> Any:
         if len(ran) == 3:
@@ -148,7 +148,7 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
         ran.append(real(self, *given))
         return ran[-1]
 
-    monkeypatch.setattr(job.ExtractionJob, "_block", interrupted)
+    monkeypatch.setattr(runner.BackboneRunner, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, texts, spec)
     monkeypatch.undo()
@@ -203,7 +203,7 @@ def test_the_self_check_stops_a_machine_that_cannot_be_trusted(plan, texts, tmp_
     def leaky(rows: Any, width: int) -> np.ndarray:
         return np.repeat(np.tri(width, dtype=bool)[None], len(rows), axis=0)
 
-    monkeypatch.setattr(packing, "_visible", leaky)
+    monkeypatch.setattr(packing, "_ancestor_mask", leaky)
     with pytest.raises(MachineError, match="self-check"):
         extract(plan, texts, settings(tmp_path))
     assert not maintenance.store_folders(tmp_path / "cache")

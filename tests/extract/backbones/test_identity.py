@@ -24,7 +24,7 @@ from permafrost.extract.backbones import file_digest, identity
 from permafrost.extract.backbones.configuration import BackboneError, model_config
 from permafrost.extract.backbones.file_digest import FileChangedError, Memo
 from permafrost.extract.backbones.identity import MEMO, identify
-from permafrost.extract.backbones.load import load, load_tokenizer, tokenizer_beside, tokenizer_digest
+from permafrost.extract.backbones.load import load, load_tokenizer, tokenizer_digest, tokenizer_for_saving
 from permafrost.extract.backbones.locate import find
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
 from permafrost.extract.extraction import Extractor, extract, same_extractor
@@ -309,7 +309,11 @@ def test_a_bit_of_a_large_file_is_seen_wherever_it_lies(put, place, all_large, t
 
 
 def test_the_sample_tells_large_files_apart_that_share_all_metadata(all_large, tmp_path, monkeypatch):
-    monkeypatch.setattr(file_digest, "_stamp", lambda status: file_digest.Stamp(1, 1, status.st_size, 1, 1))
+    monkeypatch.setattr(
+        file_digest,
+        "_stamp",
+        lambda status: file_digest.Stamp(device=1, inode=1, size=status.st_size, mtime_ns=1, ctime_ns=1),
+    )
     path, memo = tmp_path / "weights", Memo(tmp_path / MEMO)
     digests = []
     for seed in (0, 1):
@@ -420,7 +424,7 @@ def test_a_saved_model_keeps_the_tokenizer_of_another_kind(tiny, tmp_path):
     vocabulary = Path(shutil.copytree(tiny("bert"), tmp_path / "vocabulary"))
     settings(tokenizer_class="MPNetTokenizer")(vocabulary)
     source = find(plan_of(tiny("bert"), tokenizer=str(vocabulary)))
-    beside = tokenizer_beside(source)
+    beside = tokenizer_for_saving(source)
     (tmp_path / "saved").mkdir()
     shutil.copy(tiny("bert") / "config.json", tmp_path / "saved")
     beside.write(tmp_path / "saved")

@@ -14,7 +14,9 @@ token_lists = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_
 def as_tokens(rows: list[list[int]]) -> TokenBatch:
     lengths = np.array([len(row) for row in rows])
     return TokenBatch(
-        np.concatenate(rows).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), lengths.astype("i4")
+        ids=np.concatenate(rows).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        uncut=lengths.astype("i4"),
     )
 
 
@@ -57,7 +59,7 @@ def test_a_layout_of_any_part_of_a_pack_spells_its_texts(causal, rows, keep):
         layout = lay_out(part, tokens, causal)
         flat_ids, flat_positions = layout.ids.reshape(-1), layout.positions.reshape(-1)
         for index, text in enumerate(np.concatenate(part)):
-            path = layout.places[index][layout.token_mask[index]]
+            path = layout.token_index[index][layout.token_mask[index]]
             np.testing.assert_array_equal(flat_ids[path], rows[text])
             np.testing.assert_array_equal(flat_positions[path], np.arange(len(path)))
             if layout.attention_mask is not None:
@@ -76,5 +78,5 @@ def test_a_common_beginning_is_laid_out_once():
 def test_texts_of_like_length_share_a_forward_and_the_longest_come_first():
     tokens = as_tokens([[1] * n for n in (2, 9, 3, 8, 1, 7)])
     packs = make_packs(tokens, False, 16, 18)
-    sizes = [[len(tokens.of(int(row[0]))) for row in pack] for pack in packs]
+    sizes = [[len(tokens.ids_of(int(row[0]))) for row in pack] for pack in packs]
     assert sizes == [[9, 8], [7, 3], [2, 1]]

@@ -67,9 +67,9 @@ def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool 
     captured = Extractor(made, ExtractSpec(cache=str(cache)))(texts, made.columns(source.layers))
     tokens = tokenize(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
     for index in range(len(texts)):
-        states = reference(folder, tokens.of(index), final_norm)
+        states = reference(folder, tokens.ids_of(index), final_norm)
         assert_views(captured, index, states)
-        np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, tokens.of(index))
+        np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, tokens.ids_of(index))
 
 
 def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> None:

@@ -16,11 +16,11 @@ from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
-from permafrost.extract import job, shard_writer
+from permafrost.extract import runner, shard_writer
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.capture import forward as capture
-from permafrost.extract.capture import packing, pooling, read_back, reference, self_check
+from permafrost.extract.capture import packing, pooling, proof, read_back, reference
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
@@ -54,16 +54,18 @@ def left_padding(patch: pytest.MonkeyPatch, _: Path) -> None:
             name: np.stack([np.roll(row, by, 0) for row, by in zip(getattr(found, name), shift, strict=True)])
             for name in ("ids", "real")
         }
-        places = found.places + shift[found.places // width][:, :1] if found.places.size else found.places
+        index = found.token_index + shift[found.token_index // width]
         seen = np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
         positions = np.repeat(np.minimum(np.arange(width), 60)[None], len(shift), axis=0)
-        return replace(found, **rolled, positions=positions, visible=seen, places=places * found.token_mask)
+        return replace(found, **rolled, positions=positions, attention_mask=seen, token_index=index * found.token_mask)
 
-    wrapped(patch, job, "lay_out", padded)
+    wrapped(patch, runner, "lay_out", padded)
 
 
 def last_token_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
-    patch.setitem(pooling.POOLINGS, "last", lambda hidden, real: pooling._token(hidden, (real.sum(1) - 2).clamp(min=0)))
+    patch.setitem(
+        pooling.POOLINGS, "last", lambda hidden, real: pooling._select_token(hidden, (real.sum(1) - 2).clamp(min=0))
+    )
 
 
 def padding_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -71,7 +73,7 @@ def padding_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 
 def template_words_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
-    wrapped(patch, tokens, "_fitted", lambda real, *given: (real(*given)[0], (0, sum(real(*given)[0]))))
+    wrapped(patch, tokens, "_fit", lambda real, *given: (real(*given)[0], (0, sum(real(*given)[0]))))
 
 
 def stale_tokenizer(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -83,7 +85,7 @@ def stale_tokenizer(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def under_other_keys(patch: pytest.MonkeyPatch, _: Path) -> None:
-    wrapped(patch, job, "text_keys", lambda real, texts: np.roll(real(texts), 1))
+    wrapped(patch, runner, "text_keys", lambda real, texts: np.roll(real(texts), 1))
 
 
 def latents_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -91,7 +93,7 @@ def latents_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
         block = real(*given)
         return replace(block, latents={view: np.roll(values, 1, 1) for view, values in block.latents.items()})
 
-    wrapped(patch, job.ExtractionJob, "_block", rolled)
+    wrapped(patch, runner.BackboneRunner, "_block", rolled)
 
 
 def latents_moved_on_the_way(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -111,7 +113,7 @@ def lengths_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 def siblings_visible(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(
-        packing, "_visible", lambda rows, width: np.repeat(np.tri(width, dtype=bool)[None], len(rows), axis=0)
+        packing, "_ancestor_mask", lambda rows, width: np.repeat(np.tri(width, dtype=bool)[None], len(rows), axis=0)
     )
 
 
@@ -128,7 +130,7 @@ def not_causal(patch: pytest.MonkeyPatch, _: Path) -> None:
         visible = real(*given)
         return visible | visible.swapaxes(1, 2)
 
-    wrapped(patch, packing, "_visible", both_ways)
+    wrapped(patch, packing, "_ancestor_mask", both_ways)
 
 
 def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -153,11 +155,11 @@ def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
                 found[view][-1] = again.cpu().to(torch.float64).numpy()
         return found
 
-    wrapped(patch, capture, "capture", twice)
+    wrapped(patch, runner, "capture", twice)
 
 
 def layers_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
-    wrapped(patch, capture, "capture", lambda real, *given: {v: np.roll(x, 1, 0) for v, x in real(*given).items()})
+    wrapped(patch, runner, "capture", lambda real, *given: {v: np.roll(x, 1, 0) for v, x in real(*given).items()})
 
 
 def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -352,7 +354,7 @@ def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, 
     spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     plan = plan_of(models("gpt2", False), "bfloat16")
     extract(plan, made_texts(0), spec)
-    assert (tmp_path / "cache" / self_check.MEMO).is_file()
+    assert (tmp_path / "cache" / proof.MEMO).is_file()
     fault(monkeypatch, tmp_path)
     with pytest.raises(MachineError, match="self-check"):
         extract(plan, made_texts(1), spec)
@@ -366,18 +368,18 @@ def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(fam
         layouts.append(real(*given))
         return layouts[-1]
 
-    wrapped(monkeypatch, job, "lay_out", kept)
-    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(cache=str(tmp_path), device=DEVICE))
-    proof = layouts[0]
-    assert len(set(proof.real.sum(1).tolist())) >= 3
-    assert (proof.real.sum() < proof.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
+    wrapped(monkeypatch, runner, "lay_out", kept)
+    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(str(tmp_path), DEVICE))
+    first = layouts[0]
+    assert len(set(first.real.sum(1).tolist())) >= 3
+    assert (first.real.sum() < first.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
 
 
 def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
     spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     plan = plan_of(models("bert", False), "float32")
     extract(plan, made_texts(0), spec)
-    memo = tmp_path / "cache" / self_check.MEMO
+    memo = tmp_path / "cache" / proof.MEMO
     proven = memo.read_text()
     monkeypatch.setattr(torch.Tensor, "double", lambda _: pytest.fail("proven a second time"))
     assert extract(plan, made_texts(1), spec).texts_run
@@ -386,9 +388,9 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
 def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_check, "COPY_TOKENS", {(DEVICE, "float32"): 1})
-    monkeypatch.setattr(self_check, "make_twin", lambda _: pytest.fail("a twin was made"))
-    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
+    monkeypatch.setattr(proof, "COPY_TOKENS", {(DEVICE, "float32"): 1})
+    monkeypatch.setattr(proof, "make_twin", lambda _: pytest.fail("a twin was made"))
+    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
     for family in CAUSAL:
         extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
     fault(monkeypatch, tmp_path)
@@ -445,7 +447,9 @@ def test_every_layer_type_has_two_blocks_in_the_twin():
 
     kinds = ["full_attention", "sliding_attention"] * 4 + ["full_attention"]
     config = {"num_hidden_layers": 9, "layer_types": kinds, "vocab_size": 9000, "bos_token_id": 8000, "pad_token_id": 1}
-    small = small_config(Source("x", BACKBONES["qwen2"], config, None, Path(), ""))
+    small = small_config(
+        Source(name="x", family=BACKBONES["qwen2"], config=config, folder=None, tokenizer=Path(), revision="")
+    )
     assert small["layer_types"] == kinds[:4]
     assert (small["num_hidden_layers"], small["bos_token_id"], small["pad_token_id"]) == (4, 0, 1)
 

@@ -82,7 +82,7 @@ def test_a_cut_text_keeps_the_spans_of_the_tokens_that_stay(tiny, template):
     for index, text in enumerate(texts):
         covered = [part for _, part in spelt(tokenizer, tokens, index, text) if part != "-"]
         assert covered == text.split()[:3]
-        seen = list(spelt(tokenizer, tokens, index, text))[tokens.span(index)]
+        seen = list(spelt(tokenizer, tokens, index, text))[tokens.viewed_range(index)]
         assert [part for _, part in seen if part != "-"] == covered, "the views see the place that the spans refer to"
 
 
@@ -93,7 +93,7 @@ def test_asking_for_characters_changes_no_token(tiny, texts, family):
         plain, more = (tokenize(tokenizer, texts, template, longest, characters) for characters in (False, True))
         np.testing.assert_array_equal(plain.ids, more.ids)
         np.testing.assert_array_equal(plain.offsets, more.offsets)
-        np.testing.assert_array_equal(plain.viewed, more.viewed)
+        np.testing.assert_array_equal(plain.viewed_lengths, more.viewed_lengths)
         assert plain.characters is None
 
 
@@ -220,17 +220,17 @@ def test_tokens_of_a_reworded_text_are_refused():
 
 def test_the_self_check_looks_at_every_token(tiny, texts, tmp_path, monkeypatch):
     """A capture that takes some tokens from a neighbour is found before anything is stored."""
-    from permafrost.extract.capture import forward
+    from permafrost.extract import runner
 
-    real = forward.capture
+    real = runner.capture
 
     def shifted(*given: Any) -> Any:
         found = real(*given)
         found["tokens"][:, 1:3] = found["tokens"][:, 2:0:-1]
         return found
 
-    monkeypatch.setattr(forward, "capture", shifted)
-    plan = CapturePlan(backbone=str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
+    monkeypatch.setattr(runner, "capture", shifted)
+    plan = CapturePlan(str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
     with pytest.raises(MachineError, match="self-check"):
         extract(plan, texts, settings(tmp_path))
     assert not maintenance.store_folders(tmp_path / "cache")

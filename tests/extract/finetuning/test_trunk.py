@@ -1,4 +1,4 @@
-"""The trunk: texts of any lengths, back to back, give and learn what each of them alone does; texts as ids."""
+"""Fine-tuned backbones: texts back to back give and learn what each text alone does; token ids of texts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, som
 def test_layers_beside_are_the_cached_ones_and_change_nothing_above(view, beside, plan_of, below_of, some, tmp_path):
     plan = plan_of("gpt2", views=(view,))
     below, lengths, _ = below_of(plan_of("gpt2"), some, 2, beside)
-    model = FinetunedBackbone(plan, 2, "all", beside=beside)
+    model = FinetunedBackbone(plan, 2, "all", frozen_layers=beside)
     assert model.layers == (*beside, 3)
     extracted = Extractor(plan, ExtractSpec(cache=str(tmp_path / "other"), device="cpu"))(some, {view: model.layers})[
         view
@@ -248,7 +248,7 @@ def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts,
     ]
     for mine, theirs in ((found.ids, stored.ids), (found.spans, stored.spans), (found.offsets, stored.offsets)):
         np.testing.assert_array_equal(mine, theirs)
-    assert found.kinds is None
+    assert found.token_type_ids is None
     some = np.array([3, 0, 3])
     taken, _ = found.rows(some)
     np.testing.assert_array_equal(taken, stored.select(some).ids)

@@ -1,4 +1,4 @@
-"""Upper blocks: fed from the store they give, and learn, what the whole model does with its lower part frozen."""
+"""Top blocks: fed from the store they give, and learn, what the whole model does with its lower part frozen."""
 
 import json
 import os
@@ -209,7 +209,7 @@ def test_two_segments_run_from_ids_when_told_which_is_which(plan_of, below_of, s
     ids, real = below_of(plan, pairs, "none")
     tokens = tokenize(load_tokenizer(Path(plan.backbone)), pairs, "{text}", 32)
     kinds = torch.zeros_like(ids)
-    kinds[real] = torch.from_numpy(tokens.kinds).long()
+    kinds[real] = torch.from_numpy(tokens.token_type_ids).long()
     with torch.inference_mode():
         stored = below_of(plan, pairs, 3)[0]
         upper = TopBlocks(plan, "none")

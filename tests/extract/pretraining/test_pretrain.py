@@ -32,9 +32,9 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import digests
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import extract
-from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut, held_out
-from permafrost.extract.pretraining.checkpoints import CheckpointError, newest, seal
-from permafrost.extract.pretraining.pretrain import blocks_of, pretrain, untrained_model
+from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
+from permafrost.extract.pretraining.checkpoints import CheckpointError, newest_checkpoint, seal
+from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.backbones import WORDS, word_tokenizer
 from tests.support.flips import flipped
@@ -117,17 +117,17 @@ def losses(done: LanguageModel) -> list[float]:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_loss_is_the_ordinary_one_of_the_whole_model(objective, spec, vocabularies):
-    from permafrost.extract.pretraining.trainer import collated, guessing_loss
+    from permafrost.extract.pretraining.trainer import collate, prediction_loss
 
     spec = replace(spec, objective=objective, vocabulary=str(vocabularies[objective]))
     vocabulary = read_vocabulary(spec)
     masking = vocabulary.masking(spec.mask_share) if objective == "masked" else None
     objectives = BlockDataset(blocks_of(spec, vocabulary, stories())[0], 1, 0, masking)
-    batch = collated([objectives[row] for row in range(4)])
-    model = untrained_model(spec, vocabulary).eval()
+    batch = collate([objectives[row] for row in range(4)])
+    model = make_language_model(spec, vocabulary).eval()
     whole = batch["labels"] if objective == "masked" else batch["input_ids"]  # it shifts what follows by itself
     expected = model(batch["input_ids"], labels=whole).loss
-    total, count = guessing_loss(model, **batch)
+    total, count = prediction_loss(model, **batch)
     torch.testing.assert_close(total / count, expected)
     assert count == (4 * 2 if objective == "masked" else 4 * 15)
     expected.backward()
@@ -199,7 +199,9 @@ def test_a_killed_process_leaves_what_the_next_one_needs(spec, tmp_path):
     folder = tmp_path / "killed"
     code = (
         "import os, signal, sys; sys.path[:0] = ['.']\n"
-        "from permafrost.data.language.spec import LanguageSpec; from pathlib import Path; from permafrost.extract.pretraining.pretrain import pretrain\n"
+        "from pathlib import Path\n"
+        "from permafrost.data.language.spec import LanguageSpec\n"
+        "from permafrost.extract.pretraining.pretrain import pretrain\n"
         "from tests.extract.pretraining.test_pretrain import Stopping, stories\n"
         "kill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"pretrain({spec!r}, stories(), Path({str(folder)!r}), Stopping(9, kill))"
@@ -218,7 +220,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
             seal(folder)
     (tmp_path / "checkpoint-8" / "model.safetensors").write_bytes(b"other")
     told = Stopping(0)
-    assert newest(tmp_path, told) == tmp_path / "checkpoint-4"
+    assert newest_checkpoint(tmp_path, told) == tmp_path / "checkpoint-4"
     assert [note.split()[0] for note in told.notes] == [str(tmp_path / f"checkpoint-{step}") for step in (12, 8)]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
 
@@ -366,17 +368,17 @@ def test_every_epoch_has_every_block_once_in_an_order_and_with_masks_of_its_own(
 
 
 def test_blocks_hold_documents_in_order_with_special_tokens_and_no_padding():
-    blocks = cut([[11, 12, 13], [14], [15, 16, 17, 18]], Frame((1,), (2,), (2,)), 6)
+    blocks = cut_blocks([[11, 12, 13], [14], [15, 16, 17, 18]], Frame((1,), (2,), (2,)), 6)
     assert blocks.tolist() == [[1, 11, 12, 13, 2, 2], [1, 14, 2, 15, 16, 2]]
-    assert cut([[11, 12]], Frame(), 3).shape == (0, 3)
+    assert cut_blocks([[11, 12]], Frame(), 3).shape == (0, 3)
 
 
 def test_held_out_documents_are_drawn_whole_and_stay_within_their_share():
     lengths = np.random.default_rng(0).integers(1, 50, 300)
-    out = held_out(lengths, 0.1, 0)
+    out = draw_held_out(lengths, 0.1, 0)
     assert 0.08 < lengths[out].sum() / lengths.sum() <= 0.1
-    assert (held_out(lengths, 0.1, 1) != out).any()
-    assert held_out(lengths, 0.0, 0).sum() == 0
+    assert (draw_held_out(lengths, 0.1, 1) != out).any()
+    assert draw_held_out(lengths, 0.0, 0).sum() == 0
 
 
 def test_a_blank_line_ends_a_document_and_a_folder_is_read_file_by_file(tmp_path):
@@ -409,7 +411,7 @@ def test_real_vocabularies_make_blocks_of_real_text(objective):
         assert vocabulary.size == 30522
         assert (result[:, 0] == 101).all()
         assert (result[:, -1] == 102).all()
-        assert sum(part.numel() for part in untrained_model(spec, vocabulary).parameters()) == 11_103_290
+        assert sum(part.numel() for part in make_language_model(spec, vocabulary).parameters()) == 11_103_290
     else:
         assert (vocabulary.size, vocabulary.frame) == (50257, Frame(between=(50256,)))
         assert (result == 50256).any()

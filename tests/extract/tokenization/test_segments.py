@@ -36,7 +36,7 @@ def covered(tokens: TokenBatch, index: int, text: str) -> list[str]:
 
 
 def spelt(tokenizer: Any, tokens: TokenBatch, index: int) -> list[str]:
-    return [tokenizer.id_to_token(int(one)) for one in tokens.of(index)]
+    return [tokenizer.id_to_token(int(one)) for one in tokens.ids_of(index)]
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -48,7 +48,7 @@ def test_two_segments_are_the_pair_that_transformers_makes(family, tiny):
     tokens = pair_tokens(load_tokenizer(tiny(family)), texts, 256)
     for index, text in enumerate(texts):
         made = theirs(text.first + "\n" * (family not in SEPARATED), text.second, return_token_type_ids=True)
-        assert tokens.of(index).tolist() == made["input_ids"]
+        assert tokens.ids_of(index).tolist() == made["input_ids"]
         assert tokens.token_type_ids_of(index).tolist() == made["token_type_ids"]
     assert tokens.uncut.tolist() == tokens.lengths.tolist()
 
@@ -75,7 +75,7 @@ def test_segments_and_plain_texts_may_be_mixed_and_say_which_segment_they_count_
     tokens = pair_tokens(tokenizer, texts, 16)
     assert [tokens.token_type_ids_of(index).tolist() for index in range(3)] == [[0] * 3, [0, 0, 0, 1, 1, 1], [0] * 4]
     assert tokens.lengths.tolist() == [3, 6, 4, 4]
-    assert tokenize(tokenizer, texts[:1], "{text}", 16).kinds is None
+    assert tokenize(tokenizer, texts[:1], "{text}", 16).token_type_ids is None
 
 
 @pytest.mark.parametrize("family", SEPARATED)
@@ -85,7 +85,7 @@ def test_a_cut_takes_from_the_second_segment_alone_as_transformers_does(family, 
     theirs = AutoTokenizer.from_pretrained(tiny(family))
     made = theirs(QUESTION, STORY, truncation="only_second", max_length=12)
     tokens = pair_tokens(load_tokenizer(tiny(family)), [Segments(QUESTION, STORY)], 12)
-    assert tokens.of(0).tolist() == made["input_ids"]
+    assert tokens.ids_of(0).tolist() == made["input_ids"]
     assert tokens.uncut.tolist() == [len(theirs(QUESTION, STORY)["input_ids"])]
     assert [part for part in covered(tokens, 0, STORY) if part != "-"] == STORY.split()[:6]
 
@@ -167,7 +167,10 @@ def test_a_plain_text_has_no_windows_and_is_cut(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     windows, offsets = windowed(tokenizer, [STORY], 8, 2)
     assert (windows, offsets.tolist()) == ([STORY], [0, 1])
-    assert pair_tokens(tokenizer, windows, 8, 2).of(0).tolist() == pair_tokens(tokenizer, windows, 8).of(0).tolist()
+    assert (
+        pair_tokens(tokenizer, windows, 8, 2).ids_of(0).tolist()
+        == pair_tokens(tokenizer, windows, 8).ids_of(0).tolist()
+    )
 
 
 def test_texts_and_windows_keep_their_order_over_chunks(tiny):
@@ -184,7 +187,7 @@ def test_texts_and_windows_keep_their_order_over_chunks(tiny):
     assert {len(windows[offsets[0] : offsets[1]])} == set(np.diff(offsets)[::2].tolist())
     np.testing.assert_array_equal(tokens.lengths[offsets[:-1]][1::2], 2)
     last = len(texts) - 2
-    np.testing.assert_array_equal(tokens.of(int(offsets[last]) + 1)[3:], tokens.of(1)[3:])
+    np.testing.assert_array_equal(tokens.ids_of(int(offsets[last]) + 1)[3:], tokens.ids_of(1)[3:])
 
 
 def between(letters: list[int], starts: list[int], room: int, context: str = "") -> list[int]:
@@ -256,7 +259,7 @@ def test_windows_lose_nothing_end_at_words_and_overlap(kind, tokenizers, context
     except TextError:  # characters that the tokenizer drops
         return
     assert whole.characters is not None
-    ids, spans = whole.of(0), whole.characters
+    ids, spans = whole.ids_of(0), whole.characters
     place = np.flatnonzero(spans[:, 0] >= 0)
     before, after = ids[: place[0]].tolist(), ids[place[-1] + 1 :].tolist()
     second = ids[place[0] : place[-1] + 1].tolist()
@@ -270,7 +273,7 @@ def test_windows_lose_nothing_end_at_words_and_overlap(kind, tokenizers, context
     tokens = pair_tokens(tokenizer, windows, max_tokens, stride)
     ends, start = [], 0
     for index in range(len(windows)):
-        own = tokens.of(index).tolist()
+        own = tokens.ids_of(index).tolist()
         assert len(own) <= max_tokens
         assert own[: len(before)] == before
         assert own[len(own) - len(after) :] == after

@@ -1,4 +1,4 @@
-"""Truncation takes from a text's own end; template and special tokens stay; what cannot be tokenised is refused."""
+"""Truncation takes from a text's own end; template and special tokens stay; what cannot be tokenized is refused."""
 
 from pathlib import Path
 
@@ -26,25 +26,25 @@ def test_a_cut_text_equals_the_tokenizers_own_truncation(texts):
     theirs.enable_truncation(8)
     tokens = tokenize(ours, texts, "{text}", 8)
     for index, encoding in enumerate(theirs.encode_batch(texts)):
-        assert tokens.of(index).tolist() == encoding.ids
+        assert tokens.ids_of(index).tolist() == encoding.ids
     assert tokens.uncut.max() > 8
 
 
 def test_the_words_of_a_template_survive_a_long_text(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     tokens = tokenize(tokenizer, ["dog runs over green grass and then it sleeps", "dog"], PROMPT, 12)
-    cut = words(tokenizer, tokens.of(0))
+    cut = words(tokenizer, tokens.ids_of(0))
     assert cut == ["<s>", "a", "brown", "<unk>", "dog", "runs", "over", "<unk>", "in", "winter", ".", "</s>"]
     assert tokens.uncut.tolist() == [18, 10]
-    assert len(tokens.of(1)) == 10
+    assert len(tokens.ids_of(1)) == 10
 
 
 def test_both_places_of_an_echoed_text_are_cut_alike_and_the_second_is_pooled(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     tokens = tokenize(tokenizer, ["dog runs over green grass and then", "dog"], "a {text} near {text} stove", 11)
-    cut = words(tokenizer, tokens.of(0))
+    cut = words(tokenizer, tokens.ids_of(0))
     assert cut == ["<s>", "a", "dog", "runs", "over", "near", "dog", "runs", "over", "stove", "</s>"]
-    assert [words(tokenizer, tokens.of(text)[tokens.span(text)]) for text in (0, 1)] == [
+    assert [words(tokenizer, tokens.ids_of(text)[tokens.viewed_range(text)]) for text in (0, 1)] == [
         ["dog", "runs", "over"],
         ["dog"],
     ]
@@ -71,7 +71,7 @@ def test_texts_keep_their_order_over_chunks(tiny):
     many = ["dog runs", "a", "small brown dog"] * CHUNK
     tokens = tokenize(tokenizer, many, "{text}", 16)
     assert tokens.lengths.tolist() == [2, 1, 3] * CHUNK
-    assert words(tokenizer, tokens.of(3 * CHUNK - 1)) == ["small", "brown", "dog"]
+    assert words(tokenizer, tokens.ids_of(3 * CHUNK - 1)) == ["small", "brown", "dog"]
 
 
 @pytest.mark.parametrize(("folder", "text", "ids"), [("gpt2_vocab", "Hello world", [15496, 995])])

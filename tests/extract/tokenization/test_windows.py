@@ -14,7 +14,7 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.text import Segments, TextError
-from permafrost.extract import job
+from permafrost.extract import runner
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.probes.inputs.providers import CacheProvider
@@ -52,7 +52,7 @@ def no_backbone(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call it, and from then on nothing can be loaded."""
 
     def forbid() -> None:
-        monkeypatch.setattr(job, "load", lambda *given: pytest.fail("a backbone was loaded"))
+        monkeypatch.setattr(runner, "load", lambda *given: pytest.fail("a backbone was loaded"))
 
     return forbid
 
@@ -148,7 +148,7 @@ def test_further_texts_and_columns_run_what_is_missing_alone(plan, pairs, tmp_pa
 
 def test_an_interrupted_run_ends_with_the_same_bits(plan, pairs, tmp_path, monkeypatch):
     spec, ran = settings(tmp_path, batch_tokens=64), []
-    real = job.ExtractionJob._block
+    real = runner.BackboneRunner._block
 
     def interrupted(self: Any, *given: Any) -> Any:
         if len(ran) == 4:
@@ -156,7 +156,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(plan, pairs, tmp_path, monke
         ran.append(real(self, *given))
         return ran[-1]
 
-    monkeypatch.setattr(job.ExtractionJob, "_block", interrupted)
+    monkeypatch.setattr(runner.BackboneRunner, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, pairs, spec)
     monkeypatch.undo()
@@ -182,7 +182,7 @@ def test_a_text_that_is_run_in_windows_loses_nothing_and_a_cut_one_does(plan, pa
 def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
     text = Segments("the dog runs", " ".join(WORDS * 3))
     ran: list[Any] = []
-    real = job.ExtractionJob._block
+    real = runner.BackboneRunner._block
 
     def interrupted(self: Any, rows: Any, tokens: Any, texts: Any, columns: Any) -> Any:
         if ran:
@@ -190,7 +190,7 @@ def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
         ran.append([texts[index] for row in rows for index in row])
         return real(self, rows, tokens, texts, columns)
 
-    monkeypatch.setattr(job.ExtractionJob, "_block", interrupted)
+    monkeypatch.setattr(runner.BackboneRunner, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(plan, [text], settings(tmp_path, batch_tokens=32))
     store = find_store(tmp_path / "cache", plan)

@@ -1,0 +1,158 @@
+"""Backbone runner: texts to latents in memory, by tokenization, packing and forward passes.
+
+Packs are laid out over a whole request, so a text has the same latents, bit by bit, whatever part of it is run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from permafrost.data.errors import MachineError
+from permafrost.data.ragged import Counts, TokenLatents, bounds
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.store.shard import Block
+from permafrost.data.store.store import text_keys
+from permafrost.data.text import Text
+from permafrost.extract.backbones.load import Backbone, load
+from permafrost.extract.backbones.locate import Source
+from permafrost.extract.capture.forward import Pooled, capture
+from permafrost.extract.capture.packing import Pack, lay_out, make_packs
+from permafrost.extract.shard_writer import to_storage_dtype
+from permafrost.extract.tokenization.checks import refuse_long_texts
+from permafrost.extract.tokenization.rewording import reword
+from permafrost.extract.tokenization.token_batch import TokenBatch
+from permafrost.extract.tokenization.tokenize import tokenize, windowed
+
+ROW_TOKENS = 256
+"""Most tokens in a row of a causal backbone; a longer text is a row of its own."""
+
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Device -> tokens of a pack, padding included, if ``extract.batch_tokens`` does not say."""
+
+
+class BackboneRunner:
+    """Loaded backbone, and the plan that it runs texts for."""
+
+    def __init__(
+        self,
+        plan: CapturePlan,
+        source: Source,
+        identity: Identity,
+        spec: ExtractSpec,
+        device: str,
+        backbone: Backbone | None = None,
+    ) -> None:
+        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already."""
+        self.plan, self.source, self.identity, self.spec = plan, source, identity, spec
+        self.on_forward: Callable[[NDArray[np.int64], Pooled], None] | None = None
+        """Called with the texts of each forward pass and their latents."""
+
+        self.backbone: Backbone = backbone or load(source, plan, identity.compute_dtype, device)
+
+    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
+        """Split texts into windows.
+
+        Returns:
+            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
+        """
+        return windowed(self.backbone.tokenizer, texts, self.plan.max_tokens, self.plan.overlap)
+
+    def tokenize_and_pack(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
+        """Tokenize a whole request, and group it into packs.
+
+        Args:
+            characters: whether to return the characters of the text that each token covers.
+
+        Raises:
+            TextError: a text has no token, or is longer than the plan allows.
+            BackboneError: the tokenizer is that of another model.
+        """
+        plan = self.plan
+        reworded = [reword(str(text), plan.rewording) for text in texts] if plan.rewording else texts
+        tokens = tokenize(
+            self.backbone.tokenizer, reworded, plan.template, plan.max_tokens, characters, stride=plan.overlap
+        )
+        self.source.check_ids(tokens.ids)
+        if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
+            refuse_long_texts(texts, tokens.uncut, plan)
+        return tokens, self.pack(tokens)
+
+    def pack(self, tokens: TokenBatch, row_tokens: int = ROW_TOKENS, batch_tokens: int = 0) -> list[Pack]:
+        """Group texts into packs of at most ``batch_tokens``; 0 takes the setting, or else the device's default."""
+        default = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
+        batch_tokens = batch_tokens or default
+        return make_packs(tokens, self.source.family.causal, min(row_tokens, batch_tokens), batch_tokens)
+
+    def forward(
+        self,
+        rows: Sequence[NDArray[np.int64]],
+        tokens: TokenBatch,
+        columns: Columns,
+        backbone: Backbone | None = None,
+    ) -> Pooled:
+        """Return the latents of the texts in ``rows``, run in one forward pass.
+
+        Args:
+            backbone: another of the same family; None takes the runner's own.
+        """
+        layout = lay_out(rows, tokens, self.source.family.causal)
+        return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
+
+    def blocks(
+        self,
+        packs: Sequence[Pack],
+        members: NDArray[np.integer[Any]],
+        tokens: TokenBatch,
+        texts: Sequence[Text],
+        columns: Columns,
+    ) -> Iterator[Block]:
+        """Yield the latents of the texts with the indices ``members``, pack by pack; other packs are skipped."""
+        is_member = np.zeros(len(texts), bool)
+        is_member[members] = True
+        for pack in packs:
+            rows = [kept for row in pack if len(kept := row[is_member[row]])]
+            if rows:
+                yield self._block(rows, tokens, texts, columns)
+
+    def _block(
+        self, rows: Sequence[NDArray[np.int64]], tokens: TokenBatch, texts: Sequence[Text], columns: Columns
+    ) -> Block:
+        members = np.concatenate(rows)
+        try:
+            captured = self.forward(rows, tokens, columns)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"the {self.backbone.device.type} ran out of memory on {int(tokens.lengths[members].sum()):,} tokens; "
+                "lower extract.batch_tokens and run the same command: what was committed is kept."
+            ) from error
+        if self.on_forward:
+            self.on_forward(members, captured)
+        member_texts = [texts[index] for index in members]
+        counts = tokens.viewed_lengths[members]
+        text_of_token = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
+        latents = {
+            view: to_storage_dtype(
+                values,
+                self.plan.stored_dtype,
+                view,
+                columns[view],
+                text_of_token if view == TOKENS else member_texts,
+            )
+            for view, values in captured.items()
+        }
+        token_latents = None
+        if TOKENS in columns:
+            assert tokens.characters is not None
+            seen = tokens.viewed_index(members)
+            token_latents = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
+        return Block(
+            keys=text_keys(member_texts),
+            lengths=tokens.uncut[members],
+            columns=columns,
+            latents=latents,
+            tokens=token_latents,
+        )
