@@ -18,14 +18,16 @@ class FinetuneSpec:
     whole backbone is trained, starting from the text."""
 
     frozen_layers: tuple[int, ...] | str = ()
-    """Layers at or below the cut that the probe reads from the cache, in addition to the trained layers: a list, a range
-    such as "0..2", or "all"; -1 is the cut. Empty reads none. probe.layers selects the layers above the cut."""
+    """Layers at or below the cut that the probe reads from the cache, in addition to the trained layers: a list, a
+    range such as "0..2", or "all"; -1 is the cut. Empty reads none. probe.layers selects the layers above the cut."""
 
     dropout: float = 0.1
-    """Dropout probability on the hidden states of the trained blocks, in [0, 1); for attention see attention_dropout."""
+    """Dropout probability on the hidden states of the trained blocks, in [0, 1); for attention see
+    attention_dropout."""
 
     attention_dropout: float = 0.0
-    """Dropout probability on the attention weights of the trained blocks, in [0, 1); above 0 it slows steps on a CPU."""
+    """Dropout probability on the attention weights of the trained blocks, in [0, 1); above 0 it slows steps on a
+    CPU."""
 
     def __post_init__(self) -> None:
         if isinstance(self.cut, int) and self.cut < 0:
@@ -35,8 +37,8 @@ class FinetuneSpec:
                 raise SpecError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
         if self.frozen_layers and isinstance(self.cut, str):
             raise SpecError(
-                f'frozen_layers names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut to a '
-                "layer, or leave frozen_layers out."
+                f'frozen_layers names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut '
+                "to a layer, or leave frozen_layers out."
             )
         self.frozen_layer_indices()
 
@@ -60,7 +62,7 @@ class FinetuneSpec:
         return self.cut != "frozen"
 
     def below(self, plan: CapturePlan) -> CapturePlan | None:
-        """Return the capture plan of the frozen states that the probe and the blocks read; None if ``cut`` is no layer."""
+        """Return the capture plan of the frozen states to cache; None if ``cut`` is no layer."""
         if isinstance(self.cut, str):
             return None
         return replace(plan, views=("tokens",), layers=tuple(sorted({*self.frozen_layer_indices(), self.cut})))

@@ -60,13 +60,13 @@ def _check_multitask(name: str, recipe: Recipe) -> None:
             continue
         if variant.multitask.schedule != "separate":
             raise SpecError(
-                f"{source}: multitask.schedule = {variant.multitask.schedule} trains several tasks, and there are none; add a "
-                "table [tasks.NAME] for each."
+                f"{source}: multitask.schedule = {variant.multitask.schedule} trains several tasks, and there are "
+                "none; add a table [tasks.NAME] for each."
             )
         if variant.balancing != BalancingSpec():
             raise SpecError(
-                f"{source}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
-                "table [tasks.NAME] for each."
+                f"{source}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add "
+                "a table [tasks.NAME] for each."
             )
     if recipe.tasks and recipe.multitask.schedule == "separate" and recipe.variants:
         raise SpecError(

@@ -19,8 +19,8 @@ class MultitaskSpec:
     of batches to the power of 1 / temperature."""
 
     temperature: float = 2.0
-    """Sampling temperature of the schedule temperature, 1 or more: 1 draws tasks in proportion to their number of batches;
-    the higher, the closer to a uniform draw."""
+    """Sampling temperature of the schedule temperature, 1 or more: 1 draws tasks in proportion to their number of
+    batches; the higher, the closer to a uniform draw."""
 
     tasks: tuple[str, ...] = ()
     """Names of the tasks to train; empty trains all. A variant with a single task is the single-task baseline."""
@@ -56,7 +56,8 @@ class BalancingSpec:
     """For gradnorm: how strongly slowly learning tasks are favoured; 0 makes the gradient norms of all tasks equal."""
 
     bounds: tuple[float, float] = (-5.0, 5.0)
-    """For uncertainty: lower and upper bound of a task's log-variance; the default keeps weights within e^-5 and e^5."""
+    """For uncertainty: lower and upper bound of a task's log-variance; the default keeps weights within e^-5 and
+    e^5."""
 
     def __post_init__(self) -> None:
         for task, weight in self.weights.items():

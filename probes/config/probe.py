@@ -51,12 +51,13 @@ class ProbeSpec:
     """Whether the mlp encoder starts with a layer norm."""
 
     dropout: float = 0.0
-    """Dropout probability in [0, 1): on the input of the linear encoder, in the mlp encoder, the context and the head."""
+    """Dropout probability in [0, 1): on the input of the linear encoder, in the mlp encoder, the context and the
+    head."""
 
     mixer: Literal["last", "softmax", "mlp", "concat", "attention", "self_attention", "unified"] = "softmax"
-    """How the layers are combined. With the head cosine, last (last layer only), softmax (learned weighted mean) and mlp
-    (small network) combine the layers' cosines. All else combines the layers' codes: last, softmax, concat, attention,
-    self_attention, or unified (one embedding of all layers)."""
+    """How the layers are combined. With the head cosine, last (last layer only), softmax (learned weighted mean) and
+    mlp (small network) combine the layers' cosines. All else combines the layers' codes: last, softmax, concat,
+    attention, self_attention, or unified (one embedding of all layers)."""
 
     head: Literal["auto", "cosine", "regression", "classes", "tags", "span"] = "auto"
     """Prediction from the combined layers: cosine similarity of two texts; regression to a score or classes, from the

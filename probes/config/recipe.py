@@ -60,7 +60,8 @@ class Recipe:
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
     plans: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Additional capture plans by name, each a table of the [plan] keys that differ; probe.inputs reads them as NAME/VIEW."""
+    """Additional capture plans by name, each a table of the [plan] keys that differ; probe.inputs reads them as
+    NAME/VIEW."""
 
     extract: ExtractSpec = field(default_factory=ExtractSpec)
     language: LanguageSpec = field(default_factory=LanguageSpec)
@@ -204,7 +205,7 @@ def finetuned_view(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
     if len({(name.view, name.layers) for name in names}) > 1:
         listed = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
         raise SpecError(
-            f"finetune.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in one "
-            f"range, as mean:5..6; probe.inputs or plan.views name {listed}."
+            f"finetune.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in "
+            f"one range, as mean:5..6; probe.inputs or plan.views name {listed}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers

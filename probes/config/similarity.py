@@ -21,7 +21,8 @@ class SimilaritySpec:
     """Sentence encoders, named as in plan.backbone; an unavailable one is skipped if another is available."""
 
     pooling: Pooling = "mean"
-    """Sentence embedding: the mean over all tokens of the last layer, special tokens included, or cls, its first token."""
+    """Sentence embedding: the mean over all tokens of the last layer, special tokens included, or cls, its first
+    token."""
 
     def __post_init__(self) -> None:
         if len(self.texts) == 1:

@@ -82,8 +82,8 @@ class StudySpec:
     """The hyperparameter search: its space, number of trials, sampler and pruner."""
 
     space: dict[str, object] = field(default_factory=dict)
-    """Search space: dotted keys of the recipe (plan, probe, train, ...), each with a list of choices, or a table with low
-    and high (both included) and optionally log = true or a step; integers if low and high are integers. For example
+    """Search space: dotted keys of the recipe (plan, probe, train, ...), each with a list of choices, or a table with
+    low and high (both included) and optionally log = true or a step; integers if low and high are integers. For example
     "train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }."""
 
     trials: int = 50
@@ -96,14 +96,15 @@ class StudySpec:
     """Arguments of the sampler, e.g. { n_startup_trials = 20 }."""
 
     pruner: str = "MedianPruner"
-    """Name of the Optuna pruner that stops trials early by the validation metric of each epoch; "NopPruner" stops none."""
+    """Name of the Optuna pruner that stops trials early by the validation metric of each epoch; "NopPruner" stops
+    none."""
 
     pruner_options: dict[str, object] = field(default_factory=dict)
     """Arguments of the pruner, e.g. { n_warmup_steps = 3 }."""
 
     seed: int = 0
-    """Seed of the sampler. With one worker, the same seed gives the same trials, also if the study is stopped and resumed
-    (CmaEsSampler and GridSampler propose other values after a trial that was cut short)."""
+    """Seed of the sampler. With one worker, the same seed gives the same trials, also if the study is stopped and
+    resumed (CmaEsSampler and GridSampler propose other values after a trial that was cut short)."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds with which the best trial is trained again after the search."""

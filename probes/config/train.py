@@ -13,8 +13,8 @@ class TrainSpec:
     """How a probe is trained: loss, optimiser, schedule, early stopping and seeds."""
 
     loss: Literal["auto", "mse", "log_variance", "cross_entropy", "span"] = "auto"
-    """Training loss. auto selects log_variance for scores, cross_entropy for classes and tags, and span for answers (the
-    mean of the cross-entropies of the start and end positions)."""
+    """Training loss. auto selects log_variance for scores, cross_entropy for classes and tags, and span for answers
+    (the mean of the cross-entropies of the start and end positions)."""
 
     epochs: int = 10
     """Maximum number of epochs; patience can end the training earlier."""
@@ -47,16 +47,17 @@ class TrainSpec:
     part of it. The longest matching name applies."""
 
     freeze: dict[str, int | Literal["converged"]] = field(default_factory=dict)
-    """Components to freeze, named as in rates, e.g. {tone = 0, backbone = "converged"}: the number of epochs after which
-    they are frozen, 0 from the start; or "converged", after the first epoch that changes their weights by less than
-    train.converged."""
+    """Components to freeze, named as in rates, e.g. {tone = 0, backbone = "converged"}: the number of epochs after
+    which they are frozen, 0 from the start; or "converged", after the first epoch that changes their weights by less
+    than train.converged."""
 
     converged: float = 1e-3
-    """Relative change of a component's weights in an epoch (norm of the change / norm of the weights) below which freeze
-    = "converged" applies."""
+    """Relative change of a component's weights in an epoch (norm of the change / norm of the weights) below which
+    freeze = "converged" applies."""
 
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints of a training; a killed run loses at most this much, and the same command resumes it."""
+    """Seconds between checkpoints of a training; a killed run loses at most this much, and the same command resumes
+    it."""
 
     patience: int = 5
     """Early stopping: number of epochs without a better validation metric; the best epoch's weights are kept."""
@@ -69,8 +70,8 @@ class TrainSpec:
     metrics, and the seed with the best validation metric predicts new texts."""
 
     metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1", "f1", "exact_match"] = "auto"
-    """Validation metric that selects the best epoch and the best variant. auto selects spearman for scores, accuracy for
-    classes, and f1 for tags and answers. f1 of a corpus with two classes is the F1 score of the second class."""
+    """Validation metric that selects the best epoch and the best variant. auto selects spearman for scores, accuracy
+    for classes, and f1 for tags and answers. f1 of a corpus with two classes is the F1 score of the second class."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
@@ -96,8 +97,8 @@ class PretrainingSpec:
     """Pretraining of the probe's encoder: task, corpus and training."""
 
     task: Literal["none", "autoencoder", "classes"] = "none"
-    """Pretraining task. autoencoder reconstructs the latents of sentences from their codes; classes predicts the class of
-    a text pair from each layer's codes u and v, as [u, v, |u - v|]; none skips pretraining."""
+    """Pretraining task. autoencoder reconstructs the latents of sentences from their codes; classes predicts the class
+    of a text pair from each layer's codes u and v, as [u, v, |u - v|]; none skips pretraining."""
 
     corpus: CorpusSpec = field(default_factory=lambda: CorpusSpec(name="genericskb", limit=20000))
     train: TrainSpec = field(default_factory=lambda: TrainSpec(batch_rows=128))

@@ -1,6 +1,6 @@
-"""Entities: runs of tagged words. Tags that cannot follow each other are not predicted, and entities count whole.
+"""Named entities from IOB2 tags: decoding of valid tag sequences, and counts of entities for precision and recall.
 
-What an entity is, seqeval says.
+An entity is correct if its type and both ends are; entities are read from tags by seqeval.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,22 @@ from seqeval.metrics.sequence_labeling import get_entities
 from permafrost.data.corpora.corpus import Spans
 
 FORBIDDEN = -1e12
+"""Log-probability of a transition that IOB2 does not allow."""
 
 
 def valid_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
-    """The likeliest tags of each sentence among those that IOB2 allows: I-X only after B-X or I-X.
+    """Return the most likely valid IOB2 tag sequence of each sentence: I-X only after B-X or I-X.
 
     Source: Viterbi's algorithm, as in Lample et al., "Neural Architectures for Named Entity Recognition" (2016),
-    section 2.2, with transitions that are allowed or not, and not learnt.
+    section 2.2, with fixed transition scores: allowed or forbidden.
 
     Args:
         logits: ``[word, tag]``, the words of all sentences.
-        offsets: ``[sentence + 1]``, where the words of each begin.
+        offsets: ``[sentence + 1]``, index of the first word of each sentence.
+        labels: tag names, in the order of the logits.
 
     Returns:
-        ``[word]``, indices of tags.
+        ``[word]``, indices into ``labels``.
     """
     lengths = np.diff(offsets)
     if not len(logits):
@@ -56,26 +58,31 @@ def valid_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels:
 
 
 def entity_counts(answers: NDArray[np.integer], marks: Spans, labels: Sequence[str]) -> NDArray[np.int64]:
-    """``[sentence, type, 3]``: how many entities were said, are true, and were said and are true.
+    """Count the entities of each sentence by type.
 
     Args:
-        answers: ``[word]``, indices of tags.
+        answers: ``[word]``, predicted tags as indices into ``labels``.
+        marks: gold tags of all sentences.
+        labels: tag names.
+
+    Returns:
+        ``[sentence, type, 3]``: predicted, gold, and correctly predicted entities.
     """
     types = entity_types(labels)
-    index = {name: place for place, name in enumerate(types)}
+    type_index = {name: index for index, name in enumerate(types)}
     counts = np.zeros((len(marks.offsets) - 1, max(1, len(types)), 3), np.int64)
     names = np.array(labels, object)
-    said_tags, true_tags = names[answers].tolist(), names[marks.codes].tolist()
+    predicted_tags, gold_tags = names[answers].tolist(), names[marks.codes].tolist()
     for sentence, (low, high) in enumerate(pairwise(marks.offsets.tolist())):
-        said, true = set(get_entities(said_tags[low:high])), set(get_entities(true_tags[low:high]))
-        for column, some in enumerate((said, true, said & true)):
-            for kind, _, _ in some:
-                counts[sentence, index[kind], column] += 1
+        predicted, gold = set(get_entities(predicted_tags[low:high])), set(get_entities(gold_tags[low:high]))
+        for column, entities in enumerate((predicted, gold, predicted & gold)):
+            for entity_type, _, _ in entities:
+                counts[sentence, type_index[entity_type], column] += 1
     return counts
 
 
 def entity_types(labels: Sequence[str]) -> list[str]:
-    """The types that tags name, in the order of their first label."""
+    """Return the entity types of the tags, e.g. ``PER``, in the order of their first label."""
     return list(dict.fromkeys(label[2:] for label in labels if label != "O"))
 
 

@@ -19,13 +19,13 @@ import optuna
 import pytest
 import torch
 
+from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
-from permafrost.probes.search import session
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.session import search
 from permafrost.probes.search.study import TrialLog, make_pruner, make_sampler, opened
@@ -331,7 +331,7 @@ def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial; from pathlib import Path\n"
         "from tests.support.toys import hill, searching; from permafrost.probes.search.session import search\n"
-        f"conduct(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
+        f"search(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
     )
     log = tmp_path / "study-s" / "evaluated"
     command = [sys.executable, "-c", program]
@@ -521,7 +521,8 @@ def test_a_full_disk_leaves_the_journal_whole(journal):
     whole = journal.read_bytes()
     program = (
         "import resource, signal, sys; sys.path[:0] = ['.']\n"
-        "from pathlib import Path; from permafrost.probes.search.journal import Journal; from permafrost.data.errors import MachineError\n"
+        "from pathlib import Path; from permafrost.data.errors import MachineError\n"
+        "from permafrost.probes.search.journal import Journal\n"
         f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); path = Path({str(journal)!r})\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 20}, {len(whole) + 20}))\n"
         "try: Journal(path).append_logs([{'op_code': 3, 'much': 'x' * 99}])\n"
@@ -551,15 +552,15 @@ def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monke
 
 def test_a_lock_ends_with_its_holder(tmp_path):
     program = "from pathlib import Path; from permafrost.data.atomic import file_lock; import time\n"
-    program += f"with held(Path({str(tmp_path / 'lock')!r})): print('held', flush=True); time.sleep(60)"
+    program += f"with file_lock(Path({str(tmp_path / 'lock')!r})): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with session.held(tmp_path / "lock", wait=False) as free:
+        with file_lock(tmp_path / "lock", wait=False) as free:
             assert not free
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-    with session.held(tmp_path / "lock", wait=False) as free:
+    with file_lock(tmp_path / "lock", wait=False) as free:
         assert free
 
 
