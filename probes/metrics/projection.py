@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 MOST = 1000
@@ -14,7 +16,7 @@ FEWEST_FOR_TSNE = 20
 """Minimum number of texts for t-SNE."""
 
 EXAGGERATION = 4.0
-"""Early exaggeration of t-SNE, as in the paper; scikit-learn's default of 12 collapses data without clusters to a point.
+"""Early exaggeration of t-SNE, as in the paper; scikit-learn's default of 12 collapses data without clusters.
 
 Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (2008), section 3.4.
 """
@@ -30,9 +32,6 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
     Returns:
         columns ``method`` (``pca`` or ``tsne``), ``x, y, z``; the index ``row`` is the row of ``latents``.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
     rows = np.flatnonzero(np.isfinite(latents).all(1))
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
@@ -46,11 +45,11 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
         points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
         frames = [_frame("pca", points, index)]
         if len(rows) >= FEWEST_FOR_TSNE:
-            start = (points / points[:, 0].std() * 1e-4).astype(np.float32)
-            rate = max(len(rows) / 100, 3.0)  # scikit-learn's minimum of 50 scatters few points
+            initial = (points / points[:, 0].std() * 1e-4).astype(np.float32)
+            learning_rate = max(len(rows) / 100, 3.0)  # scikit-learn's minimum of 50 scatters few points
             perplexity = min(30.0, (len(rows) - 1) / 3)
             tsne = TSNE(
-                3, perplexity=perplexity, learning_rate=rate, init=start, max_iter=500, random_state=seed,
+                3, perplexity=perplexity, learning_rate=learning_rate, init=initial, max_iter=500, random_state=seed,
                 early_exaggeration=EXAGGERATION,
             )  # fmt: skip
             frames.append(_frame("tsne", tsne.fit_transform(values), index))

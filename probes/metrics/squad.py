@@ -1,11 +1,11 @@
 """Exact match and F1 of extractive answers: the official rules of SQuAD 1.1, and those of MLQA for other scripts.
 
-Answers are normalised by script: that of the context, or else of both answers. Latin script follows SQuAD. Other scripts
-lose Unicode punctuation and keep articles, except that each Arabic ``ال`` becomes a space. In scripts written without
-spaces, every character with its combining marks is a word; runs of other scripts in between are split at spaces.
+Answers are normalised by script: that of the context, or else of both answers. Latin script follows SQuAD. Other
+scripts lose Unicode punctuation and keep articles, except that each Arabic ``ال`` becomes a space. In scripts written
+without spaces, every character with its combining marks is a word; runs of other scripts are split at spaces.
 
-Differences to MLQA: its rules depend on the name of the language, not on characters; it knows Chinese as the only script
-without spaces; and it removes German, Spanish and Vietnamese articles, which SQuAD's rules keep.
+Differences to MLQA: its rules depend on the name of the language, not on characters; it knows Chinese as the only
+script without spaces; and it removes German, Spanish and Vietnamese articles, which SQuAD's rules keep.
 
 Sources: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), section 6.1; Lewis et
 al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020), section 5, and its script,
