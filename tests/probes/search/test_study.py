@@ -27,8 +27,10 @@ from permafrost.probes.config.load import load_recipe
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.search.journal import Journal
+from permafrost.probes.search.samplers import make_pruner, make_sampler
 from permafrost.probes.search.session import search
-from permafrost.probes.search.study import TrialLog, make_pruner, make_sampler, opened
+from permafrost.probes.search.storage import open_study
+from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import TrialResult
 from tests.support.toys import SPACE, broken, hill, mapped, refusing, searching, sharing
 
@@ -399,7 +401,7 @@ def journal(tmp_path):
 
 
 def values(journal: Path) -> list[float]:
-    with opened("s", searching(), None, journal) as trial_log:
+    with open_study("s", searching(), None, journal) as trial_log:
         return [row["value"] for row in trial_log.rows() if finished({**row})]
 
 
@@ -535,13 +537,13 @@ def test_a_full_disk_leaves_the_journal_whole(journal):
 
 def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monkeypatch):
     journal, recipe = tmp_path / "journal.log", searching()
-    with opened("s", recipe, None, journal) as trial_log:
+    with open_study("s", recipe, None, journal) as trial_log:
         number, _ = trial_log.ask()
         trial = trial_log._trials()[number]
         with monkeypatch.context() as patch:
             patch.setattr(trial_log._study._storage, "set_trial_state_values", lambda *_: None)
             trial_log._put_back(trial, trial_log._trials(), 0)
-    with opened("s", recipe, None, journal) as trial_log:
+    with open_study("s", recipe, None, journal) as trial_log:
         states = [row["state"] for row in trial_log.rows()]
         assert states == ["FAIL", "WAITING"]
         again, _ = trial_log.ask()
@@ -565,7 +567,7 @@ def test_a_lock_ends_with_its_holder(tmp_path):
 
 
 def test_a_ledger_counts_what_is_finished(tmp_path):
-    with opened("s", searching(), None, tmp_path / "journal.log") as trial_log:
+    with open_study("s", searching(), None, tmp_path / "journal.log") as trial_log:
         assert isinstance(trial_log, TrialLog)
         number, _ = trial_log.ask()
         assert not trial_log.report(number, 0, 0.5)
