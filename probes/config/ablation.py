@@ -17,15 +17,17 @@ class AblationSpec:
     """Which subsets of layers and views an ablation trains, and which controls."""
 
     kinds: tuple[Kind, ...] = ("single", "without", "prefix", "suffix", "view", "greedy")
-    """Families of layer subsets to train. single: each layer alone; without: all layers but one; prefix: the first n
-    layers; suffix: the last n layers; view: each view alone; greedy: forward selection, one layer a step."""
+    """Families of layer subsets to train: "single" (each layer alone), "without" (all layers but one), "prefix" (the
+    first n layers), "suffix" (the last n layers), "view" (each view alone), and "greedy" (forward selection, one layer
+    per step)."""
 
     greedy: int = 4
     """Maximum number of layers that greedy forward selection adds; each step trains every remaining layer."""
 
     controls: tuple[Control, ...] = ("untrained", "random_targets")
-    """Controls, each trained on every single layer and on all layers. untrained: the same backbone with random weights;
-    random_targets: shuffled training targets, scored on the training rows, which shows how much the probe memorises."""
+    """Controls, each trained on every single layer and on all layers: "untrained" reads the same backbone with random
+    weights; "random_targets" trains on shuffled targets and is scored on the training rows, which shows how much the
+    probe memorises."""
 
     backbones: tuple[str, ...] = ()
     """Further backbones to compare with plan.backbone; empty compares none."""

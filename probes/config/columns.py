@@ -69,14 +69,14 @@ def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Colum
     return tuple(columns)
 
 
-def _columns_of(name: InputName, spec: ProbeSpec, kept: Columns) -> list[Column]:
-    if name.view not in kept:
+def _columns_of(name: InputName, spec: ProbeSpec, layers_by_view: Columns) -> list[Column]:
+    if name.view not in layers_by_view:
         table = f"plans.{name.plan}" if name.plan else "plan"
         raise SpecError(
-            f"probe.inputs names '{name.view}', which {table}.views does not keep. {nearest(name.view, kept)}"
+            f"probe.inputs names '{name.view}', which {table}.views does not keep. {nearest(name.view, layers_by_view)}"
         )
     try:
-        layers = resolve_layers(name.layers or spec.layers, kept[name.view])
+        layers = resolve_layers(name.layers or spec.layers, layers_by_view[name.view])
     except SpecError as error:
         raise SpecError(f"the probe reads layers that the plan does not keep: {error}") from None
     return [Column(name.plan, name.view, layer) for layer in layers]

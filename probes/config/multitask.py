@@ -12,15 +12,15 @@ class MultitaskSpec:
     """How several tasks are trained: one after the other, or together on shared blocks."""
 
     schedule: Literal["separate", "joint", "round_robin", "proportional", "temperature"] = "separate"
-    """separate trains one probe per layer and task. The other schedules train all tasks together on the blocks of
-    [finetune], each task with its own head: joint takes a batch of every task in each step and combines the losses as
-    set in [balancing] (a task with fewer rows starts over); round_robin alternates between the tasks; proportional
-    shuffles the batches of all tasks; temperature draws a task per step, with probability proportional to its number
-    of batches to the power of 1 / temperature."""
+    """Order of training. "separate" trains one probe per layer and task. The other schedules train all tasks together
+    on the blocks of [finetune], each task with its own head: "joint" takes a batch of every task in each step and
+    combines the losses as set in [balancing] (a task with fewer rows starts over); "round_robin" alternates between the
+    tasks; "proportional" shuffles the batches of all tasks; "temperature" draws a task per step, with probability
+    proportional to its number of batches to the power of 1 / temperature."""
 
     temperature: float = 2.0
-    """Sampling temperature of the schedule temperature, 1 or more: 1 draws tasks in proportion to their number of
-    batches; the higher, the closer to a uniform draw."""
+    """Temperature of the schedule "temperature", 1 or more: 1 draws tasks in proportion to their number of batches; the
+    higher, the closer to a uniform draw."""
 
     tasks: tuple[str, ...] = ()
     """Names of the tasks to train; empty trains all. A variant with a single task is the single-task baseline."""
@@ -41,22 +41,24 @@ class BalancingSpec:
     """How the losses of tasks that are trained together are balanced."""
 
     balancer: Literal["equal", "fixed", "uncertainty", "gradnorm", "pcgrad"] = "equal"
-    """equal sums the losses; fixed multiplies them by weights; uncertainty weights them by a learned noise level per
-    task (Kendall et al. 2018); gradnorm learns weights that balance the gradient norms of the tasks (Chen et al. 2018);
-    pcgrad projects each task's gradient off the conflicting gradients of other tasks (Yu et al. 2020). gradnorm and
-    pcgrad need multitask.schedule = "joint" and trained blocks that the tasks share."""
+    """Balancing method. "equal" sums the losses; "fixed" multiplies them by weights; "uncertainty" weights them by a
+    learned noise level per task (Kendall et al. 2018); "gradnorm" learns weights that balance the gradient norms of the
+    tasks (Chen et al. 2018); "pcgrad" projects each task's gradient off the conflicting gradients of other tasks (Yu et
+    al. 2020). The last two need multitask.schedule = "joint" and trained blocks that the tasks share."""
 
     weights: dict[str, float] = field(default_factory=dict)
-    """For fixed: the weight of each task's loss by task name, e.g. {topic = 0.5, tone = 0.5}; every task needs one."""
+    """For "fixed": the weight of each task's loss by task name, e.g. {topic = 0.5, tone = 0.5}; every task needs
+    one."""
 
     learning_rate: float = 0.025
-    """For uncertainty and gradnorm: learning rate of the learned task weights."""
+    """For "uncertainty" and "gradnorm": learning rate of the learned task weights."""
 
     alpha: float = 1.5
-    """For gradnorm: how strongly slowly learning tasks are favoured; 0 makes the gradient norms of all tasks equal."""
+    """For "gradnorm": how strongly slowly learning tasks are favoured; 0 makes the gradient norms of all tasks
+    equal."""
 
     bounds: tuple[float, float] = (-5.0, 5.0)
-    """For uncertainty: lower and upper bound of a task's log-variance; the default keeps weights within e^-5 and
+    """For "uncertainty": lower and upper bound of a task's log-variance; the default keeps weights within e^-5 and
     e^5."""
 
     def __post_init__(self) -> None:

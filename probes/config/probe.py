@@ -25,19 +25,20 @@ class ProbeSpec:
     """Whether to subtract from each layer its mean over the training texts."""
 
     scale: Literal["layer", "dimension"] = "layer"
-    """Standard deviation over the training texts that latents are divided by: one per layer, or one per dimension."""
+    """Divisor of the latents: their standard deviation over the training texts, one per layer ("layer") or one per
+    dimension of a layer ("dimension")."""
 
     noise: float = 0.0
     """Standard deviation of Gaussian noise added to the scaled latents in training; 0 adds none."""
 
     encoder: Literal["none", "linear", "lowrank", "mlp"] = "linear"
-    """Projection of each layer's latents to its code, shared by both texts of a pair; none keeps the latents."""
+    """Projection of each layer's latents to its code, shared by both texts of a pair; "none" keeps the latents."""
 
     start: Literal["identity", "random"] = "identity"
-    """Initial weights of linear projections; with identity, training starts from the cosine of the raw latents."""
+    """Initial weights of linear projections; with "identity", training starts from the cosine of the raw latents."""
 
     rank: int = 16
-    """Rank of the lowrank encoder's update to the identity; the update starts at zero, so training starts from the
+    """Rank of the "lowrank" encoder's update to the identity; the update starts at zero, so training starts from the
     cosine of the raw latents."""
 
     code: tuple[float, ...] = (1.0,)
@@ -45,26 +46,28 @@ class ProbeSpec:
     equal part of a view's layers from the lowest up; [0.25, 0.5] sets 1/4 in the lower half and 1/2 in the upper."""
 
     depth: int = 2
-    """Number of linear layers of the mlp encoder, with GELU between them."""
+    """Number of linear layers of the "mlp" encoder, with GELU between them."""
 
     norm: bool = False
-    """Whether the mlp encoder starts with a layer norm."""
+    """Whether the "mlp" encoder starts with a layer norm."""
 
     dropout: float = 0.0
-    """Dropout probability in [0, 1): on the input of the linear encoder, in the mlp encoder, the context and the
+    """Dropout probability in [0, 1): on the input of the "linear" encoder, in the "mlp" encoder, the context and the
     head."""
 
     mixer: Literal["last", "softmax", "mlp", "concat", "attention", "self_attention", "unified"] = "softmax"
-    """How the layers are combined. With the head cosine, last (last layer only), softmax (learned weighted mean) and
-    mlp (small network) combine the layers' cosines. All else combines the layers' codes: last, softmax, concat,
-    attention, self_attention, or unified (one embedding of all layers)."""
+    """How the layers are combined. With the head "cosine", the mixers "last" (last layer only), "softmax" (learned
+    weighted mean) and "mlp" (small network) combine the layers' cosines. In all other cases the layers' codes are
+    combined, by "last", "softmax", "concat", "attention", "self_attention" or "unified" (one embedding of all
+    layers)."""
 
     head: Literal["auto", "cosine", "regression", "classes", "tags", "span"] = "auto"
-    """Prediction from the combined layers: cosine similarity of two texts; regression to a score or classes, from the
-    features of one or two texts; tags, one per word; span of an answer. auto selects by the corpus's targets."""
+    """Prediction from the combined layers: the "cosine" of two texts; a score ("regression") or "classes", from the
+    features of one or two texts; "tags", one per word; the "span" of an answer. "auto" selects by the corpus's
+    targets."""
 
     hidden: int = 0
-    """Width of the hidden layer of the heads classes and regression; 0 makes them linear."""
+    """Width of the hidden layer of the heads "classes" and "regression"; 0 makes them linear."""
 
     activation: Literal["gelu", "relu"] = "gelu"
     """Activation of a head's hidden layer."""
@@ -73,17 +76,17 @@ class ProbeSpec:
     """Whether the features of two texts u and v are [u, v, |u - v|, u * v]; false leaves u * v out."""
 
     match: bool = False
-    """Whether the head span gets, for every token and layer, the token's highest cosine with any token of the other
+    """Whether the head "span" gets, for every token and layer, the token's highest cosine with any token of the other
     segment (question or context) as an additional feature."""
 
     context: Literal["none", "bilstm", "transformer"] = "none"
-    """Network over the tokens of a text before the heads tags and span; none uses the tokens as they are."""
+    """Network over the tokens of a text before the heads "tags" and "span"; "none" uses the tokens as they are."""
 
     context_width: int = 256
-    """Width of the context network: of each direction of the bilstm, or of the transformer's blocks."""
+    """Width of the context network: of each direction of the "bilstm", or of the blocks of the "transformer"."""
 
     context_blocks: int = 2
-    """Number of blocks of the context transformer."""
+    """Number of blocks of the "transformer" context."""
 
     def __post_init__(self) -> None:
         check_layers(self.layers)

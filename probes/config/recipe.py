@@ -153,8 +153,8 @@ def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Reci
         raise SpecError(
             f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
         )
-    kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
-    tree = kept | {"multitask": {"keep": recipe.multitask.keep}}
+    shared = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
+    tree = shared | {"multitask": {"keep": recipe.multitask.keep}}
     for table, values in changes.items():
         if table not in TASK_TABLES or not isinstance(values, dict):
             raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")

@@ -21,7 +21,7 @@ class SimilaritySpec:
     """Sentence encoders, named as in plan.backbone; an unavailable one is skipped if another is available."""
 
     pooling: Pooling = "mean"
-    """Sentence embedding: the mean over all tokens of the last layer, special tokens included, or cls, its first
+    """Sentence embedding from the last layer: "mean" over all tokens, special tokens included, or "cls", the first
     token."""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from permafrost.data.spec import Raw, SpecError, nearest, plain, read_toml
 
 Scalar = str | int | float | bool
 
-FIXED = ("train.seeds", "train.metric")
+NOT_SEARCHABLE = ("train.seeds", "train.metric")
 """Keys that cannot be searched: trials are compared by one metric, and each trains a single seed."""
 
 
@@ -132,7 +132,7 @@ class StudySpec:
         """
         ranges: dict[str, Range] = {}
         for key, setting in self.space.items():
-            if key in FIXED:
+            if key in NOT_SEARCHABLE:
                 raise SpecError(f"space: '{key}' cannot be searched: all trials of a study share it.")
             ranges[key] = _choice(key, setting) if isinstance(setting, (list, tuple)) else _interval(key, setting)
         return ranges

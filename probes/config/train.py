@@ -13,8 +13,8 @@ class TrainSpec:
     """How a probe is trained: loss, optimiser, schedule, early stopping and seeds."""
 
     loss: Literal["auto", "mse", "log_variance", "cross_entropy", "span"] = "auto"
-    """Training loss. auto selects log_variance for scores, cross_entropy for classes and tags, and span for answers
-    (the mean of the cross-entropies of the start and end positions)."""
+    """Training loss. "auto" selects "log_variance" for scores, "cross_entropy" for classes and tags, and "span" for
+    answers (the mean of the cross-entropies of the start and end positions)."""
 
     epochs: int = 10
     """Maximum number of epochs; patience can end the training earlier."""
@@ -26,7 +26,7 @@ class TrainSpec:
     """Peak learning rate of AdamW, reached after the warm-up; then it decays linearly to 0."""
 
     mixer_learning_rate: float = 0.02
-    """Peak learning rate of a softmax or mlp mixer over cosines, whose few parameters need a higher one."""
+    """Peak learning rate of a "softmax" or "mlp" mixer over cosines, whose few parameters need a higher one."""
 
     weight_decay: float = 0.01
     """Weight decay of AdamW; mixers over cosines are exempt."""
@@ -38,13 +38,14 @@ class TrainSpec:
     """Maximum gradient norm; larger gradients are scaled down to it."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Data type of the large matrix products of a training step; weights and predictions stay in float32. auto selects
-    bfloat16 if the hardware supports it natively. bfloat16 is faster for a wide context, not for small probes."""
+    """Data type of the large matrix products of a training step; weights and predictions stay in float32. "auto"
+    selects bfloat16 if the hardware supports it natively. bfloat16 is faster for a wide context, not for small
+    probes."""
 
     rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rate per component, by name, e.g. {backbone = 2e-5, "topic.head" = 1e-3}. backbone is the trained
-    blocks of the backbone (default 5e-5), probe the probe of a single task, NAME the probe of [tasks.NAME], NAME.head a
-    part of it. The longest matching name applies."""
+    """Peak learning rate per component, by name, e.g. {backbone = 2e-5, "topic.head" = 1e-3}. "backbone" is the trained
+    blocks of the backbone (default 5e-5), "probe" the probe of a single task, NAME the probe of [tasks.NAME], and
+    NAME.head a part of it. The longest matching name applies."""
 
     freeze: dict[str, int | Literal["converged"]] = field(default_factory=dict)
     """Components to freeze, named as in rates, e.g. {tone = 0, backbone = "converged"}: the number of epochs after
@@ -70,8 +71,9 @@ class TrainSpec:
     metrics, and the seed with the best validation metric predicts new texts."""
 
     metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1", "f1", "exact_match"] = "auto"
-    """Validation metric that selects the best epoch and the best variant. auto selects spearman for scores, accuracy
-    for classes, and f1 for tags and answers. f1 of a corpus with two classes is the F1 score of the second class."""
+    """Validation metric that selects the best epoch and the best variant. "auto" selects "spearman" for scores,
+    "accuracy" for classes, and "f1" for tags and answers. "f1" of a corpus with two classes is the F1 score of the
+    second."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
@@ -88,7 +90,7 @@ class TrainSpec:
             raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
 
 
-NO_SAY = ("loss", "metric", "seeds", "average", "mixer_learning_rate")
+UNUSED_IN_PRETRAINING = ("loss", "metric", "seeds", "average", "mixer_learning_rate")
 """Settings of :class:`TrainSpec` that have no effect on pretraining: its task or the recipe fixes them."""
 
 
@@ -97,8 +99,8 @@ class PretrainingSpec:
     """Pretraining of the probe's encoder: task, corpus and training."""
 
     task: Literal["none", "autoencoder", "classes"] = "none"
-    """Pretraining task. autoencoder reconstructs the latents of sentences from their codes; classes predicts the class
-    of a text pair from each layer's codes u and v, as [u, v, |u - v|]; none skips pretraining."""
+    """Pretraining task. "autoencoder" reconstructs the latents of sentences from their codes; "classes" predicts the
+    class of a text pair from each layer's codes u and v, as [u, v, |u - v|]; "none" skips pretraining."""
 
     corpus: CorpusSpec = field(default_factory=lambda: CorpusSpec(name="genericskb", limit=20000))
     train: TrainSpec = field(default_factory=lambda: TrainSpec(batch_rows=128))
@@ -108,6 +110,6 @@ class PretrainingSpec:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise SpecError(f"held_out must be in (0, 1), got {self.held_out}.")
-        for name in NO_SAY:
+        for name in UNUSED_IN_PRETRAINING:
             if getattr(self.train, name) != getattr(TrainSpec(), name):
                 raise SpecError(f"train.{name} has no say in pretraining; set train.{name} of the recipe itself.")
