@@ -80,7 +80,7 @@ def trained(balancer: str, tasks: Mapping[str, str], seed: int, rate: float, ste
     pair = Pair(seed)
     draws = torch.Generator().manual_seed(seed)
     shared = list(pair.shared.parameters())
-    spec = BalancingSpec(balancer, weights={task: FIXED[task] for task in tasks})
+    spec = BalancingSpec(balancer=balancer, weights={task: FIXED[task] for task in tasks})
     balance = make_balancer(spec, tasks, shared, True, torch.Generator().manual_seed(seed))
     optimizer = torch.optim.AdamW([{"params": list(pair.parameters()), "lr": rate}, *balance.groups()])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)

@@ -145,7 +145,7 @@ NO_TORCH = {
 
 ONLY_IN = {
     "h5py": {"data.store.shard", "data.store.shard_layout"},
-    "optuna": {"probes.search.study"},
+    "optuna": {"probes.search.samplers", "probes.search.storage", "probes.search.trial_log"},
     "transformers": {"extract"},
     "typer": {"permafrost.cli"},
     "rich": {"permafrost.cli"},

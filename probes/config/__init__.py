@@ -1,4 +1,4 @@
-"""Every setting of a recipe as a frozen dataclass, and loading of recipes; no torch.
+"""Recipe settings as frozen dataclasses, and loading of recipe files; no torch.
 
 May import: data, data.corpora, data.language, data.store.
 Start reading at recipe.py, Recipe.

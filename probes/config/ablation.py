@@ -1,4 +1,4 @@
-"""Subsets of what a probe reads: each layer alone, one left out, the first ones, the last ones, one view."""
+"""Ablation settings, and the subsets of a probe's columns that an ablation trains on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,23 @@ Control = Literal["untrained", "random_targets"]
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """What an ablation trains."""
+    """Which subsets of layers and views an ablation trains, and which controls."""
 
     kinds: tuple[Kind, ...] = ("single", "without", "prefix", "suffix", "view", "greedy")
-    """Each layer alone, all without one, the first ones, the last ones, each view alone, greedy forward selection."""
+    """Families of layer subsets to train: "single" (each layer alone), "without" (all layers but one), "prefix" (the
+    first n layers), "suffix" (the last n layers), "view" (each view alone), and "greedy" (forward selection, one layer
+    per step)."""
 
     greedy: int = 4
-    """Most layers that greedy forward selection takes; each step trains every layer that is left."""
+    """Maximum number of layers that greedy forward selection adds; each step trains every remaining layer."""
 
     controls: tuple[Control, ...] = ("untrained", "random_targets")
-    """Each layer alone and all of them, once more: from the same backbone untrained; and on training targets that were
-    shuffled, which only memory can fit: how well it does is measured on those rows."""
+    """Controls, each trained on every single layer and on all layers: "untrained" reads the same backbone with random
+    weights; "random_targets" trains on shuffled targets and is scored on the training rows, which shows how much the
+    probe memorises."""
 
     backbones: tuple[str, ...] = ()
-    """Further backbones to put beside the recipe's own."""
+    """Further backbones to compare with plan.backbone; empty compares none."""
 
     def __post_init__(self) -> None:
         if self.greedy < 1:
@@ -36,44 +39,45 @@ class AblationSpec:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the columns that a probe reads."""
+    """A subset of the columns that a probe reads."""
 
     kind: str
     name: str
-    """The layer, or view, that it is about."""
+    """The layer or view that defines the subset, e.g. the layer that is left out."""
 
     layer_positions: tuple[int, ...]
-    """Indices into the columns."""
+    """Indices into the probe's columns."""
 
 
 def subsets(kind: str, columns: Sequence[Column]) -> list[Subset]:
-    """The subsets of one kind; a layer stands for all views that have it.
+    """Return the subsets of one kind; a layer is kept or left out in all views that have it.
 
     Args:
-        kind: of :data:`SUBSETS`.
+        kind: a key of :data:`SUBSETS`.
+        columns: all columns of the probe.
     """
     return list(SUBSETS[kind](columns))
 
 
 def layers_of(columns: Sequence[Column]) -> list[int]:
-    """The distinct layers, ascending."""
+    """Return the distinct layers of the columns, ascending."""
     return sorted({column.layer for column in columns})
 
 
 def picked(columns: Sequence[Column], keep: Callable[[Column], bool]) -> tuple[int, ...]:
-    """The places of the columns that are kept."""
-    return tuple(place for place, column in enumerate(columns) if keep(column))
+    """Return the indices of the columns for which ``keep`` is true."""
+    return tuple(index for index, column in enumerate(columns) if keep(column))
 
 
 def layer_names(layers: Sequence[int]) -> str:
-    """Layers in few words: ``0-3,6``."""
-    parts: list[list[int]] = []
+    """Format layers as ranges, e.g. ``0-3,6``."""
+    runs: list[list[int]] = []
     for layer in sorted(set(layers)):
-        if parts and layer == parts[-1][-1] + 1:
-            parts[-1].append(layer)
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
         else:
-            parts.append([layer])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+            runs.append([layer])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _all(columns: Sequence[Column]) -> Iterator[Subset]:

@@ -1,4 +1,7 @@
-"""TODO: probes/config/columns.py."""
+"""Probe columns: the layer of a view of a plan, and the resolution of ``probe.inputs`` to columns.
+
+An input is named ``[PLAN/]VIEW[:LAYERS]``, e.g. ``mean``, ``cls:-4..-1`` or ``echo/mean:6``.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,11 +15,11 @@ from permafrost.probes.config.probe import ProbeSpec
 NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.pattern}))?")
 
 TOKENS = "tokens"
-"""The view whose latents are the hidden states of every token."""
+"""The view that holds the hidden states of every token."""
 
 
 class Column(NamedTuple):
-    """One layer of one view of one plan."""
+    """One layer of one view of one capture plan."""
 
     plan: str
     """Name of a table ``[plans.NAME]``; empty for ``[plan]``."""
@@ -26,60 +29,65 @@ class Column(NamedTuple):
 
 
 class InputName(NamedTuple):
-    """``[PLAN/]VIEW[:LAYERS]``, taken apart."""
+    """The parts of an input name ``[PLAN/]VIEW[:LAYERS]``."""
 
     plan: str
     view: str
     layers: str
-    """One, or a range; empty where none is named."""
+    """A layer or a range; empty if the name has none."""
 
 
 def parse_input(name: str) -> InputName:
-    """Take an input's name apart.
+    """Split an input name into its parts.
 
     Raises:
-        SpecError: it is not ``[PLAN/]VIEW[:LAYERS]``.
+        SpecError: the name is not ``[PLAN/]VIEW[:LAYERS]``.
     """
-    found = NAME.fullmatch(name.strip())
-    if not found:
+    match = NAME.fullmatch(name.strip())
+    if not match:
         raise SpecError(
             f"probe.inputs: {name!r} is not [PLAN/]VIEW[:LAYERS]; write for example mean, cls:-4..-1 or echo/mean:6."
         )
-    return InputName(found["plan"] or "", found["view"], found["layers"] or "")
+    return InputName(match["plan"] or "", match["view"], match["layers"] or "")
 
 
 def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Column, ...]:
-    """The columns that a probe reads, of those that each plan keeps.
+    """Return the columns that a probe reads, in the order of ``probe.inputs``.
+
+    Args:
+        spec: the probe, whose ``inputs`` and ``layers`` select the columns.
+        plans: name of a plan (empty for ``[plan]``) -> the layers that it keeps of each view.
 
     Raises:
-        SpecError: it asks for a view or a layer that the plan does not keep.
+        SpecError: the probe names a view or layer that the plan does not keep, or a column twice.
     """
     names = [parse_input(name) for name in spec.inputs] or [InputName("", view, "") for view in plans[""]]
-    wanted: list[Column] = []
-    for name in names:
-        kept = plans[name.plan]
-        if name.view not in kept:
-            table = f"plans.{name.plan}" if name.plan else "plan"
-            raise SpecError(
-                f"probe.inputs names '{name.view}', which {table}.views does not keep. {nearest(name.view, kept)}"
-            )
-        try:
-            layers = resolve_layers(name.layers or spec.layers, kept[name.view])
-        except SpecError as error:
-            raise SpecError(f"the probe reads layers that the plan does not keep: {error}") from None
-        wanted += [Column(name.plan, name.view, layer) for layer in layers]
-    if len(set(wanted)) < len(wanted):
-        twice = next(column for column in wanted if wanted.count(column) > 1)
-        raise SpecError(f"probe.inputs names layer {twice.layer} of {twice.view} twice.")
-    return tuple(wanted)
+    columns = [column for name in names for column in _columns_of(name, spec, plans[name.plan])]
+    if len(set(columns)) < len(columns):
+        repeated = next(column for column in columns if columns.count(column) > 1)
+        raise SpecError(f"probe.inputs names layer {repeated.layer} of {repeated.view} twice.")
+    return tuple(columns)
+
+
+def _columns_of(name: InputName, spec: ProbeSpec, layers_by_view: Columns) -> list[Column]:
+    if name.view not in layers_by_view:
+        table = f"plans.{name.plan}" if name.plan else "plan"
+        raise SpecError(
+            f"probe.inputs names '{name.view}', which {table}.views does not keep. {nearest(name.view, layers_by_view)}"
+        )
+    try:
+        layers = resolve_layers(name.layers or spec.layers, layers_by_view[name.view])
+    except SpecError as error:
+        raise SpecError(f"the probe reads layers that the plan does not keep: {error}") from None
+    return [Column(name.plan, name.view, layer) for layer in layers]
 
 
 def view_name(columns: Sequence[Column]) -> str:
-    """The views of some columns, joined, each with its plan: ``mean+cls``, ``echo/mean``."""
-    return "+".join(dict.fromkeys(f"{c.plan}/{c.view}" if c.plan else c.view for c in columns))
+    """Return the views of the columns joined by ``+``, each with its plan, e.g. ``mean+cls`` or ``echo/mean``."""
+    return "+".join(dict.fromkeys(f"{column.plan}/{column.view}" if column.plan else column.view for column in columns))
 
 
 def only_layer(columns: Sequence[Column]) -> int | None:
-    """The layer, where there is one only."""
+    """Return the layer of the columns if they all have the same, else None."""
     layers = {column.layer for column in columns}
     return layers.pop() if len(layers) == 1 else None

@@ -1,4 +1,4 @@
-"""Settings of ``[finetune]``: which blocks of the backbone are trained with the probe."""
+"""Settings of ``[finetune]``: partial fine-tuning of the backbone's top blocks together with the probe."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,21 +10,24 @@ from permafrost.data.store.plan import CapturePlan
 
 @dataclass(frozen=True)
 class FinetuneSpec:
-    """Which blocks of the backbone learn."""
+    """Which blocks of the backbone are fine-tuned, and their dropout."""
 
     cut: int | Literal["frozen", "none"] = "frozen"
-    """The last layer whose states are frozen and cached; the blocks above it learn with the probe. 0 freezes the
-    embeddings alone. frozen: nothing learns, the probe reads cached views. none: all of it learns, from text."""
+    """Last frozen layer, whose hidden states are cached; the blocks above it are trained together with the probe. 0
+    freezes the embeddings only. "frozen" trains no block: the probe reads cached views. "none" freezes nothing: the
+    whole backbone is trained, starting from the text."""
 
     frozen_layers: tuple[int, ...] | str = ()
-    """Layers at or below the cut that the probe reads beside those that learn, from the cache: a list, a range such as
-    "0..2", or all; -1 is the cut. probe.layers names those above it."""
+    """Layers at or below the cut that the probe reads from the cache, in addition to the trained layers: a list, a
+    range such as "0..2", or "all"; -1 is the cut. Empty reads none. probe.layers selects the layers above the cut."""
 
     dropout: float = 0.1
-    """In the blocks that learn, on hidden states; and on attention where attention_dropout says so."""
+    """Dropout probability on the hidden states of the trained blocks, in [0, 1); for attention see
+    attention_dropout."""
 
     attention_dropout: float = 0.0
-    """In the blocks that learn, on attention: on a CPU it makes a step slower."""
+    """Dropout probability on the attention weights of the trained blocks, in [0, 1); above 0 it slows steps on a
+    CPU."""
 
     def __post_init__(self) -> None:
         if isinstance(self.cut, int) and self.cut < 0:
@@ -34,13 +37,17 @@ class FinetuneSpec:
                 raise SpecError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
         if self.frozen_layers and isinstance(self.cut, str):
             raise SpecError(
-                f'frozen_layers names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut to a '
-                "layer, or leave frozen_layers out."
+                f'frozen_layers names layers that are cached below a cut, and cut = "{self.cut}" caches none; set cut '
+                "to a layer, or leave frozen_layers out."
             )
         self.frozen_layer_indices()
 
     def frozen_layer_indices(self) -> tuple[int, ...]:
-        """The layers of ``frozen_layers``, ascending."""
+        """Return the layers of ``frozen_layers``, ascending.
+
+        Raises:
+            SpecError: a layer is above the cut, or the setting is no list or range of layers.
+        """
         if not isinstance(self.cut, int) or not self.frozen_layers:
             return ()
         try:
@@ -51,11 +58,11 @@ class FinetuneSpec:
 
     @property
     def learns(self) -> bool:
-        """Whether any block does."""
+        """Whether any block of the backbone is trained."""
         return self.cut != "frozen"
 
     def below(self, plan: CapturePlan) -> CapturePlan | None:
-        """What is to be cached for the blocks and beside them; None where they begin at the text."""
+        """Return the capture plan of the frozen states to cache; None if ``cut`` is no layer."""
         if isinstance(self.cut, str):
             return None
         return replace(plan, views=("tokens",), layers=tuple(sorted({*self.frozen_layer_indices(), self.cut})))

@@ -1,4 +1,7 @@
-"""From the name or the file of a recipe, and overrides, to a recipe that makes sense."""
+"""Recipe loading: a shipped recipe by name or a file by path, with overrides, to a validated :class:`Recipe`.
+
+Order of precedence: defaults < recipe < ``--set``.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,20 +17,27 @@ from permafrost.probes.config.recipe import Recipe
 FOLDER = Path(__file__).parent.parent / "recipes"
 
 LANGUAGE = "language"
-"""A recipe's word for its own language model: the table that describes it, and the backbone that it is."""
+"""Name of a recipe's own language model: its table ``[language]``, and the value of ``backbone`` that refers to it."""
 
 
 def shipped() -> dict[str, Path]:
-    """Name -> file of every recipe that ships."""
+    """Return the shipped recipes, name -> file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
-    """A shipped recipe by name, or your own by path, with ``--set`` overrides; returns its name and the recipe.
+    """Load a shipped recipe by name, or a recipe file by path, and apply overrides.
+
+    Args:
+        name: name of a shipped recipe, or a path that ends in ``.toml``.
+        overrides: ``key=value`` as of ``--set``; a later one wins.
+
+    Returns:
+        the name of the recipe, and the recipe.
 
     Raises:
-        SpecError: no such recipe, an unknown key, a value that cannot be.
-        DamageError: it lies in a run folder and is not as the run wrote it.
+        SpecError: there is no such recipe, or it has an unknown key or an invalid value.
+        DamageError: the file is part of a run folder and differs from what the run wrote.
     """
     path = Path(name) if name.endswith(".toml") else shipped().get(name)
     if path is None:
@@ -38,25 +48,25 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)
     recipe = parse(Recipe, tree, f"recipe {path.name}")
-    _check_several(path.stem, recipe)
+    _check_multitask(path.stem, recipe)
     return path.stem, recipe
 
 
-def _check_several(name: str, recipe: Recipe) -> None:
-    """Raise a :class:`SpecError` where something is said of several tasks, and nothing heeds it."""
-    for variant, one in recipe.variant_recipes().items():
-        of = f"recipe '{name}'" + (f", variant '{variant}'" if recipe.variants else "")
-        if one.tasks:
+def _check_multitask(name: str, recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` if a setting of several tasks would have no effect."""
+    for variant_name, variant in recipe.variant_recipes().items():
+        source = f"recipe '{name}'" + (f", variant '{variant_name}'" if recipe.variants else "")
+        if variant.tasks:
             continue
-        if one.multitask.schedule != "separate":
+        if variant.multitask.schedule != "separate":
             raise SpecError(
-                f"{of}: multitask.schedule = {one.multitask.schedule} trains several tasks, and there are none; add a "
-                "table [tasks.NAME] for each."
+                f"{source}: multitask.schedule = {variant.multitask.schedule} trains several tasks, and there are "
+                "none; add a table [tasks.NAME] for each."
             )
-        if one.balancing != BalancingSpec():
+        if variant.balancing != BalancingSpec():
             raise SpecError(
-                f"{of}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add a "
-                "table [tasks.NAME] for each."
+                f"{source}: [balancing] balances the losses of several tasks, and there are none; leave it out, or add "
+                "a table [tasks.NAME] for each."
             )
     if recipe.tasks and recipe.multitask.schedule == "separate" and recipe.variants:
         raise SpecError(
@@ -66,24 +76,26 @@ def _check_several(name: str, recipe: Recipe) -> None:
 
 
 def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = False) -> tuple[str, Recipe]:
-    """A recipe that trains something, as :func:`load_recipe`.
+    """Load a recipe that trains probes; arguments and errors as of :func:`load_recipe`.
 
     Args:
-        one_task: whether it must pose one task only.
+        name: name or path of the recipe.
+        overrides: ``key=value`` as of ``--set``.
+        one_task: whether to refuse a recipe of several tasks.
     """
     name, recipe = load_recipe(name, overrides)
     if recipe.similarity.texts:
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
     if one_task and recipe.tasks:
-        what = f"trains layers on {len(recipe.tasks)} tasks"
+        training = f"trains layers on {len(recipe.tasks)} tasks"
         if recipe.multitask.schedule != "separate":
-            what = f"trains {len(recipe.tasks)} tasks together"
-        raise SpecError(f"recipe '{name}' {what}: 'run' it.")
+            training = f"trains {len(recipe.tasks)} tasks together"
+        raise SpecError(f"recipe '{name}' {training}: 'run' it.")
     return name, recipe
 
 
 def check_trains(name: str, recipe: Recipe) -> None:
-    """Raise a :class:`SpecError` if a recipe does nothing but pretrain, or calls a backbone language that it has not."""
+    """Raise a :class:`SpecError` if a recipe only pretrains, or names a language model that it does not describe."""
     if recipe.language.corpus and not (recipe.corpus.name or recipe.corpus.path or recipe.tasks):
         raise SpecError(
             f"recipe '{name}' pretrains a model and has no corpus to train a probe on: 'pretrain' it, then name its "
@@ -93,16 +105,16 @@ def check_trains(name: str, recipe: Recipe) -> None:
 
 
 def names_own_backbone(recipe: Recipe) -> bool:
-    """Whether a backbone of a recipe is its own language model."""
+    """Return whether a backbone of the recipe is the recipe's own language model."""
     tree = plain(recipe)
     return bool(_with_backbone(tree, "") != tree)
 
 
 def with_folder(name: str, recipe: Recipe) -> Recipe:
-    """The recipe with the folder of its language model said, and in the place of every backbone called language.
+    """Return the recipe with the folder of its language model filled in, also for every backbone called "language".
 
     Raises:
-        SpecError: a backbone is called so and there is no such model.
+        SpecError: a backbone is called "language" and the recipe describes no language model.
     """
     tree = plain(recipe)
     if not recipe.language.corpus:
@@ -116,7 +128,7 @@ def with_folder(name: str, recipe: Recipe) -> Recipe:
 
 
 def _with_backbone(tree: Any, folder: str, key: str = "") -> Any:
-    """A tree with ``folder`` in the place of every backbone called language."""
+    """Return the tree with ``folder`` in place of every backbone that is called "language"."""
     if isinstance(tree, dict):
         return {name: _with_backbone(value, folder, str(name)) for name, value in tree.items()}
     if isinstance(tree, list):
@@ -125,22 +137,24 @@ def _with_backbone(tree: Any, folder: str, key: str = "") -> Any:
 
 
 def read_recipe_file(path: Path) -> str:
-    """The text of a recipe; one that lies in a run folder is compared with its digest.
+    """Read the text of a recipe file; a recipe in a run folder is compared with its digest.
 
     Raises:
-        OSError, UnicodeDecodeError: it cannot be read.
-        DamageError: it, or the record beside it, is not as the run wrote it.
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
+        DamageError: the file, or the record beside it, differs from what the run wrote.
     """
     content, record = path.read_bytes(), path.with_name(RECORD)
     if record.is_file():
-        way = f"copy the run again, or {path.name} to a folder of its own to run it as it is"
-        about = parse_with_digests(record, read_file(record), way)  # a run of another version has none, and runs again
-        if about and about[DIGESTS].get(path.name, digest_of(content)) != digest_of(content):
-            raise DamageError(f"{path} is not as the run wrote it: {way}.")
+        remedy = f"copy the run again, or {path.name} to a folder of its own to run it as it is"
+        recorded = parse_with_digests(record, read_file(record), remedy)  # None if another version wrote the run
+        if recorded and recorded[DIGESTS].get(path.name, digest_of(content)) != digest_of(content):
+            raise DamageError(f"{path} is not as the run wrote it: {remedy}.")
     return content.decode("utf-8")
 
 
 def read_file(path: Path) -> bytes:
+    """Read a file; raise a :class:`MachineError` if that fails."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -9,23 +9,25 @@ from permafrost.data.spec import SpecError
 
 @dataclass(frozen=True)
 class MultitaskSpec:
-    """How several tasks are trained."""
+    """How several tasks are trained: one after the other, or together on shared blocks."""
 
     schedule: Literal["separate", "joint", "round_robin", "proportional", "temperature"] = "separate"
-    """separate trains every layer alone on every task. The others train all tasks together on the blocks of [finetune], each
-    with a head of its own: joint takes a batch of every task in each step and adds their losses up as [balancing] says
-    (a task with fewer rows begins anew); round_robin takes one task after the other; proportional shuffles all of their
-    batches; temperature draws a task for each step, by its number of batches to the power of 1 / temperature."""
+    """Order of training. "separate" trains one probe per layer and task. The other schedules train all tasks together
+    on the blocks of [finetune], each task with its own head: "joint" takes a batch of every task in each step and
+    combines the losses as set in [balancing] (a task with fewer rows starts over); "round_robin" alternates between the
+    tasks; "proportional" shuffles the batches of all tasks; "temperature" draws a task per step, with probability
+    proportional to its number of batches to the power of 1 / temperature."""
 
     temperature: float = 2.0
-    """At 1 tasks are drawn by their batches; the higher, the more alike."""
+    """Temperature of the schedule "temperature", 1 or more: 1 draws tasks in proportion to their number of batches; the
+    higher, the closer to a uniform draw."""
 
     tasks: tuple[str, ...] = ()
-    """Which of the tasks; empty takes all. A variant with one of them shows what it comes to alone."""
+    """Names of the tasks to train; empty trains all. A variant with a single task is the single-task baseline."""
 
     keep: Literal["each", "one"] = "each"
-    """Which state of the shared blocks is kept: each task's own, of the epoch that is its best; or one for all, of the
-    epoch with the best mean of their metrics."""
+    """Which weights of the shared blocks are kept: "each" keeps, for every task, those of the task's best epoch; "one"
+    keeps those of the epoch with the best mean of the tasks' metrics, for all tasks."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 1:
@@ -34,27 +36,30 @@ class MultitaskSpec:
             raise SpecError(f"tasks names one twice: {list(self.tasks)}.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BalancingSpec:
-    """How the losses of tasks that share an encoder weigh against each other."""
+    """How the losses of tasks that are trained together are balanced."""
 
     balancer: Literal["equal", "fixed", "uncertainty", "gradnorm", "pcgrad"] = "equal"
-    """equal adds the losses up; fixed weighs them by weights; uncertainty learns a noise level for each task and weighs
-    by it (Kendall et al. 2018); gradnorm learns weights with which no task's gradient outgrows the others' (Chen et al.
-    2018); pcgrad takes out of each gradient what works against another task (Yu et al. 2020). The last two need joint
-    steps and a shared part that is trained."""
+    """Balancing method. "equal" sums the losses; "fixed" multiplies them by weights; "uncertainty" weights them by a
+    learned noise level per task (Kendall et al. 2018); "gradnorm" learns weights that balance the gradient norms of the
+    tasks (Chen et al. 2018); "pcgrad" projects each task's gradient off the conflicting gradients of other tasks (Yu et
+    al. 2020). The last two need multitask.schedule = "joint" and trained blocks that the tasks share."""
 
     weights: dict[str, float] = field(default_factory=dict)
-    """Of fixed: the weight of every task's loss by the name of the task, for example {topic = 0.5, tone = 0.5}."""
+    """For "fixed": the weight of each task's loss by task name, e.g. {topic = 0.5, tone = 0.5}; every task needs
+    one."""
 
     learning_rate: float = 0.025
-    """Of uncertainty and gradnorm: how fast what they learn moves."""
+    """For "uncertainty" and "gradnorm": learning rate of the learned task weights."""
 
     alpha: float = 1.5
-    """Of gradnorm: how much a task that lags behind is favoured; at 0 all gradients become equally long."""
+    """For "gradnorm": how strongly slowly learning tasks are favoured; 0 makes the gradient norms of all tasks
+    equal."""
 
     bounds: tuple[float, float] = (-5.0, 5.0)
-    """Of uncertainty: the least and the greatest task log-variance, which keep a weight between e^-5 and e^5."""
+    """For "uncertainty": lower and upper bound of a task's log-variance; the default keeps weights within e^-5 and
+    e^5."""
 
     def __post_init__(self) -> None:
         for task, weight in self.weights.items():

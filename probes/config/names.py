@@ -1,23 +1,24 @@
-"""TODO: probes/config/names.py."""
+"""Names that several sub-packages share: components, controls, files of a run folder, prefixes of its columns."""
 
 import re
 
 PROBE = "probe"
-"""The component of a training of one task."""
+"""Component name of the probe in the training of a single task."""
 
 UNTRAINED = "raw"
-"""What names of the untrained reference begin with."""
+"""Prefix of the variant names of the untrained reference."""
 
 RANDOM_TARGETS = "random targets"
-"""What an ablation calls its control on shuffled targets."""
+"""Name of the ablation control that trains on shuffled targets."""
 
 PROBABILITY = "probability_"
-"""What the columns of the probabilities of classes begin with; they are in the order of the corpus's labels."""
+"""Prefix of the columns of class probabilities; they follow the order of the corpus's labels."""
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
-"""What a recipe may call a task; its folder and its figures are named by it."""
+"""A valid name of a task; the task's folder and its rows in the tables carry it."""
 
 RECORD, RECIPE = "record.json", "recipe.toml"
+"""Files of a run folder: the record of the run, and its recipe."""
 
 CORRELATIONS = ("pearson", "spearman")
-"""Metrics of scores that are correlations; undefined where a prediction is constant."""
+"""Metrics of scores that are correlations; undefined if the predictions or the targets are constant."""

@@ -1,4 +1,4 @@
-"""TODO: probes/config/probe.py."""
+"""Settings of ``[probe]``: the inputs of a probe, its encoder, layer mixer and head."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -9,83 +9,88 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import check_layers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeSpec:
-    """What is trained on the latents."""
+    """The probe that is trained on the latents: inputs, scaling, encoder, mixer and head."""
 
     inputs: tuple[str, ...] = ()
-    """What it reads, each [PLAN/]VIEW[:LAYERS]; for example mean, cls:-4..-1, echo/mean:6. LAYERS is one or a range
-    and PLAN a table [plans.PLAN]. Empty takes every view of the plan. tokens are read alone: for tags and answers one
-    by one, else pooled by attention."""
+    """Views the probe reads, each as [PLAN/]VIEW[:LAYERS], e.g. mean, cls:-4..-1 or echo/mean:6. LAYERS is a layer or a
+    range, PLAN the name of a table [plans.PLAN]. Empty reads every view of [plan]. The view tokens cannot be combined
+    with others; tags and answers are predicted from each token, other targets from tokens pooled by attention."""
 
     layers: tuple[int, ...] | str = "all"
-    """Layers it reads of the inputs that name none, of those that the plan keeps: all, a list, or a range as 1..-1."""
+    """Layers to read of inputs that name none: "all" that the plan keeps, a list, or a range such as "1..-1"."""
 
     center: bool = True
-    """Whether the mean of the training texts is taken off each layer."""
+    """Whether to subtract from each layer its mean over the training texts."""
 
     scale: Literal["layer", "dimension"] = "layer"
-    """What each layer is divided by: its overall spread over the training texts, or that of each of its dimensions."""
+    """Divisor of the latents: their standard deviation over the training texts, one per layer ("layer") or one per
+    dimension of a layer ("dimension")."""
 
     noise: float = 0.0
-    """Deviation of normal noise that is added to the scaled latents in training."""
+    """Standard deviation of Gaussian noise added to the scaled latents in training; 0 adds none."""
 
     encoder: Literal["none", "linear", "lowrank", "mlp"] = "linear"
-    """The projection of each layer, the same on both sides of a pair."""
+    """Projection of each layer's latents to its code, shared by both texts of a pair; "none" keeps the latents."""
 
     start: Literal["identity", "random"] = "identity"
-    """Where linear projections start; at the identity, training begins at the raw cosine."""
+    """Initial weights of linear projections; with "identity", training starts from the cosine of the raw latents."""
 
     rank: int = 16
-    """Rank of the lowrank encoder's change; it starts at none, that is at the raw cosine."""
+    """Rank of the "lowrank" encoder's update to the identity; the update starts at zero, so training starts from the
+    cosine of the raw latents."""
 
     code: tuple[float, ...] = (1.0,)
-    """Width after the projection, as a fraction of the latents' width: one for all layers, or one for each of as many
-    equal parts of a view's layers; 0.25,0.5 gives the lower half a quarter and the upper half one half."""
+    """Width of the codes as a fraction of the latents' width, in (0, 1]: one for all layers, or several, each for an
+    equal part of a view's layers from the lowest up; [0.25, 0.5] sets 1/4 in the lower half and 1/2 in the upper."""
 
     depth: int = 2
-    """Linear maps of the mlp encoder, with GELU between them."""
+    """Number of linear layers of the "mlp" encoder, with GELU between them."""
 
     norm: bool = False
-    """Whether the mlp encoder begins with layer norm."""
+    """Whether the "mlp" encoder starts with a layer norm."""
 
     dropout: float = 0.0
-    """Dropout on what the linear encoder reads, within the mlp encoder, in the context and in the head."""
+    """Dropout probability in [0, 1): on the input of the "linear" encoder, in the "mlp" encoder, the context and the
+    head."""
 
     mixer: Literal["last", "softmax", "mlp", "concat", "attention", "self_attention", "unified"] = "softmax"
-    """How layers meet. Over their cosines: the last alone, a learned weighted mean (softmax), a small network (mlp).
-    Over their codes, before there is a cosine or a class: last and softmax as well, concat (side by side), attention,
-    self_attention, or one unified embedding."""
+    """How the layers are combined. With the head "cosine", the mixers "last" (last layer only), "softmax" (learned
+    weighted mean) and "mlp" (small network) combine the layers' cosines. In all other cases the layers' codes are
+    combined, by "last", "softmax", "concat", "attention", "self_attention" or "unified" (one embedding of all
+    layers)."""
 
     head: Literal["auto", "cosine", "regression", "classes", "tags", "span"] = "auto"
-    """What reads the mixed layers: the cosine of two texts, a regression on the features of one text or two, classes
-    of the same features, a tag a word, the span of an answer. auto takes what the corpus's targets ask for."""
+    """Prediction from the combined layers: the "cosine" of two texts; a score ("regression") or "classes", from the
+    features of one or two texts; "tags", one per word; the "span" of an answer. "auto" selects by the corpus's
+    targets."""
 
     hidden: int = 0
-    """Hidden width of the heads classes and regression; 0 is a linear one."""
+    """Width of the hidden layer of the heads "classes" and "regression"; 0 makes them linear."""
 
     activation: Literal["gelu", "relu"] = "gelu"
-    """Between the two maps of a head with a hidden layer."""
+    """Activation of a head's hidden layer."""
 
     product: bool = True
-    """Whether the features of two texts u and v are u, v, |u - v| and u * v; without, they are u, v and |u - v|."""
+    """Whether the features of two texts u and v are [u, v, |u - v|, u * v]; false leaves u * v out."""
 
     match: bool = False
-    """Whether the head span is told, of every token and layer, its highest cosine with a token of the other segment:
-    of the context with one of the question, and the other way round."""
+    """Whether the head "span" gets, for every token and layer, the token's highest cosine with any token of the other
+    segment (question or context) as an additional feature."""
 
     context: Literal["none", "bilstm", "transformer"] = "none"
-    """What the tokens of a text tell each other before the heads tags and span read them."""
+    """Network over the tokens of a text before the heads "tags" and "span"; "none" uses the tokens as they are."""
 
     context_width: int = 256
-    """Width of the context: of one direction of the bilstm, or of the transformer's blocks."""
+    """Width of the context network: of each direction of the "bilstm", or of the blocks of the "transformer"."""
 
     context_blocks: int = 2
-    """Blocks of the transformer."""
+    """Number of blocks of the "transformer" context."""
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
-        if not self.code or not all(0 < part <= 1 for part in self.code):
+        if not self.code or not all(0 < fraction <= 1 for fraction in self.code):
             raise SpecError(f"code must be one or more fractions in (0, 1], got {list(self.code)}.")
         if self.encoder in ("none", "lowrank") and self.code != (1.0,):
             raise SpecError(
@@ -100,28 +105,36 @@ class ProbeSpec:
                 raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     def codes(self, widths: Sequence[int], inputs: Sequence[Hashable] = ()) -> list[int]:
-        """Width of each layer's code, given the width of its latents.
+        """Return the width of each layer's code.
 
         Args:
-            inputs: what each layer is of, its plan and view: each has a lower and an upper half of its own. Empty is
-                one for all.
+            widths: ``[layer]``, widths of the latents.
+            inputs: ``[layer]``, plan and view of each layer; the fractions of ``code`` divide the layers of each input
+                separately. Empty treats all layers as one input.
+
+        Returns:
+            ``[layer]``, each at least 1.
 
         Raises:
-            SpecError: more fractions than there are layers.
+            SpecError: ``code`` has more fractions than an input has layers.
         """
-        if inputs:
-            found = [0] * len(widths)
-            for one in dict.fromkeys(inputs):
-                places = [place for place, other in enumerate(inputs) if other == one]
-                for place, code in zip(places, self.codes([widths[place] for place in places]), strict=True):
-                    found[place] = code
-            return found
+        if not inputs:
+            return self._code_widths(widths)
+        code_widths = [0] * len(widths)
+        for name in dict.fromkeys(inputs):
+            positions = [position for position, other in enumerate(inputs) if other == name]
+            of_input = self._code_widths([widths[position] for position in positions])
+            for position, width in zip(positions, of_input, strict=True):
+                code_widths[position] = width
+        return code_widths
+
+    def _code_widths(self, widths: Sequence[int]) -> list[int]:
         if len(self.code) > len(widths):
             raise SpecError(f"probe.code names {len(self.code)} fractions, but the probe reads {len(widths)} layers.")
-        bounds = [round(part * len(widths) / len(self.code)) for part in range(len(self.code) + 1)]
-        parts = [
+        bounds = [round(index * len(widths) / len(self.code)) for index in range(len(self.code) + 1)]
+        fractions = [
             fraction
             for fraction, (low, high) in zip(self.code, pairwise(bounds), strict=True)
             for _ in range(low, high)
         ]
-        return [max(1, round(fraction * width)) for fraction, width in zip(parts, widths, strict=True)]
+        return [max(1, round(fraction * width)) for fraction, width in zip(fractions, widths, strict=True)]

@@ -1,6 +1,6 @@
-"""Recipes: one experiment in one TOML file, with variants that a run trains and compares.
+"""The recipe: all settings of one experiment, as one TOML file, with variants that a run trains and compares.
 
-Order of precedence: defaults < recipe < ``--set`` < a variant's own ``set``.
+Order of precedence: defaults < recipe < ``--set`` < the ``set`` of a variant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ from permafrost.probes.config.study import StudySpec
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 
 RESERVED = ("backbone", "shared")
-"""Names that are of something else."""
+"""Names that no task can have, because components of a training have them."""
 
 TASK_TABLES = ("corpus", "plan", "probe", "train")
-"""Tables whose keys a task may set."""
+"""Recipe tables whose keys a task can set."""
 
 VARIABLE_TABLES = ("plan", "plans", "probe", "pretraining", "train", "finetune", "multitask", "balancing", "tasks")
-"""Tables whose keys a variant or a trial may set."""
+"""Recipe tables whose keys a variant or a trial can set."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named set of overrides."""
+    """A named set of overrides of a recipe."""
 
     name: str
-    """What the tables call it."""
+    """Name of the variant in the result tables."""
 
     set: dict[str, object] = field(default_factory=dict)
-    """Dotted keys and their values, for example {"probe.encoder" = "mlp"}."""
+    """Overrides, dotted key = value, e.g. {"probe.encoder" = "mlp"}."""
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith((UNTRAINED, "_")):
@@ -47,20 +47,21 @@ class Variant:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """An experiment: texts, what is kept of them, what is trained on it."""
+    """The settings of an experiment: corpus, feature extraction, probes and their training."""
 
     summary: str = ""
-    """One line that 'recipes' prints."""
+    """One-line description, listed by 'permafrost recipes'."""
 
     duration: str = ""
-    """How long all of it took where it was measured, said before anything else; empty for what is quick."""
+    """Measured duration of the whole experiment, printed at its start; empty for short ones."""
 
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
     plans: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Further captures by name, each a table of [plan] keys to change; a probe reads them as NAME/VIEW."""
+    """Additional capture plans by name, each a table of the [plan] keys that differ; probe.inputs reads them as
+    NAME/VIEW."""
 
     extract: ExtractSpec = field(default_factory=ExtractSpec)
     language: LanguageSpec = field(default_factory=LanguageSpec)
@@ -69,11 +70,11 @@ class Recipe:
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     variants: tuple[Variant, ...] = ()
-    """Named sets of overrides that one run trains and compares; none is one variant called 'probe'."""
+    """Named sets of overrides that one run trains and compares; if empty, the recipe is one variant called "probe"."""
 
     tasks: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Several tasks, each by name with the [corpus], [plan], [probe] and [train] keys in which it differs, for example
-    [tasks.nli] with corpus.name = "snli". A run trains every layer alone on each of them, or all tasks together."""
+    """Tasks by name, each a table of the [corpus], [plan], [probe] and [train] keys that differ, e.g. [tasks.nli] with
+    corpus.name = "snli". A run trains one probe per layer and task, or all tasks together, see multitask.schedule."""
 
     multitask: MultitaskSpec = field(default_factory=MultitaskSpec)
     balancing: BalancingSpec = field(default_factory=BalancingSpec)
@@ -86,26 +87,29 @@ class Recipe:
         for name in self.plans:
             self.capture_plan(name)
         self.task_recipes()
-        for read in self.probe.inputs:
-            plan = parse_input(read).plan
+        self._check_plans_of_inputs()
+        names = [variant.name for variant in self.variants]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise SpecError(f"two variants are called '{repeated[0]}'.")
+
+    def _check_plans_of_inputs(self) -> None:
+        for name in self.probe.inputs:
+            plan = parse_input(name).plan
             if plan and plan not in self.plans:
                 raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
             if plan and self.finetune.learns:
                 raise SpecError(
-                    f"finetune.cut has blocks of [plan] learn, and probe.inputs names '{read}' of another plan."
+                    f"finetune.cut has blocks of [plan] learn, and probe.inputs names '{name}' of another plan."
                 )
-        names = [variant.name for variant in self.variants]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise SpecError(f"two variants are called '{twice[0]}'.")
 
     def capture_plan(self, name: str) -> CapturePlan:
-        """The capture plan called ``name``; the empty name is ``[plan]`` itself."""
+        """Return the capture plan called ``name``; the empty name stands for ``[plan]``."""
         tree = plain(self.plan) | self.plans.get(name, {}) if name else plain(self.plan)
         return parse(CapturePlan, tree, f"[plans.{name}]")
 
     def probe_plans(self) -> dict[str, CapturePlan]:
-        """Name -> plan of every capture that the probe reads."""
+        """Return the capture plans that the probe reads, name -> plan; empty if it reads the text itself."""
         if self.finetune.learns:
             below = self.finetune.below(self.plan)
             return {"": below} if below else {}
@@ -113,7 +117,7 @@ class Recipe:
         return {name: self.capture_plan(name) for name in names}
 
     def task_recipes(self) -> dict[str, "Recipe"]:
-        """Name of a task -> the recipe of that task alone; nothing where the recipe names no tasks."""
+        """Return the single-task recipe of each trained task, task name -> recipe; empty if the recipe has no tasks."""
         for name in self.multitask.tasks:
             if name not in self.tasks:
                 raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
@@ -121,7 +125,11 @@ class Recipe:
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
 
     def only(self, names: Sequence[str]) -> "Recipe":
-        """The recipe with some of its variants; with all of them where none is named."""
+        """Return the recipe with the named variants only, or with all if no name is given.
+
+        Raises:
+            SpecError: the recipe has no variant of that name.
+        """
         known = {variant.name: variant for variant in self.variants}
         for name in names:
             if name not in known:
@@ -129,14 +137,14 @@ class Recipe:
         return replace(self, variants=tuple(known[name] for name in names)) if names else self
 
     def select(self, variant: str = "") -> "Recipe":
-        """The recipe without variants, or one of them as a recipe of its own."""
+        """Return the recipe of one variant, or the recipe without its variants if no name is given."""
         if not variant:
             return replace(self, variants=())
-        (chosen,) = self.only([variant]).variant_recipes().values()
-        return chosen
+        (selected,) = self.only([variant]).variant_recipes().values()
+        return selected
 
     def variant_recipes(self) -> dict[str, "Recipe"]:
-        """Variant name -> the recipe it stands for."""
+        """Return the recipe of each variant, variant name -> recipe."""
         return {variant.name: with_variant(self, variant) for variant in self.variants or (Variant("probe"),)}
 
 
@@ -145,8 +153,8 @@ def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Reci
         raise SpecError(
             f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
         )
-    kept = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
-    tree = kept | {"multitask": {"keep": recipe.multitask.keep}}
+    shared = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
+    tree = shared | {"multitask": {"keep": recipe.multitask.keep}}
     for table, values in changes.items():
         if table not in TASK_TABLES or not isinstance(values, dict):
             raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
@@ -155,7 +163,11 @@ def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Reci
 
 
 def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
-    """The recipe with a variant's overrides applied, and no variants of its own."""
+    """Return the recipe with the overrides of a variant applied, and without variants.
+
+    Raises:
+        SpecError: the variant sets a key that is unknown or cannot vary.
+    """
     tree = {key: value for key, value in plain(recipe).items() if key != "variants"}
     for key, value in variant.set.items():
         if key.split(".")[0] not in VARIABLE_TABLES:
@@ -163,33 +175,37 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
                 f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARIABLE_TABLES)}."
             )
         assign(tree, key, value)
-    found = parse(Recipe, tree, f"variant '{variant.name}'")
-    before, after = _metrics(recipe), _metrics(found)
+    varied = parse(Recipe, tree, f"variant '{variant.name}'")
+    before, after = _metrics(recipe), _metrics(varied)
     for key, metric in before.items():
         if after.get(key, metric) != metric:
             raise SpecError(f"variant '{variant.name}': '{key}' cannot vary: variants are compared by one metric.")
-    return found
+    return varied
 
 
 def _metrics(recipe: Recipe) -> dict[str, object]:
-    """Key -> the metric that is set there, or taken from [train]."""
-    found: dict[str, object] = {"train.metric": recipe.train.metric}
+    """Return the metric of [train] and of every task, dotted key -> metric."""
+    metrics: dict[str, object] = {"train.metric": recipe.train.metric}
     for task, tables in recipe.tasks.items():
         train = tables.get("train")
-        own = train.get("metric") if isinstance(train, dict) else None
-        found[f"tasks.{task}.train.metric"] = recipe.train.metric if own is None else own
-    return found
+        task_metric = train.get("metric") if isinstance(train, dict) else None
+        metrics[f"tasks.{task}.train.metric"] = recipe.train.metric if task_metric is None else task_metric
+    return metrics
 
 
 def finetuned_view(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
-    """The one view that a probe reads of blocks that learn, and its layers, as a plan names them."""
+    """Return the view and the layers that a probe reads of fine-tuned blocks.
+
+    Raises:
+        SpecError: ``probe.inputs`` names several views, or several ranges of layers.
+    """
     names = [parse_input(name) for name in recipe.probe.inputs] or [
         InputName("", view, "") for view in recipe.plan.views
     ]
     if len({(name.view, name.layers) for name in names}) > 1:
-        named = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
+        listed = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
         raise SpecError(
-            f"finetune.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in one "
-            f"range, as mean:5..6; probe.inputs or plan.views name {named}."
+            f"finetune.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in "
+            f"one range, as mean:5..6; probe.inputs or plan.views name {listed}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers

@@ -1,4 +1,4 @@
-"""TODO: probes/config/similarity.py."""
+"""Settings of ``[similarity]``: sentences whose cosine similarities are measured, without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,26 +12,27 @@ Pooling = Literal["mean", "cls"]
 
 @dataclass(frozen=True)
 class SimilaritySpec:
-    """Which sentences are compared, and how."""
+    """Which sentences are compared, with which encoders and pooling."""
 
     texts: tuple[str, ...] = ()
-    """Two sentences or more, whose cosines are all that is measured; none, and the recipe trains probes."""
+    """Two or more sentences whose pairwise cosine similarities are measured; if empty, the recipe trains probes."""
 
     backbones: tuple[str, ...] = ("minilm",)
-    """Sentence encoders, named as in plan.backbone; one that cannot be had is left out where others remain."""
+    """Sentence encoders, named as in plan.backbone; an unavailable one is skipped if another is available."""
 
     pooling: Pooling = "mean"
-    """mean over all tokens of the last layer, special ones too; or cls, its first token."""
+    """Sentence embedding from the last layer: "mean" over all tokens, special tokens included, or "cls", the first
+    token."""
 
     def __post_init__(self) -> None:
         if len(self.texts) == 1:
             raise SpecError(f"texts must be two sentences or more, got 1: {self.texts[0][:40]!r}.")
         for number, text in enumerate(self.texts, 1):
-            if wrong := fault(text):
-                raise SpecError(f"texts: sentence {number} {wrong}.")
-        twice = [name for name in self.backbones if self.backbones.count(name) > 1]
-        if twice:
-            raise SpecError(f"backbones names '{twice[0]}' twice.")
+            if reason := fault(text):
+                raise SpecError(f"texts: sentence {number} {reason}.")
+        repeated = [name for name in self.backbones if self.backbones.count(name) > 1]
+        if repeated:
+            raise SpecError(f"backbones names '{repeated[0]}' twice.")
         if not self.backbones:
             raise SpecError("backbones must name at least one.")
 
@@ -39,10 +40,10 @@ class SimilaritySpec:
 def with_arguments(
     spec: SimilaritySpec, texts: Sequence[str] | None = None, backbones: Sequence[str] = (), pooling: str = ""
 ) -> SimilaritySpec:
-    """``spec`` with other sentences, backbones or pooling, where they are given.
+    """Return ``spec`` with the given sentences, backbones and pooling; what is not given stays.
 
     Raises:
-        SpecError: fewer than two sentences, an empty one, a backbone named twice, an unknown pooling.
+        SpecError: there are fewer than two sentences, an empty one, a repeated backbone, or an unknown pooling.
     """
     texts = (texts,) if isinstance(texts, str) else texts
     backbones = (backbones,) if isinstance(backbones, str) else backbones

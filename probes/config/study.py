@@ -1,4 +1,7 @@
-"""The search space of a study: dotted keys of a recipe and what each may become. Knows nothing of Optuna."""
+"""Settings of ``[study]``: the search space, dotted recipe keys and their ranges, and the search itself.
+
+Independent of Optuna: ``probes/search/samplers.py`` and ``probes/search/trial_log.py`` translate it.
+"""
 
 import itertools
 import json
@@ -12,29 +15,29 @@ from permafrost.data.spec import Raw, SpecError, nearest, plain, read_toml
 
 Scalar = str | int | float | bool
 
-FIXED = ("train.seeds", "train.metric")
-"""Keys that every trial has in common: values are compared by one metric, and a trial is one training."""
+NOT_SEARCHABLE = ("train.seeds", "train.metric")
+"""Keys that cannot be searched: trials are compared by one metric, and each trains a single seed."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Any number from ``low`` to ``high``, both included; whole where both are."""
+    """A range of numbers from ``low`` to ``high``, both included; of integers if both are integers."""
 
     low: float
     high: float
     log: bool = False
-    """Draw the logarithm evenly."""
+    """Whether to sample uniformly on the logarithmic scale."""
 
     step: float | None = None
-    """Only ``low``, ``low + step``, …"""
+    """Spacing of the allowed values ``low``, ``low + step``, …; None allows every number."""
 
     @property
     def whole(self) -> bool:
-        """Whether it is a range of whole numbers."""
+        """Whether the range contains integers only."""
         return isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float)
 
     def values(self) -> list[Scalar] | None:
-        """Every value there is; None where they cannot be counted."""
+        """Return all values of the range, or None if it is continuous."""
         if self.step is None and not self.whole:
             return None
         step = Decimal(str(self.step or 1))
@@ -43,66 +46,68 @@ class Interval:
         return [int(number) if self.whole else float(number) for number in numbers]
 
     def extremes(self) -> list[object]:
-        """The values that show whether the setting takes this range."""
+        """Return the two ends of the range, to validate them as values of the setting."""
         return [self.low, self.high]
 
-    def decode(self, offered: Scalar) -> object:
-        """The setting's value behind an offered one."""
-        return offered
+    def decode(self, representation: Scalar) -> object:
+        """Return the setting's value of a representation, for numbers the number itself."""
+        return representation
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values; a list or a table is offered as its JSON text."""
+    """A choice between values; a list or a table is represented by its JSON text."""
 
     options: Mapping[Scalar, object]
+    """Representation -> value of the setting."""
 
     def values(self) -> list[Scalar]:
-        """Every value that is offered."""
+        """Return the representations of all choices."""
         return list(self.options)
 
     def extremes(self) -> list[object]:
-        """The values that show whether the setting takes these choices."""
+        """Return all values of the setting, to validate each."""
         return list(self.options.values())
 
-    def decode(self, offered: Scalar) -> object:
-        """The setting's value behind an offered one."""
-        return self.options[offered]
+    def decode(self, representation: Scalar) -> object:
+        """Return the setting's value of a representation."""
+        return self.options[representation]
 
 
 Range = Interval | Choice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """What a study searches and how."""
+    """The hyperparameter search: its space, number of trials, sampler and pruner."""
 
     space: dict[str, object] = field(default_factory=dict)
-    """Dotted keys of plan, probe or train and what they may become: a list of choices, or a table with low, high
-    and, where wanted, log = true or step; whole numbers where low and high are. For example
+    """Search space: dotted keys of the recipe (plan, probe, train, ...), each with a list of choices, or a table with
+    low and high (both included) and optionally log = true or a step; integers if low and high are integers. For example
     "train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }."""
 
     trials: int = 50
-    """Trials that the study holds in the end, those of earlier sessions counted."""
+    """Total number of finished trials, those of earlier sessions included."""
 
     sampler: str = "TPESampler"
-    """What proposes values: the name of any sampler of Optuna."""
+    """Name of the Optuna sampler that proposes values, e.g. "RandomSampler"."""
 
     sampler_options: dict[str, object] = field(default_factory=dict)
-    """Arguments of the sampler, for example { n_startup_trials = 20 }."""
+    """Arguments of the sampler, e.g. { n_startup_trials = 20 }."""
 
     pruner: str = "MedianPruner"
-    """What stops a trial early by its validation metric after each epoch: any pruner of Optuna; NopPruner for none."""
+    """Name of the Optuna pruner that stops trials early by the validation metric of each epoch; "NopPruner" stops
+    none."""
 
     pruner_options: dict[str, object] = field(default_factory=dict)
-    """Arguments of the pruner, for example { n_warmup_steps = 3 }."""
+    """Arguments of the pruner, e.g. { n_warmup_steps = 3 }."""
 
     seed: int = 0
-    """Same seed, one worker: same trials. To stop and resume changes none of them; a training that is cut short changes
-    what samplers propose that count trials: CmaEsSampler and GridSampler."""
+    """Seed of the sampler. With one worker, the same seed gives the same trials, also if the study is stopped and
+    resumed (CmaEsSampler and GridSampler propose other values after a trial that was cut short)."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds with which the best trial is trained again."""
+    """Seeds with which the best trial is trained again after the search."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -112,96 +117,96 @@ class StudySpec:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
         flat: dict[str, object] = {}
-        for key, given in _flat("", self.space):
+        for key, setting in _flatten("", self.space):
             if key in flat:
                 raise SpecError(f"space: '{key}' is given twice.")
-            flat[key] = given
+            flat[key] = setting
         object.__setattr__(self, "space", flat)
         self.ranges()
 
     def ranges(self) -> dict[str, Range]:
-        """Dotted key -> what it may become.
+        """Return the search space, dotted key -> range.
 
         Raises:
-            SpecError: a range that is empty, endless or of no kind we know; a key that all trials must share.
+            SpecError: a range is empty, infinite or of an unknown form, or a key cannot be searched.
         """
-        found: dict[str, Range] = {}
-        for key, given in self.space.items():
-            if key in FIXED:
+        ranges: dict[str, Range] = {}
+        for key, setting in self.space.items():
+            if key in NOT_SEARCHABLE:
                 raise SpecError(f"space: '{key}' cannot be searched: all trials of a study share it.")
-            found[key] = _choice(key, given) if isinstance(given, (list, tuple)) else _between(key, given)
-        return found
+            ranges[key] = _choice(key, setting) if isinstance(setting, (list, tuple)) else _interval(key, setting)
+        return ranges
 
     def size(self) -> float:
-        """How many different trials there can be."""
-        counts = [one.values() for one in self.ranges().values()]
-        return math.inf if any(values is None for values in counts) else math.prod(len(v) for v in counts if v)
+        """Return the number of different trials, infinite if a range is continuous."""
+        grid = [dimension.values() for dimension in self.ranges().values()]
+        return math.inf if any(values is None for values in grid) else math.prod(len(v) for v in grid if v)
 
 
-def _flat(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """``train.epochs = …`` without quotes is a table in a table; both are the same key."""
+def _flatten(prefix: str, table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield dotted keys and their values; unquoted ``train.epochs = …``, a nested table, equals the quoted key."""
     for key, value in table.items():
-        value = _typed(f"{prefix}{key}", value)
+        value = _with_types(f"{prefix}{key}", value)
         if isinstance(value, Mapping) and value and all(isinstance(inner, (Mapping, list)) for inner in value.values()):
-            yield from _flat(f"{prefix}{key}.", value)
+            yield from _flatten(f"{prefix}{key}.", value)
         else:
             yield prefix + key, value
 
 
-def _typed(key: str, value: object) -> object:
-    """What ``--set study.space.KEY=VALUE`` says."""
+def _with_types(key: str, value: object) -> object:
+    """Parse values of ``--set study.space.KEY=VALUE``, which arrive as text."""
     if isinstance(value, Mapping):
-        return {name: _typed(f"{key}.{name}", inner) for name, inner in value.items()}
+        return {name: _with_types(f"{key}.{name}", inner) for name, inner in value.items()}
     return read_toml(f"value = {value}", f"study.space.{key}")["value"] if isinstance(value, Raw) else value
 
 
-def _between(key: str, given: object) -> Interval:
-    place = f"space: '{key}'"
-    if not isinstance(given, Mapping):
-        raise SpecError(f"{place} must be a list of choices or a table with low and high, got {json.dumps(given)}.")
-    for name in given:
+def _interval(key: str, setting: object) -> Interval:
+    source = f"space: '{key}'"
+    if not isinstance(setting, Mapping):
+        raise SpecError(f"{source} must be a list of choices or a table with low and high, got {json.dumps(setting)}.")
+    for name in setting:
         if name not in ("low", "high", "log", "step"):
-            raise SpecError(f"{place}: unknown key '{name}'. {nearest(name, ('low', 'high', 'log', 'step'))}")
-    low, high, log, step = given.get("low"), given.get("high"), given.get("log", False), given.get("step")
-    if not _number(low) or not _number(high):
-        raise SpecError(f"{place} needs numbers for low and high, got {json.dumps(plain(given))}.")
+            raise SpecError(f"{source}: unknown key '{name}'. {nearest(name, ('low', 'high', 'log', 'step'))}")
+    low, high, log, step = setting.get("low"), setting.get("high"), setting.get("log", False), setting.get("step")
+    if not _is_number(low) or not _is_number(high):
+        raise SpecError(f"{source} needs numbers for low and high, got {json.dumps(plain(setting))}.")
     if not isinstance(log, bool):
-        raise SpecError(f"{place}: log must be true or false, got {json.dumps(log)}.")
+        raise SpecError(f"{source}: log must be true or false, got {json.dumps(log)}.")
     if not low < high:
-        raise SpecError(f"{place}: low must be less than high, got low = {low} and high = {high}.")
+        raise SpecError(f"{source}: low must be less than high, got low = {low} and high = {high}.")
     if log and low <= 0:
-        raise SpecError(f"{place}: a logarithmic range needs low above 0, got low = {low}.")
+        raise SpecError(f"{source}: a logarithmic range needs low above 0, got low = {low}.")
     if step is not None:
-        _check_step(place, low, high, step, log)
-        assert _number(step)
+        _check_step(source, low, high, step, log)
+        assert _is_number(step)
     whole = all(isinstance(value, int) for value in (low, high, step or 0))
     return Interval(low, high, log, step) if whole else Interval(float(low), float(high), log, step and float(step))
 
 
-def _check_step(place: str, low: float, high: float, step: object, log: bool) -> None:
-    if not _number(step) or step <= 0:
-        raise SpecError(f"{place}: step must be a number above 0, got {json.dumps(step)}.")
+def _check_step(source: str, low: float, high: float, step: object, log: bool) -> None:
+    if not _is_number(step) or step <= 0:
+        raise SpecError(f"{source}: step must be a number above 0, got {json.dumps(step)}.")
     if log:
-        raise SpecError(f"{place}: a range is logarithmic or has a step, not both.")
-    left = (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
-    if left:
-        reached = Decimal(str(high)) - left
-        raise SpecError(f"{place}: steps of {step} from {low} do not reach high = {high}; the last is {reached}.")
+        raise SpecError(f"{source}: a range is logarithmic or has a step, not both.")
+    remainder = (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
+    if remainder:
+        reached = Decimal(str(high)) - remainder
+        raise SpecError(f"{source}: steps of {step} from {low} do not reach high = {high}; the last is {reached}.")
 
 
-def _choice(key: str, given: list[object] | tuple[object, ...]) -> Choice:
-    if not given:
+def _choice(key: str, values: list[object] | tuple[object, ...]) -> Choice:
+    if not values:
         raise SpecError(f"space: '{key}' offers no choice.")
-    options = {(value if isinstance(value, Scalar) else json.dumps(plain(value))): value for value in given}
-    twice = [
+    options = {(value if isinstance(value, Scalar) else json.dumps(plain(value))): value for value in values}
+    repeated = [
         f"{json.dumps(plain(first))} and {json.dumps(plain(second))}"
-        for first, second in itertools.combinations(given, 2)
+        for first, second in itertools.combinations(values, 2)
         if first == second
     ]
-    if twice or len(options) < len(given):
-        raise SpecError(f"space: '{key}' offers the same choice twice: {twice[0] if twice else list(options)}.")
+    if repeated or len(options) < len(values):
+        raise SpecError(f"space: '{key}' offers the same choice twice: {repeated[0] if repeated else list(options)}.")
     return Choice(options)
 
 
-def _number(value: object) -> TypeGuard[int | float]:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

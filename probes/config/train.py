@@ -1,4 +1,4 @@
-"""The settings of a training."""
+"""Settings of ``[train]`` and ``[pretraining]``: optimisation of probes, and pretraining of their encoders."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,69 +8,72 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """How a probe learns."""
+    """How a probe is trained: loss, optimiser, schedule, early stopping and seeds."""
 
     loss: Literal["auto", "mse", "log_variance", "cross_entropy", "span"] = "auto"
-    """auto is log_variance for scores, cross_entropy for classes and tags, and span for answers: the mean of the cross
-    entropies of where they start and end."""
+    """Training loss. "auto" selects "log_variance" for scores, "cross_entropy" for classes and tags, and "span" for
+    answers (the mean of the cross-entropies of the start and end positions)."""
 
     epochs: int = 10
-    """Most passes over the training rows."""
+    """Maximum number of epochs; patience can end the training earlier."""
 
     batch_rows: int = 64
-    """Rows in one step."""
+    """Batch size in rows."""
 
     learning_rate: float = 1e-3
-    """Peak rate of AdamW, reached after the warm-up, then falling to 0 in a straight line."""
+    """Peak learning rate of AdamW, reached after the warm-up; then it decays linearly to 0."""
 
     mixer_learning_rate: float = 0.02
-    """Peak rate of a mixer over cosines, softmax or mlp: a handful of numbers that must move far."""
+    """Peak learning rate of a "softmax" or "mlp" mixer over cosines, whose few parameters need a higher one."""
 
     weight_decay: float = 0.01
-    """Weight decay of AdamW; a mixer over cosines has none."""
+    """Weight decay of AdamW; mixers over cosines are exempt."""
 
     warmup: float = 0.1
-    """Share of all steps over which the rate rises."""
+    """Fraction of all steps over which the learning rate rises to its peak, in [0, 1]."""
 
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Maximum gradient norm; larger gradients are scaled down to it."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Arithmetic of the large products of a training step; the weights, and what is answered, stay in float32. auto is
-    bfloat16 where the hardware multiplies it natively. It pays for a wide context, not for small probes."""
+    """Data type of the large matrix products of a training step; weights and predictions stay in float32. "auto"
+    selects bfloat16 if the hardware supports it natively. bfloat16 is faster for a wide context, not for small
+    probes."""
 
     rates: dict[str, float] = field(default_factory=dict)
-    """Peak rates of single components by name, for example {backbone = 2e-5, "topic.head" = 1e-3}: backbone is the blocks of
-    the backbone that learn, NAME the probe of [tasks.NAME], probe that of a single task, NAME.head a part of it. The
-    longest name that fits counts. Where upper is not named, its rate is 5e-5."""
+    """Peak learning rate per component, by name, e.g. {backbone = 2e-5, "topic.head" = 1e-3}. "backbone" is the trained
+    blocks of the backbone (default 5e-5), "probe" the probe of a single task, NAME the probe of [tasks.NAME], and
+    NAME.head a part of it. The longest matching name applies."""
 
     freeze: dict[str, int | Literal["converged"]] = field(default_factory=dict)
-    """Components that stop learning, named as in rates, for example {tone = 0, backbone = "converged"}: after how many
-    epochs, 0 for from the start; or "converged", once an epoch moves their weights by less than converged, as a share
-    of their norm."""
+    """Components to freeze, named as in rates, e.g. {tone = 0, backbone = "converged"}: the number of epochs after
+    which they are frozen, 0 from the start; or "converged", after the first epoch that changes their weights by less
+    than train.converged."""
 
     converged: float = 1e-3
-    """What freeze = "converged" takes for standing still."""
+    """Relative change of a component's weights in an epoch (norm of the change / norm of the weights) below which
+    freeze = "converged" applies."""
 
     checkpoint_seconds: float = 60.0
-    """Seconds between checkpoints of a run's trainings; one that is killed loses no more, and goes on where the same
-    command is run again."""
+    """Seconds between checkpoints of a training; a killed run loses at most this much, and the same command resumes
+    it."""
 
     patience: int = 5
-    """Stop after this many epochs without a better validation metric; the best epoch's weights are kept."""
+    """Early stopping: number of epochs without a better validation metric; the best epoch's weights are kept."""
 
     seeds: tuple[int, ...] = (0,)
-    """One training per seed: it draws the starting weights and the order of rows."""
+    """Seeds of the initial weights and of the row order; each seed is one training."""
 
     average: bool = False
-    """Whether the seeds answer together, by the mean of what they say; else figures are the mean of theirs and the best
-    seed answers new texts."""
+    """Whether to predict with the mean of the seeds' predictions. If false, reported metrics are the mean of the seeds'
+    metrics, and the seed with the best validation metric predicts new texts."""
 
     metric: Literal["auto", "pearson", "spearman", "accuracy", "macro_f1", "f1", "exact_match"] = "auto"
-    """Validation metric that picks the best epoch and the best variant; auto is spearman for scores, accuracy for
-    classes, f1 for tags and answers. f1 of two classes is that of the second."""
+    """Validation metric that selects the best epoch and the best variant. "auto" selects "spearman" for scores,
+    "accuracy" for classes, and "f1" for tags and answers. "f1" of a corpus with two classes is the F1 score of the
+    second."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
@@ -87,26 +90,26 @@ class TrainSpec:
             raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
 
 
-NO_SAY = ("loss", "metric", "seeds", "average", "mixer_learning_rate")
-"""Settings of a training that the task of pretraining, or the recipe, decides."""
+UNUSED_IN_PRETRAINING = ("loss", "metric", "seeds", "average", "mixer_learning_rate")
+"""Settings of :class:`TrainSpec` that have no effect on pretraining: its task or the recipe fixes them."""
 
 
 @dataclass(frozen=True)
 class PretrainingSpec:
-    """What the encoder learns before its task, and from which texts."""
+    """Pretraining of the probe's encoder: task, corpus and training."""
 
     task: Literal["none", "autoencoder", "classes"] = "none"
-    """autoencoder rebuilds the latents of sentences from their codes; classes tells the class of a pair from each
-    layer's codes u and v, as [u, v, |u - v|]."""
+    """Pretraining task. "autoencoder" reconstructs the latents of sentences from their codes; "classes" predicts the
+    class of a text pair from each layer's codes u and v, as [u, v, |u - v|]; "none" skips pretraining."""
 
     corpus: CorpusSpec = field(default_factory=lambda: CorpusSpec(name="genericskb", limit=20000))
     train: TrainSpec = field(default_factory=lambda: TrainSpec(batch_rows=128))
     held_out: float = 0.1
-    """Share of the sentences by which the autoencoder's best epoch is picked."""
+    """Fraction of the sentences, in (0, 1), held out to select the best epoch of the autoencoder."""
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise SpecError(f"held_out must be in (0, 1), got {self.held_out}.")
-        for name in NO_SAY:
+        for name in UNUSED_IN_PRETRAINING:
             if getattr(self.train, name) != getattr(TrainSpec(), name):
                 raise SpecError(f"train.{name} has no say in pretraining; set train.{name} of the recipe itself.")

@@ -152,7 +152,20 @@ def _rows(done: PretrainingResult, spec: LanguageSpec) -> list[MetricRow]:
             (HELD_OUT, "loss", loss),
             (HELD_OUT, "perplexity", Measured(float(np.exp(loss.value)), low, high, loss.n)),
         ]
-    where = (spec.objective, str(done.model.folder), "", None, "language")
     return [
-        MetricRow(*where, split, metric, one.value, one.low, one.high, one.n, spec.seed) for split, metric, one in found
+        MetricRow(
+            variant=spec.objective,
+            backbone=str(done.model.folder),
+            view="",
+            layer=None,
+            task="language",
+            split=split,
+            metric=metric,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            n=estimate.n,
+            seed=spec.seed,
+        )
+        for split, metric, estimate in found
     ]

@@ -116,5 +116,17 @@ def _row(task: str, corpus: str, one: AblationRow, seconds: float) -> LayerRow:
 
 def _metric_rows(rows: list[LayerRow], backbone: str) -> Iterator[MetricRow]:
     for one in rows:
-        where = (one.control or TRAINED, backbone, "", one.layer, one.task)
-        yield MetricRow(*where, one.split, one.metric, one.value, one.low, one.high, one.n, None)
+        yield MetricRow(
+            variant=one.control or TRAINED,
+            backbone=backbone,
+            view="",
+            layer=one.layer,
+            task=one.task,
+            split=one.split,
+            metric=one.metric,
+            value=one.value,
+            low=one.low,
+            high=one.high,
+            n=one.n,
+            seed=None,
+        )

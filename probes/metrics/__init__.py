@@ -1,4 +1,4 @@
-"""Metrics, bootstrap intervals and paired tests, SQuAD and entity rules, calibration; no torch.
+"""Metrics, bootstrap intervals and paired tests, SQuAD and entity rules, calibration, projections; no torch.
 
 May import: data, data.corpora, probes.config.
 Start reading at metrics.py, METRICS.

@@ -1,4 +1,7 @@
-"""TODO: probes/metrics/bootstrap.py."""
+"""Bootstrap of metrics over rows: estimates with 95 % intervals, and paired differences with p-values.
+
+The resampled rows depend on the number of rows and the seed only, so all metrics on the same rows are paired.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,92 +15,99 @@ from permafrost.probes.config.names import CORRELATIONS
 from permafrost.probes.metrics.metrics import METRICS
 
 RESAMPLES = 1000
+"""Number of bootstrap resamples."""
 
 CHUNK = 50
-"""Resamples in memory at once."""
+"""Number of resamples in memory at once."""
 
 CONFIDENCE = 0.95
+"""Level of the intervals."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure with its bootstrap 95 % interval (percentiles over resampled rows)."""
+    """A metric with its bootstrap 95 % interval (percentiles over resampled rows); None if it is undefined."""
 
     value: float
     low: float | None
     high: float | None
     n: int
+    """Number of rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A figure, and the same figure over resampled rows: the same rows for every figure on as many rows."""
+    """A metric and its bootstrap distribution over resampled rows."""
 
     value: float
     draws: NDArray[np.float64]
-    """``[resample]``; nan where the metric does not exist, as the correlation of rows that drew one value only."""
+    """``[resample]``; NaN if the metric is undefined, e.g. the correlation of a resample with a single value."""
 
     n: int
+    """Number of rows."""
 
     def measured(self) -> Measured:
-        """The figure with its interval."""
-        drawn = self.draws[np.isfinite(self.draws)]
-        if not len(drawn):
+        """Return the metric with its interval."""
+        defined = self.draws[np.isfinite(self.draws)]
+        if not len(defined):
             return Measured(self.value, None, None, self.n)
-        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return Measured(self.value, float(low), float(high), self.n)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """By how much a second figure is above a first on the same rows."""
+    """Difference of a metric between two predictions of the same rows, with its bootstrap 95 % interval."""
 
     difference: float
     low: float
     high: float
     p: float
-    """Two-sided: twice the share of resamples on the other side of zero, never 0."""
+    """Two-sided p-value: twice the fraction of resamples on the other side of zero, never 0."""
 
 
 def resample(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Resampled | None:
-    """A metric and its bootstrap; of several predictions (seeds) the mean, over the same resampled rows.
+    """Return a metric and its bootstrap distribution; for several predictions (seeds), the mean of their metrics.
 
     Args:
-        predictions: one or more of ``[row]``.
+        name: a key of :data:`permafrost.probes.metrics.metrics.METRICS`.
+        predictions: one or more arrays ``[row]``.
         target: ``[row]``.
+        seed: of the resampled rows.
 
     Returns:
-        None where the metric does not exist: fewer than two rows, or a correlation of constants.
+        None if the metric is undefined: there are fewer than two rows, or it is a correlation with a constant.
     """
     n, metric = len(target), METRICS[name]
-    correlation = name in CORRELATIONS
-    if n < 2 or (correlation and (_constant(target) or any(map(_constant, predictions)))):
+    is_correlation = name in CORRELATIONS
+    if n < 2 or (is_correlation and (_is_constant(target) or any(map(_is_constant, predictions)))):
         return None
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
     rng = np.random.default_rng(seed)
     draws = np.full(RESAMPLES, np.nan)
     for start in range(0, RESAMPLES, CHUNK):
         rows = rng.integers(0, n, (CHUNK, n))
-        kept = np.ones(CHUNK, bool)
-        if correlation:
-            kept = ~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)
-            rows = rows[kept]
+        defined = np.ones(CHUNK, bool)
+        if is_correlation:
+            defined = ~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)
+            rows = rows[defined]
         if len(rows):
-            found = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
-            draws[start : start + CHUNK][kept] = found
+            values = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
+            draws[start : start + CHUNK][defined] = values
     return Resampled(value, draws, n)
 
 
 def resample_ratio(
     counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seed: int = 0
 ) -> Resampled | None:
-    """A ratio of sums over rows and its bootstrap, on the rows that :func:`resample` draws.
+    """Return a ratio of sums over rows and its bootstrap distribution, on the rows that :func:`resample` draws.
 
     Args:
-        counts: of each prediction (seed) ``[row]`` twice, what is counted and of how much.
+        counts: numerator and denominator of each row, ``[row]`` each, for each prediction (seed).
+        seed: of the resampled rows.
 
     Returns:
-        the mean over predictions; 0 where there was nothing to count. None for fewer than two rows.
+        the mean over predictions, 0 if the denominator is 0; None for fewer than two rows.
     """
     n = len(counts[0][0])
     if n < 2:
@@ -112,48 +122,52 @@ def resample_ratio(
 
 
 def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[prediction, part or whole, draw]`` -> ``[draw]``."""
-    part, whole = sums[:, 0], sums[:, 1]
-    return np.asarray(np.where(whole > 0, part / np.where(whole > 0, whole, 1), 0.0).mean(0))
+    """``[prediction, numerator or denominator, resample]`` -> ``[resample]``."""
+    numerator, denominator = sums[:, 0], sums[:, 1]
+    ratios = np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), 0.0)
+    return np.asarray(ratios.mean(0))
 
 
 def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Measured | None:
-    """A metric with its interval; as :func:`resample`."""
-    found = resample(name, predictions, target, seed)
-    return found.measured() if found else None
+    """Return a metric with its interval; arguments and None as of :func:`resample`."""
+    resampled = resample(name, predictions, target, seed)
+    return resampled.measured() if resampled else None
 
 
 def paired(first: Resampled, second: Resampled) -> Paired | None:
-    """The difference of a metric, second minus first, with its bootstrap 95 % interval over rows and a p-value.
+    """Return the difference of a metric, second minus first, with its bootstrap 95 % interval and p-value.
 
-    Both were measured on the same resampled rows, so what makes a row hard for both cancels.
+    Both metrics were computed on the same resampled rows, so variation that rows share cancels.
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 16.
 
     Returns:
-        None where no resample has both figures.
+        None if no resample defines both metrics.
+
+    Raises:
+        ValueError: the metrics were computed on different numbers of rows.
     """
     if first.n != second.n:
         raise ValueError(f"figures on {first.n} and {second.n} rows have no pairs.")
-    found = second.draws - first.draws
-    found = found[np.isfinite(found)]
-    if not len(found):
+    differences = second.draws - first.draws
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
         return None
-    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    tail = min((found <= 0).sum(), (found >= 0).sum())
-    p = min(1.0, 2 * (int(tail) + 1) / (len(found) + 1))
+    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    p = min(1.0, 2 * (int(tail) + 1) / (len(differences) + 1))
     return Paired(second.value - first.value, float(low), float(high), p)
 
 
 def p_value(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
-    """Two-sided p-value of a correlation against none; None where it does not exist."""
-    if len(target) < 3 or _constant(target) or _constant(prediction):
+    """Return the two-sided p-value of a correlation against zero correlation; None if it is undefined."""
+    if len(target) < 3 or _is_constant(target) or _is_constant(prediction):
         return None
     if name == "pearson":
         return float(stats.pearsonr(prediction, target).pvalue)
     return float(stats.spearmanr(prediction, target).pvalue)
 
 
-def _constant(values: NDArray[Any]) -> bool:
+def _is_constant(values: NDArray[Any]) -> bool:
     return bool(np.ptp(values) == 0)
 
 

@@ -1,6 +1,6 @@
-"""Calibration: a probe's raw prediction to a score in the corpus's unit, without changing any order.
+"""Calibration: a strictly increasing map from a probe's raw predictions to scores in 0..1, fitted on validation rows.
 
-Fitted on validation rows; identical texts get the top score, by construction.
+Ranks are unchanged, and identical texts get the highest score by construction.
 """
 
 from dataclasses import dataclass
@@ -11,30 +11,34 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 KNOTS = 16
+"""Number of quantile intervals of the raw predictions, whose edges are the knots of the map."""
 
 STEEPNESS = 1e-3
-"""Least rise of the map from its first knot to its last: flat steps of the isotonic fit would merge ranks."""
+"""Minimum rise of the map from its first knot to its last; flat steps of the isotonic fit would merge ranks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A rising, piecewise linear map from raw predictions to 0..1."""
+    """A strictly increasing, piecewise linear map from raw predictions to 0..1."""
 
     x: NDArray[np.float64]
+    """``[knot]``, raw predictions, ascending."""
+
     y: NDArray[np.float64]
+    """``[knot]``, their scores in 0..1."""
 
     def __call__(self, raw: NDArray[np.floating]) -> NDArray[np.float64]:
-        """``[row]`` raw predictions -> ``[row]`` scores in 0..1."""
+        """Map raw predictions ``[row]`` to scores ``[row]`` in 0..1."""
         return np.interp(raw.astype(np.float64), self.x, self.y)
 
 
 def calibrate(raw: NDArray[np.floating], target: NDArray[Any], top: float) -> Calibration:
-    """Fit the map by isotonic regression, thinned to a few knots.
+    """Fit a calibration by isotonic regression, reduced to a few knots.
 
     Args:
         raw: ``[row]``, predictions on validation rows.
         target: ``[row]``, in 0..1.
-        top: the raw prediction of identical texts; it and all above it map to 1.
+        top: raw prediction of identical texts; it and all larger predictions map to 1.
     """
     raw = raw.astype(np.float64)
     edges = np.unique(np.quantile(raw, np.linspace(0, 1, KNOTS + 1)))

@@ -1,34 +1,37 @@
-"""TODO: probes/metrics/projection.py."""
+"""Projection of latents to three dimensions by PCA and t-SNE, for scatter plots."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 MOST = 1000
-"""Texts that are projected; of more, this many are drawn by seed."""
+"""Maximum number of texts that are projected; of more texts, a random sample of this size is."""
 
 FEWEST_FOR_TSNE = 20
+"""Minimum number of texts for t-SNE."""
 
 EXAGGERATION = 4.0
-"""That of the paper; scikit-learn's 12 pulls points without clusters into one, for good. Source: van der Maaten and
-Hinton, "Visualizing Data using t-SNE" (2008), section 3.4."""
+"""Early exaggeration of t-SNE, as in the paper; scikit-learn's default of 12 collapses data without clusters.
+
+Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (2008), section 3.4.
+"""
 
 
 def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
-    """PCA and, of twenty texts or more, t-SNE to three dimensions; the same for the same input and seed.
+    """Project latents to three dimensions by PCA and, for at least 20 texts, by t-SNE; deterministic for a seed.
 
     Args:
-        latents: ``[text, width]``; texts with a value that is not finite are left out.
+        latents: ``[text, width]``; texts with a non-finite value are left out.
+        seed: of the sample of texts, and of t-SNE.
 
     Returns:
-        ``method`` (``pca``, ``tsne``), ``x, y, z``; the index ``row`` says which row of ``latents`` a point is.
+        columns ``method`` (``pca`` or ``tsne``), ``x, y, z``; the index ``row`` is the row of ``latents``.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
     rows = np.flatnonzero(np.isfinite(latents).all(1))
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
@@ -37,16 +40,16 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
     if len(rows) < 2 or not np.ptp(values, axis=0).any():
         points = np.zeros((len(rows), 3))
         return _frame("pca", points, index)
-    with threadpool_limits(limits=1):  # sums in one order, whatever the machine
+    with threadpool_limits(limits=1):  # the same order of sums on every machine
         points = PCA(min(3, *values.shape), svd_solver="full").fit_transform(values)
         points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
         frames = [_frame("pca", points, index)]
         if len(rows) >= FEWEST_FOR_TSNE:
-            start = (points / points[:, 0].std() * 1e-4).astype(np.float32)
-            rate = max(len(rows) / 100, 3.0)  # scikit-learn's own is 50 or more, which throws few points apart
+            initial = (points / points[:, 0].std() * 1e-4).astype(np.float32)
+            learning_rate = max(len(rows) / 100, 3.0)  # scikit-learn's minimum of 50 scatters few points
             perplexity = min(30.0, (len(rows) - 1) / 3)
             tsne = TSNE(
-                3, perplexity=perplexity, learning_rate=rate, init=start, max_iter=500, random_state=seed,
+                3, perplexity=perplexity, learning_rate=learning_rate, init=initial, max_iter=500, random_state=seed,
                 early_exaggeration=EXAGGERATION,
             )  # fmt: skip
             frames.append(_frame("tsne", tsne.fit_transform(values), index))

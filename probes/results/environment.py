@@ -1,4 +1,4 @@
-"""The environment of a run: versions, commit, host and machine."""
+"""Environment of a run, for its record: package versions, git commit, host and machine."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ PACKAGES = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pa
 
 
 def environment() -> dict[str, Any]:
-    """With which versions, of which commit and on which machine this process runs."""
+    """Return the package versions, git commit, host name and machine of this process."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
@@ -29,10 +29,10 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        completed = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
         )
-        return said.stdout.strip()
+        return completed.stdout.strip()
     return None

@@ -1,7 +1,7 @@
-"""The tables of a run folder, read as if a stranger had written them.
+"""Reading of the tables of a run folder, with validation against a :class:`Schema`.
 
-Texts stay texts ("NA" is a word), numbers are numbers or missing, and whatever does not read is a :class:`ReportError`
-that names the file.
+Text columns stay text ("NA" is a word), number columns hold finite numbers or NaN, and a file that cannot be read
+raises a :class:`ReportError` that names it.
 """
 
 import io
@@ -19,38 +19,42 @@ from permafrost.probes.config.names import RECIPE
 from permafrost.probes.results.run_folder import RunFolder
 
 LARGEST = 1e30
-"""A number beyond this is as good as infinite, which is as good as missing: no axis can hold it."""
+"""Numbers of at least this magnitude are read as missing, as infinite ones are: no axis can show them."""
 
 
 class ReportError(InputError):
-    """A folder that no report can be drawn from."""
+    """A run folder from which no report can be made."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns of a table; further ones are read as text."""
+    """Columns of a table; columns that it does not name are read as text."""
 
     text: tuple[str, ...] = ()
+    """Required text columns."""
+
     numbers: tuple[str, ...] = ()
+    """Required number columns."""
+
     spare_text: tuple[str, ...] = ()
-    """A table without these has them empty."""
+    """Optional text columns; empty if the table lacks them."""
 
     spare_numbers: tuple[str, ...] = ()
-    """A table without these has them missing in every row."""
+    """Optional number columns; NaN if the table lacks them."""
 
 
 def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
-    """A csv file with the columns of a schema at least; empty where the run wrote none of this name.
+    """Read a csv file of a run; an empty table with the columns of the schema if the run wrote no such file.
 
     Raises:
-        ReportError: it is no table, lacks a column, or holds a word where a number belongs.
-        DamageError: it is not as the run wrote it.
+        ReportError: the file is no table, lacks a column, or has text in a number column.
+        DamageError: the file differs from what the run wrote.
     """
     path, content = run.path / name, run.read(name)
     numbers = (*schema.numbers, *schema.spare_numbers)
     expected = [*schema.text, *schema.spare_text, *numbers]
     if not run.has(name):
-        return pd.DataFrame({name: pd.Series(dtype="float" if name in numbers else "str") for name in expected})
+        return pd.DataFrame({column: pd.Series(dtype="float" if column in numbers else "str") for column in expected})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -60,21 +64,26 @@ def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
             )  # fmt: skip
     except (ValueError, Warning) as error:
         raise ReportError(f"{path} is no table that can be read ({_first_line(error)}).") from error
-    return checked(path, frame, schema)
+    return with_schema(path, frame, schema)
 
 
-def checked(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """A table of texts with the columns of a schema, numbers as numbers; raises as :func:`read_table`."""
+def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Return a table of texts with all columns of a schema, number columns parsed; raises as :func:`read_table`."""
     missing = [name for name in (*schema.text, *schema.numbers) if name not in frame]
     if missing:
         raise ReportError(f"{path}: it has no column '{missing[0]}'. It has {', '.join(map(str, frame.columns))}.")
-    spare = (*schema.spare_text, *schema.spare_numbers)
-    frame = frame.assign(**{name: "" for name in spare if name not in frame})
-    return frame.assign(**{name: _numbers(path, frame, name) for name in (*schema.numbers, *schema.spare_numbers)})
+    optional = (*schema.spare_text, *schema.spare_numbers)
+    frame = frame.assign(**{name: "" for name in optional if name not in frame})
+    numbers = (*schema.numbers, *schema.spare_numbers)
+    return frame.assign(**{name: _number_column(path, frame, name) for name in numbers})
 
 
 def read_words(run: RunFolder) -> str:
-    """The recipe of a run as text; empty where it has none."""
+    """Return the text of a run's recipe, empty if the run has none.
+
+    Raises:
+        ReportError: the recipe is not UTF-8.
+    """
     try:
         return run.read(RECIPE).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -82,28 +91,33 @@ def read_words(run: RunFolder) -> str:
 
 
 def shown_name(run: RunFolder, kind: str) -> str:
-    """What a run is called: by its folder, or by its record while it is being written under a temporary name."""
+    """Return the name of a run: that of its folder, or that in its record while the folder has a temporary name.
+
+    Args:
+        run: the run.
+        kind: the name to show if the record has none.
+    """
     name = run.path.resolve().name
     return str(run.record.get("name") or kind) if name.startswith(".") else name
 
 
 def as_numbers(texts: pd.Series) -> pd.Series:
-    """Texts as finite numbers; what is none is missing."""
+    """Return texts as finite numbers; NaN if a text is none."""
     values = pd.to_numeric(texts, errors="coerce").astype(float)
     return values.where(values.abs() < LARGEST)
 
 
 def number(value: Any) -> float | None:
-    """A finite number of a record, or None for anything else."""
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if real and abs(value) < LARGEST and math.isfinite(value) else None
+    """Return a finite number of a record as float, or None for any other value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < LARGEST and math.isfinite(value) else None
 
 
-def _numbers(path: Path, frame: pd.DataFrame, name: str) -> pd.Series:
+def _number_column(path: Path, frame: pd.DataFrame, name: str) -> pd.Series:
     texts = frame[name]
-    bad = pd.to_numeric(texts, errors="coerce").isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
-    if bad.any():
-        row = int(np.argmax(bad))
+    invalid = pd.to_numeric(texts, errors="coerce").isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
+    if invalid.any():
+        row = int(np.argmax(invalid))
         raise ReportError(f"{path}: row {row + 1}, column '{name}': expected a number, got {texts.iloc[row][:40]!r}.")
     return as_numbers(texts)
 

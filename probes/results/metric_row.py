@@ -1,4 +1,4 @@
-"""TODO: probes/results/metric_row.py."""
+"""Rows of ``metrics.csv``: one metric of a variant on a split, in long format."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,15 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One line of ``metrics.csv``."""
+    """One row of ``metrics.csv``."""
 
     variant: str
     backbone: str
     view: str
     layer: int | None
-    """Empty where the figure belongs to several layers."""
+    """None if the variant reads several layers."""
 
     task: str
     split: str
@@ -25,26 +25,30 @@ class MetricRow:
     value: float
     low: float | None
     high: float | None
+    """Ends of the bootstrap 95 % interval; None if there is none."""
+
     n: int
+    """Number of rows of the split."""
+
     seed: int | None
-    """Empty on the row that sums the seeds up."""
+    """None for the mean over seeds."""
 
 
 COLUMNS = list(MetricRow.__dataclass_fields__)
 
 
 def as_frame(rows: Sequence[MetricRow]) -> pd.DataFrame:
-    """The long table, whole numbers kept whole."""
+    """Return the rows as a table; ``layer`` and ``seed`` are integers with missing values."""
     frame = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
     return frame.astype({"layer": "Int64", "seed": "Int64"})
 
 
 def in_unit(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[np.float64]:
-    """Scores in 0..1 to the corpus's unit."""
+    """Rescale scores from 0..1 to the corpus's range, ``(low, high)``."""
     low, high = corpus_range
     return score * (high - low) + low
 
 
 def where_of(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
-    """What rows have in common that differ in metric and seed only."""
+    """Return the columns that the rows of all metrics and seeds of a variant and split share."""
     return {"variant": variant, "backbone": backbone, "view": view, "layer": layer, "task": task, "split": split}

@@ -1,47 +1,49 @@
-"""What the verbs return: the results of a run, an ablation, a study or a comparison of sentences."""
+"""Results that the commands return: of a run, an ablation, a study or a comparison of sentences."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pandas takes half a second to load, and commands that are refused do without
     import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run did."""
+    """Result of a run: its folder, metrics and counts."""
 
     path: Path
     """The run folder."""
 
     seconds: float
     texts: int
-    """Texts that the corpus's rows hold, repeats counted."""
+    """Number of texts in the corpus's rows, repeats counted."""
 
     texts_distinct: int
+    """Number of different texts."""
+
     texts_run: int
-    """Texts that went through a backbone; 0 when all was cached."""
+    """Number of texts that a backbone encoded; 0 if all were cached."""
 
     selected: str
-    """The variant chosen on validation; empty where a run trains layers on several tasks."""
+    """The variant selected on validation; empty if the run trains layers on several tasks."""
 
     parameters: dict[str, int]
-    """Numbers that each variant learnt, with one seed."""
+    """Variant -> number of trained parameters, for one seed."""
 
     backbone_parameters: dict[str, int]
-    """Numbers of the backbones that each variant reads."""
+    """Variant -> number of parameters of the backbones that it reads."""
 
     metrics: list[dict[str, Any]]
     """The rows of ``metrics.csv``."""
 
     variants: list[dict[str, Any]] = field(default_factory=list)
-    """The rows of ``variants.csv``, where tasks learnt together."""
+    """The rows of ``variants.csv``; empty if no tasks were trained together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblationResult:
-    """What an ablation did."""
+    """Result of an ablation: its folder, metrics and counts as of :class:`RunResult`."""
 
     path: Path
     """The run folder."""
@@ -56,25 +58,27 @@ class AblationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """What a study came to."""
+    """Result of a study: its folder and its best trial."""
 
     study: str
     folder: Path
     trials: int
-    """Trials that finished, complete or pruned, in all sessions."""
+    """Number of complete or pruned trials, of all sessions."""
 
     refused: int
-    """Trials whose settings could not be trained."""
+    """Number of trials whose settings could not be trained."""
 
     number: int
-    """The best trial."""
+    """Number of the best trial."""
 
     value: float
+    """Validation metric of the best trial."""
+
     params: dict[str, Any]
-    """Its settings: dotted key -> value."""
+    """Searched settings of the best trial, dotted key -> value."""
 
     recipe: Path
-    """The best trial as a recipe, with the seeds it is to be trained with."""
+    """Recipe file of the best trial, with the seeds of ``study.seeds``."""
 
     seconds: float
 
@@ -87,19 +91,19 @@ class SimilarityResult:
     """The run folder."""
 
     cosines: "pd.DataFrame"
-    """``backbone, first, second, cosine``: each pair once, ``first < second``, sentences counted from 1."""
+    """Columns ``backbone, first, second, cosine``: each pair once, ``first < second``, sentences counted from 1."""
 
     tables: "dict[str, pd.DataFrame]"
     """Backbone -> symmetric ``[sentence, sentence]``, ones on its diagonal."""
 
     texts: tuple[str, ...]
     backbones: tuple[str, ...]
-    """Those that could be had."""
+    """Backbones that were available."""
 
     refused: dict[str, str]
-    """Backbone -> why it could not be had."""
+    """Unavailable backbone -> reason."""
 
     texts_run: int
-    """Texts that went through a backbone; 0 when all was cached."""
+    """Number of texts that a backbone encoded; 0 if all were cached."""
 
     seconds: float

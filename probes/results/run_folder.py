@@ -1,7 +1,7 @@
-"""The files of a run folder, read only as the run wrote them.
+"""Run folders: writing of the record, and reading of files with a check of their digests.
 
-``record.json`` is written last. It holds a digest of every file that is read again, and one of itself; whoever reads a
-run folder reads it through :class:`RunFolder`. Figures and ``report.html`` are drawn from the rest and never read.
+``record.json`` is written last. It holds a digest of every file that is read again, and one of itself; every reader of
+a run folder uses :class:`RunFolder`. Figures and ``report.html`` are made from the other files and are never read.
 """
 
 import json
@@ -16,40 +16,44 @@ from permafrost.probes.config.load import read_file
 from permafrost.probes.config.names import RECORD
 
 FORMAT = 5
-"""Of run folders; one of another format is not read."""
+"""Version of the run folder format; folders of other versions are refused."""
 
 NEVER_READ = ("figures", "report.html")
+"""Folders and files that the record has no digests of."""
 
 REMEDY = "copy the whole run again, or run its recipe again"
+"""Advice in the messages about damaged files."""
 
 
 def write_record(folder: Path, record: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
-    """Write the record of a run folder, with the digests of its files; it comes last, so where it is all is there.
+    """Write the record of a run folder, with the digests of its files; a folder with a record is complete.
 
     Args:
-        names: the files that are read again, as paths within the folder; None is all but what is drawn from them.
+        folder: the run folder, in which all other files are written already.
+        record: content of the record.
+        names: files that are read again, as paths within the folder; None takes all but those of ``NEVER_READ``.
     """
-    digests = files_digests(folder, _read_again(folder) if names is None else names)
-    whole = with_digests({"format": FORMAT} | dict(record), digests)
-    write_atomically(folder / RECORD, json.dumps(whole, indent=2, ensure_ascii=False).encode())
+    digests = files_digests(folder, _readable_files(folder) if names is None else names)
+    content = with_digests({"format": FORMAT} | dict(record), digests)
+    write_atomically(folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False).encode())
 
 
-def _read_again(folder: Path) -> list[str]:
+def _readable_files(folder: Path) -> list[str]:
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return [path.as_posix() for path in files if path.parts[0] not in NEVER_READ and path != Path(RECORD)]
 
 
 class RunFolder:
-    """A finished run of this version, whose files are compared with their digests as they are read.
+    """The folder of a finished run; its files are compared with their digests when they are read.
 
     Args:
         path: the folder.
-        error: what is raised where it is no finished run of this version.
-        digest: of the record, where the run is part of another that says it.
+        error: exception type to raise if the folder is no finished run of this format version.
+        digest: expected digest of the record, if the run is part of another run; empty skips the check.
 
     Raises:
-        InputError: as ``error``: it has no record, one of another version, or one that is a link.
-        DamageError: the record is not as the run wrote it.
+        InputError: of type ``error``: the record is missing, of another version, or a link.
+        DamageError: the record differs from what the run wrote.
     """
 
     def __init__(self, path: Path, error: type[InputError], digest: str = "") -> None:
@@ -63,19 +67,19 @@ class RunFolder:
         if digest and digest_of(content) != digest:
             raise DamageError(f"{path / RECORD} is not as the run wrote it: {REMEDY}.")
         if record is None or record.get("format") != FORMAT:
-            which = f"its format is {record.get('format')!r}" if record else f"its {RECORD} has no digests"
+            reason = f"its format is {record.get('format')!r}" if record else f"its {RECORD} has no digests"
             raise error(
-                f"{path} is of another version of permafrost ({which}; this one reads format {FORMAT}): run its recipe "
-                "again."
+                f"{path} is of another version of permafrost ({reason}; this one reads format {FORMAT}): run its "
+                "recipe again."
             )
         self.record: dict[str, Any] = record
         self.digests: dict[str, str] = record[DIGESTS]
 
     def has(self, name: str) -> bool:
-        """Whether the run wrote a file.
+        """Return whether the run wrote a file.
 
         Raises:
-            DamageError: it did not, and there is one.
+            DamageError: the file exists although the run did not write it.
         """
         if name in self.digests:
             return True
@@ -84,11 +88,11 @@ class RunFolder:
         return False
 
     def read(self, name: str) -> bytes:
-        """A file as the run wrote it; empty where the run wrote none of this name.
+        """Return the content of a file, empty if the run did not write it.
 
         Raises:
-            InputError: it is a link.
-            DamageError: it is missing, changed, or not of this run.
+            InputError: the file is a link.
+            DamageError: the file is missing, changed, or not of this run.
         """
         self._refuse_link(name)
         if not self.has(name):
@@ -101,18 +105,18 @@ class RunFolder:
         return content
 
     def within(self, name: str) -> "RunFolder":
-        """The run in a folder of this one; errors as of :meth:`read`."""
+        """Return the run in a sub-folder of this run; errors as of :meth:`read`."""
         self.read(f"{name}/{RECORD}")
         return RunFolder(self.path / name, self._error, self.digests.get(f"{name}/{RECORD}", ""))
 
     def folders(self, name: str) -> list[str]:
-        """The folders in ``name`` in which the run wrote files, sorted."""
-        parts = [path.split("/") for path in self.digests]
-        return sorted({part[1] for part in parts if len(part) > 2 and part[0] == name})
+        """Return the names of the folders in ``name`` that hold files of the run, sorted."""
+        paths = [path.split("/") for path in self.digests]
+        return sorted({parts[1] for parts in paths if len(parts) > 2 and parts[0] == name})
 
     def _refuse_link(self, name: str) -> None:
         path = self.path
-        for part in name.split("/"):
-            path /= part
+        for component in name.split("/"):
+            path /= component
             if path.is_symlink():
                 raise self._error(f"{path} is a link; a run folder holds its files itself.")

@@ -1,4 +1,7 @@
-"""The tables of a run folder, and of each task of a run that trains several. A report is drawn from these alone."""
+"""The tables of a run folder, and those of each task of a multi-task run.
+
+A report is made from these tables alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +18,11 @@ from permafrost.probes.results.files import (
     ReportError,
     Schema,
     as_numbers,
-    checked,
     number,
     read_table,
     read_words,
     shown_name,
+    with_schema,
 )
 from permafrost.probes.results.run_folder import REMEDY, RunFolder
 from permafrost.probes.results.schema import PREDICTED, RESULTS, SCHEMAS, TAG
@@ -31,21 +34,21 @@ __all__ = [
 
 
 class TaskTables(NamedTuple):
-    """What the folder of a task holds, in a run that trains several."""
+    """Tables in the folder of one task of a multi-task run."""
 
     predictions: pd.DataFrame
     breakdown: pd.DataFrame
-    """Of every variant."""
+    """Metrics of groups of rows, of all variants."""
 
     confusion: pd.DataFrame
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Tables:
-    """What a run folder says: a table that is not there is empty, with its columns."""
+    """The tables of a run folder, its record and recipe; a table without a file is empty, with its columns."""
 
     name: str
-    """The folder's, or what the record calls a run that is still being written."""
+    """Name of the folder, or that in the record while the run is being written."""
 
     record: Mapping[str, Any]
     recipe: str
@@ -67,141 +70,154 @@ class Tables:
     frozen: pd.DataFrame
     confusion: pd.DataFrame
     tasks: Mapping[str, TaskTables] = field(default_factory=dict)
-    """Of a run that trains several tasks, in the order of its figures."""
+    """Task name -> tables of the task, in the order of ``metrics.csv``; empty if the run is no multi-task run."""
 
     @property
     def kind(self) -> Kind:
-        """What the predicted rows are labelled with; none where nothing was predicted."""
-        told = record_table_of(self.predictions)
-        return PREDICTED[told][0] if told and len(self.predictions) else "none"
+        """The kind of the labels of the predicted rows; ``none`` if there are no predictions."""
+        column = identifying_column(self.predictions)
+        return PREDICTED[column][0] if column and len(self.predictions) else "none"
 
     @property
     def selected(self) -> str:
-        """The variant that was chosen; of a record that does not say, the first."""
+        """The selected variant; the first trained one if the record names none."""
         trained = self.metrics.loc[~self.metrics["variant"].str.startswith(UNTRAINED), "variant"]
         return str(self.record.get("selected") or (trained.iloc[0] if len(trained) else ""))
 
     @property
     def metric(self) -> str:
-        """The metric that chose; of a record that does not say, the first measured."""
-        known = pd.concat([self.metrics["metric"], self.ablation["metric"]])
-        return str(self.record.get("metric") or (known.iloc[0] if len(known) else "value"))
+        """The metric that selected the variant; the first measured one if the record names none."""
+        measured = pd.concat([self.metrics["metric"], self.ablation["metric"]])
+        return str(self.record.get("metric") or (measured.iloc[0] if len(measured) else "value"))
 
     @property
     def split(self) -> str:
-        """The split that the figures of merit are of: test, or else validation."""
+        """The split whose metrics are reported: test if it was measured, else validation."""
         return scored(self.metrics)
 
     @property
     def over_seeds(self) -> str:
-        """What figures of several seeds are, in words."""
+        """How the seeds are combined, in words for captions."""
         joint = len(self.predictions) and self.predictions["seed"].isna().all()
         return "the seeds answering together" if joint else "means over seeds"
 
     @property
     def selection(self) -> str:
-        """The split that chose epochs and variant."""
+        """The split that selected the epochs and the variant."""
         return chooses(self.metrics)
 
     def record_table(self, *keys: str) -> Mapping[str, Any]:
-        """A table of the record; empty where it is missing or something else."""
-        found: Any = self.record
+        """Return the table of the record at nested keys; empty if it is missing or no table."""
+        value: Any = self.record
         for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found if isinstance(found, Mapping) else {}
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value if isinstance(value, Mapping) else {}
 
     @property
     def task_names(self) -> list[str]:
-        """Of a run that trains several tasks, in the order of its figures; empty for any other run."""
+        """The tasks of a multi-task run, in the order of ``metrics.csv``; empty for any other run."""
         return [name for name in dict.fromkeys([*self.metrics["task"], *self.tasks]) if name] if self.tasks else []
 
     def for_task(self, name: str) -> "Tables":
-        """One task of a run that trains several, as if it were a run of that task alone.
+        """Return one task of a multi-task run in the form of a single-task run.
 
-        Its breakdown is that of the variant that was chosen; ``tasks`` has those of all.
+        Its breakdown has the rows of the selected variant only; ``tasks`` has those of all variants.
         """
-        nothing = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0], self.confusion.iloc[:0])
+        empty = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0], self.confusion.iloc[:0])
         metrics = self.metrics[self.metrics["task"] == name]
-        chose = self.record_table("metrics").get(name)
+        metric = self.record_table("metrics").get(name)
         record = {key: value for key, value in self.record.items() if key != "metric"}
-        record |= {"selected": self.selected} | ({"metric": chose} if chose in metrics["metric"].tolist() else {})
-        mine = self.tasks.get(name, nothing)
-        mine = mine._replace(breakdown=mine.breakdown[mine.breakdown["variant"] == self.selected])
-        return replace(self, name=name, record=record, metrics=metrics, tasks={}, **mine._asdict())
+        record |= {"selected": self.selected} | ({"metric": metric} if metric in metrics["metric"].tolist() else {})
+        tables = self.tasks.get(name, empty)
+        tables = tables._replace(breakdown=tables.breakdown[tables.breakdown["variant"] == self.selected])
+        return replace(self, name=name, record=record, metrics=metrics, tasks={}, **tables._asdict())
 
 
 def read_tables(folder: Path) -> Tables:
-    """Read a run folder.
+    """Read the tables of a run folder.
 
     Raises:
-        ReportError: the run did not finish or is of another version, or a file in it cannot be read.
-        DamageError: a file is not as the run wrote it.
+        ReportError: the run is unfinished or of another version, or a file in it cannot be read.
+        DamageError: a file differs from what the run wrote.
     """
     run = RunFolder(folder, ReportError)
     if not any(run.has(f"{name}.csv") for name in RESULTS):
         names = ", ".join(f"{name}.csv" for name in RESULTS)
         raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")
     frames = {name: _read(run, name) for name in SCHEMAS}
-    tasks = _tasks(run, list(dict.fromkeys(frames["metrics"]["task"])))
-    return Tables(shown_name(run, "run"), run.record, read_words(run), **frames, tasks=tasks)
+    tasks = _task_tables(run, list(dict.fromkeys(frames["metrics"]["task"])))
+    return Tables(name=shown_name(run, "run"), record=run.record, recipe=read_words(run), **frames, tasks=tasks)
 
 
-def record_table_of(predictions: pd.DataFrame) -> str | None:
-    """The column that tells what kind of predictions these are."""
+def identifying_column(predictions: pd.DataFrame) -> str | None:
+    """Return the column that identifies the kind of the predictions, a key of ``PREDICTED``; None if there is none."""
     return next((name for name in PREDICTED if name in predictions), None)
 
 
 def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
-    """What the first seed said, or all together."""
+    """Return the predictions of the first seed, or the joint predictions of all seeds."""
     seed = predictions["seed"].iloc[0]
     return predictions[predictions["seed"].isna() if pd.isna(seed) else predictions["seed"] == seed]
 
 
 def scored(metrics: pd.DataFrame) -> str:
-    """Test where it was measured, or else validation."""
+    """Return the split whose metrics are reported: test if it was measured, else validation."""
     return "test" if (metrics["split"] == "test").any() else "validation"
 
 
 def chooses(metrics: pd.DataFrame) -> str:
-    """The held-out part of train where one was measured, or else validation."""
+    """Return the split that selects epochs and variants: the held-out part of train if measured, else validation."""
     return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
 
 
 def _read(run: RunFolder, name: str, within: str = "") -> pd.DataFrame:
     path = f"{within}{name}.csv"
     frame = read_table(run, path, SCHEMAS[name])
-    return _predictions(run.path / path, frame) if name == "predictions" else frame
+    return _with_kind(run.path / path, frame) if name == "predictions" else frame
 
 
-def _tasks(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
-    """The tables of every task, those of ``order`` first; of a task that has no folder they are empty."""
-    folder, written = run.path / "tasks", run.folders("tasks")
+def _task_tables(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
+    """Return the tables of every task, those of ``order`` first; they are empty if a task has no folder."""
+    written = run.folders("tasks")
+    _check_task_folders(run.path / "tasks", written)
+    if not written:
+        return {}
+    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])
+    return {
+        name: TaskTables(
+            predictions=_read(run, "predictions", f"tasks/{name}/"),
+            breakdown=_read(run, "breakdown", f"tasks/{name}/"),
+            confusion=_read(run, "confusion", f"tasks/{name}/"),
+        )
+        for name in names
+    }
+
+
+def _check_task_folders(folder: Path, written: Sequence[str]) -> None:
     if folder.is_symlink():
         raise ReportError(f"{folder} is a link; a run folder holds its files itself.")
-    found = [path for path in sorted(folder.iterdir()) if path.name[0] != "."] if folder.is_dir() else []
-    for path in found:
+    paths = [path for path in sorted(folder.iterdir()) if path.name[0] != "."] if folder.is_dir() else []
+    for path in paths:
         if path.is_symlink() or not path.is_dir() or not TASK_NAME.fullmatch(path.name):
             expected = "expected the folder of a task, named by at most 64 letters, digits, _ and -, no sign first"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
         if path.name not in written:
             raise DamageError(f"{path} is none of what the run wrote: remove it, or {REMEDY}.")
-    if not written:
-        return {}
-    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])
-    return {name: TaskTables(*(_read(run, table, f"tasks/{name}/") for table in TaskTables._fields)) for name in names}
 
 
-def _predictions(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Predictions with the columns of their kind."""
-    told = record_table_of(frame)
-    kind, schema = PREDICTED[told] if told else ("none", Schema())
+def _with_kind(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return predictions with the columns of their kind."""
+    column = identifying_column(frame)
+    kind, schema = PREDICTED[column] if column else ("none", Schema())
     for name in ("target", "label") if kind == "tags" else ():
-        bad = ~frame[name].str.fullmatch(TAG)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ReportError(
-                f"{path}: row {row + 1}: expected an IOB2 tag as B-PER or O, got {frame[name].iloc[row][:40]!r}."
-            )
-    spare = {("score", "raw"), ("answers", "target_start")}
-    optional = [str(name) for name in frame if str(name).startswith(PROBABILITY) or (kind, name) in spare]
-    return checked(path, frame, Schema(schema.text, (*schema.numbers, *optional)))
+        _check_tags(path, frame[name])
+    optional = {("score", "raw"), ("answers", "target_start")}
+    numbers = [str(name) for name in frame if str(name).startswith(PROBABILITY) or (kind, name) in optional]
+    return with_schema(path, frame, Schema(schema.text, (*schema.numbers, *numbers)))
+
+
+def _check_tags(path: Path, tags: pd.Series) -> None:
+    invalid = ~tags.str.fullmatch(TAG)
+    if invalid.any():
+        row = int(np.argmax(invalid))
+        raise ReportError(f"{path}: row {row + 1}: expected an IOB2 tag as B-PER or O, got {tags.iloc[row][:40]!r}.")

@@ -1,4 +1,4 @@
-"""TODO: probes/results/schema.py."""
+"""Schemas of the tables of a run folder: the columns of each csv file."""
 
 import re
 
@@ -32,6 +32,7 @@ SCHEMAS: dict[str, Schema] = {
     "confusion": Schema(("variant", "target", "label"), ("n",)),
     "comparisons": Schema(("task", "split", "metric", "variant", "against"), ("difference", "low", "high", "p", "n")),
 }
+"""Table name -> schema; the file is ``<name>.csv``."""
 
 PREDICTED: dict[str, tuple[Kind, Schema]] = {
     "answer": (
@@ -41,9 +42,10 @@ PREDICTED: dict[str, tuple[Kind, Schema]] = {
     "label": ("class", Schema()),
     "score": ("score", Schema((), ("target", "score"))),
 }  # fmt: skip
-"""The column by which predictions are told -> what their rows are labelled with, and what columns they need then."""
+"""Column that identifies the kind of predictions -> kind of the labels, and schema of ``predictions.csv``."""
 
 TAG = re.compile(r"O|[BI]-.+", re.DOTALL)
+"""An IOB2 tag."""
 
 RESULTS = ("metrics", "ablation", "trials", "layers")
-"""A finished run has one of these."""
+"""Tables of which every finished run has at least one."""

@@ -1,4 +1,4 @@
-"""Hyperparameter studies with Optuna: trials, worker processes, the journal of a study.
+"""Hyperparameter studies with Optuna: samplers, trials, worker processes, storage and results.
 
 May import: data, probes.config, probes.results.
 Start reading at session.py, search.

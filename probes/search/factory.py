@@ -1,4 +1,4 @@
-"""Objects by the name of their class, with options from a recipe; errors name the setting."""
+"""Construction of an object by the name of its class, with options from a recipe; errors name the setting."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,38 +9,42 @@ from permafrost.data.spec import SpecError, nearest
 def from_name(
     setting: str,
     name: str,
-    known: Mapping[str, Callable[..., object]],
+    classes: Mapping[str, Callable[..., object]],
     options: Mapping[str, object],
-    offered: Mapping[str, object],
+    defaults: Mapping[str, object],
     builders: Mapping[str, Callable[[object], object]],
 ) -> object:
-    """An instance of ``known[name]``.
+    """Return an instance of ``classes[name]``.
 
     Args:
-        setting: the key of the name in the recipe; its options are under ``<setting>_options``.
-        offered: arguments that are given where the class takes them and the options do not say.
-        builders: arguments that a recipe cannot hold, made from what it says instead, or from None.
+        setting: recipe key that holds ``name``; the options are at ``<setting>_options``.
+        name: of the class.
+        classes: name -> class.
+        options: arguments from the recipe.
+        defaults: arguments to pass if the class has such parameters and ``options`` does not set them.
+        builders: parameter -> function that makes an argument which no recipe can hold, from the option or None.
 
     Raises:
-        SpecError: no such name, no such option, an argument that is lacking or that the class refuses.
+        SpecError: there is no such class or option, an argument is missing, or the class refuses one.
     """
-    place = f"{setting} = '{name}'"
-    if name not in known:
-        raise SpecError(f"{place}: {nearest(name, known)}")
-    asked = {
-        key: one
-        for key, one in inspect.signature(known[name]).parameters.items()
-        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    source = f"{setting} = '{name}'"
+    if name not in classes:
+        raise SpecError(f"{source}: {nearest(name, classes)}")
+    parameters = {
+        key: parameter
+        for key, parameter in inspect.signature(classes[name]).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     for key in options:
-        if key not in asked:
-            raise SpecError(f"{setting}_options: {name} has no '{key}'. {nearest(key, asked)}")
-    arguments = {key: value for key, value in (dict(offered) | dict(options)).items() if key in asked}
-    arguments |= {key: build(arguments.get(key)) for key, build in builders.items() if key in asked}
-    lacking = [key for key, one in asked.items() if one.default is one.empty and key not in arguments]
-    if lacking:
-        raise SpecError(f"{place} needs '{lacking[0]}': set it in {setting}_options.")
+        if key not in parameters:
+            raise SpecError(f"{setting}_options: {name} has no '{key}'. {nearest(key, parameters)}")
+    arguments = {key: value for key, value in (dict(defaults) | dict(options)).items() if key in parameters}
+    arguments |= {key: build(arguments.get(key)) for key, build in builders.items() if key in parameters}
+    required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [key for key in required if key not in arguments]
+    if missing:
+        raise SpecError(f"{source} needs '{missing[0]}': set it in {setting}_options.")
     try:
-        return known[name](**arguments)
+        return classes[name](**arguments)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise SpecError(f"{place} cannot be made: {str(error).splitlines()[0]}") from error
+        raise SpecError(f"{source} cannot be made: {str(error).splitlines()[0]}") from error

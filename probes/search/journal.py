@@ -1,9 +1,9 @@
-"""A journal file as Optuna's journal storage writes and reads it, safe against crashes and flipped bits.
+"""Journal file for Optuna's journal storage, safe against crashes and flipped bits.
 
-Every record ends with a field that Optuna's replay passes over: a checksum of the record and of the checksum before it,
-so that none can change, come, go or change places unseen. The lock is the kernel's and ends with its holder, however
-that ends. What a crash or a full disk left behind the last newline is cut, under the lock, before anything is appended;
-a whole line that is wrong is told and never cut. Knows nothing of Optuna.
+Every record ends with a field that Optuna ignores: a checksum of the record and of the checksum before it, so no record
+can be changed, added, removed or moved unnoticed. Appending holds a kernel lock, which ends with the process. An
+incomplete last line, left by a crash or a full disk, is cut before the next append; a complete line that is damaged
+raises an error and is never cut. Independent of Optuna.
 """
 
 import fcntl
@@ -19,31 +19,32 @@ import xxhash
 from permafrost.data.errors import MachineError
 
 MARK, END = b',"checksum":"', b'"}'
-"""What stands in every line between a record and its checksum, and after it."""
+"""The bytes of a line between the record and its checksum, and after the checksum."""
 
 REMEDY = "put a copy of the file back or give the study another name"
+"""Advice in the messages about damaged files."""
 
 
 class Journal:
-    """Records, one JSON object a line; any number of processes may append and read."""
+    """A file of records, one JSON object per line; several processes may append and read concurrently."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._ends = [0]
-        """Where the known records end, the beginning first."""
+        """Byte offset of the end of each record read so far, after 0 for the start of the file."""
 
         self._checksums = [b""]
-        """Of the known records, and of what is before them."""
+        """Checksum of each record read so far, after the empty one before the first record."""
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab"):
             pass
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records; all are on disk when this returns, and none if it raises.
+        """Append records; all are on disk when this returns, and none if it raises.
 
         Raises:
-            MachineError: they could not be written, what was there before still is; or a line there is damaged.
+            MachineError: the records could not be written (earlier ones are safe), or a line of the file is damaged.
         """
         with open(self._path, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -54,7 +55,7 @@ class Journal:
                 body = json.dumps(log, separators=(",", ":")).encode()[:-1]
                 checksum = _checksum(body, checksum)
                 lines += body + MARK + checksum + END + b"\n"
-            file.truncate(end)  # what an append that was cut has left
+            file.truncate(end)  # the incomplete line of an interrupted append
             try:
                 file.seek(end)
                 written = 0
@@ -71,18 +72,18 @@ class Journal:
                 raise
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Records from a number on, as they were added; what follows the last newline is no record.
+        """Return the records from a number on, in order; an incomplete last line is no record.
 
         Raises:
-            MachineError: a line is not as it was written.
+            MachineError: a line differs from what was written.
         """
         with open(self._path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            found = self._read(file, log_number_from)
-        yield from found
+            records = self._read(file, log_number_from)
+        yield from records
 
     def _read(self, file: Any, since: int) -> list[dict[str, Any]]:
-        """Records of an open file from a number on; those that are new become known."""
+        """Return the records of an open file from a number on, and remember the offsets of new ones."""
         first = min(since, len(self._ends) - 1)
         if file.seek(0, os.SEEK_END) < self._ends[-1]:
             raise MachineError(f"{self._path} is shorter than it was while it was read; {REMEDY}.")
@@ -90,34 +91,34 @@ class Journal:
         *lines, tail = file.read().split(b"\n")
         records = []
         for number, line in enumerate(lines, first):
-            body = _body(line, self._checksums[number])
+            body = _verified_body(line, self._checksums[number])
             if body is None:
-                raise self._damaged(line, number)
+                raise self._damage_error(line, number)
             if number + 1 == len(self._ends):
                 self._ends.append(self._ends[number] + len(line) + 1)
                 self._checksums.append(_checksum(body, self._checksums[number]))
             if number >= since:
                 records.append(json.loads(body + b"}"))
-        if _body(tail[:-1], self._checksums[-1]) is not None:  # whole, and then something else than a newline
-            raise self._damaged(tail, len(self._ends) - 1)
+        if _verified_body(tail[:-1], self._checksums[-1]) is not None:  # a complete record without its newline
+            raise self._damage_error(tail, len(self._ends) - 1)
         return records
 
-    def _damaged(self, line: bytes, number: int) -> MachineError:
-        what = "is not as it was written, or does not follow the line before it"
+    def _damage_error(self, line: bytes, number: int) -> MachineError:
+        damage = "is not as it was written, or does not follow the line before it"
         if MARK not in line:
-            what = "has no checksum: it is damaged, or written by Optuna itself or another version of permafrost"
+            damage = "has no checksum: it is damaged, or written by Optuna itself or another version of permafrost"
         return MachineError(
-            f"{self._path}:{number + 1} {what}; {REMEDY}, or go on with the {number:,} records before it after "
+            f"{self._path}:{number + 1} {damage}; {REMEDY}, or go on with the {number:,} records before it after "
             f"'truncate -s {self._ends[number]} {shlex.quote(str(self._path))}'."
         )
 
 
-def _body(line: bytes, before: bytes) -> bytes | None:
-    """What is in front of a line's checksum, where that is right."""
+def _verified_body(line: bytes, checksum_before: bytes) -> bytes | None:
+    """Return the part of a line before its checksum, or None if the checksum is wrong."""
     body, _, checksum = line.rpartition(MARK)
-    return body if checksum == _checksum(body, before) + END else None
+    return body if checksum == _checksum(body, checksum_before) + END else None
 
 
-def _checksum(body: bytes, before: bytes) -> bytes:
-    """Of a record, and through the checksum before it of all records before it."""
-    return xxhash.xxh3_128_hexdigest(before + body).encode()
+def _checksum(body: bytes, checksum_before: bytes) -> bytes:
+    """Return the checksum of a record, chained to that of the record before it."""
+    return xxhash.xxh3_128_hexdigest(checksum_before + body).encode()

@@ -1,4 +1,7 @@
-"""A trial: a recipe with some settings replaced, trained once, judged by one number. Knows nothing of Optuna."""
+"""Trials: a recipe with searched settings replaced, trained once and scored by its validation metric.
+
+Independent of Optuna, so that workers need none of it.
+"""
 
 import json
 import math
@@ -11,80 +14,94 @@ from permafrost.data.spec import SpecError, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
 
-UNTOLD = ("summary", "duration", "extract", "variants")
-"""Of a recipe, what changes no trial."""
+NOT_IDENTIFYING = ("summary", "duration", "extract", "variants")
+"""Keys and tables of a recipe that do not change any trial."""
 
 AfterEpoch = Callable[[int, float], None]
-"""Told of every epoch, counted from 0, and its validation metric."""
+"""Called after every epoch with its index, from 0, and its validation metric."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a training came to."""
+    """Result of a training."""
 
     value: float
-    """The best validation metric; larger is better."""
+    """Best validation metric (higher is better)."""
 
     attributes: Mapping[str, float] = field(default_factory=dict)
-    """Further numbers worth a column."""
+    """Further columns of ``trials.csv``, name -> value."""
 
 
 class Evaluate(Protocol):
-    """Trains a recipe with its one seed."""
+    """Function that trains a recipe with its only seed."""
 
     def __call__(self, recipe: Recipe, after_epoch: AfterEpoch, /) -> float | Evaluation:
-        """The best validation metric."""
+        """Return the best validation metric."""
 
 
 MakeEvaluate = Callable[[Recipe, Path], Evaluate]
-"""Called once in every worker with the recipe and the folder that the workers share; a function of a module."""
+"""Module-level function, called once in every worker with the recipe and the folder that the workers share."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended."""
+    """Outcome of a trial."""
 
     state: Literal["complete", "pruned", "refused"]
     value: float | None = None
     attributes: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
-    """Why it was refused."""
+    """Reason, if the trial was refused."""
 
 
 class TrialPruned(Exception):  # noqa: N818  no error
-    """Raised out of a training that is not worth going on with."""
+    """Ends the training of a trial that the pruner stops."""
 
 
 def with_params(recipe: Recipe, name: str, params: Mapping[str, Scalar]) -> Recipe:
-    """The recipe with offered values in their places, and the first of its seeds."""
+    """Return the recipe of a trial: with the proposed values, and the first seed only.
+
+    Args:
+        recipe: the searched recipe.
+        name: of the trial, for error messages.
+        params: dotted key -> proposed value, as :meth:`permafrost.probes.config.study.Choice.decode` takes it.
+    """
     ranges = recipe.study.ranges()
-    meant = {key: ranges[key].decode(value) for key, value in params.items()}
-    made = with_variant(recipe, Variant(name, meant))
-    return replace(made, train=replace(made.train, seeds=recipe.train.seeds[:1]))
+    values = {key: ranges[key].decode(value) for key, value in params.items()}
+    trial_recipe = with_variant(recipe, Variant(name, values))
+    return replace(trial_recipe, train=replace(trial_recipe.train, seeds=recipe.train.seeds[:1]))
 
 
 def best_recipe(recipe: Recipe, summary: str, params: Mapping[str, Scalar]) -> Recipe:
-    """The recipe of the best trial, to be trained with all seeds of the study."""
-    made = with_params(recipe, "best", params)
-    train = replace(made.train, seeds=recipe.study.seeds)
-    return replace(made, summary=summary, duration="", train=train, study=StudySpec())
+    """Return the recipe of the best trial, with all seeds of the study."""
+    best = with_params(recipe, "best", params)
+    train = replace(best.train, seeds=recipe.study.seeds)
+    return replace(best, summary=summary, duration="", train=train, study=StudySpec())
 
 
-def attempt(
+def run_trial(
     evaluate: Evaluate,
     recipe: Recipe,
     number: int,
     params: Mapping[str, Scalar],
     report: Callable[[int, float], bool],
 ) -> TrialResult:
-    """Run a trial; ``report`` says after each epoch whether to stop it."""
+    """Train a trial, and return its result.
+
+    Args:
+        evaluate: trains the recipe.
+        recipe: the searched recipe.
+        number: of the trial.
+        params: dotted key -> proposed value.
+        report: called after each epoch with its index and validation metric; returns whether to stop the trial.
+    """
 
     def after_epoch(epoch: int, value: float) -> None:
         if report(epoch, value):
             raise TrialPruned
 
     try:
-        said = evaluate(with_params(recipe, f"trial-{number}", params), after_epoch)
+        evaluation = evaluate(with_params(recipe, f"trial-{number}", params), after_epoch)
     except TrialPruned:
         return TrialResult("pruned")
     except SpecError as error:
@@ -93,48 +110,49 @@ def attempt(
         if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch has no error for it
             raise
         return TrialResult("refused", reason="it does not fit into memory.")
-    done = said if isinstance(said, Evaluation) else Evaluation(float(said))
-    if not math.isfinite(done.value):
-        return TrialResult("refused", reason=f"its validation metric is {done.value}.")
-    return TrialResult("complete", done.value, done.attributes)
+    if not isinstance(evaluation, Evaluation):
+        evaluation = Evaluation(float(evaluation))
+    if not math.isfinite(evaluation.value):
+        return TrialResult("refused", reason=f"its validation metric is {evaluation.value}.")
+    return TrialResult("complete", evaluation.value, evaluation.attributes)
 
 
 def check_space(recipe: Recipe) -> None:
-    """Try both ends of every range and every choice, each alone, so that no trial fails by a misspelt key.
+    """Raise if a key or value of the search space is invalid; tests both ends of every range and every choice alone.
 
     Raises:
-        SpecError: there is nothing to search, a key is no setting, or a value does not fit it.
+        SpecError: the space is empty, a key is no setting, or a value does not fit its setting.
     """
     ranges = recipe.study.ranges()
     if not ranges:
         raise SpecError('there is nothing to search: give ranges in [study.space], "train.epochs" = [5, 10] for one.')
-    known = [setting.key for setting in manual(Recipe) if setting.key.split(".")[0] in VARIABLE_TABLES]
-    for key, one in ranges.items():
-        for value in one.extremes():
+    keys = [setting.key for setting in manual(Recipe) if setting.key.split(".")[0] in VARIABLE_TABLES]
+    for key, dimension in ranges.items():
+        for value in dimension.extremes():
             try:
                 with_variant(recipe, Variant("trial", {key: value}))
             except SpecError as error:
                 if "unknown key" in str(error) or "cannot vary" in str(error):
-                    raise SpecError(f"study.space names '{key}', which is no setting. {nearest(key, known)}") from error
+                    raise SpecError(f"study.space names '{key}', which is no setting. {nearest(key, keys)}") from error
                 message = str(error).removeprefix("variant 'trial': ")
                 raise SpecError(f"study.space: '{key}' cannot be {plain(value)!r}: {message}") from error
 
 
-def identity(recipe: Recipe) -> dict[str, Any]:
-    """What the trials of one study have in common: recipe, first seed and search space."""
-    tree = {key: value for key, value in plain(recipe).items() if key not in UNTOLD}
+def study_identity(recipe: Recipe) -> dict[str, Any]:
+    """Return what all trials of a study share: settings, first seed and search space, as parsed from JSON."""
+    tree = {key: value for key, value in plain(recipe).items() if key not in NOT_IDENTIFYING}
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
-    tree["study"] = {"space": {key: plain(vars(one)) for key, one in recipe.study.ranges().items()}}
+    tree["study"] = {"space": {key: plain(vars(dimension)) for key, dimension in recipe.study.ranges().items()}}
     as_stored: dict[str, Any] = json.loads(json.dumps(tree))
     return as_stored
 
 
-def difference(first: Any, second: Any, key: str = "") -> str | None:
-    """The dotted key where two trees first differ."""
+def first_difference(first: Any, second: Any, key: str = "") -> str | None:
+    """Return the first dotted key, in alphabetical order, at which two trees differ; None if they are equal."""
     if isinstance(first, dict) and isinstance(second, dict):
         for name in sorted(first.keys() | second.keys()):
-            found = difference(first.get(name), second.get(name), f"{key}.{name}" if key else name)
-            if found:
-                return found
+            differing = first_difference(first.get(name), second.get(name), f"{key}.{name}" if key else name)
+            if differing:
+                return differing
         return None
     return None if first == second else key

@@ -1,6 +1,6 @@
-"""Worker processes of a study: each trains the trials it is handed and reports over a pipe; none outlives its parent.
+"""Worker processes of a study: each trains the trials that it receives over a pipe, and ends with its parent.
 
-Workers know nothing of Optuna and write nothing down, so one that is killed leaves nothing half written.
+Workers do not use Optuna and write no files, so a killed worker leaves nothing half written.
 """
 
 import multiprocessing
@@ -20,16 +20,17 @@ from typing import Self
 from permafrost.data.errors import PermafrostError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Scalar
-from permafrost.probes.search.trials import MakeEvaluate, TrialResult, attempt
+from permafrost.probes.search.trials import MakeEvaluate, TrialResult, run_trial
 
 Assignment = tuple[int, Mapping[str, Scalar]]
+"""Number of a trial, and its values."""
 
 Pipe = connection.Connection
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """A worker finished an epoch and waits to hear whether to go on."""
+    """Message of a worker that finished an epoch and waits for the answer whether to stop."""
 
     step: int
     value: float
@@ -37,31 +38,35 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class WorkerDied:
-    """A worker ended without being asked to; ``code`` is the signal, negative, or its exit code."""
+    """Unexpected end of a worker."""
 
     code: int | None
+    """Exit code, or the negative number of the signal that ended it."""
 
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """A worker met an error that no other trial would be spared."""
+    """Message of a worker that met an error which ends the study."""
 
     error: PermafrostError | OSError | None
+    """The error to raise; None if it is of another type."""
+
     trace: str
+    """Its traceback."""
 
 
 @dataclass(eq=False)
 class Worker:
-    """One process, as its parent sees it."""
+    """A worker process, as its parent sees it."""
 
     process: SpawnProcess
     pipe: Pipe
     trial: int | None = None
-    """The trial it is at."""
+    """Number of the trial that it trains."""
 
 
 class WorkerPool:
-    """A number of workers; as a context, none is left behind it."""
+    """A pool of worker processes; a context that ends all of them."""
 
     def __init__(self, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate, size: int) -> None:
         self._job = recipe, folder, make_evaluate
@@ -87,25 +92,25 @@ class WorkerPool:
 
     @property
     def busy(self) -> int:
-        """Workers that are at a trial."""
+        """Number of workers that train a trial."""
         return sum(worker.trial is not None for worker in self._workers)
 
     @property
     def idle(self) -> Worker | None:
-        """A worker without a trial."""
+        """A worker without a trial, or None if all are busy."""
         return next((worker for worker in self._workers if worker.trial is None), None)
 
     def assign(self, worker: Worker, assignment: Assignment) -> None:
-        """Hand a trial to a worker."""
+        """Send a trial to a worker."""
         worker.trial = assignment[0]
         _send(worker.pipe, assignment)
 
     def answer(self, worker: Worker, stop: bool) -> None:
-        """Say whether the trial that reported an epoch ends here."""
+        """Answer the report of an epoch: whether to stop the trial."""
         _send(worker.pipe, stop)
 
     def messages(self) -> Iterator[tuple[Worker, EpochReport | TrialResult | WorkerFailed | WorkerDied]]:
-        """What the workers have to say; waits until there is something. A dead one is replaced."""
+        """Wait for messages, and yield them; a worker that died is replaced."""
         ready = connection.wait([worker.pipe for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
             try:
@@ -126,11 +131,13 @@ class WorkerPool:
         return WorkerDied(code)
 
     def _spawn(self) -> None:
-        ours, theirs = multiprocessing.Pipe()
-        with theirs, _inherited(self.size):
-            process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs, *self._job), daemon=True)
+        parent_end, worker_end = multiprocessing.Pipe()
+        with worker_end, _worker_environment(self.size):
+            process = multiprocessing.get_context("spawn").Process(
+                target=run_worker, args=(worker_end, *self._job), daemon=True
+            )
             process.start()
-        self._workers.append(Worker(process, ours))
+        self._workers.append(Worker(process, parent_end))
 
     def _terminate(self) -> None:
         for worker in self._workers:
@@ -143,8 +150,8 @@ class WorkerPool:
         self._workers = []
 
 
-def work(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate) -> None:
-    """The life of a worker."""
+def run_worker(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate) -> None:
+    """Train trials until the parent sends None or ends; the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -156,13 +163,13 @@ def work(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate) 
         evaluate = make_evaluate(recipe, folder)
         while (assignment := pipe.recv()) is not None:
             number, params = assignment
-            pipe.send(attempt(evaluate, recipe, number, params, report))
+            pipe.send(run_trial(evaluate, recipe, number, params, report))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:
-        known = error if isinstance(error, (PermafrostError, OSError)) else None
-        pipe.send(WorkerFailed(known, traceback.format_exc()))
-        pipe.recv()  # the parent ends us
+        reported = error if isinstance(error, (PermafrostError, OSError)) else None
+        pipe.send(WorkerFailed(reported, traceback.format_exc()))
+        pipe.recv()  # until the parent ends this process
 
 
 def _end_with_parent() -> None:
@@ -173,23 +180,23 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _inherited(workers: int) -> Iterator[None]:
-    """Children start with their share of the cores, and deaf to Ctrl-C."""
+def _worker_environment(workers: int) -> Iterator[None]:
+    """Let processes that start in this context have their share of the cores, and ignore Ctrl-C from the start."""
     share = max(1, len(os.sched_getaffinity(0)) // workers) if hasattr(os, "sched_getaffinity") else 1
-    resource_tracker.ensure_running()  # starting it lets Ctrl-C through again, so not in between
+    resource_tracker.ensure_running()  # its start unblocks Ctrl-C, so it must come first
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _send(pipe: Pipe, message: object) -> None:
-    with suppress(OSError):  # it died; its pipe says so at the next wait
+    with suppress(OSError):  # the worker died, which the next wait reports
         pipe.send(message)
 
 

@@ -182,7 +182,7 @@ def test_a_recipe_that_changed_in_a_run_folder_runs_from_elsewhere_only(run, tmp
 
 def test_a_study_that_is_being_written_again_has_no_record(tmp_path, monkeypatch):
     folder = search(searching(trials=3), "s", tmp_path, hill).folder
-    monkeypatch.setattr("permafrost.probes.search.session.best_recipe", lambda *_: pytest.fail("stopped"))
+    monkeypatch.setattr("permafrost.probes.search.study_folder.best_recipe", lambda *_: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception):
         search(searching(trials=3), "s", tmp_path, hill, trials=5)
     with pytest.raises(ReportError, match=r"no record\.json\. Run the study again"):

@@ -31,7 +31,7 @@ def loss_of(value: float, gradient: Sequence[float], part: nn.Parameter) -> Tens
 
 def balancer_of(name: str, tasks: dict[str, str], part: nn.Parameter, **changes) -> Balancer:
     changes = {"weights": {task: 0.5 + place for place, task in enumerate(tasks)}} | changes
-    return make_balancer(BalancingSpec(name, **changes), tasks, [part], True, torch.Generator().manual_seed(5))
+    return make_balancer(BalancingSpec(balancer=name, **changes), tasks, [part], True, torch.Generator().manual_seed(5))
 
 
 def two(name: str, part: nn.Parameter, **changes) -> Balancer:
@@ -101,7 +101,7 @@ def noises(form: str, bounds: tuple[float, float], phases: Sequence[float]) -> l
     """Task log-variance by step, 400 steps a phase, of predictions that fit their targets but for some noise."""
     generator = torch.Generator().manual_seed(0)
     target, prediction = torch.randn(32, generator=generator), nn.Parameter(torch.zeros(32))
-    spec = BalancingSpec("uncertainty", learning_rate=0.1, bounds=bounds)
+    spec = BalancingSpec(balancer="uncertainty", learning_rate=0.1, bounds=bounds)
     balancer = make_balancer(spec, {"a": form}, [prediction], False, generator)
     optimizer = torch.optim.AdamW([{"params": [prediction], "lr": 0.05, "weight_decay": 0.0}, *balancer.groups()])
     seen: list[list[float]] = []
@@ -286,7 +286,7 @@ def unexplained(name: str, steps: int = 100) -> dict[str, float]:
     torch.manual_seed(0)
     pair = Pair()
     shared = list(pair.encoder.parameters())
-    spec = BalancingSpec(name, weights={"large": 0.02, "small": 1.98})
+    spec = BalancingSpec(balancer=name, weights={"large": 0.02, "small": 1.98})
     balancer = make_balancer(spec, {"large": "mse", "small": "mse"}, shared, True, torch.Generator().manual_seed(0))
     model = {"params": list(pair.parameters()), "lr": 0.02, "weight_decay": 0.0}
     optimizer = torch.optim.AdamW([model, *balancer.groups()])
@@ -318,7 +318,7 @@ def trained(name: str, steps: int, saved: bytes | None = None) -> tuple[list, by
     wanted = torch.randn(3, 5, 3) * torch.tensor([1.0, 10, 0.1])[:, None, None]
     shared = list(encoder.parameters())
     tasks = {"a": "mse", "b": "log_variance", "c": "mse"}
-    spec = BalancingSpec(name, weights={"a": 1.0, "b": 2.0, "c": 0.5})
+    spec = BalancingSpec(balancer=name, weights={"a": 1.0, "b": 2.0, "c": 0.5})
     balancer = make_balancer(spec, tasks, shared, True, torch.Generator().manual_seed(2))
     optimizer = torch.optim.AdamW([{"params": shared, "lr": 0.05}, *balancer.groups()])
     parts = {"encoder": encoder, "balancer": balancer, "optimizer": optimizer}
@@ -409,7 +409,7 @@ def test_a_step_may_have_one_of_the_tasks_where_no_gradients_are_compared(name):
 def test_comparing_gradients_needs_joint_steps_tasks_and_something_shared_that_is_trained(name):
     part, generator = shared_of(1, 1), torch.Generator()
     frozen = nn.Parameter(torch.ones(2), requires_grad=False)
-    spec, tasks = BalancingSpec(name), {"a": "mse", "b": "span"}
+    spec, tasks = BalancingSpec(balancer=name), {"a": "mse", "b": "span"}
     for shared in ([], [frozen]):
         with pytest.raises(SpecError, match=f"'{name}' compares .* nothing shared is trained; .* equal, fixed or unc"):
             make_balancer(spec, tasks, shared, True, generator)
@@ -429,7 +429,7 @@ def test_what_is_learnt_with_the_model_has_a_rate_of_its_own_and_no_decay():
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_others_need_nothing_shared(name):
-    spec = BalancingSpec(name, weights={"a": 1.0})
+    spec = BalancingSpec(balancer=name, weights={"a": 1.0})
     assert isinstance(make_balancer(spec, {"a": "mse"}, [], False, torch.Generator()), BALANCERS[name])
 
 
@@ -462,7 +462,7 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 def test_a_recipe_can_hold_the_settings():
-    spec = BalancingSpec("fixed", weights={"topic": 0.5, "tone": 0.5}, bounds=(-3.0, 4.0))
+    spec = BalancingSpec(balancer="fixed", weights={"topic": 0.5, "tone": 0.5}, bounds=(-3.0, 4.0))
     assert parse(BalancingSpec, plain(spec), "a recipe") == spec
 
 

@@ -165,7 +165,8 @@ def test_balancing_is_refused_where_there_are_no_tasks(own):
 
 def test_variants_are_refused_where_layers_are_trained_task_by_task():
     changes = ['variants=[{name = "deep", set = {"finetune.cut" = 5}}]']
-    with pytest.raises(SpecError, match=r"'layers' trains layers task by task, which knows no variants; set together"):
+    message = r"'layers' trains layers task by task, which knows no variants; set multitask\.schedule"
+    with pytest.raises(SpecError, match=message):
         load_recipe("layers", changes)
 
 
@@ -204,8 +205,8 @@ def test_a_further_plan_is_the_plan_with_some_of_its_fields_changed(own):
 )
 def test_only_the_plans_that_the_probe_reads_are_captured(own, inputs, read):
     _, recipe = load_recipe(own(PLANS), [f"probe.inputs={inputs}"])
-    assert list(recipe.read()) == read
-    assert all(plan == recipe.capture_plan(name) for name, plan in recipe.read().items())
+    assert list(recipe.probe_plans()) == read
+    assert all(plan == recipe.capture_plan(name) for name, plan in recipe.probe_plans().items())
 
 
 def test_a_variant_may_change_a_further_plan_or_add_one(own):

@@ -7,7 +7,7 @@ import pytest
 from permafrost.data.spec import SpecError, override, parse, read_toml, to_toml
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Interval, StudySpec
-from permafrost.probes.search.trials import best_recipe, check_space, difference, identity, with_params
+from permafrost.probes.search.trials import best_recipe, check_space, first_difference, study_identity, with_params
 from tests.support.toys import SPACE, searching
 
 
@@ -141,8 +141,8 @@ def test_the_best_recipe_is_ready_to_run_with_the_seeds_of_the_study():
 
 
 def test_identity_holds_what_trials_share_and_nothing_else():
-    first = identity(searching())
-    assert difference(first, identity(searching(trials=9, sampler="RandomSampler", seeds=(1,)))) is None
+    first = study_identity(searching())
+    assert first_difference(first, study_identity(searching(trials=9, sampler="RandomSampler", seeds=(1,)))) is None
     other = {**SPACE, "train.loss": ["mse"]}
-    assert difference(first, identity(searching(other))).startswith("study.space.train.loss")
-    assert difference(first, identity(searching({"train.epochs": [1, 2]}))) == "study.space.train.epochs"
+    assert first_difference(first, study_identity(searching(other))).startswith("study.space.train.loss")
+    assert first_difference(first, study_identity(searching({"train.epochs": [1, 2]}))) == "study.space.train.epochs"

@@ -68,7 +68,7 @@ def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
         table = table.assign(**{spare: "" for spare in schema.spare_text if spare not in table})
         table = table.assign(**{spare: np.nan for spare in schema.spare_numbers if spare not in table})
         found[name] = table.astype(dict.fromkeys(schema.numbers, "float"))
-    return Tables("made-up", about, "", **found)
+    return Tables(name="made-up", record=about, recipe="", **found)
 
 
 def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:

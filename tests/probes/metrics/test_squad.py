@@ -175,7 +175,7 @@ def test_every_gold_answer_of_squad_stays_as_it_is(part):
     count = 0
     for record in read_questions(path, (), "split", Omissions()):
         context = record.texts[0].second
-        for mark in record.marks:
+        for mark in record.spans:
             gold, count = context[mark.start : mark.end], count + 1
             assert answer_text(context, (mark.start, mark.end)) == gold
             assert normalised(gold) == official_normalised(gold) or "北斗" in gold

@@ -8,7 +8,7 @@ import pytest
 
 from permafrost.data.errors import InputError, MachineError
 from permafrost.probes.search.session import search
-from permafrost.probes.search.study import opened
+from permafrost.probes.search.storage import open_study
 from tests.probes.search.test_study import assert_nothing_lost, rows
 from tests.support.postgresql import running
 from tests.support.toys import hill, searching
@@ -38,7 +38,7 @@ def test_a_killed_worker_costs_nothing_and_the_study_goes_on_by_name(server, nam
 
 
 def test_another_machine_cannot_take_a_study_that_is_running(server, name, tmp_path):
-    there = opened(name, searching(), server.url, tmp_path / "unused")
+    there = open_study(name, searching(), server.url, tmp_path / "unused")
     with there, pytest.raises(InputError, match="is running elsewhere"):
         search(searching(), name, tmp_path, hill, server.url)
     assert search(searching(), name, tmp_path, hill, server.url).trials == 6

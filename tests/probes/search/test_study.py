@@ -19,16 +19,18 @@ import optuna
 import pytest
 import torch
 
+from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
-from permafrost.probes.search import session
 from permafrost.probes.search.journal import Journal
+from permafrost.probes.search.samplers import make_pruner, make_sampler
 from permafrost.probes.search.session import search
-from permafrost.probes.search.study import TrialLog, make_pruner, make_sampler, opened
+from permafrost.probes.search.storage import open_study
+from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import TrialResult
 from tests.support.toys import SPACE, broken, hill, mapped, refusing, searching, sharing
 
@@ -331,7 +333,7 @@ def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial; from pathlib import Path\n"
         "from tests.support.toys import hill, searching; from permafrost.probes.search.session import search\n"
-        f"conduct(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
+        f"search(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
     )
     log = tmp_path / "study-s" / "evaluated"
     command = [sys.executable, "-c", program]
@@ -399,7 +401,7 @@ def journal(tmp_path):
 
 
 def values(journal: Path) -> list[float]:
-    with opened("s", searching(), None, journal) as trial_log:
+    with open_study("s", searching(), None, journal) as trial_log:
         return [row["value"] for row in trial_log.rows() if finished({**row})]
 
 
@@ -521,7 +523,8 @@ def test_a_full_disk_leaves_the_journal_whole(journal):
     whole = journal.read_bytes()
     program = (
         "import resource, signal, sys; sys.path[:0] = ['.']\n"
-        "from pathlib import Path; from permafrost.probes.search.journal import Journal; from permafrost.data.errors import MachineError\n"
+        "from pathlib import Path; from permafrost.data.errors import MachineError\n"
+        "from permafrost.probes.search.journal import Journal\n"
         f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); path = Path({str(journal)!r})\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 20}, {len(whole) + 20}))\n"
         "try: Journal(path).append_logs([{'op_code': 3, 'much': 'x' * 99}])\n"
@@ -534,13 +537,13 @@ def test_a_full_disk_leaves_the_journal_whole(journal):
 
 def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monkeypatch):
     journal, recipe = tmp_path / "journal.log", searching()
-    with opened("s", recipe, None, journal) as trial_log:
+    with open_study("s", recipe, None, journal) as trial_log:
         number, _ = trial_log.ask()
         trial = trial_log._trials()[number]
         with monkeypatch.context() as patch:
             patch.setattr(trial_log._study._storage, "set_trial_state_values", lambda *_: None)
             trial_log._put_back(trial, trial_log._trials(), 0)
-    with opened("s", recipe, None, journal) as trial_log:
+    with open_study("s", recipe, None, journal) as trial_log:
         states = [row["state"] for row in trial_log.rows()]
         assert states == ["FAIL", "WAITING"]
         again, _ = trial_log.ask()
@@ -551,20 +554,20 @@ def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monke
 
 def test_a_lock_ends_with_its_holder(tmp_path):
     program = "from pathlib import Path; from permafrost.data.atomic import file_lock; import time\n"
-    program += f"with held(Path({str(tmp_path / 'lock')!r})): print('held', flush=True); time.sleep(60)"
+    program += f"with file_lock(Path({str(tmp_path / 'lock')!r})): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with session.held(tmp_path / "lock", wait=False) as free:
+        with file_lock(tmp_path / "lock", wait=False) as free:
             assert not free
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-    with session.held(tmp_path / "lock", wait=False) as free:
+    with file_lock(tmp_path / "lock", wait=False) as free:
         assert free
 
 
 def test_a_ledger_counts_what_is_finished(tmp_path):
-    with opened("s", searching(), None, tmp_path / "journal.log") as trial_log:
+    with open_study("s", searching(), None, tmp_path / "journal.log") as trial_log:
         assert isinstance(trial_log, TrialLog)
         number, _ = trial_log.ask()
         assert not trial_log.report(number, 0, 0.5)

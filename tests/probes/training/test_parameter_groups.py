@@ -157,7 +157,7 @@ def test_what_is_frozen_from_the_start_moves_by_no_bit_and_the_rest_learns(froze
     if balancer:
         tasks = dict.fromkeys(pair.y, "cross_entropy")
         shared = pair.modules["backbone"].parameters()
-        made = make_balancer(BalancingSpec(balancer), tasks, shared, True, torch.Generator())  # type: ignore[arg-type]
+        made = make_balancer(BalancingSpec(balancer=balancer), tasks, shared, True, torch.Generator())  # type: ignore[arg-type]
     result = pair.fit(replace(SPEC, freeze={frozen: 0}), balancer=made)
     still = {name for name in pair.weights() if name.startswith(f"{frozen}.")}
     for epoch in range(SPEC.epochs):

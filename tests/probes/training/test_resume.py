@@ -68,7 +68,7 @@ CHANGES = {
     "cut": {"finetune": FinetuneSpec(2)},
     "dropout": {"finetune": FinetuneSpec(dropout=0.2)},
     "probe": {"probe": ProbeSpec(encoder="mlp")},
-    "balancing": {"balancing": BalancingSpec("uncertainty")},
+    "balancing": {"balancing": BalancingSpec(balancer="uncertainty")},
     "variants": {"variants": (Variant("other"),)},
 }
 

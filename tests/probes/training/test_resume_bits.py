@@ -95,7 +95,7 @@ class Pair:
         objectives = {"a": self.lesson("a", ROWS), "b": self.lesson("b", ROWS // 2)}
         weights = {"a": 1.0, "b": 2.0} if self.balancer == "fixed" else {}
         balancer = make_balancer(
-            BalancingSpec(self.balancer, weights),  # type: ignore[arg-type]
+            BalancingSpec(balancer=self.balancer, weights=weights),  # type: ignore[arg-type]
             dict.fromkeys(objectives, "cross_entropy"),
             self.modules["backbone"].parameters(),
             self.order == "joint",
