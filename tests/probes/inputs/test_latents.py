@@ -208,7 +208,7 @@ def test_latents_that_are_all_equal_have_a_spread_of_one():
 
 def test_sides_are_read_by_row_and_side():
     found = inputs()
-    first, second = found.texts(shared_reads(layout()), np.array([[[3, 5], [0, 1]]]))
+    first, second = found.text_states(shared_reads(layout()), np.array([[[3, 5], [0, 1]]]))
     assert torch.equal(first, found.values[:, [3, 0]])
     assert torch.equal(second, found.values[:, [5, 1]])
 
@@ -216,7 +216,7 @@ def test_sides_are_read_by_row_and_side():
 def test_members_read_their_own_layers_of_the_same_rows():
     found = inputs()
     how = shared_reads(layout([(0, 3), (2, 3)]))
-    first, second = found.texts(how, np.array([[[3, 5], [0, 1]]]))
+    first, second = found.text_states(how, np.array([[[3, 5], [0, 1]]]))
     assert torch.equal(how.spread(first), found.values[[0, 3, 2, 3]][:, [3, 0]])
     assert torch.equal(how.spread(second), found.values[[0, 3, 2, 3]][:, [5, 1]])
     assert len(first) == 3  # layer 3 is read once
@@ -225,7 +225,7 @@ def test_members_read_their_own_layers_of_the_same_rows():
 def test_members_read_rows_in_an_order_of_their_own():
     found = inputs()
     how = shared_reads(layout([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
-    first, second = found.texts(how, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
+    first, second = found.text_states(how, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
     spread, x = how.spread(first), found.values
     assert torch.equal(spread, torch.stack([x[0, [3, 0]], x[3, [3, 0]], x[2, [7, 9]], x[3, [3, 0]]]))
     assert torch.equal(how.spread(second)[2], x[2, [8, 2]])

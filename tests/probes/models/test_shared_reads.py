@@ -24,16 +24,16 @@ def test_every_layer_reads_its_source_in_the_order_of_its_member(orders):
     how, _ = read(orders)
     member_of, of = [0, 0, 0, 0, 1, 1, 2, 3, 3, 3], orders or [0, 0, 0, 0]
     sources = [0, 1, 2, 3, 1, 3, 3, 0, 2, 3]
-    assert how.sources[how.at].tolist() == sources
-    assert how.orders[how.at.numpy()].tolist() == [of[owner] for owner in member_of]
-    assert len({*zip(how.orders.tolist(), how.sources.tolist(), strict=True)}) == len(how.sources)  # each once
+    assert how.sources[how.index].tolist() == sources
+    assert how.row_orders[how.index.numpy()].tolist() == [of[owner] for owner in member_of]
+    assert len({*zip(how.row_orders.tolist(), how.sources.tolist(), strict=True)}) == len(how.sources)  # each once
 
 
 @ORDERS
 def test_what_is_multiplied_together_is_what_each_layer_multiplies_for_itself(orders):
     how, x = read(orders)
     weight = torch.randn(10, 8, 5)
-    torch.testing.assert_close(how.multiply(x, weight), torch.bmm(x[how.at], weight))
+    torch.testing.assert_close(how.multiply(x, weight), torch.bmm(x[how.index], weight))
 
 
 @ORDERS
@@ -45,7 +45,7 @@ def test_what_belongs_to_layers_that_read_the_same_is_taken_once(orders):
 
 def test_a_member_alone_reads_the_inputs_as_they_are():
     how = shared_reads(layout())
-    assert how.at is None
+    assert how.index is None
     assert how.whole
     x = torch.randn(4, 7, 8)
     assert how.spread(x) is x
@@ -57,7 +57,7 @@ def test_a_member_alone_reads_the_inputs_as_they_are():
 def test_a_shared_linear_map_is_that_of_each_layer(orders):
     how, x = read(orders)
     linear = LayerwiseLinear(10, 8, 5)
-    torch.testing.assert_close(linear.shared(x, how), linear(x[how.at]))
+    torch.testing.assert_close(linear.shared(x, how), linear(x[how.index]))
 
 
 @pytest.mark.parametrize("by", [0.0, 0.3])
@@ -68,12 +68,12 @@ def test_the_cosines_of_a_low_rank_change_are_those_of_what_it_makes(orders, by)
     change = LayerwiseLowRank(10, 8, rank=3)
     with torch.no_grad():
         change.up.normal_(std=by)
-    expected = cosines(change(x[how.at]), change(other[how.at]))
+    expected = cosines(change(x[how.index]), change(other[how.index]))
     torch.testing.assert_close(change.cosines(x, other, how), expected, rtol=1e-5, atol=1e-5)
     assert (change.cosines(x, x.clone(), how) == 1).all()
     grads = [
         torch.autograd.grad(said.square().sum(), list(change.parameters()))
-        for said in (change.cosines(x, other, how), cosines(change(x[how.at]), change(other[how.at])))
+        for said in (change.cosines(x, other, how), cosines(change(x[how.index]), change(other[how.index])))
     ]
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)

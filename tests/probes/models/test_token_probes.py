@@ -108,7 +108,7 @@ def test_untrained_tokens_are_compared_by_their_means():
     found = token_inputs()
     probe, sides = token_probe(found), np.arange(20).reshape(10, 2)
     how = shared_reads(probe.layout)
-    said = probe(found.texts(how, sides[None]), how)[0]
+    said = probe(found.text_states(how, sides[None]), how)[0]
     means = [torch.stack([found.pooled(layer, column) for layer in range(2)]) for column in sides.T]
     torch.testing.assert_close(said, cosines(*means).mean(0))
 
@@ -170,7 +170,7 @@ def test_a_probe_learns_which_token_tells():
     (trained,) = train_members([MemberConfig("toy", recipe, found, (0,), 0)], corpus)
     untrained = predictions(token_probe(found), found, splits["validation"])[0]
     before = np.corrcoef(untrained, splits["validation"].targets)[0, 1]
-    assert trained.fitted.best_value > before + 0.15
+    assert trained.history.best_value > before + 0.15
 
 
 @pytest.mark.parametrize("more", [["probe.encoder=linear"], ["probe.encoder=mlp", "probe.code=0.5", "probe.mixer=mlp"]])
@@ -297,8 +297,8 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
     members = [MemberConfig("toy", recipe, found, (0, 1), seed) for seed in (3, 4, 3)]
     first, other, again = train_members(members, corpus)
     assert type(first.probe) is kind
-    assert first.fitted == again.fitted
-    assert first.fitted != other.fitted
+    assert first.history == again.history
+    assert first.history != other.history
     for name, value in first.probe.state_dict().items():
         assert torch.equal(again.probe.state_dict()[name], value), name
     said = predictions(stack([first.probe, other.probe]).eval(), found, corpus.split("validation"))

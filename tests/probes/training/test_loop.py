@@ -58,7 +58,7 @@ class Toy:
         return replace(TrainingProblem({"toy": self.probe}, member_of, {"": replace(whole, **objective)}), **changes)
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> list[History]:
-        return fit(self.learner(batch_rows=spec.batch_rows, **changes), spec, self.seeds).fitted[""]
+        return fit(self.problem(batch_rows=spec.batch_rows, **changes), spec, self.seeds).histories[""]
 
 
 def fitted_of(spec: TrainSpec = SPEC, seed: int = 0, **changes) -> tuple[Toy, History]:
@@ -176,7 +176,7 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     torchs = [part.grad.clone() for part in toy.probe.parameters()]
     for part, gradient in zip(toy.probe.parameters(), expected, strict=True):
         part.grad = gradient.clone()
-    clip_by_member(toy.learner(), 0.5, 1)
+    clip_by_member(toy.problem(), 0.5, 1)
     for part, gradient in zip(toy.probe.parameters(), torchs, strict=True):
         torch.testing.assert_close(part.grad, gradient)
         assert not torch.equal(part.grad, 0 * gradient)
@@ -271,7 +271,7 @@ def test_the_epochs_are_told_and_what_the_listener_raises_ends_the_training():
 
     toy = Toy((0, 1))
     with pytest.raises(StopIteration):
-        fit(toy.learner(validate=following([0.1, 0.2, 0.3], [0.9, 0.9, 0.9])), SPEC, (0, 1), after_epoch=listen)
+        fit(toy.problem(validate=following([0.1, 0.2, 0.3], [0.9, 0.9, 0.9])), SPEC, (0, 1), after_epoch=listen)
     assert told == [(0, 0.1), (1, 0.2), (2, 0.3)]
 
 

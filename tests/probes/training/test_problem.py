@@ -110,7 +110,7 @@ def test_a_task_alone_has_the_orders_of_its_seeds_whatever_the_order_of_tasks():
 def test_batches_go_on_from_a_state_as_they_would_have(order):
     batches = Batches(problem(order, 2.0), (1,))
     list(batches.epoch())
-    state = batches.state()
+    state = batches.state_dict()
     expected = list(batches.epoch())
     other = Batches(problem(order, 2.0), (1,))
     other.load_state_dict(state)
