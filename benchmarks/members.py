@@ -45,7 +45,9 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInpu
         "validation": Rows(sides[:held], rng.random(held)),
     }
     corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0), "score")
-    return corpus, ProbeInputs(values, tuple(Column("", "mean", layer) for layer in range(layers)), (width,) * layers)
+    return corpus, ProbeInputs(
+        values=values, columns=tuple(Column("", "mean", layer) for layer in range(layers)), widths=(width,) * layers
+    )
 
 
 def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[MemberConfig]:

@@ -148,11 +148,11 @@ def test_sides_and_moments_are_the_cached_ones(view, cut, workspace, recipe):
     cached, made = both(workspace, recipe("bert", view), cut)
     sides = workspace.corpus(recipe().corpus).split("train").texts[None, :9]
     for layers in ((0, 1), (1,)):
-        how = shared_reads(layout([layers], (32, 32)))
-        for mine, theirs in zip(made.text_states(how, sides), cached.text_states(how, sides), strict=True):
+        reads = shared_reads(layout([layers], (32, 32)))
+        for mine, theirs in zip(made.text_states(reads, sides), cached.text_states(reads, sides), strict=True):
             if view == "tokens":
-                assert torch.equal(mine.real, theirs.real)
-                mine, theirs = (one.values[:, one.real] for one in (mine, theirs))
+                assert torch.equal(mine.mask, theirs.mask)
+                mine, theirs = (one.values[:, one.mask] for one in (mine, theirs))
             assert_same(mine.detach(), theirs)
     texts = np.unique(sides)
     for center, scale, by_token in ((True, "layer", False), (False, "dimension", False), (True, "layer", True)):
@@ -168,10 +168,10 @@ def test_sides_and_moments_are_the_cached_ones(view, cut, workspace, recipe):
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, family, cut, workspace, recipe):
     made = workspace.finetuned_inputs(replace(learning(recipe(family, view), cut), probe=ProbeSpec(layers=(-1,))))
-    how = shared_reads(layout([(0,)], (32,)))
+    reads = shared_reads(layout([(0,)], (32,)))
     sides = workspace.corpus(recipe().corpus).split("train").texts[None, :9]
-    found = made.text_states(how, sides)
-    values = [one.values[:, one.real] if view == "tokens" else one for one in found]
+    found = made.text_states(reads, sides)
+    values = [one.values[:, one.mask] if view == "tokens" else one for one in found]
     torch.cat(values, 1).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
     reached = {name for name, part in made.module.named_parameters() if part.grad is not None and part.grad.any()}
     blocks = {name for name, _ in made.module.named_parameters() if ".layer." in name or ".h." in name}

@@ -145,7 +145,7 @@ def test_training_starts_from_the_pretrained_state_of_the_layers_that_it_reads(p
     result = pretrained(replace(AUTO, train=SHORT), probe, found)
     member = MemberConfig("toy", Recipe(probe=probe), found, layers, 0)
     plain, begun = start(member, scored(found)), start(replace(member, pretrained=result), scored(found))
-    for layer, own in zip(layers, begun.by_layer(), strict=True):
+    for layer, own in zip(layers, begun.layer_states(), strict=True):
         for name, value in own.items():
             assert torch.equal(value, result.by_layer[layer][name]), name
     if probe is UNIFIED:
@@ -233,7 +233,11 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
 def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
     """The members of every recipe, from made-up latents of three layers."""
     conductor = Workspace(
-        SimpleNamespace(latents=lambda *_: PlanLatents(Shelf(), {"mean": (0, 1, 2), "max": (0, 1, 2)}, 0, 0, 0.0)),
+        SimpleNamespace(
+            latents=lambda *_: PlanLatents(
+                store=Shelf(), columns={"mean": (0, 1, 2), "max": (0, 1, 2)}, texts_run=0, truncated=0, seconds=0.0
+            )
+        ),
         Silent(),
     )
     conductor.prepare(recipes)

@@ -77,12 +77,18 @@ class Pair:
             told = self.values[task][len(self.at_epochs) - 1] if self.values else 0.5
             return {"accuracy": np.array([told])}
 
-        return TaskObjective(loss, validate, ROWS, SPEC.batch_rows)
+        return TaskObjective(loss=loss, validate=validate, rows=ROWS, batch_rows=SPEC.batch_rows)
 
     def problem(self, **changes) -> TrainingProblem:
         member_of = {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.modules.named_parameters()}
         objectives = {task: self.objective(task) for task in self.y}
-        return TrainingProblem(dict(self.modules.items()), member_of, objectives, shared=("backbone",), **changes)
+        return TrainingProblem(
+            modules=dict(self.modules.items()),
+            member_of=member_of,
+            objectives=objectives,
+            shared=("backbone",),
+            **changes,
+        )
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> FitResult:
         return fit(self.problem(**changes), spec, [0])

@@ -216,7 +216,7 @@ QUICK = (
     "write.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
 )
 SLOW = (
-    "; import time, probes.checkpoint as kept; written = kept.Checkpoint.save\n"
+    "; import time, permafrost.probes.training.checkpoint as kept; written = kept.Checkpoint.save\n"
     "def save(one, state):\n"
     "    written(one, state)\n"
     "    time.sleep(0.3)\n"

@@ -84,7 +84,7 @@ class Pair:
             said = logits(slice(ROWS, None)).argmax(-1)
             return {"accuracy": (said == self.y[task][ROWS:]).double().mean(1).numpy()}
 
-        return TaskObjective(loss, validate, rows, SPEC.batch_rows)
+        return TaskObjective(loss=loss, validate=validate, rows=rows, batch_rows=SPEC.batch_rows)
 
     def problem(self) -> TrainingProblem:
         member_of = {
@@ -102,13 +102,13 @@ class Pair:
             torch.Generator().manual_seed(5),
         )
         return TrainingProblem(
-            self.modules,
-            member_of,
-            objectives,
-            self.order,
-            2.0,
-            balancer,
-            ("backbone",),
+            modules=self.modules,
+            member_of=member_of,
+            objectives=objectives,
+            order=self.order,
+            temperature=2.0,
+            balancer=balancer,
+            shared=("backbone",),
             private=self.private,  # type: ignore[arg-type]
         )
 
@@ -187,7 +187,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
 @pytest.mark.parametrize("dies_in", [None, 27])
 def test_the_memory_that_was_measured_before_goes_on_too(dies_in, tmp_path):
     first, second = Peak(), Peak()
-    first.known = 12345
+    first.previous_bytes = 12345
     if dies_in:
         with pytest.raises(KilledError):
             Pair(dies_in=dies_in).fit(checkpoint=kept(tmp_path), peak=first)
