@@ -44,15 +44,10 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInpu
         "train": Rows(sides[held:], rng.random(rows - held)),
         "validation": Rows(sides[:held], rng.random(held)),
     }
-    corpus = Corpus(
-        name="random",
-        texts=tuple(map(str, range(texts))),
-        splits=splits,
-        labels=(),
-        score_range=(0.0, 1.0),
-        kind="score",
+    corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0), "score")
+    return corpus, ProbeInputs(
+        values=values, columns=tuple(Column("", "mean", layer) for layer in range(layers)), widths=(width,) * layers
     )
-    return corpus, ProbeInputs(values, tuple(Column("", "mean", layer) for layer in range(layers)), (width,) * layers)
 
 
 def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[MemberConfig]:

@@ -54,7 +54,13 @@ class BackboneProvider:
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """The latents of a plan for the texts of a corpus; what no shard holds is run."""
         done = extract_texts(plan, corpus.texts, spec, progress)
-        return PlanLatents(done.store, done.columns, done.texts_run, done.truncated, done.seconds)
+        return PlanLatents(
+            store=done.store,
+            columns=done.columns,
+            texts_run=done.texts_run,
+            truncated=done.truncated,
+            seconds=done.seconds,
+        )
 
     def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
         """Fresh copies of the blocks above the cut."""

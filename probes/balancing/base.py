@@ -1,4 +1,7 @@
-"""What a balancer is: it does the backward passes of a step of several tasks; its ``state_dict`` has what it learns."""
+"""Base class of balancers: combine the losses of several tasks in one training step.
+
+A balancer does the backward passes of the step. What it learns is in its ``state_dict``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,39 +14,39 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.multitask import BalancingSpec
 
 FORMS = {"mse": "squares", "log_variance": "log_squares", "cross_entropy": "classes", "span": "classes"}
-"""What a loss is to a balancer: squared residuals, the log of their variance, or how unlikely the right class is."""
+"""Loss -> its form: squared residuals, log of the variance of residuals, or negative log likelihood of a class."""
 
 
 @dataclass(frozen=True)
-class Balanced:
-    """What a step came to, for the log."""
+class BalancedStep:
+    """Weights and gradient cosines of one step, for the log."""
 
     weights: dict[str, float]
-    """Task -> the factor at which the gradient of its loss entered the gradient of the shared parameters."""
+    """Task -> factor of its gradient in the gradient of the shared parameters."""
 
     cosines: dict[tuple[str, str], float]
-    """Two tasks -> the cosine of their gradients by the shared parameters, 0 where one has none; below 0 they conflict.
-    Empty where the balancer does not compare gradients."""
+    """Pair of tasks -> cosine of their gradients by the shared parameters, 0 if one has no gradient; below 0 they
+    conflict. Empty if the balancer does not compare gradients."""
 
 
 class Balancer(nn.Module):
-    """One way of balancing; its state is in the order of ``tasks``."""
+    """Base of balancers. Parameters and buffers are in the order of ``tasks``."""
 
     compares: ClassVar[bool] = False
-    """Whether it compares gradients, and so needs all tasks in every step and a shared part that is trained."""
+    """Whether it compares gradients: it then needs all tasks in every step, and shared parameters that are trained."""
 
     def __init__(self, tasks: Mapping[str, str], spec: BalancingSpec, generator: torch.Generator) -> None:
         super().__init__()
         self.tasks, self.spec, self.generator = dict(tasks), spec, generator
 
-    def backward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> Balanced:
-        """Give every parameter the gradient that the optimizer is to step on; call it after ``zero_grad()``.
+    def backward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> BalancedStep:
+        """Set the gradient of every parameter; call it after ``zero_grad()`` and before the optimizer's step.
 
         A parameter outside ``shared`` gets the sum of its tasks' weighted gradients.
 
         Args:
-            losses: task -> its loss as :mod:`probes.losses` gives it, a scalar or ``[member]`` of one member.
-            shared: what all tasks share; only balancers that compare gradients look at it.
+            losses: task -> its loss, a scalar or ``[member]`` of one member (:mod:`permafrost.probes.tasks.losses`).
+            shared: parameters that all tasks share; only balancers that compare gradients use them.
 
         Raises:
             SpecError: a task is missing from the step of a balancer that compares gradients.
@@ -51,12 +54,12 @@ class Balancer(nn.Module):
         raise NotImplementedError
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimizer of the model: what the balancer leaves to it to learn."""
+        """Return groups of the balancer's parameters for the optimizer of the model."""
         parameters = list(self.parameters())
         return [{"params": parameters, "lr": self.spec.learning_rate, "weight_decay": 0.0}] if parameters else []
 
-    def _joint(self, losses: Mapping[str, Tensor]) -> list[Tensor]:
-        """The losses in the order of the tasks."""
+    def _all_losses(self, losses: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the losses in the order of the tasks, as scalars."""
         if missing := [task for task in self.tasks if task not in losses]:
             raise SpecError(
                 f"balancer '{self.spec.balancer}' needs joint steps, one batch of every task in each; "

@@ -1,4 +1,4 @@
-"""What a probe reads: pooled latents, latents of tokens, or states of blocks that are fine-tuned.
+"""Probe inputs: pooled latents, token latents, or outputs of fine-tuned blocks; and the providers of latents.
 
 May import: data, data.corpora, data.store, probes.config, probes.models.
 Start reading at latents.py, ProbeInputs.

@@ -1,7 +1,7 @@
-"""Upper blocks as probes read them: latents that are made as they are asked for, by blocks that learn.
+"""Inputs of fine-tuned blocks: latents that trainable blocks of the backbone compute when a probe reads them.
 
-Probes meet them as they meet cached latents. The blocks themselves, and the ids of texts, are handed in: nothing here
-loads a language model.
+Probes read them like cached latents. The blocks and the frozen states below them are passed in; nothing here loads a
+language model.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from permafrost.probes.inputs.providers import FrozenStates, PlanLatents
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates
 
 SAMPLED_TEXTS = 500
-"""Texts by which the centre and the scale of latents are measured."""
+"""Approximate number of texts from which centre and scale are measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class CachedStates:
-    """The states of the layer at the cut, and of those read beside, as stage one cached them."""
+    """Frozen states from the latent store: the layer at the cut, and the frozen layers that the probe also reads."""
 
     reader: TokenReader
     offsets: Counts
@@ -35,21 +35,21 @@ class CachedStates:
     starts: Counts
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
-        """As :meth:`FrozenStates.rows`; blocks above the embeddings know no segments."""
+        """Return token states as :meth:`FrozenStates.rows`; no segments, as only embeddings use them."""
         return self.reader.rows(windows).states, None
 
 
 def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> CachedStates:
-    """The cached states of texts, in the layers that a plan of :meth:`UpperSpec.below` asks for."""
+    """Return the cached states of texts, in the layers of a plan that :meth:`FinetuneSpec.below` returns."""
     windows, starts = stored.store.windowed(texts)
     reader = stored.store.token_reader(windows, stored.columns[TOKENS])
     index = stored.store.read_tokens(windows, [])
     return CachedStates(reader, index.offsets, index.spans, starts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class FinetunedInputs(ProbeInputs):
-    """Latents that blocks make of what lies below them, as they are now."""
+    """Latents that trainable blocks compute from the frozen states below them, with the blocks' present weights."""
 
     blocks: nn.Module | None = None
     below: FrozenStates | None = None
@@ -57,74 +57,86 @@ class FinetunedInputs(ProbeInputs):
 
     @property
     def module(self) -> nn.Module:
-        """The blocks."""
+        """The trainable blocks."""
         assert self.blocks is not None
         return self.blocks
 
     @property
     def longest(self) -> int:
-        """As :attr:`ProbeInputs.longest`: what blocks run on is tokens, whatever they make of them."""
+        """Largest number of tokens of a window: blocks run on tokens, also for pooled views."""
         assert self.below is not None
         return int(np.diff(self.below.offsets).max(initial=1))
 
     def states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        """As :meth:`ProbeInputs.states`; a window that is asked for twice is run once."""
+        """Return token states as :meth:`ProbeInputs.states`; a window that occurs twice is run once."""
         assert self.offsets is not None
-        once, place = np.unique(windows, return_inverse=True)
-        if len(once) == len(windows):
-            return self._made(windows, layers)
+        distinct, inverse = np.unique(windows, return_inverse=True)
+        if len(distinct) == len(windows):
+            return self._run(windows, layers)
         lengths = np.diff(self.offsets)
-        index = ranges(bounds(lengths[once])[:-1][place.reshape(-1)], lengths[windows])
-        return self._made(once, layers)[:, torch.from_numpy(index)]
+        index = ranges(bounds(lengths[distinct])[:-1][inverse.reshape(-1)], lengths[windows])
+        return self._run(distinct, layers)[:, torch.from_numpy(index)]
 
-    def text_states(self, how: SharedReads, sides: NDArray[np.int64]) -> list[TextStates]:
-        """As :meth:`ProbeInputs.sides`; a text that several rows of the batch have is run once."""
-        if len(sides) > 1:
+    def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
+        """Return latents of rows as :meth:`ProbeInputs.text_states`; a text that occurs in several rows is run once."""
+        if len(texts) > 1:
             raise ValueError("members that train blocks take rows in one order.")
         if self.view == TOKENS:
-            return self._token_states(how, sides[0].T)
-        texts, place = np.unique(sides[0], return_inverse=True)
-        layers = range(len(self.columns)) if how.whole else how.sources.tolist()
-        made = self._made(texts, layers)
-        index = torch.from_numpy(place.reshape(sides[0].shape))
-        return [made[:, column] for column in index.T]
+            return self._token_states(reads, texts[0].T)
+        distinct, inverse = np.unique(texts[0], return_inverse=True)
+        layers = range(len(self.columns)) if reads.all_layers else reads.sources.tolist()
+        latents = self._run(distinct, layers)
+        index = torch.from_numpy(inverse.reshape(texts[0].shape))
+        return [latents[:, column] for column in index.T]
 
-    def _token_states(self, how: SharedReads, columns: NDArray[np.int64]) -> list[TextStates]:
-        """``[side, row]``, indices of texts -> the tokens of each side, all of them run together."""
-        ragged = ragged_of(self, how, self.windows[columns.reshape(-1)])
+    def _token_states(self, reads: SharedReads, columns: NDArray[np.int64]) -> list[TextStates]:
+        """Return the token states of texts ``[text of the row, row]``, all of them run together."""
+        ragged = ragged_of(self, reads, self.windows[columns.reshape(-1)])
         lengths = np.array(ragged.lengths).reshape(columns.shape)
-        parts = torch.split(ragged.values, lengths.sum(1).tolist(), 1)
-        return [padded(RaggedStates(part, tuple(own))) for part, own in zip(parts, lengths.tolist(), strict=True)]
+        values = torch.split(ragged.values, lengths.sum(1).tolist(), 1)
+        pairs = zip(values, lengths.tolist(), strict=True)
+        return [padded(RaggedStates(states, tuple(tokens))) for states, tokens in pairs]
 
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
-        """As :meth:`ProbeInputs.pooled`, with the blocks as they are now, and no gradient."""
+        """Return pooled latents as :meth:`ProbeInputs.pooled`, without a gradient."""
         with torch.no_grad():
-            return super().pooled(layer, texts) if self.view == TOKENS else self._made(texts, [layer])[0]
+            return super().pooled(layer, texts) if self.view == TOKENS else self._run(texts, [layer])[0]
 
     def moments(
         self, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`ProbeInputs.moments`, of some of the texts."""
+        """Return mean and standard deviation as :meth:`ProbeInputs.moments`, of a sample of the texts."""
         with torch.no_grad():
             return super().moments(texts[:: max(1, len(texts) // SAMPLED_TEXTS)], center, scale, by_token)
 
-    def _made(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
+    def _run(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         assert self.below is not None
-        values, kinds = self.below.rows(windows)
+        values, segments = self.below.rows(windows)
         lengths = np.diff(self.below.offsets)[windows].tolist()
-        told = None if kinds is None else torch.from_numpy(kinds)
-        wanted = [self.columns[layer].layer for layer in layers]
-        made: Tensor = self.module(torch.from_numpy(values), lengths, self.view, told, wanted)
-        return made
+        token_type_ids = None if segments is None else torch.from_numpy(segments)
+        backbone_layers = [self.columns[layer].layer for layer in layers]
+        latents: Tensor = self.module(torch.from_numpy(values), lengths, self.view, token_type_ids, backbone_layers)
+        return latents
 
 
 def finetuned_inputs(top_blocks: nn.Module, below: FrozenStates, view: str, layers: Sequence[int]) -> FinetunedInputs:
-    """What a probe reads of blocks: one view of some of their layers."""
-    columns = tuple(Column("", view, layer) for layer in layers)
+    """Return the inputs of one view of some layers of trainable blocks.
+
+    Raises:
+        SpecError: a pooled view of texts that are split into windows.
+    """
     width = int(top_blocks.width)  # type: ignore[arg-type]
-    nothing, widths = torch.empty(len(columns), 0, width), (width,) * len(columns)
     tokens = view == TOKENS
     if not tokens and (np.diff(below.starts) != 1).any():
         raise SpecError('a view of whole texts cannot be made of windows; set plan.truncation = "cut", or read tokens.')
-    offsets, spans, starts = (below.offsets, below.spans, below.starts) if tokens else (None, None, None)
-    return FinetunedInputs(nothing, columns, widths, offsets, spans, starts, None, top_blocks, below, view)
+    return FinetunedInputs(
+        values=torch.empty(len(layers), 0, width),
+        columns=tuple(Column("", view, layer) for layer in layers),
+        widths=(width,) * len(layers),
+        offsets=below.offsets if tokens else None,
+        spans=below.spans if tokens else None,
+        starts=below.starts if tokens else None,
+        blocks=top_blocks,
+        below=below,
+        view=view,
+    )

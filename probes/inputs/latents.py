@@ -1,4 +1,4 @@
-"""Inputs: cached latents as probes read them, from one plan or several, and the short names that say which."""
+"""Probe inputs: cached latents of one plan or several, pooled or token by token, on one layer axis."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,39 +19,39 @@ from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512
-"""Texts whose tokens are averaged at once."""
+"""Number of windows that are averaged at once."""
 
 MEASURED_TEXTS = 500
-"""Texts whose tokens are measured for their mean and spread."""
+"""Approximate number of texts whose tokens are measured for mean and standard deviation."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ProbeInputs:
-    """Latents as a probe reads them."""
+    """Latents that a probe reads, with the plan, view and layer of every index on their layer axis."""
 
     values: Tensor
-    """``[layer, text, width]`` in float32: layers of each view and plan, one after another; narrower latents are padded
-    with zeros. ``[layer, token, width]`` as stored where it is tokens that are read, text after text; without tokens
-    where a reader has them."""
+    """Pooled latents ``[layer, text, width]`` in float32, padded with zeros to the largest width; or token states
+    ``[layer, token, width]`` in the stored precision, window after window, with no tokens if there is a reader."""
 
     columns: tuple[Column, ...]
-    """What each index of the layer axis is."""
+    """``[layer]``: plan, view and layer."""
 
     widths: tuple[int, ...]
-    """Width of each layer's latents."""
+    """``[layer]``: width of the latents."""
 
     offsets: NDArray[np.int64] | None = None
     """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``; None for pooled latents.
-    A text that was not too long is one window."""
+    A text of at most ``plan.max_tokens`` tokens is one window."""
 
     spans: NDArray[np.int32] | None = None
-    """``[token, 2]``: the characters of its text that each token covers; None for pooled latents."""
+    """``[token, 2]``: first character of the text that the token covers and the first after it, -1 twice if it covers
+    none; None for pooled latents."""
 
     starts: NDArray[np.int64] | None = None
-    """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``; None where each has one."""
+    """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``; None if each has one."""
 
     reader: TokenReader | None = None
-    """Where tokens are read from, some at a time, rather than from memory."""
+    """Reader of token states from the store, window by window; None if ``values`` holds them."""
 
     @cached_property
     def windows(self) -> NDArray[np.int64]:
@@ -61,91 +61,95 @@ class ProbeInputs:
 
     @property
     def longest(self) -> int:
-        """Most latents of a text in a layer: 1, or its tokens."""
+        """Largest number of latents of a window in a layer: 1 if pooled, else its number of tokens."""
         return 1 if self.offsets is None else int(np.diff(self.offsets).max(initial=1))
 
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
-        """``[text, width]``: one vector a text, the mean of its tokens where it is tokens that are read."""
+        """Return ``[text, width]`` of a layer: the pooled latents, or the mean over the tokens of the first window."""
         if self.offsets is None:
             return self.values[layer, torch.from_numpy(texts)]
-        windows, place = np.unique(self.windows[texts], return_inverse=True)
+        windows, inverse = np.unique(self.windows[texts], return_inverse=True)
         means = np.empty((len(windows), self.values.shape[2]), np.float32)
         for start in range(0, len(windows), POOLED_AT_ONCE):
-            some = slice(start, start + POOLED_AT_ONCE)
-            lengths = np.diff(self.offsets)[windows[some]]
-            sums = np.add.reduceat(self.states(windows[some], [layer])[0].numpy(), bounds(lengths)[:-1], axis=0)
-            means[some] = sums / lengths[:, None].astype(np.float32)
-        return torch.from_numpy(means[place.reshape(-1)])
+            chunk = slice(start, start + POOLED_AT_ONCE)
+            lengths = np.diff(self.offsets)[windows[chunk]]
+            sums = np.add.reduceat(self.states(windows[chunk], [layer])[0].numpy(), bounds(lengths)[:-1], axis=0)
+            means[chunk] = sums / lengths[:, None].astype(np.float32)
+        return torch.from_numpy(means[inverse.reshape(-1)])
 
-    def text_states(self, how: SharedReads, sides: NDArray[np.int64]) -> list[TextStates]:
-        """Latents of rows, for each side ``[distinct, row, width]``, or its tokens.
+    def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
+        """Return for each text of a row its latents ``[distinct, row, width]``, or its token states.
 
         Args:
-            sides: ``[order, row, side]``, indices of texts in each order of rows.
+            texts: ``[order, row, text of the row]``, indices of texts in each order of rows.
+
+        Raises:
+            ValueError: tokens in more than one order of rows.
         """
-        columns = np.moveaxis(sides, -1, 0)
+        columns = np.moveaxis(texts, -1, 0)
         if self.offsets is not None:
-            if len(sides) > 1:
+            if len(texts) > 1:
                 raise ValueError("members that read tokens take rows in one order.")
-            return [padded(ragged_of(self, how, self.windows[column[0]])) for column in columns]
-        if how.whole:
+            return [padded(ragged_of(self, reads, self.windows[column[0]])) for column in columns]
+        if reads.all_layers:
             return [self.values[:, torch.from_numpy(column[0])] for column in columns]
-        layers = how.sources[:, None]
-        return [self.values[layers, torch.from_numpy(column[how.row_orders])] for column in columns]
+        layers = reads.sources[:, None]
+        return [self.values[layers, torch.from_numpy(column[reads.row_orders])] for column in columns]
 
     def states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        """``[layer, token, width]`` in float32: the tokens of some windows, one window after another."""
+        """Return the token states of some windows, ``[layer, token, width]`` in float32, one window after another."""
         assert self.offsets is not None
         if self.reader is not None:
             return torch.from_numpy(self.reader.rows(windows, layers).states).float()
         index = torch.from_numpy(ranges(self.offsets[windows], np.diff(self.offsets)[windows]))
         values = torch.empty(len(layers), len(index), self.values.shape[2])
-        for place, layer in enumerate(layers):
-            values[place] = self.values[layer].index_select(0, index)
+        for row, layer in enumerate(layers):
+            values[row] = self.values[layer].index_select(0, index)
         return values
 
     def moments(
         self, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Mean and spread of the latents of ``texts``, layer by layer.
+        """Return mean and standard deviation of the latents of ``texts`` in every layer; computed once.
 
         Args:
-            center: whether the mean is taken off at all; zeros else.
-            scale: ``layer`` for one spread a layer, or ``dimension``.
-            by_token: of single tokens, those of some of the texts; else of one vector a text.
+            center: whether to compute the mean; otherwise it is zeros.
+            scale: ``layer`` for one standard deviation for each layer, or ``dimension`` for one for each dimension.
+            by_token: whether to measure the tokens of a sample of the texts; otherwise one vector for each text.
 
         Returns:
-            ``[layer, 1, width]``, and ``[layer, 1, 1]`` or ``[layer, 1, width]``; a spread of 0 is given as 1.
+            ``[layer, 1, width]``, and ``[layer, 1, 1]`` or ``[layer, 1, width]``; a standard deviation of 0 becomes 1.
         """
         key = (texts.tobytes(), center, scale, by_token)
         if key not in self._moments:
-            known = self._tokens if by_token else self.pooled
-            found = [self._moment(layer, known(layer, texts), center, scale) for layer in range(len(self.values))]
-            self._moments[key] = torch.stack([mean for mean, _ in found]), torch.stack([spread for _, spread in found])
+            read = self._sample_tokens if by_token else self.pooled
+            pairs = [self._layer_moments(layer, read(layer, texts), center, scale) for layer in range(len(self.values))]
+            means, deviations = zip(*pairs, strict=True)
+            self._moments[key] = torch.stack(means), torch.stack(deviations)
         return self._moments[key]
 
     @cached_property
     def _moments(self) -> dict[tuple[bytes, bool, str, bool], tuple[Tensor, Tensor]]:
         return {}
 
-    def _tokens(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
+    def _sample_tokens(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         return self.states(self.windows[texts[:: max(1, len(texts) // MEASURED_TEXTS)]], [layer])[0]
 
-    def _moment(self, layer: int, known: Tensor, center: bool, scale: str) -> tuple[Tensor, Tensor]:
-        mean = known.mean(0, keepdim=True) if center else torch.zeros(1, known.shape[1])
-        square = (known - mean).square()
+    def _layer_moments(self, layer: int, latents: Tensor, center: bool, scale: str) -> tuple[Tensor, Tensor]:
+        mean = latents.mean(0, keepdim=True) if center else torch.zeros(1, latents.shape[1])
+        squares = (latents - mean).square()
         if scale == "layer":
-            spread = square[:, : self.widths[layer]].mean().sqrt().view(1, 1)
+            deviation = squares[:, : self.widths[layer]].mean().sqrt().view(1, 1)
         else:
-            spread = square.mean(0, keepdim=True).sqrt()
-        return mean, torch.where(spread > 0, spread, 1)
+            deviation = squares.mean(0, keepdim=True).sqrt()
+        return mean, torch.where(deviation > 0, deviation, 1)
 
 
 def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], columns: Sequence[Column]) -> ProbeInputs:
-    """The latents of ``texts`` in ``columns``, from the store of each plan.
+    """Return the latents of ``texts`` in ``columns``, from the store of each plan.
 
     Raises:
-        SpecError: tokens beside pooled latents, or of two plans, which may cut a text differently.
+        SpecError: tokens together with pooled latents, or tokens of two plans, which may truncate a text differently.
     """
     if any(column.view == TOKENS for column in columns):
         if len({(column.plan, column.view) for column in columns}) > 1:
@@ -154,25 +158,40 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
         windows, starts = store.windowed(texts)
         reader = store.token_reader(windows, [column.layer for column in columns])
         index = store.read_tokens(windows, [])
-        nothing, widths = torch.empty(len(columns), 0, reader.width), (reader.width,) * len(columns)
-        return ProbeInputs(nothing, tuple(columns), widths, index.offsets, index.spans, starts, reader)
-    parts = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
-    return ProbeInputs(stack(parts), tuple(columns), tuple(part.shape[2] for part in parts))
+        return ProbeInputs(
+            values=torch.empty(len(columns), 0, reader.width),
+            columns=tuple(columns),
+            widths=(reader.width,) * len(columns),
+            offsets=index.offsets,
+            spans=index.spans,
+            starts=starts,
+            reader=reader,
+        )
+    layers = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
+    widths = tuple(layer.shape[2] for layer in layers)
+    return ProbeInputs(values=stack(layers), columns=tuple(columns), widths=widths)
 
 
-def tokens_as_inputs(read: TokenLatents, columns: Sequence[Column], starts: NDArray[np.int64]) -> ProbeInputs:
-    """Token states as a probe reads them, their layers in the order of ``columns``.
+def tokens_as_inputs(tokens: TokenLatents, columns: Sequence[Column], starts: NDArray[np.int64]) -> ProbeInputs:
+    """Return token latents in memory as probe inputs.
 
     Args:
-        starts: ``[text + 1]``, where the windows of each text begin among those read.
+        tokens: latents of windows, their layers in the order of ``columns``.
+        starts: ``[text + 1]``, text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``.
     """
-    values = torch.from_numpy(np.ascontiguousarray(read.states))
-    widths = (values.shape[2],) * len(columns)
-    return ProbeInputs(values, tuple(columns), widths, read.offsets, read.spans, starts)
+    values = torch.from_numpy(np.ascontiguousarray(tokens.states))
+    return ProbeInputs(
+        values=values,
+        columns=tuple(columns),
+        widths=(values.shape[2],) * len(columns),
+        offsets=tokens.offsets,
+        spans=tokens.spans,
+        starts=starts,
+    )
 
 
 def stack(parts: Sequence[Latents]) -> Tensor:
-    """``[layer, text, width]`` one after another, as one tensor in float32, padded with zeros to the widest."""
+    """Concatenate ``[layer, text, width]`` along the layer axis, in float32, padded with zeros to the largest width."""
     widest = max(part.shape[2] for part in parts)
     stacked = np.zeros((sum(len(part) for part in parts), parts[0].shape[1], widest), np.float32)
     start = 0
@@ -182,21 +201,21 @@ def stack(parts: Sequence[Latents]) -> Tensor:
     return torch.from_numpy(stacked)
 
 
-def ragged_of(inputs: ProbeInputs, how: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
-    """The tokens of some windows one after another, without padding."""
+def ragged_of(inputs: ProbeInputs, reads: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
+    """Return the token states of some windows, one window after another without padding."""
     assert inputs.offsets is not None
-    layers = range(len(inputs.values)) if how.whole else how.sources.tolist()
+    layers = range(len(inputs.values)) if reads.all_layers else reads.sources.tolist()
     lengths = np.diff(inputs.offsets)[windows]
-    second = None
+    in_second = None
     if inputs.spans is not None:
-        second = torch.from_numpy(inputs.spans[ranges(inputs.offsets[windows], lengths), 0] >= 0)
-    return RaggedStates(inputs.states(windows, layers), tuple(lengths.tolist()), second)
+        in_second = torch.from_numpy(inputs.spans[ranges(inputs.offsets[windows], lengths), 0] >= 0)
+    return RaggedStates(inputs.states(windows, layers), tuple(lengths.tolist()), in_second)
 
 
 def padded(ragged: RaggedStates) -> TokenStates:
-    """The same tokens, each text from the first place on up to the longest: ``[layer, text, token, width]``."""
+    """Return the same token states padded to the longest text: ``[layer, text, token, width]``."""
     lengths = np.array(ragged.lengths)
-    starts, places = bounds(lengths)[:-1, None], np.arange(lengths.max())
-    real = places < lengths[:, None]
-    index = np.where(real, starts + places, starts)
-    return TokenStates(ragged.values[:, torch.from_numpy(index)], torch.from_numpy(real))
+    starts, positions = bounds(lengths)[:-1, None], np.arange(lengths.max())
+    mask = positions < lengths[:, None]
+    index = np.where(mask, starts + positions, starts)
+    return TokenStates(ragged.values[:, torch.from_numpy(index)], torch.from_numpy(mask))

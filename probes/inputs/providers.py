@@ -25,24 +25,28 @@ from permafrost.data.text import Text
 from permafrost.probes.config.finetuning import FinetuneSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanLatents:
-    """The latents of one plan, ready to be read, and what it took to have them."""
+    """Latents of one plan, ready to be read, and the cost of the extraction."""
 
     store: LatentStore
     columns: Columns
-    """Those that the plan asks for."""
+    """View -> layers that the plan selects."""
 
     texts_run: int
+    """Number of texts that were run through the backbone, 0 if all were cached."""
+
     truncated: int
+    """Number of texts that were truncated to ``plan.max_tokens``."""
+
     seconds: float
 
 
 class TrainableBlocks(Protocol):
-    """The blocks above a cut, and what is cached below them, as an ``nn.Module``."""
+    """Trainable blocks above a cut, and the frozen layers below it, as an ``nn.Module``."""
 
     layers: tuple[int, ...]
-    """Those read from the cache included."""
+    """Layers that it returns, frozen layers read from the cache included."""
 
     width: int
 
@@ -54,40 +58,44 @@ class TrainableBlocks(Protocol):
         kinds: Tensor | None = None,
         layers: Sequence[int] | None = None,
     ) -> Tensor:
-        """A view of the layers: ``[layer, text, width]``, or of tokens ``[layer, token, width]``.
+        """Return a view of some layers: ``[layer, text, width]``, or token states ``[layer, token, width]``.
 
         Args:
-            below: states ``[layer, token, width]``, the layer at the cut last, or ids ``[token]``, text after text.
-            kinds: ``[token]``, which of two segments each counts to.
+            below: states ``[layer, token, width]``, the layer at the cut last, or token ids ``[token]``, text after
+                text without padding.
+            lengths: ``[text]``, number of tokens of each text.
+            kinds: ``[token]``, token type ids: 0 or 1, the segment of the token.
+            layers: layers of the backbone; None for :attr:`layers`.
         """
 
     def save(self, folder: Path) -> None:
-        """Write the whole model as an ordinary model folder."""
+        """Write the whole model as a Hugging Face model folder."""
 
 
 class FrozenStates(Protocol):
-    """What the blocks are fed with, window by window."""
+    """Inputs of trainable blocks, window by window: frozen states of a layer, or token ids."""
 
     @property
     def offsets(self) -> Counts:
-        """``[window + 1]``: where the tokens of each begin."""
+        """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
 
     @property
     def spans(self) -> NDArray[np.int32]:
-        """``[token, 2]``: the characters that each covers."""
+        """``[token, 2]``: first character that the token covers and the first after it; -1 twice if it covers none."""
 
     @property
     def starts(self) -> Counts:
-        """``[text + 1]``: where the windows of each text begin."""
+        """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
-        """States ``[layer, token, width]`` or ids ``[token]`` of some windows, one after another; and the segment of
-        each token.
+        """Return states ``[layer, token, width]`` or token ids ``[token]`` of some windows, one after another.
+
+        And the token type ids ``[token]``, None if the blocks need none.
         """
 
 
 class LatentProvider(Protocol):
-    """Latents of texts, and blocks of their backbone to fine-tune."""
+    """Source of the latents of texts, and of blocks of their backbone to fine-tune."""
 
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Get the latents of a plan for the texts of a corpus."""
@@ -106,7 +114,7 @@ class LatentProvider(Protocol):
 
 
 class CacheProvider:
-    """Latents as they lie in the cache; no backbone is looked for, so nothing can be fine-tuned."""
+    """Provider of cached latents only; it loads no backbone, so nothing can be fine-tuned."""
 
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Find the latents of a plan for the texts of a corpus.
@@ -116,32 +124,35 @@ class CacheProvider:
         """
         started = time.perf_counter()
         store = find_store(Path(spec.cache), plan)
-        held = store.columns()
-        lacking = sorted(set(plan.views) - set(held))
-        if lacking:
-            raise StoreError(f"{store.path} holds no view '{lacking[0]}', only {', '.join(held)}; run 'extract' first.")
+        stored = store.columns()
+        missing = sorted(set(plan.views) - set(stored))
+        if missing:
+            raise StoreError(
+                f"{store.path} holds no view '{missing[0]}', only {', '.join(stored)}; run 'extract' first."
+            )
         columns = plan.columns(store.layers)
         truncated = store.truncated(corpus.texts)
         if truncated and plan.truncation == "refuse":
             raise StoreError(
                 f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'
             )
-        return PlanLatents(store, columns, 0, truncated, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return PlanLatents(store=store, columns=columns, texts_run=0, truncated=truncated, seconds=seconds)
 
     def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
-        """As :meth:`check_blocks`."""
+        """Raise as :meth:`check_blocks` does."""
         self._refuse(plan, str(spec.cut))
 
     def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
-        """Raise a :class:`SpecError`."""
+        """Raise a :class:`SpecError`: there are no blocks without a backbone."""
         self._refuse(plan, str(spec.cut))
 
     def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
-        """As :meth:`check_blocks`."""
+        """Raise as :meth:`check_blocks` does."""
         self._refuse(plan, "none")
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> Mapping[str, str]:
-        """As :meth:`check_blocks`."""
+        """Raise as :meth:`check_blocks` does."""
         self._refuse(plan, "none")
 
     def _refuse(self, plan: CapturePlan, cut: str) -> NoReturn:

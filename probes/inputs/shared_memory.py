@@ -1,6 +1,6 @@
-"""One copy of each probe's inputs for all workers of a study: made once, laid out in a file, mapped by every worker.
+"""Shared probe inputs: one copy for all workers of a study, computed once, written to a file, mapped by all.
 
-Tokens are read from the store's own files, which every worker maps: of those nothing is laid out.
+Token latents are not copied: every worker maps the files of the store.
 """
 
 import json
@@ -18,10 +18,10 @@ from permafrost.probes.inputs.latents import ProbeInputs
 
 
 class SharedInputs:
-    """Key -> inputs, the same pages of memory in every process that uses ``folder``.
+    """Probe inputs by key, in the same pages of memory in every process that uses ``folder``.
 
     Args:
-        folder: scratch space that the workers share; nothing else lies in it.
+        folder: temporary folder that the workers share, with nothing else in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,36 +29,37 @@ class SharedInputs:
         self._opened: dict[str, ProbeInputs] = {}
 
     def __call__(self, key: str, make: Callable[[], ProbeInputs]) -> ProbeInputs:
-        """The inputs of a key; made, or waited for, where no worker has them yet.
+        """Return the inputs of a key; compute them, or wait for the worker that does, if they are not there yet.
 
-        Inputs are made one at a time, whatever their keys: two that want the same plan must not both extract it.
+        One worker computes at a time, whatever the key, so that no two workers extract the same plan.
 
         Args:
-            key: what tells inputs apart, fit for a file name.
-            make: extracts and reads; called once for each key over all workers, where it is no tokens that it reads.
+            key: identifies the inputs; a valid file name.
+            make: extracts and reads the inputs; called once for each key over all workers, or once for each worker if
+                the inputs are token latents.
 
         Raises:
-            MachineError: there is no room for them on the disk.
+            MachineError: the disk is full.
         """
         if key not in self._opened:
-            about = self._folder / f"{key}.json"
-            if not about.exists():
+            metadata_path = self._folder / f"{key}.json"
+            if not metadata_path.exists():
                 with file_lock(self._folder / "lock"):
-                    if not about.exists():
-                        made = make()
-                        self._write(key, made)
-                        if made.reader is not None:
-                            self._opened[key] = made
+                    if not metadata_path.exists():
+                        inputs = make()
+                        self._write(key, inputs)
+                        if inputs.reader is not None:
+                            self._opened[key] = inputs
             if key not in self._opened:
                 self._opened[key] = self._open(key, make)
         return self._opened[key]
 
     def _write(self, key: str, inputs: ProbeInputs) -> None:
-        """Latents first, what they are last: where the second file is, both are whole."""
+        """Write the latents, then the metadata: if the second file exists, both are complete."""
         if inputs.reader is not None:
             write_atomically(self._folder / f"{key}.json", b"{}")
             return
-        about = {"columns": inputs.columns, "widths": inputs.widths}
+        metadata = {"columns": inputs.columns, "widths": inputs.widths}
         values = np.ascontiguousarray(inputs.values.numpy())
         temporary = self._folder / f"{key}{TEMPORARY_SUFFIX}"
         try:
@@ -66,7 +67,7 @@ class SharedInputs:
                 np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
                 file.write(values.data)
             os.replace(temporary, self._folder / f"{key}.npy")
-            write_atomically(self._folder / f"{key}.json", json.dumps(about).encode())
+            write_atomically(self._folder / f"{key}.json", json.dumps(metadata).encode())
         except OSError as error:
             raise MachineError(
                 f"{self._folder}: {error.strerror}; latents for the workers take {values.nbytes:,} bytes. "
@@ -76,9 +77,9 @@ class SharedInputs:
             temporary.unlink(missing_ok=True)
 
     def _open(self, key: str, make: Callable[[], ProbeInputs]) -> ProbeInputs:
-        about = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
-        if not about:
+        metadata = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
+        if not metadata:  # token latents
             return make()
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
-        columns = tuple(Column(*column) for column in about["columns"])
-        return ProbeInputs(torch.from_numpy(mapped), columns, tuple(about["widths"]))
+        columns = tuple(Column(*column) for column in metadata["columns"])
+        return ProbeInputs(values=torch.from_numpy(mapped), columns=columns, widths=tuple(metadata["widths"]))

@@ -1,4 +1,4 @@
-"""What a run's record says of the stores that it read."""
+"""Record of the latent stores that a run read, as written to its run folder."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,22 +7,24 @@ from permafrost.data.spec import plain
 from permafrost.probes.inputs.providers import PlanLatents
 
 
-def store_record(one: PlanLatents) -> dict[str, Any]:
-    """Where latents were read, and what filled them."""
-    about = one.store.shards[0].provenance
+def store_record(latents: PlanLatents) -> dict[str, Any]:
+    """Return the record of one store: path, identity, columns and provenance."""
+    store = latents.store
+    provenance = store.shards[0].provenance
     return {
-        "path": str(one.store.path),
-        "identity": plain(one.store.identity),
-        "columns": {view: list(layers) for view, layers in one.columns.items()},
-        "truncated": one.truncated,
-        "seconds": one.seconds,
-        "backbone_parameters": about.get("parameters"),
-        "device": about.get("device"),
-        "self_check": about.get("self_check"),
+        "path": str(store.path),
+        "identity": plain(store.identity),
+        "columns": {view: list(layers) for view, layers in latents.columns.items()},
+        "truncated": latents.truncated,
+        "seconds": latents.seconds,
+        "backbone_parameters": provenance.get("parameters"),
+        "device": provenance.get("device"),
+        "self_check": provenance.get("self_check"),
     }
 
 
-def backbone_numbers(stored: Iterable[PlanLatents]) -> int:
-    """How many numbers the backbones have that filled some stores; several plans may read one backbone."""
-    known = {one.store.identity.weights: one.store.shards[0].provenance.get("parameters") or 0 for one in stored}
-    return sum(known.values())
+def backbone_numbers(plans: Iterable[PlanLatents]) -> int:
+    """Return the number of parameters of the distinct backbones of some plans."""
+    stores = [latents.store for latents in plans]
+    parameters = {store.identity.weights: store.shards[0].provenance.get("parameters") or 0 for store in stores}
+    return sum(parameters.values())

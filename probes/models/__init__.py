@@ -1,4 +1,4 @@
-"""The probe itself: layerwise encoders, mixers over layers, context models, heads; many members in one module.
+"""Probe modules: layerwise encoders, mixers over layers, context models and heads; many members in one module.
 
 May import: data, probes.config.
 Start reading at probe.py, Probe.

@@ -1,6 +1,7 @@
-"""Autoencoders: the probe's own encoder, and a decoder that is dropped once the encoder has learnt.
+"""Autoencoders for pretraining: the probe's own encoder, and a decoder that is dropped after the pretraining.
 
-Layer by layer each is a network of its own; the unified one puts all layers into one embedding and reads each out.
+The layerwise autoencoder has a decoder of its own in each layer; the unified one adds the codes of all layers to one
+embedding and reconstructs every layer from it.
 """
 
 import torch
@@ -12,51 +13,52 @@ from permafrost.probes.models.shared_reads import TextStates, shared_reads
 
 
 class Autoencoder(nn.Module):
-    """``[layer, row, width]`` -> code -> back, every layer apart."""
+    """Layerwise autoencoder, ``[layer, row, width]`` -> code -> ``[layer, row, width]``; layers share nothing."""
 
     def __init__(self, probe: Probe) -> None:
         super().__init__()
         spec = probe.spec
 
-        def decoder(layers: int, code: int, width: int) -> nn.Module:
+        def build_decoder(layers: int, code: int, width: int) -> nn.Module:
             if spec.encoder == "mlp":
                 return mlp(layers, code, width, spec.depth, spec.dropout, norm=False)
             return LayerwiseLinear(layers, code, width)
 
-        self.probe, self.how = probe, shared_reads(probe.layout)
-        self.decoder = GroupedByWidth(probe.layout.codes, probe.layout.widths, decoder)
+        self.probe, self.reads = probe, shared_reads(probe.layout)
+        self.decoder = GroupedByWidth(probe.layout.codes, probe.layout.widths, build_decoder)
 
     def forward(self, latents: TextStates) -> Tensor:
-        """Latents as the store has them -> their reconstruction, centred and scaled."""
-        rebuilt: Tensor = self.decoder(self.probe.encode(latents, self.how))
-        return rebuilt
+        """Reconstruct stored latents: ``[layer, row, width]``, centred and scaled."""
+        reconstruction: Tensor = self.decoder(self.probe.encode(latents, self.reads))
+        return reconstruction
 
     def member_of(self) -> dict[str, Tensor]:
-        """Parameter name -> ``[first axis]``, the layer that each of its parts belongs to."""
+        """Return parameter name -> ``[first axis]``, the layer that each index of its first axis belongs to."""
         layers = torch.arange(len(self.probe.layout.sources))
         encoder = {f"probe.encoder.{name}": layers[run] for name, run in self.probe.layer_runs()}
         return encoder | {f"decoder.{name}": layers[run] for name, run in _layer_runs(self.decoder)}
 
 
 class UnifiedAutoencoder(nn.Module):
-    """Every layer's code projected up and added into one embedding, from which each layer is read out again."""
+    """Autoencoder with one embedding: the sum of every layer's projected code, from which each layer is decoded."""
 
     def __init__(self, probe: Probe) -> None:
         super().__init__()
-        self.probe, self.how = probe, shared_reads(probe.layout)
+        self.probe, self.reads = probe, shared_reads(probe.layout)
         mixer = probe.get_submodule("mixer")
         width = int(mixer.width)  # type: ignore[arg-type]
         self.decoder = GroupedByWidth([width] * len(probe.layout.sources), probe.layout.widths, LayerwiseLinear)
 
     def forward(self, latents: TextStates) -> Tensor:
-        """Latents as the store has them -> their reconstruction, centred and scaled."""
-        mixed = self.probe.get_submodule("mixer")(self.probe.layout.by_member(self.probe.encode(latents, self.how)))
-        rebuilt: Tensor = self.decoder(mixed.expand(len(self.probe.layout.sources), -1, -1))
-        return rebuilt
+        """Reconstruct stored latents: ``[layer, row, width]``, centred and scaled."""
+        codes = self.probe.encode(latents, self.reads)
+        mixed = self.probe.get_submodule("mixer")(self.probe.layout.by_member(codes))
+        reconstruction: Tensor = self.decoder(mixed.expand(len(self.probe.layout.sources), -1, -1))
+        return reconstruction
 
     def member_of(self) -> dict[str, Tensor]:
-        """Parameter name -> ``[first axis]``: all belong to one member."""
-        return {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.named_parameters()}
+        """Return parameter name -> ``[first axis]``: zeros, as there is one member."""
+        return {name: torch.zeros(len(value), dtype=torch.int64) for name, value in self.named_parameters()}
 
 
 def _layer_runs(module: GroupedByWidth) -> list[tuple[str, slice]]:
@@ -65,7 +67,7 @@ def _layer_runs(module: GroupedByWidth) -> list[tuple[str, slice]]:
 
 
 def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: TextStates) -> tuple[Tensor, Tensor, Tensor]:
-    """How far a reconstruction is off: squared errors ``[layer, row]``, errors and target ``[layer, row, width]``."""
-    target = model.probe.normal(latents, model.how)
+    """Return the squared errors ``[layer, row]`` of a reconstruction, and errors and target ``[layer, row, width]``."""
+    target = model.probe.normalize(latents, model.reads)
     errors = model(latents) - target
     return errors.square().sum(-1), errors, target

@@ -1,6 +1,7 @@
-"""Contexts: what tokens tell each other before a head reads them. One network for each member of a probe.
+"""Context models: networks over the tokens of a text, between the mixer and a token head. One for each member.
 
-A context reads the mixed states of whole texts, one after another without padding, and returns as many.
+A context model reads the mixed states of whole texts, one text after another without padding, and returns states in
+the same order.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +14,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 from permafrost.probes.models.layerwise import Dropout
 
 Lengths = Sequence[int]
-"""``[text]``: how many tokens each has."""
+"""``[text]``: number of tokens of each text."""
 
 
 class BiLSTM(nn.Module):
-    """A recurrent network that reads every text in both directions, ``width`` numbers a direction.
+    """Bidirectional LSTM over the tokens of each text, of ``width`` units in each direction.
 
     Source: Huang, Xu and Yu, "Bidirectional LSTM-CRF Models for Sequence Tagging" (2015), section 2.2.
     """
@@ -32,38 +33,39 @@ class BiLSTM(nn.Module):
         """``[token, input]`` -> ``[token, code]``."""
         texts = pad_sequence(self.dropout(x[None])[0].split(list(lengths)), batch_first=True)
         packed = pack_padded_sequence(texts, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
-        read, _ = pad_packed_sequence(self.network(packed)[0], batch_first=True)
-        return read[real_tokens(lengths)]
+        states, _ = pad_packed_sequence(self.network(packed)[0], batch_first=True)
+        return states[token_mask(lengths)]
 
 
-class Texts:
-    """Where texts lie among their tokens: those of like length together, so that little of what attends is padding."""
+class TextGroups:
+    """Padded groups of texts of similar length, so that attention computes little padding."""
 
     AT_ONCE = 8
+    """Texts in a group."""
 
     def __init__(self, lengths: Lengths) -> None:
         counts = torch.tensor(lengths)
         starts, order = counts.cumsum(0) - counts, counts.argsort(stable=True)
         self.groups: list[tuple[Tensor, Tensor]] = []
-        """Texts of like length: which token stands at each place ``[text, place]``, and which places are real."""
-        for some in torch.split(order, self.AT_ONCE):
-            places = torch.arange(int(counts[some].max()))
-            real = places < counts[some, None]
-            self.groups.append((torch.where(real, starts[some, None] + places, starts[some, None]), real))
-        self.back = torch.cat([index[real] for index, real in self.groups]).argsort()
-        """``[token]``: where each token is among those of the groups, one group after another."""
+        """For each group, token indices and token mask, both ``[text, position]``."""
+        for texts in torch.split(order, self.AT_ONCE):
+            positions = torch.arange(int(counts[texts].max()))
+            mask = positions < counts[texts, None]
+            self.groups.append((torch.where(mask, starts[texts, None] + positions, starts[texts, None]), mask))
+        self.inverse = torch.cat([index[mask] for index, mask in self.groups]).argsort()
+        """``[token]``: index of each token among the tokens of all groups, one group after another."""
 
 
 class Block(nn.Module):
-    """Attention over the tokens of a text, then a feed-forward network, each normed before and added after.
+    """Transformer block: self-attention over the tokens of a text, then a feed-forward network, pre-norm.
 
     Source: Vaswani et al., "Attention Is All You Need" (2017), section 3; the norm stands before, as in Xiong et al.,
-    "On Layer Normalization in the Transformer Architecture" (2020), figure 1. What asks and what is asked start the
-    same, so that a token looks at what is like it first: few rows would not teach it to.
+    "On Layer Normalization in the Transformer Architecture" (2020), figure 1. The query and key maps start equal, so
+    that a token first attends to similar tokens: a small training set would not teach it to.
     """
 
     HEAD = 64
-    """Width of an attention head, where the width allows it."""
+    """Width of an attention head; a width that is no multiple of it has one head."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -73,29 +75,29 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = Dropout(dropout)
         with torch.no_grad():
-            for part in (self.asks.weight, self.asks.bias):
-                part[width : 2 * width] = part[:width]
+            for parameter in (self.asks.weight, self.asks.bias):
+                parameter[width : 2 * width] = parameter[:width]
 
-    def forward(self, x: Tensor, texts: "Texts") -> Tensor:
+    def forward(self, x: Tensor, texts: TextGroups) -> Tensor:
         """``[token, width]`` -> the same shape."""
-        asked = self.asks(self.first(x))
-        seen = torch.cat([self._attend(asked[index], real)[real] for index, real in texts.groups])
-        x = x + self._dropped(self.answers(seen[texts.back]))
-        return x + self._dropped(self.down(functional.gelu(self.up(self.second(x)))))
+        projected = self.asks(self.first(x))
+        attended = torch.cat([self._attend(projected[index], mask)[mask] for index, mask in texts.groups])
+        x = x + self._drop(self.answers(attended[texts.inverse]))
+        return x + self._drop(self.down(functional.gelu(self.up(self.second(x)))))
 
-    def _attend(self, asked: Tensor, real: Tensor) -> Tensor:
+    def _attend(self, projected: Tensor, mask: Tensor) -> Tensor:
         """``[text, token, 3 width]`` -> ``[text, token, width]``."""
-        query, key, value = asked.view(*real.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, real[:, None, None])
-        return seen.transpose(1, 2).flatten(2)
+        query, key, value = projected.view(*mask.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+        return attended.transpose(1, 2).flatten(2)
 
-    def _dropped(self, x: Tensor) -> Tensor:
+    def _drop(self, x: Tensor) -> Tensor:
         dropped: Tensor = self.dropout(x[None])[0]
         return dropped
 
 
 class Transformer(nn.Module):
-    """A few blocks of attention. Where a token stands it knows from the backbone."""
+    """Transformer encoder over the tokens of each text, without position embeddings: the backbone adds them."""
 
     def __init__(self, inputs: int, width: int, dropout: float, blocks: int) -> None:
         super().__init__()
@@ -107,15 +109,15 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Lengths) -> Tensor:
         """``[token, input]`` -> ``[token, code]``."""
-        read, texts = self.enter(self.dropout(x[None])[0]), Texts(lengths)
+        states, texts = self.enter(self.dropout(x[None])[0]), TextGroups(lengths)
         for block in self.blocks:
-            read = block(read, texts)
-        normed: Tensor = self.norm(read)
+            states = block(states, texts)
+        normed: Tensor = self.norm(states)
         return normed
 
 
-def real_tokens(lengths: Lengths) -> Tensor:
-    """``[text, token]``: which of the tokens of padded texts are real."""
+def token_mask(lengths: Lengths) -> Tensor:
+    """Return ``[text, position]``: whether the text has a token at this position."""
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
@@ -123,3 +125,4 @@ CONTEXTS: dict[str, Callable[[int, int, float, int], nn.Module]] = {
     "bilstm": lambda inputs, width, dropout, blocks: BiLSTM(inputs, width, dropout),
     "transformer": Transformer,
 }
+"""Name -> constructor, called with input width, width, dropout and number of blocks."""

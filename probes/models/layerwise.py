@@ -1,7 +1,7 @@
-"""Layerwise networks: one small network per layer, all in one batched matmul; nothing crosses the layer axis.
+"""Layerwise networks: one small network per layer, all in one batched matmul; layers share nothing.
 
 Every module maps ``[layer, row, width]`` to ``[layer, row, code]``, and every parameter has the layer as its first
-axis. So the layers of several probes can sit side by side in one module, and each is trained as if it were alone.
+axis. So one module can hold the layers of several probes, and each probe trains as it would alone.
 """
 
 import math
@@ -18,13 +18,14 @@ SMALLEST_NORM = 1e-8
 
 
 class LayerwiseLinear(nn.Module):
-    """``x_l W_l + b_l`` for every layer ``l``."""
+    """Linear map of every layer ``l``: ``x_l W_l + b_l``."""
 
     def __init__(self, layers: int, width: int, code: int, start: str = "random") -> None:
-        """Start at the identity (a code narrower than the width keeps the leading dimensions), or at random.
+        """Initialise the weights.
 
         Args:
-            start: ``identity``, or ``random``: uniform within ``1 / sqrt(width)``, as ``nn.Linear`` starts.
+            start: ``identity`` (a code narrower than the width keeps the leading dimensions), or ``random``: uniform
+                within ``1 / sqrt(width)``, as ``nn.Linear`` starts.
         """
         super().__init__()
         bound = 1 / math.sqrt(width)
@@ -39,13 +40,13 @@ class LayerwiseLinear(nn.Module):
         """``[layer, row, width]`` -> ``[layer, row, code]``."""
         return torch.baddbmm(self.bias, x, self.weight)
 
-    def shared(self, x: Tensor, how: SharedReads) -> Tensor:
-        """``[distinct, row, width]`` -> ``[layer, row, code]``."""
-        return how.multiply(x, self.weight) + self.bias
+    def shared(self, x: Tensor, reads: SharedReads) -> Tensor:
+        """Map shared latents: ``[distinct, row, width]`` -> ``[layer, row, code]``."""
+        return reads.multiply(x, self.weight) + self.bias
 
 
 class LayerwiseLowRank(nn.Module):
-    """``x_l + x_l A_l B_l``: a change of low rank, which starts at none.
+    """Low-rank update of every layer: ``x_l + x_l A_l B_l``; at the start, the identity.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), section 4.1, around the identity.
     """
@@ -60,25 +61,25 @@ class LayerwiseLowRank(nn.Module):
         """``[layer, row, width]`` -> the same shape."""
         return torch.baddbmm(x, torch.bmm(x, self.down), self.up)
 
-    def cosines(self, first: Tensor, second: Tensor, how: SharedReads) -> Tensor:
-        """Cosine of what two sides become: ``[distinct, row, width]`` twice -> ``[layer, row]``.
+    def cosines(self, first: Tensor, second: Tensor, reads: SharedReads) -> Tensor:
+        """Return the cosines of the outputs of two texts: ``[distinct, row, width]`` twice -> ``[layer, row]``.
 
         With ``h = x A`` and ``k = x B^T`` of low rank, ``(x + h B) . (y + i B) = x . y + h . (y B^T) + (x B^T) . i +
-        h B B^T i^T``: nothing as wide as a latent is made for a layer that others share.
+        h B B^T i^T``: no tensor of the width of the latents is computed for each layer, only for distinct latents.
         """
         both, rows = torch.cat([first, second], 1), first.shape[1]
-        low, back = how.multiply(both, self.down), how.multiply(both, self.up.transpose(1, 2))
-        turned = torch.bmm(low, torch.bmm(self.up, self.up.transpose(1, 2)))
-        squares = how.spread(both.square().sum(-1)) + ((2 * back + turned) * low).sum(-1)
-        (h, i), (k, j), (t, u) = (both.chunk(2, 1) for both in (low, back, turned))
-        products = how.spread((first * second).sum(-1)) + ((h * j + k * i) + (t * i + h * u) / 2).sum(-1)
+        down, up = reads.multiply(both, self.down), reads.multiply(both, self.up.transpose(1, 2))
+        gram = torch.bmm(down, torch.bmm(self.up, self.up.transpose(1, 2)))
+        squares = reads.expand(both.square().sum(-1)) + ((2 * up + gram) * down).sum(-1)
+        (h, i), (k, j), (t, u) = (projected.chunk(2, 1) for projected in (down, up, gram))
+        products = reads.expand((first * second).sum(-1)) + ((h * j + k * i) + (t * i + h * u) / 2).sum(-1)
         norms = (squares[:, :rows] * squares[:, rows:]).clamp_min(SMALLEST_NORM**4).sqrt()
-        same = how.spread((first == second).all(-1))
+        same = reads.expand((first == second).all(-1))
         return torch.where(same, 1.0, products / norms)
 
 
 class LayerwiseNorm(nn.Module):
-    """Layer norm of every row, with weights of its own in each layer."""
+    """Layer norm of every row, with separate weights for each layer."""
 
     def __init__(self, layers: int, width: int) -> None:
         super().__init__()
@@ -91,63 +92,63 @@ class LayerwiseNorm(nn.Module):
 
 
 class SeededRandom(nn.Module):
-    """What is random in training, drawn for each member from a generator of its own.
+    """Base of modules that are random in training, with a random generator for each member.
 
-    A member alone and the same member beside others draw the same numbers.
+    A member draws the same numbers alone and in a stacked probe.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.generators: list[tuple[torch.Generator, int]] = []
-        """A generator and how many of the leading layers it serves, member by member."""
+        """For each member, its generator and its number of layers (or 1 if the first axis is the member)."""
 
     def draw(self, kind: Callable[..., Tensor], x: Tensor) -> Tensor:
-        """Random numbers of the shape of ``x``, ``[layer, row, width]``."""
-        parts = [kind(layers, *x.shape[1:], generator=generator) for generator, layers in self.generators]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        """Draw random numbers with ``kind``, of the shape of ``x``, ``[layer, row, width]``."""
+        draws = [kind(layers, *x.shape[1:], generator=generator) for generator, layers in self.generators]
+        return draws[0] if len(draws) == 1 else torch.cat(draws)
 
 
 class Dropout(SeededRandom):
-    """Zeroes a share of the values in training and scales the others up."""
+    """Dropout with the generators of the members."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+        """``[layer, row, width]`` -> the same shape."""
         if not self.training or not self.share:
             return x
         return x.masked_fill(self.draw(torch.rand, x) < self.share, 0) / (1 - self.share)
 
 
 class Noise(SeededRandom):
-    """Adds normal noise of a given deviation in training."""
+    """Gaussian noise of a given standard deviation, added in training."""
 
     def __init__(self, deviation: float) -> None:
         super().__init__()
         self.deviation = deviation
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
-        return x + self.deviation * self.draw(torch.randn, x) if self.acts else x
+        """``[layer, row, width]`` -> the same shape."""
+        return x + self.deviation * self.draw(torch.randn, x) if self.active else x
 
     @property
-    def acts(self) -> bool:
-        """Whether it does anything now."""
+    def active(self) -> bool:
+        """Whether noise is added: in training mode, with a deviation above 0."""
         return self.training and self.deviation > 0
 
 
 class GroupedByWidth(nn.Module):
-    """Layers of different widths: each run of layers of one shape is a module of its own.
+    """Layers of different widths: one module for each run of consecutive layers of the same widths.
 
-    What comes in and goes out is padded with zeros to the widest; a layer reads and writes its own part.
+    Inputs and outputs are padded with zeros to the largest width.
     """
 
     def __init__(
         self, widths: Sequence[int], codes: Sequence[int], build: Callable[[int, int, int], nn.Module]
     ) -> None:
-        """``build(layers, width, code)`` makes the module of a run."""
+        """Build the module of each run with ``build(layers, width, code)``."""
         super().__init__()
         self.runs = list(runs(widths, codes))
         self.shapes = [(widths[run.start], codes[run.start]) for run in self.runs]
@@ -156,16 +157,16 @@ class GroupedByWidth(nn.Module):
         self.parts = nn.ModuleList(build(size, *shape) for size, shape in zip(sizes, self.shapes, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[layer, row, widest]`` -> ``[layer, row, widest code]``."""
-        done = []
-        for run, (width, code), part in zip(self.runs, self.shapes, self.parts, strict=True):
-            made = part(x[run, :, :width])
-            done.append(made if code == self.code else functional.pad(made, (0, self.code - code)))
-        return done[0] if len(done) == 1 else torch.cat(done)
+        """``[layer, row, largest width]`` -> ``[layer, row, largest code]``."""
+        outputs = []
+        for run, (width, code), module in zip(self.runs, self.shapes, self.parts, strict=True):
+            output = module(x[run, :, :width])
+            outputs.append(output if code == self.code else functional.pad(output, (0, self.code - code)))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def runs(*by_layer: Sequence[int]) -> Iterator[slice]:
-    """Slices of consecutive layers that agree in everything."""
+    """Yield the slices of consecutive layers that are equal in every sequence, each ``[layer]``."""
     start = 0
     for _, group in groupby(zip(*by_layer, strict=True)):
         end = start + len(list(group))
@@ -174,7 +175,7 @@ def runs(*by_layer: Sequence[int]) -> Iterator[slice]:
 
 
 def mlp(layers: int, width: int, code: int, depth: int, dropout: float, norm: bool) -> nn.Sequential:
-    """Layer norm where asked for, then ``depth`` linear maps with GELU and dropout between them."""
+    """Return ``depth`` linear maps with GELU and dropout between them, after a layer norm if ``norm``."""
     modules: list[nn.Module] = [LayerwiseNorm(layers, width)] if norm else []
     modules.append(LayerwiseLinear(layers, width, code))
     for _ in range(depth - 1):

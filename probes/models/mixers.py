@@ -1,4 +1,8 @@
-"""TODO: probes/models/mixers.py."""
+"""Mixers over layers: combine what the layers of a member computed, cosines or codes.
+
+A mixer reads ``[member, layer, ...]``, zeros if a member has fewer layers than another, and returns ``[member, ...]``.
+Every parameter has the member as its first axis.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,31 +16,31 @@ from permafrost.probes.models.member_layout import MemberLayout
 
 
 class LastMixer(nn.Module):
-    """The last layer alone."""
+    """Selection of the last layer."""
 
     def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.taken = layout.mask
+        self.mask = layout.mask
 
     def forward(self, x: Tensor) -> Tensor:
         """``[member, layer, ...]`` -> ``[member, ...]``."""
-        return x[torch.arange(len(x)), self.taken.sum(1) - 1]
+        return x[torch.arange(len(x)), self.mask.sum(1) - 1]
 
 
 class SoftmaxMixer(nn.Module):
-    """A weighted mean over layers, ``sum_l softmax(w)_l x_l``; all layers weigh the same at the start.
+    """Weighted mean over layers, ``sum_l softmax(w)_l x_l``; at the start, all weights are equal.
 
     Source: Peters et al., "Deep contextualized word representations" (2018), equation 1, without its scale.
     """
 
     def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.taken = layout.mask
-        self.logits = nn.Parameter(torch.zeros(self.taken.shape))
+        self.mask = layout.mask
+        self.logits = nn.Parameter(torch.zeros(self.mask.shape))
 
     def weights(self) -> Tensor:
-        """``[member, layer]``, positive, adding up to 1 for each member."""
-        return torch.softmax(self.logits.masked_fill(~self.taken, -torch.inf), 1)
+        """Return the weights ``[member, layer]``, positive, which add up to 1 for each member."""
+        return torch.softmax(self.logits.masked_fill(~self.mask, -torch.inf), 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[member, layer, ...]`` -> ``[member, ...]``."""
@@ -44,10 +48,10 @@ class SoftmaxMixer(nn.Module):
 
 
 class MLPMixer(nn.Module):
-    """A small network over the layers' cosines, squashed to ``[0, 1]``.
+    """Small network over the layers' cosines, with a sigmoid output in ``[0, 1]``.
 
-    It starts rising in every cosine: started downwards, the encoder may never find the way back. Nothing keeps it so:
-    pairs that it puts above identical texts tie with them once calibrated.
+    At the start the output increases with every cosine: from a decreasing start the encoder may never recover. Training
+    may change that: calibration gives pairs that score above identical texts the score of identical texts.
     """
 
     HIDDEN = 64
@@ -68,15 +72,15 @@ class MLPMixer(nn.Module):
 
 
 class ConcatMixer(nn.Module):
-    """The codes of all layers side by side; those of the last k where the probe reads the last k layers."""
+    """Concatenation of the codes of all layers that the probe reads."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Codes ``[member, layer, row, code]`` -> ``[member, row, layer x code]``; a layer a member lacks is zeros."""
+        """Codes ``[member, layer, row, code]`` -> ``[member, row, layer x code]``; zeros if a member lacks a layer."""
         return x.transpose(1, 2).flatten(2)
 
 
 class AttentionMixer(nn.Module):
-    """Each text weighs its layers anew: a learned query against the code of each layer.
+    """Attention over layers, row by row: a learned query is compared with the code of each layer.
 
     Source: Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2015), section
     3.1, with one learned query and a dot product for its score.
@@ -84,47 +88,47 @@ class AttentionMixer(nn.Module):
 
     def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.taken = layout.mask
-        self.query = nn.Parameter(torch.zeros(len(self.taken), 1, 1, code))
+        self.mask = layout.mask
+        self.query = nn.Parameter(torch.zeros(len(self.mask), 1, 1, code))
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes ``[member, layer, row, code]`` -> ``[member, row, code]``."""
         scores = (x * self.query).sum(-1) / math.sqrt(x.shape[-1])
-        weights = torch.softmax(scores.masked_fill(~self.taken[:, :, None], -torch.inf), 1)
+        weights = torch.softmax(scores.masked_fill(~self.mask[:, :, None], -torch.inf), 1)
         return (weights[..., None] * x).sum(1)
 
 
 class SelfAttentionMixer(nn.Module):
-    """The codes of a text's layers attend to each other, are added to what they were, and averaged.
+    """Self-attention over the layers' codes of a row, with a residual connection; then the mean over layers.
 
     Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1, one head.
     """
 
     def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.taken = layout.mask
-        self.maps = nn.ModuleList(LayerwiseLinear(len(self.taken), code, code) for _ in range(3))
+        self.mask = layout.mask
+        self.maps = nn.ModuleList(LayerwiseLinear(len(self.mask), code, code) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes ``[member, layer, row, code]`` -> ``[member, row, code]``."""
         members, layers, rows, code = x.shape
         query, key, value = (
-            part(x.reshape(members, layers * rows, code)).reshape(x.shape).transpose(1, 2) for part in self.maps
+            linear(x.reshape(members, layers * rows, code)).reshape(x.shape).transpose(1, 2) for linear in self.maps
         )
-        seen = functional.scaled_dot_product_attention(
-            query, key, value, self.taken[:, None, None, :].expand(members, rows, layers, layers)
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, self.mask[:, None, None, :].expand(members, rows, layers, layers)
         )
-        mixed = (x + seen.transpose(1, 2)) * self.taken[:, :, None, None]
-        return mixed.sum(1) / self.taken.sum(1)[:, None, None]
+        mixed = (x + attended.transpose(1, 2)) * self.mask[:, :, None, None]
+        return mixed.sum(1) / self.mask.sum(1)[:, None, None]
 
 
 class UnifiedMixer(nn.Module):
-    """One embedding for all layers: each code is projected up to the widest latent, and the projections are added."""
+    """Sum of the layers' codes, each projected to the largest width of the latents."""
 
     def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.taken = layout.mask
-        members, layers = self.taken.shape
+        self.mask = layout.mask
+        members, layers = self.mask.shape
         self.width = max(layout.widths)
         self.up = nn.Parameter(torch.empty(members, layers, code, self.width).uniform_(-1, 1) / math.sqrt(code))
 
@@ -134,7 +138,7 @@ class UnifiedMixer(nn.Module):
 
 
 MIXERS: dict[str, Callable[[MemberLayout], nn.Module]] = {"last": LastMixer, "softmax": SoftmaxMixer, "mlp": MLPMixer}
-"""Over the cosines of layers."""
+"""Name -> mixer over the cosines of the layers."""
 
 CODE_MIXERS: dict[str, Callable[[MemberLayout, int], nn.Module]] = {
     "concat": lambda layout, code: ConcatMixer(),
@@ -142,16 +146,16 @@ CODE_MIXERS: dict[str, Callable[[MemberLayout, int], nn.Module]] = {
     "self_attention": SelfAttentionMixer,
     "unified": UnifiedMixer,
 }
-"""Over the codes of layers, before there is a cosine."""
+"""Name -> mixer over the codes of the layers."""
 
 
 def code_mixer(name: str, layout: MemberLayout, code: int) -> nn.Module:
-    """A mixer over codes; ``last`` and ``softmax`` mix codes as they mix cosines."""
+    """Return a mixer over codes; ``last`` and ``softmax`` mix codes as they mix cosines."""
     return CODE_MIXERS[name](layout, code) if name in CODE_MIXERS else MIXERS[name](layout)
 
 
 def mixed_width(name: str, layout: MemberLayout, code: int) -> int:
-    """Width of what a mixer makes of codes."""
+    """Return the output width of a mixer over codes of width ``code``."""
     if name == "concat":
         return code * layout.mask.shape[1]
     return max(layout.widths) if name == "unified" else code

@@ -1,9 +1,7 @@
-"""Matching: how well each token of one segment is met in the other, as a question's words are in its context.
+"""Features of pairs: cosines, Siamese features of two texts, and token matching between two segments.
 
-Frozen states know what is alike; a few thousand questions hardly teach a context to look for it.
+Both texts of a pair go through one encoder, so cosines are symmetric in the two texts.
 """
-# MERGED DOCS:
-# """Both sides of a pair through one encoder: what is the same on both sides is symmetric by construction."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,45 +14,47 @@ from torch.nn import functional
 from permafrost.data.ragged import bounds
 
 SCALE = 4.0
-"""What the cosines are multiplied by, so that they are heard beside states of deviation 1."""
+"""Factor of the best cosines as token features: states, which they are concatenated with, have deviation 1."""
 
 
 def best_cosines(states: Tensor, lengths: Sequence[int], second: Tensor) -> Tensor:
-    """The highest cosine of every token with a token of the other segment, layer by layer; 0 where there is no other.
+    """Return the highest cosine of every token with a token of the other segment; 0 if the text has one segment.
+
+    Frozen states carry the similarity of a question's words to its context; a few thousand questions hardly teach it.
 
     Source: Chen et al., "Reading Wikipedia to Answer Open-Domain Questions" (2017), section 3.2, whose exact match of
     words is softened to the cosine of states.
 
     Args:
         states: ``[layer, token, width]``, text after text.
-        lengths: ``[text]``, how many tokens each has.
-        second: ``[token]``, whether it is of the second segment.
+        lengths: ``[text]``, number of tokens of each text.
+        second: ``[token]``, whether the token is in the second segment.
 
     Returns:
         ``[layer, token]``, without a gradient.
     """
     unit = functional.normalize(states.detach().float(), dim=-1)
-    found = torch.zeros(unit.shape[:2])
+    best = torch.zeros(unit.shape[:2])
     with torch.autocast("cpu", enabled=False):
         for start, end in pairwise(bounds(np.array(lengths)).tolist()):
-            here, of_second = torch.arange(start, end), second[start:end]
-            first, other = here[~of_second], here[of_second]
+            tokens, in_second = torch.arange(start, end), second[start:end]
+            first, other = tokens[~in_second], tokens[in_second]
             if len(first) and len(other):
-                cosines = torch.bmm(unit[:, other], unit[:, first].transpose(1, 2))
-                found[:, other], found[:, first] = cosines.amax(2), cosines.amax(1)
-    return found
+                products = torch.bmm(unit[:, other], unit[:, first].transpose(1, 2))
+                best[:, other], best[:, first] = products.amax(2), products.amax(1)
+    return best
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine of the two sides: ``[..., row, width]`` twice -> ``[..., row]``, in ``[-1, 1]``.
+    """Return the cosines of two texts: ``[..., row, width]`` twice -> ``[..., row]``, in ``[-1, 1]``.
 
-    Equal vectors have cosine 1 exactly, zeros included; a vector of zeros has cosine 0 with every other.
+    Equal vectors have cosine 1 exactly, zeros included; a vector of zeros has cosine 0 with every other vector.
     """
     return torch.where((first == second).all(-1), 1.0, torch.cosine_similarity(first, second, dim=-1))
 
 
 def pair_features(first: Tensor, second: Tensor) -> Tensor:
-    """``[u, v, |u - v|, u * v]``: ``[..., width]`` twice -> ``[..., 4 width]``.
+    """Return ``[u, v, |u - v|, u * v]``: ``[..., width]`` twice -> ``[..., 4 width]``.
 
     Source: Conneau et al., "Supervised Learning of Universal Sentence Representations from Natural Language Inference
     Data" (2017), section 3.1.
@@ -63,7 +63,7 @@ def pair_features(first: Tensor, second: Tensor) -> Tensor:
 
 
 def difference_features(first: Tensor, second: Tensor) -> Tensor:
-    """``[u, v, |u - v|]``: ``[..., width]`` twice -> ``[..., 3 width]``.
+    """Return ``[u, v, |u - v|]``: ``[..., width]`` twice -> ``[..., 3 width]``.
 
     Source: Reimers and Gurevych, "Sentence-BERT" (2019), section 3, classification objective.
     """

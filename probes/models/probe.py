@@ -1,7 +1,7 @@
-"""A probe: latents are centred, encoded layer by layer, mixed over layers, and read by a head.
+"""Base class of probes: normalize latents and encode them layer by layer; subclasses add a mixer and a head.
 
-Its state is everything a prediction needs beside the latents, the centre and scale included. A probe may hold several
-members side by side, each as if it were alone: every parameter has the layer, or the member, as its first axis.
+The state of a probe is everything that a prediction needs besides the latents, centre and scale included. A stacked
+probe holds several independent members: every parameter has the layer, or the member, as its first axis.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -27,13 +27,13 @@ from permafrost.probes.models.shared_reads import SharedReads, TextStates, Token
 
 
 class Probe(nn.Module):
-    """Centre, scale and encode; what the probes for scores and classes share."""
+    """Base of all probes: centre, scale and layerwise encoder."""
 
     center: Tensor
     scale: Tensor
 
     pools = True
-    """Whether tokens are pooled as they are read; else they are read one by one."""
+    """Whether token states are pooled to one vector for each text; else the probe scores single tokens."""
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class Probe(nn.Module):
         self.register_buffer("center", torch.zeros(layers, 1, width))
         self.register_buffer("scale", torch.ones(layers, 1, 1 if spec.scale == "layer" else width))
         self.noise = Noise(spec.noise)
-        self.encoder = GroupedByWidth(layout.widths, layout.codes, self._part)
+        self.encoder = GroupedByWidth(layout.widths, layout.codes, self._build_encoder)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The widths in which probes agree that can stand side by side."""
+        """Widths that must be equal for probes to be stacked."""
         return max(self.layout.widths), self.encoder.code
 
-    def _part(self, layers: int, width: int, code: int) -> nn.Module:
+    def _build_encoder(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
         if spec.encoder == "none":
             return nn.Identity()
@@ -62,21 +62,26 @@ class Probe(nn.Module):
         return nn.Sequential(Dropout(spec.dropout), linear) if spec.dropout else linear
 
     def adapt(self, center: Tensor, scale: Tensor) -> None:
-        """Take centre and scale of the inputs' layers: ``[layer, 1, width]``, and the same or ``[layer, 1, 1]``."""
+        """Set centre and scale.
+
+        Args:
+            center: ``[input layer, 1, width]``.
+            scale: ``[input layer, 1, width]`` or ``[input layer, 1, 1]``.
+        """
         sources = list(self.layout.sources)
         self.center.copy_(center[sources])
         self.scale.copy_(scale[sources])
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Give each member a generator of its own for what is random in training."""
+        """Give each member its own generator for dropout and noise."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         for name, module in self.named_modules():
             if isinstance(module, SeededRandom):
-                pairs = zip(generators, self._places(name), strict=True)
-                module.generators = [(generator, places) for generator, places in pairs if places]
+                pairs = zip(generators, self._member_sizes(name), strict=True)
+                module.generators = [(generator, size) for generator, size in pairs if size]
 
-    def _places(self, name: str) -> list[int]:
-        """How many of the leading places of a module each member has."""
+    def _member_sizes(self, name: str) -> list[int]:
+        """For each member, its number of indices on the first axis of a module."""
         members = len(self.layout.members)
         if name.startswith("encoder."):
             run = self.encoder.runs[int(name.split(".")[2])]
@@ -84,88 +89,92 @@ class Probe(nn.Module):
             run = slice(None)
         else:
             return [1] * members
-        found: list[int] = torch.bincount(self.layout.member_of[run], minlength=members).tolist()
-        return found
+        sizes: list[int] = torch.bincount(self.layout.member_of[run], minlength=members).tolist()
+        return sizes
 
-    def normal(self, latents: TextStates, how: SharedReads) -> Tensor:
-        """``[distinct, row, width]``, centred and scaled; tokens are pooled by attention."""
-        center, scale = how.first(self.center), how.first(self.scale)
+    def normalize(self, latents: TextStates, reads: SharedReads) -> Tensor:
+        """Centre and scale latents ``[distinct, row, width]``; token states are pooled by attention."""
+        center, scale = reads.reduce(self.center), reads.reduce(self.scale)
         if isinstance(latents, TokenStates):
-            if self.pooling is None or how.index is not None:
+            if self.pooling is None or reads.index is not None:
                 raise ValueError("tokens are read by a probe for tokens, whose members do not share layers.")
-            pooled: Tensor = self.pooling((latents.values - center[:, :, None]) / scale[:, :, None], latents.real)
+            pooled: Tensor = self.pooling((latents.values - center[:, :, None]) / scale[:, :, None], latents.mask)
             return pooled
         return (latents - center) / scale
 
-    def encode(self, latents: TextStates, how: SharedReads) -> Tensor:
-        """``[distinct, row, width]`` -> ``[layer, row, code]``."""
-        normal = self.normal(latents, how)
-        part = self.encoder.parts[0]
-        if how.index is not None and len(self.encoder.parts) == 1 and not self.noise.acts:
-            first, *others = part if isinstance(part, nn.Sequential) else [part]
+    def encode(self, latents: TextStates, reads: SharedReads) -> Tensor:
+        """Encode latents: ``[distinct, row, width]`` -> ``[layer, row, code]``."""
+        normalized = self.normalize(latents, reads)
+        encoder = self.encoder.parts[0]
+        if reads.index is not None and len(self.encoder.parts) == 1 and not self.noise.active:
+            first, *others = encoder if isinstance(encoder, nn.Sequential) else [encoder]
             if isinstance(first, LayerwiseLinear):
-                encoded = first.shared(normal[..., : self.encoder.shapes[0][0]], how)
+                codes = first.shared(normalized[..., : self.encoder.shapes[0][0]], reads)
                 for module in others:
-                    encoded = module(encoded)
-                return encoded
-        spread: Tensor = self.encoder(self.noise(how.spread(normal)))
-        return spread
+                    codes = module(codes)
+                return codes
+        encoded: Tensor = self.encoder(self.noise(reads.expand(normalized)))
+        return encoded
 
     def member_of(self) -> dict[str, Tensor]:
-        """Parameter name -> ``[first axis]``, the member that each of its parts belongs to."""
+        """Return parameter name -> ``[first axis]``, the member that each index of its first axis belongs to."""
         members = torch.arange(len(self.layout.members))
-        found = {name: members for name, _ in self.named_parameters() if not name.startswith("encoder.")}
+        owners = {name: members for name, _ in self.named_parameters() if not name.startswith("encoder.")}
         if self.pooling is not None:
-            found["pooling.query"] = self.layout.member_of
-        return found | {f"encoder.{name}": self.layout.member_of[run] for name, run in self.layer_runs()}
+            owners["pooling.query"] = self.layout.member_of
+        return owners | {f"encoder.{name}": self.layout.member_of[run] for name, run in self.layer_runs()}
 
     def layer_runs(self) -> Iterator[tuple[str, slice]]:
-        """The encoder's parameters, each with the layers that it holds."""
+        """Yield the name of each parameter of the encoder, and the slice of layers on its first axis."""
         for index, run in enumerate(self.encoder.runs):
             for name, _ in self.encoder.parts[index].named_parameters():
                 yield f"parts.{index}.{name}", run
 
-    def by_layer(self) -> list[dict[str, Tensor]]:
-        """For each layer, its part of the state; the names are those within a run."""
-        found: list[dict[str, Tensor]] = []
-        for run, part in zip(self.encoder.runs, self.encoder.parts, strict=True):
-            state = part.state_dict()
-            for place, layer in enumerate(range(run.start, run.stop)):
-                own = {"center": self.center[layer], "scale": self.scale[layer]}
+    def layer_states(self) -> list[dict[str, Tensor]]:
+        """Return for each layer its state, parameter names as within a run of the encoder."""
+        states: list[dict[str, Tensor]] = []
+        for run, module in zip(self.encoder.runs, self.encoder.parts, strict=True):
+            run_state = module.state_dict()
+            for index, layer in enumerate(range(run.start, run.stop)):
+                state = {"center": self.center[layer], "scale": self.scale[layer]}
                 if self.pooling is not None:
-                    own["query"] = self.pooling.query.detach()[layer]
-                found.append(own | {name: value[place] for name, value in state.items()})
-        return found
+                    state["query"] = self.pooling.query.detach()[layer]
+                states.append(state | {name: value[index] for name, value in run_state.items()})
+        return states
 
-    def by_member(self) -> list[dict[str, Tensor]]:
-        """For each member, its part of the state of mixer and head."""
-        return self._by_member(("mixer.", "head."))
+    def member_states(self) -> list[dict[str, Tensor]]:
+        """Return for each member its state of mixer and head."""
+        return self._select_members(("mixer.", "head."))
 
-    def _by_member(self, parts: tuple[str, ...]) -> list[dict[str, Tensor]]:
-        state = {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
+    def _select_members(self, prefixes: tuple[str, ...]) -> list[dict[str, Tensor]]:
+        state = {name: value for name, value in self.state_dict().items() if name.startswith(prefixes)}
         return [{name: value[member] for name, value in state.items()} for member in range(len(self.layout.members))]
 
-    def load_members(self, by_layer: Sequence[dict[str, Tensor]], by_member: Sequence[dict[str, Tensor]]) -> None:
-        """Copy the state of every layer and member in; what belongs to layers that a member lacks lies beyond."""
-        with torch.no_grad():
-            for run, part in zip(self.encoder.runs, self.encoder.parts, strict=True):
-                for name, value in part.state_dict().items():
-                    value.copy_(torch.stack([weights[name] for weights in by_layer[run]]))
-            self.center.copy_(torch.stack([weights["center"] for weights in by_layer]))
-            self.scale.copy_(torch.stack([weights["scale"] for weights in by_layer]))
-            if self.pooling is not None:
-                self.pooling.query.copy_(torch.stack([weights["query"] for weights in by_layer]))
-            for member, weights in enumerate(by_member):
-                self._load_member(member, weights)
+    def load_members(self, layers: Sequence[dict[str, Tensor]], members: Sequence[dict[str, Tensor]]) -> None:
+        """Load states of :meth:`layer_states` and :meth:`member_states`.
 
-    def _load_member(self, member: int, weights: dict[str, Tensor]) -> None:
+        Parameters of mixer and head that differ in size, as members do in their number of layers, share the leading
+        entries.
+        """
+        with torch.no_grad():
+            for run, module in zip(self.encoder.runs, self.encoder.parts, strict=True):
+                for name, value in module.state_dict().items():
+                    value.copy_(torch.stack([state[name] for state in layers[run]]))
+            self.center.copy_(torch.stack([state["center"] for state in layers]))
+            self.scale.copy_(torch.stack([state["scale"] for state in layers]))
+            if self.pooling is not None:
+                self.pooling.query.copy_(torch.stack([state["query"] for state in layers]))
+            for member, state in enumerate(members):
+                self._load_member(member, state)
+
+    def _load_member(self, member: int, member_state: dict[str, Tensor]) -> None:
         state = self.state_dict()
-        for name, own in weights.items():
-            common = [slice(min(sizes)) for sizes in zip(own.shape, state[name].shape[1:], strict=True)]
-            state[name][(member, *common)] = own[tuple(common)]
+        for name, value in member_state.items():
+            common = [slice(min(sizes)) for sizes in zip(value.shape, state[name].shape[1:], strict=True)]
+            state[name][(member, *common)] = value[tuple(common)]
 
     def rebuild(self, layout: MemberLayout) -> Self:
-        """A fresh probe of the same kind with other seats."""
+        """Return a new probe of the same class and settings with another member layout."""
         raise NotImplementedError
 
 
@@ -176,24 +185,36 @@ def layout_for(
     tokens: bool = False,
     inputs: Sequence[Hashable] = (),
 ) -> MemberLayout:
-    """Seats for members that read some of the layers of inputs of ``widths``; raises :class:`SpecError`."""
+    """Return the layout of members that each read some layers of the inputs.
+
+    Args:
+        members: for each member, the layers that it reads.
+        widths: ``[input layer]``, width of the latents.
+        tokens: whether the latents are token states, which the probe pools.
+        inputs: ``[input layer]``, plan and view of the layer; ``spec.code`` applies to each of these groups. Empty is
+            one group.
+
+    Raises:
+        SpecError: ``spec.code`` has more fractions than there are layers.
+    """
     return MemberLayout(tuple(members), widths, tuple(spec.codes(widths, inputs)), tokens)
 
 
 def stack(probes: Sequence[Probe]) -> Probe:
-    """Probes of one kind side by side: their members, with their weights, in one probe."""
+    """Return one probe with the members of several probes of one class, and their weights."""
     if len({probe.shape for probe in probes}) > 1:
         raise ValueError("probes side by side must have latents, codes and features of one largest width.")
-    together = probes[0].rebuild(MemberLayout.stack([probe.layout for probe in probes]))
-    by_layer = [weights for probe in probes for weights in probe.by_layer()]
-    by_member = [weights for probe in probes for weights in probe.by_member()]
-    together.load_members(by_layer, by_member)
-    return together
+    stacked = probes[0].rebuild(MemberLayout.stack([probe.layout for probe in probes]))
+    layers = [state for probe in probes for state in probe.layer_states()]
+    members = [state for probe in probes for state in probe.member_states()]
+    stacked.load_members(layers, members)
+    return stacked
 
 
 def unstack(probe: Probe, member: int) -> Probe:
-    """One member as a probe of its own, with its weights."""
+    """Return one member as a single probe, with its weights."""
     single = probe.rebuild(replace(probe.layout, members=(probe.layout.members[member],)))
-    mine = [weights for weights, owner in zip(probe.by_layer(), probe.layout.member_of, strict=True) if owner == member]
-    single.load_members(mine, [probe.by_member()[member]])
+    states = zip(probe.layer_states(), probe.layout.member_of, strict=True)
+    layers = [state for state, owner in states if owner == member]
+    single.load_members(layers, [probe.member_states()[member]])
     return single

@@ -1,4 +1,8 @@
-"""TODO: probes/models/sentence_probes.py."""
+"""Probes of whole texts: similarity scores of pairs, and classes or numbers of one text or a pair.
+
+Each reads the latents of the texts of every row, ``[distinct, row, width]`` for each text, and the shared reads that
+map them to the layers of its members.
+"""
 
 from collections.abc import Sequence
 from typing import Self
@@ -16,11 +20,11 @@ from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, TextStates, both_texts
 
 ROUNDING = 1e-5
-"""More than cosines and their mix lose to float32."""
+"""Upper bound of the float32 rounding error of a mix of cosines."""
 
 
 class ScoreProbe(Probe):
-    """Two texts to one number: the cosine of their codes in each layer, mixed; or the cosine of their mixed codes."""
+    """Similarity score of two texts: a mix of the layers' cosines, or the cosine of the mixed codes."""
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout) -> None:
         super().__init__(spec, layout)
@@ -28,32 +32,32 @@ class ScoreProbe(Probe):
         self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
 
     def rebuild(self, layout: MemberLayout) -> Self:
-        """A fresh probe of the same kind with other seats."""
+        """Return a new probe of the same class and settings with another member layout."""
         return type(self)(self.spec, layout)
 
-    def forward(self, sides: Sequence[TextStates], how: SharedReads) -> Tensor:
-        """Two of ``[distinct, row, width]`` -> ``[member, row]``; swapping the sides changes nothing."""
-        first, second = sides
+    def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
+        """Two of ``[distinct, row, width]`` -> ``[member, row]``; symmetric in the two texts."""
+        first, second = texts
         if self.over_codes:
-            both = self.encode(both_texts(first, second), how)
-            return cosines(*(self.mixer(self.layout.by_member(side)) for side in both.chunk(2, 1)))
-        said: Tensor = self.mixer(self.layout.by_member(self._layer_cosines(first, second, how)))
-        return said
+            codes = self.encode(both_texts(first, second), reads)
+            return cosines(*(self.mixer(self.layout.by_member(code)) for code in codes.chunk(2, 1)))
+        scores: Tensor = self.mixer(self.layout.by_member(self._layer_cosines(first, second, reads)))
+        return scores
 
-    def _layer_cosines(self, first: TextStates, second: TextStates, how: SharedReads) -> Tensor:
-        """``[layer, row]``; without making codes where the encoder can tell their cosines by a shorter way."""
-        part = self.encoder.parts[0]
-        if not self.noise.acts and len(self.encoder.parts) == 1:
+    def _layer_cosines(self, first: TextStates, second: TextStates, reads: SharedReads) -> Tensor:
+        """Return ``[layer, row]``, without computing codes if the encoder has a shorter way to their cosines."""
+        encoder = self.encoder.parts[0]
+        if not self.noise.active and len(self.encoder.parts) == 1:
             if self.spec.encoder == "none":
-                return how.spread(cosines(self.normal(first, how), self.normal(second, how)))
-            if isinstance(part, LayerwiseLowRank):
+                return reads.expand(cosines(self.normalize(first, reads), self.normalize(second, reads)))
+            if isinstance(encoder, LayerwiseLowRank):
                 width = self.encoder.shapes[0][0]
-                normal = [self.normal(side, how)[..., :width] for side in (first, second)]
-                return part.cosines(normal[0], normal[1], how)
-        return cosines(*self.encode(both_texts(first, second), how).chunk(2, 1))  # one matmul for both sides
+                normalized = [self.normalize(text, reads)[..., :width] for text in (first, second)]
+                return encoder.cosines(normalized[0], normalized[1], reads)
+        return cosines(*self.encode(both_texts(first, second), reads).chunk(2, 1))  # one matmul for both texts
 
     def top(self) -> Tensor:
-        """What identical texts get, ``[member]``, less a rounding error of their cosines."""
+        """Return the score of two identical texts, ``[member]``, less a rounding error of cosines."""
         if self.over_codes:
             return torch.full([len(self.layout.members)], 1 - ROUNDING)
         ones = torch.ones(len(self.center), 1)
@@ -62,40 +66,40 @@ class ScoreProbe(Probe):
 
 
 class FeatureProbe(Probe):
-    """One text, or the features of two, to some numbers."""
+    """Numbers predicted from one text, or from the features of two."""
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, sides: int, outputs: int) -> None:
         super().__init__(spec, layout)
         self.sides, self.outputs = sides, outputs
         self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
         self.pair = pair_features if spec.product else difference_features
-        times = (4 if spec.product else 3) if sides == 2 else 1
-        features = mixed_width(spec.mixer, layout, self.encoder.code) * times
+        factor = (4 if spec.product else 3) if sides == 2 else 1
+        features = mixed_width(spec.mixer, layout, self.encoder.code) * factor
         self.head = FeatureHead(len(layout.members), features, outputs, spec.hidden, spec.dropout, spec.activation)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The widths in which probes agree that can stand side by side."""
+        """Widths that must be equal for probes to be stacked."""
         return *super().shape, mixed_width(self.spec.mixer, self.layout, self.encoder.code)
 
     def rebuild(self, layout: MemberLayout) -> Self:
-        """A fresh probe of the same kind with other seats."""
+        """Return a new probe of the same class and settings with another member layout."""
         return type(self)(self.spec, layout, self.sides, self.outputs)
 
-    def forward(self, sides: Sequence[TextStates], how: SharedReads) -> Tensor:
+    def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""
-        mixed = [self.mixer(self.layout.by_member(self.encode(side, how))) for side in sides]
-        said: Tensor = self.head(self.pair(*mixed) if len(mixed) == 2 else mixed[0])
-        return said
+        mixed = [self.mixer(self.layout.by_member(self.encode(text, reads))) for text in texts]
+        outputs: Tensor = self.head(self.pair(*mixed) if len(mixed) == 2 else mixed[0])
+        return outputs
 
 
 class ClassProbe(FeatureProbe):
-    """One text, or two, to the logits of classes."""
+    """Logits of the classes of one text or of a pair."""
 
 
 class RegressionProbe(FeatureProbe):
-    """One text, or two, to a number."""
+    """Number predicted from one text or from a pair."""
 
-    def forward(self, sides: Sequence[TextStates], how: SharedReads) -> Tensor:
+    def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row]``."""
-        return super().forward(sides, how).squeeze(-1)
+        return super().forward(texts, reads).squeeze(-1)

@@ -116,4 +116,5 @@ def _inputs(run: LoadedRun, latents_of: LatentsOf, texts: Sequence[Text]) -> Pro
                 ordered = TokenLatents(states, read.offsets, read.ids, read.spans)
                 return tokens_as_inputs(ordered, run.columns, starts)
             found |= {Column(plan, view, layer): read[[at]] for at, layer in enumerate(layers)}
-    return ProbeInputs(stack([found[column] for column in run.columns]), run.columns, run.probe.layout.input_widths)
+    values = stack([found[column] for column in run.columns])
+    return ProbeInputs(values=values, columns=run.columns, widths=run.probe.layout.input_widths)

@@ -1,6 +1,7 @@
-"""Where an unfinished training lies: one safetensors file, whole or absent, of this training or refused.
+"""Checkpoint of an unfinished training: one safetensors file, complete or absent; refused if of another training.
 
-Its tensors are those of the state; its metadata holds the rest of the state, the origin, and a digest of all of it.
+Its tensors are those of the state; its metadata holds the rest of the state as JSON, the origin (everything that the
+training depends on), and a digest of all of it.
 """
 
 import json
@@ -13,6 +14,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
@@ -22,62 +24,51 @@ from torch import Tensor
 from permafrost.data.atomic import TEMPORARY_SUFFIX, sync_folder
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError, MachineError
-from permafrost.probes.training.state_tree import dotted, put_together, taken_apart
 
 FORMAT = "permafrost checkpoint 2"
 
-SHOWN = 3
-"""Settings that an error names."""
+MOST_DIFFERENCES = 3
+"""Number of differing settings that an error names."""
 
-LONGEST = 60
-"""Letters of a value that an error shows."""
+MOST_CHARACTERS = 60
+"""Length to which an error shortens a value."""
 
 
 class CheckpointError(InputError):
-    """A file that is no checkpoint of this training."""
+    """Error for a file that is not a checkpoint of this training."""
 
 
 class Checkpoint:
-    """The place of one training's state.
+    """File of one training's state.
 
     Args:
         path: the file; it ends in ``.safetensors``.
-        origin: all that the training depends on, as plain values; a state of another origin is refused.
-        seconds: how long after one state the next is due; 0 is always, infinity never.
+        origin: everything that the training depends on, as plain values; a state of another origin is refused.
+        seconds: time from one save until the next is due; 0 is always, infinity never.
     """
 
     def __init__(self, path: Path, origin: Mapping[str, Any], seconds: float) -> None:
         self.path, self.seconds = path, seconds
-        self._origin, self._since = dict(_flat(origin)), time.monotonic()
+        self._origin, self._since = dict(_flatten_settings(origin)), time.monotonic()
 
     def due(self) -> bool:
-        """Whether the time has passed since this was made, or since the last save."""
+        """Return whether the time has passed since the last save, or since the construction."""
         return time.monotonic() - self._since >= self.seconds
 
     def load(self) -> dict[str, Any] | None:
-        """The state saved last, its tensors on the CPU and its own; None where there is none.
+        """Return the last saved state, its tensors on the CPU; None if there is none.
 
-        What a killed save left beside it is removed.
+        Temporary files of a killed save are removed.
 
         Raises:
-            CheckpointError: the file is of another training, or no checkpoint.
-            DamageError: it is not as it was saved.
-            MachineError: it cannot be read.
+            CheckpointError: the file is of another training, or not a checkpoint.
+            DamageError: the file is damaged.
+            MachineError: the file cannot be read.
         """
         for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{TEMPORARY_SUFFIX}"):
             shutil.rmtree(leftover, ignore_errors=True)
         try:
-            if not self.path.exists():
-                return None
-            with safe_open(self.path, "pt") as file:
-                told = file.metadata() or {}
-                if told.get("format") != FORMAT:
-                    raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to begin anew.")
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            if told.get("digest") != _digest(told["origin"], told["state"], tensors):
-                raise DamageError(f"{self.path} is damaged; remove it to begin anew.")
-            self._check(told)
-            return dict(put_together(json.loads(told["state"]), tensors))
+            return self._read() if self.path.exists() else None
         except (CheckpointError, DamageError):
             raise
         except OSError as error:
@@ -86,54 +77,67 @@ class Checkpoint:
                 "the same command again."
             ) from error
         except Exception as error:  # a file from elsewhere can be wrong in any way
-            said = str(error).split("\n")[0]
+            message = str(error).split("\n")[0]
             raise DamageError(
-                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {said}); remove it to begin anew."
+                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {message}); remove it to begin "
+                "anew."
             ) from error
 
+    def _read(self) -> dict[str, Any]:
+        with safe_open(self.path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to begin anew.")
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if metadata.get("digest") != _digest(metadata["origin"], metadata["state"], tensors):
+            raise DamageError(f"{self.path} is damaged; remove it to begin anew.")
+        self._check_origin(json.loads(metadata["origin"]))
+        return dict(unflatten_state(json.loads(metadata["state"]), tensors))
+
     def save(self, state: Mapping[str, Any]) -> None:
-        """Put ``state`` in the place of the one before, which stays until this one is whole on the disk.
+        """Replace the saved state; the one before stays until this one is completely written.
 
         Args:
-            state: as :func:`probes.state_tree.taken_apart` takes it.
+            state: as :func:`flatten_state` takes it.
 
         Raises:
-            MachineError: it cannot be written; what was saved before is as it was.
+            MachineError: it cannot be written; the state saved before is unchanged.
         """
-        tree, tensors = taken_apart(state)
-        told = {"format": FORMAT, "origin": json.dumps(self._origin), "state": json.dumps(tree)}
-        told["digest"] = _digest(told["origin"], told["state"], tensors)
+        tree, tensors = flatten_state(state)
+        metadata = {"format": FORMAT, "origin": json.dumps(self._origin), "state": json.dumps(tree)}
+        metadata["digest"] = _digest(metadata["origin"], metadata["state"], tensors)
         try:
-            _write(self.path, tensors, told)
+            _write(self.path, tensors, metadata)
         except (OSError, SafetensorError) as error:
             before = "the state saved before is safe in it" if self.path.is_file() else "none was saved before"
             raise MachineError(
-                f"{self.path} cannot be written ({_reason(error)}); {before}. Make room for it and run the same "
-                "command again to go on."
+                f"{self.path} cannot be written ({_system_message(error)}); {before}. Make room for it and run the "
+                "same command again to go on."
             ) from error
         self._since = time.monotonic()
 
-    def _check(self, told: Mapping[str, str]) -> None:
-        """Raise a :class:`CheckpointError` where the file is of another training, by what it says of itself."""
-        there, here = json.loads(told["origin"]), self._origin
-        differ = [key for key in {**here, **there} if there.get(key) != here.get(key)]
-        if differ:
-            named = "; ".join(
-                f"{_line(key)} = {_told(there, key)} there, {_told(here, key)} here" for key in differ[:SHOWN]
+    def _check_origin(self, saved: Mapping[str, str]) -> None:
+        """Raise a :class:`CheckpointError` if a saved origin is not that of this training."""
+        present = self._origin
+        differing = [key for key in {**present, **saved} if saved.get(key) != present.get(key)]
+        if differing:
+            shown = "; ".join(
+                f"{_printable(key)} = {_shorten(saved, key)} there, {_shorten(present, key)} here"
+                for key in differing[:MOST_DIFFERENCES]
             )
-            more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
+            more = f"; and {len(differing) - MOST_DIFFERENCES} more" if len(differing) > MOST_DIFFERENCES else ""
             raise CheckpointError(
-                f"{self.path} is of another training ({named}{more}); give them back to go on, or remove "
+                f"{self.path} is of another training ({shown}{more}); give them back to go on, or remove "
                 f"{self.path.name} to begin anew."
             )
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
-    """The file at its place in one step; written in a folder of its own, as safetensors has a temporary name too."""
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write the file in a temporary folder, as safetensors has a temporary name too, and move it to its path."""
     folder = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
         folder.mkdir(parents=True)
-        save_file(dict(tensors), folder / path.name, dict(told))
+        save_file(dict(tensors), folder / path.name, dict(metadata))
         with open(folder / path.name, "rb") as file:
             os.fsync(file.fileno())
         os.replace(folder / path.name, path)
@@ -147,33 +151,108 @@ def _digest(origin: str, state: str, tensors: Mapping[str, Tensor]) -> str:
     for text in (origin, state):
         running.update(len(text).to_bytes(8, "little") + text.encode())
     for name in sorted(tensors):
-        one = tensors[name]
-        running.update(f"{name} {one.dtype} {list(one.shape)} ".encode())
-        running.update(one.reshape(-1).view(torch.uint8).numpy().data)
+        tensor = tensors[name]
+        running.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        running.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return running.hexdigest()
 
 
-def _flat(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and their values as JSON."""
+def _flatten_settings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted keys and their values as JSON."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
-            yield from _flat(value, dotted(key, name))
-    elif isinstance(tree, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in tree):
-        for place, value in enumerate(tree):
-            yield from _flat(value, dotted(key, place))
+            yield from _flatten_settings(value, _dotted(key, name))
+    elif isinstance(tree, list | tuple) and any(isinstance(value, Mapping | list | tuple) for value in tree):
+        for index, value in enumerate(tree):
+            yield from _flatten_settings(value, _dotted(key, index))
     else:
         yield key, json.dumps(tree, ensure_ascii=False)
 
 
-def _told(origin: Mapping[str, str], key: str) -> str:
-    value = _line(origin.get(key, "absent"))
-    return value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
+def _shorten(origin: Mapping[str, str], key: str) -> str:
+    value = _printable(origin.get(key, "absent"))
+    return value if len(value) <= MOST_CHARACTERS else f"{value[: MOST_CHARACTERS - 1]}…"
 
 
-def _line(text: str) -> str:
+def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _reason(error: Exception) -> str:
-    """What the system said, also where safetensors tells it in a sentence of its own."""
+def _system_message(error: Exception) -> str:
+    """Return the message of the system, also if safetensors wraps it in a sentence."""
     return str(getattr(error, "strerror", None) or error).split("\n")[0].removeprefix("Error while serializing: ")
+
+
+def flatten_state(state: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
+    """Return a state as a JSON tree and its tensors by dotted name: contiguous, on the CPU, sharing no memory.
+
+    In the tree every container and every tensor is an object of one key, its kind: so a key may be any text or integer,
+    and a tuple stays a tuple.
+
+    Args:
+        state: dicts, lists and tuples of tensors, numpy arrays, numbers, strings, booleans and None; keys are strings
+            or integers.
+
+    Raises:
+        TypeError: the state holds something else.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _to_json(state, "", tensors)
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensors[name] = tensor.clone()
+        seen.add(storage.data_ptr())
+    return tree, tensors
+
+
+def unflatten_state(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the state of a result of :func:`flatten_state`; raise any exception for another tree."""
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    match kind:
+        case "dict":
+            return {key: unflatten_state(value, tensors) for key, value in content}
+        case "list":
+            return [unflatten_state(value, tensors) for value in content]
+        case "tuple":
+            return tuple(unflatten_state(value, tensors) for value in content)
+        case "array":
+            return tensors[content].numpy()
+        case "tensor":
+            return tensors[content]
+    raise ValueError(f"unknown part '{kind}'")
+
+
+def _dotted(name: str, key: str | int) -> str:
+    return f"{name}.{key}" if name else str(key)
+
+
+def _to_json(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON takes it, and add its tensors to ``tensors``."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        if unknown := [key for key in value if isinstance(key, bool) or not isinstance(key, str | int)]:
+            raise TypeError(f"{name or 'the state'}: a key must be a string or an integer, got {unknown[0]!r}.")
+        return {"dict": [[key, _to_json(item, _dotted(name, key), tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_to_json(item, _dotted(name, index), tensors) for index, item in enumerate(value)]}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {"array": _add_tensor(torch.from_numpy(np.array(value, order="C")), name, tensors)}
+    if isinstance(value, Tensor):
+        return {"tensor": _add_tensor(value.detach().cpu().contiguous(), name, tensors)}
+    raise TypeError(f"{name}: a checkpoint cannot hold {getattr(value, 'dtype', type(value).__name__)}.")
+
+
+def _add_tensor(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
+    """Add a tensor and return its name, with a mark if another tensor has the name."""
+    while name in tensors or name in ("", "__metadata__"):  # keys with dots can make one name twice
+        name += "'"
+    tensors[name] = tensor
+    return name

@@ -1,6 +1,6 @@
-"""Pretraining of a probe's encoder, before it meets its task: as an autoencoder, or on classes of pairs.
+"""Pretraining of a probe's encoder before the training on its task: as an autoencoder, or on classes of pairs.
 
-Every layer learns apart, with its own gradient norm and best epoch; only the unified autoencoder joins them.
+Every layer trains independently, with its own gradient norm and best epoch; only the unified autoencoder joins them.
 """
 
 from collections.abc import Sequence
@@ -27,44 +27,44 @@ from permafrost.probes.training.loop import fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 CHUNK = 2048
-"""Texts that are reconstructed at once where nothing is learnt."""
+"""Number of rows of a batch in validation."""
 
-OTHER_DRAWS = 1 << 32
-"""Added to the seed where what is dropped after pretraining is drawn: not the numbers that the encoder started from."""
+DISCARDED_SEED = 1 << 32
+"""Added to the seed of modules that are discarded after pretraining: they draw other numbers than the encoder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerLoss:
-    """How well a layer is rebuilt, on held-out sentences."""
+    """Reconstruction error of a layer on held-out sentences."""
 
     plan: str
     view: str
     layer: int
     norm: float
-    """Mean norm of its latents."""
+    """Mean norm of the latents."""
 
     loss: float
-    """Mean over sentences of the squared error, in the units of the latents."""
+    """Mean squared error of a sentence, summed over dimensions, in squared units of the latents."""
 
     unexplained: float
-    """Share of the latents' variance that the reconstruction misses."""
+    """Share of the latents' variance that the reconstruction does not explain."""
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainedEncoder:
-    """A pretrained encoder, and how its pretraining went."""
+    """State of a pretrained encoder, and its training history."""
 
     by_layer: list[dict[str, Tensor]]
-    """State of each layer of the inputs, as :meth:`Probe.by_layer` gives it."""
+    """State of each layer of the inputs, as :meth:`Probe.layer_states` returns it."""
 
     mixer: dict[str, Tensor]
-    """State of the unified mixer; empty for others, which are not pretrained."""
+    """State of the unified mixer; empty for other mixers, which are not pretrained."""
 
     histories: list[History]
-    """Of each layer, or one for all."""
+    """History of each layer, or one for all."""
 
     layers: list[LayerLoss]
-    """Empty where it was no autoencoder."""
+    """Reconstruction error of each layer; empty if pretrained on classes."""
 
 
 def pretrain(
@@ -75,7 +75,7 @@ def pretrain(
     seed: int,
     progress: Progress | None = None,
 ) -> PretrainedEncoder:
-    """Pretrain the encoder of ``probe``, which is of one member and adapted to its task's latents; in place.
+    """Pretrain the encoder of ``probe`` in place; the probe has one member, and centre and scale of its task's latents.
 
     Raises:
         SpecError: the probe's encoder has no weights.
@@ -84,64 +84,87 @@ def pretrain(
     if probe.spec.encoder == "none":
         raise SpecError("pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp.")
     if spec.task == "autoencoder":
-        return _rebuild(probe, spec, corpus, inputs, seed, progress)
-    return _tell_classes(probe, spec, corpus, inputs, seed, progress)
+        return _pretrain_autoencoder(probe, spec, corpus, inputs, seed, progress)
+    return _pretrain_on_classes(probe, spec, corpus, inputs, seed, progress)
 
 
-def _rebuild(
+def _pretrain_autoencoder(
     probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int, progress: Progress | None
 ) -> PretrainedEncoder:
-    order = np.random.default_rng(seed).permutation(np.unique(corpus.split("train").texts))
-    held = max(2, round(spec.held_out * len(order)))
-    if len(order) - held < 1:
-        raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
-    learning, validating = order[held:], order[:held]
-    unified = probe.spec.mixer == "unified"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + OTHER_DRAWS)
-        model = UnifiedAutoencoder(probe) if unified else Autoencoder(probe)
-    probe.seed([seed])
-    generator = torch.Generator().manual_seed(seed + OTHER_DRAWS)
-    for run, part in zip(model.decoder.runs, model.decoder.parts, strict=True):
-        for module in part.modules():
-            if isinstance(module, SeededRandom):
-                module.generators = [(generator, run.stop - run.start)]
-    width = torch.tensor(probe.layout.widths)
+    train, held_out = _split_texts(spec, corpus, seed)
+    model = _seeded_autoencoder(probe, seed)
+    unified, widths = isinstance(model, UnifiedAutoencoder), torch.tensor(probe.layout.widths)
 
-    def latents(texts: NDArray[np.int64]) -> TextStates:
-        return inputs.text_states(model.how, texts[None, :, None])[0]
+    def read(texts: NDArray[np.int64]) -> TextStates:
+        return inputs.text_states(model.reads, texts[None, :, None])[0]
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        errors, *_ = squared_errors(model, latents(learning[rows[0]]))
-        by_layer = errors.mean(1) / width
+        errors, *_ = squared_errors(model, read(train[rows[0]]))
+        by_layer = errors.mean(1) / widths
         return by_layer.mean(0, keepdim=True) if unified else by_layer
 
     def validate() -> dict[str, NDArray[np.floating]]:
-        explained = 1 - _errors(model, [latents(part) for part in _chunks(validating)])[1]
+        explained = 1 - _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])[1]
         return {"explained": explained.mean(keepdims=True) if unified else explained}
 
-    member_of = {f"autoencoder.{name}": owner for name, owner in model.member_of().items()}
-    objective = TaskObjective(loss, validate, len(learning), spec.train.batch_rows)
-    problem = TrainingProblem({"autoencoder": model}, member_of, {"": objective})
-    members = 1 if unified else len(inputs.columns)
-    fitted = fit(problem, spec.train, [seed] * members, progress, f"autoencoder, seed {seed}").histories[""]
+    problem = TrainingProblem(
+        modules={"autoencoder": model},
+        member_of={f"autoencoder.{name}": members for name, members in model.member_of().items()},
+        objectives={"": TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)},
+    )
+    seeds = [seed] * (1 if unified else len(inputs.columns))
+    histories = fit(problem, spec.train, seeds, progress, f"autoencoder, seed {seed}").histories[""]
     with torch.inference_mode():
-        errors, unexplained, norms = _errors(model, [latents(part) for part in _chunks(validating)])
-    layers = [
-        LayerLoss(*column, float(norm), float(error), float(share))
-        for column, norm, error, share in zip(inputs.columns, norms, errors, unexplained, strict=True)
+        errors = _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])
+    return _pretrained_encoder(probe, histories, _layer_losses(inputs, errors))
+
+
+def _split_texts(spec: PretrainingSpec, corpus: Corpus, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return training texts and held-out texts of an autoencoder, as indices into the texts of the corpus."""
+    order = np.random.default_rng(seed).permutation(np.unique(corpus.split("train").texts))
+    held_out = max(2, round(spec.held_out * len(order)))
+    if len(order) - held_out < 1:
+        raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
+    return order[held_out:], order[:held_out]
+
+
+def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder | UnifiedAutoencoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + DISCARDED_SEED)
+        model = UnifiedAutoencoder(probe) if probe.spec.mixer == "unified" else Autoencoder(probe)
+    probe.seed([seed])
+    generator = torch.Generator().manual_seed(seed + DISCARDED_SEED)
+    for run, decoder in zip(model.decoder.runs, model.decoder.parts, strict=True):
+        for module in decoder.modules():
+            if isinstance(module, SeededRandom):
+                module.generators = [(generator, run.stop - run.start)]
+    return model
+
+
+def _layer_losses(inputs: ProbeInputs, errors: tuple[NDArray[np.floating], ...]) -> list[LayerLoss]:
+    return [
+        LayerLoss(
+            plan=column.plan,
+            view=column.view,
+            layer=column.layer,
+            norm=float(norm),
+            loss=float(error),
+            unexplained=float(unexplained),
+        )
+        for column, error, unexplained, norm in zip(inputs.columns, *errors, strict=True)
     ]
-    return PretrainedEncoder(*_states(probe), fitted, layers)
 
 
-def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[TextStates]) -> tuple[NDArray[np.floating], ...]:
-    """Mean squared error in the latents' units, share of variance unexplained, mean norm: ``[layer]`` each."""
+def _reconstruction_errors(
+    model: Autoencoder | UnifiedAutoencoder, batches: Sequence[TextStates]
+) -> tuple[NDArray[np.floating], ...]:
+    """Return mean squared error in the latents' units, share of unexplained variance, mean norm: ``[layer]`` each."""
     probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources))
-    normal = [probe.normal(part, model.how) for part in parts]
-    texts = sum(part.shape[1] for part in normal)
-    mean = torch.stack([part.sum(1, keepdim=True) for part in normal]).sum(0) / texts
-    for part in parts:
-        squares, errors, target = squared_errors(model, part)
+    normalized = [probe.normalize(batch, model.reads) for batch in batches]
+    texts = sum(batch.shape[1] for batch in normalized)
+    mean = torch.stack([batch.sum(1, keepdim=True) for batch in normalized]).sum(0) / texts
+    for batch in batches:
+        squares, errors, target = squared_errors(model, batch)
         total[0] += (errors * probe.scale).square().sum((1, 2))
         total[1] += squares.sum(1)
         total[2] += (target - mean).square().sum((1, 2))
@@ -150,7 +173,7 @@ def _errors(model: Autoencoder | UnifiedAutoencoder, parts: Sequence[TextStates]
     return (total[0] / texts).numpy(), unexplained.numpy(), (total[3] / texts).numpy()
 
 
-def _tell_classes(
+def _pretrain_on_classes(
     probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int, progress: Progress | None
 ) -> PretrainedEncoder:
     train = corpus.split("train")
@@ -161,43 +184,42 @@ def _tell_classes(
     validation = corpus.split(corpus.selection)
     layers = len(inputs.columns)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + OTHER_DRAWS)
+        torch.manual_seed(seed + DISCARDED_SEED)
         head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))
     probe.seed([seed])
-    how = shared_reads(probe.layout)
-    targets = torch.from_numpy(train.targets)
+    reads, targets = shared_reads(probe.layout), torch.from_numpy(train.targets)
 
-    def logits(sides: NDArray[np.int64]) -> Tensor:
-        first, second = (probe.encode(side, how) for side in inputs.text_states(how, sides[None]))
-        said: Tensor = head(difference_features(first, second))
-        return said
+    def logits(texts: NDArray[np.int64]) -> Tensor:
+        first, second = (probe.encode(latents, reads) for latents in inputs.text_states(reads, texts[None]))
+        outputs: Tensor = head(difference_features(first, second))
+        return outputs
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        said = logits(train.texts[rows[0]]).transpose(1, 2)
-        wanted = targets[rows[0]].expand(layers, -1)
-        return nn.functional.cross_entropy(said, wanted, reduction="none").mean(1)
+        target = targets[rows[0]].expand(layers, -1)
+        return nn.functional.cross_entropy(logits(train.texts[rows[0]]).transpose(1, 2), target, reduction="none").mean(
+            1
+        )
 
     def validate() -> dict[str, NDArray[np.floating]]:
-        said = [logits(validation.texts[part]).argmax(-1).numpy() for part in _chunks(np.arange(len(validation)))]
-        return {"accuracy": np.asarray((np.concatenate(said, 1) == validation.targets).mean(1))}
+        chunks = _chunks(np.arange(len(validation)))
+        predicted = np.concatenate([logits(validation.texts[rows]).argmax(-1).numpy() for rows in chunks], 1)
+        return {"accuracy": np.asarray((predicted == validation.targets).mean(1))}
 
-    own = torch.arange(layers)
-    member_of = {f"probe.encoder.{name}": own[run] for name, run in probe.layer_runs()}
-    member_of |= {f"head.{name}": own for name, _ in head.named_parameters()}
-    problem = TrainingProblem(
-        {"probe": probe, "head": head},
-        member_of,
-        {"": TaskObjective(loss, validate, len(train), spec.train.batch_rows)},
-    )
-    fitted = fit(problem, spec.train, [seed] * layers, progress, f"pretraining on classes, seed {seed}").histories[""]
-    return PretrainedEncoder(*_states(probe), fitted, [])
+    indices = torch.arange(layers)
+    member_of = {f"probe.encoder.{name}": indices[run] for name, run in probe.layer_runs()}
+    member_of |= {f"head.{name}": indices for name, _ in head.named_parameters()}
+    objective = TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)
+    problem = TrainingProblem(modules={"probe": probe, "head": head}, member_of=member_of, objectives={"": objective})
+    name = f"pretraining on classes, seed {seed}"
+    histories = fit(problem, spec.train, [seed] * layers, progress, name).histories[""]
+    return _pretrained_encoder(probe, histories, [])
 
 
-def _states(probe: Probe) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.by_layer()]
-    (member,) = probe.by_member()
+def _pretrained_encoder(probe: Probe, histories: list[History], losses: list[LayerLoss]) -> PretrainedEncoder:
+    layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.layer_states()]
+    (member,) = probe.member_states()
     mixer = {name: value.clone() for name, value in member.items() if name.startswith("mixer.")}
-    return layers, mixer if probe.spec.mixer == "unified" else {}
+    return PretrainedEncoder(layers, mixer if probe.spec.mixer == "unified" else {}, histories, losses)
 
 
 def _chunks(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:

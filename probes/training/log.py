@@ -1,53 +1,110 @@
-"""What is worth knowing of a training, a line an epoch."""
+"""Training log: validation metrics, losses, gradient conflicts and frozen components, one line for each epoch."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOG_FIELDS = ("figures", "losses", "conflicts", "frozen")
+"""Tables of a log, as a checkpoint keeps them."""
+
+StepRecord = dict[str, Any]
+"""``losses``: task -> ``[member]``; ``weights``: task -> weight; ``cosines``: lists of two tasks and cosine."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """What is worth knowing of a training, a line an epoch."""
+    """Tables of a training, as lists of rows."""
 
     figures: list[dict[str, Any]] = field(default_factory=list)
-    """``task, epoch, metric, value`` of validation, of the first member; epoch 0 is before training."""
+    """``task, epoch, metric, value``: validation metrics of the first member; epoch 0 is before training."""
 
     losses: list[dict[str, Any]] = field(default_factory=list)
-    """``task, epoch, loss, value, weight``: of the first member mean loss before any weight, and the metric that
-    chooses; and mean weight in a step."""
+    """``task, epoch, loss, value, weight``: mean loss before any weight and selection metric of the first member, and
+    mean weight over the steps."""
 
     conflicts: list[dict[str, Any]] = field(default_factory=list)
-    """``epoch, first, second, cosine, conflict``: of the gradients of two tasks by what they share, the mean cosine,
-    and the share of the steps looked at in which it was below 0."""
+    """``epoch, first, second, cosine, conflict``: mean cosine of the gradients of two tasks by shared parameters, and
+    the share of measured steps in which it was below 0."""
 
     frozen: list[dict[str, Any]] = field(default_factory=list)
-    """``epoch, component``: what stopped learning, and after how many epochs."""
+    """``epoch, component``: frozen components, and after how many epochs."""
 
-    def line(self, epoch: int) -> str:
-        """An epoch in words: of every task its figures, and after training its loss and weight; who is in conflict.
+    def add_metrics(self, task: str, epoch: int, metrics: Mapping[str, NDArray[np.floating]]) -> None:
+        """Add validation metrics of a task, metric -> ``[member]``."""
+        for metric, values in metrics.items():
+            self.figures.append({"task": task, "epoch": epoch, "metric": metric, "value": float(values[0])})
 
-        A task that is alone goes without its name.
+    def add_losses(
+        self, epoch: int, steps: Sequence[StepRecord], values: Mapping[str, NDArray[np.floating]]
+    ) -> dict[str, NDArray[np.floating]]:
+        """Add the mean losses of an epoch.
+
+        Args:
+            epoch: counted from 1.
+            steps: records of the epoch's steps.
+            values: task -> selection metric after the epoch, ``[member]``.
+
+        Returns:
+            Task -> mean loss, ``[member]``; NaN if the task had no step.
+        """
+        losses: dict[str, NDArray[np.floating]] = {}
+        for task, value in values.items():
+            own_steps = [step for step in steps if task in step["losses"]]
+            missing = np.full(len(value), np.nan)
+            losses[task] = np.mean([step["losses"][task] for step in own_steps], axis=0) if own_steps else missing
+            weight = float(np.mean([step["weights"][task] for step in own_steps])) if own_steps else None
+            numbers = {"loss": float(losses[task][0]), "value": float(value[0]), "weight": weight}
+            self.losses.append({"task": task, "epoch": epoch} | numbers)
+        return losses
+
+    def add_conflicts(self, epoch: int, steps: Sequence[StepRecord]) -> None:
+        """Add the gradient cosines of an epoch, counted from 1, of every measured pair of tasks."""
+        pairs: dict[tuple[str, str], list[float]] = {}
+        for step in steps:
+            for first, second, cosine in step["cosines"]:
+                pairs.setdefault((first, second), []).append(cosine)
+        for (first, second), cosines in pairs.items():
+            numbers = {"cosine": float(np.mean(cosines)), "conflict": float(np.mean(np.array(cosines) < 0))}
+            self.conflicts.append({"epoch": epoch, "first": first, "second": second} | numbers)
+
+    def describe(self, epoch: int) -> str:
+        """Return an epoch as text: loss, weight and metrics of every task, then the gradient conflicts.
+
+        A single task is not named.
         """
         tasks = list(dict.fromkeys(line["task"] for line in self.figures))
-        names = {task: f"{task}: " if len(tasks) > 1 else "" for task in tasks}
-        said = [name + self._of_task(task, epoch) for task, name in names.items()]
-        said += [
+        prefixes = {task: f"{task}: " if len(tasks) > 1 else "" for task in tasks}
+        parts = [prefix + self._describe_task(task, epoch) for task, prefix in prefixes.items()]
+        parts += [
             f"gradients of {line['first']} and {line['second']}: cosine {line['cosine']:.2f}, in conflict in "
             f"{line['conflict']:.0%} of steps"
             for line in self.conflicts
             if line["epoch"] == epoch
         ]
-        return "; ".join(said)
+        return "; ".join(parts)
 
-    def _of_task(self, task: str, epoch: int) -> str:
-        said = [
+    def _describe_task(self, task: str, epoch: int) -> str:
+        parts = [
             f"loss {line['loss']:.4f}" + (f", weight {line['weight']:.3g}" if line["weight"] not in (None, 1.0) else "")
             for line in self.losses
             if (line["task"], line["epoch"]) == (task, epoch) and not math.isnan(line["loss"])
         ]
-        said += [
+        parts += [
             f"{line['metric']} {line['value']:.4f}"
             for line in self.figures
             if (line["task"], line["epoch"]) == (task, epoch)
         ]
-        return ", ".join(said)
+        return ", ".join(parts)
+
+    def state_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the tables by name."""
+        return {name: getattr(self, name) for name in LOG_FIELDS}
+
+    def load_state_dict(self, state: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Load tables of :meth:`state_dict`, in place."""
+        for name, lines in state.items():
+            getattr(self, name)[:] = lines

@@ -1,4 +1,4 @@
-"""Components: parts of what is trained, by name; each with a rate of its own, and frozen when its time has come."""
+"""Parameter groups: learning rate, weight decay and freezing of the components of a training, by name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,124 +11,131 @@ from permafrost.data.spec import SpecError, nearest
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.problem import TrainingProblem
 
-FEW = re.compile(r"\.mixer\.(logits|network)")
+MIXER_PARAMETERS = re.compile(r"\.mixer\.(logits|network)")
 """Parameters of the mixers over cosines."""
 
 BACKBONE = "backbone"
 
 BACKBONE_RATE = 5e-5
-"""Where a recipe names no rate for the backbone's blocks; those of probes would destroy what they know."""
+"""Default learning rate of the backbone's blocks; at the rate of probes they would lose what they have learned."""
 
 
 class ParameterGroups:
-    """The rates of what is trained, and what is frozen by now."""
+    """Learning rates and frozen components of a training."""
 
     def __init__(self, problem: TrainingProblem, spec: TrainSpec) -> None:
-        """Raises :class:`SpecError` where a name matches nothing."""
-        self.learner, self.spec = problem, spec
-        self.named = problem.named()
+        """Raise a :class:`SpecError` if a name of ``spec.rates`` or ``spec.freeze`` matches no parameter."""
+        self.problem, self.spec = problem, spec
+        self.named = problem.named_parameters()
         for table, names in (("rates", spec.rates), ("freeze", spec.freeze)):
             for name in names:
                 if name.split(".")[0] not in problem.absent:
                     check_component(name, self.named, table)
-        there = [one for one in spec.freeze if any(within(name, one) for name in self.named)]
-        self._to_freeze = {one: spec.freeze[one] for one in there}
+        present = [component for component in spec.freeze if any(within(name, component) for name in self.named)]
+        self._to_freeze = {component: spec.freeze[component] for component in present}
         self.frozen: list[str] = []
-        """Components, in the order in which they were frozen."""
+        """Frozen components, in the order in which they were frozen."""
         self._before: dict[str, Tensor] = {}
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups, each with its peak rate under ``peak``. Biases and norms of a backbone do not decay."""
+        """Return groups for the optimizer, with the peak rate as ``peak``; a backbone's biases and norms do not decay."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, part in self.named.items():
-            still = FEW.search(name) or (within(name, BACKBONE) and part.dim() < 2)
-            decay = 0.0 if still else self.spec.weight_decay
-            groups.setdefault((self._rate(name), decay), []).append(part)
+        for name, parameter in self.named.items():
+            no_decay = MIXER_PARAMETERS.search(name) or (within(name, BACKBONE) and parameter.dim() < 2)
+            decay = 0.0 if no_decay else self.spec.weight_decay
+            groups.setdefault((self._rate(name), decay), []).append(parameter)
         return [
-            {"params": parts, "lr": rate, "peak": rate, "weight_decay": decay}
-            for (rate, decay), parts in groups.items()
+            {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
         ]
 
     def _rate(self, name: str) -> float:
-        usual = self.spec.mixer_learning_rate if FEW.search(name) else self.spec.learning_rate
+        default = self.spec.mixer_learning_rate if MIXER_PARAMETERS.search(name) else self.spec.learning_rate
         rates = {BACKBONE: BACKBONE_RATE} | self.spec.rates
-        fitting = [one for one in rates if within(name, one)]
-        return rates[max(fitting, key=len)] if fitting else usual
+        matching = [component for component in rates if within(name, component)]
+        return rates[max(matching, key=len)] if matching else default
 
-    def begin(self, epoch: int) -> list[str]:
-        """Freeze what is due as an epoch begins, counted from 0; returns the components that are new among it."""
-        due = [one for one, when in self._to_freeze.items() if isinstance(when, int) and when <= epoch]
-        due += [one for one in self._still() if one not in due]
-        return self.freeze(one for one in due if one not in self.frozen)
+    def freeze_due(self, epoch: int) -> list[str]:
+        """Freeze the components that are due before an epoch, counted from 0; return the newly frozen ones."""
+        due = [component for component, when in self._to_freeze.items() if isinstance(when, int) and when <= epoch]
+        due += [component for component in self._converged() if component not in due]
+        return self.freeze(component for component in due if component not in self.frozen)
 
     def freeze(self, components: Iterable[str]) -> list[str]:
-        """Stop them from learning."""
+        """Freeze components and return them."""
         new = list(components)
-        for name, part in self.named.items():
-            if any(within(name, one) for one in new):
-                part.requires_grad_(False)
-                part.grad = None
+        for name, parameter in self.named.items():
+            if any(within(name, component) for component in new):
+                parameter.requires_grad_(False)
+                parameter.grad = None
         self.frozen += new
         return new
 
-    def settle(self) -> None:
-        """Have what is trained in training mode, but for what is frozen: it drops nothing."""
-        for module in self.learner.modules.values():
-            module.train()
-            for one in module.modules():
-                parts = list(one.parameters())
-                if parts and not any(part.requires_grad for part in parts):
-                    one.eval()
+    def set_modes(self) -> None:
+        """Set training mode, and evaluation mode on frozen modules, so that their dropout is off."""
+        for root in self.problem.modules.values():
+            root.train()
+            for module in root.modules():
+                parameters = list(module.parameters())
+                if parameters and not any(parameter.requires_grad for parameter in parameters):
+                    module.eval()
 
-    def remember(self) -> None:
-        """Note where the components are that are to be frozen once they stand still."""
-        self._before = {one: self._flat(one) for one in self._awaited()}
+    def remember_weights(self) -> None:
+        """Keep a copy of the weights of components that are frozen on convergence."""
+        self._before = {component: self._flat_weights(component) for component in self._awaiting_convergence()}
 
-    def _still(self) -> list[str]:
+    def _converged(self) -> list[str]:
         return [
-            one
-            for one, before in self._before.items()
-            if one in self._awaited() and (self._flat(one) - before).norm() < self.spec.converged * before.norm()
+            component
+            for component, before in self._before.items()
+            if component in self._awaiting_convergence()
+            and (self._flat_weights(component) - before).norm() < self.spec.converged * before.norm()
         ]
 
-    def _awaited(self) -> list[str]:
-        return [one for one, when in self._to_freeze.items() if when == "converged" and one not in self.frozen]
+    def _awaiting_convergence(self) -> list[str]:
+        return [
+            component
+            for component, when in self._to_freeze.items()
+            if when == "converged" and component not in self.frozen
+        ]
 
-    def _flat(self, component: str) -> Tensor:
-        return torch.cat([part.detach().flatten() for name, part in self.named.items() if within(name, component)])
+    def _flat_weights(self, component: str) -> Tensor:
+        return torch.cat(
+            [parameter.detach().flatten() for name, parameter in self.named.items() if within(name, component)]
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """What was frozen, and where the others stood as the epoch began."""
+        """Return the frozen components, and the weights of the last :meth:`remember_weights`."""
         return {"frozen": list(self.frozen), "before": dict(self._before)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on as when :meth:`state` was asked."""
+        """Load a state of :meth:`state_dict`; freezes its components."""
         self.freeze(state["frozen"])
         self._before = dict(state["before"])
 
     @property
-    def learning(self) -> bool:
-        """Whether anything still learns."""
-        return any(part.requires_grad for part in self.named.values())
+    def any_trainable(self) -> bool:
+        """Whether any parameter is not frozen."""
+        return any(parameter.requires_grad for parameter in self.named.values())
 
 
 def learning_numbers(problem: TrainingProblem, spec: TrainSpec, component: str = "") -> int:
-    """How many numbers learn, of all or of one component; what is frozen from the start does not."""
-    still = [one for one, when in spec.freeze.items() if when == 0]
+    """Return the number of trained parameters, of all or of one component; without those frozen from the start."""
+    frozen = [name for name, when in spec.freeze.items() if when == 0]
     return sum(
-        part.numel()
-        for name, part in problem.named().items()
-        if (not component or within(name, component)) and not any(within(name, one) for one in still)
+        parameter.numel()
+        for name, parameter in problem.named_parameters().items()
+        if (not component or within(name, component)) and not any(within(name, other) for other in frozen)
     )
 
 
 def within(name: str, component: str) -> bool:
-    """Whether a parameter belongs to a component."""
+    """Return whether a parameter belongs to a component."""
     return name == component or name.startswith(f"{component}.")
 
 
 def check_component(component: str, names: Iterable[str], table: str) -> None:
-    """Raise a :class:`SpecError` where no parameter belongs to a component."""
+    """Raise a :class:`SpecError` if no parameter belongs to a component."""
     names = list(names)
     if not any(within(name, component) for name in names):
         known = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2)}

@@ -1,4 +1,4 @@
-"""Memory that something takes while it runs: by how much the process grows, looked at often."""
+"""Peak memory: the largest growth of the process while a block of code runs, sampled in a thread."""
 
 import ctypes
 import gc
@@ -9,54 +9,55 @@ from typing import Self
 import psutil
 
 EVERY_SECONDS = 0.05
+"""Seconds between two samples."""
 
 
 class Peak:
-    """``with Peak() as peak: ...`` leaves in ``peak.bytes`` by how much the resident size grew at most.
+    """Context manager that measures the largest growth of the resident memory, in ``bytes``.
 
-    What the process held before does not count: a training costs the same whatever was trained before it. Nor do pages
-    of mapped files where the system tells them apart, as Linux does: who read them first would pay for all.
+    Memory that the process held before does not count: a training costs the same whatever was trained before it. Nor do
+    pages of mapped files, on systems that report them separately (Linux): only their first reader would pay for them.
     """
 
     def __init__(self) -> None:
         self._process, self._done = psutil.Process(), threading.Event()
-        self._seen = 0
-        self.known = 0
-        """What it had grown by in a process before this one, which was killed."""
+        self._largest = 0
+        self.previous_bytes = 0
+        """Largest growth in an earlier process that was killed."""
 
     @property
     def bytes(self) -> int:
-        """By how much it has grown at most so far."""
-        return max(self.known, self._seen)
+        """Largest growth so far, in bytes."""
+        return max(self.previous_bytes, self._largest)
 
     def __enter__(self) -> Self:
-        _give_back()
+        _release_freed_memory()
         self._before = self._resident()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
+        self._thread = threading.Thread(target=self._sample_until_done, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._look()
+        self._sample()
         self._done.set()
-        self._watcher.join()
+        self._thread.join()
 
-    def _watch(self) -> None:
+    def _sample_until_done(self) -> None:
         while not self._done.wait(EVERY_SECONDS):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
-        self._seen = max(self._seen, self._resident() - self._before)
+    def _sample(self) -> None:
+        self._largest = max(self._largest, self._resident() - self._before)
 
     def _resident(self) -> int:
-        found = self._process.memory_info()
-        return int(found.rss - getattr(found, "shared", 0))
+        memory = self._process.memory_info()
+        return int(memory.rss - getattr(memory, "shared", 0))
 
 
-def _give_back() -> None:
-    """Have freed memory go back to the machine; what stays with the process would be used again, and not be seen."""
+def _release_freed_memory() -> None:
+    """Return freed memory to the system; otherwise its reuse would not show as growth."""
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc alone has it
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
         trim(0)

@@ -1,4 +1,4 @@
-"""Unfinished trainings of a run: kept while they last, beside the runs; the same command goes on with them."""
+"""Unfinished trainings of a run: checkpoints in a folder next to the runs, from which the same command resumes."""
 
 import hashlib
 import shutil
@@ -22,25 +22,26 @@ FOLDER = "unfinished"
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The folder of one recipe's unfinished trainings."""
+    """Folder of the checkpoints of one recipe, each of one training."""
 
     path: Path
 
     @classmethod
     def of(cls, runs: Path, name: str, recipe: Recipe, progress: Progress) -> "Unfinished":
-        """The folder of a recipe as it is; what other settings left behind is said."""
-        found = cls(runs / FOLDER / f"{name}-{fingerprint(_what_matters(recipe))}")
+        """Return the folder of a recipe; note a folder that the recipe left with other settings."""
+        unfinished = cls(runs / FOLDER / f"{name}-{fingerprint(_relevant_settings(recipe))}")
         others = [
-            one
-            for one in sorted(found.path.parent.glob("*-*"))
-            if one.name.rpartition("-")[0] == name and one != found.path and one.is_dir() and any(one.iterdir())
+            folder
+            for folder in sorted(unfinished.path.parent.glob("*-*"))
+            if folder.name.rpartition("-")[0] == name and folder != unfinished.path
+            if folder.is_dir() and any(folder.iterdir())
         ]
         if others:
             progress.note(
                 f"{others[0]} holds an unfinished training of this recipe with other settings: they go on with it, and "
                 "it may be removed."
             )
-        return found
+        return unfinished
 
     def of_training(
         self,
@@ -51,14 +52,18 @@ class Unfinished:
         latents: Mapping[str, Any],
         further: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Where one training is kept; what it depends on is written down beside it.
+        """Return the checkpoint of one training, with everything that the training depends on as its origin.
 
         Args:
-            latents: the identities of those that it reads, by name; or the digests of the backbone that it begins with.
-            further: what else tells it from other trainings of the variant.
+            variant: name of the variant.
+            recipe: recipe of the variant.
+            seeds: seeds of the members.
+            corpora: task -> corpus.
+            latents: name -> identity of the latents that it reads, or name -> digest of the backbone that it trains.
+            further: other values that distinguish it from trainings of the same variant.
         """
         origin = {
-            "recipe": plain(_what_matters(recipe)),
+            "recipe": plain(_relevant_settings(recipe)),
             "seeds": list(seeds),
             "corpora": {task or "corpus": corpus_digest(corpus) for task, corpus in corpora.items()},
             "latents": dict(latents),
@@ -69,19 +74,19 @@ class Unfinished:
         return Checkpoint(self.path / name, origin, recipe.train.checkpoint_seconds)
 
     def remove(self) -> None:
-        """The run is written: what it kept on its way may go."""
+        """Remove the folder, after the run is written."""
         shutil.rmtree(self.path, ignore_errors=True)
         with suppress(OSError):  # another run has put something there, or was faster
             self.path.parent.rmdir()
 
 
 def corpus_digest(corpus: Corpus) -> str:
-    """Sixteen hex digits that change when a text, a row or a target does."""
+    """Return a digest of texts, rows, targets and labels, 16 hexadecimal digits."""
     running = hashlib.sha256("\n".join(corpus.labels).encode())
     for text in corpus.texts:
-        parts = (text.first, text.second) if isinstance(text, Segments) else (text,)
-        for part in parts:
-            running.update(len(part).to_bytes(8, "little") + part.encode("utf-8", "surrogatepass"))
+        segments = (text.first, text.second) if isinstance(text, Segments) else (text,)
+        for segment in segments:
+            running.update(len(segment).to_bytes(8, "little") + segment.encode("utf-8", "surrogatepass"))
     for split, rows in corpus.splits.items():
         running.update(split.encode() + rows.texts.tobytes() + rows.targets.tobytes())
         if rows.spans:
@@ -89,7 +94,7 @@ def corpus_digest(corpus: Corpus) -> str:
     return running.hexdigest()[:16]
 
 
-def _what_matters(recipe: Recipe) -> Recipe:
-    """The recipe without what changes no weight."""
+def _relevant_settings(recipe: Recipe) -> Recipe:
+    """Return the recipe without the settings that change no weight."""
     train = replace(recipe.train, checkpoint_seconds=0.0)
     return replace(recipe, summary="", duration="", extract=type(recipe.extract)(), train=train)

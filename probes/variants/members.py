@@ -187,7 +187,9 @@ def _fit_beside(
     watched = len(modules) > 1
     objective = task_objective(probe, inputs, corpus, recipe, seeds, watched)
     shared, absent = ((BACKBONE,), ()) if watched else ((), (BACKBONE,))
-    problem = TrainingProblem(modules, owners_of(modules), {PROBE: objective}, shared=shared, absent=absent)
+    problem = TrainingProblem(
+        modules=modules, member_of=owners_of(modules), objectives={PROBE: objective}, shared=shared, absent=absent
+    )
     of_blocks = learning_numbers(problem, recipe.train, BACKBONE)
     name = (
         f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
@@ -222,7 +224,13 @@ def task_objective(
         answers = [scorer.decode(said) for said in chosen.predict(probe)]
         return {name: np.array([scorer.value(name, one) for one in answers]) for name in metrics}
 
-    return TaskObjective(loss, validate, len(train), recipe.train.batch_rows, SMALLEST_BATCH.get(loss_name, 1))
+    return TaskObjective(
+        loss=loss,
+        validate=validate,
+        rows=len(train),
+        batch_rows=recipe.train.batch_rows,
+        smallest_batch=SMALLEST_BATCH.get(loss_name, 1),
+    )
 
 
 def modules_of(probes: Mapping[str, Probe], inputs: ProbeInputs) -> dict[str, nn.Module]:

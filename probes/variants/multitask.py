@@ -120,15 +120,15 @@ class _SeedTraining:
         order = recipe.multitask.schedule
         assert order != "separate"
         problem = TrainingProblem(
-            self.modules,
-            member_of,
-            objectives,
-            order,
-            recipe.multitask.temperature,
-            _balancer(recipe, losses, self.modules.get(BACKBONE), seed),
-            (BACKBONE,) if recipe.finetune.learns else (),
-            tuple(one for one in (BACKBONE, *recipe.tasks) if one not in self.modules),
-            recipe.multitask.keep == "each",
+            modules=self.modules,
+            member_of=member_of,
+            objectives=objectives,
+            order=order,
+            temperature=recipe.multitask.temperature,
+            balancer=_balancer(recipe, losses, self.modules.get(BACKBONE), seed),
+            shared=(BACKBONE,) if recipe.finetune.learns else (),
+            absent=tuple(one for one in (BACKBONE, *recipe.tasks) if one not in self.modules),
+            private=recipe.multitask.keep == "each",
         )
         self.learns = learning_numbers(problem, recipe.train)
         heads = sum(part.numel() for probe in probes.values() for part in probe.parameters())

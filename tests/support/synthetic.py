@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +33,7 @@ def latents(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> 
 
 def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> ProbeInputs:
     columns = tuple(Column("", "mean", layer) for layer in range(len(widths)))
-    return ProbeInputs(latents(widths, texts, seed), columns, tuple(widths))
+    return ProbeInputs(values=latents(widths, texts, seed), columns=columns, widths=tuple(widths))
 
 
 def layout(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> MemberLayout:
@@ -70,20 +71,20 @@ def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
 
 def normal(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
     """Centred and scaled latents of every layer of the probe, of those of all layers of its inputs."""
-    how = shared_reads(probe.layout)
-    return how.spread(probe.normal(latents[how.sources], how))
+    reads = shared_reads(probe.layout)
+    return reads.expand(probe.normalize(latents[reads.sources], reads))
 
 
 def encode(probe: Probe, latents: torch.Tensor) -> torch.Tensor:
     """The codes of every layer of the probe, of the latents of all layers of its inputs."""
-    how = shared_reads(probe.layout)
-    return probe.encode(latents[how.sources], how)
+    reads = shared_reads(probe.layout)
+    return probe.encode(latents[reads.sources], reads)
 
 
 def say(probe: Probe, sides: Sequence[torch.Tensor]) -> torch.Tensor:
     """What each member says of rows, given the latents of all layers of the inputs for each side."""
-    how = shared_reads(probe.layout)
-    return probe([side[how.sources] for side in sides], how)
+    reads = shared_reads(probe.layout)
+    return probe([side[reads.sources] for side in sides], reads)
 
 
 def moved(module: nn.Module, by: float = 0.1, seed: int = 1) -> nn.Module:
@@ -156,7 +157,7 @@ def token_inputs(
     values = torch.from_numpy((rng.normal(size=(layers, lengths.sum(), WIDE)) + 0.3).astype(dtype))
     columns = tuple(Column("", "tokens", layer) for layer in range(layers))
     spans = np.array([span for text in texts for span in text], np.int32).reshape(-1, 2)
-    return ProbeInputs(values, columns, (WIDE,) * layers, bounds(lengths), spans)
+    return ProbeInputs(values=values, columns=columns, widths=(WIDE,) * layers, offsets=bounds(lengths), spans=spans)
 
 
 def tagged(
@@ -222,8 +223,8 @@ def answered(
                 found.values[-1, found.offsets[window] + place, 1] += 4 * (low < last <= high)
     order = rng.permutation(questions)
     rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.select(order))
-    found = ProbeInputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array(starts))
-    return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
+    found = replace(found, starts=np.array(starts))
+    return found, Corpus("toy", tuple(texts), _thirds(rows), kind="answers")
 
 
 def _thirds(rows: Rows) -> dict[str, Rows]:

@@ -88,7 +88,9 @@ def sharing(recipe: Recipe, folder: Path) -> Evaluate:
             with open(folder.parent / "made", "a") as file:
                 file.write(f"{tokens}\n")
             time.sleep(0.3)
-            return ProbeInputs(torch.full((1, 5, 4), float(tokens)), (Column("", "mean", 3),), (4,))
+            return ProbeInputs(
+                values=torch.full((1, 5, 4), float(tokens)), columns=(Column("", "mean", 3),), widths=(4,)
+            )
 
         time.sleep(0.1)
         return float(inputs(str(tokens), make).values.mean())

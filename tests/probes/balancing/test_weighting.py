@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError, parse, plain
 from permafrost.probes.balancing.base import FORMS, Balancer
-from permafrost.probes.balancing.gradients import projected
+from permafrost.probes.balancing.gradients import projection_factors
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.tasks.losses import LOSSES, log_variance
@@ -251,7 +251,7 @@ def test_pcgrad_projects_gradients_one_after_another_in_a_drawn_order(width):
                 mine -= (mine @ gradients[other]) / (gradients[other] @ gradients[other]) * gradients[other]
         expected += mine
     products = gradients @ gradients.T
-    found = [projected(products, torch.Generator().manual_seed(seed)) @ gradients for seed in (3, 3, 4)]
+    found = [projection_factors(products, torch.Generator().manual_seed(seed)) @ gradients for seed in (3, 3, 4)]
     torch.testing.assert_close(found[0], expected)
     assert torch.equal(found[0], found[1])
     assert not torch.allclose(found[0], found[2])  # several conflicts: the order matters

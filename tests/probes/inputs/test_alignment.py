@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_an_answer_is_told_in_every_window_that_has_it_whole_and_in_no_other():
     tokens = pieces(text)
     windows = [[*[SPECIAL] * 3, *tokens[at : at + 3], SPECIAL] for at in (0, 1, 2)]
     found = token_inputs(windows)
-    found = ProbeInputs(found.values, found.columns, found.widths, found.offsets, found.spans, np.array([0, 3]))
+    found = replace(found, starts=np.array([0, 3]))
     for answer, expected in {
         "bb cc": [[4, 5], [3, 4], [0, 0]],  # in two windows; a border cuts it in the third
         "aa": [[3, 3], [0, 0], [0, 0]],

@@ -58,7 +58,7 @@ def recipe(tmp_path, tiny):
 
 
 def learning(recipe: Recipe, cut, beside=()) -> Recipe:
-    return replace(recipe, upper=FinetuneSpec(cut, beside))
+    return replace(recipe, finetune=FinetuneSpec(cut, beside))
 
 
 def both(workspace: Workspace, recipe: Recipe, cut) -> tuple[ProbeInputs, FinetunedInputs]:
@@ -148,11 +148,11 @@ def test_sides_and_moments_are_the_cached_ones(view, cut, workspace, recipe):
     cached, made = both(workspace, recipe("bert", view), cut)
     sides = workspace.corpus(recipe().corpus).split("train").texts[None, :9]
     for layers in ((0, 1), (1,)):
-        how = shared_reads(layout([layers], (32, 32)))
-        for mine, theirs in zip(made.texts(how, sides), cached.texts(how, sides), strict=True):
+        reads = shared_reads(layout([layers], (32, 32)))
+        for mine, theirs in zip(made.text_states(reads, sides), cached.text_states(reads, sides), strict=True):
             if view == "tokens":
-                assert torch.equal(mine.real, theirs.real)
-                mine, theirs = (one.values[:, one.real] for one in (mine, theirs))
+                assert torch.equal(mine.mask, theirs.mask)
+                mine, theirs = (one.values[:, one.mask] for one in (mine, theirs))
             assert_same(mine.detach(), theirs)
     texts = np.unique(sides)
     for center, scale, by_token in ((True, "layer", False), (False, "dimension", False), (True, "layer", True)):
@@ -168,10 +168,10 @@ def test_sides_and_moments_are_the_cached_ones(view, cut, workspace, recipe):
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, family, cut, workspace, recipe):
     made = workspace.finetuned_inputs(replace(learning(recipe(family, view), cut), probe=ProbeSpec(layers=(-1,))))
-    how = shared_reads(layout([(0,)], (32,)))
+    reads = shared_reads(layout([(0,)], (32,)))
     sides = workspace.corpus(recipe().corpus).split("train").texts[None, :9]
-    found = made.texts(how, sides)
-    values = [one.values[:, one.real] if view == "tokens" else one for one in found]
+    found = made.text_states(reads, sides)
+    values = [one.values[:, one.mask] if view == "tokens" else one for one in found]
     torch.cat(values, 1).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
     reached = {name for name, part in made.module.named_parameters() if part.grad is not None and part.grad.any()}
     blocks = {name for name, _ in made.module.named_parameters() if ".layer." in name or ".h." in name}
@@ -191,7 +191,7 @@ def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, workspace, r
     ran: list[int] = []
     made.module.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
     sides = np.array([[[4, 2], [2, 4], [4, 4], [5, 2]]])
-    found = made.texts(shared_reads(layout([(0, 1)], (32, 32))), sides)
+    found = made.text_states(shared_reads(layout([(0, 1)], (32, 32))), sides)
     assert sum(ran) == lengths[[2, 4, 5]].sum()
     first, second = ([one.values[:, row, : lengths[4]] for row, one in ((0, found[0]), (1, found[1]))]
                      if view == "tokens" else [found[0][:, 0], found[1][:, 1]])  # fmt: skip
@@ -220,4 +220,4 @@ def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(
 def test_members_that_take_rows_in_orders_of_their_own_are_not_run(workspace, recipe):
     made = workspace.finetuned_inputs(learning(recipe(), 1))
     with pytest.raises(ValueError, match="rows in one order"):
-        made.texts(shared_reads(layout([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))
+        made.text_states(shared_reads(layout([(0, 1)], (32, 32))), np.zeros((2, 3, 2), np.int64))

@@ -139,8 +139,8 @@ def test_the_columns_say_their_views_and_their_only_layer():
 
 def joined(*names: str):
     stored = {
-        "": PlanLatents(Shelf(8, "float16"), PLANS[""], 0, 0, 0.0),
-        "echo": PlanLatents(Shelf(5, "float32"), PLANS["echo"], 0, 0, 0.0),
+        "": PlanLatents(store=Shelf(8, "float16"), columns=PLANS[""], texts_run=0, truncated=0, seconds=0.0),
+        "echo": PlanLatents(store=Shelf(5, "float32"), columns=PLANS["echo"], texts_run=0, truncated=0, seconds=0.0),
     }
     return read_inputs(stored, "abcdef", wanted_columns(ProbeSpec(inputs=names), PLANS)), stored
 
@@ -208,27 +208,27 @@ def test_latents_that_are_all_equal_have_a_spread_of_one():
 
 def test_sides_are_read_by_row_and_side():
     found = inputs()
-    first, second = found.texts(shared_reads(layout()), np.array([[[3, 5], [0, 1]]]))
+    first, second = found.text_states(shared_reads(layout()), np.array([[[3, 5], [0, 1]]]))
     assert torch.equal(first, found.values[:, [3, 0]])
     assert torch.equal(second, found.values[:, [5, 1]])
 
 
 def test_members_read_their_own_layers_of_the_same_rows():
     found = inputs()
-    how = shared_reads(layout([(0, 3), (2, 3)]))
-    first, second = found.texts(how, np.array([[[3, 5], [0, 1]]]))
-    assert torch.equal(how.spread(first), found.values[[0, 3, 2, 3]][:, [3, 0]])
-    assert torch.equal(how.spread(second), found.values[[0, 3, 2, 3]][:, [5, 1]])
+    reads = shared_reads(layout([(0, 3), (2, 3)]))
+    first, second = found.text_states(reads, np.array([[[3, 5], [0, 1]]]))
+    assert torch.equal(reads.expand(first), found.values[[0, 3, 2, 3]][:, [3, 0]])
+    assert torch.equal(reads.expand(second), found.values[[0, 3, 2, 3]][:, [5, 1]])
     assert len(first) == 3  # layer 3 is read once
 
 
 def test_members_read_rows_in_an_order_of_their_own():
     found = inputs()
-    how = shared_reads(layout([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
-    first, second = found.texts(how, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
-    spread, x = how.spread(first), found.values
+    reads = shared_reads(layout([(0, 3), (2,), (3,)]), np.array([0, 1, 0]))
+    first, second = found.text_states(reads, np.array([[[3, 5], [0, 1]], [[7, 8], [9, 2]]]))
+    spread, x = reads.expand(first), found.values
     assert torch.equal(spread, torch.stack([x[0, [3, 0]], x[3, [3, 0]], x[2, [7, 9]], x[3, [3, 0]]]))
-    assert torch.equal(how.spread(second)[2], x[2, [8, 2]])
+    assert torch.equal(reads.expand(second)[2], x[2, [8, 2]])
 
 
 @pytest.mark.parametrize("scale", ["layer", "dimension"])
@@ -263,10 +263,10 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
     found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], dtype="float16")
     exact = replace(found, values=found.values.float())
     assert found.values.dtype == torch.float16  # and take half the memory
-    how, windows = shared_reads(layout([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
+    reads, windows = shared_reads(layout([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
     for one, other in [
-        (ragged_of(found, how, windows).values, ragged_of(exact, how, windows).values),
-        (padded(ragged_of(found, how, windows)).values, padded(ragged_of(exact, how, windows)).values),
+        (ragged_of(found, reads, windows).values, ragged_of(exact, reads, windows).values),
+        (padded(ragged_of(found, reads, windows)).values, padded(ragged_of(exact, reads, windows)).values),
         (found.pooled(0, windows), exact.pooled(0, windows)),
         *zip(found.moments(windows, True, "layer"), exact.moments(windows, True, "layer"), strict=True),
         *zip(found.moments(windows, True, "layer", True), exact.moments(windows, True, "layer", True), strict=True),
@@ -278,11 +278,11 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
 @pytest.mark.parametrize("layers", [(0, 1, 2), (2,), (2, 0)])
 def test_tokens_of_windows_lie_one_after_another_in_the_layers_that_are_read(layers):
     found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], layers=3)
-    how, windows = shared_reads(layout([layers], (WIDE,) * 3)), np.array([2, 0, 2])
-    read = ragged_of(found, how, windows)
+    reads, windows = shared_reads(layout([layers], (WIDE,) * 3)), np.array([2, 0, 2])
+    read = ragged_of(found, reads, windows)
     assert read.lengths == (5, 3, 5)
     parts = [found.values[:, found.offsets[at] : found.offsets[at + 1]] for at in windows]
-    torch.testing.assert_close(how.spread(read.values), torch.cat(parts, 1)[list(layers)], rtol=0, atol=0)
+    torch.testing.assert_close(reads.expand(read.values), torch.cat(parts, 1)[list(layers)], rtol=0, atol=0)
 
 
 def test_a_text_without_windows_is_one():
@@ -326,8 +326,8 @@ def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, monkeypa
     lent = replace(held, values=torch.empty(3, 0, WIDE), reader=drawer)
     windows = np.array([4, 0, 2, 0])
     for layers in ((0, 1, 2), (2, 0)):
-        how = shared_reads(layout([layers], (WIDE,) * 3))
-        one, other = ragged_of(lent, how, windows), ragged_of(held, how, windows)
+        reads = shared_reads(layout([layers], (WIDE,) * 3))
+        one, other = ragged_of(lent, reads, windows), ragged_of(held, reads, windows)
         assert one.lengths == other.lengths
         assert torch.equal(one.values, other.values)
     for by_token in (False, True):

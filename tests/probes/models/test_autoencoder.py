@@ -12,7 +12,7 @@ from permafrost.probes.models.autoencoder import Autoencoder, UnifiedAutoencoder
 from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import shared_reads
-from permafrost.probes.training.encoder_pretraining import _errors
+from permafrost.probes.training.encoder_pretraining import _reconstruction_errors
 from tests.support.synthetic import EVEN, RAGGED, encode, inputs, latents, moved, normal
 
 
@@ -20,7 +20,7 @@ class Saying:
     """An autoencoder that says what it is told to."""
 
     def __init__(self, probe: ScoreProbe, say: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.probe, self.how, self.say = probe, shared_reads(probe.layout), say
+        self.probe, self.reads, self.say = probe, shared_reads(probe.layout), say
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         return self.say(latents)
@@ -76,7 +76,7 @@ def test_the_errors_are_those_computed_by_hand(scale):
     with torch.no_grad():
         model.decoder.parts[0].weight.copy_(torch.eye(4, 8))  # and gives them back, with zeros for the others
         model.decoder.parts[0].bias.zero_()
-        error, unexplained, norm = _errors(model, list(found.values.split(25, 1)))  # in uneven parts
+        error, unexplained, norm = _reconstruction_errors(model, list(found.values.split(25, 1)))  # in uneven parts
     x = found.values.double()
     lost = (x - probe.center)[..., 4:]  # in place of which the mean is said
     np.testing.assert_allclose(error, lost.square().sum(2).mean(1), rtol=1e-5)
@@ -90,7 +90,7 @@ def test_a_perfect_reconstruction_leaves_nothing_unexplained():
     found = inputs(RAGGED)
     probe = probe_of(ProbeSpec(encoder="lowrank"), found)
     with torch.inference_mode():
-        error, unexplained, _ = _errors(Saying(probe, lambda x: normal(probe, x)), [found.values])
+        error, unexplained, _ = _reconstruction_errors(Saying(probe, lambda x: normal(probe, x)), [found.values])
     assert error.tolist() == unexplained.tolist() == [0, 0, 0, 0]
 
 
@@ -99,7 +99,7 @@ def test_to_say_the_mean_explains_nothing():
     probe = probe_of(ProbeSpec(), found)
     with torch.inference_mode():
         mean = normal(probe, found.values).mean(1, keepdim=True)
-        error, unexplained, _ = _errors(Saying(probe, lambda x: mean.expand(x.shape)), [found.values])
+        error, unexplained, _ = _reconstruction_errors(Saying(probe, lambda x: mean.expand(x.shape)), [found.values])
     assert unexplained.tolist() == pytest.approx([1] * 4, rel=1e-5)
     np.testing.assert_allclose(error, found.values.var(1, correction=0).sum(1), rtol=1e-5)
 
@@ -109,7 +109,7 @@ def test_a_layer_without_variance_has_nothing_to_explain():
     found.values[2] = 3.0
     probe = probe_of(ProbeSpec(code=(0.5,)), found)
     with torch.inference_mode():
-        _, unexplained, _ = _errors(Autoencoder(probe), [found.values])
+        _, unexplained, _ = _reconstruction_errors(Autoencoder(probe), [found.values])
     assert unexplained[2] == 0
     assert np.isfinite(unexplained).all()
 

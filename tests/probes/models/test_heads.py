@@ -113,10 +113,10 @@ def test_what_belongs_to_layers_that_a_member_lacks_neither_counts_nor_learns(na
     before = mixer(x)
     before.sum().backward()
     by_layer = next(mixer.parameters())
-    assert by_layer.shape[:2] == ODD.taken.shape
-    assert (by_layer.grad[~ODD.taken] == 0).all()
+    assert by_layer.shape[:2] == ODD.mask.shape
+    assert (by_layer.grad[~ODD.mask] == 0).all()
     with torch.no_grad():
-        by_layer[~ODD.taken] += 7
+        by_layer[~ODD.mask] += 7
     torch.testing.assert_close(mixer(x), before, rtol=0, atol=0)
 
 

@@ -46,8 +46,8 @@ def test_a_probe_hears_what_is_met_whatever_is_read_together():
     plain = build(ProbeSpec(encoder="none"), corpus.kind, 0, 1, layout)
     more = sum(part.numel() for part in probe.parameters()) - sum(part.numel() for part in plain.parameters())
     assert more == 2 * len(inputs.columns)
-    how, rows = shared_reads(layout), corpus.split("validation")
-    assert ragged_of(inputs, how, np.array([0])).second is not None
+    reads, rows = shared_reads(layout), corpus.split("validation")
+    assert ragged_of(inputs, reads, np.array([0])).in_second is not None
     with torch.inference_mode():
         (together,) = objective_of(probe, inputs, rows).predict(probe)
         alone = [

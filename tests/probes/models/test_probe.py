@@ -319,7 +319,7 @@ def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
     probe = start(MemberConfig("toy", Recipe(), found, (1, 2), seed=0), classed(found, sides=1))
-    assert (probe.outputs, probe.texts, probe.layout) == (3, 1, layout([(1, 2)]))
+    assert (probe.outputs, probe.sides, probe.layout) == (3, 1, layout([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():

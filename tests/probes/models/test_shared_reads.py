@@ -15,65 +15,67 @@ ORDERS = pytest.mark.parametrize("orders", [None, [0, 1, 0, 1]], ids=["one order
 
 def read(orders: list[int] | None):
     """A reading, and distinct latents for it."""
-    how = shared_reads(layout(MEMBERS), None if orders is None else np.array(orders))
-    return how, torch.randn(len(how.sources), 7, 8)
+    reads = shared_reads(layout(MEMBERS), None if orders is None else np.array(orders))
+    return reads, torch.randn(len(reads.sources), 7, 8)
 
 
 @ORDERS
 def test_every_layer_reads_its_source_in_the_order_of_its_member(orders):
-    how, _ = read(orders)
+    reads, _ = read(orders)
     member_of, of = [0, 0, 0, 0, 1, 1, 2, 3, 3, 3], orders or [0, 0, 0, 0]
     sources = [0, 1, 2, 3, 1, 3, 3, 0, 2, 3]
-    assert how.sources[how.at].tolist() == sources
-    assert how.orders[how.at.numpy()].tolist() == [of[owner] for owner in member_of]
-    assert len({*zip(how.orders.tolist(), how.sources.tolist(), strict=True)}) == len(how.sources)  # each once
+    assert reads.sources[reads.index].tolist() == sources
+    assert reads.row_orders[reads.index.numpy()].tolist() == [of[owner] for owner in member_of]
+    assert len({*zip(reads.row_orders.tolist(), reads.sources.tolist(), strict=True)}) == len(
+        reads.sources
+    )  # each once
 
 
 @ORDERS
 def test_what_is_multiplied_together_is_what_each_layer_multiplies_for_itself(orders):
-    how, x = read(orders)
+    reads, x = read(orders)
     weight = torch.randn(10, 8, 5)
-    torch.testing.assert_close(how.multiply(x, weight), torch.bmm(x[how.at], weight))
+    torch.testing.assert_close(reads.multiply(x, weight), torch.bmm(x[reads.index], weight))
 
 
 @ORDERS
 def test_what_belongs_to_layers_that_read_the_same_is_taken_once(orders):
-    how, _ = read(orders)
-    shared = torch.randn(len(how.sources), 1, 8)
-    assert torch.equal(how.first(how.spread(shared)), shared)
+    reads, _ = read(orders)
+    shared = torch.randn(len(reads.sources), 1, 8)
+    assert torch.equal(reads.reduce(reads.expand(shared)), shared)
 
 
 def test_a_member_alone_reads_the_inputs_as_they_are():
-    how = shared_reads(layout())
-    assert how.at is None
-    assert how.whole
+    reads = shared_reads(layout())
+    assert reads.index is None
+    assert reads.all_layers
     x = torch.randn(4, 7, 8)
-    assert how.spread(x) is x
-    assert how.first(x) is x
-    assert not shared_reads(layout([(1, 3)])).whole
+    assert reads.expand(x) is x
+    assert reads.reduce(x) is x
+    assert not shared_reads(layout([(1, 3)])).all_layers
 
 
 @ORDERS
 def test_a_shared_linear_map_is_that_of_each_layer(orders):
-    how, x = read(orders)
+    reads, x = read(orders)
     linear = LayerwiseLinear(10, 8, 5)
-    torch.testing.assert_close(linear.shared(x, how), linear(x[how.at]))
+    torch.testing.assert_close(linear.shared(x, reads), linear(x[reads.index]))
 
 
 @pytest.mark.parametrize("by", [0.0, 0.3])
 @ORDERS
 def test_the_cosines_of_a_low_rank_change_are_those_of_what_it_makes(orders, by):
-    how, x = read(orders)
+    reads, x = read(orders)
     other = torch.randn_like(x)
     change = LayerwiseLowRank(10, 8, rank=3)
     with torch.no_grad():
         change.up.normal_(std=by)
-    expected = cosines(change(x[how.at]), change(other[how.at]))
-    torch.testing.assert_close(change.cosines(x, other, how), expected, rtol=1e-5, atol=1e-5)
-    assert (change.cosines(x, x.clone(), how) == 1).all()
+    expected = cosines(change(x[reads.index]), change(other[reads.index]))
+    torch.testing.assert_close(change.cosines(x, other, reads), expected, rtol=1e-5, atol=1e-5)
+    assert (change.cosines(x, x.clone(), reads) == 1).all()
     grads = [
         torch.autograd.grad(said.square().sum(), list(change.parameters()))
-        for said in (change.cosines(x, other, how), cosines(change(x[how.at]), change(other[how.at])))
+        for said in (change.cosines(x, other, reads), cosines(change(x[reads.index]), change(other[reads.index])))
     ]
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)

@@ -14,7 +14,7 @@ def test_the_layers_of_members_lie_one_after_another():
     assert SEATS.widths == (8, 8, 4, 4, 8, 4)
     assert SEATS.codes == (2, 4, 2, 2, 2, 2)
     assert SEATS.member_of.tolist() == [0, 0, 0, 1, 2, 2]
-    assert SEATS.taken.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
+    assert SEATS.mask.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
 
 
 def test_layers_are_laid_out_by_member_with_zeros_where_one_has_fewer():
@@ -35,4 +35,4 @@ def test_members_of_one_size_are_laid_out_without_a_copy():
 
 def test_beside_keeps_the_order_of_members():
     first, second = replace(SEATS, members=((0, 1), (1,))), replace(SEATS, members=((2,),))
-    assert MemberLayout.beside([first, second]) == replace(SEATS, members=((0, 1), (1,), (2,)))
+    assert MemberLayout.stack([first, second]) == replace(SEATS, members=((0, 1), (1,), (2,)))

@@ -38,7 +38,7 @@ def token_inputs(layers: int = 2, seed: int = 0) -> ProbeInputs:
     offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 7, TEXTS))])
     values = torch.from_numpy(rng.normal(size=(layers, offsets[-1], WIDTH)).astype(np.float32))
     columns = tuple(Column("", "tokens", layer) for layer in range(layers))
-    return ProbeInputs(values, columns, (WIDTH,) * layers, offsets)
+    return ProbeInputs(values=values, columns=columns, widths=(WIDTH,) * layers, offsets=offsets)
 
 
 def text(found: ProbeInputs, layer: int, number: int) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_tokens_of_texts_are_fetched_with_what_is_real_of_them():
     read = tokens_of(found, np.array([3, 0, 3]))
     for row, number in enumerate((3, 0, 3)):
         for layer in range(2):
-            assert torch.equal(read.values[layer, row, read.real[row]], text(found, layer, number))
+            assert torch.equal(read.values[layer, row, read.mask[row]], text(found, layer, number))
 
 
 def test_pooling_starts_at_the_mean_and_never_reads_beyond_the_end():
@@ -72,7 +72,7 @@ def test_pooling_starts_at_the_mean_and_never_reads_beyond_the_end():
     torch.testing.assert_close(pooling(*read), expected)
     moved(pooling)
     before = pooling(*read)
-    read.values[:, ~read.real] = float("nan")
+    read.values[:, ~read.mask] = float("nan")
     torch.testing.assert_close(pooling(*read), before)
 
 
@@ -107,8 +107,8 @@ def test_two_sides_of_other_lengths_become_one():
 def test_untrained_tokens_are_compared_by_their_means():
     found = token_inputs()
     probe, sides = token_probe(found), np.arange(20).reshape(10, 2)
-    how = shared_reads(probe.layout)
-    said = probe(found.texts(how, sides[None]), how)[0]
+    reads = shared_reads(probe.layout)
+    said = probe(found.text_states(reads, sides[None]), reads)[0]
     means = [torch.stack([found.pooled(layer, column) for layer in range(2)]) for column in sides.T]
     torch.testing.assert_close(said, cosines(*means).mean(0))
 
@@ -172,7 +172,7 @@ def test_a_probe_learns_which_token_tells():
     (trained,) = train_members([MemberConfig("toy", recipe, found, (0,), 0)], corpus)
     untrained = predictions(token_probe(found), found, splits["validation"])[0]
     before = np.corrcoef(untrained, splits["validation"].targets)[0, 1]
-    assert trained.fitted.best_value > before + 0.15
+    assert trained.history.best_value > before + 0.15
 
 
 @pytest.mark.parametrize("more", [["probe.encoder=linear"], ["probe.encoder=mlp", "probe.code=0.5", "probe.mixer=mlp"]])
@@ -221,8 +221,8 @@ def singles(context: str, encoder: str, mixer: str, dropout: float = 0.0) -> lis
 
 
 def say(probe: TokenProbe, found: ProbeInputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
-    how = shared_reads(probe.layout)
-    return probe(ragged_of(found, how, np.array(windows)), how)
+    reads = shared_reads(probe.layout)
+    return probe(ragged_of(found, reads, np.array(windows)), reads)
 
 
 @EVERY
@@ -245,7 +245,7 @@ def test_members_that_score_tokens_are_whole_in_their_state(context, encoder, mi
         for name, value in probe.state_dict().items():
             assert torch.equal(again.state_dict()[name], value), name
     fresh = together.rebuild(together.layout)
-    fresh.load_members(together.by_layer(), together.by_member())
+    fresh.load_members(together.layer_states(), together.member_states())
     assert all(torch.equal(fresh.state_dict()[name], value) for name, value in together.state_dict().items())
 
 
@@ -299,8 +299,8 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
     members = [MemberConfig("toy", recipe, found, (0, 1), seed) for seed in (3, 4, 3)]
     first, other, again = train_members(members, corpus)
     assert type(first.probe) is kind
-    assert first.fitted == again.fitted
-    assert first.fitted != other.fitted
+    assert first.history == again.history
+    assert first.history != other.history
     for name, value in first.probe.state_dict().items():
         assert torch.equal(again.probe.state_dict()[name], value), name
     said = predictions(stack([first.probe, other.probe]).eval(), found, corpus.split("validation"))

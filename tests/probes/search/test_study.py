@@ -378,7 +378,11 @@ def test_inputs_are_made_once_over_all_workers(tmp_path):
 
 
 def test_inputs_that_are_there_are_mapped_and_not_made_again(tmp_path):
-    made = ProbeInputs(torch.arange(24.0).view(2, 3, 4), (Column("", "mean", 3), Column("echo", "cls", 0)), (4, 2))
+    made = ProbeInputs(
+        values=torch.arange(24.0).view(2, 3, 4),
+        columns=(Column("", "mean", 3), Column("echo", "cls", 0)),
+        widths=(4, 2),
+    )
     first = SharedInputs(tmp_path)("key", lambda: made)
     again = SharedInputs(tmp_path)("key", lambda: pytest.fail("made again"))
     assert mapped(tmp_path / "key.npy")

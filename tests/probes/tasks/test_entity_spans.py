@@ -256,7 +256,13 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
         words = [[(at, at + len(word)) for at, word in _places(one)][:room] for one in texts]
         offsets = np.cumsum([0, *map(len, words)])
         spans = np.array([span for one in words for span in one], np.int32)
-        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, spans)
+        return ProbeInputs(
+            values=torch.zeros(1, offsets[-1], 1),
+            columns=(Column("", "tokens", 0),),
+            widths=(1,),
+            offsets=offsets,
+            spans=spans,
+        )
 
     def said(probe, inputs, rows):
         """Capitalised words are entities; one that follows another goes on with it."""
@@ -284,7 +290,13 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
         pieces.extend(texts)
         spans = [span for one in texts for span in words_of(one)[:12]]
         offsets = np.cumsum([0, *(len(words_of(one)[:12]) for one in texts)])
-        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
+        return ProbeInputs(
+            values=torch.zeros(1, offsets[-1], 1),
+            columns=(Column("", "tokens", 0),),
+            widths=(1,),
+            offsets=offsets,
+            spans=np.array(spans),
+        )
 
     monkeypatch.setattr(TagObjective, "joint", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)])
     (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)

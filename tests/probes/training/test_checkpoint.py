@@ -20,8 +20,7 @@ from torch import nn
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import MachineError
 from permafrost.probes.training import checkpoint as checkpoint_module
-from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
-from permafrost.probes.training.state_tree import put_together, taken_apart
+from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError, flatten_state, unflatten_state
 
 ORIGIN = {"recipe": {"train": {"epochs": 3, "rates": {}}, "tasks": [{"name": "topic"}]}, "seeds": (0, 1)}
 
@@ -384,5 +383,5 @@ def test_what_was_loaded_outlives_its_file(tmp_path):
 
 
 def test_a_tree_taken_apart_is_one_that_json_holds():
-    tree, tensors = taken_apart(STATES["lists"])
-    same(put_together(json.loads(json.dumps(tree)), tensors), STATES["lists"])
+    tree, tensors = flatten_state(STATES["lists"])
+    same(unflatten_state(json.loads(json.dumps(tree)), tensors), STATES["lists"])

@@ -59,10 +59,10 @@ def same_layers(first: PretrainedEncoder, second: PretrainedEncoder) -> list[boo
 @pytest.mark.parametrize("spec", [ProbeSpec(code=(0.5,)), ProbeSpec(encoder="mlp", code=(0.5,))], ids=["linear", "mlp"])
 def test_latents_of_low_rank_are_rebuilt_from_as_narrow_a_code(spec, widths):
     found = pretrained(AUTO, spec, of_low_rank(widths))
-    assert len(found.layers) == len(found.fitted) == 4
+    assert len(found.layers) == len(found.histories) == 4
     assert max(layer.unexplained for layer in found.layers) < 0.05
     assert [layer.layer for layer in found.layers] == [0, 1, 2, 3]
-    for layer, fitted in zip(found.layers, found.fitted, strict=True):
+    for layer, fitted in zip(found.layers, found.histories, strict=True):
         assert 1 - layer.unexplained == pytest.approx(fitted.best_value, abs=1e-5)
         assert fitted.losses[-1] < fitted.losses[0] / 2
 
@@ -90,22 +90,22 @@ def test_a_layer_full_of_other_latents_changes_the_autoencoder_of_that_layer_onl
     first, second = (pretrained(replace(AUTO, train=SHORT), spec, one) for one in (found, other))
     assert same_layers(first, second) == [True, True, False, True]
     assert [one == two for one, two in zip(first.layers, second.layers, strict=True)] == [True, True, False, True]
-    assert [one == two for one, two in zip(first.fitted, second.fitted, strict=True)] == [True, True, False, True]
+    assert [one == two for one, two in zip(first.histories, second.histories, strict=True)] == [True, True, False, True]
 
 
 def test_the_unified_autoencoder_learns_and_keeps_its_mixer():
     found = pretrained(AUTO, UNIFIED, of_low_rank())
     assert np.mean([layer.unexplained for layer in found.layers]) < 0.05
-    assert len(found.fitted) == 1
+    assert len(found.histories) == 1
     assert set(found.mixer) == {"mixer.up"}
 
 
 def test_the_classes_of_pairs_are_told_beyond_chance_where_a_layer_holds_them():
     found = inputs(texts=400)
     result = pretrained(CLASSES, ProbeSpec(), found, classed(found, layer=1))
-    assert len(result.fitted) == 4
-    assert result.fitted[1].best_value > 0.7  # chance is one third
-    assert max(result.fitted[layer].best_value for layer in (0, 2, 3)) < 0.5
+    assert len(result.histories) == 4
+    assert result.histories[1].best_value > 0.7  # chance is one third
+    assert max(result.histories[layer].best_value for layer in (0, 2, 3)) < 0.5
     assert result.layers == []
 
 
@@ -130,12 +130,12 @@ def test_the_same_seed_pretrains_the_same_to_the_bit_whatever_was_drawn_before(p
     first = pretrained(short, probe, found, corpus)
     torch.manual_seed(2)
     second = pretrained(short, probe, found, corpus)
-    assert first.fitted == second.fitted
+    assert first.histories == second.histories
     assert first.layers == second.layers
     assert all(same_layers(first, second))
     for name, value in first.mixer.items():
         assert torch.equal(value, second.mixer[name]), name
-    assert pretrained(short, probe, found, corpus, seed=1).fitted != first.fitted
+    assert pretrained(short, probe, found, corpus, seed=1).histories != first.histories
 
 
 @pytest.mark.parametrize("layers", [(0, 1, 2, 3), (1, 3)])
@@ -145,7 +145,7 @@ def test_training_starts_from_the_pretrained_state_of_the_layers_that_it_reads(p
     result = pretrained(replace(AUTO, train=SHORT), probe, found)
     member = MemberConfig("toy", Recipe(probe=probe), found, layers, 0)
     plain, begun = start(member, scored(found)), start(replace(member, pretrained=result), scored(found))
-    for layer, own in zip(layers, begun.by_layer(), strict=True):
+    for layer, own in zip(layers, begun.layer_states(), strict=True):
         for name, value in own.items():
             assert torch.equal(value, result.by_layer[layer][name]), name
     if probe is UNIFIED:
@@ -166,7 +166,7 @@ def test_a_pretrained_member_trains_on_and_leaves_what_was_pretrained_alone():
     members = [MemberConfig("toy", recipe, found, (0, 1, 2, 3), 0, pretrained=one) for one in (result, None)]
     with_it, without = train_members(members, scored(found))
     assert with_it.pretrained is result
-    assert with_it.fitted.losses != without.fitted.losses
+    assert with_it.history.losses != without.history.losses
     assert all(same_layers(result, kept))
 
 
@@ -233,7 +233,11 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
 def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
     """The members of every recipe, from made-up latents of three layers."""
     conductor = Workspace(
-        SimpleNamespace(latents=lambda *_: PlanLatents(Shelf(), {"mean": (0, 1, 2), "max": (0, 1, 2)}, 0, 0, 0.0)),
+        SimpleNamespace(
+            latents=lambda *_: PlanLatents(
+                store=Shelf(), columns={"mean": (0, 1, 2), "max": (0, 1, 2)}, texts_run=0, truncated=0, seconds=0.0
+            )
+        ),
         Silent(),
     )
     conductor.prepare(recipes)

@@ -15,15 +15,15 @@ def log_of(*tasks: str) -> Log:
 
 def test_an_epoch_tells_the_loss_weight_and_figures_of_each_task():
     log = log_of("ner", "qa")
-    assert log.line(0) == "ner: f1 0.0000; qa: f1 0.0000"
-    assert log.line(1) == "ner: loss 0.5000, weight 2, f1 0.2500; qa: loss 0.5000, weight 2, f1 0.2500"
+    assert log.describe(0) == "ner: f1 0.0000; qa: f1 0.0000"
+    assert log.describe(1) == "ner: loss 0.5000, weight 2, f1 0.2500; qa: loss 0.5000, weight 2, f1 0.2500"
 
 
 def test_a_task_that_is_alone_goes_without_its_name():
-    assert log_of("probe").line(1) == "loss 0.5000, weight 2, f1 0.2500"
+    assert log_of("probe").describe(1) == "loss 0.5000, weight 2, f1 0.2500"
 
 
 def test_a_loss_that_is_none_is_not_told():
     log = log_of("probe")
     log.losses[0] |= {"loss": math.nan, "weight": None}
-    assert log.line(1) == "f1 0.2500"
+    assert log.describe(1) == "f1 0.2500"

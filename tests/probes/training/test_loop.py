@@ -14,8 +14,9 @@ from permafrost.probes.models.layerwise import LayerwiseLinear
 from permafrost.probes.tasks.losses import LOSSES, log_variance
 from permafrost.probes.training.batches import orders_of
 from permafrost.probes.training.best_state import History
-from permafrost.probes.training.loop import clip_by_member, fit
+from permafrost.probes.training.loop import fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem, batch_bounds
+from permafrost.probes.training.step import clip_by_member
 
 ROWS, WIDTH = 200, 8
 SPEC = TrainSpec(epochs=20, batch_rows=16, learning_rate=0.02)
@@ -52,13 +53,21 @@ class Toy:
         objective = {name: changes.pop(name) for name in list(changes) if name in ("loss", "rows", "smallest_batch")}
         validate = changes.pop("validate", self.validate)
         whole = TaskObjective(
-            self.loss, lambda: {"accuracy": validate()}, ROWS, changes.pop("batch_rows", SPEC.batch_rows)
+            loss=self.loss,
+            validate=lambda: {"accuracy": validate()},
+            rows=ROWS,
+            batch_rows=changes.pop("batch_rows", SPEC.batch_rows),
         )
         member_of = {"toy.weight": members, "toy.bias": members}
-        return replace(TrainingProblem({"toy": self.probe}, member_of, {"": replace(whole, **objective)}), **changes)
+        return replace(
+            TrainingProblem(
+                modules={"toy": self.probe}, member_of=member_of, objectives={"": replace(whole, **objective)}
+            ),
+            **changes,
+        )
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> list[History]:
-        return fit(self.learner(batch_rows=spec.batch_rows, **changes), spec, self.seeds).fitted[""]
+        return fit(self.problem(batch_rows=spec.batch_rows, **changes), spec, self.seeds).histories[""]
 
 
 def fitted_of(spec: TrainSpec = SPEC, seed: int = 0, **changes) -> tuple[Toy, History]:
@@ -74,8 +83,8 @@ def test_a_toy_is_learnt_far_beyond_chance():
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_seed_does_not():
-    (first, how), (second, again), (other, _) = fitted_of(seed=3), fitted_of(seed=3), fitted_of(seed=4)
-    assert how == again
+    (first, history), (second, again), (other, _) = fitted_of(seed=3), fitted_of(seed=3), fitted_of(seed=4)
+    assert history == again
     assert torch.equal(first.probe.weight, second.probe.weight)
     assert not torch.equal(first.probe.weight, other.probe.weight)
 
@@ -151,7 +160,13 @@ def clipped(first: list[float], largest: float = 1.0) -> tuple[torch.Tensor, tor
     module.three.grad[0, 0], module.three.grad[2, 2], module.three.grad[3, 1] = first[1], first[2], 0.4
     member_of = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
     clip_by_member(
-        TrainingProblem({"two": module}, {f"two.{name}": owner for name, owner in member_of.items()}, {}), largest, 2
+        TrainingProblem(
+            modules={"two": module},
+            member_of={f"two.{name}": owner for name, owner in member_of.items()},
+            objectives={},
+        ),
+        largest,
+        2,
     )
     return module.one.grad, module.three.grad
 
@@ -176,7 +191,7 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     torchs = [part.grad.clone() for part in toy.probe.parameters()]
     for part, gradient in zip(toy.probe.parameters(), expected, strict=True):
         part.grad = gradient.clone()
-    clip_by_member(toy.learner(), 0.5, 1)
+    clip_by_member(toy.problem(), 0.5, 1)
     for part, gradient in zip(toy.probe.parameters(), torchs, strict=True):
         torch.testing.assert_close(part.grad, gradient)
         assert not torch.equal(part.grad, 0 * gradient)
@@ -271,7 +286,7 @@ def test_the_epochs_are_told_and_what_the_listener_raises_ends_the_training():
 
     toy = Toy((0, 1))
     with pytest.raises(StopIteration):
-        fit(toy.learner(validate=following([0.1, 0.2, 0.3], [0.9, 0.9, 0.9])), SPEC, (0, 1), after_epoch=listen)
+        fit(toy.problem(validate=following([0.1, 0.2, 0.3], [0.9, 0.9, 0.9])), SPEC, (0, 1), after_epoch=listen)
     assert told == [(0, 0.1), (1, 0.2), (2, 0.3)]
 
 

@@ -77,15 +77,21 @@ class Pair:
             told = self.values[task][len(self.at_epochs) - 1] if self.values else 0.5
             return {"accuracy": np.array([told])}
 
-        return TaskObjective(loss, validate, ROWS, SPEC.batch_rows)
+        return TaskObjective(loss=loss, validate=validate, rows=ROWS, batch_rows=SPEC.batch_rows)
 
     def problem(self, **changes) -> TrainingProblem:
         member_of = {name: torch.zeros(len(part), dtype=torch.int64) for name, part in self.modules.named_parameters()}
-        objectives = {task: self.lesson(task) for task in self.y}
-        return TrainingProblem(dict(self.modules.items()), member_of, objectives, shared=("backbone",), **changes)
+        objectives = {task: self.objective(task) for task in self.y}
+        return TrainingProblem(
+            modules=dict(self.modules.items()),
+            member_of=member_of,
+            objectives=objectives,
+            shared=("backbone",),
+            **changes,
+        )
 
     def fit(self, spec: TrainSpec = SPEC, **changes) -> FitResult:
-        return fit(self.learner(**changes), spec, [0])
+        return fit(self.problem(**changes), spec, [0])
 
     def moved(self, epoch: int) -> set[str]:
         """What an epoch, from 0, moved by a bit or more."""
@@ -96,7 +102,7 @@ class Pair:
 def groups_of(pair: Pair, spec: TrainSpec) -> dict[str, tuple[float, float]]:
     """Parameter -> its peak rate and its decay."""
     named = {id(part): name for name, part in pair.modules.named_parameters()}
-    groups = ParameterGroups(pair.learner(), spec).groups()
+    groups = ParameterGroups(pair.problem(), spec).groups()
     assert all(group["lr"] == group["peak"] for group in groups)
     found = [(named[id(p)], (group["peak"], group["weight_decay"])) for group in groups for p in group["params"]]
     assert sorted(name for name, _ in found) == sorted(named.values())
@@ -211,7 +217,7 @@ def test_training_ends_once_all_is_frozen():
     result = pair.fit(replace(SPEC, epochs=8, freeze=freeze))
     assert len(pair.training) == ROWS // SPEC.batch_rows
     assert pair.moved(1) == set()
-    assert len(result.fitted["topic"][0].values) == 2
+    assert len(result.histories["topic"][0].values) == 2
 
 
 def test_what_is_frozen_from_end_to_end_is_measured_as_it_is():
@@ -219,7 +225,7 @@ def test_what_is_frozen_from_end_to_end_is_measured_as_it_is():
     before = pair.weights()
     result = pair.fit(replace(SPEC, freeze=dict.fromkeys(pair.modules, 0)))
     assert all(torch.equal(before[name], part) for name, part in pair.weights().items())
-    assert (result.fitted["topic"][0].best_epoch, result.fitted["topic"][0].best_value) == (0, 0.75)
+    assert (result.histories["topic"][0].best_epoch, result.histories["topic"][0].best_value) == (0, 0.75)
     assert all(line["weight"] is None and math.isnan(line["loss"]) for line in result.log.losses)
 
 
@@ -257,7 +263,7 @@ BEST = {"topic": [0.0, 0.9, 0.1, 0.1], "tone": [0.0, 0.1, 0.2, 0.5]}
 def test_each_task_keeps_its_own_best_state_of_what_it_reads():
     pair = Pair(values=BEST)
     result = pair.fit()
-    assert [result.fitted[task][0].best_epoch for task in BEST] == [0, 2]
+    assert [result.histories[task][0].best_epoch for task in BEST] == [0, 2]
     for task, epoch in (("topic", 1), ("tone", 3)):
         result.restore(task)
         mine = {name: part for name, part in pair.weights().items() if name.split(".")[0] in ("backbone", task)}
@@ -270,18 +276,18 @@ def test_one_state_for_all_is_that_of_the_best_mean_and_each_task_tells_its_own_
     pair = Pair(values=BEST)
     result = pair.fit(private=False)
     for task in BEST:
-        (fitted,) = result.fitted[task]
+        (fitted,) = result.histories[task]
         assert (fitted.best_epoch, fitted.best_value) == (0, BEST[task][1])
         assert fitted.values == tuple(BEST[task][1:])
         assert fitted.losses == tuple(line["loss"] for line in result.log.losses if line["task"] == task)
         result.restore(task)
         assert all(torch.equal(part, pair.at_epochs[1][name]) for name, part in pair.weights().items())
-    assert result.fitted["topic"][0].losses != result.fitted["tone"][0].losses
+    assert result.histories["topic"][0].losses != result.histories["tone"][0].losses
 
 
 def test_patience_is_each_tasks_own_and_training_lasts_while_one_has_some():
     values = {"topic": [0.0, 0.9, 0.1, 0.1, 0.95], "tone": [0.0, 0.1, 0.2, 0.5, 0.6]}
     result = Pair(values=values).fit(replace(SPEC, epochs=4, patience=2))
-    topic, tone = (result.fitted[task][0] for task in values)
+    topic, tone = (result.histories[task][0] for task in values)
     assert (topic.best_epoch, topic.values) == (0, (0.9, 0.1, 0.1))  # what it came to after its stop is not its own
     assert (tone.best_epoch, tone.values) == (3, (0.1, 0.2, 0.5, 0.6))

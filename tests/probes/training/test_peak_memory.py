@@ -51,11 +51,11 @@ def test_pages_of_a_mapped_file_do_not_count_and_what_is_written_in_memory_does(
 
 def test_what_was_measured_before_a_kill_counts_where_it_was_more():
     with Peak() as peak:
-        peak.known = 50 * LARGE
+        peak.previous_bytes = 50 * LARGE
     assert peak.bytes == 50 * LARGE
     with Peak() as peak:
         block = np.ones(LARGE, np.uint8)
-        peak.known = 1
+        peak.previous_bytes = 1
     assert peak.bytes > LARGE * 0.8
     del block
 

@@ -8,19 +8,23 @@ import pytest
 
 from permafrost.data.spec import SpecError
 from permafrost.probes.training.batches import Batches
-from permafrost.probes.training.problem import TaskObjective, TrainingProblem, check
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem, check_problem
 
 SIZES = {"small": 7, "large": 20}
 """Rows; of 3 each, 3 and 7 batches."""
 
 
 def objective(rows: int, batch_rows: int = 3, smallest: int = 1) -> TaskObjective:
-    return TaskObjective(lambda rows: None, dict, rows, batch_rows, smallest)  # type: ignore[arg-type,return-value]
+    return TaskObjective(
+        loss=lambda rows: None, validate=dict, rows=rows, batch_rows=batch_rows, smallest_batch=smallest
+    )  # type: ignore[arg-type,return-value]
 
 
 def problem(order: str = "joint", temperature: float = 1.0, **sizes: int) -> TrainingProblem:
     objectives = {task: objective(rows) for task, rows in (sizes or SIZES).items()}
-    return TrainingProblem({}, {"a": None}, objectives, order, temperature)  # type: ignore[arg-type,dict-item]
+    return TrainingProblem(
+        modules={}, member_of={"a": None}, objectives=objectives, order=order, temperature=temperature
+    )  # type: ignore[arg-type,dict-item]
 
 
 def epochs(order: str, count: int = 2, seeds: tuple[int, ...] = (0,), **more) -> list[list[dict[str, np.ndarray]]]:
@@ -110,7 +114,7 @@ def test_a_task_alone_has_the_orders_of_its_seeds_whatever_the_order_of_tasks():
 def test_batches_go_on_from_a_state_as_they_would_have(order):
     batches = Batches(problem(order, 2.0), (1,))
     list(batches.epoch())
-    state = batches.state()
+    state = batches.state_dict()
     expected = list(batches.epoch())
     other = Batches(problem(order, 2.0), (1,))
     other.load_state_dict(state)
@@ -129,6 +133,6 @@ def test_too_few_rows_are_told_by_task_where_there_are_several():
     both = problem(a=5, b=1)
     few = {task: replace(one, smallest_batch=2) for task, one in both.objectives.items()}
     with pytest.raises(SpecError, match=r"^b: 1 training rows are too few: this loss needs 2 in a batch\.$"):
-        check(replace(both, objectives=few))
+        check_problem(replace(both, objectives=few))
     with pytest.raises(SpecError, match=r"^1 training rows are too few"):
-        check(replace(both, objectives={"b": few["b"]}))
+        check_problem(replace(both, objectives={"b": few["b"]}))

@@ -129,7 +129,7 @@ OTHER = {
     "a word": replace(
         CORPUS,
         splits={
-            "train": replace(CORPUS.split("train"), marks=Spans(np.zeros((1, 2), int), np.zeros(1, int), SIDES[0]))
+            "train": replace(CORPUS.split("train"), spans=Spans(np.zeros((1, 2), int), np.zeros(1, int), SIDES[0]))
         },
     ),
 }
@@ -198,8 +198,8 @@ def test_another_run_that_puts_something_there_meanwhile_is_no_error(tmp_path, m
 
 def of_text(backbone, cache) -> dict[str, str]:
     """What a training from the text on says that it depends on."""
-    plan = CapturePlan(backbone=str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
-    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(cache=str(cache), device="cpu"), upper=FinetuneSpec("none"))
+    plan = CapturePlan(str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
+    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), finetune=FinetuneSpec("none"))
     return Workspace(stages.PROVIDER, Silent()).latents(recipe)
 
 
@@ -223,7 +223,7 @@ QUICK = (
     "write.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
 )
 SLOW = (
-    "; import time, probes.checkpoint as kept; written = kept.Checkpoint.save\n"
+    "; import time, permafrost.probes.training.checkpoint as kept; written = kept.Checkpoint.save\n"
     "def save(one, state):\n"
     "    written(one, state)\n"
     "    time.sleep(0.3)\n"

@@ -48,7 +48,7 @@ class Head(nn.Module):
         with torch.no_grad():
             self.out.weight.copy_(torch.randn(1, WIDTH, 2, generator=torch.Generator().manual_seed(seed)))
             self.out.bias.zero_()
-        self.dropout.draws = [(torch.Generator().manual_seed(seed), 1)]
+        self.dropout.generators = [(torch.Generator().manual_seed(seed), 1)]
 
     def forward(self, x: Tensor) -> Tensor:
         said: Tensor = self.out(self.dropout(x[None]))
@@ -84,7 +84,7 @@ class Pair:
             said = logits(slice(ROWS, None)).argmax(-1)
             return {"accuracy": (said == self.y[task][ROWS:]).double().mean(1).numpy()}
 
-        return TaskObjective(loss, validate, rows, SPEC.batch_rows)
+        return TaskObjective(loss=loss, validate=validate, rows=rows, batch_rows=SPEC.batch_rows)
 
     def problem(self) -> TrainingProblem:
         member_of = {
@@ -92,7 +92,7 @@ class Pair:
             for name, module in self.modules.items()
             for part, value in module.named_parameters()
         }
-        objectives = {"a": self.lesson("a", ROWS), "b": self.lesson("b", ROWS // 2)}
+        objectives = {"a": self.objective("a", ROWS), "b": self.objective("b", ROWS // 2)}
         weights = {"a": 1.0, "b": 2.0} if self.balancer == "fixed" else {}
         balancer = make_balancer(
             BalancingSpec(balancer=self.balancer, weights=weights),  # type: ignore[arg-type]
@@ -102,18 +102,18 @@ class Pair:
             torch.Generator().manual_seed(5),
         )
         return TrainingProblem(
-            self.modules,
-            member_of,
-            objectives,
-            self.order,
-            2.0,
-            balancer,
-            ("backbone",),
+            modules=self.modules,
+            member_of=member_of,
+            objectives=objectives,
+            order=self.order,
+            temperature=2.0,
+            balancer=balancer,
+            shared=("backbone",),
             private=self.private,  # type: ignore[arg-type]
         )
 
     def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None, peak: Peak | None = None) -> FitResult:
-        return fit(self.learner(), spec, [0], checkpoint=checkpoint, peak=peak)
+        return fit(self.problem(), spec, [0], checkpoint=checkpoint, peak=peak)
 
     def weights(self) -> list[Tensor]:
         return [part.detach().clone() for module in self.modules.values() for part in module.parameters()]
@@ -125,7 +125,7 @@ def kept(path: Path, **origin) -> Checkpoint:
 
 def assert_same(first: tuple[Pair, FitResult], second: tuple[Pair, FitResult]) -> None:
     (one, result), (other, again) = first, second
-    assert result.fitted == again.fitted
+    assert result.histories == again.histories
     assert result.log == again.log
     for task in ("a", "b"):
         result.restore(task)
@@ -187,7 +187,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
 @pytest.mark.parametrize("dies_in", [None, 27])
 def test_the_memory_that_was_measured_before_goes_on_too(dies_in, tmp_path):
     first, second = Peak(), Peak()
-    first.known = 12345
+    first.previous_bytes = 12345
     if dies_in:
         with pytest.raises(KilledError):
             Pair(dies_in=dies_in).fit(checkpoint=kept(tmp_path), peak=first)
@@ -244,7 +244,7 @@ def test_a_short_training_leaves_no_checkpoint(tmp_path):
 
 def test_a_loss_that_is_no_number_is_told_by_task_and_step():
     pair = Pair("round_robin")
-    problem = pair.learner()
+    problem = pair.problem()
     wrong = replace(problem.objectives["b"], loss=lambda rows: pair.modules["b"].out.weight.sum()[None] * math.nan)
     with pytest.raises(SpecError, match=r"b: the training loss became nan in step 2 of 44; lower train.learning_rate"):
         fit(replace(problem, objectives=problem.objectives | {"b": wrong}), SPEC, [0])
