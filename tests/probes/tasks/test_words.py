@@ -63,7 +63,7 @@ def test_sentences_written_as_people_write_them_are_split_into_their_words(corpu
     path = SAMPLES / "tags.conll" if corpus == "samples" else real_data(corpus) / "validation.txt"
     right = total = 0
     for record in read_tagged(path, (), "split"):
-        words = [str(record.texts[0])[mark.start : mark.end] for mark in record.marks]
+        words = [str(record.texts[0])[mark.start : mark.end] for mark in record.spans]
         text = written(words)
         right += [text[start:end] for start, end in split_words(text)] == words
         total += 1
