@@ -144,8 +144,8 @@ def precision_recall_f1(
     by_seed = [tuple(counts.astype(np.float64) for counts in seed) for seed in seeds]
     denominators = {"precision": [p for p, _, _ in by_seed], "recall": [g for _, g, _ in by_seed]}
     denominators["f1"] = [(p + g) / 2 for p, g, _ in by_seed]
-    for metric, wholes in denominators.items():
-        counts = [(seed[2], whole) for seed, whole in zip(by_seed, wholes, strict=True)]
+    for metric, by_metric in denominators.items():
+        counts = [(seed[2], denominator) for seed, denominator in zip(by_seed, by_metric, strict=True)]
         yield BreakdownRow(kind, group, metric, measured_ratio(counts, n))
 
 

@@ -1,4 +1,4 @@
-"""Registry of the tasks: for each kind of target its losses, metrics and heads, and what trains, scores and predicts.
+"""Registry of the tasks: losses, metrics, heads, objectives, scorers and prediction functions of each kind of target.
 
 Everything that depends on the kind of a target is looked up here, in tables of functions that the modules of this
 package define: ``sentences`` (scores and classes), ``tagging`` and ``entity_spans`` (word tags), ``span`` (answers).
