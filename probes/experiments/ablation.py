@@ -299,7 +299,7 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
         "seconds": {"all": time.perf_counter() - started},
     }
     table = pd.DataFrame([asdict(row) for row in rows])
-    path = write_run(runs, f"ablate-{name}", RunContents(recipe, record, {"ablation": table}))
+    path = write_run(runs, f"ablate-{name}", RunContents(recipe=recipe, record=record, tables={"ablation": table}))
     seconds = time.perf_counter() - started
     return AblationResult(
         path=path,

@@ -84,7 +84,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     }
     long = list(_metric_rows(rows, recipe.plan.backbone))
     tables = {"layers": pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})}
-    path = write_run(runs, name, RunContents(recipe, record, tables | {"metrics": as_frame(long)}))
+    path = write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables | {"metrics": as_frame(long)}))
     seconds = time.perf_counter() - started
     return RunResult(
         path=path,

@@ -71,7 +71,9 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         "autoencoder": results.autoencoder_table(found),
         "latents": _latent_table(workspace, selected, corpus),
     }
-    path = write_run(runs, name, RunContents(recipe, record, tables, selected.fitted_probe(corpus)))
+    path = write_run(
+        runs, name, RunContents(recipe=recipe, record=record, tables=tables, selected=selected.fitted_probe(corpus))
+    )
     unfinished.remove()
     seconds = time.perf_counter() - started
     lines = [asdict(row) for row in rows]

@@ -104,7 +104,10 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
         "seconds": {"training": sum(one.seconds for one in found), "all": time.perf_counter() - started},
     }
     outcome = RunContents(
-        recipe, record, _tables(rows, found, corpora, metrics), tasks=_outcomes(selected, found, corpora, workspace)
+        recipe=recipe,
+        record=record,
+        tables=_tables(rows, found, corpora, metrics),
+        tasks=_outcomes(selected, found, corpora, workspace),
     )
     path = write_run(runs, name, outcome)
     assert workspace.unfinished

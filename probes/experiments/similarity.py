@@ -71,7 +71,7 @@ def compare_sentences(
     }
     sentences = pd.DataFrame({"sentence": range(1, len(spec.texts) + 1), "text": spec.texts})
     written = {"cosines": measured, "sentences": sentences, "maps": maps(latents, tables, spec.texts)}
-    path = write_run(runs, name, RunContents(recipe, record, written))
+    path = write_run(runs, name, RunContents(recipe=recipe, record=record, tables=written))
     seconds = time.perf_counter() - started
     numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
     return SimilarityResult(

@@ -1,4 +1,4 @@
-"""New texts through a finished run: requests from the command line or a file, and answers.
+"""Predictions of finished runs for new texts: requests from the command line or a file, predictors, output tables.
 
 May import: data, data.corpora, data.readers, data.store, probes.config, probes.inputs, probes.tasks.
 Start reading at predictor.py, Predictor.

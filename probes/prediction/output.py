@@ -1,4 +1,7 @@
-"""Answers of a run as lines of a table, for a file or the screen: what was asked first, then what was answered."""
+"""Prediction tables: requests and predictions as rows for a CSV or JSON-lines file, or for the screen.
+
+Input columns come first, then the target if it is known, then the prediction.
+"""
 
 import csv
 import io
@@ -10,16 +13,18 @@ from typing import Any
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import InputError
-from permafrost.probes.prediction.predictor import by_task
+from permafrost.probes.prediction.predictor import merge_predictions
 from permafrost.probes.prediction.requests import QUESTION, PredictionRequest
 
-Answer = Mapping[str, Any]
+Prediction = Mapping[str, Any]
+
+TableRow = dict[str, Any]
 
 SUFFIXES = (".csv", ".jsonl")
 
 
 def check_out(out: Path, source: Path | None = None) -> None:
-    """Raise an :class:`InputError` where answers cannot go to a file; said before they are made."""
+    """Raise :class:`InputError` if predictions cannot be written to a file; called before they are made."""
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"--out {out}: answers are written as {' or '.join(SUFFIXES)}; name the file so.")
     if out.is_dir():
@@ -29,112 +34,137 @@ def check_out(out: Path, source: Path | None = None) -> None:
 
 
 def joined(
-    asked: Mapping[str, Sequence[PredictionRequest]], answers: Mapping[str, Sequence[Answer]]
-) -> tuple[Sequence[PredictionRequest], list[Answer]]:
-    """What every task was asked and answered, as one: of one task as it is, of several by their names.
+    requests: Mapping[str, Sequence[PredictionRequest]], predictions: Mapping[str, Sequence[Prediction]]
+) -> tuple[Sequence[PredictionRequest], list[Prediction]]:
+    """Return requests and predictions of all tasks, one of each per item; those of a single task as they are.
 
     Args:
-        asked: task -> its items, of the same lines of a file; and ``answers``: task -> what it answered to each.
+        requests: task -> its items; those of several tasks are from the same rows of a file.
+        predictions: task -> its prediction for each of its items.
     """
-    if len(asked) == 1:
-        ((task, items),) = asked.items()
-        return items, list(answers[task])
-    lines = [dict(zip(asked, some, strict=True)) for some in zip(*asked.values(), strict=True)]
-    said = [dict(zip(answers, some, strict=True)) for some in zip(*answers.values(), strict=True)]
-    return [_as_one(list(line.values())) for line in lines], [
-        by_task({task: _target(one) | dict(each[task]) for task, one in line.items()})
-        for line, each in zip(lines, said, strict=True)
+    if len(requests) == 1:
+        ((task, items),) = requests.items()
+        return items, list(predictions[task])
+    merged: list[Prediction] = []
+    rows = list(zip(*requests.values(), strict=True))
+    outputs = zip(*(predictions[task] for task in requests), strict=True)
+    for row, output in zip(rows, outputs, strict=True):
+        by_task = zip(requests, row, output, strict=True)
+        merged.append(
+            merge_predictions({task: _target(request) | dict(prediction) for task, request, prediction in by_task})
+        )
+    return [_merge_requests(row) for row in rows], merged
+
+
+def _merge_requests(requests: Sequence[PredictionRequest]) -> PredictionRequest:
+    """Return one request for all tasks of a row: the texts of all, and the columns that are no task's target."""
+    texts = {name: text for request in requests for name, text in zip(request.names, request.texts, strict=True)}
+    first = requests[0]
+    columns = {name: value for name, value in first.columns.items() if all(name in other.columns for other in requests)}
+    return PredictionRequest(texts=tuple(texts.values()), names=tuple(texts), place=first.place, columns=columns)
+
+
+def write_answers(out: Path, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> None:
+    """Write predictions to a CSV file with flat columns, or a JSON-lines file with one object per item, atomically."""
+    content = _jsonl if out.suffix.lower() == ".jsonl" else _csv
+    write_atomically(out, content(requests, predictions).encode("utf-8"))
+
+
+def _jsonl(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> str:
+    objects = [
+        _input_columns(request, prediction) | dict(prediction)
+        for request, prediction in zip(requests, predictions, strict=True)
     ]
+    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
 
 
-def _as_one(items: Sequence[PredictionRequest]) -> PredictionRequest:
-    """A line of a file as all tasks read it: all texts, and the columns that are no task's target."""
-    texts = dict(pair for one in items for pair in zip(one.names, one.texts, strict=True))
-    first = items[0].columns
-    beside = {name: value for name, value in first.items() if all(name in other.columns for other in items)}
-    return PredictionRequest(tuple(texts.values()), tuple(texts), items[0].place, beside)
+def _csv(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> str:
+    rows = [
+        row
+        for number, (request, prediction) in enumerate(zip(requests, predictions, strict=True), 1)
+        for row in _csv_rows(number, request, prediction)
+    ]
+    columns = dict.fromkeys(column for half in zip(*rows, strict=True) for cells in half for column in cells)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(inputs | outputs for inputs, outputs in rows)
+    return file.getvalue()
 
 
-def write_answers(out: Path, asked: Sequence[PredictionRequest], answers: Sequence[Answer]) -> None:
-    """Write answers as a table with flat columns (.csv), or an object a line (.jsonl): whole or not at all."""
-    if out.suffix.lower() == ".jsonl":
-        objects = [_beside(one, answer) | dict(answer) for one, answer in zip(asked, answers, strict=True)]
-        text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
-    else:
-        lines = [line for number, one in enumerate(zip(asked, answers, strict=True), 1) for line in _flat(number, *one)]
-        columns = dict.fromkeys(column for part in zip(*lines, strict=True) for line in part for column in line)
-        file = io.StringIO(newline="")
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(beside | said for beside, said in lines)
-        text = file.getvalue()
-    write_atomically(out, text.encode("utf-8"))
+def answers_in_json(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """Return every prediction, with the target of its item if it is known."""
+    return [_target(request) | dict(prediction) for request, prediction in zip(requests, predictions, strict=True)]
 
 
-def answers_in_json(asked: Sequence[PredictionRequest], answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Every answer, with its item's target where that is known."""
-    return [_target(one) | dict(answer) for one, answer in zip(asked, answers, strict=True)]
+def shown(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[TableRow]:
+    """Return rows for the screen, one per item or entity; contexts are left out, since they are long."""
+    rows = []
+    for request, prediction in zip(requests, predictions, strict=True):
+        texts = {name: text for name, text in zip(request.names, request.texts, strict=True) if name != QUESTION[1]}
+        inputs = texts | _target(request)
+        first, *further = _rows(prediction, _screen_rows_of_task)
+        rows += [inputs | first, *(dict.fromkeys(inputs, "") | row for row in further)]
+    return rows
 
 
-def shown(asked: Sequence[PredictionRequest], answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The lines of a table for people: a line an item, or an entity; without contexts, which are long."""
-    lines = []
-    for one, answer in zip(asked, answers, strict=True):
-        texts = {name: text for name, text in zip(one.names, one.texts, strict=True) if name != QUESTION[1]}
-        told = texts | _target(one)
-        first, *more = _lines(answer, lambda said: [dict(said)] if "probabilities" in said else _parts(said))
-        lines += [told | first, *(dict.fromkeys(told, "") | part for part in more)]
-    return lines
+def _screen_rows_of_task(prediction: Prediction) -> list[TableRow]:
+    return [dict(prediction)] if "probabilities" in prediction else _rows_of_task(prediction)
 
 
-def _flat(number: int, one: PredictionRequest, answer: Answer) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """What was asked and what was answered, a line an item.
+def _csv_rows(number: int, request: PredictionRequest, prediction: Prediction) -> list[tuple[TableRow, TableRow]]:
+    """Return input and output columns of an item, one row per item.
 
-    Of entities a line each, with the number of their item; an item without any has one too.
+    With entities there is one row per entity, or one empty row, each with the number of the item.
     """
-    entities = any("entities" in said for said in answer.get("tasks", {"": answer}).values())
+    entities = any("entities" in of_task for of_task in prediction.get("tasks", {"": prediction}).values())
     numbered = {"item": number} if entities else {}
-    said = [numbered | part for part in _lines(answer, _parts)]
-    return [(_beside(one, part), part) for part in said]
+    outputs = [numbered | row for row in _rows(prediction, _rows_of_task)]
+    return [(_input_columns(request, row), row) for row in outputs]
 
 
-def _lines(answer: Answer, parts_of: Callable[[Answer], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """An answer in flat columns, a line a part; of several tasks side by side, each column with its task."""
-    if "tasks" not in answer:
-        return parts_of(answer)
-    columns = []
-    for task, said in answer["tasks"].items():
-        target = {"target": said["target"]} if "target" in said else {}
-        columns.append([{f"{task}_{key}": value for key, value in (target | part).items()} for part in parts_of(said)])
-    lines: list[dict[str, Any]] = [{} for _ in range(max(map(len, columns)))]
-    for parts in columns:
-        nothing = dict.fromkeys(parts[0])
-        for line, part in itertools.zip_longest(lines, parts, fillvalue=nothing):
-            line.update(part)
-    return lines
+def _rows(prediction: Prediction, rows_of_task: Callable[[Prediction], list[TableRow]]) -> list[TableRow]:
+    """Return a prediction as rows of flat columns; those of several tasks are side by side, prefixed with the task."""
+    if "tasks" not in prediction:
+        return rows_of_task(prediction)
+    by_task = []
+    for task, of_task in prediction["tasks"].items():
+        target = {"target": of_task["target"]} if "target" in of_task else {}
+        rows = rows_of_task(of_task)
+        by_task.append([{f"{task}_{key}": value for key, value in (target | row).items()} for row in rows])
+    merged: list[TableRow] = [{} for _ in range(max(map(len, by_task)))]
+    for rows in by_task:
+        empty = dict.fromkeys(rows[0])
+        for row, cells in itertools.zip_longest(merged, rows, fillvalue=empty):
+            row.update(cells)
+    return merged
 
 
-def _parts(answer: Answer) -> list[dict[str, Any]]:
-    """An answer of one task in flat columns."""
-    if "entities" in answer:
-        nothing = dict.fromkeys(("entity", "label", "start", "end", "probability"))
-        return [
-            {key: (one["text"] if key == "entity" else one[key]) for key in nothing} for one in answer["entities"]
-        ] or [nothing]
-    if "answer" in answer:
-        said = answer["answer"]
-        return [{"answer": said["text"], **{key: said[key] for key in ("start", "end", "score")}}]
-    if "probabilities" in answer:
-        shares = {f"probability_{label}": share for label, share in answer["probabilities"].items()}
-        return [{"label": answer["label"]} | shares]
-    return [dict(answer)]
+def _rows_of_task(prediction: Prediction) -> list[TableRow]:
+    """Return the prediction of one task as rows of flat columns."""
+    if "entities" in prediction:
+        return _entity_rows(prediction["entities"])
+    if "answer" in prediction:
+        answer = prediction["answer"]
+        return [{"answer": answer["text"], **{key: answer[key] for key in ("start", "end", "score")}}]
+    if "probabilities" in prediction:
+        columns = {f"probability_{label}": value for label, value in prediction["probabilities"].items()}
+        return [{"label": prediction["label"]} | columns]
+    return [dict(prediction)]
 
 
-def _beside(one: PredictionRequest, answer: Answer) -> dict[str, Any]:
-    """What was asked; a column that the answer has too is called ``input_...``."""
-    taken = {*answer, *_target(one)}
-    return {(f"input_{name}" if name in taken else name): value for name, value in one.columns.items()} | _target(one)
+def _entity_rows(entities: Sequence[Mapping[str, Any]]) -> list[TableRow]:
+    keys = ("label", "start", "end", "probability")
+    rows = [{"entity": entity["text"]} | {key: entity[key] for key in keys} for entity in entities]
+    return rows or [dict.fromkeys(("entity", *keys))]
 
 
-def _target(one: PredictionRequest) -> dict[str, Any]:
-    return {"target": one.target} if one.labelled else {}
+def _input_columns(request: PredictionRequest, prediction: Prediction) -> TableRow:
+    """Return columns and target of a request; a column that the prediction has too is named ``input_...``."""
+    used = {*prediction, *_target(request)}
+    columns = {(f"input_{name}" if name in used else name): value for name, value in request.columns.items()}
+    return columns | _target(request)
+
+
+def _target(request: PredictionRequest) -> TableRow:
+    return {"target": request.target} if request.labelled else {}

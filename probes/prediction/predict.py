@@ -1,10 +1,11 @@
-"""Predictions of a finished run on new texts: whoever calls says how texts become latents.
+"""Predictions of one finished run for new texts; the caller provides the latents of the texts.
 
-Distinct items are answered once, in an order of their own and in slices of bounded size: neither the order in which
-they are asked nor how often changes an answer, and many take no more memory than some.
+Each distinct item is predicted once, in a fixed order and in slices of bounded size: a prediction depends neither on
+the order of the items nor on repetitions, and memory does not grow with their number.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -19,102 +20,111 @@ from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, stack, tokens_as_inputs
 from permafrost.probes.prediction.requests import check_items
-from permafrost.probes.tasks.base import Answer, Item
+from permafrost.probes.tasks.base import Item, Prediction
 from permafrost.probes.tasks.fitted import LoadedRun
-from permafrost.probes.tasks.registry import ANSWERED
+from permafrost.probes.tasks.registry import PREDICT_FUNCTIONS
 
 SLICE_TEXTS = 256
+"""Maximum number of texts in a slice."""
 
 SLICE_CHARACTERS = 1 << 16
-"""Most texts, and characters of them, that are answered at once; a longer text is alone."""
+"""Maximum number of characters in a slice; a longer text has a slice of its own."""
 
 
-class LatentsOf(Protocol):
-    """How texts become latents."""
+class LatentExtractor(Protocol):
+    """Function from texts to their latents."""
 
     def __call__(
         self, plan: str, texts: Sequence[Text], columns: Columns
     ) -> tuple[Mapping[str, Latents | TokenLatents], Counts]:
-        """Columns of a named plan for distinct texts; a text that is not too long is one window.
+        """Return the latents of distinct texts by a named plan; a text that is not too long is one window.
+
+        Args:
+            plan: name of the plan.
+            texts: distinct texts.
+            columns: layers of each view.
 
         Returns:
-            view -> ``[layer, window, width]``, or the tokens of windows; and ``[text + 1]``, where the windows of each
-            text begin.
+            View -> ``[layer, window, width]``, or the tokens of the windows; and the index of the first window of each
+            text, ``[text + 1]``.
         """
 
 
 def predict(
     run: LoadedRun,
     items: Sequence[Item],
-    latents_of: LatentsOf,
-    places: Sequence[str] = (),
+    extract: LatentExtractor,
+    locations: Sequence[str] = (),
     progress: Progress | None = None,
-) -> list[Answer]:
-    """One answer per item, in order.
+) -> list[Prediction]:
+    """Return one prediction per item, in order.
 
     Args:
-        items: as many texts each as a row of the run's corpus; for answers, a question and its context.
-        places: of the items, for messages; without, they are numbered.
+        items: as many texts each as a row of the run's corpus; for question answering, a question and its context.
+        locations: of the items, for error messages; numbers if empty.
 
     Returns:
-        by the kind of the run's targets: ``score`` in the corpus's unit; ``label`` and ``probabilities``; ``entities``,
-        each with ``text``, ``start``, ``end``, ``label`` and ``probability``; or ``answer``, with ``text``, ``start``,
-        ``end`` and ``score``. Starts and ends are characters of the text, or of the context, as it was given.
+        By the kind of target: ``score`` in the unit of the corpus; ``label`` and ``probabilities``; ``entities``, each
+        with ``text``, ``start``, ``end``, ``label`` and ``probability``; or ``answer``, with ``text``, ``start``,
+        ``end`` and ``score``. Starts and ends are characters of the original text or context.
 
     Raises:
         CorpusError: an item has the wrong number of texts, an empty one, or one that the backbone cannot read.
     """
-    check_items(run, items, places)
-    read, said = partial(_inputs, run, latents_of), ANSWERED[run.kind]
-    found: dict[Item, Answer] = {}
+    check_items(run, items, locations)
+    read, predict_slice = partial(_read_inputs, run, extract), PREDICT_FUNCTIONS[run.kind]
+    predictions: dict[Item, Prediction] = {}
     with (progress or Silent()).bar("answering", len(set(items))) as advance, torch.inference_mode():
-        for some in _slices(items):
+        for distinct in _slices(items):
             try:
-                found |= zip(some, said(run, some, read), strict=True)
+                predictions |= zip(distinct, predict_slice(run, distinct, read), strict=True)
             except TextError as error:
-                raise CorpusError(f"{_place(error.text, items, places)}{error}") from error
-            advance(len(some))
-    return [dict(found[item]) for item in items]
+                raise CorpusError(f"{_message_prefix(error.text, items, locations)}{error}") from error
+            advance(len(distinct))
+    return [dict(predictions[item]) for item in items]
 
 
-def _place(text: Text, items: Sequence[Item], places: Sequence[str]) -> str:
-    """How a message about a text begins: with the first item that has it; nothing where none has it as it is."""
-    for number, item in enumerate(items):
+def _message_prefix(text: Text, items: Sequence[Item], locations: Sequence[str]) -> str:
+    """Return the location of the first item with a text, as the start of a message; empty if no item has it."""
+    for index, item in enumerate(items):
         if text in item or (isinstance(text, Segments) and item == (text.first, text.second)):
-            return f"{places[number] if places else f'item {number + 1}'}: "
+            return f"{locations[index] if locations else f'item {index + 1}'}: "
     return ""
 
 
 def _slices(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """The distinct items, those of like length together; a pair lies beside its own reverse."""
-    some: list[Item] = []
+    """Yield the distinct items in slices, items of similar length together; a pair is next to its reverse."""
+    current: list[Item] = []
     texts = characters = 0
     for item in sorted(set(items), key=lambda item: (sum(map(len, item)), sorted(item), item)):
         size = sum(map(len, item))
-        if some and (texts + len(item) > SLICE_TEXTS or characters + size > SLICE_CHARACTERS):
-            yield some
-            some, texts, characters = [], 0, 0
-        some.append(item)
+        if current and (texts + len(item) > SLICE_TEXTS or characters + size > SLICE_CHARACTERS):
+            yield current
+            current, texts, characters = [], 0, 0
+        current.append(item)
         texts, characters = texts + len(item), characters + size
-    if some:
-        yield some
+    if current:
+        yield current
 
 
-def _inputs(run: LoadedRun, latents_of: LatentsOf, texts: Sequence[Text]) -> ProbeInputs:
-    """The latents of texts, in the order of the run's columns."""
-    found: dict[Column, Latents] = {}
+def _read_inputs(run: LoadedRun, extract: LatentExtractor, texts: Sequence[Text]) -> ProbeInputs:
+    """Return the latents of texts, in the order of the run's columns."""
+    by_column: dict[Column, Latents] = {}
     for plan in dict.fromkeys(column.plan for column in run.columns):
-        wanted: dict[str, tuple[int, ...]] = {}
+        view_layers: dict[str, tuple[int, ...]] = {}
         for _, view, layer in sorted(column for column in run.columns if column.plan == plan):
-            wanted[view] = (*wanted.get(view, ()), layer)
-        latents, starts = latents_of(plan, texts, wanted)
-        for view, layers in wanted.items():
-            read = latents[view]
-            if isinstance(read, TokenLatents):
-                order = [layers.index(column.layer) for column in run.columns]
-                states = read.states if order == sorted(order) else read.states[order]
-                ordered = TokenLatents(states, read.offsets, read.ids, read.spans)
-                return tokens_as_inputs(ordered, run.columns, starts)
-            found |= {Column(plan, view, layer): read[[at]] for at, layer in enumerate(layers)}
-    values = stack([found[column] for column in run.columns])
-    return ProbeInputs(values=values, columns=run.columns, widths=run.probe.layout.input_widths)
+            view_layers[view] = (*view_layers.get(view, ()), layer)
+        views, starts = extract(plan, texts, view_layers)
+        for view, layers in view_layers.items():
+            latents = views[view]
+            if isinstance(latents, TokenLatents):  # tokens are always read alone
+                return tokens_as_inputs(_in_order(latents, layers, run.columns), run.columns, starts)
+            by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
+    values = stack([by_column[column] for column in run.columns])
+    return ProbeInputs(values, run.columns, run.probe.layout.input_widths)
+
+
+def _in_order(tokens: TokenLatents, layers: Sequence[int], columns: Sequence[Column]) -> TokenLatents:
+    """Return token latents with their layers in the order of some columns."""
+    order = [layers.index(column.layer) for column in columns]
+    return tokens if order == sorted(order) else replace(tokens, states=tokens.states[order])

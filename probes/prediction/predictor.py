@@ -1,74 +1,73 @@
-"""A finished run that answers new texts; how a backbone is had for them is handed in."""
+"""Predictors of finished runs for new texts; backbones are loaded by a function that the caller provides."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from permafrost.data.progress import Progress
 from permafrost.data.ragged import Counts
 from permafrost.data.store.plan import Columns
 from permafrost.data.text import Text
-
-if TYPE_CHECKING:
-    from permafrost.probes.tasks.fitted import LoadedRun
-
-
-Answer = dict[str, Any]
+from permafrost.probes.prediction.predict import predict
+from permafrost.probes.prediction.requests import tasks_of_items
+from permafrost.probes.tasks.base import Item, Prediction
+from permafrost.probes.tasks.fitted import LoadedRun
 
 
 class TextExtractor(Protocol):
-    """A loaded backbone that serves one plan."""
+    """Extractor of one plan, with a loaded backbone."""
 
     @property
     def backbone(self) -> Any:
-        """What is in memory; another plan can be served from it too."""
+        """The loaded backbone, which other plans can share."""
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Every text with its further windows, and where those of each begin."""
+        """Return the windows of all texts, and the index of the first window of each text, ``[text + 1]``."""
 
     def __call__(self, texts: Sequence[Text], columns: Columns) -> Mapping[str, Any]:
-        """Columns of distinct texts, by view."""
+        """Return the latents of distinct texts, by view."""
 
 
-ExtractorOf = Callable[["LoadedRun", str, Any], TextExtractor]
-"""The backbone of a run's plan, by the plan's name, from what is in memory already where that is given; an error where
-it is another than the run was trained on."""
+MakeExtractor = Callable[[LoadedRun, str, Any], TextExtractor]
+"""Function that makes the extractor of a run's plan, from a loaded backbone if one is given instead of None.
+
+Raises an error if the backbone is not the one that the run was trained on."""
 
 
 class LoadedBackbones:
-    """The backbones of several runs; those that read the same one share what is in memory."""
+    """Cache of loaded backbones; runs with the same backbone share it."""
 
-    def __init__(self, extractor_of: ExtractorOf) -> None:
-        self._extractor_of = extractor_of
+    def __init__(self, make_extractor: MakeExtractor) -> None:
+        self._make_extractor = make_extractor
         self._loaded: dict[tuple[str, ...], Any] = {}
 
-    def __call__(self, run: "LoadedRun", plan: str) -> TextExtractor:
-        """The backbone of a run's plan, loaded where it is not yet."""
-        key = run.backbone(plan)
-        made = self._extractor_of(run, plan, self._loaded.get(key))
-        self._loaded.setdefault(key, made.backbone)
-        return made
+    def __call__(self, run: LoadedRun, plan: str) -> TextExtractor:
+        """Return the extractor of a run's plan; load its backbone if it is not loaded yet."""
+        key = run.backbone_key(plan)
+        extractor = self._make_extractor(run, plan, self._loaded.get(key))
+        self._loaded.setdefault(key, extractor.backbone)
+        return extractor
 
 
 class Predictor:
-    """A finished run that answers new texts; the backbone is loaded once, at the first question."""
+    """Predictor of a run of one task; loads the backbone at the first prediction."""
 
-    def __init__(self, run: "LoadedRun", backbones: LoadedBackbones) -> None:
+    def __init__(self, run: LoadedRun, backbones: LoadedBackbones) -> None:
         self.run = run
         self._backbones = backbones
         self._extractors: dict[str, TextExtractor] = {}
 
     @property
     def tasks(self) -> Mapping[str, "Predictor"]:
-        """Itself, as the only task there is."""
+        """Predictor of each task: this one, under an empty name."""
         return {"": self}
 
     def predict(
         self,
         items: str | Sequence[str | tuple[str, ...]],
         progress: Progress | None = None,
-        places: Sequence[str] = (),
-    ) -> list[Answer]:
-        """One answer per item, in order, by what the run learnt.
+        locations: Sequence[str] = (),
+    ) -> list[Prediction]:
+        """Return one prediction per item, in order; its fields depend on the task.
 
         ==================  ================================================================================
         scores              ``score``, in the unit of the corpus
@@ -77,19 +76,16 @@ class Predictor:
         answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``
         ==================  ================================================================================
 
-        Starts and ends count characters of the text, or of the context, as it was given: ``text[start:end]`` is what
-        was found.
+        Starts and ends are characters of the original text or context: ``text[start:end]`` is the entity or answer.
 
         Args:
-            items: a text each, or a tuple of two: a pair, or a question and its context. A text alone is one item.
-            places: of the items, for messages, as ``file:line``; without, they are numbered.
+            items: one text each, or a tuple of two: a pair, or a question and its context. A single string is one item.
+            locations: location of each item for error messages, as ``file:line``; numbers if empty.
 
         Raises:
-            CorpusError: an item has not the texts that the run reads, or an empty one.
+            CorpusError: an item has the wrong number of texts for the run, or an empty text.
         """
-        from permafrost.probes.prediction.predict import predict
-
-        return predict(self.run, _as_items(items), self._latents, places, progress)
+        return predict(self.run, _as_items(items), self._latents, locations, progress)
 
     def _latents(self, plan: str, texts: Sequence[Text], columns: Columns) -> tuple[Mapping[str, Any], Counts]:
         if plan not in self._extractors:
@@ -99,7 +95,7 @@ class Predictor:
 
 
 class Predictors:
-    """Tasks that learnt together, each a finished run: what is asked is answered by all that can read it."""
+    """Predictor of a multi-task run; every item is predicted by all tasks that can read it."""
 
     def __init__(self, tasks: Mapping[str, Predictor]) -> None:
         self.tasks = dict(tasks)
@@ -108,38 +104,38 @@ class Predictors:
         self,
         items: str | Sequence[str | tuple[str, ...]],
         progress: Progress | None = None,
-        places: Sequence[str] = (),
-    ) -> list[Answer]:
-        """One answer per item, in order.
+        locations: Sequence[str] = (),
+    ) -> list[Prediction]:
+        """Return one prediction per item, in order.
 
-        The fields are those of :meth:`Predictor.predict` where one task reads such items; of several they are under
-        ``{"tasks": {name: {...}}}``.
+        If one task can read an item, the fields are those of :meth:`Predictor.predict`; if several can, the fields of
+        each are under ``{"tasks": {name: {...}}}``.
 
         Args:
-            items, places: as of :meth:`Predictor.predict`; texts alone and tuples of two may be mixed.
+            items, locations: as for :meth:`Predictor.predict`; single texts and tuples of two may be mixed.
 
         Raises:
-            CorpusError: an item is empty, or no task reads it, or it is a pair to this task and a question to that.
+            CorpusError: an item is empty, no task reads it, or it is a pair to one task and a question to another.
         """
-        from permafrost.probes.prediction.requests import readers
-
         given = _as_items(items)
-        places = places or [f"item {number}" for number in range(1, len(given) + 1)]
-        tasks = readers({task: one.run for task, one in self.tasks.items()}, given, places)
-        found: list[dict[str, Answer]] = [{} for _ in given]
-        for task, one in self.tasks.items():
-            mine = [place for place, names in enumerate(tasks) if task in names]
-            said = one.predict([given[place] for place in mine], progress, [places[place] for place in mine])
-            for place, answer in zip(mine, said, strict=True):
-                found[place][task] = answer
-        return [by_task(answers) for answers in found]
+        locations = locations or [f"item {number}" for number in range(1, len(given) + 1)]
+        readers = tasks_of_items({task: predictor.run for task, predictor in self.tasks.items()}, given, locations)
+        by_item: list[dict[str, Prediction]] = [{} for _ in given]
+        for task, predictor in self.tasks.items():
+            indices = [index for index, tasks in enumerate(readers) if task in tasks]
+            predictions = predictor.predict(
+                [given[index] for index in indices], progress, [locations[index] for index in indices]
+            )
+            for index, prediction in zip(indices, predictions, strict=True):
+                by_item[index][task] = prediction
+        return [merge_predictions(by_task) for by_task in by_item]
 
 
-def by_task(answers: Mapping[str, Answer]) -> Answer:
-    """Answers of several tasks as one: the fields of one alone, else all by the names of their tasks."""
-    return next(iter(answers.values())) if len(answers) == 1 else {"tasks": dict(answers)}
+def merge_predictions(by_task: Mapping[str, Prediction]) -> Prediction:
+    """Return the prediction of a single task as it is, and those of several tasks under ``tasks``, by task name."""
+    return next(iter(by_task.values())) if len(by_task) == 1 else {"tasks": dict(by_task)}
 
 
-def _as_items(items: str | Sequence[str | tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _as_items(items: str | Sequence[str | tuple[str, ...]]) -> list[Item]:
     given = [items] if isinstance(items, str) else items
     return [(item,) if isinstance(item, str) else tuple(item) for item in given]

@@ -1,4 +1,4 @@
-"""What is asked of a finished run: texts from the command line or a file, with the columns and targets beside them."""
+"""Prediction requests: texts from the command line or a file, parsed into the items that a trained run expects."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,222 +13,228 @@ from permafrost.data.text import fault
 from permafrost.probes.tasks.base import Item, Target
 from permafrost.probes.tasks.fitted import LoadedRun
 
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"))
+PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"))
+"""Usual column names of pairs, which are read if a file lacks the columns of the corpus."""
 
-SINGLES = (("sentence",), ("text",))
+SINGLE_COLUMNS = (("sentence",), ("text",))
+"""Usual column names of single texts."""
 
 SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
+"""Names of the texts of an item."""
 
-WHAT = {SINGLE: "one text", PAIR: "two texts", QUESTION: "a question and its context"}
+ITEM_DESCRIPTIONS = {SINGLE: "one text", PAIR: "two texts", QUESTION: "a question and its context"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictionRequest:
-    """One item."""
+    """One item to predict, with what its file says about it."""
 
     texts: Item
     names: Item
-    """What a table on the screen calls them."""
+    """Names of the texts, for tables on the screen."""
 
     place: str
-    """For messages: ``file:line``, or its number."""
+    """Location for error messages: ``file:line``, or the number of the item."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """What stands beside the answer: the columns of its file but for the target, or its texts by their names."""
+    """Input columns of the output table: the columns of the file but for the target, or the texts by name."""
 
     labelled: bool = False
-    """Whether its file says what the run should answer."""
+    """Whether the file has a target column."""
 
     target: Target = None
-    """What that is; None where the file leaves it open."""
+    """Gold label or score of the item, or None if the file does not provide one."""
 
 
-def names_of(run: LoadedRun) -> Item:
-    """What the texts of an item are called."""
+def text_names(run: LoadedRun) -> Item:
+    """Return the names of the texts of an item that a run reads."""
     if run.kind == "answers":
         return QUESTION
     return PAIR if run.texts_per_row == 2 else SINGLE
 
 
-def by_names(runs: Mapping[str, LoadedRun]) -> dict[Item, list[str]]:
-    """What the texts of an item are called -> the tasks that read such items."""
-    found: dict[Item, list[str]] = {}
+def tasks_by_text_names(runs: Mapping[str, LoadedRun]) -> dict[Item, list[str]]:
+    """Return the tasks that read each form of item, text names -> tasks."""
+    tasks: dict[Item, list[str]] = {}
     for task, run in runs.items():
-        found.setdefault(names_of(run), []).append(task)
-    return found
+        tasks.setdefault(text_names(run), []).append(task)
+    return tasks
 
 
-def readers(runs: Mapping[str, LoadedRun], items: Sequence[Item], places: Sequence[str]) -> list[list[str]]:
-    """For each item, the tasks that read it.
-
-    Raises:
-        CorpusError: no task reads as many texts, or they are one thing to this task and another to that.
-    """
-    reading, found = by_names(runs), []
-    for item, place in zip(items, places, strict=True):
-        fitting = [names for names in reading if len(names) == len(item)]
-        if not fitting:
-            raise CorpusError(f"{place}: this run reads {_any(reading)} an item, got {len(item)}.")
-        if len(fitting) > 1:
-            raise CorpusError(f"{place}: it may be {_any(reading, fitting)}; name the task.")
-        found.append(reading[fitting[0]])
-    return found
-
-
-def _any(reading: Mapping[Item, Sequence[str]], of: Sequence[Item] = ()) -> str:
-    """What an item may be, and for which tasks."""
-    return " or ".join(f"{WHAT[names]} ({', '.join(reading[names])})" for names in of or reading)
-
-
-def check_items(run: LoadedRun, items: Sequence[Item], places: Sequence[str] = ()) -> None:
-    """Every item has as many texts as the run reads, and none is empty.
+def tasks_of_items(runs: Mapping[str, LoadedRun], items: Sequence[Item], locations: Sequence[str]) -> list[list[str]]:
+    """Return the tasks that can read each item.
 
     Raises:
-        CorpusError: one does not; it is named by its place, or by its number.
+        CorpusError: no task reads as many texts, or the item is a pair to one task and a question to another.
     """
-    names = names_of(run)
-    for number, item in enumerate(items):
-        place = places[number] if places else f"item {number + 1}"
+    by_names = tasks_by_text_names(runs)
+    tasks = []
+    for item, location in zip(items, locations, strict=True):
+        candidates = [names for names in by_names if len(names) == len(item)]
+        if not candidates:
+            raise CorpusError(f"{location}: this run reads {_describe_items(by_names)} an item, got {len(item)}.")
+        if len(candidates) > 1:
+            raise CorpusError(f"{location}: it may be {_describe_items(by_names, candidates)}; name the task.")
+        tasks.append(by_names[candidates[0]])
+    return tasks
+
+
+def _describe_items(by_names: Mapping[Item, Sequence[str]], candidates: Sequence[Item] = ()) -> str:
+    """Return a description of some forms of items, or of all, each with its tasks."""
+    return " or ".join(f"{ITEM_DESCRIPTIONS[names]} ({', '.join(by_names[names])})" for names in candidates or by_names)
+
+
+def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str] = ()) -> None:
+    """Check that every item has as many texts as the run reads, and no empty one.
+
+    Raises:
+        CorpusError: an item does not; the message has its location, or its number.
+    """
+    names = text_names(run)
+    for index, item in enumerate(items):
+        location = locations[index] if locations else f"item {index + 1}"
         if len(item) != len(names):
-            raise CorpusError(f"{place}: this run reads {WHAT[names]} an item, got {len(item)}.")
+            raise CorpusError(f"{location}: this run reads {ITEM_DESCRIPTIONS[names]} an item, got {len(item)}.")
         for name, text in zip(names, item, strict=True):
-            _check_text(place, name if name in (*QUESTION, "text") else f"{name} text", text)
+            _check_text(location, name if name in (*QUESTION, "text") else f"{name} text", text)
 
 
-def from_words(run: LoadedRun, texts: Sequence[str]) -> list[PredictionRequest]:
-    """The items that texts one after another make; raises :class:`CorpusError` where the last is not whole."""
-    names = names_of(run)
+def _requests_from_texts(run: LoadedRun, texts: Sequence[str]) -> list[PredictionRequest]:
+    """Return the items of texts given one after another; raise :class:`CorpusError` if the last is incomplete."""
+    names = text_names(run)
     if len(texts) % len(names):
-        what = "pairs" if names != QUESTION else "a question, then its context"
-        raise CorpusError(f"this run reads {what}: give an even number of texts, got {len(texts)}.")
-    items = [tuple(texts[at : at + len(names)]) for at in range(0, len(texts), len(names))]
+        expected = "pairs" if names != QUESTION else "a question, then its context"
+        raise CorpusError(f"this run reads {expected}: give an even number of texts, got {len(texts)}.")
+    items = [tuple(texts[start : start + len(names)]) for start in range(0, len(texts), len(names))]
     return [
-        PredictionRequest(item, names, f"item {number}", dict(zip(names, item, strict=True)))
+        PredictionRequest(texts=item, names=names, place=f"item {number}", columns=dict(zip(names, item, strict=True)))
         for number, item in enumerate(items, 1)
     ]
 
 
 def each_from_words(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
-    """Task -> its items, for the tasks that texts one after another can be meant for.
+    """Return the items of texts given one after another, task -> items, for the tasks that can read them.
 
     Raises:
-        CorpusError: the last item is not whole, or the texts are one thing to this task and another to that.
+        CorpusError: the last item is incomplete, or the texts fit several forms of items.
     """
-    reading = by_names(runs)
-    fitting = [names for names in reading if len(texts) % len(names) == 0] or list(reading)[:1]
-    if len(fitting) > 1:
-        raise CorpusError(f"{len(texts)} texts: an item may be {_any(reading, fitting)}; name the task with --task.")
-    return {task: from_words(runs[task], texts) for task in reading[fitting[0]]}
-
-
-def from_file(run: LoadedRun, path: Path) -> list[PredictionRequest]:
-    """The items of a file; see :func:`each_from_file`."""
-    return each_from_file({"": run}, path)[""]
+    by_names = tasks_by_text_names(runs)
+    candidates = [names for names in by_names if len(texts) % len(names) == 0] or list(by_names)[:1]
+    if len(candidates) > 1:
+        forms = _describe_items(by_names, candidates)
+        raise CorpusError(f"{len(texts)} texts: an item may be {forms}; name the task with --task.")
+    return {task: _requests_from_texts(runs[task], texts) for task in by_names[candidates[0]]}
 
 
 def each_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[PredictionRequest]]:
-    """Task -> the items of a file, by the columns that the task was trained on or the usual names for them.
+    """Return the items of a file, task -> items, by the columns of the task's corpus or their usual names.
 
-    Tasks whose columns the file has not are left out.
+    Tasks whose columns the file lacks are left out.
 
     Raises:
-        CorpusError: the file is missing, broken or empty, lacks the columns of all tasks, or has a target that a task
-            cannot say.
+        CorpusError: the file is missing, broken or empty, lacks the columns of all tasks, or has an invalid target.
     """
     rows = list(read_table(path))
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
-    columns = {task: found for task, run in runs.items() if (found := _columns(run, rows[0][1]))}
+    columns = {task: names for task, run in runs.items() if (names := _text_columns(run, rows[0][1]))}
     if not columns:
-        place, fields = rows[0]
-        expected = " or ".join(dict.fromkeys(", ".join(names) for run in runs.values() for names in _known(run)))
-        if all(run.kind == "answers" for run in runs.values()):
-            expected += ": a question needs a context that answers it"
-        raise CorpusError(f"{place}: expected the columns {expected}; found {', '.join(fields)}.")
-    alone = len(columns) == 1
+        raise CorpusError(_missing_columns(runs, rows[0]))
+    single_task = len(columns) == 1
     return {
-        task: _from_rows(runs[task], rows, mine, names_of(runs[task]) if alone else mine)
-        for task, mine in columns.items()
+        task: _requests_from_rows(runs[task], rows, names, text_names(runs[task]) if single_task else names)
+        for task, names in columns.items()
     }
 
 
-def _from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) -> list[PredictionRequest]:
-    asked = []
-    wanted = _target_column(run)
-    for place, fields in rows:
+def _missing_columns(runs: Mapping[str, LoadedRun], first_row: Row) -> str:
+    location, fields = first_row
+    candidates = [", ".join(names) for run in runs.values() for names in _candidate_columns(run)]
+    expected = " or ".join(dict.fromkeys(candidates))
+    if all(run.kind == "answers" for run in runs.values()):
+        expected += ": a question needs a context that answers it"
+    return f"{location}: expected the columns {expected}; found {', '.join(fields)}."
+
+
+def _requests_from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) -> list[PredictionRequest]:
+    target_column = _target_column(run)
+    requests = []
+    for location, fields in rows:
         for column in columns:
             if column not in fields:
-                raise CorpusError(f"{place}: no column '{column}'. {nearest(column, fields)}")
-        labelled = wanted in fields
-        target = _target(run, place, wanted, fields[wanted]) if labelled else None
-        beside = {name: value for name, value in fields.items() if name != wanted}
-        asked.append(
-            PredictionRequest(tuple(fields[column] for column in columns), names, place, beside, labelled, target)
+                raise CorpusError(f"{location}: no column '{column}'. {nearest(column, fields)}")
+        labelled = target_column in fields
+        requests.append(
+            PredictionRequest(
+                texts=tuple(fields[column] for column in columns),
+                names=names,
+                place=location,
+                columns={name: value for name, value in fields.items() if name != target_column},
+                labelled=labelled,
+                target=_target(run, location, target_column, fields[target_column]) if labelled else None,
+            )
         )
-    return asked
+    return requests
 
 
-def _check_text(place: str, name: str, text: object) -> None:
+def _check_text(location: str, name: str, text: object) -> None:
     if not isinstance(text, str):
-        raise CorpusError(f"{place}: the {name} must be a text, got {type(text).__name__}.")
-    if wrong := fault(text):
-        why = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
-        raise CorpusError(f"{place}: the {name} {wrong}{why}.")
+        raise CorpusError(f"{location}: the {name} must be a text, got {type(text).__name__}.")
+    if problem := fault(text):
+        hint = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
+        raise CorpusError(f"{location}: the {name} {problem}{hint}.")
 
 
-def _columns(run: LoadedRun, fields: Collection[str]) -> Item:
-    """The columns of a file that hold the texts of its items; none where it has them not."""
-    return next((names for names in _known(run) if set(names) <= set(fields)), ())
+def _text_columns(run: LoadedRun, fields: Collection[str]) -> Item:
+    """Return the columns of a file that hold the texts of its items; empty if it has none."""
+    return next((names for names in _candidate_columns(run) if set(names) <= set(fields)), ())
 
 
-def _known(run: LoadedRun) -> list[Item]:
-    """The columns that may hold the texts of an item, the run's own first."""
-    count = len(names_of(run))
-    usual: list[Item] = [QUESTION] if run.kind == "answers" else list(PAIRS if count == 2 else SINGLES)
-    own = _trained_on(run)[:count] if run.kind != "tags" else ()
-    return [own, *usual] if len(own) == count else usual
+def _candidate_columns(run: LoadedRun) -> list[Item]:
+    """Return the columns that may hold the texts of an item, those of the run's corpus first."""
+    count = len(text_names(run))
+    usual: list[Item] = [QUESTION] if run.kind == "answers" else list(PAIR_COLUMNS if count == 2 else SINGLE_COLUMNS)
+    of_corpus = _corpus_columns(run)[:count] if run.kind != "tags" else ()
+    return [of_corpus, *usual] if len(of_corpus) == count else usual
 
 
-def _trained_on(run: LoadedRun) -> Item:
-    """The columns of the run's corpus: texts, then the target; empty where they are not known."""
+def _corpus_columns(run: LoadedRun) -> Item:
+    """Return the columns of the run's corpus, texts then target; empty if they are unknown."""
     spec = run.recipe.corpus
-    named = CORPORA.get(spec.name)
-    return spec.columns or (named.columns if named else ())
+    entry = CORPORA.get(spec.name)
+    return spec.columns or (entry.columns if entry else ())
 
 
 def _target_column(run: LoadedRun) -> str:
-    columns = _trained_on(run)
-    ruled = run.recipe.corpus.rule
-    return (
-        columns[run.texts_per_row]
-        if run.kind in ("score", "class") and len(columns) > run.texts_per_row and not ruled
-        else ""
-    )
+    """Return the target column of the run's corpus; empty if its targets are no column."""
+    columns = _corpus_columns(run)
+    has_target = run.kind in ("score", "class") and len(columns) > run.texts_per_row
+    return columns[run.texts_per_row] if has_target and not run.recipe.corpus.rule else ""
 
 
-def _target(run: LoadedRun, place: str, column: str, said: str) -> Target:
-    """What an item is labelled with; None where its file says nothing, or that annotators did not agree."""
+def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:
+    """Return the target of an item; None if the field is empty or marks a row that annotators did not agree on."""
     spec = run.recipe.corpus
-    named = CORPORA.get(spec.name)
-    if not said.strip() or (named and said in named.unlabelled):
+    entry = CORPORA.get(spec.name)
+    if not value.strip() or (entry and value in entry.unlabelled):
         return None
     if run.kind == "score":
-        return _score(run, place, column, said)
-    if said in run.labels:
-        return said
-    given = spec.labels or (named.labels if named else ())
-    if given and said.isascii() and said.isdigit() and int(said) < len(run.labels):
-        return run.labels[int(said)]
-    raise CorpusError(f"{place}: unknown label {said!r} in column '{column}'. {nearest(said, run.labels)}")
+        return _score(run, location, column, value)
+    if value in run.labels:
+        return value
+    numbered = spec.labels or (entry.labels if entry else ())
+    if numbered and value.isascii() and value.isdigit() and int(value) < len(run.labels):
+        return run.labels[int(value)]
+    raise CorpusError(f"{location}: unknown label {value!r} in column '{column}'. {nearest(value, run.labels)}")
 
 
-def _score(run: LoadedRun, place: str, column: str, said: str) -> float:
+def _score(run: LoadedRun, location: str, column: str, value: str) -> float:
     assert run.score_range is not None
     low, high = run.score_range
     try:
-        score = float(said)
+        score = float(value)
     except ValueError:
         score = math.nan
     if not low <= score <= high:
-        raise CorpusError(f"{place}: expected a score from {low:g} to {high:g} in column '{column}', got {said!r}.")
+        raise CorpusError(f"{location}: expected a score from {low:g} to {high:g} in column '{column}', got {value!r}.")
     return score

@@ -1,4 +1,4 @@
-"""The run folder: written whole or not at all, and loaded again for prediction.
+"""Run folders: writing a finished run, and reading it back for prediction.
 
 May import: data, data.corpora, data.store, probes.config, probes.inputs, probes.metrics, probes.models,
 probes.reports, probes.results, probes.tasks.

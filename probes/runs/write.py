@@ -1,8 +1,10 @@
-"""The run folder: whole or absent, never overwritten.
+"""Writing of run folders, which are complete or absent and never overwritten.
 
-recipe.toml  record.json  metrics.csv  predictions.csv  training.csv  probe.safetensors  figures/  report.html
+Files: recipe.toml, record.json, metrics.csv, predictions.csv, training.csv, probe.safetensors, figures/, report.html;
+for multi-task runs also tasks/, and for fine-tuned backbones backbone/.
 
-The record comes last, with a digest of every file that is read again; see :mod:`probes.run_folder`.
+The record is written last, with a digest of every file that is read again; see
+:mod:`permafrost.probes.results.run_folder`.
 """
 
 import json
@@ -31,43 +33,44 @@ from permafrost.probes.runs.load import BACKBONE_FOLDER, PROBE, TASKS_FOLDER
 from permafrost.probes.tasks.fitted import FittedProbe
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RunContents:
-    """All that a run leaves behind."""
+    """Contents of a run folder."""
 
     recipe: Recipe
     record: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
-    """Name -> table, written as ``<name>.csv`` unless it is empty."""
+    """Table name -> table, written as ``<name>.csv`` unless it is empty."""
 
     selected: FittedProbe | None = None
-    """The variant that answers new texts; None for what is no run to predict with."""
+    """Probe that predicts new texts; None if the run cannot predict."""
 
     tasks: Mapping[str, "TaskContents"] = field(default_factory=dict)
-    """Of tasks that learnt together: each is a run within the run, in ``tasks/<name>``."""
+    """Contents of the tasks of a multi-task run; each is written as a run of its own in ``tasks/<name>``."""
 
 
 @dataclass(frozen=True, eq=False)
 class TaskContents:
-    """What a run leaves behind of one of several tasks."""
+    """Contents of the folder of one task of a multi-task run."""
 
     selected: FittedProbe
     tables: Mapping[str, pd.DataFrame]
     stored: Mapping[str, PlanLatents]
+    """Plan name -> latents that the task was trained on."""
 
 
-def write_run(runs: Path, name: str, outcome: RunContents) -> Path:
-    """Write the run under a temporary name, then give it the next free ``<recipe>-<n>``."""
+def write_run(runs: Path, name: str, contents: RunContents) -> Path:
+    """Write a run folder under a temporary name and rename it to the next free ``<name>-<n>``; return its path."""
     runs.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=runs))
     try:
         temporary.chmod(0o755)
-        (temporary / RECIPE).write_text(to_toml(outcome.recipe), "utf-8")
-        _write_tables(temporary, outcome.tables)
-        if outcome.selected:
-            _save_selected(temporary, outcome.selected)
-        _write_tasks(temporary, outcome.tasks)
-        write_record(temporary, outcome.record)
+        (temporary / RECIPE).write_text(to_toml(contents.recipe), "utf-8")
+        _write_tables(temporary, contents.tables)
+        if contents.selected:
+            _save_selected(temporary, contents.selected)
+        _write_tasks(temporary, contents.tasks)
+        write_record(temporary, contents.record)
         write_report(temporary)
         return _claim(runs, name, temporary)
     except BaseException:
@@ -76,39 +79,40 @@ def write_run(runs: Path, name: str, outcome: RunContents) -> Path:
 
 
 def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    for table, frame in tables.items():
-        if len(frame):
-            frame.to_csv(folder / f"{table}.csv", index=False, lineterminator="\n")
+    for name, table in tables.items():
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def _write_tasks(folder: Path, tasks: Mapping[str, TaskContents]) -> None:
-    """What predicts each task; blocks of which all tasks kept one state are written once, for the whole run."""
+    """Write the folder of each task; a backbone that all tasks share is written once, in the run folder."""
     shared: dict[str, str] = {}
-    for task, one in tasks.items():
-        if one.selected.recipe.multitask.keep == "one":
-            shared = shared or _save_blocks(folder / BACKBONE_FOLDER, one.selected)
-        _write_task(folder / TASKS_FOLDER / task, one, shared)
+    for name, task in tasks.items():
+        if task.selected.recipe.multitask.keep == "one":
+            shared = shared or _save_backbone(folder / BACKBONE_FOLDER, task.selected)
+        _write_task(folder / TASKS_FOLDER / name, task, shared)
 
 
-def _write_task(folder: Path, one: TaskContents, shared: Mapping[str, str]) -> None:
-    """What predicts one task, as a run of its own; ``shared`` has the digests of blocks that lie in the run above."""
+def _write_task(folder: Path, task: TaskContents, shared: Mapping[str, str]) -> None:
+    """Write one task as a run of its own; ``shared`` are the digests of a backbone in the run folder above."""
     folder.mkdir(parents=True)
-    recipe = replace(one.selected.recipe, variants=(Variant(one.selected.variant),))
-    stores = {one.selected.variant: {name: store_record(stored) for name, stored in one.stored.items()}}
+    fitted = task.selected
+    recipe = replace(fitted.recipe, variants=(Variant(fitted.variant),))
+    stores = {fitted.variant: {name: store_record(stored) for name, stored in task.stored.items()}}
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
-    _write_tables(folder, one.tables)
-    _save_selected(folder, one.selected, shared)
+    _write_tables(folder, task.tables)
+    _save_selected(folder, fitted, shared)
     write_record(folder, {"stores": stores})
 
 
 def _save_selected(folder: Path, fitted: FittedProbe, shared: Mapping[str, str] | None = None) -> None:
-    """What answers new texts: the probe, and the backbone with the blocks that learnt, where they are its own."""
-    digests = shared or _save_blocks(folder / BACKBONE_FOLDER, fitted)
+    """Save a fitted probe and its fine-tuned backbone; a backbone in the run folder above is not saved again."""
+    digests = shared or _save_backbone(folder / BACKBONE_FOLDER, fitted)
     _save_probe(folder / PROBE, fitted, digests, bool(shared))
 
 
-def _save_blocks(folder: Path, fitted: FittedProbe) -> dict[str, str]:
-    """The backbone with the blocks that learnt, as a model folder; returns its digests, none where nothing learnt."""
+def _save_backbone(folder: Path, fitted: FittedProbe) -> dict[str, str]:
+    """Save the fine-tuned backbone as a model folder and return the digests of its files; none if it stayed frozen."""
     if fitted.blocks is None:
         return {}
     blocks: Any = fitted.blocks()
@@ -116,8 +120,8 @@ def _save_blocks(folder: Path, fitted: FittedProbe) -> dict[str, str]:
     return files_digests(folder, (path.name for path in folder.iterdir()))
 
 
-def _save_probe(path: Path, fitted: FittedProbe, upper: Mapping[str, str], shared: bool) -> None:
-    """A fitted probe; ``upper`` are the digests of its fine-tuned blocks, ``shared`` if those lie in the run above."""
+def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, str], shared: bool) -> None:
+    """Save a fitted probe with its description; ``shared`` if its backbone is in the run folder above."""
     probe = fitted.probe
     about = {
         "format": FORMAT,
@@ -130,18 +134,19 @@ def _save_probe(path: Path, fitted: FittedProbe, upper: Mapping[str, str], share
         "kind": fitted.kind,
         "labels": fitted.labels,
         "score_range": fitted.score_range,
-        "backbone": upper,
+        "backbone": backbone_digests,
         "shared": shared,
     }
-    tensors = {name: value.contiguous() for name, value in probe.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in probe.state_dict().items()}
     if fitted.calibration:
         tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(fitted.calibration.x))
         tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(fitted.calibration.y))
     save_file(tensors, path, {"about": json.dumps(about)})
-    path.chmod(0o644)  # safetensors keeps its files to their owner
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def _claim(runs: Path, name: str, temporary: Path) -> Path:
+    """Rename a temporary folder to the next free ``<name>-<n>`` and return its path."""
     number = 1
     while True:
         target = runs / f"{name}-{number}"

@@ -1,4 +1,4 @@
-"""Kinds of tasks: scores and classes of sentences, tags of words, answer spans; objective, decoding, scoring.
+"""Tasks by kind of target (scores, classes, word tags, answer spans): losses, objectives, decoding and scoring.
 
 May import: data, data.corpora, data.store, probes.config, probes.inputs, probes.metrics, probes.models,
 probes.results.

@@ -1,17 +1,14 @@
-"""Objectives: what a probe says of some rows, and what it costs, for each way that rows are labelled.
+"""Interfaces and shared parts of the tasks: training objectives, scorers, breakdown rows, the description of a task.
 
-An objective knows the latents, the rows and how the two meet; a probe knows neither.
+An objective gives the loss of a probe on the rows of one split, and its predictions for them; a scorer decodes
+predictions (into scores, classes, tags or answer spans) and computes metrics with bootstrap intervals over rows. A
+probe knows neither rows nor labels.
 """
-# MERGED DOCS:
-# """Scoring: what was said of a split against what is true of it, as figures with intervals over rows.
-#
-# What is said is first turned into answers (a number, a class, a tag a word, a place in a context); figures are of those.
-# """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,130 +22,163 @@ from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads
 
 CHUNK_BYTES = 256 << 20
-"""Most latents that are read at once where nothing is learnt."""
+"""Maximum bytes of float32 latents that are read at once for predictions."""
 
 
 class Objective(Protocol):
-    """Rows as a probe learns them and speaks of them."""
+    """Loss and predictions of a probe on the rows of one split."""
 
     def loss(
-        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+        self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
     ) -> Tensor:
-        """What some rows cost each member, ``[member]``.
+        """Return the loss of each member on a batch, ``[member]``.
 
         Args:
-            rows: ``[order, row]``.
-            orders: ``[member]``, the order that each takes.
-            name: of :data:`LOSSES`.
+            reads: layers and row orders that the members share.
+            rows: ``[order, row]``, indices of rows.
+            orders: ``[member]``, index of the row order of each member.
+            loss_name: key of :data:`LOSSES`.
         """
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
-        """What each member says of all rows, ``[member, ...]``."""
+        """Return the predictions of each member for all rows, ``[member, ...]``."""
 
     def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
-        """What the members say together, shaped as what one says."""
+        """Return the combined prediction of all members, in the shape of one member's."""
 
 
-def only_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``[order, row]`` -> ``[row]``, where there is one order."""
+def single_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``[row]`` from ``[order, row]``; raise :class:`ValueError` for several orders."""
     if len(rows) > 1:
         raise ValueError("members that read tokens take rows in one order.")
     return np.asarray(rows[0])
 
 
+def chunk_size(item_bytes: int) -> int:
+    """Return how many items of ``item_bytes`` fit into :data:`CHUNK_BYTES`, at least one."""
+    return max(1, CHUNK_BYTES // item_bytes)
+
+
 def chunks(inputs: ProbeInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Places among windows, those of like length together, as many at a time as there is room for."""
+    """Yield indices into ``windows`` in chunks of bounded size, windows of similar length together."""
     assert inputs.offsets is not None
     lengths = np.diff(inputs.offsets)[windows]
     order = np.argsort(lengths, kind="stable")
-    room = max(1, CHUNK_BYTES // (len(probe.layout.sources) * inputs.values.shape[2] * 4))
-    filled = np.searchsorted(np.cumsum(lengths[order]) // room, np.arange(lengths.sum() // room + 2)).tolist()
-    for start, end in pairwise(filled):
+    max_tokens = chunk_size(len(probe.layout.sources) * inputs.values.shape[2] * 4)
+    chunk_numbers = np.cumsum(lengths[order]) // max_tokens
+    boundaries = np.searchsorted(chunk_numbers, np.arange(lengths.sum() // max_tokens + 2)).tolist()
+    for start, end in pairwise(boundaries):
         if start < end:
             yield order[start:end]
 
 
 class Scorer(Protocol):
-    """Figures of one split."""
+    """Decoded predictions and metrics of one split."""
 
     rows: Rows
 
-    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
-        """What one member says, ``[row, ...]`` or ``[word, ...]``, as its answers."""
+    def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
+        """Return the decoded predictions of one member, from ``[row, ...]`` or ``[word, ...]``."""
 
-    def resampled(self, metric: str, answers: Sequence[NDArray[Any]]) -> Resampled | None:
-        """A metric over resampled rows, of several answers (seeds) their mean; None where it does not exist."""
+    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> Resampled | None:
+        """Return the bootstrap of a metric, averaged over several decoded predictions (seeds); None if undefined."""
 
-    def value(self, metric: str, answers: NDArray[Any]) -> float:
-        """A metric; nan where it does not exist."""
+    def value(self, metric: str, decoded: NDArray[Any]) -> float:
+        """Return a metric; NaN if undefined."""
 
 
 class CountScorer:
-    """Rows that add up: each has counts, and a metric is a ratio of their sums."""
+    """Scorer whose metrics are ratios of counts summed over rows."""
 
     def __init__(self, corpus: Corpus, split: str) -> None:
         self.corpus, self.rows = corpus, corpus.split(split)
 
-    def counts(self, metric: str, answers: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """``[row]`` twice: what is counted, and of how much."""
+    def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return numerator and denominator of a metric for every row, ``[row]`` each."""
         raise NotImplementedError
 
-    def resampled(self, metric: str, answers: Sequence[NDArray[Any]]) -> Resampled | None:
+    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> Resampled | None:
         """As :meth:`Scorer.resampled`."""
-        return resample_ratio([self.counts(metric, one) for one in answers])
+        return resample_ratio([self.counts(metric, predictions) for predictions in decoded])
 
-    def value(self, metric: str, answers: NDArray[Any]) -> float:
-        """As :meth:`Scorer.value`."""
-        part, whole = self.counts(metric, answers)
-        return float(part.sum() / whole.sum()) if whole.sum() else 0.0
+    def value(self, metric: str, decoded: NDArray[Any]) -> float:
+        """As :meth:`Scorer.value`, but 0 if there is nothing to count."""
+        numerator, denominator = self.counts(metric, decoded)
+        return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
 
 
 Item = tuple[str, ...]
+"""Texts of one item to predict: a sentence, a pair, or a question and its context."""
 
 Target = str | float | None
+"""Gold label or score of an item; None if unknown."""
 
-Line = tuple[str, str, str, Measured]
-"""Kind, group, metric, figure."""
+Decoded = Sequence[NDArray[Any]]
+"""Decoded predictions, one array per seed."""
 
-Answers = Sequence[NDArray[Any]]
-"""Of each voice."""
-
-Counts = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
-
-
-def precision_recall_f1(kind: str, group: str, said: Answers, true: Answers, both: Answers, n: int) -> Iterator[Line]:
-    """Precision, recall and F1 of ``[row]`` counts of each voice: said, true, and said and true."""
-    parts = [tuple(one.astype(np.float64) for one in voice) for voice in zip(said, true, both, strict=True)]
-    wholes = {"precision": [s for s, _, _ in parts], "recall": [t for _, t, _ in parts]}
-    wholes["f1"] = [(s + t) / 2 for s, t, _ in parts]
-    for metric, whole in wholes.items():
-        counts = [(part[2], of) for part, of in zip(parts, whole, strict=True)]
-        yield kind, group, metric, measured_ratio(counts, n)
+RatioCounts = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Numerator and denominator of each row, one pair of arrays per seed."""
 
 
-def measured_ratio(counts: Counts, n: int) -> Measured:
-    """A ratio of sums, the mean over voices; a single row has no interval."""
-    if found := resample_ratio(counts):
-        measured = found.measured()
-        return Measured(measured.value, measured.low, measured.high, n)
-    return Measured(float(np.mean([part.sum() / max(whole.sum(), 1) for part, whole in counts])), None, None, n)
+class BreakdownRow(NamedTuple):
+    """Metric of one group of rows."""
+
+    kind: str
+    """Grouping criterion: class, pattern, entity type or question word."""
+
+    group: str
+    metric: str
+    measured: Measured
 
 
-Answer = dict[str, Any]
+def precision_recall_f1(
+    kind: str, group: str, predicted: Decoded, gold: Decoded, correct: Decoded, n: int
+) -> Iterator[BreakdownRow]:
+    """Yield precision, recall and F1 of one group.
 
-Read = Callable[[Sequence[Text]], ProbeInputs]
+    Args:
+        predicted, gold, correct: counts of each seed, ``[row]`` each.
+        n: number of gold instances.
+    """
+    seeds = zip(predicted, gold, correct, strict=True)
+    by_seed = [tuple(counts.astype(np.float64) for counts in seed) for seed in seeds]
+    denominators = {"precision": [p for p, _, _ in by_seed], "recall": [g for _, g, _ in by_seed]}
+    denominators["f1"] = [(p + g) / 2 for p, g, _ in by_seed]
+    for metric, by_metric in denominators.items():
+        counts = [(seed[2], denominator) for seed, denominator in zip(by_seed, by_metric, strict=True)]
+        yield BreakdownRow(kind, group, metric, measured_ratio(counts, n))
 
-Columns = Mapping[str, Any]
+
+def measured_ratio(counts: RatioCounts, n: int) -> Measured:
+    """Return a ratio of sums, averaged over seeds, with its bootstrap interval; a single row has no interval."""
+    if resampled := resample_ratio(counts):
+        return replace(resampled.measured(), n=n)
+    value = float(np.mean([numerator.sum() / max(denominator.sum(), 1) for numerator, denominator in counts]))
+    return Measured(value=value, low=None, high=None, n=n)
 
 
-@dataclass(frozen=True)
+Prediction = dict[str, Any]
+"""Prediction for one item as users receive it; its keys depend on the task."""
+
+InputReader = Callable[[Sequence[Text]], ProbeInputs]
+"""Function from distinct texts to the inputs of a probe."""
+
+TableColumns = Mapping[str, Any]
+"""Columns of a prediction table, name -> values."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a kind of target implies."""
+    """Losses, metrics and heads that fit one kind of target, with the defaults."""
 
     name: str
     loss: str
+    """Default loss."""
+
     losses: tuple[str, ...]
     metric: str
+    """Default selection metric."""
+
     metrics: tuple[str, ...]
     heads: tuple[str, ...]
-    """The first is taken where a recipe names none."""
+    """The first is the default."""

@@ -1,7 +1,8 @@
-"""Control targets: the training rows with targets that have nothing to do with them, which only memory can fit.
+"""Control targets: training rows with random targets, which a probe can only fit by memorising them.
 
-Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2; there a random
-target belongs to a word, which comes again in test, here to a row, so memory is measured where it was made.
+Source: Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks" (2019), section 2. There a random
+target belongs to a word type, which occurs again in the test split; here it belongs to a row, so the fit is measured on
+the training rows themselves.
 """
 
 from collections.abc import Sequence
@@ -16,43 +17,44 @@ from permafrost.data.script import parts
 
 
 def shuffled(corpus: Corpus, seed: int) -> Corpus:
-    """The corpus with shuffled targets in training, and those rows as its validation."""
+    """Return the corpus with shuffled training targets and the same rows as validation split."""
     train, rng = corpus.split("train"), np.random.default_rng(seed)
-    marks = train.spans
-    if marks is None:
+    spans = train.spans
+    if spans is None:
         rows = Rows(train.texts, rng.permutation(train.targets))
     elif corpus.kind == "tags":
-        codes = rng.permutation(marks.codes)
-        rows = replace(train, spans=replace(marks, codes=made_valid(codes, marks.offsets, corpus.labels)))
+        codes = rng.permutation(spans.codes)
+        rows = replace(train, spans=replace(spans, codes=made_valid(codes, spans.offsets, corpus.labels)))
     else:
-        rows = replace(train, spans=_moved(corpus, train, marks, rng))
+        rows = replace(train, spans=_random_answers(corpus, train, spans, rng))
     return replace(corpus, splits={"train": rows, "validation": rows})
 
 
 def made_valid(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
-    """``[word]``: tags as IOB2 allows them; an I-X that nothing of X comes before begins an entity."""
-    begins = {code: labels.index(f"B-{label[2:]}") for code, label in enumerate(labels) if label.startswith("I-")}
+    """Return tags that IOB2 allows, ``[word]``: an I-X that follows neither B-X nor I-X becomes B-X."""
+    begin_codes = {code: labels.index(f"B-{label[2:]}") for code, label in enumerate(labels) if label.startswith("I-")}
     valid = codes.copy()
     for low, high in pairwise(offsets.tolist()):
-        before = ""
+        previous_type = ""
         for word in range(low, high):
             label = labels[valid[word]]
-            if label.startswith("I-") and label[2:] != before:
-                valid[word] = begins[int(valid[word])]
-            before = label[2:]
+            if label.startswith("I-") and label[2:] != previous_type:
+                valid[word] = begin_codes[int(valid[word])]
+            previous_type = label[2:]
     return valid
 
 
-def _moved(corpus: Corpus, rows: Rows, marks: Spans, rng: np.random.Generator) -> Spans:
-    """Each row with one answer, of as many words as its own (characters where there are no spaces), anywhere in its
-    context.
+def _random_answers(corpus: Corpus, rows: Rows, spans: Spans, rng: np.random.Generator) -> Spans:
+    """Return one answer per row at a random position of its context.
+
+    It has as many words as the gold answer, or characters in scripts without spaces.
     """
-    moved = []
-    for text, (first, last) in zip(rows.texts[:, 0], marks.characters[marks.offsets[:-1]], strict=True):
-        of = corpus.texts[text]
-        context = of if isinstance(of, str) else of.second
+    answers = []
+    for text_index, (first, last) in zip(rows.texts[:, 0], spans.characters[spans.offsets[:-1]], strict=True):
+        text = corpus.texts[text_index]
+        context = text if isinstance(text, str) else text.second
         words = parts(context)
-        more = max(0, len(parts(context[first:last])) - 1)
-        at = int(rng.integers(len(words) - more))
-        moved.append((words[at][0], words[at + more][1]))
-    return Spans(np.array(moved), np.zeros(len(moved), np.int64), np.arange(len(moved) + 1))
+        further_words = max(0, len(parts(context[first:last])) - 1)
+        word = int(rng.integers(len(words) - further_words))
+        answers.append((words[word][0], words[word + further_words][1]))
+    return Spans(np.array(answers), np.zeros(len(answers), np.int64), np.arange(len(answers) + 1))

@@ -1,7 +1,11 @@
-"""Entities of raw text: its words are tagged, and runs of tags become stretches of the text as it was given."""
+"""Named entities of raw text: split it into words, tag them, and return runs of tags as spans of the original text.
+
+A text that is longer than the backbone reads at once is continued after the last sentence that was read completely, so
+no entity is lost or reported twice.
+"""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,111 +15,116 @@ from seqeval.metrics.sequence_labeling import get_entities
 from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import bounds
 from permafrost.data.script import STOPS, parts
-from permafrost.data.text import Text
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.entities import valid_tags
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.tasks.base import Answer, Item, Read
+from permafrost.probes.tasks.base import InputReader, Item, Prediction
 from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.tasks.sentences import probabilities
 from permafrost.probes.tasks.tagging import TagObjective
-from permafrost.probes.tasks.words import Place, words_of
+from permafrost.probes.tasks.words import CharacterSpan, split_words
 
 Entity = dict[str, Any]
+"""Keys ``text``, ``start``, ``end``, ``label`` and ``probability``."""
 
 SENTENCE_ENDS = (".", "!", "?", *STOPS)
 
-PIECE = 1 << 13
-"""Characters: more than most backbones read at once."""
+MAX_CHARACTERS = 1 << 13
+"""Maximum characters of a text that are tagged at once; more than most backbones read."""
 
-NO_BLANK = re.compile(r"\S")
+NON_SPACE = re.compile(r"\S")
 
 
-def entities_of(
-    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], ProbeInputs]
-) -> list[list[Entity]]:
-    """The entities of every text, in order.
-
-    A text that was cut is read on from the last sentence that was read whole, until its end.
+def find_entities(probe: Probe, labels: Sequence[str], texts: Sequence[str], read: InputReader) -> list[list[Entity]]:
+    """Return the entities of every text, in order.
 
     Args:
         labels: names of the tags.
-        read: distinct texts -> the states of their tokens.
+        read: function from distinct texts to the states of their tokens.
 
     Returns:
-        ``text``, ``start`` and ``end`` in the text as it was given, ``label`` without ``B-`` or ``I-``, and
-        ``probability``: the product of those of its words' tags.
+        For each entity its ``text``, ``start`` and ``end`` in the original text, ``label`` without ``B-`` or ``I-``,
+        and ``probability``, the product of the probabilities of its words' tags.
     """
-    found: list[list[Entity]] = [[] for _ in texts]
-    going = {place: _after_blanks(text, 0) for place, text in enumerate(texts)}
-    while going:
-        pieces = {place: _piece(texts[place], start) for place, start in going.items()}
+    entities: list[list[Entity]] = [[] for _ in texts]
+    starts = {index: _skip_spaces(text, 0) for index, text in enumerate(texts)}
+    while starts:
+        pieces = {index: _cut_piece(texts[index], start) for index, start in starts.items()}
         distinct = sorted(set(pieces.values()))
-        said = dict(zip(distinct, _tagged(probe, labels, distinct, read), strict=True))
-        for place, start in going.items():
-            entities, end = said[pieces[place]]
-            found[place] += [one | {"start": one["start"] + start, "end": one["end"] + start} for one in entities]
-            going[place] = _after_blanks(texts[place], start + end)
-        going = {place: start for place, start in going.items() if start < len(texts[place])}
-    return found
+        tagged = dict(zip(distinct, _tag_pieces(probe, labels, distinct, read), strict=True))
+        for index, start in starts.items():
+            of_piece, end = tagged[pieces[index]]
+            entities[index] += [_shifted(entity, start) for entity in of_piece]
+            starts[index] = _skip_spaces(texts[index], start + end)
+        starts = {index: start for index, start in starts.items() if start < len(texts[index])}
+    return entities
 
 
-def _tagged(
-    probe: Probe, labels: Sequence[str], texts: Sequence[str], read: Callable[[Sequence[Text]], ProbeInputs]
+def _shifted(entity: Entity, start: int) -> Entity:
+    return entity | {"start": entity["start"] + start, "end": entity["end"] + start}
+
+
+def _tag_pieces(
+    probe: Probe, labels: Sequence[str], pieces: Sequence[str], read: InputReader
 ) -> list[tuple[list[Entity], int]]:
-    """The entities of every text as far as it was read, and from which character to read on."""
-    words = [words_of(text) for text in texts]
-    offsets = bounds(np.array([len(some) for some in words]))
-    spans = np.array([place for some in words for place in some], np.int64).reshape(-1, 2)
-    marks = Spans(spans, np.zeros(len(spans), np.int64), offsets)
-    rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts), np.int64), marks)
-    inputs = read(texts)
+    """Return the entities of every piece, and the character at which to continue."""
+    words = [split_words(piece) for piece in pieces]
+    offsets = bounds(np.array([len(spans) for spans in words]))
+    characters = np.array([span for spans in words for span in spans], np.int64).reshape(-1, 2)
+    all_words = Spans(characters, np.zeros(len(characters), np.int64), offsets)
+    rows = Rows(np.arange(len(pieces))[:, None], np.zeros(len(pieces), np.int64), all_words)
+    inputs = read(pieces)
     logits = TagObjective(inputs, rows).predict_mean(probe)
-    tags, there = valid_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
-    shares = probabilities(logits)[np.arange(len(tags)), tags]
-    found = []
-    for text, some, low, high in zip(texts, words, offsets, offsets[1:], strict=False):
-        read_on = _read_on(text, some, there[low:high])
-        whole = slice(low, low + read_on)
-        entities = _entities(text, some, [labels[tag] for tag in tags[whole]], shares[whole])
-        found.append((entities, some[read_on][0] if read_on < len(some) else len(text)))
-    return found
+    tags, was_read = valid_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
+    tag_probabilities = probabilities(logits)[np.arange(len(tags)), tags]
+    results = []
+    for piece, spans, low, high in zip(pieces, words, offsets, offsets[1:], strict=False):
+        next_word = _next_word(piece, spans, was_read[low:high])
+        complete = slice(low, low + next_word)
+        entities = _entities(piece, spans, [labels[tag] for tag in tags[complete]], tag_probabilities[complete])
+        results.append((entities, spans[next_word][0] if next_word < len(spans) else len(piece)))
+    return results
 
 
-def _piece(text: str, start: int) -> str:
-    """A text from a character on, no more of it than is worth looking at at once, and cut between words."""
-    piece = text[start : start + PIECE]
-    if start + PIECE >= len(text):
+def _cut_piece(text: str, start: int) -> str:
+    """Return at most :data:`MAX_CHARACTERS` of a text from ``start`` on, cut between words."""
+    piece = text[start : start + MAX_CHARACTERS]
+    if start + MAX_CHARACTERS >= len(text):
         return piece
-    before = piece[: parts(piece)[-1][0]]  # its last word may go on
-    return before if before.strip() else piece
+    before_last_word = piece[: parts(piece)[-1][0]]  # the last word may continue after the cut
+    return before_last_word if before_last_word.strip() else piece
 
 
-def _after_blanks(text: str, start: int) -> int:
-    """The first character from ``start`` on that is no white space; the end where there is none."""
-    found = NO_BLANK.search(text, start)
-    return found.start() if found else len(text)
+def _skip_spaces(text: str, start: int) -> int:
+    """Return the index of the first character from ``start`` on that is not white space, or the length of the text."""
+    match = NON_SPACE.search(text, start)
+    return match.start() if match else len(text)
 
 
-def _read_on(text: str, words: Sequence[Place], there: NDArray[np.bool_]) -> int:
-    """The first word that is to be read again or anew; the number of words where all that has letters was read."""
-    seen = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
-    if not seen or not any(character.isalnum() for character in text[words[seen - 1][1] :]):
+def _next_word(text: str, words: Sequence[CharacterSpan], was_read: NDArray[np.bool_]) -> int:
+    """Return the index of the first word to read in the next piece; the number of words if the text was read."""
+    read_count = int(np.flatnonzero(was_read)[-1]) + 1 if was_read.any() else 0
+    if not read_count or not any(character.isalnum() for character in text[words[read_count - 1][1] :]):
         return len(words)
-    ends = [place + 1 for place in range(seen // 2, seen) if text[slice(*words[place])] in SENTENCE_ENDS]
-    return ends[-1] if ends else seen
+    second_half = range(read_count // 2, read_count)
+    sentence_starts = [index + 1 for index in second_half if text[slice(*words[index])] in SENTENCE_ENDS]
+    return sentence_starts[-1] if sentence_starts else read_count
 
 
-def _entities(text: str, words: Sequence[Place], tags: Sequence[str], shares: NDArray[np.float32]) -> list[Entity]:
-    found = []
+def _entities(
+    text: str, words: Sequence[CharacterSpan], tags: Sequence[str], tag_probabilities: NDArray[np.float32]
+) -> list[Entity]:
+    entities: list[Entity] = []
     for label, first, last in get_entities(list(tags)):
         start, end = words[first][0], words[last][1]
-        likely = float(np.prod(shares[first : last + 1], dtype=np.float64))
-        found.append({"text": text[start:end], "start": start, "end": end, "label": label, "probability": likely})
-    return found
+        probability = float(np.prod(tag_probabilities[first : last + 1], dtype=np.float64))
+        entities.append(
+            {"text": text[start:end], "start": start, "end": end, "label": label, "probability": probability}
+        )
+    return entities
 
 
-def answer_entities(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
-    """The entities of each text."""
-    return [{"entities": found} for found in entities_of(run.probe, run.labels, [text for (text,) in items], read)]
+def predict_entities(run: LoadedRun, items: Sequence[Item], read: InputReader) -> list[Prediction]:
+    """Return the entities of each text."""
+    texts = [text for (text,) in items]
+    return [{"entities": entities} for entities in find_entities(run.probe, run.labels, texts, read)]

@@ -1,4 +1,4 @@
-"""A trained probe with what it takes to apply it: the columns it reads, calibration, labels."""
+"""Trained probes of one task, with the columns they read, calibration, labels and backbone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,62 +17,65 @@ from permafrost.probes.models.probe import Probe
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedProbe:
-    """A trained probe of one task; several members predict together, by the mean of their outputs."""
+    """Trained probe of one task; several members predict by the mean of their outputs."""
 
     variant: str
     recipe: Recipe
-    """Of the variant."""
+    """Resolved recipe of the variant."""
 
     columns: tuple[Column, ...]
-    """Which layer, view and plan each input of the probe is."""
+    """Plan, view and layer of each input of the probe."""
 
     probe: Probe
     calibration: Calibration | None
-    """From raw prediction to score; None unless the targets are scores."""
+    """Calibration from raw prediction to score; None unless the targets are scores."""
 
     labels: tuple[str, ...]
     """Classes or tags, in the order of the logits."""
 
     score_range: tuple[float, float] | None
+    """Lowest and highest score of the corpus; None unless the targets are scores."""
+
     kind: Kind
     texts_per_row: int
-    """Texts per row."""
-
     seeds: tuple[int, ...] = ()
     blocks: Callable[[], nn.Module] | None = None
-    """Makes the fine-tuned blocks of the backbone; None if it stayed frozen."""
+    """Function that returns the fine-tuned blocks of the backbone; None if it stayed frozen."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LoadedRun(FittedProbe):
-    """The fitted probe of a run folder, ready to predict from latents."""
+    """Fitted probe of a run folder, ready to predict from latents."""
 
     path: Path
+    """The run folder, or the folder of one task in it."""
+
     identities: Mapping[str, Identity]
-    """Name of a plan -> identity of the latents it was trained on."""
+    """Identity of the latents that the probe was trained on, by name of the plan."""
+
     backbone_folder: Path | None = None
-    """The model folder of the backbone, where blocks of it learnt; else it is the plan's own. Tasks that keep one state
-    of the blocks have it in the run above them."""
+    """Model folder of the fine-tuned backbone; None if the backbone stayed frozen. Tasks that share one state of the
+    blocks have it in the run folder above them."""
 
     digests: tuple[str, ...] = ()
-    """Of the files in that folder."""
+    """Digests of the files in :attr:`backbone_folder`."""
 
-    def backbone(self, plan: str) -> tuple[str, ...]:
-        """What is equal where runs read the same backbone: digests, and the arithmetic."""
+    def backbone_key(self, plan: str) -> tuple[str, ...]:
+        """Return a key that is equal for runs with the same backbone: digests of its files and the compute dtype."""
         if self.backbone_folder:
             return self.digests
-        one = self.identities[plan]
-        return one.weights, one.tokenizer, one.compute_dtype
+        identity = self.identities[plan]
+        return identity.weights, identity.tokenizer, identity.compute_dtype
 
     def capture_plan(self, plan: str) -> CapturePlan:
-        """How texts become the latents that it reads.
+        """Return the plan by which new texts become the latents that the probe reads.
 
-        Blocks that learnt were measured on states that stage one had cached in the precision of the recipe; new texts
-        run through the whole model in float32. With ``plan.stored_dtype`` or ``plan.compute_dtype`` below that, answers
-        differ from the run's by as much as they round.
+        A fine-tuned backbone was evaluated on frozen states cached in the precision of the recipe; new texts run
+        through the whole model in float32. If ``plan.stored_dtype`` or ``plan.compute_dtype`` is less precise,
+        predictions differ from those of the run by the rounding of the cached states.
         """
-        found = self.recipe.capture_plan(plan)
+        capture_plan = self.recipe.capture_plan(plan)
         if self.backbone_folder is None:
-            return found
-        own = {"backbone": str(self.backbone_folder), "revision": "", "init": "pretrained", "tokenizer": ""}
-        return replace(found, **own, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]
+            return capture_plan
+        finetuned = {"backbone": str(self.backbone_folder), "revision": "", "init": "pretrained", "tokenizer": ""}
+        return replace(capture_plan, **finetuned, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Losses. They reduce the last axis of rows only, so that members side by side keep their own."""
+"""Losses of rows, token tags and answer spans. They reduce over rows only, so each stacked member has its own loss."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,16 @@ from torch import Tensor
 from torch.nn import functional
 
 SMALLEST_VARIANCE = 1e-8
+"""Added to the variance, so that a perfect batch has a finite loss."""
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error, ``mean((prediction - target)^2)``: ``[..., row]`` -> ``[...]``."""
+    """Return the mean squared error, ``mean((prediction - target)^2)``: ``[..., row]`` -> ``[...]``."""
     return (prediction - target).square().mean(-1)
 
 
 def log_variance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Log of the variance of the residuals, ``log(Var(prediction - target) + 1e-8)``.
+    """Return the log of the variance of the residuals, ``log(Var(prediction - target) + 1e-8)``.
 
     Punishes spread, not bias: a constant offset costs nothing, which suits correlation metrics.
     Source: McDonald, Marsano and McLaughlin, "FREEZE!", section 4.1.1.
@@ -36,19 +37,24 @@ def log_variance(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy: logits ``[..., row, class]``, target ``[..., row]`` of class indices -> ``[...]``."""
+    """Return the mean cross-entropy, ``[...]``.
+
+    Args:
+        logits: ``[..., row, class]``.
+        target: ``[..., row]``, class indices.
+    """
     flat = functional.cross_entropy(logits.flatten(0, -2), target.expand(logits.shape[:-1]).flatten(), reduction="none")
     return flat.view(logits.shape[:-1]).mean(-1)
 
 
-def span(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of where an answer starts and where it ends, each a choice among a text's tokens.
+def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the start and the end of an answer, each a choice among the tokens of a text.
 
     Source: Devlin et al., "BERT" (2019), section 4.2.
 
     Args:
-        logits: ``[..., text, token, 2]``; -inf where no answer can stand.
-        target: ``[text, 2]``, tokens.
+        logits: ``[..., text, token, 2]``; -inf for tokens that no answer can contain.
+        target: ``[text, 2]``, token indices.
     """
     return cross_entropy(logits.transpose(-1, -2).flatten(-3, -2), target.flatten())
 
@@ -57,8 +63,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse,
     "log_variance": log_variance,
     "cross_entropy": cross_entropy,
-    "span": span,
+    "span": span_cross_entropy,
 }
 
 SMALLEST_BATCH = {"log_variance": 2}
-"""Rows below which a loss does not exist."""
+"""Minimum batch size for which a loss is defined, by name of the loss; 1 for all others."""

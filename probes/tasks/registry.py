@@ -1,6 +1,11 @@
-"""Tasks: what a kind of target implies, the losses that train it, the metric that chooses, the head that reads."""
+"""Registry of the tasks: losses, metrics, heads, objectives, scorers and prediction functions of each kind of target.
+
+Everything that depends on the kind of a target is looked up here, in tables of functions that the modules of this
+package define: ``sentences`` (scores and classes), ``tagging`` and ``entity_spans`` (word tags), ``span`` (answers).
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,69 +25,81 @@ from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
-from permafrost.probes.tasks.base import Answer, Answers, Columns, Item, Line, Objective, Read, Scorer, Task
-from permafrost.probes.tasks.entity_spans import answer_entities
+from permafrost.probes.tasks.base import (
+    BreakdownRow,
+    Decoded,
+    InputReader,
+    Item,
+    Objective,
+    Prediction,
+    Scorer,
+    TableColumns,
+    Task,
+)
+from permafrost.probes.tasks.entity_spans import predict_entities
 from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.tasks.sentences import (
+    CLASSIFICATION,
+    SIMILARITY,
     RowObjective,
     RowScorer,
-    answer_classes,
-    answer_scores,
-    by_class,
-    by_pattern,
+    breakdown_by_class,
+    breakdown_by_pattern,
     class_columns,
     commonest_class,
     pair_of_texts,
+    predict_classes,
+    predict_scores,
     score_columns,
 )
 from permafrost.probes.tasks.span import (
+    ANSWERING,
     AnswerScorer,
     SpanObjective,
     answer_columns,
-    answer_spans,
-    by_question_word,
+    breakdown_by_question_word,
     likeliest_sentences,
+    predict_answers,
     question_word,
 )
 from permafrost.probes.tasks.tagging import (
-    NOTHING,
-    SEVERAL,
+    NO_ENTITY,
+    SEVERAL_TYPES,
+    TAGGING,
     TagObjective,
     TagScorer,
-    by_type,
+    breakdown_by_entity_type,
     commonest_tags,
     tag_columns,
 )
 
 TASKS: dict[Kind, Task] = {
-    "score": Task(
-        "similarity", "log_variance", ("mse", "log_variance"), "spearman", ("pearson", "spearman"),
-        ("cosine", "regression"),
-    ),
-    "class": Task(
-        "classification", "cross_entropy", ("cross_entropy",), "accuracy", ("accuracy", "macro_f1"), ("classes",)
-    ),
-    "tags": Task(
-        "tagging", "cross_entropy", ("cross_entropy",), "f1", ("f1", "precision", "recall", "accuracy"), ("tags",)
-    ),
-    "answers": Task("answering", "span", ("span",), "f1", ("f1", "exact_match"), ("span",)),
-}  # fmt: skip
+    "score": SIMILARITY,
+    "class": CLASSIFICATION,
+    "tags": TAGGING,
+    "answers": ANSWERING,
+}
+"""Kind of target -> task."""
 
 HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
-    "cosine": lambda spec, layout, sides, labels: ScoreProbe(spec, layout),
-    "regression": lambda spec, layout, sides, labels: RegressionProbe(spec, layout, sides, 1),
+    "cosine": lambda spec, layout, text_count, label_count: ScoreProbe(spec, layout),
+    "regression": lambda spec, layout, text_count, label_count: RegressionProbe(spec, layout, text_count, 1),
     "classes": ClassProbe,
-    "tags": lambda spec, layout, sides, labels: TagProbe(spec, layout, labels),
-    "span": lambda spec, layout, sides, labels: SpanProbe(spec, layout, 2),
+    "tags": lambda spec, layout, text_count, label_count: TagProbe(spec, layout, label_count),
+    "span": lambda spec, layout, text_count, label_count: SpanProbe(spec, layout, 2),
 }
-"""Name -> a fresh probe, of its spec, its seats, the texts of a row and the labels of the corpus."""
+"""Head name -> function that builds a probe from its spec, member layout, texts per row and number of labels."""
 
 ONE_BY_ONE = ("tags", "span")
-"""Heads that read every token of a text; they need tokens."""
+"""Heads with an output per token; their inputs must be tokens."""
 
 
 def task_of(corpus: Corpus) -> Task:
-    """The task that a corpus poses; raises :class:`CorpusError` where it has no targets or no training rows."""
+    """Return the task of a corpus.
+
+    Raises:
+        CorpusError: the corpus has no targets, no training or validation rows, or nothing to learn.
+    """
     if corpus.kind == "none":
         raise CorpusError(
             f"{corpus.name}: it has no targets to learn; set corpus.target to score, class, tags or answers."
@@ -97,30 +114,37 @@ def task_of(corpus: Corpus) -> Task:
         )
     task = TASKS[corpus.kind]
     if corpus.kind == "class" and len(corpus.labels) == 2:
-        return Task(task.name, task.loss, task.losses, task.metric, (*task.metrics, "f1"), task.heads)
+        return replace(task, metrics=(*task.metrics, "f1"))
     return task
 
 
 def texts_per_row(corpus: Corpus) -> int:
-    """How many texts a row has."""
+    """Return the number of texts in a row of the corpus."""
     return int(corpus.split("train").texts.shape[1])
 
 
-def head_of(spec: ProbeSpec, kind: Kind, sides: int) -> str:
-    """The head that reads what a corpus has; raises :class:`SpecError` where a recipe names one that cannot."""
+def head_of(spec: ProbeSpec, kind: Kind, text_count: int) -> str:
+    """Return the name of the head for a kind of target.
+
+    Args:
+        text_count: texts per row.
+
+    Raises:
+        SpecError: the recipe names a head that does not fit.
+    """
     heads = TASKS[kind].heads
     if spec.head == "auto":
-        return "regression" if kind == "score" and sides == 1 else heads[0]
+        return "regression" if kind == "score" and text_count == 1 else heads[0]
     if spec.head not in heads:
         raise SpecError(f"probe.head = '{spec.head}' does not fit {TASKS[kind].name}; use one of: {', '.join(heads)}.")
-    if spec.head == "cosine" and sides == 1:
+    if spec.head == "cosine" and text_count == 1:
         raise SpecError("probe.head = 'cosine' needs two texts a row; corpus.columns names one: use 'regression'.")
     return spec.head
 
 
-def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -> None:
-    """Raise a :class:`SpecError` where a probe's parts do not fit each other, or the views it reads."""
-    head = head_of(spec, kind, sides)
+def check_probe(spec: ProbeSpec, kind: Kind, text_count: int, views: Sequence[str]) -> None:
+    """Raise :class:`SpecError` if the settings of a probe contradict each other, its task or the views it reads."""
+    head = head_of(spec, kind, text_count)
     if "tokens" in views and len(set(views)) > 1:
         raise SpecError("tokens are read alone; set probe.inputs to them or to the others.")
     if head in ONE_BY_ONE and "tokens" not in views:
@@ -138,18 +162,18 @@ def check_probe(spec: ProbeSpec, kind: Kind, sides: int, views: Sequence[str]) -
         raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")
 
 
-def build(spec: ProbeSpec, kind: Kind, labels: int, sides: int, layout: MemberLayout) -> Probe:
-    """A fresh probe for a kind of target.
+def build(spec: ProbeSpec, kind: Kind, label_count: int, text_count: int, layout: MemberLayout) -> Probe:
+    """Return an untrained probe for a kind of target.
 
     Args:
-        labels: how many classes or tags there are.
-        sides: texts of a row.
+        label_count: number of classes or tags.
+        text_count: texts per row.
     """
-    return HEADS[head_of(spec, kind, sides)](spec, layout, sides, labels)
+    return HEADS[head_of(spec, kind, text_count)](spec, layout, text_count, label_count)
 
 
 def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
-    """The loss that trains and the validation metric that chooses; raises :class:`SpecError` where one does not fit."""
+    """Return training loss and selection metric; raise :class:`SpecError` if the task has none of that name."""
     loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
     metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
     for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metrics)):
@@ -158,74 +182,84 @@ def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
     return loss, metric
 
 
-PARTS: dict[Kind, tuple[Callable[[Scorer, Answers, Corpus], Iterator[Line]], ...]] = {
-    "class": (by_class, by_pattern),
-    "tags": (by_type,),
-    "answers": (by_question_word,),
+PARTS: dict[Kind, tuple[Callable[[Scorer, Decoded, Corpus], Iterator[BreakdownRow]], ...]] = {
+    "class": (breakdown_by_class, breakdown_by_pattern),
+    "tags": (breakdown_by_entity_type,),
+    "answers": (breakdown_by_question_word,),
 }
-"""By what rows are grouped."""
+"""Kind of target -> functions that yield the metrics of groups of rows."""
 
 
 def row_labels(corpus: Corpus, rows: Rows) -> list[Any]:
-    """``[row]``: what a row is, in a word: its score, its class, what its entities are of, or its question word."""
+    """Return a short description of each row: its score, class, entity type or question word."""
     if corpus.kind == "tags":
-        assert rows.spans is not None
-        names = np.array([label[2:] for label in corpus.labels], object)[rows.spans.codes].tolist()
-        found = [set(names[low:high]) - {""} for low, high in pairwise(rows.spans.offsets.tolist())]
-        return [SEVERAL if len(types) > 1 else next(iter(types), NOTHING) for types in found]
+        return _types_of_sentences(corpus, rows)
     if corpus.kind == "answers":
-        return [question_word(pair_of_texts(corpus, sides)[0] or "") for sides in rows.texts]
+        return [question_word(pair_of_texts(corpus, text_indices)[0] or "") for text_indices in rows.texts]
     return [corpus.labels[int(code)] for code in rows.targets] if corpus.labels else rows.targets.tolist()
 
 
+def _types_of_sentences(corpus: Corpus, rows: Rows) -> list[str]:
+    assert rows.spans is not None
+    names = np.array([label[2:] for label in corpus.labels], object)[rows.spans.codes].tolist()
+    by_sentence = [set(names[low:high]) - {""} for low, high in pairwise(rows.spans.offsets.tolist())]
+    return [SEVERAL_TYPES if len(types) > 1 else next(iter(types), NO_ENTITY) for types in by_sentence]
+
+
 def predictions(probe: Probe, inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
-    """What each member of a probe says of rows: ``[member, row]`` numbers, ``[member, row, class]`` or ``[member, word,
-    tag]`` logits, or ``[member, row, 3]`` places of answers.
+    """Return the predictions of each member of a probe.
+
+    Returns:
+        Scores ``[member, row]``, logits ``[member, row, class]`` or ``[member, word, tag]``, or answer spans with their
+        probability ``[member, row, 3]``.
     """
     return objective_of(probe, inputs, rows).predict(probe)
 
 
 def mean_prediction(probe: Probe, inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
-    """What the members of a probe say of rows together, shaped as what one says."""
+    """Return the combined prediction of all members, in the shape of one member's."""
     return objective_of(probe, inputs, rows).predict_mean(probe)
 
 
 def untrained_cosines(inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
-    """The untrained reference for scores: ``[layer, row]``, plain cosines of the latents."""
-    said = torch.empty(len(inputs.columns), len(rows))
+    """Return the untrained baseline for scores: cosines of the raw latents of each pair, ``[layer, row]``."""
+    by_layer = torch.empty(len(inputs.columns), len(rows))
     for layer in range(len(inputs.columns)):
         first, second = (inputs.pooled(layer, column) for column in rows.texts.T)
-        said[layer] = cosines(first, second)
-    return said.numpy()
+        by_layer[layer] = cosines(first, second)
+    return by_layer.numpy()
 
 
 OBJECTIVES: dict[type[Probe], Callable[[ProbeInputs, Rows], Objective]] = {
     TagProbe: TagObjective,
     SpanProbe: SpanObjective,
 }
-"""Where rows are not labelled as a whole."""
+"""Probe class -> objective; all other probes have one target per row, see :class:`RowObjective`."""
 
 
 def objective_of(probe: Probe, inputs: ProbeInputs, rows: Rows) -> Objective:
-    """How a probe learns rows and speaks of them."""
+    """Return the objective of a probe on some rows."""
     return OBJECTIVES.get(type(probe), RowObjective)(inputs, rows)
 
 
-ANSWERED: dict[Kind, Callable[[LoadedRun, Sequence[Item], Read], list[Answer]]] = {
-    "score": answer_scores,
-    "class": answer_classes,
-    "tags": answer_entities,
-    "answers": answer_spans,
+PREDICT_FUNCTIONS: dict[Kind, Callable[[LoadedRun, Sequence[Item], InputReader], list[Prediction]]] = {
+    "score": predict_scores,
+    "class": predict_classes,
+    "tags": predict_entities,
+    "answers": predict_answers,
 }
+"""Kind of target -> function from new items to their predictions."""
 
-SAID: dict[Kind, Callable[[NDArray[np.float32], Scorer, Corpus, Calibration | None], Columns]] = {
+SAID: dict[Kind, Callable[[NDArray[np.float32], Scorer, Corpus, Calibration | None], TableColumns]] = {
     "score": score_columns,
     "class": class_columns,
     "tags": tag_columns,
     "answers": answer_columns,
 }
+"""Kind of target -> function that returns the columns of the prediction table of a split."""
 
 UNTRAINED_ANSWERS = {"class": commonest_class, "tags": commonest_tags, "answers": likeliest_sentences}
+"""Kind of target -> function that returns the decoded predictions of a baseline without a probe."""
 
 SCORERS: dict[Kind, Callable[[Corpus, str], Scorer]] = {
     "score": RowScorer,
@@ -233,8 +267,9 @@ SCORERS: dict[Kind, Callable[[Corpus, str], Scorer]] = {
     "tags": TagScorer,
     "answers": AnswerScorer,
 }
+"""Kind of target -> scorer of one split."""
 
 
 def scorer_of(corpus: Corpus, split: str) -> Scorer:
-    """How what is said of a split is scored."""
+    """Return the scorer of a split."""
     return SCORERS[corpus.kind](corpus, split)

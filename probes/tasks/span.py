@@ -1,8 +1,12 @@
-"""Spans: the best answer that the numbers of tokens spell."""
+"""Extractive question answering: objective, scorer, breakdown by question word, predictions and baseline.
+
+A long context is read in windows, each with the whole question; token 0 of a window stands for "no answer here".
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,86 +26,98 @@ from permafrost.probes.metrics.squad import answer_text, exact_match, normalised
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.tasks.base import (
-    Answer,
-    Answers,
-    Columns,
+    BreakdownRow,
     CountScorer,
+    Decoded,
+    InputReader,
     Item,
-    Line,
-    Read,
+    Prediction,
     Scorer,
+    TableColumns,
+    Task,
     chunks,
     measured_ratio,
-    only_order,
+    single_order,
 )
 from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.tasks.losses import LOSSES
 
-LONGEST = 30
-"""Most tokens of an answer."""
+ANSWERING = Task(
+    name="answering",
+    loss="span",
+    losses=("span",),
+    metric="f1",
+    metrics=("f1", "exact_match"),
+    heads=("span",),
+)
+
+MAX_ANSWER_TOKENS = 30
+"""Maximum length of a predicted answer, in tokens."""
 
 
 def best_spans(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """The likeliest answer of every window: start and end chosen together, the end at or after the start.
+    """Return the most likely answer of every window; its end is at or after its start.
 
-    Source: Devlin et al., "BERT" (2019), section 4.2; the product of the two probabilities in place of their sum of
-    logits, so that windows of one text compare.
+    Source: Devlin et al., "BERT" (2019), section 4.2; with the product of the two probabilities instead of the sum of
+    the logits, so that windows of one text are comparable.
 
     Args:
-        logits: ``[..., window, token, 2]``, -inf where no answer can stand; token 0 stands for no answer.
+        logits: ``[..., window, token, 2]``, -inf for tokens that no answer can contain; token 0 stands for no answer.
 
     Returns:
-        first and last token ``[..., window]``, and the probability of both.
+        First and last token ``[..., window]``, and the probability of the span.
     """
     start, end = torch.log_softmax(logits, -2).unbind(-1)
     start, end = start[..., 1:], end[..., 1:]
     tokens = start.shape[-1]
     if not tokens:
-        nothing = np.zeros(start.shape[:-1], np.int64)
-        return nothing, nothing, nothing.astype(np.float32)
-    scores = torch.full((*start.shape, min(LONGEST, tokens)), -torch.inf)
-    for more in range(scores.shape[-1]):
-        scores[..., : tokens - more, more] = start[..., : tokens - more] + end[..., more:]
-    best, place = scores.flatten(-2).max(-1)
-    first = place // scores.shape[-1]
-    last = first + place % scores.shape[-1]
+        zeros = np.zeros(start.shape[:-1], np.int64)
+        return zeros, zeros, zeros.astype(np.float32)
+    scores = torch.full((*start.shape, min(MAX_ANSWER_TOKENS, tokens)), -torch.inf)
+    for further in range(scores.shape[-1]):
+        scores[..., : tokens - further, further] = start[..., : tokens - further] + end[..., further:]
+    best, index = scores.flatten(-2).max(-1)
+    first = index // scores.shape[-1]
+    last = first + index % scores.shape[-1]
     return (first + 1).numpy(), (last + 1).numpy(), best.exp().numpy()
 
 
-QUESTION = re.compile(
+QUESTION_WORD = re.compile(
     rf"{WORD_START}(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which){WORD_END}(?!-)", re.IGNORECASE
 )
-"""Negations and question words of English; texts in other languages have none of them."""
+"""English question words; questions in other languages have none of them."""
 
-PEOPLE = {"whom": "who", "whose": "who"}
+WHO_FORMS = {"whom": "who", "whose": "who"}
 
 OTHER = "other"
+"""Group of questions without an English question word."""
 
 
-def by_question_word(scorer: Scorer, answers: Answers, corpus: Corpus) -> Iterator[Line]:
-    """Exact match and F1 of the questions that each question word asks, the commonest first."""
+def breakdown_by_question_word(scorer: Scorer, decoded: Decoded, corpus: Corpus) -> Iterator[BreakdownRow]:
+    """Yield exact match and F1 of the questions with each question word, the most frequent word first."""
     assert isinstance(scorer, AnswerScorer)
-    texts = [corpus.texts[text] for text in scorer.rows.texts[:, 0]]
+    texts = [corpus.texts[index] for index in scorer.rows.texts[:, 0]]
     words = np.array([question_word(text.first if isinstance(text, Segments) else text) for text in texts])
-    counts = {metric: [scorer.counts(metric, one)[0] for one in answers] for metric in ("exact_match", "f1")}
+    by_metric = {metric: [scorer.counts(metric, spans)[0] for spans in decoded] for metric in ("exact_match", "f1")}
     for word in pd.Series(words).value_counts().index:
-        group = words == word
-        for metric, values in counts.items():
-            ones = np.ones(int(group.sum()))
-            yield "question word", str(word), metric, measured_ratio([(one[group], ones) for one in values], len(ones))
+        in_group = words == word
+        ones = np.ones(int(in_group.sum()))
+        for metric, by_seed in by_metric.items():
+            counts = [(values[in_group], ones) for values in by_seed]
+            yield BreakdownRow("question word", str(word), metric, measured_ratio(counts, len(ones)))
 
 
 def question_word(question: str) -> str:
-    """The first English question word, ``how many`` and ``how much`` as one; ``other`` where there is none."""
-    found = QUESTION.search(question)
-    if not found:
+    """Return the first English question word, ``how many`` and ``how much`` as one; ``other`` if there is none."""
+    match = QUESTION_WORD.search(question)
+    if not match:
         return OTHER
-    word = " ".join(found[1].lower().split())
-    return "how many/how much" if word in ("how many", "how much") else PEOPLE.get(word, word)
+    word = " ".join(match[1].lower().split())
+    return "how many/how much" if word in ("how many", "how much") else WHO_FORMS.get(word, word)
 
 
 class SpanObjective:
-    """Where the answer of every row starts and ends, over the windows of its text."""
+    """Objective of answer spans: start and end token of the answer in every window of a text."""
 
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
         assert inputs.spans is not None
@@ -110,146 +126,151 @@ class SpanObjective:
 
     @cached_property
     def targets(self) -> NDArray[np.int64]:
-        """``[window, 2]``: first and last token of the answer within the window, 0 where it is not there."""
+        """First and last token of the answer in each window, ``[window, 2]``; 0 twice if it is not in the window."""
         return answer_tokens(self.inputs, self.rows, self.windows, self.offsets)
 
     def loss(
-        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+        self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
     ) -> Tensor:
-        """As :meth:`Objective.loss`; every window of a row counts the same."""
-        chosen = only_order(rows)
-        taken = ranges(self.offsets[chosen], np.diff(self.offsets)[chosen])
-        return LOSSES[name](self._logits(probe, how, taken).float(), torch.from_numpy(self.targets[taken]))
+        """As :meth:`Objective.loss`; every window of a row has the same weight."""
+        row_indices = single_order(rows)
+        window_indices = ranges(self.offsets[row_indices], np.diff(self.offsets)[row_indices])
+        logits = self._logits(probe, reads, window_indices).float()
+        return LOSSES[loss_name](logits, torch.from_numpy(self.targets[window_indices]))
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
-        """``[member, row, 3]``: first character of the answer in its context, the first after it, and how likely it is.
+        """Return start, end (exclusive) and probability of the best span of all windows, ``[member, row, 3]``.
 
-        The best span of all windows; -1 twice where no token of the context was read.
+        Start and end are characters of the context; -1 twice if no token of the context was read.
         """
-        return self._spans(probe, len(probe.layout.members), lambda logits: logits)
+        return self._best_spans(probe, len(probe.layout.members), lambda logits: logits)
 
     def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
-        """The best span by the mean of the probabilities that the members give each token."""
-        return np.asarray(
-            self._spans(probe, 1, lambda logits: torch.softmax(logits, -2).mean(0, keepdim=True).log())[0]
-        )
+        """Return the best span by the mean of the members' token probabilities, ``[row, 3]``."""
+        return np.asarray(self._best_spans(probe, 1, _log_mean_probabilities)[0])
 
-    def _spans(self, probe: Probe, members: int, meet: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
+    def _best_spans(self, probe: Probe, members: int, combine: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         assert self.inputs.offsets is not None
-        how, member_of = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
-        said = np.full((members, len(self.rows), 3), -1, np.float32)
-        said[..., 2] = 0
-        for taken in chunks(self.inputs, probe, self.windows):
-            first, last, likely = best_spans(meet(self._logits(probe, how, taken).detach()))
-            starts = self.inputs.offsets[self.windows[taken]]
+        reads, row_of_window = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
+        predictions = np.full((members, len(self.rows), 3), -1, np.float32)
+        predictions[..., 2] = 0
+        for indices in chunks(self.inputs, probe, self.windows):
+            first, last, probability = best_spans(combine(self._logits(probe, reads, indices).detach()))
+            starts = self.inputs.offsets[self.windows[indices]]
             begin, end = self.spans[starts + first, 0], self.spans[starts + last, 1]
-            for member in range(len(said)):
-                for place, row in enumerate(member_of[taken]):
-                    if likely[member, place] > said[member, row, 2]:
-                        said[member, row] = begin[member, place], end[member, place], likely[member, place]
-        return said
+            for member in range(members):
+                for window, row in enumerate(row_of_window[indices]):
+                    if probability[member, window] > predictions[member, row, 2]:
+                        span = begin[member, window], end[member, window], probability[member, window]
+                        predictions[member, row] = span
+        return predictions
 
-    def _logits(self, probe: Probe, how: SharedReads, taken: NDArray[np.int64]) -> Tensor:
-        """``[member, window, token, 2]``; -inf where no answer can stand, but for token 0, which says that none is."""
+    def _logits(self, probe: Probe, reads: SharedReads, indices: NDArray[np.int64]) -> Tensor:
+        """Return logits ``[member, window, token, 2]``; -inf for all tokens but those of the context and token 0."""
         assert self.inputs.offsets is not None
-        windows = self.windows[taken]
-        states = ragged_of(self.inputs, how, windows)
-        flat = probe(states, how)
-        real = np.arange(max(states.lengths)) < np.array(states.lengths)[:, None]
-        within = ranges(self.inputs.offsets[windows], np.array(states.lengths))
-        allowed = self.spans[within, 0] >= 0
-        allowed[bounds(np.array(states.lengths))[:-1]] = True
-        padded: Tensor = flat.new_full((len(flat), *real.shape, flat.shape[-1]), -torch.inf)
-        padded[:, torch.from_numpy(real)] = flat.masked_fill(~torch.from_numpy(allowed)[:, None], -torch.inf)
+        windows = self.windows[indices]
+        states = ragged_of(self.inputs, reads, windows)
+        flat = probe(states, reads)
+        lengths = np.array(states.lengths)
+        is_token = np.arange(max(states.lengths)) < lengths[:, None]
+        tokens = ranges(self.inputs.offsets[windows], lengths)
+        allowed = self.spans[tokens, 0] >= 0
+        allowed[bounds(lengths)[:-1]] = True
+        padded: Tensor = flat.new_full((len(flat), *is_token.shape, flat.shape[-1]), -torch.inf)
+        padded[:, torch.from_numpy(is_token)] = flat.masked_fill(~torch.from_numpy(allowed)[:, None], -torch.inf)
         return padded
 
 
-def answer_spans(run: LoadedRun, items: Sequence[Item], read: Read) -> list[Answer]:
-    """The answer to each question: a stretch of its context, in whole words."""
+def _log_mean_probabilities(logits: Tensor) -> Tensor:
+    return torch.softmax(logits, -2).mean(0, keepdim=True).log()
+
+
+def predict_answers(run: LoadedRun, items: Sequence[Item], read: InputReader) -> list[Prediction]:
+    """Return the answer to each question: a span of whole words of its context, with its probability as score."""
     texts = [Segments(question, context) for question, context in items]
     rows = Rows(np.arange(len(texts))[:, None], np.zeros(len(texts)))
-    said = SpanObjective(read(texts), rows).predict_mean(run.probe)
-    found = []
-    for text, (start, end, likely) in zip(texts, said.tolist(), strict=True):
+    spans = SpanObjective(read(texts), rows).predict_mean(run.probe)
+    answers: list[Prediction] = []
+    for text, (start, end, probability) in zip(texts, spans.tolist(), strict=True):
         first, last = whole_words(text.second, int(start), int(end))
-        found.append({"text": text.second[first:last], "start": first, "end": last, "score": likely})
-    return [{"answer": one} for one in found]
+        answers.append({"text": text.second[first:last], "start": first, "end": last, "score": probability})
+    return [{"answer": answer} for answer in answers]
 
 
 def answer_columns(
     predictions: NDArray[np.float32], scorer: Scorer, corpus: Corpus, calibration: Calibration | None
-) -> Columns:
-    """Predicted and gold answer of every row, with EM and F1."""
+) -> TableColumns:
+    """Return question, context, gold answer and predicted answer of every row, with exact match and F1."""
     assert isinstance(scorer, AnswerScorer)
-    marks = scorer.rows.spans
-    assert marks is not None
-    answers = scorer.decode(predictions)
-    places = [trimmed(context, *span) for context, span in zip(scorer.contexts, answers.tolist(), strict=True)]
-    texts = [corpus.texts[text] for text in scorer.rows.texts[:, 0]]
-    judged = {name: scorer.counts(name, answers)[0] for name in ("exact_match", "f1")}
+    gold = scorer.rows.spans
+    assert gold is not None
+    decoded = scorer.decode(predictions)
+    spans = [trimmed(context, *span) for context, span in zip(scorer.contexts, decoded.tolist(), strict=True)]
+    texts = [corpus.texts[index] for index in scorer.rows.texts[:, 0]]
+    metrics = {name: scorer.counts(name, decoded)[0] for name in ("exact_match", "f1")}
     return {
         "question": [text.first for text in texts if isinstance(text, Segments)],
         "context": scorer.contexts,
         "target": [golds[0] for golds in scorer.golds],
-        "target_start": marks.characters[marks.offsets[:-1], 0],
-        "answer": [answer_text(text, span) for text, span in zip(scorer.contexts, answers, strict=True)],
-        "start": [first for first, _ in places],
-        "end": [last for _, last in places],
+        "target_start": gold.characters[gold.offsets[:-1], 0],
+        "answer": [answer_text(context, span) for context, span in zip(scorer.contexts, decoded, strict=True)],
+        "start": [first for first, _ in spans],
+        "end": [last for _, last in spans],
         "score": predictions[:, 2],
-    } | judged
+    } | metrics
 
 
-_GAP = rf"(?<=[{UNSPACED}])\s+(?=[{UNSPACED}])"
+_SENTENCE_SPACE = rf"(?<=[{UNSPACED}])\s+(?=[{UNSPACED}])"
 
-_IN = rf"(?:(?!{_GAP})[^.!?{STOPS}])"
+_INSIDE = rf"(?:(?!{_SENTENCE_SPACE})[^.!?{STOPS}])"
 
-SENTENCE = re.compile(rf"{_IN}+(?:[.!?](?![\s{UNSPACED}]){_IN}*)*(?:[.!?]|[{STOPS}]+[」』”’）]*)?")
-"""Ends at a full stop; in scripts that are written without spaces at a space too, as in Thai."""
+SENTENCE = re.compile(rf"{_INSIDE}+(?:[.!?](?![\s{UNSPACED}]){_INSIDE}*)*(?:[.!?]|[{STOPS}]+[」』”’）]*)?")
+"""Sentence that ends at a full stop; in scripts without spaces between words, such as Thai, also at a space."""
 
 
 def likeliest_sentences(corpus: Corpus, rows: Rows) -> NDArray[Any]:
-    """``[row, 2]``: first character, and the first after, of the sentence with most units of the question."""
-    found = np.zeros((len(rows), 2), np.int64)
-    for row, text in enumerate(corpus.texts[place] for place in rows.texts[:, 0]):
+    """Return the span of the context sentence that shares most words with the question, ``[row, 2]``, end exclusive."""
+    spans = np.zeros((len(rows), 2), np.int64)
+    for row, text in enumerate(corpus.texts[index] for index in rows.texts[:, 0]):
         assert isinstance(text, Segments)
         script = script_of(text.second)
-        asked = set(normalised(text.first, script).split())
+        question = set(normalised(text.first, script).split())
         sentences = list(SENTENCE.finditer(text.second))
-        shared = [len(asked & set(normalised(one.group(), script).split())) for one in sentences]
-        found[row] = sentences[int(np.argmax(shared))].span() if sentences else (0, len(text.second))
-    return found
+        shared = [len(question & set(normalised(match.group(), script).split())) for match in sentences]
+        spans[row] = sentences[int(np.argmax(shared))].span() if sentences else (0, len(text.second))
+    return spans
 
 
 class AnswerScorer(CountScorer):
-    """Questions with an answer in a context, by the official rules of SQuAD, or of MLQA in other scripts."""
+    """Scorer of answer spans, by the official rules of SQuAD, or of MLQA in scripts other than Latin."""
 
-    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
-        """``[row, 3]`` -> ``[row, 2]``, first character and the first after, of whole words; 0 twice if none."""
-        spans = said[:, :2].astype(np.int64).tolist()
-        whole = [whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
-        return np.array(whole, np.int64).reshape(-1, 2)
+    def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
+        """Return spans of whole words ``[row, 2]``, end exclusive, from ``[row, 3]``; 0 twice for no answer."""
+        spans = predictions[:, :2].astype(np.int64).tolist()
+        widened = [whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
+        return np.array(widened, np.int64).reshape(-1, 2)
 
-    def counts(self, metric: str, answers: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As :meth:`CountScorer.counts`: the best over the acceptable answers, of one a row."""
-        judge = {"f1": overlap, "exact_match": exact_match}[metric]
-        found = [
-            max(judge(answer_text(context, span), gold, context) for gold in golds)
-            for context, span, golds in zip(self.contexts, answers, self.golds, strict=True)
+    def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As :meth:`CountScorer.counts`: the best value over the acceptable answers, and 1."""
+        compare = {"f1": overlap, "exact_match": exact_match}[metric]
+        values = [
+            max(compare(answer_text(context, span), gold, context) for gold in golds)
+            for context, span, golds in zip(self.contexts, decoded, self.golds, strict=True)
         ]
-        return np.array(found, np.float64), np.ones(len(found))
+        return np.array(values, np.float64), np.ones(len(values))
 
     @cached_property
     def contexts(self) -> list[str]:
-        """``[row]``."""
-        texts = [self.corpus.texts[text] for text in self.rows.texts[:, 0]]
+        """Context of each row."""
+        texts = [self.corpus.texts[index] for index in self.rows.texts[:, 0]]
         return [text if isinstance(text, str) else text.second for text in texts]
 
     @cached_property
     def golds(self) -> list[list[str]]:
-        """``[row]``: the acceptable answers of each."""
-        marks = self.rows.spans
-        assert marks is not None
-        spans = [marks.characters[low:high] for low, high in zip(marks.offsets, marks.offsets[1:], strict=False)]
+        """Acceptable answers of each row."""
+        rows = self.rows.spans
+        assert rows is not None
+        by_row = [rows.characters[low:high] for low, high in pairwise(rows.offsets)]
         return [
-            [context[first:last] for first, last in some] for context, some in zip(self.contexts, spans, strict=True)
+            [context[first:last] for first, last in spans] for context, spans in zip(self.contexts, by_row, strict=True)
         ]

@@ -1,4 +1,7 @@
-"""TODO: probes/tasks/tagging.py."""
+"""Word tagging: objective, scorer, breakdown by entity type, prediction table and baseline.
+
+Tags follow IOB2, with "O" as the first label; metrics count whole entities.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,109 +21,120 @@ from permafrost.probes.metrics.entities import entity_counts, entity_types, vali
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.tasks.base import (
-    Answers,
-    Columns,
+    BreakdownRow,
     CountScorer,
-    Line,
+    Decoded,
     Scorer,
+    TableColumns,
+    Task,
     chunks,
-    only_order,
     precision_recall_f1,
+    single_order,
 )
 from permafrost.probes.tasks.losses import LOSSES
 
-NOTHING, SEVERAL = "no entity", "several types"
+TAGGING = Task(
+    name="tagging",
+    loss="cross_entropy",
+    losses=("cross_entropy",),
+    metric="f1",
+    metrics=("f1", "precision", "recall", "accuracy"),
+    heads=("tags",),
+)
+
+NO_ENTITY, SEVERAL_TYPES = "no entity", "several types"
+"""Row labels of sentences without an entity, and with entities of several types."""
 
 
-def by_type(scorer: Scorer, answers: Answers, corpus: Corpus) -> Iterator[Line]:
-    """Precision, recall and F1 of every type of entity, over resampled sentences; ``n`` is how many are true."""
+def breakdown_by_entity_type(scorer: Scorer, decoded: Decoded, corpus: Corpus) -> Iterator[BreakdownRow]:
+    """Yield precision, recall and F1 of every entity type; ``n`` is the number of gold entities."""
     assert isinstance(scorer, TagScorer)
-    counts = [scorer.entities(one) for one in answers]
-    for place, name in enumerate(entity_types(corpus.labels)):
-        said, true, both = ([one[:, place, column] for one in counts] for column in range(3))
-        if any(one.any() for one in (*said, *true)):
-            yield from precision_recall_f1("entity type", name, said, true, both, int(true[0].sum()))
+    counts = [scorer.entities(tags) for tags in decoded]
+    for index, name in enumerate(entity_types(corpus.labels)):
+        predicted, gold, correct = ([by_seed[:, index, column] for by_seed in counts] for column in range(3))
+        if any(rows.any() for rows in (*predicted, *gold)):
+            yield from precision_recall_f1("entity type", name, predicted, gold, correct, int(gold[0].sum()))
 
 
-IMPOSSIBLE = -1e9
-"""The logit of a tag that a word without tokens cannot have."""
+IMPOSSIBLE_LOGIT = -1e9
+"""Logit of every tag but "O" for a word without tokens."""
 
 
 class TagObjective:
-    """The logits of tags for every word, read off its first token."""
+    """Objective of word tags; the logits of a word are those of its first token."""
 
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
         assert rows.spans is not None
-        self.inputs, self.rows, self.marks = inputs, rows, rows.spans
+        self.inputs, self.rows, self.spans = inputs, rows, rows.spans
         self.windows = inputs.windows[rows.texts[:, 0]]
-        self.firsts = first_tokens(inputs, rows)
+        self.first_tokens = first_tokens(inputs, rows)
 
     def loss(
-        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], name: str
+        self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
     ) -> Tensor:
-        """As :meth:`Objective.loss`; words beyond the end of a cut text cost nothing."""
-        logits, words, there = self._logits(probe, how, only_order(rows))
-        if not there.any():
-            nothing: Tensor = logits.float().sum((1, 2)) * 0  # a mean of none would be nan
-            return nothing
-        codes = torch.from_numpy(self.marks.codes[words[there]])
-        return LOSSES[name](logits[:, torch.from_numpy(there)].float(), codes.expand(logits.shape[0], -1))
+        """As :meth:`Objective.loss`; words beyond the end of a cut text are ignored."""
+        logits, words, has_token = self._word_logits(probe, reads, single_order(rows))
+        if not has_token.any():
+            zero: Tensor = logits.float().sum((1, 2)) * 0  # the mean of no words would be nan
+            return zero
+        codes = torch.from_numpy(self.spans.codes[words[has_token]])
+        word_logits = logits[:, torch.from_numpy(has_token)].float()
+        return LOSSES[loss_name](word_logits, codes.expand(logits.shape[0], -1))
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
-        """``[member, word, tag]`` logits; a word beyond the end of a cut text has the first tag, "O"."""
-        how, outputs = shared_reads(probe.layout), getattr(probe, "outputs", 0)
-        said = np.full((len(probe.layout.members), len(self.marks.codes), outputs), IMPOSSIBLE, np.float32)
-        said[..., 0] = 0
+        """Return logits ``[member, word, tag]``; a word beyond the end of a cut text has the first tag, "O"."""
+        reads, outputs = shared_reads(probe.layout), getattr(probe, "outputs", 0)
+        shape = len(probe.layout.members), len(self.spans.codes), outputs
+        predictions = np.full(shape, IMPOSSIBLE_LOGIT, np.float32)
+        predictions[..., 0] = 0
         for rows in chunks(self.inputs, probe, self.windows):
-            logits, words, there = self._logits(probe, how, rows)
-            said[:, words[there]] = logits[:, torch.from_numpy(there)].detach().numpy()
-        return said
+            logits, words, has_token = self._word_logits(probe, reads, rows)
+            predictions[:, words[has_token]] = logits[:, torch.from_numpy(has_token)].detach().numpy()
+        return predictions
 
     def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
-        """The mean of what the members say."""
+        """Return the mean of the members' logits."""
         return np.asarray(self.predict(probe).mean(0))
 
-    def _logits(
-        self, probe: Probe, how: SharedReads, rows: NDArray[np.int64]
+    def _word_logits(
+        self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64]
     ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.bool_]]:
-        """Logits of the words of some rows ``[member, word, tag]``, which words, and whether each has a token."""
+        """Return logits ``[member, word, tag]`` of the words of rows, their indices, and whether each has a token."""
         assert self.inputs.offsets is not None
         windows = self.windows[rows]
-        scores = probe(ragged_of(self.inputs, how, windows), how)
+        token_logits = probe(ragged_of(self.inputs, reads, windows), reads)
         starts = bounds(np.diff(self.inputs.offsets)[windows])[:-1]
-        counts = np.diff(self.marks.offsets)[rows]
-        words = ranges(self.marks.offsets[rows], counts)
-        there = self.firsts[words] >= 0
-        places = self.firsts[words] - np.repeat(self.inputs.offsets[windows] - starts, counts)
-        return scores[:, torch.from_numpy(np.where(there, places, 0))], words, there
+        counts = np.diff(self.spans.offsets)[rows]
+        words = ranges(self.spans.offsets[rows], counts)
+        has_token = self.first_tokens[words] >= 0
+        tokens = self.first_tokens[words] - np.repeat(self.inputs.offsets[windows] - starts, counts)
+        return token_logits[:, torch.from_numpy(np.where(has_token, tokens, 0))], words, has_token
 
 
 def tag_columns(
     predictions: NDArray[np.float32], scorer: Scorer, corpus: Corpus, calibration: Calibration | None
-) -> Columns:
-    """Predicted and gold tag of every word."""
-    marks, names = scorer.rows.spans, np.array(corpus.labels)
-    assert marks is not None
-    sentences = np.repeat(np.arange(len(scorer.rows)), np.diff(marks.offsets))
-    texts = [corpus.texts[text] for text in scorer.rows.texts[sentences, 0]]
-    words = [str(text)[first:last] for text, (first, last) in zip(texts, marks.characters.tolist(), strict=True)]
-    labels = {"target": names[marks.codes], "label": names[scorer.decode(predictions)]}
-    return {"sentence": sentences + 1, "word": words} | labels
+) -> TableColumns:
+    """Return sentence number, word, gold tag and predicted tag of every word."""
+    spans, names = scorer.rows.spans, np.array(corpus.labels)
+    assert spans is not None
+    sentences = np.repeat(np.arange(len(scorer.rows)), np.diff(spans.offsets))
+    labels = {"target": names[spans.codes], "label": names[scorer.decode(predictions)]}
+    return {"sentence": sentences + 1, "word": _words(corpus, scorer.rows)} | labels
 
 
 def commonest_tags(corpus: Corpus, rows: Rows) -> NDArray[Any]:
-    """``[word]``: the tag that each word has most often in training, as far as tags can follow each other."""
-    train, labels = corpus.split("train"), len(corpus.labels)
+    """Return the most frequent training tag of every word, ``[word]``, under the constraints of IOB2."""
+    train, label_count = corpus.split("train"), len(corpus.labels)
     counts: dict[str, Counter[int]] = {}
     assert train.spans is not None
     assert rows.spans is not None
     for word, code in zip(_words(corpus, train), train.spans.codes.tolist(), strict=True):
         counts.setdefault(word, Counter())[code] += 1
-    logits = np.zeros((len(rows.spans.codes), labels))
-    for place, word in enumerate(_words(corpus, rows)):
-        for code, times in counts.get(word, Counter({0: 1})).items():
-            logits[place, code] = times
-    return valid_tags(np.log(logits + 1e-3), rows.spans.offsets, corpus.labels)
+    frequencies = np.zeros((len(rows.spans.codes), label_count))
+    for index, word in enumerate(_words(corpus, rows)):
+        for code, frequency in counts.get(word, Counter({0: 1})).items():
+            frequencies[index, code] = frequency
+    return valid_tags(np.log(frequencies + 1e-3), rows.spans.offsets, corpus.labels)
 
 
 def _words(corpus: Corpus, rows: Rows) -> list[str]:
@@ -131,25 +145,25 @@ def _words(corpus: Corpus, rows: Rows) -> list[str]:
 
 
 class TagScorer(CountScorer):
-    """Sentences with a tag a word. Entities count whole: right where both ends and the type are."""
+    """Scorer of word tags; an entity is correct if both ends and the type are."""
 
-    def decode(self, said: NDArray[Any]) -> NDArray[Any]:
-        """``[word, tag]`` logits -> ``[word]``, the likeliest tags that follow each other as IOB2 allows."""
+    def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
+        """Return the most likely tags that IOB2 allows, ``[word]``, from logits ``[word, tag]``."""
         assert self.rows.spans is not None
-        return valid_tags(said, self.rows.spans.offsets, self.corpus.labels)
+        return valid_tags(predictions, self.rows.spans.offsets, self.corpus.labels)
 
-    def counts(self, metric: str, answers: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As :meth:`CountScorer.counts`: words for accuracy, else entities."""
-        marks = self.rows.spans
-        assert marks is not None
+    def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As :meth:`CountScorer.counts`: words for accuracy, entities for all other metrics."""
+        spans = self.rows.spans
+        assert spans is not None
         if metric == "accuracy":
-            right = np.add.reduceat((answers == marks.codes).astype(np.float64), marks.offsets[:-1])
-            return right, np.diff(marks.offsets).astype(np.float64)
-        said, true, both = self.entities(answers).sum(1).astype(np.float64).T
-        wholes = {"precision": said, "recall": true, "f1": (said + true) / 2}
-        return both, wholes[metric]
+            correct_words = np.add.reduceat((decoded == spans.codes).astype(np.float64), spans.offsets[:-1])
+            return correct_words, np.diff(spans.offsets).astype(np.float64)
+        predicted, gold, correct = self.entities(decoded).sum(1).astype(np.float64).T
+        denominators = {"precision": predicted, "recall": gold, "f1": (predicted + gold) / 2}
+        return correct, denominators[metric]
 
-    def entities(self, answers: NDArray[Any]) -> NDArray[np.int64]:
-        """``[row, type, 3]``: entities said, true, and both, of every type in the order of its first label."""
+    def entities(self, decoded: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the numbers of predicted, gold and correct entities, ``[row, type, 3]``, types in label order."""
         assert self.rows.spans is not None
-        return entity_counts(answers, self.rows.spans, self.corpus.labels)
+        return entity_counts(decoded, self.rows.spans, self.corpus.labels)

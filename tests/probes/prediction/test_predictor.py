@@ -257,14 +257,16 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
     _, folder = run_of(name)
     runs, loads, load = load_tasks(folder), [], runner.load
     if most == 2:  # as if each task had left blocks of its own
-        monkeypatch.setattr("permafrost.probes.tasks.fitted.LoadedRun.backbone", lambda self, plan: (self.path.name,))
-    monkeypatch.setattr(runner, "load", lambda *some: loads.append(some) or load(*some))
+        monkeypatch.setattr(
+            "permafrost.probes.tasks.fitted.LoadedRun.backbone_key", lambda self, plan: (self.path.name,)
+        )
+    monkeypatch.setattr(job, "load", lambda *some: loads.append(some) or load(*some))
     predictor = api.load(folder)
     said = predictor.predict(["the dog runs"] + [QUESTION] * (name == "reading"))
     predictor.predict("it sleeps")
     assert len(runs) == 2
     assert len(loads) == most
-    assert len({run.backbone("") for run in runs.values()}) == most
+    assert len({run.backbone_key("") for run in runs.values()}) == most
     if name == "reading":  # whose tasks read it by different plans
         assert [
             api.load(folder, "ner").predict("the dog runs")[0],
@@ -275,13 +277,15 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
 def test_tasks_that_keep_one_state_leave_its_blocks_once_and_go_where_the_run_goes(run_of, tmp_path):
     bench, whole = run_of("one state")
     assert seed_of(whole, "topic") == seed_of(whole, "tone")
-    assert [path.relative_to(whole) for path in whole.rglob("model.safetensors")] == [Path("upper/model.safetensors")]
+    assert [path.relative_to(whole) for path in whole.rglob("model.safetensors")] == [
+        Path("backbone/model.safetensors")
+    ]
     assert {run.backbone_folder for run in load_tasks(whole).values()} == {whole / "backbone"}
     folder = Path(shutil.copytree(whole, tmp_path / "elsewhere" / "run"))
     assert told(bench, folder, "the dog runs", "--json") == told(bench, whole, "the dog runs", "--json")
     (folder / "backbone" / "model.safetensors").unlink()
     err = refused(bench, folder, "the dog", exit_code=3)
-    assert f"{folder}: its blocks learnt, and upper/model.safetensors is not there; copy the whole run again" in err
+    assert f"{folder}: its blocks learnt, and backbone/model.safetensors is not there; copy the whole run again" in err
     alone = shutil.copytree(whole / "tasks" / "tone", tmp_path / "far" / "away" / "tone")
     assert "the folder 'backbone' that has them is not there; copy the whole run again" in refused(
         bench, alone, "the dog", exit_code=3
@@ -324,5 +328,5 @@ def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     (folder / "tasks" / "tone" / "backbone" / "model.safetensors").unlink()
     err = refused(bench, folder, "the dog", exit_code=3)
-    assert f"{folder}/tasks/tone: its blocks learnt, and upper/model.safetensors is not there" in err
+    assert f"{folder}/tasks/tone: its blocks learnt, and backbone/model.safetensors is not there" in err
     assert told(bench, folder, "the dog", "--task", "topic")

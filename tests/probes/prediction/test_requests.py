@@ -9,7 +9,7 @@ import pytest
 
 from permafrost import api
 from permafrost.probes.prediction.predictor import Predictor
-from permafrost.probes.prediction.requests import from_file
+from permafrost.probes.prediction.requests import each_from_file
 from tests.support.bench import Bench, pairs, write
 
 OWN = '[probe]\nencoder = "none"\nmixer = "softmax"\n'
@@ -48,6 +48,11 @@ def put(tmp_path):
     return made
 
 
+def requests_of(folder, path):
+    """The items of a file for the single task of a run."""
+    return each_from_file({"": api.load(folder).run}, path)[""]
+
+
 READ = {
     "its own columns": ("class", "a.csv", 'first,label\n"The dog, old",same\nIt,\n', ["The dog, old", "It"]),
     "sentence": ("class", "a.tsv", "id\tsentence\n7\tThe dog\n", ["The dog"]),
@@ -64,21 +69,21 @@ READ = {
 @pytest.mark.parametrize("case", READ)
 def test_the_texts_of_a_file_are_found_by_their_columns(case, runs_of_kinds, put):
     kind, name, content, expected = READ[case]
-    asked = from_file(api.load(runs_of_kinds[1][kind]).run, put(name, content))
+    asked = requests_of(runs_of_kinds[1][kind], put(name, content))
     assert [one.texts for one in asked] == [(item,) if isinstance(item, str) else item for item in expected]
 
 
 def test_parquet_is_read_too(runs_of_kinds, tmp_path):
     pd.DataFrame({"sentence": ["The dog", "It"], "tone": ["neutral", None]}).to_parquet(tmp_path / "a.parquet")
-    asked = from_file(api.load(runs_of_kinds[1]["named"]).run, tmp_path / "a.parquet")
+    asked = requests_of(runs_of_kinds[1]["named"], tmp_path / "a.parquet")
     assert [(one.texts, one.target) for one in asked] == [(("The dog",), "neutral"), (("It",), None)]
 
 
 def test_a_target_is_known_by_name_or_number_or_not_at_all(runs_of_kinds, put):
     path = put("a.csv", "sentence,tone\nThe dog,negative\nIt,2\nA stove,\n")
-    asked = from_file(api.load(runs_of_kinds[1]["named"]).run, path)
+    asked = requests_of(runs_of_kinds[1]["named"], path)
     assert [one.target for one in asked] == ["negative", "positive", None]
-    asked = from_file(api.load(runs_of_kinds[1]["score"]).run, put("b.csv", "first,second,score\na,b,0.25\n"))
+    asked = requests_of(runs_of_kinds[1]["score"], put("b.csv", "first,second,score\na,b,0.25\n"))
     assert [one.target for one in asked] == [0.25]
 
 

@@ -18,8 +18,8 @@ from permafrost.probes.tasks import base
 from permafrost.probes.tasks.losses import LOSSES
 from permafrost.probes.tasks.registry import build, loss_and_metric, objective_of, predictions, scorer_of, task_of
 from permafrost.probes.tasks.sentences import RowObjective
-from permafrost.probes.tasks.span import LONGEST, SpanObjective
-from permafrost.probes.tasks.tagging import IMPOSSIBLE, TagObjective
+from permafrost.probes.tasks.span import MAX_ANSWER_TOKENS, SpanObjective
+from permafrost.probes.tasks.tagging import IMPOSSIBLE_LOGIT, TagObjective
 from permafrost.probes.variants.members import MemberConfig, train_members
 from tests.support.synthetic import WIDE, answered, classed, inputs, moved, scored, tagged
 
@@ -101,7 +101,7 @@ def test_what_is_said_of_a_word_is_read_off_its_first_token_and_a_cut_word_is_ou
                 np.testing.assert_allclose(said[0, place], logits[token], rtol=1e-4, atol=1e-5)
             else:
                 cut += 1
-                assert said[0, place].tolist() == [0, *[np.float32(IMPOSSIBLE)] * 4]
+                assert said[0, place].tolist() == [0, *[np.float32(IMPOSSIBLE_LOGIT)] * 4]
                 assert answers[place] == 0
     assert cut > 0
 
@@ -138,7 +138,7 @@ def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(c
             choices = [0, *(at for at, span in enumerate(spans) if span[0] >= 0)]
             shares = torch.softmax(read_alone(probe, found, window)[choices], 0)
             for low in range(1, len(choices)):
-                for high in range(low, min(low + LONGEST, len(choices))):
+                for high in range(low, min(low + MAX_ANSWER_TOKENS, len(choices))):
                     likely = float(shares[low, 0] * shares[high, 1])
                     best = max(best, (likely, spans[choices[low]][0], spans[choices[high]][1], window))
         assert said[row].tolist() == pytest.approx([best[1], best[2], best[0]], rel=1e-4)
@@ -196,7 +196,7 @@ def result(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> flo
     spec = ProbeSpec(**({"encoder": "none", "context_width": 16} | settings))
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25))
     (trained,) = train_members([MemberConfig("toy", recipe, found, tuple(range(len(found.columns))), seed)], corpus)
-    return trained.fitted.best_value
+    return trained.history.best_value
 
 
 @EVERY
@@ -269,7 +269,7 @@ def test_members_answer_together_by_the_mean_of_the_probabilities_that_they_give
             shares = torch.stack([torch.softmax(read_alone(one, found, window)[choices], 0) for one in (first, second)])
             start, end = shares.mean(0).T.tolist()
             for low in range(1, len(choices)):
-                for high in range(low, min(len(choices), low + LONGEST)):
+                for high in range(low, min(len(choices), low + MAX_ANSWER_TOKENS)):
                     likely = start[low] * end[high]
                     best = max(best, (likely, int(spans[choices[low], 0]), int(spans[choices[high], 1])))
         np.testing.assert_allclose(said[row], [best[1], best[2], best[0]], rtol=1e-4)

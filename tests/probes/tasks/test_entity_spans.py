@@ -22,10 +22,10 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.prediction import predict
 from permafrost.probes.runs.load import RunError
 from permafrost.probes.tasks import entity_spans
-from permafrost.probes.tasks.entity_spans import entities_of
+from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.span import SpanObjective
 from permafrost.probes.tasks.tagging import TagObjective
-from permafrost.probes.tasks.words import words_of
+from permafrost.probes.tasks.words import split_words
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench
 from tests.support.resealed import resealed
@@ -136,7 +136,7 @@ def test_answers_are_exact_substrings_of_their_context(token_runs):
 )
 def test_a_predicted_answer_is_whole_and_no_more_in_every_script(context, said, wanted, token_runs, monkeypatch):
     predictor, first = token_runs[1]["answers"], context.index(said)
-    monkeypatch.setattr(SpanObjective, "joint", lambda *_: np.array([[first, first + len(said), 0.5]]))
+    monkeypatch.setattr(SpanObjective, "predict_mean", lambda *_: np.array([[first, first + len(said), 0.5]]))
     (found,) = predictor.predict([("who?", context)])
     assert found["answer"]["text"] == wanted == context[found["answer"]["start"] : found["answer"]["end"]]
 
@@ -248,7 +248,7 @@ def test_a_text_that_was_cut_is_read_on(token_runs):
 def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
     text = " Ann Lee ran . Bob Ray sat . Cy met Di Fox . And they sang . "
     current = []
-    monkeypatch.setattr(entity_spans, "PIECE", piece)
+    monkeypatch.setattr(entity_spans, "MAX_CHARACTERS", piece)
 
     def read(texts):
         """A token a word, of which the backbone reads so many."""
@@ -275,31 +275,27 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
                 logits[0, mark, code], before = 9, word
         return logits[0]
 
-    monkeypatch.setattr(TagObjective, "joint", lambda self, probe: said(probe, self.inputs, self.rows))
-    (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
+    monkeypatch.setattr(TagObjective, "predict_mean", lambda self, probe: said(probe, self.inputs, self.rows))
+    (found,) = find_entities(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
     assert [one["text"] for one in found] == ["Ann Lee", "Bob Ray", "Cy", "Di Fox"]
     assert all(text[one["start"] : one["end"]] == one["text"] for one in found)
 
 
 @pytest.mark.parametrize("sentence", ["野马队赢了比赛。", "ที่นี่ดี", "हिन्दी भाषा। "])
 def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(sentence, monkeypatch):
-    monkeypatch.setattr(entity_spans, "PIECE", 20)
+    monkeypatch.setattr(entity_spans, "MAX_CHARACTERS", 20)
     text, pieces = sentence * 9, []
 
     def read(texts):
         pieces.extend(texts)
-        spans = [span for one in texts for span in words_of(one)[:12]]
-        offsets = np.cumsum([0, *(len(words_of(one)[:12]) for one in texts)])
-        return ProbeInputs(
-            values=torch.zeros(1, offsets[-1], 1),
-            columns=(Column("", "tokens", 0),),
-            widths=(1,),
-            offsets=offsets,
-            spans=np.array(spans),
-        )
+        spans = [span for one in texts for span in split_words(one)[:12]]
+        offsets = np.cumsum([0, *(len(split_words(one)[:12]) for one in texts)])
+        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
 
-    monkeypatch.setattr(TagObjective, "joint", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)])
-    (found,) = entities_of(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
+    monkeypatch.setattr(
+        TagObjective, "predict_mean", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)]
+    )
+    (found,) = find_entities(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
     assert "".join(one["text"] for one in found) == "".join(text.split())
     assert not any(is_mark(piece[0]) for piece in pieces)
     if "。" in sentence:

@@ -87,7 +87,7 @@ def result(found: ProbeInputs, corpus: Corpus, spec: ProbeSpec, **train) -> floa
     settings = TrainSpec(**({"epochs": 30, "batch_rows": 8, "learning_rate": 0.01, "patience": 30} | train))
     member = MemberConfig("toy", Recipe(probe=spec, train=settings), found, tuple(range(len(found.columns))), 0)
     (trained,) = train_members([member], corpus)
-    return trained.fitted.best_value
+    return trained.history.best_value
 
 
 @pytest.mark.parametrize("head", HEADS)  # a new head without a toy fails here
@@ -250,7 +250,7 @@ def test_a_unified_embedding_is_pretrained_for_every_head_of_whole_rows(head):
     begun = start(replace(member, pretrained=made), corpus)
     torch.testing.assert_close(begun.mixer.up[0], made.mixer["mixer.up"])
     (trained,) = train_members([replace(member, pretrained=made)], corpus)
-    assert len(trained.fitted.values) == 2
+    assert len(trained.history.values) == 2
 
 
 def test_what_is_not_named_is_that_of_the_task():
@@ -315,6 +315,6 @@ def test_a_training_in_bfloat16_ends_near_one_in_float32_and_answers_in_float32(
         assert all(part.dtype == torch.float32 for part in trained.probe.parameters())
         said = predictions(trained.probe, found, corpus.split("validation"))
         assert said.dtype == np.float32
-        values.append(trained.fitted.losses[0])
+        values.append(trained.history.losses[0])
     assert values[1] == pytest.approx(values[0], rel=0.05, abs=0.05)  # eight bits are a part in 256
     assert values[1] != values[0]

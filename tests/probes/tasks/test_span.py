@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from permafrost.probes.tasks.span import LONGEST, best_spans
+from permafrost.probes.tasks.span import MAX_ANSWER_TOKENS, best_spans
 
 
 def slow(logits: torch.Tensor) -> tuple[float, set[tuple[int, int]]]:
@@ -15,13 +15,13 @@ def slow(logits: torch.Tensor) -> tuple[float, set[tuple[int, int]]]:
     found = {
         (low, high): float(start[low] * end[high])
         for low, high in itertools.product(range(1, len(logits)), repeat=2)
-        if low <= high < low + LONGEST
+        if low <= high < low + MAX_ANSWER_TOKENS
     }
     best = max(found.values())
     return best, {span for span, value in found.items() if value == pytest.approx(best, rel=1e-5)}
 
 
-@pytest.mark.parametrize("tokens", [2, 3, 10, LONGEST + 1, LONGEST + 15])
+@pytest.mark.parametrize("tokens", [2, 3, 10, MAX_ANSWER_TOKENS + 1, MAX_ANSWER_TOKENS + 15])
 def test_the_best_span_is_the_best_of_all(tokens):
     logits = 2 * torch.randn(3, 5, tokens, 2)
     logits[0, 1, tokens // 2 + 1 :] = -torch.inf  # padding
@@ -40,11 +40,11 @@ def test_the_end_never_stands_before_the_start_nor_too_far_behind():
     (first,), (last,), _ = best_spans(logits)
     assert first <= last
     logits = torch.zeros(1, 60, 2)
-    logits[0, 5, 0] = logits[0, 5 + LONGEST, 1] = 9.0  # one token too far
+    logits[0, 5, 0] = logits[0, 5 + MAX_ANSWER_TOKENS, 1] = 9.0  # one token too far
     (first,), (last,), _ = best_spans(logits)
-    assert last - first < LONGEST
-    logits[0, 5 + LONGEST - 1, 1] = 9.0
-    assert [part.tolist() for part in best_spans(logits)[:2]] == [[5], [5 + LONGEST - 1]]
+    assert last - first < MAX_ANSWER_TOKENS
+    logits[0, 5 + MAX_ANSWER_TOKENS - 1, 1] = 9.0
+    assert [part.tolist() for part in best_spans(logits)[:2]] == [[5], [5 + MAX_ANSWER_TOKENS - 1]]
 
 
 def test_no_answer_takes_its_share_but_is_no_span():

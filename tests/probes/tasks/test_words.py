@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from permafrost.data.readers.conll import read_tagged
 from permafrost.data.readers.registry import SAMPLES
 from permafrost.data.script import is_mark
-from permafrost.probes.tasks.words import words_of
+from permafrost.probes.tasks.words import split_words
 from tests.support.real import real_data
 
 SPLIT = {
@@ -45,12 +45,12 @@ SPLIT = {
 
 @pytest.mark.parametrize("text", SPLIT)
 def test_a_text_is_split_as_the_corpora_split_theirs(text):
-    assert " ".join(text[start:end] for start, end in words_of(text)) == SPLIT[text]
+    assert " ".join(text[start:end] for start, end in split_words(text)) == SPLIT[text]
 
 
 @given(st.text(st.sampled_from("aB1 .,'’-n ts$/\n(\"é東กีदी।\u0301。")) | st.text())
 def test_every_character_but_white_space_is_in_one_word(text):
-    places = words_of(text)
+    places = split_words(text)
     assert [start for start, _ in places] == sorted(start for start, _ in places)
     assert "".join(text[start:end] for start, end in places) == "".join(text.split())
     assert all(start < end for start, end in places)
@@ -63,9 +63,9 @@ def test_sentences_written_as_people_write_them_are_split_into_their_words(corpu
     path = SAMPLES / "tags.conll" if corpus == "samples" else real_data(corpus) / "validation.txt"
     right = total = 0
     for record in read_tagged(path, (), "split"):
-        words = [str(record.texts[0])[mark.start : mark.end] for mark in record.marks]
+        words = [str(record.texts[0])[mark.start : mark.end] for mark in record.spans]
         text = written(words)
-        right += [text[start:end] for start, end in words_of(text)] == words
+        right += [text[start:end] for start, end in split_words(text)] == words
         total += 1
     assert total > 100
     assert right >= share * total
