@@ -78,9 +78,8 @@ def ablate(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> list[Ablatio
     metrics = SubsetMetrics(trainer)
     rows = [row for subset in wanted for row in metrics.rows(subset)]
     if "random_targets" in spec.controls:
-        rows += [
-            row for subset in wanted if subset.kind in ("all", "single") for row in metrics.rows(subset, ["train"])
-        ]
+        memorised = [subset for subset in wanted if subset.kind in ("all", "single")]
+        rows += [row for subset in memorised for row in metrics.rows(subset, ["train"])]
     for control in spec.controls:
         rows += _control_rows(control, recipe, workspace, metrics)
     for backbone in spec.backbones:

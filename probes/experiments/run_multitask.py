@@ -129,7 +129,7 @@ def _task_contents(
     corpora: Mapping[str, Corpus],
     workspace: Workspace,
 ) -> dict[str, TaskContents]:
-    """Return what is written for each task: the selected variant's probe and predictions, and tables of all variants."""
+    """Return what is written for each task: probe and predictions of the selected variant, tables of all variants."""
     contents = {}
     for task, trained in selected.tasks.items():
         corpus = corpora[task]

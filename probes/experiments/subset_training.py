@@ -1,4 +1,4 @@
-"""Training of an ablation: the probe of a recipe on subsets of its columns, each distinct subset once with every seed."""
+"""Training of an ablation: a recipe's probe on subsets of its columns, each distinct subset once with every seed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

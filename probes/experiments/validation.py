@@ -108,8 +108,8 @@ def _check_finetuning(variant: str, recipe: Recipe) -> None:
     finetuned_view(recipe)
     if recipe.finetune.frozen_layers and recipe.probe.mixer == "last":
         raise SpecError(
-            f'{variant}: finetune.frozen_layers has the probe read several layers, and probe.mixer = "last" reads one; set it to '
-            "softmax or concat, or leave finetune.frozen_layers out."
+            f'{variant}: finetune.frozen_layers has the probe read several layers, and probe.mixer = "last" reads one; '
+            "set it to softmax or concat, or leave finetune.frozen_layers out."
         )
     cut = f"{variant}: finetune.cut = {recipe.finetune.cut}"
     if recipe.train.average:

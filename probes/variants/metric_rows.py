@@ -1,7 +1,8 @@
 """Rows of ``metrics.csv``: trained variants and their untrained references, on every split, with intervals.
 
-Untrained references predict without a probe. Scores: the cosine similarity of every layer. Classes: the commonest class.
-Tags: the commonest tag of each word. Answers: the sentence of the context that shares most words with the question.
+Untrained references predict without a probe. Scores: the cosine similarity of every layer. Classes: the commonest
+class. Tags: the commonest tag of each word. Answers: the sentence of the context that shares most words with the
+question.
 """
 
 from collections.abc import Mapping, Sequence

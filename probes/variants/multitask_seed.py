@@ -192,8 +192,8 @@ def _check_histories(variant: str, histories: Mapping[str, History]) -> None:
         )
     if failed:
         raise SpecError(
-            f"{variant}: the metrics of {' and '.join(failed)} were not finite in one and the same epoch, and together."
-            'keep = "one" keeps one state for all; set it to "each".'
+            f"{variant}: the metrics of {' and '.join(failed)} were not finite in one and the same epoch, and "
+            'multitask.keep = "one" keeps one state for all; set it to "each".'
         )
 
 
