@@ -212,34 +212,31 @@ def linked(path: Path) -> None:
 DAMAGES = {
     "no folder": (shutil.rmtree, "the folder 'backbone' that has them is not there"),
     "a file for a folder": (
-        lambda folder: (shutil.rmtree(folder), folder.write_text("")), "the folder 'backbone' that has them is not there"
+        lambda path: (shutil.rmtree(path), path.write_text("")), "the folder 'backbone' that has them is not there"
     ),
     "a linked folder": (linked, "the folder 'backbone' that has them is a link"),
-    "a linked file": (lambda folder: linked(folder / "model.safetensors"), r"backbone/model\.safetensors is a link"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"backbone/model\.safetensors is not there"),
+    "a linked file": (lambda path: linked(path / "model.safetensors"), r"backbone/model\.safetensors is a link"),
+    "no weights": (lambda path: (path / "model.safetensors").unlink(), r"backbone/model\.safetensors is not there"),
     "weights cut short": (
-        lambda folder: cut_short(folder / "model.safetensors"), r"backbone/model\.safetensors is not as the run wrote it"
+        lambda path: cut_short(path / "model.safetensors"), r"backbone/model\.safetensors is not as the run wrote it"
     ),
-    "no configuration": (lambda folder: (folder / "config.json").unlink(), r"backbone/config\.json is not there"),
+    "no configuration": (lambda path: (path / "config.json").unlink(), r"backbone/config\.json is not there"),
     "another configuration": (
-        lambda folder: changed(folder / "config.json", num_hidden_layers=2), r"config\.json is not as the run wrote it"
+        lambda path: changed(path / "config.json", num_hidden_layers=2), r"config\.json is not as the run wrote it"
     ),
     "a file of somebody's": (
-        lambda folder: (folder / "own.py").write_text("1"), r"backbone/'own\.py' is none of what the run wrote there"
+        lambda path: (path / "own.py").write_text("1"), r"backbone/'own\.py' is none of what the run wrote there"
     ),
-    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"backbone/tokenizer\.json is not there"),
+    "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), r"backbone/tokenizer\.json is not there"),
 }  # fmt: skip
 SIGNED = {
-    "weights cut short": (lambda folder: cut_short(folder / "model.safetensors"), "cannot be loaded"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
-    "an unknown family": (lambda folder: changed(folder / "config.json", model_type="word2vec"), "family 'word2vec'"),
-    "more blocks than weights": (
-        lambda folder: changed(folder / "config.json", num_hidden_layers=5),
-        "lacks 32 weights",
-    ),
-    "other sizes": (lambda folder: changed(folder / "config.json", intermediate_size=48), "cannot be loaded"),
+    "weights cut short": (lambda path: cut_short(path / "model.safetensors"), "cannot be loaded"),
+    "no weights": (lambda path: (path / "model.safetensors").unlink(), "holds no weights"),
+    "an unknown family": (lambda path: changed(path / "config.json", model_type="word2vec"), "family 'word2vec'"),
+    "more blocks than weights": (lambda path: changed(path / "config.json", num_hidden_layers=5), "lacks 32 weights"),
+    "other sizes": (lambda path: changed(path / "config.json", intermediate_size=48), "cannot be loaded"),
     "no files": (
-        lambda folder: [path.unlink() for path in folder.iterdir()],
+        lambda path: [file.unlink() for file in path.iterdir()],
         "does not say which blocks learnt with it",
     ),
 }
