@@ -55,7 +55,7 @@ def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) ->
     wanted = [one.places for kind in ("single", "without", "prefix", "suffix") for one in subsets(kind, inputs.columns)]
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=epochs, batch_rows=128))
     return [
-        MemberConfig("member", recipe, inputs, places, seed)
+        MemberConfig(variant="member", recipe=recipe, inputs=inputs, layers=places, seed=seed)
         for places in dict.fromkeys(wanted)
         for seed in range(seeds)
     ]

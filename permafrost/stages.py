@@ -37,6 +37,7 @@ from permafrost.probes.results.outcomes import AblationResult, RunResult, Simila
 from permafrost.probes.runs.load import load_tasks
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.tasks.fitted import LoadedRun
+from permafrost.probes.variants.train_variant import evaluate_recipe
 from permafrost.probes.variants.workspace import Workspace
 
 
@@ -138,7 +139,7 @@ def study(
 
 def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
     """What a worker of a study does with a trial; latents are shared in ``folder``."""
-    return Workspace(PROVIDER, Silent(), SharedInputs(folder)).evaluate
+    return partial(evaluate_recipe, Workspace(PROVIDER, Silent(), SharedInputs(folder)))
 
 
 def compare(name: str, recipe: Recipe, runs: Path, progress: Progress) -> SimilarityResult:

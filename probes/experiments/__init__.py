@@ -1,4 +1,4 @@
-"""The verbs of stage two: run, layers, ablation, study, similarity, language-model pretraining.
+"""Experiments: run of one task or several, layers, ablation, study, similarity, language-model pretraining.
 
 May import: data, data.corpora, data.language, data.readers, data.store, probes.balancing, probes.config,
 probes.inputs, probes.metrics, probes.models, probes.reports, probes.results, probes.runs, probes.search,

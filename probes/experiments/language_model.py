@@ -1,10 +1,10 @@
-"""A recipe's own language model: pretrained where it is not there yet, and the backbone that the recipe calls language.
+"""Pretraining of a recipe's own language model, which the recipe names as backbone ``language``.
 
-Pretraining itself is a callable that is handed in. It leaves a model folder, and a run folder that says how it went.
+The function that pretrains is passed in. A pretraining leaves a model folder, and a run folder with its losses.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,45 +28,45 @@ from permafrost.probes.results.metric_row import MetricRow, as_frame
 from permafrost.probes.results.run_folder import RunFolder
 from permafrost.probes.runs.write import RunContents, write_run
 
-PRETRAINED = "-pretraining"
-"""What the name of its run has behind that of the recipe."""
+PRETRAINING_SUFFIX = "-pretraining"
+"""Suffix of the run's name, after the name of the recipe."""
 
-ENDS = 100
-"""Steps at the beginning and at the end whose mean loss is told."""
+AVERAGED_STEPS = 100
+"""Number of steps at the beginning and at the end whose mean loss is recorded."""
 
-TELLS_APART = ("model", "steps", f"loss_last_{ENDS}", "loss_held_out", "seconds")
-"""Facts by which a record is of one pretraining and no other."""
+IDENTIFYING_FACTS = ("model", "steps", f"loss_last_{AVERAGED_STEPS}", "loss_held_out", "seconds")
+"""Facts that two different pretrainings do not have in common."""
 
 Pretrain = Callable[[LanguageSpec, Sequence[str], Path, Progress], LanguageModel]
-"""Pretrains a model on documents and leaves it in a folder; one that is there already is found to be the same."""
+"""Pretrain a model on documents and write it to a folder; a model that exists is compared with the spec and loaded."""
 
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """A pretraining that is done."""
+    """A pretrained language model and its run folder."""
 
     model: LanguageModel
     path: Path | None
-    """The run folder that was written; None where one tells of the model already, or none was asked for."""
+    """The run folder that was written; None if one records the model already, or if none was requested."""
 
     @cached_property
     def held_out(self) -> Measured:
-        """The loss on held-out text, over its blocks resampled."""
+        """Loss on held-out text, with a bootstrap interval over blocks."""
         sums, counts = np.array(self.model.guessed, float).reshape(-1, 2).T
-        drawn = resample_ratio([(sums, counts)])
+        resampled = resample_ratio([(sums, counts)])
         value = np.nan if self.model.loss is None else self.model.loss
-        return drawn.measured() if drawn else Measured(value, None, None, self.model.held_out)
+        return resampled.measured() if resampled else Measured(value, None, None, self.model.held_out)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the screen and the record say of it."""
+        """Facts for the console and for ``record.json``."""
         model = self.model
-        losses = [line["loss"] for line in model.losses]
+        losses = [step["loss"] for step in model.losses]
         return {
             "model": str(model.folder),
             "steps": len(losses),
-            f"loss_first_{ENDS}": float(np.mean(losses[:ENDS])),
-            f"loss_last_{ENDS}": float(np.mean(losses[-ENDS:])),
+            f"loss_first_{AVERAGED_STEPS}": float(np.mean(losses[:AVERAGED_STEPS])),
+            f"loss_last_{AVERAGED_STEPS}": float(np.mean(losses[-AVERAGED_STEPS:])),
             "loss_held_out": model.loss,
             "loss_held_out_low": self.held_out.low,
             "loss_held_out_high": self.held_out.high,
@@ -82,10 +82,10 @@ class PretrainingResult:
 def run_pretraining(
     name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain
 ) -> PretrainingResult:
-    """Pretrain the language model of a recipe; one that is there already is left as it is, and said to be there.
+    """Pretrain the language model of a recipe; a model that exists is left unchanged, with a note.
 
     Args:
-        runs: where a run folder tells of it; one that is missing, as after a kill, is written. None writes none.
+        runs: where the run folder is written, if none records the model yet, as after a kill; None writes none.
 
     Raises:
         InputError: there is nothing to pretrain, the text cannot be read, or something in the recipe is wrong.
@@ -96,78 +96,63 @@ def run_pretraining(
     if not spec.corpus:
         raise SpecError(f"recipe '{name}' has no table [{LANGUAGE}] with a corpus: there is nothing to pretrain.")
     folder = Path(spec.folder)
-    there = folder.exists()
+    exists = folder.exists()
     model = pretrain(spec, read_documents(find_text(spec.corpus), spec.lines), folder, progress)
-    if there:
+    if exists:
         held_out = f", perplexity {model.perplexity:.2f} on held-out text" if model.perplexity else ""
         progress.note(f"{folder} is there already{held_out}: nothing to pretrain")
-    done = PretrainingResult(model, None)
-    if runs is None or _told(runs, done):
-        return done
+    result = PretrainingResult(model, None)
+    if runs is None or _has_run(runs, result):
+        return result
     record = environment() | {
-        "name": f"{name}{PRETRAINED}",
+        "name": f"{name}{PRETRAINING_SUFFIX}",
         "summary": recipe.summary,
-        "pretraining": done.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
+        "pretraining": result.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
         "seconds": {"all": model.seconds},
     }
-    tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_rows(done, spec))}
-    return PretrainingResult(
-        model, write_run(runs, f"{name}{PRETRAINED}", RunContents(recipe=recipe, record=record, tables=tables))
-    )
+    tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_metric_rows(result, spec))}
+    return PretrainingResult(model, write_run(runs, f"{name}{PRETRAINING_SUFFIX}", RunContents(recipe, record, tables)))
 
 
 def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain) -> Recipe:
-    """The recipe with its own language model, pretrained by now, for every backbone that it calls language.
+    """Return the recipe with the folder of its own language model as backbone, wherever it names ``language``.
 
-    ``runs`` is as of :func:`run_pretraining`.
+    The model is pretrained first if the recipe names it; ``runs`` is as of :func:`run_pretraining`.
 
     Raises:
-        InputError: as of :func:`run_pretraining`; or the recipe does nothing but pretrain.
+        InputError: as of :func:`run_pretraining`, or the recipe does nothing but pretrain.
     """
     check_trains(name, recipe)
-    found = with_folder(name, recipe)
+    changed = with_folder(name, recipe)
     if names_own_backbone(recipe):
-        run_pretraining(name, found, runs, progress, pretrain)
-    return found
+        run_pretraining(name, changed, runs, progress, pretrain)
+    return changed
 
 
-def _told(runs: Path, done: PretrainingResult) -> bool:
-    """Whether a run folder tells of this model and no other that lay in its place."""
-    for path in runs.glob(f"*{PRETRAINED}-*/{RECORD}"):
+def _has_run(runs: Path, result: PretrainingResult) -> bool:
+    """Return whether a run folder records this model, and not another one that was in its place before."""
+    for path in runs.glob(f"*{PRETRAINING_SUFFIX}-*/{RECORD}"):
         try:
-            told = RunFolder(path.parent, InputError).record.get("pretraining")
-        except PermafrostError:  # a run of another version, or that somebody is taking away or has spoilt
+            facts = RunFolder(path.parent, InputError).record.get("pretraining")
+        except PermafrostError:  # a run of another version, or one that is being removed or is damaged
             continue
-        if isinstance(told, dict) and all(told.get(name) == done.facts[name] for name in TELLS_APART):
+        if isinstance(facts, dict) and all(facts.get(name) == result.facts[name] for name in IDENTIFYING_FACTS):
             return True
     return False
 
 
-def _rows(done: PretrainingResult, spec: LanguageSpec) -> list[MetricRow]:
-    """The mean loss at the end of the training, and on held-out text, whose exponential is the perplexity."""
-    facts, loss = done.facts, done.held_out
-    result = min(ENDS, len(done.model.losses)) * spec.batch_rows
-    found = [("train", "loss", Measured(facts[f"loss_last_{ENDS}"], None, None, result))]
-    if done.model.loss is not None:
+def _metric_rows(result: PretrainingResult, spec: LanguageSpec) -> list[MetricRow]:
+    """Return the mean loss at the end of the training, and loss and perplexity, its exponential, on held-out text."""
+    loss = result.held_out
+    rows = min(AVERAGED_STEPS, len(result.model.losses)) * spec.batch_rows
+    last = Measured(result.facts[f"loss_last_{AVERAGED_STEPS}"], None, None, rows)
+    measured = [("train", "loss", last)]
+    if result.model.loss is not None:
         low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))
-        found += [
-            (HELD_OUT, "loss", loss),
-            (HELD_OUT, "perplexity", Measured(float(np.exp(loss.value)), low, high, loss.n)),
-        ]
+        perplexity = Measured(float(np.exp(loss.value)), low, high, loss.n)
+        measured += [(HELD_OUT, "loss", loss), (HELD_OUT, "perplexity", perplexity)]
+    where: dict[str, Any] = {"variant": spec.objective, "backbone": str(result.model.folder), "view": "", "layer": None}
     return [
-        MetricRow(
-            variant=spec.objective,
-            backbone=str(done.model.folder),
-            view="",
-            layer=None,
-            task="language",
-            split=split,
-            metric=metric,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
-            n=estimate.n,
-            seed=spec.seed,
-        )
-        for split, metric, estimate in found
+        MetricRow(**where, task="language", split=split, metric=metric, **asdict(figure), seed=spec.seed)
+        for split, metric, figure in measured
     ]

@@ -1,10 +1,10 @@
-"""Layers: every task of a recipe on every layer of one backbone, the picture of the probing literature.
+"""Layer-wise probing: every task of a recipe on every layer of one backbone.
 
-Each task is an ablation of its own: every layer alone and all together, with controls beside them.
+Each task is an ablation: every layer alone and all layers together, with the recipe's controls.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import pandas as pd
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.ablation import AblationRow, ablate
-from permafrost.probes.experiments.validation import check, check_fixed
+from permafrost.probes.experiments.ablation import ablate
+from permafrost.probes.experiments.subset_metrics import AblationRow
+from permafrost.probes.experiments.validation import check, check_frozen
 from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 from permafrost.probes.results.metric_row import MetricRow, as_frame
 from permafrost.probes.results.outcomes import RunResult
@@ -23,12 +24,12 @@ from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.workspace import Workspace
 
 TRAINED = "probe"
-"""The variant of what is no control."""
+"""Variant name of the rows that are no control."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One line of ``layers.csv``."""
+    """One row of ``layers.csv``."""
 
     task: str
     corpus: str
@@ -46,11 +47,11 @@ class LayerRow:
     n: int
     parameters: int
     seconds: float
-    """What all trainings of the task took."""
+    """Duration of all trainings of the task."""
 
 
 def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
-    """Train every layer alone on every task and leave a run folder.
+    """Train every layer alone on every task and write a run folder.
 
     Raises:
         InputError: a recipe without tasks, or something in one of them is wrong.
@@ -60,73 +61,86 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     tasks = recipe.task_recipes()
     if not tasks:
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
-    check_fixed(recipe, 'set multitask.schedule, for example to "joint", to train the tasks on these blocks')
-    metrics = {task: check(one, {task: one}, workspace.corpus(one.corpus)) for task, one in tasks.items()}
+    check_frozen(recipe, 'set multitask.schedule, for example to "joint", to train the tasks on these blocks')
+    metrics = {
+        task: check(task_recipe, {task: task_recipe}, workspace.corpus(task_recipe.corpus))
+        for task, task_recipe in tasks.items()
+    }
     workspace.prepare(tasks.values())
     rows: list[LayerRow] = []
     stores: dict[str, Mapping[str, PlanLatents]] = {}
-    for task, one in tasks.items():
-        progress.note(f"{task}: every layer alone, on {one.corpus.name or one.corpus.path}")
-        rows += sorted(_task_rows(task, one, workspace), key=lambda row: row.metric != metrics[row.task])
-        stores[task] = workspace.sources(one, one.corpus)
-    corpora = [workspace.corpus(one.corpus) for one in tasks.values()]
-    texts_run = sum(one.texts_run for one in workspace.stored.values())
-    texts, distinct = sum(one.sentences for one in corpora), sum(len(one.texts) for one in corpora)
+    for task, task_recipe in tasks.items():
+        progress.note(f"{task}: every layer alone, on {task_recipe.corpus.name or task_recipe.corpus.path}")
+        rows += sorted(_task_rows(task, task_recipe, workspace), key=lambda row: row.metric != metrics[row.task])
+        stores[task] = workspace.plan_latents(task_recipe, task_recipe.corpus)
+    corpora = [workspace.corpus(task_recipe.corpus) for task_recipe in tasks.values()]
+    texts_run = sum(latents.texts_run for latents in workspace.stored.values())
+    texts = sum(corpus.sentences for corpus in corpora)
+    texts_distinct = sum(len(corpus.texts) for corpus in corpora)
     record = make_record(corpora[0], [], stores) | {
         "name": name,
         "summary": recipe.summary,
         "corpus": {"name": ", ".join(tasks), "rows": {}},
         "texts": texts,
-        "texts_distinct": distinct,
+        "texts_distinct": texts_distinct,
         "texts_run": texts_run,
         "metrics": metrics,
         "seconds": {"all": time.perf_counter() - started},
     }
-    long = list(_metric_rows(rows, recipe.plan.backbone))
-    tables = {"layers": pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})}
-    path = write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables | {"metrics": as_frame(long)}))
-    seconds = time.perf_counter() - started
+    metric_rows = [_metric_row(row, recipe.plan.backbone) for row in rows]
+    layers = pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})
+    tables = {"layers": layers, "metrics": as_frame(metric_rows)}
     return RunResult(
-        path=path,
-        seconds=seconds,
+        path=write_run(runs, name, RunContents(recipe, record, tables)),
+        seconds=time.perf_counter() - started,
         texts=texts,
-        texts_distinct=distinct,
+        texts_distinct=texts_distinct,
         texts_run=texts_run,
         selected="",
         parameters={},
         backbone_parameters={},
-        metrics=[asdict(row) for row in long],
+        metrics=[asdict(row) for row in metric_rows],
     )
 
 
 def _task_rows(task: str, recipe: Recipe, workspace: Workspace) -> list[LayerRow]:
-    began = time.perf_counter()
+    started = time.perf_counter()
     corpus = workspace.corpus(recipe.corpus)
     spec = replace(recipe.ablation, kinds=("single",), backbones=())
-    found = ablate(replace(recipe, ablation=spec), workspace, corpus)
-    seconds = time.perf_counter() - began
-    return [_row(task, corpus.name, one, seconds) for one in found]
+    rows = ablate(replace(recipe, ablation=spec), workspace, corpus)
+    seconds = time.perf_counter() - started
+    return [_layer_row(task, corpus.name, row, seconds) for row in rows]
 
 
-def _row(task: str, corpus: str, one: AblationRow, seconds: float) -> LayerRow:
-    layer = int(one.name) if one.kind == "single" else None
-    figure = (one.split, one.metric, one.value, one.low, one.high, one.n, one.parameters)
-    return LayerRow(task, corpus, layer, one.control, *figure, seconds)
+def _layer_row(task: str, corpus: str, row: AblationRow, seconds: float) -> LayerRow:
+    return LayerRow(
+        task=task,
+        corpus=corpus,
+        layer=int(row.name) if row.kind == "single" else None,
+        control=row.control,
+        split=row.split,
+        metric=row.metric,
+        value=row.value,
+        low=row.low,
+        high=row.high,
+        n=row.n,
+        parameters=row.parameters,
+        seconds=seconds,
+    )
 
 
-def _metric_rows(rows: list[LayerRow], backbone: str) -> Iterator[MetricRow]:
-    for one in rows:
-        yield MetricRow(
-            variant=one.control or TRAINED,
-            backbone=backbone,
-            view="",
-            layer=one.layer,
-            task=one.task,
-            split=one.split,
-            metric=one.metric,
-            value=one.value,
-            low=one.low,
-            high=one.high,
-            n=one.n,
-            seed=None,
-        )
+def _metric_row(row: LayerRow, backbone: str) -> MetricRow:
+    return MetricRow(
+        variant=row.control or TRAINED,
+        backbone=backbone,
+        view="",
+        layer=row.layer,
+        task=row.task,
+        split=row.split,
+        metric=row.metric,
+        value=row.value,
+        low=row.low,
+        high=row.high,
+        n=row.n,
+        seed=None,
+    )

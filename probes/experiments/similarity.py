@@ -1,6 +1,7 @@
-"""Cosines of sentences: which sentences are compared by which backbones, and the arithmetic. No torch."""
-# MERGED DOCS:
-# """A comparison of sentences from beginning to end: latents in float32, cosines, maps, a run folder."""
+"""Comparison of sentences: their cosine similarities by one or several backbones, maps of them, and a run folder.
+
+Latents are of the last layer, in float32, and nothing is trained.
+"""
 
 import time
 from dataclasses import replace
@@ -27,134 +28,141 @@ from permafrost.probes.results.outcomes import SimilarityResult
 from permafrost.probes.runs.write import RunContents, write_run
 
 LATENTS, COSINES = "latents", "cosines"
-"""What a map is of: the latents of one backbone, or the cosines of all."""
+"""Kinds of maps: of the latents of one backbone, or of the cosine similarities of all backbones."""
 
-SPOKEN_FOR = {"backbone": "similarity.backbones", "views": "similarity.pooling"}
-"""Settings of ``[plan]`` that ``[similarity]`` has words of its own for."""
+SET_ELSEWHERE = {"backbone": "similarity.backbones", "views": "similarity.pooling"}
+"""Keys of ``[plan]`` that a comparison takes from ``[similarity]``."""
 
 FIXED: dict[str, Any] = {"layers": (-1,), "compute_dtype": "float32", "stored_dtype": "float32"}
-"""Settings of ``[plan]`` that are the same in every comparison."""
+"""Keys of ``[plan]`` that have the same value in every comparison."""
 
 UNUSED = ("corpus", "plans", "probe", "pretraining", "train", "variants", "ablation", "study")
-"""Tables of a recipe that have no say where nothing is trained."""
+"""Tables of a recipe that a comparison does not use."""
 
 
 def compare_sentences(
     name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider
 ) -> SimilarityResult:
-    """Compare the sentences of a recipe and leave a run folder.
+    """Compare the sentences of a recipe and write a run folder.
 
     Raises:
-        InputError: a setting has no say here, or none of the backbones can be had.
+        InputError: a setting that comparisons do not use, or no backbone can be read.
         MachineError: the machine failed; the message says what is safe.
     """
     started = time.perf_counter()
-    check(recipe)
+    _check(recipe)
     spec = recipe.similarity
-    corpus = Corpus(name="sentences", texts=tuple(dict.fromkeys(spec.texts)), splits={})
-    found, refused = read_all(recipe, corpus, progress, provider)
-    latents = {backbone: _latents(one, spec, corpus) for backbone, one in found.items()}
-    tables = {backbone: cosines(values) for backbone, values in latents.items()}
-    measured = pairs(tables)
-    texts_run = sum(one.texts_run for one in found.values())
+    corpus = Corpus("sentences", tuple(dict.fromkeys(spec.texts)), {})
+    stored, refused = _extract(recipe, corpus, progress, provider)
+    latents = {backbone: _sentence_latents(plan_latents, spec, corpus) for backbone, plan_latents in stored.items()}
+    matrices = {backbone: cosines(values) for backbone, values in latents.items()}
+    measured = pairs(matrices)
+    texts_run = sum(plan_latents.texts_run for plan_latents in stored.values())
     record = environment() | {
         "name": name,
         "summary": recipe.summary,
         "pooling": spec.pooling,
-        "backbones": list(found),
+        "backbones": list(stored),
         "refused": refused,
         "texts": len(spec.texts),
         "texts_distinct": len(corpus.texts),
         "texts_run": texts_run,
-        "stores": {backbone: store_record(one) for backbone, one in found.items()},
+        "stores": {backbone: store_record(plan_latents) for backbone, plan_latents in stored.items()},
         "seconds": {"all": time.perf_counter() - started},
     }
     sentences = pd.DataFrame({"sentence": range(1, len(spec.texts) + 1), "text": spec.texts})
-    written = {"cosines": measured, "sentences": sentences, "maps": maps(latents, tables, spec.texts)}
-    path = write_run(runs, name, RunContents(recipe=recipe, record=record, tables=written))
-    seconds = time.perf_counter() - started
+    tables = {"cosines": measured, "sentences": sentences, "maps": _maps(latents, matrices, spec.texts)}
     numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
     return SimilarityResult(
-        path=path,
+        path=write_run(runs, name, RunContents(recipe, record, tables)),
         cosines=measured,
-        tables={one: pd.DataFrame(square(measured, one, len(numbers)), numbers, numbers) for one in found},
+        tables={
+            backbone: pd.DataFrame(square(measured, backbone, len(numbers)), numbers, numbers) for backbone in stored
+        },
         texts=spec.texts,
-        backbones=tuple(found),
+        backbones=tuple(stored),
         refused=refused,
         texts_run=texts_run,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
     )
 
 
-def check(recipe: Recipe) -> None:
-    """Raise a :class:`SpecError` for a setting that would have no say."""
+def _check(recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` if there are no sentences, or for a setting that a comparison does not use."""
     if not recipe.similarity.texts:
         raise SpecError("similarity.texts must be two sentences or more, got none.")
-    plan, usual = recipe.plan, CapturePlan()
-    for key in (*SPOKEN_FOR, *FIXED):
-        if getattr(plan, key) not in (getattr(usual, key), FIXED.get(key)):
-            way = f"set {SPOKEN_FOR[key]}" if key in SPOKEN_FOR else "it reads the last layer, in float32"
-            raise SpecError(f"plan.{key} has no say where sentences are compared: {way}.")
-    for name in UNUSED:
-        if getattr(recipe, name) != getattr(Recipe(), name):
-            raise SpecError(f"[{name}] has no say where sentences are compared, and nothing is trained.")
+    plan, default = recipe.plan, CapturePlan()
+    for key in (*SET_ELSEWHERE, *FIXED):
+        if getattr(plan, key) not in (getattr(default, key), FIXED.get(key)):
+            advice = f"set {SET_ELSEWHERE[key]}" if key in SET_ELSEWHERE else "it reads the last layer, in float32"
+            raise SpecError(f"plan.{key} has no say where sentences are compared: {advice}.")
+    for table in UNUSED:
+        if getattr(recipe, table) != getattr(Recipe(), table):
+            raise SpecError(f"[{table}] has no say where sentences are compared, and nothing is trained.")
 
 
-def read_all(
+def _extract(
     recipe: Recipe, corpus: Corpus, progress: Progress, provider: LatentProvider
 ) -> tuple[dict[str, PlanLatents], dict[str, str]]:
-    """Stage one for every backbone; and why those that cannot be had are left out.
+    """Return backbone -> latents, and backbone -> reason of those that cannot be read.
 
     Raises:
-        InputError: none of them can be had.
+        InputError: no backbone can be read.
     """
-    found: dict[str, PlanLatents] = {}
-    refused: dict[str, InputError] = {}
+    stored: dict[str, PlanLatents] = {}
+    errors: dict[str, InputError] = {}
     for backbone in recipe.similarity.backbones:
         plan = replace(recipe.plan, backbone=backbone, views=(recipe.similarity.pooling,), **FIXED)
         try:
-            found[backbone] = provider.latents(plan, recipe.extract, corpus, progress)
+            stored[backbone] = provider.latents(plan, recipe.extract, corpus, progress)
         except InputError as error:
-            refused[backbone] = error
+            errors[backbone] = error
             continue
-        if cut := found[backbone].truncated:
-            progress.note(f"{backbone}: {cut:,} sentences are longer than plan.max_tokens and were cut")
-    if not found:
-        raise next(iter(refused.values()))
-    for backbone, why in refused.items():
-        progress.note(f"{backbone} is left out: {why}")
-    return found, {backbone: str(why) for backbone, why in refused.items()}
+        if truncated := stored[backbone].truncated:
+            progress.note(f"{backbone}: {truncated:,} sentences are longer than plan.max_tokens and were cut")
+    if not stored:
+        raise next(iter(errors.values()))
+    reasons = {backbone: str(error) for backbone, error in errors.items()}
+    for backbone, reason in reasons.items():
+        progress.note(f"{backbone} is left out: {reason}")
+    return stored, reasons
 
 
-def maps(
-    latents: dict[str, NDArray[np.float32]], tables: dict[str, NDArray[np.float64]], texts: tuple[str, ...]
+def _maps(
+    latents: dict[str, NDArray[np.float32]], matrices: dict[str, NDArray[np.float64]], texts: tuple[str, ...]
 ) -> pd.DataFrame:
-    """Sentences in three dimensions: a map a backbone, of its latents; and one of all together.
+    """Return 3-D maps of the sentences: one per backbone, of its latents, and one of all backbones together.
 
-    Latents of different widths have no space in common. Their cosines do: with ``n`` sentences every sentence is, to
-    every backbone, a point with ``n`` coordinates, its cosines with all of them. A sentence that is given twice is one
-    point.
+    Latents of different widths share no space, but their cosine similarities do: with ``n`` sentences, a sentence is,
+    to every backbone, a point of ``n`` coordinates, its similarity to each of them. Repeated sentences are one point.
 
     Returns:
-        ``map, backbone, sentence, method, x, y, z``.
+        Columns ``map, backbone, sentence, method, x, y, z``.
     """
-    first = np.array([place for place, text in enumerate(texts) if text not in texts[:place]])
-    frames = [_placed(project(values[first]), LATENTS, [backbone], first) for backbone, values in latents.items()]
-    together = np.concatenate([table[first] for table in tables.values()]).astype(np.float32)
-    frames.append(_placed(project(together), COSINES, list(tables), first))
+    distinct = np.array([index for index, text in enumerate(texts) if text not in texts[:index]])
+    frames = [
+        _labelled(project(values[distinct]), LATENTS, [backbone], distinct) for backbone, values in latents.items()
+    ]
+    similarities = np.concatenate([matrix[distinct] for matrix in matrices.values()]).astype(np.float32)
+    frames.append(_labelled(project(similarities), COSINES, list(matrices), distinct))
     return pd.concat(frames, ignore_index=True)
 
 
-def _placed(points: pd.DataFrame, of: str, backbones: list[str], sentences: NDArray[np.int64]) -> pd.DataFrame:
-    owner, place = np.divmod(points.index.to_numpy(), len(sentences))
-    about: dict[str, Any] = {"map": of, "backbone": [backbones[at] for at in owner], "sentence": sentences[place] + 1}
-    return pd.DataFrame(about | {name: points[name].to_numpy() for name in ("method", "x", "y", "z")})
+def _labelled(points: pd.DataFrame, map_kind: str, backbones: list[str], sentences: NDArray[np.int64]) -> pd.DataFrame:
+    """Return projected points with their map, backbone and sentence; points are sorted by backbone, then sentence."""
+    backbone_index, sentence_index = np.divmod(points.index.to_numpy(), len(sentences))
+    labels: dict[str, Any] = {
+        "map": map_kind,
+        "backbone": [backbones[index] for index in backbone_index],
+        "sentence": sentences[sentence_index] + 1,
+    }
+    return pd.DataFrame(labels | {name: points[name].to_numpy() for name in ("method", "x", "y", "z")})
 
 
-def _latents(one: PlanLatents, spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:
-    """``[sentence, width]``; a sentence that is given twice has its latent twice."""
-    (layer,) = one.columns[spec.pooling]
-    (values,) = one.store.read(corpus.texts, spec.pooling, [layer])
-    places = {text: place for place, text in enumerate(corpus.texts)}
-    chosen: NDArray[np.float32] = values[[places[text] for text in spec.texts]].astype(np.float32)
-    return chosen
+def _sentence_latents(stored: PlanLatents, spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:
+    """Return ``[sentence, width]``; a repeated sentence has its latent repeated."""
+    (layer,) = stored.columns[spec.pooling]
+    (values,) = stored.store.read(corpus.texts, spec.pooling, [layer])
+    row_of_text = {text: row for row, text in enumerate(corpus.texts)}
+    latents: NDArray[np.float32] = values[[row_of_text[text] for text in spec.texts]].astype(np.float32)
+    return latents

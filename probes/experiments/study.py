@@ -1,4 +1,4 @@
-"""A study from beginning to end: stage one, the search, its report, and the best trial trained again over seeds."""
+"""Study of a recipe: extraction, search, report of the search, and the best trial trained again with several seeds."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from permafrost.probes.variants.workspace import Workspace
 
 
 def run_study(
-    of: str,
-    recipe: Recipe,
     name: str,
+    recipe: Recipe,
+    study_name: str,
     runs: Path,
     make_evaluate: MakeEvaluate,
     storage: str | None,
@@ -27,17 +27,20 @@ def run_study(
     progress: Progress,
     provider: LatentProvider,
 ) -> tuple[StudyResult, RunResult]:
-    """Search a recipe's space, then train the best trial again; arguments as of :func:`probes.session.search`.
+    """Search a recipe's space, then train the best trial again.
 
     Args:
-        of: the recipe's name.
-        provider: where the latents come from, for the search and for the training after it.
+        name: name of the recipe.
+        provider: of the latents, for the search and for the training after it.
+
+    The other arguments are those of :func:`permafrost.probes.search.session.search`.
     """
     check_space(recipe)
     workspace = Workspace(provider, progress)
-    metric = check(recipe, {of: recipe}, workspace.corpus(recipe.corpus))
+    metric = check(recipe, {name: recipe}, workspace.corpus(recipe.corpus))
     workspace.prepare([recipe])
-    found = search(recipe, name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
-    write_report(found.folder)
-    progress.note(f"best of {found.trials:,} trials: number {found.number}, {found.value:.4f}; training it again")
-    return found, run_recipe(f"{name}-best", load_recipe(str(found.recipe))[1], runs, progress, provider)
+    study = search(recipe, study_name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
+    write_report(study.folder)
+    progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
+    _, best_recipe = load_recipe(str(study.recipe))
+    return study, run_recipe(f"{study_name}-best", best_recipe, runs, progress, provider)

@@ -1,4 +1,7 @@
-"""TODO: probes/experiments/validation.py."""
+"""Validation of recipes before extraction: whether probes, losses and fine-tuning fit the tasks of the corpora.
+
+Everything here raises a :class:`SpecError` that names the setting, before any text is run.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,62 +15,35 @@ from permafrost.probes.tasks.registry import ONE_BY_ONE, check_probe, head_of, l
 from permafrost.probes.training.parameter_groups import BACKBONE
 from permafrost.probes.variants.workspace import Workspace
 
+SHARED_PLAN_KEYS = ("backbone", "revision", "init", "init_seed", "tokenizer", "template", "final_norm")
+"""Keys of ``[plan]`` that must be equal for tasks that share fine-tuned blocks."""
 
-def check_fixed(recipe: Recipe, way_out: str = "'run' the recipe") -> None:
-    """Raise a :class:`SpecError` where a recipe has blocks learn, and what is to be compared are layers as they are."""
-    if recipe.finetune.learns:
-        raise SpecError(
-            f"finetune.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
-            f'compared; set finetune.cut = "frozen", or {way_out}.'
-        )
+TASK_TRAIN_KEYS = ("loss", "metric", "batch_rows")
+"""Keys of ``[train]`` that may differ between tasks that are trained together."""
 
-
-def check_names(recipe: Recipe, components: Sequence[str]) -> None:
-    """Raise a :class:`SpecError` where a rate is given to what there is not, or it is to be frozen."""
-    for table, names in (("rates", recipe.train.rates), ("freeze", recipe.train.freeze)):
-        for name in names:
-            if name.split(".")[0] not in components:
-                raise SpecError(f"train.{table} names the component '{name}'. {nearest(name, components)}")
-
-
-def check_finetuning(variant: str, recipe: Recipe) -> None:
-    """Raise a :class:`SpecError` where a recipe asks of blocks that learn what they cannot do."""
-    if not recipe.finetune.learns:
-        return
-    finetuned_view(recipe)
-    if recipe.finetune.frozen_layers and recipe.probe.mixer == "last":
-        raise SpecError(
-            f'{variant}: finetune.frozen_layers has the probe read several layers, and probe.mixer = "last" reads one; set it to '
-            "softmax or concat, or leave finetune.frozen_layers out."
-        )
-    cut = f"{variant}: finetune.cut = {recipe.finetune.cut}"
-    if recipe.train.average:
-        raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")
-    if recipe.pretraining.task != "none":
-        raise SpecError(f"{cut}: [pretraining] reads cached latents, and these change as blocks learn; leave it out.")
-    if recipe.plan.rewording and recipe.finetune.cut != "none":
-        raise SpecError(f"{cut}: tokens are cached as they are, and plan.rewording changes texts; leave it out.")
+SHARED_COMPONENTS = (BACKBONE, f"{BACKBONE}.blocks")
+"""Names of the components that contain everything that tasks share."""
 
 
 def check(
     recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus, components: Sequence[str] = (PROBE, BACKBONE)
 ) -> str:
-    """Whether every variant fits the corpus's task, before stage one; returns the metric that chooses.
+    """Check that every variant fits the task of a corpus; return the recipe's selection metric.
 
     Args:
-        components: those whose parts the recipe may name.
+        components: names that ``train.rates`` and ``train.freeze`` may begin with.
     """
     task = task_of(corpus)
     for name, variant in variants.items():
-        check_names(variant, components)
+        _check_components(variant, components)
         loss_and_metric(variant, task)
         spec = variant.probe
-        views = sorted({parse_input(one).view for one in spec.inputs} or set(variant.plan.views))
+        views = sorted({parse_input(source).view for source in spec.inputs} or set(variant.plan.views))
         try:
             check_probe(spec, corpus.kind, texts_per_row(corpus), views)
         except SpecError as error:
             raise SpecError(f"{name}: {error}") from None
-        check_finetuning(name, variant)
+        _check_finetuning(name, variant)
         if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in ONE_BY_ONE:
             raise SpecError(f"{name}: pretraining is of whole texts, and {task.name} reads every token; leave it out.")
         if spec.encoder == "none" and variant.pretraining.task != "none":
@@ -77,18 +53,21 @@ def check(
     return loss_and_metric(recipe, task)[1]
 
 
-ONE_TRUNK = ("backbone", "revision", "init", "init_seed", "tokenizer", "template", "final_norm")
-"""What of a plan the blocks of one backbone have in common."""
+def check_frozen(recipe: Recipe, advice: str = "'run' the recipe") -> None:
+    """Check that a recipe whose layers are compared does not fine-tune them.
 
-OF_A_TASK = ("loss", "metric", "batch_rows")
-"""What of [train] tasks that are trained together may differ in."""
-
-ALL_SHARED = (BACKBONE, f"{BACKBONE}.blocks")
-"""Components that are all that tasks share, by name."""
+    Args:
+        advice: what else the user can do, for the message.
+    """
+    if recipe.finetune.learns:
+        raise SpecError(
+            f"finetune.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
+            f'compared; set finetune.cut = "frozen", or {advice}.'
+        )
 
 
 def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """Whether a variant's tasks can be trained together, before stage one; returns the metric of each.
+    """Check that a variant's tasks can be trained together; return task -> selection metric.
 
     Raises:
         SpecError: tasks whose latents cannot come from the same blocks, or a task that does not fit its corpus.
@@ -99,48 +78,76 @@ def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[
         )
     task_recipes = recipe.task_recipes()
     metrics = {}
-    for name, task in task_recipes.items():
-        _check_train(name, task, recipe)
-        corpus = workspace.corpus(task.corpus)
-        metrics[name] = check(task, {f"{variant}, {name}": task}, corpus, (BACKBONE, *recipe.tasks))
-        if task.train.average:
+    for name, task_recipe in task_recipes.items():
+        _check_task_train(name, task_recipe, recipe)
+        corpus = workspace.corpus(task_recipe.corpus)
+        metrics[name] = check(task_recipe, {f"{variant}, {name}": task_recipe}, corpus, (BACKBONE, *recipe.tasks))
+        if task_recipe.train.average:
             raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
-        if task.pretraining.task != "none":
+        if task_recipe.pretraining.task != "none":
             raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
     if len(task_recipes) > 1:
         _check_balancer(variant, recipe)
-    if not recipe.finetune.learns:
-        return metrics
-    first, one = next(iter(task_recipes.items()))
-    for name, task in task_recipes.items():
-        for key in ONE_TRUNK:
-            mine, theirs = getattr(one.plan, key), getattr(task.plan, key)
-            if mine != theirs:
-                raise SpecError(
-                    f"{variant}: the views of '{first}' and '{name}' cannot come from the same blocks: plan.{key} is "
-                    f"{mine!r} there and {theirs!r} here."
-                )
+    if recipe.finetune.learns:
+        _check_shared_plan(variant, task_recipes)
     return metrics
 
 
+def _check_components(recipe: Recipe, components: Sequence[str]) -> None:
+    """Check that ``train.rates`` and ``train.freeze`` name components that exist."""
+    for table, names in (("rates", recipe.train.rates), ("freeze", recipe.train.freeze)):
+        for name in names:
+            if name.split(".")[0] not in components:
+                raise SpecError(f"train.{table} names the component '{name}'. {nearest(name, components)}")
+
+
+def _check_finetuning(variant: str, recipe: Recipe) -> None:
+    """Check that the settings of a recipe are possible with fine-tuned blocks, if it has any."""
+    if not recipe.finetune.learns:
+        return
+    finetuned_view(recipe)
+    if recipe.finetune.frozen_layers and recipe.probe.mixer == "last":
+        raise SpecError(
+            f'{variant}: finetune.frozen_layers has the probe read several layers, and probe.mixer = "last" reads one; '
+            "set it to softmax or concat, or leave finetune.frozen_layers out."
+        )
+    cut = f"{variant}: finetune.cut = {recipe.finetune.cut}"
+    if recipe.train.average:
+        raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")
+    if recipe.pretraining.task != "none":
+        raise SpecError(f"{cut}: [pretraining] reads cached latents, and these change as blocks learn; leave it out.")
+    if recipe.plan.rewording and recipe.finetune.cut != "none":
+        raise SpecError(f"{cut}: tokens are cached as they are, and plan.rewording changes texts; leave it out.")
+
+
+def _check_task_train(name: str, task_recipe: Recipe, recipe: Recipe) -> None:
+    """Check that a task sets no key of ``[train]`` that all tasks share."""
+    for key, value in vars(task_recipe.train).items():
+        if key not in TASK_TRAIN_KEYS and value != getattr(recipe.train, key):
+            raise SpecError(
+                f"[tasks.{name}]: train.{key} is of all tasks that are trained together; set it in [train]. A task may "
+                f"set {', '.join(TASK_TRAIN_KEYS)}."
+            )
+
+
 def _check_balancer(variant: str, recipe: Recipe) -> None:
+    frozen = any(recipe.train.freeze.get(component) == 0 for component in SHARED_COMPONENTS)
+    shares = recipe.finetune.learns and not frozen
     joint = recipe.multitask.schedule == "joint"
     try:
-        check_balancer(recipe.balancing, list(recipe.task_recipes()), _shares(recipe), joint, recipe.tasks)
+        check_balancer(recipe.balancing, list(recipe.task_recipes()), shares, joint, recipe.tasks)
     except SpecError as error:
         raise SpecError(f"{variant}: {error}") from None
 
 
-def _shares(recipe: Recipe) -> bool:
-    """Whether anything that is shared learns."""
-    return recipe.finetune.learns and not any(recipe.train.freeze.get(one) == 0 for one in ALL_SHARED)
-
-
-def _check_train(name: str, task: Recipe, recipe: Recipe) -> None:
-    """Raise a :class:`SpecError` where a task would be trained otherwise than the tasks it is trained with."""
-    for key, value in vars(task.train).items():
-        if key not in OF_A_TASK and value != getattr(recipe.train, key):
-            raise SpecError(
-                f"[tasks.{name}]: train.{key} is of all tasks that are trained together; set it in [train]. A task may "
-                f"set {', '.join(OF_A_TASK)}."
-            )
+def _check_shared_plan(variant: str, task_recipes: Mapping[str, Recipe]) -> None:
+    """Check that the plans of tasks that share fine-tuned blocks are of one backbone."""
+    first, first_recipe = next(iter(task_recipes.items()))
+    for name, task_recipe in task_recipes.items():
+        for key in SHARED_PLAN_KEYS:
+            expected, value = getattr(first_recipe.plan, key), getattr(task_recipe.plan, key)
+            if value != expected:
+                raise SpecError(
+                    f"{variant}: the views of '{first}' and '{name}' cannot come from the same blocks: plan.{key} is "
+                    f"{expected!r} there and {value!r} here."
+                )

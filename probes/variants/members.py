@@ -1,7 +1,8 @@
-"""Training members: a probe, some layers of its inputs, a seed; each left at its best epoch on validation.
+"""Members of a variant and their training: a probe on some layers of its inputs, trained with one seed.
 
-It is given latents, never a backbone. Small members of one shape train side by side in one program; large ones fill
-the machine alone and go one after another.
+A trained member has the weights of its best epoch on validation. Small members of equal shape are stacked and trained
+in one program; large ones use the whole machine and are trained one after another. Members read inputs, never a
+backbone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,29 +35,29 @@ from permafrost.probes.training.parameter_groups import BACKBONE, learning_numbe
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 SMALL = 50_000
-"""Numbers to learn below which members train side by side: larger ones fill the machine alone."""
+"""Maximum number of parameters of a probe that is stacked with others; a larger one is trained alone."""
 
-TOGETHER_BYTES = 64 << 20
-"""Most latents that members side by side read in a step."""
+MAX_STACKED_BYTES = 64 << 20
+"""Maximum size of the latents that stacked members read per training step."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MemberConfig:
-    """One training to do."""
+    """What one member is trained on."""
 
     variant: str
     recipe: Recipe
     inputs: ProbeInputs
     layers: tuple[int, ...]
-    """Which of the inputs' layers it reads."""
+    """Indices of the inputs' layers that the member reads."""
 
     seed: int
     pretrained: PretrainedEncoder | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedMember:
-    """One variant trained with one seed."""
+    """One variant trained with one seed; the probe has the weights of its best epoch."""
 
     variant: str
     seed: int
@@ -66,32 +67,32 @@ class TrainedMember:
     history: History
     pretrained: PretrainedEncoder | None = None
     log: Log | None = None
-    """Where blocks of the backbone learnt with it."""
+    """Log of the training if blocks of the backbone were fine-tuned with the probe."""
 
-    of_blocks: int = 0
-    """How many numbers of the backbone's blocks it learnt."""
+    trained_backbone_parameters: int = 0
+    """Number of trained parameters in blocks of the backbone."""
 
     component: str = PROBE
-    """What its probe is called where the recipe freezes parts of it."""
+    """Name of the probe's component in ``train.freeze``."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What it reads."""
+        """Columns of the inputs that the probe reads."""
         return tuple(self.inputs.columns[source] for source in self.probe.layout.sources)
 
     @property
     def parameters(self) -> int:
-        """How many numbers it learnt; what was frozen from the start is none of them."""
-        still = [one for one, when in self.recipe.train.freeze.items() if when == 0]
-        return self.of_blocks + sum(
-            part.numel()
-            for name, part in self.probe.named_parameters()
-            if not any(within(f"{self.component}.{name}", one) for one in still)
+        """Number of trained parameters; those frozen from the start are not counted."""
+        frozen = [component for component, epoch in self.recipe.train.freeze.items() if epoch == 0]
+        return self.trained_backbone_parameters + sum(
+            parameter.numel()
+            for name, parameter in self.probe.named_parameters()
+            if not any(within(f"{self.component}.{name}", component) for component in frozen)
         )
 
 
 CheckpointOf = Callable[[Sequence[MemberConfig], Corpus], Checkpoint | None]
-"""Where the training of some members, in one program, is kept while it lasts."""
+"""Return the checkpoint of members that are trained in one program; None if the training is not kept."""
 
 
 def train_members(
@@ -101,9 +102,9 @@ def train_members(
     after_epoch: AfterEpoch | None = None,
     checkpoint_of: CheckpointOf | None = None,
 ) -> list[TrainedMember]:
-    """Train every member; each probe is left at its best epoch on validation."""
-    done = sorted(train_each(members, corpus, progress, after_epoch, checkpoint_of), key=lambda pair: pair[0])
-    return [trained for _, trained in done]
+    """Train every member and return them in the given order."""
+    trained = sorted(train_each(members, corpus, progress, after_epoch, checkpoint_of), key=lambda pair: pair[0])
+    return [member for _, member in trained]
 
 
 def train_each(
@@ -113,54 +114,69 @@ def train_each(
     after_epoch: AfterEpoch | None = None,
     checkpoint_of: CheckpointOf | None = None,
 ) -> Iterator[tuple[int, TrainedMember]]:
-    """Train every member, one group after another; yields each with its place among them as it is done."""
-    for group in _groups(members, corpus):
-        probes, some = [probe for _, _, probe in group], [member for _, member, _ in group]
-        checkpoint = checkpoint_of(some, corpus) if checkpoint_of else None
-        fitted = _fit_beside(probes, some, corpus, progress, after_epoch, checkpoint)
-        for (place, member, _), (probe, how, log, of_blocks) in zip(group, fitted, strict=True):
-            told = (member.variant, member.seed, member.recipe, member.inputs)
-            yield place, TrainedMember(*told, probe, how, member.pretrained, log, of_blocks)
+    """Train every member, group by group; yield each with its index among ``members`` as soon as it is trained."""
+    for group in _stackable_groups(members, corpus):
+        probes, configs = [member.probe for member in group], [member.config for member in group]
+        checkpoint = checkpoint_of(configs, corpus) if checkpoint_of else None
+        trained = _fit_stacked(probes, configs, corpus, progress, after_epoch, checkpoint)
+        yield from zip([member.index for member in group], trained, strict=True)
 
 
-Placed = tuple[int, MemberConfig, Probe]
+@dataclass(frozen=True, eq=False)
+class IndexedMember:
+    """A member about to be trained."""
+
+    index: int
+    """Index in the order of the caller."""
+
+    config: MemberConfig
+    probe: Probe
 
 
-def _groups(members: Sequence[MemberConfig], corpus: Corpus) -> Iterator[list[Placed]]:
-    """Members that train in one program: small ones of one shape, as many as a step has room for."""
-    waiting: dict[str, list[Placed]] = {}
-    for place, member in enumerate(members):
-        probe = start(member, corpus)
-        if (
-            isinstance(member.inputs, FinetunedInputs)
-            or probe.layout.tokens
-            or sum(part.numel() for part in probe.parameters()) > SMALL
-        ):
-            yield [(place, member, probe)]
+def _stackable_groups(members: Sequence[MemberConfig], corpus: Corpus) -> Iterator[list[IndexedMember]]:
+    """Yield groups of members to train in one program: small ones of equal shape, or a large one alone."""
+    waiting: dict[str, list[IndexedMember]] = {}
+    for index, config in enumerate(members):
+        member = IndexedMember(index, config, start(config, corpus))
+        if _trains_alone(member):
+            yield [member]
             continue
-        recipe = replace(member.recipe, variants=(), summary="")
-        alike = replace(
-            recipe, probe=replace(recipe.probe, inputs=(), layers="all"), train=replace(recipe.train, seeds=(0,))
-        )
-        key = f"{id(member.inputs)} {probe.shape} {fingerprint(plain(alike))}"
+        key = _stacking_key(member)
         group = waiting.setdefault(key, [])
-        layers = sum(len(other.layers) for _, other, _ in group) + len(member.layers)
-        width = member.inputs.values.shape[2]
-        if group and layers * width * 8 * recipe.train.batch_rows > TOGETHER_BYTES:
+        layers = sum(len(other.config.layers) for other in group) + len(config.layers)
+        width = config.inputs.values.shape[2]
+        if group and layers * width * 8 * config.recipe.train.batch_rows > MAX_STACKED_BYTES:
             yield waiting.pop(key)
             group = waiting.setdefault(key, [])
-        group.append((place, member, probe))
+        group.append(member)
     yield from waiting.values()
 
 
+def _trains_alone(member: IndexedMember) -> bool:
+    return (
+        isinstance(member.config.inputs, FinetunedInputs)
+        or member.probe.layout.tokens
+        or sum(parameter.numel() for parameter in member.probe.parameters()) > SMALL
+    )
+
+
+def _stacking_key(member: IndexedMember) -> str:
+    """Return a key that members share if they can be stacked: same inputs and shape, recipes that train alike."""
+    recipe = replace(member.config.recipe, variants=(), summary="")
+    recipe = replace(
+        recipe, probe=replace(recipe.probe, inputs=(), layers="all"), train=replace(recipe.train, seeds=(0,))
+    )
+    return f"{id(member.config.inputs)} {member.probe.shape} {fingerprint(plain(recipe))}"
+
+
 def start(member: MemberConfig, corpus: Corpus) -> Probe:
-    """The probe of a member before its training."""
+    """Create the probe of a member as it is before training, drawn with the member's seed."""
     train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
         tokens = member.inputs.offsets is not None
-        of = [(column.plan, column.view) for column in member.inputs.columns]
-        layout = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, of)
+        views = [(column.plan, column.view) for column in member.inputs.columns]
+        layout = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, views)
         probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.texts.shape[1], layout)
     by_token = tokens and not probe.pools
     probe.adapt(*member.inputs.moments(np.unique(train.texts), probe.spec.center, probe.spec.scale, by_token))
@@ -171,58 +187,72 @@ def start(member: MemberConfig, corpus: Corpus) -> Probe:
     return probe
 
 
-def _fit_beside(
+def _fit_stacked(
     probes: Sequence[Probe],
     members: Sequence[MemberConfig],
     corpus: Corpus,
     progress: Progress | None,
     after_epoch: AfterEpoch | None,
     checkpoint: Checkpoint | None,
-) -> list[tuple[Probe, History, Log | None, int]]:
-    """Train probes of one shape in one program."""
+) -> list[TrainedMember]:
+    """Train the probes of members, all of one shape, in one program."""
     recipe, inputs = members[0].recipe, members[0].inputs
     probe = stack(probes) if len(probes) > 1 else probes[0]
     seeds = [member.seed for member in members]
     modules = modules_of({PROBE: probe}, inputs)
-    watched = len(modules) > 1
-    objective = task_objective(probe, inputs, corpus, recipe, seeds, watched)
-    shared, absent = ((BACKBONE,), ()) if watched else ((), (BACKBONE,))
+    finetunes = BACKBONE in modules
     problem = TrainingProblem(
-        modules=modules, member_of=owners_of(modules), objectives={PROBE: objective}, shared=shared, absent=absent
+        modules=modules,
+        member_of=owners_of(modules),
+        objectives={PROBE: task_objective(probe, inputs, corpus, recipe, seeds, all_metrics=finetunes)},
+        shared=(BACKBONE,) if finetunes else (),
+        absent=() if finetunes else (BACKBONE,),
     )
-    of_blocks = learning_numbers(problem, recipe.train, BACKBONE)
+    trained_backbone_parameters = learning_numbers(problem, recipe.train, BACKBONE)
     name = (
         f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
     )
     result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint)
-    fitted, log = result.histories[PROBE], result.log if watched else None
-    singles = [unstack(probe, place).eval() for place in range(len(probes))] if len(probes) > 1 else [probe]
-    return [(single, how, log, of_blocks) for single, how in zip(singles, fitted, strict=True)]
+    singles = [unstack(probe, index).eval() for index in range(len(probes))] if len(probes) > 1 else [probe]
+    return [
+        TrainedMember(
+            variant=member.variant,
+            seed=member.seed,
+            recipe=member.recipe,
+            inputs=member.inputs,
+            probe=single,
+            history=history,
+            pretrained=member.pretrained,
+            log=result.log if finetunes else None,
+            trained_backbone_parameters=trained_backbone_parameters,
+        )
+        for member, single, history in zip(members, singles, result.histories[PROBE], strict=True)
+    ]
 
 
 def task_objective(
-    probe: Probe, inputs: ProbeInputs, corpus: Corpus, recipe: Recipe, seeds: Sequence[int], watched: bool
+    probe: Probe, inputs: ProbeInputs, corpus: Corpus, recipe: Recipe, seeds: Sequence[int], all_metrics: bool
 ) -> TaskObjective:
-    """What a probe is to learn of a corpus.
+    """Return the loss and the validation metrics of a probe on the task of a corpus.
 
     Args:
-        seeds: of the probe's members.
-        watched: whether all metrics are measured after every epoch, not only the one that chooses.
+        seeds: ``[member]``, of the probe's members.
+        all_metrics: whether all metrics of the task are measured after every epoch, or the selection metric alone.
     """
     train, scorer, task = corpus.split("train"), scorer_of(corpus, corpus.selection), task_of(corpus)
     loss_name, metric = loss_and_metric(recipe, task)
-    metrics = dict.fromkeys([metric, *(task.metrics if watched else ())])
+    metrics = dict.fromkeys([metric, *(task.metrics if all_metrics else ())])
     probe.seed(seeds)
     orders = orders_of(seeds)
-    how = shared_reads(probe.layout, orders)
-    result, chosen = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
+    reads = shared_reads(probe.layout, orders)
+    training, validation = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        return result.loss(probe, how, rows, orders, loss_name)
+        return training.loss(probe, reads, rows, orders, loss_name)
 
     def validate() -> dict[str, NDArray[np.floating]]:
-        answers = [scorer.decode(said) for said in chosen.predict(probe)]
-        return {name: np.array([scorer.value(name, one) for one in answers]) for name in metrics}
+        answers = [scorer.decode(prediction) for prediction in validation.predict(probe)]
+        return {name: np.array([scorer.value(name, answer) for answer in answers]) for name in metrics}
 
     return TaskObjective(
         loss=loss,
@@ -234,18 +264,24 @@ def task_objective(
 
 
 def modules_of(probes: Mapping[str, Probe], inputs: ProbeInputs) -> dict[str, nn.Module]:
-    """Component -> what learns in a training: probes, and the blocks that their inputs are made by."""
-    upper: dict[str, nn.Module] = {BACKBONE: inputs.module} if isinstance(inputs, FinetunedInputs) else {}
-    return upper | dict(probes)
+    """Return component name -> module to train: the probes, and the fine-tuned blocks that their inputs come from."""
+    backbone: dict[str, nn.Module] = {BACKBONE: inputs.module} if isinstance(inputs, FinetunedInputs) else {}
+    return backbone | dict(probes)
 
 
 def owners_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Parameter -> the members that its parts belong to; blocks of a backbone belong to the first."""
-    found: dict[str, Tensor] = {}
+    """Return parameter name -> ``[first axis]``, the member that each slice belongs to.
+
+    Blocks of a backbone belong to the first member.
+    """
+    owners: dict[str, Tensor] = {}
     for component, module in modules.items():
         if isinstance(module, Probe):
-            found |= {f"{component}.{name}": owner for name, owner in module.member_of().items()}
+            owners |= {f"{component}.{name}": owner for name, owner in module.member_of().items()}
         else:
-            trained = [(name, part) for name, part in module.named_parameters() if part.requires_grad]
-            found |= {f"{component}.{name}": torch.zeros(len(part), dtype=torch.int64) for name, part in trained}
-    return found
+            owners |= {
+                f"{component}.{name}": torch.zeros(len(parameter), dtype=torch.int64)
+                for name, parameter in module.named_parameters()
+                if parameter.requires_grad
+            }
+    return owners

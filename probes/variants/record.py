@@ -1,4 +1,4 @@
-"""TODO: probes/variants/record.py."""
+"""Record of a run, written as ``record.json``: corpus, latents, probes, parameter counts and versions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,53 +14,54 @@ from permafrost.probes.variants.trained_variant import TrainedVariant
 
 
 def make_record(
-    corpus: Corpus, found: Sequence[TrainedVariant], stores: Mapping[str, Mapping[str, PlanLatents]]
+    corpus: Corpus, variants: Sequence[TrainedVariant], stores: Mapping[str, Mapping[str, PlanLatents]]
 ) -> dict[str, Any]:
-    """What ran, on what, with which versions.
+    """Return the part of a record that all experiments have in common.
 
     Args:
-        stores: variant -> name of a plan -> where its latents are.
+        stores: variant -> plan name -> its latents.
     """
-    every = {id(one): one for plans in stores.values() for one in plans.values()}
+    distinct = {id(latents): latents for plans in stores.values() for latents in plans.values()}
     return environment() | {
         "corpus": {"name": corpus.name, "rows": {split: len(rows) for split, rows in corpus.splits.items()}},
         "texts": corpus.sentences,
         "texts_distinct": len(corpus.texts),
-        "bytes": sum(shard.path.stat().st_size for shard in _shards(every.values())),
+        "bytes": sum(shard.path.stat().st_size for shard in _shards(distinct.values())),
         "stores": {
-            variant: {name: store_record(one) for name, one in plans.items()} for variant, plans in stores.items()
+            variant: {name: store_record(latents) for name, latents in plans.items()}
+            for variant, plans in stores.items()
         },
-        "parameters": {one.variant: one.parameters for one in found},
-        "probes": {one.variant: _probe_record(one, stores[one.variant], corpus) for one in found},
+        "parameters": {variant.variant: variant.parameters for variant in variants},
+        "probes": {variant.variant: _probe_record(variant, stores[variant.variant], corpus) for variant in variants},
     }
 
 
 def _shards(stored: Iterable[PlanLatents]) -> list[Shard]:
-    return list({shard.path: shard for one in stored for shard in one.store.shards}.values())
+    return list({shard.path: shard for latents in stored for shard in latents.store.shards}.values())
 
 
-def _probe_record(one: TrainedVariant, stores: Mapping[str, PlanLatents], corpus: Corpus) -> dict[str, Any]:
-    """What a diagram of the probe shows."""
-    spec = one.recipe.probe
+def _probe_record(variant: TrainedVariant, stores: Mapping[str, PlanLatents], corpus: Corpus) -> dict[str, Any]:
+    """Return what the report's diagram of a probe shows."""
+    spec = variant.recipe.probe
     inputs: dict[tuple[str, str], list[int]] = {}
-    for column in one.columns:
+    for column in variant.columns:
         inputs.setdefault((column.plan, column.view), []).append(column.layer)
-    widths = dict(zip(one.columns, one.probe.layout.widths, strict=False))
+    widths = dict(zip(variant.columns, variant.probe.layout.widths, strict=False))
     return {
         "inputs": [
             {"plan": plan, "view": view, "layers": layers, "width": widths[Column(plan, view, layers[0])]}
             for (plan, view), layers in inputs.items()
         ],
         "encoder": spec.encoder,
-        "codes": one.probe.layout.codes[: len(one.columns)],
+        "codes": variant.probe.layout.codes[: len(variant.columns)],
         "depth": spec.depth,
         "mixer": spec.mixer,
         "context": spec.context,
         "head": head_of(spec, corpus.kind, texts_per_row(corpus)),
         "hidden": spec.hidden,
         "sides": texts_per_row(corpus),
-        "loss": loss_and_metric(one.recipe, task_of(corpus))[0],
-        "pretraining": "" if one.recipe.pretraining.task == "none" else one.recipe.pretraining.task,
-        "parameters": one.parameters,
-        "backbone_parameters": backbone_numbers(stores.values()) or one.of_backbone,
+        "loss": loss_and_metric(variant.recipe, task_of(corpus))[0],
+        "pretraining": "" if variant.recipe.pretraining.task == "none" else variant.recipe.pretraining.task,
+        "parameters": variant.parameters,
+        "backbone_parameters": backbone_numbers(stores.values()) or variant.backbone_parameters,
     }

@@ -212,30 +212,33 @@ def linked(path: Path) -> None:
 DAMAGES = {
     "no folder": (shutil.rmtree, "the folder 'backbone' that has them is not there"),
     "a file for a folder": (
-        lambda upper: (shutil.rmtree(upper), upper.write_text("")), "the folder 'backbone' that has them is not there"
+        lambda path: (shutil.rmtree(path), path.write_text("")), "the folder 'backbone' that has them is not there"
     ),
     "a linked folder": (linked, "the folder 'backbone' that has them is a link"),
-    "a linked file": (lambda upper: linked(upper / "model.safetensors"), r"upper/model\.safetensors is a link"),
-    "no weights": (lambda upper: (upper / "model.safetensors").unlink(), r"upper/model\.safetensors is not there"),
+    "a linked file": (lambda path: linked(path / "model.safetensors"), r"backbone/model\.safetensors is a link"),
+    "no weights": (lambda path: (path / "model.safetensors").unlink(), r"backbone/model\.safetensors is not there"),
     "weights cut short": (
-        lambda upper: cut_short(upper / "model.safetensors"), r"upper/model\.safetensors is not as the run wrote it"
+        lambda path: cut_short(path / "model.safetensors"), r"backbone/model\.safetensors is not as the run wrote it"
     ),
-    "no configuration": (lambda upper: (upper / "config.json").unlink(), r"upper/config\.json is not there"),
+    "no configuration": (lambda path: (path / "config.json").unlink(), r"backbone/config\.json is not there"),
     "another configuration": (
-        lambda upper: changed(upper / "config.json", num_hidden_layers=2), r"config\.json is not as the run wrote it"
+        lambda path: changed(path / "config.json", num_hidden_layers=2), r"config\.json is not as the run wrote it"
     ),
     "a file of somebody's": (
-        lambda upper: (upper / "own.py").write_text("1"), r"upper/'own\.py' is none of what the run wrote there"
+        lambda path: (path / "own.py").write_text("1"), r"backbone/'own\.py' is none of what the run wrote there"
     ),
-    "no tokenizer": (lambda upper: (upper / "tokenizer.json").unlink(), r"upper/tokenizer\.json is not there"),
+    "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), r"backbone/tokenizer\.json is not there"),
 }  # fmt: skip
 SIGNED = {
-    "weights cut short": (lambda upper: cut_short(upper / "model.safetensors"), "cannot be loaded"),
-    "no weights": (lambda upper: (upper / "model.safetensors").unlink(), "holds no weights"),
-    "an unknown family": (lambda upper: changed(upper / "config.json", model_type="word2vec"), "family 'word2vec'"),
-    "more blocks than weights": (lambda upper: changed(upper / "config.json", num_hidden_layers=5), "lacks 32 weights"),
-    "other sizes": (lambda upper: changed(upper / "config.json", intermediate_size=48), "cannot be loaded"),
-    "no files": (lambda upper: [path.unlink() for path in upper.iterdir()], "does not say which blocks learnt with it"),
+    "weights cut short": (lambda path: cut_short(path / "model.safetensors"), "cannot be loaded"),
+    "no weights": (lambda path: (path / "model.safetensors").unlink(), "holds no weights"),
+    "an unknown family": (lambda path: changed(path / "config.json", model_type="word2vec"), "family 'word2vec'"),
+    "more blocks than weights": (lambda path: changed(path / "config.json", num_hidden_layers=5), "lacks 32 weights"),
+    "other sizes": (lambda path: changed(path / "config.json", intermediate_size=48), "cannot be loaded"),
+    "no files": (
+        lambda path: [file.unlink() for file in path.iterdir()],
+        "does not say which blocks learnt with it",
+    ),
 }
 
 

@@ -269,5 +269,5 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_one_that_was_not(tmp_path
     one, other = (bench.runs / f"topic-sentiment-{number}" for number in (1, 2))
     names = [*(f"{table}.csv" for table in ("metrics", "training", "epochs", "conflicts", "comparisons"))]
     names += [f"tasks/{task}/{name}" for task in ("topic", "tone") for name in ("predictions.csv", "probe.safetensors")]
-    for name in (*names, "tasks/topic/upper/model.safetensors"):
+    for name in (*names, "tasks/topic/backbone/model.safetensors"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -66,9 +66,7 @@ def test_the_quickstart_runs_from_it_beside_folders_of_the_same_names(wheel, tmp
         [environment / "bin" / "permafrost", "run", "quickstart"], cwd=work, env=free, text=True, timeout=300
     )
     assert "run: runs/quickstart-1" in said
-    told = subprocess.check_output(
-        [python, "-c", "import permafrost as pf; print(pf.__file__, pf.load('runs/quickstart-1').predict([('a', 'a')]))"],
-        cwd=work, env=free, text=True, timeout=300,
-    )  # fmt: skip
-    assert str(environment) in told
-    assert "score" in told
+    code = "import permafrost as pf; print(pf.__file__, pf.load('runs/quickstart-1').predict([('a', 'a')]))"
+    printed = subprocess.check_output([python, "-c", code], cwd=work, env=free, text=True, timeout=300)
+    assert str(environment) in printed
+    assert "score" in printed

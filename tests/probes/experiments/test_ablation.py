@@ -16,16 +16,20 @@ from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
 from permafrost.probes.config.ablation import SUBSETS, AblationSpec, layer_names, subsets
 from permafrost.probes.config.columns import Column
+from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.experiments import ablation
-from permafrost.probes.experiments.ablation import Scores, Trainings
+from permafrost.probes.experiments import subset_training
+from permafrost.probes.experiments.ablation import UNTRAINED
+from permafrost.probes.experiments.subset_metrics import SubsetMetrics
+from permafrost.probes.experiments.subset_training import SubsetTrainer
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.tasks.control import made_valid, shuffled
 from permafrost.probes.tasks.registry import scorer_of
 from permafrost.probes.variants import members as members_module
+from permafrost.probes.variants.combine_seeds import combine_seeds
 from permafrost.probes.variants.members import MemberConfig, train_members
-from permafrost.probes.variants.trained_variant import combine_seeds
 from tests.support.bench import Bench
 from tests.support.synthetic import answered, classed, inputs, scored, tagged
 
@@ -42,7 +46,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("kind", SUBSETS)
 def test_a_layer_stands_for_all_views_that_have_it(kind):
-    assert {one.name: one.places for one in subsets(kind, COLUMNS)} == EXPECTED[kind]
+    assert {one.name: one.layer_positions for one in subsets(kind, COLUMNS)} == EXPECTED[kind]
 
 
 @pytest.mark.parametrize("kind", ["without", "view"])
@@ -59,32 +63,32 @@ def test_greedy_must_take_a_layer():
         AblationSpec(greedy=0)
 
 
-class Toy:
-    """What :class:`Trainings` asks of a conductor, on latents made up of numbers."""
-
-    progress = Silent()
-
-    def __init__(self, found, seeds=(0, 1)):
-        self.inputs, self.seeds = found, seeds
-
-    def members(self, variant, recipe):
-        places = tuple(range(len(self.inputs.columns)))
-        return [MemberConfig(variant, recipe, self.inputs, places, seed) for seed in self.seeds]
+def trainer_of(recipe: Recipe, found: ProbeInputs, corpus: Corpus) -> SubsetTrainer:
+    """A trainer with two seeds, on latents made up of numbers."""
+    layers = tuple(range(len(found.columns)))
+    members = [
+        MemberConfig(variant="ablation", recipe=recipe, inputs=found, layers=layers, seed=seed) for seed in (0, 1)
+    ]
+    return SubsetTrainer(members, corpus, Silent())
 
 
-def trainings(spec: ProbeSpec, layer: int = 1) -> Trainings:
+def toy_trainer(spec: ProbeSpec, layer: int = 1) -> SubsetTrainer:
     found = inputs(texts=120)
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=3, batch_rows=16, learning_rate=1e-2))
-    return Trainings(Toy(found), recipe, scored(found, layer))
+    return trainer_of(recipe, found, scored(found, layer))
 
 
 @pytest.mark.parametrize("encoder", ["none", "lowrank", "linear"])
 def test_members_side_by_side_give_the_figures_of_members_apart(encoder, monkeypatch):
-    wanted = [one.places for kind in ("all", "single", "without", "prefix") for one in subsets(kind, inputs().columns)]
+    wanted = [
+        one.layer_positions
+        for kind in ("all", "single", "without", "prefix")
+        for one in subsets(kind, inputs().columns)
+    ]
     values = []
     for small in (1 << 40, 0):
         monkeypatch.setattr(members_module, "SMALL", small)
-        made = trainings(ProbeSpec(encoder=encoder, rank=2))
+        made = toy_trainer(ProbeSpec(encoder=encoder, rank=2))
         made.train(wanted, "subsets")
         values.append([answer for places in wanted for answer in made[places].answers["validation"]])
     np.testing.assert_allclose(values[0], values[1], atol=1e-4)
@@ -92,57 +96,57 @@ def test_members_side_by_side_give_the_figures_of_members_apart(encoder, monkeyp
 
 def test_every_distinct_subset_is_trained_once(monkeypatch):
     trained = []
-    each = ablation.train_each
+    each = subset_training.train_each
     monkeypatch.setattr(
-        ablation, "train_each", lambda members, corpus: trained.extend(members) or each(members, corpus)
+        subset_training, "train_each", lambda members, corpus: trained.extend(members) or each(members, corpus)
     )
-    made = trainings(ProbeSpec(encoder="none"))
+    made = toy_trainer(ProbeSpec(encoder="none"))
     for kind in ("single", "prefix", "suffix", "single"):
-        made.train([one.places for one in subsets(kind, made.columns)], kind)
+        made.train([one.layer_positions for one in subsets(kind, made.columns)], kind)
     assert len({(member.layers, member.seed) for member in trained}) == len(trained) == 2 * 9
 
 
 def test_greedy_selection_takes_the_layer_that_tells_first():
-    made = trainings(ProbeSpec(encoder="none"), layer=2)
-    steps = made.greedy(3)
-    assert [len(step.places) for step in steps] == [1, 2, 3]
+    made = toy_trainer(ProbeSpec(encoder="none"), layer=2)
+    steps = made.select_greedily(3)
+    assert [len(step.layer_positions) for step in steps] == [1, 2, 3]
     assert steps[0].name == "2"
-    assert set(steps[0].places) < set(steps[1].places) < set(steps[2].places)
+    assert set(steps[0].layer_positions) < set(steps[1].layer_positions) < set(steps[2].layer_positions)
 
 
 def test_a_figure_is_the_mean_over_seeds_with_a_test_against_the_last_layer_alone():
-    made = trainings(ProbeSpec(encoder="none"))
-    made.train([(1,), made.last], "two layers")
-    rows = {row.metric: row for row in Scores(made).rows(subsets("single", made.columns)[1])}
+    made = toy_trainer(ProbeSpec(encoder="none"))
+    made.train([(1,), made.last_layer], "two layers")
+    rows = {row.metric: row for row in SubsetMetrics(made).rows(subsets("single", made.columns)[1])}
     said, target = made[(1,)].answers["validation"], made.corpus.split("validation").targets
     assert rows["pearson"].value == pytest.approx(np.mean([stats.pearsonr(one, target)[0] for one in said]))
     assert rows["pearson"].low < rows["pearson"].value < rows["pearson"].high
     assert rows["pearson"].p < 0.01
-    assert all(row.p is None for row in Scores(made).rows(subsets("single", made.columns)[-1]))
+    assert all(row.p is None for row in SubsetMetrics(made).rows(subsets("single", made.columns)[-1]))
 
 
 @pytest.mark.parametrize("made", [classed, tagged, answered])
 def test_seeds_that_answer_together_have_the_figure_of_their_joint_answer(made):
     found, corpus = (inputs(), classed(inputs())) if made is classed else made(30)
     train = TrainSpec(epochs=2, batch_rows=8, average=True)
-    measured = Trainings(Toy(found), Recipe(probe=ProbeSpec(encoder="none"), train=train), corpus)
-    measured.train([measured.last], "the last layer")
-    trained = train_members([replace(member, layers=measured.last) for member in measured.members], corpus)
+    measured = trainer_of(Recipe(probe=ProbeSpec(encoder="none"), train=train), found, corpus)
+    measured.train([measured.last_layer], "the last layer")
+    trained = train_members([replace(member, layers=measured.last_layer) for member in measured.members], corpus)
     ensemble, scorer = combine_seeds(trained, corpus), scorer_of(corpus, "validation")
     (together,) = (scorer.decode(said) for said in ensemble.outputs("validation"))
-    (answers,) = measured[measured.last].answers["validation"]
+    (answers,) = measured[measured.last_layer].answers["validation"]
     np.testing.assert_array_equal(answers, together)
-    assert measured[measured.last].value == ensemble.value
+    assert measured[measured.last_layer].value == ensemble.value
 
 
 def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other():
     found = inputs(texts=120)
     found.values[0] = 1.0
     recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=2, batch_rows=16))
-    made = Trainings(Toy(found), recipe, scored(found))
+    made = trainer_of(recipe, found, scored(found))
     wanted = subsets("single", made.columns)
-    made.train([one.places for one in wanted], "single layers")
-    counts = [len(Scores(made).rows(one)) for one in wanted]
+    made.train([one.layer_positions for one in wanted], "single layers")
+    counts = [len(SubsetMetrics(made).rows(one)) for one in wanted]
     assert counts[0] == 0
     assert min(counts[1:]) == 2
 
@@ -161,19 +165,19 @@ def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     _, corpus = tagged()
     rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
     types = np.array([label[2:] for label in corpus.labels])
-    assert sorted(types[control.marks.codes]) == sorted(types[rows.spans.codes])
-    own = np.split(control.marks.codes, control.marks.offsets[1:-1])
+    assert sorted(types[control.spans.codes]) == sorted(types[rows.spans.codes])
+    own = np.split(control.spans.codes, control.spans.offsets[1:-1])
     for sentence in own:
         before = ""
         for label in (corpus.labels[code] for code in sentence):
             assert not label.startswith("I-") or before == label[2:]
             before = label[2:]
     assert (made_valid(rows.spans.codes, rows.spans.offsets, corpus.labels) == rows.spans.codes).all()
-    assert (control.marks.codes != rows.spans.codes).any()
+    assert (control.spans.codes != rows.spans.codes).any()
     assert (control.spans.characters == rows.spans.characters).all()
-    assert (control.marks.offsets == rows.spans.offsets).all()
-    assert (shuffled(corpus, 0).split("train").spans.codes == control.marks.codes).all()
-    assert (shuffled(corpus, 1).split("train").spans.codes != control.marks.codes).any()
+    assert (control.spans.offsets == rows.spans.offsets).all()
+    assert (shuffled(corpus, 0).split("train").spans.codes == control.spans.codes).all()
+    assert (shuffled(corpus, 1).split("train").spans.codes != control.spans.codes).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -181,7 +185,7 @@ def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(se
     _, corpus = answered(60)
     rows, control = corpus.split("train"), shuffled(corpus, seed).split("train")
     assert (control.texts == rows.texts).all()
-    assert (np.diff(control.marks.offsets) == 1).all()
+    assert (np.diff(control.spans.offsets) == 1).all()
     same = 0
     for row, (first, last) in enumerate(control.spans.characters):
         context = corpus.texts[rows.texts[row, 0]].second
@@ -214,10 +218,10 @@ def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(cont
 def test_an_ablation_of_tokens_trains_every_layer_and_knows_the_one_that_tells(made):
     found, corpus = made(45)
     recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=15, batch_rows=8, learning_rate=0.02))
-    measured = Trainings(Toy(found), recipe, corpus)
+    measured = trainer_of(recipe, found, corpus)
     wanted = subsets("single", measured.columns)
-    measured.train([one.places for one in wanted], "single layers")
-    first, last = ({row.metric: row.value for row in Scores(measured).rows(one)} for one in wanted)
+    measured.train([one.layer_positions for one in wanted], "single layers")
+    first, last = ({row.metric: row.value for row in SubsetMetrics(measured).rows(one)} for one in wanted)
     assert last["f1"] > first["f1"] + 0.3  # the states of the last layer tell
 
 
@@ -256,19 +260,19 @@ def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
     fits = []
     for encoder in ("none", "linear"):
         recipe = Recipe(probe=ProbeSpec(encoder=encoder), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=1e-2))
-        made = Trainings(Toy(found), recipe, shuffled(scored(found), 0))
+        made = trainer_of(recipe, found, shuffled(scored(found), 0))
         everything = subsets("all", made.columns)[0]
-        made.train([everything.places], "memory")
-        (row, _) = Scores(made, ablation.RANDOM_TARGETS).rows(everything, ["train"])
+        made.train([everything.layer_positions], "memory")
+        (row, _) = SubsetMetrics(made, RANDOM_TARGETS).rows(everything, ["train"])
         fits.append(row.value)
         assert row.p is None
     assert fits[1] > fits[0] + 0.2
 
 
 def test_an_untrained_backbone_is_tested_against_the_trained_ones_last_layer():
-    trained, other = trainings(ProbeSpec(encoder="none"), layer=3), trainings(ProbeSpec(encoder="none"), layer=3)
+    trained, other = toy_trainer(ProbeSpec(encoder="none"), layer=3), toy_trainer(ProbeSpec(encoder="none"), layer=3)
     for made in (trained, other):
-        made.train([made.last], "last")
+        made.train([made.last_layer], "last")
     last = subsets("single", trained.columns)[-1]
-    rows = Scores(other, ablation.UNTRAINED, Scores(trained)).rows(last)
+    rows = SubsetMetrics(other, UNTRAINED, SubsetMetrics(trained)).rows(last)
     assert [row.p for row in rows] == [1.0] * len(rows)  # it is the same there, and so not different

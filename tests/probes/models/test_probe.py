@@ -144,10 +144,15 @@ def test_centre_and_scale_make_the_training_texts_mean_zero_and_spread_one():
 def test_latents_are_centred_on_the_training_texts_only():
     found = inputs()
     corpus = scored(found)
-    probe = start(MemberConfig("toy", Recipe(), found, (0, 1, 2, 3), seed=0), corpus)
+    probe = start(MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(0, 1, 2, 3), seed=0), corpus)
     torch.testing.assert_close(probe.center, found.values[:, :40].mean(1, keepdim=True))
     assert not torch.allclose(probe.center, found.values.mean(1, keepdim=True))
-    raw = start(MemberConfig("toy", Recipe(probe=ProbeSpec(center=False)), found, (0, 1, 2, 3), seed=0), corpus)
+    raw = start(
+        MemberConfig(
+            variant="toy", recipe=Recipe(probe=ProbeSpec(center=False)), inputs=found, layers=(0, 1, 2, 3), seed=0
+        ),
+        corpus,
+    )
     assert (raw.center == 0).all()
 
 
@@ -318,14 +323,19 @@ def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
 
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
-    probe = start(MemberConfig("toy", Recipe(), found, (1, 2), seed=0), classed(found, sides=1))
-    assert (probe.outputs, probe.sides, probe.layout) == (3, 1, layout([(1, 2)]))
+    probe = start(
+        MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(1, 2), seed=0), classed(found, sides=1)
+    )
+    assert (probe.outputs, probe.texts, probe.layout) == (3, 1, layout([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():
     found = inputs()
     recipe, corpus = Recipe(probe=ProbeSpec(encoder="mlp")), scored(found)
-    first, again, other = (start(MemberConfig("toy", recipe, found, (0, 1), seed), corpus) for seed in (0, 0, 1))
+    first, again, other = (
+        start(MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1), seed=seed), corpus)
+        for seed in (0, 0, 1)
+    )
     weights = [next(iter(probe.parameters())) for probe in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -334,5 +344,10 @@ def test_the_seed_draws_the_start_and_nothing_else_does():
 def test_seeds_leave_the_global_generator_alone():
     found = inputs()
     before = torch.get_rng_state()
-    start(MemberConfig("toy", replace(Recipe(), probe=ProbeSpec(encoder="mlp")), found, (0, 1), 3), scored(found))
+    start(
+        MemberConfig(
+            variant="toy", recipe=replace(Recipe(), probe=ProbeSpec(encoder="mlp")), inputs=found, layers=(0, 1), seed=3
+        ),
+        scored(found),
+    )
     assert torch.equal(torch.get_rng_state(), before)

@@ -169,7 +169,7 @@ def test_a_probe_learns_which_token_tells():
     recipe = Recipe(
         probe=ProbeSpec(encoder="none", center=False), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=0.1)
     )
-    (trained,) = train_members([MemberConfig("toy", recipe, found, (0,), 0)], corpus)
+    (trained,) = train_members([MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0,), seed=0)], corpus)
     untrained = predictions(token_probe(found), found, splits["validation"])[0]
     before = np.corrcoef(untrained, splits["validation"].targets)[0, 1]
     assert trained.history.best_value > before + 0.15
@@ -296,7 +296,7 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
     found, corpus = made()
     spec = ProbeSpec(encoder="linear", context=context, context_width=6, dropout=0.2)
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=2, batch_rows=8, learning_rate=0.01))
-    members = [MemberConfig("toy", recipe, found, (0, 1), seed) for seed in (3, 4, 3)]
+    members = [MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1), seed=seed) for seed in (3, 4, 3)]
     first, other, again = train_members(members, corpus)
     assert type(first.probe) is kind
     assert first.history == again.history
@@ -310,7 +310,10 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
 
 def test_tokens_are_centred_and_scaled_by_the_moments_of_tokens():
     found, corpus = tagged()
-    (trained,) = train_members([MemberConfig("toy", Recipe(train=TrainSpec(epochs=1)), found, (0, 1), 0)], corpus)
+    (trained,) = train_members(
+        [MemberConfig(variant="toy", recipe=Recipe(train=TrainSpec(epochs=1)), inputs=found, layers=(0, 1), seed=0)],
+        corpus,
+    )
     texts = np.unique(corpus.split("train").texts)
     mean, spread = found.moments(texts, True, "layer", by_token=True)
     torch.testing.assert_close(trained.probe.center, mean)

@@ -195,8 +195,11 @@ def result(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> flo
     """The best validation metric of a training."""
     spec = ProbeSpec(**({"encoder": "none", "context_width": 16} | settings))
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25))
-    (trained,) = train_members([MemberConfig("toy", recipe, found, tuple(range(len(found.columns))), seed)], corpus)
-    return trained.history.best_value
+    (trained,) = train_members(
+        [MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=tuple(range(len(found.columns))), seed=seed)],
+        corpus,
+    )
+    return trained.fitted.best_value
 
 
 @EVERY

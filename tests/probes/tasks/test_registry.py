@@ -85,7 +85,13 @@ TOYS = {
 
 def result(found: ProbeInputs, corpus: Corpus, spec: ProbeSpec, **train) -> float:
     settings = TrainSpec(**({"epochs": 30, "batch_rows": 8, "learning_rate": 0.01, "patience": 30} | train))
-    member = MemberConfig("toy", Recipe(probe=spec, train=settings), found, tuple(range(len(found.columns))), 0)
+    member = MemberConfig(
+        variant="toy",
+        recipe=Recipe(probe=spec, train=settings),
+        inputs=found,
+        layers=tuple(range(len(found.columns))),
+        seed=0,
+    )
     (trained,) = train_members([member], corpus)
     return trained.history.best_value
 
@@ -244,7 +250,13 @@ def test_a_unified_embedding_is_pretrained_for_every_head_of_whole_rows(head):
     train = TrainSpec(epochs=2, batch_rows=16)
     spec = ProbeSpec(mixer="unified", code=(0.5,), head=head)
     pretraining = PretrainingSpec(task="autoencoder", train=train)
-    member = MemberConfig("toy", Recipe(probe=spec, pretraining=pretraining, train=train), found, (0, 1, 2, 3), 0)
+    member = MemberConfig(
+        variant="toy",
+        recipe=Recipe(probe=spec, pretraining=pretraining, train=train),
+        inputs=found,
+        layers=(0, 1, 2, 3),
+        seed=0,
+    )
     made = pretrain(start(member, corpus), pretraining, sentences(found), found, 0)
     assert made.mixer.keys() == {"mixer.up"}
     begun = start(replace(member, pretrained=made), corpus)
@@ -310,7 +322,13 @@ def test_a_training_in_bfloat16_ends_near_one_in_float32_and_answers_in_float32(
     values = []
     for dtype in ("float32", "bfloat16"):
         train = TrainSpec(epochs=2, batch_rows=32, learning_rate=0.01, compute_dtype=dtype)
-        member = MemberConfig("toy", Recipe(probe=spec, train=train), found, tuple(range(len(found.columns))), 0)
+        member = MemberConfig(
+            variant="toy",
+            recipe=Recipe(probe=spec, train=train),
+            inputs=found,
+            layers=tuple(range(len(found.columns))),
+            seed=0,
+        )
         (trained,) = train_members([member], corpus)
         assert all(part.dtype == torch.float32 for part in trained.probe.parameters())
         said = predictions(trained.probe, found, corpus.split("validation"))

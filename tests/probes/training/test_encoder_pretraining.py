@@ -18,7 +18,7 @@ from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
-from permafrost.probes.variants import workspace
+from permafrost.probes.variants import train_variant
 from permafrost.probes.variants.members import MemberConfig, start, train_members
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
@@ -44,7 +44,9 @@ def pretrained(
     spec: PretrainingSpec, probe: ProbeSpec, found: ProbeInputs, corpus: Corpus | None = None, seed: int = 0
 ) -> PretrainedEncoder:
     """Pretrain a probe that is to score pairs of the same texts."""
-    member = MemberConfig("toy", Recipe(probe=probe), found, tuple(range(len(found.widths))), seed)
+    member = MemberConfig(
+        variant="toy", recipe=Recipe(probe=probe), inputs=found, layers=tuple(range(len(found.widths))), seed=seed
+    )
     return pretrain(start(member, scored(found)), spec, corpus or sentences(found), found, seed)
 
 
@@ -143,7 +145,7 @@ def test_the_same_seed_pretrains_the_same_to_the_bit_whatever_was_drawn_before(p
 def test_training_starts_from_the_pretrained_state_of_the_layers_that_it_reads(probe, layers):
     found = inputs()
     result = pretrained(replace(AUTO, train=SHORT), probe, found)
-    member = MemberConfig("toy", Recipe(probe=probe), found, layers, 0)
+    member = MemberConfig(variant="toy", recipe=Recipe(probe=probe), inputs=found, layers=layers, seed=0)
     plain, begun = start(member, scored(found)), start(replace(member, pretrained=result), scored(found))
     for layer, own in zip(layers, begun.layer_states(), strict=True):
         for name, value in own.items():
@@ -163,7 +165,10 @@ def test_a_pretrained_member_trains_on_and_leaves_what_was_pretrained_alone():
     result = pretrained(replace(AUTO, train=SHORT), ProbeSpec(encoder="mlp"), found)
     kept = replace(result, by_layer=[{name: value.clone() for name, value in one.items()} for one in result.by_layer])
     recipe = Recipe(probe=ProbeSpec(encoder="mlp"), train=SHORT)
-    members = [MemberConfig("toy", recipe, found, (0, 1, 2, 3), 0, pretrained=one) for one in (result, None)]
+    members = [
+        MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1, 2, 3), seed=0, pretrained=one)
+        for one in (result, None)
+    ]
     with_it, without = train_members(members, scored(found))
     assert with_it.pretrained is result
     assert with_it.history.losses != without.history.losses
@@ -226,7 +231,7 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
         seen.append((spec, seed))
         return pretrain(probe, spec, corpus, inputs, seed, progress)
 
-    monkeypatch.setattr(workspace, "pretrain", counted)
+    monkeypatch.setattr(train_variant, "pretrain", counted)
     return seen
 
 
@@ -241,7 +246,7 @@ def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
         Silent(),
     )
     conductor.prepare(recipes)
-    return [conductor.members("toy", recipe) for recipe in recipes]
+    return [train_variant.member_configs("toy", recipe, conductor) for recipe in recipes]
 
 
 def test_variants_that_share_a_pretraining_do_it_once_for_each_seed(recipe, done):

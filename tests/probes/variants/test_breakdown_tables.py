@@ -20,14 +20,14 @@ LABELS = ("yes", "no", "maybe", "never said nor true")
 
 
 @dataclass
-class Spoken:
-    """A variant that has said what it has said."""
+class Predicted:
+    """The part of a trained variant that tables of predictions read."""
 
-    said: list[np.ndarray]
-    variant: str = "spoken"
+    predicted: list[np.ndarray]
+    variant: str = "predicted"
 
-    def voices(self, split: str) -> list[np.ndarray]:
-        return self.said
+    def outputs(self, split: str) -> list[np.ndarray]:
+        return self.predicted
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_classes_are_scored_as_scikit_learn_scores_them():
     target = corpus.split("test").targets
     said = np.random.default_rng(1).normal(size=(2, ROWS, 4)).astype(np.float32) + 2 * np.eye(4)[target]
     said[..., 3] = -9
-    table = breakdown_table(Spoken(list(said)), corpus)
+    table = breakdown_table(Predicted(list(said)), corpus)
     assert list(table) == BREAKDOWN_COLUMNS
     assert set(table["split"]) == {"validation", "test"}
     found = values(table, "class")
@@ -71,7 +71,7 @@ def test_classes_are_scored_as_scikit_learn_scores_them():
 
 def test_a_class_that_is_never_said_has_no_precision():
     corpus = of_classes(tuple(f"text {n}" for n in range(ROWS)), 1)
-    found = values(breakdown_table(Spoken([np.eye(4)[np.zeros(ROWS, int)]]), corpus), "class")
+    found = values(breakdown_table(Predicted([np.eye(4)[np.zeros(ROWS, int)]]), corpus), "class")
     assert (found["no", "precision"], found["no", "recall"], found["no", "f1"]) == (0, 0, 0)
     assert found["yes", "recall"] == 1
 
@@ -102,7 +102,7 @@ def test_entities_are_scored_as_seqeval_scores_them():
     corpus = of_tags(rng)
     marks = corpus.split("validation").spans
     said = [rng.normal(size=(len(marks.codes), 5)) + 2.5 * np.eye(5)[marks.codes] for _ in range(2)]
-    found = values(breakdown_table(Spoken(said), corpus), "entity type", "validation")
+    found = values(breakdown_table(Predicted(said), corpus), "entity type", "validation")
     answers = [scorer_of(corpus, "validation").decode(one) for one in said]
     cut = [
         [[TAGS[code] for code in part] for part in np.split(codes, marks.offsets[1:-1])]
@@ -113,7 +113,7 @@ def test_entities_are_scored_as_seqeval_scores_them():
         for metric, name in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
             assert found[kind, metric] == pytest.approx(np.mean([report[kind][name] for report in reports]))
             assert 0 < found[kind, metric] < 1
-    table = breakdown_table(Spoken(said), corpus)
+    table = breakdown_table(Predicted(said), corpus)
     assert set(table["split"]) == {"held-out", "validation"}
     assert table.groupby("group")["n"].first().to_dict() == {k: reports[0][k]["support"] for k in ("LOC", "PER")}
 
@@ -168,7 +168,7 @@ def test_patterns_are_scored_on_their_own_rows():
     corpus = of_classes(texts, 1)
     target = corpus.split("test").targets
     said = np.random.default_rng(1).normal(size=(ROWS, 4)) + np.eye(4)[target]
-    table = breakdown_table(Spoken([said]), corpus)
+    table = breakdown_table(Predicted([said]), corpus)
     found, right = values(table, "pattern"), said.argmax(1) == target
     there = np.arange(ROWS) % 3 == 0
     assert found["negation", "accuracy"] == pytest.approx(accuracy_score(target[there], said.argmax(1)[there]))
@@ -198,8 +198,8 @@ def test_questions_are_scored_by_what_asks():
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for _, gold, _ in asked])
     said = np.array([(*span, 0) if right else (0, 9, 0) for span, (_, _, right) in zip(spans, asked, strict=True)])
     rows = Rows(np.arange(4)[:, None], np.zeros(4), Spans(spans, np.zeros(4, np.int64), np.arange(5)))
-    corpus = Corpus(name="toy", texts=texts, splits={"train": rows, "test": rows}, kind="answers")
-    table = breakdown_table(Spoken([said.astype(np.float32)]), corpus)
+    corpus = Corpus("toy", texts, {"train": rows, "test": rows}, kind="answers")
+    table = breakdown_table(Predicted([said.astype(np.float32)]), corpus)
     found = values(table, "question word")
     assert found["what", "exact_match"] == 0.5
     assert (found["who", "f1"], found["other", "f1"]) == (1, 0)
@@ -230,12 +230,5 @@ def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
 
 def test_scores_have_no_groups():
     rows = Rows(np.arange(4).reshape(2, 2), np.array([0.1, 0.9]))
-    corpus = Corpus(
-        name="toy",
-        texts=("a", "b", "c", "d"),
-        splits={"train": rows, "test": rows},
-        labels=(),
-        score_range=(0.0, 1.0),
-        kind="score",
-    )
-    assert breakdown_table(Spoken([np.array([0.1, 0.8])]), corpus).empty
+    corpus = Corpus("toy", ("a", "b", "c", "d"), {"train": rows, "test": rows}, (), (0.0, 1.0), "score")
+    assert breakdown_table(Predicted([np.array([0.1, 0.8])]), corpus).empty

@@ -19,8 +19,9 @@ from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.tasks import base
 from permafrost.probes.tasks.registry import predictions, task_of, untrained_cosines
 from permafrost.probes.variants import members as members_module
+from permafrost.probes.variants.combine_seeds import combine_seeds
 from permafrost.probes.variants.members import MemberConfig, TrainedMember, train_members
-from permafrost.probes.variants.trained_variant import choose, combine_seeds
+from permafrost.probes.variants.trained_variant import best_variant
 from tests.support.synthetic import EVEN, RAGGED, classed, inputs, scored
 
 TRAIN = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.01, loss="auto")
@@ -46,18 +47,20 @@ SUBSETS = [((0, 1, 2, 3), 0), ((1, 3), 1), ((0, 2, 3), 0), ((0, 1, 2, 3), 2)]
 def sizes(monkeypatch) -> list[int]:
     """How many members each program trains, as they are trained."""
     seen: list[int] = []
-    original = members_module._fit_beside
+    original = members_module._fit_stacked
 
     def counted(probes, *rest):
         seen.append(len(probes))
         return original(probes, *rest)
 
-    monkeypatch.setattr(members_module, "_fit_beside", counted)
+    monkeypatch.setattr(members_module, "_fit_stacked", counted)
     return seen
 
 
 def members_of(recipe: Recipe, found: ProbeInputs, subsets=SUBSETS) -> list[MemberConfig]:
-    return [MemberConfig("toy", recipe, found, layers, seed) for layers, seed in subsets]
+    return [
+        MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=layers, seed=seed) for layers, seed in subsets
+    ]
 
 
 def assert_as_alone(
@@ -68,8 +71,8 @@ def assert_as_alone(
     assert sizes is None or sorted(sizes) == list(groups)
     for member, beside in zip(members, together, strict=True):
         (alone,) = train_members([member], corpus)
-        assert beside.fitted.best_epoch == alone.fitted.best_epoch
-        assert beside.fitted.losses == pytest.approx(alone.fitted.losses, rel=1e-4, abs=1e-5)
+        assert beside.history.best_epoch == alone.history.best_epoch
+        assert beside.history.losses == pytest.approx(alone.history.losses, rel=1e-4, abs=1e-5)
         assert beside.columns == alone.columns
         assert beside.parameters == alone.parameters
         for name, value in alone.probe.state_dict().items():
@@ -84,11 +87,14 @@ def test_what_is_frozen_from_the_start_is_not_learnt(beside):
     source = inputs(EVEN)
     corpus = classed(source)
     free = Recipe(probe=ENCODERS["linear"], train=replace(TRAIN, epochs=1))
-    (whole,) = train_members([MemberConfig("toy", free, source, (0, 1), 0)], corpus)
+    (whole,) = train_members([MemberConfig(variant="toy", recipe=free, inputs=source, layers=(0, 1), seed=0)], corpus)
     sizes = {f"probe.{name}": part.numel() for name, part in whole.probe.named_parameters()}
     for frozen, epoch in ((next(iter(sizes)), 0), (next(iter(sizes)), 1), ("probe", 0)):
         recipe = replace(free, train=replace(free.train, freeze={frozen: epoch}))
-        members = [MemberConfig("toy", recipe, source, (0, 1), seed) for seed in ((0, 1) if beside else (0,))]
+        members = [
+            MemberConfig(variant="toy", recipe=recipe, inputs=source, layers=(0, 1), seed=seed)
+            for seed in ((0, 1) if beside else (0,))
+        ]
         still = sum(size for name, size in sizes.items() if epoch == 0 and name.startswith(frozen))
         found = [one.parameters for one in train_members(members, corpus)]
         assert found == [sum(sizes.values()) - still] * len(members)
@@ -134,27 +140,45 @@ def test_a_toy_of_scores_is_learnt_better_than_the_raw_cosine(loss):
     found = inputs(texts=400)
     corpus = scored(found)  # the cosine of one layer of four
     (trained,) = train_members(
-        [MemberConfig("toy", Recipe(train=TrainSpec(epochs=30, loss=loss, batch_rows=5)), found, (0, 1, 2, 3), 0)],
+        [
+            MemberConfig(
+                variant="toy",
+                recipe=Recipe(train=TrainSpec(epochs=30, loss=loss, batch_rows=5)),
+                inputs=found,
+                layers=(0, 1, 2, 3),
+                seed=0,
+            )
+        ],
         corpus,
     )
     rows = corpus.split("validation")
     mean = np.corrcoef(untrained_cosines(found, rows).mean(0), rows.targets)[0, 1]
-    assert trained.fitted.best_value > mean + 0.1
+    assert trained.history.best_value > mean + 0.1
 
 
 def test_a_toy_of_classes_is_learnt_beyond_chance():
     found = inputs(texts=300)
     (trained,) = train_members(
-        [MemberConfig("toy", Recipe(train=TrainSpec(epochs=30, learning_rate=0.01, batch_rows=8)), found, (0, 1), 0)],
+        [
+            MemberConfig(
+                variant="toy",
+                recipe=Recipe(train=TrainSpec(epochs=30, learning_rate=0.01, batch_rows=8)),
+                inputs=found,
+                layers=(0, 1),
+                seed=0,
+            )
+        ],
         classed(found, sides=1),
     )
-    assert trained.fitted.best_value > 0.6  # chance is one third
+    assert trained.history.best_value > 0.6  # chance is one third
 
 
 def test_members_keep_their_order_whatever_is_trained_together(sizes):
     found = inputs()
     kinds = [Recipe(train=TRAIN), Recipe(probe=ProbeSpec(encoder="mlp"), train=TRAIN)]
-    members = [MemberConfig(f"{at}", kinds[at % 2], found, (0, 1), at) for at in range(5)]
+    members = [
+        MemberConfig(variant=f"{at}", recipe=kinds[at % 2], inputs=found, layers=(0, 1), seed=at) for at in range(5)
+    ]
     trained = train_members(members, scored(found))
     assert [(one.variant, one.seed) for one in trained] == [(f"{at}", at) for at in range(5)]
     assert sorted(sizes) == [2, 3]
@@ -167,16 +191,19 @@ def test_recipes_that_differ_in_what_they_are_called_and_read_only_train_togethe
         Recipe(train=replace(TRAIN, seeds=(4,)), summary="another"),
         Recipe(train=TRAIN, probe=ProbeSpec(layers="1..2", inputs=("mean",))),
     ]
-    train_members([MemberConfig("toy", recipe, found, (1, 2), 0) for recipe in recipes], scored(found))
+    train_members(
+        [MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(1, 2), seed=0) for recipe in recipes],
+        scored(found),
+    )
     assert sizes == [3]
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("SMALL", [1, 1, 1, 1]), ("TOGETHER_BYTES", [2, 2])])
+@pytest.mark.parametrize(("limit", "expected"), [("SMALL", [1, 1, 1, 1]), ("MAX_STACKED_BYTES", [2, 2])])
 def test_what_is_too_large_to_be_side_by_side_ends_the_same(limit, expected, sizes, monkeypatch):
     found = inputs()
     corpus, members = scored(found), members_of(Recipe(train=TRAIN), found, [((0, 1), seed) for seed in range(4)])
     before = train_members(members, corpus)
-    monkeypatch.setattr(members_module, limit, {"SMALL": 100, "TOGETHER_BYTES": 4 * 8 * 8 * TRAIN.batch_rows}[limit])
+    monkeypatch.setattr(members_module, limit, {"SMALL": 100, "MAX_STACKED_BYTES": 4 * 8 * 8 * TRAIN.batch_rows}[limit])
     after = train_members(members, corpus)
     assert sizes == [4, *expected]
     for one, other in zip(before, after, strict=True):
@@ -219,7 +246,13 @@ def test_a_corpus_without_targets_poses_no_task():
 
 def trained_seeds(corpus: Corpus, found: ProbeInputs, average: bool) -> list[TrainedMember]:
     recipe = Recipe(train=replace(TRAIN, seeds=(0, 1, 2), average=average), probe=ProbeSpec(encoder="mlp"))
-    return train_members([MemberConfig("toy", recipe, found, (0, 1, 2, 3), seed) for seed in (0, 1, 2)], corpus)
+    return train_members(
+        [
+            MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1, 2, 3), seed=seed)
+            for seed in (0, 1, 2)
+        ],
+        corpus,
+    )
 
 
 @pytest.mark.parametrize("classes", [False, True])
@@ -234,7 +267,7 @@ def test_seeds_that_answer_together_say_the_mean_of_what_they_say(classes):
         np.testing.assert_allclose(voice, np.mean(apart.outputs(split), axis=0), atol=1e-6)
     assert len(together.calibrations) == (0 if classes else 1)
     assert len(apart.calibrations) == (0 if classes else 3)
-    assert apart.value == pytest.approx(np.mean([one.best_value for one in apart.fitted]))
+    assert apart.value == pytest.approx(np.mean([one.best_value for one in apart.histories]))
     assert together.value != apart.value
 
 
@@ -253,7 +286,7 @@ def test_the_best_seed_and_the_best_variant_are_chosen_on_validation():
     corpus = scored(found)
     trained = trained_seeds(corpus, found, average=False)
     one = combine_seeds(trained, corpus)
-    assert one.best == int(np.argmax([t.fitted.best_value for t in trained]))
+    assert one.best_index == int(np.argmax([t.history.best_value for t in trained]))
     better = replace(one, variant="better", value=one.value + 0.1)
-    assert choose([one, better, replace(one, value=-1.0)]) is better
-    assert choose([one, replace(one, variant="as good")]) is one
+    assert best_variant([one, better, replace(one, value=-1.0)]) is better
+    assert best_variant([one, replace(one, variant="as good")]) is one

@@ -13,7 +13,8 @@ from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.training.best_state import History
-from permafrost.probes.variants.multitask import _check_fitted, best_seed
+from permafrost.probes.variants.multitask import best_seed
+from permafrost.probes.variants.multitask_seed import _check_histories
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import Bench, pairs, write
 
@@ -40,7 +41,7 @@ corpus = {{ path = "{0}/topic.csv", columns = ["sentence", "label"], target = "c
 corpus = {{ path = "{0}/tone.csv", columns = ["sentence", "label"], target = "class" }}
 
 [multitask]
-batches = "joint"
+schedule = "joint"
 
 [train]
 batch_rows = 8
@@ -298,11 +299,11 @@ def test_the_task_whose_metric_was_never_finite_is_named():
     nan = math.nan
     fitted = {"topic": History(-1, -math.inf, (1.0, 1.0), (0.5, 0.6)), "tone": History(-1, -math.inf, (), (nan, nan))}
     with pytest.raises(SpecError, match="both: the metric of tone was never finite: its predictions are constant"):
-        _check_fitted("both", fitted)
+        _check_histories("both", fitted)
     fitted["tone"] = History(-1, -math.inf, (), (0.5, nan))
     fitted["topic"] = History(-1, -math.inf, (), (nan, 0.5))
     with pytest.raises(SpecError, match=r'the metrics of topic and tone were not finite .* set it to "each"'):
-        _check_fitted("both", fitted)
+        _check_histories("both", fitted)
 
 
 ALL = (

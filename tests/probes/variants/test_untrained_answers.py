@@ -64,11 +64,11 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
     counts: dict[str, Counter[int]] = {}
 
     def words(some: Rows, row: int) -> list[str]:
-        own = some.spans.characters[some.marks.offsets[row] : some.marks.offsets[row + 1]]
+        own = some.spans.characters[some.spans.offsets[row] : some.spans.offsets[row + 1]]
         return [corpus.texts[some.texts[row, 0]][first:last] for first, last in own]
 
     for row in range(len(train)):
-        own = train.marks.codes[train.marks.offsets[row] : train.marks.offsets[row + 1]]
+        own = train.spans.codes[train.spans.offsets[row] : train.spans.offsets[row + 1]]
         for word, code in zip(words(train, row), own, strict=True):
             counts.setdefault(word, Counter())[int(code)] += 1
     said, compared = commonest_tags(corpus, rows), 0

@@ -1,0 +1,170 @@
+"""Tables of a run of multitask variants: metrics, costs of the variants, training curves and paired comparisons."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from permafrost.data.corpora.corpus import Corpus
+from permafrost.probes.metrics.bootstrap import paired
+from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.tasks.registry import scorer_of
+from permafrost.probes.variants.metric_rows import all_rows
+from permafrost.probes.variants.multitask import MultitaskVariant
+from permafrost.probes.variants.trained_variant import TrainedVariant
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRow:
+    """One row of ``variants.csv``: what a variant cost."""
+
+    variant: str
+    trained: int
+    """Number of trained parameters per seed."""
+
+    parameters: int
+    """Number of parameters of the backbone and of every head."""
+
+    saved: int
+    """Number of trained parameters that sharing saves, compared with blocks of its own for every task."""
+
+    seconds: float
+    """Duration of the training of all seeds."""
+
+    memory: int
+    """Bytes, as :attr:`permafrost.probes.variants.multitask.MultitaskVariant.peak_bytes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One row of ``comparisons.csv``: two variants on the same rows of a task, by a paired bootstrap."""
+
+    task: str
+    split: str
+    metric: str
+    variant: str
+    against: str
+    difference: float
+    """Metric of ``variant`` minus metric of ``against``, in the metric's own unit: of shares 0.01 is a point."""
+
+    low: float
+    high: float
+    """Ends of the 95 % interval of the difference."""
+
+    p: float
+    """Two-sided, of there being no difference."""
+
+    n: int
+    """Number of rows."""
+
+
+def metric_rows(
+    variants: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
+) -> list[MetricRow]:
+    """Return the rows of ``metrics.csv`` task by task, those of the task's selection metric first.
+
+    Args:
+        corpora: task -> its corpus.
+        metrics: task -> its selection metric.
+    """
+    rows: list[MetricRow] = []
+    for task, corpus in corpora.items():
+        trained = [variant.tasks[task] for variant in variants if task in variant.tasks]
+        task_rows = [replace(row, task=task) for row in all_rows(trained, corpus)]
+        rows += sorted(task_rows, key=lambda row: row.metric != metrics[row.task])
+    return rows
+
+
+def variant_rows(variants: Sequence[MultitaskVariant]) -> list[VariantRow]:
+    """Return the rows of ``variants.csv``."""
+    return [
+        VariantRow(
+            variant=variant.variant,
+            trained=variant.trained_parameters,
+            parameters=variant.parameters,
+            saved=variant.saved_parameters,
+            seconds=variant.seconds,
+            memory=variant.peak_bytes,
+        )
+        for variant in variants
+    ]
+
+
+def run_tables(
+    rows: Sequence[MetricRow],
+    variants: Sequence[MultitaskVariant],
+    corpora: Mapping[str, Corpus],
+    metrics: Mapping[str, str],
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of the whole run by name; ``rows`` are those of :func:`metric_rows`."""
+    losses = [{"phase": "training"} | record for record in log_records(variants, "losses")]
+    return {
+        "metrics": as_frame(rows),
+        "variants": pd.DataFrame([asdict(row) for row in variant_rows(variants)]),
+        "training": pd.DataFrame(losses),
+        "epochs": pd.DataFrame(log_records(variants, "figures")),
+        "conflicts": pd.DataFrame(log_records(variants, "conflicts")),
+        "frozen": pd.DataFrame(log_records(variants, "frozen")),
+        "comparisons": pd.DataFrame([asdict(row) for row in _comparison_rows(variants, corpora, metrics)]),
+    }
+
+
+def log_records(
+    variants: Sequence[MultitaskVariant], table: Literal["figures", "losses", "conflicts", "frozen"]
+) -> list[dict[str, Any]]:
+    """Return the records of one table of the variants' training logs, each with its variant and seed."""
+    return [
+        {"variant": variant.variant, "seed": seed} | record
+        for variant in variants
+        for seed, log in variant.logs.items()
+        for record in getattr(log, table)
+    ]
+
+
+def _comparison_rows(
+    variants: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
+) -> Iterator[ComparisonRow]:
+    """Compare every variant with its baselines, by the selection metric of each task on its scored split."""
+    for task, corpus in corpora.items():
+        with_task = [variant for variant in variants if task in variant.tasks]
+        scorer, metric = scorer_of(corpus, corpus.scored), metrics[task]
+        resampled = {
+            variant.variant: scorer.resampled(metric, _answers(variant.tasks[task], corpus)) for variant in with_task
+        }
+        for variant in with_task:
+            for baseline in baselines(variant, with_task):
+                first, second = resampled[baseline.variant], resampled[variant.variant]
+                if first and second and (comparison := paired(first, second)):
+                    yield ComparisonRow(
+                        task=task,
+                        split=corpus.scored,
+                        metric=metric,
+                        variant=variant.variant,
+                        against=baseline.variant,
+                        **asdict(comparison),
+                        n=second.n,
+                    )
+
+
+def baselines(variant: MultitaskVariant, variants: Sequence[MultitaskVariant]) -> list[MultitaskVariant]:
+    """Return the variants that a variant is compared with.
+
+    They are those that train one task alone, and those that differ in nothing but weighing all tasks equally; if there
+    are none, the first variant.
+    """
+    single_task = [other for other in variants if len(other.tasks) == 1]
+    equal_weights = [
+        other
+        for other in variants
+        if other.recipe.balancing.balancer == "equal"
+        and replace(variant.recipe, balancing=other.recipe.balancing) == other.recipe
+    ]
+    others = [other for other in (*single_task, *equal_weights) if other is not variant]
+    return others or [other for other in variants[:1] if other is not variant]
+
+
+def _answers(variant: TrainedVariant, corpus: Corpus) -> list[NDArray[Any]]:
+    scorer = scorer_of(corpus, corpus.scored)
+    return [scorer.decode(output) for output in variant.outputs(corpus.scored)]

@@ -1,0 +1,47 @@
+"""In-memory caches of a workspace: probe inputs, limited by their size, and pretrained encoders, limited in number."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
+
+KEPT_BYTES = 4 << 30
+"""Maximum size of the inputs that are kept for later variants."""
+
+KEPT_ENCODERS = 32
+"""Maximum number of pretrained encoders that are kept for later variants."""
+
+GetInputs = Callable[[str, Callable[[], ProbeInputs]], ProbeInputs]
+"""(key, function that makes the inputs if they are not cached) -> inputs."""
+
+
+class InputCache:
+    """The most recently used probe inputs, up to :data:`KEPT_BYTES`; the last one is kept whatever its size."""
+
+    def __init__(self) -> None:
+        self._inputs: OrderedDict[str, ProbeInputs] = OrderedDict()
+
+    def __call__(self, key: str, make: Callable[[], ProbeInputs]) -> ProbeInputs:
+        """Return the inputs of a key; call ``make`` if they are not cached."""
+        if key not in self._inputs:
+            self._inputs[key] = make()
+        self._inputs.move_to_end(key)
+        while len(self._inputs) > 1 and sum(inputs.values.nbytes for inputs in self._inputs.values()) > KEPT_BYTES:
+            self._inputs.popitem(last=False)
+        return self._inputs[key]
+
+
+class EncoderCache:
+    """The most recently pretrained encoders, at most :data:`KEPT_ENCODERS`: a study pretrains a new one per trial."""
+
+    def __init__(self) -> None:
+        self._encoders: dict[str, PretrainedEncoder] = {}
+
+    def __call__(self, key: str, make: Callable[[], PretrainedEncoder]) -> PretrainedEncoder:
+        """Return the encoder of a key; call ``make`` if it is not cached."""
+        if key not in self._encoders:
+            while len(self._encoders) >= KEPT_ENCODERS:
+                self._encoders.pop(next(iter(self._encoders)))
+            self._encoders[key] = make()
+        return self._encoders[key]
