@@ -26,7 +26,8 @@ StoreNames = Annotated[
 
 
 SUMMARY_KEYS = [
-    "backbone", "identity", "compute_dtype", "stored_dtype", "template", "texts", "columns", "shards", "bytes", "written",
+    "backbone", "identity", "compute_dtype", "stored_dtype", "template", "texts", "columns", "shards", "bytes",
+    "written",
 ]  # fmt: skip
 """Columns of ``cache list``."""
 

@@ -26,7 +26,7 @@ app = typer.Typer(
     ),
     epilog=(
         "Start with: permafrost run quickstart (in a checkout: python pipeline.py run quickstart), a small recipe on "
-        "data that ships. Then: permafrost recipes lists all recipes, permafrost config sts explains every setting of one."
+        "data that ships. Then: permafrost recipes lists all recipes, permafrost config sts explains the settings of one."
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -50,8 +50,10 @@ def run_command(
     """Run a recipe: extract latents, train, evaluate, report.
 
     Latents that are cached already are not extracted again. Every variant of the recipe is trained and evaluated. You
-    may stop the command at any time and repeat it: long trainings go on from their last checkpoint. To fine-tune the top blocks of the backbone set finetune.cut; to train several tasks on one
-    backbone set multitask.schedule.
+    may stop the command at any time and repeat it: long trainings go on from their last checkpoint.
+
+    The setting finetune.cut trains the top blocks of the backbone as well; the setting multitask.schedule says how
+    several tasks share a backbone.
     """
     overrides = options.recipe_overrides(set_, max_bytes, strict)
     render.show_run(api.run(recipe, overrides, runs, Console(), only or ()), as_json)
@@ -179,9 +181,9 @@ def predict_command(
 ) -> None:
     """Answer new texts with a finished run.
 
-    Give the texts as arguments or in a file. Of a file the columns of the run's corpus are read, or else the usual ones:
-    sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the run's
-    target column too, the target is shown beside the answer.
+    Give the texts as arguments or in a file. Of a file the columns of the run's corpus are read, or else the usual
+    ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
+    run's target column too, the target is shown beside the answer.
 
     A run of several tasks answers with every task whose columns are there; --task picks one.
 

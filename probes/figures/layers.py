@@ -53,7 +53,7 @@ def layer_map(run: Tables) -> Figure | None:
 
 
 def layer_curves(run: Tables) -> Figure | None:
-    """Draw the metric of each task by layer with its interval, controls dashed; a line across is all layers together."""
+    """Draw the metric of each task by layer with its interval, controls dashed, and all layers together as a line."""
     rows = metric_rows(run)
     tasks = list(dict.fromkeys(rows.loc[rows["layer"].notna(), "name"]))
     if not tasks:

@@ -36,7 +36,7 @@ THIN = {"markersize": 3, "linewidth": 1.2}
 
 
 def by_layer(run: Tables) -> Figure | None:
-    """Draw the untrained reference by layer with its interval, a panel per split; a line across is the chosen variant."""
+    """Draw the untrained reference by layer with its interval, a panel per split, and the chosen variant as a line."""
     rows = mean_rows(run.metrics)
     rows = rows[rows["metric"] == run.metric]
     untrained = rows[rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()]
@@ -165,7 +165,7 @@ def training(run: Tables) -> Figure | None:
 
 
 def autoencoder(run: Tables) -> Figure | None:
-    """Draw by layer the norm of the latents, the autoencoder's fraction of variance unexplained, and its squared error."""
+    """Draw by layer the norm of latents and the autoencoder's fraction of variance unexplained and squared error."""
     titles = {"norm": "mean norm of the latents", "unexplained": "fraction unexplained", "loss": "squared error"}
     drawn = [column for column in titles if run.autoencoder[column].notna().any()]
     if not drawn:

@@ -96,7 +96,7 @@ def weights(run: Tables) -> Figure | None:
 
 
 def conflicts(run: Tables) -> Figure | None:
-    """Draw gradient conflict by epoch, two panels per variant: cosine of two tasks' gradients, and how often it is < 0."""
+    """Draw the cosine of two tasks' gradients by epoch, and how often it is below 0, two panels per variant."""
     table = run.conflicts
     tasks = _distinct(pd.concat([table["first"], table["second"]]))
     short = dict(zip(tasks, distinct_names(tasks, 18), strict=True))

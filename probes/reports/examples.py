@@ -24,12 +24,13 @@ MOST_WORDS = 80
 AROUND = 90
 """Characters of a context that are shown on either side of a marked span."""
 
-LEGEND = "Underlined solid: right; dashed: missed; dotted: said and not there; double: said, but not just so."
+LEGEND = "Underlined solid: right; dashed: missed; dotted: predicted but wrong; double: only partly right."
 
 LOOKS: Sequence[tuple[Look, str]] = (
-    ("plain", ""), ("missed", "true"), ("extra", "said"), ("differs", "true and said"), ("right", "true and said"),
+    ("plain", ""), ("missed", "gold"), ("extra", "predicted"), ("differs", "gold and predicted"),
+    ("right", "gold and predicted"),
 )  # fmt: skip
-"""Look and note of characters: in no span, in the gold one, in the predicted one, in both, in both if they are equal."""
+"""Look and note of a character: in no span, in the gold span, the predicted one, both, or both if they are equal."""
 
 Entity = tuple[str, int, int]
 """Type, first and last word."""
@@ -42,12 +43,12 @@ def example_blocks(run: Tables) -> list[Examples]:
         return []
     wrong, right = examples_of(first_seed(run.predictions))
     blocks = [Examples(f"Mistakes. {LEGEND}", wrong)] if wrong else []
-    caption = f"What was right. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
-    return [*blocks, *([Examples(caption, right, "What was right")] if right else [])]
+    caption = f"Correct predictions. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
+    return [*blocks, *([Examples(caption, right, "Correct predictions")] if right else [])]
 
 
 def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """Mistakes and correct ones: sentences with the most wrong entities, and without mistakes with the most entities."""
+    """Sentences with mistakes, the most mistakes first, and without, the most entities first."""
     sentences = [
         _TaggedSentence(
             number=str(number),
@@ -108,7 +109,7 @@ def _piece(text: str, gold: Entity | None, predicted: Entity | None) -> Piece:
         return Piece(text, "right", gold_type) if gold else Piece(text)
     if gold and predicted:
         ends_differ = gold_type == predicted_type
-        note = f"{gold_type}, said with other ends" if ends_differ else f"{gold_type}, said {predicted_type}"
+        note = f"{gold_type}, predicted with other ends" if ends_differ else f"{gold_type}, predicted {predicted_type}"
         return Piece(text, "differs", note)
     return Piece(text, "missed", f"{gold_type}, missed") if gold else Piece(text, "extra", f"not {predicted_type}")
 
@@ -127,9 +128,9 @@ def _question(row: pd.Series) -> Example:
     predicted_span = (start, end) if 0 <= start < end <= len(context) else None
     gold_start = row.get("target_start")
     gold_span = nearest_span(context, gold, int(gold_start) if pd.notna(gold_start) else start)
-    answer = f"said “{cell_text(row['answer'], 120)}”" if str(row["answer"]) else "said nothing"
+    answer = f"predicted “{cell_text(row['answer'], 120)}”" if str(row["answer"]) else "predicted no answer"
     f1 = f", F1 {row['f1']:.2f}" if pd.notna(row["f1"]) else ""
-    note = f"{answer}, true is “{cell_text(gold, 120)}”{f1}"
+    note = f"{answer}, gold is “{cell_text(gold, 120)}”{f1}"
     return Example(list(_excerpt(context, predicted_span, gold_span)), cell_text(row["question"], 300), note)
 
 

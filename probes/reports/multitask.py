@@ -42,9 +42,9 @@ COSTS = {"trained": "trained", "saved": "saved", "seconds": "took", "memory": "m
 """Column of ``variants.csv`` -> its head."""
 
 COST_NOTES = {
-    "trained": "trained: numbers that learnt, and their share of backbone and heads",
-    "saved": "saved: how many more would learn with blocks of its own for each task",
-    "memory": "memory: by how much the process grew at most while it trained",
+    "trained": "trained: parameters that were trained, and their share of backbone and heads",
+    "saved": "saved: how many more would be trained if each task had blocks of its own",
+    "memory": "memory: peak growth of the process during training",
 }
 
 
@@ -133,8 +133,8 @@ def comparisons_grid(run: Tables) -> Grid | None:
     ]
     caption = (
         "How far the first variant is above the second on the same rows, with the 95 % interval and p of a paired "
-        "bootstrap; a point is a hundredth. The outcome is the first one's: no difference is shown where the interval "
-        "holds 0."
+        "bootstrap; a point is a hundredth. The outcome is that of the first variant: no difference is shown if the "
+        "interval contains 0."
     )
     heads = ["variants", "task", "measured", "outcome", "difference", "p", "rows"]
     return Grid(caption=caption, heads=heads, rows=lines, text_columns=4)
@@ -176,7 +176,9 @@ def multitask_tiles(run: Tables) -> list[Tile]:
     for _, row in run.variants[run.variants["variant"] == run.selected].head(1).iterrows():
         if pd.notna(row["trained"]):
             share = row["trained"] / row["parameters"] if row["parameters"] > 0 else 0
-            tiles.append(Tile("trained numbers", f"{row['trained']:,.0f}", f"{percent(share)} of all" if share else ""))
+            tiles.append(
+                Tile("trained parameters", f"{row['trained']:,.0f}", f"{percent(share)} of all" if share else "")
+            )
     return tiles
 
 

@@ -1,4 +1,4 @@
-"""Paired resampling of two runs: the metric of both over the same bootstrap resamples of the rows that both predicted."""
+"""Paired resampling of two runs: the metric of both on the same bootstrap resamples of the rows that both predicted."""
 
 from collections.abc import Callable, Container, Sequence
 from typing import Any

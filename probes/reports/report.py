@@ -77,13 +77,13 @@ FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
 CAPTIONS: dict[str, tuple[str, str]] = {
     "by_layer": (
         "By layer",
-        "The cosine of raw latents, a line a view, with its 95 % interval; across, what was chosen.",
+        "Cosine of raw latents, a line per view, with 95 % intervals; the line across is the chosen variant.",
     ),
-    "ladder": ("Variants", "Every variant and what is said without training (grey), with 95 % intervals over rows."),
-    "diagram": ("The probe", "From latents, a box a capture plan and view, to what is predicted."),
+    "ladder": ("Variants", "Every variant, and the untrained reference in grey, with 95 % intervals over rows."),
+    "diagram": ("The probe", "From latents, a box per capture plan and view, to the prediction."),
     "predicted_against_gold": (
         "Predicted against gold",
-        "One point a row, of the first seed, at most 5,000; the dashed line is equality.",
+        "A point per row, of the first seed, at most 5,000; the dashed line is equality.",
     ),
     "confusion": (
         "Confusion",
@@ -93,19 +93,19 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "Confusion by variant",
         "As above, of the first seed of every variant; darker is a larger share of a row.",
     ),
-    "by_class": ("By class", "How many of the rows said to be of a class are, how many of its rows are found, and F1."),
+    "by_class": ("By class", "Precision, recall and F1 of each class, with 95 % intervals over rows."),
     "by_entity_type": (
         "By type",
-        "An entity counts where both its ends and its type are right, as seqeval counts; intervals over sentences.",
+        "An entity is right if both its ends and its type are, as seqeval counts; intervals are over sentences.",
     ),
     "by_pattern": (
         "By pattern",
         "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard.",
     ),
-    "by_question_word": ("By question word", "Exact match and F1 of the questions that each word asks."),
+    "by_question_word": ("By question word", "Exact match and F1 of the questions with each question word."),
     "layer_map": (
         "Tasks by layer",
-        "A row a task, in its own metric; darker is nearer to that task's best. No two rows are on one scale.",
+        "A row per task, in its own metric; darker is nearer to the best value of the task. Each row has its own scale.",
     ),
     "layer_curves": (
         "Tasks by layer, with controls",
@@ -113,37 +113,40 @@ CAPTIONS: dict[str, tuple[str, str]] = {
     ),
     "variants": (
         "Variants by task",
-        "The metric that chooses, with 95 % intervals over rows; filled is what was chosen, grey what is said without "
-        "training. A variant without a point was not trained on that task.",
+        "The selection metric, with 95 % intervals over rows; the chosen variant is filled, the untrained reference "
+        "grey. A variant without a point was not trained on that task.",
     ),
     "losses": (
         "Loss",
-        "Mean loss of the training rows in each epoch, before any weight; a task has a scale of its own.",
+        "Mean loss of the training rows in each epoch, before any weight; each task has its own scale.",
     ),
     "by_epoch": (
         "By epoch",
-        "Epoch 0 is before training. Lines are means over seeds, bands reach from the lowest seed to the highest.",
+        "Epoch 0 is before training. Lines are means over seeds; bands reach from the lowest seed to the highest.",
     ),
     "by_epoch_second": ("By epoch, another metric", "Lines and bands as above."),
-    "weights": ("Weights", "How much each task's loss weighs, by epoch, in the variants whose balancer moves it."),
+    "weights": ("Weights", "Weight of each task's loss by epoch, for the variants whose balancer changes it."),
     "conflicts": (
         "Gradients",
-        "Cosine of two tasks' gradients by what they share. Below 0 they pull in opposite directions.",
+        "Cosine of two tasks' gradients with respect to their shared parameters. Below 0 the tasks conflict.",
     ),
-    "training": ("Training", "A line a seed. The epoch with the best metric is the one that is kept."),
+    "training": ("Training", "A line per seed. The epoch with the best metric is kept."),
     "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
-    "ablation": ("Layers", "The probe trained again on some of the layers; bands are 95 % intervals, controls dashed."),
+    "ablation": (
+        "Layers",
+        "The probe trained again on subsets of the layers; bands are 95 % intervals, controls are dashed.",
+    ),
     "choices": ("Views and backbones", "The same probe on other latents; hollow points are controls."),
     "selectivity": (
         "Selectivity",
-        "How much better the probe fits its training rows than the same rows with shuffled targets, learnt by heart.",
+        "How much better the probe fits its training rows than the same rows with shuffled targets, which it can only memorise.",
     ),
-    "history": ("History", "One point a trial; the line is the best so far, a cross is a trial that was pruned."),
-    "intermediate": ("While training", "What trials reported at each step; dashed ones were pruned."),
+    "history": ("History", "A point per trial; the line is the best value so far, a cross is a trial that was pruned."),
+    "intermediate": ("While training", "Values that trials reported at each step; dashed ones were pruned."),
     "importances": ("Importance", "How much of the spread of values each searched setting accounts for."),
     "unexplained": (
         "Reconstruction and score",
-        "A better reconstruction, further left, need not be a better score, further up.",
+        "A better reconstruction (further left) need not mean a better score (further up).",
     ),
 }
 """Name of a figure -> its title and its caption on the page."""
@@ -155,7 +158,7 @@ BREAKDOWNS = {
     "pattern": (
         "by_pattern",
         "Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of pairs, in the "
-        "second text. Overlap of words is high where the first text has at least half of the second's.",
+        "second text. Overlap of words is high if the first text has at least half of the second's.",
     ),
 }
 """Kind of group -> its figure, and a note on the groups."""
@@ -220,9 +223,7 @@ def sections(run: Tables, pictures: Pictures) -> list[Section]:
         existing = [pictures.get(block) if isinstance(block, str) else block for block in blocks]
         return [block for block in existing if block]
 
-    undefined = (
-        f"“{summary.UNDEFINED}” stands where a correlation does not exist: predictions or targets are all the same."
-    )
+    undefined = f"“{summary.UNDEFINED}”: a correlation does not exist if all predictions or all targets are the same."
     table = multitask.variants_grid(run) or summary.headline_grid(run)
     note = undefined if table and any(summary.UNDEFINED in row for row in table.rows) else ""
     cloud = Scatter(latent_scatter(run.latents)) if len(run.latents) else None

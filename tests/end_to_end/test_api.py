@@ -9,12 +9,12 @@ import pytest
 
 import tests.end_to_end.test_multitask_recipes as test_together_recipes
 import tests.end_to_end.test_pretrain as test_pretrain_command
+import tests.end_to_end.test_task_recipes as test_task_recipes
 from permafrost import api
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.probes.config.load import load_recipe, shipped
 from permafrost.probes.metrics import bootstrap
-from tests.end_to_end import test_task_recipes
 from tests.support.bench import COLUMNS, FILES, Bench, pairs, write
 
 DONE = {"run", "seconds", "texts", "texts_distinct", "texts_run", "selected", "metrics"}

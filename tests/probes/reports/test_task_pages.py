@@ -49,13 +49,13 @@ def looks(examples) -> list[list[tuple[str, str, str]]]:
 
 def test_entities_are_marked_with_what_became_of_them(tmp_path):
     blocks = example_blocks(read_tables(of_tags(tmp_path / "run")))
-    assert [block.fold for block in blocks] == ["", "What was right"]
+    assert [block.fold for block in blocks] == ["", "Correct predictions"]
     wrong, right = (looks(block.examples) for block in blocks)
-    assert wrong[0] == [("Lind", "differs", "PER, said LOC"), ("Reuters", "missed", "ORG, missed")]
+    assert wrong[0] == [("Lind", "differs", "PER, predicted LOC"), ("Reuters", "missed", "ORG, missed")]
     assert wrong[1] == [
         ("Anna", "right", "PER"),
         ("Bo Lind", "right", "PER"),
-        ("Old", "differs", "LOC, said with other ends"),
+        ("Old", "differs", "LOC, predicted with other ends"),
         ("Town", "missed", "LOC, missed"),
     ]
     assert wrong[2] == [("Acme", "extra", "not ORG")]
@@ -83,18 +83,22 @@ def test_answers_are_marked_in_what_stands_around_them(tmp_path):
     run = read_tables(of_answers(tmp_path / "run"))
     wrong, right = example_blocks(run)
     assert [one.title for one in wrong.examples] == ["What flows?", "Where does it end?", "Who <i>lives</i> there?"]
-    assert looks(right.examples) == [[("6,650 km", "right", "true and said")]]
+    assert looks(right.examples) == [[("6,650 km", "right", "gold and predicted")]]
     assert looks(wrong.examples) == [
-        [("The Nile", "missed", "true"), ("the sea", "extra", "said")],
-        [("near ", "missed", "true"), ("Cairo", "differs", "true and said"), (", at the sea", "extra", "said")],
-        [("many lands", "missed", "true")],
+        [("The Nile", "missed", "gold"), ("the sea", "extra", "predicted")],
+        [
+            ("near ", "missed", "gold"),
+            ("Cairo", "differs", "gold and predicted"),
+            (", at the sea", "extra", "predicted"),
+        ],
+        [("many lands", "missed", "gold")],
     ]
     for one in (*wrong.examples, *right.examples):
         assert sum(len(piece.text) for piece in one.pieces) < 4 * AROUND + 80
         for part in "".join(piece.text for piece in one.pieces).split(" … "):
             assert part in CONTEXT
-    assert wrong.examples[1].note == "said “Cairo, at the sea”, true is “near Cairo”, F1 0.33"
-    assert wrong.examples[2].note.startswith("said nothing")
+    assert wrong.examples[1].note == "predicted “Cairo, at the sea”, gold is “near Cairo”, F1 0.33"
+    assert wrong.examples[2].note.startswith("predicted no answer")
 
 
 def test_the_page_of_answers_is_escaped_and_has_its_figure(tmp_path):
