@@ -26,7 +26,7 @@ app = typer.Typer(
     ),
     epilog=(
         "Start with: permafrost run quickstart (in a checkout: python pipeline.py run quickstart), a small recipe on "
-        "data that ships. Then: permafrost recipes lists all recipes, permafrost config sts explains the settings of one."
+        "data that ships. Then: permafrost recipes lists all recipes, permafrost config sts explains one of them."
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -187,9 +187,9 @@ def predict_command(
 
     A run of several tasks answers with every task whose columns are there; --task picks one.
 
-    A .csv file of --out has the columns of the input first, then the answer: label and probability_LABEL for classes;
-    a line per entity, with the number of its item, for entities (an item without any has one empty line);
-    columns TASK_label and so on for several tasks. A .jsonl file has one object per item.
+    The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
+    answer. Classes have the columns label and probability_LABEL; entities have a line each, with the number of their
+    item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
     """
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")

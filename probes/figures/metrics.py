@@ -131,10 +131,10 @@ def matrix(axes: Axes, counts: pd.DataFrame) -> None:
     for (row, column), count in np.ndenumerate(table):
         axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.04 + 0.56 * shares[row, column])
         axes.text(column, row, f"{count:,.0f}", ha="center", va="center", fontsize=8 if len(names) < 12 else 6)
-    shown = [short_name(name, 14) for name in names]
-    flat = len("".join(shown)) < 8 * len(names) < 48
-    axes.set_xticks(range(len(names)), shown, rotation=0 if flat else 45, ha="center" if flat else "right")
-    axes.set_yticks(range(len(names)), shown)
+    labels = [short_name(name, 14) for name in names]
+    flat = len("".join(labels)) < 8 * len(names) < 48
+    axes.set_xticks(range(len(names)), labels, rotation=0 if flat else 45, ha="center" if flat else "right")
+    axes.set_yticks(range(len(names)), labels)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     axes.grid(visible=False)
 
@@ -142,19 +142,19 @@ def matrix(axes: Axes, counts: pd.DataFrame) -> None:
 def training(run: Tables) -> Figure | None:
     """Draw loss and selection metric by epoch, of pretraining and training; a line per seed, a style per variant."""
     table = run.training
-    wanted = [("pretraining", "loss"), ("pretraining", "value"), ("training", "loss"), ("training", "value")]
-    drawn = [(phase, column) for phase, column in wanted if table.loc[table["phase"] == phase, column].notna().any()]
-    if not drawn or run.tasks:
+    possible = [("pretraining", "loss"), ("pretraining", "value"), ("training", "loss"), ("training", "value")]
+    curves = [(phase, column) for phase, column in possible if table.loc[table["phase"] == phase, column].notna().any()]
+    if not curves or run.tasks:
         return None
     names = {
         "pretraining": "larger is better, on held-out texts",
         "training": f"{short_name(run.metric)} on {run.selection}",
     }
-    panels = [f"{phase}: {'loss' if column == 'loss' else names[phase]}" for phase, column in drawn]
-    rows = 1 if len(drawn) < 4 else 2
-    figure, axes = new_figure("training", "epoch", "", panels, (max(6.4, 3.4 * len(drawn) / rows), 3.6 * rows), rows)
+    panels = [f"{phase}: {'loss' if column == 'loss' else names[phase]}" for phase, column in curves]
+    rows = 1 if len(curves) < 4 else 2
+    figure, axes = new_figure("training", "epoch", "", panels, (max(6.4, 3.4 * len(curves) / rows), 3.6 * rows), rows)
     variants = list(dict.fromkeys(table["variant"]))
-    for panel, (phase, column) in zip(axes, drawn, strict=True):
+    for panel, (phase, column) in zip(axes, curves, strict=True):
         epochs = table[(table["phase"] == phase) & table[column].notna()]
         for (variant, _), curve in epochs.groupby(["variant", "seed"], sort=False, dropna=False):
             look = series_style(variants.index(variant)) | THIN
@@ -167,16 +167,15 @@ def training(run: Tables) -> Figure | None:
 def autoencoder(run: Tables) -> Figure | None:
     """Draw by layer the norm of latents and the autoencoder's fraction of variance unexplained and squared error."""
     titles = {"norm": "mean norm of the latents", "unexplained": "fraction unexplained", "loss": "squared error"}
-    drawn = [column for column in titles if run.autoencoder[column].notna().any()]
-    if not drawn:
+    quantities = [column for column in titles if run.autoencoder[column].notna().any()]
+    if not quantities:
         return None
-    figure, axes = new_figure(
-        "autoencoder by layer", "layer", "", [titles[column] for column in drawn], (3.3 * len(drawn) + 0.6, 3.8)
-    )
-    means = run.autoencoder.groupby(["variant", "plan", "view", "layer"], sort=False)[drawn].mean().reset_index()
+    panels = [titles[column] for column in quantities]
+    figure, axes = new_figure("autoencoder by layer", "layer", "", panels, (3.3 * len(panels) + 0.6, 3.8))
+    means = run.autoencoder.groupby(["variant", "plan", "view", "layer"], sort=False)[quantities].mean().reset_index()
     for index, ((variant, plan, view), rows) in enumerate(means.groupby(["variant", "plan", "view"], sort=False)):
         name = ", ".join(str(part) for part in (variant, plan, view) if part)
-        for panel, column in zip(axes, drawn, strict=True):
+        for panel, column in zip(axes, quantities, strict=True):
             panel.plot(rows["layer"], rows[column], label=short_name(name), **series_style(index))
     for panel in axes:
         integer_ticks(panel, means["layer"])

@@ -53,8 +53,8 @@ def variants(run: Tables) -> Figure | None:
     for index, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
         for _, row in rows_of_task[task].iterrows():
             _point(panel, row, names.index(row["variant"]), row["variant"] == run.for_task(task).selected)
-        shown = distinct_names(names, 30) if index % across == 0 else [""] * len(names)
-        panel.set_yticks(range(len(names)), shown, fontsize=9)
+        labels = distinct_names(names, 30) if index % across == 0 else [""] * len(names)
+        panel.set_yticks(range(len(names)), labels, fontsize=9)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.tick_params(axis="y", length=0)
         panel.margins(x=0.1)
@@ -148,12 +148,12 @@ def tables_of_task(run: Tables, task: str) -> Tables:
 def metrics_by_epoch(run: Tables) -> dict[str, list[str]]:
     """Return the metrics of each task that are drawn by epoch: the selection metric, and a second one."""
     rows = run.epochs[run.epochs["value"].notna()]
-    shown = {}
+    metrics_of_task = {}
     for task in _distinct(rows["task"]):
         selection_metric = tables_of_task(run, task).metric
         metrics = sorted(dict.fromkeys(rows.loc[rows["task"] == task, "metric"]), key=second_metric_rank)
-        shown[task] = sorted(metrics, key=lambda metric: metric != selection_metric)[:2]
-    return shown
+        metrics_of_task[task] = sorted(metrics, key=lambda metric: metric != selection_metric)[:2]
+    return metrics_of_task
 
 
 def second_metric_rank(metric: str) -> int:
@@ -191,8 +191,8 @@ def _curves(
     size, down = panels_layout(len(panels), 3.9, 2.25, 0.0)
     figure, axes = new_figure(title, "epoch", "", _panel_titles(list(panels)), size, down)
     looks = [series_style(index) | {"markersize": 3, "linewidth": 1.3} for index in indices]  # alike in all figures
-    shown = distinct_names(names, 45)
-    for name, look in zip(shown, looks, strict=True):  # so that the legend lists them in order
+    labels = distinct_names(names, 45)
+    for name, look in zip(labels, looks, strict=True):  # so that the legend lists them in order
         axes[0].plot([], [], label=name, **look)
     for panel, rows in zip(axes, panels.values(), strict=True):
         for name, look in zip(names, looks, strict=True):
@@ -200,7 +200,7 @@ def _curves(
         integer_ticks(panel, rows["epoch"])
         panel.tick_params(labelsize=9)
         panel.set_xlabel("epoch", fontsize=9)
-    shared_legend(figure, axes, max(1, int(size[0] / (0.75 + 0.068 * max(map(len, shown))))))
+    shared_legend(figure, axes, max(1, int(size[0] / (0.75 + 0.068 * max(map(len, labels))))))
     return figure
 
 

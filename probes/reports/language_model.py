@@ -102,9 +102,9 @@ def _grid(metrics: pd.DataFrame) -> Grid:
 
 
 def _tiles(facts: dict[str, object]) -> list[Tile]:
-    shown = {"held-out loss": ("loss_held_out", ".3f"), "perplexity": ("perplexity", ",.2f")}
-    shown |= {"parameters": ("parameters", ",.0f"), "steps": ("steps", ",.0f")}
-    values = {title: (number(facts.get(key)), spec) for title, (key, spec) in shown.items()}
+    formats = {"held-out loss": ("loss_held_out", ".3f"), "perplexity": ("perplexity", ",.2f")}
+    formats |= {"parameters": ("parameters", ",.0f"), "steps": ("steps", ",.0f")}
+    values = {title: (number(facts.get(key)), spec) for title, (key, spec) in formats.items()}
     tiles = [Tile(title, format(value, spec)) for title, (value, spec) in values.items() if value is not None]
     seconds = number(facts.get("seconds"))
     return tiles + ([Tile("took", duration(seconds))] if seconds is not None else [])

@@ -62,13 +62,13 @@ def all_lines_grid(run: Tables) -> Grid | None:
         ]
         for _, row in rows.iterrows()
     ]
-    shown = f"All {len(rows):,} lines" if len(rows) == len(run.layers) else f"The first {len(rows):,} lines"
+    count = f"All {len(rows):,} lines" if len(rows) == len(run.layers) else f"The first {len(rows):,} lines"
     return Grid(
         caption="Every probe; in brackets the bootstrap 95 % interval over rows.",
         heads=[*names, "value", "rows", "parameters"],
         rows=lines,
         text_columns=len(names),
-        fold=f"{shown} by layer",
+        fold=f"{count} by layer",
     )
 
 

@@ -144,8 +144,8 @@ def difference_cell(row: pd.Series) -> Cell:
     """Return a difference in points with its interval, ``-0.4 points`` and ``[-1.2, 0.5]``; or ``-0.004`` in units."""
     scale, places, unit = (1, 3, "") if row["metric"] in IN_UNITS else (100, 1, " points")
     value, low, high = (scale * row[name] for name in ("difference", "low", "high"))
-    shown = f"{value:+.{places}f}{unit}".replace(" ", "\u00a0")
-    return shown if pd.isna(low) or pd.isna(high) else (shown, f"[{low:.{places}f}, {high:.{places}f}]")
+    text = f"{value:+.{places}f}{unit}".replace(" ", "\u00a0")
+    return text if pd.isna(low) or pd.isna(high) else (text, f"[{low:.{places}f}, {high:.{places}f}]")
 
 
 def verdict(row: pd.Series) -> str:

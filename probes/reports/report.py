@@ -105,7 +105,7 @@ CAPTIONS: dict[str, tuple[str, str]] = {
     "by_question_word": ("By question word", "Exact match and F1 of the questions with each question word."),
     "layer_map": (
         "Tasks by layer",
-        "A row per task, in its own metric; darker is nearer to the best value of the task. Each row has its own scale.",
+        "A row per task, in its own metric and on its own scale; darker is nearer to the best value of the task.",
     ),
     "layer_curves": (
         "Tasks by layer, with controls",
@@ -139,7 +139,8 @@ CAPTIONS: dict[str, tuple[str, str]] = {
     "choices": ("Views and backbones", "The same probe on other latents; hollow points are controls."),
     "selectivity": (
         "Selectivity",
-        "How much better the probe fits its training rows than the same rows with shuffled targets, which it can only memorise.",
+        "How much better the probe fits its training rows than the same rows with shuffled targets, which it can only "
+        "memorise.",
     ),
     "history": ("History", "A point per trial; the line is the best value so far, a cross is a trial that was pruned."),
     "intermediate": ("While training", "Values that trials reported at each step; dashed ones were pruned."),
