@@ -1,4 +1,4 @@
-"""The front door of a checkout: permafrost's interface, and its command line if run as a script."""
+"""Entry point of a checkout: permafrost's Python interface; its command line if run as a script."""
 
 from permafrost.api import ablate, extract, load, pretrain, report, run, similarity, study, train
 from permafrost.cli.main import main

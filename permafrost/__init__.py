@@ -1,4 +1,4 @@
-"""permafrost: frozen language models, latents cached by layer, small probes trained on them.
+"""permafrost: frozen language models, their hidden states cached by layer, small probes trained on them.
 
     import permafrost as pf
 

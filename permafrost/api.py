@@ -1,6 +1,7 @@
-"""The Python interface: the verbs of the command line as functions.
+"""The Python interface: the commands of the command line as functions.
 
-A recipe is read and refused without torch; each verb imports :mod:`permafrost.stages` once its recipe is known to be right.
+Reading and refusing a recipe needs no torch, so each function imports :mod:`permafrost.stages`, which loads torch, only
+after its recipe has been checked.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import with_arguments
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these load torch
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
     from permafrost.probes.prediction.predictor import Predictor, Predictors
@@ -28,13 +29,17 @@ Overrides = Iterable[str]
 def extract(
     recipe: str, overrides: Overrides = (), progress: Progress | None = None
 ) -> tuple[list[Corpus], list["PlanLatents"]]:
-    """Stage one alone: run what is missing of every plan in a recipe; the corpora, and where their latents are."""
-    name, loaded = load_training(recipe, overrides)
-    check_trains(name, loaded)
+    """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
+
+    Returns:
+        the corpora of the recipe, and the latents of each plan.
+    """
+    recipe_name, spec = load_training(recipe, overrides)
+    check_trains(recipe_name, spec)
     progress = progress or Silent()
     from permafrost import stages
 
-    return stages.extract(stages.with_pretrained_backbone(name, loaded, None, progress), progress)
+    return stages.extract(stages.with_pretrained_backbone(recipe_name, spec, None, progress), progress)
 
 
 def run(
@@ -44,50 +49,54 @@ def run(
     progress: Progress | None = None,
     only: Sequence[str] = (),
 ) -> RunResult | SimilarityResult:
-    """Extract what is missing, train every variant, evaluate, and write a run folder.
+    """Extract latents that are not cached yet, train every variant, evaluate, and write a run folder.
 
-    A recipe that compares sentences trains nothing: its cosines are measured, as by :func:`similarity`.
+    A recipe with ``similarity.texts`` trains nothing: its sentences are compared, as by :func:`similarity`.
 
     Args:
-        recipe: the name of a shipped recipe, or the path of your own.
+        recipe: the name of a recipe that ships, or the path of your own.
         overrides: ``a.b=value`` settings, as after ``--set``.
+        runs: the folder in which the run folder is written.
+        progress: receives notices and bars; None is silent.
         only: the variants to train; empty trains all.
 
     Raises:
         InputError: something in the recipe, the corpus or the backbone is wrong.
         MachineError: the machine failed; the message says what is safe.
     """
-    name, loaded = load_recipe(recipe, overrides)
+    recipe_name, spec = load_recipe(recipe, overrides)
     runs, progress = Path(runs), progress or Silent()
-    _announce(loaded, only, progress)
-    loaded = loaded.only(only)
-    if not loaded.similarity.texts:
-        check_trains(name, loaded)
+    _announce(spec, only, progress)
+    spec = spec.only(only)
+    if not spec.similarity.texts:
+        check_trains(recipe_name, spec)
     _check_folder(runs)
     from permafrost import stages
 
-    if loaded.similarity.texts:
-        return stages.compare(name, loaded, runs, progress)
-    return stages.run(name, stages.with_pretrained_backbone(name, loaded, runs, progress), runs, progress, only)
+    if spec.similarity.texts:
+        return stages.similarity(recipe_name, spec, runs, progress)
+    return stages.run(
+        recipe_name, stages.with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress, only
+    )
 
 
 def pretrain(
     recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
 ) -> "PretrainingResult":
-    """Pretrain the language model of a recipe's table ``[language]``; one that is there already stays as it is.
+    """Pretrain the language model that a recipe's table ``[language]`` describes, unless its folder holds it already.
 
-    It leaves a model folder, which a recipe can name as ``plan.backbone``, and a run folder that says how it went.
+    Writes a model folder, which a recipe can name as ``plan.backbone``, and a run folder with losses and metrics.
 
     Raises:
-        InputError: no such table, no text, another model in the folder, a vocabulary that does not fit, a loss that is
-            no number.
+        InputError: the table or the text is missing, the folder holds another model, the vocabulary does not fit, or
+            the loss is not finite.
         MachineError: the machine failed; the message says what is safe.
     """
-    name, loaded = load_recipe(recipe, overrides)
+    recipe_name, spec = load_recipe(recipe, overrides)
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.pretrain(name, loaded, Path(runs), progress or Silent())
+    return stages.pretrain(recipe_name, spec, Path(runs), progress or Silent())
 
 
 def train(
@@ -97,15 +106,15 @@ def train(
     progress: Progress | None = None,
     only: Sequence[str] = (),
 ) -> RunResult:
-    """Like :func:`run`, from cached latents alone: no backbone is found, read or loaded."""
-    name, loaded = load_training(recipe, overrides)
+    """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
+    recipe_name, spec = load_training(recipe, overrides)
     progress = progress or Silent()
-    _announce(loaded, only, progress)
-    loaded = loaded.only(only)
+    _announce(spec, only, progress)
+    spec = spec.only(only)
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.train(name, with_folder(name, loaded), Path(runs), progress, only)
+    return stages.train(recipe_name, with_folder(recipe_name, spec), Path(runs), progress, only)
 
 
 def ablate(
@@ -115,14 +124,16 @@ def ablate(
     progress: Progress | None = None,
     variant: str = "",
 ) -> AblationResult:
-    """Train a recipe's probe, or a variant's, on subsets of its layers, and write a run folder."""
-    name, loaded = load_training(recipe, overrides, one_task=True)
-    loaded, runs, progress = loaded.select(variant), Path(runs), progress or Silent()
-    check_trains(name, loaded)
+    """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
+    recipe_name, spec = load_training(recipe, overrides, one_task=True)
+    spec, runs, progress = spec.select(variant), Path(runs), progress or Silent()
+    check_trains(recipe_name, spec)
     _check_folder(runs)
     from permafrost import stages
 
-    return stages.ablate(name, stages.with_pretrained_backbone(name, loaded, runs, progress), runs, progress)
+    return stages.ablate(
+        recipe_name, stages.with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress
+    )
 
 
 def study(
@@ -136,32 +147,37 @@ def study(
     progress: Progress | None = None,
     variant: str = "",
 ) -> tuple[StudyResult, RunResult]:
-    """Search a recipe's space, then train the best trial again with several seeds; returns both.
+    """Search the space of a recipe, then train the best trial again with several seeds.
 
     Args:
-        name: of the study; one that is there already goes on. Empty takes the recipe's.
-        trials: finished trials the study is to hold in the end; None takes the recipe's.
-        storage: SQLAlchemy's address of a database; None keeps a journal file in the study's folder.
+        name: name of the study; a study of this name is continued. Empty: the name of the recipe.
+        trials: number of finished trials in total, earlier ones included. None: the recipe's.
+        workers: number of processes that train trials.
+        storage: SQLAlchemy URL of a database. None: a journal file in the folder of the study.
+        variant: the variant whose settings are searched; empty: the recipe's own.
+
+    Returns:
+        the result of the study, and that of the run of its best trial.
     """
-    of, loaded = load_training(recipe, overrides, one_task=True)
-    loaded, runs, progress = loaded.select(variant), Path(runs), progress or Silent()
-    check_trains(of, loaded)
+    recipe_name, spec = load_training(recipe, overrides, one_task=True)
+    spec, runs, progress = spec.select(variant), Path(runs), progress or Silent()
+    check_trains(recipe_name, spec)
     _check_folder(runs)
     from permafrost import stages
 
-    loaded = stages.with_pretrained_backbone(of, loaded, runs, progress)
-    return stages.study(of, loaded, name or of, runs, storage, trials, workers, progress)
+    spec = stages.with_pretrained_backbone(recipe_name, spec, runs, progress)
+    return stages.study(recipe_name, spec, name or recipe_name, runs, storage, trials, workers, progress)
 
 
 def report(path: Path | str) -> Path:
-    """Draw the figures and the page of a run, an ablation or a study again, from its tables; returns the page."""
-    from permafrost.probes.reports.report import write_report
+    """Draw the figures and the page of a finished run again from its tables; return the path of the page."""
+    from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
 
     return write_report(Path(path))
 
 
 def load(path: Path | str, task: str = "") -> "Predictor | Predictors":
-    """A finished run, ready to predict: all of its tasks, or the one that is named."""
+    """Load a finished run that can predict: all of its tasks, or the task that is named."""
     from permafrost import stages
 
     return stages.load(Path(path), task)
@@ -175,29 +191,30 @@ def similarity(
     runs: Path | str = "runs",
     progress: Progress | None = None,
 ) -> SimilarityResult:
-    """Cosines of every pair of sentences in float32, for each backbone, and a run folder with tables, figures, a page.
+    """Compute the cosine of every pair of sentences in float32, for each backbone, and write a run folder.
 
     Args:
-        texts: at least two; None takes those of the recipe ``similarity``, as what is empty does of the others.
-        backbones: sentence encoders; one that cannot be had is left out where others remain.
-        pooling: ``mean`` over all tokens, special ones too, or ``cls``, the first token; of the last layer.
+        texts: two or more sentences. None: those of the recipe ``similarity``.
+        backbones: sentence encoders. One that cannot be located is left out if others remain. Empty: the recipe's.
+        pooling: of the last layer: ``mean`` over all tokens, special tokens included, or ``cls``, the first token.
+            Empty: the recipe's.
 
     Raises:
-        InputError: fewer than two sentences, an empty one, no backbone that can be had.
+        InputError: there are fewer than two sentences, one is empty, or no backbone can be located.
     """
-    name, loaded = load_recipe("similarity", overrides)
-    loaded = replace(loaded, similarity=with_arguments(loaded.similarity, texts, backbones, pooling))
+    recipe_name, spec = load_recipe("similarity", overrides)
+    spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.compare(name, loaded, Path(runs), progress or Silent())
+    return stages.similarity(recipe_name, spec, Path(runs), progress or Silent())
 
 
 def _announce(recipe: Recipe, only: Sequence[str], progress: Progress) -> None:
-    if recipe.duration and not only:  # of some of the variants nobody knows
+    if recipe.duration and not only:  # it is the time of all variants
         progress.note(f"expected time: {recipe.duration}")
 
 
 def _check_folder(runs: Path) -> None:
-    if runs.exists() and not runs.is_dir():  # said now, not after the training
+    if runs.exists() and not runs.is_dir():  # found before the training, not after it
         raise InputError(f"{runs}: a folder is needed here; set --runs to another.")

@@ -1,6 +1,6 @@
-"""Where the two stages meet: the verbs of the interface, with what runs a backbone for the probes of stage two.
+"""Junction of the two stages: the functions of :mod:`permafrost.api` for a checked recipe, with a provider of latents.
 
-Importing this loads torch; :mod:`permafrost.api` does so once a recipe is known to be right.
+:class:`BackboneProvider` lets the experiments of stage two run the backbones of stage one. Importing this loads torch.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,11 @@ from permafrost.probes.variants.workspace import Workspace
 
 
 def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> Extractor:
-    """Stage one for new texts of a finished run; ``loaded`` is its backbone if that is in memory already."""
+    """Return an extractor for new texts of a finished run.
+
+    Args:
+        loaded: the backbone of the run if it is in memory already.
+    """
     plan, spec = run.capture_plan(plan_name), run.recipe.extract
     if run.backbone_folder:
         return Extractor(plan, spec, loaded)
@@ -50,37 +54,37 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
 
 
 class BackboneProvider:
-    """Latents, trainable blocks, token ids and digests of backbones, which are loaded and run as needed."""
+    """Provider of latents, trainable blocks, token ids and digests that loads and runs backbones when needed."""
 
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
-        """The latents of a plan for the texts of a corpus; what no shard holds is run."""
-        done = extract_texts(plan, corpus.texts, spec, progress)
+        """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
+        extraction = extract_texts(plan, corpus.texts, spec, progress)
         return PlanLatents(
-            store=done.store,
-            columns=done.columns,
-            texts_run=done.texts_run,
-            truncated=done.truncated,
-            seconds=done.seconds,
+            store=extraction.store,
+            columns=extraction.columns,
+            texts_run=extraction.texts_run,
+            truncated=extraction.truncated,
+            seconds=extraction.seconds,
         )
 
     def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
-        """Fresh copies of the blocks above the cut."""
+        """Return trainable copies of the blocks above the cut."""
         assert spec.cut != "frozen"
         return FinetunedBackbone(
             plan, spec.cut, layers, spec.dropout, spec.attention_dropout, spec.frozen_layer_indices()
         )
 
     def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
-        """Raise a :class:`SpecError` if the backbone cannot be cut there."""
+        """Raise a :class:`SpecError` if the backbone cannot be cut at ``spec.cut``."""
         assert spec.cut != "frozen"
         check_cut(plan, spec.cut, layers)
 
     def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
-        """Token ids of texts, for blocks that learn from the embeddings on."""
+        """Return the token ids of texts, for blocks that are trained from the embeddings on."""
         return read_ids(plan, texts)
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
-        """Digests of the backbone's weights and tokenizer."""
+        """Return digests of the backbone's weights and tokenizer."""
         return digests(plan, spec)
 
 
@@ -88,20 +92,21 @@ PROVIDER = BackboneProvider()
 
 
 def extract(recipe: Recipe, progress: Progress) -> tuple[list[Corpus], list[PlanLatents]]:
-    """Run what is missing of every plan in a recipe; the corpora, and where their latents are."""
+    """Extract the latents of every plan in a recipe that are not cached yet; return the corpora and the latents."""
     workspace = Workspace(PROVIDER, progress)
-    recipes = [
-        one
+    task_recipes = [
+        task_recipe
         for variant in recipe.variant_recipes().values()
-        for one in (variant.task_recipes() or {"": variant}).values()
+        for task_recipe in (variant.task_recipes() or {"": variant}).values()
     ]
-    corpora = {id(corpus): corpus for corpus in (workspace.corpus(one.corpus) for one in recipes)}
-    workspace.prepare(recipes)
+    all_corpora = [workspace.corpus(task_recipe.corpus) for task_recipe in task_recipes]
+    corpora = {id(corpus): corpus for corpus in all_corpora}
+    workspace.prepare(task_recipes)
     return list(corpora.values()), list(workspace.stored.values())
 
 
 def run(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> RunResult:
-    """Train and evaluate every variant; what is missing of their latents is run."""
+    """Train and evaluate every variant; latents that are not cached are extracted."""
     return _experiment(name, recipe, runs, progress, only, PROVIDER)
 
 
@@ -113,13 +118,13 @@ def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Seque
 def _experiment(
     name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], provider: LatentProvider
 ) -> RunResult:
-    several = run_layers if recipe.multitask.schedule == "separate" else run_multitask
-    run_it = several if recipe.tasks else run_recipe
-    return run_it(name, recipe.only(only), runs, progress, provider)
+    run_tasks = run_layers if recipe.multitask.schedule == "separate" else run_multitask
+    experiment = run_tasks if recipe.tasks else run_recipe
+    return experiment(name, recipe.only(only), runs, progress, provider)
 
 
 def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> AblationResult:
-    """Train a recipe's probe on subsets of its layers."""
+    """Train the probe of a recipe on subsets of its layers."""
     return run_ablation(name, recipe, runs, progress, PROVIDER)
 
 
@@ -133,31 +138,34 @@ def study(
     workers: int,
     progress: Progress,
 ) -> tuple[StudyResult, RunResult]:
-    """Search a recipe's space, then train the best trial again; arguments as of :func:`permafrost.api.study`."""
+    """Search the space of a recipe, then train the best trial again; arguments as for :func:`permafrost.api.study`."""
     return run_study(name, recipe, study_name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER)
 
 
 def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
-    """What a worker of a study does with a trial; latents are shared in ``folder``."""
-    return partial(evaluate_recipe, Workspace(PROVIDER, Silent(), SharedInputs(folder)))
+    """Return the function with which a worker of a study evaluates a trial; latents are shared in ``folder``."""
+    return Workspace(PROVIDER, Silent(), SharedInputs(folder)).evaluate
 
 
-def compare(name: str, recipe: Recipe, runs: Path, progress: Progress) -> SimilarityResult:
-    """Cosines of a recipe's sentences."""
+def similarity(name: str, recipe: Recipe, runs: Path, progress: Progress) -> SimilarityResult:
+    """Compute the cosines of the sentences of a recipe."""
     return compare_sentences(name, recipe, runs, progress, PROVIDER)
 
 
 pretrain = partial(run_pretraining, pretrain=pretrain_model)
-"""Pretrain the language model of a recipe."""
+"""Pretrain the language model that a recipe describes."""
 
 
 def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress) -> Recipe:
-    """A recipe whose ``plan.backbone`` is its own language model, with that model's folder; pretrained if missing."""
+    """Return a recipe with the folder of its own language model for ``plan.backbone``; pretrain the model if missing.
+
+    A recipe with another backbone is returned as it is.
+    """
     return with_own_backbone(name, recipe, runs, progress, pretrain_model)
 
 
 def load(path: Path, task: str) -> Predictor | Predictors:
-    """A finished run, ready to predict."""
+    """Load a finished run that can predict."""
     backbones = LoadedBackbones(make_extractor)
-    tasks = {name: Predictor(run, backbones) for name, run in load_tasks(path, task).items()}
-    return Predictors(tasks) if len(tasks) > 1 else next(iter(tasks.values()))
+    predictors = {name: Predictor(run, backbones) for name, run in load_tasks(path, task).items()}
+    return Predictors(predictors) if len(predictors) > 1 else next(iter(predictors.values()))

@@ -1,4 +1,7 @@
-"""``cache list | show | verify | repair | prune``: the part of the command line that needs nothing but the stores."""
+"""The ``cache`` commands: list, show, verify, repair and prune the latent stores of a cache folder.
+
+They read the stores alone; no recipe, no backbone, no torch.
+"""
 
 import json
 from pathlib import Path
@@ -12,70 +15,67 @@ from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 
-cache_app = typer.Typer(help="List, check, repair and prune the stores of latents.", no_args_is_help=True)
+cache_app = typer.Typer(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
 CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the latent stores.")]
 
 StoreNames = Annotated[
-    list[str] | None, typer.Argument(help="Stores, by folder or by the beginning of their identity; all if none.")
+    list[str] | None,
+    typer.Argument(help="Stores, by folder or by the first characters of their identity. Default: all."),
 ]
+
+
+SUMMARY_KEYS = [
+    "backbone", "identity", "compute_dtype", "stored_dtype", "template", "texts", "columns", "shards", "bytes",
+    "written",
+]  # fmt: skip
+"""Columns of ``cache list``."""
 
 
 @cache_app.command("list")
 def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Every store: backbone, texts, views, bytes."""
-    found = []
+    """List every store: backbone, texts, views, bytes."""
+    summaries = []
     for folder in maintenance.intact(cache):
         try:
-            found.append(maintenance.summary(folder))
+            summaries.append(maintenance.summary(folder))
         except ShardError as error:
             Console().note(f"left out: {error}")
     if as_json:
-        show_json({"stores": found})
+        show_json({"stores": summaries})
         return
-    keys = [
-        "backbone",
-        "identity",
-        "compute_dtype",
-        "stored_dtype",
-        "template",
-        "texts",
-        "columns",
-        "shards",
-        "bytes",
-        "written",
+    lines = [
+        [_columns_text(summary[key]) if key == "columns" else cell(summary[key]) for key in SUMMARY_KEYS]
+        for summary in summaries
     ]
-    show_table(keys, [[_columns(one[key]) if key == "columns" else cell(one[key]) for key in keys] for one in found])
+    show_table(SUMMARY_KEYS, lines)
 
 
 @cache_app.command("show")
 def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """One store in full: identity, provenance, shards."""
-    found = []
+    """Show stores in full: identity, provenance, shards."""
+    details = []
     for folder in maintenance.pick_stores(cache, stores or []):
         try:
-            found.append(maintenance.details(folder))
+            details.append(maintenance.details(folder))
         except OtherVersionError as error:
             if stores:
                 raise
             Console().note(f"left out: {error}")
-    print(json.dumps({"stores": found}, indent=None if as_json else 2))
+    print(json.dumps({"stores": details}, indent=None if as_json else 2))
 
 
 @cache_app.command("verify")
 def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Read every byte and compare it with its checksums. Exit code 3 where something is damaged."""
+    """Compare every shard with its checksums. Exit code 3 if a shard is damaged."""
     folders = maintenance.pick_stores(cache, stores or [])
     shards = maintenance.shard_paths(folders)
     with Console().bar("shards", len(shards)) as advance:
         findings = list(maintenance.verify(folders, advance))
     damaged = [finding for finding in findings if not finding.other_version]
     if as_json:
-        print(
-            json.dumps(
-                {"shards": len(shards), "damaged": [{"path": str(f.path), "problems": f.problems} for f in damaged]}
-            )
-        )
+        entries = [{"path": str(finding.path), "problems": finding.problems} for finding in damaged]
+        print(json.dumps({"shards": len(shards), "damaged": entries}))
     else:
         for finding in findings:
             print(f"{finding.path}: {'; '.join(finding.problems)}")
@@ -89,7 +89,7 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
 
 @cache_app.command("repair")
 def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Set damaged shards aside, so that their texts run again; remove what dead writers left."""
+    """Set damaged shards aside, so that their texts are extracted again; remove leftovers of processes that died."""
     aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
     if as_json:
         show_json({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))})
@@ -103,10 +103,10 @@ def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
 def cache_prune(
     stores: StoreNames = None,
     cache: CacheOption = Path("cache"),
-    whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores with all they hold.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores entirely.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove shards that others make redundant, shards set aside, and leftovers; with --whole, named stores."""
+    """Remove redundant shards, shards set aside, and leftovers; with --whole, remove the named stores."""
     if whole and not stores:
         raise StoreError("--whole removes stores for good: name them.")
     folders = maintenance.pick_stores(cache, stores or [])
@@ -117,12 +117,14 @@ def cache_prune(
         print(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")
 
 
-def _columns(columns: dict[str, list[int]]) -> str:
-    """``mean 0-6; cls 3, 5-6``."""
+def _columns_text(columns: dict[str, list[int]]) -> str:
+    """View -> its layers, as ``mean 0-6; cls 3, 5-6``."""
     return "; ".join(f"{view} {_ranges(layers)}" for view, layers in columns.items())
 
 
 def _ranges(numbers: list[int]) -> str:
-    starts = [n for n in numbers if n - 1 not in numbers]
-    ends = [n for n in numbers if n + 1 not in numbers]
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+    firsts = [number for number in numbers if number - 1 not in numbers]
+    lasts = [number for number in numbers if number + 1 not in numbers]
+    return ", ".join(
+        str(first) if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""The terminal: tables and JSON on stdout, notices and bars on stderr."""
+"""Terminal output: tables and JSON on stdout, notices and progress bars on stderr."""
 
 import json
 import sys
@@ -12,25 +12,25 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 WIDE = 240
-"""Columns of a table that goes to a file or a pipe."""
+"""Width in characters of a table that goes to a file or a pipe."""
 
 NARROW = 24
-"""A column this narrow is never broken."""
+"""Characters up to which the cells of a column are never wrapped."""
 
 
 class Console:
-    """Notices and bars on stderr; bars with rate and time left, and only on a terminal."""
+    """Progress on stderr: notices, and bars with rate and time left; bars are drawn on a terminal only."""
 
     def __init__(self) -> None:
         self._console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
-        """Print the line."""
+        """Print a line."""
         self._console.print(message, style="dim", markup=False)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar with count, rate and estimated time left; gone when done."""
+        """Show a bar while the context lasts; yields a function that advances it by a number of steps."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -52,7 +52,7 @@ class Console:
 
 
 def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """A plain table on stdout, as wide as the terminal."""
+    """Print a plain table on stdout, as wide as the terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, head in enumerate(heads):
         longest = max([len(head), *(len(line[index]) for line in lines)])
@@ -63,12 +63,12 @@ def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
 
 def show_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout."""
+    """Print one JSON object on one line of stdout."""
     print(json.dumps(value, ensure_ascii=False))
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """Return a value as a table shows it."""
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,6 +1,7 @@
-"""How a command ends: what the user can act on becomes one line on stderr and an exit code.
+"""Exit codes: an error that the user can act on becomes one line on stderr and an exit code.
 
-0 done; 2 the input is wrong; 3 the machine failed; 130 and 143 for signals; anything else is our bug, with a traceback.
+0 success; 2 wrong input; 3 machine failure; 130 and 143 interrupted by a signal. Any other exception is a bug of
+permafrost and keeps its traceback.
 """
 
 import errno
@@ -16,16 +17,16 @@ from permafrost.data.errors import PermafrostError
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where the program is so that what is whole gets committed."""
+    """SIGTERM as an exception, so that the code it interrupts can commit what is complete."""
 
 
 def terminate(*_: object) -> NoReturn:
-    """Signal handler: end the program where it is."""
+    """Handle SIGTERM: raise :class:`Terminated`."""
     raise Terminated
 
 
 def run_to_exit(command: Callable[[], Any]) -> NoReturn:
-    """Run a command and end the process with the exit code that fits."""
+    """Run a command and end the process with its exit code."""
     signal.signal(signal.SIGTERM, terminate)
     try:
         code = guarded(command)
@@ -37,14 +38,14 @@ def run_to_exit(command: Callable[[], Any]) -> NoReturn:
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run a command; what the user can act on becomes one line on stderr and an exit code."""
+    """Run a command and return its exit code; an error that the user can act on is printed as one line on stderr."""
     safe = "what was committed to the cache is kept; the same command goes on from there."
     try:
-        said = command()
+        result = command()
     except PermafrostError as error:
         return _fail(f"{type(error).__name__}: {error}", error.exit_code)
     except KeyboardInterrupt:
-        said = 130
+        result = 130
     except Terminated:
         return _fail(f"terminated: {safe}", 143)
     except BrokenPipeError:
@@ -64,9 +65,9 @@ def guarded(command: Callable[[], Any]) -> int:
             error.show()
             return int(error.exit_code)
         raise
-    if said == 130:  # which is also what typer makes of Ctrl-C
+    if result == 130:  # typer returns it after Ctrl-C
         return _fail(f"interrupted: {safe}", 130)
-    return said if isinstance(said, int) else 0
+    return result if isinstance(result, int) else 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""Commands that look and train nothing: what ships, what can be set, the reports of finished runs."""
+"""Commands that only read: the recipes that ship, their settings, and the reports of finished runs."""
 
 from pathlib import Path
 
@@ -6,33 +6,36 @@ import typer
 
 from permafrost.cli import options, render
 
-look_app = typer.Typer()
+inspect_app = typer.Typer()
 
 
-@look_app.command("recipes")
+@inspect_app.command("recipes")
 def recipes_command(as_json: options.JsonOption = False) -> None:
-    """What ships: one experiment a line."""
+    """List the recipes that ship, what they do and how long they take."""
     render.show_recipes(as_json)
 
 
-@look_app.command("config")
+@inspect_app.command("config")
 def config_command(
     recipe: options.ShownRecipe = None,
     set_: options.SetOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Every setting: its value, its type and what it means."""
+    """Explain every setting: its value, type and meaning."""
     render.show_settings(recipe, set_ or (), as_json)
 
 
-@look_app.command("report")
+@inspect_app.command("report")
 def report_command(
     run_folders: options.RunFolders,
     out: options.PageOption = Path("compare.html"),
     as_json: options.JsonOption = False,
 ) -> None:
-    """Draw a report again, or compare several runs on one page."""
-    from permafrost.probes.reports.report import write_report
+    """Draw the report of a run again, or compare several runs.
+
+    Several runs are compared on one page, with paired tests on the rows that they share.
+    """
+    from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
 
     if len(run_folders) == 1:
         render.show_report(write_report(run_folders[0]), as_json)

@@ -1,4 +1,7 @@
-"""The commands that run something, and the entry point of the command line."""
+"""The ``permafrost`` command line: its entry point, and the commands that run something.
+
+Each command turns its options into settings of a recipe, calls :mod:`permafrost.api`, and prints the result.
+"""
 
 import os
 from pathlib import Path
@@ -11,19 +14,26 @@ from permafrost.cli import options, render
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import Console
 from permafrost.cli.exit_codes import run_to_exit
-from permafrost.cli.inspect import look_app
+from permafrost.cli.inspect import inspect_app
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.readers.load import read_sentences
 
 app = typer.Typer(
     name="permafrost",
-    help="Run a frozen language model over a corpus once, keep its activations by layer, train probes on them.",
-    epilog="Start with: pipeline.py run quickstart. Then: pipeline.py recipes, pipeline.py config sts.",
+    help=(
+        "Run a frozen language model over a corpus once, cache its hidden states by layer, and train small probes on "
+        "them. An experiment is a recipe, a TOML file; --set changes one setting of it."
+    ),
+    epilog=(
+        "Start with: permafrost run quickstart (in a checkout: python pipeline.py run quickstart), a small recipe on "
+        "data that ships. Then: permafrost recipes lists all recipes, permafrost config sts explains one of them."
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(look_app)
+app.add_typer(inspect_app)
 app.add_typer(cache_app, name="cache")
 
 
@@ -37,11 +47,16 @@ def run_command(
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Extract what is missing, train every variant, evaluate, report.
+    """Run a recipe: extract latents, train, evaluate, report.
 
-    Stop it at any time: the same command goes on, with long trainings from their last checkpoint.
+    Latents that are cached already are not extracted again. Every variant of the recipe is trained and evaluated. You
+    may stop the command at any time and repeat it: long trainings go on from their last checkpoint.
+
+    The setting finetune.cut trains the top blocks of the backbone as well; the setting multitask.schedule says how
+    several tasks share a backbone.
     """
-    render.show_run(api.run(recipe, options.changes(set_, max_bytes, strict), runs, Console(), only or ()), as_json)
+    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    render.show_run(api.run(recipe, overrides, runs, Console(), only or ()), as_json)
 
 
 @app.command("pretrain")
@@ -51,11 +66,12 @@ def pretrain_command(
     runs: options.RunsOption = Path("runs"),
     as_json: options.JsonOption = False,
 ) -> None:
-    """Make a small language model from scratch, as [language] says.
+    """Pretrain a small language model from scratch.
 
-    Stop it at any time: the same command goes on. What it leaves is a model folder, for plan.backbone.
+    The recipe's table [language] describes it. The command writes a model folder, which plan.backbone can name. You may
+    stop the command at any time and repeat it: it continues.
     """
-    render.show_pretrained(api.pretrain(recipe, options.changes(set_), runs, Console()), as_json)
+    render.show_pretraining(api.pretrain(recipe, options.recipe_overrides(set_), runs, Console()), as_json)
 
 
 @app.command("train")
@@ -67,8 +83,9 @@ def train_command(
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Like run, from cached latents alone. No backbone is needed."""
-    render.show_done(api.train(recipe, options.changes(set_, strict=strict), runs, Console(), only or ()), as_json)
+    """Like run, from cached latents alone: no backbone is needed."""
+    overrides = options.recipe_overrides(set_, strict=strict)
+    render.show_training(api.train(recipe, overrides, runs, Console(), only or ()), as_json)
 
 
 @app.command("ablate")
@@ -81,11 +98,14 @@ def ablate_command(
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Train on some of the layers: one alone, all but one, and so on.
+    """Train the probe on subsets of its layers.
 
-    Figures have intervals and a test against the last layer alone; [ablation] says what is trained, controls included.
+    Subsets are one layer alone, all but one, the first or the last ones, and so on; the recipe's table [ablation] says
+    which are trained, and which controls. Each result has a 95 % interval and a paired test against the last layer
+    alone.
     """
-    render.show_ablated(api.ablate(recipe, options.changes(set_, max_bytes, strict), runs, Console(), variant), as_json)
+    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    render.show_ablation(api.ablate(recipe, overrides, runs, Console(), variant), as_json)
 
 
 @app.command("study")
@@ -102,13 +122,14 @@ def study_command(
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Search the recipe's [study.space] with Optuna.
+    """Search settings with Optuna, then train the best trial again.
 
-    Stop it at any time: the same name goes on. It ends with the best trial trained again, over several seeds.
+    The recipe's table [study.space] says which settings are searched. The best trial is trained again with several
+    seeds. You may stop the command at any time: a study of the same name continues.
     """
-    overrides = options.changes(set_, max_bytes, strict)
-    found, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant)
-    render.show_studied(found, best, as_json)
+    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    result, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant)
+    render.show_study(result, best, as_json)
 
 
 @app.command("similarity")
@@ -122,14 +143,15 @@ def similarity_command(
     max_bytes: options.MaxBytesOption = "",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Cosines of sentences by sentence encoders, in float32, with heatmaps and maps in three dimensions."""
-    from permafrost.data.readers.load import read_sentences
+    """Compare sentences by their cosines, with one or more encoders.
 
+    Cosines are computed in float32. The report has a heatmap per encoder, and maps in three dimensions.
+    """
     if texts and file:
         raise CorpusError("give either sentences or --file FILE to compare.")
-    given = read_sentences(file) if file else texts or None
-    done = api.similarity(given, backbone or (), pooling, options.changes(set_, max_bytes), runs, Console())
-    render.show_compared(done, as_json)
+    sentences = read_sentences(file) if file else texts or None
+    overrides = options.recipe_overrides(set_, max_bytes)
+    render.show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)
 
 
 @app.command("extract")
@@ -140,8 +162,12 @@ def extract_command(
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Stage one alone: run what is missing and store its latents. Safe to stop and to repeat."""
-    render.show_extracted(*api.extract(recipe, options.changes(set_, max_bytes, strict), Console()), as_json)
+    """Run stage one alone: extract latents and cache them.
+
+    Texts whose latents are cached already are skipped. You may stop the command at any time and repeat it.
+    """
+    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    render.show_extraction(*api.extract(recipe, overrides, Console()), as_json)
 
 
 @app.command("predict")
@@ -155,40 +181,25 @@ def predict_command(
 ) -> None:
     """Answer new texts with a finished run.
 
-    A file is read by the columns of the run's corpus, or the usual names: sentence1 and sentence2, premise and
-    hypothesis, question and context, sentence, text. If it has the run's target too, that is checked and stands beside
-    the answer as target.
+    Give the texts as arguments or in a file. Of a file the columns of the run's corpus are read, or else the usual
+    ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
+    run's target column too, the target is shown beside the answer.
 
-    Tasks that learnt together all answer, but for those whose columns the file has not; --task names one.
+    A run of several tasks answers with every task whose columns are there; --task picks one.
 
-    A .csv of --out has the columns of the file first, then a column probability_LABEL for each class; of entities, a
-    line each, with the number of its item, and one empty line for an item without any; of several tasks, columns
-    TASK_label and so on. A .jsonl has one object an item.
+    The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
+    answer. Classes have the columns label and probability_LABEL; entities have a line each, with the number of their
+    item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
     """
-    from permafrost.probes.prediction.output import check_out, joined, write_answers
-    from permafrost.probes.prediction.requests import each_from_file, each_from_words
-
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
-    if out:
-        check_out(out, file)
-    screen, tasks = Console(), api.load(run_folder, task).tasks
-    runs = {name: one.run for name, one in tasks.items()}
-    asked = each_from_file(runs, file) if file else each_from_words(runs, texts or [])
-    if left := [name for name in tasks if name not in asked]:
-        screen.note(f"left out, for want of what they read: {', '.join(left)}")
-    said = {
-        name: tasks[name].predict([one.texts for one in items], screen, [one.place for one in items])
-        for name, items in asked.items()
-    }
-    items, answers = joined(asked, said)
-    if out:
-        write_answers(out, items, answers)
-    render.show_predictions(items, answers, out, as_json)
+    from permafrost.cli.predict import predict  # loads torch
+
+    predict(run_folder, texts or [], file, task, out, as_json)
 
 
 def main() -> NoReturn:
-    """The command line; ends the process with the exit code that fits."""
-    # Read when torch loads. Threads that spin while they wait make training 20 times slower beside a busy neighbour.
+    """Run the command line and end the process with its exit code."""
+    # Read when torch loads. Threads that spin while they wait make training 20 times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run_to_exit(lambda: app(standalone_mode=False))

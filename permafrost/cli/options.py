@@ -1,4 +1,4 @@
-"""Options and arguments of the commands, and what they change in a recipe."""
+"""Options and arguments that the commands share, and the recipe settings that they stand for."""
 
 import re
 from pathlib import Path
@@ -11,92 +11,117 @@ from permafrost.data.spec import SpecError
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+"""Unit of a size -> bytes."""
 
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
-RecipeName = Annotated[str, typer.Argument(help="A shipped recipe by name, or the path of your own .toml file.")]
+RecipeName = Annotated[str, typer.Argument(help="The name of a recipe that ships, or the path of your own .toml file.")]
 
-ShownRecipe = Annotated[str | None, typer.Argument(help="Show the values of this recipe.")]
+ShownRecipe = Annotated[str | None, typer.Argument(help="Show the values of this recipe instead of the defaults.")]
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. plan.views=mean,cls. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting, e.g. plan.views=mean,cls or finetune.cut=10 or multitask.schedule=joint. Repeatable.",
+    ),
 ]
 
 OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train this variant alone. May be repeated.")
+    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train only this variant. Repeatable.")
 ]
 
-VariantOption = Annotated[str, typer.Option(help="Take this variant's settings; else the recipe's own.")]
+VariantOption = Annotated[str, typer.Option(help="Use the settings of this variant instead of the recipe's own.")]
 
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that receives the run folder.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where the run folder is written.")]
 
 MaxBytesOption = Annotated[
     str,
-    typer.Option("--max-bytes", metavar="SIZE", help="Refuse to add more than this to the cache, e.g. 500MB or 20GB."),
+    typer.Option(
+        "--max-bytes",
+        metavar="SIZE",
+        help="Stop with an error if the cache would grow by more than this, e.g. 500MB or 20GB.",
+    ),
 ]
 
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Refuse a corpus with faulty rows, which are else left out and counted.")
+    bool,
+    typer.Option(
+        "--strict", help="Stop with an error if the corpus has faulty rows; else they are skipped and counted."
+    ),
 ]
 
-StudyName = Annotated[str, typer.Option(help="Name of the study; the same name goes on with it.")]
+StudyName = Annotated[
+    str, typer.Option(help="Name of the study; a study of the same name is continued. Default: the recipe's.")
+]
 
-TrialsOption = Annotated[int | None, typer.Option(help="Finished trials it is to hold, those there counted.")]
+TrialsOption = Annotated[
+    int | None, typer.Option(help="Finished trials in total, earlier ones included. Default: the recipe's.")
+]
 
-WorkersOption = Annotated[int, typer.Option(help="Processes that train trials; they share one copy of the latents.")]
+WorkersOption = Annotated[
+    int, typer.Option(help="Processes that train trials in parallel; they share one copy of the latents.")
+]
 
 StorageOption = Annotated[
-    str | None, typer.Option(help="A database, e.g. postgresql+psycopg://user@host/name; else a journal file.")
+    str | None,
+    typer.Option(help="Database of the study, e.g. postgresql+psycopg://user@host/name. Default: a journal file."),
 ]
 
-Sentences = Annotated[list[str] | None, typer.Argument(help="Sentences, two or more; else the recipe's.")]
+Sentences = Annotated[
+    list[str] | None, typer.Argument(help="Two or more sentences. Default: those of the recipe 'similarity'.")
+]
 
-SentencesFile = Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt of sentences.")]
+SentencesFile = Annotated[
+    Path | None, typer.Option("--file", help="A csv, tsv, jsonl, parquet or txt file of sentences.")
+]
 
 BackboneOption = Annotated[
-    list[str] | None, typer.Option("--backbone", metavar="NAME", help="A sentence encoder. May be repeated.")
+    list[str] | None, typer.Option("--backbone", metavar="NAME", help="A sentence encoder. Repeatable.")
 ]
 
-PoolingOption = Annotated[str, typer.Option(help="mean over all tokens, or cls, the first one.")]
+PoolingOption = Annotated[str, typer.Option(help="Pooling: mean over all tokens, or cls for the first token.")]
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")]
 
-Texts = Annotated[list[str] | None, typer.Argument(help="Texts; two make a pair where the run reads pairs.")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts. If the run reads pairs, give two texts per pair.")]
 
-TextsFile = Annotated[Path | None, typer.Option("--file", help="csv, tsv, jsonl, parquet or txt with the texts.")]
+TextsFile = Annotated[Path | None, typer.Option("--file", help="A csv, tsv, jsonl, parquet or txt file of texts.")]
 
-TaskOption = Annotated[str, typer.Option("--task", metavar="NAME", help="Answer by this task of a run of several.")]
+TaskOption = Annotated[
+    str, typer.Option("--task", metavar="NAME", help="Answer with this task only, if the run has several.")
+]
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")]
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")]
 
-PageOption = Annotated[Path, typer.Option(help="Where the page that compares several runs goes.")]
+PageOption = Annotated[Path, typer.Option(help="Where the page that compares several runs is written.")]
 
 
-def changes(set_: list[str] | None, max_bytes: str = "", strict: bool = False) -> list[str]:
-    """What the options say as ``KEY=VALUE`` settings, those with a name of their own last.
+def recipe_overrides(set_: list[str] | None, max_bytes: str = "", strict: bool = False) -> list[str]:
+    """Return options as ``KEY=VALUE`` settings: those of ``--set``, then ``--max-bytes`` and ``--strict``.
 
     Raises:
         SpecError: ``max_bytes`` is no size.
     """
-    found = list(set_ or ())
+    overrides = list(set_ or ())
     if max_bytes:
-        found.append(f"extract.max_bytes={size_in_bytes(max_bytes)}")
+        overrides.append(f"extract.max_bytes={size_in_bytes(max_bytes)}")
     if strict:
-        found.append("corpus.strict=true")
-    return found
+        overrides.append("corpus.strict=true")
+    return overrides
 
 
 def size_in_bytes(text: str) -> int:
-    """``500MB``, ``1.5 GiB`` or plain bytes, as a number; units are decimal unless they have an i.
+    """Return ``500MB``, ``1.5 GiB`` or plain bytes as a number of bytes; KB is 1,000 bytes, KiB 1,024.
 
     Raises:
-        SpecError: it is no such size.
+        SpecError: ``text`` is no such size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", text.strip().upper())
-    size = round(float(found[1]) * UNITS[found[2] or ""]) if found else 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", text.strip().upper())
+    size = round(float(match[1]) * UNITS[match[2] or ""]) if match else 0
     if size < 1:
         raise SpecError(f"--max-bytes {text!r}: expected a size such as 500MB, 20GB or 1000000.")
     return size

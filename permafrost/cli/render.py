@@ -1,6 +1,6 @@
-"""What a command did, as its user sees it: a table and a few lines, or one JSON object.
+"""Printing of results: each command's outcome as a table with a few lines below it, or as one JSON object.
 
-Importing this is cheap, so that asking for help is; what needs torch is imported by whoever shows it.
+Loads neither torch nor pandas, so that ``--help`` and refusals stay fast.
 """
 
 import json
@@ -10,119 +10,112 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permafrost.cli.console import cell, show_json, show_table
+from permafrost.cli.headlines import ablation_headline, layers_headline, multitask_headline, run_headline
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain
-from permafrost.probes.config.names import CORRELATIONS, RANDOM_TARGETS, UNTRAINED
-from permafrost.probes.results.formatting import duration, scored_in, size, with_interval
+from permafrost.probes.config.load import load_recipe, shipped
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these load torch
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
-    from permafrost.probes.prediction.requests import PredictionRequest
-    from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
 
-def show_run(done: "RunResult | SimilarityResult", as_json: bool) -> None:
-    """A run: it trained, or compared sentences."""
-    from permafrost.probes.results.outcomes import SimilarityResult
-
-    if isinstance(done, SimilarityResult):
-        show_compared(done, as_json)
+def show_run(result: RunResult | SimilarityResult, as_json: bool) -> None:
+    """Print the result of ``run``: of a training, or of a comparison of sentences."""
+    if isinstance(result, SimilarityResult):
+        show_similarity(result, as_json)
     else:
-        show_done(done, as_json)
+        show_training(result, as_json)
 
 
-def show_done(done: "RunResult", as_json: bool) -> None:
-    """A run that trained."""
+def show_training(result: RunResult, as_json: bool) -> None:
+    """Print the headline table of a run that trained, the chosen variant, counts of texts and the run folder."""
     if as_json:
-        left_out = ("path",) if done.variants else ("path", "variants")
-        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k not in left_out})
+        left_out = ("path",) if result.variants else ("path", "variants")
+        show_json(
+            {"run": str(result.path)} | {key: value for key, value in vars(result).items() if key not in left_out}
+        )
         return
-    if done.variants:
-        heads, lines = multitask_headline(done.metrics, done.variants)
-    elif done.selected:
-        heads, lines = run_headline(done.metrics, done.parameters, done.backbone_parameters)
-    else:
-        heads, lines = layers_headline(done.metrics)
+    heads, lines = _headline(result)
     show_table(heads, [[cell(value) for value in line] for line in lines])
-    if done.selected:
-        held_out = any(row["split"] == HELD_OUT for row in done.metrics)
-        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {done.selected}")
-    print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
-    print(f"run: {done.path}")
+    if result.selected:
+        held_out = any(row["split"] == HELD_OUT for row in result.metrics)
+        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
+    _show_counts(result)
 
 
-def show_ablated(done: "AblationResult", as_json: bool) -> None:
-    """An ablation."""
+def show_ablation(result: AblationResult, as_json: bool) -> None:
+    """Print the headline table of an ablation, counts of texts and the run folder."""
     if as_json:
-        show_json({"run": str(done.path)} | {k: v for k, v in vars(done).items() if k != "path"})
+        show_json({"run": str(result.path)} | {key: value for key, value in vars(result).items() if key != "path"})
         return
-
-    show_table(*ablation_headline(done.metrics))
-    print(f"texts: {done.texts:,}, distinct {done.texts_distinct:,}, run {done.texts_run:,}; {done.seconds:.1f} s")
-    print(f"run: {done.path}")
+    show_table(*ablation_headline(result.metrics))
+    _show_counts(result)
 
 
-def show_studied(found: "StudyResult", best: "RunResult", as_json: bool) -> None:
-    """A study, and the run of its best trial."""
+def show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
+    """Print the best trial of a study, then the run that trained it again."""
     if as_json:
         show_json(
             {
-                "study": found.study,
-                "trials": found.trials,
-                "best": {"value": found.value, "params": found.params},
-                "recipe": str(found.recipe),
+                "study": result.study,
+                "trials": result.trials,
+                "best": {"value": result.value, "params": result.params},
+                "recipe": str(result.recipe),
                 "run": str(best.path),
             }
         )
         return
-    show_table(["best trial", ""], [[key, json.dumps(value)] for key, value in found.params.items()])
-    print(f"{found.trials:,} trials, {found.refused:,} refused; best {found.value:.4f}, number {found.number}")
-    print(f"its recipe: {found.recipe}")
-    show_done(best, as_json)
+    show_table(["best trial", ""], [[key, json.dumps(value)] for key, value in result.params.items()])
+    print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
+    print(f"its recipe: {result.recipe}")
+    show_training(best, as_json)
 
 
-def show_extracted(corpora: Sequence[Corpus], stored: Sequence["PlanLatents"], as_json: bool) -> None:
-    """Stage one."""
-    shown = {
-        "stores": [str(one.store.path) for one in stored],
-        "seconds": sum(one.seconds for one in stored),
+def show_extraction(corpora: Sequence[Corpus], latents: Sequence["PlanLatents"], as_json: bool) -> None:
+    """Print the stores that an extraction filled, its seconds and its counts of texts."""
+    facts = {
+        "stores": [str(plan.store.path) for plan in latents],
+        "seconds": sum(plan.seconds for plan in latents),
         "texts": sum(corpus.sentences for corpus in corpora),
         "texts_distinct": sum(len(corpus.texts) for corpus in corpora),
-        "texts_run": sum(one.texts_run for one in stored),
-        "truncated": sum(one.truncated for one in stored),
+        "texts_run": sum(plan.texts_run for plan in latents),
+        "truncated": sum(plan.truncated for plan in latents),
     }
     if as_json:
-        show_json(shown)
+        show_json(facts)
     else:
-        show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in shown.items()])
+        _show_facts(facts)
 
 
-def show_pretrained(done: "PretrainingResult", as_json: bool) -> None:
-    """A language model from scratch; the run folder is there where it was pretrained just now."""
+def show_pretraining(result: "PretrainingResult", as_json: bool) -> None:
+    """Print the facts of a language model, and its run folder if it was pretrained just now."""
     if as_json:
-        show_json({"run": done.path and str(done.path)} | done.facts)
+        show_json({"run": result.path and str(result.path)} | result.facts)
         return
-    show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in done.facts.items()])
-    print(f"run: {done.path}" if done.path else "it was there already")
+    _show_facts(result.facts)
+    print(f"run: {result.path}" if result.path else "it was there already")
 
 
-def show_compared(done: "SimilarityResult", as_json: bool) -> None:
-    """Cosines of sentences: a line a pair, a column a backbone."""
+def show_similarity(result: SimilarityResult, as_json: bool) -> None:
+    """Print the cosine of each pair of sentences: a line per pair, a column per backbone."""
     if as_json:
-        show_json({"cosines": done.cosines.to_dict("records"), "run": str(done.path)})
+        show_json({"cosines": result.cosines.to_dict("records"), "run": str(result.path)})
         return
-    wide = done.cosines.pivot(index=["first", "second"], columns="backbone", values="cosine")[list(done.backbones)]
-    names = [f"{first}-{second}" for first, second in wide.index]
-    lines = [[name, *(f"{value:.6f}" for value in row)] for name, row in zip(names, wide.to_numpy(), strict=True)]
-    show_table(["sentences", *done.backbones], lines)
-    print(f"texts: {len(done.texts):,}, run {done.texts_run:,}; {done.seconds:.1f} s")
-    print(f"run: {done.path}")
+    by_pair = result.cosines.pivot(index=["first", "second"], columns="backbone", values="cosine")
+    by_pair = by_pair[list(result.backbones)]
+    names = [f"{first}-{second}" for first, second in by_pair.index]
+    lines = [[name, *(f"{value:.6f}" for value in row)] for name, row in zip(names, by_pair.to_numpy(), strict=True)]
+    show_table(["sentences", *result.backbones], lines)
+    print(f"texts: {len(result.texts):,}, run {result.texts_run:,}; {result.seconds:.1f} s")
+    print(f"run: {result.path}")
 
 
 def show_report(page: Path, as_json: bool) -> None:
-    """Where a report was drawn."""
+    """Print the path of a report."""
     if as_json:
         show_json({"report": str(page)})
     else:
@@ -130,193 +123,58 @@ def show_report(page: Path, as_json: bool) -> None:
 
 
 def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
-    """Compare runs, on one page and on the screen."""
-    from permafrost.probes.reports.compare import compare, comparison, on_screen
+    """Write the page that compares runs to ``out``, and print the comparison."""
+    from permafrost.probes.reports.compare import comparison, comparison_lines, write_comparison  # loads pandas
 
-    found = comparison(runs)
-    page = compare(runs, out)
+    frame = comparison(runs)
+    page = write_comparison(runs, out)
     if as_json:
-        show_json({"report": str(page), "runs": json.loads(found.to_json(orient="records"))})
+        show_json({"report": str(page), "runs": json.loads(frame.to_json(orient="records"))})
         return
-    show_table(*on_screen(found))
+    show_table(*comparison_lines(frame))
     print(page)
 
 
-def show_predictions(
-    asked: Sequence["PredictionRequest"], answers: Sequence[Mapping[str, Any]], out: Path | None, as_json: bool
-) -> None:
-    """What a run answered: a line an item, or an entity; where it was written, if it was."""
-    from permafrost.probes.prediction.output import answers_in_json, shown
-
-    if as_json:
-        show_json({"predictions": answers_in_json(asked, answers)})
-    elif out:
-        print(f"answers: {len(answers):,}, to {out}")
-    else:
-        lines = shown(asked, answers)
-        show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
-
-
 def show_recipes(as_json: bool) -> None:
-    """What ships."""
-    from permafrost.probes.config.load import load_recipe, shipped
-
-    found = {name: load_recipe(name)[1] for name in shipped()}
+    """Print the recipes that ship: name, summary, duration."""
+    recipes = {name: load_recipe(name)[1] for name in shipped()}
     if as_json:
-        show_json({"recipes": {name: one.summary for name, one in found.items()}})
+        show_json({"recipes": {name: recipe.summary for name, recipe in recipes.items()}})
     else:
-        show_table(
-            ["recipe", "what it does", "duration"], [[name, one.summary, one.duration] for name, one in found.items()]
-        )
+        lines = [[name, recipe.summary, recipe.duration] for name, recipe in recipes.items()]
+        show_table(["recipe", "what it does", "duration"], lines)
 
 
 def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -> None:
-    """Every setting: its value, by default or in a recipe, its type and what it means."""
-    from permafrost.probes.config.load import load_recipe
-    from permafrost.probes.config.recipe import Recipe
-
+    """Print every setting: its value by default or in a recipe, its type and its meaning."""
     values = plain(load_recipe(recipe, overrides)[1]) if recipe else plain(Recipe())
-    lines = []
+    settings = []
     for setting in manual(Recipe):
         value: Any = values
         for key in setting.key.split("."):
             value = value[key]
-        lines.append({"key": setting.key, "value": value, "type": setting.type, "meaning": setting.meaning})
+        settings.append({"key": setting.key, "value": value, "type": setting.type, "meaning": setting.meaning})
     if as_json:
-        show_json({"settings": lines})
+        show_json({"settings": settings})
         return
-    for one in lines:
-        print(f"{one['key']} = {json.dumps(one['value'], ensure_ascii=False)}    ({one['type']})")
-        print(textwrap.indent(textwrap.fill(one["meaning"], 96), "    "))
+    for entry in settings:
+        print(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}    ({entry['type']})")
+        print(textwrap.indent(textwrap.fill(entry["meaning"], 96), "    "))
 
 
-MOST_FIGURES = 4
-"""Columns of figures; of more metrics the first of each task."""
-
-Row = Mapping[str, Any]
-
-
-def multitask_headline(metrics: Sequence[Row], variants: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """Heads, and a line a variant: its metrics on each task's scored split, and what it cost.
-
-    A variant that does not train a task is not measured on it, and its cell is empty. Of what is said without training
-    the last layer is shown.
-
-    Args:
-        metrics: rows of ``metrics.csv``; of a task the metric that chooses comes first.
-        variants: rows of ``variants.csv``.
-    """
-    summed = [row for row in metrics if row["seed"] is None and not row["metric"].endswith("_p")]
-    columns: list[tuple[str, str, str]] = []
-    tasks = list(dict.fromkeys(row["task"] for row in summed))
-    most = max(1, MOST_FIGURES // max(1, len(tasks)))
-    for task in tasks:
-        split = scored_in([row for row in summed if row["task"] == task])
-        known = dict.fromkeys(row["metric"] for row in summed if (row["task"], row["split"]) == (task, split))
-        columns += [(task, metric, split) for metric in list(known)[:most]]
-    cells = {
-        (row["variant"], (row["task"], row["metric"], row["split"])): with_interval(row)
-        for row in sorted(summed, key=lambda row: -1 if row["layer"] is None else row["layer"])
-    }
-    costs = {row["variant"]: _costs(row) for row in variants}
-    untrained = dict.fromkeys(row["variant"] for row in summed if row["variant"].startswith(UNTRAINED))
-    names = [
-        *untrained,
-        *dict.fromkeys([*costs, *(row["variant"] for row in summed if row["variant"] not in untrained)]),
-    ]
-    lines = [
-        [name, *(cells.get((name, column), "") for column in columns), *costs.get(name, [""] * 4)] for name in names
-    ]
-    heads = [f"{task}: {metric} on {split}" for task, metric, split in columns]
-    return ["variant", *heads, "learnt", "saved", "training", "memory"], lines
+def _headline(result: RunResult) -> tuple[list[str], list[list[Any]]]:
+    if result.variants:
+        return multitask_headline(result.metrics, result.variants)
+    if result.selected:
+        return run_headline(result.metrics, result.parameters, result.backbone_parameters)
+    return layers_headline(result.metrics)
 
 
-def _costs(row: Row) -> list[str]:
-    """Of a variant; what is not known is empty."""
-    shown = {"trained": "{:,.0f}".format, "saved": "{:,.0f}".format, "seconds": duration, "memory": size}
-    return ["" if row.get(name) is None else say(row[name]).replace("\u00a0", " ") for name, say in shown.items()]
+def _show_counts(result: RunResult | AblationResult) -> None:
+    counts = f"{result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}"
+    print(f"texts: {counts}; {result.seconds:.1f} s")
+    print(f"run: {result.path}")
 
 
-def ablation_headline(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """What the screen shows: heads, and a line per subset with its metrics on the scored split."""
-    split = scored_in(rows)
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    lines: dict[tuple[Any, ...], dict[str, str]] = {}
-    for row in rows:
-        if row["split"] == split:
-            key = (row["kind"], row["name"], row["layers"], row["control"], row["parameters"])
-            p = f" p {row['p']:.3f}" if row["p"] is not None else ""
-            lines.setdefault(key, {})[row["metric"]] = with_interval(row) + p
-    heads = [f"on {split}", "", "layers", "control", "parameters", *metrics]
-    return heads, [
-        [kind, name, layers, control, f"{count:,}", *(cells.get(metric, "undefined: constant") for metric in metrics)]
-        for (kind, name, layers, control, count), cells in lines.items()
-    ]
-
-
-def layers_headline(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """What the screen shows: a line a task, a column a layer, its first metric on test, or else on validation.
-
-    Args:
-        rows: of ``metrics.csv``.
-    """
-    layers = sorted({row["layer"] for row in rows if row["layer"] is not None})
-    metrics: dict[str, str] = {}
-    for row in rows:
-        metrics.setdefault(row["task"], row["metric"])
-    lines: list[list[Any]] = []
-    for task, metric in metrics.items():
-        mine = [row for row in rows if row["task"] == task and row["metric"] == metric]
-        split = scored_in(mine)
-        for control in dict.fromkeys(row["variant"] for row in mine):
-            on = "train" if control == RANDOM_TARGETS else split
-            shown = {row["layer"]: row["value"] for row in mine if (row["variant"], row["split"]) == (control, on)}
-            if shown:
-                cells = [f"{shown[layer]:.3f}" if layer in shown else "" for layer in (*layers, None)]
-                lines.append([task, metric, f"{control}, {on}", *cells])
-    return ["task", "metric", "", *map(str, layers), "all"], lines
-
-
-def run_headline(
-    rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, int], backbones: Mapping[str, int]
-) -> tuple[list[str], list[list[Any]]]:
-    """What the screen shows: heads, and a line per variant with its mean over seeds, interval and size.
-
-    Of the untrained reference only the layer of each view is shown that is best on the split that chooses. Where a part
-    of train chooses, validation is shown beside test.
-
-    Args:
-        parameters: variant -> numbers that it learnt.
-        backbones: variant -> numbers of the frozen backbones under it.
-    """
-    selection = HELD_OUT if any(row["split"] == HELD_OUT for row in rows) else "validation"
-    splits = list(dict.fromkeys([*(["validation"] if selection == HELD_OUT else []), scored_in(rows)]))
-    shown = [row for row in rows if row["split"] in splits and row["seed"] is None and not row["metric"].endswith("_p")]
-    metrics = list(dict.fromkeys(row["metric"] for row in shown))
-    best: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in rows:
-        of, chooses = (row["variant"], row["view"]), row["split"] == selection and row["metric"] == metrics[0]
-        if chooses and row["variant"].startswith(UNTRAINED) and row["value"] > best.get(of, {"value": -2})["value"]:
-            best[of] = row
-    lines: dict[tuple[Any, ...], dict[str, str]] = {}
-    for row in shown:
-        of = (row["variant"], row["view"])
-        if of not in best or row["layer"] == best[of]["layer"]:
-            place = (row["split"],) if len(splits) > 1 else ()
-            lines.setdefault((*of, row["layer"], *place), {})[row["metric"]] = with_interval(row)
-    heads = [f"on {' and '.join(splits)}", "view", "layer", *(["split"] if len(splits) > 1 else []), *metrics]
-    return [*heads, "learnt", "of backbone"], [
-        [*key, *(_cell(cells, metric) for metric in metrics), *_size(key[0], parameters, backbones)]
-        for key, cells in lines.items()
-    ]
-
-
-def _cell(cells: Mapping[str, str], metric: str) -> str:
-    return cells.get(metric, "undefined: constant" if metric in CORRELATIONS else "")
-
-
-def _size(variant: str, parameters: Mapping[str, int], backbones: Mapping[str, int]) -> tuple[str, str]:
-    if variant not in parameters:
-        return "", ""
-    share = f"{parameters[variant] / backbones[variant]:.1%}" if backbones.get(variant) else ""
-    return f"{parameters[variant]:,}", share
+def _show_facts(facts: Mapping[str, Any]) -> None:
+    show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in facts.items()])

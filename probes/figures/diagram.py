@@ -1,4 +1,4 @@
-"""The probe as boxes, drawn from what the record says of it: shapes on the arrows, parameters in the caption."""
+"""Diagram of the chosen probe: its stages as boxes with sizes, drawn from the record of the run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from permafrost.probes.figures.style import COLOURS, caption
+from permafrost.probes.figures.style import COLOURS, short_name
 from permafrost.probes.results.files import number
 from permafrost.probes.results.run_tables import Tables
 
 WIDTH, HEIGHT, GAP = 1.9, 1.15, 0.75
+"""Of a box and between boxes, in units of the axes."""
 
 MOST_INPUTS = 4
+"""Boxes of inputs; of more inputs the last box says how many there are."""
 
 ENCODERS = {
     "none": "no encoder",
@@ -34,7 +36,7 @@ CODE_MIXERS = {
     "self_attention": "self-attention\nof the codes",
     "unified": "one unified\nembedding",
 }
-"""These meet before there is a cosine."""
+"""Mixers that combine the codes of the layers; the others combine one cosine per layer."""
 
 CONTEXTS = {"bilstm": "BiLSTM\nover the text", "transformer": "transformer\nover the text"}
 
@@ -45,22 +47,22 @@ HEADS = {
     "tags": ("tag head,\nfirst token\nof a word", "tags, as IOB2\nallows"),
     "span": ("start and end\nof an answer,\nover windows", "answer"),
 }
-"""Head -> what it does and what comes out."""
+"""Head -> the text of its box, empty for none, and its output."""
 
 
 def diagram(run: Tables) -> Figure | None:
-    """The chosen probe, from latents to score; None where the record does not describe it."""
-    told = run.record_table("probes", run.selected)
-    if not told:
+    """Draw the chosen probe, from latents to prediction; None if the record does not describe it."""
+    probe = run.record_table("probes", run.selected)
+    if not probe:
         return None
-    sources, stages = _sources(told), _stages(told, run)
+    sources, stages = _source_boxes(probe), _stage_boxes(probe, run)
     across = (len(stages) + 1) * (WIDTH + GAP)
     down = max(len(sources) * (HEIGHT + 0.3), HEIGHT + 0.3)
     figure = Figure(figsize=(across * 0.78, down * 0.78 + 0.75), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.1, across - GAP + 0.1), ylim=(-down / 2 - 0.05, down / 2 + 0.05), aspect="equal")
     axes.set_axis_off()
-    axes.set_title(_title(told, run.selected))
+    axes.set_title(_title(probe, run.selected))
     for index, text in enumerate(sources):
         y = (len(sources) / 2 - index - 0.5) * (HEIGHT + 0.3)
         _box(axes, 0, y, text, COLOURS[0])
@@ -74,20 +76,21 @@ def diagram(run: Tables) -> Figure | None:
     return figure
 
 
-def _title(told: Mapping[str, Any], name: str) -> str:
-    own, backbone = number(told.get("parameters")), number(told.get("backbone_parameters"))
-    share = f", {100 * own / backbone:.2g} % of the backbone" if own and backbone else ""
-    size = f": {own:,.0f} parameters{share}" if own is not None else ""
-    return f"{caption(name)}{size}"
+def _title(probe: Mapping[str, Any], name: str) -> str:
+    parameters, backbone = number(probe.get("parameters")), number(probe.get("backbone_parameters"))
+    share = f", {100 * parameters / backbone:.2g} % of the backbone" if parameters and backbone else ""
+    size = f": {parameters:,.0f} parameters{share}" if parameters is not None else ""
+    return f"{short_name(name)}{size}"
 
 
-def _sources(told: Mapping[str, Any]) -> list[str]:
-    given = told.get("inputs")
-    inputs = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
+def _source_boxes(probe: Mapping[str, Any]) -> list[str]:
+    """The text of each box of latents: plan and view, number of layers, width."""
+    listed = probe.get("inputs")
+    inputs = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
     texts = []
-    for one in inputs[:MOST_INPUTS]:
-        name = ", ".join(caption(one[key], 18) for key in ("plan", "view") if one.get(key))
-        layers, width = one.get("layers"), number(one.get("width"))
+    for entry in inputs[:MOST_INPUTS]:
+        name = ", ".join(short_name(entry[key], 18) for key in ("plan", "view") if entry.get(key))
+        layers, width = entry.get("layers"), number(entry.get("width"))
         size = f"{len(layers)} layers" if isinstance(layers, list) and len(layers) != 1 else "1 layer"
         texts.append(f"latents\n{name}\n{size}" + (f" × {width:.0f}" if width else ""))
     if len(inputs) > MOST_INPUTS:
@@ -95,45 +98,52 @@ def _sources(told: Mapping[str, Any]) -> list[str]:
     return texts or ["latents"]
 
 
-def _stages(told: Mapping[str, Any], run: Tables) -> list[tuple[str, str]]:
-    """What each box after the latents says, and the shape on the arrow from it."""
-    codes = told.get("codes")
+def _stage_boxes(probe: Mapping[str, Any], run: Tables) -> list[tuple[str, str]]:
+    """The text of each box after the latents, and the shape on the arrow that leaves it."""
+    codes, mixer = probe.get("codes"), str(probe.get("mixer", ""))
     widths = [int(width) for width in map(number, codes) if width] if isinstance(codes, list) else []
-    encoder, mixer, depth = str(told.get("encoder", "")), str(told.get("mixer", "")), number(told.get("depth"))
-    pretraining = caption(told["pretraining"], 14) if told.get("pretraining") else ""
-    lines = [ENCODERS.get(encoder, caption(encoder, 18)), f"depth {depth:.0f}" if depth and encoder == "mlp" else ""]
-    lines.append(f"begun as\n{pretraining}" if pretraining else "")
     layers = f"{len(widths)} × " if widths else ""
-    stages = [("\n".join(filter(None, lines)) or "encoder", ""), (f"code\n{layers}{_span(widths)}".strip(), "")]
-    meeting = (CODE_MIXERS.get(mixer) or MIXERS.get(mixer, caption(mixer, 18)) or "mixer", "")
-    head, pairs = _head(told, run)
+    stages = [(_encoder_text(probe), ""), (f"code\n{layers}{_width_range(widths)}".strip(), "")]
+    mixing = (CODE_MIXERS.get(mixer) or MIXERS.get(mixer, short_name(mixer, 18)) or "mixer", "")
+    head, pairs = _head(probe, run)
     if head == "cosine" and mixer in CODE_MIXERS:
-        stages += [meeting, ("cosine of the\ntwo sides", "")]
+        stages += [mixing, ("cosine of the\ntwo sides", "")]
     elif head == "cosine":
-        stages += [("cosine of the\ntwo sides,\nby layer", f"{len(widths)}" if widths else ""), meeting]
+        stages += [("cosine of the\ntwo sides,\nby layer", f"{len(widths)}" if widths else ""), mixing]
     else:
-        stages.append(meeting)
-    context = str(told.get("context") or "none")
+        stages.append(mixing)
+    context = str(probe.get("context") or "none")
     if context != "none":
-        stages.append((CONTEXTS.get(context, caption(context, 18)), ""))
-    does, said = HEADS.get(head, (caption(head, 18), "prediction"))
-    if does:
-        hidden = number(told.get("hidden"))
+        stages.append((CONTEXTS.get(context, short_name(context, 18)), ""))
+    head_text, output = HEADS.get(head, (short_name(head, 18), "prediction"))
+    if head_text:
+        hidden = number(probe.get("hidden"))
         size = f"\n{hidden:.0f} hidden" if hidden else ""
-        stages.append((does + size + ("\non a, b, |a−b|, a·b" if pairs else ""), ""))
-    loss = f"\nloss: {caption(told['loss'], 16)}" if told.get("loss") else ""
-    return [*stages, (said + loss, "")]
+        stages.append((head_text + size + ("\non a, b, |a−b|, a·b" if pairs else ""), ""))
+    loss = f"\nloss: {short_name(probe['loss'], 16)}" if probe.get("loss") else ""
+    return [*stages, (output + loss, "")]
 
 
-def _head(told: Mapping[str, Any], run: Tables) -> tuple[str, bool]:
-    """The head's name, and whether it reads two texts; of a record that does not say, what the predictions show."""
-    sides = number(told.get("sides"))
+def _encoder_text(probe: Mapping[str, Any]) -> str:
+    encoder, depth = str(probe.get("encoder", "")), number(probe.get("depth"))
+    pretraining = short_name(probe["pretraining"], 14) if probe.get("pretraining") else ""
+    lines = [
+        ENCODERS.get(encoder, short_name(encoder, 18)),
+        f"depth {depth:.0f}" if depth and encoder == "mlp" else "",
+        f"begun as\n{pretraining}" if pretraining else "",
+    ]
+    return "\n".join(filter(None, lines)) or "encoder"
+
+
+def _head(probe: Mapping[str, Any], run: Tables) -> tuple[str, bool]:
+    """The name of the head, and whether it reads two texts; inferred from the predictions if the record lacks them."""
+    sides = number(probe.get("sides"))
     pairs = sides == 2 if sides is not None else "sentence1" in run.predictions
-    shown = {"score": "cosine" if pairs else "regression", "class": "classes", "tags": "tags", "answers": "span"}
-    return str(told.get("head") or shown.get(run.kind, "cosine")), pairs
+    inferred = {"score": "cosine" if pairs else "regression", "class": "classes", "tags": "tags", "answers": "span"}
+    return str(probe.get("head") or inferred.get(run.kind, "cosine")), pairs
 
 
-def _span(widths: Sequence[int]) -> str:
+def _width_range(widths: Sequence[int]) -> str:
     if not widths:
         return ""
     return f"{widths[0]}" if min(widths) == max(widths) else f"{min(widths)}–{max(widths)}"

@@ -1,13 +1,13 @@
-"""Sentences in space: colour says which backbone, the marker which sentence; turned with the mouse in the page."""
+"""Maps of compared sentences in three dimensions, as plotly figures: a colour per backbone, a marker per sentence."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
-from permafrost.probes.figures.scatter import hover, layout, plain
+from permafrost.probes.figures.scatter import coordinates, escape_html, hover_text, scatter_layout, traces_in_json
 from permafrost.probes.figures.style import COLOURS
 from permafrost.probes.metrics.projection import FEWEST_FOR_TSNE
 
@@ -15,45 +15,45 @@ SHAPES = {
     "circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "circle-open": "○", "square-open": "□",
     "diamond-open": "◇",
 }  # fmt: skip
-"""Plotly's markers, and how a table shows them."""
+"""Symbol of plotly -> the character that a table shows for it."""
 
 SYMBOLS = tuple(SHAPES)
 
-TOGETHER = "all backbones"
+ALL_BACKBONES = "all backbones"
 
 
-def shape(number: int) -> str:
-    """The marker of a sentence, counted from 1, as a character; shapes begin again where there are no more."""
+def marker_character(number: int) -> str:
+    """Return the marker of a sentence, numbered from 1, as a character; with many sentences markers repeat."""
     return SHAPES[SYMBOLS[(number - 1) % len(SYMBOLS)]]
 
 
-def spaces(maps: pd.DataFrame, texts: Sequence[str], titles: dict[str, str]) -> dict[str, Any]:
-    """``maps.csv`` as plotly figures, the map of all backbones first, then one a backbone.
+def sentence_maps(maps: pd.DataFrame, texts: Sequence[str], titles: dict[str, str]) -> dict[str, Any]:
+    """Return ``maps.csv`` as plotly figures: the map of all backbones first, then one per backbone.
 
     Args:
-        titles: backbone -> what the page calls it, in the order of their colours.
+        titles: backbone -> its title on the page, in the order of the colours.
 
     Returns:
-        as :func:`probes.scatter.panels`.
+        as :func:`permafrost.probes.figures.scatter.latent_scatter`.
     """
-    said: list[list[str]] = []
+    hover_texts: list[list[str]] = []
     inputs = []
-    groups: list[tuple[str, pd.DataFrame]] = [(TOGETHER, maps[maps["map"] == "cosines"])]
-    alone = maps[maps["map"] == "latents"]
-    groups += [(title, alone[alone["backbone"] == backbone]) for backbone, title in titles.items()]
-    for name, part in groups:
-        one: dict[str, Any] = {"name": name}
-        for method, points in part.groupby("method", sort=False):
+    named_maps: list[tuple[str, pd.DataFrame]] = [(ALL_BACKBONES, maps[maps["map"] == "cosines"])]
+    latents = maps[maps["map"] == "latents"]
+    named_maps += [(title, latents[latents["backbone"] == backbone]) for backbone, title in titles.items()]
+    for name, rows in named_maps:
+        entry: dict[str, Any] = {"name": name}
+        for method, points in rows.groupby("method", sort=False):
             if np.isfinite(points[["x", "y", "z"]].to_numpy(dtype=float)).all():
-                one[str(method)] = _traces(points, texts, titles, said)
-        if len(one) > 1:
-            inputs.append(one)
-    return {"layout": layout(), "texts": said, "inputs": inputs}
+                entry[str(method)] = _traces(points, texts, titles, hover_texts)
+        if len(entry) > 1:
+            inputs.append(entry)
+    return {"layout": scatter_layout(), "texts": hover_texts, "inputs": inputs}
 
 
-def about_tsne(data: dict[str, Any], sentences: int) -> str:
-    """Why t-SNE is missing from some of the maps; nothing where it is on all."""
-    lacking = [one["name"] for one in data["inputs"] if "tsne" not in one]
+def missing_tsne_note(data: dict[str, Any], sentences: int) -> str:
+    """Return a note that explains why maps have no t-SNE; empty if all have one."""
+    lacking = [entry["name"] for entry in data["inputs"] if "tsne" not in entry]
     if not lacking:
         return ""
     which = "" if len(lacking) == len(data["inputs"]) else f" for {', '.join(lacking)}"
@@ -64,30 +64,26 @@ def about_tsne(data: dict[str, Any], sentences: int) -> str:
 
 
 def _traces(
-    points: pd.DataFrame, texts: Sequence[str], titles: dict[str, str], said: list[list[str]]
+    points: pd.DataFrame, texts: Sequence[str], titles: dict[str, str], hover_texts: list[list[str]]
 ) -> list[dict[str, Any]]:
-    """A trace a backbone; what the mouse shows is added to ``said``."""
-    import plotly.graph_objects as go
-
+    """A trace per backbone; its hover texts are appended to ``hover_texts``."""
     traces = []
-    for place, (backbone, title) in enumerate(titles.items()):
-        mine = points[points["backbone"] == backbone]
-        if mine.empty:
+    several = points["backbone"].nunique() > 1
+    for index, (backbone, title) in enumerate(titles.items()):
+        backbone_points = points[points["backbone"] == backbone]
+        if backbone_points.empty:
             continue
-        numbers = mine["sentence"].to_numpy(dtype=int)
-        said.append([hover(f"{number}. {texts[number - 1]}", title) for number in numbers])
+        numbers = backbone_points["sentence"].to_numpy(dtype=int)
+        hover_texts.append([hover_text(f"{number}. {texts[number - 1]}", title) for number in numbers])
         marker = {
             "size": 5,
-            "color": COLOURS[place % (len(COLOURS) - 1)],
+            "color": COLOURS[index % (len(COLOURS) - 1)],
             "symbol": [SYMBOLS[(number - 1) % len(SYMBOLS)] for number in numbers],
         }
-        xyz = {axis: mine[axis].astype(np.float32).to_numpy() for axis in "xyz"}
-        several = points["backbone"].nunique() > 1
         traces.append(
             go.Scatter3d(
-                **xyz, marker=marker, mode="markers", hoverinfo="text", meta=len(said) - 1, showlegend=several,
-                name=plain(title),
+                **coordinates(backbone_points), marker=marker, mode="markers", hoverinfo="text",
+                meta=len(hover_texts) - 1, showlegend=several, name=escape_html(title),
             )
         )  # fmt: skip
-    found: list[dict[str, Any]] = json.loads(go.Figure(traces).to_json())["data"]
-    return found
+    return traces_in_json(traces)

@@ -1,4 +1,7 @@
-"""How every figure looks: colours that the colour-blind tell apart, markers and lines that differ too, quiet axes."""
+"""Style of all figures: colour-blind-safe colours, markers and line styles that differ as well, plain axes.
+
+Helpers that create axes, plot a line with its interval, and make ticks and legends alike in every figure.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,19 +29,27 @@ SETTINGS = {
     "figure.titlesize": 12,
     "figure.titleweight": "bold",
 }
+"""Settings of matplotlib under which every figure is drawn."""
 
 
-def canvas(
+def new_figure(
     title: str, x: str, y: str, panels: Sequence[str] = ("",), size: tuple[float, float] = (6.4, 4.0), rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one set of axes per panel title; spare places stay empty."""
+    """Return a figure and its axes, one per panel title, in ``rows`` rows; spare places of the grid stay empty.
+
+    Args:
+        title: of the figure.
+        x: label of every horizontal axis, and ``y`` of every vertical one.
+        panels: titles of the panels; one empty title is a figure of one panel.
+        size: width and height in inches.
+    """
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, -(-len(panels) // rows), squeeze=False)
     axes: list[Axes] = list(grid.flat)
-    for one, panel in zip(axes, panels, strict=False):
-        one.set(xlabel=x, ylabel=y, title=panel)
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(color=GREY, alpha=0.2, linewidth=0.7)
+    for panel, panel_title in zip(axes, panels, strict=False):
+        panel.set(xlabel=x, ylabel=y, title=panel_title)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color=GREY, alpha=0.2, linewidth=0.7)
     for spare in axes[len(panels) :]:
         spare.remove()
     if panels == ("",):
@@ -48,8 +59,8 @@ def canvas(
     return figure, axes[: len(panels)]
 
 
-def style(index: int) -> dict[str, Any]:
-    """Colour, marker and line of the n-th thing in a figure."""
+def series_style(index: int) -> dict[str, Any]:
+    """Return colour, marker and line style of the series number ``index`` in a figure, as arguments of ``plot``."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[index % len(MARKERS)],
@@ -59,48 +70,49 @@ def style(index: int) -> dict[str, Any]:
     }
 
 
-def line(axes: Axes, x: Any, rows: pd.DataFrame, name: str | None, look: dict[str, Any]) -> None:
-    """A line through ``value`` with its interval ``low`` to ``high`` as a band."""
-    axes.plot(x, rows["value"], label=name, **look)
+def plot_with_band(axes: Axes, x: Any, rows: pd.DataFrame, name: str | None, style: dict[str, Any]) -> None:
+    """Plot a line through ``value`` with its interval from ``low`` to ``high`` as a band."""
+    axes.plot(x, rows["value"], label=name, **style)
     if rows["low"].notna().any():
-        axes.fill_between(x, rows["low"], rows["high"], color=look["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(x, rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0)
 
 
-def caption(text: object, longest: int = 36) -> str:
-    """A name as a figure can print it: one short line, no control characters."""
+def short_name(text: object, longest: int = 36) -> str:
+    """Return a name as one short line that a figure can print, without control characters."""
     clean = "".join(char if char.isprintable() else " " for char in str(text)).strip().lstrip("_") or "(no name)"
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
-def legend(figure: Figure, axes: Sequence[Axes], columns: int = 3) -> None:
-    """One legend below all panels, each name once."""
-    found: dict[str, Any] = {}
-    for one in axes:
-        for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    if found:
+def shared_legend(figure: Figure, axes: Sequence[Axes], columns: int = 3) -> None:
+    """Draw one legend below all panels, each name once."""
+    handles: dict[str, Any] = {}
+    for panel in axes:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    if handles:
         figure.legend(
-            found.values(), found.keys(), loc="outside lower left", ncols=min(columns, len(found)), frameon=False,
-            fontsize=8, handlelength=3.5,
+            handles.values(), handles.keys(), loc="outside lower left", ncols=min(columns, len(handles)),
+            frameon=False, fontsize=8, handlelength=3.5,
         )  # fmt: skip
 
 
-def one_scale(axes: Sequence[Axes]) -> None:
-    """The same limits for all panels, wide enough for each."""
-    ends = [panel.get_ylim() for panel in axes]
+def share_y_limits(axes: Sequence[Axes]) -> None:
+    """Give all panels the same vertical limits, wide enough for each."""
+    limits = [panel.get_ylim() for panel in axes]
     for panel in axes:
-        panel.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+        panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
-def whole_ticks(axes: Axes, values: Any) -> None:
-    """Ticks on whole numbers only, at most about a dozen."""
-    known = np.unique(np.asarray(values, dtype=float))
-    known = known[np.isfinite(known)]
-    step = -(-len(known) // 13)
-    axes.set_xticks(known[::step] if step else [])
-    axes.set_xticklabels([f"{value:g}" for value in (known[::step] if step else [])])
+def integer_ticks(axes: Axes, values: Any) -> None:
+    """Set horizontal ticks at values that occur, 13 at most."""
+    distinct = np.unique(np.asarray(values, dtype=float))
+    distinct = distinct[np.isfinite(distinct)]
+    step = -(-len(distinct) // 13)
+    ticks = distinct[::step] if step else []
+    axes.set_xticks(ticks)
+    axes.set_xticklabels([f"{value:g}" for value in ticks])
 
 
-def seedless(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that sum the seeds up and have a value."""
+def mean_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that aggregate over seeds and have a value."""
     return frame[frame["seed"].isna() & frame["value"].notna()]

@@ -1,80 +1,89 @@
-"""TODO: probes/reports/breakdown.py."""
+"""Tables of a breakdown: metrics by class, entity type, pattern or question word, and by variant."""
 
 import numpy as np
 import pandas as pd
 
-from permafrost.probes.figures.breakdown import largest_groups, metrics_of
-from permafrost.probes.figures.confusion import FIGURES
-from permafrost.probes.figures.multitask import in_order
-from permafrost.probes.reports.page import Grid, tidy
-from permafrost.probes.reports.summary import decimals, value_and_interval
+from permafrost.probes.figures.breakdown import largest_groups, shown_metrics
+from permafrost.probes.figures.confusion import CLASS_METRICS
+from permafrost.probes.figures.multitask import in_recipe_order
+from permafrost.probes.reports.page import Grid, cell_text
+from permafrost.probes.reports.summary import decimals, value_cell
 from permafrost.probes.results.run_tables import Tables, scored
 
-COUNTED = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
+COUNT_HEADS = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
+"""Kind of group -> head of the column of counts."""
 
-HEADS = {"class": "class", "entity type": "type", "pattern": "rows with", "question word": "asks"}
+GROUP_HEADS = {"class": "class", "entity type": "type", "pattern": "rows with", "question word": "asks"}
+"""Kind of group -> head of the column of groups."""
 
-
-def grids(run: Tables, kind: str) -> list[Grid]:
-    """A table a split, that of the scored one first and the others folded away."""
-    rows = run.breakdown[run.breakdown["kind"] == kind]
-    first = scored(rows)
-    splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
-    return [_grid(rows[rows["split"] == split], kind, split, run.over_seeds, split != first) for split in splits]
-
-
-def _grid(rows: pd.DataFrame, kind: str, split: str, over: str, folded: bool) -> Grid:
-    groups, metrics = largest_groups(rows), metrics_of(rows)
-    lines = []
-    for group in groups:
-        part = rows[rows["group"] == group]
-        known = {row["metric"]: value_and_interval(row) for _, row in part.iterrows()}
-        cells = [known.get(metric, "–") for metric in metrics]
-        n = part["n"].iloc[0]
-        lines.append([tidy(group, 60), *cells, "–" if pd.isna(n) else f"{n:,.0f}"])
-    left_out = rows["group"].nunique() - len(groups)
-    more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
-    said = f"On {tidy(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over}.{more}"
-    heads = [HEADS[kind], *(tidy(metric.replace("_", " "), 40) for metric in metrics), COUNTED[kind]]
-    return Grid(said, heads, lines, fold=f"On {tidy(split, 40)}" if folded else "")
-
-
-GROUPS = {"class": ("class", "classes"), "entity type": ("type", "types")}
-"""Kinds of groups that are classes, and what one is called, and several."""
+CLASS_NOUNS = {"class": ("class", "classes"), "entity type": ("type", "types")}
+"""Kind of group that is a class -> its noun, singular and plural."""
 
 MOST_LINES = 1000
 
 
-def by_variant(run: Tables, task: str) -> list[Grid]:
-    """A line a variant, means over classes; and, folded away, a line a variant and class.
+def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
+    """Return the tables of one kind of group: of the scored split first, then of the others, folded."""
+    rows = run.breakdown[run.breakdown["kind"] == kind]
+    first = scored(rows)
+    splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
+    return [_split_grid(rows[rows["split"] == split], kind, split, run.over_seeds, split != first) for split in splits]
 
-    Nothing where there are no classes, or one variant alone.
+
+def _split_grid(rows: pd.DataFrame, kind: str, split: str, over_seeds: str, folded: bool) -> Grid:
+    groups, metrics = largest_groups(rows), shown_metrics(rows)
+    lines = []
+    for group in groups:
+        group_rows = rows[rows["group"] == group]
+        values = {row["metric"]: value_cell(row) for _, row in group_rows.iterrows()}
+        cells = [values.get(metric, "–") for metric in metrics]
+        n = group_rows["n"].iloc[0]
+        lines.append([cell_text(group, 60), *cells, "–" if pd.isna(n) else f"{n:,.0f}"])
+    left_out = rows["group"].nunique() - len(groups)
+    more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
+    caption = f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over_seeds}.{more}"
+    heads = [GROUP_HEADS[kind], *(cell_text(metric.replace("_", " "), 40) for metric in metrics), COUNT_HEADS[kind]]
+    return Grid(caption=caption, heads=heads, rows=lines, fold=f"On {cell_text(split, 40)}" if folded else "")
+
+
+def variant_grids(run: Tables, task: str) -> list[Grid]:
+    """Return a table of means over classes with a line per variant, and a folded one with a line per variant and class.
+
+    Empty if the task has no classes, or the run one variant.
     """
     rows = run.tasks[task].breakdown
-    rows = rows[rows["kind"].isin(list(GROUPS)) & rows["metric"].isin(list(FIGURES))]
+    rows = rows[rows["kind"].isin(list(CLASS_NOUNS)) & rows["metric"].isin(list(CLASS_METRICS))]
     rows = rows[rows["split"] == scored(rows)]
-    names = in_order(run, rows["variant"])
+    names = in_recipe_order(run, rows["variant"])
     if len(names) < 2:
         return []
-    split, (kind, kinds) = tidy(rows["split"].iloc[0], 40), GROUPS[rows["kind"].iloc[0]]
+    split, (noun, plural) = cell_text(rows["split"].iloc[0], 40), CLASS_NOUNS[rows["kind"].iloc[0]]
     means = rows.groupby(["variant", "metric"])["value"].mean()
     lines = [
-        [tidy(name, 60), *(decimals(means.get((name, metric), np.nan), 3) for metric in FIGURES)] for name in names
+        [cell_text(name, 60), *(decimals(means.get((name, metric), np.nan), 3) for metric in CLASS_METRICS)]
+        for name in names
     ]
-    strong = names.index(run.selected) if run.selected in names else None
-    said = f"On {split}, {run.over_seeds}: means over {kinds}, each of which counts the same."
-    heads = ["variant", *(f"macro {name}" for name in FIGURES.values())]
-    return [Grid(said, heads, lines, 1, strong), _every(rows, names, kind, split)]
+    macro = Grid(
+        caption=f"On {split}, {run.over_seeds}: means over {plural}, each of which counts the same.",
+        heads=["variant", *(f"macro {name}" for name in CLASS_METRICS.values())],
+        rows=lines,
+        strong=names.index(run.selected) if run.selected in names else None,
+    )
+    return [macro, _classes_grid(rows, names, noun, split)]
 
 
-def _every(rows: pd.DataFrame, names: list[str], kind: str, split: str) -> Grid:
-    """A line a variant and class."""
+def _classes_grid(rows: pd.DataFrame, names: list[str], noun: str, split: str) -> Grid:
+    """A folded table with a line per variant and class."""
     lines = []
     for name in names:
-        for group, part in rows[rows["variant"] == name].groupby("group", sort=False):
-            known = {row["metric"]: value_and_interval(row) for _, row in part.iterrows()}
-            cells = [known.get(metric, "–") for metric in FIGURES]
-            lines.append([tidy(name, 60), tidy(group, 60), *cells, decimals(part["n"].iloc[0], 0)])
-    said = f"On {split}; in brackets the bootstrap 95 % interval over rows."
-    heads = ["variant", kind, *FIGURES.values(), "n"]
-    return Grid(said, heads, lines[:MOST_LINES], 2, fold=f"By variant and {kind}, {len(lines):,} lines")
+        for group, group_rows in rows[rows["variant"] == name].groupby("group", sort=False):
+            values = {row["metric"]: value_cell(row) for _, row in group_rows.iterrows()}
+            cells = [values.get(metric, "–") for metric in CLASS_METRICS]
+            lines.append([cell_text(name, 60), cell_text(group, 60), *cells, decimals(group_rows["n"].iloc[0], 0)])
+    return Grid(
+        caption=f"On {split}; in brackets the bootstrap 95 % interval over rows.",
+        heads=["variant", noun, *CLASS_METRICS.values(), "n"],
+        rows=lines[:MOST_LINES],
+        text_columns=2,
+        fold=f"By variant and {noun}, {len(lines):,} lines",
+    )

@@ -1,9 +1,10 @@
-"""Examples with marks: what was said and what is true, within the text itself; the surest mistakes first.
+"""Example predictions: entities and answers marked within their texts, mistakes first.
 
-Drawn from ``predictions.csv`` alone, of the first seed.
+Drawn from the rows of the first seed in ``predictions.csv`` alone.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -11,155 +12,175 @@ import pandas as pd
 from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.script import is_mark, is_unspaced
-from permafrost.probes.reports.page import Example, Examples, Look, Piece, tidy
+from permafrost.probes.reports.page import Example, Examples, Look, Piece, cell_text
 from permafrost.probes.results.run_tables import Tables, first_seed
 
 SHOWN = 12
-"""Mistakes that are shown, and as many of what was right, folded away."""
+"""Mistakes that are shown; as many correct predictions are folded."""
 
 MOST_WORDS = 80
-"""Of a longer sentence the first so many words are shown."""
+"""Words of a sentence that are shown."""
 
 AROUND = 90
-"""Characters of a context on either side of what is marked in it."""
+"""Characters of a context that are shown on either side of a marked span."""
 
-LEGEND = "Underlined solid: right; dashed: missed; dotted: said and not there; double: said, but not just so."
+LEGEND = "Underlined solid: right; dashed: missed; dotted: predicted but wrong; double: only partly right."
 
 LOOKS: Sequence[tuple[Look, str]] = (
-    ("plain", ""), ("missed", "true"), ("extra", "said"), ("differs", "true and said"), ("right", "true and said"),
+    ("plain", ""), ("missed", "gold"), ("extra", "predicted"), ("differs", "gold and predicted"),
+    ("right", "gold and predicted"),
 )  # fmt: skip
-"""Of characters that are neither true nor said, true, said, both, and both with the same ends."""
+"""Look and note of a character: in no span, in the gold span, the predicted one, both, or both if they are equal."""
 
-Stretch = tuple[str, int, int]
+Entity = tuple[str, int, int]
 """Type, first and last word."""
 
 
-def marked(run: Tables) -> list[Examples]:
-    """Sentences with entities, or contexts with answers; none for other predictions."""
-    made = {"tags": _sentences, "answers": _questions}.get(run.kind)
-    if made is None:
+def example_blocks(run: Tables) -> list[Examples]:
+    """Return sentences with marked entities, or contexts with marked answers; empty for other kinds of predictions."""
+    examples_of = {"tags": _sentences, "answers": _questions}.get(run.kind)
+    if examples_of is None:
         return []
-    wrong, right = made(first_seed(run.predictions))
+    wrong, right = examples_of(first_seed(run.predictions))
     blocks = [Examples(f"Mistakes. {LEGEND}", wrong)] if wrong else []
-    caption = f"What was right. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
-    return [*blocks, *([Examples(caption, right, "What was right")] if right else [])]
+    caption = f"Correct predictions. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
+    return [*blocks, *([Examples(caption, right, "Correct predictions")] if right else [])]
 
 
 def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """Those with most mistakes, and of those without the ones with most entities."""
-    found = []
-    for number, part in rows.groupby("sentence", sort=False):
-        said, true = (set(get_entities(part[name].tolist())) for name in ("label", "target"))
-        if said or true:
-            found.append((len(said ^ true), len(true), str(number), part, said, true))
-    wrong = sorted((one for one in found if one[0]), key=lambda one: -one[0])
-    right = sorted((one for one in found if not one[0]), key=lambda one: -one[1])
-    shown = [
-        [
-            Example(_sentence(part["word"].tolist(), said, true), note=f"sentence {tidy(number, 20)}")
-            for _, _, number, part, said, true in some[:SHOWN]
-        ]
-        for some in (wrong, right)
+    """Sentences with mistakes, the most mistakes first, and without, the most entities first."""
+    sentences = [
+        _TaggedSentence(
+            number=str(number),
+            words=sentence_rows["word"].tolist(),
+            gold=set(get_entities(sentence_rows["target"].tolist())),
+            predicted=set(get_entities(sentence_rows["label"].tolist())),
+        )
+        for number, sentence_rows in rows.groupby("sentence", sort=False)
     ]
-    return shown[0], shown[1]
+    wrong = [sentence for sentence in sentences if sentence.mistakes]
+    right = [sentence for sentence in sentences if sentence.gold and not sentence.mistakes]
+    wrong.sort(key=lambda sentence: -sentence.mistakes)
+    right.sort(key=lambda sentence: -len(sentence.gold))
+    return [sentence.example() for sentence in wrong[:SHOWN]], [sentence.example() for sentence in right[:SHOWN]]
 
 
-def _sentence(words: Sequence[str], said: set[Stretch], true: set[Stretch]) -> list[Piece]:
-    """A sentence in pieces, each of words that belong to the same entities."""
-    covers: list[tuple[Stretch | None, Stretch | None]] = [(None, None)] * len(words)
-    for side, stretches in enumerate((true, said)):
-        for one in stretches:
-            for place in range(one[1], one[2] + 1):
-                covers[place] = (one, covers[place][1]) if side == 0 else (covers[place][0], one)
-    pieces: list[Piece] = []
-    for (gold, guess), some in groupby(range(min(len(words), MOST_WORDS)), key=lambda place: covers[place]):
-        first, *others = some
-        text = words[first] + "".join(gap(words, place) + words[place] for place in others)
-        pieces += [Piece(" ")] * bool(gap(words, first)) + [_piece(tidy(text), gold, guess)]
-    return pieces + [Piece(" …")] * (len(words) > MOST_WORDS)
+@dataclass(frozen=True)
+class _TaggedSentence:
+    """The words of a sentence with its gold and predicted entities."""
+
+    number: str
+    words: list[str]
+    gold: set[Entity]
+    predicted: set[Entity]
+
+    @property
+    def mistakes(self) -> int:
+        return len(self.predicted ^ self.gold)
+
+    def example(self) -> Example:
+        return Example(self._pieces(), note=f"sentence {cell_text(self.number, 20)}")
+
+    def _pieces(self) -> list[Piece]:
+        """The sentence in pieces of words that belong to the same entities."""
+        words, gold_of, predicted_of = self.words, _entity_of_word(self.gold), _entity_of_word(self.predicted)
+        pieces: list[Piece] = []
+        shown = range(min(len(words), MOST_WORDS))
+        for entities, group in groupby(shown, key=lambda index: (gold_of.get(index), predicted_of.get(index))):
+            first, *others = group
+            text = words[first] + "".join(space_before(words, index) + words[index] for index in others)
+            pieces += [Piece(" ")] * bool(space_before(words, first)) + [_piece(cell_text(text), *entities)]
+        return pieces + [Piece(" …")] * (len(words) > MOST_WORDS)
 
 
-def gap(words: Sequence[str], place: int) -> str:
-    """What stands before a word of a sentence: a space; nothing at its start and within a script without spaces."""
-    return "" if not place or all(is_unspaced(word[:1]) for word in words[place - 1 : place + 1]) else " "
+def _entity_of_word(entities: set[Entity]) -> dict[int, Entity]:
+    """Index of a word -> the entity that it belongs to."""
+    return {index: entity for entity in entities for index in range(entity[1], entity[2] + 1)}
 
 
-def _piece(text: str, gold: Stretch | None, guess: Stretch | None) -> Piece:
-    true, said = (tidy(one[0], 24) if one else "" for one in (gold, guess))
-    if gold == guess:
-        return Piece(text, "right", true) if gold else Piece(text)
-    if gold and guess:
-        note = f"{true}, said {said}" if true != said else f"{true}, said with other ends"
+def space_before(words: Sequence[str], index: int) -> str:
+    """Return the space before a word of a sentence; empty for the first word, and within a script without spaces."""
+    return "" if not index or all(is_unspaced(word[:1]) for word in words[index - 1 : index + 1]) else " "
+
+
+def _piece(text: str, gold: Entity | None, predicted: Entity | None) -> Piece:
+    gold_type, predicted_type = (cell_text(entity[0], 24) if entity else "" for entity in (gold, predicted))
+    if gold == predicted:
+        return Piece(text, "right", gold_type) if gold else Piece(text)
+    if gold and predicted:
+        ends_differ = gold_type == predicted_type
+        note = f"{gold_type}, predicted with other ends" if ends_differ else f"{gold_type}, predicted {predicted_type}"
         return Piece(text, "differs", note)
-    return Piece(text, "missed", f"{true}, missed") if gold else Piece(text, "extra", f"not {said}")
+    return Piece(text, "missed", f"{gold_type}, missed") if gold else Piece(text, "extra", f"not {predicted_type}")
 
 
 def _questions(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """The surest mistakes and the surest of what was right."""
+    """Mistakes and correct answers, the most confident first."""
     rows = rows.sort_values("score", ascending=False, kind="stable")
     hit = rows["exact_match"] == 1
-    wrong, right = (some.head(SHOWN) for some in (rows[~hit], rows[hit]))
+    wrong, right = rows[~hit].head(SHOWN), rows[hit].head(SHOWN)
     return [_question(row) for _, row in wrong.iterrows()], [_question(row) for _, row in right.iterrows()]
 
 
 def _question(row: pd.Series) -> Example:
     context, gold = str(row["context"]), str(row["target"])
     start, end = (int(row[name]) if pd.notna(row[name]) else 0 for name in ("start", "end"))
-    said = (start, end) if 0 <= start < end <= len(context) else None
-    told = row.get("target_start")
-    true = nearest_place(context, gold, int(told) if pd.notna(told) else start)
-    words = f"said “{tidy(row['answer'], 120)}”" if str(row["answer"]) else "said nothing"
-    value = f", F1 {row['f1']:.2f}" if pd.notna(row["f1"]) else ""
-    note = f"{words}, true is “{tidy(gold, 120)}”{value}"
-    return Example(list(_excerpt(context, said, true)), tidy(row["question"], 300), note)
+    predicted_span = (start, end) if 0 <= start < end <= len(context) else None
+    gold_start = row.get("target_start")
+    gold_span = nearest_span(context, gold, int(gold_start) if pd.notna(gold_start) else start)
+    answer = f"predicted “{cell_text(row['answer'], 120)}”" if str(row["answer"]) else "predicted no answer"
+    f1 = f", F1 {row['f1']:.2f}" if pd.notna(row["f1"]) else ""
+    note = f"{answer}, gold is “{cell_text(gold, 120)}”{f1}"
+    return Example(list(_excerpt(context, predicted_span, gold_span)), cell_text(row["question"], 300), note)
 
 
-def nearest_place(context: str, gold: str, start: int) -> tuple[int, int] | None:
-    """Where ``gold`` stands in a context, nearest to ``start`` where it does so several times; None where nowhere."""
-    if not gold:
+def nearest_span(context: str, text: str, start: int) -> tuple[int, int] | None:
+    """Return the span of the occurrence of ``text`` in a context that begins nearest to ``start``; None without one."""
+    if not text:
         return None
-    places = (context.rfind(gold, 0, max(0, start) + len(gold)), context.find(gold, max(0, start)))
-    found = [place for place in places if place >= 0]
-    if not found:
+    before, after = context.rfind(text, 0, max(0, start) + len(text)), context.find(text, max(0, start))
+    occurrences = [position for position in (before, after) if position >= 0]
+    if not occurrences:
         return None
-    place = min(found, key=lambda place: abs(place - start))
-    return place, place + len(gold)
+    nearest = min(occurrences, key=lambda position: abs(position - start))
+    return nearest, nearest + len(text)
 
 
-def border_before(context: str, place: int) -> int:
-    """Where the word that a place is in begins, or in a script that is written without spaces the character."""
-    while place > 0 and context[place - 1] != " " and not _stands_alone(context[place]):
-        place -= 1
-    return max(0, place)
+def word_start(context: str, position: int) -> int:
+    """Return where the word around a position begins; in a script without spaces, the character."""
+    while position > 0 and context[position - 1] != " " and not _stands_alone(context[position]):
+        position -= 1
+    return max(0, position)
 
 
-def border_after(context: str, place: int) -> int:
-    """Where the word that a place is in ends, or in a script that is written without spaces the character."""
-    while place < len(context) and context[place] != " " and not _stands_alone(context[place]):
-        place += 1
-    return place
+def word_end(context: str, position: int) -> int:
+    """Return where the word around a position ends; in a script without spaces, the character."""
+    while position < len(context) and context[position] != " " and not _stands_alone(context[position]):
+        position += 1
+    return position
 
 
 def _stands_alone(character: str) -> bool:
     return is_unspaced(character) and not is_mark(character)
 
 
-def _excerpt(context: str, said: tuple[int, int] | None, true: tuple[int, int] | None) -> Iterator[Piece]:
-    """The context around what is marked, in pieces; what is further away is left out."""
-    spans = sorted(span for span in (said, true) if span)
+def _excerpt(context: str, predicted: tuple[int, int] | None, gold: tuple[int, int] | None) -> Iterator[Piece]:
+    """The context around the marked spans, in pieces; the rest is left out."""
+    spans = sorted(span for span in (predicted, gold) if span)
     near = np.zeros(len(context), bool)
     for first, last in spans:
-        near[border_before(context, first - AROUND) : border_after(context, last + AROUND)] = True
+        near[word_start(context, first - AROUND) : word_end(context, last + AROUND)] = True
     if not spans:
         near[: 2 * AROUND] = True
     codes = np.zeros(len(context), np.int64)
-    for code, span in ((1, true), (2, said)):
+    for code, span in ((1, gold), (2, predicted)):
         if span:
             codes[span[0] : span[1]] += code
-    if true == said:
+    if gold == predicted:
         codes[codes == 3] = 4
     codes[~near] = -1
-    for code, some in groupby(range(len(context)), key=lambda place: int(codes[place])):
-        places = list(some)
+    for code, group in groupby(range(len(context)), key=lambda position: int(codes[position])):
+        first, *others = group
         look, note = LOOKS[max(code, 0)]
-        yield Piece(" … ") if code < 0 else Piece(tidy(context[places[0] : places[-1] + 1]), look, note)
+        text = context[first : (others or [first])[-1] + 1]
+        yield Piece(" … ") if code < 0 else Piece(cell_text(text), look, note)

@@ -1,4 +1,4 @@
-"""Tables of a run that trains several tasks: what each variant is worth and costs, and whether sharing harms a task."""
+"""Tables of a run of several tasks: metrics and costs of each variant, metrics by epoch, comparisons of variants."""
 
 import re
 from collections.abc import Callable
@@ -9,127 +9,147 @@ import pandas as pd
 
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.config.names import CORRELATIONS
-from permafrost.probes.figures.multitask import SECOND, alone, followed, in_order, measured, plain_metric
-from permafrost.probes.figures.style import seedless
-from permafrost.probes.reports.page import Grid, Tile, tidy
-from permafrost.probes.reports.summary import decimals, percent, value_and_interval
+from permafrost.probes.figures.multitask import (
+    in_recipe_order,
+    metric_title,
+    metrics_by_epoch,
+    second_metric_rank,
+    selection_rows,
+    tables_of_task,
+)
+from permafrost.probes.figures.style import mean_rows
+from permafrost.probes.reports.page import Cell, Grid, Tile, cell_text
+from permafrost.probes.reports.summary import decimals, percent, value_cell
 from permafrost.probes.results.formatting import duration, size
 from permafrost.probes.results.run_tables import Tables
 
 MOST_COLUMNS = 4
-"""Figures of tasks that the table of variants shows; of more metrics some, but one of each task."""
+"""Metrics that the table of variants shows; of more metrics the first of each task, at least one."""
 
 MOST_EPOCHS = 12
 
 MOST_OPEN = 20
-"""Lines of a table that stands open; a longer one is folded away."""
+"""Lines up to which a table is not folded."""
 
 MOST_ROWS = 1000
 
 MOST_FROZEN = 20
 
 IN_UNITS = (*CORRELATIONS, "mae")
-"""Metrics whose differences are no shares of rows."""
+"""Metrics whose differences are shown in their unit; those of all others in percentage points."""
 
 COSTS = {"trained": "trained", "saved": "saved", "seconds": "took", "memory": "memory"}
+"""Column of ``variants.csv`` -> its head."""
+
+COST_NOTES = {
+    "trained": "trained: parameters that were trained, and their share of backbone and heads",
+    "saved": "saved: how many more would be trained if each task had blocks of its own",
+    "memory": "memory: peak growth of the process during training",
+}
 
 
 class Column(NamedTuple):
-    """What the table of variants shows of a task."""
+    """A metric of a task on a split: a column of the table of variants."""
 
     task: str
     metric: str
     split: str
 
 
-def results(run: Tables) -> Grid | None:
-    """A line a variant: its figures on every task with intervals, then what it cost."""
+def variants_grid(run: Tables) -> Grid | None:
+    """Return a line per variant: its metrics on every task with intervals, and its costs; None without tasks."""
     names = _variants(run)
     if not run.tasks or not names:
         return None
-    columns, rows, costs = _columns(run), seedless(run.metrics), _costs(run)
+    columns, rows, costs = _columns(run), mean_rows(run.metrics), _known_costs(run)
     lines = []
     for name in names:
-        cells = [_value(rows[rows["variant"] == name], one) for one in columns]
-        lines.append([tidy(name, 60), *cells, *(_cost(run, name, cost) for cost in costs)])
-    splits = list(dict.fromkeys(one.split for one in columns))
-    several = len(run.task_names) > 1
-    heads = [tidy(f"{one.task}: " * several + plain_metric(one.metric), 60) for one in columns]
-    heads = [f"{head} on {one.split}" if len(splits) > 1 else head for head, one in zip(heads, columns, strict=True)]
+        cells = [_value(rows[rows["variant"] == name], column) for column in columns]
+        lines.append([cell_text(name, 60), *cells, *(_cost(run, name, cost) for cost in costs)])
+    splits = list(dict.fromkeys(column.split for column in columns))
+    heads = [_column_head(column, len(run.task_names) > 1, len(splits) > 1) for column in columns]
     on = f"On {splits[0]}; in" if len(splits) == 1 else "In"
-    said = f"{on} brackets the bootstrap 95 % interval over rows, {run.over_seeds}. A dash: not measured."
-    strong = names.index(run.selected) if run.selected in names else None
-    return Grid(f"{said}{_costs_said(costs)}", ["variant", *heads, *map(COSTS.__getitem__, costs)], lines, 1, strong)
+    caption = f"{on} brackets the bootstrap 95 % interval over rows, {run.over_seeds}. A dash: not measured."
+    return Grid(
+        caption=f"{caption}{_costs_note(costs)}",
+        heads=["variant", *heads, *map(COSTS.__getitem__, costs)],
+        rows=lines,
+        strong=names.index(run.selected) if run.selected in names else None,
+    )
 
 
-def by_epoch(run: Tables) -> Grid | None:
-    """A line a task, metric and variant: before training and after each epoch."""
+def epochs_grid(run: Tables) -> Grid | None:
+    """Return a line per task, metric and variant: values before training and after each epoch."""
     rows = run.epochs[run.epochs["value"].notna() & run.epochs["epoch"].notna()]
     means = rows.groupby(["task", "metric", "variant", "epoch"], sort=False)["value"].mean()
     if means.empty:
         return None
-    every = np.unique(rows["epoch"])
-    shown = every[np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_EPOCHS)).round().astype(int))]
+    epochs = np.unique(rows["epoch"])
+    shown = epochs[np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_EPOCHS)).round().astype(int))]
     lines = []
-    for task, metric in [(task, metric) for task, metrics in followed(run).items() for metric in metrics]:
-        for variant in in_order(run, rows["variant"]):
+    for task, metric in [(task, metric) for task, metrics in metrics_by_epoch(run).items() for metric in metrics]:
+        for variant in in_recipe_order(run, rows["variant"]):
             cells = [decimals(means.get((task, metric, variant, epoch), np.nan), 3) for epoch in shown]
             if any(cell != "–" for cell in cells):
-                lines.append([tidy(task, 60), tidy(plain_metric(metric), 40), tidy(variant, 60), *cells])
-    splits = " or ".join(dict.fromkeys(alone(run, task).selection for task in followed(run)))
-    some = "; of many epochs some are shown" if len(shown) < len(every) else ""
-    heads = ["task", "metric", "variant", *("before" if epoch == 0 else f"epoch {epoch:g}" for epoch in shown)]
-    fold = f"All {len(lines):,} lines by epoch" if len(lines) > MOST_OPEN else ""
-    said = f"On {splits}, before training and after each epoch, means over seeds{some}."
-    return Grid(said, heads, lines[:MOST_ROWS], 3, fold=fold)
+                lines.append([cell_text(task, 60), cell_text(metric_title(metric), 40), cell_text(variant, 60), *cells])
+    splits = " or ".join(dict.fromkeys(tables_of_task(run, task).selection for task in metrics_by_epoch(run)))
+    left_out = "; of many epochs some are shown" if len(shown) < len(epochs) else ""
+    return Grid(
+        caption=f"On {splits}, before training and after each epoch, means over seeds{left_out}.",
+        heads=["task", "metric", "variant", *("before" if epoch == 0 else f"epoch {epoch:g}" for epoch in shown)],
+        rows=lines[:MOST_ROWS],
+        text_columns=3,
+        fold=f"All {len(lines):,} lines by epoch" if len(lines) > MOST_OPEN else "",
+    )
 
 
-def frozen(run: Tables) -> str:
-    """What stopped learning, and when: in words, means over seeds."""
+def frozen_note(run: Tables) -> str:
+    """Return a sentence that says which components were frozen and when, means over seeds; empty if none was."""
     rows = run.frozen[run.frozen["epoch"].notna()].groupby(["variant", "component"], sort=False)["epoch"].mean()
-    said = []
+    phrases = []
     for variant, component, epoch in rows.reset_index().itertuples(index=False):
         when = "from the start" if epoch == 0 else "after 1 epoch" if epoch == 1 else f"after {epoch:.3g} epochs"
-        said.append(f"{tidy(component, 60)} of “{tidy(variant, 60)}” {when}")
-    more = f", and {len(said) - MOST_FROZEN:,} more" if len(said) > MOST_FROZEN else ""
-    return f"Frozen: {'; '.join(said[:MOST_FROZEN])}{more}." if said else ""
+        phrases.append(f"{cell_text(component, 60)} of “{cell_text(variant, 60)}” {when}")
+    more = f", and {len(phrases) - MOST_FROZEN:,} more" if len(phrases) > MOST_FROZEN else ""
+    return f"Frozen: {'; '.join(phrases[:MOST_FROZEN])}{more}." if phrases else ""
 
 
-def comparisons(run: Tables) -> Grid | None:
-    """Pairs of variants in words: how much the first is above the second on a task, and whether that is chance."""
+def comparisons_grid(run: Tables) -> Grid | None:
+    """Return a line per pair of variants and task: the difference in words, its interval and p value."""
     rows = run.comparisons[run.comparisons["difference"].notna()].head(MOST_ROWS)
     if rows.empty:
         return None
     lines = [
         [
-            tidy(f"{row['variant']} against {row['against']}", 120),
-            tidy(row["task"], 60),
-            tidy(f"{plain_metric(row['metric'])} on {row['split']}", 60),
+            cell_text(f"{row['variant']} against {row['against']}", 120),
+            cell_text(row["task"], 60),
+            cell_text(f"{metric_title(row['metric'])} on {row['split']}", 60),
             verdict(row),
-            difference(row),
-            "–" if pd.isna(row["p"]) else f"{row['p']:.2f}" if row["p"] >= 0.1 else below(row["p"]),
+            difference_cell(row),
+            "–" if pd.isna(row["p"]) else f"{row['p']:.2f}" if row["p"] >= 0.1 else _small_p(row["p"]),
             decimals(row["n"], 0),
         ]
         for _, row in rows.iterrows()
     ]
-    said = (
+    caption = (
         "How far the first variant is above the second on the same rows, with the 95 % interval and p of a paired "
-        "bootstrap; a point is a hundredth. The outcome is the first one's: no difference is shown where the interval "
-        "holds 0."
+        "bootstrap; a point is a hundredth. The outcome is that of the first variant: no difference is shown if the "
+        "interval contains 0."
     )
-    return Grid(said, ["variants", "task", "measured", "outcome", "difference", "p", "rows"], lines, 4)
+    heads = ["variants", "task", "measured", "outcome", "difference", "p", "rows"]
+    return Grid(caption=caption, heads=heads, rows=lines, text_columns=4)
 
 
-def difference(row: pd.Series) -> str | tuple[str, str]:
-    """``-0.4 points`` with ``[-1.2, 0.5]`` beside it; of metrics that are no shares, ``-0.004``."""
+def difference_cell(row: pd.Series) -> Cell:
+    """Return a difference in points with its interval, ``-0.4 points`` and ``[-1.2, 0.5]``; or ``-0.004`` in units."""
     scale, places, unit = (1, 3, "") if row["metric"] in IN_UNITS else (100, 1, " points")
     value, low, high = (scale * row[name] for name in ("difference", "low", "high"))
-    shown = f"{value:+.{places}f}{unit}".replace(" ", "\u00a0")
-    return shown if pd.isna(low) or pd.isna(high) else (shown, f"[{low:.{places}f}, {high:.{places}f}]")
+    text = f"{value:+.{places}f}{unit}".replace(" ", "\u00a0")
+    return text if pd.isna(low) or pd.isna(high) else (text, f"[{low:.{places}f}, {high:.{places}f}]")
 
 
 def verdict(row: pd.Series) -> str:
-    """Better, worse or neither: whether the interval leaves out 0."""
+    """Return whether the first variant is better or worse: a difference is shown if its interval excludes 0."""
     if pd.isna(row["low"]) or pd.isna(row["high"]):
         return "–"
     sign = -1 if row["metric"] == "mae" else 1
@@ -139,65 +159,71 @@ def verdict(row: pd.Series) -> str:
     return "better" if (above and sign > 0) or (under and sign < 0) else "worse"
 
 
-def below(p: float) -> str:
-    """A small p with three decimals, or that it is smaller than they can say."""
+def _small_p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<\u00a00.001"
 
 
-def tiles(run: Tables) -> list[Tile]:
-    """What was chosen, its figure of merit on every task, and what it trained."""
-    found = [Tile("chosen", tidy(run.selected, 40))] if run.selected else []
+def multitask_tiles(run: Tables) -> list[Tile]:
+    """Return tiles of the chosen variant: its name, its selection metric on every task, its trained parameters."""
+    tiles = [Tile("chosen", cell_text(run.selected, 40))] if run.selected else []
     for task in run.task_names:
-        rows = measured(run, task)
+        rows = selection_rows(run, task)
         for _, row in rows[rows["variant"] == run.selected].iterrows():
-            known = pd.notna(row["low"]) and pd.notna(row["high"])
-            interval = f"{row['low']:.3f} to {row['high']:.3f}" if known else ""
-            name = f"{tidy(task, 40)}: {plain_metric(row['metric'])} on {row['split']}"
-            found.append(Tile(tidy(name, 90), f"{row['value']:.3f}", interval))
+            has_interval = pd.notna(row["low"]) and pd.notna(row["high"])
+            interval = f"{row['low']:.3f} to {row['high']:.3f}" if has_interval else ""
+            name = f"{cell_text(task, 40)}: {metric_title(row['metric'])} on {row['split']}"
+            tiles.append(Tile(cell_text(name, 90), f"{row['value']:.3f}", interval))
     for _, row in run.variants[run.variants["variant"] == run.selected].head(1).iterrows():
         if pd.notna(row["trained"]):
             share = row["trained"] / row["parameters"] if row["parameters"] > 0 else 0
-            found.append(Tile("trained numbers", f"{row['trained']:,.0f}", f"{percent(share)} of all" if share else ""))
-    return found
+            tiles.append(
+                Tile("trained parameters", f"{row['trained']:,.0f}", f"{percent(share)} of all" if share else "")
+            )
+    return tiles
 
 
 def _columns(run: Tables) -> list[Column]:
-    """The metrics of every task on its scored split, the one that chooses first.
+    """The metrics of every task on its scored split, the selection metric first.
 
-    Where a part of train chooses, the metric that chooses is shown on validation too.
+    If a held-out part of train selects, the selection metric is shown on validation too.
     """
     most = max(1, MOST_COLUMNS // len(run.task_names))
-    found = []
+    columns = []
     for task in run.task_names:
-        one = run.for_task(task)
-        rows = seedless(one.metrics)
+        tables = run.for_task(task)
+        rows = mean_rows(tables.metrics)
         rows = rows[~rows["metric"].str.endswith("_p")]
-        names = sorted(set(rows.loc[rows["split"] == one.split, "metric"]), key=_rank(one.metric))
-        found += [Column(task, name, one.split) for name in names[:most]]
-        if one.selection == HELD_OUT and one.split == "test" and (rows["split"] == "validation").any():
-            found.append(Column(task, one.metric, "validation"))
-    return found
+        names = sorted(set(rows.loc[rows["split"] == tables.split, "metric"]), key=_rank_after(tables.metric))
+        columns += [Column(task, name, tables.split) for name in names[:most]]
+        if tables.selection == HELD_OUT and tables.split == "test" and (rows["split"] == "validation").any():
+            columns.append(Column(task, tables.metric, "validation"))
+    return columns
 
 
-def _rank(first: str) -> Callable[[str], tuple[bool, int, str]]:
-    return lambda name: (name != first, SECOND.index(name) if name in SECOND else len(SECOND), name)
+def _rank_after(first: str) -> Callable[[str], tuple[bool, int, str]]:
+    return lambda name: (name != first, second_metric_rank(name), name)
+
+
+def _column_head(column: Column, several_tasks: bool, several_splits: bool) -> str:
+    head = cell_text(f"{column.task}: " * several_tasks + metric_title(column.metric), 60)
+    return f"{head} on {column.split}" if several_splits else head
 
 
 def _variants(run: Tables) -> list[str]:
-    return in_order(run, [*seedless(run.metrics)["variant"], *run.variants["variant"]])[:MOST_ROWS]
+    return in_recipe_order(run, [*mean_rows(run.metrics)["variant"], *run.variants["variant"]])[:MOST_ROWS]
 
 
-def _value(rows: pd.DataFrame, one: Column) -> str | tuple[str, str]:
-    rows = rows[(rows["task"] == one.task) & (rows["metric"] == one.metric) & (rows["split"] == one.split)]
-    return value_and_interval(rows.sort_values("layer", kind="stable").iloc[-1]) if len(rows) else "–"
+def _value(rows: pd.DataFrame, column: Column) -> Cell:
+    rows = rows[(rows["task"] == column.task) & (rows["metric"] == column.metric) & (rows["split"] == column.split)]
+    return value_cell(rows.sort_values("layer", kind="stable").iloc[-1]) if len(rows) else "–"
 
 
-def _costs(run: Tables) -> list[str]:
-    """Columns of costs that say anything; nothing is saved where no backbone is shared."""
+def _known_costs(run: Tables) -> list[str]:
+    """Columns of costs that are not all zero or missing; for example nothing is saved if no backbone is shared."""
     return [name for name in COSTS if (run.variants[name] > 0).any()]
 
 
-def _cost(run: Tables, variant: str, cost: str) -> str | tuple[str, str]:
+def _cost(run: Tables, variant: str, cost: str) -> Cell:
     for _, row in run.variants[run.variants["variant"] == variant].head(1).iterrows():
         value = row[cost]
         if pd.isna(value):
@@ -211,15 +237,6 @@ def _cost(run: Tables, variant: str, cost: str) -> str | tuple[str, str]:
     return "–"
 
 
-def _costs_said(known: list[str]) -> str:
-    said = {
-        "trained": "trained: numbers that learnt, and their share of backbone and heads",
-        "saved": "saved: how many more would learn with blocks of its own for each task",
-        "memory": "memory: by how much the process grew at most while it trained",
-    }
-    parts = [words for name, words in said.items() if name in known]
-    return f" {_capital('; '.join(parts))}." if parts else ""
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _costs_note(costs: list[str]) -> str:
+    note = "; ".join(note for cost, note in COST_NOTES.items() if cost in costs)
+    return f" {note[:1].upper()}{note[1:]}." if note else ""

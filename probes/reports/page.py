@@ -1,10 +1,9 @@
-"""One HTML page that opens offline: sections of tables, figures and facts, filled into ``template/page.html``.
+"""HTML pages that open offline: blocks of tables, figures and facts in sections, filled into ``template/page.html``.
 
-The template escapes every text. A figure is matplotlib's SVG, taken apart and put together again: its names are its
-own on the page, its black is the page's ink. What scripts may run is named by hash in the page's security policy.
+The template escapes every text. A figure is matplotlib's SVG, parsed and rewritten: its ids are made unique on the
+page, and its black follows the text colour of the page. The security policy of the page names its scripts by hash.
+Figures are also kept in the run folder, as PNG and SVG files.
 """
-# MERGED DOCS:
-# """A drawn figure kept in a run folder, as PNG and as SVG, and as the page shows it."""
 
 import base64
 import hashlib
@@ -22,6 +21,7 @@ from xml.etree import ElementTree
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from plotly.offline import get_plotlyjs
 
 from permafrost.data.script import JOINERS, is_mark
 from permafrost.probes.figures.style import COLOURS
@@ -36,38 +36,42 @@ XLINK = "{http://www.w3.org/1999/xlink}href"
 MOST_TEXT = 500
 """Characters of a text that a cell of a table shows."""
 
+Cell = str | tuple[str, str]
+"""A text, or a value with a small text beside it."""
 
-@dataclass(frozen=True)
+Line = Sequence[Cell]
+"""A row of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table; columns of ``texts`` are prose, all others are figures and stand right."""
+    """A table: columns of words from the left, then columns of numbers, which are right-aligned."""
 
     caption: str
     heads: Sequence[str]
-    rows: Sequence[Sequence[str | tuple[str, str]]]
-    """A cell is a text, or a figure with what stands small beside it."""
-
-    texts: int = 1
-    """How many columns from the left hold words."""
+    rows: Sequence[Line]
+    text_columns: int = 1
+    """Number of columns that hold words."""
 
     strong: int | None = None
-    """The row that was chosen."""
+    """Index of the row in bold, that of the chosen variant."""
 
     sentences: bool = False
-    """Whether its first columns are sentences, which want room."""
+    """Whether its first columns are sentences, which are given more width."""
 
     fold: str = ""
-    """Where it is given, the table is folded away under these words."""
+    """Title under which the table is folded; empty: not folded."""
 
     kind: str = "grid"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A drawn figure and what to see in it."""
+    """A figure with its title and caption."""
 
     name: str
     svg: str
-    """As :func:`svg_of` draws it."""
+    """As :func:`svg_document` returns it."""
 
     title: str
     caption: str
@@ -75,27 +79,29 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Turnable:
-    """Latents in space; ``data`` as :func:`probes.scatter.panels` returns it."""
+class Scatter:
+    """Scatter plots in three dimensions."""
 
     data: Mapping[str, Any]
-    spread: bool = False
-    """Whether all of them are shown, instead of the one that is chosen."""
+    """As :func:`permafrost.probes.figures.scatter.latent_scatter` returns it."""
 
-    kind: str = "turnable"
+    show_all: bool = False
+    """Whether all inputs are shown, instead of the one that the reader picks from a list."""
+
+    kind: str = "scatter"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values."""
+    """A list of names and values."""
 
     facts: Sequence[tuple[str, str]]
     kind: str = "facts"
 
 
 @dataclass(frozen=True)
-class Fold:
-    """A text as it is, folded away."""
+class FoldedText:
+    """A verbatim text, folded under a title."""
 
     title: str
     text: str
@@ -103,11 +109,12 @@ class Fold:
 
 
 Look = Literal["plain", "right", "missed", "extra", "differs"]
+"""How a piece of text is marked: not at all, or by the outcome of a prediction."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a text; what is marked says in ``note`` what it is, so that colour is never alone."""
+    """A part of a text; a marked one says in ``note`` what it is, so that no meaning depends on colour alone."""
 
     text: str
     look: Look = "plain"
@@ -116,7 +123,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Example:
-    """A text with stretches marked in it."""
+    """A text in pieces, some of them marked."""
 
     pieces: Sequence[Piece]
     title: str = ""
@@ -125,22 +132,22 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with marks, one below the other."""
+    """A list of marked texts."""
 
     caption: str
     examples: Sequence[Example]
     fold: str = ""
-    """Where it is given, they are folded away under these words."""
+    """Title under which they are folded; empty: not folded."""
 
     kind: str = "examples"
 
 
-Block = Grid | Picture | Turnable | Facts | Fold | Examples
+Block = Grid | Picture | Scatter | Facts | FoldedText | Examples
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph, and what stands under them."""
+    """A heading with a note and blocks below it."""
 
     name: str
     title: str
@@ -150,22 +157,23 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure of merit at the top of the page."""
+    """A key figure at the top of the page."""
 
     name: str
     value: str
     note: str = ""
 
 
-def render(title: str, kind: str, lead: str, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
-    """The page as HTML; sections without blocks are left out."""
-    sections = [section for section in sections if section.blocks]
-    data = [block.data for section in sections for block in section.blocks if isinstance(block, Turnable)]
-    scripts: list[str] = []
-    if data:
-        from plotly.offline import get_plotlyjs
+def render_page(title: str, kind: str, lead: str, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
+    """Return a page as HTML; sections without blocks are left out.
 
-        scripts = [get_plotlyjs(), (TEMPLATES / "page.js").read_text("utf-8")]
+    Args:
+        kind: what the page reports on, for example ``run``.
+        lead: a sentence below the title.
+    """
+    sections = [section for section in sections if section.blocks]
+    data = [block.data for section in sections for block in section.blocks if isinstance(block, Scatter)]
+    scripts = [get_plotlyjs(), (TEMPLATES / "page.js").read_text("utf-8")] if data else []
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -175,19 +183,19 @@ def render(title: str, kind: str, lead: str, tiles: Sequence[Tile], sections: Se
         title=title, kind=kind, lead=lead, tiles=tiles, sections=sections, policy=_policy(scripts),
         style=Markup((TEMPLATES / "page.css").read_text("utf-8")),  # noqa: S704 - ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly's and ours
-        data=Markup(_data(data[0])) if data else None,  # noqa: S704 - no < > & in it
+        data=Markup(_script_json(data[0])) if data else None,  # noqa: S704 - no < > & in it
     )  # fmt: skip
 
 
-def svg_of(figure: Figure) -> str:
-    """A figure as an SVG document without a background; the same figure is the same text."""
+def svg_document(figure: Figure) -> str:
+    """Return a figure as an SVG document without a background; equal figures give equal texts."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
 
 
 def inline_svg(picture: Picture) -> str:
-    """A figure as an SVG element of the page: named and described, black as the page's ink, ids of its own."""
+    """Return a figure as an SVG element of a page: with a title, unique ids, and black as the page's text colour."""
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(picture.svg[picture.svg.index("<svg") :])  # noqa: S314
     for element in [root, *root.iter()]:
@@ -195,7 +203,7 @@ def inline_svg(picture: Picture) -> str:
             element.remove(child)
     for element in root.iter():
         for key, value in list(element.attrib.items()):
-            element.attrib[key] = _own(key, value, picture.name)
+            element.attrib[key] = _page_attribute(key, value, picture.name)
         if XLINK in element.attrib:
             element.set("href", element.attrib.pop(XLINK))
         if element.tag == f"{{{SVG}}}text":
@@ -216,7 +224,7 @@ def inline_svg(picture: Picture) -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -228,8 +236,8 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
-def tidy(value: object, longest: int = MOST_TEXT) -> str:
-    """A text as a cell shows it: cut where it is long, a control character as a space."""
+def cell_text(value: object, longest: int = MOST_TEXT) -> str:
+    """Return a value as a cell shows it: shortened to ``longest`` characters, control characters as spaces."""
     text = "".join(char if char.isprintable() or char in JOINERS else " " for char in str(value))
     if len(text) <= longest:
         return text
@@ -239,7 +247,8 @@ def tidy(value: object, longest: int = MOST_TEXT) -> str:
     return text[:end] + "…"
 
 
-def _own(key: str, value: str, name: str) -> str:
+def _page_attribute(key: str, value: str, name: str) -> str:
+    """An attribute of a figure with the ids and colours of the page."""
     if key == "id":
         return f"{name}-{value}"
     if key.endswith("href"):
@@ -252,7 +261,7 @@ def _own(key: str, value: str, name: str) -> str:
 
 def _policy(scripts: Sequence[str]) -> str:
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
     images = "data: blob:" if scripts else "data:"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src {images}; "
@@ -260,13 +269,18 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _data(value: Mapping[str, Any]) -> str:
+def _script_json(value: Mapping[str, Any]) -> str:
+    """JSON without characters that could end the script element around it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def figures_folder(run: Path) -> Path:
-    """The folder of a run's figures, made where there is none; raises :class:`ReportError` where it leads elsewhere."""
+    """Return the folder of a run's figures, created if missing.
+
+    Raises:
+        ReportError: it is a link.
+    """
     folder = run / "figures"
     if folder.is_symlink():
         raise ReportError(f"{folder} is a link; a report writes into its own run folder only. Remove the link.")
@@ -275,9 +289,9 @@ def figures_folder(run: Path) -> Path:
 
 
 def save_picture(folder: Path, name: str, figure: Figure, title: str, caption: str) -> Picture:
-    """Write ``name.png`` and ``name.svg``."""
-    picture = Picture(name, svg_of(figure), title, caption)
-    figure.set_layout_engine("none")  # laid out by now
+    """Write a figure as ``name.png`` and ``name.svg``, and return it for a page."""
+    picture = Picture(name=name, svg=svg_document(figure), title=title, caption=caption)
+    figure.set_layout_engine("none")  # the layout is final now
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
     replace_file(folder / f"{name}.png", image.getvalue())

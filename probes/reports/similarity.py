@@ -1,4 +1,4 @@
-"""The report of a comparison of sentences: heatmaps, maps, tables, drawn from the run folder's tables alone."""
+"""Report of a comparison of sentences: heatmaps, maps and tables, drawn from the tables of its run folder alone."""
 
 import re
 import warnings
@@ -10,25 +10,26 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from permafrost.probes.figures.sentence_map import about_tsne, shape, spaces
-from permafrost.probes.figures.style import SETTINGS, canvas, caption
+from permafrost.probes.figures.sentence_map import marker_character, missing_tsne_note, sentence_maps
+from permafrost.probes.figures.style import SETTINGS, new_figure, short_name
 from permafrost.probes.metrics.cosines import square
 from permafrost.probes.reports.page import (
     Facts,
-    Fold,
+    FoldedText,
     Grid,
     Picture,
+    Scatter,
     Section,
     Tile,
-    Turnable,
+    cell_text,
     figures_folder,
-    render,
+    render_page,
     replace_file,
     save_picture,
-    tidy,
 )
 from permafrost.probes.results.files import ReportError, Schema, number, read_table, read_words, shown_name
 from permafrost.probes.results.formatting import duration
@@ -41,64 +42,69 @@ SCHEMAS = {
 }
 
 MOST_WRITTEN = 16
-"""Sentences up to which a heatmap has its figures written in it."""
+"""Sentences up to which a heatmap shows its values."""
 
 DARKEST = "#0b4f8a"
-"""The shade of a cosine of 1; not one of the page's colours, which change at night."""
+"""Colour of a cosine of 1; none of the page's colours, which change in dark mode."""
 
 MOST_LINES = 45
-"""Pairs up to which the table of cosines stands open."""
+"""Pairs up to which the table of cosines is not folded."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """What the folder of a comparison says."""
+    """The tables of the run folder of a comparison."""
 
     name: str
     record: Mapping[str, Any]
     recipe: str
     cosines: pd.DataFrame
+    """``backbone, first, second, cosine``; sentences are numbered from 1."""
+
     texts: list[str]
     maps: pd.DataFrame
+    """``map, backbone, method, sentence, x, y, z``."""
 
     @property
     def titles(self) -> dict[str, str]:
-        """Backbone -> its name without the folder or owner before it, where that tells it from the others."""
+        """Backbone -> its title: the last part of its name if no other backbone has the same, else the whole name."""
         names = list(dict.fromkeys(self.cosines["backbone"]))
-        short = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
+        last_parts = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
         return {
-            name: caption(one if short.count(one) == 1 else name, 40) for name, one in zip(names, short, strict=True)
+            name: short_name(last_part if last_parts.count(last_part) == 1 else name, 40)
+            for name, last_part in zip(names, last_parts, strict=True)
         }
 
-    def told(self, key: str) -> Mapping[str, Any]:
-        """A table of the record; empty where it is missing or something else."""
-        found = self.record.get(key)
-        return found if isinstance(found, Mapping) else {}
+    def record_table(self, key: str) -> Mapping[str, Any]:
+        """Return a table of the record; empty if it is missing or no table."""
+        table = self.record.get(key)
+        return table if isinstance(table, Mapping) else {}
 
 
 def write_page(folder: Path) -> Path:
-    """Draw ``figures/`` and ``report.html`` of a comparison from its tables; returns the page.
+    """Draw ``figures/`` and ``report.html`` of a comparison from its tables; return the path of the page.
 
     Raises:
         ReportError: a table is missing, or cannot be read.
-        DamageError: one is not as the run wrote it.
+        DamageError: a file is not as the run wrote it.
     """
     run = read_comparison(folder)
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a sentence may be in any script
-        kept = figures_folder(folder)
+        figures = figures_folder(folder)
+        caption = "Darker is nearer; one scale for all."
         pictures = [
-            save_picture(kept, f"heatmap-{place}-{_slug(title)}", figure, title, "Darker is nearer; one scale for all.")
-            for place, (title, figure) in enumerate(heatmaps(run).items(), 1)
+            save_picture(figures, f"heatmap-{number}-{_slug(title)}", figure, title, caption)
+            for number, (title, figure) in enumerate(heatmaps(run).items(), 1)
         ]
-        about = f"Cosines of {len(run.texts):,} sentences by {', '.join(run.titles.values())}."
-        page = render(run.name, "similarity", tidy(about), tiles(run), sections(run, pictures))
+        lead = f"Cosines of {len(run.texts):,} sentences by {', '.join(run.titles.values())}."
+        page = render_page(run.name, "similarity", cell_text(lead), similarity_tiles(run), sections(run, pictures))
     replace_file(folder / "report.html", page.encode("utf-8", "replace"))
     return folder / "report.html"
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """Read the folder of a comparison; errors as of :func:`write_page`."""
+    """Read the run folder of a comparison; raises as :func:`write_page`."""
     run = RunFolder(folder, ReportError)
     for name in (f"{table}.csv" for table in SCHEMAS):
         if not run.has(name):
@@ -111,71 +117,78 @@ def read_comparison(folder: Path) -> Comparison:
                 raise ReportError(f"{folder / table}.csv: column '{column}' must be numbers from 1 to {len(texts)}.")
     if frames["cosines"].empty:
         raise ReportError(f"{folder / 'cosines.csv'} holds no cosines. Run 'similarity' again.")
-    name = shown_name(run, "similarity")
-    return Comparison(name, run.record, read_words(run), frames["cosines"], texts, frames["maps"])
+    return Comparison(
+        name=shown_name(run, "similarity"),
+        record=run.record,
+        recipe=read_words(run),
+        cosines=frames["cosines"],
+        texts=texts,
+        maps=frames["maps"],
+    )
 
 
 def heatmaps(run: Comparison) -> dict[str, Figure]:
-    """Title of a backbone -> its cosines as a heatmap; shades mean the same in all of them."""
+    """Draw a heatmap of cosines per backbone, all with one scale; keys are titles of backbones."""
     floor = min(float(run.cosines["cosine"].min()), 0.99)
     tables = {title: square(run.cosines, backbone, len(run.texts)) for backbone, title in run.titles.items()}
     return {title: heatmap(table, run.texts, title, floor) for title, table in tables.items()}
 
 
 def heatmap(table: NDArray[np.float64], texts: Sequence[str], title: str, floor: float) -> Figure:
-    """One table of cosines, ``[sentence, sentence]``; white is ``floor``, the least of all backbones."""
-    from matplotlib.colors import LinearSegmentedColormap
-
+    """Draw cosines ``[sentence, sentence]`` as a heatmap; white is ``floor``, the least cosine of all backbones."""
     count = len(table)
     side = float(np.clip(2.0 + 0.55 * count, 2.8, 9.0))
-    figure, (axes,) = canvas(title, "sentence", "", size=(side + 2.0, side))
+    figure, (axes,) = new_figure(title, "sentence", "", size=(side + 2.0, side))
     shades = LinearSegmentedColormap.from_list("cosine", ["#ffffff", DARKEST])
     edges = np.arange(count + 1) + 0.5
-    drawn = axes.pcolormesh(
+    mesh = axes.pcolormesh(
         edges, edges, np.ma.masked_invalid(table), cmap=shades, vmin=floor, vmax=1, rasterized=count > MOST_WRITTEN
     )
-    figure.colorbar(drawn, ax=axes, shrink=0.8)
+    figure.colorbar(mesh, ax=axes, shrink=0.8)
     if count <= MOST_WRITTEN:
         for (row, column), value in np.ndenumerate(table):
             if np.isfinite(value):
                 dark = value - floor > 0.55 * (1 - floor)
-                at = (column + 1, row + 1)
                 axes.annotate(
-                    f"{value:.3f}" if count < 10 else f"{value:.2f}", at, ha="center", va="center", fontsize=7,
-                    color="#ffffff" if dark else "#1b1d1f",
+                    f"{value:.3f}" if count < 10 else f"{value:.2f}", (column + 1, row + 1), ha="center", va="center",
+                    fontsize=7, color="#ffffff" if dark else "#1b1d1f",
                 )  # fmt: skip
-        axes.set_yticks(range(1, count + 1), [f"{caption(text, 24)}  {at}" for at, text in enumerate(texts, 1)])
+        axes.set_yticks(range(1, count + 1), [f"{short_name(text, 24)}  {n}" for n, text in enumerate(texts, 1)])
         axes.set_xticks(range(1, count + 1))
     axes.set(xlim=(0.5, count + 0.5), ylim=(count + 0.5, 0.5))
     axes.grid(visible=False)
     return figure
 
 
-def tiles(run: Comparison) -> list[Tile]:
-    """What stands at the top: how much was compared, the nearest pair by each backbone."""
-    found = [Tile("sentences", f"{len(run.texts):,}")]
+def similarity_tiles(run: Comparison) -> list[Tile]:
+    """Return tiles: the number of sentences, and the nearest pair by each backbone."""
+    tiles = [Tile("sentences", f"{len(run.texts):,}")]
     for backbone, title in list(run.titles.items())[:6]:
         rows = run.cosines[(run.cosines["backbone"] == backbone) & run.cosines["cosine"].notna()]
         if len(rows):
-            best = rows.iloc[int(rows["cosine"].argmax())]
-            pair = f"sentences {best['first']:.0f} and {best['second']:.0f}, the nearest"
-            found.append(Tile(title, f"{best['cosine']:.4f}", pair))
-    return found
+            nearest = rows.iloc[int(rows["cosine"].argmax())]
+            pair = f"sentences {nearest['first']:.0f} and {nearest['second']:.0f}, the nearest"
+            tiles.append(Tile(title, f"{nearest['cosine']:.4f}", pair))
+    return tiles
 
 
 def sections(run: Comparison, pictures: Sequence[Picture]) -> list[Section]:
-    """The page in its order."""
-    data = spaces(run.maps, run.texts, run.titles)
+    """Return the sections of the page in order."""
+    data = sentence_maps(run.maps, run.texts, run.titles)
     notes = [
         "Colour is the backbone, the marker the sentence.",
         "Backbones differ in width, so each has a map of its latents alone; on the map of all of them, a sentence's "
         "coordinates are its cosines with every sentence, which have the same meaning whatever the width.",
-        about_tsne(data, len(set(run.texts))),
+        missing_tsne_note(data, len(set(run.texts))),
     ]
-    lines = [[f"{at}", shape(at), tidy(text)] for at, text in enumerate(run.texts, 1)]
-    sentences = Grid("Each sentence and its marker on the maps.", ["number", "marker", "sentence"], lines, 3)
-    cloud = [Turnable(data, spread=True)] if data["inputs"] else []
-    recipe = [Fold("recipe.toml", run.recipe)] if run.recipe else []
+    sentences = Grid(
+        caption="Each sentence and its marker on the maps.",
+        heads=["number", "marker", "sentence"],
+        rows=[[f"{n}", marker_character(n), cell_text(text)] for n, text in enumerate(run.texts, 1)],
+        text_columns=3,
+    )
+    cloud = [Scatter(data, show_all=True)] if data["inputs"] else []
+    recipe = [FoldedText("recipe.toml", run.recipe)] if run.recipe else []
     return [
         Section("results", "Cosines", "", [cosine_grid(run), sentences]),
         Section("heatmaps", "Heatmaps", "", pictures),
@@ -185,29 +198,32 @@ def sections(run: Comparison, pictures: Sequence[Picture]) -> list[Section]:
 
 
 def cosine_grid(run: Comparison) -> Grid:
-    """A line a pair, a column a backbone; the nearest pair by the first of them is marked."""
-    wide = run.cosines.pivot_table(index=["first", "second"], columns="backbone", values="cosine", sort=False)
-    wide = wide.reindex(columns=list(run.titles))
+    """Return cosines, a line per pair and a column per backbone; folded if there are many."""
+    by_pair = run.cosines.pivot_table(index=["first", "second"], columns="backbone", values="cosine", sort=False)
+    by_pair = by_pair.reindex(columns=list(run.titles))
     lines = [
         [f"{pair[0]:.0f} and {pair[1]:.0f}", *("–" if np.isnan(value) else f"{value:.6f}" for value in row)]
-        for pair, row in zip(wide.index, wide.to_numpy(), strict=True)
+        for pair, row in zip(by_pair.index, by_pair.to_numpy(), strict=True)
     ]
     pooling = "the first token" if run.record.get("pooling") == "cls" else "the mean over all tokens"
-    fold = f"All {len(lines):,} pairs" if len(lines) > MOST_LINES else ""
-    about = f"Cosine of every pair of sentences: {pooling} of the last layer, in float32."
-    return Grid(about, ["sentences", *run.titles.values()], lines, 1, fold=fold)
+    return Grid(
+        caption=f"Cosine of every pair of sentences: {pooling} of the last layer, in float32.",
+        heads=["sentences", *run.titles.values()],
+        rows=lines,
+        fold=f"All {len(lines):,} pairs" if len(lines) > MOST_LINES else "",
+    )
 
 
 def provenance(run: Comparison) -> Facts:
-    """What was run, on what, with which versions."""
+    """Return backbones, settings, machine, versions and time of a comparison."""
     facts = [("backbones", ", ".join(run.titles))]
-    facts += [("left out", f"{name}: {why}") for name, why in run.told("refused").items()]
-    known = {key: run.record.get(key) for key in ("pooling", "texts_run", "commit", "machine")}
-    facts += [(key, str(value)) for key, value in known.items() if value is not None]
-    versions = ", ".join(f"{name} {version}" for name, version in run.told("versions").items() if version)
-    seconds = number(run.told("seconds").get("all"))
+    facts += [("left out", f"{name}: {why}") for name, why in run.record_table("refused").items()]
+    values = {key: run.record.get(key) for key in ("pooling", "texts_run", "commit", "machine")}
+    facts += [(key, str(value)) for key, value in values.items() if value is not None]
+    versions = ", ".join(f"{name} {version}" for name, version in run.record_table("versions").items() if version)
+    seconds = number(run.record_table("seconds").get("all"))
     facts += [("versions", versions)] * bool(versions) + [("took", duration(seconds or 0))] * (seconds is not None)
-    return Facts([(tidy(name.replace("_", " ")), tidy(value)) for name, value in facts])
+    return Facts([(cell_text(name.replace("_", " ")), cell_text(value)) for name, value in facts])
 
 
 def _slug(title: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 import tests.end_to_end.test_pretrain as test_pretrain_command
 from permafrost import api
-from permafrost.cli.render import run_headline
+from permafrost.cli.headlines import run_headline
 from permafrost.data.errors import InputError
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap

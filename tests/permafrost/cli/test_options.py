@@ -4,7 +4,7 @@ import pytest
 
 from permafrost import api
 from permafrost.cli.main import app
-from permafrost.cli.options import changes, size_in_bytes
+from permafrost.cli.options import recipe_overrides, size_in_bytes
 from permafrost.data.spec import SpecError
 
 WITH_SIZE = ("run", "extract", "ablate", "study", "similarity")
@@ -29,10 +29,10 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_an_option_with_a_name_of_its_own_comes_after_set():
-    assert changes(["extract.max_bytes=1"], "2KB", strict=True) == [
+    assert recipe_overrides(["extract.max_bytes=1"], "2KB", strict=True) == [
         "extract.max_bytes=1", "extract.max_bytes=2000", "corpus.strict=true",
     ]  # fmt: skip
-    assert changes(None) == []
+    assert recipe_overrides(None) == []
 
 
 @pytest.mark.parametrize(("option", "commands"), [("max_bytes", WITH_SIZE), ("strict", STRICT)])

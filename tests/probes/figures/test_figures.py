@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib import rc_context
 
-from permafrost.probes.figures.ablation import layers_of, rows_of, selectivities
+from permafrost.probes.figures.ablation import metric_rows, parse_layers, selectivities
 from permafrost.probes.figures.study import history
-from permafrost.probes.figures.style import SETTINGS, caption
+from permafrost.probes.figures.style import SETTINGS, short_name
 from permafrost.probes.reports.report import CAPTIONS, FIGURES
 from permafrost.probes.results.run_tables import Tables, TaskTables
 from permafrost.probes.results.schema import SCHEMAS
@@ -186,16 +186,16 @@ def test_selectivity_is_the_metric_less_the_metric_on_random_targets(runs):
 
 
 def test_layers_left_out_are_found(runs):
-    rows = rows_of(runs[False])
-    assert rows.loc[(rows["kind"] == "without") & (rows["control"] == ""), "place"].tolist() == list(range(7))
-    assert layers_of("0-2,5 and x") == [0, 1, 2, 5]
+    rows = metric_rows(runs[False])
+    assert rows.loc[(rows["kind"] == "without") & (rows["control"] == ""), "position"].tolist() == list(range(7))
+    assert parse_layers("0-2,5 and x") == [0, 1, 2, 5]
 
 
 def test_a_name_becomes_one_short_line():
-    assert caption("_a\x00b\nc") == "a b c"
-    assert caption("") == "(no name)"
-    assert len(caption("x" * 99)) == 36
-    assert pd.notna(caption(None))
+    assert short_name("_a\x00b\nc") == "a b c"
+    assert short_name("") == "(no name)"
+    assert len(short_name("x" * 99)) == 36
+    assert pd.notna(short_name(None))
 
 
 def test_the_best_so_far_never_falls(runs):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost.probes.figures.scatter import panels
+from permafrost.probes.figures.scatter import latent_scatter
 from permafrost.probes.metrics.projection import MOST, project
 from tests.support.example_run import latents
 
@@ -64,7 +64,7 @@ def test_latents_without_spread_are_projected_to_one_place(shape):
 @pytest.mark.parametrize("classes", [False, True])
 def test_panels_hold_every_point_once_and_texts_once_for_all_layers(classes):
     table = latents(classes).reset_index(drop=True)
-    found = panels(table)
+    found = latent_scatter(table)
     assert [one["name"] for one in found["inputs"]] == ["mean, layer 0", "mean, layer 6"]
     assert sum(map(len, found["texts"])) == 60
     for one in found["inputs"]:

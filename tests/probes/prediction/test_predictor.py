@@ -170,7 +170,7 @@ def test_one_task_is_asked_by_its_name(run_of):
 def test_texts_of_the_command_line_go_to_the_tasks_that_they_can_be_meant_for(run_of):
     bench, folder = run_of("reading")
     code, out, err = bench.command("predict", str(folder), "The dog runs.", "--json")
-    assert (code, err) == (0, "left out, for want of what they read: qa\n")
+    assert (code, err) == (0, "left out, because they read other inputs: qa\n")
     assert [list(one) for one in json.loads(out)["predictions"]] == [["entities"]]
     message = "2 texts: an item may be one text (ner) or a question and its context (qa); name the task with --task."
     assert message in refused(bench, folder, *QUESTION)

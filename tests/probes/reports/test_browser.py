@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from permafrost.probes.reports.compare import compare
+from permafrost.probes.reports.compare import write_comparison
 from permafrost.probes.reports.report import FIGURES, write_report
 from tests.support.example_run import (
     EVIL,
@@ -284,7 +284,7 @@ def test_several_tasks_are_drawn_with_every_name_in_its_place(browser, tmp_path,
 
 
 def test_a_comparison_is_drawn_too(browser, still, tmp_path):
-    with Visit(browser, compare([still.parent, still.parent], tmp_path / "compared.html")) as visit:
+    with Visit(browser, write_comparison([still.parent, still.parent], tmp_path / "compared.html")) as visit:
         assert missing(visit, {"runs"}) == set()
         assert visit.errors == []
 

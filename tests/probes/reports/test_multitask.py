@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost.cli.render import multitask_headline
+from permafrost.cli.headlines import multitask_headline
 from permafrost.probes.figures import confusion
 from permafrost.probes.figures import multitask as figures
 from permafrost.probes.reports import breakdown as breakdown_module
@@ -98,7 +98,7 @@ def test_what_the_record_says_of_a_task_counts(copy):
 
 
 def test_variants_stand_in_one_table_with_their_figures_and_costs(run):
-    grid = grids.results(run)
+    grid = grids.variants_grid(run)
     assert list(grid.heads) == [
         "variant", "ner: F1 on test", "ner: accuracy on test", "qa: F1 on validation", "qa: exact match on validation",
         "trained", "saved", "took", "memory",
@@ -117,7 +117,7 @@ def test_variants_stand_in_one_table_with_their_figures_and_costs(run):
 @pytest.mark.parametrize(("tasks", "shown"), [(2, 4), (3, 3), (5, 5)])
 def test_of_many_metrics_a_few_are_shown_but_one_of_each_task(tmp_path, tasks, shown):
     run = read_tables(write_together(tmp_path / "run", {f"t{n}": "tags" for n in range(tasks)}, ["both"]))
-    assert sum(head.startswith("t") and ":" in head for head in grids.results(run).heads) == shown
+    assert sum(head.startswith("t") and ":" in head for head in grids.variants_grid(run).heads) == shown
 
 
 def test_where_a_part_of_train_chooses_validation_stands_beside_test(copy):
@@ -125,13 +125,13 @@ def test_where_a_part_of_train_chooses_validation_stands_beside_test(copy):
     ner = table[table["task"] == "ner"]
     more = [ner.assign(split="validation", value=0.5, low=None, high=None), ner.assign(split="held-out")]
     pd.concat([table, *more]).to_csv(copy / "metrics.csv", index=False)
-    grid = grids.results(read_tables(resealed(copy)))
+    grid = grids.variants_grid(read_tables(resealed(copy)))
     assert list(grid.heads[1:4]) == ["ner: F1 on test", "ner: accuracy on test", "ner: F1 on validation"]
     assert grid.rows[-1][3] == "0.500"
 
 
 def test_pairs_of_variants_are_compared_in_words(run):
-    grid = grids.comparisons(run)
+    grid = grids.comparisons_grid(run)
     assert grid.rows[0] == [
         "both, gradnorm against ner only", "ner", "F1 on test", "no difference shown",
         ("-0.4\u00a0points", "[-1.2, 0.5]"), "0.31", "400",
@@ -156,11 +156,11 @@ def test_an_outcome_is_what_the_interval_allows(metric, ends, words):
 
 def test_a_correlation_differs_by_no_points():
     row = pd.Series({"metric": "spearman", "difference": -0.004, "low": -0.0125, "high": 0.005})
-    assert grids.difference(row) == ("-0.004", "[-0.013, 0.005]")
+    assert grids.difference_cell(row) == ("-0.004", "[-0.013, 0.005]")
 
 
 def test_epochs_stand_in_a_table_that_begins_before_training(run):
-    grid = grids.by_epoch(run)
+    grid = grids.epochs_grid(run)
     assert list(grid.heads) == ["task", "metric", "variant", "before", "epoch 1", "epoch 2", "epoch 3"]
     assert grid.rows[0] == ["ner", "F1", "ner only", "0.225", "0.425", "0.525", "0.575"]  # the mean of two seeds
     assert {tuple(row[:2]) for row in grid.rows} == {
@@ -170,7 +170,7 @@ def test_epochs_stand_in_a_table_that_begins_before_training(run):
 
 def test_of_many_epochs_the_first_and_the_last_are_among_those_shown(tmp_path):
     run = read_tables(write_together(tmp_path / "run", {"topic": "class"}, ["both"], epochs=40))
-    heads = grids.by_epoch(run).heads
+    heads = grids.epochs_grid(run).heads
     assert (heads[3], heads[-1], len(heads)) == ("before", "epoch 40", 3 + grids.MOST_EPOCHS)
 
 
@@ -228,7 +228,7 @@ def test_gradients_are_drawn_with_the_share_of_steps_in_which_they_conflict(run)
 
 
 def test_every_variant_has_its_precision_recall_and_f1_by_class_beside_the_figure_of_the_chosen_one(run):
-    means, every = breakdown_module.by_variant(run, "ner")
+    means, every = breakdown_module.variant_grids(run, "ner")
     assert list(means.heads) == ["variant", "macro precision", "macro recall", "macro F1"]
     assert [row[0] for row in means.rows] == ["ner only", "both", "both, gradnorm"]
     assert means.strong == 2
@@ -239,7 +239,7 @@ def test_every_variant_has_its_precision_recall_and_f1_by_class_beside_the_figur
     assert [row[:2] for row in every.rows[:3]] == [["ner only", "PER"], ["ner only", "<b>LOC</b>"], ["both", "PER"]]
     assert every.fold
     assert set(run.for_task("ner").breakdown["variant"]) == {run.selected}
-    assert breakdown_module.by_variant(run, "qa") == []
+    assert breakdown_module.variant_grids(run, "qa") == []
 
 
 def test_every_variant_has_a_confusion_matrix(tmp_path):
@@ -255,7 +255,7 @@ def test_every_variant_has_a_confusion_matrix(tmp_path):
 
 
 def test_what_was_frozen_is_told_where_learning_is_shown(run, page):
-    assert grids.frozen(run) == "Frozen: ner of “ner only” after 1 epoch."  # the mean of two seeds
+    assert grids.frozen_note(run) == "Frozen: ner of “ner only” after 1 epoch."  # the mean of two seeds
     assert "Frozen: ner of “ner only” after 1 epoch." in page.text
 
 
@@ -289,7 +289,7 @@ def test_further_columns_are_texts(copy):
     table.assign(note="NA", trained=None, memory=1e300).to_csv(copy / "variants.csv", index=False)
     run = read_tables(resealed(copy))
     assert run.variants["note"].tolist() == ["NA"] * 4
-    assert grids.results(run).rows[1][-2:] == ["0", "30.5\u00a0s"]  # what nothing is known of has no column
+    assert grids.variants_grid(run).rows[1][-2:] == ["0", "30.5\u00a0s"]  # what nothing is known of has no column
 
 
 def broken(fault, copy):
@@ -371,7 +371,7 @@ def test_a_run_of_one_task_says_how_its_variants_learnt(tmp_path):
     ids = {name.removeprefix("figure-") for name in page.ids if name.startswith("figure-")}
     assert {"ladder", "training", "by_epoch", "by_epoch_second", "confusion"} <= ids
     assert not {"variants", "losses", "weights"} & ids
-    assert grids.results(run) is None
+    assert grids.variants_grid(run) is None
 
 
 def test_many_tasks_and_variants_have_a_page(tmp_path):

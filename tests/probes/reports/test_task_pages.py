@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from permafrost.probes.reports.compare import comparison
-from permafrost.probes.reports.examples import AROUND, gap, marked, nearest_place
+from permafrost.probes.reports.examples import AROUND, example_blocks, nearest_span, space_before
 from permafrost.probes.reports.layers import summary_grid
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.files import ReportError
@@ -48,14 +48,14 @@ def looks(examples) -> list[list[tuple[str, str, str]]]:
 
 
 def test_entities_are_marked_with_what_became_of_them(tmp_path):
-    blocks = marked(read_tables(of_tags(tmp_path / "run")))
-    assert [block.fold for block in blocks] == ["", "What was right"]
+    blocks = example_blocks(read_tables(of_tags(tmp_path / "run")))
+    assert [block.fold for block in blocks] == ["", "Correct predictions"]
     wrong, right = (looks(block.examples) for block in blocks)
-    assert wrong[0] == [("Lind", "differs", "PER, said LOC"), ("Reuters", "missed", "ORG, missed")]
+    assert wrong[0] == [("Lind", "differs", "PER, predicted LOC"), ("Reuters", "missed", "ORG, missed")]
     assert wrong[1] == [
         ("Anna", "right", "PER"),
         ("Bo Lind", "right", "PER"),
-        ("Old", "differs", "LOC, said with other ends"),
+        ("Old", "differs", "LOC, predicted with other ends"),
         ("Town", "missed", "LOC, missed"),
     ]
     assert wrong[2] == [("Acme", "extra", "not ORG")]
@@ -63,7 +63,7 @@ def test_entities_are_marked_with_what_became_of_them(tmp_path):
 
 
 def test_a_sentence_with_marks_reads_as_it_stands(tmp_path):
-    for block in marked(read_tables(of_tags(tmp_path / "run"))):
+    for block in example_blocks(read_tables(of_tags(tmp_path / "run"))):
         for one in block.examples:
             words = "".join(piece.text for piece in one.pieces)
             assert words in {part[0] for part in TAGGED}
@@ -81,20 +81,24 @@ def test_the_page_of_tags_has_their_figures_and_marks(tmp_path):
 
 def test_answers_are_marked_in_what_stands_around_them(tmp_path):
     run = read_tables(of_answers(tmp_path / "run"))
-    wrong, right = marked(run)
+    wrong, right = example_blocks(run)
     assert [one.title for one in wrong.examples] == ["What flows?", "Where does it end?", "Who <i>lives</i> there?"]
-    assert looks(right.examples) == [[("6,650 km", "right", "true and said")]]
+    assert looks(right.examples) == [[("6,650 km", "right", "gold and predicted")]]
     assert looks(wrong.examples) == [
-        [("The Nile", "missed", "true"), ("the sea", "extra", "said")],
-        [("near ", "missed", "true"), ("Cairo", "differs", "true and said"), (", at the sea", "extra", "said")],
-        [("many lands", "missed", "true")],
+        [("The Nile", "missed", "gold"), ("the sea", "extra", "predicted")],
+        [
+            ("near ", "missed", "gold"),
+            ("Cairo", "differs", "gold and predicted"),
+            (", at the sea", "extra", "predicted"),
+        ],
+        [("many lands", "missed", "gold")],
     ]
     for one in (*wrong.examples, *right.examples):
         assert sum(len(piece.text) for piece in one.pieces) < 4 * AROUND + 80
         for part in "".join(piece.text for piece in one.pieces).split(" … "):
             assert part in CONTEXT
-    assert wrong.examples[1].note == "said “Cairo, at the sea”, true is “near Cairo”, F1 0.33"
-    assert wrong.examples[2].note.startswith("said nothing")
+    assert wrong.examples[1].note == "predicted “Cairo, at the sea”, gold is “near Cairo”, F1 0.33"
+    assert wrong.examples[2].note.startswith("predicted no answer")
 
 
 def test_the_page_of_answers_is_escaped_and_has_its_figure(tmp_path):
@@ -115,7 +119,7 @@ def test_a_gold_answer_is_marked_at_its_own_place_where_the_table_says_it(tmp_pa
         more = {} if where is None else {"target_start": where}
         table["start"], table["end"], table["answer"] = 18, 22, "more"
         run = read_tables(of_answers(tmp_path / str(where), predictions=table.assign(**more)))
-        pieces = marked(run)[0].examples[0].pieces
+        pieces = example_blocks(run)[0].examples[0].pieces
         before = "".join(piece.text for piece in pieces[: [piece.look for piece in pieces].index("missed")])
         assert before == {5: "sea, ", None: "sea, sea, "}[where], expected
 
@@ -132,21 +136,21 @@ def test_around_an_answer_in_a_script_without_spaces_stands_as_much_as_in_others
         "end": first + 7,
     }
     table = pd.DataFrame([told | {"score": 1.0, "exact_match": 0, "f1": 0.0, "seed": 0}])
-    pieces = marked(read_tables(of_answers(tmp_path / "run", predictions=table)))[0].examples[0].pieces
+    pieces = example_blocks(read_tables(of_answers(tmp_path / "run", predictions=table)))[0].examples[0].pieces
     assert 2 * AROUND < sum(len(piece.text) for piece in pieces) < 2 * AROUND + 30
 
 
 def test_words_of_a_script_without_spaces_are_joined_without():
     words = ["Bei", "北", "京", ",", "ที่", "นี่", "है"]
-    assert "".join(gap(words, place) + word for place, word in enumerate(words)) == "Bei 北京 , ที่นี่ है"
+    assert "".join(space_before(words, place) + word for place, word in enumerate(words)) == "Bei 北京 , ที่นี่ है"
 
 
 def test_of_several_places_of_a_gold_answer_the_nearest_is_marked():
     text = "sea and sea and sea"
-    assert nearest_place(text, "sea", 9) == (8, 11)
-    assert nearest_place(text, "sea", 100) == (16, 19)
-    assert nearest_place(text, "lake", 0) is None
-    assert nearest_place(text, "", 0) is None
+    assert nearest_span(text, "sea", 9) == (8, 11)
+    assert nearest_span(text, "sea", 100) == (16, 19)
+    assert nearest_span(text, "lake", 0) is None
+    assert nearest_span(text, "", 0) is None
 
 
 HOSTILE = {
