@@ -20,7 +20,7 @@ from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block
-from permafrost.data.store.store import LatentStore, text_keys
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import Backbone

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.progress import Eta, Progress
+from permafrost.data.store.find import init_name
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.store import LatentStore, init_name
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from permafrost.data.errors import MachineError
 from permafrost.data.ragged import Counts, TokenLatents, bounds
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block
-from permafrost.data.store.store import text_keys
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone, load
 from permafrost.extract.backbones.locate import Source

@@ -37,7 +37,6 @@ from permafrost.probes.results.outcomes import AblationResult, RunResult, Simila
 from permafrost.probes.runs.load import load_tasks
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.tasks.fitted import LoadedRun
-from permafrost.probes.variants.train_variant import evaluate_recipe
 from permafrost.probes.variants.workspace import Workspace
 
 
@@ -144,7 +143,7 @@ def study(
 
 def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
     """Return the function with which a worker of a study evaluates a trial; latents are shared in ``folder``."""
-    return Workspace(PROVIDER, Silent(), SharedInputs(folder)).evaluate
+    return partial(evaluate_recipe, Workspace(PROVIDER, Silent(), SharedInputs(folder)))
 
 
 def similarity(name: str, recipe: Recipe, runs: Path, progress: Progress) -> SimilarityResult:

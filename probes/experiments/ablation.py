@@ -51,7 +51,9 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
         "seeds": list(recipe.train.seeds),
         "seconds": {"all": time.perf_counter() - started},
     }
-    path = write_run(runs, f"ablate-{name}", RunContents(recipe, record, {"ablation": pd.DataFrame(rows)}))
+    path = write_run(
+        runs, f"ablate-{name}", RunContents(recipe=recipe, record=record, tables={"ablation": pd.DataFrame(rows)})
+    )
     return AblationResult(
         path=path,
         seconds=time.perf_counter() - started,

@@ -111,7 +111,9 @@ def run_pretraining(
         "seconds": {"all": model.seconds},
     }
     tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_metric_rows(result, spec))}
-    return PretrainingResult(model, write_run(runs, f"{name}{PRETRAINING_SUFFIX}", RunContents(recipe, record, tables)))
+    return PretrainingResult(
+        model, write_run(runs, f"{name}{PRETRAINING_SUFFIX}", RunContents(recipe=recipe, record=record, tables=tables))
+    )
 
 
 def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain) -> Recipe:

@@ -91,7 +91,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     layers = pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})
     tables = {"layers": layers, "metrics": as_frame(metric_rows)}
     return RunResult(
-        path=write_run(runs, name, RunContents(recipe, record, tables)),
+        path=write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables)),
         seconds=time.perf_counter() - started,
         texts=texts,
         texts_distinct=texts_distinct,

@@ -73,7 +73,9 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         "seconds": {"training": training_seconds, "all": time.perf_counter() - started},
     }
     tables = _tables(rows, variants, selected, corpus, workspace)
-    path = write_run(runs, name, RunContents(recipe, record, tables, selected.fitted_probe(corpus)))
+    path = write_run(
+        runs, name, RunContents(recipe=recipe, record=record, tables=tables, selected=selected.fitted_probe(corpus))
+    )
     unfinished.remove()
     return RunResult(
         path=path,

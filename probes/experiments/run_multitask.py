@@ -63,7 +63,7 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
     }
     tables = run_tables(rows, variants, corpora, metrics)
     tasks = _task_contents(selected, variants, corpora, workspace)
-    path = write_run(runs, name, RunContents(recipe, record, tables, tasks=tasks))
+    path = write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables, tasks=tasks))
     unfinished.remove()
     return RunResult(
         path=path,

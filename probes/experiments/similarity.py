@@ -52,7 +52,7 @@ def compare_sentences(
     started = time.perf_counter()
     _check(recipe)
     spec = recipe.similarity
-    corpus = Corpus("sentences", tuple(dict.fromkeys(spec.texts)), {})
+    corpus = Corpus(name="sentences", texts=tuple(dict.fromkeys(spec.texts)), splits={})
     stored, refused = _extract(recipe, corpus, progress, provider)
     latents = {backbone: _sentence_latents(plan_latents, spec, corpus) for backbone, plan_latents in stored.items()}
     matrices = {backbone: cosines(values) for backbone, values in latents.items()}
@@ -74,7 +74,7 @@ def compare_sentences(
     tables = {"cosines": measured, "sentences": sentences, "maps": _maps(latents, matrices, spec.texts)}
     numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
     return SimilarityResult(
-        path=write_run(runs, name, RunContents(recipe, record, tables)),
+        path=write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables)),
         cosines=measured,
         tables={
             backbone: pd.DataFrame(square(measured, backbone, len(numbers)), numbers, numbers) for backbone in stored

@@ -121,7 +121,7 @@ def _read_inputs(run: LoadedRun, extract: LatentExtractor, texts: Sequence[Text]
                 return tokens_as_inputs(_in_order(latents, layers, run.columns), run.columns, starts)
             by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
     values = stack([by_column[column] for column in run.columns])
-    return ProbeInputs(values, run.columns, run.probe.layout.input_widths)
+    return ProbeInputs(values=values, columns=run.columns, widths=run.probe.layout.input_widths)
 
 
 def _in_order(tokens: TokenLatents, layers: Sequence[int], columns: Sequence[Column]) -> TokenLatents:

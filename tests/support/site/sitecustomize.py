@@ -9,7 +9,7 @@ BANNED = ("data", "extract", "probes")
 class Refusal(MetaPathFinder):
     """Raises where a top-level package is imported under the name of its folder."""
 
-    def find_spec(self, fullname, path=None, target=None):  # noqa: ANN001, ANN201
+    def find_spec(self, fullname, path=None, target=None):
         """Never finds anything; refuses a banned name."""
         if fullname in BANNED:
             raise ImportError(f"import permafrost.{fullname}, not {fullname}: it would be a second copy of it")
