@@ -37,6 +37,7 @@ from permafrost.probes.results.outcomes import AblationResult, RunResult, Simila
 from permafrost.probes.runs.load import load_tasks
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.tasks.fitted import LoadedRun
+from permafrost.probes.variants.train_variant import evaluate_recipe
 from permafrost.probes.variants.workspace import Workspace
 
 

@@ -212,7 +212,7 @@ def _get_text(origin: str, fields: Mapping[str, Any], column: str) -> str:
 
 def _parse_start(origin: str, value: Any) -> int | None:
     """Parse a whole number, also one written as text or as ``12.0``; None if the field is empty."""
-    if value is None or value == "" or value != value:  # NaN: an empty cell of a table
+    if value is None or value == "" or value != value:  # NaN: an empty cell of a table  # noqa: PLR0124
         return None
     try:
         if float(value).is_integer() and type(value) is not bool:

@@ -164,7 +164,7 @@ def _if_unchanged(path: Path, file: BinaryIO, stamp: Stamp, digest: str) -> str:
 
 def _sample(file: BinaryIO, size: int, seed: str) -> str:
     """Return the digest of the first block, the last block, and blocks drawn by ``seed``."""
-    draws = random.Random(seed)
+    draws = random.Random(seed)  # noqa: S311
     last = max(0, size - BLOCK_BYTES)
     running = hashlib.sha256()
     for offset in (0, last, *(draws.randint(0, last) for _ in range(SAMPLE_BLOCKS))):

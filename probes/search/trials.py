@@ -54,7 +54,7 @@ class TrialResult:
     """Reason, if the trial was refused."""
 
 
-class TrialPruned(Exception):
+class TrialPruned(Exception):  # noqa: N818  no error
     """Ends the training of a trial that the pruner stops."""
 
 

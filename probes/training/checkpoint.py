@@ -88,7 +88,7 @@ class Checkpoint:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to begin anew.")
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if metadata.get("digest") != _digest(metadata["origin"], metadata["state"], tensors):
             raise DamageError(f"{self.path} is damaged; remove it to begin anew.")
         self._check_origin(json.loads(metadata["origin"]))

@@ -176,10 +176,10 @@ def test_a_state_is_due_when_the_seconds_have_passed_since_the_last(tmp_path, mo
     monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: now)
     checkpoint = at(tmp_path, seconds=10)
     seen = []
-    for now in (100.0, 109.0, 110.0, 115.0):
+    for now in (100.0, 109.0, 110.0, 115.0):  # noqa: B007
         seen.append(checkpoint.due())
     checkpoint.save({})
-    for now in (116.0, 124.0, 125.0):
+    for now in (116.0, 124.0, 125.0):  # noqa: B007
         seen.append(checkpoint.due())
     assert seen == [False, False, True, True, False, False, True]
     assert at(tmp_path, seconds=0).due()
