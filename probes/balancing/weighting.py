@@ -47,8 +47,8 @@ class Uncertainty(Balancer):
 
     The cost of a log-variance loss l is ``exp(-s) exp(l) / 2 + s / 2``, by its variance: the squared error of the
     formula, without the mean error. With l in place of L the cost has no minimum: if l is negative, ``exp(-s) l``
-    decreases without bound as s decreases. At the optimal s, which is l, the cost is ``l / 2`` plus a constant, half the
-    loss; the gradient of l has the factor ``exp(l - s) / 2``.
+    decreases without bound as s decreases. At the optimal s, which is l, the cost is ``l / 2`` plus a constant, half
+    the loss; the gradient of l has the factor ``exp(l - s) / 2``.
 
     Each s is clamped to the bounds before every step. If it were clamped inside the cost, it would have no gradient
     beyond a bound, and never return. A task without a batch in a step keeps its s.

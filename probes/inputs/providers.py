@@ -134,7 +134,8 @@ class CacheProvider:
         truncated = store.truncated(corpus.texts)
         if truncated and plan.truncation == "refuse":
             raise StoreError(
-                f'{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set plan.truncation = "cut".'
+                f"{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set "
+                'plan.truncation = "cut".'
             )
         seconds = time.perf_counter() - started
         return PlanLatents(store=store, columns=columns, texts_run=0, truncated=truncated, seconds=seconds)

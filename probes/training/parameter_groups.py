@@ -38,7 +38,7 @@ class ParameterGroups:
         self._before: dict[str, Tensor] = {}
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return groups for the optimizer, with the peak rate as ``peak``; a backbone's biases and norms do not decay."""
+        """Return groups for the optimizer, with peak rate ``peak``; biases and norms of a backbone do not decay."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named.items():
             no_decay = MIXER_PARAMETERS.search(name) or (within(name, BACKBONE) and parameter.dim() < 2)

@@ -45,7 +45,7 @@ class TrainingProblem:
     """Modules, objectives and balancer of one training."""
 
     modules: Mapping[str, nn.Module]
-    """Component -> module; a parameter's name begins with the component: ``backbone.blocks...``, ``topic.head.weight``."""
+    """Component -> module; names of parameters begin with the component: ``backbone.blocks``, ``topic.head.weight``."""
 
     member_of: Mapping[str, Tensor]
     """Parameter -> ``[first axis]``, the member that each index belongs to; other parameters are not trained."""
