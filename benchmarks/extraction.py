@@ -24,7 +24,7 @@ from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.backbones.load import Backbone, load_tokenizer
-from permafrost.extract.backbones.locate import Source, find
+from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.extraction import Extractor
 from permafrost.extract.tokenization.tokenize import tokenize
 
@@ -42,13 +42,13 @@ def ours(plan: CapturePlan, dtype: str, cache: str, device: str) -> tuple[Arm, B
     """Our road: tokenise, pack, capture, pool, all layers."""
     made = CapturePlan(**{**vars(plan), "compute_dtype": dtype})
     extractor = Extractor(made, ExtractSpec(cache=cache, device=device))
-    columns = made.columns(find(made).layers)
+    columns = made.columns(find_backbone(made).layers)
     return (lambda texts: extractor(texts, columns)["mean"]), extractor.backbone
 
 
 def plain_loop(plan: CapturePlan, dtype: str, device: str) -> Arm:
     """What one writes first: padded batches of 32 in corpus order, all hidden states, masked mean of each."""
-    source = find(plan)
+    source = find_backbone(plan)
     model, tokenizer = _unmodified(source, plan, dtype, device), load_tokenizer(source.tokenizer)
     tokenizer.enable_padding()
     tokenizer.enable_truncation(plan.max_tokens)
@@ -109,7 +109,7 @@ def main() -> None:
         for dtype in dict.fromkeys(["float32", default]):
             arms[f"ours, {dtype}"], backbone = ours(plan, dtype, cache, device)
             arms[f"transformers, {dtype}"] = plain_loop(plan, dtype, device)
-        source = find(plan)
+        source = find_backbone(plan)
         if source.folder and (source.folder / "modules.json").is_file():
             arms["sentence-transformers, float32"] = sentence_transformers_encode(source.folder, device)
         seconds = race(arms, texts, options.rounds, device)

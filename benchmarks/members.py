@@ -44,7 +44,14 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInpu
         "train": Rows(sides[held:], rng.random(rows - held)),
         "validation": Rows(sides[:held], rng.random(held)),
     }
-    corpus = Corpus("random", tuple(map(str, range(texts))), splits, (), (0.0, 1.0), "score")
+    corpus = Corpus(
+        name="random",
+        texts=tuple(map(str, range(texts))),
+        splits=splits,
+        labels=(),
+        score_range=(0.0, 1.0),
+        kind="score",
+    )
     return corpus, ProbeInputs(
         values=values, columns=tuple(Column("", "mean", layer) for layer in range(layers)), widths=(width,) * layers
     )
@@ -63,7 +70,7 @@ def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) ->
 
 def seconds(arm: str, members: list[MemberConfig], corpus: Corpus) -> tuple[float, list[float]]:
     """Time and validation metrics of one arm."""
-    members_module.SMALL = ARMS[arm]
+    members_module.MAX_STACKED_PARAMETERS = ARMS[arm]
     started = time.perf_counter()
     trained = train_members(members, corpus)
     return time.perf_counter() - started, [one.fitted.best_value for one in trained]
@@ -77,7 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    small = members_module.SMALL
+    small = members_module.MAX_STACKED_PARAMETERS
     corpus, inputs = experiment_of(options.rows, 7, 384)
     print(describe("cpu"))
     print(
@@ -90,7 +97,8 @@ def main() -> None:
     for name, spec in PROBES.items():
         members = members_of(inputs, spec, options.epochs, options.seeds)
         largest = max(
-            sum(part.numel() for part in members_module.start(member, corpus).parameters()) for member in members
+            sum(part.numel() for part in members_module.initial_probe(member, corpus).parameters())
+            for member in members
         )
         took: dict[str, list[float]] = {arm: [] for arm in ARMS}
         values: dict[str, list[float]] = {}

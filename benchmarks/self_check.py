@@ -20,8 +20,8 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype, identify, pick_device
-from permafrost.extract.backbones.load import load
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract
@@ -66,7 +66,7 @@ def main() -> None:
     device = pick_device(options.device)
     plan = CapturePlan(backbone=options.backbone, views=("mean",))
     texts, dtype = pick_texts(options.texts), compute_dtype(plan, device)
-    load(find(plan), plan, dtype, device)
+    load_backbone(find_backbone(plan), plan, dtype, device)
     clock = Clock()
     clock.wrap(SelfCheck, "__init__", "proof")
     clock.wrap(SelfCheck, "check_before_run", "proof")
@@ -84,7 +84,7 @@ def main() -> None:
             proof, back = clock.seconds["proof"], clock.seconds["read-back"]
             warm = min(extract(plan, texts, spec).seconds for _ in range(5))
             started = time.perf_counter()
-            identify(find(plan), plan, device, Path(cache))
+            identify(find_backbone(plan), plan, device, Path(cache))
             known = time.perf_counter() - started
         shares.append((proof + back) / cold)
         share = f"{100 * shares[-1]:.2f} %"

@@ -16,14 +16,14 @@ import numpy as np
 
 from benchmarks.machine import clock, describe
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.progress import Silent
+from permafrost.data.progress import NoProgress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.job import ExtractionJob
 from permafrost.extract.shard_writer import stored_bytes
 
@@ -33,11 +33,11 @@ class Arm:
 
     def __init__(self, view: str, options: argparse.Namespace, device: str, folder: Path) -> None:
         self.plan = CapturePlan(backbone=options.backbone, views=(view,), max_tokens=options.max_tokens)
-        self.source, self.folder = find(self.plan), folder / view
+        self.source, self.folder = find_backbone(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
         store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
         self.job = ExtractionJob(
-            self.plan, self.source, store, ExtractSpec(cache=str(self.folder), device=device), Silent(), device
+            self.plan, self.source, store, ExtractSpec(cache=str(self.folder), device=device), NoProgress(), device
         )
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0

@@ -26,13 +26,13 @@ from benchmarks.machine import clock, describe
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.load import load
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import alike
-from permafrost.extract.tokenization.token_ids import read_ids
+from permafrost.extract.finetuning.varlen import group_by_length
+from permafrost.extract.tokenization.token_ids import read_token_ids
 
 TOLERANCE = 1e-3
 """Largest difference of a loss: float32 sums in another order, carried through the steps of an epoch."""
@@ -111,7 +111,7 @@ def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: 
 def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped: bool) -> Arm:
     """The whole model from ids, with its lower part frozen."""
     model = _whole(plan, cut).to(device)
-    read = read_ids(plan, texts)
+    read = read_token_ids(plan, texts)
     ids = [torch.from_numpy(part).long() for part in np.split(read.ids, read.offsets[1:-1])]
     lengths = np.diff(read.offsets)
 
@@ -124,7 +124,7 @@ def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped
     def latents(batch: np.ndarray) -> Tensor:
         if not grouped:
             return padded(batch)
-        groups = alike(lengths[batch])
+        groups = group_by_length(lengths[batch])
         back = torch.from_numpy(np.argsort(np.concatenate(groups))).to(device)
         return torch.cat([padded(batch[group]) for group in groups])[back]
 
@@ -133,9 +133,9 @@ def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped
 
 def _whole(plan: CapturePlan, cut: int) -> nn.Module:
     """Everything below the cut frozen, nothing dropped; without the pooler, which no mean needs."""
-    source = find(plan)
+    source = find_backbone(plan)
     upper = {name for name, weight in TopBlocks(plan, cut).model.named_parameters() if weight.requires_grad}
-    model = load(source, plan, "float32", "cpu").model
+    model = load_backbone(source, plan, "float32", "cpu").model
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -180,7 +180,7 @@ def main() -> None:
 
     objective = lesson_of(options.texts)
     plan, init = plan_of(options)
-    source = find(plan)
+    source = find_backbone(plan)
     blocks = source.layers - 1
     cut, options.width = blocks - blocks // 3, source.width
     rows = len(objective.texts)
@@ -208,7 +208,7 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     init = "pretrained" if options.backbone == "minilm" else "random"
     exact: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32"}
     plan = CapturePlan(backbone=options.backbone, init=init, tokenizer=options.tokenizer, views=("tokens",), **exact)
-    return replace(plan, final_norm=bool(find(plan).family.final_norm)), init
+    return replace(plan, final_norm=bool(find_backbone(plan).family.final_norm)), init
 
 
 def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], objective: Lesson, options: argparse.Namespace) -> None:

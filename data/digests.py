@@ -32,7 +32,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def digests_of_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the digest of each file: relative path -> SHA-256."""
     return {name: file_digest(folder / name) for name in sorted(names)}
 
@@ -71,7 +71,7 @@ def parse_with_digests(path: Path, content: bytes, remedy: str) -> dict[str, Any
     return record
 
 
-def check_files(folder: Path, digests: Mapping[str, str], record: str = "") -> str:
+def find_file_problem(folder: Path, digests: Mapping[str, str], record: str = "") -> str:
     """Compare the files of a folder with their digests.
 
     Args:

@@ -49,7 +49,7 @@ class Eta:
             self._progress.note(f"expected time{of_label}: about {timedelta(seconds=round(remaining))}")
 
 
-class Silent:
+class NoProgress:
     """A :class:`Progress` that shows nothing: the default of the Python interface."""
 
     def note(self, message: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 
-NOWHERE = -1
+NO_SPAN = -1
 """Start and end in the span of a token that covers no character of its text: a special or a template token."""
 
 
@@ -43,47 +43,47 @@ class TokenLatents:
 
     def select(self, texts: NDArray[np.integer[Any]]) -> "TokenLatents":
         """Return the texts with the given indices, in that order; an index may occur twice."""
-        selected = empty(self.states, self.lengths[texts])
-        for source, target in pieces(self.offsets[:-1][texts], selected.lengths, selected.offsets[:-1]):
+        selected = allocate(self.states, self.lengths[texts])
+        for source, target in copy_slices(self.offsets[:-1][texts], selected.lengths, selected.offsets[:-1]):
             selected.states[:, target] = self.states[:, source]
             selected.ids[target], selected.spans[target] = self.ids[source], self.spans[source]
         return selected
 
 
-def join(batches: Sequence[TokenLatents]) -> TokenLatents:
+def concatenate(batches: Sequence[TokenLatents]) -> TokenLatents:
     """Concatenate the texts of several batches, which have the same layers."""
     return TokenLatents(
         np.concatenate([batch.states for batch in batches], axis=1),
-        bounds(np.concatenate([batch.lengths for batch in batches])),
+        offsets_from_lengths(np.concatenate([batch.lengths for batch in batches])),
         np.concatenate([batch.ids for batch in batches]),
         np.concatenate([batch.spans for batch in batches]),
     )
 
 
-def empty(template: NDArray[np.floating[Any]], lengths: Counts) -> TokenLatents:
+def allocate(template: NDArray[np.floating[Any]], lengths: Counts) -> TokenLatents:
     """Allocate uninitialised arrays for texts of ``lengths`` tokens.
 
     Args:
         template: ``[layer, ..., width]``: gives the number of layers, the width and the dtype.
         lengths: ``[text]``.
     """
-    offsets = bounds(lengths)
+    offsets = offsets_from_lengths(lengths)
     states = np.empty((len(template), int(offsets[-1]), template.shape[-1]), template.dtype)
     return TokenLatents(states, offsets, np.empty(offsets[-1], np.int32), np.empty((offsets[-1], 2), np.int32))
 
 
-def bounds(lengths: NDArray[np.integer[Any]]) -> Counts:
+def offsets_from_lengths(lengths: NDArray[np.integer[Any]]) -> Counts:
     """Return the offsets of texts of these lengths, ``[text] -> [text + 1]``: 0, then the cumulative sums."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def ranges(starts: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> Counts:
+def concatenate_ranges(starts: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> Counts:
     """Concatenate the ranges ``starts[i]:starts[i] + lengths[i]``."""
-    offsets = bounds(lengths)
+    offsets = offsets_from_lengths(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
 
-def pieces(starts: Counts, lengths: Counts, targets: Counts) -> Iterator[tuple[slice, slice]]:
+def copy_slices(starts: Counts, lengths: Counts, targets: Counts) -> Iterator[tuple[slice, slice]]:
     """Yield the slices that move texts from ``starts`` to ``targets``: (source, target), in source order.
 
     Args:

@@ -31,11 +31,11 @@ UNSPACED = (
 """Letters and marks of scripts that are written without spaces, as the inside of a character class; digits of these
 scripts are not in it: they form numbers as elsewhere."""
 
-STOPS = "。｡．！？؟۔।॥։።፧។៕။"
+SENTENCE_ENDS = "。｡．！？؟۔।॥։።፧។៕။"
 """Marks that end a sentence whatever follows them; none of them is Latin (Latin has ``.``, ``!`` and ``?``)."""
 
 PUNCTUATION = (
-    STOPS + "\u037e\u0387"  # Greek question mark and semicolon
+    SENTENCE_ENDS + "\u037e\u0387"  # Greek question mark and semicolon
     "،؛٪"  # Arabic
     "፡፣፤፥፦"  # Ethiopic
     "\u0e4f\u0e5a\u0e5b\u0f04-\u0f14\u0f3a-\u0f3d\u104a-\u104f\u17d4-\u17d6\u17d8-\u17da"  # Thai to Khmer
@@ -75,7 +75,7 @@ CHARACTER = re.compile(rf"[^{MARKS}]?[{MARKS}]+|[^{MARKS}]", re.DOTALL)
 
 UNIT = re.compile(rf"{_SINGLE_CHARACTER}|[^\W{UNSPACED}]{_IN_WORD}*")
 
-PART = re.compile(rf"{_SINGLE_CHARACTER}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
+UNBREAKABLE = re.compile(rf"{_SINGLE_CHARACTER}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
 """Characters that a cut must not separate: a run without white space, or one character of a script without spaces."""
 
 
@@ -84,9 +84,9 @@ def units(text: str) -> list[str]:
     return UNIT.findall(text)
 
 
-def parts(text: str) -> list[tuple[int, int]]:
+def unbreakable_spans(text: str) -> list[tuple[int, int]]:
     """Return the (start, end) of every stretch of characters that a cut must not separate; the end is exclusive."""
-    return [match.span() for match in PART.finditer(text)]
+    return [match.span() for match in UNBREAKABLE.finditer(text)]
 
 
 @lru_cache(maxsize=1024)

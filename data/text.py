@@ -31,7 +31,7 @@ class Segments:
     def __str__(self) -> str:
         return f"{self.first} | {self.second}"
 
-    def later(self, windows: int) -> "Segments":
+    def shift_window(self, windows: int) -> "Segments":
         """Return the same text with its window index increased by ``windows``."""
         return replace(self, window=self.window + windows)
 
@@ -39,7 +39,7 @@ class Segments:
 Text = str | Segments
 
 
-def fault(text: str) -> str:
+def text_problem(text: str) -> str:
     """Return why a string cannot be a text, as the end of a sentence that names it; empty if it can."""
     if not text.strip():
         return "is empty"
@@ -48,20 +48,20 @@ def fault(text: str) -> str:
     return ""
 
 
-def spread(texts: Sequence[Text], counts: NDArray[np.int64]) -> list[Text]:
+def expand_windows(texts: Sequence[Text], counts: NDArray[np.int64]) -> list[Text]:
     """Return every window of every text, in order.
 
     Args:
         counts: ``[text]``: number of windows of each text, the given one included.
     """
     return [
-        text if isinstance(text, str) else text.later(window)
+        text if isinstance(text, str) else text.shift_window(window)
         for text, count in zip(texts, counts.tolist(), strict=True)
         for window in range(count)
     ]
 
 
-def short(text: Text) -> str:
+def quote_text(text: Text) -> str:
     """Return a text for an error message: quoted, and cut to 60 characters."""
     shown = str(text)
     return repr(shown if len(shown) <= 60 else shown[:57] + "...")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.progress import Progress, Silent
-from permafrost.data.ragged import Counts, join
+from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.ragged import Counts, concatenate
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
@@ -24,7 +24,7 @@ from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.job import ExtractionJob
@@ -62,22 +62,22 @@ def extract(
         InputError: the plan, the backbone or a text cannot be used.
         MachineError: the disk is full, a shard damaged, memory short, or the self-check failed.
     """
-    spec, progress = spec or ExtractSpec(), progress or Silent()
+    spec, progress = spec or ExtractSpec(), progress or NoProgress()
     started = time.perf_counter()
     check_texts(plan, texts)
-    source = find(plan)
+    source = find_backbone(plan)
     device = pick_device(spec.device)
     identity = identify(source, plan, device, Path(spec.cache))
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
     columns = plan.columns(source.layers)
     windows = _stored_windows(store, texts)
     texts_run = 0
-    if windows is None or store.missing(text_keys(windows), columns):
+    if windows is None or store.missing_columns(text_keys(windows), columns):
         job = ExtractionJob(plan, source, store, spec, progress, device)
         windows = windows or job.runner.windowed(texts)[0]
-        missing = store.missing(text_keys(windows), columns)
+        missing = store.missing_columns(text_keys(windows), columns)
         texts_run = job.run(windows, missing) if missing else 0
-    truncated = store.truncated(texts)
+    truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
     return ExtractionResult(
@@ -93,7 +93,7 @@ def extract(
 def _stored_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | None:
     """Return the windows of ``texts`` by the store's content; None if it lacks some of them."""
     try:
-        return store.windowed(texts)[0]
+        return store.expand_windows(texts)[0]
     except StoreError:
         return None
 
@@ -104,7 +104,7 @@ class Extractor:
     def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
         """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
         spec = spec or ExtractSpec()
-        source, device = find(plan), pick_device(spec.device)
+        source, device = find_backbone(plan), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
         self._runner = BackboneRunner(plan, source, self.identity, spec, device, backbone)
         self._checked = False
@@ -158,11 +158,11 @@ def _in_order(blocks: Sequence[Block], texts: Sequence[Text], columns: Columns) 
         if view != TOKENS
     }
     if TOKENS in columns:
-        latents[TOKENS] = join([block.tokens for block in blocks if block.tokens]).select(order)
+        latents[TOKENS] = concatenate([block.tokens for block in blocks if block.tokens]).select(order)
     return latents
 
 
-def same_extractor(
+def matching_extractor(
     plan: CapturePlan, spec: ExtractSpec, identity: Identity, origin: str, backbone: Backbone | None = None
 ) -> Extractor:
     """Return an extractor of the same latents as those that something was trained on.

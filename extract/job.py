@@ -104,7 +104,7 @@ class ExtractionJob:
             "tokenizer": runner.plan.tokenizer,
             "layers": runner.source.layers,
             "init": init_name(runner.plan),
-            "parameters": runner.backbone.parameters,
+            "parameters": runner.backbone.parameter_count,
             "self_check": self_check,
             "device": _device_name(runner.backbone),
             "host": platform.node(),

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
-from permafrost.data.ragged import Counts, TokenLatents, bounds
+from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block
 from permafrost.data.text import Text
-from permafrost.extract.backbones.load import Backbone, load
+from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, capture
 from permafrost.extract.capture.packing import Pack, lay_out, make_packs
@@ -51,7 +51,7 @@ class BackboneRunner:
         self.on_forward: Callable[[NDArray[np.int64], Pooled], None] | None = None
         """Called with the texts of each forward pass and their latents."""
 
-        self.backbone: Backbone = backbone or load(source, plan, identity.compute_dtype, device)
+        self.backbone: Backbone = backbone or load_backbone(source, plan, identity.compute_dtype, device)
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
         """Split texts into windows.
@@ -148,7 +148,9 @@ class BackboneRunner:
         if TOKENS in columns:
             assert tokens.characters is not None
             seen = tokens.viewed_index(members)
-            token_latents = TokenLatents(latents.pop(TOKENS), bounds(counts), tokens.ids[seen], tokens.characters[seen])
+            token_latents = TokenLatents(
+                latents.pop(TOKENS), offsets_from_lengths(counts), tokens.ids[seen], tokens.characters[seen]
+            )
         return Block(
             keys=text_keys(member_texts),
             lengths=tokens.uncut[members],

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
-from permafrost.data.ragged import TokenLatents, bounds
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import TOKENS, Columns, ExtractSpec
 from permafrost.data.store.shard import Block, Latents
 from permafrost.data.store.shard_layout import KEY_BYTES
 from permafrost.data.store.store import LatentStore
-from permafrost.data.text import Text, short
+from permafrost.data.text import Text, quote_text
 
 FLOAT16_LARGEST = 65504.0
 
@@ -43,13 +43,13 @@ def to_storage_dtype(
     if not finite.all():
         layer, text, _ = np.argwhere(~finite)[0]
         raise StoreError(
-            f"layer {layers[layer]}, view {view}, text {short(texts[text])}: the backbone gave a value that is not "
+            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that is not "
             "finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
         )
     layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
     largest = np.abs(values[layer, text]).max()
     raise StoreError(
-        f"layer {layers[layer]}, view {view}, text {short(texts[text])}: |value| {largest:,.0f} does not fit "
+        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {largest:,.0f} does not fit "
         'float16; set plan.stored_dtype = "float32".'
     )
 
@@ -165,7 +165,7 @@ class ShardWriter:
             latents = {view: self._buffer[view][:, : self._texts] for view in self.columns if view != TOKENS}
             tokens = None
             if TOKENS in self.columns:
-                offsets = bounds(np.concatenate(self._counts)[: self._texts])
+                offsets = offsets_from_lengths(np.concatenate(self._counts)[: self._texts])
                 states, ids, spans = (self._buffer[name] for name in ("states", "ids", "spans"))
                 end = int(offsets[-1])
                 tokens = TokenLatents(states[:, :end], offsets, ids[:end], spans[:end])

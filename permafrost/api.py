@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.errors import InputError
-from permafrost.data.progress import Progress, Silent
-from permafrost.probes.config.load import check_trains, load_recipe, load_training, with_folder
+from permafrost.data.progress import NoProgress, Progress
+from permafrost.probes.config.load import check_trainable, load_recipe, load_training, resolve_language_model
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import with_arguments
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
@@ -20,7 +20,7 @@ from permafrost.probes.results.outcomes import AblationResult, RunResult, Simila
 if TYPE_CHECKING:  # these load torch
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
-    from permafrost.probes.prediction.predictor import Predictor, Predictors
+    from permafrost.probes.prediction.predictor import MultitaskPredictor, Predictor
 
 Overrides = Iterable[str]
 """``a.b=value`` settings, as after ``--set``."""
@@ -35,8 +35,8 @@ def extract(
         the corpora of the recipe, and the latents of each plan.
     """
     recipe_name, spec = load_training(recipe, overrides)
-    check_trains(recipe_name, spec)
-    progress = progress or Silent()
+    check_trainable(recipe_name, spec)
+    progress = progress or NoProgress()
     from permafrost import stages
 
     return stages.extract(stages.with_pretrained_backbone(recipe_name, spec, None, progress), progress)
@@ -65,11 +65,11 @@ def run(
         MachineError: the machine failed; the message says what is safe.
     """
     recipe_name, spec = load_recipe(recipe, overrides)
-    runs, progress = Path(runs), progress or Silent()
+    runs, progress = Path(runs), progress or NoProgress()
     _announce(spec, only, progress)
-    spec = spec.only(only)
+    spec = spec.select_variants(only)
     if not spec.similarity.texts:
-        check_trains(recipe_name, spec)
+        check_trainable(recipe_name, spec)
     _check_folder(runs)
     from permafrost import stages
 
@@ -96,7 +96,7 @@ def pretrain(
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.pretrain(recipe_name, spec, Path(runs), progress or Silent())
+    return stages.pretrain(recipe_name, spec, Path(runs), progress or NoProgress())
 
 
 def train(
@@ -108,13 +108,13 @@ def train(
 ) -> RunResult:
     """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
     recipe_name, spec = load_training(recipe, overrides)
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     _announce(spec, only, progress)
-    spec = spec.only(only)
+    spec = spec.select_variants(only)
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.train(recipe_name, with_folder(recipe_name, spec), Path(runs), progress, only)
+    return stages.train(recipe_name, resolve_language_model(recipe_name, spec), Path(runs), progress, only)
 
 
 def ablate(
@@ -126,8 +126,8 @@ def ablate(
 ) -> AblationResult:
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
-    spec, runs, progress = spec.select(variant), Path(runs), progress or Silent()
-    check_trains(recipe_name, spec)
+    spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
+    check_trainable(recipe_name, spec)
     _check_folder(runs)
     from permafrost import stages
 
@@ -160,8 +160,8 @@ def study(
         the result of the study, and that of the run of its best trial.
     """
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
-    spec, runs, progress = spec.select(variant), Path(runs), progress or Silent()
-    check_trains(recipe_name, spec)
+    spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
+    check_trainable(recipe_name, spec)
     _check_folder(runs)
     from permafrost import stages
 
@@ -176,7 +176,7 @@ def report(path: Path | str) -> Path:
     return write_report(Path(path))
 
 
-def load(path: Path | str, task: str = "") -> "Predictor | Predictors":
+def load(path: Path | str, task: str = "") -> "Predictor | MultitaskPredictor":
     """Load a finished run that can predict: all of its tasks, or the task that is named."""
     from permafrost import stages
 
@@ -207,7 +207,7 @@ def similarity(
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.similarity(recipe_name, spec, Path(runs), progress or Silent())
+    return stages.similarity(recipe_name, spec, Path(runs), progress or NoProgress())
 
 
 def _announce(recipe: Recipe, only: Sequence[str], progress: Progress) -> None:

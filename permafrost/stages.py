@@ -10,17 +10,17 @@ from pathlib import Path
 from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.progress import Progress, Silent
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Text
-from permafrost.extract.backbones.identity import digests
+from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.extraction import Extractor, same_extractor
+from permafrost.extract.extraction import Extractor, matching_extractor
 from permafrost.extract.extraction import extract as extract_texts
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import check_cut
 from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
-from permafrost.extract.tokenization.token_ids import read_ids
+from permafrost.extract.tokenization.token_ids import read_token_ids
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import run_ablation
@@ -32,7 +32,7 @@ from permafrost.probes.experiments.similarity import compare_sentences
 from permafrost.probes.experiments.study import run_study
 from permafrost.probes.inputs.providers import CacheProvider, FrozenStates, LatentProvider, PlanLatents
 from permafrost.probes.inputs.shared_memory import SharedInputs
-from permafrost.probes.prediction.predictor import LoadedBackbones, Predictor, Predictors
+from permafrost.probes.prediction.predictor import LoadedBackbones, MultitaskPredictor, Predictor
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 from permafrost.probes.runs.load import load_tasks
 from permafrost.probes.search.trials import Evaluate
@@ -50,7 +50,7 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
     plan, spec = run.capture_plan(plan_name), run.recipe.extract
     if run.backbone_folder:
         return Extractor(plan, spec, loaded)
-    return same_extractor(plan, spec, run.identities[plan_name], str(run.path), loaded)
+    return matching_extractor(plan, spec, run.identities[plan_name], str(run.path), loaded)
 
 
 class BackboneProvider:
@@ -81,11 +81,11 @@ class BackboneProvider:
 
     def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
         """Return the token ids of texts, for blocks that are trained from the embeddings on."""
-        return read_ids(plan, texts)
+        return read_token_ids(plan, texts)
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
         """Return digests of the backbone's weights and tokenizer."""
-        return digests(plan, spec)
+        return backbone_digests(plan, spec)
 
 
 PROVIDER = BackboneProvider()
@@ -120,7 +120,7 @@ def _experiment(
 ) -> RunResult:
     run_tasks = run_layers if recipe.multitask.schedule == "separate" else run_multitask
     experiment = run_tasks if recipe.tasks else run_recipe
-    return experiment(name, recipe.only(only), runs, progress, provider)
+    return experiment(name, recipe.select_variants(only), runs, progress, provider)
 
 
 def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> AblationResult:
@@ -144,7 +144,7 @@ def study(
 
 def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
     """Return the function with which a worker of a study evaluates a trial; latents are shared in ``folder``."""
-    return partial(evaluate_recipe, Workspace(PROVIDER, Silent(), SharedInputs(folder)))
+    return partial(evaluate_recipe, Workspace(PROVIDER, NoProgress(), SharedInputs(folder)))
 
 
 def similarity(name: str, recipe: Recipe, runs: Path, progress: Progress) -> SimilarityResult:
@@ -164,8 +164,8 @@ def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progr
     return with_own_backbone(name, recipe, runs, progress, pretrain_model)
 
 
-def load(path: Path, task: str) -> Predictor | Predictors:
+def load(path: Path, task: str) -> Predictor | MultitaskPredictor:
     """Load a finished run that can predict."""
     backbones = LoadedBackbones(make_extractor)
     predictors = {name: Predictor(run, backbones) for name, run in load_tasks(path, task).items()}
-    return Predictors(predictors) if len(predictors) > 1 else next(iter(predictors.values()))
+    return MultitaskPredictor(predictors) if len(predictors) > 1 else next(iter(predictors.values()))

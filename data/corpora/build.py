@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.iob2 import OUTSIDE, check_labels, check_tag, check_transitions, label_set, parts
+from permafrost.data.corpora.iob2 import OUTSIDE, check_labels, check_tag, check_transitions, label_set, split_tag
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.spec import nearest
-from permafrost.data.text import Segments, Text, fault
+from permafrost.data.text import Segments, Text, text_problem
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def check_classes(corpus: Corpus) -> None:
         return
     codes = train.targets if train.spans is None else train.spans.codes
     seen = {corpus.labels[int(code)] for code in np.unique(codes)}
-    missing = [label for label in corpus.labels if label not in seen and parts(label)[0] != "I"]
+    missing = [label for label in corpus.labels if label not in seen and split_tag(label)[0] != "I"]
     if corpus.kind == "class":
         missing = [label for label in corpus.labels if label not in seen]
     if missing:
@@ -111,7 +111,7 @@ def _rows(texts: NDArray[np.int64], records: list[Record], targets: Targets, lab
     spans = Spans(
         np.array(characters, np.int64).reshape(-1, 2),
         np.array(codes, np.int64),
-        bounds(np.array([len(record.spans) for record in records], np.int64)),
+        offsets_from_lengths(np.array([len(record.spans) for record in records], np.int64)),
     )
     return Rows(texts, np.zeros(len(texts), np.int64), spans)
 
@@ -130,7 +130,7 @@ def _check_texts(record: Record) -> None:
 
 
 def _check_text(origin: str, noun: str, text: str) -> None:
-    if problem := fault(text):
+    if problem := text_problem(text):
         raise CorpusError(f"{origin}: {noun} {problem}.")
 
 

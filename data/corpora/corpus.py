@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Kind
-from permafrost.data.ragged import bounds, ranges
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import nearest
 from permafrost.data.text import Text
 
@@ -32,8 +32,8 @@ class Spans:
     def select(self, rows: NDArray[np.integer[Any]]) -> "Spans":
         """Return the spans of the given rows, in that order."""
         lengths = np.diff(self.offsets)[rows]
-        indices = ranges(self.offsets[:-1][rows], lengths)
-        return Spans(self.characters[indices], self.codes[indices], bounds(lengths))
+        indices = concatenate_ranges(self.offsets[:-1][rows], lengths)
+        return Spans(self.characters[indices], self.codes[indices], offsets_from_lengths(lengths))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +79,17 @@ class Corpus:
     """Notes for the user on how the corpus was read: how many rows were left out, and why."""
 
     @property
-    def selection(self) -> str:
+    def selection_split(self) -> str:
         """Name of the split for model selection: the held-out part of train if there is one, else validation."""
         return HELD_OUT if HELD_OUT in self.splits else "validation"
 
     @property
-    def scored(self) -> str:
+    def test_split(self) -> str:
         """Name of the split that results are reported on: test if there is one, else validation."""
         return "test" if "test" in self.splits else "validation"
 
     @property
-    def sentences(self) -> int:
+    def text_count(self) -> int:
         """Number of texts in all rows, with repetitions."""
         return sum(rows.texts.size for rows in self.splits.values())
 

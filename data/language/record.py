@@ -15,9 +15,9 @@ from permafrost.data.digests import (
     DIGEST,
     DIGESTS,
     DamageError,
-    check_files,
+    digests_of_files,
     file_digest,
-    files_digests,
+    find_file_problem,
     parse_with_digests,
     with_digests,
 )
@@ -62,11 +62,11 @@ class LanguageModel:
     def write_record(self, folder: Path) -> None:
         """Write the record into ``folder``, which must already hold all files of the model."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "folder"}
-        digests = files_digests(folder, (path.name for path in folder.iterdir()))
+        digests = digests_of_files(folder, (path.name for path in folder.iterdir()))
         write_atomically(folder / RECORD, json.dumps(with_digests(values, digests)).encode())
 
 
-def refuse_damage(folder: Path, known: Mapping[str, str]) -> None:
+def check_model_files(folder: Path, known: Mapping[str, str]) -> None:
     """Compare the files of a pretrained model folder with the digests in its record; a folder without one passes.
 
     Args:
@@ -94,7 +94,7 @@ def read_record(folder: Path) -> LanguageModel:
         values = parse_with_digests(path, path.read_bytes(), REMEDY)
         if values is None:
             raise ValueError("it has no digests, as another version of permafrost writes it")
-        if problem := check_files(folder, values.pop(DIGESTS), RECORD):
+        if problem := find_file_problem(folder, values.pop(DIGESTS), RECORD):
             raise DamageError(f"{folder}: {problem}: {REMEDY}.")
         del values[DIGEST]
         model = LanguageModel(folder=folder, **values)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.corpora.iob2 import check_tag, parts
+from permafrost.data.corpora.iob2 import check_tag, split_tag
 from permafrost.data.corpora.records import CorpusError, Record, Span
 from permafrost.data.readers.tabular import (
     TypedRow,
@@ -68,7 +68,7 @@ def read_columns(path: Path) -> Iterator[Record]:
                 split, words = "", []
             continue
         values = _split_columns(line, separator or ("\t" if "\t" in line else " "))
-        if not words and line.startswith("#") and not parts(values[-1])[0]:
+        if not words and line.startswith("#") and not split_tag(values[-1])[0]:
             match = SPLIT_LINE.fullmatch(line)
             split = match[1] if match else split
             continue

@@ -21,7 +21,7 @@ from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import Omissions
 from permafrost.data.readers.tabular import read_table
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.text import fault
+from permafrost.data.text import text_problem
 
 __all__ = ["CORPORA", "SAMPLES", "CorpusSpec", "load_corpus"]
 
@@ -172,7 +172,7 @@ def read_sentences(path: Path) -> list[str]:
         column = next((name for name in COLUMNS if name in fields), None)
         if column is None:
             raise CorpusError(f"{origin}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
-        if problem := fault(fields[column]):
+        if problem := text_problem(fields[column]):
             raise CorpusError(f"{origin}: the sentence {problem}.")
         sentences.append(fields[column])
     return sentences

@@ -8,7 +8,7 @@ from pathlib import Path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.tabular import lines_of, read_by_suffix, suffix_of
-from permafrost.data.text import fault
+from permafrost.data.text import text_problem
 
 Line = tuple[int, str]
 """Line number from 1, and text."""
@@ -71,6 +71,6 @@ def _between_blank_lines(lines: Iterable[Line]) -> Iterator[list[Line]]:
 def _join_lines(path: Path, documents: Iterable[list[Line]]) -> Iterator[str]:
     for lines in documents:
         text = " ".join(line.strip() for _, line in lines)
-        if problem := fault(text):
+        if problem := text_problem(text):
             raise CorpusError(f"{path}:{lines[0][0]}: the document {problem}.")
         yield text

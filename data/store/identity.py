@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from permafrost.data.spec import fingerprint, plain
-from permafrost.data.store.plan import WHOLE
+from permafrost.data.store.plan import NO_WINDOWS
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
@@ -31,7 +31,7 @@ class Identity:
     compute_dtype: str
     stored_dtype: str
     final_norm: bool
-    stride: int = WHOLE
+    stride: int = NO_WINDOWS
     """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
 
     @property

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from permafrost.data.spec import SpecError
 
-LAYERS = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
+LAYER_PATTERN = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
 
 
 def check_layers(wanted: tuple[int, ...] | str) -> None:
     """Raise a :class:`SpecError` if ``wanted`` is not a valid selection of layers."""
-    if isinstance(wanted, str) and not LAYERS.fullmatch(wanted):
+    if isinstance(wanted, str) and not LAYER_PATTERN.fullmatch(wanted):
         raise SpecError(f"layers must be all, a list, or a range as 1..-1, got '{wanted}'.")
     if not wanted:
         raise SpecError("layers must name at least one.")
@@ -31,7 +31,7 @@ def resolve_layers(wanted: tuple[int, ...] | str, known: Sequence[int]) -> tuple
     if wanted == "all":
         return tuple(known)
     if isinstance(wanted, str):
-        match = LAYERS.fullmatch(wanted)
+        match = LAYER_PATTERN.fullmatch(wanted)
         assert match
         first = _resolve_layer(int(match["first"]), known)
         last = _resolve_layer(int(match["last"]), known) if match["last"] else first

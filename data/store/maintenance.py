@@ -66,7 +66,7 @@ def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
     return stores
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def store_summary(folder: Path) -> dict[str, Any]:
     """Return a table row that summarises a store: texts, columns, bytes and their source."""
     store = LatentStore.open(folder)
     shards = store.shards
@@ -86,7 +86,7 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def details(folder: Path) -> dict[str, Any]:
+def store_details(folder: Path) -> dict[str, Any]:
     """Return the summary of a store with its identity and its shards."""
     store = LatentStore.open(folder)
     shards = [
@@ -94,10 +94,10 @@ def details(folder: Path) -> dict[str, Any]:
         | {"columns": shard.columns, "provenance": shard.provenance}
         for shard in store.shards
     ]
-    return summary(folder) | {"identity": plain(store.identity), "shards": shards}
+    return store_summary(folder) | {"identity": plain(store.identity), "shards": shards}
 
 
-def intact(cache: Path) -> list[Path]:
+def stores_with_shards(cache: Path) -> list[Path]:
     """Return the stores of ``cache`` that hold at least one committed shard."""
     return [folder for folder in store_folders(cache) if next(folder.glob(f"*{SUFFIX}"), None)]
 
@@ -228,7 +228,7 @@ def _redundant_shards(store: LatentStore) -> list[Path]:
     for shard in ranked:
         others = [other for other in kept if other is not shard]
         columns = [(view, layer) for view, layers in shard.columns.items() for layer in layers]
-        if all(store.held(shard.keys, view, layer, others).all() for view, layer in columns):
+        if all(store.has_column(shard.keys, view, layer, others).all() for view, layer in columns):
             kept = others
             redundant.append(shard.path)
     return redundant

@@ -20,7 +20,7 @@ TOKENS = "tokens"
 Columns = Mapping[str, tuple[int, ...]]
 """View -> layers."""
 
-WHOLE = -1
+NO_WINDOWS = -1
 """Stride of a plan that does not split texts into windows."""
 
 REWORDINGS = ("lower_case", "no_final_stop")
@@ -111,7 +111,7 @@ class CapturePlan:
     @property
     def overlap(self) -> int:
         """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
-        return self.stride if self.truncation == "windows" else WHOLE
+        return self.stride if self.truncation == "windows" else NO_WINDOWS
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
         """Return the columns of this plan for a backbone with ``layers`` layers, the embedding output included."""

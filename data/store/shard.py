@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import MachineError
-from permafrost.data.ragged import NOWHERE, Counts, TokenLatents
+from permafrost.data.ragged import NO_SPAN, Counts, TokenLatents
 from permafrost.data.spec import plain
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
@@ -274,7 +274,7 @@ def _are_offsets(offsets: NDArray[Any], tokens: int) -> bool:
 
 def _are_spans(spans: NDArray[Any], _: int) -> bool:
     start, end = spans[:, 0], spans[:, 1]
-    return bool(np.where(start == NOWHERE, end == NOWHERE, (start >= 0) & (end > start)).all())
+    return bool(np.where(start == NO_SPAN, end == NO_SPAN, (start >= 0) & (end > start)).all())
 
 
 _VALIDATORS: dict[str, Callable[[NDArray[Any], int], bool]] = {

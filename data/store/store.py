@@ -11,14 +11,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts, TokenLatents, bounds
+from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, shards_with, text_keys
-from permafrost.data.store.plan import TOKENS, WHOLE, Columns, check_view
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, check_view
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.token_reader import TokenReader
-from permafrost.data.text import Segments, Text, short, spread
+from permafrost.data.text import Segments, Text, expand_windows, quote_text
 
 
 class ShardFolder:
@@ -92,7 +92,7 @@ class LatentStore(ShardFolder):
         super().__init__(path, identity)
         self._key_index = KeyIndex()
 
-    def held(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
+    def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
         """Return which texts are stored with a layer of a view, ``[text]``.
 
         Args:
@@ -101,7 +101,7 @@ class LatentStore(ShardFolder):
         candidates = shards_with(self.shards if shards is None else shards, view, layer)
         return self._key_index.locate(keys, candidates).found
 
-    def missing(self, keys: Keys, columns: Columns) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
+    def missing_columns(self, keys: Keys, columns: Columns) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
         """Return groups of texts that lack the same columns, as (columns, indices of texts)."""
         wanted = [(view, layer) for view, layers in columns.items() for layer in layers]
         lacking = np.zeros((len(keys), len(wanted)), bool)
@@ -136,7 +136,7 @@ class LatentStore(ShardFolder):
             StoreError: a text or a layer is not in the store.
             ShardError: a shard is damaged.
         """
-        return self.token_reader(texts, layers).rows(np.arange(len(texts)))
+        return self.token_reader(texts, layers).read(np.arange(len(texts)))
 
     def token_reader(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenReader:
         """Open a reader of the view ``tokens`` that reads batches of ``texts``; raise like :meth:`read_tokens`.
@@ -171,7 +171,7 @@ class LatentStore(ShardFolder):
     def _check_found(self, texts: Sequence[Text], locations: TextLocations, problem: str) -> None:
         if not locations.found.all():
             text = texts[int(np.argmin(locations.found))]
-            raise StoreError(f"{self.path}: text {short(text)} {problem}.")
+            raise StoreError(f"{self.path}: text {quote_text(text)} {problem}.")
 
     def lengths(self, texts: Sequence[Text]) -> NDArray[np.int32]:
         """Return the number of tokens of each text before truncation, ``[text]``; of a window, up to the text's end.
@@ -187,16 +187,16 @@ class LatentStore(ShardFolder):
             lengths[selected] = shard.lengths[locations.rows[selected]]
         return lengths
 
-    def truncated(self, texts: Sequence[Text]) -> int:
+    def count_truncated(self, texts: Sequence[Text]) -> int:
         """Return how many of ``texts`` were truncated to ``max_tokens``; a text that is split into windows is not.
 
         Raises:
             StoreError: a text is not in the store.
         """
-        candidates = [text for text in texts if self.identity.stride == WHOLE or isinstance(text, str)]
+        candidates = [text for text in texts if self.identity.stride == NO_WINDOWS or isinstance(text, str)]
         return int((self.lengths(candidates) > self.identity.max_tokens).sum()) if candidates else 0
 
-    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
+    def expand_windows(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
         """Return every window of every text, in order, as the extraction made them; no tokenizer is needed.
 
         A window that would have more than ``max_tokens`` tokens if it went on to the end of its text is followed by
@@ -211,15 +211,15 @@ class LatentStore(ShardFolder):
         """
         counts = np.ones(len(texts), np.int64)
         last_windows = {index: text for index, text in enumerate(texts) if isinstance(text, Segments)}
-        while self.identity.stride != WHOLE and last_windows:
+        while self.identity.stride != NO_WINDOWS and last_windows:
             continues = self.lengths(list(last_windows.values())) > self.identity.max_tokens
             last_windows = {
-                index: text.later(1)
+                index: text.shift_window(1)
                 for (index, text), more in zip(last_windows.items(), continues, strict=True)
                 if more
             }
             counts[list(last_windows)] += 1
-        return spread(texts, counts), bounds(counts)
+        return expand_windows(texts, counts), offsets_from_lengths(counts)
 
 
 def folder_name(backbone: str) -> str:

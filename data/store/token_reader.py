@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts, TokenLatents, empty, pieces
+from permafrost.data.ragged import Counts, TokenLatents, allocate, copy_slices
 from permafrost.data.store.errors import ShardError
 from permafrost.data.store.key_index import TextLocations
 from permafrost.data.store.plan import TOKENS
@@ -58,7 +58,7 @@ class TokenReader:
         """Width of a hidden state."""
         return int(self._template.shape[-1])
 
-    def rows(
+    def read(
         self, indices: NDArray[np.integer[Any]] | Sequence[int], layers: Sequence[int] | None = None
     ) -> TokenLatents:
         """Read the tokens of the given texts, in that order; an index may occur twice.
@@ -69,7 +69,7 @@ class TokenReader:
         """
         texts = np.asarray(indices, np.int64)
         positions = range(len(self.layers)) if layers is None else layers
-        result = empty(self._template[list(positions)], self.lengths[texts])
+        result = allocate(self._template[list(positions)], self.lengths[texts])
         targets: dict[int, NDArray[Any]] = {IDS: result.ids, SPANS: result.spans}
         targets |= dict(zip(positions, result.states, strict=True))
         for table in self._tables:
@@ -104,7 +104,7 @@ class _TokenTable:
         for shard_index in np.unique(shard_indices).tolist():
             selected = np.flatnonzero(shard_indices == shard_index)
             starts, offsets = self.starts[texts[selected]], result.offsets[:-1][selected]
-            slices = list(pieces(starts, result.lengths[selected], offsets))
+            slices = list(copy_slices(starts, result.lengths[selected], offsets))
             for output, array in self.arrays[shard_index].items():
                 if output in targets:
                     for source, target in slices:

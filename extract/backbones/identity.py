@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from permafrost.data.language.record import refuse_damage
+from permafrost.data.language.record import check_model_files
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.configuration import BackboneError, canonical_json, first_line
 from permafrost.extract.backbones.file_digest import Memo, cached_digest, sha256_of
 from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
-from permafrost.extract.backbones.locate import Source, find
+from permafrost.extract.backbones.locate import Source, find_backbone
 
 MEMO = "digests.json"
 """File of the remembered digests, in the cache."""
@@ -50,9 +50,9 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
     )
 
 
-def digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
+def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
     """Return the digests of a plan's backbone, ``weights`` and ``tokenizer``; no latents need to be stored."""
-    identity = identify(find(plan), plan, pick_device(spec.device), Path(spec.cache))
+    identity = identify(find_backbone(plan), plan, pick_device(spec.device), Path(spec.cache))
     return {"weights": identity.weights, "tokenizer": identity.tokenizer}
 
 
@@ -91,7 +91,7 @@ def _weights_digest(source: Source, memo: Memo) -> str:
     try:
         file_digests = {path.name: cached_digest(path, memo) for path in source.stamps}
         if source.folder:
-            refuse_damage(source.folder, file_digests)
+            check_model_files(source.folder, file_digests)
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
     return sha256_of(canonical_json(source.config).encode(), *map(str.encode, file_digests.values()))

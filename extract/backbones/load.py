@@ -43,12 +43,12 @@ class Backbone:
     device: torch.device
 
     @property
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """Number of weights."""
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def load(source: Source, plan: CapturePlan, dtype: str, device: str) -> Backbone:
+def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str) -> Backbone:
     """Load a frozen backbone, in evaluation mode, without language-model head or pooler.
 
     Raises:

@@ -116,7 +116,7 @@ class Source:
             )
 
 
-def find(plan: CapturePlan) -> Source:
+def find_backbone(plan: CapturePlan) -> Source:
     """Find the files of ``plan.backbone``: a short name, a local folder, or a hub id.
 
     Raises:

@@ -111,7 +111,7 @@ def _check_deviation(largest: Deviation) -> None:
 def _copy_is_cheap(backbone: Backbone, dtype: str, run_tokens: int) -> bool:
     """Return whether a float64 copy fits into half of the free memory, and a proof on it costs little of the run."""
     cost = COPY_TOKENS.get((backbone.device.type, dtype), COPY_TOKENS_ELSEWHERE)
-    copy_bytes = backbone.parameters * (8 + backbone.dtype.itemsize)
+    copy_bytes = backbone.parameter_count * (8 + backbone.dtype.itemsize)
     return cost <= COPY_SHARE * run_tokens and copy_bytes <= _free_memory(backbone.device) / 2
 
 

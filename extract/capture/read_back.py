@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
-from permafrost.data.text import Text, short
+from permafrost.data.text import Text, quote_text
 from permafrost.extract.capture.errors import SelfCheckError
 from permafrost.extract.capture.self_check import TOLERATED_SHARE, SelfCheck
 from permafrost.extract.capture.structure import evenly_spaced
@@ -54,7 +54,7 @@ class ReadBack:
         if self._done:
             return
         self._members.append(members)
-        ends = bounds(self._check.tokens.viewed_lengths[members])
+        ends = offsets_from_lengths(self._check.tokens.viewed_lengths[members])
         known = np.flatnonzero(np.isin(members, list(self._check.known_states))).tolist()
         for number in {*known, *evenly_spaced(np.arange(len(members)), WATCHED_TEXTS)}:
             tokens = slice(ends[number], ends[number + 1])
@@ -83,7 +83,7 @@ class ReadBack:
                     equal &= np.array_equal(token_latents.ids, tokens.ids[seen])
                     equal &= np.array_equal(token_latents.spans, tokens.characters[seen])
                 if not equal:
-                    raise SelfCheckError(f"text {short(self._texts[text])} is given the latents of another")
+                    raise SelfCheckError(f"text {quote_text(self._texts[text])} is given the latents of another")
 
     def __call__(self, path: Path) -> None:
         """Compare a shard's file with what was computed.
@@ -142,7 +142,7 @@ class ReadBack:
         for text, values in stored.items():
             if not np.array_equal(values, self._watched[text][view].astype(values.dtype)):
                 raise SelfCheckError(
-                    f"the stored latents of text {short(self._texts[text])} (view {view}) are not those that were "
+                    f"the stored latents of text {quote_text(self._texts[text])} (view {view}) are not those that were "
                     "computed for it"
                 )
         return stored

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.store.plan import TOKENS, WHOLE, CapturePlan, Columns
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
 from permafrost.extract.backbones.load import Backbone, make_tokenizer
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
@@ -124,7 +124,7 @@ class ReferenceTokenizer:
         ids, segments = encoding["input_ids"], encoding.sequence_ids(0)
         second = [n for n, segment in enumerate(segments) if segment == 1]
         fixed = len(ids) - len(second)
-        whole = self._plan.overlap == WHOLE or len(ids) <= self._plan.max_tokens
+        whole = self._plan.overlap == NO_WINDOWS or len(ids) <= self._plan.max_tokens
         start = 0 if whole else max(0, len(ids) - uncut)
         size = min(len(ids) if whole else length, self._plan.max_tokens) - fixed
         held = set(second[start : start + size])

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.ragged import bounds
-from permafrost.data.store.plan import TOKENS, WHOLE, CapturePlan, Columns
-from permafrost.data.text import Segments, Text, short
+from permafrost.data.ragged import offsets_from_lengths
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
+from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.load import tokenizer_digest
 from permafrost.extract.capture.errors import SelfCheckError
 from permafrost.extract.capture.proof import prove_structure
@@ -68,7 +68,7 @@ class TokenCheck:
         for name, actual, wanted in comparisons:
             if not np.array_equal(actual, wanted):
                 raise SelfCheckError(
-                    f"text {short(self._texts[text])} has other {name} than transformers' tokenizer gives it: "
+                    f"text {quote_text(self._texts[text])} has other {name} than transformers' tokenizer gives it: "
                     f"{_first_difference(actual, wanted)}"
                 )
         return expected
@@ -76,14 +76,14 @@ class TokenCheck:
     def check_windows(self, text: int) -> None:
         """Raise :class:`SelfCheckError` if the windows of a text of two segments leave out a token of it."""
         segments = self._texts[text]
-        if not isinstance(segments, Segments) or self._plan.overlap == WHOLE:
+        if not isinstance(segments, Segments) or self._plan.overlap == NO_WINDOWS:
             return
         windows = [text - segments.window]
-        while self._texts[windows[-1] + 1 : windows[-1] + 2] == [segments.later(len(windows) - segments.window)]:
+        while self._texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
             windows.append(windows[-1] + 1)
         lengths, uncut = self._tokens.lengths[windows], self._tokens.uncut[windows]
         if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
-            raise SelfCheckError(f"the windows of text {short(segments)} leave out tokens of it")
+            raise SelfCheckError(f"the windows of text {quote_text(segments)} leave out tokens of it")
 
 
 class SelfCheck:
@@ -123,7 +123,7 @@ class SelfCheck:
         differences: list[float] = []
         for pack in self._runner.pack(tokens):
             texts, latents = np.concatenate(pack), self._runner.forward(pack, tokens, columns)
-            ends = bounds(tokens.viewed_lengths[texts])
+            ends = offsets_from_lengths(tokens.viewed_lengths[texts])
             for number, text in enumerate(texts):
                 expected = self.reference_latents(int(sample[text]), columns)
                 for view, wanted in expected.items():

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.extract.backbones.load import Backbone
@@ -146,7 +146,7 @@ def _as_tokens(texts: Sequence[NDArray[np.int32]], partial: bool, segments: bool
     token_type_ids = np.concatenate([np.arange(size) >= size // 2 for size in lengths]).astype(np.int8)
     return TokenBatch(
         ids=np.concatenate(texts).astype(np.int32),
-        offsets=bounds(lengths),
+        offsets=offsets_from_lengths(lengths),
         uncut=lengths.astype(np.int32),
         pooled=pooled if partial else None,
         token_type_ids=token_type_ids if partial and segments else None,

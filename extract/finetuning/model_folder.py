@@ -13,7 +13,7 @@ from permafrost.data.atomic import TEMPORARY_SUFFIX
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
-from permafrost.extract.backbones.load import load, tokenizer_for_saving
+from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
 from permafrost.extract.backbones.locate import Source
 
 
@@ -46,7 +46,7 @@ class ModelFolder:
             raise BackboneError(f"{folder} exists already, and a model is never written over; name another folder.")
         if any(not path.is_file() or sample_of(path) != sample for path, sample in self._samples.items()):
             raise BackboneError(f"{self._source.folder} is no longer the model whose blocks learnt; put it back.")
-        model = load(replace(self._source), self._plan, "float32", "cpu").model
+        model = load_backbone(replace(self._source), self._plan, "float32", "cpu").model
         unexpected = model.load_state_dict(trained, strict=False).unexpected_keys
         assert not unexpected, unexpected
         for key in ("activation_function", "hidden_act"):  # loaded under another name of the same function

@@ -14,8 +14,8 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.load import load
-from permafrost.extract.backbones.locate import Source, find
+from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.finetuning.cut_model import cut_model, set_dropout
 from permafrost.extract.finetuning.model_folder import ModelFolder
 from permafrost.extract.finetuning.varlen import Row
@@ -44,14 +44,14 @@ class TopBlocks(nn.Module):
                 text's tokens.
         """
         super().__init__()
-        self.source: Source = find(plan)
+        self.source: Source = find_backbone(plan)
         self.cut = cut
         frozen = _count_frozen(self.source, plan, cut)
         self.layers = resolve_layers(layers, range(frozen + 1, self.source.layers))
         """Layers of the output, ascending."""
 
         last = self.layers[-1]
-        self.model = load(self.source, plan, "float32", "cpu").model
+        self.model = load_backbone(self.source, plan, "float32", "cpu").model
         self._model_folder = ModelFolder(self.source, plan)
         cut_model(
             self.model,
@@ -176,7 +176,7 @@ class TopBlocks(nn.Module):
 
 def check_cut(plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
     """Raise what :class:`TopBlocks` would raise for the same arguments, without reading weights."""
-    source = find(plan)
+    source = find_backbone(plan)
     frozen = _count_frozen(source, plan, cut)
     try:
         resolve_layers(layers, range(frozen + 1, source.layers))

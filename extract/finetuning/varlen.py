@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.data.ragged import bounds, ranges
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 
 ROOM = 8192
 """Most tokens in a group, padding included, and most tokens in a row; a longer text is alone."""
@@ -69,18 +69,18 @@ def rows_of(lengths: NDArray[np.int64], device: torch.device) -> list[Row]:
     """Lay out texts in rows of at most :data:`ROOM` tokens, those of similar length side by side."""
     rows: list[list[NDArray[np.int64]]] = []
     size = ROOM + 1
-    for texts in alike(lengths):
+    for texts in group_by_length(lengths):
         count = int(lengths[texts].sum())
         if size + count > ROOM:
             rows.append([])
             size = 0
         rows[-1].append(texts)
         size += count
-    starts = bounds(lengths)[:-1]
+    starts = offsets_from_lengths(lengths)[:-1]
     return [_make_row(groups, starts, lengths, device) for groups in rows]
 
 
-def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def group_by_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Group texts by length, so that padding and the cost of starting groups are least in sum.
 
     Returns:
@@ -88,7 +88,7 @@ def alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """
     order = np.argsort(lengths, kind="stable")
     sizes, counts = np.unique(lengths, return_counts=True)
-    ends = bounds(counts)
+    ends = offsets_from_lengths(counts)
     least, begins = np.zeros(len(ends)), np.zeros(len(ends), np.int64)
     for end, size in enumerate(sizes, 1):
         costs = least[:end] + START + size * (ends[end] - ends[:end])
@@ -152,12 +152,15 @@ def _make_row(
     groups: Sequence[NDArray[np.int64]], starts: NDArray[np.int64], lengths: NDArray[np.int64], device: torch.device
 ) -> Row:
     texts = np.concatenate(groups)
-    ends = bounds(np.array([lengths[group].sum() for group in groups]))
+    ends = offsets_from_lengths(np.array([lengths[group].sum() for group in groups]))
     row_groups = [
         _make_group(group, slice(*map(int, ends[number : number + 2])), lengths[group], device)
         for number, group in enumerate(groups)
     ]
-    tokens, positions = ranges(starts[texts], lengths[texts]), ranges(np.zeros_like(texts), lengths[texts])
+    tokens, positions = (
+        concatenate_ranges(starts[texts], lengths[texts]),
+        concatenate_ranges(np.zeros_like(texts), lengths[texts]),
+    )
     return Row(row_groups, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device))
 
 
@@ -166,7 +169,7 @@ def _make_group(texts: NDArray[np.int64], tokens: slice, lengths: NDArray[np.int
     mask = torch.from_numpy(real).to(device)
     if real.all():
         return Group(texts=texts, tokens=tokens, mask=mask, pad_index=None, token_index=None)
-    pad_index = np.where(real, bounds(lengths)[:-1, None] + np.arange(real.shape[1]), 0).ravel()
+    pad_index = np.where(real, offsets_from_lengths(lengths)[:-1, None] + np.arange(real.shape[1]), 0).ravel()
     return Group(
         texts=texts,
         tokens=tokens,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.atomic import write_atomically
-from permafrost.data.digests import files_digests
+from permafrost.data.digests import digests_of_files
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.spec import differences
 from permafrost.data.progress import Progress
@@ -80,4 +80,4 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    return files_digests(checkpoint, (path.name for path in checkpoint.iterdir() if path.name != SEAL))
+    return digests_of_files(checkpoint, (path.name for path in checkpoint.iterdir() if path.name != SEAL))

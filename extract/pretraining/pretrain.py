@@ -26,7 +26,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
-from permafrost.data.progress import Progress, Silent
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
@@ -75,7 +75,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             fit, the text does not fill a block, or the loss is not finite.
         MachineError: something cannot be written.
     """
-    progress, started = progress or Silent(), time.perf_counter()
+    progress, started = progress or NoProgress(), time.perf_counter()
     if folder.exists():
         return read_existing(spec, texts, folder)
     vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")

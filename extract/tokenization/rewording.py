@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable
 
-from permafrost.data.script import MARKS, STOPS, WORD_END, WORD_START, is_unspaced, parts
-from permafrost.data.text import TextError, short
+from permafrost.data.script import MARKS, SENTENCE_ENDS, WORD_END, WORD_START, is_unspaced, unbreakable_spans
+from permafrost.data.text import TextError, quote_text
 
-STOP = re.compile(rf"\s*[.!?{STOPS}]+\s*$")
+STOP = re.compile(rf"\s*[.!?{SENTENCE_ENDS}]+\s*$")
 
 
 def reword(text: str, changes: Iterable[str]) -> str:
@@ -28,12 +28,12 @@ def reword(text: str, changes: Iterable[str]) -> str:
             old, _, new = change.partition("=")
             changed = whole_word(old).sub(new.replace("\\", r"\\"), changed)
     if not changed.strip():
-        raise TextError(f"text {short(text)}: plan.rewording leaves nothing of it; leave it out.", text)
+        raise TextError(f"text {quote_text(text)}: plan.rewording leaves nothing of it; leave it out.", text)
     return changed
 
 
 def whole_word(word: str) -> re.Pattern[str]:
     """Return a pattern that matches ``word`` as a whole word, and not as part of another."""
     start = "" if is_unspaced(word[0]) else WORD_START
-    end = rf"(?![{MARKS}])" if is_unspaced(word[parts(word)[-1][0]]) else WORD_END
+    end = rf"(?![{MARKS}])" if is_unspaced(word[unbreakable_spans(word)[-1][0]]) else WORD_END
     return re.compile(start + re.escape(word) + end)

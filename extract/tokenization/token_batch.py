@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import NOWHERE, Counts, bounds, ranges
+from permafrost.data.ragged import NO_SPAN, Counts, concatenate_ranges, offsets_from_lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TokenBatch:
     def viewed_index(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the indices into ``ids`` of the tokens that the views see of some texts, back to back."""
         first = 0 if self.pooled is None else self.pooled[texts, 0]
-        return ranges(self.offsets[texts] + first, self.viewed_lengths[texts])
+        return concatenate_ranges(self.offsets[texts] + first, self.viewed_lengths[texts])
 
     def viewed_range(self, text: int) -> slice:
         """Return the range of a text's tokens that the views see."""
@@ -63,10 +63,10 @@ class TokenBatch:
 
     def select(self, texts: NDArray[np.int64]) -> "TokenBatch":
         """Return the tokens of some texts, in the order given."""
-        index = ranges(self.offsets[:-1][texts], self.lengths[texts])
+        index = concatenate_ranges(self.offsets[:-1][texts], self.lengths[texts])
         return TokenBatch(
             ids=self.ids[index],
-            offsets=bounds(self.lengths[texts]),
+            offsets=offsets_from_lengths(self.lengths[texts]),
             uncut=self.uncut[texts],
             pooled=None if self.pooled is None else self.pooled[texts],
             characters=None if self.characters is None else self.characters[index],
@@ -131,7 +131,7 @@ class TokenBatchBuilder:
         lengths = np.array(self._lengths, np.int64)
         return TokenBatch(
             ids=np.array(self._ids, np.int32),
-            offsets=bounds(lengths),
+            offsets=offsets_from_lengths(lengths),
             uncut=np.array(self._uncut, np.int32),
             pooled=np.array(self._pooled, np.int32).reshape(-1, 2) if self._echo else None,
             characters=self._spans(lengths) if self._characters else None,
@@ -143,5 +143,5 @@ class TokenBatchBuilder:
         low, high = extents[:, :1], extents[:, 1:]
         spans = np.clip(np.array(self._offsets).reshape(-1, 2), low, high) - low  # a token may reach over the border
         covers_nothing = (spans[:, 0] >= spans[:, 1]) | np.array(self._outside, bool)
-        spans[covers_nothing] = NOWHERE
+        spans[covers_nothing] = NO_SPAN
         return np.asarray(spans, np.int32)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts, ranges
+from permafrost.data.ragged import Counts, concatenate_ranges
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import load_tokenizer
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.tokenize import tokenize, windowed
@@ -37,11 +37,11 @@ class TokenIds:
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Return the token ids of some windows, one after another, and their token type ids."""
-        index = ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
+        index = concatenate_ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
         return self.ids[index], None if self.token_type_ids is None else self.token_type_ids[index]
 
 
-def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
+def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
     """Tokenize ``texts`` as an extraction of the same plan does.
 
     Raises:
@@ -50,7 +50,7 @@ def read_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
         SpecError: the template alone fills ``max_tokens``, or texts of two segments meet a template or a rewording.
     """
     check_texts(plan, texts)
-    source = find(plan)
+    source = find_backbone(plan)
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     reworded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows

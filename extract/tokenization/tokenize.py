@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from permafrost.data.ragged import Counts, bounds
+from permafrost.data.ragged import Counts, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import WHOLE
-from permafrost.data.text import Segments, Text, TextError, short, spread
+from permafrost.data.store.plan import NO_WINDOWS
+from permafrost.data.text import Segments, Text, TextError, expand_windows, quote_text
 from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
 from permafrost.extract.tokenization.windows import Pair, joint
 
@@ -34,7 +34,7 @@ def tokenize(
     template: str,
     max_tokens: int,
     characters: bool = False,
-    stride: int = WHOLE,
+    stride: int = NO_WINDOWS,
 ) -> TokenBatch:
     """Return the token ids of ``texts`` within ``template``, at most ``max_tokens`` each, special tokens included.
 
@@ -66,7 +66,7 @@ def tokenize(
 
 
 def windowed(
-    tokenizer: "Tokenizer", texts: Sequence[Text], max_tokens: int, stride: int = WHOLE
+    tokenizer: "Tokenizer", texts: Sequence[Text], max_tokens: int, stride: int = NO_WINDOWS
 ) -> tuple[list[Text], Counts]:
     """Split texts into windows.
 
@@ -78,14 +78,14 @@ def windowed(
     """
     counts = np.ones(len(texts), np.int64)
     pairs = [(index, text) for index, text in enumerate(texts) if isinstance(text, Segments)]
-    if stride != WHOLE and pairs:
+    if stride != NO_WINDOWS and pairs:
         start = 0
         for encoding, windows in _encode(tokenizer, [text for _, text in pairs], TEXT, True):
             pair = Pair(pairs[start][1], encoding, max_tokens, stride)
             for index, text in pairs[start : start + len(windows)]:
                 counts[index] = max(1, len(pair.windows) - text.window)
             start += len(windows)
-    return spread(texts, counts), bounds(counts)
+    return expand_windows(texts, counts), offsets_from_lengths(counts)
 
 
 def _encode(
@@ -158,7 +158,7 @@ def _fit(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tup
 
 
 def _no_token(text: str) -> TextError:
-    return TextError(f"text {short(text)}: the tokenizer makes no token of it; leave it out.", text)
+    return TextError(f"text {quote_text(text)}: the tokenizer makes no token of it; leave it out.", text)
 
 
 def _occurrences(template: str, text: str) -> Iterator[tuple[int, int]]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.script import CHARACTER, parts
-from permafrost.data.store.plan import WHOLE
-from permafrost.data.text import Segments, TextError, short
+from permafrost.data.script import CHARACTER, unbreakable_spans
+from permafrost.data.store.plan import NO_WINDOWS
+from permafrost.data.text import Segments, TextError, quote_text
 from permafrost.extract.tokenization.token_batch import TokenizedText
 
 if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
@@ -45,7 +45,7 @@ class Pair:
         self._outside = [segment != 1 for segment in encoding.sequence_ids]
         if all(self._outside):
             raise TextError(
-                f"text {short(text)}: the tokenizer makes no token of its second segment; leave it out.", text
+                f"text {quote_text(text)}: the tokenizer makes no token of its second segment; leave it out.", text
             )
         self._first = self._outside.index(False)
         self._stop = len(encoding) - self._outside[::-1].index(False)
@@ -56,7 +56,7 @@ class Pair:
         """Return the tokens of one window; raise :class:`TextError` if there is no window of that number."""
         if not 0 <= number < len(self.windows):
             held = f"{len(self.windows)} windows, and none of number {number}"
-            raise TextError(f"text {short(self.text)} has {held}.", self.text)
+            raise TextError(f"text {quote_text(self.text)} has {held}.", self.text)
         start, stop = self.windows[number]
         first, after = self._first, self._stop
 
@@ -80,15 +80,15 @@ class Pair:
             return [(0, size)]
         if room < 1:
             raise TextError(
-                f"text {short(self.text)}: its first segment takes {fixed} tokens with special ones, which leaves no "
+                f"text {quote_text(self.text)}: its first segment takes {fixed} tokens with special ones, which leaves no "
                 f"room for the second in plan.max_tokens = {max_tokens}; raise it, or leave the text out.",
                 self.text,
             )
-        if stride == WHOLE:
+        if stride == NO_WINDOWS:
             return [(0, room)]
         if stride >= room:
             raise TextError(
-                f"plan.stride = {stride} is too much for text {short(self.text)}: its first segment takes {fixed} "
+                f"plan.stride = {stride} is too much for text {quote_text(self.text)}: its first segment takes {fixed} "
                 f"tokens with special ones, which leaves windows of {room} of the second in plan.max_tokens = "
                 f"{max_tokens}; lower plan.stride, raise plan.max_tokens, or leave the text out.",
                 self.text,
@@ -102,7 +102,7 @@ def _breaks(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.int64]
 
     A token of white space alone belongs to the word after it.
     """
-    words = np.searchsorted([end for _, end in parts(text)], spans[:, 0], side="right")
+    words = np.searchsorted([end for _, end in unbreakable_spans(text)], spans[:, 0], side="right")
     first = np.diff(words, prepend=-1) != 0
     too_long = (np.bincount(words) > room)[words]
     if too_long.any():

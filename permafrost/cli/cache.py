@@ -36,9 +36,9 @@ SUMMARY_KEYS = [
 def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """List every store: backbone, texts, views, bytes."""
     summaries = []
-    for folder in maintenance.intact(cache):
+    for folder in maintenance.stores_with_shards(cache):
         try:
-            summaries.append(maintenance.summary(folder))
+            summaries.append(maintenance.store_summary(folder))
         except ShardError as error:
             Console().note(f"left out: {error}")
     if as_json:
@@ -57,7 +57,7 @@ def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as
     details = []
     for folder in maintenance.pick_stores(cache, stores or []):
         try:
-            details.append(maintenance.details(folder))
+            details.append(maintenance.store_details(folder))
         except OtherVersionError as error:
             if stores:
                 raise

@@ -29,7 +29,7 @@ def run_to_exit(command: Callable[[], Any]) -> NoReturn:
     """Run a command and end the process with its exit code."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = guarded(command)
+        code = run_guarded(command)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,7 +37,7 @@ def run_to_exit(command: Callable[[], Any]) -> NoReturn:
     sys.exit(code)
 
 
-def guarded(command: Callable[[], Any]) -> int:
+def run_guarded(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code; an error that the user can act on is printed as one line on stderr."""
     safe = "what was committed to the cache is kept; the same command goes on from there."
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.config.names import CORRELATIONS, RANDOM_TARGETS, UNTRAINED
-from permafrost.probes.results.formatting import duration, scored_in, size, with_interval
+from permafrost.probes.results.formatting import format_duration, format_metric, format_size, reported_split
 
 Row = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def run_headline(rows: Sequence[Row], parameters: Mapping[str, int], backbones: 
         backbones: variant -> number of parameters of the frozen backbones below it.
     """
     selection = HELD_OUT if any(row["split"] == HELD_OUT for row in rows) else "validation"
-    splits = list(dict.fromkeys([*(["validation"] if selection == HELD_OUT else []), scored_in(rows)]))
+    splits = list(dict.fromkeys([*(["validation"] if selection == HELD_OUT else []), reported_split(rows)]))
     shown = [row for row in _means(rows) if row["split"] in splits]
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     best_layers = _best_untrained_layers(rows, selection, metrics[0]) if metrics else {}
@@ -40,7 +40,7 @@ def run_headline(rows: Sequence[Row], parameters: Mapping[str, int], backbones: 
         key = (row["variant"], row["view"])
         if key not in best_layers or row["layer"] == best_layers[key]:
             split = (row["split"],) if len(splits) > 1 else ()
-            cells_by_line.setdefault((*key, row["layer"], *split), {})[row["metric"]] = with_interval(row)
+            cells_by_line.setdefault((*key, row["layer"], *split), {})[row["metric"]] = format_metric(row)
     heads = [f"on {' and '.join(splits)}", "view", "layer", *(["split"] if len(splits) > 1 else []), *metrics]
     return [*heads, "learnt", "of backbone"], [
         [*key, *(_metric_cell(cells, metric) for metric in metrics), *_size_cells(key[0], parameters, backbones)]
@@ -60,7 +60,7 @@ def multitask_headline(metrics: Sequence[Row], variants: Sequence[Row]) -> Headl
     means = _means(metrics)
     columns = _task_columns(means)
     cells = {
-        (row["variant"], (row["task"], row["metric"], row["split"])): with_interval(row)
+        (row["variant"], (row["task"], row["metric"], row["split"])): format_metric(row)
         for row in sorted(means, key=lambda row: -1 if row["layer"] is None else row["layer"])
     }
     costs = {row["variant"]: _cost_cells(row) for row in variants}
@@ -80,14 +80,14 @@ def ablation_headline(rows: Sequence[Row]) -> Headline:
     Args:
         rows: rows of ``ablation.csv``.
     """
-    split = scored_in(rows)
+    split = reported_split(rows)
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     cells_by_line: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
         if row["split"] == split:
             key = (row["kind"], row["name"], row["layers"], row["control"], row["parameters"])
             p = f" p {row['p']:.3f}" if row["p"] is not None else ""
-            cells_by_line.setdefault(key, {})[row["metric"]] = with_interval(row) + p
+            cells_by_line.setdefault(key, {})[row["metric"]] = format_metric(row) + p
     heads = [f"on {split}", "", "layers", "control", "parameters", *metrics]
     return heads, [
         [kind, name, layers, control, f"{count:,}", *(cells.get(metric, "undefined: constant") for metric in metrics)]
@@ -108,7 +108,7 @@ def layers_headline(rows: Sequence[Row]) -> Headline:
     lines: list[list[Any]] = []
     for task, metric in metrics.items():
         task_rows = [row for row in rows if row["task"] == task and row["metric"] == metric]
-        split = scored_in(task_rows)
+        split = reported_split(task_rows)
         for control in dict.fromkeys(row["variant"] for row in task_rows):
             shown_split = "train" if control == RANDOM_TARGETS else split
             values = {
@@ -144,7 +144,7 @@ def _task_columns(means: Sequence[Row]) -> list[tuple[str, str, str]]:
     tasks = list(dict.fromkeys(row["task"] for row in means))
     most = max(1, MOST_METRICS // max(1, len(tasks)))
     for task in tasks:
-        split = scored_in([row for row in means if row["task"] == task])
+        split = reported_split([row for row in means if row["task"] == task])
         metrics = dict.fromkeys(row["metric"] for row in means if (row["task"], row["split"]) == (task, split))
         columns += [(task, metric, split) for metric in list(metrics)[:most]]
     return columns
@@ -152,7 +152,12 @@ def _task_columns(means: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 def _cost_cells(row: Row) -> list[str]:
     """Trained parameters, saved ones, seconds and memory of a variant; empty if unknown."""
-    formats = {"trained": "{:,.0f}".format, "saved": "{:,.0f}".format, "seconds": duration, "memory": size}
+    formats = {
+        "trained": "{:,.0f}".format,
+        "saved": "{:,.0f}".format,
+        "seconds": format_duration,
+        "memory": format_size,
+    }
     return [
         "" if row.get(name) is None else format_cost(row[name]).replace("\u00a0", " ")
         for name, format_cost in formats.items()

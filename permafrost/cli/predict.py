@@ -9,8 +9,14 @@ from typing import Any
 
 from permafrost import api
 from permafrost.cli.console import Console, cell, show_json, show_table
-from permafrost.probes.prediction.output import answers_in_json, check_out, joined, shown, write_answers
-from permafrost.probes.prediction.requests import PredictionRequest, each_from_file, each_from_words
+from permafrost.probes.prediction.output import (
+    check_output_path,
+    merge_tasks,
+    predictions_in_json,
+    screen_rows,
+    write_predictions,
+)
+from permafrost.probes.prediction.requests import PredictionRequest, requests_from_file, requests_from_texts
 
 Answers = Sequence[Mapping[str, Any]]
 
@@ -20,10 +26,10 @@ def predict(
 ) -> None:
     """Answer texts, or the rows of a file, with a finished run; print the answers, or write them to ``out``."""
     if out:
-        check_out(out, file)
+        check_output_path(out, file)
     requests, answers = _answer(run_folder, texts, file, task)
     if out:
-        write_answers(out, requests, answers)
+        write_predictions(out, requests, answers)
     _show(requests, answers, out, as_json)
 
 
@@ -33,24 +39,24 @@ def _answer(
     """The requests and their answers; those of several tasks are joined by item."""
     console, predictors = Console(), api.load(run_folder, task).tasks
     runs = {name: predictor.run for name, predictor in predictors.items()}
-    requests = each_from_file(runs, file) if file else each_from_words(runs, texts)
+    requests = requests_from_file(runs, file) if file else requests_from_texts(runs, texts)
     if left_out := [name for name in predictors if name not in requests]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
     answers = {
         name: predictors[name].predict(
-            [request.texts for request in items], console, [request.place for request in items]
+            [request.texts for request in items], console, [request.location for request in items]
         )
         for name, items in requests.items()
     }
-    return joined(requests, answers)
+    return merge_tasks(requests, answers)
 
 
 def _show(requests: Sequence[PredictionRequest], answers: Answers, out: Path | None, as_json: bool) -> None:
     """Print a line per item or entity; only the number of answers if they were written to ``out``."""
     if as_json:
-        show_json({"predictions": answers_in_json(requests, answers)})
+        show_json({"predictions": predictions_in_json(requests, answers)})
     elif out:
         print(f"answers: {len(answers):,}, to {out}")
     else:
-        lines = shown(requests, answers)
+        lines = screen_rows(requests, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])

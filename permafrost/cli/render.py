@@ -14,7 +14,7 @@ from permafrost.cli.headlines import ablation_headline, layers_headline, multita
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain
-from permafrost.probes.config.load import load_recipe, shipped
+from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
@@ -80,7 +80,7 @@ def show_extraction(corpora: Sequence[Corpus], latents: Sequence["PlanLatents"],
     facts = {
         "stores": [str(plan.store.path) for plan in latents],
         "seconds": sum(plan.seconds for plan in latents),
-        "texts": sum(corpus.sentences for corpus in corpora),
+        "texts": sum(corpus.text_count for corpus in corpora),
         "texts_distinct": sum(len(corpus.texts) for corpus in corpora),
         "texts_run": sum(plan.texts_run for plan in latents),
         "truncated": sum(plan.truncated for plan in latents),
@@ -137,7 +137,7 @@ def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
 
 def show_recipes(as_json: bool) -> None:
     """Print the recipes that ship: name, summary, duration."""
-    recipes = {name: load_recipe(name)[1] for name in shipped()}
+    recipes = {name: load_recipe(name)[1] for name in shipped_recipes()}
     if as_json:
         show_json({"recipes": {name: recipe.summary for name, recipe in recipes.items()}})
     else:

@@ -59,17 +59,17 @@ def subsets(kind: str, columns: Sequence[Column]) -> list[Subset]:
     return list(SUBSETS[kind](columns))
 
 
-def layers_of(columns: Sequence[Column]) -> list[int]:
+def distinct_layers(columns: Sequence[Column]) -> list[int]:
     """Return the distinct layers of the columns, ascending."""
     return sorted({column.layer for column in columns})
 
 
-def picked(columns: Sequence[Column], keep: Callable[[Column], bool]) -> tuple[int, ...]:
+def column_positions(columns: Sequence[Column], keep: Callable[[Column], bool]) -> tuple[int, ...]:
     """Return the indices of the columns for which ``keep`` is true."""
     return tuple(index for index, column in enumerate(columns) if keep(column))
 
 
-def layer_names(layers: Sequence[int]) -> str:
+def format_layers(layers: Sequence[int]) -> str:
     """Format layers as ranges, e.g. ``0-3,6``."""
     runs: list[list[int]] = []
     for layer in sorted(set(layers)):
@@ -85,30 +85,32 @@ def _all(columns: Sequence[Column]) -> Iterator[Subset]:
 
 
 def _single(columns: Sequence[Column]) -> Iterator[Subset]:
-    for layer in layers_of(columns):
-        yield Subset("single", str(layer), picked(columns, lambda column, layer=layer: column.layer == layer))  # type: ignore[misc]
+    for layer in distinct_layers(columns):
+        yield Subset("single", str(layer), column_positions(columns, lambda column, layer=layer: column.layer == layer))  # type: ignore[misc]
 
 
 def _without(columns: Sequence[Column]) -> Iterator[Subset]:
-    layers = layers_of(columns)
+    layers = distinct_layers(columns)
     for layer in layers if len(layers) > 1 else []:
-        yield Subset("without", str(layer), picked(columns, lambda column, layer=layer: column.layer != layer))  # type: ignore[misc]
+        yield Subset(
+            "without", str(layer), column_positions(columns, lambda column, layer=layer: column.layer != layer)
+        )  # type: ignore[misc]
 
 
 def _prefix(columns: Sequence[Column]) -> Iterator[Subset]:
-    for layer in layers_of(columns):
-        yield Subset("prefix", str(layer), picked(columns, lambda column, layer=layer: column.layer <= layer))  # type: ignore[misc]
+    for layer in distinct_layers(columns):
+        yield Subset("prefix", str(layer), column_positions(columns, lambda column, layer=layer: column.layer <= layer))  # type: ignore[misc]
 
 
 def _suffix(columns: Sequence[Column]) -> Iterator[Subset]:
-    for layer in layers_of(columns):
-        yield Subset("suffix", str(layer), picked(columns, lambda column, layer=layer: column.layer >= layer))  # type: ignore[misc]
+    for layer in distinct_layers(columns):
+        yield Subset("suffix", str(layer), column_positions(columns, lambda column, layer=layer: column.layer >= layer))  # type: ignore[misc]
 
 
 def _view(columns: Sequence[Column]) -> Iterator[Subset]:
     names = list(dict.fromkeys(view_name([column]) for column in columns))
     for name in names if len(names) > 1 else []:
-        yield Subset("view", name, picked(columns, lambda column, name=name: view_name([column]) == name))  # type: ignore[misc]
+        yield Subset("view", name, column_positions(columns, lambda column, name=name: view_name([column]) == name))  # type: ignore[misc]
 
 
 SUBSETS: dict[str, Callable[[Sequence[Column]], Iterator[Subset]]] = {

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.store.layers import LAYERS, resolve_layers
+from permafrost.data.store.layers import LAYER_PATTERN, resolve_layers
 from permafrost.data.store.plan import Columns
 from permafrost.probes.config.probe import ProbeSpec
 
-NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYERS.pattern}))?")
+NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYER_PATTERN.pattern}))?")
 
 TOKENS = "tokens"
 """The view that holds the hidden states of every token."""
@@ -51,7 +51,7 @@ def parse_input(name: str) -> InputName:
     return InputName(match["plan"] or "", match["view"], match["layers"] or "")
 
 
-def wanted_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Column, ...]:
+def resolve_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Column, ...]:
     """Return the columns that a probe reads, in the order of ``probe.inputs``.
 
     Args:
@@ -87,7 +87,7 @@ def view_name(columns: Sequence[Column]) -> str:
     return "+".join(dict.fromkeys(f"{column.plan}/{column.view}" if column.plan else column.view for column in columns))
 
 
-def only_layer(columns: Sequence[Column]) -> int | None:
+def single_layer(columns: Sequence[Column]) -> int | None:
     """Return the layer of the columns if they all have the same, else None."""
     layers = {column.layer for column in columns}
     return layers.pop() if len(layers) == 1 else None

@@ -57,11 +57,11 @@ class FinetuneSpec:
             raise SpecError(f"frozen_layers names layers at or below the cut, {self.cut}: {error}") from None
 
     @property
-    def learns(self) -> bool:
+    def trains_backbone(self) -> bool:
         """Whether any block of the backbone is trained."""
         return self.cut != "frozen"
 
-    def below(self, plan: CapturePlan) -> CapturePlan | None:
+    def cached_plan(self, plan: CapturePlan) -> CapturePlan | None:
         """Return the capture plan of the frozen states to cache; None if ``cut`` is no layer."""
         if isinstance(self.cut, str):
             return None

@@ -20,7 +20,7 @@ LANGUAGE = "language"
 """Name of a recipe's own language model: its table ``[language]``, and the value of ``backbone`` that refers to it."""
 
 
-def shipped() -> dict[str, Path]:
+def shipped_recipes() -> dict[str, Path]:
     """Return the shipped recipes, name -> file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
@@ -39,9 +39,9 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
         SpecError: there is no such recipe, or it has an unknown key or an invalid value.
         DamageError: the file is part of a run folder and differs from what the run wrote.
     """
-    path = Path(name) if name.endswith(".toml") else shipped().get(name)
+    path = Path(name) if name.endswith(".toml") else shipped_recipes().get(name)
     if path is None:
-        raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped())}")
+        raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped_recipes())}")
     try:
         text = read_recipe_file(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -94,14 +94,14 @@ def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = Fal
     return name, recipe
 
 
-def check_trains(name: str, recipe: Recipe) -> None:
+def check_trainable(name: str, recipe: Recipe) -> None:
     """Raise a :class:`SpecError` if a recipe only pretrains, or names a language model that it does not describe."""
     if recipe.language.corpus and not (recipe.corpus.name or recipe.corpus.path or recipe.tasks):
         raise SpecError(
             f"recipe '{name}' pretrains a model and has no corpus to train a probe on: 'pretrain' it, then name its "
             "folder as plan.backbone of another recipe."
         )
-    with_folder(name, recipe)
+    resolve_language_model(name, recipe)
 
 
 def names_own_backbone(recipe: Recipe) -> bool:
@@ -110,7 +110,7 @@ def names_own_backbone(recipe: Recipe) -> bool:
     return bool(_with_backbone(tree, "") != tree)
 
 
-def with_folder(name: str, recipe: Recipe) -> Recipe:
+def resolve_language_model(name: str, recipe: Recipe) -> Recipe:
     """Return the recipe with the folder of its language model filled in, also for every backbone called "language".
 
     Raises:

@@ -104,7 +104,7 @@ class ProbeSpec:
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
-    def codes(self, widths: Sequence[int], inputs: Sequence[Hashable] = ()) -> list[int]:
+    def code_widths(self, widths: Sequence[int], inputs: Sequence[Hashable] = ()) -> list[int]:
         """Return the width of each layer's code.
 
         Args:

@@ -98,7 +98,7 @@ class Recipe:
             plan = parse_input(name).plan
             if plan and plan not in self.plans:
                 raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
-            if plan and self.finetune.learns:
+            if plan and self.finetune.trains_backbone:
                 raise SpecError(
                     f"finetune.cut has blocks of [plan] learn, and probe.inputs names '{name}' of another plan."
                 )
@@ -110,8 +110,8 @@ class Recipe:
 
     def probe_plans(self) -> dict[str, CapturePlan]:
         """Return the capture plans that the probe reads, name -> plan; empty if it reads the text itself."""
-        if self.finetune.learns:
-            below = self.finetune.below(self.plan)
+        if self.finetune.trains_backbone:
+            below = self.finetune.cached_plan(self.plan)
             return {"": below} if below else {}
         names = dict.fromkeys(parse_input(name).plan for name in self.probe.inputs) or {"": None}
         return {name: self.capture_plan(name) for name in names}
@@ -124,7 +124,7 @@ class Recipe:
         chosen = self.multitask.tasks or tuple(self.tasks)
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
 
-    def only(self, names: Sequence[str]) -> "Recipe":
+    def select_variants(self, names: Sequence[str]) -> "Recipe":
         """Return the recipe with the named variants only, or with all if no name is given.
 
         Raises:
@@ -136,11 +136,11 @@ class Recipe:
                 raise SpecError(f"there is no variant '{name}'. {nearest(name, known)}")
         return replace(self, variants=tuple(known[name] for name in names)) if names else self
 
-    def select(self, variant: str = "") -> "Recipe":
+    def select_variant(self, variant: str = "") -> "Recipe":
         """Return the recipe of one variant, or the recipe without its variants if no name is given."""
         if not variant:
             return replace(self, variants=())
-        (selected,) = self.only([variant]).variant_recipes().values()
+        (selected,) = self.select_variants([variant]).variant_recipes().values()
         return selected
 
     def variant_recipes(self) -> dict[str, "Recipe"]:

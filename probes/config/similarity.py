@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.text import fault
+from permafrost.data.text import text_problem
 
 Pooling = Literal["mean", "cls"]
 
@@ -28,7 +28,7 @@ class SimilaritySpec:
         if len(self.texts) == 1:
             raise SpecError(f"texts must be two sentences or more, got 1: {self.texts[0][:40]!r}.")
         for number, text in enumerate(self.texts, 1):
-            if reason := fault(text):
+            if reason := text_problem(text):
                 raise SpecError(f"texts: sentence {number} {reason}.")
         repeated = [name for name in self.backbones if self.backbones.count(name) > 1]
         if repeated:

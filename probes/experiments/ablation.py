@@ -14,16 +14,16 @@ import pandas as pd
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.spec import assign, parse, plain
-from permafrost.probes.config.ablation import Subset, picked, subsets
+from permafrost.probes.config.ablation import Subset, column_positions, subsets
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.subset_metrics import AblationRow, SubsetMetrics
 from permafrost.probes.experiments.subset_training import SubsetTrainer
-from permafrost.probes.experiments.validation import check, check_frozen
+from permafrost.probes.experiments.validation import check_frozen, check_variants
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import AblationResult
 from permafrost.probes.runs.write import RunContents, write_run
-from permafrost.probes.tasks.control import shuffled
+from permafrost.probes.tasks.control import shuffle_targets
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.train_variant import member_configs
 from permafrost.probes.variants.workspace import Workspace
@@ -39,7 +39,7 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
     check_frozen(recipe)
     workspace = Workspace(provider, progress)
     corpus = workspace.corpus(recipe.corpus)
-    metric = check(recipe, {name: recipe}, corpus)
+    metric = check_variants(recipe, {name: recipe}, corpus)
     workspace.prepare([recipe])
     rows = [asdict(row) for row in ablate(recipe, workspace, corpus)]
     texts_run = sum(latents.texts_run for latents in workspace.stored.values())
@@ -57,7 +57,7 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
     return AblationResult(
         path=path,
         seconds=time.perf_counter() - started,
-        texts=corpus.sentences,
+        texts=corpus.text_count,
         texts_distinct=len(corpus.texts),
         texts_run=texts_run,
         metrics=rows,
@@ -100,7 +100,7 @@ def _control_rows(control: str, recipe: Recipe, workspace: Workspace, reference:
         recipe, name = _with_setting(recipe, "plan.init", "random"), UNTRAINED
         workspace.prepare([recipe])
     else:
-        corpus, name, splits = shuffled(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
+        corpus, name, splits = shuffle_targets(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
     trainer = _make_trainer(recipe, workspace, corpus)
     wanted = [*subsets("all", trainer.columns), *subsets("single", trainer.columns)]
     trainer.train([subset.layer_positions for subset in wanted], f"control: {name}")
@@ -117,7 +117,7 @@ def _backbone_rows(name: str, recipe: Recipe, workspace: Workspace, reference: S
     trainer.train([all_positions, trainer.last_layer], f"backbone {name}")
     metrics = SubsetMetrics(trainer, reference=reference)
     last_layer = trainer.columns[trainer.last_layer[0]].layer
-    last_positions = picked(trainer.columns, lambda column: column.layer == last_layer)
+    last_positions = column_positions(trainer.columns, lambda column: column.layer == last_layer)
     return [
         *metrics.rows(Subset("backbone", name, all_positions)),
         *metrics.rows(Subset("backbone", f"{name}, last layer", last_positions)),

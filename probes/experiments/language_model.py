@@ -19,12 +19,12 @@ from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Progress
 from permafrost.data.readers.plain_text import find_text, read_documents
 from permafrost.data.spec import SpecError
-from permafrost.probes.config.load import LANGUAGE, check_trains, names_own_backbone, with_folder
+from permafrost.probes.config.load import LANGUAGE, check_trainable, names_own_backbone, resolve_language_model
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.metrics.bootstrap import Measured, resample_ratio
+from permafrost.probes.metrics.bootstrap import Estimate, bootstrap_ratio
 from permafrost.probes.results.environment import environment
-from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.run_folder import RunFolder
 from permafrost.probes.runs.write import RunContents, write_run
 
@@ -50,12 +50,12 @@ class PretrainingResult:
     """The run folder that was written; None if one records the model already, or if none was requested."""
 
     @cached_property
-    def held_out(self) -> Measured:
+    def held_out(self) -> Estimate:
         """Loss on held-out text, with a bootstrap interval over blocks."""
         sums, counts = np.array(self.model.guessed, float).reshape(-1, 2).T
-        resampled = resample_ratio([(sums, counts)])
+        resampled = bootstrap_ratio([(sums, counts)])
         value = np.nan if self.model.loss is None else self.model.loss
-        return resampled.measured() if resampled else Measured(value, None, None, self.model.held_out)
+        return resampled.estimate() if resampled else Estimate(value, None, None, self.model.held_out)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def run_pretraining(
         InputError: there is nothing to pretrain, the text cannot be read, or something in the recipe is wrong.
         MachineError: the machine failed; the message says what is safe.
     """
-    recipe = with_folder(name, recipe)
+    recipe = resolve_language_model(name, recipe)
     spec = recipe.language
     if not spec.corpus:
         raise SpecError(f"recipe '{name}' has no table [{LANGUAGE}] with a corpus: there is nothing to pretrain.")
@@ -110,7 +110,7 @@ def run_pretraining(
         "pretraining": result.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
         "seconds": {"all": model.seconds},
     }
-    tables = {"losses": pd.DataFrame(model.losses), "metrics": as_frame(_metric_rows(result, spec))}
+    tables = {"losses": pd.DataFrame(model.losses), "metrics": metrics_frame(_metric_rows(result, spec))}
     return PretrainingResult(
         model, write_run(runs, f"{name}{PRETRAINING_SUFFIX}", RunContents(recipe=recipe, record=record, tables=tables))
     )
@@ -124,8 +124,8 @@ def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Pr
     Raises:
         InputError: as of :func:`run_pretraining`, or the recipe does nothing but pretrain.
     """
-    check_trains(name, recipe)
-    changed = with_folder(name, recipe)
+    check_trainable(name, recipe)
+    changed = resolve_language_model(name, recipe)
     if names_own_backbone(recipe):
         run_pretraining(name, changed, runs, progress, pretrain)
     return changed
@@ -147,11 +147,11 @@ def _metric_rows(result: PretrainingResult, spec: LanguageSpec) -> list[MetricRo
     """Return the mean loss at the end of the training, and loss and perplexity, its exponential, on held-out text."""
     loss = result.held_out
     rows = min(AVERAGED_STEPS, len(result.model.losses)) * spec.batch_rows
-    last = Measured(result.facts[f"loss_last_{AVERAGED_STEPS}"], None, None, rows)
+    last = Estimate(result.facts[f"loss_last_{AVERAGED_STEPS}"], None, None, rows)
     measured = [("train", "loss", last)]
     if result.model.loss is not None:
         low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))
-        perplexity = Measured(float(np.exp(loss.value)), low, high, loss.n)
+        perplexity = Estimate(float(np.exp(loss.value)), low, high, loss.n)
         measured += [(HELD_OUT, "loss", loss), (HELD_OUT, "perplexity", perplexity)]
     where: dict[str, Any] = {"variant": spec.objective, "backbone": str(result.model.folder), "view": "", "layer": None}
     return [

@@ -15,9 +15,9 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import ablate
 from permafrost.probes.experiments.subset_metrics import AblationRow
-from permafrost.probes.experiments.validation import check, check_frozen
+from permafrost.probes.experiments.validation import check_frozen, check_variants
 from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
-from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunContents, write_run
 from permafrost.probes.variants.record import make_record
@@ -63,7 +63,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
     check_frozen(recipe, 'set multitask.schedule, for example to "joint", to train the tasks on these blocks')
     metrics = {
-        task: check(task_recipe, {task: task_recipe}, workspace.corpus(task_recipe.corpus))
+        task: check_variants(task_recipe, {task: task_recipe}, workspace.corpus(task_recipe.corpus))
         for task, task_recipe in tasks.items()
     }
     workspace.prepare(tasks.values())
@@ -75,7 +75,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         stores[task] = workspace.plan_latents(task_recipe, task_recipe.corpus)
     corpora = [workspace.corpus(task_recipe.corpus) for task_recipe in tasks.values()]
     texts_run = sum(latents.texts_run for latents in workspace.stored.values())
-    texts = sum(corpus.sentences for corpus in corpora)
+    texts = sum(corpus.text_count for corpus in corpora)
     texts_distinct = sum(len(corpus.texts) for corpus in corpora)
     record = make_record(corpora[0], [], stores) | {
         "name": name,
@@ -89,7 +89,7 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     }
     metric_rows = [_metric_row(row, recipe.plan.backbone) for row in rows]
     layers = pd.DataFrame([asdict(row) for row in rows]).astype({"layer": "Int64"})
-    tables = {"layers": layers, "metrics": as_frame(metric_rows)}
+    tables = {"layers": layers, "metrics": metrics_frame(metric_rows)}
     return RunResult(
         path=write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables)),
         seconds=time.perf_counter() - started,

@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.probes.metrics.bootstrap import paired
-from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.metrics.bootstrap import paired_difference
+from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.tasks.registry import scorer_of
 from permafrost.probes.variants.metric_rows import all_rows
 from permafrost.probes.variants.multitask import MultitaskVariant
@@ -101,7 +101,7 @@ def run_tables(
     """Return the tables of the whole run by name; ``rows`` are those of :func:`metric_rows`."""
     losses = [{"phase": "training"} | record for record in log_records(variants, "losses")]
     return {
-        "metrics": as_frame(rows),
+        "metrics": metrics_frame(rows),
         "variants": pd.DataFrame([asdict(row) for row in variant_rows(variants)]),
         "training": pd.DataFrame(losses),
         "epochs": pd.DataFrame(log_records(variants, "figures")),
@@ -129,17 +129,17 @@ def _comparison_rows(
     """Compare every variant with its baselines, by the selection metric of each task on its scored split."""
     for task, corpus in corpora.items():
         with_task = [variant for variant in variants if task in variant.tasks]
-        scorer, metric = scorer_of(corpus, corpus.scored), metrics[task]
+        scorer, metric = scorer_of(corpus, corpus.test_split), metrics[task]
         resampled = {
             variant.variant: scorer.resampled(metric, _answers(variant.tasks[task], corpus)) for variant in with_task
         }
         for variant in with_task:
             for baseline in baselines(variant, with_task):
                 first, second = resampled[baseline.variant], resampled[variant.variant]
-                if first and second and (comparison := paired(first, second)):
+                if first and second and (comparison := paired_difference(first, second)):
                     yield ComparisonRow(
                         task=task,
-                        split=corpus.scored,
+                        split=corpus.test_split,
                         metric=metric,
                         variant=variant.variant,
                         against=baseline.variant,
@@ -166,5 +166,5 @@ def baselines(variant: MultitaskVariant, variants: Sequence[MultitaskVariant]) -
 
 
 def _answers(variant: TrainedVariant, corpus: Corpus) -> list[NDArray[Any]]:
-    scorer = scorer_of(corpus, corpus.scored)
-    return [scorer.decode(output) for output in variant.outputs(corpus.scored)]
+    scorer = scorer_of(corpus, corpus.test_split)
+    return [scorer.decode(output) for output in variant.outputs(corpus.test_split)]

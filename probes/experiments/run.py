@@ -14,12 +14,12 @@ from permafrost.data.errors import InputError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.validation import check
+from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.providers import LatentProvider
-from permafrost.probes.results.metric_row import MetricRow, as_frame
+from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunContents, write_run
-from permafrost.probes.training.resume import Unfinished
+from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.metric_rows import all_rows
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.tables import (
@@ -46,13 +46,13 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     """
     started = time.perf_counter()
     variant_recipes = recipe.variant_recipes()
-    unfinished = Unfinished.of(runs, name, recipe, progress)
+    unfinished = UnfinishedTrainings.of(runs, name, recipe, progress)
     workspace = Workspace(provider, progress, unfinished=unfinished)
     corpus = workspace.corpus(recipe.corpus)
-    metric = check(recipe, variant_recipes, corpus)
+    metric = check_variants(recipe, variant_recipes, corpus)
     unread = prepare_variants(workspace, {variant: [changed] for variant, changed in variant_recipes.items()})
-    if corpus.scored == "validation":
-        chose = ", which chose epochs and variant, and read high" if corpus.selection == "validation" else ""
+    if corpus.test_split == "validation":
+        chose = ", which chose epochs and variant, and read high" if corpus.selection_split == "validation" else ""
         progress.note(f"no test split: figures are on validation{chose}")
     training_started = time.perf_counter()
     train = partial(train_variant, workspace=workspace)
@@ -80,7 +80,7 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     return RunResult(
         path=path,
         seconds=time.perf_counter() - started,
-        texts=corpus.sentences,
+        texts=corpus.text_count,
         texts_distinct=len(corpus.texts),
         texts_run=texts_run,
         selected=selected.variant,
@@ -168,8 +168,8 @@ def _tables(
     workspace: Workspace,
 ) -> dict[str, pd.DataFrame]:
     return {
-        "metrics": as_frame(rows),
-        "predictions": prediction_table(selected, corpus, corpus.scored),
+        "metrics": metrics_frame(rows),
+        "predictions": prediction_table(selected, corpus, corpus.test_split),
         "breakdown": breakdown_table(selected, corpus),
         "training": training_table(variants),
         "epochs": epochs_table(variants),
@@ -180,6 +180,6 @@ def _tables(
 
 def _latent_table(workspace: Workspace, variant: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """Return the latents to show; empty if blocks were fine-tuned: no two variants share latents then."""
-    if variant.recipe.finetune.learns:
+    if variant.recipe.finetune.trains_backbone:
         return pd.DataFrame()
     return latent_table(workspace.inputs(variant.recipe, variant.recipe.corpus), variant, corpus)

@@ -20,7 +20,7 @@ from permafrost.probes.experiments.validation import check_multitask
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunContents, TaskContents, write_run
-from permafrost.probes.training.resume import Unfinished
+from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.multitask import MultitaskVariant, train_multitask
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.tables import breakdown_table, confusion_table, prediction_table
@@ -36,7 +36,7 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
     """
     started = time.perf_counter()
     variant_recipes = recipe.variant_recipes()
-    unfinished = Unfinished.of(runs, name, recipe, progress)
+    unfinished = UnfinishedTrainings.of(runs, name, recipe, progress)
     workspace = Workspace(provider, progress, unfinished=unfinished)
     metrics: dict[str, str] = {}
     for variant, variant_recipe in variant_recipes.items():
@@ -68,7 +68,7 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
     return RunResult(
         path=path,
         seconds=time.perf_counter() - started,
-        texts=sum(corpus.sentences for corpus in corpora.values()),
+        texts=sum(corpus.text_count for corpus in corpora.values()),
         texts_distinct=sum(len(corpus.texts) for corpus in corpora.values()),
         texts_run=texts_run,
         selected=selected.variant,
@@ -117,7 +117,7 @@ def _record(
         "name": name,
         "summary": recipe.summary,
         "corpus": {"name": ", ".join(corpus.name for corpus in distinct), "rows": {}},
-        "texts": sum(corpus.sentences for corpus in distinct),
+        "texts": sum(corpus.text_count for corpus in distinct),
         "texts_distinct": sum(len(corpus.texts) for corpus in distinct),
         "parameters": {variant.variant: variant.trained_parameters for variant in variants},
     }
@@ -135,7 +135,7 @@ def _task_contents(
         corpus = corpora[task]
         all_trained = [variant.tasks[task] for variant in variants if task in variant.tasks]
         tables = {
-            "predictions": prediction_table(trained, corpus, corpus.scored),
+            "predictions": prediction_table(trained, corpus, corpus.test_split),
             "breakdown": pd.concat([breakdown_table(variant, corpus) for variant in all_trained]),
             "confusion": pd.concat([confusion_table(variant, corpus) for variant in all_trained]),
         }

@@ -21,7 +21,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 from permafrost.probes.inputs.store_record import store_record
-from permafrost.probes.metrics.cosines import cosines, pairs, square
+from permafrost.probes.metrics.cosines import cosine_matrix, matrix_from_pairs, pair_table
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.environment import environment
 from permafrost.probes.results.outcomes import SimilarityResult
@@ -55,8 +55,8 @@ def compare_sentences(
     corpus = Corpus(name="sentences", texts=tuple(dict.fromkeys(spec.texts)), splits={})
     stored, refused = _extract(recipe, corpus, progress, provider)
     latents = {backbone: _sentence_latents(plan_latents, spec, corpus) for backbone, plan_latents in stored.items()}
-    matrices = {backbone: cosines(values) for backbone, values in latents.items()}
-    measured = pairs(matrices)
+    matrices = {backbone: cosine_matrix(values) for backbone, values in latents.items()}
+    measured = pair_table(matrices)
     texts_run = sum(plan_latents.texts_run for plan_latents in stored.values())
     record = environment() | {
         "name": name,
@@ -77,7 +77,8 @@ def compare_sentences(
         path=write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables)),
         cosines=measured,
         tables={
-            backbone: pd.DataFrame(square(measured, backbone, len(numbers)), numbers, numbers) for backbone in stored
+            backbone: pd.DataFrame(matrix_from_pairs(measured, backbone, len(numbers)), numbers, numbers)
+            for backbone in stored
         },
         texts=spec.texts,
         backbones=tuple(stored),

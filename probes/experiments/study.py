@@ -6,7 +6,7 @@ from permafrost.data.progress import Progress
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.run import run_recipe
-from permafrost.probes.experiments.validation import check
+from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.outcomes import RunResult, StudyResult
@@ -37,7 +37,7 @@ def run_study(
     """
     check_space(recipe)
     workspace = Workspace(provider, progress)
-    metric = check(recipe, {name: recipe}, workspace.corpus(recipe.corpus))
+    metric = check_variants(recipe, {name: recipe}, workspace.corpus(recipe.corpus))
     workspace.prepare([recipe])
     study = search(recipe, study_name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
     write_report(study.folder)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.probes.config.ablation import Subset, layer_names
+from permafrost.probes.config.ablation import Subset, format_layers
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.experiments.subset_training import Positions, SubsetTrainer
-from permafrost.probes.metrics.bootstrap import Paired, Resampled, paired
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, PairedDifference, paired_difference
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.registry import task_of
 
@@ -57,7 +57,7 @@ class SubsetMetrics:
         """
         self.trainer, self.control, self.reference = trainer, control, reference or self
         self.corpus = trainer.corpus
-        self._resampled: dict[tuple[Positions, str, str], Resampled | None] = {}
+        self._resampled: dict[tuple[Positions, str, str], BootstrapSamples | None] = {}
 
     def rows(self, subset: Subset, splits: Sequence[str] = ()) -> list[AblationRow]:
         """Return a row for every metric of a subset that is defined; on validation without interval.
@@ -66,14 +66,14 @@ class SubsetMetrics:
             splits: where it is measured; default, on validation and on the scored split.
         """
         positions = subset.layer_positions
-        layers = layer_names([self.trainer.columns[position].layer for position in positions])
+        layers = format_layers([self.trainer.columns[position].layer for position in positions])
         rows = []
-        for split in splits or dict.fromkeys((self.corpus.selection, self.corpus.scored)):
+        for split in splits or dict.fromkeys((self.corpus.selection_split, self.corpus.test_split)):
             for metric in task_of(self.corpus).metrics:
                 resampled = self._measure(positions, split, metric)
                 if resampled is None:
                     continue
-                measured = resampled.measured()
+                measured = resampled.estimate()
                 test = self._test(positions, split, metric, resampled)
                 rows.append(
                     AblationRow(
@@ -93,26 +93,28 @@ class SubsetMetrics:
                 )
         return rows
 
-    def _test(self, positions: Positions, split: str, metric: str, resampled: Resampled) -> Paired | None:
+    def _test(
+        self, positions: Positions, split: str, metric: str, resampled: BootstrapSamples
+    ) -> PairedDifference | None:
         """Test a metric against that of the reference's last layer; None for that layer itself and random targets."""
         is_reference = self.reference is self and positions == self.trainer.last_layer
         if is_reference or self.control == RANDOM_TARGETS:
             return None
         reference = self.reference._measure(self.reference.trainer.last_layer, split, metric)
-        return paired(reference, resampled) if reference else None
+        return paired_difference(reference, resampled) if reference else None
 
-    def _measure(self, positions: Positions, split: str, metric: str) -> Resampled | None:
+    def _measure(self, positions: Positions, split: str, metric: str) -> BootstrapSamples | None:
         key = (positions, split, metric)
         if key not in self._resampled:
             answers, scorer = self.trainer[positions].answers[split], self.trainer.scorers[split]
-            if split in (self.corpus.scored, "train"):
+            if split in (self.corpus.test_split, "train"):
                 self._resampled[key] = scorer.resampled(metric, answers)
             else:
                 self._resampled[key] = _without_interval(metric, answers, scorer)
         return self._resampled[key]
 
 
-def _without_interval(metric: str, answers: Sequence[NDArray[Any]], scorer: Scorer) -> Resampled | None:
+def _without_interval(metric: str, answers: Sequence[NDArray[Any]], scorer: Scorer) -> BootstrapSamples | None:
     """Return the mean of a metric over seeds without resamples; None if it is undefined."""
     value = float(np.mean([scorer.value(metric, answer) for answer in answers]))
-    return Resampled(value, np.empty(0), len(scorer.rows)) if np.isfinite(value) else None
+    return BootstrapSamples(value, np.empty(0), len(scorer.rows)) if np.isfinite(value) else None

@@ -96,7 +96,7 @@ def _subset_result(seeds: Sequence[TrainedMember], corpus: Corpus, scorers: Mapp
         value = -math.inf
     elif recipe.train.average:
         _, metric = loss_and_metric(recipe, task_of(corpus))
-        value = scorers[corpus.selection].value(metric, answers[corpus.selection][0])
+        value = scorers[corpus.selection_split].value(metric, answers[corpus.selection_split][0])
     else:
         value = float(np.mean([seed.history.best_value for seed in seeds]))
     return SubsetResult(seeds[0].parameters, value, answers)

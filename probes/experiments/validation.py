@@ -11,7 +11,7 @@ from permafrost.probes.balancing.weighting import check_balancer
 from permafrost.probes.config.columns import parse_input
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe, finetuned_view
-from permafrost.probes.tasks.registry import ONE_BY_ONE, check_probe, head_of, loss_and_metric, task_of, texts_per_row
+from permafrost.probes.tasks.registry import TOKEN_HEADS, check_probe, head_of, loss_and_metric, task_of, texts_per_row
 from permafrost.probes.training.parameter_groups import BACKBONE
 from permafrost.probes.variants.workspace import Workspace
 
@@ -25,7 +25,7 @@ SHARED_COMPONENTS = (BACKBONE, f"{BACKBONE}.blocks")
 """Names of the components that contain everything that tasks share."""
 
 
-def check(
+def check_variants(
     recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus, components: Sequence[str] = (PROBE, BACKBONE)
 ) -> str:
     """Check that every variant fits the task of a corpus; return the recipe's selection metric.
@@ -44,7 +44,7 @@ def check(
         except SpecError as error:
             raise SpecError(f"{name}: {error}") from None
         _check_finetuning(name, variant)
-        if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in ONE_BY_ONE:
+        if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in TOKEN_HEADS:
             raise SpecError(f"{name}: pretraining is of whole texts, and {task.name} reads every token; leave it out.")
         if spec.encoder == "none" and variant.pretraining.task != "none":
             raise SpecError(
@@ -59,7 +59,7 @@ def check_frozen(recipe: Recipe, advice: str = "'run' the recipe") -> None:
     Args:
         advice: what else the user can do, for the message.
     """
-    if recipe.finetune.learns:
+    if recipe.finetune.trains_backbone:
         raise SpecError(
             f"finetune.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
             f'compared; set finetune.cut = "frozen", or {advice}.'
@@ -81,14 +81,16 @@ def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[
     for name, task_recipe in task_recipes.items():
         _check_task_train(name, task_recipe, recipe)
         corpus = workspace.corpus(task_recipe.corpus)
-        metrics[name] = check(task_recipe, {f"{variant}, {name}": task_recipe}, corpus, (BACKBONE, *recipe.tasks))
+        metrics[name] = check_variants(
+            task_recipe, {f"{variant}, {name}": task_recipe}, corpus, (BACKBONE, *recipe.tasks)
+        )
         if task_recipe.train.average:
             raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
         if task_recipe.pretraining.task != "none":
             raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
     if len(task_recipes) > 1:
         _check_balancer(variant, recipe)
-    if recipe.finetune.learns:
+    if recipe.finetune.trains_backbone:
         _check_shared_plan(variant, task_recipes)
     return metrics
 
@@ -103,7 +105,7 @@ def _check_components(recipe: Recipe, components: Sequence[str]) -> None:
 
 def _check_finetuning(variant: str, recipe: Recipe) -> None:
     """Check that the settings of a recipe are possible with fine-tuned blocks, if it has any."""
-    if not recipe.finetune.learns:
+    if not recipe.finetune.trains_backbone:
         return
     finetuned_view(recipe)
     if recipe.finetune.frozen_layers and recipe.probe.mixer == "last":
@@ -132,7 +134,7 @@ def _check_task_train(name: str, task_recipe: Recipe, recipe: Recipe) -> None:
 
 def _check_balancer(variant: str, recipe: Recipe) -> None:
     frozen = any(recipe.train.freeze.get(component) == 0 for component in SHARED_COMPONENTS)
-    shares = recipe.finetune.learns and not frozen
+    shares = recipe.finetune.trains_backbone and not frozen
     joint = recipe.multitask.schedule == "joint"
     try:
         check_balancer(recipe.balancing, list(recipe.task_recipes()), shares, joint, recipe.tasks)

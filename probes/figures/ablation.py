@@ -20,7 +20,7 @@ from permafrost.probes.figures.style import (
     shared_legend,
     short_name,
 )
-from permafrost.probes.results.run_tables import Tables, scored
+from permafrost.probes.results.run_tables import Tables, reported_split
 
 CURVES = {
     "single": "one layer alone",
@@ -125,7 +125,7 @@ def metric_rows(run: Tables, split: str = "") -> pd.DataFrame:
         split: empty for the scored split.
     """
     rows = mean_rows(run.ablation)
-    rows = rows[(rows["metric"] == run.metric) & (rows["split"] == (split or scored(rows)))]
+    rows = rows[(rows["metric"] == run.metric) & (rows["split"] == (split or reported_split(rows)))]
     all_layers = {layer for text in set(rows["layers"]) for layer in parse_layers(text)}
     steps = rows.groupby(["kind", "control"]).cumcount() + 1
     positions = [

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from permafrost.probes.figures.style import COLOURS, new_figure, short_name
-from permafrost.probes.results.run_tables import Tables, scored
+from permafrost.probes.results.run_tables import Tables, reported_split
 
 MOST_GROUPS = 25
 """Groups that figures and tables show; if there are more, those with the most rows."""
@@ -33,13 +33,13 @@ def by_question_word(run: Tables) -> Figure | None:
 
 def _bars(run: Tables, kind: str) -> Figure | None:
     rows = run.breakdown[(run.breakdown["kind"] == kind) & run.breakdown["value"].notna()]
-    rows = rows[rows["split"] == scored(rows)]
+    rows = rows[rows["split"] == reported_split(rows)]
     if rows.empty:
         return None
     groups, metrics = largest_groups(rows), shown_metrics(rows)
     size = (max(6.4, 2.3 * len(metrics) + 1.8), max(1.9, 0.4 * len(groups) + 1.2))
     names = [short_name(metric.replace("_", " ")) for metric in metrics]
-    title = f"by {kind}, on {short_name(scored(rows))}, 95 % interval"
+    title = f"by {kind}, on {short_name(reported_split(rows))}, 95 % interval"
     figure, axes = new_figure(title, "", "", names, size)
     for index, (panel, metric) in enumerate(zip(axes, metrics, strict=True)):
         bars = rows[rows["metric"] == metric].drop_duplicates("group").set_index("group").reindex(groups)

@@ -13,7 +13,7 @@ from permafrost.probes.figures.style import (
     shared_legend,
     short_name,
 )
-from permafrost.probes.results.run_tables import Tables, scored
+from permafrost.probes.results.run_tables import Tables, reported_split
 
 MOST_TASKS = 24
 
@@ -98,6 +98,6 @@ def metric_rows(run: Tables) -> pd.DataFrame:
         first = task_rows[task_rows["metric"] == metric]
         several = rows.loc[rows["task"] == task, "corpus"].nunique() > 1
         name = f"{task}, {corpus}, {metric}" if several else f"{task}, {metric}"
-        first = first.assign(name=name, scored=first["split"] == scored(first))
+        first = first.assign(name=name, scored=first["split"] == reported_split(first))
         kept.append(first[first["scored"] | (first["split"] == "train")])
     return pd.concat(kept[1:] or kept)

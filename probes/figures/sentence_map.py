@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from permafrost.probes.figures.scatter import coordinates, escape_html, hover_text, scatter_layout, traces_in_json
 from permafrost.probes.figures.style import COLOURS
-from permafrost.probes.metrics.projection import FEWEST_FOR_TSNE
+from permafrost.probes.metrics.projection import MIN_TEXTS_FOR_TSNE
 
 SHAPES = {
     "circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "circle-open": "○", "square-open": "□",
@@ -58,7 +58,7 @@ def missing_tsne_note(data: dict[str, Any], sentences: int) -> str:
         return ""
     which = "" if len(lacking) == len(data["inputs"]) else f" for {', '.join(lacking)}"
     return (
-        f"There is no t-SNE{which}: it needs {FEWEST_FOR_TSNE} points, more than its perplexity, to say anything, and "
+        f"There is no t-SNE{which}: it needs {MIN_TEXTS_FOR_TSNE} points, more than its perplexity, to say anything, and "
         f"a backbone has {sentences}, one for each distinct sentence."
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Rows
-from permafrost.data.ragged import bounds, ranges
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.probes.inputs.latents import ProbeInputs
 
 NOWHERE = -1
@@ -50,7 +50,7 @@ def windows_of(inputs: ProbeInputs, rows: Rows) -> tuple[NDArray[np.int64], NDAr
     """
     texts = rows.texts[:, 0]
     counts = inputs.windows[texts + 1] - inputs.windows[texts]
-    return ranges(inputs.windows[texts], counts), bounds(counts)
+    return concatenate_ranges(inputs.windows[texts], counts), offsets_from_lengths(counts)
 
 
 def answer_tokens(

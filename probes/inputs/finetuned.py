@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.data.ragged import Counts, bounds, ranges
+from permafrost.data.ragged import Counts, concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import TOKENS, Column
-from permafrost.probes.inputs.latents import ProbeInputs, padded, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, padded, read_ragged
 from permafrost.probes.inputs.providers import FrozenStates, PlanLatents
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates
 
@@ -36,12 +36,12 @@ class CachedStates:
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
         """Return token states as :meth:`FrozenStates.rows`; no segments, as only embeddings use them."""
-        return self.reader.rows(windows).states, None
+        return self.reader.read(windows).states, None
 
 
 def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> CachedStates:
     """Return the cached states of texts, in the layers of a plan that :meth:`FinetuneSpec.below` returns."""
-    windows, starts = stored.store.windowed(texts)
+    windows, starts = stored.store.expand_windows(texts)
     reader = stored.store.token_reader(windows, stored.columns[TOKENS])
     index = stored.store.read_tokens(windows, [])
     return CachedStates(reader, index.offsets, index.spans, starts)
@@ -74,7 +74,7 @@ class FinetunedInputs(ProbeInputs):
         if len(distinct) == len(windows):
             return self._run(windows, layers)
         lengths = np.diff(self.offsets)
-        index = ranges(bounds(lengths[distinct])[:-1][inverse.reshape(-1)], lengths[windows])
+        index = concatenate_ranges(offsets_from_lengths(lengths[distinct])[:-1][inverse.reshape(-1)], lengths[windows])
         return self._run(distinct, layers)[:, torch.from_numpy(index)]
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
@@ -91,7 +91,7 @@ class FinetunedInputs(ProbeInputs):
 
     def _token_states(self, reads: SharedReads, columns: NDArray[np.int64]) -> list[TextStates]:
         """Return the token states of texts ``[text of the row, row]``, all of them run together."""
-        ragged = ragged_of(self, reads, self.windows[columns.reshape(-1)])
+        ragged = read_ragged(self, reads, self.windows[columns.reshape(-1)])
         lengths = np.array(ragged.lengths).reshape(columns.shape)
         values = torch.split(ragged.values, lengths.sum(1).tolist(), 1)
         pairs = zip(values, lengths.tolist(), strict=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.ragged import TokenLatents, bounds, ranges
+from permafrost.data.ragged import TokenLatents, concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store.shard import Latents
 from permafrost.data.store.token_reader import TokenReader
@@ -73,7 +73,9 @@ class ProbeInputs:
         for start in range(0, len(windows), POOLED_AT_ONCE):
             chunk = slice(start, start + POOLED_AT_ONCE)
             lengths = np.diff(self.offsets)[windows[chunk]]
-            sums = np.add.reduceat(self.states(windows[chunk], [layer])[0].numpy(), bounds(lengths)[:-1], axis=0)
+            sums = np.add.reduceat(
+                self.states(windows[chunk], [layer])[0].numpy(), offsets_from_lengths(lengths)[:-1], axis=0
+            )
             means[chunk] = sums / lengths[:, None].astype(np.float32)
         return torch.from_numpy(means[inverse.reshape(-1)])
 
@@ -90,7 +92,7 @@ class ProbeInputs:
         if self.offsets is not None:
             if len(texts) > 1:
                 raise ValueError("members that read tokens take rows in one order.")
-            return [padded(ragged_of(self, reads, self.windows[column[0]])) for column in columns]
+            return [padded(read_ragged(self, reads, self.windows[column[0]])) for column in columns]
         if reads.all_layers:
             return [self.values[:, torch.from_numpy(column[0])] for column in columns]
         layers = reads.sources[:, None]
@@ -100,8 +102,8 @@ class ProbeInputs:
         """Return the token states of some windows, ``[layer, token, width]`` in float32, one window after another."""
         assert self.offsets is not None
         if self.reader is not None:
-            return torch.from_numpy(self.reader.rows(windows, layers).states).float()
-        index = torch.from_numpy(ranges(self.offsets[windows], np.diff(self.offsets)[windows]))
+            return torch.from_numpy(self.reader.read(windows, layers).states).float()
+        index = torch.from_numpy(concatenate_ranges(self.offsets[windows], np.diff(self.offsets)[windows]))
         values = torch.empty(len(layers), len(index), self.values.shape[2])
         for row, layer in enumerate(layers):
             values[row] = self.values[layer].index_select(0, index)
@@ -155,7 +157,7 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
         if len({(column.plan, column.view) for column in columns}) > 1:
             raise SpecError(f"probe.inputs joins {view_name(columns)}: tokens are read alone, and of one plan.")
         store = stored[columns[0].plan].store
-        windows, starts = store.windowed(texts)
+        windows, starts = store.expand_windows(texts)
         reader = store.token_reader(windows, [column.layer for column in columns])
         index = store.read_tokens(windows, [])
         return ProbeInputs(
@@ -169,7 +171,7 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
         )
     layers = [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns]
     widths = tuple(layer.shape[2] for layer in layers)
-    return ProbeInputs(values=stack(layers), columns=tuple(columns), widths=widths)
+    return ProbeInputs(values=stack_latents(layers), columns=tuple(columns), widths=widths)
 
 
 def tokens_as_inputs(tokens: TokenLatents, columns: Sequence[Column], starts: NDArray[np.int64]) -> ProbeInputs:
@@ -190,7 +192,7 @@ def tokens_as_inputs(tokens: TokenLatents, columns: Sequence[Column], starts: ND
     )
 
 
-def stack(parts: Sequence[Latents]) -> Tensor:
+def stack_latents(parts: Sequence[Latents]) -> Tensor:
     """Concatenate ``[layer, text, width]`` along the layer axis, in float32, padded with zeros to the largest width."""
     widest = max(part.shape[2] for part in parts)
     stacked = np.zeros((sum(len(part) for part in parts), parts[0].shape[1], widest), np.float32)
@@ -201,21 +203,21 @@ def stack(parts: Sequence[Latents]) -> Tensor:
     return torch.from_numpy(stacked)
 
 
-def ragged_of(inputs: ProbeInputs, reads: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
+def read_ragged(inputs: ProbeInputs, reads: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
     """Return the token states of some windows, one window after another without padding."""
     assert inputs.offsets is not None
     layers = range(len(inputs.values)) if reads.all_layers else reads.sources.tolist()
     lengths = np.diff(inputs.offsets)[windows]
     in_second = None
     if inputs.spans is not None:
-        in_second = torch.from_numpy(inputs.spans[ranges(inputs.offsets[windows], lengths), 0] >= 0)
+        in_second = torch.from_numpy(inputs.spans[concatenate_ranges(inputs.offsets[windows], lengths), 0] >= 0)
     return RaggedStates(inputs.states(windows, layers), tuple(lengths.tolist()), in_second)
 
 
 def padded(ragged: RaggedStates) -> TokenStates:
     """Return the same token states padded to the longest text: ``[layer, text, token, width]``."""
     lengths = np.array(ragged.lengths)
-    starts, positions = bounds(lengths)[:-1, None], np.arange(lengths.max())
+    starts, positions = offsets_from_lengths(lengths)[:-1, None], np.arange(lengths.max())
     mask = positions < lengths[:, None]
     index = np.where(mask, starts + positions, starts)
     return TokenStates(ragged.values[:, torch.from_numpy(index)], torch.from_numpy(mask))

@@ -131,7 +131,7 @@ class CacheProvider:
                 f"{store.path} holds no view '{missing[0]}', only {', '.join(stored)}; run 'extract' first."
             )
         columns = plan.columns(store.layers)
-        truncated = store.truncated(corpus.texts)
+        truncated = store.count_truncated(corpus.texts)
         if truncated and plan.truncation == "refuse":
             raise StoreError(
                 f"{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set "

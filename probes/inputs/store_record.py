@@ -23,7 +23,7 @@ def store_record(latents: PlanLatents) -> dict[str, Any]:
     }
 
 
-def backbone_numbers(plans: Iterable[PlanLatents]) -> int:
+def count_backbone_parameters(plans: Iterable[PlanLatents]) -> int:
     """Return the number of parameters of the distinct backbones of some plans."""
     stores = [latents.store for latents in plans]
     parameters = {store.identity.weights: store.shards[0].provenance.get("parameters") or 0 for store in stores}

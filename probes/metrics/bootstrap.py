@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate:
     """A metric with its bootstrap 95 % interval (percentiles over resampled rows); None if it is undefined."""
 
     value: float
@@ -36,7 +36,7 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Resampled:
+class BootstrapSamples:
     """A metric and its bootstrap distribution over resampled rows."""
 
     value: float
@@ -46,17 +46,17 @@ class Resampled:
     n: int
     """Number of rows."""
 
-    def measured(self) -> Measured:
+    def estimate(self) -> Estimate:
         """Return the metric with its interval."""
         defined = self.draws[np.isfinite(self.draws)]
         if not len(defined):
-            return Measured(self.value, None, None, self.n)
+            return Estimate(self.value, None, None, self.n)
         low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Measured(self.value, float(low), float(high), self.n)
+        return Estimate(self.value, float(low), float(high), self.n)
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifference:
     """Difference of a metric between two predictions of the same rows, with its bootstrap 95 % interval."""
 
     difference: float
@@ -66,7 +66,9 @@ class Paired:
     """Two-sided p-value: twice the fraction of resamples on the other side of zero, never 0."""
 
 
-def resample(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Resampled | None:
+def bootstrap_metric(
+    name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+) -> BootstrapSamples | None:
     """Return a metric and its bootstrap distribution; for several predictions (seeds), the mean of their metrics.
 
     Args:
@@ -94,13 +96,13 @@ def resample(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any
         if len(rows):
             values = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
             draws[start : start + CHUNK][defined] = values
-    return Resampled(value, draws, n)
+    return BootstrapSamples(value, draws, n)
 
 
-def resample_ratio(
+def bootstrap_ratio(
     counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seed: int = 0
-) -> Resampled | None:
-    """Return a ratio of sums over rows and its bootstrap distribution, on the rows that :func:`resample` draws.
+) -> BootstrapSamples | None:
+    """Return a ratio of sums over rows and its bootstrap distribution, on the rows that :func:`bootstrap_metric` draws.
 
     Args:
         counts: numerator and denominator of each row, ``[row]`` each, for each prediction (seed).
@@ -118,7 +120,7 @@ def resample_ratio(
     for _ in range(0, RESAMPLES, CHUNK):
         rows = rng.integers(0, n, (CHUNK, n))
         draws.append(_ratio(values[:, :, rows].sum(-1)))
-    return Resampled(float(_ratio(values.sum(-1, keepdims=True))[0]), np.concatenate(draws), n)
+    return BootstrapSamples(float(_ratio(values.sum(-1, keepdims=True))[0]), np.concatenate(draws), n)
 
 
 def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,13 +130,15 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(ratios.mean(0))
 
 
-def measure(name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0) -> Measured | None:
-    """Return a metric with its interval; arguments and None as of :func:`resample`."""
-    resampled = resample(name, predictions, target, seed)
-    return resampled.measured() if resampled else None
+def estimate_metric(
+    name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+) -> Estimate | None:
+    """Return a metric with its interval; arguments and None as of :func:`bootstrap_metric`."""
+    resampled = bootstrap_metric(name, predictions, target, seed)
+    return resampled.estimate() if resampled else None
 
 
-def paired(first: Resampled, second: Resampled) -> Paired | None:
+def paired_difference(first: BootstrapSamples, second: BootstrapSamples) -> PairedDifference | None:
     """Return the difference of a metric, second minus first, with its bootstrap 95 % interval and p-value.
 
     Both metrics were computed on the same resampled rows, so variation that rows share cancels.
@@ -155,10 +159,10 @@ def paired(first: Resampled, second: Resampled) -> Paired | None:
     low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     p = min(1.0, 2 * (int(tail) + 1) / (len(differences) + 1))
-    return Paired(second.value - first.value, float(low), float(high), p)
+    return PairedDifference(second.value - first.value, float(low), float(high), p)
 
 
-def p_value(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
+def correlation_p_value(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
     """Return the two-sided p-value of a correlation against zero correlation; None if it is undefined."""
     if len(target) < 3 or _is_constant(target) or _is_constant(prediction):
         return None

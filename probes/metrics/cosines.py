@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 
-def cosines(latents: NDArray[np.float32]) -> NDArray[np.float64]:
+def cosine_matrix(latents: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosine similarity of every pair of rows.
 
     Args:
@@ -25,7 +25,7 @@ def cosines(latents: NDArray[np.float32]) -> NDArray[np.float64]:
     return matrix
 
 
-def pairs(matrices: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
+def pair_table(matrices: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     """Return the similarities as a table of pairs.
 
     Args:
@@ -45,7 +45,7 @@ def pairs(matrices: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def square(rows: pd.DataFrame, backbone: str, sentences: int) -> NDArray[np.float64]:
+def matrix_from_pairs(rows: pd.DataFrame, backbone: str, sentences: int) -> NDArray[np.float64]:
     """Return the matrix ``[sentence, sentence]`` of one backbone from its pairs; NaN if a pair is missing."""
     of_backbone = rows[rows["backbone"] == backbone]
     first, second = (of_backbone[name].to_numpy(dtype=int) - 1 for name in ("first", "second"))

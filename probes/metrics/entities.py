@@ -16,7 +16,7 @@ FORBIDDEN = -1e12
 """Log-probability of a transition that IOB2 does not allow."""
 
 
-def valid_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
+def decode_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
     """Return the most likely valid IOB2 tag sequence of each sentence: I-X only after B-X or I-X.
 
     Source: Viterbi's algorithm, as in Lample et al., "Neural Architectures for Named Entity Recognition" (2016),

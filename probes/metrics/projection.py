@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-MOST = 1000
+MAX_TEXTS = 1000
 """Maximum number of texts that are projected; of more texts, a random sample of this size is."""
 
-FEWEST_FOR_TSNE = 20
+MIN_TEXTS_FOR_TSNE = 20
 """Minimum number of texts for t-SNE."""
 
 EXAGGERATION = 4.0
@@ -33,8 +33,8 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
         columns ``method`` (``pca`` or ``tsne``), ``x, y, z``; the index ``row`` is the row of ``latents``.
     """
     rows = np.flatnonzero(np.isfinite(latents).all(1))
-    if len(rows) > MOST:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
+    if len(rows) > MAX_TEXTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_TEXTS, replace=False))
     values = latents[rows].astype(np.float64)
     index = pd.Index(rows, name="row")
     if len(rows) < 2 or not np.ptp(values, axis=0).any():
@@ -44,7 +44,7 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
         points = PCA(min(3, *values.shape), svd_solver="full").fit_transform(values)
         points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
         frames = [_frame("pca", points, index)]
-        if len(rows) >= FEWEST_FOR_TSNE:
+        if len(rows) >= MIN_TEXTS_FOR_TSNE:
             initial = (points / points[:, 0].std() * 1e-4).astype(np.float32)
             learning_rate = max(len(rows) / 100, 3.0)  # scikit-learn's minimum of 50 scatters few points
             perplexity = min(30.0, (len(rows) - 1) / 3)

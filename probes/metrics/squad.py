@@ -18,7 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from permafrost.data.script import PART, Script, is_mark, script_of
+from permafrost.data.script import UNBREAKABLE, Script, is_mark, script_of
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -30,11 +30,11 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def answer_text(context: str, span: Sequence[int]) -> str:
     """Return the text of a span without white space at its ends; empty if the span is not within the context."""
-    start, end = trimmed(context, int(span[0]), int(span[1]))
+    start, end = trim_span(context, int(span[0]), int(span[1]))
     return context[start:end]
 
 
-def trimmed(context: str, first: int, last: int) -> tuple[int, int]:
+def trim_span(context: str, first: int, last: int) -> tuple[int, int]:
     """Return a character span without white space at its ends; ``(0, 0)`` if it is not within the context."""
     if not 0 <= first < last <= len(context):
         return 0, 0
@@ -45,14 +45,14 @@ def trimmed(context: str, first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-def whole_words(context: str, first: int, last: int) -> tuple[int, int]:
+def widen_to_words(context: str, first: int, last: int) -> tuple[int, int]:
     """Return a predicted character span, trimmed and widened so that it cuts no word and no combined character.
 
     A predicted span starts and ends at token boundaries, which can lie within a word. A word is a run of digits and of
     Latin, Greek or Cyrillic letters. In other scripts a span may end within a run of letters, because words have no
     boundaries or carry articles and particles (Arabic, Hebrew, Korean); there, only combining marks are added.
     """
-    first, last = trimmed(context, first, last)
+    first, last = trim_span(context, first, last)
     while 0 < first < last and _continues_word(context, first):
         first -= 1
     while first < last < len(context) and _continues_word(context, last):
@@ -74,7 +74,7 @@ def _is_word_character(character: str) -> bool:
     return character < "\u0530" or any(name in unicodedata.name(character, "") for name in ALPHABETS)
 
 
-def normalised(answer: str, script: Script | None = None) -> str:
+def normalize_answer(answer: str, script: Script | None = None) -> str:
     """Normalise an answer: lower case, no punctuation, no articles, and words separated by single spaces.
 
     Args:
@@ -91,7 +91,7 @@ def normalised(answer: str, script: Script | None = None) -> str:
     )
     if script == "arabic":
         text = text.replace("ال", " ")
-    return " ".join(PART.findall(text) if script == "unspaced" else text.split())
+    return " ".join(UNBREAKABLE.findall(text) if script == "unspaced" else text.split())
 
 
 def exact_match(answer: str, gold: str, context: str = "") -> float:
@@ -103,10 +103,10 @@ def exact_match(answer: str, gold: str, context: str = "") -> float:
         context: text that contains them, whose script selects the rules; if empty, the script of both answers does.
     """
     script = script_of(context or f"{answer} {gold}")
-    return float(normalised(answer, script) == normalised(gold, script))
+    return float(normalize_answer(answer, script) == normalize_answer(gold, script))
 
 
-def overlap(answer: str, gold: str, context: str = "") -> float:
+def token_f1(answer: str, gold: str, context: str = "") -> float:
     """Return the F1 score of the answer's words against those of the gold answer, counted with repetition.
 
     Args:
@@ -118,6 +118,6 @@ def overlap(answer: str, gold: str, context: str = "") -> float:
         0 if they have no word in common.
     """
     script = script_of(context or f"{answer} {gold}")
-    words, gold_words = normalised(answer, script).split(), normalised(gold, script).split()
+    words, gold_words = normalize_answer(answer, script).split(), normalize_answer(gold, script).split()
     common = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * common / (len(words) + len(gold_words)) if common else 0.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 
 SCALE = 4.0
 """Factor of the best cosines as token features: states, which they are concatenated with, have deviation 1."""
@@ -36,7 +36,7 @@ def best_cosines(states: Tensor, lengths: Sequence[int], second: Tensor) -> Tens
     unit = functional.normalize(states.detach().float(), dim=-1)
     best = torch.zeros(unit.shape[:2])
     with torch.autocast("cpu", enabled=False):
-        for start, end in pairwise(bounds(np.array(lengths)).tolist()):
+        for start, end in pairwise(offsets_from_lengths(np.array(lengths)).tolist()):
             tokens, in_second = torch.arange(start, end), second[start:end]
             first, other = tokens[~in_second], tokens[in_second]
             if len(first) and len(other):

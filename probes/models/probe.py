@@ -61,7 +61,7 @@ class Probe(nn.Module):
         linear = LayerwiseLinear(layers, width, code, spec.start)
         return nn.Sequential(Dropout(spec.dropout), linear) if spec.dropout else linear
 
-    def adapt(self, center: Tensor, scale: Tensor) -> None:
+    def set_normalization(self, center: Tensor, scale: Tensor) -> None:
         """Set centre and scale.
 
         Args:
@@ -197,7 +197,7 @@ def layout_for(
     Raises:
         SpecError: ``spec.code`` has more fractions than there are layers.
     """
-    return MemberLayout(tuple(members), widths, tuple(spec.codes(widths, inputs)), tokens)
+    return MemberLayout(tuple(members), widths, tuple(spec.code_widths(widths, inputs)), tokens)
 
 
 def stack(probes: Sequence[Probe]) -> Probe:

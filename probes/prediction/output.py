@@ -23,7 +23,7 @@ TableRow = dict[str, Any]
 SUFFIXES = (".csv", ".jsonl")
 
 
-def check_out(out: Path, source: Path | None = None) -> None:
+def check_output_path(out: Path, source: Path | None = None) -> None:
     """Raise :class:`InputError` if predictions cannot be written to a file; called before they are made."""
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"--out {out}: answers are written as {' or '.join(SUFFIXES)}; name the file so.")
@@ -33,7 +33,7 @@ def check_out(out: Path, source: Path | None = None) -> None:
         raise InputError(f"--out {out}: it is the file that is read; name another.")
 
 
-def joined(
+def merge_tasks(
     requests: Mapping[str, Sequence[PredictionRequest]], predictions: Mapping[str, Sequence[Prediction]]
 ) -> tuple[Sequence[PredictionRequest], list[Prediction]]:
     """Return requests and predictions of all tasks, one of each per item; those of a single task as they are.
@@ -61,10 +61,10 @@ def _merge_requests(requests: Sequence[PredictionRequest]) -> PredictionRequest:
     texts = {name: text for request in requests for name, text in zip(request.names, request.texts, strict=True)}
     first = requests[0]
     columns = {name: value for name, value in first.columns.items() if all(name in other.columns for other in requests)}
-    return PredictionRequest(texts=tuple(texts.values()), names=tuple(texts), place=first.place, columns=columns)
+    return PredictionRequest(texts=tuple(texts.values()), names=tuple(texts), location=first.location, columns=columns)
 
 
-def write_answers(out: Path, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> None:
+def write_predictions(out: Path, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> None:
     """Write predictions to a CSV file with flat columns, or a JSON-lines file with one object per item, atomically."""
     content = _jsonl if out.suffix.lower() == ".jsonl" else _csv
     write_atomically(out, content(requests, predictions).encode("utf-8"))
@@ -92,12 +92,14 @@ def _csv(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction
     return file.getvalue()
 
 
-def answers_in_json(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def predictions_in_json(
+    requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]
+) -> list[dict[str, Any]]:
     """Return every prediction, with the target of its item if it is known."""
     return [_target(request) | dict(prediction) for request, prediction in zip(requests, predictions, strict=True)]
 
 
-def shown(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[TableRow]:
+def screen_rows(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> list[TableRow]:
     """Return rows for the screen, one per item or entity; contexts are left out, since they are long."""
     rows = []
     for request, prediction in zip(requests, predictions, strict=True):

@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.progress import Progress, Silent
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.ragged import Counts, TokenLatents
 from permafrost.data.store.plan import Columns
 from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs, stack, tokens_as_inputs
+from permafrost.probes.inputs.latents import ProbeInputs, stack_latents, tokens_as_inputs
 from permafrost.probes.prediction.requests import check_items
 from permafrost.probes.tasks.base import Item, Prediction
 from permafrost.probes.tasks.fitted import LoadedRun
@@ -74,7 +74,7 @@ def predict(
     check_items(run, items, locations)
     read, predict_slice = partial(_read_inputs, run, extract), PREDICT_FUNCTIONS[run.kind]
     predictions: dict[Item, Prediction] = {}
-    with (progress or Silent()).bar("answering", len(set(items))) as advance, torch.inference_mode():
+    with (progress or NoProgress()).bar("answering", len(set(items))) as advance, torch.inference_mode():
         for distinct in _slices(items):
             try:
                 predictions |= zip(distinct, predict_slice(run, distinct, read), strict=True)
@@ -120,7 +120,7 @@ def _read_inputs(run: LoadedRun, extract: LatentExtractor, texts: Sequence[Text]
             if isinstance(latents, TokenLatents):  # tokens are always read alone
                 return tokens_as_inputs(_in_order(latents, layers, run.columns), run.columns, starts)
             by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
-    values = stack([by_column[column] for column in run.columns])
+    values = stack_latents([by_column[column] for column in run.columns])
     return ProbeInputs(values=values, columns=run.columns, widths=run.probe.layout.input_widths)
 
 

@@ -94,7 +94,7 @@ class Predictor:
         return self._extractors[plan](windows, columns), starts
 
 
-class Predictors:
+class MultitaskPredictor:
     """Predictor of a multi-task run; every item is predicted by all tasks that can read it."""
 
     def __init__(self, tasks: Mapping[str, Predictor]) -> None:

@@ -9,7 +9,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.tabular import Row, read_table
 from permafrost.data.spec import nearest
-from permafrost.data.text import fault
+from permafrost.data.text import text_problem
 from permafrost.probes.tasks.base import Item, Target
 from permafrost.probes.tasks.fitted import LoadedRun
 
@@ -33,7 +33,7 @@ class PredictionRequest:
     names: Item
     """Names of the texts, for tables on the screen."""
 
-    place: str
+    location: str
     """Location for error messages: ``file:line``, or the number of the item."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -107,12 +107,14 @@ def _requests_from_texts(run: LoadedRun, texts: Sequence[str]) -> list[Predictio
         raise CorpusError(f"this run reads {expected}: give an even number of texts, got {len(texts)}.")
     items = [tuple(texts[start : start + len(names)]) for start in range(0, len(texts), len(names))]
     return [
-        PredictionRequest(texts=item, names=names, place=f"item {number}", columns=dict(zip(names, item, strict=True)))
+        PredictionRequest(
+            texts=item, names=names, location=f"item {number}", columns=dict(zip(names, item, strict=True))
+        )
         for number, item in enumerate(items, 1)
     ]
 
 
-def each_from_words(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
+def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
     """Return the items of texts given one after another, task -> items, for the tasks that can read them.
 
     Raises:
@@ -126,7 +128,7 @@ def each_from_words(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict
     return {task: _requests_from_texts(runs[task], texts) for task in by_names[candidates[0]]}
 
 
-def each_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[PredictionRequest]]:
+def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[PredictionRequest]]:
     """Return the items of a file, task -> items, by the columns of the task's corpus or their usual names.
 
     Tasks whose columns the file lacks are left out.
@@ -168,7 +170,7 @@ def _requests_from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, name
             PredictionRequest(
                 texts=tuple(fields[column] for column in columns),
                 names=names,
-                place=location,
+                location=location,
                 columns={name: value for name, value in fields.items() if name != target_column},
                 labelled=labelled,
                 target=_target(run, location, target_column, fields[target_column]) if labelled else None,
@@ -180,7 +182,7 @@ def _requests_from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, name
 def _check_text(location: str, name: str, text: object) -> None:
     if not isinstance(text, str):
         raise CorpusError(f"{location}: the {name} must be a text, got {type(text).__name__}.")
-    if problem := fault(text):
+    if problem := text_problem(text):
         hint = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
         raise CorpusError(f"{location}: the {name} {problem}{hint}.")
 

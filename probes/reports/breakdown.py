@@ -8,7 +8,7 @@ from permafrost.probes.figures.confusion import CLASS_METRICS
 from permafrost.probes.figures.multitask import in_recipe_order
 from permafrost.probes.reports.page import Grid, cell_text
 from permafrost.probes.reports.summary import decimals, value_cell
-from permafrost.probes.results.run_tables import Tables, scored
+from permafrost.probes.results.run_tables import Tables, reported_split
 
 COUNT_HEADS = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
 """Kind of group -> head of the column of counts."""
@@ -25,9 +25,11 @@ MOST_LINES = 1000
 def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
     """Return the tables of one kind of group: of the scored split first, then of the others, folded."""
     rows = run.breakdown[run.breakdown["kind"] == kind]
-    first = scored(rows)
+    first = reported_split(rows)
     splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
-    return [_split_grid(rows[rows["split"] == split], kind, split, run.over_seeds, split != first) for split in splits]
+    return [
+        _split_grid(rows[rows["split"] == split], kind, split, run.seed_aggregation, split != first) for split in splits
+    ]
 
 
 def _split_grid(rows: pd.DataFrame, kind: str, split: str, over_seeds: str, folded: bool) -> Grid:
@@ -53,7 +55,7 @@ def variant_grids(run: Tables, task: str) -> list[Grid]:
     """
     rows = run.tasks[task].breakdown
     rows = rows[rows["kind"].isin(list(CLASS_NOUNS)) & rows["metric"].isin(list(CLASS_METRICS))]
-    rows = rows[rows["split"] == scored(rows)]
+    rows = rows[rows["split"] == reported_split(rows)]
     names = in_recipe_order(run, rows["variant"])
     if len(names) < 2:
         return []
@@ -64,7 +66,7 @@ def variant_grids(run: Tables, task: str) -> list[Grid]:
         for name in names
     ]
     macro = Grid(
-        caption=f"On {split}, {run.over_seeds}: means over {plural}, each of which counts the same.",
+        caption=f"On {split}, {run.seed_aggregation}: means over {plural}, each of which counts the same.",
         heads=["variant", *(f"macro {name}" for name in CLASS_METRICS.values())],
         rows=lines,
         strong=names.index(run.selected) if run.selected in names else None,

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from permafrost.probes.figures.style import COLOURS, SETTINGS, new_figure, short_name
-from permafrost.probes.metrics.bootstrap import paired
+from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.page import Grid, Picture, Section, cell_text, render_page, replace_file, svg_document
 from permafrost.probes.reports.paired import paired_resamples
 from permafrost.probes.reports.summary import UNDEFINED, parameters_and_share, value_cell
@@ -132,7 +132,7 @@ def _difference_columns(base: Tables, run: Tables) -> dict[str, Any]:
     resamples = paired_resamples(base, run)
     if isinstance(resamples, str):
         return {"note": f"{resamples}: no paired test"}
-    test = paired(resamples[0], resamples[1]) if resamples[0] and resamples[1] else None
+    test = paired_difference(resamples[0], resamples[1]) if resamples[0] and resamples[1] else None
     if test is None:
         return {"note": f"{UNDEFINED}: no paired test"}
     return {"difference": test.difference, "difference_low": test.low, "difference_high": test.high, "p": test.p}

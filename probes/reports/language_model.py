@@ -23,8 +23,8 @@ from permafrost.probes.reports.page import (
     replace_file,
     save_picture,
 )
-from permafrost.probes.results.files import ReportError, Schema, number, read_table, read_words, shown_name
-from permafrost.probes.results.formatting import duration
+from permafrost.probes.results.files import ReportError, Schema, number, read_recipe_text, read_table, run_name
+from permafrost.probes.results.formatting import format_duration
 from permafrost.probes.results.run_folder import RunFolder
 
 LOSSES = Schema((), ("step", "loss"))
@@ -49,7 +49,7 @@ def write_page(folder: Path) -> Path:
     for name in ("losses.csv", "metrics.csv", RECIPE):
         if not run.has(name):
             raise ReportError(f"{folder} is no finished pretraining: it has no {name}. Run 'pretrain' again.")
-    record, name = run.record, shown_name(run, "pretraining")
+    record, name = run.record, run_name(run, "pretraining")
     losses, metrics = read_table(run, "losses.csv", LOSSES), read_table(run, "metrics.csv", METRICS)
     held_out = metrics[(metrics["split"] == HELD_OUT) & (metrics["metric"] == "loss")]["value"].dropna().tolist()
     caption = "Loss of every step (pale) and its running mean; across, the loss on held-out text."
@@ -58,7 +58,7 @@ def write_page(folder: Path) -> Path:
         picture = save_picture(figures_folder(folder), "loss", figure, "Loss", caption)
         table = record.get("pretraining")
         facts = table if isinstance(table, dict) else {}
-        recipe = FoldedText(RECIPE, read_words(run))
+        recipe = FoldedText(RECIPE, read_recipe_text(run))
         sections = [
             Section("results", "Results", "", [_grid(metrics), picture]),
             Section("provenance", "What ran", "", [_provenance(facts, record), recipe]),
@@ -107,7 +107,7 @@ def _tiles(facts: dict[str, object]) -> list[Tile]:
     values = {title: (number(facts.get(key)), spec) for title, (key, spec) in formats.items()}
     tiles = [Tile(title, format(value, spec)) for title, (value, spec) in values.items() if value is not None]
     seconds = number(facts.get("seconds"))
-    return tiles + ([Tile("took", duration(seconds))] if seconds is not None else [])
+    return tiles + ([Tile("took", format_duration(seconds))] if seconds is not None else [])
 
 
 def _provenance(facts: Mapping[str, object], record: Mapping[str, object]) -> Facts:

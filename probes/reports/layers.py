@@ -6,8 +6,8 @@ from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.figures.layers import ALL_LAYERS, metric_rows
 from permafrost.probes.reports.page import Grid, Line, cell_text
 from permafrost.probes.reports.summary import decimals, value_cell
-from permafrost.probes.results.formatting import duration
-from permafrost.probes.results.run_tables import Tables, chooses, scored
+from permafrost.probes.results.formatting import format_duration
+from permafrost.probes.results.run_tables import Tables, reported_split, selection_split
 
 MOST_LINES = 1000
 
@@ -39,10 +39,10 @@ def _task_line(run: Tables, rows: pd.DataFrame) -> Line:
     return [
         cell_text(first["task"], 40),
         cell_text(first["corpus"], 40),
-        f"{cell_text(first['metric'], 30)} on {cell_text(scored(scored_rows), 30)}",
+        f"{cell_text(first['metric'], 30)} on {cell_text(reported_split(scored_rows), 30)}",
         *(_value_and_layer(layer) for layer in (best, last, all_layers, untrained)),
         _selectivity(rows, best),
-        "–" if pd.isna(first["seconds"]) else duration(first["seconds"]).replace(" ", "\u00a0"),
+        "–" if pd.isna(first["seconds"]) else format_duration(first["seconds"]).replace(" ", "\u00a0"),
     ]
 
 
@@ -75,7 +75,7 @@ def all_lines_grid(run: Tables) -> Grid | None:
 def _best(rows: pd.DataFrame, scored_rows: pd.DataFrame, control: str) -> pd.DataFrame:
     """The scored row of the layer whose value is highest on the split that selects; empty if there is none."""
     layers = rows[(rows["control"] == control) & rows["layer"].notna()]
-    layer = layers[layers["split"] == chooses(layers)].nlargest(1, "value")["layer"]
+    layer = layers[layers["split"] == selection_split(layers)].nlargest(1, "value")["layer"]
     return scored_rows[(scored_rows["control"] == control) & scored_rows["layer"].isin(layer)].head(1)
 
 

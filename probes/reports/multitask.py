@@ -20,7 +20,7 @@ from permafrost.probes.figures.multitask import (
 from permafrost.probes.figures.style import mean_rows
 from permafrost.probes.reports.page import Cell, Grid, Tile, cell_text
 from permafrost.probes.reports.summary import decimals, percent, value_cell
-from permafrost.probes.results.formatting import duration, size
+from permafrost.probes.results.formatting import format_duration, format_size
 from permafrost.probes.results.run_tables import Tables
 
 MOST_COLUMNS = 4
@@ -69,7 +69,7 @@ def variants_grid(run: Tables) -> Grid | None:
     splits = list(dict.fromkeys(column.split for column in columns))
     heads = [_column_head(column, len(run.task_names) > 1, len(splits) > 1) for column in columns]
     on = f"On {splits[0]}; in" if len(splits) == 1 else "In"
-    caption = f"{on} brackets the bootstrap 95 % interval over rows, {run.over_seeds}. A dash: not measured."
+    caption = f"{on} brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}. A dash: not measured."
     return Grid(
         caption=f"{caption}{_costs_note(costs)}",
         heads=["variant", *heads, *map(COSTS.__getitem__, costs)],
@@ -229,9 +229,9 @@ def _cost(run: Tables, variant: str, cost: str) -> Cell:
         if pd.isna(value):
             return "–"
         if cost == "seconds":
-            return re.sub(r"(?<=\d) ", "\u00a0", duration(value))
+            return re.sub(r"(?<=\d) ", "\u00a0", format_duration(value))
         if cost == "memory":
-            return size(value)
+            return format_size(value)
         share = value / row["parameters"] if cost == "trained" and row["parameters"] > 0 else 0
         return (f"{value:,.0f}", percent(share).replace(" ", "\u00a0")) if share else f"{value:,.0f}"
     return "–"

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Spans
 from permafrost.data.corpora.records import Kind
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.probes.config.names import CORRELATIONS, PROBABILITY
-from permafrost.probes.metrics.bootstrap import Resampled, resample, resample_ratio
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_metric, bootstrap_ratio
 from permafrost.probes.metrics.entities import entity_counts
 from permafrost.probes.metrics.metrics import METRICS
 from permafrost.probes.results.run_tables import Tables
 
-ResampledPair = Sequence[Resampled | None]
+ResampledPair = Sequence[BootstrapSamples | None]
 """Of the first and of the second run; None if the metric is undefined."""
 
 
@@ -45,7 +45,7 @@ def _resample_rows(base: Tables, run: Tables) -> ResampledPair | str:
         index = {name: position for position, name in enumerate(_classes(base, run))}
         target = np.array([index[name] for name in target.astype(str)])
         by_run = [[np.array([index[name] for name in labels.astype(str)]) for labels in seeds] for seeds in by_run]
-    return [resample(base.metric, seeds, target) for seeds in by_run]
+    return [bootstrap_metric(base.metric, seeds, target) for seeds in by_run]
 
 
 def _classes(base: Tables, run: Tables) -> list[str]:
@@ -62,7 +62,7 @@ def _resample_answers(base: Tables, run: Tables) -> ResampledPair | str:
     if isinstance(aligned, str):
         return aligned
     ones = np.ones(len(aligned[0]))
-    return [resample_ratio([(frame[seed].to_numpy(), ones) for seed in frame]) for frame in aligned]
+    return [bootstrap_ratio([(frame[seed].to_numpy(), ones) for seed in frame]) for frame in aligned]
 
 
 def _resample_sentences(base: Tables, run: Tables) -> ResampledPair | str:
@@ -79,8 +79,8 @@ def _resample_sentences(base: Tables, run: Tables) -> ResampledPair | str:
     labels = sorted({tag for rows in every_seed for tag in (*rows["target"], *rows["label"])})
     sentences = every_seed[0]["sentence"].to_numpy()
     ends = np.append(np.flatnonzero(sentences[1:] != sentences[:-1]) + 1, len(sentences))
-    offsets = bounds(np.diff(ends, prepend=0))
-    return [resample_ratio([_counts(rows, offsets, labels, base.metric) for rows in seeds]) for seeds in by_run]
+    offsets = offsets_from_lengths(np.diff(ends, prepend=0))
+    return [bootstrap_ratio([_counts(rows, offsets, labels, base.metric) for rows in seeds]) for seeds in by_run]
 
 
 def _counts(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from permafrost.probes.figures.sentence_map import marker_character, missing_tsne_note, sentence_maps
 from permafrost.probes.figures.style import SETTINGS, new_figure, short_name
-from permafrost.probes.metrics.cosines import square
+from permafrost.probes.metrics.cosines import matrix_from_pairs
 from permafrost.probes.reports.page import (
     Facts,
     FoldedText,
@@ -31,8 +31,8 @@ from permafrost.probes.reports.page import (
     replace_file,
     save_picture,
 )
-from permafrost.probes.results.files import ReportError, Schema, number, read_table, read_words, shown_name
-from permafrost.probes.results.formatting import duration
+from permafrost.probes.results.files import ReportError, Schema, number, read_recipe_text, read_table, run_name
+from permafrost.probes.results.formatting import format_duration
 from permafrost.probes.results.run_folder import RunFolder
 
 SCHEMAS = {
@@ -118,9 +118,9 @@ def read_comparison(folder: Path) -> Comparison:
     if frames["cosines"].empty:
         raise ReportError(f"{folder / 'cosines.csv'} holds no cosines. Run 'similarity' again.")
     return Comparison(
-        name=shown_name(run, "similarity"),
+        name=run_name(run, "similarity"),
         record=run.record,
-        recipe=read_words(run),
+        recipe=read_recipe_text(run),
         cosines=frames["cosines"],
         texts=texts,
         maps=frames["maps"],
@@ -130,7 +130,7 @@ def read_comparison(folder: Path) -> Comparison:
 def heatmaps(run: Comparison) -> dict[str, Figure]:
     """Draw a heatmap of cosines per backbone, all with one scale; keys are titles of backbones."""
     floor = min(float(run.cosines["cosine"].min()), 0.99)
-    tables = {title: square(run.cosines, backbone, len(run.texts)) for backbone, title in run.titles.items()}
+    tables = {title: matrix_from_pairs(run.cosines, backbone, len(run.texts)) for backbone, title in run.titles.items()}
     return {title: heatmap(table, run.texts, title, floor) for title, table in tables.items()}
 
 
@@ -222,7 +222,9 @@ def provenance(run: Comparison) -> Facts:
     facts += [(key, str(value)) for key, value in values.items() if value is not None]
     versions = ", ".join(f"{name} {version}" for name, version in run.record_table("versions").items() if version)
     seconds = number(run.record_table("seconds").get("all"))
-    facts += [("versions", versions)] * bool(versions) + [("took", duration(seconds or 0))] * (seconds is not None)
+    facts += [("versions", versions)] * bool(versions) + [("took", format_duration(seconds or 0))] * (
+        seconds is not None
+    )
     return Facts([(cell_text(name.replace("_", " ")), cell_text(value)) for name, value in facts])
 
 

@@ -12,7 +12,7 @@ from permafrost.data.corpora.records import Kind
 from permafrost.probes.config.names import CORRELATIONS, PROBABILITY, UNTRAINED
 from permafrost.probes.reports.page import Cell, Facts, Grid, Line, Tile, cell_text
 from permafrost.probes.results.files import number
-from permafrost.probes.results.formatting import duration
+from permafrost.probes.results.formatting import format_duration
 from permafrost.probes.results.run_tables import Tables
 
 UNDEFINED = "undefined"
@@ -69,7 +69,7 @@ def _parameters_cell(run: Tables, variant: str) -> Cell:
 
 def _headline_caption(run: Tables, n: float, has_untrained: bool) -> str:
     of = f" of {n:,.0f} rows" if pd.notna(n) else ""
-    caption = f"On {run.split}{of}; in brackets the bootstrap 95 % interval over rows, {run.over_seeds}."
+    caption = f"On {run.split}{of}; in brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}."
     caption += f" “{UNTRAINED}” is {REFERENCES[run.kind]}." if has_untrained and run.kind in REFERENCES else ""
     return caption + (" Beside the parameters, their share of the backbone's." if run.record_table("probes") else "")
 
@@ -191,7 +191,7 @@ def provenance(run: Tables) -> Facts | None:
         *_corpus_facts(run),
         ("backbones", ", ".join(dict.fromkeys(run.metrics["backbone"]))),
         ("latents on disk", f"{sizes:,.0f} bytes ({sizes / 2**20:,.1f} MiB)" if sizes else ""),
-        ("time", ", ".join(f"{name} {duration(value)}" for name, value in seconds.items() if value)),
+        ("time", ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items() if value)),
         *((key, format_value(run.record.get(key))) for key in ("machine", "host", "commit")),
         ("versions", ", ".join(f"{name} {format_value(value)}" for name, value in versions.items())),
     ]
@@ -214,7 +214,7 @@ def _corpus_facts(run: Tables) -> list[tuple[str, object]]:
 def duration_tiles(run: Tables) -> list[Tile]:
     """Return a tile with the duration of the run; empty if the record does not have it."""
     seconds = number(run.record_table("seconds").get("all"))
-    return [] if seconds is None else [Tile("took", duration(seconds))]
+    return [] if seconds is None else [Tile("took", format_duration(seconds))]
 
 
 def parameters_and_share(run: Tables, variant: str) -> tuple[float | None, float | None]:

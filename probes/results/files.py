@@ -78,7 +78,7 @@ def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame
     return frame.assign(**{name: _number_column(path, frame, name) for name in numbers})
 
 
-def read_words(run: RunFolder) -> str:
+def read_recipe_text(run: RunFolder) -> str:
     """Return the text of a run's recipe, empty if the run has none.
 
     Raises:
@@ -90,7 +90,7 @@ def read_words(run: RunFolder) -> str:
         raise ReportError(f"{run.path / RECIPE} cannot be read ({_first_line(error)}).") from error
 
 
-def shown_name(run: RunFolder, kind: str) -> str:
+def run_name(run: RunFolder, kind: str) -> str:
     """Return the name of a run: that of its folder, or that in its record while the folder has a temporary name.
 
     Args:

@@ -37,18 +37,18 @@ class MetricRow:
 COLUMNS = list(MetricRow.__dataclass_fields__)
 
 
-def as_frame(rows: Sequence[MetricRow]) -> pd.DataFrame:
+def metrics_frame(rows: Sequence[MetricRow]) -> pd.DataFrame:
     """Return the rows as a table; ``layer`` and ``seed`` are integers with missing values."""
     frame = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
     return frame.astype({"layer": "Int64", "seed": "Int64"})
 
 
-def in_unit(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[np.float64]:
+def to_corpus_range(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[np.float64]:
     """Rescale scores from 0..1 to the corpus's range, ``(low, high)``."""
     low, high = corpus_range
     return score * (high - low) + low
 
 
-def where_of(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
+def shared_columns(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
     """Return the columns that the rows of all metrics and seeds of a variant and split share."""
     return {"variant": variant, "backbone": backbone, "view": view, "layer": layer, "task": task, "split": split}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.atomic import write_atomically
-from permafrost.data.digests import DIGESTS, DamageError, digest_of, files_digests, parse_with_digests, with_digests
+from permafrost.data.digests import DIGESTS, DamageError, digest_of, digests_of_files, parse_with_digests, with_digests
 from permafrost.data.errors import InputError
 from permafrost.probes.config.load import read_file
 from permafrost.probes.config.names import RECORD
@@ -33,7 +33,7 @@ def write_record(folder: Path, record: Mapping[str, Any], names: Iterable[str] |
         record: content of the record.
         names: files that are read again, as paths within the folder; None takes all but those of ``NEVER_READ``.
     """
-    digests = files_digests(folder, _readable_files(folder) if names is None else names)
+    digests = digests_of_files(folder, _readable_files(folder) if names is None else names)
     content = with_digests({"format": FORMAT} | dict(record), digests)
     write_atomically(folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False).encode())
 
@@ -104,12 +104,12 @@ class RunFolder:
             raise DamageError(f"{self.path / name} is not as the run wrote it: {REMEDY}.")
         return content
 
-    def within(self, name: str) -> "RunFolder":
+    def open_subrun(self, name: str) -> "RunFolder":
         """Return the run in a sub-folder of this run; errors as of :meth:`read`."""
         self.read(f"{name}/{RECORD}")
         return RunFolder(self.path / name, self._error, self.digests.get(f"{name}/{RECORD}", ""))
 
-    def folders(self, name: str) -> list[str]:
+    def subfolders(self, name: str) -> list[str]:
         """Return the names of the folders in ``name`` that hold files of the run, sorted."""
         paths = [path.split("/") for path in self.digests]
         return sorted({parts[1] for parts in paths if len(parts) > 2 and parts[0] == name})

@@ -19,9 +19,9 @@ from permafrost.probes.results.files import (
     Schema,
     as_numbers,
     number,
+    read_recipe_text,
     read_table,
-    read_words,
-    shown_name,
+    run_name,
     with_schema,
 )
 from permafrost.probes.results.run_folder import REMEDY, RunFolder
@@ -29,7 +29,7 @@ from permafrost.probes.results.schema import PREDICTED, RESULTS, SCHEMAS, TAG
 
 __all__ = [
     "PROBABILITY", "RANDOM_TARGETS", "SCHEMAS", "UNTRAINED", "ReportError", "Schema", "Tables", "TaskTables",
-    "as_numbers", "chooses", "first_seed", "number", "read_table", "read_tables", "scored",
+    "as_numbers", "first_seed", "number", "read_table", "read_tables", "reported_split", "selection_split",
 ]  # fmt: skip
 
 
@@ -93,10 +93,10 @@ class Tables:
     @property
     def split(self) -> str:
         """The split whose metrics are reported: test if it was measured, else validation."""
-        return scored(self.metrics)
+        return reported_split(self.metrics)
 
     @property
-    def over_seeds(self) -> str:
+    def seed_aggregation(self) -> str:
         """How the seeds are combined, in words for captions."""
         joint = len(self.predictions) and self.predictions["seed"].isna().all()
         return "the seeds answering together" if joint else "means over seeds"
@@ -104,7 +104,7 @@ class Tables:
     @property
     def selection(self) -> str:
         """The split that selected the epochs and the variant."""
-        return chooses(self.metrics)
+        return selection_split(self.metrics)
 
     def record_table(self, *keys: str) -> Mapping[str, Any]:
         """Return the table of the record at nested keys; empty if it is missing or no table."""
@@ -146,7 +146,7 @@ def read_tables(folder: Path) -> Tables:
         raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")
     frames = {name: _read(run, name) for name in SCHEMAS}
     tasks = _task_tables(run, list(dict.fromkeys(frames["metrics"]["task"])))
-    return Tables(name=shown_name(run, "run"), record=run.record, recipe=read_words(run), **frames, tasks=tasks)
+    return Tables(name=run_name(run, "run"), record=run.record, recipe=read_recipe_text(run), **frames, tasks=tasks)
 
 
 def identifying_column(predictions: pd.DataFrame) -> str | None:
@@ -160,12 +160,12 @@ def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[predictions["seed"].isna() if pd.isna(seed) else predictions["seed"] == seed]
 
 
-def scored(metrics: pd.DataFrame) -> str:
+def reported_split(metrics: pd.DataFrame) -> str:
     """Return the split whose metrics are reported: test if it was measured, else validation."""
     return "test" if (metrics["split"] == "test").any() else "validation"
 
 
-def chooses(metrics: pd.DataFrame) -> str:
+def selection_split(metrics: pd.DataFrame) -> str:
     """Return the split that selects epochs and variants: the held-out part of train if measured, else validation."""
     return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
 
@@ -178,7 +178,7 @@ def _read(run: RunFolder, name: str, within: str = "") -> pd.DataFrame:
 
 def _task_tables(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
     """Return the tables of every task, those of ``order`` first; they are empty if a task has no folder."""
-    written = run.folders("tasks")
+    written = run.subfolders("tasks")
     _check_task_folders(run.path / "tasks", written)
     if not written:
         return {}

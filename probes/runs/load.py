@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
 
-from permafrost.data.corpora.iob2 import OUTSIDE, parts
-from permafrost.data.digests import DamageError, check_files
+from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
+from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import InputError, PermafrostError
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import View
-from permafrost.data.text import fault
+from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import TOKENS, Column
 from permafrost.probes.config.names import RECIPE, TASK_NAME
 from permafrost.probes.config.recipe import Recipe
@@ -50,7 +50,7 @@ def _task_names(run: RunFolder) -> list[str]:
         RunError: the folder of a task, or of all tasks, is a link.
         DamageError: there is a task folder that the run did not write.
     """
-    names, folder = run.folders(TASKS_FOLDER), run.path / TASKS_FOLDER
+    names, folder = run.subfolders(TASKS_FOLDER), run.path / TASKS_FOLDER
     children = sorted(folder.iterdir()) if folder.is_dir() else []
     for path in (folder, *children):
         if path.is_symlink():
@@ -78,7 +78,7 @@ def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
         raise RunError(f"{path} has no task '{task}'. {hint}")
     for name in names:
         if task in ("", name):
-            runs[name] = _load_run(folder.within(f"{TASKS_FOLDER}/{name}"))
+            runs[name] = _load_run(folder.open_subrun(f"{TASKS_FOLDER}/{name}"))
     return runs
 
 
@@ -112,7 +112,7 @@ def _read_run(folder: RunFolder) -> LoadedRun:
     probe = _build_probe(path, recipe, columns, tensors, about)
     stores = folder.record["stores"][about["variant"]]
     identities = {name: Identity.from_json(store["identity"]) for name, store in stores.items()}
-    backbone = _backbone_folder(path, about) if recipe.finetune.learns else None
+    backbone = _backbone_folder(path, about) if recipe.finetune.trains_backbone else None
     run = LoadedRun(
         variant=about["variant"],
         recipe=recipe,
@@ -145,7 +145,7 @@ def _backbone_folder(path: Path, about: Mapping[str, Any]) -> Path:
     folder = (path.resolve().parents[1] if about.get("shared") else path) / BACKBONE_FOLDER
     if not (about.get("backbone") and isinstance(about["backbone"], dict)):
         raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
-    if problem := check_files(folder, about["backbone"]):
+    if problem := find_file_problem(folder, about["backbone"]):
         raise DamageError(f"{folder.parent}: its blocks learnt, and {problem}; {REMEDY}.")
     return folder
 
@@ -197,10 +197,10 @@ def _read_description(path: Path, weights: bytes) -> dict[str, Any]:
 
 
 def _check_labels(path: Path, kind: str, labels: Any) -> None:
-    are_names = isinstance(labels, list) and all(isinstance(label, str) and not fault(label) for label in labels)
+    are_names = isinstance(labels, list) and all(isinstance(label, str) and not text_problem(label) for label in labels)
     if not are_names or len(set(labels)) < len(labels):
         raise RunError(f"{path}: the labels of probe.safetensors are not distinct names.")
-    if kind == "tags" and (not labels or labels[0] != OUTSIDE or not all(parts(label)[0] for label in labels)):
+    if kind == "tags" and (not labels or labels[0] != OUTSIDE or not all(split_tag(label)[0] for label in labels)):
         raise RunError(f"{path}: the labels of probe.safetensors are no IOB2 tags, 'O' first.")
 
 

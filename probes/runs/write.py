@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from permafrost.data.digests import files_digests
+from permafrost.data.digests import digests_of_files
 from permafrost.data.spec import to_toml
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.config.recipe import Recipe, Variant
@@ -117,7 +117,7 @@ def _save_backbone(folder: Path, fitted: FittedProbe) -> dict[str, str]:
         return {}
     blocks: Any = fitted.blocks()
     blocks.save(folder)
-    return files_digests(folder, (path.name for path in folder.iterdir()))
+    return digests_of_files(folder, (path.name for path in folder.iterdir()))
 
 
 def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, str], shared: bool) -> None:

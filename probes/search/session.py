@@ -12,7 +12,7 @@ from typing import Any
 
 from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
-from permafrost.data.progress import Progress, Silent
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import StudyResult
@@ -55,7 +55,7 @@ def search(
         MachineError: the storage fails, or workers keep dying.
     """
     started = time.perf_counter()
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise SpecError(f"a study's name is made of letters, digits, '.', '_' and '-', got '{name}'.")
     if workers < 1 or (trials is not None and trials < 1):

@@ -17,7 +17,7 @@ from torch import Tensor
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.text import Text
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.metrics.bootstrap import Measured, Resampled, resample_ratio
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads
 
@@ -80,7 +80,7 @@ class Scorer(Protocol):
     def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
         """Return the decoded predictions of one member, from ``[row, ...]`` or ``[word, ...]``."""
 
-    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> Resampled | None:
+    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> BootstrapSamples | None:
         """Return the bootstrap of a metric, averaged over several decoded predictions (seeds); None if undefined."""
 
     def value(self, metric: str, decoded: NDArray[Any]) -> float:
@@ -97,9 +97,9 @@ class CountScorer:
         """Return numerator and denominator of a metric for every row, ``[row]`` each."""
         raise NotImplementedError
 
-    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> Resampled | None:
+    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> BootstrapSamples | None:
         """As :meth:`Scorer.resampled`."""
-        return resample_ratio([self.counts(metric, predictions) for predictions in decoded])
+        return bootstrap_ratio([self.counts(metric, predictions) for predictions in decoded])
 
     def value(self, metric: str, decoded: NDArray[Any]) -> float:
         """As :meth:`Scorer.value`, but 0 if there is nothing to count."""
@@ -128,7 +128,7 @@ class BreakdownRow(NamedTuple):
 
     group: str
     metric: str
-    measured: Measured
+    measured: Estimate
 
 
 def precision_recall_f1(
@@ -149,12 +149,12 @@ def precision_recall_f1(
         yield BreakdownRow(kind, group, metric, measured_ratio(counts, n))
 
 
-def measured_ratio(counts: RatioCounts, n: int) -> Measured:
+def measured_ratio(counts: RatioCounts, n: int) -> Estimate:
     """Return a ratio of sums, averaged over seeds, with its bootstrap interval; a single row has no interval."""
-    if resampled := resample_ratio(counts):
-        return replace(resampled.measured(), n=n)
+    if resampled := bootstrap_ratio(counts):
+        return replace(resampled.estimate(), n=n)
     value = float(np.mean([numerator.sum() / max(denominator.sum(), 1) for numerator, denominator in counts]))
-    return Measured(value=value, low=None, high=None, n=n)
+    return Estimate(value=value, low=None, high=None, n=n)
 
 
 Prediction = dict[str, Any]

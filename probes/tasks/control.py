@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.script import parts
+from permafrost.data.script import unbreakable_spans
 
 
-def shuffled(corpus: Corpus, seed: int) -> Corpus:
+def shuffle_targets(corpus: Corpus, seed: int) -> Corpus:
     """Return the corpus with shuffled training targets and the same rows as validation split."""
     train, rng = corpus.split("train"), np.random.default_rng(seed)
     spans = train.spans
@@ -24,13 +24,13 @@ def shuffled(corpus: Corpus, seed: int) -> Corpus:
         rows = Rows(train.texts, rng.permutation(train.targets))
     elif corpus.kind == "tags":
         codes = rng.permutation(spans.codes)
-        rows = replace(train, spans=replace(spans, codes=made_valid(codes, spans.offsets, corpus.labels)))
+        rows = replace(train, spans=replace(spans, codes=repair_tags(codes, spans.offsets, corpus.labels)))
     else:
         rows = replace(train, spans=_random_answers(corpus, train, spans, rng))
     return replace(corpus, splits={"train": rows, "validation": rows})
 
 
-def made_valid(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
+def repair_tags(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:
     """Return tags that IOB2 allows, ``[word]``: an I-X that follows neither B-X nor I-X becomes B-X."""
     begin_codes = {code: labels.index(f"B-{label[2:]}") for code, label in enumerate(labels) if label.startswith("I-")}
     valid = codes.copy()
@@ -53,8 +53,8 @@ def _random_answers(corpus: Corpus, rows: Rows, spans: Spans, rng: np.random.Gen
     for text_index, (first, last) in zip(rows.texts[:, 0], spans.characters[spans.offsets[:-1]], strict=True):
         text = corpus.texts[text_index]
         context = text if isinstance(text, str) else text.second
-        words = parts(context)
-        further_words = max(0, len(parts(context[first:last])) - 1)
+        words = unbreakable_spans(context)
+        further_words = max(0, len(unbreakable_spans(context[first:last])) - 1)
         word = int(rng.integers(len(words) - further_words))
         answers.append((words[word][0], words[word + further_words][1]))
     return Spans(np.array(answers), np.zeros(len(answers), np.int64), np.arange(len(answers) + 1))

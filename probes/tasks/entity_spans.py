@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.corpora.corpus import Rows, Spans
-from permafrost.data.ragged import bounds
-from permafrost.data.script import STOPS, parts
+from permafrost.data.ragged import offsets_from_lengths
+from permafrost.data.script import SENTENCE_ENDS, unbreakable_spans
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.metrics.entities import valid_tags
+from permafrost.probes.metrics.entities import decode_tags
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.tasks.base import InputReader, Item, Prediction
 from permafrost.probes.tasks.fitted import LoadedRun
@@ -27,7 +27,7 @@ from permafrost.probes.tasks.words import CharacterSpan, split_words
 Entity = dict[str, Any]
 """Keys ``text``, ``start``, ``end``, ``label`` and ``probability``."""
 
-SENTENCE_ENDS = (".", "!", "?", *STOPS)
+STOP_WORDS = (".", "!", "?", *SENTENCE_ENDS)
 
 MAX_CHARACTERS = 1 << 13
 """Maximum characters of a text that are tagged at once; more than most backbones read."""
@@ -69,13 +69,13 @@ def _tag_pieces(
 ) -> list[tuple[list[Entity], int]]:
     """Return the entities of every piece, and the character at which to continue."""
     words = [split_words(piece) for piece in pieces]
-    offsets = bounds(np.array([len(spans) for spans in words]))
+    offsets = offsets_from_lengths(np.array([len(spans) for spans in words]))
     characters = np.array([span for spans in words for span in spans], np.int64).reshape(-1, 2)
     all_words = Spans(characters, np.zeros(len(characters), np.int64), offsets)
     rows = Rows(np.arange(len(pieces))[:, None], np.zeros(len(pieces), np.int64), all_words)
     inputs = read(pieces)
     logits = TagObjective(inputs, rows).predict_mean(probe)
-    tags, was_read = valid_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
+    tags, was_read = decode_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
     tag_probabilities = probabilities(logits)[np.arange(len(tags)), tags]
     results = []
     for piece, spans, low, high in zip(pieces, words, offsets, offsets[1:], strict=False):
@@ -91,7 +91,7 @@ def _cut_piece(text: str, start: int) -> str:
     piece = text[start : start + MAX_CHARACTERS]
     if start + MAX_CHARACTERS >= len(text):
         return piece
-    before_last_word = piece[: parts(piece)[-1][0]]  # the last word may continue after the cut
+    before_last_word = piece[: unbreakable_spans(piece)[-1][0]]  # the last word may continue after the cut
     return before_last_word if before_last_word.strip() else piece
 
 
@@ -107,7 +107,7 @@ def _next_word(text: str, words: Sequence[CharacterSpan], was_read: NDArray[np.b
     if not read_count or not any(character.isalnum() for character in text[words[read_count - 1][1] :]):
         return len(words)
     second_half = range(read_count // 2, read_count)
-    sentence_starts = [index + 1 for index in second_half if text[slice(*words[index])] in SENTENCE_ENDS]
+    sentence_starts = [index + 1 for index in second_half if text[slice(*words[index])] in STOP_WORDS]
     return sentence_starts[-1] if sentence_starts else read_count
 
 

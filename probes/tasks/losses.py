@@ -66,5 +66,5 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "span": span_cross_entropy,
 }
 
-SMALLEST_BATCH = {"log_variance": 2}
+MIN_BATCH_ROWS = {"log_variance": 2}
 """Minimum batch size for which a loss is defined, by name of the loss; 1 for all others."""

@@ -46,7 +46,7 @@ from permafrost.probes.tasks.sentences import (
     breakdown_by_class,
     breakdown_by_pattern,
     class_columns,
-    commonest_class,
+    most_frequent_class,
     pair_of_texts,
     predict_classes,
     predict_scores,
@@ -58,7 +58,7 @@ from permafrost.probes.tasks.span import (
     SpanObjective,
     answer_columns,
     breakdown_by_question_word,
-    likeliest_sentences,
+    most_similar_sentences,
     predict_answers,
     question_word,
 )
@@ -69,7 +69,7 @@ from permafrost.probes.tasks.tagging import (
     TagObjective,
     TagScorer,
     breakdown_by_entity_type,
-    commonest_tags,
+    most_frequent_tags,
     tag_columns,
 )
 
@@ -90,7 +90,7 @@ HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
 }
 """Head name -> function that builds a probe from its spec, member layout, texts per row and number of labels."""
 
-ONE_BY_ONE = ("tags", "span")
+TOKEN_HEADS = ("tags", "span")
 """Heads with an output per token; their inputs must be tokens."""
 
 
@@ -106,11 +106,11 @@ def task_of(corpus: Corpus) -> Task:
         )
     if corpus.kind == "class" and len(corpus.labels) < 2:
         raise CorpusError(f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'.")
-    for split in ("train", corpus.selection):
+    for split in ("train", corpus.selection_split):
         corpus.split(split)
-    if corpus.kind == "score" and np.ptp(corpus.split(corpus.selection).targets) == 0:
+    if corpus.kind == "score" and np.ptp(corpus.split(corpus.selection_split).targets) == 0:
         raise CorpusError(
-            f"{corpus.name}: all its {corpus.selection} scores are the same, a constant correlates with nothing."
+            f"{corpus.name}: all its {corpus.selection_split} scores are the same, a constant correlates with nothing."
         )
     task = TASKS[corpus.kind]
     if corpus.kind == "class" and len(corpus.labels) == 2:
@@ -147,14 +147,14 @@ def check_probe(spec: ProbeSpec, kind: Kind, text_count: int, views: Sequence[st
     head = head_of(spec, kind, text_count)
     if "tokens" in views and len(set(views)) > 1:
         raise SpecError("tokens are read alone; set probe.inputs to them or to the others.")
-    if head in ONE_BY_ONE and "tokens" not in views:
+    if head in TOKEN_HEADS and "tokens" not in views:
         raise SpecError(
             f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views "
             "and probe.inputs."
         )
-    if head not in ONE_BY_ONE and spec.context != "none":
+    if head not in TOKEN_HEADS and spec.context != "none":
         raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")
-    if head in ONE_BY_ONE and spec.hidden:
+    if head in TOKEN_HEADS and spec.hidden:
         raise SpecError(f"probe.hidden = {spec.hidden} is for whole rows, the head '{head}' is linear; use a context.")
     if head != "span" and spec.match:
         raise SpecError(f"probe.match = true is for questions and contexts, the head 'span'; this one is '{head}'.")
@@ -182,7 +182,7 @@ def loss_and_metric(recipe: Recipe, task: Task) -> tuple[str, str]:
     return loss, metric
 
 
-PARTS: dict[Kind, tuple[Callable[[Scorer, Decoded, Corpus], Iterator[BreakdownRow]], ...]] = {
+BREAKDOWNS: dict[Kind, tuple[Callable[[Scorer, Decoded, Corpus], Iterator[BreakdownRow]], ...]] = {
     "class": (breakdown_by_class, breakdown_by_pattern),
     "tags": (breakdown_by_entity_type,),
     "answers": (breakdown_by_question_word,),
@@ -250,7 +250,7 @@ PREDICT_FUNCTIONS: dict[Kind, Callable[[LoadedRun, Sequence[Item], InputReader],
 }
 """Kind of target -> function from new items to their predictions."""
 
-SAID: dict[Kind, Callable[[NDArray[np.float32], Scorer, Corpus, Calibration | None], TableColumns]] = {
+PREDICTION_COLUMNS: dict[Kind, Callable[[NDArray[np.float32], Scorer, Corpus, Calibration | None], TableColumns]] = {
     "score": score_columns,
     "class": class_columns,
     "tags": tag_columns,
@@ -258,7 +258,7 @@ SAID: dict[Kind, Callable[[NDArray[np.float32], Scorer, Corpus, Calibration | No
 }
 """Kind of target -> function that returns the columns of the prediction table of a split."""
 
-UNTRAINED_ANSWERS = {"class": commonest_class, "tags": commonest_tags, "answers": likeliest_sentences}
+UNTRAINED_PREDICTIONS = {"class": most_frequent_class, "tags": most_frequent_tags, "answers": most_similar_sentences}
 """Kind of target -> function that returns the decoded predictions of a baseline without a probe."""
 
 SCORERS: dict[Kind, Callable[[Corpus, str], Scorer]] = {

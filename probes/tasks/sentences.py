@@ -18,13 +18,13 @@ from permafrost.data.script import WORD_END, WORD_START, units
 from permafrost.data.text import Segments
 from permafrost.probes.config.names import CORRELATIONS, PROBABILITY
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.metrics.bootstrap import Resampled, resample
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_metric
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.metrics.metrics import METRICS
 from permafrost.probes.models.probe import Probe, unstack
 from permafrost.probes.models.sentence_probes import ClassProbe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
-from permafrost.probes.results.metric_row import in_unit
+from permafrost.probes.results.metric_row import to_corpus_range
 from permafrost.probes.tasks.base import (
     BreakdownRow,
     Decoded,
@@ -66,7 +66,7 @@ NEGATION = re.compile(
 """English negation words."""
 
 HIGH_OVERLAP = 0.5
-"""Word overlap of two texts from which on it counts as high; see :func:`overlap`."""
+"""Word overlap of two texts from which on it counts as high; see :func:`word_overlap`."""
 
 
 def breakdown_by_class(scorer: Scorer, decoded: Decoded, corpus: Corpus) -> Iterator[BreakdownRow]:
@@ -104,12 +104,12 @@ def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
     negated = np.array([bool(NEGATION.search(second)) for _, second in pairs], bool)
     groups = {"negation": negated, "no negation": ~negated}
     if pairs and pairs[0][0] is not None:
-        high = np.array([overlap(first or "", second) >= HIGH_OVERLAP for first, second in pairs], bool)
+        high = np.array([word_overlap(first or "", second) >= HIGH_OVERLAP for first, second in pairs], bool)
         groups |= {"high word overlap": high, "low word overlap": ~high}
     return {name: in_group for name, in_group in groups.items() if in_group.any() and not in_group.all()}
 
 
-def overlap(first: str, second: str) -> float:
+def word_overlap(first: str, second: str) -> float:
     """Return the share of the distinct words of ``second`` that ``first`` contains; 0 if it has none.
 
     In scripts without spaces, characters are compared instead of words.
@@ -164,7 +164,7 @@ def predict_scores(run: LoadedRun, items: Sequence[Item], read: InputReader) -> 
     """Return a score for each item, in the unit of the corpus."""
     assert run.calibration is not None
     assert run.score_range is not None
-    scores = in_unit(run.calibration(_mean_predictions(run, items, read)), run.score_range)
+    scores = to_corpus_range(run.calibration(_mean_predictions(run, items, read)), run.score_range)
     return [{"score": float(score)} for score in scores]
 
 
@@ -193,8 +193,8 @@ def score_columns(
     """Return texts, target and score in the unit of the corpus, and raw prediction of every row."""
     unit = corpus.score_range or (0.0, 1.0)
     assert calibration is not None
-    score = in_unit(calibration(predictions), unit)
-    target = in_unit(scorer.rows.targets, unit)
+    score = to_corpus_range(calibration(predictions), unit)
+    target = to_corpus_range(scorer.rows.targets, unit)
     return _text_columns(corpus, scorer) | {"target": target, "score": score, "raw": predictions}
 
 
@@ -221,7 +221,7 @@ def _text_columns(corpus: Corpus, scorer: Scorer) -> dict[str, Any]:
     return {name: [str(corpus.texts[index]) for index in column] for name, column in zip(names, texts.T, strict=True)}
 
 
-def commonest_class(corpus: Corpus, rows: Rows) -> NDArray[Any]:
+def most_frequent_class(corpus: Corpus, rows: Rows) -> NDArray[Any]:
     """Return the most frequent class of the training rows for every row, ``[row]``."""
     return np.full(len(rows), int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax()))
 
@@ -236,9 +236,9 @@ class RowScorer:
         """Return scores ``[row]`` as they are, and the most likely class of logits ``[row, class]``."""
         return predictions.argmax(-1) if predictions.ndim == 2 else predictions
 
-    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> Resampled | None:
+    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> BootstrapSamples | None:
         """As :meth:`Scorer.resampled`."""
-        return resample(metric, decoded, self.rows.targets)
+        return bootstrap_metric(metric, decoded, self.rows.targets)
 
     def value(self, metric: str, decoded: NDArray[Any]) -> float:
         """As :meth:`Scorer.value`."""

@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Corpus, Rows
-from permafrost.data.ragged import bounds, ranges
-from permafrost.data.script import STOPS, UNSPACED, WORD_END, WORD_START, script_of
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
+from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, script_of
 from permafrost.data.text import Segments
 from permafrost.probes.inputs.alignment import answer_tokens, windows_of
-from permafrost.probes.inputs.latents import ProbeInputs, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
 from permafrost.probes.metrics.calibration import Calibration
-from permafrost.probes.metrics.squad import answer_text, exact_match, normalised, overlap, trimmed, whole_words
+from permafrost.probes.metrics.squad import (
+    answer_text,
+    exact_match,
+    normalize_answer,
+    token_f1,
+    trim_span,
+    widen_to_words,
+)
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.tasks.base import (
@@ -134,7 +141,7 @@ class SpanObjective:
     ) -> Tensor:
         """As :meth:`Objective.loss`; every window of a row has the same weight."""
         row_indices = single_order(rows)
-        window_indices = ranges(self.offsets[row_indices], np.diff(self.offsets)[row_indices])
+        window_indices = concatenate_ranges(self.offsets[row_indices], np.diff(self.offsets)[row_indices])
         logits = self._logits(probe, reads, window_indices).float()
         return LOSSES[loss_name](logits, torch.from_numpy(self.targets[window_indices]))
 
@@ -169,13 +176,13 @@ class SpanObjective:
         """Return logits ``[member, window, token, 2]``; -inf for all tokens but those of the context and token 0."""
         assert self.inputs.offsets is not None
         windows = self.windows[indices]
-        states = ragged_of(self.inputs, reads, windows)
+        states = read_ragged(self.inputs, reads, windows)
         flat = probe(states, reads)
         lengths = np.array(states.lengths)
         is_token = np.arange(max(states.lengths)) < lengths[:, None]
-        tokens = ranges(self.inputs.offsets[windows], lengths)
+        tokens = concatenate_ranges(self.inputs.offsets[windows], lengths)
         allowed = self.spans[tokens, 0] >= 0
-        allowed[bounds(lengths)[:-1]] = True
+        allowed[offsets_from_lengths(lengths)[:-1]] = True
         padded: Tensor = flat.new_full((len(flat), *is_token.shape, flat.shape[-1]), -torch.inf)
         padded[:, torch.from_numpy(is_token)] = flat.masked_fill(~torch.from_numpy(allowed)[:, None], -torch.inf)
         return padded
@@ -192,7 +199,7 @@ def predict_answers(run: LoadedRun, items: Sequence[Item], read: InputReader) ->
     spans = SpanObjective(read(texts), rows).predict_mean(run.probe)
     answers: list[Prediction] = []
     for text, (start, end, probability) in zip(texts, spans.tolist(), strict=True):
-        first, last = whole_words(text.second, int(start), int(end))
+        first, last = widen_to_words(text.second, int(start), int(end))
         answers.append({"text": text.second[first:last], "start": first, "end": last, "score": probability})
     return [{"answer": answer} for answer in answers]
 
@@ -205,7 +212,7 @@ def answer_columns(
     gold = scorer.rows.spans
     assert gold is not None
     decoded = scorer.decode(predictions)
-    spans = [trimmed(context, *span) for context, span in zip(scorer.contexts, decoded.tolist(), strict=True)]
+    spans = [trim_span(context, *span) for context, span in zip(scorer.contexts, decoded.tolist(), strict=True)]
     texts = [corpus.texts[index] for index in scorer.rows.texts[:, 0]]
     metrics = {name: scorer.counts(name, decoded)[0] for name in ("exact_match", "f1")}
     return {
@@ -222,21 +229,21 @@ def answer_columns(
 
 _SENTENCE_SPACE = rf"(?<=[{UNSPACED}])\s+(?=[{UNSPACED}])"
 
-_INSIDE = rf"(?:(?!{_SENTENCE_SPACE})[^.!?{STOPS}])"
+_INSIDE = rf"(?:(?!{_SENTENCE_SPACE})[^.!?{SENTENCE_ENDS}])"
 
-SENTENCE = re.compile(rf"{_INSIDE}+(?:[.!?](?![\s{UNSPACED}]){_INSIDE}*)*(?:[.!?]|[{STOPS}]+[」』”’）]*)?")
+SENTENCE = re.compile(rf"{_INSIDE}+(?:[.!?](?![\s{UNSPACED}]){_INSIDE}*)*(?:[.!?]|[{SENTENCE_ENDS}]+[」』”’）]*)?")
 """Sentence that ends at a full stop; in scripts without spaces between words, such as Thai, also at a space."""
 
 
-def likeliest_sentences(corpus: Corpus, rows: Rows) -> NDArray[Any]:
+def most_similar_sentences(corpus: Corpus, rows: Rows) -> NDArray[Any]:
     """Return the span of the context sentence that shares most words with the question, ``[row, 2]``, end exclusive."""
     spans = np.zeros((len(rows), 2), np.int64)
     for row, text in enumerate(corpus.texts[index] for index in rows.texts[:, 0]):
         assert isinstance(text, Segments)
         script = script_of(text.second)
-        question = set(normalised(text.first, script).split())
+        question = set(normalize_answer(text.first, script).split())
         sentences = list(SENTENCE.finditer(text.second))
-        shared = [len(question & set(normalised(match.group(), script).split())) for match in sentences]
+        shared = [len(question & set(normalize_answer(match.group(), script).split())) for match in sentences]
         spans[row] = sentences[int(np.argmax(shared))].span() if sentences else (0, len(text.second))
     return spans
 
@@ -247,12 +254,12 @@ class AnswerScorer(CountScorer):
     def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
         """Return spans of whole words ``[row, 2]``, end exclusive, from ``[row, 3]``; 0 twice for no answer."""
         spans = predictions[:, :2].astype(np.int64).tolist()
-        widened = [whole_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
+        widened = [widen_to_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
         return np.array(widened, np.int64).reshape(-1, 2)
 
     def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As :meth:`CountScorer.counts`: the best value over the acceptable answers, and 1."""
-        compare = {"f1": overlap, "exact_match": exact_match}[metric]
+        compare = {"f1": token_f1, "exact_match": exact_match}[metric]
         values = [
             max(compare(answer_text(context, span), gold, context) for gold in golds)
             for context, span, golds in zip(self.contexts, decoded, self.golds, strict=True)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Corpus, Rows
-from permafrost.data.ragged import bounds, ranges
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import ProbeInputs, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
 from permafrost.probes.metrics.calibration import Calibration
-from permafrost.probes.metrics.entities import entity_counts, entity_types, valid_tags
+from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.tasks.base import (
@@ -102,10 +102,10 @@ class TagObjective:
         """Return logits ``[member, word, tag]`` of the words of rows, their indices, and whether each has a token."""
         assert self.inputs.offsets is not None
         windows = self.windows[rows]
-        token_logits = probe(ragged_of(self.inputs, reads, windows), reads)
-        starts = bounds(np.diff(self.inputs.offsets)[windows])[:-1]
+        token_logits = probe(read_ragged(self.inputs, reads, windows), reads)
+        starts = offsets_from_lengths(np.diff(self.inputs.offsets)[windows])[:-1]
         counts = np.diff(self.spans.offsets)[rows]
-        words = ranges(self.spans.offsets[rows], counts)
+        words = concatenate_ranges(self.spans.offsets[rows], counts)
         has_token = self.first_tokens[words] >= 0
         tokens = self.first_tokens[words] - np.repeat(self.inputs.offsets[windows] - starts, counts)
         return token_logits[:, torch.from_numpy(np.where(has_token, tokens, 0))], words, has_token
@@ -122,7 +122,7 @@ def tag_columns(
     return {"sentence": sentences + 1, "word": _words(corpus, scorer.rows)} | labels
 
 
-def commonest_tags(corpus: Corpus, rows: Rows) -> NDArray[Any]:
+def most_frequent_tags(corpus: Corpus, rows: Rows) -> NDArray[Any]:
     """Return the most frequent training tag of every word, ``[word]``, under the constraints of IOB2."""
     train, label_count = corpus.split("train"), len(corpus.labels)
     counts: dict[str, Counter[int]] = {}
@@ -134,7 +134,7 @@ def commonest_tags(corpus: Corpus, rows: Rows) -> NDArray[Any]:
     for index, word in enumerate(_words(corpus, rows)):
         for code, frequency in counts.get(word, Counter({0: 1})).items():
             frequencies[index, code] = frequency
-    return valid_tags(np.log(frequencies + 1e-3), rows.spans.offsets, corpus.labels)
+    return decode_tags(np.log(frequencies + 1e-3), rows.spans.offsets, corpus.labels)
 
 
 def _words(corpus: Corpus, rows: Rows) -> list[str]:
@@ -150,7 +150,7 @@ class TagScorer(CountScorer):
     def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
         """Return the most likely tags that IOB2 allows, ``[word]``, from logits ``[word, tag]``."""
         assert self.rows.spans is not None
-        return valid_tags(predictions, self.rows.spans.offsets, self.corpus.labels)
+        return decode_tags(predictions, self.rows.spans.offsets, self.corpus.labels)
 
     def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """As :meth:`CountScorer.counts`: words for accuracy, entities for all other metrics."""

@@ -74,6 +74,6 @@ class Batches:
             generator.bit_generator.state = saved
 
 
-def orders_of(seeds: Sequence[int]) -> NDArray[np.int64]:
+def order_indices(seeds: Sequence[int]) -> NDArray[np.int64]:
     """Return ``[member]``, the index of each member's order of rows; members of one seed share an order."""
     return np.searchsorted(sorted(set(seeds)), seeds)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.probes.training.log import Log
+from permafrost.probes.training.log import TrainingLog
 from permafrost.probes.training.problem import TrainingProblem
 
 
@@ -129,7 +129,7 @@ class BestStates:
         else:
             self.by_task[task if task in self.by_task else ALL_TASKS].restore()
 
-    def histories(self, task: str, log: Log) -> list[History]:
+    def histories(self, task: str, log: TrainingLog) -> list[History]:
         """Return the history of each member in a task; of a shared best state, with the task's own values."""
         if task in self.by_task:
             return self.by_task[task].histories()

@@ -181,7 +181,7 @@ def _pretrain_on_classes(
         raise CorpusError(
             f"{corpus.name}: pretraining.task = 'classes' needs pairs of texts with a class, as snli has."
         )
-    validation = corpus.split(corpus.selection)
+    validation = corpus.split(corpus.selection_split)
     layers = len(inputs.columns)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + DISCARDED_SEED)

@@ -16,7 +16,7 @@ StepRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Log:
+class TrainingLog:
     """Tables of a training, as lists of rows."""
 
     figures: list[dict[str, Any]] = field(default_factory=list)

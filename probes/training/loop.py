@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from permafrost.data.progress import Eta, Progress, Silent
+from permafrost.data.progress import Eta, NoProgress, Progress
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.batches import Batches
 from permafrost.probes.training.best_state import BestStates, History
 from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
-from permafrost.probes.training.log import Log, StepRecord
-from permafrost.probes.training.peak_memory import Peak
+from permafrost.probes.training.log import StepRecord, TrainingLog
+from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TrainingProblem, check_problem
 from permafrost.probes.training.step import StepRunner, measures_cosines
 
@@ -44,7 +44,7 @@ class FitResult:
     histories: Mapping[str, list[History]]
     """Task -> history of each member."""
 
-    log: Log
+    log: TrainingLog
     seconds: float
     """Duration, including the time before a kill."""
 
@@ -60,7 +60,7 @@ def fit(
     name: str = "training",
     after_epoch: AfterEpoch | None = None,
     checkpoint: Checkpoint | None = None,
-    peak: Peak | None = None,
+    peak: PeakMemory | None = None,
 ) -> FitResult:
     """Train every member in place; with one task, leave each member at its best epoch.
 
@@ -76,7 +76,7 @@ def fit(
         CheckpointError: the checkpoint is of another training.
     """
     check_problem(problem)
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
         training = _Training(problem, spec, seeds, name, peak)
@@ -107,14 +107,14 @@ class _Training:
     """Training in progress; :meth:`state_dict` holds everything that the rest of it depends on."""
 
     def __init__(
-        self, problem: TrainingProblem, spec: TrainSpec, seeds: Sequence[int], name: str, peak: Peak | None
+        self, problem: TrainingProblem, spec: TrainSpec, seeds: Sequence[int], name: str, peak: PeakMemory | None
     ) -> None:
         self.problem, self.spec, self.name, self.peak = problem, spec, name, peak
         self.runner = StepRunner(problem, spec, len(seeds))
         self.batches = Batches(problem, seeds)
         self.total = spec.epochs * self.batches.steps
         self.best = BestStates(problem, len(seeds), spec.patience)
-        self.log = Log()
+        self.log = TrainingLog()
         self.reports_epochs = len(problem.objectives) > 1 or bool(problem.shared)
         """Whether every epoch is reported, and the metrics before the first."""
         self.started = time.perf_counter()

@@ -31,7 +31,7 @@ class ParameterGroups:
             for name in names:
                 if name.split(".")[0] not in problem.absent:
                     check_component(name, self.named, table)
-        present = [component for component in spec.freeze if any(within(name, component) for name in self.named)]
+        present = [component for component in spec.freeze if any(belongs_to(name, component) for name in self.named)]
         self._to_freeze = {component: spec.freeze[component] for component in present}
         self.frozen: list[str] = []
         """Frozen components, in the order in which they were frozen."""
@@ -41,7 +41,7 @@ class ParameterGroups:
         """Return groups for the optimizer, with peak rate ``peak``; biases and norms of a backbone do not decay."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named.items():
-            no_decay = MIXER_PARAMETERS.search(name) or (within(name, BACKBONE) and parameter.dim() < 2)
+            no_decay = MIXER_PARAMETERS.search(name) or (belongs_to(name, BACKBONE) and parameter.dim() < 2)
             decay = 0.0 if no_decay else self.spec.weight_decay
             groups.setdefault((self._rate(name), decay), []).append(parameter)
         return [
@@ -52,7 +52,7 @@ class ParameterGroups:
     def _rate(self, name: str) -> float:
         default = self.spec.mixer_learning_rate if MIXER_PARAMETERS.search(name) else self.spec.learning_rate
         rates = {BACKBONE: BACKBONE_RATE} | self.spec.rates
-        matching = [component for component in rates if within(name, component)]
+        matching = [component for component in rates if belongs_to(name, component)]
         return rates[max(matching, key=len)] if matching else default
 
     def freeze_due(self, epoch: int) -> list[str]:
@@ -65,7 +65,7 @@ class ParameterGroups:
         """Freeze components and return them."""
         new = list(components)
         for name, parameter in self.named.items():
-            if any(within(name, component) for component in new):
+            if any(belongs_to(name, component) for component in new):
                 parameter.requires_grad_(False)
                 parameter.grad = None
         self.frozen += new
@@ -101,7 +101,7 @@ class ParameterGroups:
 
     def _flat_weights(self, component: str) -> Tensor:
         return torch.cat(
-            [parameter.detach().flatten() for name, parameter in self.named.items() if within(name, component)]
+            [parameter.detach().flatten() for name, parameter in self.named.items() if belongs_to(name, component)]
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,17 +119,17 @@ class ParameterGroups:
         return any(parameter.requires_grad for parameter in self.named.values())
 
 
-def learning_numbers(problem: TrainingProblem, spec: TrainSpec, component: str = "") -> int:
+def count_trainable(problem: TrainingProblem, spec: TrainSpec, component: str = "") -> int:
     """Return the number of trained parameters, of all or of one component; without those frozen from the start."""
     frozen = [name for name, when in spec.freeze.items() if when == 0]
     return sum(
         parameter.numel()
         for name, parameter in problem.named_parameters().items()
-        if (not component or within(name, component)) and not any(within(name, other) for other in frozen)
+        if (not component or belongs_to(name, component)) and not any(belongs_to(name, other) for other in frozen)
     )
 
 
-def within(name: str, component: str) -> bool:
+def belongs_to(name: str, component: str) -> bool:
     """Return whether a parameter belongs to a component."""
     return name == component or name.startswith(f"{component}.")
 
@@ -137,7 +137,7 @@ def within(name: str, component: str) -> bool:
 def check_component(component: str, names: Iterable[str], table: str) -> None:
     """Raise a :class:`SpecError` if no parameter belongs to a component."""
     names = list(names)
-    if not any(within(name, component) for name in names):
+    if not any(belongs_to(name, component) for name in names):
         known = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2)}
         raise SpecError(f"train.{table} names the component '{component}', which has nothing to train. "
                         f"{nearest(component, known)}")  # fmt: skip

@@ -12,7 +12,7 @@ EVERY_SECONDS = 0.05
 """Seconds between two samples."""
 
 
-class Peak:
+class PeakMemory:
     """Context manager that measures the largest growth of the resident memory, in ``bytes``.
 
     Memory that the process held before does not count: a training costs the same whatever was trained before it. Nor do

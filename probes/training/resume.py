@@ -21,13 +21,13 @@ FOLDER = "unfinished"
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedTrainings:
     """Folder of the checkpoints of one recipe, each of one training."""
 
     path: Path
 
     @classmethod
-    def of(cls, runs: Path, name: str, recipe: Recipe, progress: Progress) -> "Unfinished":
+    def of(cls, runs: Path, name: str, recipe: Recipe, progress: Progress) -> "UnfinishedTrainings":
         """Return the folder of a recipe; note a folder that the recipe left with other settings."""
         unfinished = cls(runs / FOLDER / f"{name}-{fingerprint(_relevant_settings(recipe))}")
         others = [
@@ -43,7 +43,7 @@ class Unfinished:
             )
         return unfinished
 
-    def of_training(
+    def checkpoint_for(
         self,
         variant: str,
         recipe: Recipe,

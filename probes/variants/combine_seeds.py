@@ -52,7 +52,7 @@ def combine_seeds(
         seed_predictions: ``[seed]``, predictions of the members if they were made already.
         seed_blocks: as :attr:`TrainedVariant.seed_blocks`; by default those of the members' inputs.
     """
-    first, selection = members[0], corpus.selection
+    first, selection = members[0], corpus.selection_split
     probe = (stack([member.probe for member in members]) if len(members) > 1 else first.probe).eval()
     finetuned = isinstance(first.inputs, FinetunedInputs)
     if finetuned:
@@ -116,14 +116,14 @@ def _calibrations(
     """
     if corpus.kind != "score":
         return []
-    targets = corpus.split(corpus.selection).targets
+    targets = corpus.split(corpus.selection_split).targets
     maxima = _maximum_predictions(probe, predicted)
     calibrations = []
     for output, maximum in zip(outputs, [maxima.mean()] if member.recipe.train.average else maxima, strict=True):
         calibrations.append(calibrate(output, targets, float(maximum)))
         tied = float((output > maximum + 2 * ROUNDING).mean())
         if tied > MAX_TIED and progress:
-            share = f"{member.variant}: {tied:.0%} of {corpus.selection}"
+            share = f"{member.variant}: {tied:.0%} of {corpus.selection_split}"
             progress.note(f"{share} is above identical texts, and ties with them at the top")
     return calibrations
 
@@ -141,7 +141,7 @@ def _selection_value(members: Sequence[TrainedMember], outputs: Sequence[NDArray
     if not recipe.train.average:
         return float(np.mean([member.history.best_value for member in members]))
     _, metric = loss_and_metric(recipe, task_of(corpus))
-    scorer = scorer_of(corpus, corpus.selection)
+    scorer = scorer_of(corpus, corpus.selection_split)
     return scorer.value(metric, scorer.decode(outputs[0]))
 
 

@@ -23,18 +23,18 @@ from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.shared_reads import shared_reads
-from permafrost.probes.tasks.losses import SMALLEST_BATCH
+from permafrost.probes.tasks.losses import MIN_BATCH_ROWS
 from permafrost.probes.tasks.registry import build, loss_and_metric, objective_of, scorer_of, task_of
-from permafrost.probes.training.batches import orders_of
+from permafrost.probes.training.batches import order_indices
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
-from permafrost.probes.training.log import Log
+from permafrost.probes.training.log import TrainingLog
 from permafrost.probes.training.loop import AfterEpoch, fit
-from permafrost.probes.training.parameter_groups import BACKBONE, learning_numbers, within
+from permafrost.probes.training.parameter_groups import BACKBONE, belongs_to, count_trainable
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
-SMALL = 50_000
+MAX_STACKED_PARAMETERS = 50_000
 """Maximum number of parameters of a probe that is stacked with others; a larger one is trained alone."""
 
 MAX_STACKED_BYTES = 64 << 20
@@ -66,7 +66,7 @@ class TrainedMember:
     probe: Probe
     history: History
     pretrained: PretrainedEncoder | None = None
-    log: Log | None = None
+    log: TrainingLog | None = None
     """Log of the training if blocks of the backbone were fine-tuned with the probe."""
 
     trained_backbone_parameters: int = 0
@@ -87,7 +87,7 @@ class TrainedMember:
         return self.trained_backbone_parameters + sum(
             parameter.numel()
             for name, parameter in self.probe.named_parameters()
-            if not any(within(f"{self.component}.{name}", component) for component in frozen)
+            if not any(belongs_to(f"{self.component}.{name}", component) for component in frozen)
         )
 
 
@@ -137,7 +137,7 @@ def _stackable_groups(members: Sequence[MemberConfig], corpus: Corpus) -> Iterat
     """Yield groups of members to train in one program: small ones of equal shape, or a large one alone."""
     waiting: dict[str, list[IndexedMember]] = {}
     for index, config in enumerate(members):
-        member = IndexedMember(index, config, start(config, corpus))
+        member = IndexedMember(index, config, initial_probe(config, corpus))
         if _trains_alone(member):
             yield [member]
             continue
@@ -156,7 +156,7 @@ def _trains_alone(member: IndexedMember) -> bool:
     return (
         isinstance(member.config.inputs, FinetunedInputs)
         or member.probe.layout.tokens
-        or sum(parameter.numel() for parameter in member.probe.parameters()) > SMALL
+        or sum(parameter.numel() for parameter in member.probe.parameters()) > MAX_STACKED_PARAMETERS
     )
 
 
@@ -169,7 +169,7 @@ def _stacking_key(member: IndexedMember) -> str:
     return f"{id(member.config.inputs)} {member.probe.shape} {fingerprint(plain(recipe))}"
 
 
-def start(member: MemberConfig, corpus: Corpus) -> Probe:
+def initial_probe(member: MemberConfig, corpus: Corpus) -> Probe:
     """Create the probe of a member as it is before training, drawn with the member's seed."""
     train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
@@ -179,7 +179,9 @@ def start(member: MemberConfig, corpus: Corpus) -> Probe:
         layout = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, views)
         probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.texts.shape[1], layout)
     by_token = tokens and not probe.pools
-    probe.adapt(*member.inputs.moments(np.unique(train.texts), probe.spec.center, probe.spec.scale, by_token))
+    probe.set_normalization(
+        *member.inputs.moments(np.unique(train.texts), probe.spec.center, probe.spec.scale, by_token)
+    )
     if member.pretrained:
         by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
         mixer = {name: value[list(member.layers)] for name, value in member.pretrained.mixer.items()}
@@ -208,7 +210,7 @@ def _fit_stacked(
         shared=(BACKBONE,) if finetunes else (),
         absent=() if finetunes else (BACKBONE,),
     )
-    trained_backbone_parameters = learning_numbers(problem, recipe.train, BACKBONE)
+    trained_backbone_parameters = count_trainable(problem, recipe.train, BACKBONE)
     name = (
         f"training {members[0].variant}, seed {seeds[0]}" if len(members) == 1 else f"training {len(members)} together"
     )
@@ -239,11 +241,11 @@ def task_objective(
         seeds: ``[member]``, of the probe's members.
         all_metrics: whether all metrics of the task are measured after every epoch, or the selection metric alone.
     """
-    train, scorer, task = corpus.split("train"), scorer_of(corpus, corpus.selection), task_of(corpus)
+    train, scorer, task = corpus.split("train"), scorer_of(corpus, corpus.selection_split), task_of(corpus)
     loss_name, metric = loss_and_metric(recipe, task)
     metrics = dict.fromkeys([metric, *(task.metrics if all_metrics else ())])
     probe.seed(seeds)
-    orders = orders_of(seeds)
+    orders = order_indices(seeds)
     reads = shared_reads(probe.layout, orders)
     training, validation = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
 
@@ -259,7 +261,7 @@ def task_objective(
         validate=validate,
         rows=len(train),
         batch_rows=recipe.train.batch_rows,
-        smallest_batch=SMALLEST_BATCH.get(loss_name, 1),
+        smallest_batch=MIN_BATCH_ROWS.get(loss_name, 1),
     )
 
 

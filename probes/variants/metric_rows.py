@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.plan import CapturePlan
-from permafrost.probes.config.columns import Column, only_layer, view_name
+from permafrost.probes.config.columns import Column, single_layer, view_name
 from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
-from permafrost.probes.metrics.bootstrap import measure, p_value
-from permafrost.probes.results.metric_row import MetricRow, in_unit, where_of
+from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric
+from permafrost.probes.results.metric_row import MetricRow, shared_columns, to_corpus_range
 from permafrost.probes.tasks.base import Scorer
-from permafrost.probes.tasks.registry import UNTRAINED_ANSWERS, scorer_of, task_of
+from permafrost.probes.tasks.registry import UNTRAINED_PREDICTIONS, scorer_of, task_of
 from permafrost.probes.variants.trained_variant import TrainedVariant
 
 
@@ -34,8 +34,8 @@ def untrained_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: st
     if corpus.kind == "score":
         return _cosine_rows(variants, corpus, split)
     task, scorer = task_of(corpus), scorer_of(corpus, split)
-    where = where_of(UNTRAINED, backbones(variants[0]), "", None, task.name, split)
-    return metric_rows(where, task.metrics, [UNTRAINED_ANSWERS[corpus.kind](corpus, scorer.rows)], scorer, None)
+    where = shared_columns(UNTRAINED, backbones(variants[0]), "", None, task.name, split)
+    return metric_rows(where, task.metrics, [UNTRAINED_PREDICTIONS[corpus.kind](corpus, scorer.rows)], scorer, None)
 
 
 def _cosine_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str) -> list[MetricRow]:
@@ -56,7 +56,7 @@ def _cosine_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str)
             if (column, plan) not in done:
                 done.add((column, plan))
                 name = UNTRAINED if plan == plans[0] else f"{UNTRAINED} ({variant.variant})"
-                where = where_of(name, plan.backbone, view_name([column]), column.layer, task.name, split)
+                where = shared_columns(name, plan.backbone, view_name([column]), column.layer, task.name, split)
                 rows += metric_rows(where, task.metrics, [cosine], scorer, None)
                 rows += p_value_rows(where, task.metrics, cosine, scorer.rows.targets, None)
     return rows
@@ -66,7 +66,9 @@ def variant_rows(variant: TrainedVariant, corpus: Corpus, split: str) -> list[Me
     """Return the rows of a variant on one split: of every seed, and of all seeds."""
     task, scorer = task_of(corpus), scorer_of(corpus, split)
     columns = variant.columns
-    where = where_of(variant.variant, backbones(variant), view_name(columns), only_layer(columns), task.name, split)
+    where = shared_columns(
+        variant.variant, backbones(variant), view_name(columns), single_layer(columns), task.name, split
+    )
     rows: list[MetricRow] = []
     for seed, prediction in zip(variant.seeds, variant.predictions[split], strict=True):
         answers = scorer.decode(prediction)
@@ -77,8 +79,8 @@ def variant_rows(variant: TrainedVariant, corpus: Corpus, split: str) -> list[Me
     if corpus.score_range:
         unit = corpus.score_range
         calibrated = zip(variant.calibrations, outputs, strict=True)
-        scores = [in_unit(calibration(output), unit) for calibration, output in calibrated]
-        if error := measure("mae", scores, in_unit(scorer.rows.targets, unit)):
+        scores = [to_corpus_range(calibration(output), unit) for calibration, output in calibrated]
+        if error := estimate_metric("mae", scores, to_corpus_range(scorer.rows.targets, unit)):
             rows.append(MetricRow(**where, metric="mae", **asdict(error), seed=None))
     return rows
 
@@ -89,11 +91,11 @@ def metric_rows(
     """Return a row for every metric that is defined: of one seed's answers, or the mean over several.
 
     Args:
-        where: fields that the rows have in common, of :func:`where_of`.
+        where: fields that the rows have in common, of :func:`shared_columns`.
     """
     resampled = {metric: scorer.resampled(metric, answers) for metric in metrics}
     return [
-        MetricRow(**where, metric=metric, **asdict(figure.measured()), seed=seed)
+        MetricRow(**where, metric=metric, **asdict(figure.estimate()), seed=seed)
         for metric, figure in resampled.items()
         if figure
     ]
@@ -103,7 +105,7 @@ def p_value_rows(
     where: Mapping[str, Any], metrics: Sequence[str], prediction: NDArray[Any], target: NDArray[Any], seed: int | None
 ) -> list[MetricRow]:
     """Return a row for every correlation that is defined: its p-value against no correlation."""
-    values = {metric: p_value(metric, prediction, target) for metric in metrics if metric in CORRELATIONS}
+    values = {metric: correlation_p_value(metric, prediction, target) for metric in metrics if metric in CORRELATIONS}
     return [
         MetricRow(**where, metric=f"{metric}_p", value=value, low=None, high=None, n=len(target), seed=seed)
         for metric, value in values.items()

@@ -8,8 +8,8 @@ import numpy as np
 
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.training.best_state import History
-from permafrost.probes.training.log import Log
-from permafrost.probes.training.peak_memory import Peak
+from permafrost.probes.training.log import TrainingLog
+from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.variants.combine_seeds import combine_seeds
 from permafrost.probes.variants.multitask_seed import SeedResult, train_seed
 from permafrost.probes.variants.trained_variant import TrainedVariant
@@ -23,7 +23,7 @@ class MultitaskVariant:
     variant: str
     recipe: Recipe
     tasks: Mapping[str, TrainedVariant]
-    logs: Mapping[int, Log]
+    logs: Mapping[int, TrainingLog]
     """Seed -> log of its training."""
 
     trained_parameters: int
@@ -55,7 +55,7 @@ def train_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> Multi
     """Train every seed of a variant on all of its tasks."""
     seeds, peak_bytes = [], 0
     for seed in recipe.train.seeds:
-        with Peak() as peak:
+        with PeakMemory() as peak:
             seeds.append(train_seed(variant, recipe, workspace, seed, peak))
         peak_bytes = max(peak_bytes, peak.bytes)
     tasks = _combine_tasks(recipe, seeds, workspace)
@@ -84,7 +84,7 @@ def _combine_tasks(recipe: Recipe, seeds: Sequence[SeedResult], workspace: Works
             workspace.corpus(task_recipe.corpus),
             workspace.progress,
             [seed.predictions[task] for seed in seeds],
-            [partial(seed.restore_blocks, task) for seed in seeds] if recipe.finetune.learns else (),
+            [partial(seed.restore_blocks, task) for seed in seeds] if recipe.finetune.trains_backbone else (),
         )
         for task, task_recipe in recipe.task_recipes().items()
     }

@@ -13,17 +13,24 @@ from permafrost.probes.balancing.base import Balancer
 from permafrost.probes.balancing.weighting import make_balancer
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.inputs.store_record import backbone_numbers
+from permafrost.probes.inputs.store_record import count_backbone_parameters
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.tasks.registry import loss_and_metric, task_of
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import FitResult, fit
-from permafrost.probes.training.parameter_groups import BACKBONE, learning_numbers, within
-from permafrost.probes.training.peak_memory import Peak
+from permafrost.probes.training.parameter_groups import BACKBONE, belongs_to, count_trainable
+from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TrainingProblem
 from permafrost.probes.variants.combine_seeds import SplitPredictions, predict_splits
-from permafrost.probes.variants.members import MemberConfig, TrainedMember, modules_of, owners_of, start, task_objective
+from permafrost.probes.variants.members import (
+    MemberConfig,
+    TrainedMember,
+    initial_probe,
+    modules_of,
+    owners_of,
+    task_objective,
+)
 from permafrost.probes.variants.workspace import Workspace
 
 
@@ -54,7 +61,7 @@ class SeedResult:
         return self.modules[BACKBONE]
 
 
-def train_seed(variant: str, recipe: Recipe, workspace: Workspace, seed: int, peak: Peak) -> SeedResult:
+def train_seed(variant: str, recipe: Recipe, workspace: Workspace, seed: int, peak: PeakMemory) -> SeedResult:
     """Train one seed of a variant on all tasks, and predict every split of every task.
 
     Args:
@@ -66,12 +73,12 @@ def train_seed(variant: str, recipe: Recipe, workspace: Workspace, seed: int, pe
     task_recipes = recipe.task_recipes()
     corpora = {task: workspace.corpus(task_recipe.corpus) for task, task_recipe in task_recipes.items()}
     members = _member_configs(variant, recipe, task_recipes, workspace, seed)
-    probes = {task: start(member, corpora[task]) for task, member in members.items()}
+    probes = {task: initial_probe(member, corpora[task]) for task, member in members.items()}
     problem = _training_problem(recipe, members, probes, corpora, seed)
-    trained_parameters = learning_numbers(problem, recipe.train)
+    trained_parameters = count_trainable(problem, recipe.train)
     backbone_parameters = _backbone_parameters(task_recipes, workspace, problem.modules)
     copies = len(task_recipes) - 1 if recipe.multitask.keep == "one" else 0
-    saved_parameters = copies * learning_numbers(problem, recipe.train, BACKBONE)
+    saved_parameters = copies * count_trainable(problem, recipe.train, BACKBONE)
     checkpoint = _checkpoint(variant, recipe, task_recipes, workspace, seed)
     name = f"training {variant}, seed {seed}"
     result = fit(problem, recipe.train, [seed], workspace.progress, name, None, checkpoint, peak)
@@ -84,7 +91,7 @@ def train_seed(variant: str, recipe: Recipe, workspace: Workspace, seed: int, pe
         history = histories[task]
         workspace.progress.note(
             f"{variant}, seed {seed}, {task}: best epoch {history.best_epoch + 1} of {len(history.values)}, "
-            f"{corpora[task].selection} {history.best_value:.4f}"
+            f"{corpora[task].selection_split} {history.best_value:.4f}"
         )
     return SeedResult(
         seed=seed,
@@ -117,7 +124,7 @@ def _member_configs(
 
 def _task_inputs(recipe: Recipe, task_recipes: Mapping[str, Recipe], workspace: Workspace) -> dict[str, ProbeInputs]:
     """Return what each task reads; all tasks read the same blocks if the backbone is fine-tuned."""
-    if not recipe.finetune.learns:
+    if not recipe.finetune.trains_backbone:
         return {task: workspace.inputs(task_recipe, task_recipe.corpus) for task, task_recipe in task_recipes.items()}
     layers = {finetuned_view(task_recipe)[1] for task_recipe in task_recipes.values()}
     first = next(iter(task_recipes.values()))
@@ -146,7 +153,7 @@ def _training_problem(
         order=recipe.multitask.schedule,
         temperature=recipe.multitask.temperature,
         balancer=_balancer(recipe, losses, modules.get(BACKBONE), seed),
-        shared=(BACKBONE,) if recipe.finetune.learns else (),
+        shared=(BACKBONE,) if recipe.finetune.trains_backbone else (),
         absent=tuple(component for component in (BACKBONE, *recipe.tasks) if component not in modules),
         private=recipe.multitask.keep == "each",
     )
@@ -165,7 +172,7 @@ def _balancer(recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | N
     shared = [
         parameter
         for name, parameter in (backbone.named_parameters() if backbone else ())
-        if not any(within(f"{BACKBONE}.{name}", component) for component in frozen)
+        if not any(belongs_to(f"{BACKBONE}.{name}", component) for component in frozen)
     ]
     generator = torch.Generator().manual_seed(seed)
     joint = recipe.multitask.schedule == "joint"
@@ -178,8 +185,8 @@ def _checkpoint(
     if workspace.unfinished is None:
         return None
     corpora = {task: workspace.corpus(task_recipe.corpus) for task, task_recipe in task_recipes.items()}
-    latents = {task: workspace.latents(task_recipe) for task, task_recipe in task_recipes.items()}
-    return workspace.unfinished.of_training(variant, recipe, [seed], corpora, latents)
+    latents = {task: workspace.latent_identities(task_recipe) for task, task_recipe in task_recipes.items()}
+    return workspace.unfinished.checkpoint_for(variant, recipe, [seed], corpora, latents)
 
 
 def _check_histories(variant: str, histories: Mapping[str, History]) -> None:
@@ -218,7 +225,7 @@ def _backbone_parameters(
         for task_recipe in task_recipes.values()
         for latents in workspace.plan_latents(task_recipe, task_recipe.corpus).values()
     ]
-    return backbone_numbers(stored) if stored else _parameter_count(modules[BACKBONE])
+    return count_backbone_parameters(stored) if stored else _parameter_count(modules[BACKBONE])
 
 
 def _parameter_count(module: nn.Module) -> int:

@@ -7,7 +7,7 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.shard import Shard
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.providers import PlanLatents
-from permafrost.probes.inputs.store_record import backbone_numbers, store_record
+from permafrost.probes.inputs.store_record import count_backbone_parameters, store_record
 from permafrost.probes.results.environment import environment
 from permafrost.probes.tasks.registry import head_of, loss_and_metric, task_of, texts_per_row
 from permafrost.probes.variants.trained_variant import TrainedVariant
@@ -24,7 +24,7 @@ def make_record(
     distinct = {id(latents): latents for plans in stores.values() for latents in plans.values()}
     return environment() | {
         "corpus": {"name": corpus.name, "rows": {split: len(rows) for split, rows in corpus.splits.items()}},
-        "texts": corpus.sentences,
+        "texts": corpus.text_count,
         "texts_distinct": len(corpus.texts),
         "bytes": sum(shard.path.stat().st_size for shard in _shards(distinct.values())),
         "stores": {
@@ -63,5 +63,5 @@ def _probe_record(variant: TrainedVariant, stores: Mapping[str, PlanLatents], co
         "loss": loss_and_metric(variant.recipe, task_of(corpus))[0],
         "pretraining": "" if variant.recipe.pretraining.task == "none" else variant.recipe.pretraining.task,
         "parameters": variant.parameters,
-        "backbone_parameters": backbone_numbers(stores.values()) or variant.backbone_parameters,
+        "backbone_parameters": count_backbone_parameters(stores.values()) or variant.backbone_parameters,
     }

@@ -13,7 +13,7 @@ import pandas as pd
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.projection import project
-from permafrost.probes.tasks.registry import PARTS, SAID, row_labels, scorer_of
+from permafrost.probes.tasks.registry import BREAKDOWNS, PREDICTION_COLUMNS, row_labels, scorer_of
 from permafrost.probes.training.best_state import History
 from permafrost.probes.variants.trained_variant import TrainedVariant
 
@@ -33,10 +33,10 @@ def breakdown_table(variant: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for split in corpus.splits:
-        if split != "train" and corpus.kind in PARTS:
+        if split != "train" and corpus.kind in BREAKDOWNS:
             scorer = scorer_of(corpus, split)
             answers = [scorer.decode(output) for output in variant.outputs(split)]
-            for breakdown in PARTS[corpus.kind]:
+            for breakdown in BREAKDOWNS[corpus.kind]:
                 rows += [
                     {"variant": variant.variant, "split": split, "kind": kind, "group": group, "metric": metric}
                     | asdict(measured)
@@ -52,10 +52,10 @@ def confusion_table(variant: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
     """
     if corpus.kind not in ("class", "tags"):
         return pd.DataFrame(columns=CONFUSION_COLUMNS)
-    scorer, names = scorer_of(corpus, corpus.scored), np.array(corpus.labels)
+    scorer, names = scorer_of(corpus, corpus.test_split), np.array(corpus.labels)
     spans = scorer.rows.spans
     targets = scorer.rows.targets if spans is None else spans.codes
-    predicted = scorer.decode(variant.outputs(corpus.scored)[0])
+    predicted = scorer.decode(variant.outputs(corpus.test_split)[0])
     pairs = pd.DataFrame({"target": names[targets.astype(np.int64)], "label": names[predicted.astype(np.int64)]})
     counts = pairs.value_counts(sort=False).rename("n").reset_index()
     return counts.assign(variant=variant.variant)[CONFUSION_COLUMNS]
@@ -68,7 +68,7 @@ def prediction_table(variant: TrainedVariant, corpus: Corpus, split: str) -> pd.
     for index, output in enumerate(variant.outputs(split)):
         seed = pd.NA if variant.average else variant.seeds[index]
         calibration = variant.calibrations[index] if variant.calibrations else None
-        frame = pd.DataFrame(SAID[corpus.kind](output, scorer, corpus, calibration))
+        frame = pd.DataFrame(PREDICTION_COLUMNS[corpus.kind](output, scorer, corpus, calibration))
         frames.append(frame.assign(seed=pd.array([seed] * len(frame), "Int64")))
     return pd.concat(frames, ignore_index=True)
 

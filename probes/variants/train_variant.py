@@ -12,9 +12,9 @@ from permafrost.probes.search.trials import Evaluation
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
 from permafrost.probes.training.loop import AfterEpoch
-from permafrost.probes.training.resume import Unfinished
+from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.combine_seeds import combine_seeds
-from permafrost.probes.variants.members import MemberConfig, start, train_members
+from permafrost.probes.variants.members import MemberConfig, initial_probe, train_members
 from permafrost.probes.variants.trained_variant import TrainedVariant
 from permafrost.probes.variants.workspace import Workspace
 
@@ -26,17 +26,17 @@ def train_variant(variant: str, recipe: Recipe, workspace: Workspace) -> Trained
         member_configs(variant, recipe, workspace),
         corpus,
         workspace.progress,
-        checkpoint_of=partial(_checkpoint, unfinished, workspace.latents(recipe)) if unfinished else None,
+        checkpoint_of=partial(_checkpoint, unfinished, workspace.latent_identities(recipe)) if unfinished else None,
     )
     for member in members:
         history = member.history
         if history.best_epoch < 0:
             raise SpecError(
-                f"{variant}: its metric was never finite: its predictions of {corpus.selection} are constant."
+                f"{variant}: its metric was never finite: its predictions of {corpus.selection_split} are constant."
             )
         workspace.progress.note(
             f"{variant}, seed {member.seed}: best epoch {history.best_epoch + 1} of {len(history.values)}, "
-            f"{corpus.selection} {history.best_value:.4f}"
+            f"{corpus.selection_split} {history.best_value:.4f}"
         )
     return combine_seeds(members, corpus, workspace.progress)
 
@@ -51,7 +51,7 @@ def evaluate_recipe(workspace: Workspace, recipe: Recipe, after_epoch: AfterEpoc
     corpus = workspace.corpus(recipe.corpus)
     (trained,) = train_members(member_configs("trial", recipe, workspace), corpus, None, after_epoch)
     if trained.history.best_epoch < 0:
-        raise SpecError(f"its predictions of {corpus.selection} are constant.")
+        raise SpecError(f"its predictions of {corpus.selection_split} are constant.")
     layers = trained.pretrained.layers if trained.pretrained else []
     unexplained = {"unexplained": sum(layer.unexplained for layer in layers) / len(layers)} if layers else {}
     return Evaluation(trained.history.best_value, unexplained)
@@ -60,7 +60,7 @@ def evaluate_recipe(workspace: Workspace, recipe: Recipe, after_epoch: AfterEpoc
 def member_configs(variant: str, recipe: Recipe, workspace: Workspace) -> list[MemberConfig]:
     """Return the variant's trainings, one per seed; their encoders are pretrained first if the recipe says so."""
     seed_inputs: list[tuple[int, ProbeInputs]]
-    if recipe.finetune.learns:
+    if recipe.finetune.trains_backbone:
         seed_inputs = [(seed, workspace.finetuned_inputs(recipe)) for seed in recipe.train.seeds]
     else:
         cached = workspace.inputs(recipe, recipe.corpus)
@@ -69,7 +69,7 @@ def member_configs(variant: str, recipe: Recipe, workspace: Workspace) -> list[M
         MemberConfig(variant=variant, recipe=recipe, inputs=inputs, layers=tuple(range(len(inputs.columns))), seed=seed)
         for seed, inputs in seed_inputs
     ]
-    if recipe.finetune.learns or recipe.pretraining.task == "none":
+    if recipe.finetune.trains_backbone or recipe.pretraining.task == "none":
         return members
     return [replace(member, pretrained=_pretrained_encoder(member, workspace)) for member in members]
 
@@ -82,7 +82,7 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
     key = fingerprint([encoder, spec, plans, recipe.corpus, list(member.inputs.columns), member.seed])
 
     def make() -> PretrainedEncoder:
-        probe = start(member, workspace.corpus(recipe.corpus))
+        probe = initial_probe(member, workspace.corpus(recipe.corpus))
         corpus, inputs = workspace.corpus(spec.corpus), workspace.inputs(recipe, spec.corpus)
         return pretrain(probe, spec, corpus, inputs, member.seed, workspace.progress)
 
@@ -90,10 +90,10 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
 
 
 def _checkpoint(
-    unfinished: Unfinished, latents: Mapping[str, str], members: Sequence[MemberConfig], corpus: Corpus
+    unfinished: UnfinishedTrainings, latents: Mapping[str, str], members: Sequence[MemberConfig], corpus: Corpus
 ) -> Checkpoint:
-    """Return the checkpoint of members that are trained in one program; see :meth:`Unfinished.of_training`."""
-    return unfinished.of_training(
+    """Return the checkpoint of members that are trained in one program; see :meth:`UnfinishedTrainings.of_training`."""
+    return unfinished.checkpoint_for(
         "+".join(dict.fromkeys(member.variant for member in members)),
         members[0].recipe,
         [member.seed for member in members],

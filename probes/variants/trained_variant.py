@@ -19,7 +19,7 @@ from permafrost.probes.models.probe import Probe, unstack
 from permafrost.probes.tasks.fitted import FittedProbe
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
-from permafrost.probes.training.log import Log
+from permafrost.probes.training.log import TrainingLog
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +66,7 @@ class TrainedVariant:
     seed_blocks: Sequence[Callable[[], nn.Module]] = ()
     """``[seed]``, functions that return the fine-tuned blocks with the weights that were kept; empty if none were."""
 
-    logs: Sequence[Log] = ()
+    logs: Sequence[TrainingLog] = ()
     """``[seed]``; empty if no block was fine-tuned."""
 
     backbone_parameters: int = 0

@@ -15,12 +15,12 @@ from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import fingerprint
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.probes.config.columns import wanted_columns
+from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import FinetunedInputs, cached_states, finetuned_inputs
 from permafrost.probes.inputs.latents import ProbeInputs, read_inputs
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider, PlanLatents
-from permafrost.probes.training.resume import Unfinished
+from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache
 
 PlanKey = tuple[str, CapturePlan]
@@ -54,7 +54,7 @@ class Workspace:
         provider: LatentProvider,
         progress: Progress,
         input_cache: GetInputs | None = None,
-        unfinished: Unfinished | None = None,
+        unfinished: UnfinishedTrainings | None = None,
     ) -> None:
         """Create a workspace that has loaded nothing yet.
 
@@ -75,7 +75,7 @@ class Workspace:
         if key not in self._corpora:
             corpus = load_corpus(spec)
             sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
-            texts = f"{corpus.sentences:,} texts, {len(corpus.texts):,} distinct, each runs once"
+            texts = f"{corpus.text_count:,} texts, {len(corpus.texts):,} distinct, each runs once"
             self.progress.note(f"{corpus.name}: {sizes} rows; {texts}")
             for note in corpus.notes:
                 self.progress.note(f"{corpus.name}: {note}")
@@ -93,7 +93,7 @@ class Workspace:
         """
         requests: dict[PlanKey, list[LatentRequest]] = {}
         for recipe in recipes:
-            if recipe.finetune.learns:
+            if recipe.finetune.trains_backbone:
                 self.provider.check_blocks(recipe.plan, recipe.finetune, finetuned_view(recipe)[1])
             if recipe.finetune.cut == "none":
                 self._frozen_states_of(recipe)
@@ -121,7 +121,7 @@ class Workspace:
         """Return plan name -> latents of a corpus, for every plan that the recipe's probe reads."""
         return {name: self.stored[fingerprint(spec), plan] for name, plan in recipe.probe_plans().items()}
 
-    def latents(self, recipe: Recipe) -> dict[str, str]:
+    def latent_identities(self, recipe: Recipe) -> dict[str, str]:
         """Return plan name, or "plan" -> identity of its latents, for every plan that the recipe's probe reads.
 
         If the whole backbone is fine-tuned, no latents are read: returns the digests of the backbone.
@@ -138,7 +138,7 @@ class Workspace:
         def read() -> ProbeInputs:
             self.prepare([recipe])
             stored = self.plan_latents(recipe, spec)
-            columns = wanted_columns(recipe.probe, {name: latents.columns for name, latents in stored.items()})
+            columns = resolve_columns(recipe.probe, {name: latents.columns for name, latents in stored.items()})
             return read_inputs(stored, self.corpus(spec).texts, columns)
 
         return self._input_cache(key, read)

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.data.script import CHARACTER, WORD_END, WORD_START, is_mark, is_unspaced, parts, script_of, units
+from permafrost.data.script import (
+    CHARACTER,
+    WORD_END,
+    WORD_START,
+    is_mark,
+    is_unspaced,
+    script_of,
+    unbreakable_spans,
+    units,
+)
 
 UNITS = {
     "The 1990s, l'été": ["The", "1990s", "l", "été"],
@@ -37,7 +46,7 @@ LATIN = st.text(st.characters(max_codepoint=0x24F) | st.sampled_from("–’“�
 @given(LATIN)
 def test_on_latin_text_units_parts_and_borders_are_those_of_plain_patterns(text):
     assert units(text) == re.findall(r"\w+", text)
-    assert [text[first:last] for first, last in parts(text)] == text.split()
+    assert [text[first:last] for first, last in unbreakable_spans(text)] == text.split()
     for plain, ours in ((r"\b(?=\w)", rf"{WORD_START}(?=\w)"), (r"(?<=\w)\b", rf"(?<=\w){WORD_END}")):
         assert [found.start() for found in re.finditer(plain, text)] == [
             found.start() for found in re.finditer(ours, text)
@@ -51,9 +60,9 @@ MIXED = st.text(
 
 @given(MIXED)
 def test_parts_hold_all_but_white_space_and_no_mark_leaves_its_character(text):
-    assert "".join(text[first:last] for first, last in parts(text)) == "".join(text.split())
+    assert "".join(text[first:last] for first, last in unbreakable_spans(text)) == "".join(text.split())
     assert "".join(CHARACTER.findall(text)) == text
-    for first, _ in parts(text):
+    for first, _ in unbreakable_spans(text):
         assert not is_mark(text[first]) or first == 0 or text[first - 1].isspace() or is_mark(text[first - 1])
     assert all(len(found) == 1 or is_mark(found[1]) for found in CHARACTER.findall(text))
 

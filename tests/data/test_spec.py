@@ -14,7 +14,7 @@ from permafrost.data.spec import SpecError, fingerprint, manual, nearest, overri
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
-from permafrost.probes.config.load import load_recipe, shipped
+from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 
 WORD = 'This sentence : "{text}" means in one word:"'
@@ -148,7 +148,7 @@ def test_a_variant_comes_after_the_overrides_and_may_not_touch_the_corpus():
         recipe(toml=toml.replace("plan.max_tokens", "corpus.limit")).variant_recipes()
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe_survives_being_written_and_read(name):
     _, loaded = load_recipe(name)
     assert parse(Recipe, read_toml(to_toml(loaded), "again"), "again") == loaded

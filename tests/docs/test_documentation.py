@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from permafrost import api
-from permafrost.cli.exit_codes import guarded
+from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from permafrost.data.spec import manual
 from permafrost.probes.config.recipe import Recipe
@@ -243,7 +243,7 @@ def run_line(line: str, backbone: Path) -> None:
         words += ["--trials", "2", "--workers", "1"]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = guarded(lambda: app(words, standalone_mode=False))
+        code = run_guarded(lambda: app(words, standalone_mode=False))
     assert code == 0, f"{line}\n{out.getvalue()}\n{err.getvalue()}"
 
 

@@ -10,7 +10,7 @@ import pytest
 from permafrost import api
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.backbones.registry import SHORT_NAMES
-from permafrost.probes.config.load import load_recipe, shipped
+from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.metrics import bootstrap
 from tests.end_to_end import test_multitask_recipes, test_pretrain, test_task_recipes
 from tests.support.bench import COLUMNS, FILES, Bench, pairs, write
@@ -41,7 +41,7 @@ ELSEWHERE |= {*test_task_recipes.SMALL, *test_task_recipes.TUNED, *test_multitas
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in shipped() if name not in ELSEWHERE]
+    "name", [name for name in shipped_recipes() if name not in ELSEWHERE]
 )  # a new recipe without a small corpus fails here
 def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     bench = Bench(tmp_path, tiny("bert", blocks=6))  # as many as the backbone that recipes cut
@@ -277,7 +277,7 @@ def test_extract_recipes_config_and_cache_print_one_json_object(finished):
         assert code == 0
         said[name] = json.loads(out)
     assert said["extract"]["texts_run"] == said["extract"]["truncated"] == 0
-    assert set(said["recipes"]["recipes"]) == set(shipped())
+    assert set(said["recipes"]["recipes"]) == set(shipped_recipes())
     settings = {one["key"]: one for one in said["config"]["settings"]}
     assert settings["corpus.name"]["value"] == "stsb"
     assert all(one["meaning"] for key, one in settings.items())

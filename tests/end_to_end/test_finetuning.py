@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost import api
-from permafrost.data.digests import files_digests
+from permafrost.data.digests import digests_of_files
 from permafrost.extract.backbones.families import BACKBONES
 from tests.support.bench import Bench, pairs
 from tests.support.resealed import resealed
@@ -190,7 +190,7 @@ def with_digests(folder: Path) -> None:
     """Have the run say that the files of its blocks are as they are now."""
     with safe_open(folder / "probe.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
-    about["backbone"] = files_digests(folder / "backbone", (path.name for path in (folder / "backbone").iterdir()))
+    about["backbone"] = digests_of_files(folder / "backbone", (path.name for path in (folder / "backbone").iterdir()))
     save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(about)})
     resealed(folder)
 

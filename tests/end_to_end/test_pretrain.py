@@ -13,7 +13,7 @@ from permafrost.data.errors import InputError
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.readers.plain_text import find_text
 from permafrost.extract.pretraining.vocabulary import learn_tokenizer, read_vocabulary
-from permafrost.probes.config.load import load_recipe, with_folder
+from permafrost.probes.config.load import load_recipe, resolve_language_model
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.reports.compare import comparison
 from tests.support.bench import Bench
@@ -168,12 +168,12 @@ def test_a_backbone_called_language_is_the_recipes_own_wherever_it_is_named(tmp_
         'set = { "plan.backbone" = "language" }\n[ablation]\nbackbones = ["minilm", "language"]\n'
     )
     name, recipe = load_recipe(str(path))
-    found, own = with_folder(name, recipe), "cache/models/mine"
+    found, own = resolve_language_model(name, recipe), "cache/models/mine"
     assert found.plan.backbone == "minilm"
     assert found.plans["other"]["backbone"] == own
     assert found.variants[0].set == {"plan.backbone": own}
     assert found.ablation.backbones == ("minilm", own)
-    assert with_folder(name, found) == found
+    assert resolve_language_model(name, found) == found
 
 
 def test_the_page_of_a_pretraining_is_drawn_again_and_is_not_compared(bench):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from permafrost import api
-from permafrost.cli.exit_codes import guarded
+from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench, pairs, write
@@ -280,7 +280,7 @@ def test_a_signal_during_extract_keeps_what_is_committed_and_the_next_run_goes_o
 
 def test_a_file_in_the_place_of_the_runs_is_refused_and_kept(bench):
     settings = [word for one in bench.of_pairs() for word in ("--set", one)]
-    code = guarded(
+    code = run_guarded(
         lambda: app(["run", "pairs", "--runs", str(bench.folder / "few.csv"), *settings], standalone_mode=False)
     )
     assert code == 2

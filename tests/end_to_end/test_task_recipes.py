@@ -11,7 +11,7 @@ from permafrost.cli.headlines import run_headline
 from permafrost.data.errors import InputError
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap
-from permafrost.probes.metrics.squad import exact_match, overlap
+from permafrost.probes.metrics.squad import exact_match, token_f1
 from tests.support.bench import Bench
 from tests.support.page_reader import Page
 
@@ -151,7 +151,7 @@ def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_ar
     for row in said.itertuples():
         assert row.answer == row.context[row.start : row.end]
         assert row.context[row.target_start :].startswith(row.target)
-        assert row.f1 >= overlap(row.answer, row.target)
+        assert row.f1 >= token_f1(row.answer, row.target)
         assert row.exact_match >= exact_match(row.answer, row.target)
     figures = {
         row["metric"]: row["value"]

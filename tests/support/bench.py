@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from permafrost.cli.exit_codes import guarded
+from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from tests.support.backbones import WORDS
 
@@ -117,7 +117,7 @@ class Bench:
         """The command line in this process: exit code, stdout, stderr."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = guarded(lambda: app(self._line(words, settings), standalone_mode=False))
+            code = run_guarded(lambda: app(self._line(words, settings), standalone_mode=False))
         return code, out.getvalue(), err.getvalue()
 
     def process(self, *words: str, settings: Iterable[str] = (), before: str = "") -> "subprocess.Popen[str]":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from permafrost.data.ragged import TokenLatents, bounds
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block
 from tests.support.blocks import block_of
@@ -31,8 +31,8 @@ def ragged_block(
     states = rng.normal(size=(len(columns["tokens"]), lengths.sum(), width)).astype(dtype)
     ids = np.concatenate([ord(text[0]) * 10 + np.arange(n) for text, n in zip(texts, lengths, strict=True)])
     spans = np.stack([ids, ids + 1], axis=1)
-    spans[bounds(lengths)[:-1]] = -1  # the first token of each is special
-    tokens = TokenLatents(states, bounds(lengths), ids.astype(np.int32), spans.astype(np.int32))
+    spans[offsets_from_lengths(lengths)[:-1]] = -1  # the first token of each is special
+    tokens = TokenLatents(states, offsets_from_lengths(lengths), ids.astype(np.int32), spans.astype(np.int32))
     return dataclasses.replace(block, columns=columns, tokens=tokens)
 
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.digests import DIGEST, DIGESTS, files_digests, with_digests
+from permafrost.data.digests import DIGEST, DIGESTS, digests_of_files, with_digests
 from permafrost.data.language.record import RECORD
 from permafrost.probes.results.run_folder import write_record
 
 
 def resigned(model: Path, about: dict[str, Any]) -> None:
     """Have the record of a pretrained model say that it and the model's files are as they are now."""
-    digests = files_digests(model, (path.name for path in model.iterdir() if path.name != RECORD))
+    digests = digests_of_files(model, (path.name for path in model.iterdir() if path.name != RECORD))
     (model / RECORD).write_text(json.dumps(with_digests(about, digests)), "utf-8")
 
 

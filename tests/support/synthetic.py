@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs
@@ -157,7 +157,9 @@ def token_inputs(
     values = torch.from_numpy((rng.normal(size=(layers, lengths.sum(), WIDE)) + 0.3).astype(dtype))
     columns = tuple(Column("", "tokens", layer) for layer in range(layers))
     spans = np.array([span for text in texts for span in text], np.int32).reshape(-1, 2)
-    return ProbeInputs(values=values, columns=columns, widths=(WIDE,) * layers, offsets=bounds(lengths), spans=spans)
+    return ProbeInputs(
+        values=values, columns=columns, widths=(WIDE,) * layers, offsets=offsets_from_lengths(lengths), spans=spans
+    )
 
 
 def tagged(
@@ -185,7 +187,7 @@ def tagged(
     marks = Spans(
         np.array([span for text in order for span in words[text]]),
         np.array([tag for text in order for tag in codes[text]]),
-        bounds(np.array([len(words[text]) for text in order])),
+        offsets_from_lengths(np.array([len(words[text]) for text in order])),
     )
     rows = Rows(order[:, None], np.zeros(sentences, np.int64), marks)
     return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), labels=TAGS, kind="tags")
@@ -214,7 +216,7 @@ def answered(
             spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
     found = token_inputs(windows, layers, seed)
     assert found.offsets is not None
-    marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), bounds(np.array(counts)))
+    marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), offsets_from_lengths(np.array(counts)))
     for number in range(questions):
         first, last = spans[marks.offsets[number]]
         for window in range(starts[number], starts[number + 1]):
@@ -224,7 +226,7 @@ def answered(
     order = rng.permutation(questions)
     rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.select(order))
     found = replace(found, starts=np.array(starts))
-    return found, Corpus("toy", tuple(texts), _thirds(rows), kind="answers")
+    return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
 
 
 def _thirds(rows: Rows) -> dict[str, Rows]:

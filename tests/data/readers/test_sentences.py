@@ -8,7 +8,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.readers.load import read_sentences
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.similarity import SimilaritySpec, with_arguments
-from permafrost.probes.metrics.cosines import cosines, pairs, square
+from permafrost.probes.metrics.cosines import cosine_matrix, matrix_from_pairs, pair_table
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def latents():
 
 
 def test_cosines_are_those_of_scipy_symmetric_with_ones_on_the_diagonal(latents):
-    found = cosines(latents)
+    found = cosine_matrix(latents)
     plain = [[1 - cosine(first, second) for second in latents.astype(float)] for first in latents.astype(float)]
     np.testing.assert_allclose(found, plain, atol=1e-12)
     np.testing.assert_array_equal(found, found.T)
@@ -26,19 +26,19 @@ def test_cosines_are_those_of_scipy_symmetric_with_ones_on_the_diagonal(latents)
 
 def test_neither_length_nor_magnitude_matters_and_a_latent_of_zeros_is_near_nothing(latents):
     scaled = latents * np.array([1e-12, 1, 3, 1e12, 0], np.float32)[:, None]
-    expected = cosines(latents)
+    expected = cosine_matrix(latents)
     expected[4, :4] = expected[:4, 4] = 0
-    np.testing.assert_allclose(cosines(scaled), expected, atol=1e-6)  # float32 scaling
+    np.testing.assert_allclose(cosine_matrix(scaled), expected, atol=1e-6)  # float32 scaling
 
 
 def test_pairs_hold_each_pair_once_and_the_square_table_comes_back_from_them(latents):
-    tables = {"a": cosines(latents), "b": cosines(latents[:, :3])}
-    rows = pairs(tables)
+    tables = {"a": cosine_matrix(latents), "b": cosine_matrix(latents[:, :3])}
+    rows = pair_table(tables)
     assert len(rows) == 2 * 10
     assert (rows["first"] < rows["second"]).all()
     assert rows["first"].min() == 1
     for backbone, table in tables.items():
-        np.testing.assert_array_equal(square(rows, backbone, 5), table)
+        np.testing.assert_array_equal(matrix_from_pairs(rows, backbone, 5), table)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,9 @@ def test_prune_and_repair_know_the_tokens_of_a_shard(store):
     own = store.append(ragged_block(["a"], {"tokens": (2,)}, seed=2), {"layers": 2})
     assert set(maintenance.prune([store.path])[0]) == {pooled, copy}
     fresh = LatentStore.open(store.path)
-    assert [shard["tokens"] for shard in maintenance.details(store.path)["shards"]] == [s.tokens for s in fresh.shards]
+    assert [shard["tokens"] for shard in maintenance.store_details(store.path)["shards"]] == [
+        s.tokens for s in fresh.shards
+    ]
     raw = bytearray(own.read_bytes())
     raw[raw.index(Shard(own).layer("tokens", 2).tobytes())] ^= 1
     own.write_bytes(raw)
@@ -237,7 +239,7 @@ def test_removing_a_store_touches_no_file_of_another_kind(store):
 
 def test_a_summary_counts_a_text_once_and_sums_the_shards(store):
     paths = [add(store, ["a", "b"]), add(store, ["b", "c"], {"last": (2,)})]
-    summary = maintenance.summary(store.path)
+    summary = maintenance.store_summary(store.path)
     assert (summary["texts"], summary["shards"]) == (3, 2)
     assert summary["bytes"] == sum(path.stat().st_size for path in paths)
     assert summary["columns"] == {"last": [2], "mean": [0, 1]}
@@ -246,7 +248,7 @@ def test_a_summary_counts_a_text_once_and_sums_the_shards(store):
 
 def test_details_are_the_summary_with_identity_and_provenance(store):
     path = add(store, ["a", "b"])
-    details = maintenance.details(store.path)
+    details = maintenance.store_details(store.path)
     assert details["identity"] == dataclasses.asdict(IDENTITY)
     (shard,) = details["shards"]
     assert (shard["name"], shard["texts"], shard["provenance"]["host"]) == (path.name, 2, "h")
@@ -271,7 +273,7 @@ def test_a_store_whose_only_shard_was_set_aside_is_listed_but_not_intact(store, 
     damage(broken)
     maintenance.repair([store.path])
     assert maintenance.store_folders(tmp_path) == [store.path]
-    assert maintenance.intact(tmp_path) == []
+    assert maintenance.stores_with_shards(tmp_path) == []
 
 
 def test_an_empty_cache_has_no_stores(tmp_path):

@@ -11,7 +11,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permafrost.data.ragged import TokenLatents, bounds, join
+from permafrost.data.ragged import TokenLatents, concatenate, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.errors import ShardError, StoreError
@@ -90,7 +90,7 @@ def test_reading_gives_the_tokens_of_the_texts_asked_in_the_order_asked(store):
 def test_texts_and_layers_may_lie_in_several_shards(store):
     first, second = add(store, ["a", "b"], seed=1), add(store, ["c"], seed=2)
     third = add(store, ["c", "a", "b"], {"tokens": (2,)}, seed=3)
-    wide = join([tokens_of(first), tokens_of(second)])
+    wide = concatenate([tokens_of(first), tokens_of(second)])
     other = tokens_of(third).select(np.array([1, 2, 0]))
     states = np.stack([other.states[0], wide.states[0]])
     assert_equal_tokens(
@@ -297,7 +297,7 @@ def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, shards, aske
     for chosen in ([*range(len(asked))], batch.draw(st.lists(st.sampled_from(range(len(asked) or 1)), max_size=4))):
         chosen = [index for index in chosen if index < len(asked)]
         found, texts = reader.rows(chosen), [asked[index] for index in chosen]
-        assert found.offsets.tolist() == bounds(lengths_of(texts)).tolist()
+        assert found.offsets.tolist() == offsets_from_lengths(lengths_of(texts)).tolist()
         parts = [np.stack([naive[text, layer] for layer in wanted]) for text in texts]
         expected = np.concatenate([np.empty((len(wanted), 0, 4), np.float16), *parts], axis=1)
         np.testing.assert_array_equal(found.states, expected)

@@ -24,10 +24,10 @@ from permafrost.extract.backbones import file_digest, identity
 from permafrost.extract.backbones.configuration import BackboneError, model_config
 from permafrost.extract.backbones.file_digest import FileChangedError, Memo
 from permafrost.extract.backbones.identity import MEMO, identify
-from permafrost.extract.backbones.load import load, load_tokenizer, tokenizer_digest, tokenizer_for_saving
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tokenizer_digest, tokenizer_for_saving
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
-from permafrost.extract.extraction import Extractor, extract, same_extractor
+from permafrost.extract.extraction import Extractor, extract, matching_extractor
 from tests.support.real import real_model
 
 TEXTS = ["the small brown dog runs over green grass", "It sleeps near an old warm stove .", "dog", "Winter and then"]
@@ -42,7 +42,7 @@ def plan_of(folder: Any, **changes: Any) -> CapturePlan:
 
 def identity_of(folder: Any, cache: Path, **changes: Any) -> Any:
     plan = plan_of(folder, **changes)
-    return identify(find(plan), plan, "cpu", cache)
+    return identify(find_backbone(plan), plan, "cpu", cache)
 
 
 def latents(plan: CapturePlan, cache: Path) -> np.ndarray:
@@ -370,19 +370,19 @@ def test_a_memo_that_cannot_be_written_costs_nothing_but_time(tmp_path):
 @pytest.mark.parametrize("put", [in_place, by_rename])
 def test_weights_that_change_between_digest_and_loading_are_refused(put, tiny, tmp_path):
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
-    source = find(plan_of(folder))
+    source = find_backbone(plan_of(folder))
     identify(source, plan_of(folder), "cpu", tmp_path)
     weights(put)(folder)
     with pytest.raises(FileChangedError, match=r"model.safetensors changed while it was being read; run the same"):
-        load(source, plan_of(folder), "float32", "cpu")
+        load_backbone(source, plan_of(folder), "float32", "cpu")
 
 
 def test_a_tokenizer_that_changes_after_its_digest_is_not_the_one_that_is_used(tiny, tmp_path):
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
-    source = find(plan_of(folder))
+    source = find_backbone(plan_of(folder))
     identify(source, plan_of(folder), "cpu", tmp_path)
     tokenizer_json(swapped_words)(folder)
-    ids = load(source, plan_of(folder), "float32", "cpu").tokenizer.encode(TEXTS[0]).ids
+    ids = load_backbone(source, plan_of(folder), "float32", "cpu").tokenizer.encode(TEXTS[0]).ids
     assert ids == load_tokenizer(tiny("bert")).encode(TEXTS[0]).ids
 
 
@@ -402,7 +402,7 @@ def test_another_model_at_the_same_path_is_never_served_from_the_cache_of_the_fi
     assert np.abs(before - after).max() > 0.1
     np.testing.assert_allclose(after, latents(plan, tmp_path / "fresh")[2:], rtol=1e-4, atol=1e-4)
     with pytest.raises(CorpusError, match="has other weights than the one this run was trained on"):
-        same_extractor(plan, spec, first.store.identity, "runs/x")
+        matching_extractor(plan, spec, first.store.identity, "runs/x")
     with pytest.raises(StoreError, match=r"2 stores of this plan .*: they differ in weights"):
         find_store(cache, plan)
 
@@ -423,7 +423,7 @@ def test_a_saved_model_keeps_the_tokenizer_of_another_kind(tiny, tmp_path):
     """What a run saves has the model's ``config.json`` beside the tokenizer's files, and must make the same ids."""
     vocabulary = Path(shutil.copytree(tiny("bert"), tmp_path / "vocabulary"))
     settings(tokenizer_class="MPNetTokenizer")(vocabulary)
-    source = find(plan_of(tiny("bert"), tokenizer=str(vocabulary)))
+    source = find_backbone(plan_of(tiny("bert"), tokenizer=str(vocabulary)))
     beside = tokenizer_for_saving(source)
     (tmp_path / "saved").mkdir()
     shutil.copy(tiny("bert") / "config.json", tmp_path / "saved")
@@ -472,7 +472,7 @@ def test_keys_that_stand_for_other_weights_are_refused_at_any_depth(keys, init, 
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
     config(**keys)(folder)
     with pytest.raises(BackboneError, match="which is not supported: take plain weights"):
-        find(plan_of(folder, init=init))
+        find_backbone(plan_of(folder, init=init))
 
 
 def test_what_names_code_is_left_out_at_any_depth_and_sizes_of_convolutions_stay():

@@ -12,20 +12,20 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.identity import identify
-from permafrost.extract.backbones.load import load
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.registry import SHORT_NAMES
 from tests.support.real import real_model
 
 
 def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:
     made = CapturePlan(backbone=str(backbone), **{"max_tokens": 32, "compute_dtype": "float32", **plan})
-    return identify(find(made), made, "cpu", cache)
+    return identify(find_backbone(made), made, "cpu", cache)
 
 
 @pytest.mark.parametrize("family", BACKBONES)
 def test_a_folder_says_how_many_layers_it_has_without_being_loaded(family, tiny):
-    source = find(CapturePlan(backbone=str(tiny(family)), max_tokens=32))
+    source = find_backbone(CapturePlan(backbone=str(tiny(family)), max_tokens=32))
     assert (source.layers, source.width) == (4, 32)
     assert source.positions == 64 + (2 if family in ("qwen2", "llama", "bert") else 0)
 
@@ -39,7 +39,7 @@ def test_a_short_name_is_pinned_to_a_commit(name):
 @pytest.mark.parametrize("name", [name for name, known in SHORT_NAMES.items() if known.architecture])
 def test_an_untrained_backbone_of_known_architecture_needs_no_hub(name):
     plan = CapturePlan(backbone=name, init="random", tokenizer=str(real_model("gpt2_vocab")))
-    source = find(plan)
+    source = find_backbone(plan)
     assert source.folder is None
     assert source.layers in (7, 13, 25, 37)
 
@@ -47,7 +47,7 @@ def test_an_untrained_backbone_of_known_architecture_needs_no_hub(name):
 def test_an_untrained_backbone_is_drawn_from_its_seed(tiny, tmp_path):
     def weights(seed: int) -> dict[str, torch.Tensor]:
         plan = CapturePlan(backbone=str(tiny("gpt2")), init="random", init_seed=seed, max_tokens=32)
-        return dict(load(find(plan), plan, "float32", "cpu").model.state_dict())
+        return dict(load_backbone(find_backbone(plan), plan, "float32", "cpu").model.state_dict())
 
     first, again, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -145,14 +145,14 @@ def test_a_configuration_with_impossible_numbers_is_refused(change, tiny, tmp_pa
 def test_a_configuration_that_makes_no_model_is_refused(change, tiny, tmp_path):
     plan = CapturePlan(backbone=str(without(tiny("bert"), tmp_path / "odd", **change)), max_tokens=32)
     with pytest.raises(BackboneError, match="cannot be loaded"):
-        load(find(plan), plan, "float32", "cpu")
+        load_backbone(find_backbone(plan), plan, "float32", "cpu")
 
 
 def test_the_attention_of_a_configuration_is_not_asked(tiny, tmp_path):
     plan = CapturePlan(
         backbone=str(without(tiny("bert"), tmp_path / "eager", _attn_implementation="eager")), max_tokens=32
     )
-    assert load(find(plan), plan, "float32", "cpu").model.config._attn_implementation == "sdpa"
+    assert load_backbone(find_backbone(plan), plan, "float32", "cpu").model.config._attn_implementation == "sdpa"
 
 
 def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
@@ -160,7 +160,7 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
 
     def loaded(folder: Path) -> None:
         plan = CapturePlan(backbone=str(folder), max_tokens=32)
-        load(find(plan), plan, "float32", "cpu")
+        load_backbone(find_backbone(plan), plan, "float32", "cpu")
 
     short = without(tiny("bert"), tmp_path / "short")
     (short / "model.safetensors").write_bytes((short / "model.safetensors").read_bytes()[:-100])
@@ -178,7 +178,7 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
     "rope", ["dynamic", ["dynamic"], {"rope_type": "longrope", "original_max_position_embeddings": "x"}]
 )
 def test_settings_of_positions_that_make_no_sense_limit_no_text(rope, tiny, tmp_path):
-    source = find(
+    source = find_backbone(
         CapturePlan(backbone=str(without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)), max_tokens=32)
     )
     assert source.longest == source.positions
@@ -186,12 +186,12 @@ def test_settings_of_positions_that_make_no_sense_limit_no_text(rope, tiny, tmp_
 
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):
     with pytest.raises(BackboneError, match=r"plan.max_tokens = 256, but .* reads at most 64 tokens"):
-        find(CapturePlan(backbone=str(tiny("gpt2"))))
+        find_backbone(CapturePlan(backbone=str(tiny("gpt2"))))
 
 
 def test_code_that_ships_with_a_model_never_runs(tiny, tmp_path):
     evil = without(tiny("bert"), tmp_path / "evil", auto_map={"AutoModel": "evil.Model", "AutoConfig": "evil.Config"})
     (evil / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     plan = CapturePlan(backbone=str(evil), max_tokens=32)
-    load(find(plan), plan, "float32", "cpu")
+    load_backbone(find_backbone(plan), plan, "float32", "cpu")
     assert not (tmp_path / "ran").exists()

@@ -44,7 +44,7 @@ folder = sys.argv[1]
 """
 OURS = """
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 

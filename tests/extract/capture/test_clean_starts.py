@@ -10,7 +10,7 @@ import pytest
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.backbones.families import BACKBONES
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
 from tests.support.backbones import WORDS, tiny_folder
 from tests.support.real import DEVICE, real_model
@@ -40,7 +40,7 @@ def drawn_texts(rng: np.random.Generator, pairs: bool) -> list[Any]:
 
 def drawn_plan(rng: np.random.Generator, folder: str, dtype: str) -> CapturePlan:
     pairs = bool(rng.integers(2))
-    source = find(CapturePlan(backbone=folder, max_tokens=8))
+    source = find_backbone(CapturePlan(backbone=folder, max_tokens=8))
     return CapturePlan(
         backbone=folder,
         views=tuple(rng.choice(VIEWS, rng.integers(1, 5), replace=False).tolist()),

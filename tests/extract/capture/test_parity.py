@@ -10,8 +10,8 @@ import torch
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.text import Segments
 from permafrost.extract.backbones.families import BACKBONES
-from permafrost.extract.backbones.load import Backbone, load
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.load import Backbone, load_backbone
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor
 from permafrost.extract.tokenization.tokenize import tokenize
@@ -63,9 +63,9 @@ def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool 
         final_norm=final_norm,
         **plan,
     )
-    source = find(made)
+    source = find_backbone(made)
     captured = Extractor(made, ExtractSpec(cache=str(cache)))(texts, made.columns(source.layers))
-    tokens = tokenize(load(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
+    tokens = tokenize(load_backbone(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
     for index in range(len(texts)):
         states = reference(folder, tokens.ids_of(index), final_norm)
         assert_views(captured, index, states)
@@ -119,7 +119,7 @@ def test_two_segments_equal_the_pair_of_transformers(family, tiny, texts, tmp_pa
 def test_minilm_is_told_which_segment_a_token_counts_to(tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    folder = find(CapturePlan(backbone="minilm")).folder
+    folder = find_backbone(CapturePlan(backbone="minilm")).folder
     pair = Segments("Who sang?", "The bird sang to the tree all day long; nobody else was there.")
     plan = CapturePlan(backbone="minilm", views=("tokens",), compute_dtype="float32", stored_dtype="float32")
     read = Extractor(plan, ExtractSpec(cache=str(tmp_path)))([pair], {"tokens": (6,)})["tokens"]
@@ -136,9 +136,9 @@ def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, text
     texts = [text for text in texts if len(text.split()) < 9]
     dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
     plan = CapturePlan(backbone=str(folder), views=VIEWS, template=echo, max_tokens=64, **dtypes)
-    source = find(plan)
+    source = find_backbone(plan)
     captured = Extractor(plan, ExtractSpec(cache=str(tmp_path)))(texts, plan.columns(source.layers))
-    tokenizer = load(source, plan, "float32", "cpu").tokenizer
+    tokenizer = load_backbone(source, plan, "float32", "cpu").tokenizer
     for index, text in enumerate(texts):
         encoding = tokenizer.encode(echo.replace("{text}", text))
         start = len("then ") + len(text) + len(" , and ")
@@ -157,7 +157,7 @@ def test_the_final_norm_can_be_asked_for(family, tiny, texts, tmp_path):
 @pytest.mark.parametrize("family", [name for name, family in BACKBONES.items() if not family.final_norm])
 def test_a_final_norm_that_is_not_there_is_refused(family, tiny):
     with pytest.raises(Exception, match="has no norm after its last block"):
-        find(CapturePlan(backbone=str(tiny(family)), max_tokens=32, final_norm=True))
+        find_backbone(CapturePlan(backbone=str(tiny(family)), max_tokens=32, final_norm=True))
 
 
 @pytest.mark.parametrize("family", BACKBONES)
@@ -207,7 +207,7 @@ def test_small_real_causal_models_keep_parity(name, tmp_path):
 
 
 def test_the_packaged_minilm_keeps_parity(tmp_path):
-    source = find(CapturePlan(backbone="minilm"))
+    source = find_backbone(CapturePlan(backbone="minilm"))
     assert source.folder is not None
     assert_parity(source.folder, [*STORY, "Rates rose by 0.25 %, the bank said; markets fell.", "?"], tmp_path)
 

@@ -369,7 +369,7 @@ def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(fam
         return layouts[-1]
 
     wrapped(monkeypatch, runner, "lay_out", kept)
-    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(str(tmp_path), DEVICE))
+    extract(plan_of(models(family, False), "float32"), ["dog"], ExtractSpec(cache=str(tmp_path), device=DEVICE))
     first = layouts[0]
     assert len(set(first.real.sum(1).tolist())) >= 3
     assert (first.real.sum() < first.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
@@ -390,7 +390,7 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
 def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "COPY_TOKENS", {(DEVICE, "float32"): 1})
     monkeypatch.setattr(proof, "make_twin", lambda _: pytest.fail("a twin was made"))
-    spec = ExtractSpec(str(tmp_path / "cache"), DEVICE)
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
     for family in CAUSAL:
         extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
     fault(monkeypatch, tmp_path)

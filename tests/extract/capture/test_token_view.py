@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from permafrost.data.errors import MachineError
-from permafrost.data.progress import Silent
+from permafrost.data.progress import NoProgress
 from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.load import load_tokenizer
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize
@@ -36,7 +36,7 @@ def plan(tiny: Any) -> CapturePlan:
     return CapturePlan(backbone=str(tiny("bert")), views=("tokens",), layers=(1, 3), max_tokens=32, **FLOAT32)
 
 
-class Notes(Silent):
+class Notes(NoProgress):
     """Keeps what a run says."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ def test_every_byte_of_a_character_covers_that_character():
 def test_minilm_spans_spell_real_sentences():
     lines = (real_data("conll2003") / "validation.txt").read_text().split("\n\n")[1:200]
     texts = [" ".join(row.split()[0] for row in block.splitlines()) for block in lines if block.strip()]
-    tokenizer = load_tokenizer(find(CapturePlan(backbone="minilm")).tokenizer)
+    tokenizer = load_tokenizer(find_backbone(CapturePlan(backbone="minilm")).tokenizer)
     tokens = tokenize(tokenizer, texts, "{text}", 256, characters=True)
     for index, text in enumerate(texts):
         for token, covered in list(spelt(tokenizer, tokens, index, text))[1:-1]:
@@ -230,7 +230,7 @@ def test_the_self_check_looks_at_every_token(tiny, texts, tmp_path, monkeypatch)
         return found
 
     monkeypatch.setattr(runner, "capture", shifted)
-    plan = CapturePlan(str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
+    plan = CapturePlan(backbone=str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
     with pytest.raises(MachineError, match="self-check"):
         extract(plan, texts, settings(tmp_path))
     assert not maintenance.store_folders(tmp_path / "cache")

@@ -18,8 +18,8 @@ from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import ROOM, alike, rows_of
-from permafrost.extract.tokenization.token_ids import read_ids
+from permafrost.extract.finetuning.varlen import ROOM, group_by_length, rows_of
+from permafrost.extract.tokenization.token_ids import read_token_ids
 
 FAMILY = pytest.mark.parametrize("family", BACKBONES)
 CUTS = (0, 2, "none")
@@ -43,7 +43,7 @@ def below_of(tmp_path: Path) -> Any:
         plan: CapturePlan, texts: list[Any], cut: Any, beside: tuple[int, ...] = ()
     ) -> tuple[Tensor, list[int], Tensor | None]:
         if cut == "none":
-            read = read_ids(plan, texts)
+            read = read_token_ids(plan, texts)
             ids, kinds = read.rows(np.arange(len(read.offsets) - 1))
             told = None if kinds is None else torch.from_numpy(kinds)
             return torch.from_numpy(ids), np.diff(read.offsets).tolist(), told
@@ -200,18 +200,18 @@ def test_each_kind_of_dropout_drops_in_training_alone(family, plan_of, below_of,
 def test_groups_hold_every_text_once_and_are_alike():
     rng = np.random.default_rng(0)
     for lengths in (rng.integers(1, 70, 64), np.array([5]), np.full(9, 7), np.array([1, 1, 400, 380])):
-        groups = alike(lengths)
+        groups = group_by_length(lengths)
         assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
         places = sum(len(group) * lengths[group].max() for group in groups)
         assert places < 1.5 * lengths.sum()
-    assert len(alike(np.array([10, 11, 12]))) == 1
-    assert [len(group) for group in alike(np.array([10, 300, 10, 290]))] == [2, 2]
+    assert len(group_by_length(np.array([10, 11, 12]))) == 1
+    assert [len(group) for group in group_by_length(np.array([10, 300, 10, 290]))] == [2, 2]
 
 
 def test_no_group_has_more_places_than_there_is_room_for():
-    groups = alike(np.full(100, ROOM // 10))
+    groups = group_by_length(np.full(100, ROOM // 10))
     assert {len(group) for group in groups} == {10}
-    assert [len(group) for group in alike(np.array([2 * ROOM, 2 * ROOM]))] == [1, 1]
+    assert [len(group) for group in group_by_length(np.array([2 * ROOM, 2 * ROOM]))] == [1, 1]
 
 
 def test_rows_hold_every_token_once_and_no_more_than_there_is_room_for(monkeypatch):
@@ -242,7 +242,7 @@ def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, mo
 @FAMILY
 def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts, tmp_path):
     plan = plan_of(family)
-    found = read_ids(plan, texts)
+    found = read_token_ids(plan, texts)
     stored = Extractor(plan, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))(texts, {"tokens": (0,)})[
         "tokens"
     ]
@@ -257,31 +257,31 @@ def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts,
 def test_windows_of_two_segments_come_one_after_another(plan_of, some):
     plan = plan_of("bert", max_tokens=16, truncation="windows", stride=2)
     pairs = [Segments("the dog", " ".join(some[:3])), Segments("the dog", "it runs")]
-    found = read_ids(plan, pairs)
+    found = read_token_ids(plan, pairs)
     assert found.starts.tolist() == [0, len(found.offsets) - 2, len(found.offsets) - 1]
     assert found.starts[1] > 1
     ids, kinds = found.rows(np.arange(found.starts[1], found.starts[2]))
     assert kinds.tolist() == [0] * 4 + [1] * 3
-    np.testing.assert_array_equal(ids, read_ids(plan, pairs[1:]).ids)
+    np.testing.assert_array_equal(ids, read_token_ids(plan, pairs[1:]).ids)
 
 
 def test_ids_are_of_texts_as_the_plan_has_them(plan_of):
     plan = plan_of("bert", views=("mean",), rewording=("lower_case",))
-    assert read_ids(plan, ["The dog ."]).ids.tolist() == read_ids(plan, ["the dog ."]).ids.tolist()
+    assert read_token_ids(plan, ["The dog ."]).ids.tolist() == read_token_ids(plan, ["the dog ."]).ids.tolist()
     with pytest.raises(TextError, match=r"1 texts exceed plan.max_tokens = 4, the longest has 6 tokens"):
-        read_ids(plan_of("bert", max_tokens=4, truncation="refuse"), ["the dog runs over"])
+        read_token_ids(plan_of("bert", max_tokens=4, truncation="refuse"), ["the dog runs over"])
 
 
 @pytest.mark.parametrize("more", [{"template": "so: {text}"}, {"rewording": ("lower_case",)}])
 def test_two_segments_have_no_template_and_are_not_reworded(more, plan_of):
     with pytest.raises(SpecError, match="is for texts of one segment, and this corpus has texts of two"):
-        read_ids(plan_of("bert", views=("mean",), **more), [Segments("the dog", "it runs")])
+        read_token_ids(plan_of("bert", views=("mean",), **more), [Segments("the dog", "it runs")])
 
 
 def test_a_tokenizer_of_another_model_is_refused(plan_of, tiny, texts, tmp_path):
     plan = plan_of("bert", tokenizer=str(tiny("qwen2")))
     for made in (
-        lambda: read_ids(plan, texts),
+        lambda: read_token_ids(plan, texts),
         lambda: extract(plan, texts, ExtractSpec(cache=str(tmp_path / "other"), device="cpu")),
     ):
         with pytest.raises(
@@ -293,4 +293,4 @@ def test_a_tokenizer_of_another_model_is_refused(plan_of, tiny, texts, tmp_path)
 
 def test_no_weights_are_read_for_ids(plan_of, monkeypatch):
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
-    assert len(read_ids(plan_of("bert"), ["the dog"]).ids) == 4
+    assert len(read_token_ids(plan_of("bert"), ["the dog"]).ids) == 4

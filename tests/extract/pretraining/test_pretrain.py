@@ -25,11 +25,11 @@ from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec
-from permafrost.data.progress import Silent
+from permafrost.data.progress import NoProgress
 from permafrost.data.readers.plain_text import read_documents
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.identity import digests
+from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
@@ -90,7 +90,7 @@ class StopError(Exception):
     """The machine stops."""
 
 
-class Stopping(Silent):
+class Stopping(NoProgress):
     """Ends a training once so many steps are done."""
 
     def __init__(self, steps: int, end: Any = None) -> None:
@@ -314,11 +314,11 @@ def test_no_flipped_bit_of_a_model_folder_is_taken_for_what_was_pretrained(spec,
             pretrain(replace(spec, epochs=1), stories(20), folder)
     assert pretrain(replace(spec, epochs=1), stories(20), folder) == done
     plan, extracting = CapturePlan(backbone=str(folder), max_tokens=16), ExtractSpec(cache=str(tmp_path / "cache"))
-    before = digests(plan, extracting)
+    before = backbone_digests(plan, extracting)
     for _ in flipped(folder, 12, seed=1):  # as the backbone of any recipe
         with pytest.raises((DamageError, InputError), match=re.escape(f"{folder}")):
-            digests(plan, extracting)
-    assert digests(plan, extracting) == before
+            backbone_digests(plan, extracting)
+    assert backbone_digests(plan, extracting) == before
     (folder / "config.json").unlink()
     with pytest.raises(DamageError, match=r"config\.json is not there"):
         pretrain(replace(spec, epochs=1), stories(20), folder)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permafrost.data.script import is_mark, parts
+from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.backbones.load import load_tokenizer
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import CHUNK, tokenize, windowed
 from tests.support.backbones import WORDS
@@ -217,7 +217,7 @@ contexts = st.lists(st.tuples(spaces, words), min_size=1, max_size=60).map(lambd
 
 @pytest.fixture(scope="module")
 def tokenizers(tiny: Any) -> dict[str, Any]:
-    folders = {"words": tiny("bert"), "bytes": tiny("qwen2"), "word pieces": find(CapturePlan()).tokenizer}
+    folders = {"words": tiny("bert"), "bytes": tiny("qwen2"), "word pieces": find_backbone(CapturePlan()).tokenizer}
     return {name: load_tokenizer(folder) for name, folder in folders.items()}
 
 
@@ -243,7 +243,7 @@ def test_every_short_answer_lies_whole_in_a_window(context):
     spans = [tokens.characters[first:last] for first, last in pairwise(tokens.offsets)]
     held = [(own[own[:, 0] >= 0][0, 0], own[own[:, 0] >= 0][-1, 1]) for own in spans]
     assert len(held) > 3
-    starts = [first for first, _ in parts(context)]
+    starts = [first for first, _ in unbreakable_spans(context)]
     for first, last in zip(starts, starts[3:], strict=False):  # of three characters, or words
         if len(tokenizer.encode(context[first:last].strip()).ids) <= 28:
             assert any(low <= first and len(context[:last].rstrip()) <= high for low, high in held)
@@ -265,7 +265,9 @@ def test_windows_lose_nothing_end_at_words_and_overlap(kind, tokenizers, context
     second = ids[place[0] : place[-1] + 1].tolist()
     room = max_tokens - len(before) - len(after)
     letters = [start + len(context[start:]) - len(context[start:].lstrip()) for start, _ in spans[place]]
-    inside = between(letters, [first for first, _ in parts(context)], room)  # a word, or a character of a long one
+    inside = between(
+        letters, [first for first, _ in unbreakable_spans(context)], room
+    )  # a word, or a character of a long one
     bases = [at for at, letter in enumerate(context) if not is_mark(letter)]
     inside += between(spans[place, 0].tolist(), bases, room, context)
 

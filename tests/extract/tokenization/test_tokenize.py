@@ -9,7 +9,7 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import TextError
 from permafrost.extract.backbones.load import load_tokenizer
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.tokenization.tokenize import CHUNK, tokenize
 from tests.support.real import real_model
 
@@ -21,7 +21,7 @@ def words(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 
 def test_a_cut_text_equals_the_tokenizers_own_truncation(texts):
-    folder = find(CapturePlan(backbone="minilm")).tokenizer
+    folder = find_backbone(CapturePlan(backbone="minilm")).tokenizer
     ours, theirs = load_tokenizer(folder), load_tokenizer(folder)
     theirs.enable_truncation(8)
     tokens = tokenize(ours, texts, "{text}", 8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.progress import Silent
+from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.find import find_store
@@ -52,7 +52,7 @@ def no_backbone(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call it, and from then on nothing can be loaded."""
 
     def forbid() -> None:
-        monkeypatch.setattr(runner, "load", lambda *given: pytest.fail("a backbone was loaded"))
+        monkeypatch.setattr(runner, "load_backbone", lambda *given: pytest.fail("a backbone was loaded"))
 
     return forbid
 
@@ -174,7 +174,7 @@ def test_a_text_that_is_run_in_windows_loses_nothing_and_a_cut_one_does(plan, pa
         asked = plan if stride else replace(plan, truncation="cut", stride=0)
         done = extract(asked, [*long, "the dog"], settings(tmp_path))
         found = CacheProvider().latents(
-            asked, settings(tmp_path), Corpus(name="c", texts=(*long, "the dog"), splits={}), Silent()
+            asked, settings(tmp_path), Corpus(name="c", texts=(*long, "the dog"), splits={}), NoProgress()
         )
         assert (done.truncated, found.truncated) == (cut, cut)
 

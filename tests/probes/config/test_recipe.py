@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from permafrost.data.spec import SpecError, parse, plain, read_toml, to_toml
-from permafrost.probes.config.load import load_recipe, load_training, shipped
+from permafrost.probes.config.load import load_recipe, load_training, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 
 OWN = """
@@ -33,7 +33,7 @@ def own(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe_parses_expands_and_says_what_it_is(name):
     called, recipe = load_recipe(name)
     variants = recipe.variant_recipes()
@@ -45,7 +45,7 @@ def test_a_shipped_recipe_parses_expands_and_says_what_it_is(name):
 
 
 def test_the_recipes_of_the_first_release_ship():
-    assert {"quickstart", "sts", "pairs", "classify"} <= set(shipped())
+    assert {"quickstart", "sts", "pairs", "classify"} <= set(shipped_recipes())
 
 
 def test_a_recipe_without_variants_is_one_called_probe(own):

@@ -10,11 +10,11 @@ from scipy import stats
 
 from permafrost import api
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.progress import Silent
-from permafrost.data.script import is_mark, parts
+from permafrost.data.progress import NoProgress
+from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
-from permafrost.probes.config.ablation import SUBSETS, AblationSpec, layer_names, subsets
+from permafrost.probes.config.ablation import SUBSETS, AblationSpec, format_layers, subsets
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.config.probe import ProbeSpec
@@ -25,7 +25,7 @@ from permafrost.probes.experiments.ablation import UNTRAINED
 from permafrost.probes.experiments.subset_metrics import SubsetMetrics
 from permafrost.probes.experiments.subset_training import SubsetTrainer
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.tasks.control import made_valid, shuffled
+from permafrost.probes.tasks.control import repair_tags, shuffle_targets
 from permafrost.probes.tasks.registry import scorer_of
 from permafrost.probes.variants import members as members_module
 from permafrost.probes.variants.combine_seeds import combine_seeds
@@ -55,7 +55,7 @@ def test_nothing_is_left_out_of_a_single_layer(kind):
 
 
 def test_layers_are_named_in_few_words():
-    assert layer_names([0, 1, 2, 5, 7, 8, 8]) == "0-2,5,7-8"
+    assert format_layers([0, 1, 2, 5, 7, 8, 8]) == "0-2,5,7-8"
 
 
 def test_greedy_must_take_a_layer():
@@ -69,7 +69,7 @@ def trainer_of(recipe: Recipe, found: ProbeInputs, corpus: Corpus) -> SubsetTrai
     members = [
         MemberConfig(variant="ablation", recipe=recipe, inputs=found, layers=layers, seed=seed) for seed in (0, 1)
     ]
-    return SubsetTrainer(members, corpus, Silent())
+    return SubsetTrainer(members, corpus, NoProgress())
 
 
 def toy_trainer(spec: ProbeSpec, layer: int = 1) -> SubsetTrainer:
@@ -87,7 +87,7 @@ def test_members_side_by_side_give_the_figures_of_members_apart(encoder, monkeyp
     ]
     values = []
     for small in (1 << 40, 0):
-        monkeypatch.setattr(members_module, "SMALL", small)
+        monkeypatch.setattr(members_module, "MAX_STACKED_PARAMETERS", small)
         made = toy_trainer(ProbeSpec(encoder=encoder, rank=2))
         made.train(wanted, "subsets")
         values.append([answer for places in wanted for answer in made[places].answers["validation"]])
@@ -153,7 +153,7 @@ def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other
 
 def test_shuffled_targets_are_those_of_training_in_another_order():
     corpus = scored(inputs())
-    other = shuffled(corpus, 0)
+    other = shuffle_targets(corpus, 0)
     rows, control = corpus.split("train"), other.split("train")
     assert sorted(control.targets) == sorted(rows.targets)
     assert (control.targets != rows.targets).any()
@@ -163,7 +163,7 @@ def test_shuffled_targets_are_those_of_training_in_another_order():
 
 def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     _, corpus = tagged()
-    rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
+    rows, control = corpus.split("train"), shuffle_targets(corpus, 0).split("train")
     types = np.array([label[2:] for label in corpus.labels])
     assert sorted(types[control.spans.codes]) == sorted(types[rows.spans.codes])
     own = np.split(control.spans.codes, control.spans.offsets[1:-1])
@@ -172,18 +172,18 @@ def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
         for label in (corpus.labels[code] for code in sentence):
             assert not label.startswith("I-") or before == label[2:]
             before = label[2:]
-    assert (made_valid(rows.spans.codes, rows.spans.offsets, corpus.labels) == rows.spans.codes).all()
+    assert (repair_tags(rows.spans.codes, rows.spans.offsets, corpus.labels) == rows.spans.codes).all()
     assert (control.spans.codes != rows.spans.codes).any()
     assert (control.spans.characters == rows.spans.characters).all()
     assert (control.spans.offsets == rows.spans.offsets).all()
-    assert (shuffled(corpus, 0).split("train").spans.codes == control.spans.codes).all()
-    assert (shuffled(corpus, 1).split("train").spans.codes != control.spans.codes).any()
+    assert (shuffle_targets(corpus, 0).split("train").spans.codes == control.spans.codes).all()
+    assert (shuffle_targets(corpus, 1).split("train").spans.codes != control.spans.codes).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(seed):
     _, corpus = answered(60)
-    rows, control = corpus.split("train"), shuffled(corpus, seed).split("train")
+    rows, control = corpus.split("train"), shuffle_targets(corpus, seed).split("train")
     assert (control.texts == rows.texts).all()
     assert (np.diff(control.spans.offsets) == 1).all()
     same = 0
@@ -208,9 +208,9 @@ def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(cont
     rows = Rows(np.zeros((count, 1), np.int64), np.zeros(count), marks)
     corpus = Corpus(name="toy", texts=(Segments("?", context),), splits={"train": rows}, kind="answers")
     for seed in range(5):
-        moved = shuffled(corpus, seed).split("train").spans.characters
+        moved = shuffle_targets(corpus, seed).split("train").spans.characters
         for span, before in zip(moved, spans, strict=True):
-            assert len(parts(context[slice(*span)])) == len(parts(context[slice(*before)]))
+            assert len(unbreakable_spans(context[slice(*span)])) == len(unbreakable_spans(context[slice(*before)]))
             assert not is_mark(context[span[0]])
 
 
@@ -260,7 +260,7 @@ def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
     fits = []
     for encoder in ("none", "linear"):
         recipe = Recipe(probe=ProbeSpec(encoder=encoder), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=1e-2))
-        made = trainer_of(recipe, found, shuffled(scored(found), 0))
+        made = trainer_of(recipe, found, shuffle_targets(scored(found), 0))
         everything = subsets("all", made.columns)[0]
         made.train([everything.layer_positions], "memory")
         (row, _) = SubsetMetrics(made, RANDOM_TARGETS).rows(everything, ["train"])

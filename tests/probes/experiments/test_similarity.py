@@ -12,7 +12,7 @@ from permafrost import api
 from permafrost.data.errors import InputError
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.locate import find
+from permafrost.extract.backbones.locate import find_backbone
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.reports.similarity import read_comparison
 from permafrost.probes.results.files import ReportError
@@ -53,7 +53,7 @@ def compared(tmp_path_factory, tiny):
 
 def need(backbone: str) -> None:
     try:
-        find(CapturePlan(backbone=backbone))
+        find_backbone(CapturePlan(backbone=backbone))
     except BackboneError as error:
         pytest.skip(f"needs the hub: {error}")
 

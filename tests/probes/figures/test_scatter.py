@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from permafrost.probes.figures.scatter import latent_scatter
-from permafrost.probes.metrics.projection import MOST, project
+from permafrost.probes.metrics.projection import MAX_TEXTS, project
 from tests.support.example_run import latents
 
 
@@ -47,11 +47,11 @@ def test_a_projection_says_which_rows_its_points_are():
 
 
 def test_of_many_texts_some_are_projected(monkeypatch):
-    monkeypatch.setattr("permafrost.probes.metrics.projection.MOST", 30)
+    monkeypatch.setattr("permafrost.probes.metrics.projection.MAX_TEXTS", 30)
     found = project(np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32))
     assert len(found) == 60
     assert found.index[:30].is_monotonic_increasing
-    assert MOST == 1000
+    assert MAX_TEXTS == 1000
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1), (30, 4)])

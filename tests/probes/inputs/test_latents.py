@@ -10,10 +10,17 @@ import torch
 from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import resolve_layers
-from permafrost.probes.config.columns import Column, only_layer, parse_input, view_name, wanted_columns
+from permafrost.probes.config.columns import Column, parse_input, resolve_columns, single_layer, view_name
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.inputs import latents
-from permafrost.probes.inputs.latents import ProbeInputs, padded, ragged_of, read_inputs, stack, tokens_as_inputs
+from permafrost.probes.inputs.latents import (
+    ProbeInputs,
+    padded,
+    read_inputs,
+    read_ragged,
+    stack_latents,
+    tokens_as_inputs,
+)
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.shared_reads import shared_reads
@@ -100,7 +107,7 @@ def test_what_names_no_layers_is_refused(wrong):
 
 def columns_of(**settings) -> list[str]:
     """The columns of a probe as plan/view:layer."""
-    return [f"{plan}/{view}:{layer}" for plan, view, layer in wanted_columns(ProbeSpec(**settings), PLANS)]
+    return [f"{plan}/{view}:{layer}" for plan, view, layer in resolve_columns(ProbeSpec(**settings), PLANS)]
 
 
 def test_a_probe_that_names_no_input_reads_every_view_of_the_plan():
@@ -131,10 +138,10 @@ def test_an_input_that_is_not_kept_is_refused(settings, message):
 
 
 def test_the_columns_say_their_views_and_their_only_layer():
-    columns = wanted_columns(ProbeSpec(inputs=("mean:3", "echo/mean:4", "cls:3")), PLANS)
+    columns = resolve_columns(ProbeSpec(inputs=("mean:3", "echo/mean:4", "cls:3")), PLANS)
     assert view_name(columns) == "mean+echo/mean+cls"
-    assert only_layer(columns) is None
-    assert only_layer(columns[::2]) == 3
+    assert single_layer(columns) is None
+    assert single_layer(columns[::2]) == 3
 
 
 def joined(*names: str):
@@ -142,7 +149,7 @@ def joined(*names: str):
         "": PlanLatents(store=Shelf(8, "float16"), columns=PLANS[""], texts_run=0, truncated=0, seconds=0.0),
         "echo": PlanLatents(store=Shelf(5, "float32"), columns=PLANS["echo"], texts_run=0, truncated=0, seconds=0.0),
     }
-    return read_inputs(stored, "abcdef", wanted_columns(ProbeSpec(inputs=names), PLANS)), stored
+    return read_inputs(stored, "abcdef", resolve_columns(ProbeSpec(inputs=names), PLANS)), stored
 
 
 def test_plans_of_different_widths_are_joined_padded_with_zeros():
@@ -165,7 +172,7 @@ def test_padding_changes_no_cosine():
 
 def test_a_stack_keeps_the_order_of_its_parts():
     parts = [np.full((2, 3, 4), 1, np.float16), np.full((1, 3, 6), 2, np.float32)]
-    stacked = stack(parts)
+    stacked = stack_latents(parts)
     assert stacked.shape == (3, 3, 6)
     assert stacked.sum(2).tolist() == [[4, 4, 4], [4, 4, 4], [12, 12, 12]]
 
@@ -265,8 +272,8 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
     assert found.values.dtype == torch.float16  # and take half the memory
     reads, windows = shared_reads(layout([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
     for one, other in [
-        (ragged_of(found, reads, windows).values, ragged_of(exact, reads, windows).values),
-        (padded(ragged_of(found, reads, windows)).values, padded(ragged_of(exact, reads, windows)).values),
+        (read_ragged(found, reads, windows).values, read_ragged(exact, reads, windows).values),
+        (padded(read_ragged(found, reads, windows)).values, padded(read_ragged(exact, reads, windows)).values),
         (found.pooled(0, windows), exact.pooled(0, windows)),
         *zip(found.moments(windows, True, "layer"), exact.moments(windows, True, "layer"), strict=True),
         *zip(found.moments(windows, True, "layer", True), exact.moments(windows, True, "layer", True), strict=True),
@@ -279,7 +286,7 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
 def test_tokens_of_windows_lie_one_after_another_in_the_layers_that_are_read(layers):
     found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], layers=3)
     reads, windows = shared_reads(layout([layers], (WIDE,) * 3)), np.array([2, 0, 2])
-    read = ragged_of(found, reads, windows)
+    read = read_ragged(found, reads, windows)
     assert read.lengths == (5, 3, 5)
     parts = [found.values[:, found.offsets[at] : found.offsets[at + 1]] for at in windows]
     torch.testing.assert_close(reads.expand(read.values), torch.cat(parts, 1)[list(layers)], rtol=0, atol=0)
@@ -327,7 +334,7 @@ def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, monkeypa
     windows = np.array([4, 0, 2, 0])
     for layers in ((0, 1, 2), (2, 0)):
         reads = shared_reads(layout([layers], (WIDE,) * 3))
-        one, other = ragged_of(lent, reads, windows), ragged_of(held, reads, windows)
+        one, other = read_ragged(lent, reads, windows), read_ragged(held, reads, windows)
         assert one.lengths == other.lengths
         assert torch.equal(one.values, other.values)
     for by_token in (False, True):

@@ -7,8 +7,8 @@ import pytest
 from seqeval.metrics import accuracy_score, classification_report, f1_score, precision_score, recall_score
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.ragged import bounds
-from permafrost.probes.metrics.entities import entity_counts, entity_types, valid_tags
+from permafrost.data.ragged import offsets_from_lengths
+from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.tasks.tagging import TagScorer
 from tests.support.synthetic import TAGS, drawn_tags
 
@@ -39,8 +39,8 @@ def test_the_tags_are_the_likeliest_of_all_sequences_that_can_be(seed, labels):
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 5, 6)
     logits = 2 * rng.normal(size=(lengths.sum(), len(labels)))
-    said = valid_tags(logits, bounds(lengths), labels)
-    for low, high in itertools.pairwise(bounds(lengths)):
+    said = decode_tags(logits, offsets_from_lengths(lengths), labels)
+    for low, high in itertools.pairwise(offsets_from_lengths(lengths)):
         assert tuple(said[low:high]) == best_sequence(logits[low:high], labels)
 
 
@@ -49,9 +49,9 @@ def test_no_tag_inside_an_entity_comes_after_anything_but_the_same_entity():
     lengths = rng.integers(1, 40, 200)
     logits = rng.normal(size=(lengths.sum(), len(TAGS)))
     logits[:, [2, 4]] += 2  # I-PER and I-LOC are likeliest by themselves
-    said = valid_tags(logits, bounds(lengths), TAGS)
-    assert all(allowed(tuple(said[low:high])) for low, high in itertools.pairwise(bounds(lengths)))
-    assert not all(allowed(tuple(part.argmax(1))) for part in np.split(logits, bounds(lengths)[1:-1]))
+    said = decode_tags(logits, offsets_from_lengths(lengths), TAGS)
+    assert all(allowed(tuple(said[low:high])) for low, high in itertools.pairwise(offsets_from_lengths(lengths)))
+    assert not all(allowed(tuple(part.argmax(1))) for part in np.split(logits, offsets_from_lengths(lengths)[1:-1]))
 
 
 def test_where_the_likeliest_tags_of_words_can_follow_each_other_they_are_taken():
@@ -60,25 +60,25 @@ def test_where_the_likeliest_tags_of_words_can_follow_each_other_they_are_taken(
     flat = np.concatenate(codes)
     logits = rng.normal(size=(len(flat), len(TAGS)))
     logits[np.arange(len(flat)), flat] = logits.max(1) + 0.01
-    assert valid_tags(logits, bounds(np.array([7, 1, 12])), TAGS).tolist() == flat.tolist()
+    assert decode_tags(logits, offsets_from_lengths(np.array([7, 1, 12])), TAGS).tolist() == flat.tolist()
 
 
 def test_sentences_together_are_tagged_as_each_is_alone_and_an_empty_one_harms_none():
     rng = np.random.default_rng(2)
     lengths = np.array([3, 0, 11, 1, 0, 5, 5, 0])
     logits = rng.normal(size=(lengths.sum(), len(TAGS))).astype(np.float32)
-    offsets = bounds(lengths)
-    together = valid_tags(logits, offsets, TAGS)
+    offsets = offsets_from_lengths(lengths)
+    together = decode_tags(logits, offsets, TAGS)
     for low, high in itertools.pairwise(offsets):
-        assert valid_tags(logits[low:high], np.array([0, high - low]), TAGS).tolist() == together[low:high].tolist()
-    assert len(valid_tags(np.zeros((0, 5)), np.array([0, 0]), TAGS)) == 0
+        assert decode_tags(logits[low:high], np.array([0, high - low]), TAGS).tolist() == together[low:high].tolist()
+    assert len(decode_tags(np.zeros((0, 5)), np.array([0, 0]), TAGS)) == 0
 
 
 def test_a_tag_that_cannot_be_said_of_a_word_is_not_said_of_it():
     logits = np.full((3, len(TAGS)), -1e9, np.float32)  # words beyond the end of a cut text
     logits[:, 0] = 0
     logits[0] = [-3, 4, 0, 0, 0]
-    assert valid_tags(logits, np.array([0, 3]), TAGS).tolist() == [1, 0, 0]
+    assert decode_tags(logits, np.array([0, 3]), TAGS).tolist() == [1, 0, 0]
 
 
 def sentences(seed: int, count: int = 25) -> tuple[Corpus, np.ndarray]:
@@ -87,7 +87,7 @@ def sentences(seed: int, count: int = 25) -> tuple[Corpus, np.ndarray]:
     lengths = rng.integers(1, 12, count)
     true = [drawn_tags(rng, n) for n in lengths]
     said = [tags if rng.random() < 0.5 else drawn_tags(rng, len(tags)) for tags in true]
-    marks = Spans(np.zeros((lengths.sum(), 2), np.int64), np.concatenate(true), bounds(lengths))
+    marks = Spans(np.zeros((lengths.sum(), 2), np.int64), np.concatenate(true), offsets_from_lengths(lengths))
     rows = Rows(np.arange(count)[:, None], np.zeros(count, np.int64), marks)
     texts = tuple(map(str, range(count)))
     return Corpus(

@@ -9,7 +9,7 @@ import pytest
 
 from permafrost.data.readers.squad import Omissions, read_questions
 from permafrost.data.script import is_mark
-from permafrost.probes.metrics.squad import answer_text, exact_match, normalised, overlap, whole_words
+from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
 from tests.support.real import real_data
 
 CONTEXT = "Its height is 8,848.86 metres, or so they say."
@@ -64,10 +64,10 @@ PAIRS = [
 
 @pytest.mark.parametrize(("said", "true"), PAIRS)
 def test_two_answers_are_compared_by_the_official_rules(said, true):
-    assert normalised(said) == official_normalised(said)
+    assert normalize_answer(said) == official_normalised(said)
     assert exact_match(said, true) == float(official_normalised(said) == official_normalised(true))
-    assert overlap(said, true) == pytest.approx(official_f1(said, true))
-    assert overlap(true, said) == overlap(said, true)
+    assert token_f1(said, true) == pytest.approx(official_f1(said, true))
+    assert token_f1(true, said) == token_f1(said, true)
 
 
 def test_random_answers_are_compared_by_the_official_rules():
@@ -75,16 +75,16 @@ def test_random_answers_are_compared_by_the_official_rules():
     words = ["a", "An", "the", "cat", "cat.", "dog", "theory", "it's", "é", "-", "42", "  "]
     for _ in range(300):
         said, true = (" ".join(rng.choice(words, rng.integers(0, 6))) for _ in range(2))
-        assert normalised(said) == official_normalised(said)
-        assert overlap(said, true) == pytest.approx(official_f1(said, true))
+        assert normalize_answer(said) == official_normalised(said)
+        assert token_f1(said, true) == pytest.approx(official_f1(said, true))
         assert exact_match(said, true) == float(official_normalised(said) == official_normalised(true))
 
 
 def test_known_figures():
-    assert normalised("The  quick, brown fox's!") == "quick brown foxs"
+    assert normalize_answer("The  quick, brown fox's!") == "quick brown foxs"
     assert exact_match("the Cat", "cat!") == 1
-    assert overlap("cat sat", "the cat sat down") == pytest.approx(2 * 2 / (2 + 3))
-    assert overlap("cat cat", "cat") == pytest.approx(2 / 3)
+    assert token_f1("cat sat", "the cat sat down") == pytest.approx(2 * 2 / (2 + 3))
+    assert token_f1("cat cat", "cat") == pytest.approx(2 / 3)
 
 
 def mlqa_normalised(text: str, language: str) -> str:
@@ -125,28 +125,28 @@ def test_answers_in_other_scripts_are_compared_by_the_rules_of_mlqa(language):
     context = CONTEXTS[language]
     for said in WRITTEN[language]:
         for true in WRITTEN[language]:
-            assert overlap(said, true, context) == pytest.approx(mlqa_f1(said, true, language)), (said, true)
+            assert token_f1(said, true, context) == pytest.approx(mlqa_f1(said, true, language)), (said, true)
             same = mlqa_normalised(said, language) == mlqa_normalised(true, language)
             assert exact_match(said, true, context) == float(same), (said, true)
             if not (said + true).isascii():
-                assert overlap(said, true) == pytest.approx(mlqa_f1(said, true, language)), (said, true)
+                assert token_f1(said, true) == pytest.approx(mlqa_f1(said, true, language)), (said, true)
 
 
 def test_the_context_says_whose_rules_apply():
-    assert overlap("the Apple公司", "Apple", CONTEXTS["zh"]) == pytest.approx(2 / 5)
-    assert overlap("the Kyōto 京都", "Kyōto", "The Kyōto 京都 school was founded by the sea.") == pytest.approx(2 / 3)
+    assert token_f1("the Apple公司", "Apple", CONTEXTS["zh"]) == pytest.approx(2 / 5)
+    assert token_f1("the Kyōto 京都", "Kyōto", "The Kyōto 京都 school was founded by the sea.") == pytest.approx(2 / 3)
     assert exact_match("(京都)", "京都", "They call it Kyoto (京都) in Japan.") == 1
     assert exact_match("the NBA", "NBA", CONTEXTS["zh"]) == 0
 
 
 def test_in_scripts_without_spaces_characters_with_their_marks_are_the_units():
-    assert normalised("トヨタ自動車、") == "ト ヨ タ 自 動 車"
-    assert overlap("トヨタ", "トヨタ自動車") == pytest.approx(2 * 3 / (3 + 6))
-    assert normalised("กี่ปี") == "กี่ ปี"
-    assert overlap("ปี", "กี่ปี") == pytest.approx(2 / 3)
-    assert overlap("ปู", "ปี") == 0  # another vowel sign is another character
-    assert normalised("か\u3099 2.5 km") == "か\u3099 25 km"
-    assert normalised("ကမ္ဘာ။") == "က မ္ ဘာ"
+    assert normalize_answer("トヨタ自動車、") == "ト ヨ タ 自 動 車"
+    assert token_f1("トヨタ", "トヨタ自動車") == pytest.approx(2 * 3 / (3 + 6))
+    assert normalize_answer("กี่ปี") == "กี่ ปี"
+    assert token_f1("ปี", "กี่ปี") == pytest.approx(2 / 3)
+    assert token_f1("ปู", "ปี") == 0  # another vowel sign is another character
+    assert normalize_answer("か\u3099 2.5 km") == "か\u3099 25 km"
+    assert normalize_answer("ကမ္ဘာ။") == "က မ္ ဘာ"
 
 
 ANSWERED = {
@@ -178,19 +178,19 @@ def test_every_gold_answer_of_squad_stays_as_it_is(part):
         for mark in record.spans:
             gold, count = context[mark.start : mark.end], count + 1
             assert answer_text(context, (mark.start, mark.end)) == gold
-            assert normalised(gold) == official_normalised(gold) or "北斗" in gold
+            assert normalize_answer(gold) == official_normalised(gold) or "北斗" in gold
             assert exact_match(gold, gold, context) == 1
     assert count > 3000
 
 
 @pytest.mark.parametrize("span", [(-1, -1), (3, 3), (5, 4), (0, 999), (-1, 4)])
 def test_what_is_no_span_of_the_context_is_no_answer(span):
-    assert whole_words(CONTEXT, *span) == (0, 0)
+    assert widen_to_words(CONTEXT, *span) == (0, 0)
     assert answer_text(CONTEXT, span) == ""
 
 
 def test_a_span_of_spaces_alone_is_no_answer():
-    first, last = whole_words("ab   cd", 2, 5)
+    first, last = widen_to_words("ab   cd", 2, 5)
     assert first == last
 
 
@@ -210,13 +210,13 @@ def ends_within(text: str, place: int) -> bool:
 def test_every_predicted_span_widens_to_one_that_holds_it_and_cuts_no_word_and_no_character(text):
     for first in range(len(text)):
         for last in range(first + 1, len(text) + 1):
-            low, high = whole_words(text, first, last)
+            low, high = widen_to_words(text, first, last)
             assert text[first:last].strip() in text[low:high]
             if low < high:
                 assert text[low:high] == text[low:high].strip()
                 assert not ends_within(text, low)
                 assert not ends_within(text, high)
-                assert (low, high) == whole_words(text, low, high)
+                assert (low, high) == widen_to_words(text, low, high)
 
 
 @pytest.mark.parametrize(
@@ -243,5 +243,5 @@ def test_every_predicted_span_widens_to_one_that_holds_it_and_cuts_no_word_and_n
 )
 def test_a_predicted_span_is_widened_to_whole_words_where_they_have_borders(context, said, wanted):
     first = context.index(said)
-    low, high = whole_words(context, first, first + len(said))
+    low, high = widen_to_words(context, first, first + len(said))
     assert context[low:high] == wanted

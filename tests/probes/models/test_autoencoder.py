@@ -38,7 +38,7 @@ ENCODERS = {
 
 def probe_of(spec: ProbeSpec, found: ProbeInputs) -> ScoreProbe:
     probe = ScoreProbe(spec, layout_for(spec, [(0, 1, 2, 3)], found.widths))
-    probe.adapt(*found.moments(np.arange(40), spec.center, spec.scale))
+    probe.set_normalization(*found.moments(np.arange(40), spec.center, spec.scale))
     return probe
 
 

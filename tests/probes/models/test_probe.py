@@ -15,7 +15,7 @@ from permafrost.probes.models.pair_features import cosines, difference_features,
 from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ROUNDING, ClassProbe, RegressionProbe, ScoreProbe
 from permafrost.probes.tasks.registry import build
-from permafrost.probes.variants.members import MemberConfig, start
+from permafrost.probes.variants.members import MemberConfig, initial_probe
 from tests.support.synthetic import EVEN, RAGGED, classed, encode, inputs, latents, layout, moved, normal, say, scored
 
 ENCODERS = {
@@ -44,8 +44,8 @@ def score_probe(encoder: str, mixer: str = "softmax", widths=EVEN, **settings) -
     return moved(probe).eval()
 
 
-def adapt(probe: Probe, widths=EVEN) -> None:
-    probe.adapt(*inputs(widths).moments(np.arange(40), probe.spec.center, probe.spec.scale))
+def set_normalization(probe: Probe, widths=EVEN) -> None:
+    probe.set_normalization(*inputs(widths).moments(np.arange(40), probe.spec.center, probe.spec.scale))
 
 
 def halves(x: torch.Tensor) -> list[torch.Tensor]:
@@ -134,7 +134,7 @@ def test_equal_vectors_have_cosine_one_exactly_zeros_included(width):
 def test_centre_and_scale_make_the_training_texts_mean_zero_and_spread_one():
     for scale in ("layer", "dimension"):
         probe, found = ScoreProbe(ProbeSpec(encoder="none", scale=scale), layout()), inputs()
-        probe.adapt(*found.moments(np.arange(40), True, scale))
+        probe.set_normalization(*found.moments(np.arange(40), True, scale))
         encoded = encode(probe, found.values[:, :40])
         torch.testing.assert_close(encoded.mean(1), torch.zeros(4, 8), rtol=0, atol=1e-5)
         spread = encoded.square().mean(1 if scale == "dimension" else (1, 2))
@@ -144,10 +144,12 @@ def test_centre_and_scale_make_the_training_texts_mean_zero_and_spread_one():
 def test_latents_are_centred_on_the_training_texts_only():
     found = inputs()
     corpus = scored(found)
-    probe = start(MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(0, 1, 2, 3), seed=0), corpus)
+    probe = initial_probe(
+        MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(0, 1, 2, 3), seed=0), corpus
+    )
     torch.testing.assert_close(probe.center, found.values[:, :40].mean(1, keepdim=True))
     assert not torch.allclose(probe.center, found.values.mean(1, keepdim=True))
-    raw = start(
+    raw = initial_probe(
         MemberConfig(
             variant="toy", recipe=Recipe(probe=ProbeSpec(center=False)), inputs=found, layers=(0, 1, 2, 3), seed=0
         ),
@@ -323,7 +325,7 @@ def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
 
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
-    probe = start(
+    probe = initial_probe(
         MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(1, 2), seed=0), classed(found, sides=1)
     )
     assert (probe.outputs, probe.texts, probe.layout) == (3, 1, layout([(1, 2)]))
@@ -333,7 +335,7 @@ def test_the_seed_draws_the_start_and_nothing_else_does():
     found = inputs()
     recipe, corpus = Recipe(probe=ProbeSpec(encoder="mlp")), scored(found)
     first, again, other = (
-        start(MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1), seed=seed), corpus)
+        initial_probe(MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1), seed=seed), corpus)
         for seed in (0, 0, 1)
     )
     weights = [next(iter(probe.parameters())) for probe in (first, again, other)]
@@ -344,7 +346,7 @@ def test_the_seed_draws_the_start_and_nothing_else_does():
 def test_seeds_leave_the_global_generator_alone():
     found = inputs()
     before = torch.get_rng_state()
-    start(
+    initial_probe(
         MemberConfig(
             variant="toy", recipe=replace(Recipe(), probe=ProbeSpec(encoder="mlp")), inputs=found, layers=(0, 1), seed=3
         ),

@@ -15,7 +15,7 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import ProbeInputs, padded, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, padded, read_ragged
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.heads import TokenPooling
 from permafrost.probes.models.layerwise import Dropout
@@ -215,14 +215,14 @@ def singles(context: str, encoder: str, mixer: str, dropout: float = 0.0) -> lis
     for seed, layers in enumerate(SAME_SIZE if mixer == "concat" else MEMBERS):
         torch.manual_seed(seed)
         probe = moved(TagProbe(spec, layout_for(spec, [layers], (WIDTH,) * 3, True), 5), seed=seed)
-        probe.adapt(torch.full((3, 1, WIDTH), 0.2), torch.tensor([0.5, 1.0, 1.5]).view(3, 1, 1))
+        probe.set_normalization(torch.full((3, 1, WIDTH), 0.2), torch.tensor([0.5, 1.0, 1.5]).view(3, 1, 1))
         made.append(probe.eval())
     return made
 
 
 def say(probe: TokenProbe, found: ProbeInputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
     reads = shared_reads(probe.layout)
-    return probe(ragged_of(found, reads, np.array(windows)), reads)
+    return probe(read_ragged(found, reads, np.array(windows)), reads)
 
 
 @EVERY

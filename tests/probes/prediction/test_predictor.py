@@ -260,7 +260,7 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
         monkeypatch.setattr(
             "permafrost.probes.tasks.fitted.LoadedRun.backbone_key", lambda self, plan: (self.path.name,)
         )
-    monkeypatch.setattr(runner, "load", lambda *some: loads.append(some) or load(*some))
+    monkeypatch.setattr(runner, "load_backbone", lambda *some: loads.append(some) or load(*some))
     predictor = api.load(folder)
     said = predictor.predict(["the dog runs"] + [QUESTION] * (name == "reading"))
     predictor.predict("it sleeps")

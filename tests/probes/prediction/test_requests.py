@@ -9,7 +9,7 @@ import pytest
 
 from permafrost import api
 from permafrost.probes.prediction.predictor import Predictor
-from permafrost.probes.prediction.requests import each_from_file
+from permafrost.probes.prediction.requests import requests_from_file
 from tests.support.bench import Bench, pairs, write
 
 OWN = '[probe]\nencoder = "none"\nmixer = "softmax"\n'
@@ -50,7 +50,7 @@ def put(tmp_path):
 
 def requests_of(folder, path):
     """The items of a file for the single task of a run."""
-    return each_from_file({"": api.load(folder).run}, path)[""]
+    return requests_from_file({"": api.load(folder).run}, path)[""]
 
 
 READ = {
@@ -213,7 +213,7 @@ def test_the_backbone_is_loaded_once_for_all_that_is_asked(runs_of_kinds, monkey
     from permafrost.extract import runner
 
     loads, load = [], runner.load
-    monkeypatch.setattr(runner, "load", lambda *some: loads.append(some) or load(*some))
+    monkeypatch.setattr(runner, "load_backbone", lambda *some: loads.append(some) or load(*some))
     monkeypatch.setattr("permafrost.probes.prediction.predict.SLICE_TEXTS", 2)
     predictor = api.load(runs_of_kinds[1]["class"])
     assert len(predictor.predict([f"the dog {number}" for number in range(9)])) == 9

@@ -10,7 +10,7 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import ProbeInputs, ragged_of
+from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.probe import Probe, layout_for, stack
 from permafrost.probes.models.shared_reads import shared_reads
@@ -37,7 +37,7 @@ def probe_of(found: ProbeInputs, corpus: Corpus, **settings) -> Probe:
 def read_alone(probe: Probe, found: ProbeInputs, window: int) -> torch.Tensor:
     """``[token, output]`` of one window by itself."""
     how = shared_reads(probe.layout)
-    return probe(ragged_of(found, how, np.array([window])), how)[0].detach()
+    return probe(read_ragged(found, how, np.array([window])), how)[0].detach()
 
 
 def loss_of(probe: Probe, found: ProbeInputs, rows: Rows, taken: list[int]) -> torch.Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from permafrost.probes.tasks.losses import LOSSES, SMALLEST_BATCH, SMALLEST_VARIANCE, log_variance
+from permafrost.probes.tasks.losses import LOSSES, MIN_BATCH_ROWS, SMALLEST_VARIANCE, log_variance
 
 SCORES = ["mse", "log_variance"]
 
@@ -107,6 +107,6 @@ def test_the_gradient_of_log_variance_near_a_perfect_batch_equals_finite_differe
 
 
 def test_log_variance_refuses_a_single_row():
-    assert SMALLEST_BATCH["log_variance"] == 2
+    assert MIN_BATCH_ROWS["log_variance"] == 2
     with pytest.raises(ValueError, match="at least 2 rows, got 1"):
         log_variance(torch.zeros(3, 1), torch.zeros(1))

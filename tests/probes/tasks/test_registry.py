@@ -12,7 +12,7 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
-from permafrost.probes.experiments.validation import check
+from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.metrics import METRICS
 from permafrost.probes.models.context import CONTEXTS
@@ -33,7 +33,7 @@ from permafrost.probes.tasks.registry import (
     texts_per_row,
 )
 from permafrost.probes.training.encoder_pretraining import pretrain
-from permafrost.probes.variants.members import MemberConfig, start, train_members
+from permafrost.probes.variants.members import MemberConfig, initial_probe, train_members
 from tests.support.synthetic import answered, classed, inputs, layout, scored, sentences, tagged
 
 FITTING = [(kind, head) for kind, task in TASKS.items() for head in task.heads]
@@ -239,9 +239,9 @@ def test_an_encoder_of_tokens_is_not_pretrained(head):
     plan = replace(Recipe().plan, views=("tokens",))
     recipe = Recipe(plan=plan, probe=ProbeSpec(), pretraining=PretrainingSpec(task="autoencoder"))
     with pytest.raises(SpecError, match=rf"own: pretraining is of whole texts, and {task_of(corpus).name} reads every"):
-        check(recipe, {"own": recipe}, corpus)
+        check_variants(recipe, {"own": recipe}, corpus)
     plain = replace(recipe, pretraining=PretrainingSpec())
-    assert check(plain, {"own": plain}, corpus) == "f1"
+    assert check_variants(plain, {"own": plain}, corpus) == "f1"
 
 
 @pytest.mark.parametrize("head", ["classes", "regression"])
@@ -257,9 +257,9 @@ def test_a_unified_embedding_is_pretrained_for_every_head_of_whole_rows(head):
         layers=(0, 1, 2, 3),
         seed=0,
     )
-    made = pretrain(start(member, corpus), pretraining, sentences(found), found, 0)
+    made = pretrain(initial_probe(member, corpus), pretraining, sentences(found), found, 0)
     assert made.mixer.keys() == {"mixer.up"}
-    begun = start(replace(member, pretrained=made), corpus)
+    begun = initial_probe(replace(member, pretrained=made), corpus)
     torch.testing.assert_close(begun.mixer.up[0], made.mixer["mixer.up"])
     (trained,) = train_members([replace(member, pretrained=made)], corpus)
     assert len(trained.history.values) == 2

@@ -8,8 +8,8 @@ from sklearn.metrics import f1_score
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.text import Segments
-from permafrost.probes.metrics.bootstrap import paired
-from permafrost.probes.metrics.squad import answer_text, exact_match, overlap
+from permafrost.probes.metrics.bootstrap import paired_difference
+from permafrost.probes.metrics.squad import answer_text, exact_match, token_f1
 from permafrost.probes.tasks.registry import TASKS, scorer_of, task_of
 from permafrost.probes.tasks.sentences import RowScorer
 from permafrost.probes.tasks.span import AnswerScorer
@@ -98,7 +98,7 @@ def test_what_is_said_better_is_found_better_in_a_paired_comparison():
     scorer = scorer_of(corpus, "validation")
     worse, right = make(np.random.default_rng(0)), corpus.split("validation").spans.codes
     for metric in TASKS["tags"].metrics:
-        found = paired(scorer.resampled(metric, [worse]), scorer.resampled(metric, [right]))
+        found = paired_difference(scorer.resampled(metric, [worse]), scorer.resampled(metric, [right]))
         assert found.difference == pytest.approx(1 - scorer.value(metric, worse))
         assert found.p < 0.01
 
@@ -157,7 +157,7 @@ def test_an_answer_counts_by_the_best_of_those_that_are_acceptable():
     for said in (["big red dog", "stove"], ["The big red", "near the stov"], ["sleeps", ""]):
         places = np.array([(context.index(one), context.index(one) + len(one)) if one else (-1, -1) for one in said])
         shown = [answer_text(context, place) for place in places]
-        for metric, judge in (("f1", overlap), ("exact_match", exact_match)):
+        for metric, judge in (("f1", token_f1), ("exact_match", exact_match)):
             slow = np.mean([max(judge(one, gold) for gold in own) for one, own in zip(shown, golds, strict=True)])
             assert scorer.value(metric, places) == pytest.approx(slow)
     assert scorer.value("exact_match", np.array([spans[1], spans[2]])) == 1

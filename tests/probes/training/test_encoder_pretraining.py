@@ -10,7 +10,7 @@ import torch
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.progress import Silent
+from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
@@ -19,7 +19,7 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
 from permafrost.probes.variants import train_variant
-from permafrost.probes.variants.members import MemberConfig, start, train_members
+from permafrost.probes.variants.members import MemberConfig, initial_probe, train_members
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
 from tests.support.synthetic import EVEN, RAGGED, Shelf, classed, inputs, latents, scored, sentences
@@ -47,7 +47,7 @@ def pretrained(
     member = MemberConfig(
         variant="toy", recipe=Recipe(probe=probe), inputs=found, layers=tuple(range(len(found.widths))), seed=seed
     )
-    return pretrain(start(member, scored(found)), spec, corpus or sentences(found), found, seed)
+    return pretrain(initial_probe(member, scored(found)), spec, corpus or sentences(found), found, seed)
 
 
 def same_layers(first: PretrainedEncoder, second: PretrainedEncoder) -> list[bool]:
@@ -146,7 +146,10 @@ def test_training_starts_from_the_pretrained_state_of_the_layers_that_it_reads(p
     found = inputs()
     result = pretrained(replace(AUTO, train=SHORT), probe, found)
     member = MemberConfig(variant="toy", recipe=Recipe(probe=probe), inputs=found, layers=layers, seed=0)
-    plain, begun = start(member, scored(found)), start(replace(member, pretrained=result), scored(found))
+    plain, begun = (
+        initial_probe(member, scored(found)),
+        initial_probe(replace(member, pretrained=result), scored(found)),
+    )
     for layer, own in zip(layers, begun.layer_states(), strict=True):
         for name, value in own.items():
             assert torch.equal(value, result.by_layer[layer][name]), name
@@ -243,7 +246,7 @@ def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
                 store=Shelf(), columns={"mean": (0, 1, 2), "max": (0, 1, 2)}, texts_run=0, truncated=0, seconds=0.0
             )
         ),
-        Silent(),
+        NoProgress(),
     )
     conductor.prepare(recipes)
     return [train_variant.member_configs("toy", recipe, conductor) for recipe in recipes]

@@ -2,11 +2,11 @@
 
 import math
 
-from permafrost.probes.training.log import Log
+from permafrost.probes.training.log import TrainingLog
 
 
-def log_of(*tasks: str) -> Log:
-    log = Log()
+def log_of(*tasks: str) -> TrainingLog:
+    log = TrainingLog()
     for task in tasks:
         log.figures.extend({"task": task, "epoch": epoch, "metric": "f1", "value": epoch / 4} for epoch in (0, 1))
         log.losses.append({"task": task, "epoch": 1, "loss": 0.5, "value": 0.25, "weight": 2.0})

@@ -12,7 +12,7 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import LayerwiseLinear
 from permafrost.probes.tasks.losses import LOSSES, log_variance
-from permafrost.probes.training.batches import orders_of
+from permafrost.probes.training.batches import order_indices
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem, batch_bounds
@@ -40,7 +40,7 @@ class Toy:
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         self.seen.append(rows)
-        rows = rows[orders_of(self.seeds)]
+        rows = rows[order_indices(self.seeds)]
         logits = self.probe(self.x[rows])
         return LOSSES["cross_entropy"](logits, self.y[rows])
 
@@ -227,7 +227,7 @@ def test_every_seed_draws_an_order_of_its_own_whoever_it_is_beside():
         one.fit(replace(SPEC, epochs=2))
     orders = np.concatenate(toy.seen, 1)
     assert orders.shape[0] == 2  # members of one seed share theirs
-    assert orders_of(toy.seeds).tolist() == [1, 0, 1]
+    assert order_indices(toy.seeds).tolist() == [1, 0, 1]
     np.testing.assert_array_equal(orders[0], np.concatenate(alone.seen, 1)[0])
     assert orders[0].tolist() != orders[1].tolist()
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from permafrost.probes.training import peak_memory
-from permafrost.probes.training.peak_memory import Peak
+from permafrost.probes.training.peak_memory import PeakMemory
 
 LARGE = 100 << 20
 
 
 def test_memory_that_was_given_back_counts():
-    with Peak() as peak:
+    with PeakMemory() as peak:
         block = np.ones(LARGE, np.uint8)
         time.sleep(10 * peak_memory.EVERY_SECONDS)
         del block
@@ -22,7 +22,7 @@ def test_memory_that_was_given_back_counts():
 
 def test_the_last_moment_counts_however_short_it_was(monkeypatch):
     monkeypatch.setattr(peak_memory, "EVERY_SECONDS", 60)
-    with Peak() as peak:
+    with PeakMemory() as peak:
         block = np.ones(LARGE, np.uint8)
     assert LARGE * 0.8 < peak.bytes < LARGE * 1.5
     del block
@@ -30,7 +30,7 @@ def test_the_last_moment_counts_however_short_it_was(monkeypatch):
 
 def test_what_was_there_before_does_not_count_nor_what_comes_after():
     before = np.ones(LARGE, np.uint8)
-    with Peak() as peak:
+    with PeakMemory() as peak:
         time.sleep(3 * peak_memory.EVERY_SECONDS)
     found = peak.bytes
     after = np.ones(LARGE, np.uint8)
@@ -41,7 +41,7 @@ def test_what_was_there_before_does_not_count_nor_what_comes_after():
 
 def test_pages_of_a_mapped_file_do_not_count_and_what_is_written_in_memory_does(tmp_path):
     (tmp_path / "states").write_bytes(bytes(LARGE))
-    with Peak() as peak:
+    with PeakMemory() as peak:
         pages = np.memmap(tmp_path / "states", np.uint8, "r")
         assert pages.sum() == 0
         time.sleep(3 * peak_memory.EVERY_SECONDS)
@@ -50,10 +50,10 @@ def test_pages_of_a_mapped_file_do_not_count_and_what_is_written_in_memory_does(
 
 
 def test_what_was_measured_before_a_kill_counts_where_it_was_more():
-    with Peak() as peak:
+    with PeakMemory() as peak:
         peak.previous_bytes = 50 * LARGE
     assert peak.bytes == 50 * LARGE
-    with Peak() as peak:
+    with PeakMemory() as peak:
         block = np.ones(LARGE, np.uint8)
         peak.previous_bytes = 1
     assert peak.bytes > LARGE * 0.8
@@ -61,7 +61,7 @@ def test_what_was_measured_before_a_kill_counts_where_it_was_more():
 
 
 def test_the_watch_ends_with_what_it_watched_even_where_that_fails():
-    threads, peak = threading.active_count(), Peak()
+    threads, peak = threading.active_count(), PeakMemory()
 
     def fail() -> None:
         with peak:

@@ -13,7 +13,7 @@ import pytest
 
 from permafrost import api, stages
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.progress import Silent
+from permafrost.data.progress import NoProgress
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
@@ -23,7 +23,7 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.checkpoint import CheckpointError
-from permafrost.probes.training.resume import Unfinished, corpus_digest
+from permafrost.probes.training.resume import UnfinishedTrainings, corpus_digest
 from permafrost.probes.variants.workspace import Workspace
 from tests.probes.variants.test_multitask import Tasks
 from tests.support.bench import Bench, pairs, write
@@ -40,7 +40,7 @@ CORPUS = Corpus(
 )
 
 
-class Heard(Silent):
+class Heard(NoProgress):
     """A progress that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class Heard(Silent):
         self.notes.append(message)
 
 
-def kept(unfinished: Unfinished, recipe: Recipe = RECIPE, seeds=(0,), corpus: Corpus = CORPUS, latents="one"):
+def kept(unfinished: UnfinishedTrainings, recipe: Recipe = RECIPE, seeds=(0,), corpus: Corpus = CORPUS, latents="one"):
     return unfinished.of_training("probe", recipe, seeds, {"": corpus}, {"plan": latents})
 
 
-def saved(unfinished: Unfinished) -> None:
+def saved(unfinished: UnfinishedTrainings) -> None:
     kept(unfinished).save({"epoch": 1})
 
 
-def found(unfinished: Unfinished, *of, **changes):
+def found(unfinished: UnfinishedTrainings, *of, **changes):
     return kept(unfinished, *of, **changes).load()
 
 
@@ -75,10 +75,10 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_settings_are_another_training_and_what_they_left_is_said(change, tmp_path):
-    saved(Unfinished.of(tmp_path, "sts", RECIPE, Silent()))
+    saved(UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress()))
     heard = Heard()
     other = replace(RECIPE, **CHANGES[change])
-    unfinished = Unfinished.of(tmp_path, "sts", other, heard)
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", other, heard)
     assert found(unfinished, other) is None
     assert len(heard.notes) == 1
     assert "holds an unfinished training of this recipe with other settings" in heard.notes[0]
@@ -93,25 +93,25 @@ def test_other_settings_are_another_training_and_what_they_left_is_said(change, 
     ],
 )
 def test_what_changes_no_weight_is_the_same_training(same, tmp_path):
-    saved(Unfinished.of(tmp_path, "sts", RECIPE, Silent()))
+    saved(UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress()))
     heard = Heard()
-    assert found(Unfinished.of(tmp_path, "sts", same, heard), same) == {"epoch": 1}
+    assert found(UnfinishedTrainings.of(tmp_path, "sts", same, heard), same) == {"epoch": 1}
     assert heard.notes == []
 
 
 def test_the_folder_is_named_by_recipe_and_settings_and_another_recipes_is_not_its_own(tmp_path):
-    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     assert unfinished.path.parent == tmp_path / "unfinished"
     assert unfinished.path.name.startswith("sts-")
-    saved(Unfinished.of(tmp_path, "sts-large", RECIPE, Silent()))
+    saved(UnfinishedTrainings.of(tmp_path, "sts-large", RECIPE, NoProgress()))
     (tmp_path / "unfinished" / "sts-0123456789abcdef").write_text("a file of somebody's", "utf-8")
     heard = Heard()
-    Unfinished.of(tmp_path, "sts", RECIPE, heard)
+    UnfinishedTrainings.of(tmp_path, "sts", RECIPE, heard)
     assert heard.notes == []
 
 
 def test_other_seeds_are_another_training_and_the_first_stays(tmp_path):
-    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     saved(unfinished)
     assert found(unfinished, seeds=(1,)) is None
     assert found(unfinished, seeds=(0, 1)) is None
@@ -137,7 +137,7 @@ OTHER = {
 
 @pytest.mark.parametrize("what", OTHER)
 def test_another_corpus_is_refused_and_nothing_is_lost(what, tmp_path):
-    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     saved(unfinished)
     with pytest.raises(CheckpointError, match=r"is of another training \(corpora\.corpus = "):
         found(unfinished, corpus=OTHER[what])
@@ -145,7 +145,7 @@ def test_another_corpus_is_refused_and_nothing_is_lost(what, tmp_path):
 
 
 def test_latents_of_other_weights_are_refused(tmp_path):
-    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     saved(unfinished)
     with pytest.raises(CheckpointError, match=r"is of another training \(latents\.plan = "):
         found(unfinished, latents="other")
@@ -158,7 +158,7 @@ def test_the_same_corpus_read_again_is_the_same():
 
 
 def test_variants_with_like_names_have_places_of_their_own(tmp_path):
-    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     paths = {
         unfinished.of_training(name, RECIPE, [0], {}, {}).path for name in ("a b", "a_b", "a/b", "a" * 90, "a" * 91)
     }
@@ -167,7 +167,7 @@ def test_variants_with_like_names_have_places_of_their_own(tmp_path):
 
 
 def test_what_is_kept_goes_when_the_run_is_written_and_the_folder_with_the_last(tmp_path):
-    first, second = (Unfinished.of(tmp_path, name, RECIPE, Silent()) for name in ("sts", "nli"))
+    first, second = (UnfinishedTrainings.of(tmp_path, name, RECIPE, NoProgress()) for name in ("sts", "nli"))
     saved(first)
     saved(second)
     first.remove()
@@ -178,7 +178,7 @@ def test_what_is_kept_goes_when_the_run_is_written_and_the_folder_with_the_last(
 
 
 def test_another_run_that_puts_something_there_meanwhile_is_no_error(tmp_path, monkeypatch):
-    first, second = (Unfinished.of(tmp_path, name, RECIPE, Silent()) for name in ("sts", "nli"))
+    first, second = (UnfinishedTrainings.of(tmp_path, name, RECIPE, NoProgress()) for name in ("sts", "nli"))
     saved(first)
     removed = type(tmp_path).rmdir
 
@@ -198,9 +198,11 @@ def test_another_run_that_puts_something_there_meanwhile_is_no_error(tmp_path, m
 
 def of_text(backbone, cache) -> dict[str, str]:
     """What a training from the text on says that it depends on."""
-    plan = CapturePlan(str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
-    recipe = replace(RECIPE, plan=plan, extract=ExtractSpec(str(cache), "cpu"), finetune=FinetuneSpec("none"))
-    return Workspace(stages.PROVIDER, Silent()).latents(recipe)
+    plan = CapturePlan(backbone=str(backbone), views=("mean",), max_tokens=32, compute_dtype="float32")
+    recipe = replace(
+        RECIPE, plan=plan, extract=ExtractSpec(cache=str(cache), device="cpu"), finetune=FinetuneSpec("none")
+    )
+    return Workspace(stages.PROVIDER, NoProgress()).latents(recipe)
 
 
 def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
@@ -208,7 +210,7 @@ def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
     assert one == of_text(shutil.copytree(tiny("bert"), tmp_path / "copy"), tmp_path)
     assert one["tokenizer"] == wide["tokenizer"]
     assert one["weights"] != wide["weights"]
-    unfinished = Unfinished.of(tmp_path, "sts", RECIPE, Silent())
+    unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     unfinished.of_training("probe", RECIPE, [0], {}, one).save({})
     with pytest.raises(CheckpointError, match=r"is of another training \(latents\.weights = "):
         unfinished.of_training("probe", RECIPE, [0], {}, wide).load()

@@ -17,7 +17,7 @@ from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import Dropout, LayerwiseLinear
 from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
 from permafrost.probes.training.loop import FitResult, fit
-from permafrost.probes.training.peak_memory import Peak
+from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 ROWS, WIDTH = 50, 6
@@ -112,7 +112,9 @@ class Pair:
             private=self.private,  # type: ignore[arg-type]
         )
 
-    def fit(self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None, peak: Peak | None = None) -> FitResult:
+    def fit(
+        self, spec: TrainSpec = SPEC, checkpoint: Checkpoint | None = None, peak: PeakMemory | None = None
+    ) -> FitResult:
         return fit(self.problem(), spec, [0], checkpoint=checkpoint, peak=peak)
 
     def weights(self) -> list[Tensor]:
@@ -186,7 +188,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
 
 @pytest.mark.parametrize("dies_in", [None, 27])
 def test_the_memory_that_was_measured_before_goes_on_too(dies_in, tmp_path):
-    first, second = Peak(), Peak()
+    first, second = PeakMemory(), PeakMemory()
     first.previous_bytes = 12345
     if dies_in:
         with pytest.raises(KilledError):

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.text import Segments
 from permafrost.probes.tasks.registry import row_labels, scorer_of
-from permafrost.probes.tasks.sentences import overlap, patterns
+from permafrost.probes.tasks.sentences import patterns, word_overlap
 from permafrost.probes.tasks.span import question_word
 from permafrost.probes.variants.tables import BREAKDOWN_COLUMNS, breakdown_table
 
@@ -141,8 +141,8 @@ def test_a_pattern_that_no_row_has_is_left_out():
 
 
 def test_overlap_is_of_the_second_text():
-    assert overlap("A dog runs in the park", "the dog, the DOG sleeps") == pytest.approx(2 / 3)
-    assert overlap("a", "") == 0
+    assert word_overlap("A dog runs in the park", "the dog, the DOG sleeps") == pytest.approx(2 / 3)
+    assert word_overlap("a", "") == 0
 
 
 OVERLAPS = [
@@ -160,7 +160,7 @@ OVERLAPS = [
 
 @pytest.mark.parametrize(("first", "second", "share"), OVERLAPS)
 def test_overlap_is_of_words_or_of_characters_where_there_are_no_spaces(first, second, share):
-    assert overlap(first, second) == pytest.approx(share)
+    assert word_overlap(first, second) == pytest.approx(share)
 
 
 def test_patterns_are_scored_on_their_own_rows():
@@ -198,7 +198,7 @@ def test_questions_are_scored_by_what_asks():
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for _, gold, _ in asked])
     said = np.array([(*span, 0) if right else (0, 9, 0) for span, (_, _, right) in zip(spans, asked, strict=True)])
     rows = Rows(np.arange(4)[:, None], np.zeros(4), Spans(spans, np.zeros(4, np.int64), np.arange(5)))
-    corpus = Corpus("toy", texts, {"train": rows, "test": rows}, kind="answers")
+    corpus = Corpus(name="toy", texts=texts, splits={"train": rows, "test": rows}, kind="answers")
     table = breakdown_table(Predicted([said.astype(np.float32)]), corpus)
     found = values(table, "question word")
     assert found["what", "exact_match"] == 0.5
@@ -230,5 +230,12 @@ def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
 
 def test_scores_have_no_groups():
     rows = Rows(np.arange(4).reshape(2, 2), np.array([0.1, 0.9]))
-    corpus = Corpus("toy", ("a", "b", "c", "d"), {"train": rows, "test": rows}, (), (0.0, 1.0), "score")
+    corpus = Corpus(
+        name="toy",
+        texts=("a", "b", "c", "d"),
+        splits={"train": rows, "test": rows},
+        labels=(),
+        score_range=(0.0, 1.0),
+        kind="score",
+    )
     assert breakdown_table(Predicted([np.array([0.1, 0.8])]), corpus).empty

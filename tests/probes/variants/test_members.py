@@ -198,12 +198,16 @@ def test_recipes_that_differ_in_what_they_are_called_and_read_only_train_togethe
     assert sizes == [3]
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("SMALL", [1, 1, 1, 1]), ("MAX_STACKED_BYTES", [2, 2])])
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("MAX_STACKED_PARAMETERS", [1, 1, 1, 1]), ("MAX_STACKED_BYTES", [2, 2])]
+)
 def test_what_is_too_large_to_be_side_by_side_ends_the_same(limit, expected, sizes, monkeypatch):
     found = inputs()
     corpus, members = scored(found), members_of(Recipe(train=TRAIN), found, [((0, 1), seed) for seed in range(4)])
     before = train_members(members, corpus)
-    monkeypatch.setattr(members_module, limit, {"SMALL": 100, "MAX_STACKED_BYTES": 4 * 8 * 8 * TRAIN.batch_rows}[limit])
+    monkeypatch.setattr(
+        members_module, limit, {"MAX_STACKED_PARAMETERS": 100, "MAX_STACKED_BYTES": 4 * 8 * 8 * TRAIN.batch_rows}[limit]
+    )
     after = train_members(members, corpus)
     assert sizes == [4, *expected]
     for one, other in zip(before, after, strict=True):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.ragged import bounds
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.squad import answer_text
-from permafrost.probes.tasks.registry import UNTRAINED_ANSWERS, scorer_of
-from permafrost.probes.tasks.sentences import commonest_class
-from permafrost.probes.tasks.span import likeliest_sentences
-from permafrost.probes.tasks.tagging import commonest_tags
+from permafrost.probes.tasks.registry import UNTRAINED_PREDICTIONS, scorer_of
+from permafrost.probes.tasks.sentences import most_frequent_class
+from permafrost.probes.tasks.span import most_similar_sentences
+from permafrost.probes.tasks.tagging import most_frequent_tags
 from tests.support.synthetic import TAGS, classed, inputs, tagged
 
 
@@ -22,7 +22,7 @@ def test_the_commonest_class_is_that_of_training():
     corpus = Corpus(
         name="toy", texts=tuple("abcde"), splits={"train": rows, "test": other}, labels=("x", "y", "z"), kind="class"
     )
-    said = commonest_class(corpus, other)
+    said = most_frequent_class(corpus, other)
     assert said.tolist() == [2] * 4
     assert scorer_of(corpus, "test").value("accuracy", said) == 0
 
@@ -41,7 +41,7 @@ def sentences_of(train: list[str], test: list[str]) -> Corpus:
                 at += len(word) + 1
             texts.append(" ".join(word for word, _ in pairs))
             counts.append(len(pairs))
-        marks = Spans(np.array(spans), np.array(codes), bounds(np.array(counts)))
+        marks = Spans(np.array(spans), np.array(codes), offsets_from_lengths(np.array(counts)))
         splits[name] = Rows(np.arange(first, len(texts))[:, None], np.zeros(len(some)), marks)
     return Corpus(name="toy", texts=tuple(texts), splits=splits, labels=TAGS, kind="tags")
 
@@ -51,7 +51,7 @@ def test_a_word_has_the_tag_that_it_has_most_often_in_training_and_an_unknown_on
         ["Oslo/B-LOC is/O far/O", "Ada/B-PER Li/I-PER is/O in/O Oslo/B-LOC", "Oslo/B-PER sings/O"],
         ["Oslo/B-LOC is/O new/O", "Ada/B-PER Li/I-PER sleeps/O", "Li/B-PER sings/O"],
     )
-    said = commonest_tags(corpus, corpus.split("test"))
+    said = most_frequent_tags(corpus, corpus.split("test"))
     names = [TAGS[code] for code in said]
     assert names[:6] == ["B-LOC", "O", "O", "B-PER", "I-PER", "O"]
     assert names[6] != "I-PER"  # which opens no entity
@@ -71,7 +71,7 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
         own = train.spans.codes[train.spans.offsets[row] : train.spans.offsets[row + 1]]
         for word, code in zip(words(train, row), own, strict=True):
             counts.setdefault(word, Counter())[int(code)] += 1
-    said, compared = commonest_tags(corpus, rows), 0
+    said, compared = most_frequent_tags(corpus, rows), 0
     for row in range(len(rows)):
         own = [TAGS[code] for code in said[rows.spans.offsets[row] : rows.spans.offsets[row + 1]]]
         for before, after in zip(["O", *own], own, strict=False):
@@ -114,12 +114,12 @@ def test_the_answer_is_the_sentence_with_most_words_of_the_question(question, co
     texts = (Segments("unused", "unused"), Segments(question, context))
     marks = Spans(np.array([(0, 1)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[1]]), np.zeros(1), marks)
-    (span,) = likeliest_sentences(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), rows)
+    (span,) = most_similar_sentences(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), rows)
     assert answer_text(context, span) == expected
 
 
 def test_every_kind_that_has_no_cosine_has_a_reference():
-    assert UNTRAINED_ANSWERS.keys() == {"class", "tags", "answers"}
+    assert UNTRAINED_PREDICTIONS.keys() == {"class", "tags", "answers"}
     corpus = classed(inputs(texts=120))
-    said = UNTRAINED_ANSWERS["class"](corpus, corpus.split("validation"))
+    said = UNTRAINED_PREDICTIONS["class"](corpus, corpus.split("validation"))
     assert 0 < scorer_of(corpus, "validation").value("accuracy", said) < 0.6
