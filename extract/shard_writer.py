@@ -43,8 +43,8 @@ def to_storage_dtype(
     if not finite.all():
         layer, text, _ = np.argwhere(~finite)[0]
         raise StoreError(
-            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that is not "
-            "finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
+            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that "
+            "is not finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
         )
     layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
     largest = np.abs(values[layer, text]).max()

@@ -80,8 +80,8 @@ class Pair:
             return [(0, size)]
         if room < 1:
             raise TextError(
-                f"text {quote_text(self.text)}: its first segment takes {fixed} tokens with special ones, which leaves no "
-                f"room for the second in plan.max_tokens = {max_tokens}; raise it, or leave the text out.",
+                f"text {quote_text(self.text)}: its first segment takes {fixed} tokens with special ones, which leaves "
+                f"no room for the second in plan.max_tokens = {max_tokens}; raise it, or leave the text out.",
                 self.text,
             )
         if stride == NO_WINDOWS:

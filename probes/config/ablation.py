@@ -86,15 +86,17 @@ def _all(columns: Sequence[Column]) -> Iterator[Subset]:
 
 def _single(columns: Sequence[Column]) -> Iterator[Subset]:
     for layer in distinct_layers(columns):
-        yield Subset("single", str(layer), column_positions(columns, lambda column, layer=layer: column.layer == layer))  # type: ignore[misc]
+        yield Subset("single", str(layer), _positions_of(columns, {layer}))
+
+
+def _positions_of(columns: Sequence[Column], layers: set[int]) -> tuple[int, ...]:
+    return column_positions(columns, lambda column: column.layer in layers)
 
 
 def _without(columns: Sequence[Column]) -> Iterator[Subset]:
     layers = distinct_layers(columns)
     for layer in layers if len(layers) > 1 else []:
-        yield Subset(
-            "without", str(layer), column_positions(columns, lambda column, layer=layer: column.layer != layer)
-        )  # type: ignore[misc]
+        yield Subset("without", str(layer), _positions_of(columns, set(layers) - {layer}))
 
 
 def _prefix(columns: Sequence[Column]) -> Iterator[Subset]:

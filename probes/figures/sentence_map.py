@@ -58,8 +58,8 @@ def missing_tsne_note(data: dict[str, Any], sentences: int) -> str:
         return ""
     which = "" if len(lacking) == len(data["inputs"]) else f" for {', '.join(lacking)}"
     return (
-        f"There is no t-SNE{which}: it needs {MIN_TEXTS_FOR_TSNE} points, more than its perplexity, to say anything, and "
-        f"a backbone has {sentences}, one for each distinct sentence."
+        f"There is no t-SNE{which}: it needs {MIN_TEXTS_FOR_TSNE} points, more than its perplexity, to say anything, "
+        f"and a backbone has {sentences}, one for each distinct sentence."
     )
 
 

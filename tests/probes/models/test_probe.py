@@ -44,7 +44,7 @@ def score_probe(encoder: str, mixer: str = "softmax", widths=EVEN, **settings) -
     return moved(probe).eval()
 
 
-def set_normalization(probe: Probe, widths=EVEN) -> None:
+def adapt(probe: Probe, widths=EVEN) -> None:
     probe.set_normalization(*inputs(widths).moments(np.arange(40), probe.spec.center, probe.spec.scale))
 
 
