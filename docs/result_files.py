@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 
 from permafrost.data.spec import plain
-from permafrost.probes.config.load import load_recipe, shipped
+from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.names import RANDOM_TARGETS, UNTRAINED
 from permafrost.probes.results.environment import environment
-from permafrost.probes.results.formatting import duration, scored_in, size
+from permafrost.probes.results.formatting import format_duration, format_size, reported_split
 
 FOLDER = Path(__file__).parent / "results"
 BY_HAND = ("title", "order", "section", "notes", "layout", "summary")
@@ -101,7 +101,7 @@ def of_output(command: Sequence[str]) -> Result:
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows that the screen shows: means over seeds, untrained references at their best layer."""
     summed = [row for row in rows if row["seed"] is None and not row["metric"].endswith("_p")]
-    scored = {task: scored_in([row for row in summed if row.get("task") == task]) for task in map(_task, summed)}
+    scored = {task: reported_split([row for row in summed if row.get("task") == task]) for task in map(_task, summed)}
     selection = "held-out" if any(row["split"] == "held-out" for row in summed) else "validation"
     best: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     first = {_task(row): row["metric"] for row in reversed(summed)}
@@ -137,7 +137,7 @@ def _variants(folder: Path, record: Mapping[str, Any]) -> Result:
         rows = pd.read_csv(folder / "variants.csv").astype(object)
         costs = [
             {"variant": row["variant"], "parameters": int(row["trained"]), "saved": int(row["saved"])}
-            | {"duration": duration(row["seconds"]), "memory": size(row["memory"]).replace("\u00a0", " ")}
+            | {"duration": format_duration(row["seconds"]), "memory": format_size(row["memory"]).replace("\u00a0", " ")}
             for row in rows[rows["seconds"].notna()].to_dict("records")
         ]
         return {"variants": costs}
@@ -146,8 +146,8 @@ def _variants(folder: Path, record: Mapping[str, Any]) -> Result:
 
 
 def _settings(recipe: str, folder: Path) -> list[str]:
-    """``--set`` and ``--only`` options that lead from the shipped recipe to that of the run."""
-    if recipe not in shipped():
+    """``--set`` and ``--only`` options that lead from the shipped_recipes recipe to that of the run."""
+    if recipe not in shipped_recipes():
         return []
     before, after = plain(load_recipe(recipe)[1]), tomllib.loads((folder / "recipe.toml").read_text("utf-8"))
     known, trained = ([variant["name"] for variant in tree.pop("variants", [])] for tree in (before, after))
