@@ -1,15 +1,5 @@
 """One shard: an immutable HDF5 file of latents that is complete or absent.
 
-    about                      attribute, JSON: format, identity, provenance, columns
-    keys     [text, 16]        digest of each text
-    lengths  [text]            tokens of each text before truncation; of a window, up to the end of its text
-    latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
-    tokens/states              [layer, token, width], contiguous; the group tokens/ exists only for the view tokens
-    tokens/offsets [text + 1]  text i has the tokens offsets[i]:offsets[i + 1]
-    tokens/ids     [token]     token ids of the tokenizer
-    tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
-                               segments, in the whole second one
-
 The file is built in memory, written under a temporary name, synced, and renamed to the digest of its bytes. HDF5 only
 locates the datasets; latents are then read through ``numpy.memmap``. A file is not trusted until
 :mod:`permafrost.data.store.shard_layout` has checked its layout.

@@ -1,7 +1,17 @@
-"""Layout of a shard file: names of its datasets, and the checks of a file before any of it is trusted.
+"""The shard format: attributes and datasets of a shard file, and the checks of a file before any of it is trusted.
 
-A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused. The file format
-is described in :mod:`permafrost.data.store.shard`.
+    about                      attribute, JSON: format, identity, provenance, columns
+    keys     [text, 16]        digest of each text
+    lengths  [text]            tokens of each text before truncation; of a window, up to the end of its text
+    latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
+    tokens/states              [layer, token, width], contiguous; the group tokens/ exists only for the view tokens
+    tokens/offsets [text + 1]  text i has the tokens offsets[i]:offsets[i + 1]
+    tokens/ids     [token]     token ids of the tokenizer
+    tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
+                               segments, in the whole second one
+
+A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused.
+:data:`permafrost.data.store.errors.FORMAT` is the version of the format.
 """
 
 import json

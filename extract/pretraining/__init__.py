@@ -2,4 +2,5 @@
 
 May import: data, data.corpora, data.language, data.store, extract.backbones.
 Start reading at pretrain.py, pretrain.
+The model is built in pretrain.py, make_language_model.
 """

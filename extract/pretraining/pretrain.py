@@ -30,7 +30,7 @@ from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
-from permafrost.extract.pretraining.checkpoints import newest_checkpoint, open_folder
+from permafrost.extract.pretraining.trainer_checkpoints import newest_checkpoint, open_folder
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:

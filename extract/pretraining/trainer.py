@@ -18,7 +18,7 @@ from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Ids
-from permafrost.extract.pretraining.checkpoints import seal
+from permafrost.extract.pretraining.trainer_checkpoints import seal
 
 MEASURED_SECONDS = 5.0
 """Seconds after which the expected time is noted."""

@@ -3,4 +3,5 @@
 May import: data, data.corpora, data.readers, data.store, permafrost, probes.config, probes.experiments,
 probes.inputs, probes.prediction, probes.reports, probes.results.
 Start reading at main.py, app.
+The options that commands share are in options.py.
 """

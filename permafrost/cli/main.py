@@ -16,7 +16,6 @@ from permafrost.cli.console import Console
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.readers.load import read_sentences
 
 app = typer.Typer(
     name="permafrost",
@@ -149,6 +148,8 @@ def similarity_command(
     """
     if texts and file:
         raise CorpusError("give either sentences or --file FILE to compare.")
+    from permafrost.data.readers.load import read_sentences  # loads pyarrow, which no other command needs to begin
+
     sentences = read_sentences(file) if file else texts or None
     overrides = options.recipe_overrides(set_, max_bytes)
     render.show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)

@@ -13,7 +13,7 @@ from permafrost.cli.console import cell, show_json, show_table
 from permafrost.cli.headlines import ablation_headline, layers_headline, multitask_headline, run_headline
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT
-from permafrost.data.spec import manual, plain
+from permafrost.data.spec import manual, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
@@ -137,11 +137,11 @@ def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
 
 def show_recipes(as_json: bool) -> None:
     """Print the recipes that ship: name, summary, duration."""
-    recipes = {name: load_recipe(name)[1] for name in shipped_recipes()}
+    recipes = {name: read_toml(path.read_text("utf-8"), str(path)) for name, path in shipped_recipes().items()}
     if as_json:
-        show_json({"recipes": {name: recipe.summary for name, recipe in recipes.items()}})
+        show_json({"recipes": {name: recipe.get("summary", "") for name, recipe in recipes.items()}})
     else:
-        lines = [[name, recipe.summary, recipe.duration] for name, recipe in recipes.items()]
+        lines = [[name, recipe.get("summary", ""), recipe.get("duration", "")] for name, recipe in recipes.items()]
         show_table(["recipe", "what it does", "duration"], lines)
 
 

@@ -2,4 +2,5 @@
 
 May import: probes.config, probes.metrics, probes.results.
 Start reading at metrics.py, by_layer.
+The figures in three dimensions are in scatter_3d.py (latents) and sentence_map.py (similarity).
 """

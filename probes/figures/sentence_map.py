@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from permafrost.probes.figures.scatter import coordinates, escape_html, hover_text, scatter_layout, traces_in_json
+from permafrost.probes.figures.scatter_3d import coordinates, escape_html, hover_text, scatter_layout, traces_in_json
 from permafrost.probes.figures.style import COLOURS
 from permafrost.probes.metrics.projection import MIN_TEXTS_FOR_TSNE
 
@@ -34,7 +34,7 @@ def sentence_maps(maps: pd.DataFrame, texts: Sequence[str], titles: dict[str, st
         titles: backbone -> its title on the page, in the order of the colours.
 
     Returns:
-        as :func:`permafrost.probes.figures.scatter.latent_scatter`.
+        as :func:`permafrost.probes.figures.scatter_3d.latent_scatter`.
     """
     hover_texts: list[list[str]] = []
     inputs = []

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from permafrost.probes.figures.style import COLOURS, SETTINGS, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.page import Grid, Picture, Section, cell_text, render_page, replace_file, svg_document
-from permafrost.probes.reports.paired import paired_resamples
+from permafrost.probes.reports.paired_runs import paired_resamples
 from permafrost.probes.reports.summary import UNDEFINED, parameters_and_share, value_cell
 from permafrost.probes.results.files import ReportError
 from permafrost.probes.results.run_folder import RunFolder

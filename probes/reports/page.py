@@ -83,7 +83,7 @@ class Scatter:
     """Scatter plots in three dimensions."""
 
     data: Mapping[str, Any]
-    """As :func:`permafrost.probes.figures.scatter.latent_scatter` returns it."""
+    """As :func:`permafrost.probes.figures.scatter_3d.latent_scatter` returns it."""
 
     show_all: bool = False
     """Whether all inputs are shown, instead of the one that the reader picks from a list."""

@@ -19,7 +19,7 @@ from permafrost.probes.figures import multitask as multitask_figures
 from permafrost.probes.figures import study as study_figures
 from permafrost.probes.figures.confusion import confusions
 from permafrost.probes.figures.diagram import diagram
-from permafrost.probes.figures.scatter import latent_scatter
+from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import language_model, multitask, similarity, summary
 from permafrost.probes.reports.breakdown import breakdown_grids, variant_grids

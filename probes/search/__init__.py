@@ -2,4 +2,5 @@
 
 May import: data, probes.config, probes.results.
 Start reading at session.py, search.
+The journal file is in journal.py; storage.py opens a study in it or in a database.
 """

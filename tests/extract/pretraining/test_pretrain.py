@@ -33,8 +33,8 @@ from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
-from permafrost.extract.pretraining.checkpoints import CheckpointError, newest_checkpoint, seal
 from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain
+from permafrost.extract.pretraining.trainer_checkpoints import CheckpointError, newest_checkpoint, seal
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.backbones import WORDS, word_tokenizer
 from tests.support.flips import flipped

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost.probes.figures.scatter import latent_scatter
+from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.metrics.projection import MAX_TEXTS, project
 from tests.support.example_run import latents
 
