@@ -15,6 +15,7 @@ import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -118,7 +119,7 @@ def manual(spec_type: type[Any], prefix: str = "", instance: Any = None) -> Iter
         prefix: dotted path of the table, with a dot at its end.
         instance: a spec that gives the defaults; None takes those of the class.
     """
-    hints, docstrings = get_type_hints(spec_type), _field_docstrings(spec_type)
+    hints, docstrings = _type_hints(spec_type), _field_docstrings(spec_type)
     for field in dataclasses.fields(spec_type):
         hint = hints[field.name]
         required = _is_required(field) and instance is None
@@ -152,7 +153,7 @@ def _parse_spec(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
     fields = {field.name: field for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
-    hints = get_type_hints(spec_type)
+    hints = _type_hints(spec_type)
     in_table = f" in [{prefix.rstrip('.')}]" if prefix else ""
     for key in tree:
         if key not in fields:
@@ -268,6 +269,12 @@ def _type_name(hint: Any) -> str:
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
+@cache
+def _type_hints(spec_type: type[Any]) -> dict[str, Any]:
+    return get_type_hints(spec_type)
+
+
+@cache
 def _field_docstrings(spec_type: type[Any]) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(spec_type))).body[0]
     assert isinstance(tree, ast.ClassDef)
