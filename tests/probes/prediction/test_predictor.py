@@ -12,7 +12,8 @@ from safetensors import safe_open
 from permafrost import api
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.prediction.predictor import Predictor
-from permafrost.probes.runs.load import RunError, load_tasks
+from permafrost.probes.results.run_folder import RunError
+from permafrost.probes.runs.load import load_tasks
 from tests.support.bench import Bench, pairs, write
 from tests.support.flips import loaded, outcomes
 

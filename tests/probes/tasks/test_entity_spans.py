@@ -20,7 +20,7 @@ from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.prediction import predict
-from permafrost.probes.runs.load import RunError
+from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.span import SpanObjective
