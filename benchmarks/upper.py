@@ -101,7 +101,7 @@ def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: 
     reader = store.token_reader(texts, (cut,))
 
     def latents(batch: np.ndarray) -> Tensor:
-        below = reader.rows(batch)
+        below = reader.read(batch)
         made: Tensor = trunk(torch.from_numpy(below.states), below.lengths, "mean")
         return made[0]
 

@@ -256,7 +256,7 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
     from permafrost.extract import runner
 
     _, folder = run_of(name)
-    runs, loads, load = load_tasks(folder), [], runner.load
+    runs, loads, load = load_tasks(folder), [], runner.load_backbone
     if most == 2:  # as if each task had left blocks of its own
         monkeypatch.setattr(
             "permafrost.probes.tasks.fitted.LoadedRun.backbone_key", lambda self, plan: (self.path.name,)

@@ -290,7 +290,13 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
         pieces.extend(texts)
         spans = [span for one in texts for span in split_words(one)[:12]]
         offsets = np.cumsum([0, *(len(split_words(one)[:12]) for one in texts)])
-        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
+        return ProbeInputs(
+            values=torch.zeros(1, offsets[-1], 1),
+            columns=(Column("", "tokens", 0),),
+            widths=(1,),
+            offsets=offsets,
+            spans=np.array(spans),
+        )
 
     monkeypatch.setattr(
         TagObjective, "predict_mean", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)]
