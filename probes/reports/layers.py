@@ -18,7 +18,7 @@ def summary_grid(run: Tables) -> Grid | None:
     if rows.empty:
         return None
     return Grid(
-        caption="The value and its layer; the best layer is chosen on the split that picks the epochs. Selectivity, of "
+        caption="The value and its layer; the best layer is picked on the split that picks the epochs. Selectivity, of "
         "the best layer: how much better it fits its training rows than the same rows with shuffled targets.",
         heads=[
             "task", "corpus", "measured", "best layer", "last layer", ALL_LAYERS, "untrained, best", "selectivity",

@@ -328,7 +328,7 @@ def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     probe = initial_probe(
         MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(1, 2), seed=0), classed(found, sides=1)
     )
-    assert (probe.outputs, probe.texts, probe.layout) == (3, 1, layout([(1, 2)]))
+    assert (probe.outputs, probe.sides, probe.layout) == (3, 1, layout([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():
