@@ -37,7 +37,7 @@ def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> P
 
 
 def layout(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> MemberLayout:
-    """Seats of members whose codes are as wide as their latents."""
+    """Layout of members whose codes are as wide as their latents."""
     return MemberLayout(tuple(members), tuple(widths), tuple(widths))
 
 

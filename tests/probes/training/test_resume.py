@@ -51,7 +51,7 @@ class Heard(NoProgress):
 
 
 def kept(unfinished: UnfinishedTrainings, recipe: Recipe = RECIPE, seeds=(0,), corpus: Corpus = CORPUS, latents="one"):
-    return unfinished.of_training("probe", recipe, seeds, {"": corpus}, {"plan": latents})
+    return unfinished.checkpoint_for("probe", recipe, seeds, {"": corpus}, {"plan": latents})
 
 
 def saved(unfinished: UnfinishedTrainings) -> None:
@@ -160,7 +160,7 @@ def test_the_same_corpus_read_again_is_the_same():
 def test_variants_with_like_names_have_places_of_their_own(tmp_path):
     unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     paths = {
-        unfinished.of_training(name, RECIPE, [0], {}, {}).path for name in ("a b", "a_b", "a/b", "a" * 90, "a" * 91)
+        unfinished.checkpoint_for(name, RECIPE, [0], {}, {}).path for name in ("a b", "a_b", "a/b", "a" * 90, "a" * 91)
     }
     assert len(paths) == 5
     assert {path.parent for path in paths} == {unfinished.path}
@@ -211,9 +211,9 @@ def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
     assert one["tokenizer"] == wide["tokenizer"]
     assert one["weights"] != wide["weights"]
     unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
-    unfinished.of_training("probe", RECIPE, [0], {}, one).save({})
+    unfinished.checkpoint_for("probe", RECIPE, [0], {}, one).save({})
     with pytest.raises(CheckpointError, match=r"is of another training \(latents\.weights = "):
-        unfinished.of_training("probe", RECIPE, [0], {}, wide).load()
+        unfinished.checkpoint_for("probe", RECIPE, [0], {}, wide).load()
 
 
 def test_every_setting_is_told_apart_by_the_fingerprint_that_names_the_folder():
