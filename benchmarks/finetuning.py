@@ -75,20 +75,20 @@ class Arm:
         self.seconds: list[float] = []
         self.losses: list[float] = []
 
-    def epoch(self, batches: Sequence[np.ndarray], training: TrainingSet, options: argparse.Namespace) -> None:
+    def epoch(self, batches: Sequence[np.ndarray], rows: TrainingSet, options: argparse.Namespace) -> None:
         """Train from the first weights on."""
         self.model.load_state_dict(self.start, strict=False)
         self.model.train()
         torch.manual_seed(0)
-        head = nn.Linear(options.width, int(training.classes.max()) + 1).to(options.device)
+        head = nn.Linear(options.width, int(rows.classes.max()) + 1).to(options.device)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW([*weights, *head.parameters()], lr=5e-5, fused=True)
         losses = []
         started = clock(options.device)
         for batch in batches:
             with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                logits = head(self.latents(training.sides[batch]))
-                loss = nn.functional.cross_entropy(logits.float(), training.classes[batch].to(options.device))
+                logits = head(self.latents(rows.sides[batch]))
+                loss = nn.functional.cross_entropy(logits.float(), rows.classes[batch].to(options.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -213,14 +213,14 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     return replace(plan, final_norm=bool(find_backbone(plan).family.final_norm)), init
 
 
-def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], training: TrainingSet, options: argparse.Namespace) -> None:
+def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], rows: TrainingSet, options: argparse.Namespace) -> None:
     """Every arm in turn, round by round; a few batches warm up and do not count."""
     for arm in arms.values():
-        arm.epoch(batches[:4], training, options)
+        arm.epoch(batches[:4], rows, options)
         arm.seconds.clear()
     for _ in range(options.rounds):
         for arm in arms.values():
-            arm.epoch(batches, training, options)
+            arm.epoch(batches, rows, options)
 
 
 if __name__ == "__main__":
