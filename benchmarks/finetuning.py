@@ -103,7 +103,7 @@ def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: 
     reader = store.token_reader(texts, (cut,))
 
     def latents(batch: np.ndarray) -> Tensor:
-        cached = reader.rows(batch)
+        cached = reader.read(batch)
         pooled: Tensor = backbone(torch.from_numpy(cached.states), cached.lengths, "mean")
         return pooled[0]
 

@@ -46,7 +46,7 @@ class Arm:
         """One round; what it wrote is measured and removed."""
         store = self.job.store = LatentStore(self.job.store.path, self.job.store.identity)
         started = clock(device)
-        self.job.run(texts, store.missing(text_keys(texts), self.columns))
+        self.job.run(texts, store.missing_columns(text_keys(texts), self.columns))
         self.seconds.append(clock(device) - started)
         self.bytes = sum(path.stat().st_size for path in store.path.glob("*.h5"))
         tokens = self.job.runner.tokenize_and_pack(texts)[0].viewed_lengths.sum()

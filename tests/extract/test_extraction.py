@@ -123,7 +123,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(tiny, tmp_path):
             assert child.poll() is None, "it ended before it was killed"
             child.kill()
         stores = maintenance.stores_with_shards(tmp_path / "killed" / "cache")
-        held.append(int(LatentStore.open(stores[0]).held(text_keys(texts), "tokens", 3).sum()) if stores else 0)
+        held.append(int(LatentStore.open(stores[0]).has_column(text_keys(texts), "tokens", 3).sum()) if stores else 0)
     assert held == sorted(held)
     assert 0 < held[-1] < len(texts), f"the kills came too early or too late to mean anything: {held}"
 

@@ -126,7 +126,7 @@ def test_a_store_and_an_extractor_give_the_same_tokens_in_the_order_asked(family
     means = np.add.reduceat(read.states, read.offsets[:-1], axis=1) / read.lengths[:, None]
     np.testing.assert_allclose(means, made["mean"], atol=1e-5 * np.abs(read.states).max())
     batch = [3, 0, 3, len(texts) - 1]
-    assert_equal_tokens(store.token_reader(texts, range(4)).rows(batch), read.select(np.array(batch)))
+    assert_equal_tokens(store.token_reader(texts, range(4)).read(batch), read.select(np.array(batch)))
 
 
 def test_an_echo_holds_the_tokens_of_the_second_place_alone(plan, texts, tmp_path):

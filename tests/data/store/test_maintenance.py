@@ -131,7 +131,7 @@ def test_repair_sets_damaged_shards_aside_and_the_rest_reads_on(store):
     assert aside == [broken.with_name(f"{broken.name}.damaged")]
     assert leftovers == []
     assert sorted(store.path.iterdir()) == sorted([kept, *aside])
-    assert LatentStore.open(store.path).held(text_keys(["a", "b"]), "mean", 0).tolist() == [True, False]
+    assert LatentStore.open(store.path).has_column(text_keys(["a", "b"]), "mean", 0).tolist() == [True, False]
     assert list(maintenance.verify([store.path])) == []
 
 

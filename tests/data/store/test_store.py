@@ -117,28 +117,28 @@ def test_missing_groups_the_texts_that_lack_the_same_columns(store):
     add(store, ["a", "b"])
     add(store, ["b", "c"], {"last": (0,)})
     keys = text_keys(["a", "b", "c", "d"])
-    groups = {tuple(texts.tolist()): lacks for lacks, texts in store.missing(keys, {"mean": (0, 2), "last": (0,)})}
+    groups = {tuple(texts.tolist()): lacks for lacks, texts in store.missing_columns(keys, {"mean": (0, 2), "last": (0,)})}
     assert groups == {
         (0,): {"last": (0,), "mean": (2,)},
         (1,): {"mean": (2,)},
         (2,): {"mean": (0, 2)},
         (3,): {"last": (0,), "mean": (0, 2)},
     }
-    assert store.missing(keys[:2], {"mean": (1, 0)}) == []
-    assert store.missing(keys[:0], MEAN) == []
+    assert store.missing_columns(keys[:2], {"mean": (1, 0)}) == []
+    assert store.missing_columns(keys[:0], MEAN) == []
 
 
 def test_an_empty_store_lacks_everything(store):
-    ((lacks, texts),) = store.missing(text_keys(["a", "b"]), MEAN)
+    ((lacks, texts),) = store.missing_columns(text_keys(["a", "b"]), MEAN)
     assert (lacks, texts.tolist()) == (MEAN, [0, 1])
-    assert not store.held(text_keys(["a"]), "mean", 0).any()
+    assert not store.has_column(text_keys(["a"]), "mean", 0).any()
 
 
 def test_a_shard_that_another_process_adds_is_seen_at_the_next_look(store):
     add(store, ["a"])
-    assert store.held(text_keys(["a", "b"]), "mean", 0).tolist() == [True, False]
+    assert store.has_column(text_keys(["a", "b"]), "mean", 0).tolist() == [True, False]
     add(LatentStore(store.path, IDENTITY), ["b"])
-    assert store.held(text_keys(["a", "b"]), "mean", 0).tolist() == [True, True]
+    assert store.has_column(text_keys(["a", "b"]), "mean", 0).tolist() == [True, True]
 
 
 def append_many(path: Path, start: int) -> None:
@@ -156,7 +156,7 @@ def test_processes_that_append_at_once_lose_nothing(store):
         writer.join(60)
     assert [writer.exitcode for writer in writers] == [0, 0]
     texts = [f"text {number}" for number in range(31)]
-    assert store.held(text_keys(texts), "mean", 1).all()
+    assert store.has_column(text_keys(texts), "mean", 1).all()
     assert len(store.shards) == 30  # the ten that both wrote are equal, byte by byte
     for number in (0, 12, 29):
         pair = block_of(text_keys(texts[number : number + 2]), MEAN, dtype="float16", seed=number)
@@ -309,7 +309,7 @@ def test_the_store_reads_like_a_dictionary(tmp_path_factory, shards, asked):
                     naive[text, view, layer] = block.latents[view][index, row]
     for view, layers in store.columns().items():
         for layer in layers:
-            held = store.held(text_keys(asked), view, layer).tolist()
+            held = store.has_column(text_keys(asked), view, layer).tolist()
             assert held == [(text, view, layer) in naive for text in asked]
             found = [text for text, here in zip(asked, held, strict=True) if here]
             expected = [naive[text, view, layer] for text in found]

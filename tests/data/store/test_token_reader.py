@@ -130,10 +130,10 @@ def test_a_store_from_before_the_token_view_has_none_and_can_get_it(store):
     add(store, TEXTS, {"mean": (1,)})
     with pytest.raises(SpecError, match="view 'tokens' is not in this store"):
         store.read_tokens(["a"], [1])
-    ((lacks, texts),) = store.missing(text_keys(TEXTS), {"mean": (1,), "tokens": (1,)})
+    ((lacks, texts),) = store.missing_columns(text_keys(TEXTS), {"mean": (1,), "tokens": (1,)})
     assert (lacks, texts.tolist()) == ({"tokens": (1,)}, [0, 1, 2, 3])
     block = add(store, TEXTS, lacks)
-    assert store.missing(text_keys(TEXTS), {"mean": (1,), "tokens": (1,)}) == []
+    assert store.missing_columns(text_keys(TEXTS), {"mean": (1,), "tokens": (1,)}) == []
     assert_equal_tokens(store.read_tokens(TEXTS, [1]), tokens_of(block))
 
 
