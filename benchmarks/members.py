@@ -73,7 +73,7 @@ def seconds(arm: str, members: list[MemberConfig], corpus: Corpus) -> tuple[floa
     members_module.MAX_STACKED_PARAMETERS = ARMS[arm]
     started = time.perf_counter()
     trained = train_members(members, corpus)
-    return time.perf_counter() - started, [one.fitted.best_value for one in trained]
+    return time.perf_counter() - started, [one.history.best_value for one in trained]
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ def manual(spec_type: type[Any], prefix: str = "", instance: Any = None) -> Iter
         prefix: dotted path of the table, with a dot at its end.
         instance: a spec that gives the defaults; None takes those of the class.
     """
-    hints, docstrings = _type_hints(spec_type), _field_docstrings(spec_type)
+    hints, docstrings = _type_hints(spec_type), _field_docstrings(spec_type)  # type: ignore[arg-type]
     for field in dataclasses.fields(spec_type):
         hint = hints[field.name]
         required = _is_required(field) and instance is None
@@ -153,7 +153,7 @@ def _parse_spec(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
     fields = {field.name: field for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
-    hints = _type_hints(spec_type)
+    hints = _type_hints(spec_type)  # type: ignore[arg-type]
     in_table = f" in [{prefix.rstrip('.')}]" if prefix else ""
     for key in tree:
         if key not in fields:

@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
-from permafrost.probes.config.load import check_trainable, load_recipe, load_training, resolve_language_model
+from permafrost.probes.config.load import (
+    check_language_model,
+    check_trainable,
+    load_recipe,
+    load_training,
+    resolve_language_model,
+)
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import with_arguments
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder
+from permafrost.probes.search.trials import check_study
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.probes.experiments.language_model import PretrainingResult
@@ -93,6 +101,7 @@ def pretrain(
         MachineError: the machine failed; the message says what is safe.
     """
     recipe_name, spec = load_recipe(recipe, overrides)
+    check_language_model(recipe_name, spec)
     _check_folder(Path(runs))
     from permafrost import stages
 
@@ -162,6 +171,7 @@ def study(
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
     spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
     check_trainable(recipe_name, spec)
+    check_study(spec, name or recipe_name, trials, workers)
     _check_folder(runs)
     from permafrost import stages
 
@@ -171,6 +181,7 @@ def study(
 
 def report(path: Path | str) -> Path:
     """Draw the figures and the page of a finished run again from its tables; return the path of the page."""
+    RunFolder(Path(path), ReportError)
     from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
 
     return write_report(Path(path))
@@ -178,6 +189,7 @@ def report(path: Path | str) -> Path:
 
 def load(path: Path | str, task: str = "") -> "Predictor | MultitaskPredictor":
     """Load a finished run that can predict: all of its tasks, or the task that is named."""
+    RunFolder(Path(path), RunError)
     from permafrost import stages
 
     return stages.load(Path(path), task)

@@ -311,7 +311,13 @@ def test_stage_two_loads_no_language_model():
         ["run", "sts", "--set", "train.epochs=many"],
         ["run", "topic-sentiment", "--only", "no-such-variant"],
         ["study", "layers"],
+        ["run", "sts", "--set", "upper.cut=4"],
+        ["pretrain", "sts"],
         ["pretrain", "sts", "--set", "language.blocks=0"],
+        ["study", "pairs"],
+        ["study", "quickstart", "--trials", "0"],
+        ["predict", "no-such-run", "a text"],
+        ["report", "no-such-run"],
     ],
     ids=" ".join,
 )

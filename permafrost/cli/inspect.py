@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from permafrost.cli import options, render
+from permafrost.probes.results.run_folder import ReportError, RunFolder
 
 inspect_app = typer.Typer()
 
@@ -35,6 +36,8 @@ def report_command(
 
     Several runs are compared on one page, with paired tests on the rows that they share.
     """
+    for folder in run_folders:
+        RunFolder(folder, ReportError)
     from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
 
     if len(run_folders) == 1:

@@ -16,6 +16,7 @@ from permafrost.cli.console import Console
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
 from permafrost.data.corpora.records import CorpusError
+from permafrost.probes.results.run_folder import RunError, RunFolder
 
 app = typer.Typer(
     name="permafrost",
@@ -194,6 +195,7 @@ def predict_command(
     """
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
+    RunFolder(run_folder, RunError)
     from permafrost.cli.predict import predict  # loads torch
 
     predict(run_folder, texts or [], file, task, out, as_json)

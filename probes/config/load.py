@@ -20,6 +20,14 @@ LANGUAGE = "language"
 """Name of a recipe's own language model: its table ``[language]``, and the value of ``backbone`` that refers to it."""
 
 
+RENAMED = {
+    "takes": "'duration'",
+    "upper": "'finetune' (beside: frozen_layers)",
+    "together": "'multitask' (batches: schedule = separate, joint, round_robin, proportional or temperature)",
+}
+"""Top-level keys of earlier versions -> what they are called now, for the error message."""
+
+
 def shipped_recipes() -> dict[str, Path]:
     """Return the shipped recipes, name -> file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
@@ -47,6 +55,11 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)
+    if renamed := [f"'{key}' is now {name}" for key, name in RENAMED.items() if key in tree]:
+        raise SpecError(
+            f"recipe {path.name}: keys of an earlier version: {'; '.join(renamed)}. 'config' shows every key and its "
+            "meaning."
+        )
     recipe = parse(Recipe, tree, f"recipe {path.name}")
     _check_multitask(path.stem, recipe)
     return path.stem, recipe
@@ -102,6 +115,12 @@ def check_trainable(name: str, recipe: Recipe) -> None:
             "folder as plan.backbone of another recipe."
         )
     resolve_language_model(name, recipe)
+
+
+def check_language_model(name: str, recipe: Recipe) -> None:
+    """Raise a :class:`SpecError` if the recipe describes no language model to pretrain."""
+    if not recipe.language.corpus:
+        raise SpecError(f"recipe '{name}' has no table [{LANGUAGE}] with a corpus: there is nothing to pretrain.")
 
 
 def names_own_backbone(recipe: Recipe) -> bool:

@@ -18,8 +18,12 @@ from permafrost.data.language.record import LanguageModel
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Progress
 from permafrost.data.readers.plain_text import find_text, read_documents
-from permafrost.data.spec import SpecError
-from permafrost.probes.config.load import LANGUAGE, check_trainable, names_own_backbone, resolve_language_model
+from permafrost.probes.config.load import (
+    check_language_model,
+    check_trainable,
+    names_own_backbone,
+    resolve_language_model,
+)
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.bootstrap import Estimate, bootstrap_ratio
@@ -93,8 +97,7 @@ def run_pretraining(
     """
     recipe = resolve_language_model(name, recipe)
     spec = recipe.language
-    if not spec.corpus:
-        raise SpecError(f"recipe '{name}' has no table [{LANGUAGE}] with a corpus: there is nothing to pretrain.")
+    check_language_model(name, recipe)
     folder = Path(spec.folder)
     exists = folder.exists()
     model = pretrain(spec, read_documents(find_text(spec.corpus), spec.lines), folder, progress)

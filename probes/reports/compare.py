@@ -14,8 +14,7 @@ from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.page import Grid, Picture, Section, cell_text, render_page, replace_file, svg_document
 from permafrost.probes.reports.paired_runs import paired_resamples
 from permafrost.probes.reports.summary import UNDEFINED, parameters_and_share, value_cell
-from permafrost.probes.results.files import ReportError
-from permafrost.probes.results.run_folder import RunFolder
+from permafrost.probes.results.run_folder import ReportError, RunFolder
 from permafrost.probes.results.run_tables import Tables, read_tables
 
 COLUMNS = [

@@ -23,9 +23,9 @@ from permafrost.probes.reports.page import (
     replace_file,
     save_picture,
 )
-from permafrost.probes.results.files import ReportError, Schema, number, read_recipe_text, read_table, run_name
+from permafrost.probes.results.files import Schema, number, read_recipe_text, read_table, run_name
 from permafrost.probes.results.formatting import format_duration
-from permafrost.probes.results.run_folder import RunFolder
+from permafrost.probes.results.run_folder import ReportError, RunFolder
 
 LOSSES = Schema((), ("step", "loss"))
 

@@ -25,7 +25,7 @@ from plotly.offline import get_plotlyjs
 
 from permafrost.data.script import JOINERS, is_mark
 from permafrost.probes.figures.style import COLOURS
-from permafrost.probes.results.files import ReportError
+from permafrost.probes.results.run_folder import ReportError
 
 TEMPLATES = Path(__file__).parent / "template"
 

@@ -37,8 +37,7 @@ from permafrost.probes.reports.page import (
     replace_file,
     save_picture,
 )
-from permafrost.probes.results.files import ReportError
-from permafrost.probes.results.run_folder import RunFolder
+from permafrost.probes.results.run_folder import ReportError, RunFolder
 from permafrost.probes.results.run_tables import Tables, read_tables
 
 __all__ = ["FIGURES", "ReportError", "draw", "write_report"]

@@ -14,16 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from permafrost.data.errors import InputError
 from permafrost.probes.config.names import RECIPE
-from permafrost.probes.results.run_folder import RunFolder
+from permafrost.probes.results.run_folder import ReportError, RunFolder
 
 LARGEST = 1e30
 """Numbers of at least this magnitude are read as missing, as infinite ones are: no axis can show them."""
-
-
-class ReportError(InputError):
-    """A run folder from which no report can be made."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,14 @@ def _readable_files(folder: Path) -> list[str]:
     return [path.as_posix() for path in files if path.parts[0] not in NEVER_READ and path != Path(RECORD)]
 
 
+class RunError(InputError):
+    """A folder that is no finished run of this version."""
+
+
+class ReportError(InputError):
+    """A run folder from which no report can be made."""
+
+
 class RunFolder:
     """The folder of a finished run; its files are compared with their digests when they are read.
 
@@ -69,8 +77,8 @@ class RunFolder:
         if record is None or record.get("format") != FORMAT:
             reason = f"its format is {record.get('format')!r}" if record else f"its {RECORD} has no digests"
             raise error(
-                f"{path} is of another version of permafrost ({reason}; this one reads format {FORMAT}): run its "
-                "recipe again."
+                f"{path} is of another version of permafrost ({reason}; this one reads format {FORMAT}): run the "
+                "recipe again with this version."
             )
         self.record: dict[str, Any] = record
         self.digests: dict[str, str] = record[DIGESTS]

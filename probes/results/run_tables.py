@@ -15,7 +15,6 @@ from permafrost.data.corpora.records import HELD_OUT, Kind
 from permafrost.data.digests import DamageError
 from permafrost.probes.config.names import PROBABILITY, RANDOM_TARGETS, TASK_NAME, UNTRAINED
 from permafrost.probes.results.files import (
-    ReportError,
     Schema,
     as_numbers,
     number,
@@ -24,7 +23,7 @@ from permafrost.probes.results.files import (
     run_name,
     with_schema,
 )
-from permafrost.probes.results.run_folder import REMEDY, RunFolder
+from permafrost.probes.results.run_folder import REMEDY, ReportError, RunFolder
 from permafrost.probes.results.schema import PREDICTED, RESULTS, SCHEMAS, TAG
 
 __all__ = [

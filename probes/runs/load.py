@@ -18,7 +18,7 @@ from torch import Tensor
 
 from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
 from permafrost.data.digests import DamageError, find_file_problem
-from permafrost.data.errors import InputError, PermafrostError
+from permafrost.data.errors import PermafrostError
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import View
@@ -28,7 +28,7 @@ from permafrost.probes.config.names import RECIPE, TASK_NAME
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.models.probe import Probe, layout_for
-from permafrost.probes.results.run_folder import FORMAT, REMEDY, RunFolder
+from permafrost.probes.results.run_folder import FORMAT, REMEDY, RunError, RunFolder
 from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.tasks.registry import TASKS, build
 
@@ -37,10 +37,6 @@ TASKS_FOLDER, BACKBONE_FOLDER = "tasks", "backbone"
 
 REQUIRED_KEYS = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """Keys that the description of a probe must have."""
-
-
-class RunError(InputError):
-    """A folder that is no finished run of this version."""
 
 
 def _task_names(run: RunFolder) -> list[str]:
@@ -182,7 +178,8 @@ def _read_description(path: Path, weights: bytes) -> dict[str, Any]:
     version = about.get("format", "unknown") if isinstance(about, dict) else "unknown"
     if version != FORMAT:
         raise RunError(
-            f"{path} is of another version of permafrost (format {version}, this reads {FORMAT}): run its recipe again."
+            f"{path} is of another version of permafrost (format {version}, this reads {FORMAT}): run the recipe "
+            "again with this version."
         )
     missing = [key for key in REQUIRED_KEYS if key not in about]
     if missing:

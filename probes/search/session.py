@@ -2,7 +2,6 @@
 results.
 """
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +12,12 @@ from typing import Any
 from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.progress import NoProgress, Progress
-from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.search.storage import open_study, shown_storage
 from permafrost.probes.search.study_folder import write_study
 from permafrost.probes.search.trial_log import TrialLog
-from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_space, run_trial
+from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, run_trial
 from permafrost.probes.search.workers import EpochReport, Worker, WorkerDied, WorkerFailed, WorkerPool
 
 DEATHS_IN_A_ROW = 3
@@ -56,11 +54,7 @@ def search(
     """
     started = time.perf_counter()
     progress = progress or NoProgress()
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise SpecError(f"a study's name is made of letters, digits, '.', '_' and '-', got '{name}'.")
-    if workers < 1 or (trials is not None and trials < 1):
-        raise SpecError("a study needs at least one worker and one trial.")
-    check_space(recipe)
+    check_study(recipe, name, trials, workers)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
     journal = folder / "journal.log"
     with file_lock(folder / "lock", wait=False) as free:

@@ -17,7 +17,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.samplers import make_pruner, make_sampler
 from permafrost.probes.search.trial_log import TrialLog, first_line
-from permafrost.probes.search.trials import first_difference, study_identity
+from permafrost.probes.search.trials import STUDY_FORMAT, first_difference, study_identity
 
 IDENTITY = "permafrost"
 """User attribute of a study: what identifies its recipe and search space."""
@@ -64,7 +64,7 @@ def shown_storage(storage: str | None, journal: Path) -> str:
     try:
         return make_url(storage).render_as_string(hide_password=True)
     except ArgumentError:
-        return "the storage"
+        return "ADDRESS"
 
 
 def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStorage:
@@ -114,8 +114,12 @@ def _load_study(
     identity, stored = study_identity(recipe), study.user_attrs.get(IDENTITY)
     if stored is None:
         if study.get_trials(deepcopy=False):
-            raise InputError(f"study '{name}' in {shown} is somebody else's; give this one another name.")
+            raise InputError(f"study '{name}' in {shown} was not created by permafrost; give this one another name.")
         study.set_user_attr(IDENTITY, identity)
+    elif stored.get("format") != STUDY_FORMAT:
+        raise InputError(
+            f"study '{name}' in {shown} was begun by another version of permafrost; give this one another name."
+        )
     elif key := first_difference(identity, stored):
         raise InputError(
             f"study '{name}' in {shown} was begun with another recipe or space: '{key}' differs. "

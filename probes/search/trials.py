@@ -5,6 +5,7 @@ Independent of Optuna, so that workers need none of it.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, Literal, Protocol
 from permafrost.data.spec import SpecError, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
+
+STUDY_FORMAT = 2
+"""Of a study's settings; a study that another version began is not continued."""
 
 NOT_IDENTIFYING = ("summary", "duration", "extract", "variants")
 """Keys and tables of a recipe that do not change any trial."""
@@ -117,6 +121,15 @@ def run_trial(
     return TrialResult("complete", evaluation.value, evaluation.attributes)
 
 
+def check_study(recipe: Recipe, name: str, trials: int | None, workers: int) -> None:
+    """Raise a :class:`SpecError` if the name, a number or the search space of a study is invalid."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise SpecError(f"a study's name is made of letters, digits, '.', '_' and '-', got '{name}'.")
+    if workers < 1 or (trials is not None and trials < 1):
+        raise SpecError("a study needs at least one worker and one trial.")
+    check_space(recipe)
+
+
 def check_space(recipe: Recipe) -> None:
     """Raise if a key or value of the search space is invalid; tests both ends of every range and every choice alone.
 
@@ -143,7 +156,7 @@ def study_identity(recipe: Recipe) -> dict[str, Any]:
     tree = {key: value for key, value in plain(recipe).items() if key not in NOT_IDENTIFYING}
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
     tree["study"] = {"space": {key: plain(vars(dimension)) for key, dimension in recipe.study.ranges().items()}}
-    as_stored: dict[str, Any] = json.loads(json.dumps(tree))
+    as_stored: dict[str, Any] = json.loads(json.dumps(tree | {"format": STUDY_FORMAT}))
     return as_stored
 
 

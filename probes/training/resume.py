@@ -38,8 +38,8 @@ class UnfinishedTrainings:
         ]
         if others:
             progress.note(
-                f"{others[0]} holds an unfinished training of this recipe with other settings: they go on with it, and "
-                "it may be removed."
+                f"{others[0]} holds an unfinished training of this recipe with other settings or of another version; "
+                "it is not used here and may be removed."
             )
         return unfinished
 

@@ -56,8 +56,8 @@ def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     pretrained = {variant for variant, one in recipes.items() if one.pretraining.task == "autoencoder"}
     more = {"autoencoder.csv"} if pretrained else set()
     more |= {"breakdown.csv"} if done.metrics[0]["task"] != "similarity" else set()  # scores have no groups
-    more |= {"epochs.csv"} if any(one.finetune.learns for one in recipes.values()) else set()
-    of_blocks = recipes[done.selected].finetune.learns
+    more |= {"epochs.csv"} if any(one.finetune.trains_backbone for one in recipes.values()) else set()
+    of_blocks = recipes[done.selected].finetune.trains_backbone
     left = (FILES - {"latents.csv"}) | {"backbone"} if of_blocks else FILES
     assert {path.name for path in done.path.iterdir()} == left | more
     assert {row["variant"] for row in done.metrics if not row["variant"].startswith("raw")} == set(recipes)

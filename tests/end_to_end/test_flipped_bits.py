@@ -17,9 +17,8 @@ from permafrost.probes.config.load import load_recipe
 from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.reports.similarity import read_comparison
-from permafrost.probes.results.files import ReportError
+from permafrost.probes.results.run_folder import ReportError, RunError
 from permafrost.probes.results.run_tables import read_tables
-from permafrost.probes.runs.load import RunError
 from permafrost.probes.search.session import search
 from tests.support.example_run import every_table, metrics, predictions, record, write_tables, write_together
 from tests.support.flips import loaded, outcomes

@@ -24,7 +24,7 @@ def test_a_text_that_comes_twice_is_held_once_in_order_of_first_appearance():
     corpus = build_corpus("c", records(("b", "a", "1"), ("a", "b", "2"), ("b", "c", "3")), SCORES)
     assert corpus.texts == ("b", "a", "c")
     assert corpus.splits["train"].texts.tolist() == [[0, 1], [1, 0], [0, 2]]
-    assert (corpus.sentences, len(corpus.splits["train"])) == (6, 3)
+    assert (corpus.text_count, len(corpus.splits["train"])) == (6, 3)
 
 
 def test_texts_are_kept_to_the_letter():

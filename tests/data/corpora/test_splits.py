@@ -79,7 +79,7 @@ def test_a_held_out_part_chooses_and_leaves_validation_as_it_is():
     whole = build_corpus("c", rows, SCORES)
     corpus = with_held_out(whole, 0.25, seed=3)
     assert {split: len(part) for split, part in corpus.splits.items()} == {"train": 30, HELD_OUT: 10, "validation": 1}
-    assert (whole.selection, corpus.selection) == ("validation", HELD_OUT)
+    assert (whole.selection, corpus.selection_split) == ("validation", HELD_OUT)
     assert corpus.split("validation") is whole.split("validation")
     parts = [{tuple(side) for side in corpus.split(split).texts} for split in ("train", HELD_OUT)]
     assert not parts[0] & parts[1]

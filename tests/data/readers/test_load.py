@@ -208,7 +208,7 @@ def test_a_held_out_part_of_train_is_cut_after_the_limit(tmp_path):
         table(tmp_path / f"{split}.csv", [PAIRS, *pairs(count)])
     corpus = own(tmp_path, held_out=0.25, limits={"train": 100, "test": 7}, limit=20)
     assert sizes(corpus) == {"train": 75, HELD_OUT: 25, "validation": 20, "test": 7}
-    assert corpus.selection == HELD_OUT
+    assert corpus.selection_split == HELD_OUT
     used = corpus.split("train").texts.ravel().tolist() + corpus.split(HELD_OUT).texts.ravel().tolist()
     assert {corpus.texts[text] for text in used} == {f"{side}{n}" for side in "ab" for n in range(100)}
 
@@ -311,7 +311,7 @@ def test_the_sample_pairs_are_graded_and_split():
 
 def test_the_sample_sentences_are_many_and_distinct():
     corpus = load_corpus(CorpusSpec(name="samples-sentences"))
-    assert len(corpus.texts) == corpus.sentences >= 500
+    assert len(corpus.texts) == corpus.text_count >= 500
 
 
 def test_the_sample_topics_have_every_class_in_every_split():
@@ -379,7 +379,7 @@ def test_stsb_holds_17256_sentences_of_which_15457_are_distinct(monkeypatch):
     real_data("stsb")
     monkeypatch.setenv("PERMAFROST_DATA", str(REAL_DATA))
     corpus = load_corpus(CorpusSpec(name="stsb"))
-    assert (corpus.sentences, len(corpus.texts)) == (17_256, 15_457)
+    assert (corpus.text_count, len(corpus.texts)) == (17_256, 15_457)
 
 
 def test_a_named_corpus_leaves_out_rows_without_an_agreed_label(tmp_path, monkeypatch):

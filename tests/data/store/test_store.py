@@ -117,7 +117,9 @@ def test_missing_groups_the_texts_that_lack_the_same_columns(store):
     add(store, ["a", "b"])
     add(store, ["b", "c"], {"last": (0,)})
     keys = text_keys(["a", "b", "c", "d"])
-    groups = {tuple(texts.tolist()): lacks for lacks, texts in store.missing_columns(keys, {"mean": (0, 2), "last": (0,)})}
+    groups = {
+        tuple(texts.tolist()): lacks for lacks, texts in store.missing_columns(keys, {"mean": (0, 2), "last": (0,)})
+    }
     assert groups == {
         (0,): {"last": (0,), "mean": (2,)},
         (1,): {"mean": (2,)},

@@ -110,7 +110,7 @@ def test_reading_nothing_gives_nothing_of_the_right_shape(store):
     add(store, TEXTS)
     read = store.read_tokens([], [1, 3])
     assert (read.states.shape, read.states.dtype, read.offsets.tolist()) == ((2, 0, 4), np.float16, [0])
-    assert store.token_reader(TEXTS, [1]).rows([]).states.shape == (1, 0, 4)
+    assert store.token_reader(TEXTS, [1]).read([]).states.shape == (1, 0, 4)
     assert store.read_tokens([], [4]).states.shape == (1, 0, 4)
 
 
@@ -166,7 +166,7 @@ def test_a_reader_maps_a_shard_once_however_many_layers_it_has(store):
     before = len(list(folder.iterdir()))
     reader = store.token_reader("abcdefgh", layers)
     assert len(list(folder.iterdir())) - before <= 8
-    assert reader.rows([0]).states.shape[0] == 30
+    assert reader.read([0]).states.shape[0] == 30
 
 
 def flip(path: Path, values: np.ndarray) -> None:
@@ -296,7 +296,7 @@ def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, shards, aske
     reader = store.token_reader(asked, wanted)
     for chosen in ([*range(len(asked))], batch.draw(st.lists(st.sampled_from(range(len(asked) or 1)), max_size=4))):
         chosen = [index for index in chosen if index < len(asked)]
-        found, texts = reader.rows(chosen), [asked[index] for index in chosen]
+        found, texts = reader.read(chosen), [asked[index] for index in chosen]
         assert found.offsets.tolist() == offsets_from_lengths(lengths_of(texts)).tolist()
         parts = [np.stack([naive[text, layer] for layer in wanted]) for text in texts]
         expected = np.concatenate([np.empty((len(wanted), 0, 4), np.float16), *parts], axis=1)

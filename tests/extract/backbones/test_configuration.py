@@ -53,8 +53,8 @@ for init in ("pretrained", "random"):
     done = extract(plan, ["dog runs", "small brown"], ExtractSpec(cache=sys.argv[2], device="cpu"))
     print(done.texts_run, done.store.path.name)
     TopBlocks(plan, 1).save(Path(sys.argv[2]) / init)
-again = CapturePlan(str(Path(sys.argv[2]) / "pretrained"), max_tokens=32, compute_dtype="float32")
-print(extract(again, ["dog runs"], ExtractSpec(sys.argv[2], "cpu")).texts_run)
+again = CapturePlan(backbone=str(Path(sys.argv[2]) / "pretrained"), max_tokens=32, compute_dtype="float32")
+print(extract(again, ["dog runs"], ExtractSpec(cache=sys.argv[2], device="cpu")).texts_run)
 """
 THEIRS = """
 from transformers import AutoModel

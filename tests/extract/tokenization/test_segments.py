@@ -131,7 +131,7 @@ def test_windows_by_hand(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     text = Segments("dog", "a the dog, runs over and it in")
     windows, offsets = windowed(tokenizer, ["dog", text, "a"], 9, 2)
-    assert windows == ["dog", text, text.later(1), text.later(2), "a"]
+    assert windows == ["dog", text, text.shift_window(1), text.shift_window(2), "a"]
     assert offsets.tolist() == [0, 1, 4, 5]
     tokens = pair_tokens(tokenizer, windows, 9, 2)
     seen = [[part for part in covered(tokens, index, text.second) if part != "-"] for index in (1, 2, 3)]
@@ -183,7 +183,7 @@ def test_texts_and_windows_keep_their_order_over_chunks(tiny):
     assert offsets[-1] == len(windows) == len(tokens.lengths)
     for index, text in enumerate(texts):
         own = windows[offsets[index] : offsets[index + 1]]
-        assert own == ([text] if isinstance(text, str) else [text.later(window) for window in range(len(own))])
+        assert own == ([text] if isinstance(text, str) else [text.shift_window(window) for window in range(len(own))])
     assert {len(windows[offsets[0] : offsets[1]])} == set(np.diff(offsets)[::2].tolist())
     np.testing.assert_array_equal(tokens.lengths[offsets[:-1]][1::2], 2)
     last = len(texts) - 2

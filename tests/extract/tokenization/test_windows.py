@@ -63,20 +63,22 @@ def test_the_windows_in_a_store_are_found_without_a_tokenizer(plan, pairs, tmp_p
     assert (done.texts, done.texts_run) == (len(pairs), len(windows))
     assert done.truncated == 1, "the long text of one segment"
     no_backbone()
-    found, places = done.store.windowed(pairs)
+    found, places = done.store.expand_windows(pairs)
     assert found == windows
     np.testing.assert_array_equal(places, offsets)
     assert np.diff(offsets).max() > 3
     again = extract(plan, pairs, settings(tmp_path))
     assert (again.texts_run, again.truncated) == (0, 1)
     twice = [pairs[3], pairs[0], pairs[3]]
-    assert done.store.windowed(twice)[0] == [window for text in twice for window in windows if str(window) == str(text)]
-    assert done.store.windowed([])[1].tolist() == [0]
+    assert done.store.expand_windows(twice)[0] == [
+        window for text in twice for window in windows if str(window) == str(text)
+    ]
+    assert done.store.expand_windows([])[1].tolist() == [0]
 
 
 def test_windows_hold_the_whole_second_segment(plan, pairs, tmp_path):
     store = extract(plan, pairs, settings(tmp_path)).store
-    windows, offsets = store.windowed(pairs)
+    windows, offsets = store.expand_windows(pairs)
     read = store.read_tokens(windows, [1])
     assert read.lengths.max() == 32
     assert np.isfinite(read.states).all()
@@ -93,7 +95,7 @@ def test_a_token_sees_its_own_window_and_no_other(plan, tmp_path):
     changed = context.rsplit(" ", 1)[0] + " dog"
     texts = [Segments("the dog runs", context), Segments("the dog runs", changed)]
     store = extract(plan, texts, settings(tmp_path)).store
-    windows, offsets = store.windowed(texts)
+    windows, offsets = store.expand_windows(texts)
     read = store.read_tokens(windows, [3])
     last = offsets[1] - 1
     mine, theirs = (read.select(np.array(part)) for part in (range(last), range(offsets[1], offsets[2] - 1)))
@@ -104,7 +106,7 @@ def test_a_token_sees_its_own_window_and_no_other(plan, tmp_path):
 
 def test_pooled_views_see_every_token_of_a_window(plan, pairs, tmp_path):
     store = extract(plan, pairs, settings(tmp_path)).store
-    windows, _ = store.windowed(pairs)
+    windows, _ = store.expand_windows(pairs)
     read, means = store.read_tokens(windows, [2]), store.read(windows, "mean", [2])
     sums = np.add.reduceat(read.states, read.offsets[:-1], axis=1)
     np.testing.assert_allclose(sums / read.lengths[:, None], means, atol=1e-5 * np.abs(read.states).max())
@@ -139,7 +141,7 @@ def test_a_window_depends_on_nothing_but_itself(family, tiny, pairs, tmp_path):
 def test_further_texts_and_columns_run_what_is_missing_alone(plan, pairs, tmp_path):
     first = extract(replace(plan, views=("mean",)), pairs[:7], settings(tmp_path))
     grown = extract(replace(plan, views=("mean",)), pairs, settings(tmp_path))
-    windows, _ = grown.store.windowed(pairs)
+    windows, _ = grown.store.expand_windows(pairs)
     assert grown.texts_run == len(windows) - first.texts_run
     more = extract(plan, pairs, settings(tmp_path))
     assert more.texts_run == len(windows)
@@ -161,7 +163,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(plan, pairs, tmp_path, monke
         extract(plan, pairs, spec)
     monkeypatch.undo()
     done = extract(plan, pairs, spec)
-    windows, _ = done.store.windowed(pairs)
+    windows, _ = done.store.expand_windows(pairs)
     assert done.texts_run == len(windows) - sum(len(block.keys) for block in ran) > 0
     whole = extract(plan, pairs, settings(tmp_path / "whole", batch_tokens=64)).store
     assert_equal_tokens(done.store.read_tokens(windows, range(4)), whole.read_tokens(windows, range(4)))
@@ -195,9 +197,9 @@ def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
         extract(plan, [text], settings(tmp_path, batch_tokens=32))
     store = find_store(tmp_path / "cache", plan)
     with pytest.raises(StoreError, match=r"text 'the dog runs \| the a small .*' is not in the store"):
-        store.windowed([text])
+        store.expand_windows([text])
     with pytest.raises(StoreError, match="is not in the store"):
-        store.windowed([Segments("the dog", "runs")])
+        store.expand_windows([Segments("the dog", "runs")])
 
 
 def test_stores_of_windows_and_of_cut_texts_are_two(plan, pairs, tmp_path):
@@ -206,10 +208,10 @@ def test_stores_of_windows_and_of_cut_texts_are_two(plan, pairs, tmp_path):
     assert done.store.path != windows.store.path
     assert (done.texts_run, done.truncated) == (
         len(pairs),
-        1 + int((np.diff(windows.store.windowed(pairs)[1]) > 1).sum()),
+        1 + int((np.diff(windows.store.expand_windows(pairs)[1]) > 1).sum()),
     )
-    assert done.store.windowed(pairs)[0] == pairs
-    assert done.store.windowed(pairs)[1].tolist() == list(range(len(pairs) + 1))
+    assert done.store.expand_windows(pairs)[0] == pairs
+    assert done.store.expand_windows(pairs)[1].tolist() == list(range(len(pairs) + 1))
     for asked, store in ((cut, done.store), (replace(cut, stride=3), done.store), (plan, windows.store)):
         assert find_store(tmp_path / "cache", asked).path == store.path
     with pytest.raises(StoreError, match="no latents of this plan"):

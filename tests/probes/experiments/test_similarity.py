@@ -15,8 +15,7 @@ from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.reports.similarity import read_comparison
-from permafrost.probes.results.files import ReportError
-from permafrost.probes.results.run_folder import write_record
+from permafrost.probes.results.run_folder import ReportError, write_record
 from tests.support.bench import Bench
 from tests.support.resealed import resealed
 

@@ -320,7 +320,7 @@ class Drawer:
     def __init__(self, found: ProbeInputs) -> None:
         self.found, self.asked = found, 0
 
-    def rows(self, windows: np.ndarray, layers: list[int]) -> SimpleNamespace:
+    def read(self, windows: np.ndarray, layers: list[int]) -> SimpleNamespace:
         self.asked += 1
         parts = [self.found.values[:, self.found.offsets[at] : self.found.offsets[at + 1]] for at in windows]
         return SimpleNamespace(states=torch.cat(parts, 1)[list(layers)].numpy())

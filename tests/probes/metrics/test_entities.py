@@ -108,7 +108,7 @@ def test_the_figures_are_those_of_seqeval(seed):
     references = {"precision": precision_score, "recall": recall_score, "f1": f1_score, "accuracy": accuracy_score}
     for metric, reference in references.items():
         assert scorer.value(metric, said) == pytest.approx(reference(true, tags)), metric
-        measured = scorer.resampled(metric, [said]).measured()
+        measured = scorer.resampled(metric, [said]).estimate()
         assert measured.value == pytest.approx(reference(true, tags))
         assert measured.low < measured.value < measured.high
         assert measured.n == 25

@@ -165,7 +165,7 @@ def test_a_ratio_is_of_sums_over_resampled_rows_drawn_as_for_every_metric(monkey
     rows = np.concatenate([rng.integers(0, 30, (50, 30)) for _ in range(2)])
     slow = [np.mean([part[some].sum() / whole[some].sum() for part, whole in counts]) for some in rows]
     np.testing.assert_allclose(found.draws, slow)
-    assert found.measured().low <= found.value <= found.measured().high
+    assert found.estimate().low <= found.value <= found.estimate().high
     assert found.n == 30
 
 

@@ -205,7 +205,7 @@ def test_a_regression_probe_reads_one_text_or_two_to_a_number(sides):
     ],
 )
 def test_codes_are_fractions_of_the_widths_for_all_for_parts_or_for_each(code, widths, codes):
-    assert ProbeSpec(code=code).codes(widths) == codes
+    assert ProbeSpec(code=code).code_widths(widths) == codes
 
 
 def test_more_codes_than_layers_are_refused():

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from permafrost import api
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.prediction.predictor import Predictor
-from permafrost.probes.runs.load import RunError, load_tasks
+from permafrost.probes.results.run_folder import RunError
+from permafrost.probes.runs.load import load_tasks
 from tests.support.bench import Bench, pairs, write
 from tests.support.flips import loaded, outcomes
 
@@ -255,7 +256,7 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
     from permafrost.extract import runner
 
     _, folder = run_of(name)
-    runs, loads, load = load_tasks(folder), [], runner.load
+    runs, loads, load = load_tasks(folder), [], runner.load_backbone
     if most == 2:  # as if each task had left blocks of its own
         monkeypatch.setattr(
             "permafrost.probes.tasks.fitted.LoadedRun.backbone_key", lambda self, plan: (self.path.name,)

@@ -212,7 +212,7 @@ def test_a_place_where_answers_cannot_go_is_refused_before_they_are_made(runs_of
 def test_the_backbone_is_loaded_once_for_all_that_is_asked(runs_of_kinds, monkeypatch):
     from permafrost.extract import runner
 
-    loads, load = [], runner.load
+    loads, load = [], runner.load_backbone
     monkeypatch.setattr(runner, "load_backbone", lambda *some: loads.append(some) or load(*some))
     monkeypatch.setattr("permafrost.probes.prediction.predict.SLICE_TEXTS", 2)
     predictor = api.load(runs_of_kinds[1]["class"])

@@ -10,7 +10,7 @@ from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.examples import AROUND, example_blocks, nearest_span, space_before
 from permafrost.probes.reports.layers import summary_grid
 from permafrost.probes.reports.report import write_report
-from permafrost.probes.results.files import ReportError
+from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import read_tables
 from tests.support.example_run import (
     CONTEXT,

@@ -13,7 +13,7 @@ from permafrost.probes.figures import multitask as figures
 from permafrost.probes.reports import breakdown as breakdown_module
 from permafrost.probes.reports import multitask as grids
 from permafrost.probes.reports.report import write_report
-from permafrost.probes.results.files import ReportError
+from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import read_tables
 from tests.support.example_run import (
     EVIL,

@@ -13,7 +13,7 @@ from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError
 from permafrost.probes.reports.compare import COLUMNS, comparison, write_comparison
 from permafrost.probes.reports.report import FIGURES, write_report
-from permafrost.probes.results.files import ReportError
+from permafrost.probes.results.run_folder import ReportError
 from tests.support.example_run import EVIL, SELECTED, example, latents, metrics, predictions, record, write_tables
 from tests.support.page_reader import Page
 from tests.support.resealed import resealed

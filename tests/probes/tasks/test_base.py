@@ -199,7 +199,7 @@ def result(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> flo
         [MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=tuple(range(len(found.columns))), seed=seed)],
         corpus,
     )
-    return trained.fitted.best_value
+    return trained.history.best_value
 
 
 @EVERY

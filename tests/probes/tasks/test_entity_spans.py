@@ -20,7 +20,7 @@ from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.prediction import predict
-from permafrost.probes.runs.load import RunError
+from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.span import SpanObjective
@@ -290,7 +290,13 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
         pieces.extend(texts)
         spans = [span for one in texts for span in split_words(one)[:12]]
         offsets = np.cumsum([0, *(len(split_words(one)[:12]) for one in texts)])
-        return ProbeInputs(torch.zeros(1, offsets[-1], 1), (Column("", "tokens", 0),), (1,), offsets, np.array(spans))
+        return ProbeInputs(
+            values=torch.zeros(1, offsets[-1], 1),
+            columns=(Column("", "tokens", 0),),
+            widths=(1,),
+            offsets=offsets,
+            spans=np.array(spans),
+        )
 
     monkeypatch.setattr(
         TagObjective, "predict_mean", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)]

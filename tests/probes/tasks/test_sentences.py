@@ -62,7 +62,7 @@ def test_a_figure_is_the_same_with_its_interval_and_without(kind, metric):
     for one in some:
         found = scorer.resampled(metric, [one])
         assert found.value == pytest.approx(scorer.value(metric, one))
-        measured = found.measured()
+        measured = found.estimate()
         assert measured.low < measured.value < measured.high
         assert measured.n == len(corpus.split("validation"))
     both = scorer.resampled(metric, some)

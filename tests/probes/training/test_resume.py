@@ -202,7 +202,7 @@ def of_text(backbone, cache) -> dict[str, str]:
     recipe = replace(
         RECIPE, plan=plan, extract=ExtractSpec(cache=str(cache), device="cpu"), finetune=FinetuneSpec("none")
     )
-    return Workspace(stages.PROVIDER, NoProgress()).latents(recipe)
+    return Workspace(stages.PROVIDER, NoProgress()).latent_identities(recipe)
 
 
 def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
