@@ -64,7 +64,7 @@ class Pair(nn.Module):
         return {task: (self.heads[task](code)[:, 0] - self.y[split][task][rows]).square().mean() for task in tasks}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Outcome:
     """Of one training: figures by task, and what went on in it."""
 
@@ -119,7 +119,11 @@ def of_arm(arm: str, seed: int, rate: float, steps: int) -> Outcome:
 
 def best_rate(by_rate: Mapping[float, list[Outcome]]) -> float:
     """The learning rate with the greatest mean validation R2."""
-    return max(by_rate, key=lambda rate: np.mean([list(one.explained["validation"].values()) for one in by_rate[rate]]))
+    explained = {
+        rate: np.mean([list(outcome.explained["validation"].values()) for outcome in outcomes])
+        for rate, outcomes in by_rate.items()
+    }
+    return max(explained, key=lambda rate: explained[rate])
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -131,24 +135,24 @@ def line_of(arm: str, rate: float, outcomes: list[Outcome]) -> str:
     """A row of the table."""
     cells = [f"{arm:>12}{rate:>6}"]
     for task, digits in (("large", 2), ("small", 4)):
-        cells.append(f"{spread([one.losses['validation'][task] for one in outcomes], digits):>17}")
-    cells += [f"{spread([one.explained['test'][task] for one in outcomes], 3):>15}" for task in UNITS]
-    cells += [f"{np.mean([one.weights[task] for one in outcomes]):9.3f}" for task in UNITS]
-    cosines = np.array([cosine for one in outcomes for cosine in one.cosines])
+        cells.append(f"{spread([outcome.losses['validation'][task] for outcome in outcomes], digits):>17}")
+    cells += [f"{spread([outcome.explained['test'][task] for outcome in outcomes], 3):>15}" for task in UNITS]
+    cells += [f"{np.mean([outcome.weights[task] for outcome in outcomes]):9.3f}" for task in UNITS]
+    cosines = np.array([cosine for outcome in outcomes for cosine in outcome.cosines])
     cells.append(f"{cosines.mean():9.2f}{(cosines < 0).mean():10.2f}" if len(cosines) else " " * 19)
-    return "".join(cells) + f"{spread([one.seconds for one in outcomes], 2):>13}"
+    return "".join(cells) + f"{spread([outcome.seconds for outcome in outcomes], 2):>13}"
 
 
 def verdict(arm: str, outcomes: list[Outcome], equal: list[Outcome]) -> str:
     """What an arm does to each task and to their mean, beside equal weights."""
-    ours, theirs = ([list(one.explained["test"].values()) for one in some] for some in (outcomes, equal))
-    told = []
+    ours, theirs = ([list(outcome.explained["test"].values()) for outcome in some] for some in (outcomes, equal))
+    clauses = []
     for what, differences in zip((*UNITS, "mean"), _with_mean(np.subtract(ours, theirs)), strict=True):
         mean = differences.mean()
         half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
         word = "not told apart" if abs(mean) <= half else "better" if mean > 0 else "worse"
-        told.append(f"{what} {mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}) {word}")
-    return f"{arm:>12}  {'; '.join(told)}"
+        clauses.append(f"{what} {mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}) {word}")
+    return f"{arm:>12}  {'; '.join(clauses)}"
 
 
 def _with_mean(differences: np.ndarray) -> np.ndarray:
@@ -167,15 +171,16 @@ def main() -> None:
     print(f"{ROWS['train']:,} training rows, {options.steps} joint steps of {BATCH}, {options.seeds} seeds;", end=" ")
     print(f"learning rate of {', '.join(map(str, RATES))};")
     print(f"fixed weighs {FIXED['large']} : {FIXED['small']}; mean ± standard deviation")
-    found: dict[str, dict[float, list[Outcome]]] = {arm: {rate: [] for rate in RATES} for arm in (*BALANCERS, APART)}
+    arms = (*BALANCERS, APART)
+    outcomes_of: dict[str, dict[float, list[Outcome]]] = {arm: {rate: [] for rate in RATES} for arm in arms}
     for seed in range(options.seeds):
         for rate in RATES:
-            for arm, by_rate in found.items():
+            for arm, by_rate in outcomes_of.items():
                 by_rate[rate].append(of_arm(arm, seed, rate, options.steps))
     print(f"{'':18}{'validation loss':>34}{'test R2':>30}{'weights at end':>18}{'gradients':>19}")
     print(f"{'':12}{'rate':>6}{'large':>17}{'small':>17}{'large':>15}{'small':>15}{'large':>9}{'small':>9}", end="")
     print(f"{'cosine':>9}{'conflict':>10}{'seconds':>13}")
-    kept = {arm: (rate := best_rate(by_rate), by_rate[rate]) for arm, by_rate in found.items()}
+    kept = {arm: (rate := best_rate(by_rate), by_rate[rate]) for arm, by_rate in outcomes_of.items()}
     for arm, (rate, outcomes) in kept.items():
         print(line_of(arm, rate, outcomes))
     print("test R2 beside equal weights:")

@@ -49,8 +49,8 @@ def main() -> None:
     print(f"{'texts':>8}{'latents, MB':>14}{'peak memory, MB':>18}{'of it before, MB':>19}")
     for size in options.texts:
         command = [sys.executable, "-m", "benchmarks.memory", "--child", str(size)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        ran, before, most = map(int, said.split())
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        ran, before, most = map(int, output.split())
         print(f"{ran:8,}{ran * 7 * 384 * 2 / 1e6:14,.0f}{most / 1e6:18,.0f}{before / 1e6:19,.0f}")
 
 

@@ -17,7 +17,7 @@ class ShardError(MachineError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path}: {reason}. Run 'pipeline.py cache repair {path.parent}': it sets damaged shards aside, and the "
+            f"{path}: {reason}. Run 'permafrost cache repair {path.parent}': it sets damaged shards aside, and the "
             "next extraction runs their texts again."
         )
         self.path, self.reason = path, reason
@@ -32,6 +32,6 @@ class OtherVersionError(ShardError):
         self.path, self.reason = path, f"written by another version (format {wrote}, this version reads {FORMAT})"
         InputError.__init__(
             self,
-            f"{path.parent}: {self.reason}. 'run' and 'extract' make its latents anew; 'pipeline.py cache prune "
+            f"{path.parent}: {self.reason}. 'run' and 'extract' make its latents anew; 'permafrost cache prune "
             f"--whole {path.parent}' removes it.",
         )

@@ -40,7 +40,7 @@ class CachedStates:
 
 
 def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> CachedStates:
-    """Return the cached states of texts, in the layers of a plan that :meth:`FinetuneSpec.below` returns."""
+    """Return the cached states of texts, in the layers of a plan that :meth:`FinetuneSpec.cached_plan` returns."""
     windows, starts = stored.store.expand_windows(texts)
     reader = stored.store.token_reader(windows, stored.columns[TOKENS])
     index = stored.store.read_tokens(windows, [])

@@ -92,7 +92,7 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
 def _checkpoint(
     unfinished: UnfinishedTrainings, latents: Mapping[str, str], members: Sequence[MemberConfig], corpus: Corpus
 ) -> Checkpoint:
-    """Return the checkpoint of members that are trained in one program; see :meth:`UnfinishedTrainings.of_training`."""
+    """Return the checkpoint of members trained in one program; see :meth:`UnfinishedTrainings.checkpoint_for`."""
     return unfinished.checkpoint_for(
         "+".join(dict.fromkeys(member.variant for member in members)),
         members[0].recipe,

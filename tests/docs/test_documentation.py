@@ -144,7 +144,7 @@ def test_the_readme_fits_its_size():
     assert len((ROOT / "README.md").read_bytes()) <= 8192
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=named)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "log.md"], ids=named)
 def test_a_page_counts_no_tests_and_times_none(page):
     text = page.read_text("utf-8")
     assert not re.search(r"\d[\d,.]* tests|make test.*\d+ ?(s|min|seconds|minutes)\b", text)

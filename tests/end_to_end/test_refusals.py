@@ -228,7 +228,7 @@ def test_a_damaged_shard_is_named_set_aside_and_run_again(damage, tmp_path, tiny
     code, _, err = bench.command("run", "pairs", settings=settings)
     assert code == 3
     assert str(shard) in one_line(err)
-    assert f"cache repair {shard.parent}" in err
+    assert f"'permafrost cache repair {shard.parent}'" in err
     assert not bench.runs.exists()
     assert bench.command("cache", "verify", *cache)[0] == 3
     assert bench.command("cache", "repair", *cache)[0] == 0

@@ -17,36 +17,41 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def sources() -> list[Path]:
+    """The files that a wheel is built from, relative to the root: those that git tracks, or all where git is not."""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        listed = subprocess.check_output(["git", "ls-files", "-z", "--", *SOURCES], cwd=ROOT, text=True)
+        paths = [ROOT / name for name in listed.split("\0") if name]
+    else:
+        paths = [path for name in SOURCES for path in (ROOT / name, *(ROOT / name).rglob("*"))]
+    return [
+        path.relative_to(ROOT)
+        for path in paths
+        if path.is_file() and not path.is_symlink()
+        if path.suffix != ".pyc" and "egg-info" not in str(path.relative_to(ROOT))
+    ]
+
+
+@pytest.fixture(scope="module")
+def wheel(sources, tmp_path_factory):
     copy, built = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in SOURCES:
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, copy / name)
-        else:
-            shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=unwanted)
-    for link in ("data", "extract", "probes"):  # which make install leaves for mypy
-        (copy / "permafrost" / link).unlink(missing_ok=True)
+    for path in sources:
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, copy / path)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", built, copy]
     subprocess.run(command, check=True, timeout=600)
-    (found,) = built.glob("*.whl")
-    return found
+    (path,) = built.glob("*.whl")
+    return path
 
 
-def test_it_holds_one_package_with_all_that_ships(wheel):
+def test_it_holds_one_package_with_all_that_ships(wheel, sources):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"permafrost", f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"}
-    for top in ("data", "extract", "probes", "permafrost"):
-        for path in (ROOT / top).rglob("*"):
-            if (
-                path.is_file()
-                and not path.is_symlink()
-                and path.suffix not in (".pyc", ".typed")
-                and "egg-info" not in str(path)
-            ):
-                relative = path.relative_to(ROOT)
-                inside = relative if relative.parts[0] == "permafrost" else Path("permafrost") / relative
-                assert inside.as_posix() in names
+    packaged = [path for path in sources if len(path.parts) > 1 and path.suffix != ".typed"]
+    assert {path.parts[0] for path in packaged} == {"data", "extract", "probes", "permafrost"}
+    for path in packaged:
+        inside = path if path.parts[0] == "permafrost" else Path("permafrost") / path
+        assert inside.as_posix() in names
 
 
 def test_the_quickstart_runs_from_it_beside_folders_of_the_same_names(wheel, tmp_path):

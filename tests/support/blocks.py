@@ -1,16 +1,51 @@
-"""Blocks of made-up latents."""
+"""Blocks of made-up latents and tokens: what a store is tried with where no backbone is needed."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block
 
+Columns = dict[str, tuple[int, ...]]
 
-def block_of(
-    keys: Any, columns: dict[str, tuple[int, ...]], width: int = 4, dtype: str = "float32", seed: int = 0
-) -> Block:
+
+def block_of(keys: Any, columns: Columns, width: int = 4, dtype: str = "float32", seed: int = 0) -> Block:
     """A block of random latents under given keys."""
     rng = np.random.default_rng(seed)
     latents = {v: rng.normal(size=(len(ls), len(keys), width)).astype(dtype) for v, ls in columns.items()}
     return Block(keys=keys, lengths=np.arange(1, len(keys) + 1, dtype=np.int32), columns=columns, latents=latents)
+
+
+def lengths_of(texts: Sequence[str]) -> np.ndarray:
+    """``[text]``: a text of made-up tokens has as many as its first character's code says, 1 to 7."""
+    return np.array([ord(text[0]) % 7 + 1 for text in texts], np.int64)
+
+
+def ragged_block(
+    texts: Sequence[str], columns: Columns, dtype: str = "float32", seed: int = 0, width: int = 4
+) -> Block:
+    """Random latents for ``texts``; ids and spans are those of the text, states those of the seed."""
+    pooled = {view: layers for view, layers in columns.items() if view != "tokens"}
+    block = block_of(text_keys(texts), pooled, width, dtype, seed)
+    if "tokens" not in columns:
+        return block
+    lengths = lengths_of(texts)
+    rng = np.random.default_rng([seed, 1])
+    states = rng.normal(size=(len(columns["tokens"]), lengths.sum(), width)).astype(dtype)
+    ids = np.concatenate([ord(text[0]) * 10 + np.arange(n) for text, n in zip(texts, lengths, strict=True)])
+    spans = np.stack([ids, ids + 1], axis=1)
+    spans[offsets_from_lengths(lengths)[:-1]] = -1  # the first token of each is special
+    tokens = TokenLatents(states, offsets_from_lengths(lengths), ids.astype(np.int32), spans.astype(np.int32))
+    return dataclasses.replace(block, columns=columns, tokens=tokens)
+
+
+def assert_equal_tokens(actual: TokenLatents, expected: TokenLatents) -> None:
+    """Every array is equal, in dtype and shape too."""
+    for field in dataclasses.fields(TokenLatents):
+        mine, theirs = getattr(actual, field.name), getattr(expected, field.name)
+        assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape), field.name
+        np.testing.assert_array_equal(mine, theirs, err_msg=field.name)

@@ -61,9 +61,9 @@ def predictions(classes: bool = False, rows: int = 120) -> pd.DataFrame:
         if classes:
             names = np.array(["negative", "<i>neutral</i>", "positive"])
             target = np.digitize(gold, [1.7, 3.4])
-            said = np.where(rng.random(rows) < 0.8, target, rng.integers(0, 3, rows))
-            odds = np.full((rows, 3), 0.1) + 0.7 * np.eye(3)[said]
-            frame = pd.DataFrame({"sentence": texts(rows), "target": names[target], "label": names[said]})
+            predicted = np.where(rng.random(rows) < 0.8, target, rng.integers(0, 3, rows))
+            odds = np.full((rows, 3), 0.1) + 0.7 * np.eye(3)[predicted]
+            frame = pd.DataFrame({"sentence": texts(rows), "target": names[target], "label": names[predicted]})
             frames.append(frame.assign(**{f"probability_{n}": odds[:, i] for i, n in enumerate(names)}, seed=seed))
         else:
             score = np.clip(gold + rng.normal(0, 0.7, rows), 0, 5)
@@ -120,11 +120,11 @@ def breakdown() -> pd.DataFrame:
     rows = []
     for split in ("validation", "test"):
         for kind, (groups, named) in GROUPS.items():
-            for place, group in enumerate(groups):
+            for index, group in enumerate(groups):
                 for column, metric in enumerate(named):
-                    value = 0.4 + 0.1 * place + 0.05 * column
-                    ends = (None, None) if place + 1 == len(groups) else (value - 0.03, value + 0.02)
-                    rows.append((SELECTED, split, kind, group, metric, value, *ends, 100 - 40 * place))
+                    value = 0.4 + 0.1 * index + 0.05 * column
+                    ends = (None, None) if index + 1 == len(groups) else (value - 0.03, value + 0.02)
+                    rows.append((SELECTED, split, kind, group, metric, value, *ends, 100 - 40 * index))
     columns = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -145,7 +145,7 @@ def by_layer() -> pd.DataFrame:
 
 
 TAGGED = [
-    # words, gold tags, said tags
+    # words, gold tags, predicted tags
     ("Anna met Bo Lind in Old Town .", "B-PER O B-PER I-PER O B-LOC I-LOC O", "B-PER O B-PER I-PER O B-LOC O O"),
     ("Lind went home , said Reuters .", "B-PER O O O O B-ORG O", "B-LOC O O O O O O"),
     ("<b>Oslo</b> is cold .", "B-LOC O O O", "B-LOC O O O"),
@@ -159,8 +159,8 @@ def tagged() -> pd.DataFrame:
     rows = []
     for seed in (0, 1):
         for number, sentence in enumerate(TAGGED, 1):
-            for word, gold, said in zip(*(part.split() for part in sentence), strict=True):
-                rows.append((number, word, gold, gold if seed else said, seed))
+            for word, gold, predicted in zip(*(column.split() for column in sentence), strict=True):
+                rows.append((number, word, gold, gold if seed else predicted, seed))
     return pd.DataFrame(rows, columns=["sentence", "word", "target", "label", "seed"])
 
 
@@ -173,16 +173,16 @@ CONTEXT = (
 
 def answered() -> pd.DataFrame:
     """Questions on one context: right, overlapping, elsewhere, unanswered."""
-    asked = [
+    questions = [
         ("How long is the Nile?", "6,650 km", "6,650 km", 3.0, 1, 1.0),
         ("Where does it end?", "near Cairo", "Cairo, at the sea", 1.0, 0, 0.3333),
         ("What flows?", "The Nile", "the sea", 2.0, 0, 0.5),
         ("Who <i>lives</i> there?", "many lands", "", -1.0, 0, 0.0),
     ]
     rows = []
-    for question, gold, said, score, exact, f1 in asked:
-        start = CONTEXT.find(said) if said else 0
-        rows.append((question, CONTEXT, gold, said, start, start + len(said), score, exact, f1, 0))
+    for question, gold, answer, score, exact, f1 in questions:
+        start = CONTEXT.find(answer) if answer else 0
+        rows.append((question, CONTEXT, gold, answer, start, start + len(answer), score, exact, f1, 0))
     columns = ["question", "context", "target", "answer", "start", "end", "score", "exact_match", "f1", "seed"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -248,10 +248,10 @@ def together(
         variants: the first two train every other task only.
     """
     metric_rows, trained, followed, compared = [], [], [], []
-    for place, (task, kind) in enumerate(tasks.items()):
-        split = "test" if place % 2 == 0 else "validation"
+    for task_index, (task, kind) in enumerate(tasks.items()):
+        split = "test" if task_index % 2 == 0 else "validation"
         for index, variant in enumerate(["raw", *variants]):
-            if index in (1, 2) and len(tasks) > 1 and len(variants) > 2 and place % 2 != index - 1:
+            if index in (1, 2) and len(tasks) > 1 and len(variants) > 2 and task_index % 2 != index - 1:
                 continue
             for offset, metric in enumerate(METRICS_OF[kind]):
                 value = 0.6 + 0.02 * index - 0.03 * offset
@@ -266,21 +266,22 @@ def together(
                     for seed in seeds for epoch in range(epochs + 1)
                 ]  # fmt: skip
             if index:
-                moves = 0.1 * ("gradnorm" in variant) * (1 if place else -1)
+                moves = 0.1 * ("gradnorm" in variant) * (1 if task_index else -1)
                 trained += [
                     (variant, seed, "training", epoch, 2 / epoch - 0.1 * seed, value, task, 1 + moves * epoch)
                     for seed in seeds for epoch in range(1, epochs + 1)
                 ]  # fmt: skip
         first = METRICS_OF[kind][0]
         compared += [
-            (task, split, first, variants[-1], variants[place % 2 % len(variants)], *figures)
+            (task, split, first, variants[-1], variants[task_index % 2 % len(variants)], *figures)
             for figures in COMPARED[:1]
         ]
         compared += [(task, split, first, variants[-1], "raw", *figures) for figures in COMPARED[1:]]
     pairs = [
-        (variant, seed, epoch, one, two, 0.2 - 0.1 * epoch + 0.01 * place, 0.1 * epoch)
+        (variant, seed, epoch, first, second, 0.2 - 0.1 * epoch + 0.01 * index, 0.1 * epoch)
         for variant in variants if "gradnorm" in variant or "pcgrad" in variant
-        for seed in seeds for epoch in range(1, epochs + 1) for place, (one, two) in enumerate(combinations(tasks, 2))
+        for seed in seeds for epoch in range(1, epochs + 1)
+        for index, (first, second) in enumerate(combinations(tasks, 2))
     ]  # fmt: skip
     costs = [
         (name, 3_000_000 * (index + 1), 22_700_000, 22_500_000 * (index > 1), 30.5 + 40 * index, 900 * 2**20)
@@ -321,17 +322,17 @@ def write_together(
     made = together(tasks, variants, epochs, seeds)
     write_tables(folder, {name: table for name, table in made.items() if len(table)}, about)
     groups = {"class": ("class", "pattern"), "tags": ("entity type",), "answers": ("question word",), "score": ()}
-    said = {"class": predictions(True), "tags": tagged(), "answers": answered(), "score": predictions()}
+    predicted = {"class": predictions(True), "tags": tagged(), "answers": answered(), "score": predictions()}
     for task, kind in tasks.items():
-        place = folder / "tasks" / task
-        place.mkdir(parents=True)
-        said[kind].to_csv(place / "predictions.csv", index=False, lineterminator="\n")
+        task_folder = folder / "tasks" / task
+        task_folder.mkdir(parents=True)
+        predicted[kind].to_csv(task_folder / "predictions.csv", index=False, lineterminator="\n")
         of_task = made["metrics"][made["metrics"]["task"] == task]
         names = [variant for variant in variants if variant in set(of_task["variant"])]
         tables = {"breakdown": breakdown_of(names, groups[kind])} if groups[kind] else {}
         tables |= {"confusion": confusion(names)} if kind == "class" else {}
         for name, table in tables.items():
-            table.to_csv(place / f"{name}.csv", index=False, lineterminator="\n")
+            table.to_csv(task_folder / f"{name}.csv", index=False, lineterminator="\n")
     write_record(folder, about)
     return folder
 

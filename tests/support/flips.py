@@ -16,39 +16,39 @@ def flipped(folder: Path, times: int, seed: int = 0) -> Iterator[tuple[Path, int
     for turn in range(times):
         path = files[turn] if turn < len(files) < times else rng.choice(files)
         content = path.read_bytes()
-        place = rng.randrange(8 * len(content))
+        bit = rng.randrange(8 * len(content))
         changed = bytearray(content)
-        changed[place // 8] ^= 1 << place % 8
+        changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
-        yield path, place
+        yield path, bit
         path.write_bytes(content)
 
 
 def loaded(folder: Path) -> str:
     """All that answers depend on, of every task of a run, as text."""
-    said = []
+    lines = []
     for task, run in load_tasks(folder).items():
         weights = {name: value.numpy().tobytes().hex() for name, value in run.probe.state_dict().items()}
-        line = run.calibration and (run.calibration.x.tobytes().hex(), run.calibration.y.tobytes().hex())
+        calibration = run.calibration and (run.calibration.x.tobytes().hex(), run.calibration.y.tobytes().hex())
         targets = (run.columns, run.labels, run.score_range, run.kind, run.texts_per_row, run.digests)
-        said.append(repr((task, run.recipe, dict(run.identities), weights, line, targets)))
-    return "\n".join(said)
+        lines.append(repr((task, run.recipe, dict(run.identities), weights, calibration, targets)))
+    return "\n".join(lines)
 
 
 def outcomes(folder: Path, times: int, *readers: Callable[[Path], str]) -> Counter[str]:
     """How often a reader refused a flipped bit and how often it read the same; anything else fails."""
     right = [read(folder) for read in readers]
     counted: Counter[str] = Counter()
-    for path, place in flipped(folder, times):
+    for path, bit in flipped(folder, times):
         for read, expected in zip(readers, right, strict=True):
-            found = attempted(read, folder)
-            if isinstance(found, PermafrostError):
-                assert path.name in str(found), (path, place, str(found))
-                assert "\n" not in str(found)
-                assert found.exit_code == (2 if "of another version" in str(found) else 3), str(found)
+            outcome = attempted(read, folder)
+            if isinstance(outcome, PermafrostError):
+                assert path.name in str(outcome), (path, bit, str(outcome))
+                assert "\n" not in str(outcome)
+                assert outcome.exit_code == (2 if "of another version" in str(outcome) else 3), str(outcome)
                 counted[f"{read.__name__} refused"] += 1
             else:
-                assert found == expected, (path, place)
+                assert outcome == expected, (path, bit)
                 counted[f"{read.__name__} same"] += 1
     assert [read(folder) for read in readers] == right
     return counted

@@ -36,22 +36,22 @@ class Server:
 
 def _find() -> Path | None:
     """The folder of initdb and pg_ctl."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     on_path = shutil.which("initdb")
-    found = [*places, *([Path(on_path).parent] if on_path else [])]
-    return next((place for place in found if (place / "initdb").exists() and (place / "pg_ctl").exists()), None)
+    folders = [*installed, *([Path(on_path).parent] if on_path else [])]
+    return next((path for path in folders if (path / "initdb").exists() and (path / "pg_ctl").exists()), None)
 
 
 def _as_owner(folder: Path, *command: str) -> None:
     """Run a command as the folder's owner: initdb and the server refuse root."""
     about = folder.stat()
     owner: dict[str, Any] = {} if os.geteuid() else {"user": about.st_uid, "group": about.st_gid, "extra_groups": []}
-    with open(folder / "said", "a+") as said:  # no pipe: the server would keep it open
+    with open(folder / "output", "a+") as output:  # no pipe: the server would keep it open
         done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False, **owner
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False, **owner
         )
-        said.seek(0)
-        assert done.returncode == 0, f"{command[0]}: {said.read()}"
+        output.seek(0)
+        assert done.returncode == 0, f"{command[0]}: {output.read()}"
 
 
 @contextmanager

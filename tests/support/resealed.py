@@ -22,8 +22,8 @@ def resealed(folder: Path, about: dict[str, Any] | None = None) -> Path:
         about: what the record is to say in the place of what it says.
     """
     for record in [*folder.glob("tasks/*/record.json"), folder / "record.json"]:
-        said = json.loads(record.read_text("utf-8"))
+        content = json.loads(record.read_text("utf-8"))
         if about is not None and record.parent == folder:
-            said = about
-        write_record(record.parent, {key: value for key, value in said.items() if key not in (DIGESTS, DIGEST)})
+            content = about
+        write_record(record.parent, {key: value for key, value in content.items() if key not in (DIGESTS, DIGEST)})
     return folder

@@ -37,7 +37,7 @@ def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> P
 
 
 def layout(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> MemberLayout:
-    """Seats of members whose codes are as wide as their latents."""
+    """Layout of members whose codes are as wide as their latents."""
     return MemberLayout(tuple(members), tuple(widths), tuple(widths))
 
 
@@ -61,8 +61,8 @@ def classed(source: ProbeInputs, sides: int = 2, layer: int = 1) -> Corpus:
 def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
     """The first two thirds of the rows are for training; each split has texts of its own."""
     bound = len(rows) * 2 // 3
-    parts = {"train": slice(0, bound), "validation": slice(bound, None)}
-    splits = {name: Rows(rows.texts[part], rows.targets[part]) for name, part in parts.items()}
+    bounds_of = {"train": slice(0, bound), "validation": slice(bound, None)}
+    splits = {name: Rows(rows.texts[bounds], rows.targets[bounds]) for name, bounds in bounds_of.items()}
     kind, unit = ("class", None) if labels else ("score", (0.0, 1.0))
     return Corpus(
         name="toy", texts=tuple(map(str, range(texts))), splits=splits, labels=labels, score_range=unit, kind=kind
@@ -128,7 +128,7 @@ Span = tuple[int, int]
 
 def pieces(text: str, size: int = 2) -> list[Span]:
     """The characters of every token: words in pieces of two characters."""
-    words = [found.span() for found in re.finditer(r"\S+", text)]
+    words = [match.span() for match in re.finditer(r"\S+", text)]
     return [(at, min(at + size, last)) for first, last in words for at in range(first, last, size)]
 
 
@@ -173,16 +173,16 @@ def tagged(
     """
     rng = np.random.default_rng(seed)
     texts = [written(rng, 1, most) for _ in range(sentences)]
-    words = [[found.span() for found in re.finditer(r"\S+", text)] for text in texts]
+    words = [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
     codes = [drawn_tags(rng, len(spans)) for spans in words]
-    found = token_inputs([[SPECIAL, *pieces(text)[: room - 2], SPECIAL] for text in texts], layers, seed)
-    assert found.spans is not None
-    assert found.offsets is not None
+    states = token_inputs([[SPECIAL, *pieces(text)[: room - 2], SPECIAL] for text in texts], layers, seed)
+    assert states.spans is not None
+    assert states.offsets is not None
     for text, (spans, tags) in enumerate(zip(words, codes, strict=True)):
-        starts = found.spans[found.offsets[text] : found.offsets[text + 1], 0].tolist()
-        for place, tag in enumerate(tags):
-            if place + shift < len(spans) and spans[place + shift][0] in starts:
-                found.values[-1, found.offsets[text] + starts.index(spans[place + shift][0]), tag] += 5
+        starts = states.spans[states.offsets[text] : states.offsets[text + 1], 0].tolist()
+        for word, tag in enumerate(tags):
+            if word + shift < len(spans) and spans[word + shift][0] in starts:
+                states.values[-1, states.offsets[text] + starts.index(spans[word + shift][0]), tag] += 5
     order = rng.permutation(sentences)
     marks = Spans(
         np.array([span for text in order for span in words[text]]),
@@ -190,7 +190,7 @@ def tagged(
         offsets_from_lengths(np.array([len(words[text]) for text in order])),
     )
     rows = Rows(order[:, None], np.zeros(sentences, np.int64), marks)
-    return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), labels=TAGS, kind="tags")
+    return states, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), labels=TAGS, kind="tags")
 
 
 def answered(
@@ -209,24 +209,24 @@ def answered(
         for at in range(0, max(1, len(tokens) - stride), room - stride):
             windows.append([*[SPECIAL] * 4, *tokens[at : at + room], SPECIAL])
         starts.append(len(windows))
-        words = [found.span() for found in re.finditer(r"\S+", context)]
+        words = [match.span() for match in re.finditer(r"\S+", context)]
         counts.append(int(rng.integers(1, 4)))
         for _ in range(counts[-1]):
             first = int(rng.integers(len(words)))
             spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
-    found = token_inputs(windows, layers, seed)
-    assert found.offsets is not None
+    states = token_inputs(windows, layers, seed)
+    assert states.offsets is not None
     marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), offsets_from_lengths(np.array(counts)))
     for number in range(questions):
         first, last = spans[marks.offsets[number]]
         for window in range(starts[number], starts[number + 1]):
-            for place, (low, high) in enumerate(windows[window]):
-                found.values[-1, found.offsets[window] + place, 0] += 4 * (low <= first < high)
-                found.values[-1, found.offsets[window] + place, 1] += 4 * (low < last <= high)
+            for token, (low, high) in enumerate(windows[window]):
+                states.values[-1, states.offsets[window] + token, 0] += 4 * (low <= first < high)
+                states.values[-1, states.offsets[window] + token, 1] += 4 * (low < last <= high)
     order = rng.permutation(questions)
     rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.select(order))
-    found = replace(found, starts=np.array(starts))
-    return found, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
+    states = replace(states, starts=np.array(starts))
+    return states, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
 
 
 def _thirds(rows: Rows) -> dict[str, Rows]:

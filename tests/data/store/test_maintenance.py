@@ -17,8 +17,7 @@ from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
-from tests.support.blocks import block_of
-from tests.support.ragged import assert_equal_tokens, ragged_block
+from tests.support.blocks import assert_equal_tokens, block_of, ragged_block
 
 IDENTITY = Identity(
     weights="w",

@@ -119,7 +119,7 @@ def test_a_file_cut_anywhere_is_found(path):
 
 def test_a_damaged_shard_is_the_machines_fault_and_says_how_to_repair(path):
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ShardError, match=f"cache repair {path.parent}") as error:
+    with pytest.raises(ShardError, match=f"'permafrost cache repair {path.parent}'") as error:
         Shard(path)
     assert isinstance(error.value, MachineError)
 
@@ -274,7 +274,7 @@ def test_a_shard_of_another_version_says_so_and_what_to_do(path):
     assert error.value.exit_code == 2
     assert str(error.value) == (
         f"{path.parent}: written by another version (format {FORMAT - 1}, this version reads {FORMAT}). 'run' and "
-        f"'extract' make its latents anew; 'pipeline.py cache prune --whole {path.parent}' removes it."
+        f"'extract' make its latents anew; 'permafrost cache prune --whole {path.parent}' removes it."
     )
 
 

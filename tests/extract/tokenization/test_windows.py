@@ -19,7 +19,7 @@ from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.backbones import WORDS
-from tests.support.ragged import assert_equal_tokens
+from tests.support.blocks import assert_equal_tokens
 
 VIEWS = get_args(View)
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}

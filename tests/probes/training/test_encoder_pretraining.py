@@ -240,7 +240,7 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
 
 def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
     """The members of every recipe, from made-up latents of three layers."""
-    conductor = Workspace(
+    workspace = Workspace(
         SimpleNamespace(
             latents=lambda *_: PlanLatents(
                 store=Shelf(), columns={"mean": (0, 1, 2), "max": (0, 1, 2)}, texts_run=0, truncated=0, seconds=0.0
@@ -248,8 +248,8 @@ def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
         ),
         NoProgress(),
     )
-    conductor.prepare(recipes)
-    return [train_variant.member_configs("toy", recipe, conductor) for recipe in recipes]
+    workspace.prepare(recipes)
+    return [train_variant.member_configs("toy", recipe, workspace) for recipe in recipes]
 
 
 def test_variants_that_share_a_pretraining_do_it_once_for_each_seed(recipe, done):

@@ -20,7 +20,7 @@ ROWS, WIDTH = 24, 4
 SPEC = TrainSpec(epochs=3, batch_rows=8, learning_rate=0.02, weight_decay=0.1, patience=9, rates={"backbone": 0.01})
 
 
-class Trunk(nn.Module):
+class SharedBlocks(nn.Module):
     """Two blocks with dropout between them, and a norm."""
 
     def __init__(self) -> None:
@@ -46,12 +46,12 @@ class Head(nn.Module):
 
 
 class Pair:
-    """Two tasks on one trunk; what every step and every validation found is kept."""
+    """Two tasks on shared blocks; what every step and every validation found is kept."""
 
     def __init__(
         self, tasks: tuple[str, ...] = ("topic", "tone"), values: dict[str, list[float]] | None = None
     ) -> None:
-        self.modules = nn.ModuleDict({"backbone": Trunk(), **{task: Head() for task in tasks}})
+        self.modules = nn.ModuleDict({"backbone": SharedBlocks(), **{task: Head() for task in tasks}})
         self.x = torch.randn(ROWS, WIDTH)
         self.y = {task: torch.randint(0, 2, (ROWS,)) for task in tasks}
         self.values = values

@@ -28,8 +28,8 @@ class KilledError(Exception):
     """What a kill is to a test."""
 
 
-class Shared(nn.Module):
-    """A trunk with dropout of torch's own generator, as those of transformers are."""
+class SharedBlocks(nn.Module):
+    """Shared blocks with dropout of torch's own generator, as those of transformers are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Head(nn.Module):
 
 
 class Pair:
-    """Two tasks on one trunk; it can be told to die in a step."""
+    """Two tasks on shared blocks; it can be told to die in a step."""
 
     def __init__(self, order: str = "joint", balancer: str = "equal", dies_in: int | None = None, private=True) -> None:
         generator = torch.Generator().manual_seed(7)
@@ -64,7 +64,7 @@ class Pair:
         self.y = {task: (self.x @ torch.randn(WIDTH, generator=generator) > 0).long() for task in ("a", "b")}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            self.modules = {"backbone": Shared(), "a": Head(2), "b": Head(3)}
+            self.modules = {"backbone": SharedBlocks(), "a": Head(2), "b": Head(3)}
         self.order, self.balancer, self.dies_in, self.private = order, balancer, dies_in, private
         self.steps = 0
         self.seen: list[tuple[str, list[int]]] = []

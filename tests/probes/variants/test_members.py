@@ -266,9 +266,9 @@ def test_seeds_that_answer_together_say_the_mean_of_what_they_say(classes):
     together, apart = (combine_seeds(trained_seeds(corpus, found, average), corpus) for average in (True, False))
     for split, rows in corpus.splits.items():
         assert len(apart.outputs(split)) == 3
-        (voice,) = together.outputs(split)
-        assert len(voice) == len(rows)
-        np.testing.assert_allclose(voice, np.mean(apart.outputs(split), axis=0), atol=1e-6)
+        (mean_prediction,) = together.outputs(split)
+        assert len(mean_prediction) == len(rows)
+        np.testing.assert_allclose(mean_prediction, np.mean(apart.outputs(split), axis=0), atol=1e-6)
     assert len(together.calibrations) == (0 if classes else 1)
     assert len(apart.calibrations) == (0 if classes else 3)
     assert apart.value == pytest.approx(np.mean([one.best_value for one in apart.histories]))
@@ -281,8 +281,8 @@ def test_the_value_of_seeds_that_answer_together_is_that_of_their_mean():
     found = inputs()
     corpus = scored(found)
     together = combine_seeds(trained_seeds(corpus, found, average=True), corpus)
-    (voice,) = together.outputs("validation")
-    assert together.value == pytest.approx(spearmanr(voice, corpus.split("validation").targets).statistic)
+    (mean_prediction,) = together.outputs("validation")
+    assert together.value == pytest.approx(spearmanr(mean_prediction, corpus.split("validation").targets).statistic)
 
 
 def test_the_best_seed_and_the_best_variant_are_chosen_on_validation():

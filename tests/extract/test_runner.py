@@ -21,7 +21,7 @@ from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize
 from tests.support.backbones import WORDS
-from tests.support.ragged import assert_equal_tokens
+from tests.support.blocks import assert_equal_tokens
 from tests.support.real import real_data, real_model
 
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}

@@ -1,7 +1,7 @@
 """Upper blocks trained from a cached cut against fine-tuning the same blocks with the frozen part running.
 
-    python -m benchmarks.upper
-    python -m benchmarks.upper --backbone gpt2-medium --tokenizer FOLDER --texts 256
+    python -m benchmarks.finetuning
+    python -m benchmarks.finetuning --backbone gpt2-medium --tokenizer FOLDER --texts 256
 
 The upper third of the blocks and a linear head learn one epoch of SST-2 (of a small corpus that ships with the project
 where PERMAFROST_DATA is not set) from the mean view; AdamW, no dropout. Arms take turns; they have the same weights to
@@ -41,9 +41,9 @@ Latents = Callable[[np.ndarray], Tensor]
 """Texts of a batch to their latents, ``[text, width]``."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What is learnt."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Rows of the benchmark: texts, their sides and classes."""
 
     name: str
     texts: Sequence[str]
@@ -54,14 +54,15 @@ class Lesson:
     """``[row]``."""
 
 
-def lesson_of(rows: int) -> Lesson:
+def training_set(rows: int) -> TrainingSet:
     """Rows of SST-2, or of what ships."""
     name = "sst2" if "PERMAFROST_DATA" in os.environ else "samples-topics"
     corpus = load_corpus(CorpusSpec(name=name, limits={"train": rows}, spread=True))
     chosen = corpus.splits["train"]
     used, sides = np.unique(chosen.texts[:, 0], return_inverse=True)
     classes = torch.from_numpy(chosen.targets.astype(np.int64))
-    return Lesson(name, [str(corpus.texts[text]) for text in used], sides, classes)
+    texts = [str(corpus.texts[text]) for text in used]
+    return TrainingSet(name=name, texts=texts, sides=sides, classes=classes)
 
 
 class Arm:
@@ -69,24 +70,25 @@ class Arm:
 
     def __init__(self, model: nn.Module, latents: Latents) -> None:
         self.model, self.latents = model, latents
-        self.start = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+        trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+        self.start = {name: weight.detach().clone() for name, weight in trained}
         self.seconds: list[float] = []
         self.losses: list[float] = []
 
-    def epoch(self, batches: Sequence[np.ndarray], objective: Lesson, options: argparse.Namespace) -> None:
+    def epoch(self, batches: Sequence[np.ndarray], rows: TrainingSet, options: argparse.Namespace) -> None:
         """Train from the first weights on."""
         self.model.load_state_dict(self.start, strict=False)
         self.model.train()
         torch.manual_seed(0)
-        head = nn.Linear(options.width, int(objective.classes.max()) + 1).to(options.device)
+        head = nn.Linear(options.width, int(rows.classes.max()) + 1).to(options.device)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW([*weights, *head.parameters()], lr=5e-5, fused=True)
         losses = []
         started = clock(options.device)
         for batch in batches:
             with torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16"):
-                made = head(self.latents(objective.texts[batch]))
-                loss = nn.functional.cross_entropy(made.float(), objective.classes[batch].to(options.device))
+                logits = head(self.latents(rows.sides[batch]))
+                loss = nn.functional.cross_entropy(logits.float(), rows.classes[batch].to(options.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -97,22 +99,22 @@ class Arm:
 
 def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: str) -> Arm:
     """States of the layer at the cut, from the store."""
-    trunk = FinetunedBackbone(plan, cut, dropout=0.0).to(device)
+    backbone = FinetunedBackbone(plan, cut, dropout=0.0).to(device)
     reader = store.token_reader(texts, (cut,))
 
     def latents(batch: np.ndarray) -> Tensor:
-        below = reader.read(batch)
-        made: Tensor = trunk(torch.from_numpy(below.states), below.lengths, "mean")
-        return made[0]
+        cached = reader.read(batch)
+        pooled: Tensor = backbone(torch.from_numpy(cached.states), cached.lengths, "mean")
+        return pooled[0]
 
-    return Arm(trunk, latents)
+    return Arm(backbone, latents)
 
 
 def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped: bool) -> Arm:
     """The whole model from ids, with its lower part frozen."""
     model = _whole(plan, cut).to(device)
     read = read_token_ids(plan, texts)
-    ids = [torch.from_numpy(part).long() for part in np.split(read.ids, read.offsets[1:-1])]
+    ids = [torch.from_numpy(text).long() for text in np.split(read.ids, read.offsets[1:-1])]
     lengths = np.diff(read.offsets)
 
     def padded(group: np.ndarray) -> Tensor:
@@ -134,13 +136,13 @@ def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped
 def _whole(plan: CapturePlan, cut: int) -> nn.Module:
     """Everything below the cut frozen, nothing dropped; without the pooler, which no mean needs."""
     source = find_backbone(plan)
-    upper = {name for name, weight in TopBlocks(plan, cut).model.named_parameters() if weight.requires_grad}
+    trained = {name for name, weight in TopBlocks(plan, cut).model.named_parameters() if weight.requires_grad}
     model = load_backbone(source, plan, "float32", "cpu").model
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     for name, weight in model.named_parameters():
-        weight.requires_grad_(name in upper)
+        weight.requires_grad_(name in trained)
     return model
 
 
@@ -178,28 +180,28 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
-    objective = lesson_of(options.texts)
+    training = training_set(options.texts)
     plan, init = plan_of(options)
     source = find_backbone(plan)
     blocks = source.layers - 1
     cut, options.width = blocks - blocks // 3, source.width
-    rows = len(objective.texts)
+    rows = len(training.sides)
     order = np.random.default_rng(0).permutation(rows)
     batches = [order[at : at + options.batch] for at in range(0, rows, options.batch)]
     with tempfile.TemporaryDirectory() as cache:
-        done = extract(replace(plan, layers=(cut,)), objective.texts, ExtractSpec(cache=cache, device=options.device))
+        done = extract(replace(plan, layers=(cut,)), training.texts, ExtractSpec(cache=cache, device=options.device))
         arms = {
-            "ours": ours(plan, cut, done.store, objective.texts, options.device),
-            "transformers, groups as ours": peer(plan, cut, objective.texts, options.device, True),
-            "transformers, padded to longest": peer(plan, cut, objective.texts, options.device, False),
+            "ours": ours(plan, cut, done.store, training.texts, options.device),
+            "transformers, groups as ours": peer(plan, cut, training.texts, options.device, True),
+            "transformers, padded to longest": peer(plan, cut, training.texts, options.device, False),
         }
-        race(arms, batches, objective, options)
-        tokens = done.store.read_tokens(objective.texts, []).lengths[objective.texts].sum()
+        race(arms, batches, training, options)
+        tokens = done.store.read_tokens(training.texts, []).lengths[training.sides].sum()
     print(describe(options.device))
     print(f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}")
-    print(f"{rows:,} rows of {objective.name}, {tokens:,} tokens, batches of {options.batch}; ", end="")
+    print(f"{rows:,} rows of {training.name}, {tokens:,} tokens, batches of {options.batch}; ", end="")
     print(f"{options.rounds} rounds, arms interleaved")
-    print(f"once for all epochs: {done.seconds:.1f} s for the states of layer {cut} of {len(objective.texts):,} texts")
+    print(f"once for all epochs: {done.seconds:.1f} s for the states of layer {cut} of {len(training.texts):,} texts")
     report(arms, rows, options)
 
 
@@ -211,14 +213,14 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     return replace(plan, final_norm=bool(find_backbone(plan).family.final_norm)), init
 
 
-def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], objective: Lesson, options: argparse.Namespace) -> None:
+def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], rows: TrainingSet, options: argparse.Namespace) -> None:
     """Every arm in turn, round by round; a few batches warm up and do not count."""
     for arm in arms.values():
-        arm.epoch(batches[:4], objective, options)
+        arm.epoch(batches[:4], rows, options)
         arm.seconds.clear()
     for _ in range(options.rounds):
         for arm in arms.values():
-            arm.epoch(batches, objective, options)
+            arm.epoch(batches, rows, options)
 
 
 if __name__ == "__main__":

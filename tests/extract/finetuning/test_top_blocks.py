@@ -103,9 +103,9 @@ def test_every_layer_above_every_cut_is_that_of_the_whole_model(family, final_no
     with torch.inference_mode():
         expected = all_layers(whole(plan), ids, real, final_norm)
         for cut in CUTS:
-            upper = TopBlocks(plan, cut, "all")
-            found = upper(*below_of(plan, some, cut))
-            assert upper.layers == tuple(range(4))[-len(found) :]
+            blocks = TopBlocks(plan, cut, "all")
+            found = blocks(*below_of(plan, some, cut))
+            assert blocks.layers == tuple(range(4))[-len(found) :]
             assert len(found) == (3 if cut == "none" else 3 - cut)
             assert_close(found[:, real], expected[-len(found) :, real])
 
@@ -140,8 +140,8 @@ def test_training_gives_the_weights_that_the_whole_model_gets_with_its_lower_par
     plan = plan_of(family, DROPOUT)
     below, real = below_of(plan, some, cut)
     ids, _ = below_of(plan, some, "none")
-    upper = TopBlocks(plan, cut).train()
-    steps(upper, lambda: upper(below, real)[0], real)
+    blocks = TopBlocks(plan, cut).train()
+    steps(blocks, lambda: blocks(below, real)[0], real)
 
     model = whole(plan).train()
     for part in freeze(model, family, cut) if cut != "none" else ():
@@ -150,26 +150,26 @@ def test_training_gives_the_weights_that_the_whole_model_gets_with_its_lower_par
     mask = real.long()
     steps(model, lambda: model(ids.clamp(min=0), attention_mask=mask).last_hidden_state, real)
 
-    trained, expected = upper.model.state_dict(), model.state_dict()
+    trained, expected = blocks.model.state_dict(), model.state_dict()
     assert set(trained) <= set(expected)
     moved = {name for name in expected if not torch.equal(before[name], expected[name])}
-    free = {name: weight.dim() for name, weight in upper.model.named_parameters() if weight.requires_grad}
+    free = {name: weight.dim() for name, weight in blocks.model.named_parameters() if weight.requires_grad}
     assert {name for name, axes in free.items() if axes > 1} <= moved <= set(free)
     for name, weight in trained.items():
         assert_close(weight, expected[name])
 
 
 @FAMILY
-def test_dropout_is_that_of_the_upper_blocks_alone(family, plan_of, below_of, some):
+def test_dropout_is_that_of_the_top_blocks_alone(family, plan_of, below_of, some):
     plan = plan_of(family, 0.5)
     below, real = below_of(plan, some, 0)
-    upper = TopBlocks(plan, 0)
-    assert torch.equal(upper(below, real), upper(below, real))
-    upper.train()
+    blocks = TopBlocks(plan, 0)
+    assert torch.equal(blocks(below, real), blocks(below, real))
+    blocks.train()
     entered: list[Tensor] = []
-    first = next(upper.model.get_submodule(BACKBONES[family].blocks).children())
+    first = next(blocks.model.get_submodule(BACKBONES[family].blocks).children())
     first.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-    assert not torch.equal(upper(below, real)[:, real], upper(below, real)[:, real])
+    assert not torch.equal(blocks(below, real)[:, real], blocks(below, real)[:, real])
     assert torch.equal(entered[0][real], below[real])
 
 
@@ -178,29 +178,29 @@ def test_padding_changes_nothing_whatever_it_holds(family, plan_of, below_of, so
     plan = plan_of(family)
     for cut in (1, "none"):
         below, real = below_of(plan, some, cut)
-        upper = TopBlocks(plan, cut)
-        found = upper(below, real)
-        assert torch.equal(upper(below.masked_fill(~real.view(*real.shape, *[1] * (below.dim() - 2)), 3), real), found)
+        blocks = TopBlocks(plan, cut)
+        found = blocks(below, real)
+        assert torch.equal(blocks(below.masked_fill(~real.view(*real.shape, *[1] * (below.dim() - 2)), 3), real), found)
         short = [index for index, length in enumerate(real.sum(1).tolist()) if length < real.shape[1]]
         length = int(real[short[0]].sum())
-        alone = upper(below[short[:1], :length], real[short[:1], :length])
+        alone = blocks(below[short[:1], :length], real[short[:1], :length])
         assert_close(alone[0, 0], found[0, short[0], :length])
         found[:, real].sum().backward()
-        assert all(weight.grad.isfinite().all() for weight in upper.parameters() if weight.grad is not None)
+        assert all(weight.grad.isfinite().all() for weight in blocks.parameters() if weight.grad is not None)
 
 
 def test_only_what_is_trained_is_in_memory(plan_of):
-    upper = TopBlocks(plan_of("gpt2", final_norm=False), 1, (2,))
-    assert {name.split(".")[1:3] == ["h", "1"] for name, _ in upper.named_parameters()} == {True}
+    blocks = TopBlocks(plan_of("gpt2", final_norm=False), 1, (2,))
+    assert {name.split(".")[1:3] == ["h", "1"] for name, _ in blocks.named_parameters()} == {True}
     norm = TopBlocks(plan_of("gpt2"), 2)
     assert {name.split(".")[1] for name, _ in norm.named_parameters()} == {"h", "ln_f"}
-    assert all(weight.requires_grad for weight in (*upper.parameters(), *norm.parameters()))
+    assert all(weight.requires_grad for weight in (*blocks.parameters(), *norm.parameters()))
 
 
 def test_what_frozen_blocks_share_with_trained_ones_is_frozen(plan_of):
     for cut, trained in ((0, True), (1, False), ("none", True)):
-        upper = TopBlocks(plan_of("mpnet"), cut)
-        assert upper.model.encoder.relative_attention_bias.weight.requires_grad is trained
+        blocks = TopBlocks(plan_of("mpnet"), cut)
+        assert blocks.model.encoder.relative_attention_bias.weight.requires_grad is trained
 
 
 def test_two_segments_run_from_ids_when_told_which_is_which(plan_of, below_of, some):
@@ -212,18 +212,18 @@ def test_two_segments_run_from_ids_when_told_which_is_which(plan_of, below_of, s
     kinds[real] = torch.from_numpy(tokens.token_type_ids).long()
     with torch.inference_mode():
         stored = below_of(plan, pairs, 3)[0]
-        upper = TopBlocks(plan, "none")
-        assert_close(upper(ids, real, kinds)[0][real], stored[real])
-        assert (upper(ids, real)[0][real] - stored[real]).abs().max() > 0.01
+        blocks = TopBlocks(plan, "none")
+        assert_close(blocks(ids, real, kinds)[0][real], stored[real])
+        assert (blocks(ids, real)[0][real] - stored[real]).abs().max() > 0.01
 
 
-def nudged(upper: TopBlocks) -> TopBlocks:
+def nudged(blocks: TopBlocks) -> TopBlocks:
     """As if trained."""
     with torch.no_grad():
-        for weight in upper.parameters():
+        for weight in blocks.parameters():
             if weight.requires_grad:
                 weight.add_(0.1 * torch.randn_like(weight))
-    return upper
+    return blocks
 
 
 @pytest.mark.parametrize("cut", [1, "none"])
@@ -231,18 +231,18 @@ def nudged(upper: TopBlocks) -> TopBlocks:
 def test_what_was_trained_is_saved_as_an_ordinary_model(family, cut, plan_of, below_of, some, tmp_path):
     plan = plan_of(family)
     below, real = below_of(plan, some, cut)
-    upper = nudged(TopBlocks(plan, cut))
+    blocks = nudged(TopBlocks(plan, cut))
     folder = tmp_path / "saved" / "model"
-    upper.save(folder)
+    blocks.save(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     with torch.inference_mode():
-        made = upper(below, real)[0][real]
+        made = blocks(below, real)[0][real]
         saved = replace(plan, backbone=str(folder))
         ids = below_of(plan, some, "none")[0]
         assert_close(whole(saved)(ids.clamp(min=0), attention_mask=real.long()).last_hidden_state[real], made)
         extractor = Extractor(saved, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))
         assert_close(torch.from_numpy(extractor(some, {"tokens": (3,)})["tokens"].states[0]), made)
-    before, after, own = whole(plan).state_dict(), whole(saved).state_dict(), dict(upper.model.named_parameters())
+    before, after, own = whole(plan).state_dict(), whole(saved).state_dict(), dict(blocks.model.named_parameters())
     for name, weight in after.items():
         if "pooler" not in name:
             assert torch.equal(weight, own.get(name, before[name])), name
@@ -252,8 +252,8 @@ def test_what_was_trained_is_saved_as_an_ordinary_model(family, cut, plan_of, be
 
 def test_an_untrained_backbone_is_saved_too(plan_of, some, tmp_path):
     plan = plan_of("gpt2", init="random", init_seed=3)
-    upper = nudged(TopBlocks(plan, 2))
-    upper.save(tmp_path / "saved")
+    blocks = nudged(TopBlocks(plan, 2))
+    blocks.save(tmp_path / "saved")
     spec = ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")
     columns = {"tokens": (2,)}
     saved = Extractor(replace(plan, backbone=str(tmp_path / "saved"), init="pretrained"), spec)(some, columns)
@@ -264,16 +264,16 @@ def test_an_untrained_backbone_is_saved_too(plan_of, some, tmp_path):
 
 
 def test_a_model_is_whole_or_absent_and_never_written_over(plan_of, tmp_path, monkeypatch):
-    upper = TopBlocks(plan_of("bert"), 1)
+    blocks = TopBlocks(plan_of("bert"), 1)
     folder = tmp_path / "new"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(OSError, match="No space left"):
-            upper.save(folder)
+            blocks.save(folder)
     assert list(tmp_path.iterdir()) == []
     folder.mkdir()
     with pytest.raises(BackboneError, match=r"new exists already, and a model is never written over"):
-        upper.save(folder)
+        blocks.save(folder)
     assert list(folder.iterdir()) == []
 
 
@@ -283,25 +283,25 @@ def test_a_cut_outside_the_model_is_refused(cut, plan_of):
         TopBlocks(plan_of("bert"), cut)
 
 
-def test_what_upper_blocks_cannot_run_on_is_refused(plan_of):
+def test_what_top_blocks_cannot_run_on_is_refused(plan_of):
     plan = plan_of("bert")
     with pytest.raises(SpecError, match="layer 1 is out of range: there are layers 2 to 3"):
         TopBlocks(plan, 1, (1, 3))
     with pytest.raises(SpecError, match=r"names \{text\} twice"):
         TopBlocks(replace(plan, template="{text} . {text}"), 1)
-    upper, whole_upper, real = TopBlocks(plan, 1), TopBlocks(plan, "none"), torch.ones(2, 5, dtype=torch.bool)
+    blocks, whole_model, real = TopBlocks(plan, 1), TopBlocks(plan, "none"), torch.ones(2, 5, dtype=torch.bool)
     states = torch.zeros(2, 5, 32)
     broken = states.clone()
     broken[1, 4, 7] = float("nan")
     late = real.clone()
     late[0, 0] = False
     for module, below, mask, message in (
-        (upper, states[..., :16], real, r"has states \[text, token, 32\], and these are \[2, 5, 16\]"),
-        (upper, torch.zeros(2, 5, dtype=torch.int64), real, r"has states \[text, token, 32\], and these are \[2, 5\]"),
-        (upper, broken, real, "the states of layer 1 of .* hold NaN or infinity"),
-        (upper, states, late, "pad texts on the right"),
-        (upper, states, real[:, :4], r"these are \[2, 5\] tokens, and their mask is \[2, 4\]"),
-        (whole_upper, states, real, "from token ids"),
+        (blocks, states[..., :16], real, r"has states \[text, token, 32\], and these are \[2, 5, 16\]"),
+        (blocks, torch.zeros(2, 5, dtype=torch.int64), real, r"has states \[text, token, 32\], and these are \[2, 5\]"),
+        (blocks, broken, real, "the states of layer 1 of .* hold NaN or infinity"),
+        (blocks, states, late, "pad texts on the right"),
+        (blocks, states, real[:, :4], r"these are \[2, 5\] tokens, and their mask is \[2, 4\]"),
+        (whole_model, states, real, "from token ids"),
     ):
         with pytest.raises(BackboneError, match=message) as caught:
             module(below, mask)

@@ -570,7 +570,7 @@ def test_a_lock_ends_with_its_holder(tmp_path):
         assert free
 
 
-def test_a_ledger_counts_what_is_finished(tmp_path):
+def test_a_trial_log_counts_what_is_finished(tmp_path):
     with open_study("s", searching(), None, tmp_path / "journal.log") as trial_log:
         assert isinstance(trial_log, TrialLog)
         number, _ = trial_log.ask()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[3] / "data" / "samples"
+FOLDER = Path(__file__).parents[2] / "data" / "samples"
 SPLITS = {"train", "validation", "test"}
 ENTITIES = ("LOC", "MISC", "ORG", "PER")
 TAGS = {"O"} | {f"{place}-{entity}" for entity in ENTITIES for place in "BI"}

@@ -19,7 +19,7 @@ from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
 from permafrost.data.store.store import LatentStore
-from tests.support.ragged import Columns, assert_equal_tokens, lengths_of, ragged_block
+from tests.support.blocks import Columns, assert_equal_tokens, lengths_of, ragged_block
 
 IDENTITY = Identity(
     weights="w",
