@@ -70,7 +70,7 @@ StorageOption = Annotated[
 ]
 
 Sentences = Annotated[
-    list[str] | None, typer.Argument(help="Two or more sentences. Default: those of the recipe 'similarity'.")
+    list[str] | None, typer.Argument(help="Two or more sentences. Default: the sentences of the recipe 'similarity'.")
 ]
 
 SentencesFile = Annotated[
@@ -90,10 +90,10 @@ Texts = Annotated[list[str] | None, typer.Argument(help="Texts. If the run reads
 TextsFile = Annotated[Path | None, typer.Option("--file", help="A csv, tsv, jsonl, parquet or txt file of texts.")]
 
 TaskOption = Annotated[
-    str, typer.Option("--task", metavar="NAME", help="Answer with this task only, if the run has several.")
+    str, typer.Option("--task", metavar="NAME", help="Predict with this task only, if the run has several.")
 ]
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Write the predictions to this .csv or .jsonl file.")]
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")]
 
