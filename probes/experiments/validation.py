@@ -45,7 +45,9 @@ def check_variants(
             raise SpecError(f"{name}: {error}") from None
         _check_finetuning(name, variant)
         if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in TOKEN_HEADS:
-            raise SpecError(f"{name}: pretraining works on whole texts, but {task.name} reads single tokens; leave it out.")
+            raise SpecError(
+                f"{name}: pretraining works on whole texts, but {task.name} reads single tokens; leave it out."
+            )
         if spec.encoder == "none" and variant.pretraining.task != "none":
             raise SpecError(
                 f"{name}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."
@@ -85,7 +87,9 @@ def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[
             task_recipe, {f"{variant}, {name}": task_recipe}, corpus, (BACKBONE, *recipe.tasks)
         )
         if task_recipe.train.average:
-            raise SpecError(f"{variant}: tasks that are trained together are predicted by the best seed; leave train.average out.")
+            raise SpecError(
+                f"{variant}: tasks that are trained together are predicted by the best seed; leave train.average out."
+            )
         if task_recipe.pretraining.task != "none":
             raise SpecError(f"{variant}: tasks that are trained together do not support [pretraining]; leave it out.")
     if len(task_recipes) > 1:

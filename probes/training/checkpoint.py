@@ -79,8 +79,8 @@ class Checkpoint:
         except Exception as error:  # a file from elsewhere can be wrong in any way
             message = str(error).split("\n")[0]
             raise DamageError(
-                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {message}); remove it to start "
-                "over."
+                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {message}); remove it to "
+                "start over."
             ) from error
 
     def _read(self) -> dict[str, Any]:
