@@ -62,9 +62,8 @@ def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
     right = [sentence for sentence in sentences if sentence.gold and not sentence.mistakes]
     wrong.sort(key=lambda sentence: -sentence.mistakes)
     right.sort(key=lambda sentence: -len(sentence.gold))
-    return [sentence.example() for sentence in wrong[:MAX_MISTAKES]], [
-        sentence.example() for sentence in right[:MAX_MISTAKES]
-    ]
+    mistakes = [sentence.example() for sentence in wrong[:MAX_MISTAKES]]
+    return mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]]
 
 
 @dataclass(frozen=True)
