@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
-WORTH_SECONDS = 10.0
+MIN_ANNOUNCED_SECONDS = 10.0
 """Shortest remaining time, in seconds, that is announced."""
 
 
@@ -44,7 +44,7 @@ class Eta:
         if self._announced or elapsed <= self._after or not self._done:
             return
         self._announced = True
-        if (remaining := elapsed * (self._total - self._done) / self._done) > WORTH_SECONDS:
+        if (remaining := elapsed * (self._total - self._done) / self._done) > MIN_ANNOUNCED_SECONDS:
             of_label = f" of {self._label}" if self._label else ""
             self._progress.note(f"expected time{of_label}: about {timedelta(seconds=round(remaining))}")
 

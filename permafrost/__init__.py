@@ -6,6 +6,7 @@
     pf.load(result.path).predict([("A dog runs.", "A dog is running.")])
 
 This package holds the interface and the command line; it may import every other one. Start reading at ``api.py``.
+Stage one alone is ``permafrost.api.extract``; ``permafrost.extract`` is the sub-package.
 """
 
 import importlib

@@ -16,56 +16,58 @@ class CorpusSpec:
     set."""
 
     path: str = ""
-    """Your own file (csv, tsv, jsonl, parquet, txt; .gz), or a folder with train, validation and test files. Tags: a
-    file of columns as CoNLL's (txt, conll, tsv, bio), or jsonl or parquet with lists. Answers: JSON as SQuAD's, or a
-    table."""
+    """Your own file (csv, tsv, jsonl, parquet, txt; .gz), or a folder with train, validation and test files. For tags:
+    a file of columns in CoNLL format (txt, conll, tsv, bio), or jsonl or parquet with lists. For answers: JSON in SQuAD
+    format, or a table."""
 
     columns: tuple[str, ...] = ()
-    """Your column names in order: one text or two, then the target; for example first,second,score. Of tags: the lists
-    of words and of tags. Of answers: question, context, answer and, if there, the answer's first character."""
+    """Your column names in order: one text or two, then the target, e.g. first,second,score. For tags: the lists of
+    words and of tags. For answers: question, context, answer and, if there is one, the column with the offset of the
+    answer's first character."""
 
     target: Literal["", "score", "class", "none", "tags", "answers"] = ""
-    """What the rows are labelled with: a score, a class, nothing, an IOB2 tag for each word, or the answers to a
-    question on a passage; empty takes the target of a named corpus."""
+    """Kind of target: "score", "class", "tags" (an IOB2 tag for each word), "answers" (to a question on a passage), or
+    "none". Empty uses the kind of a named corpus."""
 
     rule: Literal["", "question"] = ""
-    """Make classes of single sentences by a rule instead of a column. "question": those that begin with a wh-word or
-    end with a question mark; the others are statements."""
+    """Derive the classes of single sentences by a rule instead of a column. "question": a sentence that begins with a
+    wh-word or ends with a question mark is a question, any other a statement."""
 
     score_range: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest score."""
 
     labels: tuple[str, ...] = ()
-    """Names of classes or tags in order; empty takes those of the training rows. Each must occur in training."""
+    """Names of classes or tags in order; empty uses the names in the training rows. Each must occur in training."""
 
     split_column: str = "split"
-    """Name of the column that holds train, validation or test; if a file has none, splits are cut by seed."""
+    """Name of the column that holds train, validation or test; if a file has no such column, rows are split at
+    random."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Shares of train, validation and test if they are cut by seed. If only validation is missing, its share is held
+    """Fractions of train, validation and test for a random split. If only validation is missing, its fraction is held
     out of train."""
 
     split_seed: int = 0
-    """Seed of that cut."""
+    """Seed of the random split."""
 
     held_out: float = 0.0
-    """Share of train to choose epochs and variants by, cut by seed, so that the validation split can be reported beside
-    test. If there is no validation split, none is made then."""
+    """Fraction of train that is held out (by split_seed) for selecting epochs and variants, so that validation can be
+    reported beside test. If the corpus has no validation split, none is created."""
 
     limit: int = 0
-    """Keep at most this many rows of each split; 0 keeps all."""
+    """Maximum number of rows of each split; 0 keeps all."""
 
     limits: dict[str, int] = field(default_factory=dict)
-    """The same for single splits by name, as train = 4000; what is held out of train counts as train."""
+    """Like limit, per split, e.g. {train = 4000}; rows held out of train count as train."""
 
     spread: bool = False
-    """Take the rows of a limit evenly from the whole split, not its first."""
+    """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
     strict: bool = False
-    """Refuse answers that are empty or not at their offset; else they are left out and counted."""
+    """Refuse answers that are empty or not at their offset; otherwise they are left out and counted."""
 
     revision: str = ""
-    """Commit of the hub data set; empty takes the pinned one of a named corpus, else the newest."""
+    """Commit of the hub data set; empty uses the pinned commit of a named corpus, else the newest."""
 
     config: str = ""
     """Configuration of the hub data set, if it has several."""

@@ -22,79 +22,81 @@ class LanguageSpec:
     """A small language model that is pretrained from scratch."""
 
     corpus: str = ""
-    """The text: a .txt or .txt.gz file or a folder of them, here or under PERMAFROST_DATA; or samples-sentences. Empty
-    pretrains nothing."""
+    """Text to pretrain on: a .txt or .txt.gz file or a folder of them, under PERMAFROST_DATA or in the working
+    directory; or samples-sentences. Empty pretrains nothing."""
 
     lines: bool = False
-    """Whether each line of the text is a document; else a blank line ends one."""
+    """Whether each line of the text is a document; otherwise blank lines separate documents."""
 
     folder: str = ""
-    """Where the model goes; empty is models/RECIPE in the cache. The backbone called language in a recipe is this
-    one."""
+    """Output folder of the model; empty is models/RECIPE in the cache. In the same recipe, the backbone name language
+    stands for this model."""
 
     objective: Literal["masked", "causal"] = "masked"
-    """masked: a BERT predicts tokens that are hidden from it; causal: a GPT-2 predicts each next token."""
+    """Pretraining objective: "masked" trains a BERT to predict masked tokens; "causal" trains a GPT-2 to predict each
+    next token."""
 
     vocabulary: str = ""
-    """Whose tokenizer is taken as it is: a backbone's, by short name or hub id (minilm has BERT's, gpt2 its own), or
-    that of a folder. Empty learns one from the text: pieces of words, of bytes."""
+    """Tokenizer to reuse unchanged: a backbone by short name or hub id (minilm: BERT's, gpt2: its own), or a folder.
+    Empty learns a byte-level BPE vocabulary from the text."""
 
     vocabulary_size: int = 0
-    """Rows of the embedding table; 0 takes one for each entry of the vocabulary. Of one to be learnt, its entries."""
+    """Number of rows of the embedding table; 0 uses the size of the vocabulary. If a vocabulary is learned, its number
+    of entries."""
 
     blocks: int = 4
-    """Transformer blocks."""
+    """Number of transformer blocks."""
 
     width: int = 256
     """Width of a hidden state."""
 
     heads: int = 4
-    """Attention heads of a block; they share the width evenly."""
+    """Number of attention heads per block; it must divide width."""
 
     inner: int = 1024
-    """Width of the hidden layer in a block's network."""
+    """Width of the hidden layer in the feed-forward network of a block."""
 
     dropout: float = 0.1
-    """Share of hidden states and of attention that is dropped in training; 0 is faster, and fits better if each text
-    is seen a few times only."""
+    """Fraction of hidden states and attention weights dropped during training; 0 is faster, and fits better if each
+    text is seen only a few times."""
 
     block_tokens: int = 128
-    """Tokens of one block of text, special tokens included, and the most that the model will read."""
+    """Tokens per block of text, special tokens included; also the maximum number of tokens that the model reads."""
 
     mask_share: float = 0.15
-    """Share of the tokens of a block to predict, if masked: 80 % of them are hidden, 10 % replaced by another token,
-    10 % kept; drawn anew in every epoch."""
+    """For "masked": fraction of the tokens of a block to predict. 80 % of them are masked, 10 % replaced by another
+    token, 10 % kept; drawn anew in every epoch."""
 
     batch_rows: int = 16
-    """Blocks of text in one step."""
+    """Blocks of text per step."""
 
     epochs: int = 3
     """Passes over the text."""
 
     learning_rate: float = 5e-4
-    """Peak rate of AdamW, reached after the warm-up, then falling to 0 in a straight line."""
+    """Peak learning rate of AdamW, reached after the warm-up, then decayed linearly to 0."""
 
     weight_decay: float = 0.01
-    """Weight decay of AdamW; biases and norms have none."""
+    """Weight decay of AdamW; not applied to biases and norms."""
 
     warmup: float = 0.06
-    """Share of all steps over which the rate rises."""
+    """Fraction of all steps over which the learning rate rises."""
 
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
 
     seed: int = 0
-    """Draws the starting weights, the held-out documents, the order of blocks, masks and dropout."""
+    """Seed of the initial weights, held-out documents, order of blocks, masks and dropout."""
 
     held_out: float = 0.02
-    """Share of the text, in whole documents, that is held out to measure perplexity; 0 measures none."""
+    """Fraction of the text, in whole documents, that is held out to measure perplexity; 0 measures none."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the large products; the weights stay in float32. auto is bfloat16 if the hardware multiplies it
-    natively."""
+    """Data type of the large matrix products; weights stay in float32. "auto" selects bfloat16 if the hardware supports
+    it natively, else float32."""
 
     checkpoint_steps: int = 500
-    """Steps between checkpoints; a crash costs no more than these."""
+    """Steps between checkpoints; a crash loses at most this many steps."""
 
     def __post_init__(self) -> None:
         counts = ("blocks", "width", "heads", "inner", "batch_rows", "epochs", "checkpoint_steps")

@@ -24,7 +24,7 @@ def hub_splits(hub: str, config: str, revision: str) -> Mapping[str, Any]:
         return dict(datasets.load_dataset(hub, config or None, revision=revision or None, download_mode=mode))
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorpusError(f"the hub data set '{hub}' cannot be had ({reason})") from error
+        raise CorpusError(f"the hub data set '{hub}' cannot be loaded ({reason})") from error
 
 
 def hub_records(splits: Mapping[str, Any], hub: str, reader: RecordReader) -> Iterator[Record]:

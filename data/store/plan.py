@@ -31,56 +31,58 @@ class CapturePlan:
     """Hidden states to store for each text; equal plans read the same store."""
 
     backbone: str = "minilm"
-    """The frozen language model: a short name (minilm, gpt2-medium, qwen2-0.5b, bert-base, ...), a hub id, or a local
+    """Frozen language model: a short name (minilm, gpt2-medium, qwen2-0.5b, bert-base, ...), a hub id, or a local
     folder."""
 
     revision: str = ""
-    """Commit of the hub repository; empty takes the one pinned for a short name, else what the local hub cache has,
+    """Commit of the hub repository; empty uses the commit pinned for a short name, else the one in the local hub cache,
     else the newest."""
 
     init: Literal["pretrained", "random"] = "pretrained"
-    """pretrained loads the weights; random builds the same architecture untrained: the control of probing papers."""
+    """Weights of the backbone: "pretrained" loads them; "random" builds the same architecture untrained, the control of
+    probing papers."""
 
     init_seed: int = 0
-    """Seed of the untrained weights, if init is random."""
+    """Seed of the untrained weights if init is "random"."""
 
     tokenizer: str = ""
-    """Folder of another tokenizer; empty takes the backbone's own."""
+    """Folder of another tokenizer; empty uses the backbone's own."""
 
     template: str = "{text}"
-    """The words around a text, for example 'This sentence : "{text}" means in one word:"'. If it has {text} twice,
-    only the tokens of the second are pooled."""
+    """Text around each input, e.g. 'This sentence : "{text}" means in one word:"'; if {text} occurs twice, only the
+    second occurrence is pooled."""
 
     rewording: tuple[str, ...] = ()
-    """Changes to a text before its template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
+    """Changes to a text before the template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
 
     views: tuple[View, ...] = ("mean",)
-    """How the hidden states of one text become latents; several views cost one forward. tokens keeps every token, with
-    its id and the characters it covers."""
+    """How the hidden states of a text become latents; several views cost one forward pass. "tokens" keeps every token,
+    with its id and its span of characters."""
 
     layers: tuple[int, ...] | str = "all"
-    """Layers to keep: all, a list, or a range as 1..-1. 0 is the embedding output, k the output of block k; negative
-    ones count from the last."""
+    """Layers to keep: "all", a list, or a range such as "1..-1". 0 is the embedding output, k the output of block k;
+    negative numbers count from the last."""
 
     max_tokens: int = 256
-    """A longer text loses tokens from its end, until it has this many; template and special tokens stay and count."""
+    """Maximum number of tokens, template and special tokens included; longer texts are truncated at the end (see
+    truncation)."""
 
     truncation: Literal["cut", "refuse", "windows"] = "cut"
-    """cut shortens long texts and reports how many; refuse stops before anything runs; windows runs a text of two
-    segments that is too long as several, each with the whole first segment and a part of the second, broken at words
-    (a text of one segment is cut)."""
+    """Treatment of texts of more than max_tokens: "cut" truncates them and reports how many; "refuse" stops before
+    anything runs; "windows" splits a text of two segments into several windows, each with the whole first segment and a
+    part of the second, split between words (a text of one segment is truncated)."""
 
     stride: int = 128
-    """Tokens of the second segment that one window has in common with the next, if truncation is windows."""
+    """Tokens of the second segment that one window shares with the next, if truncation is "windows"."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 if the hardware multiplies it natively, else float32."""
+    """Data type of the forward pass; "auto" selects bfloat16 if the hardware supports it natively, else float32."""
 
     stored_dtype: Literal["float16", "float32"] = "float16"
-    """Precision on disk; float16 that would overflow is an error that names layer and text."""
+    """Precision on disk; a value that overflows float16 is an error that names layer and text."""
 
     final_norm: bool = False
-    """Store the last layer after the final norm of the backbone (GPT-2, Qwen2, Llama have one)."""
+    """Store the last layer after the final norm of the backbone (GPT-2, Qwen2 and Llama have one)."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -127,24 +129,24 @@ class ExtractSpec:
     """Folder of the latent stores."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the GPU if there is one."""
+    """Device to run on: "cpu", "cuda", "cuda:1", ...; "auto" uses the GPU if there is one."""
 
     batch_tokens: int = 0
-    """Most tokens in one forward, padding included; 0 picks by device. Lower it if memory is short."""
+    """Maximum number of tokens per forward pass, padding included; 0 chooses by device. Lower it if memory is short."""
 
     shard_bytes: int = 64 << 20
-    """Latents held in memory before a shard is committed; a crash costs no more than these."""
+    """Bytes of latents held in memory before a shard is committed; a crash loses at most these."""
 
     shard_seconds: float = 60.0
-    """A shard is also committed after this long."""
+    """Seconds after which a shard is committed even if it is smaller."""
 
     max_bytes: int = 0
-    """Most bytes that one extraction may add to the cache; more is refused before anything runs. 0: what the disk has
-    free."""
+    """Maximum number of bytes that one extraction may add to the cache; more is refused before anything runs. 0 allows
+    the free disk space."""
 
     def __post_init__(self) -> None:
         if self.max_bytes < 0:
-            raise SpecError(f"max_bytes must be 0 (what the disk has free) or more, got {self.max_bytes}.")
+            raise SpecError(f"max_bytes must be 0 (the free disk space) or more, got {self.max_bytes}.")
         if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
 

@@ -67,7 +67,9 @@ def pick_device(wanted: str) -> str:
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SpecError(f"extract.device = '{wanted}' is not to be had here; use auto or cpu. ({error})") from None
+        raise SpecError(
+            f"extract.device = '{wanted}' is not available on this machine; use auto or cpu. ({error})"
+        ) from None
     return wanted
 
 

@@ -146,8 +146,8 @@ def tokenizer_for_saving(source: Source) -> TokenizerFiles:
         if tokenizer_digest(load_tokenizer(candidate)) == tokenizer_digest(tokenizer):
             return candidate
     raise BackboneError(
-        f"the tokenizer in {files.folder} is another one beside the configuration of '{source.name}', so blocks that "
-        f"learn cannot be saved with it; set plan.tokenizer to a folder of a {model_type} model."
+        f"the tokenizer in {files.folder} does not match the configuration of '{source.name}', so a fine-tuned "
+        f"model cannot be saved with it; set plan.tokenizer to a folder of a {model_type} model."
     )
 
 

@@ -45,7 +45,9 @@ class ModelFolder:
         if folder.exists():
             raise BackboneError(f"{folder} exists already, and a model is never written over; name another folder.")
         if any(not path.is_file() or sample_of(path) != sample for path, sample in self._samples.items()):
-            raise BackboneError(f"{self._source.folder} is no longer the model whose blocks learnt; put it back.")
+            raise BackboneError(
+                f"{self._source.folder} has changed since its blocks were loaded for fine-tuning; put it back."
+            )
         model = load_backbone(replace(self._source), self._plan, "float32", "cpu").model
         unexpected = model.load_state_dict(trained, strict=False).unexpected_keys
         assert not unexpected, unexpected

@@ -194,8 +194,8 @@ def _count_frozen(source: Source, plan: CapturePlan, cut: Cut) -> int:
         )
     if plan.template.count(TEXT) > 1:
         raise SpecError(
-            "plan.template names {text} twice, so a view is of the second alone, and blocks that learn run on the "
-            "tokens of both; name it once."
+            "plan.template names {text} twice, so only the second occurrence is pooled, but fine-tuned blocks run on "
+            "both; name it once."
         )
     return 0 if cut == "none" else cut
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 
-ROOM = 8192
+MAX_GROUP_TOKENS = 8192
 """Most tokens in a group, padding included, and most tokens in a row; a longer text is alone."""
 
-START = 50
+GROUP_COST_TOKENS = 50
 """Cost of one more group, in tokens of padding that take as long. From 25 to 200 makes no difference."""
 
 
@@ -66,12 +66,12 @@ class Row:
 
 
 def rows_of(lengths: NDArray[np.int64], device: torch.device) -> list[Row]:
-    """Lay out texts in rows of at most :data:`ROOM` tokens, those of similar length side by side."""
+    """Lay out texts in rows of at most :data:`MAX_GROUP_TOKENS` tokens, those of similar length side by side."""
     rows: list[list[NDArray[np.int64]]] = []
-    size = ROOM + 1
+    size = MAX_GROUP_TOKENS + 1
     for texts in group_by_length(lengths):
         count = int(lengths[texts].sum())
-        if size + count > ROOM:
+        if size + count > MAX_GROUP_TOKENS:
             rows.append([])
             size = 0
         rows[-1].append(texts)
@@ -91,14 +91,14 @@ def group_by_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     ends = offsets_from_lengths(counts)
     least, begins = np.zeros(len(ends)), np.zeros(len(ends), np.int64)
     for end, size in enumerate(sizes, 1):
-        costs = least[:end] + START + size * (ends[end] - ends[:end])
+        costs = least[:end] + GROUP_COST_TOKENS + size * (ends[end] - ends[:end])
         begins[end] = costs.argmin()
         least[end] = costs[begins[end]]
     groups: list[NDArray[np.int64]] = []
     end = len(sizes)
     while end:
         texts = order[ends[begins[end]] : ends[end]]
-        groups += np.array_split(texts, -(-len(texts) // max(1, ROOM // int(sizes[end - 1]))))
+        groups += np.array_split(texts, -(-len(texts) // max(1, MAX_GROUP_TOKENS // int(sizes[end - 1]))))
         end = int(begins[end])
     return groups
 

@@ -67,7 +67,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     """Pretrain a model and leave it in ``folder``, with its tokenizer; resume from a checkpoint if there is one.
 
     Args:
-        texts: documents; each is learnt from or held out as a whole.
+        texts: documents; each is learned from or held out as a whole.
         folder: where the model goes; if it holds the result of the same pretraining, that is returned.
 
     Raises:
@@ -97,7 +97,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
         progress.note(
             f"{spec.objective} pretraining: {len(texts):,} documents, {len(blocks):,} blocks of "
             f"{spec.block_tokens} tokens and {len(held_out):,} held out; {dtype} on {device}"
-            + (f"; going on from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
+            + (f"; resuming from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
         )
         model, losses, block_losses = _train(training, checkpoint, progress)
         loss = _mean_loss(block_losses)
@@ -135,7 +135,7 @@ def read_existing(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> Lan
             f"{folder} exists already and is no result of a pretraining by this version of permafrost; it is never "
             "overwritten: set language.folder to another."
         ) from error
-    vocabulary = vocabulary_digest(spec) or model.origin.get("vocabulary", "")  # the text decides one that is learnt
+    vocabulary = vocabulary_digest(spec) or model.origin.get("vocabulary", "")  # the text decides one that is learned
     auto = spec.compute_dtype == "auto"
     dtype = model.origin.get("compute_dtype", "") if auto else spec.compute_dtype
     if different := differences(model.origin, origin(spec, vocabulary, _texts_digest(texts), dtype)):

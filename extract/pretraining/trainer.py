@@ -18,7 +18,7 @@ from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Ids
-from permafrost.extract.pretraining.trainer_checkpoints import seal
+from permafrost.extract.pretraining.trainer_checkpoints import mark_complete
 
 MEASURED_SECONDS = 5.0
 """Seconds after which the expected time is noted."""
@@ -116,7 +116,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
                 f"{folder} cannot be written ({str(error).splitlines()[0]}); make room and run the same command: it "
                 "goes on from the checkpoint before."
             ) from error
-        seal(folder)
+        mark_complete(folder)
 
     def block_losses(self, dataset: BlockDataset) -> list[list[float]]:
         """Return for each block of another dataset the sum of its losses, and the number of tokens to predict."""

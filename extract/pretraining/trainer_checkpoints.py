@@ -15,7 +15,7 @@ from permafrost.data.progress import Progress
 ORIGIN = "origin.json"
 """File with the settings and digests that a folder's checkpoints belong to."""
 
-SEAL = "whole.json"
+DIGESTS_FILE = "whole.json"
 """File with the digest of every file of a checkpoint; written last."""
 
 
@@ -47,14 +47,14 @@ def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:
         )
 
 
-def seal(checkpoint: Path) -> None:
+def mark_complete(checkpoint: Path) -> None:
     """Mark a checkpoint as complete.
 
     Raises:
         MachineError: the mark cannot be written.
     """
     try:
-        write_atomically(checkpoint / SEAL, json.dumps(_digests(checkpoint)).encode())
+        write_atomically(checkpoint / DIGESTS_FILE, json.dumps(_digests(checkpoint)).encode())
     except OSError as error:
         raise MachineError(f"{checkpoint} cannot be written ({error.strerror or error}).") from error
 
@@ -64,20 +64,20 @@ def newest_checkpoint(folder: Path, progress: Progress) -> Path | None:
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
     checkpoints = sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
     while checkpoints:
-        if _is_whole(checkpoints[-1]):
+        if _is_complete(checkpoints[-1]):
             return checkpoints[-1]
-        progress.note(f"{checkpoints[-1]} is not whole, as after a kill while it was written: it is removed")
+        progress.note(f"{checkpoints[-1]} is incomplete (interrupted while writing) and is removed")
         shutil.rmtree(checkpoints.pop())
     return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
-        digests = json.loads((checkpoint / SEAL).read_text("utf-8"))
+        digests = json.loads((checkpoint / DIGESTS_FILE).read_text("utf-8"))
         return bool(digests == _digests(checkpoint))
     except (OSError, ValueError):
         return False
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    return digests_of_files(checkpoint, (path.name for path in checkpoint.iterdir() if path.name != SEAL))
+    return digests_of_files(checkpoint, (path.name for path in checkpoint.iterdir() if path.name != DIGESTS_FILE))

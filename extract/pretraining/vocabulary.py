@@ -1,4 +1,4 @@
-"""Vocabularies for pretraining: a tokenizer, read or learnt, its special tokens, and checks that it fits the model.
+"""Vocabularies for pretraining: a tokenizer, read or learned, its special tokens, and checks that it fits the model.
 
 transformers and tokenizers are imported where they are used: they are slow to import, and most commands pretrain
 nothing.
@@ -35,8 +35,8 @@ SPECIAL = {
 }
 """transformers' name of a special token -> spellings of it in vocabularies, in order of preference."""
 
-LEARNT = {"masked": ("[CLS]", "[SEP]", "[MASK]", "[PAD]"), "causal": ("<|endoftext|>",)}
-"""Objective -> special tokens of a vocabulary learnt for it."""
+LEARNED = {"masked": ("[CLS]", "[SEP]", "[MASK]", "[PAD]"), "causal": ("<|endoftext|>",)}
+"""Objective -> special tokens of a vocabulary learned for it."""
 
 CHUNK = 1024
 """Texts per call of the tokenizer."""
@@ -89,7 +89,7 @@ class Vocabulary:
 
 
 def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary:
-    """Return the vocabulary that a spec names, or one learnt from ``texts`` if it names none.
+    """Return the vocabulary that a spec names, or one learned from ``texts`` if it names none.
 
     Raises:
         SpecError: the vocabulary does not fit the model: it has no mask token, or more entries than the embedding table
@@ -99,9 +99,9 @@ def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary
     if spec.vocabulary:
         tokenizer, digest = load_tokenizer(vocabulary_folder(spec.vocabulary)), vocabulary_digest(spec)
     else:
-        tokenizer = learn_tokenizer(texts, spec.vocabulary_size, LEARNT[spec.objective])
+        tokenizer = learn_tokenizer(texts, spec.vocabulary_size, LEARNED[spec.objective])
         digest = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
-    name = spec.vocabulary or "the learnt vocabulary"
+    name = spec.vocabulary or "the learned vocabulary"
     entries = max(tokenizer.get_vocab().values()) + 1
     if 0 < spec.vocabulary_size < entries:
         raise SpecError(
@@ -156,7 +156,7 @@ def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if entries <= len(alphabet) + len(special):
         raise SpecError(
-            "language.vocabulary is empty, so one is learnt: language.vocabulary_size must be more than "
+            "language.vocabulary is empty, so one is learned: language.vocabulary_size must be more than "
             f"{len(alphabet) + len(special)}, got {entries}; set it, to 8192 for example, or name minilm or gpt2."
         )
     tokenizer = Tokenizer(models.BPE())

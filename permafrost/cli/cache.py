@@ -17,11 +17,13 @@ from permafrost.data.store.errors import OtherVersionError, ShardError, StoreErr
 
 cache_app = typer.Typer(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
-CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the latent stores.")]
+CacheOption = Annotated[Path, typer.Option("--cache", metavar="FOLDER", help="Folder of the latent stores.")]
 
 StoreNames = Annotated[
     list[str] | None,
-    typer.Argument(help="Stores, by folder or by the first characters of their identity. Default: all."),
+    typer.Argument(
+        metavar="STORE", help="Stores, by folder or by the first characters of their identity. Default: all."
+    ),
 ]
 
 

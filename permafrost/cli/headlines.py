@@ -42,7 +42,7 @@ def run_headline(rows: Sequence[Row], parameters: Mapping[str, int], backbones: 
             split = (row["split"],) if len(splits) > 1 else ()
             cells_by_line.setdefault((*key, row["layer"], *split), {})[row["metric"]] = format_metric(row)
     heads = [f"on {' and '.join(splits)}", "view", "layer", *(["split"] if len(splits) > 1 else []), *metrics]
-    return [*heads, "learnt", "of backbone"], [
+    return [*heads, "trained", "of backbone"], [
         [*key, *(_metric_cell(cells, metric) for metric in metrics), *_size_cells(key[0], parameters, backbones)]
         for key, cells in cells_by_line.items()
     ]
@@ -71,7 +71,7 @@ def multitask_headline(metrics: Sequence[Row], variants: Sequence[Row]) -> Headl
         [name, *(cells.get((name, column), "") for column in columns), *costs.get(name, [""] * 4)] for name in names
     ]
     heads = [f"{task}: {metric} on {split}" for task, metric, split in columns]
-    return ["variant", *heads, "learnt", "saved", "training", "memory"], lines
+    return ["variant", *heads, "trained", "saved", "training", "memory"], lines
 
 
 def ablation_headline(rows: Sequence[Row]) -> Headline:

@@ -181,17 +181,17 @@ def predict_command(
     out: options.OutOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Answer new texts with a finished run.
+    """Predict on new texts with a finished run.
 
-    Give the texts as arguments or in a file. Of a file the columns of the run's corpus are read, or else the usual
+    Give the texts as arguments or in a file. From a file, the columns of the run's corpus are read, or else the usual
     ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
-    run's target column too, the target is shown beside the answer.
+    run's target column too, the target is shown beside the prediction.
 
-    A run of several tasks answers with every task whose columns are there; --task picks one.
+    A run of several tasks predicts with every task whose columns are there; --task picks one.
 
     The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
-    answer. Classes have the columns label and probability_LABEL; entities have a line each, with the number of their
-    item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
+    prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
+    their item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
     """
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")

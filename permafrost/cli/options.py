@@ -15,9 +15,13 @@ UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
-RecipeName = Annotated[str, typer.Argument(help="The name of a recipe that ships, or the path of your own .toml file.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="The name of a recipe that ships, or the path of your own .toml file.")
+]
 
-ShownRecipe = Annotated[str | None, typer.Argument(help="Show the values of this recipe instead of the defaults.")]
+ShownRecipe = Annotated[
+    str | None, typer.Argument(metavar="RECIPE", help="Show the values of this recipe instead of the defaults.")
+]
 
 SetOption = Annotated[
     list[str] | None,
@@ -32,9 +36,11 @@ OnlyOption = Annotated[
     list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train only this variant. Repeatable.")
 ]
 
-VariantOption = Annotated[str, typer.Option(help="Use the settings of this variant instead of the recipe's own.")]
+VariantOption = Annotated[
+    str, typer.Option(metavar="VARIANT", help="Use the settings of this variant instead of the recipe's own.")
+]
 
-RunsOption = Annotated[Path, typer.Option("--runs", help="Where the run folder is written.")]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where the run folder is written.")]
 
 MaxBytesOption = Annotated[
     str,
@@ -53,51 +59,66 @@ StrictOption = Annotated[
 ]
 
 StudyName = Annotated[
-    str, typer.Option(help="Name of the study; a study of the same name is continued. Default: the recipe's.")
+    str,
+    typer.Option(
+        metavar="NAME", help="Name of the study; a study of the same name is continued. Default: the recipe's."
+    ),
 ]
 
 TrialsOption = Annotated[
-    int | None, typer.Option(help="Finished trials in total, earlier ones included. Default: the recipe's.")
+    int | None,
+    typer.Option(metavar="N", help="Finished trials in total, earlier ones included. Default: the recipe's."),
 ]
 
 WorkersOption = Annotated[
-    int, typer.Option(help="Processes that train trials in parallel; they share one copy of the latents.")
+    int, typer.Option(metavar="N", help="Processes that train trials in parallel; they share one copy of the latents.")
 ]
 
 StorageOption = Annotated[
     str | None,
-    typer.Option(help="Database of the study, e.g. postgresql+psycopg://user@host/name. Default: a journal file."),
+    typer.Option(
+        metavar="URL", help="Database of the study, e.g. postgresql+psycopg://user@host/name. Default: a journal file."
+    ),
 ]
 
 Sentences = Annotated[
-    list[str] | None, typer.Argument(help="Two or more sentences. Default: those of the recipe 'similarity'.")
+    list[str] | None,
+    typer.Argument(metavar="TEXT", help="Two or more sentences. Default: the sentences of the recipe 'similarity'."),
 ]
 
 SentencesFile = Annotated[
-    Path | None, typer.Option("--file", help="A csv, tsv, jsonl, parquet or txt file of sentences.")
+    Path | None, typer.Option("--file", metavar="FILE", help="A csv, tsv, jsonl, parquet or txt file of sentences.")
 ]
 
 BackboneOption = Annotated[
     list[str] | None, typer.Option("--backbone", metavar="NAME", help="A sentence encoder. Repeatable.")
 ]
 
-PoolingOption = Annotated[str, typer.Option(help="Pooling: mean over all tokens, or cls for the first token.")]
+PoolingOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Pooling: mean over all tokens, or cls for the first token.")
+]
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/sts-1.")]
 
-Texts = Annotated[list[str] | None, typer.Argument(help="Texts. If the run reads pairs, give two texts per pair.")]
-
-TextsFile = Annotated[Path | None, typer.Option("--file", help="A csv, tsv, jsonl, parquet or txt file of texts.")]
-
-TaskOption = Annotated[
-    str, typer.Option("--task", metavar="NAME", help="Answer with this task only, if the run has several.")
+Texts = Annotated[
+    list[str] | None, typer.Argument(metavar="TEXT", help="Texts. If the run reads pairs, give two texts per pair.")
 ]
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Write the answers to this .csv or .jsonl file.")]
+TextsFile = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="A csv, tsv, jsonl, parquet or txt file of texts.")
+]
 
-RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/sts-1.")]
+TaskOption = Annotated[
+    str, typer.Option("--task", metavar="NAME", help="Predict with this task only, if the run has several.")
+]
 
-PageOption = Annotated[Path, typer.Option(help="Where the page that compares several runs is written.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the predictions to this .csv or .jsonl file.")
+]
+
+RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, e.g. runs/sts-1.")]
+
+PageOption = Annotated[Path, typer.Option(metavar="FILE", help="Where the page that compares several runs is written.")]
 
 
 def recipe_overrides(set_: list[str] | None, max_bytes: str = "", strict: bool = False) -> list[str]:

@@ -100,7 +100,7 @@ class Recipe:
                 raise SpecError(f"probe.inputs names the plan '{plan}'. {nearest(plan, self.plans)}")
             if plan and self.finetune.trains_backbone:
                 raise SpecError(
-                    f"finetune.cut has blocks of [plan] learn, and probe.inputs names '{name}' of another plan."
+                    f"finetune.cut fine-tunes the backbone of [plan], but probe.inputs names '{name}' of another plan."
                 )
 
     def capture_plan(self, name: str) -> CapturePlan:
@@ -205,7 +205,7 @@ def finetuned_view(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
     if len({(name.view, name.layers) for name in names}) > 1:
         listed = ", ".join(f"{name.view}:{name.layers}" if name.layers else name.view for name in names)
         raise SpecError(
-            f"finetune.cut = {recipe.finetune.cut}: a probe of blocks that learn reads one view, some layers of it in "
-            f"one range, as mean:5..6; probe.inputs or plan.views name {listed}."
+            f"finetune.cut = {recipe.finetune.cut}: a probe on fine-tuned blocks reads a single view and one range of "
+            f"layers, e.g. mean:5..6; probe.inputs or plan.views name {listed}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers

@@ -112,4 +112,4 @@ class PretrainingSpec:
             raise SpecError(f"held_out must be in (0, 1), got {self.held_out}.")
         for name in UNUSED_IN_PRETRAINING:
             if getattr(self.train, name) != getattr(TrainSpec(), name):
-                raise SpecError(f"train.{name} has no say in pretraining; set train.{name} of the recipe itself.")
+                raise SpecError(f"train.{name} has no effect on pretraining; set train.{name} of the recipe itself.")

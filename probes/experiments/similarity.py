@@ -96,10 +96,10 @@ def _check(recipe: Recipe) -> None:
     for key in (*SET_ELSEWHERE, *FIXED):
         if getattr(plan, key) not in (getattr(default, key), FIXED.get(key)):
             advice = f"set {SET_ELSEWHERE[key]}" if key in SET_ELSEWHERE else "it reads the last layer, in float32"
-            raise SpecError(f"plan.{key} has no say where sentences are compared: {advice}.")
+            raise SpecError(f"plan.{key} has no effect on a comparison of sentences: {advice}.")
     for table in UNUSED:
         if getattr(recipe, table) != getattr(Recipe(), table):
-            raise SpecError(f"[{table}] has no say where sentences are compared, and nothing is trained.")
+            raise SpecError(f"[{table}] has no effect on a comparison of sentences: nothing is trained.")
 
 
 def _extract(

@@ -45,7 +45,9 @@ def check_variants(
             raise SpecError(f"{name}: {error}") from None
         _check_finetuning(name, variant)
         if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in TOKEN_HEADS:
-            raise SpecError(f"{name}: pretraining is of whole texts, and {task.name} reads every token; leave it out.")
+            raise SpecError(
+                f"{name}: pretraining works on whole texts, but {task.name} reads single tokens; leave it out."
+            )
         if spec.encoder == "none" and variant.pretraining.task != "none":
             raise SpecError(
                 f"{name}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."
@@ -61,7 +63,7 @@ def check_frozen(recipe: Recipe, advice: str = "'run' the recipe") -> None:
     """
     if recipe.finetune.trains_backbone:
         raise SpecError(
-            f"finetune.cut = {recipe.finetune.cut}: the layers of blocks that learn are no fixed inputs, and cannot be "
+            f"finetune.cut = {recipe.finetune.cut}: layers of fine-tuned blocks change during training and cannot be "
             f'compared; set finetune.cut = "frozen", or {advice}.'
         )
 
@@ -74,7 +76,7 @@ def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[
     """
     if recipe.multitask.schedule == "separate":
         raise SpecError(
-            f'{variant}: multitask.schedule = "separate" trains no task together; leave it out of the variant.'
+            f'{variant}: multitask.schedule = "separate" trains tasks separately; leave it out of the variant.'
         )
     task_recipes = recipe.task_recipes()
     metrics = {}
@@ -85,9 +87,11 @@ def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[
             task_recipe, {f"{variant}, {name}": task_recipe}, corpus, (BACKBONE, *recipe.tasks)
         )
         if task_recipe.train.average:
-            raise SpecError(f"{variant}: tasks that are trained together are answered by the best seed, not by all.")
+            raise SpecError(
+                f"{variant}: tasks that are trained together are predicted by the best seed; leave train.average out."
+            )
         if task_recipe.pretraining.task != "none":
-            raise SpecError(f"{variant}: tasks that are trained together know no [pretraining]; leave it out.")
+            raise SpecError(f"{variant}: tasks that are trained together do not support [pretraining]; leave it out.")
     if len(task_recipes) > 1:
         _check_balancer(variant, recipe)
     if recipe.finetune.trains_backbone:
@@ -115,7 +119,7 @@ def _check_finetuning(variant: str, recipe: Recipe) -> None:
         )
     cut = f"{variant}: finetune.cut = {recipe.finetune.cut}"
     if recipe.train.average:
-        raise SpecError(f"{cut}: seeds that answer together would need a backbone each; leave train.average out.")
+        raise SpecError(f"{cut}: train.average would need one backbone per seed; leave it out.")
     if recipe.pretraining.task != "none":
         raise SpecError(f"{cut}: [pretraining] reads cached latents, and these change as blocks learn; leave it out.")
     if recipe.plan.rewording and recipe.finetune.cut != "none":

@@ -155,7 +155,10 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
     """
     if any(column.view == TOKENS for column in columns):
         if len({(column.plan, column.view) for column in columns}) > 1:
-            raise SpecError(f"probe.inputs joins {view_name(columns)}: tokens are read alone, and of one plan.")
+            raise SpecError(
+                f"probe.inputs joins {view_name(columns)}: the view tokens cannot be combined with other views or with "
+                "other plans."
+            )
         store = stored[columns[0].plan].store
         windows, starts = store.expand_windows(texts)
         reader = store.token_reader(windows, [column.layer for column in columns])

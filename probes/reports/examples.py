@@ -15,18 +15,18 @@ from permafrost.data.script import is_mark, is_unspaced
 from permafrost.probes.reports.page import Example, Examples, Look, Piece, cell_text
 from permafrost.probes.results.run_tables import Tables, first_seed
 
-SHOWN = 12
+MAX_MISTAKES = 12
 """Mistakes that are shown; as many correct predictions are folded."""
 
 MOST_WORDS = 80
 """Words of a sentence that are shown."""
 
-AROUND = 90
+CONTEXT_CHARACTERS = 90
 """Characters of a context that are shown on either side of a marked span."""
 
 LEGEND = "Underlined solid: right; dashed: missed; dotted: predicted but wrong; double: only partly right."
 
-LOOKS: Sequence[tuple[Look, str]] = (
+MARKS: Sequence[tuple[Look, str]] = (
     ("plain", ""), ("missed", "gold"), ("extra", "predicted"), ("differs", "gold and predicted"),
     ("right", "gold and predicted"),
 )  # fmt: skip
@@ -62,7 +62,8 @@ def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
     right = [sentence for sentence in sentences if sentence.gold and not sentence.mistakes]
     wrong.sort(key=lambda sentence: -sentence.mistakes)
     right.sort(key=lambda sentence: -len(sentence.gold))
-    return [sentence.example() for sentence in wrong[:SHOWN]], [sentence.example() for sentence in right[:SHOWN]]
+    mistakes = [sentence.example() for sentence in wrong[:MAX_MISTAKES]]
+    return mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _questions(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
     """Mistakes and correct answers, the most confident first."""
     rows = rows.sort_values("score", ascending=False, kind="stable")
     hit = rows["exact_match"] == 1
-    wrong, right = rows[~hit].head(SHOWN), rows[hit].head(SHOWN)
+    wrong, right = rows[~hit].head(MAX_MISTAKES), rows[hit].head(MAX_MISTAKES)
     return [_question(row) for _, row in wrong.iterrows()], [_question(row) for _, row in right.iterrows()]
 
 
@@ -169,9 +170,9 @@ def _excerpt(context: str, predicted: tuple[int, int] | None, gold: tuple[int, i
     spans = sorted(span for span in (predicted, gold) if span)
     near = np.zeros(len(context), bool)
     for first, last in spans:
-        near[word_start(context, first - AROUND) : word_end(context, last + AROUND)] = True
+        near[word_start(context, first - CONTEXT_CHARACTERS) : word_end(context, last + CONTEXT_CHARACTERS)] = True
     if not spans:
-        near[: 2 * AROUND] = True
+        near[: 2 * CONTEXT_CHARACTERS] = True
     codes = np.zeros(len(context), np.int64)
     for code, span in ((1, gold), (2, predicted)):
         if span:
@@ -181,6 +182,6 @@ def _excerpt(context: str, predicted: tuple[int, int] | None, gold: tuple[int, i
     codes[~near] = -1
     for code, group in groupby(range(len(context)), key=lambda position: int(codes[position])):
         first, *others = group
-        look, note = LOOKS[max(code, 0)]
+        look, note = MARKS[max(code, 0)]
         text = context[first : (others or [first])[-1] + 1]
         yield Piece(" … ") if code < 0 else Piece(cell_text(text), look, note)

@@ -201,7 +201,7 @@ def _check_task_folders(folder: Path, written: Sequence[str]) -> None:
             expected = "expected the folder of a task, named by at most 64 letters, digits, _ and -, no sign first"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
         if path.name not in written:
-            raise DamageError(f"{path} is none of what the run wrote: remove it, or {REMEDY}.")
+            raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
 
 
 def _with_kind(path: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def search(
             raise InputError(f"study '{name}' is running already: wait for it, or stop it first.")
         with _empty_folder(folder / "shared") as shared, open_study(name, recipe, storage, journal) as trial_log:
             if trial_log.finished:
-                progress.note(f"study '{name}' goes on: {trial_log.finished:,} of {total:,} trials are there")
+                progress.note(f"study '{name}' resumes: {trial_log.finished:,} of {total:,} trials finished")
             with progress.bar(f"study {name}", total) as advance:
                 advance(min(trial_log.finished, total))
                 search_progress = _SearchProgress(trial_log, progress, advance)

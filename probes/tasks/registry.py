@@ -146,7 +146,7 @@ def check_probe(spec: ProbeSpec, kind: Kind, text_count: int, views: Sequence[st
     """Raise :class:`SpecError` if the settings of a probe contradict each other, its task or the views it reads."""
     head = head_of(spec, kind, text_count)
     if "tokens" in views and len(set(views)) > 1:
-        raise SpecError("tokens are read alone; set probe.inputs to them or to the others.")
+        raise SpecError("the view tokens cannot be combined with other views; set probe.inputs to one or the other.")
     if head in TOKEN_HEADS and "tokens" not in views:
         raise SpecError(
             f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views "

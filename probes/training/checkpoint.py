@@ -79,18 +79,18 @@ class Checkpoint:
         except Exception as error:  # a file from elsewhere can be wrong in any way
             message = str(error).split("\n")[0]
             raise DamageError(
-                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {message}); remove it to begin "
-                "anew."
+                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {message}); remove it to "
+                "start over."
             ) from error
 
     def _read(self) -> dict[str, Any]:
         with safe_open(self.path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to begin anew.")
+                raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to start over.")
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if metadata.get("digest") != _digest(metadata["origin"], metadata["state"], tensors):
-            raise DamageError(f"{self.path} is damaged; remove it to begin anew.")
+            raise DamageError(f"{self.path} is damaged; remove it to start over.")
         self._check_origin(json.loads(metadata["origin"]))
         return dict(unflatten_state(json.loads(metadata["state"]), tensors))
 
@@ -112,7 +112,7 @@ class Checkpoint:
             before = "the state saved before is safe in it" if self.path.is_file() else "none was saved before"
             raise MachineError(
                 f"{self.path} cannot be written ({_system_message(error)}); {before}. Make room for it and run the "
-                "same command again to go on."
+                "same command again to resume."
             ) from error
         self._since = time.monotonic()
 
@@ -127,8 +127,8 @@ class Checkpoint:
             )
             more = f"; and {len(differing) - MOST_DIFFERENCES} more" if len(differing) > MOST_DIFFERENCES else ""
             raise CheckpointError(
-                f"{self.path} is of another training ({shown}{more}); give them back to go on, or remove "
-                f"{self.path.name} to begin anew."
+                f"{self.path} is of another training ({shown}{more}); restore these settings to resume, or remove "
+                f"{self.path.name} to start over."
             )
 
 

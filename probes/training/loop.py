@@ -83,7 +83,7 @@ def fit(
         if checkpoint and (state := checkpoint.load()) is not None:
             _resume(training, state, checkpoint)
             where = f"after {training.epoch} epochs and {training.step} steps"
-            progress.note(f"{name}: {'going on' if training.learning else 'it ended before,'} {where}")
+            progress.note(f"{name}: {'resuming' if training.learning else 'already finished,'} {where}")
         if training.learning:
             training.run(progress, after_epoch, checkpoint)
         training.runner.optimizer.zero_grad()  # gradients are as large as the weights
@@ -99,7 +99,7 @@ def _resume(training: "_Training", state: Mapping[str, Any], checkpoint: Checkpo
         training.load_state_dict(state)
     except Exception as error:  # of another version, or made by hand
         raise CheckpointError(
-            f"{checkpoint.path} does not fit this training ({type(error).__name__}); remove it to begin anew."
+            f"{checkpoint.path} does not fit this training ({type(error).__name__}); remove it to start over."
         ) from error
 
 

@@ -104,7 +104,7 @@ def further_page(run: Path) -> str:
 
 def further_task(run: Path) -> str:
     (run / "tasks" / "mine").mkdir(parents=True)
-    return r"tasks/mine is none of what the run wrote"
+    return r"tasks/mine was not written by the run"
 
 
 def no_table(run: Path) -> str:

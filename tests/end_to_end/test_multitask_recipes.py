@@ -82,7 +82,7 @@ def test_every_variant_is_trained_and_told_of_with_its_figures_and_costs(name, r
     assert run.table("variants")["variant"].tolist() == list(recipe.variant_recipes())
     assert json.loads((run.folder / "record.json").read_text("utf-8"))["refused"] == {}
     head, *lines = run.out.splitlines()
-    assert head.split()[-4:] == ["learnt", "saved", "training", "memory"]
+    assert head.split()[-4:] == ["trained", "saved", "training", "memory"]
     assert [line.split()[0] for line in lines[:-3]] == ["raw", *recipe.variant_recipes()]
     assert lines[-3].removeprefix("chosen on validation: ") in recipe.variant_recipes()
     assert lines[-1] == f"run: {run.folder}"
@@ -262,9 +262,9 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_one_that_was_not(tmp_path
     assert (killed.returncode, out, err.count("best epoch")) == (-9, "", 2)
     assert [path.name for path in bench.runs.iterdir()] == ["unfinished"]
     _, _, resumed = bench.command(*words, settings=settings)
-    assert "training gradnorm, seed 0: going on after 0 epochs and 2 steps" in resumed
+    assert "training gradnorm, seed 0: resuming after 0 epochs and 2 steps" in resumed
     _, _, whole = bench.command(*words, settings=settings)
-    assert "going on" not in whole
+    assert "resuming" not in whole
     assert sorted(path.name for path in bench.runs.iterdir()) == ["topic-sentiment-1", "topic-sentiment-2"]
     one, other = (bench.runs / f"topic-sentiment-{number}" for number in (1, 2))
     names = [*(f"{table}.csv" for table in ("metrics", "training", "epochs", "conflicts", "comparisons"))]

@@ -18,7 +18,7 @@ from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import ROOM, group_by_length, rows_of
+from permafrost.extract.finetuning.varlen import MAX_GROUP_TOKENS, group_by_length, rows_of
 from permafrost.extract.tokenization.token_ids import read_token_ids
 
 FAMILY = pytest.mark.parametrize("family", BACKBONES)
@@ -209,13 +209,13 @@ def test_groups_hold_every_text_once_and_are_alike():
 
 
 def test_no_group_has_more_places_than_there_is_room_for():
-    groups = group_by_length(np.full(100, ROOM // 10))
+    groups = group_by_length(np.full(100, MAX_GROUP_TOKENS // 10))
     assert {len(group) for group in groups} == {10}
-    assert [len(group) for group in group_by_length(np.array([2 * ROOM, 2 * ROOM]))] == [1, 1]
+    assert [len(group) for group in group_by_length(np.array([2 * MAX_GROUP_TOKENS, 2 * MAX_GROUP_TOKENS]))] == [1, 1]
 
 
 def test_rows_hold_every_token_once_and_no_more_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr("permafrost.extract.finetuning.varlen.ROOM", 60)
+    monkeypatch.setattr("permafrost.extract.finetuning.varlen.MAX_GROUP_TOKENS", 60)
     lengths = np.array([3, 59, 3, 20, 90, 21, 4, 4])
     rows = rows_of(lengths, torch.device("cpu"))
     assert sorted(torch.cat([row.tokens for row in rows]).tolist()) == list(range(lengths.sum()))
@@ -234,7 +234,7 @@ def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, mo
     below, lengths, _ = below_of(plan_of(family), some, 1)
     with torch.no_grad():
         expected = {view: model(below, lengths, view) for view in ("tokens", "max")}
-        monkeypatch.setattr("permafrost.extract.finetuning.varlen.ROOM", 30)
+        monkeypatch.setattr("permafrost.extract.finetuning.varlen.MAX_GROUP_TOKENS", 30)
         for view, states in expected.items():
             assert_close(model(below, lengths, view), states)
 

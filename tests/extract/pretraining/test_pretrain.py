@@ -34,7 +34,7 @@ from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain
-from permafrost.extract.pretraining.trainer_checkpoints import CheckpointError, newest_checkpoint, seal
+from permafrost.extract.pretraining.trainer_checkpoints import CheckpointError, mark_complete, newest_checkpoint
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.backbones import WORDS, word_tokenizer
 from tests.support.flips import flipped
@@ -185,7 +185,7 @@ def test_an_interrupted_pretraining_goes_on_from_its_checkpoint_to_the_same_end(
         stopping = Stopping(stop)
         with pytest.raises(StopError):
             pretrain(spec, stories(), folder, stopping)
-        assert stopping.notes[0].endswith(f"going on from step {resumed}" if resumed else "float32 on cpu")
+        assert stopping.notes[0].endswith(f"resuming from step {resumed}" if resumed else "float32 on cpu")
         assert not folder.exists()
     done = pretrain(spec, stories(), folder)
     assert losses(done) == losses(whole)
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path):
         (folder := tmp_path / f"checkpoint-{step}").mkdir()
         (folder / "model.safetensors").write_bytes(b"weights")
         if step < 12:
-            seal(folder)
+            mark_complete(folder)
     (tmp_path / "checkpoint-8" / "model.safetensors").write_bytes(b"other")
     told = Stopping(0)
     assert newest_checkpoint(tmp_path, told) == tmp_path / "checkpoint-4"
@@ -234,7 +234,7 @@ def test_a_checkpoint_that_would_run_code_is_not_let(spec, tmp_path):
         pretrain(spec, stories(), tmp_path / "model", Stopping(6))
     checkpoint = tmp_path / "model.checkpoints" / "checkpoint-4"
     torch.save({"state": Hostile()}, checkpoint / "optimizer.pt")
-    seal(checkpoint)
+    mark_complete(checkpoint)
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         pretrain(spec, stories(), tmp_path / "model")
     assert not (tmp_path / "ran").exists()
@@ -275,7 +275,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(spec, vocabularies, tmp_path)
     for changed, message in (
         ({"vocabulary": str(vocabularies["causal"])}, "has no mask token"),
         ({"vocabulary_size": 40}, r"vocabulary_size = 40, but the ids of .* go up to 46; set it to 0"),
-        ({"vocabulary": ""}, "vocabulary is empty, so one is learnt: .* got 0"),
+        ({"vocabulary": ""}, "vocabulary is empty, so one is learned: .* got 0"),
         ({"vocabulary": str(tmp_path)}, "holds no tokenizer"),
     ):
         with pytest.raises(InputError, match=message):

@@ -207,9 +207,12 @@ def test_a_backbone_that_cannot_be_had_is_left_out_and_none_at_all_is_an_error(t
         (["one", ""], "sentence 2 is empty"),
         (["one", "two", "--pooling", "max"], "similarity.pooling = 'max': Known: cls, mean"),
         (["one", "two", "--file", "x.txt"], "give either sentences or --file"),
-        (["one", "two", "--set", "plan.backbone=gpt2"], "plan.backbone has no say where sentences are compared: set"),
+        (
+            ["one", "two", "--set", "plan.backbone=gpt2"],
+            "plan.backbone has no effect on a comparison of sentences: set",
+        ),
         (["one", "two", "--set", "plan.stored_dtype=float16", "--set", "plan.layers=1"], "it reads the last layer"),
-        (["one", "two", "--set", "train.epochs=3"], r"[train] has no say where sentences are compared"),
+        (["one", "two", "--set", "train.epochs=3"], r"[train] has no effect on a comparison of sentences"),
         (["one", "two", "--max-bytes", "many"], "--max-bytes 'many': expected a size such as 500MB"),
     ],
 )

@@ -191,7 +191,9 @@ def test_a_run_on_tokens_predicts_what_it_said(more, tiny, tmp_path, quick):
 
 def test_tokens_are_read_alone(tiny, tmp_path):
     bench = Bench(tmp_path, tiny("bert"))
-    with pytest.raises(SpecError, match="tokens are read alone"):
+    with pytest.raises(
+        SpecError, match=r"the view tokens cannot be combined with other views; set probe\.inputs to one"
+    ):
         api.run("pairs", bench.of_pairs("plan.views=tokens,mean", "probe.inputs=tokens,mean"), bench.runs)
 
 

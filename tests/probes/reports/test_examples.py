@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from permafrost.probes.reports.compare import comparison
-from permafrost.probes.reports.examples import AROUND, example_blocks, nearest_span, space_before
+from permafrost.probes.reports.examples import CONTEXT_CHARACTERS, example_blocks, nearest_span, space_before
 from permafrost.probes.reports.layers import summary_grid
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import ReportError
@@ -94,7 +94,7 @@ def test_answers_are_marked_in_what_stands_around_them(tmp_path):
         [("many lands", "missed", "gold")],
     ]
     for one in (*wrong.examples, *right.examples):
-        assert sum(len(piece.text) for piece in one.pieces) < 4 * AROUND + 80
+        assert sum(len(piece.text) for piece in one.pieces) < 4 * CONTEXT_CHARACTERS + 80
         for part in "".join(piece.text for piece in one.pieces).split(" … "):
             assert part in CONTEXT
     assert wrong.examples[1].note == "predicted “Cairo, at the sea”, gold is “near Cairo”, F1 0.33"
@@ -137,7 +137,7 @@ def test_around_an_answer_in_a_script_without_spaces_stands_as_much_as_in_others
     }
     table = pd.DataFrame([told | {"score": 1.0, "exact_match": 0, "f1": 0.0, "seed": 0}])
     pieces = example_blocks(read_tables(of_answers(tmp_path / "run", predictions=table)))[0].examples[0].pieces
-    assert 2 * AROUND < sum(len(piece.text) for piece in pieces) < 2 * AROUND + 30
+    assert 2 * CONTEXT_CHARACTERS < sum(len(piece.text) for piece in pieces) < 2 * CONTEXT_CHARACTERS + 30
 
 
 def test_words_of_a_script_without_spaces_are_joined_without():

@@ -392,7 +392,7 @@ def test_the_screen_shows_a_line_a_variant_with_each_task_and_the_costs():
     heads, lines = multitask_headline(rows(made["metrics"]), rows(made["variants"]))
     assert heads == [
         "variant", "ner: f1 on test", "ner: precision on test", "qa: f1 on validation", "qa: exact_match on validation",
-        "learnt", "saved", "training", "memory",
+        "trained", "saved", "training", "memory",
     ]  # fmt: skip
     assert [line[0] for line in lines] == ["raw", *VARIANTS]
     assert lines[0][-4:] == [""] * 4

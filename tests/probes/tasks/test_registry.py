@@ -203,7 +203,10 @@ REFUSED = [
         {"mixer": "mlp", "head": "regression"}, "score", 2, ["mean"],
         "probe.mixer = 'mlp' mixes cosines, which the head 'regression' does not have; use 'softmax'.",
     ),
-    ({}, "class", 1, ["mean", "tokens"], "tokens are read alone; set probe.inputs to them or to the others."),
+    (
+        {}, "class", 1, ["mean", "tokens"],
+        "the view tokens cannot be combined with other views; set probe.inputs to one or the other.",
+    ),
 ]  # fmt: skip
 
 
@@ -238,7 +241,9 @@ def test_an_encoder_of_tokens_is_not_pretrained(head):
     corpus = TOYS[head][0]()[1]
     plan = replace(Recipe().plan, views=("tokens",))
     recipe = Recipe(plan=plan, probe=ProbeSpec(), pretraining=PretrainingSpec(task="autoencoder"))
-    with pytest.raises(SpecError, match=rf"own: pretraining is of whole texts, and {task_of(corpus).name} reads every"):
+    with pytest.raises(
+        SpecError, match=rf"own: pretraining works on whole texts, but {task_of(corpus).name} reads single tokens"
+    ):
         check_variants(recipe, {"own": recipe}, corpus)
     plain = replace(recipe, pretraining=PretrainingSpec())
     assert check_variants(plain, {"own": plain}, corpus) == "f1"

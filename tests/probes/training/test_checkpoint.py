@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_training_names_three_settings_and_what_to_do(tm
     assert str(caught.value) == (
         f"{at(tmp_path).path} is of another training (recipe.train.epochs = 3 there, 5 here; "
         'recipe.train.rates.backbone = absent there, 2e-05 here; recipe.tasks.0.name = "topic" there, "tone" here; '
-        "and 1 more); give them back to go on, or remove both-0.safetensors to begin anew."
+        "and 1 more); restore these settings to resume, or remove both-0.safetensors to start over."
     )
 
 
@@ -241,7 +241,7 @@ def test_a_broken_or_foreign_file_is_named_with_the_way_out(how, tmp_path):
         at(tmp_path).load()
     message = str(caught.value)
     assert message.startswith(str(at(tmp_path).path))
-    assert message.endswith("remove it to begin anew.")
+    assert message.endswith("remove it to start over.")
     assert "\n" not in message
     assert at(tmp_path).path.exists()
 

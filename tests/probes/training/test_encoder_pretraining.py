@@ -296,5 +296,5 @@ def test_without_pretraining_none_is_done_and_its_corpus_is_not_read(recipe, don
 
 @pytest.mark.parametrize("setting", [{"seeds": (1,)}, {"loss": "mse"}, {"metric": "pearson"}, {"average": True}])
 def test_a_setting_that_has_no_say_in_pretraining_is_refused(setting):
-    with pytest.raises(SpecError, match=f"train.{next(iter(setting))} has no say in pretraining"):
+    with pytest.raises(SpecError, match=f"train.{next(iter(setting))} has no effect on pretraining"):
         PretrainingSpec(train=TrainSpec(**setting))

@@ -275,7 +275,7 @@ def test_a_run_of_blocks_that_is_killed_and_run_again_ends_with_the_same_figures
     )  # fmt: skip
     killed(bench, "sentiment-tuned", settings, lambda name: True)
     resumed = api.run("sentiment-tuned", settings, bench.runs, heard := Heard())
-    assert any("going on after" in note for note in heard.notes)
+    assert any("resuming after" in note for note in heard.notes)
     whole = api.run("sentiment-tuned", settings, bench.folder / "whole")
     assert resumed.metrics == whole.metrics
     same_but_for_time(resumed.path, whole.path)
@@ -292,8 +292,8 @@ def test_a_run_of_tasks_that_is_killed_in_its_second_variant_ends_with_the_same_
                                     "train.batch_rows=16")  # fmt: skip
     killed(tasks.bench, recipe, settings, lambda name: name.startswith("all-"))
     resumed = api.run(recipe, settings, tasks.bench.runs, heard := Heard())
-    assert any("training cut, seed 0: it ended before, after 2 epochs" in note for note in heard.notes)
-    assert any("training all, seed 0: going on after" in note for note in heard.notes)
+    assert any("training cut, seed 0: already finished, after 2 epochs" in note for note in heard.notes)
+    assert any("training all, seed 0: resuming after" in note for note in heard.notes)
     whole = api.run(recipe, settings, tasks.bench.folder / "whole")
     assert resumed.metrics == whole.metrics
     same_but_for_time(resumed.path, whole.path)

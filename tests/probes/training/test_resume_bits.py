@@ -217,7 +217,7 @@ def test_a_state_of_other_shapes_is_refused(path, tmp_path):
     state = kept(tmp_path).load()
     one_number(state, path)
     kept(tmp_path).save(state)
-    with pytest.raises(CheckpointError, match=r"does not fit this training \(ValueError\); remove it to begin anew"):
+    with pytest.raises(CheckpointError, match=r"does not fit this training \(ValueError\); remove it to start over"):
         Pair().fit(checkpoint=kept(tmp_path))
 
 

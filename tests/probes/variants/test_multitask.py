@@ -134,15 +134,15 @@ WRONG = {
     "another start": ("tasks.tone.plan.init=random", "plan.init is 'pretrained' there and 'random' here"),
     "several views": (
         "plan.views=mean,cls",
-        "finetune.cut = 1: a probe of blocks that learn reads one view, some layers of it in one range, as "
+        "finetune.cut = 1: a probe on fine-tuned blocks reads a single view and one range of layers, e.g. "
         "mean:5..6; probe.inputs or plan.views name mean, cls",
     ),
-    "several views of one task": ('tasks.tone.plan.views=["mean","max"]', "reads one view"),
+    "several views of one task": ('tasks.tone.plan.views=["mean","max"]', "reads a single view"),
     "latents of another plan": (
         'plans.loud.template="LOUD {text}" | probe.inputs=loud/mean',
-        "finetune.cut has blocks of [plan] learn, and probe.inputs names 'loud/mean' of another plan",
+        "finetune.cut fine-tunes the backbone of [plan], but probe.inputs names 'loud/mean' of another plan",
     ),
-    "seeds that answer together": ("train.average=true", "finetune.cut = 1: seeds that answer together would need a"),
+    "averaged seeds": ("train.average=true", "finetune.cut = 1: train.average would need one"),
     "pretraining": (
         "pretraining.task=autoencoder | pretraining.corpus.name= | pretraining.corpus.path={folder}/words.csv | "
         "pretraining.corpus.columns=text | "
@@ -243,13 +243,13 @@ def test_what_is_for_one_task_is_refused_for_several_together(verb, refused):
 def test_every_layer_alone_is_not_of_layers_that_learn(refused):
     code, out, err = refused.command("run", settings="multitask.schedule=separate")
     assert (code, out) == (2, "")
-    assert "finetune.cut = 1: the layers of blocks that learn are no fixed inputs" in one_line(err)
+    assert "finetune.cut = 1: layers of fine-tuned blocks change during training" in one_line(err)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('"multitask.schedule" = "separate"', 'other: multitask.schedule = "separate" trains no task together'),
+        ('"multitask.schedule" = "separate"', 'other: multitask.schedule = "separate" trains tasks separately'),
         ('"tasks.tone.corpus.path" = "{0}/topic.csv"', "variant 'other': the corpus of 'tone' is not that of the"),
     ],
 )
@@ -429,7 +429,7 @@ ALONE = ["finetune.cut=1", "probe.layers=-1", "probe.mixer=last", "probe.encoder
 WRONG_ALONE = {
     "run": (["finetune.cut=3"], "has 3 blocks: a cut lies from 0, which freezes the embeddings alone, to 2"),
     "train": ([], "cached latents alone have none: 'run' the recipe"),
-    "ablate": ([], "finetune.cut = 1: the layers of blocks that learn are no fixed inputs, and cannot be compared"),
+    "ablate": ([], "finetune.cut = 1: layers of fine-tuned blocks change during training and cannot be compared"),
     "extract": (["finetune.cut=3"], "has 3 blocks"),
 }
 
