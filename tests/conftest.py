@@ -22,6 +22,19 @@ from tests.support.site.sitecustomize import refuse_top_level_packages
 refuse_top_level_packages()
 
 
+OTHER_FAMILIES = {"qwen2", "roberta", "distilbert", "mpnet"}
+"""Families of backbones whose tests are slow ones; a decoder of each kind and an encoder remain."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is tried on a further kind of model as slow."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if parameters and OTHER_FAMILIES & {value for value in parameters.params.values() if isinstance(value, str)}:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
     """Every test draws the same numbers from torch, whichever ran before it."""

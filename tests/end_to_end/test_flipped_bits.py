@@ -47,6 +47,7 @@ def run(finished, tmp_path):
     return Path(shutil.copytree(finished[1].path, tmp_path / "pairs-1"))
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_run_changes_an_answer_or_a_table(run, finished):
     shutil.rmtree(run / "figures")
     counted = outcomes(run, 120, loaded, reported)
@@ -58,6 +59,7 @@ def test_no_flipped_bit_of_a_run_changes_an_answer_or_a_table(run, finished):
     assert api.load(run).predict(asked) == api.load(finished[1].path).predict(asked)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_several_tasks_changes_a_table(tmp_path):
     counted = outcomes(
         write_together(tmp_path / "run", {"ner": "tags", "topic": "class"}, ["one", "both"]), 60, reported

@@ -76,6 +76,7 @@ def ran(tmp_path_factory, tiny):
     return run
 
 
+@pytest.mark.slow
 @EVERY_TASK
 def test_every_variant_is_trained_and_told_of_with_its_figures_and_costs(name, ran):
     run, recipe = ran(name), load_recipe(name)[1]

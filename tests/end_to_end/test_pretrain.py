@@ -48,6 +48,7 @@ def figureless(monkeypatch):
     monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_pretrains_on_the_samples_and_leaves_a_model_and_a_run(name, bench):
     code, out, err = bench.command("pretrain", name, settings=small(bench))

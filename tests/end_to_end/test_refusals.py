@@ -216,6 +216,7 @@ def test_a_run_refuses_a_backbone_whose_weights_have_changed(tmp_path, tiny):
     assert "has other weights than the one this run was trained on" in one_line(err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["altered", "cut off"])
 def test_a_damaged_shard_is_named_set_aside_and_run_again(damage, tmp_path, tiny):
     bench = Bench(tmp_path, tiny("bert"))

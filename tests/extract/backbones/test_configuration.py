@@ -127,6 +127,7 @@ def forged(folder: Path, tmp_path: Path, where: str) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "where"), [("bert", "top"), ("gpt2", "nested"), ("llama", "top")])
 def test_no_kernel_no_code_and_no_hub(family, where, tiny, tmp_path, kernels):
     folder = forged(tiny(family), tmp_path, where)
@@ -137,6 +138,7 @@ def test_no_kernel_no_code_and_no_hub(family, where, tiny, tmp_path, kernels):
     assert ended.stdout.split()[0::2] == ["2", "2", "1"]
 
 
+@pytest.mark.slow
 def test_the_watch_sees_what_transformers_alone_would_do(tiny, tmp_path, kernels):
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())

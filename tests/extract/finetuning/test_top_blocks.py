@@ -131,6 +131,7 @@ def freeze(model: Any, family: str, cut: int) -> Iterator[nn.Module]:
         yield model.encoder.relative_attention_bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 @FAMILY
 def test_training_gives_the_weights_that_the_whole_model_gets_with_its_lower_part_frozen(

@@ -178,6 +178,7 @@ def test_the_same_spec_and_texts_give_the_same_losses_and_another_seed_others(sp
     assert losses(pretrain(replace(spec, seed=1), stories(), tmp_path / "other")) != losses(first)
 
 
+@pytest.mark.slow
 def test_an_interrupted_pretraining_goes_on_from_its_checkpoint_to_the_same_end(spec, tmp_path):
     whole = pretrain(spec, stories(), tmp_path / "whole")
     folder = tmp_path / "broken"

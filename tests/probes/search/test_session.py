@@ -313,6 +313,7 @@ def assert_nothing_lost(folder: Path, trials: int) -> None:
     assert len(processes) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_every_worker_is_given_up(tmp_path):
     recipe = searching({"train.weight_decay": [0.0, 0.3]}, trials=2, sampler="GridSampler")
     done = search(recipe, "s", tmp_path, partial(hill, lethal=0.3), workers=2)
@@ -320,12 +321,14 @@ def test_a_trial_that_kills_every_worker_is_given_up(tmp_path):
     assert rows(done.folder)[-1]["reason"] == "3 workers died of it."
 
 
+@pytest.mark.slow
 def test_an_error_of_the_machine_ends_the_study_and_can_be_resumed(tmp_path):
     with pytest.raises(MachineError, match="the disk is full"):
         search(searching(), "s", tmp_path, broken, workers=2)
     assert search(searching(), "s", tmp_path, hill).trials == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
     program = (

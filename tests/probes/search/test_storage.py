@@ -28,6 +28,7 @@ def name():
     return uuid.uuid4().hex[:8]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_and_the_study_goes_on_by_name(server, name, tmp_path):
     recipe = searching(trials=16)
     done = search(recipe, name, tmp_path, partial(hill, pause=0.02, kill_at=5), server.url, workers=2)
@@ -44,6 +45,7 @@ def test_another_machine_cannot_take_a_study_that_is_running(server, name, tmp_p
     assert search(searching(), name, tmp_path, hill, server.url).trials == 6
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_said_and_nothing_is_lost(tmp_path, capfd):
     with running() as server:
         if server.folder is None:

@@ -136,6 +136,7 @@ def assert_same(first: tuple[Pair, FitResult], second: tuple[Pair, FitResult]) -
             assert torch.equal(mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_in", [4, 9, 16, 27])
 @pytest.mark.parametrize("order", ["joint", "round_robin", "proportional", "temperature"])
 def test_a_killed_training_resumed_ends_as_one_that_was_not_killed(order, dies_in, tmp_path):
