@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from permafrost.data.errors import InputError
+
+if TYPE_CHECKING:  # numpy would be half of the time of a refused command
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class TextError(InputError):
@@ -48,7 +50,7 @@ def text_problem(text: str) -> str:
     return ""
 
 
-def expand_windows(texts: Sequence[Text], counts: NDArray[np.int64]) -> list[Text]:
+def expand_windows(texts: Sequence[Text], counts: "NDArray[np.int64]") -> list[Text]:
     """Return every window of every text, in order.
 
     Args:

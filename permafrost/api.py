@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.probes.config.load import (
@@ -26,6 +25,7 @@ from permafrost.probes.results.run_folder import ReportError, RunError, RunFolde
 from permafrost.probes.search.trials import check_study
 
 if TYPE_CHECKING:  # these load torch
+    from permafrost.data.corpora.corpus import Corpus
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
     from permafrost.probes.prediction.predictor import MultitaskPredictor, Predictor
@@ -36,7 +36,7 @@ Overrides = Iterable[str]
 
 def extract(
     recipe: str, overrides: Overrides = (), progress: Progress | None = None
-) -> tuple[list[Corpus], list["PlanLatents"]]:
+) -> tuple[list["Corpus"], list["PlanLatents"]]:
     """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
 
     Returns:

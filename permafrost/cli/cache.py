@@ -1,6 +1,6 @@
 """The ``cache`` commands: list, show, verify, repair and prune the latent stores of a cache folder.
 
-They read the stores alone; no recipe, no backbone, no torch.
+They read the stores alone; no recipe, no backbone, no torch. Each imports h5py, which no other command needs to begin.
 """
 
 import json
@@ -12,7 +12,6 @@ import typer
 from permafrost.cli.console import Console, cell, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.data.errors import MachineError
-from permafrost.data.store import maintenance
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 
 cache_app = typer.Typer(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
@@ -37,6 +36,8 @@ SUMMARY_KEYS = [
 @cache_app.command("list")
 def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """List every store: backbone, texts, views, bytes."""
+    from permafrost.data.store import maintenance
+
     summaries = []
     for folder in maintenance.stores_with_shards(cache):
         try:
@@ -56,6 +57,8 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
 @cache_app.command("show")
 def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """Show stores in full: identity, provenance, shards."""
+    from permafrost.data.store import maintenance
+
     details = []
     for folder in maintenance.pick_stores(cache, stores or []):
         try:
@@ -70,6 +73,8 @@ def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as
 @cache_app.command("verify")
 def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """Compare every shard with its checksums. Exit code 3 if a shard is damaged."""
+    from permafrost.data.store import maintenance
+
     folders = maintenance.pick_stores(cache, stores or [])
     shards = maintenance.shard_paths(folders)
     with Console().bar("shards", len(shards)) as advance:
@@ -92,6 +97,8 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
 @cache_app.command("repair")
 def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """Set damaged shards aside, so that their texts are extracted again; remove leftovers of processes that died."""
+    from permafrost.data.store import maintenance
+
     aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
     if as_json:
         show_json({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))})
@@ -111,6 +118,8 @@ def cache_prune(
     """Remove redundant shards, shards set aside, and leftovers; with --whole, remove the named stores."""
     if whole and not stores:
         raise StoreError("--whole removes stores for good: name them.")
+    from permafrost.data.store import maintenance
+
     folders = maintenance.pick_stores(cache, stores or [])
     removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
     if as_json:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from permafrost.cli.console import cell, show_json, show_table
 from permafrost.cli.headlines import ablation_headline, layers_headline, multitask_headline, run_headline
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
@@ -19,6 +18,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
 
 if TYPE_CHECKING:  # these load torch
+    from permafrost.data.corpora.corpus import Corpus
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
 
@@ -75,7 +75,7 @@ def show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
     show_training(best, as_json)
 
 
-def show_extraction(corpora: Sequence[Corpus], latents: Sequence["PlanLatents"], as_json: bool) -> None:
+def show_extraction(corpora: Sequence["Corpus"], latents: Sequence["PlanLatents"], as_json: bool) -> None:
     """Print the stores that an extraction filled, its seconds and its counts of texts."""
     facts = {
         "stores": [str(plan.store.path) for plan in latents],

@@ -153,7 +153,11 @@ def test_a_run_without_a_record_of_this_version_is_not_read(change, run, finishe
         resealed(run, about | {"format": 99})
     else:
         (run / "record.json").unlink()
-    message = "it has no record.json" if change == "no record" else "of another version of permafrost .*run its recipe"
+    message = (
+        "it has no record.json"
+        if change == "no record"
+        else "of another version of permafrost .*run the recipe again with this version"
+    )
     for read, error in ((api.load, RunError), (write_report, ReportError)):
         with pytest.raises(error, match=message) as caught:
             read(run)

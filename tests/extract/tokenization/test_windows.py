@@ -123,9 +123,9 @@ def test_a_window_depends_on_nothing_but_itself(family, tiny, pairs, tmp_path):
     extract(plan, pairs[9:12], small)
     other = extract(plan, pairs[::-1], small).store
     assert len(other.shards) > 2
-    windows, _ = base.windowed(pairs)
+    windows, _ = base.expand_windows(pairs)
     extractor = Extractor(plan, settings(tmp_path / "a"))
-    assert extractor.windowed(pairs)[0] == other.windowed(pairs)[0] == windows
+    assert extractor.windowed(pairs)[0] == other.expand_windows(pairs)[0] == windows
     made = extractor(windows, plan.columns(4))
     assert_equal_tokens(base.read_tokens(windows, range(4)), made["tokens"])
     for view in VIEWS:

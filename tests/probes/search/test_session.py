@@ -241,7 +241,7 @@ def test_a_study_that_somebody_else_made_is_left_alone(tmp_path):
     study.add_trial(optuna.create_trial(value=1.0))
     storage.remove_session()
     storage.engine.dispose()
-    with pytest.raises(InputError, match="somebody else's"):
+    with pytest.raises(InputError, match="was not created by permafrost"):
         search(searching(), "s", tmp_path, hill, url)
 
 
