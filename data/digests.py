@@ -90,7 +90,7 @@ def find_file_problem(folder: Path, digests: Mapping[str, str], record: str = ""
         if file_digest(path) != digest:
             return f"{folder.name}/{path.name} is not as the run wrote it"
     unlisted = sorted({path.name for path in folder.iterdir()} - set(digests) - {record})
-    return f"{folder.name}/{unlisted[0]!r} is none of what the run wrote there" if unlisted else ""
+    return f"{folder.name}/{unlisted[0]!r} was not written by the run" if unlisted else ""
 
 
 def _record_digest(record: Mapping[str, Any]) -> str:

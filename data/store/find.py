@@ -34,8 +34,8 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
         names = ", ".join(store.path.name for store in matching)
         raise StoreError(
             f"{folder} holds {len(matching)} stores of this plan ({names}): they differ in "
-            f"{', '.join(matching[0].identity.differences(matching[1].identity))}. Remove one with 'cache prune "
-            "--whole', or 'run', which reads the weights to know."
+            f"{', '.join(matching[0].identity.differences(matching[1].identity))}. Remove one with 'permafrost cache "
+            "prune --whole', or 'run', which reads the weights to know."
         )
     return matching[0]
 

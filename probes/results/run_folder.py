@@ -92,7 +92,7 @@ class RunFolder:
         if name in self.digests:
             return True
         if (self.path / name).exists() or (self.path / name).is_symlink():
-            raise DamageError(f"{self.path / name} is none of what the run wrote: remove it, or {REMEDY}.")
+            raise DamageError(f"{self.path / name} was not written by the run: remove it, or {REMEDY}.")
         return False
 
     def read(self, name: str) -> bytes:

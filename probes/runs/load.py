@@ -52,7 +52,7 @@ def _task_names(run: RunFolder) -> list[str]:
         if path.is_symlink():
             raise RunError(f"{path} is a link; a run folder holds its files itself.")
         if path != folder and path.is_dir() and TASK_NAME.fullmatch(path.name) and path.name not in names:
-            raise DamageError(f"{path} is none of what the run wrote: remove it, or {REMEDY}.")
+            raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
     return names
 
 
@@ -140,9 +140,9 @@ def _backbone_folder(path: Path, about: Mapping[str, Any]) -> Path:
     """Return the folder of the fine-tuned backbone, whose files are compared with their digests."""
     folder = (path.resolve().parents[1] if about.get("shared") else path) / BACKBONE_FOLDER
     if not (about.get("backbone") and isinstance(about["backbone"], dict)):
-        raise RunError(f"{path}: probe.safetensors does not say which blocks learnt with it: run the recipe again.")
+        raise RunError(f"{path}: probe.safetensors does not name its fine-tuned blocks: run the recipe again.")
     if problem := find_file_problem(folder, about["backbone"]):
-        raise DamageError(f"{folder.parent}: its blocks learnt, and {problem}; {REMEDY}.")
+        raise DamageError(f"{folder.parent}: its fine-tuned blocks: {problem}; {REMEDY}.")
     return folder
 
 

@@ -225,7 +225,7 @@ DAMAGES = {
         lambda path: changed(path / "config.json", num_hidden_layers=2), r"config\.json is not as the run wrote it"
     ),
     "a file of somebody's": (
-        lambda path: (path / "own.py").write_text("1"), r"backbone/'own\.py' is none of what the run wrote there"
+        lambda path: (path / "own.py").write_text("1"), r"backbone/'own\.py' was not written by the run"
     ),
     "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), r"backbone/tokenizer\.json is not there"),
 }  # fmt: skip
@@ -237,7 +237,7 @@ SIGNED = {
     "other sizes": (lambda path: changed(path / "config.json", intermediate_size=48), "cannot be loaded"),
     "no files": (
         lambda path: [file.unlink() for file in path.iterdir()],
-        "does not say which blocks learnt with it",
+        "does not name its fine-tuned blocks",
     ),
 }
 
@@ -272,7 +272,7 @@ def test_pickles_among_the_blocks_are_never_read(run_of, bench, tmp_path):
     words = ("predict", str(folder), "the dog runs", "--json")
     code, out, err = bench.command(*words)
     assert (code, out, err.count("\n")) == (3, "", 1)
-    assert "is none of what the run wrote there" in err
+    assert "was not written by the run" in err
     with_digests(folder)
     assert bench.command(*words) == bench.command("predict", str(run_of("1", "class")), *words[2:])
     (folder / "backbone" / "model.safetensors").unlink()

@@ -96,12 +96,12 @@ def another_table(run: Path) -> str:
 def further_table(run: Path) -> str:
     write_tables(run.parent / "other", {"ablation": every_table()["ablation"]}, record())
     shutil.copy(run.parent / "other" / "ablation.csv", run)
-    return r"ablation\.csv is none of what the run wrote"
+    return r"ablation\.csv was not written by the run"
 
 
 def further_page(run: Path) -> str:
     (run / "cosines.csv").write_text("backbone,first,second,cosine\na,1,2,0.5\n")
-    return r"cosines\.csv is none of what the run wrote"
+    return r"cosines\.csv was not written by the run"
 
 
 def further_task(run: Path) -> str:

@@ -286,7 +286,7 @@ def test_tasks_that_keep_one_state_leave_its_blocks_once_and_go_where_the_run_go
     assert told(bench, folder, "the dog runs", "--json") == told(bench, whole, "the dog runs", "--json")
     (folder / "backbone" / "model.safetensors").unlink()
     err = refused(bench, folder, "the dog", exit_code=3)
-    assert f"{folder}: its blocks learnt, and backbone/model.safetensors is not there; copy the whole run again" in err
+    assert f"{folder}: its fine-tuned blocks: backbone/model.safetensors is not there; copy the whole run again" in err
     alone = shutil.copytree(whole / "tasks" / "tone", tmp_path / "far" / "away" / "tone")
     assert "the folder 'backbone' that has them is not there; copy the whole run again" in refused(
         bench, alone, "the dog", exit_code=3
@@ -321,7 +321,7 @@ def test_a_task_of_another_run_or_that_is_gone_is_named(run_of, tmp_path):
     assert "record.json is missing" in refused(bench, folder, "the dog", exit_code=3)
     folder = Path(shutil.copytree(whole, tmp_path / "other"))
     shutil.copytree(folder / "tasks" / "tone", folder / "tasks" / "third")
-    assert "tasks/third is none of what the run wrote" in refused(bench, folder, "the dog", exit_code=3)
+    assert "tasks/third was not written by the run" in refused(bench, folder, "the dog", exit_code=3)
 
 
 def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
@@ -329,5 +329,5 @@ def test_a_task_that_was_damaged_is_named(run_of, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     (folder / "tasks" / "tone" / "backbone" / "model.safetensors").unlink()
     err = refused(bench, folder, "the dog", exit_code=3)
-    assert f"{folder}/tasks/tone: its blocks learnt, and backbone/model.safetensors is not there" in err
+    assert f"{folder}/tasks/tone: its fine-tuned blocks: backbone/model.safetensors is not there" in err
     assert told(bench, folder, "the dog", "--task", "topic")
