@@ -2,5 +2,5 @@
 
 May import: data, data.store, extract.backbones, extract.capture, extract.tokenization.
 Start reading at finetuned_backbone.py, FinetunedBackbone.
-Padding inside attention is in varlen.py.
+Padding inside the attention of fine-tuned blocks is in varlen.py.
 """
