@@ -1,4 +1,4 @@
-"""Capture: the hidden states of all layers in one forward pass, packing and padding, pooling, and the self-check of a run.
+"""Capture: hidden states of all layers in one forward pass, packing and padding, pooling, the self-check of a run.
 
 May import: data, data.store, extract.backbones, extract.tokenization.
 Start reading at packing.py, make_packs; then forward.py, capture.
