@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.probes.config.load import (
+    check_frozen,
     check_language_model,
     check_trainable,
     load_recipe,
@@ -137,6 +138,7 @@ def ablate(
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
     spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
     check_trainable(recipe_name, spec)
+    check_frozen(spec)
     _check_folder(runs)
     from permafrost import stages
 

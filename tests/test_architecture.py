@@ -315,6 +315,7 @@ def test_stage_two_loads_no_language_model():
         ["pretrain", "sts"],
         ["pretrain", "sts", "--set", "language.blocks=0"],
         ["study", "pairs"],
+        ["ablate", "quickstart", "--set", "finetune.cut=4"],
         ["study", "quickstart", "--trials", "0"],
         ["predict", "no-such-run", "a text"],
         ["report", "no-such-run"],

@@ -123,6 +123,19 @@ def check_language_model(name: str, recipe: Recipe) -> None:
         raise SpecError(f"recipe '{name}' has no table [{LANGUAGE}] with a corpus: there is nothing to pretrain.")
 
 
+def check_frozen(recipe: Recipe, advice: str = "'run' the recipe") -> None:
+    """Check that a recipe whose layers are compared does not fine-tune them.
+
+    Args:
+        advice: what else the user can do, for the message.
+    """
+    if recipe.finetune.trains_backbone:
+        raise SpecError(
+            f"finetune.cut = {recipe.finetune.cut}: layers of fine-tuned blocks change during training and cannot be "
+            f'compared; set finetune.cut = "frozen", or {advice}.'
+        )
+
+
 def names_own_backbone(recipe: Recipe) -> bool:
     """Return whether a backbone of the recipe is the recipe's own language model."""
     tree = plain(recipe)

@@ -15,11 +15,12 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.spec import assign, parse, plain
 from permafrost.probes.config.ablation import Subset, column_positions, subsets
+from permafrost.probes.config.load import check_frozen
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.subset_metrics import AblationRow, SubsetMetrics
 from permafrost.probes.experiments.subset_training import SubsetTrainer
-from permafrost.probes.experiments.validation import check_frozen, check_variants
+from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import AblationResult
 from permafrost.probes.runs.write import RunContents, write_run

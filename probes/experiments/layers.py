@@ -12,10 +12,11 @@ import pandas as pd
 
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
+from permafrost.probes.config.load import check_frozen
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import ablate
 from permafrost.probes.experiments.subset_metrics import AblationRow
-from permafrost.probes.experiments.validation import check_frozen, check_variants
+from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import RunResult

@@ -55,19 +55,6 @@ def check_variants(
     return loss_and_metric(recipe, task)[1]
 
 
-def check_frozen(recipe: Recipe, advice: str = "'run' the recipe") -> None:
-    """Check that a recipe whose layers are compared does not fine-tune them.
-
-    Args:
-        advice: what else the user can do, for the message.
-    """
-    if recipe.finetune.trains_backbone:
-        raise SpecError(
-            f"finetune.cut = {recipe.finetune.cut}: layers of fine-tuned blocks change during training and cannot be "
-            f'compared; set finetune.cut = "frozen", or {advice}.'
-        )
-
-
 def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """Check that a variant's tasks can be trained together; return task -> selection metric.
 
