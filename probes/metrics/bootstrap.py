@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from permafrost.probes.config.names import CORRELATIONS
-from permafrost.probes.metrics.metrics import METRICS
+from permafrost.probes.metrics.metrics import CORRELATIONS, Statistic, pearson
 
 RESAMPLES = 1000
 """Number of bootstrap resamples."""
@@ -67,21 +66,20 @@ class PairedDifference:
 
 
 def bootstrap_metric(
-    name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+    metric: Statistic, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
 ) -> BootstrapSamples | None:
     """Return a metric and its bootstrap distribution; for several predictions (seeds), the mean of their metrics.
 
     Args:
-        name: a key of :data:`permafrost.probes.metrics.metrics.METRICS`.
-        predictions: one or more arrays ``[row]``.
-        target: ``[row]``.
+        metric: the metric.
+        predictions: one or more arrays ``[row]``, or ``[row, label]`` for metrics of label sets.
+        target: as one of the predictions.
         seed: of the resampled rows.
 
     Returns:
         None if the metric is undefined: there are fewer than two rows, or it is a correlation with a constant.
     """
-    n, metric = len(target), METRICS[name]
-    is_correlation = name in CORRELATIONS
+    n, is_correlation = len(target), metric in CORRELATIONS
     if n < 2 or (is_correlation and (_is_constant(target) or any(map(_is_constant, predictions)))):
         return None
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
@@ -131,10 +129,10 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def estimate_metric(
-    name: str, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+    metric: Statistic, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
 ) -> Estimate | None:
     """Return a metric with its interval; arguments and None as of :func:`bootstrap_metric`."""
-    resampled = bootstrap_metric(name, predictions, target, seed)
+    resampled = bootstrap_metric(metric, predictions, target, seed)
     return resampled.estimate() if resampled else None
 
 
@@ -162,11 +160,11 @@ def paired_difference(first: BootstrapSamples, second: BootstrapSamples) -> Pair
     return PairedDifference(second.value - first.value, float(low), float(high), p)
 
 
-def correlation_p_value(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
+def correlation_p_value(metric: Statistic, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
     """Return the two-sided p-value of a correlation against zero correlation; None if it is undefined."""
     if len(target) < 3 or _is_constant(target) or _is_constant(prediction):
         return None
-    if name == "pearson":
+    if metric is pearson:
         return float(stats.pearsonr(prediction, target).pvalue)
     return float(stats.spearmanr(prediction, target).pvalue)
 

@@ -1,6 +1,6 @@
-"""Calibration: a strictly increasing map from a probe's raw predictions to scores in 0..1, fitted on validation rows.
+"""Calibration on validation rows: a map from a probe's raw predictions to scores in 0..1, or thresholds of labels.
 
-Ranks are unchanged, and identical texts get the highest score by construction.
+The map is strictly increasing: ranks are unchanged, and identical texts get the highest score by construction.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,14 @@ class Calibration:
     def __call__(self, raw: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map raw predictions ``[row]`` to scores ``[row]`` in 0..1."""
         return np.interp(raw.astype(np.float64), self.x, self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """Probability of each label from which on it is predicted."""
+
+    values: NDArray[np.float32]
+    """``[label]``, in 0..1."""
 
 
 def calibrate(raw: NDArray[np.floating], target: NDArray[Any], top: float) -> Calibration:

@@ -50,6 +50,9 @@ def f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.where(total > 0, 2 * (predicted & true).sum(-1) / np.maximum(total, 1), 0.0))
 
 
+CORRELATIONS = (pearson, spearman)
+"""Metrics that are undefined if the predictions or the targets are constant."""
+
 METRICS: dict[str, Statistic] = {
     "pearson": pearson,
     "spearman": spearman,

@@ -1,7 +1,6 @@
-"""Tasks by kind of target (scores, classes, word tags, answer spans): losses, objectives, decoding and scoring.
+"""Kinds of tasks, one class each: scores, classes, label sets, word tags and answer spans; no torch.
 
-May import: data, data.corpora, data.store, probes.config, probes.inputs, probes.metrics, probes.models,
-probes.results.
-Start reading at registry.py, TASKS.
-The losses (mse, log-variance, cross-entropy, spans) are in losses.py.
+May import: data, data.corpora, probes.config, probes.metrics.
+Start reading at base.py, Task.
+The registry of all kinds is TASKS in registry.py; problem.py resolves what a recipe trains on a corpus.
 """

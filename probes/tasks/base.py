@@ -1,103 +1,108 @@
-"""Interfaces and shared parts of the tasks: training objectives, scorers, breakdown rows, the description of a task.
+"""Interface of a kind of task, and parts that several kinds share: scorers, breakdown rows, decoding.
 
-An objective gives the loss of a probe on the rows of one split, and its predictions for them; a scorer decodes
-predictions (into scores, classes, tags or answer spans) and computes metrics with bootstrap intervals over rows. A
-probe knows neither rows nor labels.
+A task is everything that depends on the kind of the targets: what it needs of a corpus, which heads and losses fit,
+decoding of predictions, metrics with bootstrap intervals over rows, result tables, predictions for new texts, the
+untrained reference and the control targets. How a probe is trained on it is in :mod:`permafrost.probes.objectives`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.spec import SpecError
 from permafrost.data.text import Text
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
-from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import SharedReads
+from permafrost.probes.metrics.calibration import Calibration, Thresholds
 
-CHUNK_BYTES = 256 << 20
-"""Maximum bytes of float32 latents that are read at once for predictions."""
+SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
+"""Names of the texts of an item."""
 
+Item = tuple[str, ...]
+"""Texts of one item to predict: a sentence, a pair, or a question and its context."""
 
-class Objective(Protocol):
-    """Loss and predictions of a probe on the rows of one split."""
+Target = str | float | None
+"""Gold label or score of an item; None if unknown."""
 
-    def loss(
-        self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
-    ) -> Tensor:
-        """Return the loss of each member on a batch, ``[member]``.
+Prediction = dict[str, Any]
+"""Prediction for one item as users receive it; its keys depend on the task."""
 
-        Args:
-            reads: layers and row orders that the members share.
-            rows: ``[order, row]``, indices of rows.
-            orders: ``[member]``, index of the row order of each member.
-            loss_name: key of :data:`LOSSES`.
-        """
+Predict = Callable[[Sequence[Text], Rows], NDArray[np.float32]]
+"""Function from distinct texts and rows of them to the predictions of a trained probe, without an axis of members."""
 
-    def predict(self, probe: Probe) -> NDArray[np.float32]:
-        """Return the predictions of each member for all rows, ``[member, ...]``."""
+Columns = Mapping[str, Any]
+"""Columns of a prediction table, name -> values."""
 
-    def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
-        """Return the combined prediction of all members, in the shape of one member's."""
+Decoded = Sequence[NDArray[Any]]
+"""Decoded predictions, one array per seed."""
 
+RatioCounts = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Numerator and denominator of each row, one pair of arrays per seed."""
 
-def single_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return ``[row]`` from ``[order, row]``; raise :class:`ValueError` for several orders."""
-    if len(rows) > 1:
-        raise ValueError("members that read tokens take rows in one order.")
-    return np.asarray(rows[0])
+Calibrated = Calibration | Thresholds
+"""What is fitted to raw predictions on validation rows, and needed to decode or scale others."""
 
 
-def chunk_size(item_bytes: int) -> int:
-    """Return how many items of ``item_bytes`` fit into :data:`CHUNK_BYTES`, at least one."""
-    return max(1, CHUNK_BYTES // item_bytes)
+class BreakdownRow(NamedTuple):
+    """Metric of one group of rows."""
+
+    kind: str
+    """Grouping criterion: class, label, pattern, entity type or question word."""
+
+    group: str
+    metric: str
+    measured: Estimate
 
 
-def chunks(inputs: ProbeInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yield indices into ``windows`` in chunks of bounded size, windows of similar length together."""
-    assert inputs.offsets is not None
-    lengths = np.diff(inputs.offsets)[windows]
-    order = np.argsort(lengths, kind="stable")
-    max_tokens = chunk_size(len(probe.layout.sources) * inputs.values.shape[2] * 4)
-    chunk_numbers = np.cumsum(lengths[order]) // max_tokens
-    boundaries = np.searchsorted(chunk_numbers, np.arange(lengths.sum() // max_tokens + 2)).tolist()
-    for start, end in pairwise(boundaries):
-        if start < end:
-            yield order[start:end]
+class OutputSpace(Protocol):
+    """What a trained probe predicts, for :meth:`Task.answers`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes, labels or tags, in the order of the logits."""
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score of the corpus; None unless the targets are scores."""
+
+    @property
+    def calibration(self) -> Calibrated | None:
+        """What the task fitted on validation rows; see :meth:`Task.calibrate`."""
 
 
-class Scorer(Protocol):
-    """Decoded predictions and metrics of one split."""
+class Scorer(ABC):
+    """Decoding and metrics of the predictions for one split."""
 
-    rows: Rows
+    def __init__(self, metrics: Mapping[str, Any], corpus: Corpus, split: str) -> None:
+        """Create a scorer; ``metrics`` are those of its task."""
+        self.metrics, self.corpus, self.rows = metrics, corpus, corpus.split(split)
 
-    def decode(self, predictions: NDArray[Any]) -> NDArray[Any]:
+    @abstractmethod
+    def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
         """Return the decoded predictions of one member, from ``[row, ...]`` or ``[word, ...]``."""
 
-    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> BootstrapSamples | None:
+    @abstractmethod
+    def resampled(self, metric: str, decoded: Decoded) -> BootstrapSamples | None:
         """Return the bootstrap of a metric, averaged over several decoded predictions (seeds); None if undefined."""
 
+    @abstractmethod
     def value(self, metric: str, decoded: NDArray[Any]) -> float:
         """Return a metric; NaN if undefined."""
 
 
-class CountScorer:
+class CountScorer(Scorer):
     """Scorer whose metrics are ratios of counts summed over rows."""
 
-    def __init__(self, corpus: Corpus, split: str) -> None:
-        self.corpus, self.rows = corpus, corpus.split(split)
-
+    @abstractmethod
     def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return numerator and denominator of a metric for every row, ``[row]`` each."""
-        raise NotImplementedError
 
-    def resampled(self, metric: str, decoded: Sequence[NDArray[Any]]) -> BootstrapSamples | None:
+    def resampled(self, metric: str, decoded: Decoded) -> BootstrapSamples | None:
         """As :meth:`Scorer.resampled`."""
         return bootstrap_ratio([self.counts(metric, predictions) for predictions in decoded])
 
@@ -107,28 +112,130 @@ class CountScorer:
         return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
 
 
-Item = tuple[str, ...]
-"""Texts of one item to predict: a sentence, a pair, or a question and its context."""
+class Task(ABC):
+    """A kind of task. Subclasses are registered in :data:`permafrost.probes.tasks.registry.TASKS`."""
 
-Target = str | float | None
-"""Gold label or score of an item; None if unknown."""
+    kind: ClassVar[str]
+    """Value of ``corpus.target``."""
 
-Decoded = Sequence[NDArray[Any]]
-"""Decoded predictions, one array per seed."""
+    name: ClassVar[str]
+    loss: ClassVar[str]
+    """Default loss."""
 
-RatioCounts = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""Numerator and denominator of each row, one pair of arrays per seed."""
+    losses: ClassVar[tuple[str, ...]]
+    metric: ClassVar[str]
+    """Default selection metric."""
+
+    metrics: ClassVar[Mapping[str, Any]]
+    """Metric name -> what the scorer measures it with."""
+
+    heads: ClassVar[tuple[str, ...]]
+    """Heads of a probe that fit, the default first."""
+
+    scorer_class: ClassVar[type[Scorer]]
+    reads_tokens: ClassVar[bool] = False
+    """Whether its heads have an output for every token."""
+
+    text_counts: ClassVar[tuple[int, ...]] = (1, 2)
+    """Numbers of texts that a row may have; a question with its context is one text."""
+
+    reference: ClassVar[str]
+    """The untrained reference in words."""
+
+    def check(self, corpus: Corpus) -> None:
+        """Raise a :class:`CorpusError` if there is nothing to learn from a corpus."""
+
+    def scorer(self, corpus: Corpus, split: str) -> Scorer:
+        """Return the scorer of a split."""
+        return self.scorer_class(self.metrics, corpus, split)
+
+    def metric_names(self, corpus: Corpus) -> tuple[str, ...]:
+        """Return the metrics of a corpus."""
+        return tuple(self.metrics)
+
+    def head(self, spec: ProbeSpec, texts_per_row: int) -> str:
+        """Return the name of the head.
+
+        Raises:
+            SpecError: the recipe names a head that does not fit.
+        """
+        if spec.head not in ("auto", *self.heads):
+            raise SpecError(f"probe.head = '{spec.head}' does not fit {self.name}; use one of: {', '.join(self.heads)}.")
+        return self.heads[0] if spec.head == "auto" else spec.head
+
+    def text_names(self, texts_per_row: int) -> Item:
+        """Return the names of the texts of an item to predict."""
+        return PAIR if texts_per_row == 2 else SINGLE
+
+    def calibrate(self, predictions: NDArray[np.float32], rows: Rows, top: float) -> Calibrated | None:
+        """Fit what decoding needs besides the predictions, on the rows that select; None if it needs nothing.
+
+        Args:
+            predictions: of one member, or the mean of several, for the rows.
+            top: the largest prediction that is possible, that of identical texts.
+        """
+        return None
+
+    def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any] | None:
+        """Return the decoded predictions of a reference without a probe; None if it is the cosine of the latents."""
+        return None
+
+    def breakdown(self, scorer: Any, decoded: Decoded) -> Iterator[BreakdownRow]:
+        """Yield the metrics of groups of rows."""
+        return iter(())
+
+    def confusion(self, scorer: Any, decoded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return gold and predicted name of each row or word; None if the targets are no classes."""
+        return None
+
+    @abstractmethod
+    def prediction_columns(
+        self, predictions: NDArray[np.float32], scorer: Any, calibration: Calibrated | None
+    ) -> Columns:
+        """Return the columns of the prediction table of a split."""
+
+    @abstractmethod
+    def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
+        """Return the prediction for each new item, as users receive it."""
+
+    @abstractmethod
+    def shuffled(self, corpus: Corpus, rows: Rows, rng: np.random.Generator) -> Rows:
+        """Return rows with random targets, which a probe can only fit by memorising them."""
+
+    def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
+        """Return a short description of the target of each row."""
+        raise NotImplementedError
+
+    def is_complete(self, space: OutputSpace) -> bool:
+        """Return whether a stored probe has what its predictions need."""
+        return len(space.labels) > 1
 
 
-class BreakdownRow(NamedTuple):
-    """Metric of one group of rows."""
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax of logits ``[row, class]``."""
+    import torch  # loaded already by whoever has logits; pages and checks of recipes have none
 
-    kind: str
-    """Grouping criterion: class, pattern, entity type or question word."""
+    values: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), 1).numpy()
+    return values
 
-    group: str
-    metric: str
-    measured: Estimate
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logistic function of logits, element by element."""
+    import torch  # as above
+
+    values: NDArray[np.float32] = torch.sigmoid(torch.from_numpy(logits)).numpy()
+    return values
+
+
+def shuffle_targets(task: Task, corpus: Corpus, seed: int) -> Corpus:
+    """Return the corpus with random training targets and the same rows as validation split.
+
+    A probe can fit them only by memorising them. Source: Hewitt and Liang, "Designing and Interpreting Probes with
+    Control Tasks" (2019), section 2. There a random target belongs to a word type, which occurs again in the test
+    split; here it belongs to a row, so the fit is measured on the training rows themselves.
+    """
+    rows = task.shuffled(corpus, corpus.split("train"), np.random.default_rng(seed))
+    return replace(corpus, splits={"train": rows, "validation": rows})
 
 
 def precision_recall_f1(
@@ -155,30 +262,3 @@ def measured_ratio(counts: RatioCounts, n: int) -> Estimate:
         return replace(resampled.estimate(), n=n)
     value = float(np.mean([numerator.sum() / max(denominator.sum(), 1) for numerator, denominator in counts]))
     return Estimate(value=value, low=None, high=None, n=n)
-
-
-Prediction = dict[str, Any]
-"""Prediction for one item as users receive it; its keys depend on the task."""
-
-InputReader = Callable[[Sequence[Text]], ProbeInputs]
-"""Function from distinct texts to the inputs of a probe."""
-
-TableColumns = Mapping[str, Any]
-"""Columns of a prediction table, name -> values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Losses, metrics and heads that fit one kind of target, with the defaults."""
-
-    name: str
-    loss: str
-    """Default loss."""
-
-    losses: tuple[str, ...]
-    metric: str
-    """Default selection metric."""
-
-    metrics: tuple[str, ...]
-    heads: tuple[str, ...]
-    """The first is the default."""

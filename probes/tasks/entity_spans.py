@@ -15,13 +15,8 @@ from seqeval.metrics.sequence_labeling import get_entities
 from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.script import SENTENCE_ENDS, unbreakable_spans
-from permafrost.probes.inputs.alignment import first_tokens
 from permafrost.probes.metrics.entities import decode_tags
-from permafrost.probes.models.probe import Probe
-from permafrost.probes.tasks.base import InputReader, Item, Prediction
-from permafrost.probes.tasks.fitted import LoadedRun
-from permafrost.probes.tasks.sentences import probabilities
-from permafrost.probes.tasks.tagging import TagObjective
+from permafrost.probes.tasks.base import Predict, softmax
 from permafrost.probes.tasks.words import CharacterSpan, split_words
 
 Entity = dict[str, Any]
@@ -32,15 +27,18 @@ STOP_WORDS = (".", "!", "?", *SENTENCE_ENDS)
 MAX_CHARACTERS = 1 << 13
 """Maximum characters of a text that are tagged at once; more than most backbones read."""
 
+UNREAD_LOGIT = -5e8
+"""Logit of all tags but "O" up to which a word has no token: it is after the end of what the backbone reads."""
+
 NON_SPACE = re.compile(r"\S")
 
 
-def find_entities(probe: Probe, labels: Sequence[str], texts: Sequence[str], read: InputReader) -> list[list[Entity]]:
+def find_entities(labels: Sequence[str], texts: Sequence[str], predict: Predict) -> list[list[Entity]]:
     """Return the entities of every text, in order.
 
     Args:
         labels: names of the tags.
-        read: function from distinct texts to the states of their tokens.
+        predict: function from distinct texts and their words to the logits of each word, ``[word, tag]``.
 
     Returns:
         For each entity its ``text``, ``start`` and ``end`` in the original text, ``label`` without ``B-`` or ``I-``,
@@ -51,7 +49,7 @@ def find_entities(probe: Probe, labels: Sequence[str], texts: Sequence[str], rea
     while starts:
         pieces = {index: _cut_piece(texts[index], start) for index, start in starts.items()}
         distinct = sorted(set(pieces.values()))
-        tagged = dict(zip(distinct, _tag_pieces(probe, labels, distinct, read), strict=True))
+        tagged = dict(zip(distinct, _tag_pieces(labels, distinct, predict), strict=True))
         for index, start in starts.items():
             of_piece, end = tagged[pieces[index]]
             entities[index] += [_shifted(entity, start) for entity in of_piece]
@@ -64,19 +62,16 @@ def _shifted(entity: Entity, start: int) -> Entity:
     return entity | {"start": entity["start"] + start, "end": entity["end"] + start}
 
 
-def _tag_pieces(
-    probe: Probe, labels: Sequence[str], pieces: Sequence[str], read: InputReader
-) -> list[tuple[list[Entity], int]]:
+def _tag_pieces(labels: Sequence[str], pieces: Sequence[str], predict: Predict) -> list[tuple[list[Entity], int]]:
     """Return the entities of every piece, and the character at which to continue."""
     words = [split_words(piece) for piece in pieces]
     offsets = offsets_from_lengths(np.array([len(spans) for spans in words]))
     characters = np.array([span for spans in words for span in spans], np.int64).reshape(-1, 2)
     all_words = Spans(characters, np.zeros(len(characters), np.int64), offsets)
     rows = Rows(np.arange(len(pieces))[:, None], np.zeros(len(pieces), np.int64), all_words)
-    inputs = read(pieces)
-    logits = TagObjective(inputs, rows).predict_mean(probe)
-    tags, was_read = decode_tags(logits, offsets, labels), first_tokens(inputs, rows) >= 0
-    tag_probabilities = probabilities(logits)[np.arange(len(tags)), tags]
+    logits = predict(pieces, rows)
+    tags, was_read = decode_tags(logits, offsets, labels), logits[:, 1:].max(1) > UNREAD_LOGIT
+    tag_probabilities = softmax(logits)[np.arange(len(tags)), tags]
     results = []
     for piece, spans, low, high in zip(pieces, words, offsets, offsets[1:], strict=False):
         next_word = _next_word(piece, spans, was_read[low:high])
@@ -122,9 +117,3 @@ def _entities(
             {"text": text[start:end], "start": start, "end": end, "label": label, "probability": probability}
         )
     return entities
-
-
-def predict_entities(run: LoadedRun, items: Sequence[Item], read: InputReader) -> list[Prediction]:
-    """Return the entities of each text."""
-    texts = [text for (text,) in items]
-    return [{"entities": entities} for entities in find_entities(run.probe, run.labels, texts, read)]

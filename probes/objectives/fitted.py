@@ -1,18 +1,27 @@
 """Trained probes of one task, with the columns they read, calibration, labels and backbone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from permafrost.data.corpora.records import Kind
+from permafrost.data.corpora.corpus import Rows
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.metrics.calibration import Calibration
+from permafrost.data.text import Text
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe
+from permafrost.probes.objectives.heads import mean_prediction
+from permafrost.probes.tasks.base import Calibrated, Item, Prediction, Task
+from permafrost.probes.tasks.registry import TASKS
+
+InputReader = Callable[[Sequence[Text]], ProbeInputs]
+"""Function from distinct texts to the inputs of a probe."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,20 +36,40 @@ class FittedProbe:
     """Plan, view and layer of each input of the probe."""
 
     probe: Probe
-    calibration: Calibration | None
-    """Calibration from raw prediction to score; None unless the targets are scores."""
+    calibration: Calibrated | None
+    """What the task fitted on validation rows; None if it needs nothing."""
 
     labels: tuple[str, ...]
-    """Classes or tags, in the order of the logits."""
+    """Classes, labels or tags, in the order of the logits."""
 
     score_range: tuple[float, float] | None
     """Lowest and highest score of the corpus; None unless the targets are scores."""
 
-    kind: Kind
+    kind: str
+    """Kind of the targets, a key of :data:`permafrost.probes.tasks.registry.TASKS`."""
+
     texts_per_row: int
     seeds: tuple[int, ...] = ()
     blocks: Callable[[], nn.Module] | None = None
     """Function that returns the fine-tuned blocks of the backbone; None if it stayed frozen."""
+
+    @property
+    def task(self) -> Task:
+        """The kind of task."""
+        return TASKS[self.kind]
+
+    @property
+    def text_names(self) -> Item:
+        """Names of the texts of an item."""
+        return self.task.text_names(self.texts_per_row)
+
+    def answers(self, items: Sequence[Item], read: InputReader) -> list[Prediction]:
+        """Return the prediction for each item; ``read`` gives the inputs of distinct texts."""
+
+        def predict(texts: Sequence[Text], rows: Rows) -> NDArray[np.float32]:
+            return mean_prediction(self.probe, read(texts), rows)
+
+        return self.task.answers(self, items, predict)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

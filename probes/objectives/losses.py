@@ -1,4 +1,4 @@
-"""Losses of rows, token tags and answer spans. They reduce over rows only, so each stacked member has its own loss."""
+"""Losses of scores, classes, label sets, word tags and answer spans. They reduce over rows only, so each stacked member has its own loss."""
 
 from collections.abc import Callable
 
@@ -47,6 +47,16 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return flat.view(logits.shape[:-1]).mean(-1)
 
 
+def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of every label by itself, ``[...]``.
+
+    Args:
+        logits: ``[..., row, label]``.
+        target: ``[..., row, label]``, 0 or 1.
+    """
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
+
+
 def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Return the mean cross-entropy of the start and the end of an answer, each a choice among the tokens of a text.
 
@@ -63,6 +73,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse,
     "log_variance": log_variance,
     "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
     "span": span_cross_entropy,
 }
 

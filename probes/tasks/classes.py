@@ -1,0 +1,154 @@
+"""Classes: one of several per text or pair of texts."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.script import WORD_END, WORD_START, units
+from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1
+from permafrost.probes.tasks.base import (
+    BreakdownRow,
+    Calibrated,
+    Columns,
+    Decoded,
+    Item,
+    OutputSpace,
+    Predict,
+    Prediction,
+    measured_ratio,
+    precision_recall_f1,
+    softmax,
+)
+from permafrost.probes.tasks.rows import RowScorer, RowTask, pair_of_texts, predict_items, text_columns
+
+NEGATION = re.compile(
+    rf"{WORD_START}(?:not|no|never|nobody|nothing|none|neither|nor|without|cannot){WORD_END}|n['’]t{WORD_END}",
+    re.IGNORECASE,
+)
+"""English negation words."""
+
+HIGH_OVERLAP = 0.5
+"""Word overlap of two texts from which on it counts as high; see :func:`word_overlap`."""
+
+
+class ClassScorer(RowScorer):
+    """Scorer of one class per row."""
+
+    def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
+        """Return the most likely class ``[row]`` of logits ``[row, class]``."""
+        return np.asarray(predictions.argmax(-1))
+
+
+class Classification(RowTask):
+    """One class per text or pair."""
+
+    kind = "class"
+    name = "classification"
+    loss = "cross_entropy"
+    losses = ("cross_entropy",)
+    metric = "accuracy"
+    metrics: ClassVar = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}
+    heads = ("classes",)
+    scorer_class = ClassScorer
+    reference = "the commonest class of training"
+
+    def check(self, corpus: Corpus) -> None:
+        """Raise a :class:`CorpusError` if there is a single class."""
+        if len(corpus.labels) < 2:
+            raise CorpusError(f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'.")
+
+    def metric_names(self, corpus: Corpus) -> tuple[str, ...]:
+        """As :meth:`Task.metric_names`; the F1 score is that of the second of two classes."""
+        return tuple(name for name in self.metrics if name != "f1" or len(corpus.labels) == 2)
+
+    def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
+        """Return the most frequent class of the training rows for every row, ``[row]``."""
+        return np.full(len(rows), int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax()))
+
+    def breakdown(self, scorer: ClassScorer, decoded: Decoded) -> Iterator[BreakdownRow]:
+        """Yield the metrics of every class that occurs, then of rows with and without surface patterns."""
+        yield from _by_class(scorer, decoded)
+        yield from _by_pattern(scorer, decoded)
+
+    def confusion(self, scorer: ClassScorer, decoded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return gold and predicted class of each row."""
+        names = np.array(scorer.corpus.labels)
+        return names[scorer.rows.targets.astype(np.int64)], names[decoded.astype(np.int64)]
+
+    def prediction_columns(
+        self, predictions: NDArray[np.float32], scorer: ClassScorer, calibration: Calibrated | None
+    ) -> Columns:
+        """Return texts, target, predicted class and probability of each class of every row."""
+        probabilities = softmax(predictions)
+        target, label = self.confusion(scorer, scorer.decode(predictions))
+        by_class = {PROBABILITY + name: probabilities[:, code] for code, name in enumerate(scorer.corpus.labels)}
+        return text_columns(scorer) | {"target": target, "label": label} | by_class
+
+    def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
+        """Return a label for each item, with the probability of every class."""
+        return [
+            {
+                "label": space.labels[int(row.argmax())],
+                "probabilities": dict(zip(space.labels, map(float, row), strict=True)),
+            }
+            for row in softmax(predict_items(items, predict))
+        ]
+
+    def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
+        """Return the class of each row."""
+        return [corpus.labels[int(code)] for code in rows.targets]
+
+
+def _by_class(scorer: ClassScorer, decoded: Decoded) -> Iterator[BreakdownRow]:
+    """Yield precision, recall and F1 of every class that occurs; ``n`` is the number of its gold rows."""
+    for code, label in enumerate(scorer.corpus.labels):
+        gold = scorer.rows.targets == code
+        predicted = [classes == code for classes in decoded]
+        if gold.any() or any(rows.any() for rows in predicted):
+            correct = [rows & gold for rows in predicted]
+            yield from precision_recall_f1("class", label, predicted, [gold] * len(predicted), correct, int(gold.sum()))
+
+
+def _by_pattern(scorer: ClassScorer, decoded: Decoded) -> Iterator[BreakdownRow]:
+    """Yield accuracy, share of the rows and share of the mistakes of every group of :func:`patterns`."""
+    wrong = [(classes != scorer.rows.targets).astype(np.float64) for classes in decoded]
+    all_rows = np.ones(len(scorer.rows))
+    for group, in_group in patterns(scorer.corpus, scorer.rows).items():
+        n, group_rows = int(in_group.sum()), all_rows[in_group]
+        figures = {
+            "accuracy": [(1 - mistakes[in_group], group_rows) for mistakes in wrong],
+            "share_of_rows": [(in_group.astype(np.float64), all_rows)],
+            "share_of_mistakes": [(mistakes * in_group, mistakes) for mistakes in wrong],
+        }
+        for metric, counts in figures.items():
+            yield BreakdownRow("pattern", group, metric, measured_ratio(counts, n))
+
+
+def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
+    """Return groups of rows by surface patterns, group name -> ``[row]``, each pattern with its complement.
+
+    The patterns are English negation in the last text, and high word overlap of the second text of a pair with the
+    first. A pattern that all rows or none have gives no group.
+    """
+    pairs = [pair_of_texts(corpus, text_indices) for text_indices in rows.texts]
+    negated = np.array([bool(NEGATION.search(second)) for _, second in pairs], bool)
+    groups = {"negation": negated, "no negation": ~negated}
+    if pairs and pairs[0][0] is not None:
+        high = np.array([word_overlap(first or "", second) >= HIGH_OVERLAP for first, second in pairs], bool)
+        groups |= {"high word overlap": high, "low word overlap": ~high}
+    return {name: in_group for name, in_group in groups.items() if in_group.any() and not in_group.all()}
+
+
+def word_overlap(first: str, second: str) -> float:
+    """Return the share of the distinct words of ``second`` that ``first`` contains; 0 if it has none.
+
+    In scripts without spaces, characters are compared instead of words.
+    """
+    words = set(units(second.lower()))
+    return len(words & set(units(first.lower()))) / max(1, len(words))

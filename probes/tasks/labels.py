@@ -1,0 +1,124 @@
+"""Label sets: any number of labels per text or pair of texts, each predicted by itself."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.records import CorpusError
+from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.metrics.calibration import Thresholds
+from permafrost.probes.metrics.label_sets import label_macro_f1, label_micro_f1, mean_average_precision, subset_accuracy
+from permafrost.probes.metrics.thresholds import best_thresholds
+from permafrost.probes.tasks.base import (
+    BreakdownRow,
+    Calibrated,
+    Columns,
+    Decoded,
+    Item,
+    OutputSpace,
+    Predict,
+    Prediction,
+    precision_recall_f1,
+    sigmoid,
+)
+from permafrost.probes.tasks.rows import RowScorer, RowTask, predict_items, text_columns
+
+UNCALIBRATED = 0.5
+"""Threshold of every label as long as none were chosen: during training, and for labels without validation rows."""
+
+
+class LabelScorer(RowScorer):
+    """Scorer of label sets."""
+
+    def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
+        """Return probability less threshold, ``[row, label]``, of logits; a label with 0 or more is predicted.
+
+        A threshold does not change the order of the rows of its label, so ranking metrics are those of the logits.
+        """
+        return sigmoid(predictions) - thresholds_of(calibration)
+
+
+def thresholds_of(calibration: Calibrated | None) -> NDArray[np.float32] | float:
+    """Return the thresholds ``[label]``, or one for all labels if none were chosen."""
+    return calibration.values if isinstance(calibration, Thresholds) else UNCALIBRATED
+
+
+class MultiLabel(RowTask):
+    """Several labels, or none, per text or pair."""
+
+    kind = "labels"
+    name = "multi-label classification"
+    loss = "binary_cross_entropy"
+    losses = ("binary_cross_entropy",)
+    metric = "mean_average_precision"
+    metrics: ClassVar = {
+        "mean_average_precision": mean_average_precision,
+        "micro_f1": label_micro_f1,
+        "macro_f1": label_macro_f1,
+        "subset_accuracy": subset_accuracy,
+    }
+    heads = ("labels",)
+    scorer_class = LabelScorer
+    reference = "the labels that at least half of the training rows have"
+
+    def check(self, corpus: Corpus) -> None:
+        """Raise a :class:`CorpusError` if no row that selects has a label."""
+        if not corpus.split(corpus.selection_split).targets.any():
+            raise CorpusError(f"{corpus.name}: none of its {corpus.selection_split} rows has a label.")
+
+    def calibrate(self, predictions: NDArray[np.float32], rows: Rows, top: float) -> Calibrated | None:
+        """Choose the threshold of each label that has the highest F1 score on the rows."""
+        return Thresholds(best_thresholds(sigmoid(predictions), rows.targets).astype(np.float32))
+
+    def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
+        """Return for every row the share of training rows that have each label, less one half, ``[row, label]``."""
+        return np.tile(corpus.split("train").targets.mean(0) - UNCALIBRATED, (len(rows), 1))
+
+    def breakdown(self, scorer: LabelScorer, decoded: Decoded) -> Iterator[BreakdownRow]:
+        """Yield precision, recall and F1 of every label that occurs; ``n`` is the number of its gold rows."""
+        for index, label in enumerate(scorer.corpus.labels):
+            gold = scorer.rows.targets[:, index] > 0
+            predicted = [margins[:, index] >= 0 for margins in decoded]
+            if gold.any() or any(rows.any() for rows in predicted):
+                correct = [rows & gold for rows in predicted]
+                golds = [gold] * len(predicted)
+                yield from precision_recall_f1("label", label, predicted, golds, correct, int(gold.sum()))
+
+    def prediction_columns(
+        self, predictions: NDArray[np.float32], scorer: LabelScorer, calibration: Calibrated | None
+    ) -> Columns:
+        """Return texts, gold labels, predicted labels and probability of each label of every row."""
+        names, probabilities = scorer.corpus.labels, sigmoid(predictions)
+        predicted = scorer.decode(predictions, calibration) >= 0
+        by_label = {PROBABILITY + name: probabilities[:, index] for index, name in enumerate(names)}
+        sets = {"target": joined(names, scorer.rows.targets > 0), "labels": joined(names, predicted)}
+        return text_columns(scorer) | sets | by_label
+
+    def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
+        """Return the labels of each item, with the probability of every label."""
+        probabilities = sigmoid(predict_items(items, predict))
+        predicted = probabilities >= thresholds_of(space.calibration)
+        return [
+            {
+                "labels": [name for name, chosen in zip(space.labels, row, strict=True) if chosen],
+                "probabilities": dict(zip(space.labels, map(float, values), strict=True)),
+            }
+            for row, values in zip(predicted, probabilities, strict=True)
+        ]
+
+    def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
+        """Return the labels of each row, joined."""
+        return joined(corpus.labels, rows.targets > 0)
+
+    def is_complete(self, space: OutputSpace) -> bool:
+        """Return whether there are labels, and a threshold for each."""
+        thresholds = space.calibration
+        return bool(space.labels) and isinstance(thresholds, Thresholds) and len(thresholds.values) == len(space.labels)
+
+
+def joined(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[str]:
+    """Return the names of the labels of each row, ``[row, label]`` -> ``a, b``."""
+    return [", ".join(name for name, is_chosen in zip(names, row, strict=True) if is_chosen) for row in chosen]

@@ -1,0 +1,57 @@
+"""Shared parts of the tasks with one target per row: scores, classes and label sets of a text or a pair of texts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.text import Segments
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_metric
+from permafrost.probes.tasks.base import Decoded, Item, Predict, Scorer, Task
+
+
+class RowScorer(Scorer):
+    """Scorer whose metrics compare the decoded predictions with the targets of the rows."""
+
+    def resampled(self, metric: str, decoded: Decoded) -> BootstrapSamples | None:
+        """As :meth:`Scorer.resampled`."""
+        return bootstrap_metric(self.metrics[metric], decoded, self.rows.targets)
+
+    def value(self, metric: str, decoded: NDArray[Any]) -> float:
+        """As :meth:`Scorer.value`."""
+        return float(self.metrics[metric](decoded, self.rows.targets))
+
+
+class RowTask(Task):
+    """Task with one target per row."""
+
+    def shuffled(self, corpus: Corpus, rows: Rows, rng: np.random.Generator) -> Rows:
+        """Return the rows with their targets in random order."""
+        return replace(rows, targets=rng.permutation(rows.targets))
+
+
+def text_columns(scorer: Scorer) -> dict[str, Any]:
+    """Return the columns of a prediction table that hold the texts of every row."""
+    texts = scorer.rows.texts
+    names = ["sentence"] if texts.shape[1] == 1 else ["sentence1", "sentence2"]
+    corpus = scorer.corpus
+    return {name: [str(corpus.texts[index]) for index in column] for name, column in zip(names, texts.T, strict=True)}
+
+
+def predict_items(items: Sequence[Item], predict: Predict) -> NDArray[np.float32]:
+    """Return the predictions for new items, ``[row]`` or ``[row, class]``; each distinct text is read once."""
+    distinct = sorted({text for item in items for text in item})
+    indices = {text: index for index, text in enumerate(distinct)}
+    texts = np.array([[indices[text] for text in item] for item in items])
+    return predict(distinct, Rows(texts, np.zeros(len(texts))))
+
+
+def pair_of_texts(corpus: Corpus, text_indices: NDArray[np.int64]) -> tuple[str | None, str]:
+    """Return the first text, None if the row has one only, and the last text of a row."""
+    last = corpus.texts[text_indices[-1]]
+    if isinstance(last, Segments):
+        return last.first, last.second
+    return (str(corpus.texts[text_indices[0]]) if len(text_indices) > 1 else None), last
