@@ -21,7 +21,7 @@ from permafrost.probes.config.load import (
 )
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import with_arguments
-from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder
 from permafrost.probes.search.trials import check_study
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
-    from permafrost.probes.prediction.predictor import MultitaskPredictor, Predictor
+    from permafrost.probes.prediction.predictor import Predictor
 
 Overrides = Iterable[str]
 """``a.b=value`` settings, as after ``--set``."""
@@ -133,7 +133,7 @@ def ablate(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     variant: str = "",
-) -> AblationResult:
+) -> RunResult:
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
     spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
@@ -189,7 +189,7 @@ def report(path: Path | str) -> Path:
     return write_report(Path(path))
 
 
-def load(path: Path | str, task: str = "") -> "Predictor | MultitaskPredictor":
+def load(path: Path | str, task: str = "") -> "Predictor":
     """Load a finished run that can predict: all of its tasks, or the task that is named."""
     RunFolder(Path(path), RunError)
     from permafrost import stages

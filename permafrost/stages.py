@@ -27,16 +27,15 @@ from permafrost.probes.experiments.ablation import run_ablation
 from permafrost.probes.experiments.language_model import run_pretraining, with_own_backbone
 from permafrost.probes.experiments.layers import run_layers
 from permafrost.probes.experiments.run import run_recipe
-from permafrost.probes.experiments.run_multitask import run_multitask
 from permafrost.probes.experiments.similarity import compare_sentences
 from permafrost.probes.experiments.study import run_study
 from permafrost.probes.inputs.providers import CacheProvider, FrozenStates, LatentProvider, PlanLatents
 from permafrost.probes.inputs.shared_memory import SharedInputs
-from permafrost.probes.prediction.predictor import LoadedBackbones, MultitaskPredictor, Predictor
-from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
+from permafrost.probes.objectives.fitted import LoadedRun
+from permafrost.probes.prediction.predictor import Predictor
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 from permafrost.probes.runs.load import load_tasks
 from permafrost.probes.search.trials import Evaluate
-from permafrost.probes.tasks.fitted import LoadedRun
 from permafrost.probes.variants.train_variant import evaluate_recipe
 from permafrost.probes.variants.workspace import Workspace
 
@@ -94,11 +93,8 @@ PROVIDER = BackboneProvider()
 def extract(recipe: Recipe, progress: Progress) -> tuple[list[Corpus], list[PlanLatents]]:
     """Extract the latents of every plan in a recipe that are not cached yet; return the corpora and the latents."""
     workspace = Workspace(PROVIDER, progress)
-    task_recipes = [
-        task_recipe
-        for variant in recipe.variant_recipes().values()
-        for task_recipe in (variant.task_recipes() or {"": variant}).values()
-    ]
+    variants = recipe.variant_recipes().values()
+    task_recipes = [task_recipe for variant in variants for task_recipe in variant.task_recipes().values()]
     all_corpora = [workspace.corpus(task_recipe.corpus) for task_recipe in task_recipes]
     corpora = {id(corpus): corpus for corpus in all_corpora}
     workspace.prepare(task_recipes)
@@ -118,12 +114,11 @@ def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Seque
 def _experiment(
     name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], provider: LatentProvider
 ) -> RunResult:
-    run_tasks = run_layers if recipe.multitask.schedule == "separate" else run_multitask
-    experiment = run_tasks if recipe.tasks else run_recipe
+    experiment = run_layers if recipe.tasks and recipe.multitask.schedule == "separate" else run_recipe
     return experiment(name, recipe.select_variants(only), runs, progress, provider)
 
 
-def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> AblationResult:
+def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> RunResult:
     """Train the probe of a recipe on subsets of its layers."""
     return run_ablation(name, recipe, runs, progress, PROVIDER)
 
@@ -164,8 +159,6 @@ def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progr
     return with_own_backbone(name, recipe, runs, progress, pretrain_model)
 
 
-def load(path: Path, task: str) -> Predictor | MultitaskPredictor:
+def load(path: Path, task: str) -> Predictor:
     """Load a finished run that can predict."""
-    backbones = LoadedBackbones(make_extractor)
-    predictors = {name: Predictor(run, backbones) for name, run in load_tasks(path, task).items()}
-    return MultitaskPredictor(predictors) if len(predictors) > 1 else next(iter(predictors.values()))
+    return Predictor(load_tasks(path, task), make_extractor)

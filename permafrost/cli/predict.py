@@ -37,14 +37,14 @@ def _answer(
     run_folder: Path, texts: Sequence[str], file: Path | None, task: str
 ) -> tuple[Sequence[PredictionRequest], Answers]:
     """The requests and their answers; those of several tasks are joined by item."""
-    console, predictors = Console(), api.load(run_folder, task).tasks
-    runs = {name: predictor.run for name, predictor in predictors.items()}
+    console, predictor = Console(), api.load(run_folder, task)
+    runs = predictor.tasks
     requests = requests_from_file(runs, file) if file else requests_from_texts(runs, texts)
-    if left_out := [name for name in predictors if name not in requests]:
+    if left_out := [name for name in runs if name not in requests]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
     answers = {
-        name: predictors[name].predict(
-            [request.texts for request in items], console, [request.location for request in items]
+        name: predictor.predict_task(
+            name, [request.texts for request in items], console, [request.location for request in items]
         )
         for name, items in requests.items()
     }

@@ -14,7 +14,7 @@ from permafrost.probes.config.ablation import AblationSpec
 from permafrost.probes.config.columns import InputName, parse_input
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.multitask import BalancingSpec, MultitaskSpec
-from permafrost.probes.config.names import TASK_NAME, UNTRAINED
+from permafrost.probes.config.names import PROBE, TASK_NAME, UNTRAINED
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
@@ -117,12 +117,20 @@ class Recipe:
         return {name: self.capture_plan(name) for name in names}
 
     def task_recipes(self) -> dict[str, "Recipe"]:
-        """Return the single-task recipe of each trained task, task name -> recipe; empty if the recipe has no tasks."""
+        """Return the recipe of each trained task, task name -> recipe.
+
+        A recipe without ``[tasks]`` is its own single task, under the name "probe".
+        """
+        self._check_task_names()
+        if not self.tasks:
+            return {PROBE: self}
+        chosen = self.multitask.tasks or tuple(self.tasks)
+        return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
+
+    def _check_task_names(self) -> None:
         for name in self.multitask.tasks:
             if name not in self.tasks:
                 raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
-        chosen = self.multitask.tasks or tuple(self.tasks)
-        return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
 
     def select_variants(self, names: Sequence[str]) -> "Recipe":
         """Return the recipe with the named variants only, or with all if no name is given.

@@ -1,128 +1,96 @@
 """Ablation: the same probe on subsets of its layers, with several seeds, and controls for comparison.
 
 Every distinct subset is trained once, whichever kinds name it. Metrics are means over seeds, or of the seeds' mean
-prediction (``train.average``), with a bootstrap 95 % interval over rows and the p-value of a paired test against the
-last layer alone.
+prediction (``train.average``), with a bootstrap 95 % interval over rows, and a paired test against the last layer
+alone.
 """
 
-import time
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.spec import assign, parse, plain
-from permafrost.probes.config.ablation import Subset, column_positions, subsets
+from permafrost.probes.config.ablation import subsets
 from permafrost.probes.config.load import check_frozen
-from permafrost.probes.config.names import RANDOM_TARGETS
+from permafrost.probes.config.names import PROBE, RANDOM_TARGETS
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.subset_metrics import AblationRow, SubsetMetrics
-from permafrost.probes.experiments.subset_training import SubsetTrainer
-from permafrost.probes.experiments.validation import check_variants
+from permafrost.probes.experiments.experiment import Experiment
+from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.providers import LatentProvider
-from permafrost.probes.results.outcomes import AblationResult
-from permafrost.probes.runs.write import RunContents, write_run
-from permafrost.probes.tasks.control import shuffle_targets
-from permafrost.probes.variants.record import make_record
-from permafrost.probes.variants.train_variant import member_configs
+from permafrost.probes.results.metric_row import MetricRow
+from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.tasks.base import shuffle_targets
+from permafrost.probes.variants.record import latent_stores
 from permafrost.probes.variants.workspace import Workspace
 
 UNTRAINED = "untrained"
 """Name of the control on an untrained backbone, in the column ``control``."""
 
 
-def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> AblationResult:
+def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
     """Ablate a recipe and write a run folder ``ablate-<recipe>-<n>``."""
-    started = time.perf_counter()
     recipe = replace(recipe, variants=())
     check_frozen(recipe)
-    workspace = Workspace(provider, progress)
-    corpus = workspace.corpus(recipe.corpus)
-    metric = check_variants(recipe, {name: recipe}, corpus)
-    workspace.prepare([recipe])
-    rows = [asdict(row) for row in ablate(recipe, workspace, corpus)]
-    texts_run = sum(latents.texts_run for latents in workspace.stored.values())
-    record = make_record(corpus, [], {name: workspace.plan_latents(recipe, recipe.corpus)}) | {
-        "name": f"ablate-{name}",
-        "summary": recipe.summary,
-        "texts_run": texts_run,
-        "metric": metric,
-        "seeds": list(recipe.train.seeds),
-        "seconds": {"all": time.perf_counter() - started},
-    }
-    path = write_run(
-        runs, f"ablate-{name}", RunContents(recipe=recipe, record=record, tables={"ablation": pd.DataFrame(rows)})
-    )
-    return AblationResult(
-        path=path,
-        seconds=time.perf_counter() - started,
-        texts=corpus.text_count,
-        texts_distinct=len(corpus.texts),
-        texts_run=texts_run,
-        metrics=rows,
-    )
+    experiment = Experiment(f"ablate-{name}", recipe, runs, progress, provider, "ablation")
+    problems = experiment.prepare({name: recipe})
+    rows = ablate(PROBE, recipe, experiment.workspace, recipe.ablation.kinds, recipe.ablation.backbones)
+    stores = latent_stores({name: recipe}, experiment.workspace)
+    return experiment.finish(rows, problems, stores, {"seeds": list(recipe.train.seeds)})
 
 
-def ablate(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> list[AblationRow]:
-    """Train and evaluate the subsets, controls and further backbones of ``recipe.ablation``.
+def ablate(
+    task: str, recipe: Recipe, workspace: Workspace, kinds: Sequence[str], backbones: Sequence[str] = ()
+) -> list[MetricRow]:
+    """Train and measure subsets of layers, the controls of ``recipe.ablation``, and further backbones.
 
-    Raises:
-        SpecError: a setting that does not fit the task.
+    Args:
+        task: name of the recipe's task.
+        recipe: of one task; its latents are in the workspace.
+        kinds: kinds of subsets, besides all layers and each layer alone.
     """
-    spec = recipe.ablation
-    trainer = _make_trainer(recipe, workspace, corpus)
-    kinds = ["all", "single", *(kind for kind in spec.kinds if kind not in ("single", "greedy"))]
-    wanted = [subset for kind in kinds for subset in subsets(kind, trainer.columns)]
-    trainer.train([subset.layer_positions for subset in wanted], "subsets of layers")
-    if "greedy" in spec.kinds:
-        wanted += trainer.select_greedily(spec.greedy)
-    metrics = SubsetMetrics(trainer)
-    rows = [row for subset in wanted for row in metrics.rows(subset)]
-    if "random_targets" in spec.controls:
+    trained = SubsetTrainer(task, recipe, workspace)
+    further = [kind for kind in kinds if kind not in ("single", "greedy")]
+    wanted = [subset for kind in ("all", "single", *further) for subset in subsets(kind, trained.columns)]
+    trained.train(wanted, "subsets of layers")
+    if "greedy" in kinds:
+        wanted += trained.select_greedily(recipe.ablation.greedy)
+    rows = [row for subset in wanted for row in trained.rows(subset, trained)]
+    if "random_targets" in recipe.ablation.controls:
         memorised = [subset for subset in wanted if subset.kind in ("all", "single")]
-        rows += [row for subset in memorised for row in metrics.rows(subset, ["train"])]
-    for control in spec.controls:
-        rows += _control_rows(control, recipe, workspace, metrics)
-    for backbone in spec.backbones:
-        rows += _backbone_rows(backbone, recipe, workspace, metrics)
+        rows += [row for subset in memorised for row in trained.rows(subset, trained, ["train"])]
+    for control in recipe.ablation.controls:
+        rows += _control_rows(control, trained)
+    for backbone in backbones:
+        rows += _backbone_rows(backbone, trained)
     return rows
 
 
-def _make_trainer(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> SubsetTrainer:
-    return SubsetTrainer(member_configs("ablation", recipe, workspace), corpus, workspace.progress)
-
-
-def _control_rows(control: str, recipe: Recipe, workspace: Workspace, reference: SubsetMetrics) -> list[AblationRow]:
-    """Train and evaluate each layer alone and all of them, on an untrained backbone or on shuffled targets."""
-    corpus, splits = reference.corpus, list[str]()
+def _control_rows(control: str, trained: SubsetTrainer) -> Iterator[MetricRow]:
+    """Train and measure all layers, and each alone, on an untrained backbone or on shuffled targets."""
+    recipe, workspace, problem = trained.recipe, trained.workspace, trained.problem
     if control == "untrained":
-        recipe, name = _with_setting(recipe, "plan.init", "random"), UNTRAINED
+        recipe = _with_setting(recipe, "plan.init", "random")
         workspace.prepare([recipe])
+        trainer, splits = SubsetTrainer(trained.task, recipe, workspace, UNTRAINED), list[str]()
     else:
-        corpus, name, splits = shuffle_targets(corpus, recipe.train.seeds[0]), RANDOM_TARGETS, ["train"]
-    trainer = _make_trainer(recipe, workspace, corpus)
+        shuffled = replace(problem, corpus=shuffle_targets(problem.task, problem.corpus, recipe.train.seeds[0]))
+        trainer, splits = SubsetTrainer(trained.task, recipe, workspace, RANDOM_TARGETS, shuffled), ["train"]
     wanted = [*subsets("all", trainer.columns), *subsets("single", trainer.columns)]
-    trainer.train([subset.layer_positions for subset in wanted], f"control: {name}")
-    metrics = SubsetMetrics(trainer, name, reference)
-    return [row for subset in wanted for row in metrics.rows(subset, splits)]
+    trainer.train(wanted, f"control: {trainer.control}")
+    for subset in wanted:
+        yield from trainer.rows(subset, trained, splits)
 
 
-def _backbone_rows(name: str, recipe: Recipe, workspace: Workspace, reference: SubsetMetrics) -> list[AblationRow]:
-    """Train and evaluate all layers, and the last layer alone, of another backbone."""
-    recipe = _with_setting(recipe, "plan.backbone", name)
-    workspace.prepare([recipe])
-    trainer = _make_trainer(recipe, workspace, reference.corpus)
-    all_positions = subsets("all", trainer.columns)[0].layer_positions
-    trainer.train([all_positions, trainer.last_layer], f"backbone {name}")
-    metrics = SubsetMetrics(trainer, reference=reference)
-    last_layer = trainer.columns[trainer.last_layer[0]].layer
-    last_positions = column_positions(trainer.columns, lambda column: column.layer == last_layer)
-    return [
-        *metrics.rows(Subset("backbone", name, all_positions)),
-        *metrics.rows(Subset("backbone", f"{name}, last layer", last_positions)),
-    ]
+def _backbone_rows(name: str, trained: SubsetTrainer) -> Iterator[MetricRow]:
+    """Train and measure all layers, and the last layer alone, of another backbone."""
+    recipe = _with_setting(trained.recipe, "plan.backbone", name)
+    trained.workspace.prepare([recipe])
+    trainer = SubsetTrainer(trained.task, recipe, trained.workspace)
+    wanted = [*subsets("all", trainer.columns), trainer.last_layer]
+    trainer.train(wanted, f"backbone {name}")
+    for subset in wanted:
+        yield from trainer.rows(subset, trained)
 
 
 def _with_setting(recipe: Recipe, key: str, value: str) -> Recipe:

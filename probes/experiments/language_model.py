@@ -27,10 +27,9 @@ from permafrost.probes.config.load import (
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.bootstrap import Estimate, bootstrap_ratio
-from permafrost.probes.results.environment import environment
 from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.run_folder import RunFolder
-from permafrost.probes.runs.write import RunContents, write_run
+from permafrost.probes.runs.write import RunWriter
 
 PRETRAINING_SUFFIX = "-pretraining"
 """Suffix of the run's name, after the name of the recipe."""
@@ -107,16 +106,11 @@ def run_pretraining(
     result = PretrainingResult(model, None)
     if runs is None or _has_run(runs, result):
         return result
-    record = environment() | {
-        "name": f"{name}{PRETRAINING_SUFFIX}",
-        "summary": recipe.summary,
-        "pretraining": result.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
-        "seconds": {"all": model.seconds},
-    }
+    facts = result.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]}
     tables = {"losses": pd.DataFrame(model.losses), "metrics": metrics_frame(_metric_rows(result, spec))}
-    return PretrainingResult(
-        model, write_run(runs, f"{name}{PRETRAINING_SUFFIX}", RunContents(recipe=recipe, record=record, tables=tables))
-    )
+    writer = RunWriter(runs, f"{name}{PRETRAINING_SUFFIX}", recipe, "pretraining")
+    path = writer.write({"pretraining": facts, "seconds": {"all": model.seconds}}, tables)
+    return PretrainingResult(model, path)
 
 
 def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress, pretrain: Pretrain) -> Recipe:
@@ -156,8 +150,15 @@ def _metric_rows(result: PretrainingResult, spec: LanguageSpec) -> list[MetricRo
         low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))
         perplexity = Estimate(float(np.exp(loss.value)), low, high, loss.n)
         measured += [(HELD_OUT, "loss", loss), (HELD_OUT, "perplexity", perplexity)]
-    where: dict[str, Any] = {"variant": spec.objective, "backbone": str(result.model.folder), "view": "", "layer": None}
     return [
-        MetricRow(**where, task="language", split=split, metric=metric, **asdict(figure), seed=spec.seed)
+        MetricRow(
+            variant=spec.objective,
+            backbone=str(result.model.folder),
+            task="language",
+            split=split,
+            metric=metric,
+            **asdict(figure),
+            seed=spec.seed,
+        )
         for split, metric, figure in measured
     ]

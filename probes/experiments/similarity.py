@@ -3,7 +3,6 @@
 Latents are of the last layer, in float32, and nothing is trained.
 """
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,8 @@ from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
 from permafrost.probes.inputs.store_record import store_record
 from permafrost.probes.metrics.cosines import cosine_matrix, matrix_from_pairs, pair_table
 from permafrost.probes.metrics.projection import project
-from permafrost.probes.results.environment import environment
 from permafrost.probes.results.outcomes import SimilarityResult
-from permafrost.probes.runs.write import RunContents, write_run
+from permafrost.probes.runs.write import RunWriter
 
 LATENTS, COSINES = "latents", "cosines"
 """Kinds of maps: of the latents of one backbone, or of the cosine similarities of all backbones."""
@@ -49,7 +47,7 @@ def compare_sentences(
         InputError: a setting that comparisons do not use, or no backbone can be read.
         MachineError: the machine failed; the message says what is safe.
     """
-    started = time.perf_counter()
+    writer = RunWriter(runs, name, recipe, "similarity")
     _check(recipe)
     spec = recipe.similarity
     corpus = Corpus(name="sentences", texts=tuple(dict.fromkeys(spec.texts)), splits={})
@@ -58,9 +56,7 @@ def compare_sentences(
     matrices = {backbone: cosine_matrix(values) for backbone, values in latents.items()}
     measured = pair_table(matrices)
     texts_run = sum(plan_latents.texts_run for plan_latents in stored.values())
-    record = environment() | {
-        "name": name,
-        "summary": recipe.summary,
+    record = {
         "pooling": spec.pooling,
         "backbones": list(stored),
         "refused": refused,
@@ -68,13 +64,12 @@ def compare_sentences(
         "texts_distinct": len(corpus.texts),
         "texts_run": texts_run,
         "stores": {backbone: store_record(plan_latents) for backbone, plan_latents in stored.items()},
-        "seconds": {"all": time.perf_counter() - started},
     }
     sentences = pd.DataFrame({"sentence": range(1, len(spec.texts) + 1), "text": spec.texts})
     tables = {"cosines": measured, "sentences": sentences, "maps": _maps(latents, matrices, spec.texts)}
     numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
     return SimilarityResult(
-        path=write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables)),
+        path=writer.write(record, tables),
         cosines=measured,
         tables={
             backbone: pd.DataFrame(matrix_from_pairs(measured, backbone, len(numbers)), numbers, numbers)
@@ -84,7 +79,7 @@ def compare_sentences(
         backbones=tuple(stored),
         refused=refused,
         texts_run=texts_run,
-        seconds=time.perf_counter() - started,
+        seconds=writer.seconds,
     )
 
 

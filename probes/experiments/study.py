@@ -1,18 +1,29 @@
 """Study of a recipe: extraction, search, report of the search, and the best trial trained again with several seeds."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from permafrost.data.progress import Progress
+from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.load import load_recipe
+from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.experiments.run import run_recipe
-from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.providers import LatentProvider
-from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.outcomes import RunResult, StudyResult
+from permafrost.probes.runs.write import RunWriter, write_tables
 from permafrost.probes.search.session import search
-from permafrost.probes.search.trials import MakeEvaluate, check_space
+from permafrost.probes.search.trial_log import TrialLog
+from permafrost.probes.search.trials import MakeEvaluate, best_recipe, check_space
+from permafrost.probes.variants.record import data_record, latent_stores
 from permafrost.probes.variants.workspace import Workspace
+
+BEST = "best.toml"
+"""File of the best trial's recipe."""
 
 
 def run_study(
@@ -27,7 +38,7 @@ def run_study(
     progress: Progress,
     provider: LatentProvider,
 ) -> tuple[StudyResult, RunResult]:
-    """Search a recipe's space, then train the best trial again.
+    """Search a recipe's space, then train the best trial again; a killed training goes on from its checkpoint.
 
     Args:
         name: name of the recipe.
@@ -36,11 +47,69 @@ def run_study(
     The other arguments are those of :func:`permafrost.probes.search.session.search`.
     """
     check_space(recipe)
-    workspace = Workspace(provider, progress)
-    metric = check_variants(recipe, {name: recipe}, workspace.corpus(recipe.corpus))
+    writer, workspace = RunWriter(runs, study_name, recipe, "study"), Workspace(provider, progress)
+    problem = resolve_problems({name: recipe}, workspace)[PROBE]
     workspace.prepare([recipe])
-    study = search(recipe, study_name, runs, make_evaluate, storage, trials, workers, progress, {"metric": metric})
-    write_report(study.folder)
+    data = data_record([problem.corpus], latent_stores({name: recipe}, workspace), workspace)
+
+    def write(folder: Path, trial_log: TrialLog, settings: Mapping[str, Any]) -> StudyResult:
+        return write_study(
+            folder, trial_log, recipe, writer, {"metric": problem.metric} | data | dict(settings), progress
+        )
+
+    study = search(recipe, study_name, runs, make_evaluate, write, storage, trials, workers, progress)
     progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
-    _, best_recipe = load_recipe(str(study.recipe))
-    return study, run_recipe(f"{study_name}-best", best_recipe, runs, progress, provider)
+    _, best = load_recipe(str(study.recipe))
+    return study, run_recipe(f"{study_name}-best", best, runs, progress, provider)
+
+
+def write_study(
+    folder: Path, trial_log: TrialLog, recipe: Recipe, writer: RunWriter, record: Mapping[str, Any], progress: Progress
+) -> StudyResult:
+    """Write the folder of a study: the trials of all sessions, and the best one as a recipe.
+
+    Raises:
+        SpecError: no trial is complete.
+    """
+    name = folder.name.removeprefix("study-")
+    rows, best = trial_log.rows(), trial_log.best()
+    importances = trial_log.importances()
+    if not importances:
+        progress.note("no importances: they take two searched settings and two complete trials that differ")
+    tables = {
+        "trials": pd.DataFrame(rows),
+        "intermediate": pd.DataFrame(trial_log.intermediate(), columns=["trial", "step", "value"]),
+        "importances": pd.DataFrame(list(importances.items()), columns=["parameter", "importance"]),
+    }
+    reasons = [row["reason"] for row in rows if row["reason"]]
+    if best is None:
+        write_tables(folder, tables, keep_empty=True)
+        last = (reasons or ["all were pruned"])[-1]
+        raise SpecError(f"no trial of study '{name}' could be completed; the last: {last}")
+    finished = sum(row["state"] in ("COMPLETE", "PRUNED") for row in rows)
+    summary = f"Best of study {name}: trial {best.number} of {finished}, {best.value:.4f} on validation."
+    params = {key: plain(dimension.decode(best.params[key])) for key, dimension in recipe.study.ranges().items()}
+    about = {
+        "study": name,
+        "sampler": recipe.study.sampler,
+        "pruner": recipe.study.pruner,
+        "seed": recipe.study.seed,
+        "trials": finished,
+        "refused": len(reasons),
+        "retried": sum(row["retry_of"] is not None for row in rows),
+        "best": {"number": best.number, "value": best.value, "params": params},
+        "seconds": {"session": writer.seconds, "trials": sum(row["seconds"] or 0 for row in rows)},
+    }
+    best_toml = to_toml(best_recipe(recipe, summary, best.params))
+    writer.rewrite(folder, dict(record) | about, tables, {BEST: best_toml})
+    return StudyResult(
+        study=name,
+        folder=folder,
+        trials=finished,
+        refused=len(reasons),
+        number=best.number,
+        value=best.value,
+        params=params,
+        recipe=folder / BEST,
+        seconds=writer.seconds,
+    )

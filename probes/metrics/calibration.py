@@ -3,6 +3,7 @@
 The map is strictly increasing: ranks are unchanged, and identical texts get the highest score by construction.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,13 @@ class Thresholds:
 
     values: NDArray[np.float32]
     """``[label]``, in 0..1."""
+
+
+CALIBRATIONS: dict[frozenset[str], Callable[..., Calibration | Thresholds]] = {
+    frozenset(("x", "y")): Calibration,
+    frozenset(("values",)): Thresholds,
+}
+"""Names of arrays -> what they are the fields of, to read it from a file."""
 
 
 def calibrate(raw: NDArray[np.floating], target: NDArray[Any], top: float) -> Calibration:

@@ -11,9 +11,9 @@ from torch import nn
 from permafrost.data.corpora.corpus import Rows
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan
+from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
-from permafrost.data.text import Text
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.objectives.heads import mean_prediction

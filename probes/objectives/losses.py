@@ -1,4 +1,7 @@
-"""Losses of scores, classes, label sets, word tags and answer spans. They reduce over rows only, so each stacked member has its own loss."""
+"""Losses of scores, classes, label sets, word tags and answer spans.
+
+They reduce over rows only, so each stacked member has its own loss.
+"""
 
 from collections.abc import Callable
 

@@ -19,10 +19,9 @@ from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, stack_latents, tokens_as_inputs
+from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.requests import check_items
 from permafrost.probes.tasks.base import Item, Prediction
-from permafrost.probes.tasks.fitted import LoadedRun
-from permafrost.probes.tasks.registry import PREDICT_FUNCTIONS
 
 SLICE_TEXTS = 256
 """Maximum number of texts in a slice."""
@@ -64,20 +63,18 @@ def predict(
         locations: of the items, for error messages; numbers if empty.
 
     Returns:
-        By the kind of target: ``score`` in the unit of the corpus; ``label`` and ``probabilities``; ``entities``, each
-        with ``text``, ``start``, ``end``, ``label`` and ``probability``; or ``answer``, with ``text``, ``start``,
-        ``end`` and ``score``. Starts and ends are characters of the original text or context.
+        As of :meth:`permafrost.probes.prediction.predictor.Predictor.predict`, for one task.
 
     Raises:
         CorpusError: an item has the wrong number of texts, an empty one, or one that the backbone cannot read.
     """
     check_items(run, items, locations)
-    read, predict_slice = partial(_read_inputs, run, extract), PREDICT_FUNCTIONS[run.kind]
+    read = partial(_read_inputs, run, extract)
     predictions: dict[Item, Prediction] = {}
     with (progress or NoProgress()).bar("answering", len(set(items))) as advance, torch.inference_mode():
         for distinct in _slices(items):
             try:
-                predictions |= zip(distinct, predict_slice(run, distinct, read), strict=True)
+                predictions |= zip(distinct, run.answers(distinct, read), strict=True)
             except TextError as error:
                 raise CorpusError(f"{_message_prefix(error.text, items, locations)}{error}") from error
             advance(len(distinct))

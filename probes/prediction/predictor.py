@@ -1,16 +1,17 @@
 """Predictors of finished runs for new texts; backbones are loaded by a function that the caller provides."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from permafrost.data.progress import Progress
 from permafrost.data.ragged import Counts
 from permafrost.data.store.plan import Columns
 from permafrost.data.text import Text
+from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.predict import predict
 from permafrost.probes.prediction.requests import tasks_of_items
 from permafrost.probes.tasks.base import Item, Prediction
-from permafrost.probes.tasks.fitted import LoadedRun
 
 
 class TextExtractor(Protocol):
@@ -49,17 +50,17 @@ class LoadedBackbones:
 
 
 class Predictor:
-    """Predictor of a run of one task; loads the backbone at the first prediction."""
+    """Predictor of a finished run; every item is predicted by all tasks that can read it."""
 
-    def __init__(self, run: LoadedRun, backbones: LoadedBackbones) -> None:
-        self.run = run
-        self._backbones = backbones
-        self._extractors: dict[str, TextExtractor] = {}
+    def __init__(self, tasks: Mapping[str, LoadedRun], make_extractor: MakeExtractor) -> None:
+        """Create a predictor, which loads backbones at the first prediction.
 
-    @property
-    def tasks(self) -> Mapping[str, "Predictor"]:
-        """Predictor of each task: this one, under an empty name."""
-        return {"": self}
+        Args:
+            tasks: task -> its probe; a run of one task has it under the name "probe".
+        """
+        self.tasks = dict(tasks)
+        self._backbones = LoadedBackbones(make_extractor)
+        self._extractors: dict[tuple[str, str], TextExtractor] = {}
 
     def predict(
         self,
@@ -72,70 +73,52 @@ class Predictor:
         ==================  ================================================================================
         scores              ``score``, in the unit of the corpus
         classes             ``label``, and ``probabilities`` by label
+        labels              ``labels``, a list, and ``probabilities`` by label
         tags                ``entities``, each with ``text``, ``start``, ``end``, ``label``, ``probability``
         answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``
         ==================  ================================================================================
 
-        Starts and ends are characters of the original text or context: ``text[start:end]`` is the entity or answer.
+        Starts and ends are characters of the original text or context: ``text[start:end]`` is the entity or answer. If
+        several tasks of the run can read an item, the fields of each are under ``{"tasks": {name: {...}}}``.
 
         Args:
-            items: one text each, or a tuple of two: a pair, or a question and its context. A single string is one item.
+            items: one text each, or a tuple of two: a pair, or a question and its context; they may be mixed. A single
+                string is one item.
             locations: location of each item for error messages, as ``file:line``; numbers if empty.
-
-        Raises:
-            CorpusError: an item has the wrong number of texts for the run, or an empty text.
-        """
-        return predict(self.run, _as_items(items), self._latents, locations, progress)
-
-    def _latents(self, plan: str, texts: Sequence[Text], columns: Columns) -> tuple[Mapping[str, Any], Counts]:
-        if plan not in self._extractors:
-            self._extractors[plan] = self._backbones(self.run, plan)
-        windows, starts = self._extractors[plan].windowed(texts)
-        return self._extractors[plan](windows, columns), starts
-
-
-class MultitaskPredictor:
-    """Predictor of a multi-task run; every item is predicted by all tasks that can read it."""
-
-    def __init__(self, tasks: Mapping[str, Predictor]) -> None:
-        self.tasks = dict(tasks)
-
-    def predict(
-        self,
-        items: str | Sequence[str | tuple[str, ...]],
-        progress: Progress | None = None,
-        locations: Sequence[str] = (),
-    ) -> list[Prediction]:
-        """Return one prediction per item, in order.
-
-        If one task can read an item, the fields are those of :meth:`Predictor.predict`; if several can, the fields of
-        each are under ``{"tasks": {name: {...}}}``.
-
-        Args:
-            items, locations: as for :meth:`Predictor.predict`; single texts and tuples of two may be mixed.
 
         Raises:
             CorpusError: an item is empty, no task reads it, or it is a pair to one task and a question to another.
         """
-        given = _as_items(items)
+        given = [
+            (item,) if isinstance(item, str) else tuple(item) for item in ([items] if isinstance(items, str) else items)
+        ]
         locations = locations or [f"item {number}" for number in range(1, len(given) + 1)]
-        readers = tasks_of_items({task: predictor.run for task, predictor in self.tasks.items()}, given, locations)
+        readers = tasks_of_items(self.tasks, given, locations)
         by_item: list[dict[str, Prediction]] = [{} for _ in given]
-        for task, predictor in self.tasks.items():
+        for task in self.tasks:
             indices = [index for index, tasks in enumerate(readers) if task in tasks]
-            predictions = predictor.predict(
-                [given[index] for index in indices], progress, [locations[index] for index in indices]
-            )
+            own_items, own_locations = [given[index] for index in indices], [locations[index] for index in indices]
+            predictions = self.predict_task(task, own_items, progress, own_locations) if indices else []
             for index, prediction in zip(indices, predictions, strict=True):
                 by_item[index][task] = prediction
         return [merge_predictions(by_task) for by_task in by_item]
+
+    def predict_task(
+        self, task: str, items: Sequence[Item], progress: Progress | None = None, locations: Sequence[str] = ()
+    ) -> list[Prediction]:
+        """Return the prediction of one task for each item; arguments and errors as of :meth:`predict`."""
+        return predict(self.tasks[task], items, partial(self._latents, task), locations, progress)
+
+    def _latents(
+        self, task: str, plan: str, texts: Sequence[Text], columns: Columns
+    ) -> tuple[Mapping[str, Any], Counts]:
+        if (task, plan) not in self._extractors:
+            self._extractors[task, plan] = self._backbones(self.tasks[task], plan)
+        extractor = self._extractors[task, plan]
+        windows, starts = extractor.windowed(texts)
+        return extractor(windows, columns), starts
 
 
 def merge_predictions(by_task: Mapping[str, Prediction]) -> Prediction:
     """Return the prediction of a single task as it is, and those of several tasks under ``tasks``, by task name."""
     return next(iter(by_task.values())) if len(by_task) == 1 else {"tasks": dict(by_task)}
-
-
-def _as_items(items: str | Sequence[str | tuple[str, ...]]) -> list[Item]:
-    given = [items] if isinstance(items, str) else items
-    return [(item,) if isinstance(item, str) else tuple(item) for item in given]

@@ -1,6 +1,5 @@
 """Prediction requests: texts from the command line or a file, parsed into the items that a trained run expects."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +9,16 @@ from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.tabular import Row, read_table
 from permafrost.data.spec import nearest
 from permafrost.data.text import text_problem
-from permafrost.probes.tasks.base import Item, Target
-from permafrost.probes.tasks.fitted import LoadedRun
+from permafrost.probes.config.names import PROBE
+from permafrost.probes.objectives.fitted import LoadedRun
+from permafrost.probes.tasks.base import PAIR, QUESTION, SINGLE, Item, Target
 
-PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"))
-"""Usual column names of pairs, which are read if a file lacks the columns of the corpus."""
-
-SINGLE_COLUMNS = (("sentence",), ("text",))
-"""Usual column names of single texts."""
-
-SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
-"""Names of the texts of an item."""
+USUAL_COLUMNS: dict[Item, Sequence[Item]] = {
+    SINGLE: (("sentence",), ("text",)),
+    PAIR: (("sentence1", "sentence2"), ("premise", "hypothesis")),
+    QUESTION: (QUESTION,),
+}
+"""Names of the texts of an item -> usual column names, which are read if a file lacks the columns of the corpus."""
 
 ITEM_DESCRIPTIONS = {SINGLE: "one text", PAIR: "two texts", QUESTION: "a question and its context"}
 
@@ -46,18 +44,11 @@ class PredictionRequest:
     """Gold label or score of the item, or None if the file does not provide one."""
 
 
-def text_names(run: LoadedRun) -> Item:
-    """Return the names of the texts of an item that a run reads."""
-    if run.kind == "answers":
-        return QUESTION
-    return PAIR if run.texts_per_row == 2 else SINGLE
-
-
 def tasks_by_text_names(runs: Mapping[str, LoadedRun]) -> dict[Item, list[str]]:
     """Return the tasks that read each form of item, text names -> tasks."""
     tasks: dict[Item, list[str]] = {}
     for task, run in runs.items():
-        tasks.setdefault(text_names(run), []).append(task)
+        tasks.setdefault(run.text_names, []).append(task)
     return tasks
 
 
@@ -81,7 +72,10 @@ def tasks_of_items(runs: Mapping[str, LoadedRun], items: Sequence[Item], locatio
 
 def _describe_items(by_names: Mapping[Item, Sequence[str]], candidates: Sequence[Item] = ()) -> str:
     """Return a description of some forms of items, or of all, each with its tasks."""
-    return " or ".join(f"{ITEM_DESCRIPTIONS[names]} ({', '.join(by_names[names])})" for names in candidates or by_names)
+    described = {names: ITEM_DESCRIPTIONS[names] for names in candidates or by_names}
+    if list(by_names.values()) == [[PROBE]]:
+        return next(iter(described.values()))
+    return " or ".join(f"{description} ({', '.join(by_names[names])})" for names, description in described.items())
 
 
 def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str] = ()) -> None:
@@ -90,7 +84,7 @@ def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str] 
     Raises:
         CorpusError: an item does not; the message has its location, or its number.
     """
-    names = text_names(run)
+    names = run.text_names
     for index, item in enumerate(items):
         location = locations[index] if locations else f"item {index + 1}"
         if len(item) != len(names):
@@ -101,7 +95,7 @@ def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str] 
 
 def _requests_from_texts(run: LoadedRun, texts: Sequence[str]) -> list[PredictionRequest]:
     """Return the items of texts given one after another; raise :class:`CorpusError` if the last is incomplete."""
-    names = text_names(run)
+    names = run.text_names
     if len(texts) % len(names):
         expected = "pairs" if names != QUESTION else "a question, then its context"
         raise CorpusError(f"this run reads {expected}: give an even number of texts, got {len(texts)}.")
@@ -144,7 +138,7 @@ def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, l
         raise CorpusError(_missing_columns(runs, rows[0]))
     single_task = len(columns) == 1
     return {
-        task: _requests_from_rows(runs[task], rows, names, text_names(runs[task]) if single_task else names)
+        task: _requests_from_rows(runs[task], rows, names, runs[task].text_names if single_task else names)
         for task, names in columns.items()
     }
 
@@ -153,7 +147,7 @@ def _missing_columns(runs: Mapping[str, LoadedRun], first_row: Row) -> str:
     location, fields = first_row
     candidates = [", ".join(names) for run in runs.values() for names in _candidate_columns(run)]
     expected = " or ".join(dict.fromkeys(candidates))
-    if all(run.kind == "answers" for run in runs.values()):
+    if all(run.text_names == QUESTION for run in runs.values()):
         expected += ": a question needs a context that answers it"
     return f"{location}: expected the columns {expected}; found {', '.join(fields)}."
 
@@ -194,10 +188,10 @@ def _text_columns(run: LoadedRun, fields: Collection[str]) -> Item:
 
 def _candidate_columns(run: LoadedRun) -> list[Item]:
     """Return the columns that may hold the texts of an item, those of the run's corpus first."""
-    count = len(text_names(run))
-    usual: list[Item] = [QUESTION] if run.kind == "answers" else list(PAIR_COLUMNS if count == 2 else SINGLE_COLUMNS)
-    of_corpus = _corpus_columns(run)[:count] if run.kind != "tags" else ()
-    return [of_corpus, *usual] if len(of_corpus) == count else usual
+    count, target_is_column = len(run.text_names), run.task.target_is_column
+    usual = USUAL_COLUMNS[run.text_names]
+    of_corpus = _corpus_columns(run)[:count] if target_is_column or run.text_names == QUESTION else ()
+    return [of_corpus, *usual] if len(of_corpus) == count else list(usual)
 
 
 def _corpus_columns(run: LoadedRun) -> Item:
@@ -210,7 +204,7 @@ def _corpus_columns(run: LoadedRun) -> Item:
 def _target_column(run: LoadedRun) -> str:
     """Return the target column of the run's corpus; empty if its targets are no column."""
     columns = _corpus_columns(run)
-    has_target = run.kind in ("score", "class") and len(columns) > run.texts_per_row
+    has_target = run.task.target_is_column and len(columns) > run.texts_per_row
     return columns[run.texts_per_row] if has_target and not run.recipe.corpus.rule else ""
 
 
@@ -220,23 +214,8 @@ def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:
     entry = CORPORA.get(spec.name)
     if not value.strip() or (entry and value in entry.unlabelled):
         return None
-    if run.kind == "score":
-        return _score(run, location, column, value)
-    if value in run.labels:
-        return value
-    numbered = spec.labels or (entry.labels if entry else ())
-    if numbered and value.isascii() and value.isdigit() and int(value) < len(run.labels):
-        return run.labels[int(value)]
-    raise CorpusError(f"{location}: unknown label {value!r} in column '{column}'. {nearest(value, run.labels)}")
-
-
-def _score(run: LoadedRun, location: str, column: str, value: str) -> float:
-    assert run.score_range is not None
-    low, high = run.score_range
+    numbered = bool(spec.labels or (entry and entry.labels))
     try:
-        score = float(value)
-    except ValueError:
-        score = math.nan
-    if not low <= score <= high:
-        raise CorpusError(f"{location}: expected a score from {low:g} to {high:g} in column '{column}', got {value!r}.")
-    return score
+        return run.task.parse_target(run, value, column, spec, numbered)
+    except CorpusError as error:
+        raise CorpusError(f"{location}: {error}") from None

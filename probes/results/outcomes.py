@@ -1,4 +1,4 @@
-"""Results that the commands return: of a run, an ablation, a study or a comparison of sentences."""
+"""Results that the commands return: of a run or an ablation, a study, or a comparison of sentences."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # pandas takes half a second to load, and commands that are r
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Result of a run: its folder, metrics and counts."""
+    """Result of a run, or of an ablation: its folder, metrics and counts."""
 
     path: Path
     """The run folder."""
@@ -26,7 +26,7 @@ class RunResult:
     """Number of texts that a backbone encoded; 0 if all were cached."""
 
     selected: str
-    """The variant selected on validation; empty if the run trains layers on several tasks."""
+    """The variant selected on validation; empty if layers are compared, not variants."""
 
     parameters: dict[str, int]
     """Variant -> number of trained parameters, for one seed."""
@@ -39,21 +39,6 @@ class RunResult:
 
     variants: list[dict[str, Any]] = field(default_factory=list)
     """The rows of ``variants.csv``; empty if no tasks were trained together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationResult:
-    """Result of an ablation: its folder, metrics and counts as of :class:`RunResult`."""
-
-    path: Path
-    """The run folder."""
-
-    seconds: float
-    texts: int
-    texts_distinct: int
-    texts_run: int
-    metrics: list[dict[str, Any]]
-    """The rows of ``ablation.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
 
-from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
 from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
@@ -24,16 +23,21 @@ from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import View
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import TOKENS, Column
-from permafrost.probes.config.names import RECIPE, TASK_NAME
+from permafrost.probes.config.names import PROBE, RECIPE, TASK_NAME
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.metrics.calibration import Calibration
+from permafrost.probes.metrics.calibration import CALIBRATIONS, Calibration
 from permafrost.probes.models.probe import Probe, layout_for
+from permafrost.probes.objectives.fitted import LoadedRun
+from permafrost.probes.objectives.heads import HEADS
 from permafrost.probes.results.run_folder import FORMAT, REMEDY, RunError, RunFolder
-from permafrost.probes.tasks.fitted import LoadedRun
-from permafrost.probes.tasks.registry import TASKS, build
+from permafrost.probes.tasks.base import Calibrated, Task
+from permafrost.probes.tasks.registry import TASKS
 
-PROBE = "probe.safetensors"
+PROBE_FILE = "probe.safetensors"
 TASKS_FOLDER, BACKBONE_FOLDER = "tasks", "backbone"
+
+CALIBRATION = "calibration."
+"""Prefix of the tensors that hold a calibration."""
 
 REQUIRED_KEYS = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """Keys that the description of a probe must have."""
@@ -57,7 +61,7 @@ def _task_names(run: RunFolder) -> list[str]:
 
 
 def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
-    """Read the tasks of a run folder, task name -> run; the single task of a run without others is named "".
+    """Read the tasks of a run folder, task name -> run; a run without ``tasks/`` has one task, "probe".
 
     Args:
         task: the only task to read; empty reads all.
@@ -68,7 +72,7 @@ def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
     """
     folder = RunFolder(path, RunError)
     names = _task_names(folder)
-    runs = {} if names else {"": _load_run(folder)}
+    runs = {} if names else {PROBE: _load_run(folder)}
     if task and task not in names:
         hint = nearest(task, names) if names else "It has one task without a name: leave --task out."
         raise RunError(f"{path} has no task '{task}'. {hint}")
@@ -80,7 +84,7 @@ def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
 
 def _load_run(folder: RunFolder) -> LoadedRun:
     path = folder.path
-    for name in (RECIPE, PROBE):
+    for name in (RECIPE, PROBE_FILE):
         if not folder.has(name):
             is_other = any(table in folder.digests for table in ("ablation.csv", "trials.csv"))
             hint = " An ablation or a study predicts nothing: name the run of a recipe." if is_other else ""
@@ -96,7 +100,7 @@ def _load_run(folder: RunFolder) -> LoadedRun:
 
 def _read_run(folder: RunFolder) -> LoadedRun:
     path = folder.path
-    tree, weights = read_toml(folder.read(RECIPE).decode("utf-8"), str(path / RECIPE)), folder.read(PROBE)
+    tree, weights = read_toml(folder.read(RECIPE).decode("utf-8"), str(path / RECIPE)), folder.read(PROBE_FILE)
     about = _read_description(path, weights)
     tensors = load(weights)
     variants = parse(Recipe, tree, str(path / RECIPE)).variant_recipes()
@@ -129,11 +133,11 @@ def _read_run(folder: RunFolder) -> LoadedRun:
     return run
 
 
-def _pop_calibration(tensors: dict[str, Tensor]) -> Calibration | None:
+def _pop_calibration(tensors: dict[str, Tensor]) -> Calibrated | None:
     """Remove the calibration from the tensors of a probe and return it; None if there is none."""
-    if "calibration.x" not in tensors:
-        return None
-    return Calibration(tensors.pop("calibration.x").numpy(), tensors.pop("calibration.y").numpy())
+    names = [name for name in tensors if name.startswith(CALIBRATION)]
+    arrays = {name.removeprefix(CALIBRATION): tensors.pop(name).numpy() for name in names}
+    return CALIBRATIONS[frozenset(arrays)](**arrays) if arrays else None
 
 
 def _backbone_folder(path: Path, about: Mapping[str, Any]) -> Path:
@@ -151,14 +155,12 @@ def _is_consistent(run: LoadedRun) -> bool:
     plans = {""} if run.backbone_folder else run.identities
     if not all(column.plan in plans and column.view in get_args(View) for column in run.columns):
         return False
-    if run.kind == "score":
-        has_targets = bool(run.score_range and run.calibration)
-    else:
-        has_targets = run.kind == "answers" or len(run.labels) > 1
-    if not has_targets or run.texts_per_row not in ((1, 2) if run.kind in ("score", "class") else (1,)):
+    if not run.task.is_complete(run) or run.texts_per_row not in run.task.text_counts:
         return False
-    points = [] if run.calibration is None else [run.calibration.x, run.calibration.y]
-    return all(len(axis) == len(points[0]) and np.isfinite(axis).all() and _is_sorted(axis) for axis in points)
+    arrays = [] if run.calibration is None else list(vars(run.calibration).values())
+    if not all(array.ndim == 1 and len(array) == len(arrays[0]) and np.isfinite(array).all() for array in arrays):
+        return False
+    return not isinstance(run.calibration, Calibration) or all(map(_is_sorted, arrays))
 
 
 def _is_sorted(values: NDArray[np.floating]) -> bool:
@@ -187,18 +189,18 @@ def _read_description(path: Path, weights: bytes) -> dict[str, Any]:
     kind = about["kind"]
     if not isinstance(kind, str) or kind not in TASKS:
         raise RunError(f"{path}: a probe for {kind!r} is unknown; this version has {', '.join(TASKS)}.")
-    _check_labels(path, kind, about["labels"])
+    _check_labels(path, TASKS[kind], about["labels"])
     if about["score_range"] is not None and not _is_interval(about["score_range"]):
         raise RunError(f"{path}: the score_range of probe.safetensors must be two numbers that rise.")
     return about
 
 
-def _check_labels(path: Path, kind: str, labels: Any) -> None:
+def _check_labels(path: Path, task: Task, labels: Any) -> None:
     are_names = isinstance(labels, list) and all(isinstance(label, str) and not text_problem(label) for label in labels)
     if not are_names or len(set(labels)) < len(labels):
         raise RunError(f"{path}: the labels of probe.safetensors are not distinct names.")
-    if kind == "tags" and (not labels or labels[0] != OUTSIDE or not all(split_tag(label)[0] for label in labels)):
-        raise RunError(f"{path}: the labels of probe.safetensors are no IOB2 tags, 'O' first.")
+    if problem := task.label_problem(labels):
+        raise RunError(f"{path}: the labels of probe.safetensors {problem}.")
 
 
 def _is_interval(value: Any) -> bool:
@@ -218,9 +220,10 @@ def _build_probe(
     groups = [(column.plan, column.view) for column in columns]
     layout = layout_for(recipe.probe, [tuple(range(len(widths)))] * members, widths, tokens, groups)
     _ = layout.member_of, layout.mask  # cached here, before the meta device, where they would hold no numbers
+    task, sides = TASKS[about["kind"]], int(about["sides"])
     try:
         with torch.device("meta"):
-            probe = build(recipe.probe, about["kind"], len(about["labels"]), int(about["sides"]), layout)
+            probe = HEADS[task.head(recipe.probe, sides)](recipe.probe, layout, sides, len(about["labels"]))
     except SpecError as error:
         raise RunError(f"{path}: its recipe does not fit its weights: {error}") from error
     shapes = {name: tensor.shape for name, tensor in probe.state_dict().items()}

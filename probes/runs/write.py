@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,73 +22,128 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import digests_of_files
 from permafrost.data.spec import to_toml
-from permafrost.probes.config.names import RECIPE
+from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.inputs.store_record import store_record
+from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.reports.report import write_report
+from permafrost.probes.results.environment import environment
 from permafrost.probes.results.run_folder import FORMAT, write_record
-from permafrost.probes.runs.load import BACKBONE_FOLDER, PROBE, TASKS_FOLDER
-from permafrost.probes.tasks.fitted import FittedProbe
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class RunContents:
-    """Contents of a run folder."""
-
-    recipe: Recipe
-    record: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
-    """Table name -> table, written as ``<name>.csv`` unless it is empty."""
-
-    selected: FittedProbe | None = None
-    """Probe that predicts new texts; None if the run cannot predict."""
-
-    tasks: Mapping[str, "TaskContents"] = field(default_factory=dict)
-    """Contents of the tasks of a multi-task run; each is written as a run of its own in ``tasks/<name>``."""
+from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE, TASKS_FOLDER
 
 
 @dataclass(frozen=True, eq=False)
 class TaskContents:
-    """Contents of the folder of one task of a multi-task run."""
+    """What a run folder holds of one task."""
 
     selected: FittedProbe
+    """Probe that predicts new texts."""
+
     tables: Mapping[str, pd.DataFrame]
     stored: Mapping[str, PlanLatents]
     """Plan name -> latents that the task was trained on."""
 
 
-def write_run(runs: Path, name: str, contents: RunContents) -> Path:
-    """Write a run folder under a temporary name and rename it to the next free ``<name>-<n>``; return its path."""
-    runs.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=runs))
-    try:
-        temporary.chmod(0o755)
-        (temporary / RECIPE).write_text(to_toml(contents.recipe), "utf-8")
-        _write_tables(temporary, contents.tables)
-        if contents.selected:
-            _save_selected(temporary, contents.selected)
-        _write_tasks(temporary, contents.tasks)
-        write_record(temporary, contents.record)
-        write_report(temporary)
-        return _claim(runs, name, temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+class RunWriter:
+    """Writer of the folder of one command: recipe, tables, probes, page, and a record that all commands have alike."""
+
+    def __init__(self, runs: Path, name: str, recipe: Recipe, kind: str) -> None:
+        """Start the clock of a command.
+
+        Args:
+            name: name of the run; its folder is ``<name>-<n>``.
+            kind: what the folder is, a key of :data:`permafrost.probes.reports.report.PAGES`.
+        """
+        self._runs, self._name, self._recipe, self._kind = runs, name, recipe, kind
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the command began."""
+        return time.perf_counter() - self._started
+
+    def write(
+        self,
+        record: Mapping[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        tasks: Mapping[str, TaskContents] | None = None,
+    ) -> Path:
+        """Write a new run folder, ``<name>-<n>`` with the next free number, and return its path.
+
+        It is written under a temporary name and renamed.
+
+        Args:
+            record: what the record says besides what every record does.
+            tables: table name -> table, written as ``<name>.csv`` unless it is empty.
+            tasks: what predicts new texts, by task; a single task "probe" lies in the run folder itself, others are
+                runs of their own in ``tasks/<name>``.
+        """
+        self._runs.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=self._runs))
+        try:
+            temporary.chmod(0o755)
+            _write_tasks(temporary, tasks or {})
+            self._fill(temporary, record, tables)
+            return _claim(self._runs, self._name, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def rewrite(
+        self,
+        folder: Path,
+        record: Mapping[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        texts: Mapping[str, str],
+    ) -> Path:
+        """Write what a session leaves into a folder that holds other files too, in place of the session before.
+
+        Args:
+            record, tables: as for :meth:`write`; empty tables are written too.
+            texts: further files, name -> content.
+        """
+        (folder / RECORD).unlink(missing_ok=True)  # the record of the session before describes other tables
+        for name, text in texts.items():
+            write_atomically(folder / name, text.encode())
+        names = [RECIPE, *texts, *(f"{name}.csv" for name in tables)]
+        self._fill(folder, record, tables, names)
+        return folder
+
+    def _fill(
+        self,
+        folder: Path,
+        record: Mapping[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """Write recipe, tables, record and page; ``names`` are the files that the record has digests of."""
+        write_atomically(folder / RECIPE, to_toml(self._recipe).encode())
+        write_tables(folder, tables, keep_empty=names is not None)
+        seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
+        about = {"name": self._name, "summary": self._recipe.summary, "experiment": self._kind}
+        write_record(folder, environment() | about | dict(record) | seconds, names)
+        write_report(folder)
 
 
-def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], keep_empty: bool = False) -> None:
+    """Write tables as ``<name>.csv``; empty ones only if they are kept."""
     for name, table in tables.items():
-        if len(table):
-            table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        if len(table) or keep_empty:
+            write_atomically(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _write_tasks(folder: Path, tasks: Mapping[str, TaskContents]) -> None:
-    """Write the folder of each task; a backbone that all tasks share is written once, in the run folder."""
+    """Write every task; a backbone that all tasks share is written once, in the run folder."""
     shared: dict[str, str] = {}
     for name, task in tasks.items():
+        if name == PROBE:
+            write_tables(folder, task.tables)
+            _save_selected(folder, task.selected)
+            continue
         if task.selected.recipe.multitask.keep == "one":
             shared = shared or _save_backbone(folder / BACKBONE_FOLDER, task.selected)
         _write_task(folder / TASKS_FOLDER / name, task, shared)
@@ -100,7 +156,7 @@ def _write_task(folder: Path, task: TaskContents, shared: Mapping[str, str]) -> 
     recipe = replace(fitted.recipe, variants=(Variant(fitted.variant),))
     stores = {fitted.variant: {name: store_record(stored) for name, stored in task.stored.items()}}
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
-    _write_tables(folder, task.tables)
+    write_tables(folder, task.tables)
     _save_selected(folder, fitted, shared)
     write_record(folder, {"stores": stores})
 
@@ -108,7 +164,7 @@ def _write_task(folder: Path, task: TaskContents, shared: Mapping[str, str]) -> 
 def _save_selected(folder: Path, fitted: FittedProbe, shared: Mapping[str, str] | None = None) -> None:
     """Save a fitted probe and its fine-tuned backbone; a backbone in the run folder above is not saved again."""
     digests = shared or _save_backbone(folder / BACKBONE_FOLDER, fitted)
-    _save_probe(folder / PROBE, fitted, digests, bool(shared))
+    _save_probe(folder / PROBE_FILE, fitted, digests, bool(shared))
 
 
 def _save_backbone(folder: Path, fitted: FittedProbe) -> dict[str, str]:
@@ -139,8 +195,8 @@ def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, 
     }
     tensors = {name: tensor.contiguous() for name, tensor in probe.state_dict().items()}
     if fitted.calibration:
-        tensors["calibration.x"] = torch.from_numpy(np.ascontiguousarray(fitted.calibration.x))
-        tensors["calibration.y"] = torch.from_numpy(np.ascontiguousarray(fitted.calibration.y))
+        arrays = {f"{CALIBRATION}{name}": array for name, array in vars(fitted.calibration).items()}
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     save_file(tensors, path, {"about": json.dumps(about)})
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 

@@ -1,9 +1,6 @@
-"""One session of a study: run trials until the study has enough, in this process or in workers, and write the
-results.
-"""
+"""One session of a study: run trials until the study has enough, in this process or in workers."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +12,12 @@ from permafrost.data.progress import NoProgress, Progress
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.search.storage import open_study, shown_storage
-from permafrost.probes.search.study_folder import write_study
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, run_trial
 from permafrost.probes.search.workers import EpochReport, Worker, WorkerDied, WorkerFailed, WorkerPool
+
+WriteStudy = Callable[[Path, TrialLog, Mapping[str, Any]], StudyResult]
+"""Function that writes the folder of a study from its trials and the settings of the session."""
 
 DEATHS_IN_A_ROW = 3
 """Number of deaths per worker, with no trial finished in between, after which the study ends with an error."""
@@ -29,30 +28,29 @@ def search(
     name: str,
     runs: Path,
     make_evaluate: MakeEvaluate,
+    write: WriteStudy,
     storage: str | None = None,
     trials: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-    about: Mapping[str, Any] | None = None,
 ) -> StudyResult:
-    """Begin a study, or resume the one of this name, until it has ``trials`` finished trials.
+    """Begin a study, or resume the one of this name, until it has ``trials`` finished trials, and write it.
 
     Args:
         recipe: the recipe, whose table [study] describes the search.
         name: of the study, and of its folder ``study-<name>``.
         runs: folder that contains the study's folder.
         make_evaluate: module-level function that each worker calls with the recipe and the folder that workers share.
+        write: writes the results, while no other process can change them.
         storage: SQLAlchemy URL of a database; None stores the study in a journal file in its folder.
         trials: total number of trials; None takes that of the recipe.
         workers: number of processes; 1 trains in this process.
         progress: shows the number of finished trials.
-        about: further keys of ``record.json``, e.g. the name of the metric.
 
     Raises:
         InputError: there is nothing to search, or a study of this name has another recipe or is running.
         MachineError: the storage fails, or workers keep dying.
     """
-    started = time.perf_counter()
     progress = progress or NoProgress()
     check_study(recipe, name, trials, workers)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
@@ -67,8 +65,7 @@ def search(
                 advance(min(trial_log.finished, total))
                 search_progress = _SearchProgress(trial_log, progress, advance)
                 _run_trials(search_progress, recipe, shared, make_evaluate, workers, total)
-            settings = {"storage": shown_storage(storage, journal), "workers": workers, **(about or {})}
-            return write_study(folder, name, recipe, trial_log, settings, started, progress)
+            return write(folder, trial_log, {"storage": shown_storage(storage, journal), "workers": workers})
 
 
 class _SearchProgress:

@@ -112,6 +112,7 @@ class Answering(Task):
     scorer_class = AnswerScorer
     reads_tokens = True
     text_counts = (1,)
+    target_is_column = False
     reference = "the sentence that shares most words with the question"
 
     def text_names(self, texts_per_row: int) -> Item:

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
-from permafrost.data.spec import SpecError
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
@@ -139,10 +141,13 @@ class Task(ABC):
     text_counts: ClassVar[tuple[int, ...]] = (1, 2)
     """Numbers of texts that a row may have; a question with its context is one text."""
 
+    target_is_column: ClassVar[bool] = True
+    """Whether the target of an item is a single field of a file."""
+
     reference: ClassVar[str]
     """The untrained reference in words."""
 
-    def check(self, corpus: Corpus) -> None:
+    def check(self, corpus: Corpus) -> None:  # noqa: B027  most tasks can learn from any corpus
         """Raise a :class:`CorpusError` if there is nothing to learn from a corpus."""
 
     def scorer(self, corpus: Corpus, split: str) -> Scorer:
@@ -160,8 +165,23 @@ class Task(ABC):
             SpecError: the recipe names a head that does not fit.
         """
         if spec.head not in ("auto", *self.heads):
-            raise SpecError(f"probe.head = '{spec.head}' does not fit {self.name}; use one of: {', '.join(self.heads)}.")
+            raise SpecError(
+                f"probe.head = '{spec.head}' does not fit {self.name}; use one of: {', '.join(self.heads)}."
+            )
         return self.heads[0] if spec.head == "auto" else spec.head
+
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+        """Return the gold target of an item to predict, from a field of its file.
+
+        Args:
+            column: name of the field, for the message.
+            spec: of the corpus that the probe was trained on.
+            numbered: whether labels may be written as their index.
+
+        Raises:
+            CorpusError: the field holds no target of this task; the message lacks the location.
+        """
+        return parse_label(space.labels, value, column, numbered)
 
     def text_names(self, texts_per_row: int) -> Item:
         """Return the names of the texts of an item to predict."""
@@ -206,9 +226,22 @@ class Task(ABC):
         """Return a short description of the target of each row."""
         raise NotImplementedError
 
+    def label_problem(self, labels: Sequence[str]) -> str:
+        """Return what is wrong with the labels of a stored probe, as a clause; empty if nothing is."""
+        return ""
+
     def is_complete(self, space: OutputSpace) -> bool:
         """Return whether a stored probe has what its predictions need."""
         return len(space.labels) > 1
+
+
+def parse_label(labels: Sequence[str], value: str, column: str, numbered: bool) -> str:
+    """Return the label that a field names, as its name or, if labels are ``numbered``, as its index."""
+    if value in labels:
+        return value
+    if numbered and value.isascii() and value.isdigit() and int(value) < len(labels):
+        return labels[int(value)]
+    raise CorpusError(f"unknown label {value!r} in column '{column}'. {nearest(value, labels)}")
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

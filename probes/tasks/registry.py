@@ -9,7 +9,9 @@ from permafrost.probes.tasks.labels import MultiLabel
 from permafrost.probes.tasks.scores import Similarity
 from permafrost.probes.tasks.tagging import Tagging
 
-TASKS: dict[str, Task] = {task.kind: task for task in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering())}
+TASKS: dict[str, Task] = {
+    task.kind: task for task in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering())
+}
 """Kind of target -> task."""
 
 

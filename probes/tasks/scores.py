@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.calibration import Calibration, calibrate
 from permafrost.probes.metrics.metrics import pearson, spearman
-from permafrost.probes.tasks.base import Calibrated, Columns, Item, OutputSpace, Predict, Prediction
+from permafrost.probes.tasks.base import Calibrated, Columns, Item, OutputSpace, Predict, Prediction, Target
 from permafrost.probes.tasks.rows import RowScorer, RowTask, predict_items, text_columns
 
 
@@ -77,6 +78,17 @@ class Similarity(RowTask):
         assert space.score_range is not None
         scores = to_corpus_range(space.calibration(predict_items(items, predict)), space.score_range)
         return [{"score": float(score)} for score in scores]
+
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+        """As :meth:`Task.parse_target`."""
+        low, high = space.score_range or (0.0, 1.0)
+        try:
+            score = float(value)
+        except ValueError:
+            score = math.nan
+        if not low <= score <= high:
+            raise CorpusError(f"expected a score from {low:g} to {high:g} in column '{column}', got {value!r}.")
+        return score
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the score of each row, in 0..1."""

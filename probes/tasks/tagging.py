@@ -1,4 +1,7 @@
-"""Word tagging: a tag for each word of a text. Tags follow IOB2, with "O" as the first label; metrics count entities."""
+"""Word tagging: a tag for each word of a text, such as named entities.
+
+Tags follow IOB2, with "O" as the first label; metrics count whole entities.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
+from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.tasks.base import (
     BreakdownRow,
@@ -103,6 +107,7 @@ class Tagging(Task):
     scorer_class = TagScorer
     reads_tokens = True
     text_counts = (1,)
+    target_is_column = False
     reference = "the tag that each word has most often in training"
 
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
@@ -151,6 +156,11 @@ class Tagging(Task):
         assert rows.spans is not None
         codes = repair_tags(rng.permutation(rows.spans.codes), rows.spans.offsets, corpus.labels)
         return replace(rows, spans=replace(rows.spans, codes=codes))
+
+    def label_problem(self, labels: Sequence[str]) -> str:
+        """As :meth:`Task.label_problem`."""
+        are_tags = bool(labels) and labels[0] == OUTSIDE and all(split_tag(label)[0] for label in labels)
+        return "" if are_tags else "are no IOB2 tags, 'O' first"
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the entity type of each sentence."""

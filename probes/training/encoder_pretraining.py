@@ -23,6 +23,7 @@ from permafrost.probes.models.pair_features import difference_features
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import TextStates, shared_reads
 from permafrost.probes.training.best_state import History
+from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
@@ -74,8 +75,12 @@ def pretrain(
     inputs: ProbeInputs,
     seed: int,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> PretrainedEncoder:
     """Pretrain the encoder of ``probe`` in place; the probe has one member, and centre and scale of its task's latents.
+
+    Args:
+        checkpoint: file of the training's state; a killed pretraining resumes from it.
 
     Raises:
         SpecError: the probe's encoder has no weights.
@@ -84,12 +89,18 @@ def pretrain(
     if probe.spec.encoder == "none":
         raise SpecError("pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp.")
     if spec.task == "autoencoder":
-        return _pretrain_autoencoder(probe, spec, corpus, inputs, seed, progress)
-    return _pretrain_on_classes(probe, spec, corpus, inputs, seed, progress)
+        return _pretrain_autoencoder(probe, spec, corpus, inputs, seed, progress, checkpoint)
+    return _pretrain_on_classes(probe, spec, corpus, inputs, seed, progress, checkpoint)
 
 
 def _pretrain_autoencoder(
-    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int, progress: Progress | None
+    probe: Probe,
+    spec: PretrainingSpec,
+    corpus: Corpus,
+    inputs: ProbeInputs,
+    seed: int,
+    progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> PretrainedEncoder:
     train, held_out = _split_texts(spec, corpus, seed)
     model = _seeded_autoencoder(probe, seed)
@@ -113,7 +124,8 @@ def _pretrain_autoencoder(
         objectives={"": TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)},
     )
     seeds = [seed] * (1 if unified else len(inputs.columns))
-    histories = fit(problem, spec.train, seeds, progress, f"autoencoder, seed {seed}").histories[""]
+    name = f"autoencoder, seed {seed}"
+    histories = fit(problem, spec.train, seeds, progress, name, None, checkpoint).histories[""]
     with torch.inference_mode():
         errors = _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])
     return _pretrained_encoder(probe, histories, _layer_losses(inputs, errors))
@@ -174,7 +186,13 @@ def _reconstruction_errors(
 
 
 def _pretrain_on_classes(
-    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int, progress: Progress | None
+    probe: Probe,
+    spec: PretrainingSpec,
+    corpus: Corpus,
+    inputs: ProbeInputs,
+    seed: int,
+    progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> PretrainedEncoder:
     train = corpus.split("train")
     if corpus.kind != "class" or train.texts.shape[1] != 2:
@@ -211,7 +229,7 @@ def _pretrain_on_classes(
     objective = TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)
     problem = TrainingProblem(modules={"probe": probe, "head": head}, member_of=member_of, objectives={"": objective})
     name = f"pretraining on classes, seed {seed}"
-    histories = fit(problem, spec.train, [seed] * layers, progress, name).histories[""]
+    histories = fit(problem, spec.train, [seed] * layers, progress, name, None, checkpoint).histories[""]
     return _pretrained_encoder(probe, histories, [])
 
 

@@ -29,9 +29,6 @@ from permafrost.probes.training.step import StepRunner, measures_cosines
 MEASURED_SECONDS = 5.0
 """Seconds of training after which the expected time is reported."""
 
-KEPT_SECONDS = 5.0
-"""Seconds of training from which the result is kept in the checkpoint, should another training of the run be killed."""
-
 AfterEpoch = Callable[[int, float], None]
 """Called with the epoch, from 0, and the selection metric of the first member; an exception that it raises ends the
 training."""
@@ -119,7 +116,6 @@ class _Training:
         """Whether every epoch is reported, and the metrics before the first."""
         self.started = time.perf_counter()
         self.epoch, self.step, self.learning = 0, 0, True
-        self.has_checkpoint = False
         self.records: list[StepRecord] = []
         """Records of the steps of this epoch."""
         self.batches_state = self.batches.state_dict()
@@ -143,8 +139,8 @@ class _Training:
                 value = self._run_epoch([advance, eta.advance], progress, checkpoint)
                 if after_epoch:
                     after_epoch(self.epoch - 1, value)
-        if checkpoint and (self.has_checkpoint or self.seconds > min(KEPT_SECONDS, self.spec.checkpoint_seconds)):
-            checkpoint.save(self.result_state())
+        if checkpoint:
+            checkpoint.save(self.result_state())  # should another training of the command be killed
 
     def _run_epoch(
         self, listeners: Sequence[Callable[[int], None]], progress: Progress, checkpoint: Checkpoint | None
@@ -161,7 +157,6 @@ class _Training:
                 listener(1)
             if checkpoint and checkpoint.due():
                 checkpoint.save(self.state_dict())
-                self.has_checkpoint = True
         self.runner.check_weights(self.epoch)
         values = self._validate(self.epoch + 1)
         losses = self.log.add_losses(self.epoch + 1, self.records, values)
@@ -221,7 +216,7 @@ class _Training:
         self.best.load_state_dict(state["bests"])
         self.log.load_state_dict(state["log"])
         if "optimizer" in state:  # unfinished
-            self.records, self.has_checkpoint = state["steps"], True
+            self.records = state["steps"]
             self.batches_state = state["drawn"]
             self.batches.load_state_dict(self.batches_state)
             self.runner.load_state_dict(state)

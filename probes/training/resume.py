@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class UnfinishedTrainings:
         origin = {
             "recipe": plain(_relevant_settings(recipe)),
             "seeds": list(seeds),
-            "corpora": {task or "corpus": corpus_digest(corpus) for task, corpus in corpora.items()},
+            "corpora": {task: corpus_digest(corpus) for task, corpus in corpora.items()},
             "latents": dict(latents),
             "torch": torch.__version__,
         } | dict(further or {})
@@ -80,6 +81,7 @@ class UnfinishedTrainings:
             self.path.parent.rmdir()
 
 
+@lru_cache(maxsize=64)
 def corpus_digest(corpus: Corpus) -> str:
     """Return a digest of texts, rows, targets and labels, 16 hexadecimal digits."""
     running = hashlib.sha256("\n".join(corpus.labels).encode())

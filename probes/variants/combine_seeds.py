@@ -1,7 +1,6 @@
-"""Combination of the trained members of one variant, one per seed, into a :class:`TrainedVariant` with predictions."""
+"""Combination of the trained members of one task, one per seed, into a :class:`TrainedTask` with predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -12,19 +11,13 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.metrics.calibration import Calibration, calibrate
 from permafrost.probes.models.probe import Probe, stack
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
-from permafrost.probes.tasks.registry import (
-    loss_and_metric,
-    mean_prediction,
-    predictions,
-    scorer_of,
-    task_of,
-    untrained_cosines,
-)
+from permafrost.probes.objectives.heads import mean_prediction, predictions
+from permafrost.probes.objectives.rows import untrained_cosines
+from permafrost.probes.tasks.base import Calibrated
 from permafrost.probes.variants.members import TrainedMember
-from permafrost.probes.variants.trained_variant import TrainedVariant
+from permafrost.probes.variants.trained_variant import TrainedTask
 
 MAX_TIED = 0.01
 """Share of validation rows above the score of identical texts that is tolerated without a note."""
@@ -41,49 +34,43 @@ def predict_splits(probe: Probe, inputs: ProbeInputs, corpus: Corpus) -> SplitPr
 
 def combine_seeds(
     members: Sequence[TrainedMember],
-    corpus: Corpus,
     progress: Progress | None = None,
     seed_predictions: Sequence[SplitPredictions] = (),
     seed_blocks: Sequence[Callable[[], nn.Module]] = (),
-) -> TrainedVariant:
-    """Stack the seeds of one variant in one probe and predict every split.
+) -> TrainedTask:
+    """Stack the seeds of one task in one probe and predict every split.
 
     Args:
         seed_predictions: ``[seed]``, predictions of the members if they were made already.
-        seed_blocks: as :attr:`TrainedVariant.seed_blocks`; by default those of the members' inputs.
+        seed_blocks: as :attr:`TrainedTask.seed_blocks`.
     """
-    first, selection = members[0], corpus.selection_split
+    first = members[0]
+    config, recipe, problem = first.config, first.config.recipe, first.config.problem
+    corpus, selection, inputs = problem.corpus, problem.corpus.selection_split, first.config.inputs
     probe = (stack([member.probe for member in members]) if len(members) > 1 else first.probe).eval()
-    finetuned = isinstance(first.inputs, FinetunedInputs)
-    if finetuned:
-        seed_predictions = seed_predictions or [
-            predict_splits(member.probe, member.inputs, corpus) for member in members
-        ]
-        seed_blocks = seed_blocks or [partial(_finetuned_blocks, member.inputs) for member in members]
     if seed_predictions:
         predicted = {split: np.concatenate([seed[split] for seed in seed_predictions]) for split in corpus.splits}
     else:
-        predicted = dict(predict_splits(probe, first.inputs, corpus))
-    means = _mean_predictions(probe, first.inputs, corpus) if first.recipe.train.average else {}
-    outputs = [means[selection]] if first.recipe.train.average else list(predicted[selection])
-    return TrainedVariant(
-        variant=first.variant,
-        recipe=first.recipe,
+        predicted = dict(predict_splits(probe, inputs, corpus))
+    means = _mean_predictions(probe, inputs, corpus) if recipe.train.average else {}
+    outputs = [means[selection]] if recipe.train.average else list(predicted[selection])
+    return TrainedTask(
+        variant=config.variant,
+        recipe=recipe,
+        problem=problem,
         columns=first.columns,
-        seeds=tuple(member.seed for member in members),
+        seeds=tuple(member.config.seed for member in members),
         probe=probe,
         parameters=first.parameters,
         histories=[member.history for member in members],
-        pretrained=[member.pretrained for member in members],
+        pretrained=[member.config.pretrained for member in members],
         predictions=predicted,
         mean_predictions=means,
-        untrained_cosines={} if finetuned else _untrained_cosines(first.inputs, corpus),
-        calibrations=tuple(_calibrations(first, probe, predicted[selection], outputs, corpus, progress)),
-        value=_selection_value(members, outputs, corpus),
+        untrained_cosines=_untrained_cosines(first),
+        calibrations=tuple(_calibrations(first, probe, predicted[selection], outputs, progress)),
+        value=_selection_value(members, outputs),
         best_index=int(np.argmax([member.history.best_value for member in members])),
         seed_blocks=seed_blocks,
-        logs=[member.log for member in members if member.log],
-        backbone_parameters=_parameter_count(_finetuned_blocks(first.inputs)) if finetuned else 0,
     )
 
 
@@ -93,11 +80,13 @@ def _mean_predictions(probe: Probe, inputs: ProbeInputs, corpus: Corpus) -> Spli
 
 
 @torch.inference_mode()
-def _untrained_cosines(inputs: ProbeInputs, corpus: Corpus) -> SplitPredictions:
-    """Return split -> ``[layer, row]``; empty if the rows are no scored pairs of texts."""
-    if corpus.kind != "score" or corpus.split("train").texts.shape[1] != 2:
+def _untrained_cosines(member: TrainedMember) -> SplitPredictions:
+    """Return split -> ``[layer, row]``; empty if the rows are no scored pairs of texts, or latents are trained."""
+    config = member.config
+    compares = config.problem.corpus.score_range and config.problem.texts_per_row == 2
+    if not compares or isinstance(config.inputs, FinetunedInputs):
         return {}
-    return {split: untrained_cosines(inputs, rows) for split, rows in corpus.splits.items()}
+    return {split: untrained_cosines(config.inputs, rows) for split, rows in config.problem.corpus.splits.items()}
 
 
 def _calibrations(
@@ -105,25 +94,23 @@ def _calibrations(
     probe: Probe,
     predicted: NDArray[np.float32],
     outputs: Sequence[NDArray[np.float32]],
-    corpus: Corpus,
     progress: Progress | None,
-) -> list[Calibration]:
-    """Return the map from prediction to score of each output; empty if the targets are not scores.
+) -> list[Calibrated | None]:
+    """Return what the task fits on the split that selects, for each output.
 
     Args:
-        predicted: ``[seed, row]`` on the selection split.
+        predicted: ``[seed, row]`` on that split.
         outputs: the same, or their mean if the seeds predict together.
     """
-    if corpus.kind != "score":
-        return []
-    targets = corpus.split(corpus.selection_split).targets
+    config = member.config
+    task, corpus = config.problem.task, config.problem.corpus
     maxima = _maximum_predictions(probe, predicted)
     calibrations = []
-    for output, maximum in zip(outputs, [maxima.mean()] if member.recipe.train.average else maxima, strict=True):
-        calibrations.append(calibrate(output, targets, float(maximum)))
-        tied = float((output > maximum + 2 * ROUNDING).mean())
+    for output, top in zip(outputs, [maxima.mean()] if config.recipe.train.average else maxima, strict=True):
+        calibrations.append(task.calibrate(output, corpus.split(corpus.selection_split), float(top)))
+        tied = float((output > top + 2 * ROUNDING).mean()) if isinstance(probe, ScoreProbe) else 0.0
         if tied > MAX_TIED and progress:
-            share = f"{member.variant}: {tied:.0%} of {corpus.selection_split}"
+            share = f"{config.variant}: {tied:.0%} of {corpus.selection_split}"
             progress.note(f"{share} is above identical texts, and ties with them at the top")
     return calibrations
 
@@ -131,24 +118,16 @@ def _calibrations(
 @torch.inference_mode()
 def _maximum_predictions(probe: Probe, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``[seed]``: the prediction for identical texts, or the largest one if the probe compares no texts."""
-    maxima: NDArray[np.float32] = probe.top().numpy() if isinstance(probe, ScoreProbe) else predicted.max(1)
-    return maxima
+    if isinstance(probe, ScoreProbe):
+        top: NDArray[np.float32] = probe.top().numpy()
+        return top
+    return np.asarray(predicted.reshape(len(predicted), -1).max(1))
 
 
-def _selection_value(members: Sequence[TrainedMember], outputs: Sequence[NDArray[np.float32]], corpus: Corpus) -> float:
+def _selection_value(members: Sequence[TrainedMember], outputs: Sequence[NDArray[np.float32]]) -> float:
     """Return the selection metric on validation: of the mean prediction, or the mean over seeds."""
-    recipe = members[0].recipe
-    if not recipe.train.average:
+    problem = members[0].config.problem
+    if not members[0].config.recipe.train.average:
         return float(np.mean([member.history.best_value for member in members]))
-    _, metric = loss_and_metric(recipe, task_of(corpus))
-    scorer = scorer_of(corpus, corpus.selection_split)
-    return scorer.value(metric, scorer.decode(outputs[0]))
-
-
-def _finetuned_blocks(inputs: ProbeInputs) -> nn.Module:
-    assert isinstance(inputs, FinetunedInputs)
-    return inputs.module
-
-
-def _parameter_count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    scorer = problem.scorer(problem.corpus.selection_split)
+    return scorer.value(problem.metric, scorer.decode(outputs[0]))

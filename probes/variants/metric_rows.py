@@ -1,53 +1,75 @@
 """Rows of ``metrics.csv``: trained variants and their untrained references, on every split, with intervals.
 
-Untrained references predict without a probe. Scores: the cosine similarity of every layer. Classes: the commonest
-class. Tags: the commonest tag of each word. Answers: the sentence of the context that shares most words with the
-question.
+Untrained references predict without a probe. Scores: the cosine similarity of every layer. Other tasks: see
+:attr:`permafrost.probes.tasks.base.Task.reference`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.columns import Column, single_layer, view_name
-from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
-from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric
-from permafrost.probes.results.metric_row import MetricRow, shared_columns, to_corpus_range
-from permafrost.probes.tasks.base import Scorer
-from permafrost.probes.tasks.registry import UNTRAINED_PREDICTIONS, scorer_of, task_of
-from permafrost.probes.variants.trained_variant import TrainedVariant
+from permafrost.probes.config.names import PROBE, UNTRAINED
+from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric, paired_difference
+from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
+from permafrost.probes.results.metric_row import MetricRow
+from permafrost.probes.tasks.base import Decoded
+from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.scores import to_corpus_range
+from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
+
+Where = Mapping[str, Any]
+"""Columns that the rows of all metrics and seeds of one variant and split have in common."""
 
 
-def all_rows(variants: Sequence[TrainedVariant], corpus: Corpus) -> list[MetricRow]:
-    """Return the rows of the untrained references on every split, then of every variant on all splits but train."""
-    rows = [row for split in corpus.splits for row in untrained_rows(variants, corpus, split)]
+def all_rows(variants: Sequence[TrainedVariant], problems: Mapping[str, Problem]) -> list[MetricRow]:
+    """Return the rows of a run, task by task, then what every variant costs.
+
+    Of a task: the untrained references on every split, then every variant on all splits but train. If the recipe has
+    several tasks, the rows of a task's selection metric come first, and those that compare variants last.
+
+    Args:
+        problems: task -> its problem.
+    """
+    rows: list[MetricRow] = []
+    for task, problem in problems.items():
+        trained = [variant.tasks[task] for variant in variants if task in variant.tasks]
+        task_rows = _task_rows(trained, problem)
+        if task != PROBE:
+            task_rows = [replace(row, task=task) for row in task_rows]
+            task_rows.sort(key=lambda row: row.metric != problem.metric)
+            task_rows += comparison_rows(task, problem, variants)
+        rows += task_rows
+    return rows + [row for variant in variants for row in count_rows(variant)]
+
+
+def _task_rows(trained: Sequence[TrainedTask], problem: Problem) -> list[MetricRow]:
+    corpus = problem.corpus
+    rows = [row for split in corpus.splits for row in untrained_rows(trained, problem, split)]
     measured = [split for split in corpus.splits if split != "train"]
-    return rows + [row for split in measured for variant in variants for row in variant_rows(variant, corpus, split)]
+    return rows + [row for split in measured for variant in trained for row in variant_rows(variant, split)]
 
 
-def untrained_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str) -> list[MetricRow]:
+def untrained_rows(trained: Sequence[TrainedTask], problem: Problem, split: str) -> list[MetricRow]:
     """Return the rows of the untrained references of some variants on one split."""
-    if corpus.kind == "score":
-        return _cosine_rows(variants, corpus, split)
-    task, scorer = task_of(corpus), scorer_of(corpus, split)
-    where = shared_columns(UNTRAINED, backbones(variants[0]), "", None, task.name, split)
-    return metric_rows(where, task.metrics, [UNTRAINED_PREDICTIONS[corpus.kind](corpus, scorer.rows)], scorer, None)
+    reference = problem.task.untrained(problem.corpus, problem.scorer(split).rows)
+    if reference is None:
+        return list(_cosine_rows(trained, problem, split))
+    where = _where(problem, split, UNTRAINED, backbones(trained[0]))
+    return list(metric_rows(where, problem, [reference], None))
 
 
-def _cosine_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str) -> list[MetricRow]:
-    """Return the rows of the cosine similarity of every layer that a variant reads, each once.
+def _cosine_rows(trained: Sequence[TrainedTask], problem: Problem, split: str) -> Iterator[MetricRow]:
+    """Yield the rows of the cosine similarity of every layer that a variant reads, each once.
 
     If a variant uses the name of a plan for another capture than the variants before, its reference is named after it.
     """
-    task, scorer = task_of(corpus), scorer_of(corpus, split)
-    rows: list[MetricRow] = []
     plans_by_name: dict[str, list[CapturePlan]] = {}
     done: set[tuple[Column, CapturePlan]] = set()
-    for variant in variants:
+    for variant in trained:
         for column, cosine in zip(variant.columns, variant.untrained_cosines.get(split, ()), strict=False):
             plan = replace(variant.recipe.capture_plan(column.plan), views=("mean",), layers="all")
             plans = plans_by_name.setdefault(column.plan, [])
@@ -56,63 +78,125 @@ def _cosine_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str)
             if (column, plan) not in done:
                 done.add((column, plan))
                 name = UNTRAINED if plan == plans[0] else f"{UNTRAINED} ({variant.variant})"
-                where = shared_columns(name, plan.backbone, view_name([column]), column.layer, task.name, split)
-                rows += metric_rows(where, task.metrics, [cosine], scorer, None)
-                rows += p_value_rows(where, task.metrics, cosine, scorer.rows.targets, None)
-    return rows
+                where = _where(problem, split, name, plan.backbone) | {
+                    "view": view_name([column]),
+                    "layer": column.layer,
+                }
+                yield from metric_rows(where, problem, [cosine], None)
+                yield from p_value_rows(where, problem, cosine, None)
 
 
-def variant_rows(variant: TrainedVariant, corpus: Corpus, split: str) -> list[MetricRow]:
-    """Return the rows of a variant on one split: of every seed, and of all seeds."""
-    task, scorer = task_of(corpus), scorer_of(corpus, split)
-    columns = variant.columns
-    where = shared_columns(
-        variant.variant, backbones(variant), view_name(columns), single_layer(columns), task.name, split
-    )
+def variant_rows(variant: TrainedTask, split: str) -> list[MetricRow]:
+    """Return the rows of one task of a variant on one split: of every seed, and of all seeds."""
+    problem, columns = variant.problem, variant.columns
+    scorer = problem.scorer(split)
+    where = _where(problem, split, variant.variant, backbones(variant)) | {
+        "view": view_name(columns),
+        "layer": single_layer(columns),
+    }
     rows: list[MetricRow] = []
-    for seed, prediction in zip(variant.seeds, variant.predictions[split], strict=True):
-        answers = scorer.decode(prediction)
-        rows += metric_rows(where, task.metrics, [answers], scorer, seed)
-        rows += p_value_rows(where, task.metrics, answers, scorer.rows.targets, seed)
-    outputs = variant.outputs(split)
-    rows += metric_rows(where, task.metrics, [scorer.decode(output) for output in outputs], scorer, None)
-    if corpus.score_range:
-        unit = corpus.score_range
-        calibrated = zip(variant.calibrations, outputs, strict=True)
-        scores = [to_corpus_range(calibration(output), unit) for calibration, output in calibrated]
-        if error := estimate_metric("mae", scores, to_corpus_range(scorer.rows.targets, unit)):
-            rows.append(MetricRow(**where, metric="mae", **asdict(error), seed=None))
-    return rows
+    for index, (seed, prediction) in enumerate(zip(variant.seeds, variant.predictions[split], strict=True)):
+        calibration = variant.calibrations[0 if variant.average else index]
+        decoded = scorer.decode(prediction, calibration)
+        rows += metric_rows(where, problem, [decoded], seed)
+        rows += p_value_rows(where, problem, decoded, seed)
+    rows += metric_rows(where, problem, variant.decoded(split), None)
+    return rows + list(_error_rows(where, variant, split))
 
 
-def metric_rows(
-    where: Mapping[str, Any], metrics: Sequence[str], answers: Sequence[NDArray[Any]], scorer: Scorer, seed: int | None
-) -> list[MetricRow]:
-    """Return a row for every metric that is defined: of one seed's answers, or the mean over several.
+def _error_rows(where: Where, variant: TrainedTask, split: str) -> Iterator[MetricRow]:
+    """Yield the mean absolute error of calibrated scores, in the unit of the corpus."""
+    unit, rows = variant.problem.corpus.score_range, variant.problem.scorer(split).rows
+    if unit:
+        pairs = zip(variant.calibrations, variant.outputs(split), strict=True)
+        scores = [to_corpus_range(calibration(output), unit) for calibration, output in pairs]  # type: ignore[operator,misc]
+        if error := estimate_metric(mean_absolute_error, scores, to_corpus_range(rows.targets, unit)):
+            yield MetricRow(**where, metric="mae", **asdict(error), seed=None)
 
-    Args:
-        where: fields that the rows have in common, of :func:`shared_columns`.
+
+def comparison_rows(task: str, problem: Problem, variants: Sequence[TrainedVariant]) -> Iterator[MetricRow]:
+    """Yield the difference of every variant to its baselines, by the selection metric of a task on its scored split."""
+    split, scorer = problem.corpus.test_split, problem.scorer(problem.corpus.test_split)
+    with_task = [variant for variant in variants if task in variant.tasks]
+    resampled = {
+        variant.variant: scorer.resampled(problem.metric, variant.tasks[task].decoded(split)) for variant in with_task
+    }
+    for variant in with_task:
+        for baseline in baselines(variant, with_task):
+            first, second = resampled[baseline.variant], resampled[variant.variant]
+            if first and second and (difference := paired_difference(first, second)):
+                where = _where(problem, split, variant.variant, backbones(variant.tasks[task])) | {"task": task}
+                yield MetricRow(
+                    **where,
+                    against=baseline.variant,
+                    metric=problem.metric,
+                    value=difference.difference,
+                    low=difference.low,
+                    high=difference.high,
+                    p=difference.p,
+                    n=second.n,
+                    seed=None,
+                )
+
+
+def baselines(variant: TrainedVariant, variants: Sequence[TrainedVariant]) -> list[TrainedVariant]:
+    """Return the variants that a variant is compared with.
+
+    They are those that train one task alone, and those that differ in nothing but weighing all tasks equally; if there
+    are none, the first variant.
     """
-    resampled = {metric: scorer.resampled(metric, answers) for metric in metrics}
-    return [
-        MetricRow(**where, metric=metric, **asdict(figure.estimate()), seed=seed)
-        for metric, figure in resampled.items()
-        if figure
+    single_task = [other for other in variants if len(other.tasks) == 1]
+    equal_weights = [
+        other
+        for other in variants
+        if other.recipe.balancing.balancer == "equal"
+        and replace(variant.recipe, balancing=other.recipe.balancing) == other.recipe
     ]
+    others = [other for other in (*single_task, *equal_weights) if other is not variant]
+    return others or [other for other in variants[:1] if other is not variant]
 
 
-def p_value_rows(
-    where: Mapping[str, Any], metrics: Sequence[str], prediction: NDArray[Any], target: NDArray[Any], seed: int | None
-) -> list[MetricRow]:
-    """Return a row for every correlation that is defined: its p-value against no correlation."""
-    values = {metric: correlation_p_value(metric, prediction, target) for metric in metrics if metric in CORRELATIONS}
-    return [
-        MetricRow(**where, metric=f"{metric}_p", value=value, low=None, high=None, n=len(target), seed=seed)
-        for metric, value in values.items()
-        if value is not None
-    ]
+def count_rows(variant: TrainedVariant) -> Iterator[MetricRow]:
+    """Yield what a variant costs, in numbers of parameters."""
+    counts = {
+        "trained_parameters": variant.trained_parameters,
+        "parameters": variant.parameters,
+        "saved_parameters": variant.saved_parameters,
+    }
+    backbone = "+".join(dict.fromkeys(backbones(task) for task in variant.tasks.values()))
+    for metric, value in counts.items():
+        yield MetricRow(variant=variant.variant, backbone=backbone, metric=metric, value=float(value))
 
 
-def backbones(variant: TrainedVariant) -> str:
+def metric_rows(where: Where, problem: Problem, decoded: Decoded, seed: int | None) -> Iterator[MetricRow]:
+    """Yield a row for every metric that is defined: of one seed's decoded predictions, or the mean over several."""
+    scorer = problem.scorer(where["split"])
+    for metric in problem.metrics:
+        if resampled := scorer.resampled(metric, decoded):
+            yield MetricRow(**where, metric=metric, **asdict(resampled.estimate()), seed=seed)
+
+
+def p_value_rows(where: Where, problem: Problem, decoded: NDArray[Any], seed: int | None) -> Iterator[MetricRow]:
+    """Yield a row for every correlation that is defined: its p-value against no correlation."""
+    target = problem.scorer(where["split"]).rows.targets
+    for name in problem.metrics:
+        metric = problem.task.metrics[name]
+        if metric in CORRELATIONS:
+            value = correlation_p_value(metric, decoded, target)
+            if value is not None:
+                yield MetricRow(**where, metric=f"{name}_p", value=value, n=len(target), seed=seed)
+
+
+def _where(problem: Problem, split: str, variant: str, backbone: str) -> dict[str, Any]:
+    return {
+        "variant": variant,
+        "backbone": backbone,
+        "corpus": problem.corpus.name,
+        "task": problem.task.name,
+        "split": split,
+    }
+
+
+def backbones(variant: TrainedTask) -> str:
     """Return the names of the backbones that a variant reads, joined by +."""
     return "+".join(dict.fromkeys(variant.recipe.capture_plan(column.plan).backbone for column in variant.columns))

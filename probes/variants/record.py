@@ -1,67 +1,79 @@
-"""Record of a run, written as ``record.json``: corpus, latents, probes, parameter counts and versions."""
+"""Parts of a run's record, ``record.json``, that describe its corpora, latents and probes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.store.shard import Shard
 from permafrost.probes.config.columns import Column
+from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.providers import PlanLatents
-from permafrost.probes.inputs.store_record import count_backbone_parameters, store_record
-from permafrost.probes.results.environment import environment
-from permafrost.probes.tasks.registry import head_of, loss_and_metric, task_of, texts_per_row
-from permafrost.probes.variants.trained_variant import TrainedVariant
+from permafrost.probes.inputs.store_record import store_record
+from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
+from permafrost.probes.variants.workspace import Workspace
+
+Stores = Mapping[str, Mapping[str, PlanLatents]]
+"""Variant or task -> plan name -> its latents."""
 
 
-def make_record(
-    corpus: Corpus, variants: Sequence[TrainedVariant], stores: Mapping[str, Mapping[str, PlanLatents]]
-) -> dict[str, Any]:
-    """Return the part of a record that all experiments have in common.
+def latent_stores(recipes: Mapping[str, Recipe], workspace: Workspace) -> Stores:
+    """Return the latents that recipes of one task read, by the key of each recipe."""
+    return {key: workspace.plan_latents(recipe, recipe.corpus) for key, recipe in recipes.items()}
 
-    Args:
-        stores: variant -> plan name -> its latents.
-    """
-    distinct = {id(latents): latents for plans in stores.values() for latents in plans.values()}
-    return environment() | {
-        "corpus": {"name": corpus.name, "rows": {split: len(rows) for split, rows in corpus.splits.items()}},
-        "texts": corpus.text_count,
-        "texts_distinct": len(corpus.texts),
-        "bytes": sum(shard.path.stat().st_size for shard in _shards(distinct.values())),
+
+def data_record(corpora: Sequence[Corpus], stores: Stores, workspace: Workspace) -> dict[str, Any]:
+    """Return the part of a record on corpora and latents; a corpus that several tasks read counts once."""
+    distinct = list({id(corpus): corpus for corpus in corpora}.values())
+    rows = {split: len(rows) for split, rows in distinct[0].splits.items()} if len(distinct) == 1 else {}
+    shards = {shard.path for plans in stores.values() for latents in plans.values() for shard in latents.store.shards}
+    return {
+        "corpus": {"name": ", ".join(corpus.name for corpus in distinct), "rows": rows},
+        "texts": sum(corpus.text_count for corpus in distinct),
+        "texts_distinct": sum(len(corpus.texts) for corpus in distinct),
+        "texts_run": sum(latents.texts_run for latents in workspace.stored.values()),
+        "bytes": sum(path.stat().st_size for path in shards),
         "stores": {
-            variant: {name: store_record(latents) for name, latents in plans.items()}
-            for variant, plans in stores.items()
+            key: {name: store_record(latents) for name, latents in plans.items()} for key, plans in stores.items()
         },
-        "parameters": {variant.variant: variant.parameters for variant in variants},
-        "probes": {variant.variant: _probe_record(variant, stores[variant.variant], corpus) for variant in variants},
     }
 
 
-def _shards(stored: Iterable[PlanLatents]) -> list[Shard]:
-    return list({shard.path: shard for latents in stored for shard in latents.store.shards}.values())
+def variant_record(variants: Sequence[TrainedVariant]) -> dict[str, Any]:
+    """Return the part of a record on trained variants: numbers of parameters, costs, and probes of single tasks."""
+    return {
+        "parameters": {variant.variant: variant.trained_parameters for variant in variants},
+        "backbone_parameters": {variant.variant: variant.backbone_parameters for variant in variants},
+        "costs": {variant.variant: {"seconds": variant.seconds, "memory": variant.peak_bytes} for variant in variants},
+        "probes": {
+            variant.variant: _probe_record(trained, variant)
+            for variant in variants
+            for trained in variant.tasks.values()
+            if not variant.recipe.tasks
+        },
+    }
 
 
-def _probe_record(variant: TrainedVariant, stores: Mapping[str, PlanLatents], corpus: Corpus) -> dict[str, Any]:
+def _probe_record(trained: TrainedTask, variant: TrainedVariant) -> dict[str, Any]:
     """Return what the report's diagram of a probe shows."""
-    spec = variant.recipe.probe
+    spec, problem = trained.recipe.probe, trained.problem
     inputs: dict[tuple[str, str], list[int]] = {}
-    for column in variant.columns:
+    for column in trained.columns:
         inputs.setdefault((column.plan, column.view), []).append(column.layer)
-    widths = dict(zip(variant.columns, variant.probe.layout.widths, strict=False))
+    widths = dict(zip(trained.columns, trained.probe.layout.widths, strict=False))
     return {
         "inputs": [
             {"plan": plan, "view": view, "layers": layers, "width": widths[Column(plan, view, layers[0])]}
             for (plan, view), layers in inputs.items()
         ],
         "encoder": spec.encoder,
-        "codes": variant.probe.layout.codes[: len(variant.columns)],
+        "codes": trained.probe.layout.codes[: len(trained.columns)],
         "depth": spec.depth,
         "mixer": spec.mixer,
         "context": spec.context,
-        "head": head_of(spec, corpus.kind, texts_per_row(corpus)),
+        "head": problem.head,
         "hidden": spec.hidden,
-        "sides": texts_per_row(corpus),
-        "loss": loss_and_metric(variant.recipe, task_of(corpus))[0],
-        "pretraining": "" if variant.recipe.pretraining.task == "none" else variant.recipe.pretraining.task,
-        "parameters": variant.parameters,
-        "backbone_parameters": count_backbone_parameters(stores.values()) or variant.backbone_parameters,
+        "sides": problem.texts_per_row,
+        "loss": problem.loss,
+        "pretraining": "" if trained.recipe.pretraining.task == "none" else trained.recipe.pretraining.task,
+        "parameters": variant.trained_parameters,
+        "backbone_parameters": variant.backbone_parameters,
     }

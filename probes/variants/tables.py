@@ -3,19 +3,17 @@
 The rows of ``metrics.csv`` are made by :mod:`permafrost.probes.variants.metric_rows`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.projection import project
-from permafrost.probes.tasks.registry import BREAKDOWNS, PREDICTION_COLUMNS, row_labels, scorer_of
 from permafrost.probes.training.best_state import History
-from permafrost.probes.variants.trained_variant import TrainedVariant
+from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
 BREAKDOWN_COLUMNS = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
 
@@ -25,67 +23,92 @@ SHOWN_TEXTS = 500
 """Number of texts in the 3-D figures of the latents."""
 
 
-def breakdown_table(variant: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
+def variant_tables(variants: Sequence[TrainedVariant]) -> dict[str, pd.DataFrame]:
+    """Return the tables of a run that are about all its variants, by name: curves, gradients, frozen components."""
+    return {
+        "training": training_table(variants),
+        "epochs": _log_table(variants, "figures"),
+        "conflicts": _log_table(variants, "conflicts"),
+        "frozen": _log_table(variants, "frozen"),
+        "autoencoder": autoencoder_table(variants),
+    }
+
+
+def task_tables(selected: TrainedTask, compared: Sequence[TrainedTask]) -> dict[str, pd.DataFrame]:
+    """Return the tables of one task by name: predictions of the selected variant, groups and confusion of several.
+
+    Args:
+        compared: the variants whose groups are shown.
+    """
+    return {
+        "predictions": prediction_table(selected, selected.problem.corpus.test_split),
+        "breakdown": pd.concat([breakdown_table(variant) for variant in compared]),
+        "confusion": pd.concat([confusion_table(variant) for variant in compared]),
+    }
+
+
+def breakdown_table(variant: TrainedTask) -> pd.DataFrame:
     """Return metrics by group of rows, such as class, entity type or question word; one row per split and metric.
 
     Each is the mean over seeds, with a bootstrap interval over rows. Train is left out. Scores have no groups: the
     table is empty.
     """
-    rows: list[dict[str, Any]] = []
-    for split in corpus.splits:
-        if split != "train" and corpus.kind in BREAKDOWNS:
-            scorer = scorer_of(corpus, split)
-            answers = [scorer.decode(output) for output in variant.outputs(split)]
-            for breakdown in BREAKDOWNS[corpus.kind]:
-                rows += [
-                    {"variant": variant.variant, "split": split, "kind": kind, "group": group, "metric": metric}
-                    | asdict(measured)
-                    for kind, group, metric, measured in breakdown(scorer, answers, corpus)
-                ]
+    problem = variant.problem
+    rows = [
+        {"variant": variant.variant, "split": split, "kind": kind, "group": group, "metric": metric} | asdict(measured)
+        for split in problem.corpus.splits
+        if split != "train"
+        for kind, group, metric, measured in problem.task.breakdown(problem.scorer(split), variant.decoded(split))
+    ]
     return pd.DataFrame(rows, columns=BREAKDOWN_COLUMNS)
 
 
-def confusion_table(variant: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
+def confusion_table(variant: TrainedTask) -> pd.DataFrame:
     """Return how often each class (target) is predicted as each class (label) on the scored split.
 
-    If seeds predict by themselves, the first one is counted. Scores and answers have no classes: the table is empty.
+    If seeds predict by themselves, the first one is counted. Other tasks than classes and tags have an empty table.
     """
-    if corpus.kind not in ("class", "tags"):
+    problem, split = variant.problem, variant.problem.corpus.test_split
+    names = problem.task.confusion(problem.scorer(split), variant.decoded(split)[0])
+    if names is None:
         return pd.DataFrame(columns=CONFUSION_COLUMNS)
-    scorer, names = scorer_of(corpus, corpus.test_split), np.array(corpus.labels)
-    spans = scorer.rows.spans
-    targets = scorer.rows.targets if spans is None else spans.codes
-    predicted = scorer.decode(variant.outputs(corpus.test_split)[0])
-    pairs = pd.DataFrame({"target": names[targets.astype(np.int64)], "label": names[predicted.astype(np.int64)]})
+    pairs = pd.DataFrame({"target": names[0], "label": names[1]})
     counts = pairs.value_counts(sort=False).rename("n").reset_index()
     return counts.assign(variant=variant.variant)[CONFUSION_COLUMNS]
 
 
-def prediction_table(variant: TrainedVariant, corpus: Corpus, split: str) -> pd.DataFrame:
+def prediction_table(variant: TrainedTask, split: str) -> pd.DataFrame:
     """Return the predictions of every seed for a split, one row per row or word; once if seeds predict together."""
-    scorer = scorer_of(corpus, split)
-    frames = []
-    for index, output in enumerate(variant.outputs(split)):
+    problem, frames = variant.problem, []
+    for index, (output, calibration) in enumerate(zip(variant.outputs(split), variant.calibrations, strict=True)):
         seed = pd.NA if variant.average else variant.seeds[index]
-        calibration = variant.calibrations[index] if variant.calibrations else None
-        frame = pd.DataFrame(PREDICTION_COLUMNS[corpus.kind](output, scorer, corpus, calibration))
+        frame = pd.DataFrame(problem.task.prediction_columns(output, problem.scorer(split), calibration))
         frames.append(frame.assign(seed=pd.array([seed] * len(frame), "Int64")))
     return pd.concat(frames, ignore_index=True)
 
 
 def training_table(variants: Sequence[TrainedVariant]) -> pd.DataFrame:
-    """Return loss and validation metric by epoch, of every variant, seed and phase (training, pretraining)."""
-    rows: list[dict[str, Any]] = []
-    for variant in variants:
-        for seed, history, encoder in zip(variant.seeds, variant.histories, variant.pretrained, strict=True):
-            phases = [("training", [history])] + ([("pretraining", encoder.histories)] if encoder else [])
+    """Return loss and validation metric by epoch, of every variant, seed, task and phase (training, pretraining)."""
+    return pd.DataFrame([row for variant in variants for row in (*_logged_rows(variant), *_history_rows(variant))])
+
+
+def _logged_rows(variant: TrainedVariant) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a variant whose tasks, or blocks, were trained together: they have weights."""
+    for seed, log in variant.logs.items():
+        for line in log.losses:
+            yield {"variant": variant.variant, "seed": seed, "phase": "training"} | line
+
+
+def _history_rows(variant: TrainedVariant) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a variant whose seeds, or layers, were trained independently of each other."""
+    for trained in variant.tasks.values():
+        for seed, history, encoder in zip(trained.seeds, trained.histories, trained.pretrained, strict=True):
+            phases = [] if variant.logs else [("training", [history])]
+            phases += [("pretraining", encoder.histories)] if encoder else []
             for phase, histories in phases:
-                rows += [
-                    {"variant": variant.variant, "seed": seed, "phase": phase, "epoch": epoch + 1}
-                    | _epoch_means(histories, epoch)
-                    for epoch in range(max(len(history.losses) for history in histories))
-                ]
-    return pd.DataFrame(rows)
+                for epoch in range(max(len(history.losses) for history in histories)):
+                    where = {"variant": variant.variant, "seed": seed, "phase": phase, "epoch": epoch + 1}
+                    yield where | _epoch_means(histories, epoch)
 
 
 def _epoch_means(histories: Sequence[History], epoch: int) -> dict[str, float]:
@@ -97,14 +120,14 @@ def _epoch_means(histories: Sequence[History], epoch: int) -> dict[str, float]:
     }
 
 
-def epochs_table(variants: Sequence[TrainedVariant]) -> pd.DataFrame:
-    """Return all validation metrics by epoch, 0 before training, of the variants that fine-tune blocks."""
+def _log_table(variants: Sequence[TrainedVariant], table: Literal["figures", "conflicts", "frozen"]) -> pd.DataFrame:
+    """Return one table of the variants' training logs, each row with its variant and seed."""
     return pd.DataFrame(
         [
-            {"variant": variant.variant, "seed": seed} | figures
+            {"variant": variant.variant, "seed": seed} | line
             for variant in variants
-            for seed, log in zip(variant.seeds, variant.logs, strict=False)
-            for figures in log.figures
+            for seed, log in variant.logs.items()
+            for line in getattr(log, table)
         ]
     )
 
@@ -115,19 +138,21 @@ def autoencoder_table(variants: Sequence[TrainedVariant]) -> pd.DataFrame:
         [
             {"variant": variant.variant, "seed": seed} | asdict(layer)
             for variant in variants
-            for seed, encoder in zip(variant.seeds, variant.pretrained, strict=True)
+            for trained in variant.tasks.values()
+            for seed, encoder in zip(trained.seeds, trained.pretrained, strict=True)
             if encoder
             for layer in encoder.layers
         ]
     )
 
 
-def latent_table(inputs: ProbeInputs, variant: TrainedVariant, corpus: Corpus) -> pd.DataFrame:
+def latent_table(inputs: ProbeInputs, variant: TrainedTask) -> pd.DataFrame:
     """Return 3-D coordinates of up to 500 validation texts, in the first, middle and last layer of a variant."""
+    problem, corpus = variant.problem, variant.problem.corpus
     rows = corpus.split("validation")
     shown = rows.texts[: SHOWN_TEXTS // rows.texts.shape[1]]
     texts = shown.reshape(-1)
-    labels = np.repeat(row_labels(corpus, rows.select(np.arange(len(shown)))), rows.texts.shape[1])
+    labels = np.repeat(problem.task.row_labels(corpus, rows.select(np.arange(len(shown)))), rows.texts.shape[1])
     frames = []
     for layer in sorted({0, len(variant.columns) // 2, len(variant.columns) - 1}):
         column = variant.columns[layer]

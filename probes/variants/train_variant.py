@@ -1,77 +1,203 @@
-"""Training of one variant on one task: all its seeds for a run, or the first seed alone for the trial of a study."""
+"""Training of one variant on one task or several: all its seeds for a run, or the first seed alone for a trial."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from permafrost.data.corpora.corpus import Corpus
+import numpy as np
+from torch import nn
+
 from permafrost.data.spec import SpecError, fingerprint
-from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.names import PROBE
+from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.store_record import count_backbone_parameters
 from permafrost.probes.search.trials import Evaluation
+from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
+from permafrost.probes.training.log import TrainingLog
 from permafrost.probes.training.loop import AfterEpoch
-from permafrost.probes.training.resume import UnfinishedTrainings
-from permafrost.probes.variants.combine_seeds import combine_seeds
-from permafrost.probes.variants.members import MemberConfig, initial_probe, train_members
+from permafrost.probes.training.parameter_groups import BACKBONE
+from permafrost.probes.training.peak_memory import PeakMemory
+from permafrost.probes.variants.combine_seeds import SplitPredictions, combine_seeds, predict_splits
+from permafrost.probes.variants.members import (
+    Group,
+    MemberConfig,
+    TrainedMember,
+    UntrainedMember,
+    initial_probe,
+    stackable_groups,
+)
+from permafrost.probes.variants.train_group import TrainedGroup, train_group
 from permafrost.probes.variants.trained_variant import TrainedVariant
 from permafrost.probes.variants.workspace import Workspace
 
 
+@dataclass(eq=False)
+class _TaskSeeds:
+    """What the trained seeds of a variant leave of one task, every list ``[seed]``."""
+
+    members: list[TrainedMember] = field(default_factory=list)
+    predictions: list[SplitPredictions] = field(default_factory=list)
+    """Predictions with the weights that the task keeps; empty if the seeds are stacked before they predict."""
+
+    blocks: list[Callable[[], nn.Module]] = field(default_factory=list)
+    """Functions that return the fine-tuned blocks with these weights; empty if none were fine-tuned."""
+
+    def add(self, task: str, group: TrainedGroup, predict: bool) -> None:
+        """Add a group of seeds; a group that trains shared blocks, or several tasks, predicts at once."""
+        self.members += group.members[task]
+        if predict:
+            group.fit.restore(task)
+            configs = [member.config for member in group.members[task]]
+            self.predictions += [
+                predict_splits(member.probe, config.inputs, config.problem.corpus)
+                for member, config in zip(group.members[task], configs, strict=True)
+            ]
+        if BACKBONE in group.modules:
+            self.blocks.append(partial(group.restore_blocks, task))
+
+
 def train_variant(variant: str, recipe: Recipe, workspace: Workspace) -> TrainedVariant:
-    """Train every seed of a variant; raise a :class:`SpecError` if a seed's validation metric was never finite."""
-    corpus, unfinished = workspace.corpus(recipe.corpus), workspace.unfinished
-    members = train_members(
-        member_configs(variant, recipe, workspace),
-        corpus,
-        workspace.progress,
-        checkpoint_of=partial(_checkpoint, unfinished, workspace.latent_identities(recipe)) if unfinished else None,
+    """Train every seed of a variant on all of its tasks.
+
+    Raises:
+        SpecError: the validation metric of a task was never finite.
+    """
+    by_task = {task: _TaskSeeds() for task in recipe.task_recipes()}
+    groups, peak_bytes, logs = list[TrainedGroup](), 0, dict[int, TrainingLog]()
+    for seeds in _seeds_by_program(recipe):
+        with PeakMemory() as peak:
+            for group in _groups(variant, recipe, workspace, seeds):
+                checkpoint = checkpoint_of(group, recipe, workspace)
+                name = _program_name(variant, group)
+                groups.append(train_group(group, recipe, workspace.progress, name, None, checkpoint, peak))
+                _check_histories(variant, groups[-1])
+                for task, task_seeds in by_task.items():
+                    task_seeds.add(task, groups[-1], predict=_is_joint(recipe))
+                _note_best_epochs(variant, groups[-1], workspace)
+        if _is_joint(recipe):
+            logs[seeds[0]] = groups[-1].fit.log
+        peak_bytes = max(peak_bytes, peak.bytes)
+    shared_parameters = groups[0].shared_parameters
+    backbone_parameters = _backbone_parameters(recipe, workspace, groups[0])
+    keeps_one = recipe.multitask.keep == "one" and len(by_task) > 1
+    best_index = best_seed([[member.history for member in seeds.members] for seeds in by_task.values()])
+    tasks = {}
+    for task, task_seeds in by_task.items():
+        trained = combine_seeds(task_seeds.members, workspace.progress, task_seeds.predictions, task_seeds.blocks)
+        tasks[task] = replace(trained, best_index=best_index) if keeps_one else trained
+    return TrainedVariant(
+        variant=variant,
+        recipe=recipe,
+        tasks=tasks,
+        logs=logs,
+        trained_parameters=sum(task.parameters for task in tasks.values()) + shared_parameters,
+        parameters=sum(_parameter_count(seeds.members[0].probe) for seeds in by_task.values()) + backbone_parameters,
+        backbone_parameters=backbone_parameters,
+        saved_parameters=(len(by_task) - 1) * shared_parameters if keeps_one else 0,
+        seconds=sum(group.fit.seconds for group in groups),
+        peak_bytes=peak_bytes,
     )
-    for member in members:
-        history = member.history
-        if history.best_epoch < 0:
-            raise SpecError(
-                f"{variant}: its metric was never finite: its predictions of {corpus.selection_split} are constant."
-            )
-        workspace.progress.note(
-            f"{variant}, seed {member.seed}: best epoch {history.best_epoch + 1} of {len(history.values)}, "
-            f"{corpus.selection_split} {history.best_value:.4f}"
-        )
-    return combine_seeds(members, corpus, workspace.progress)
 
 
 def evaluate_recipe(workspace: Workspace, recipe: Recipe, after_epoch: AfterEpoch | None = None) -> Evaluation:
-    """Train the first seed of a recipe and return its best validation metric.
+    """Train the first seed of a recipe of one task and return its best validation metric.
 
     Args:
         after_epoch: called after every epoch with the validation metric.
     """
-    recipe = replace(recipe, train=replace(recipe.train, seeds=recipe.train.seeds[:1]))
-    corpus = workspace.corpus(recipe.corpus)
-    (trained,) = train_members(member_configs("trial", recipe, workspace), corpus, None, after_epoch)
-    if trained.history.best_epoch < 0:
-        raise SpecError(f"its predictions of {corpus.selection_split} are constant.")
-    layers = trained.pretrained.layers if trained.pretrained else []
+    (group,) = _groups("trial", recipe, workspace, recipe.train.seeds[:1])
+    ((member,),) = train_group(group, recipe, after_epoch=after_epoch).members.values()
+    if member.history.best_epoch < 0:
+        raise SpecError(f"its predictions of {member.config.problem.corpus.selection_split} are constant.")
+    layers = member.config.pretrained.layers if member.config.pretrained else []
     unexplained = {"unexplained": sum(layer.unexplained for layer in layers) / len(layers)} if layers else {}
-    return Evaluation(trained.history.best_value, unexplained)
+    return Evaluation(member.history.best_value, unexplained)
 
 
-def member_configs(variant: str, recipe: Recipe, workspace: Workspace) -> list[MemberConfig]:
-    """Return the variant's trainings, one per seed; their encoders are pretrained first if the recipe says so."""
-    seed_inputs: list[tuple[int, ProbeInputs]]
-    if recipe.finetune.trains_backbone:
-        seed_inputs = [(seed, workspace.finetuned_inputs(recipe)) for seed in recipe.train.seeds]
+def member_configs(
+    variant: str, recipe: Recipe, workspace: Workspace, seeds: Sequence[int]
+) -> dict[str, list[MemberConfig]]:
+    """Return task -> its trainings ``[seed]``; their encoders are pretrained first if the recipe says so."""
+    task_recipes = recipe.task_recipes()
+    inputs = _task_inputs(recipe, task_recipes, workspace)
+    configs = {
+        task: [
+            MemberConfig(
+                variant=variant,
+                recipe=task_recipe,
+                problem=workspace.problem(task_recipe),
+                inputs=inputs[task],
+                layers=tuple(range(len(inputs[task].columns))),
+                seed=seed,
+                component=task,
+            )
+            for seed in seeds
+        ]
+        for task, task_recipe in task_recipes.items()
+    }
+    if recipe.pretraining.task == "none" or _is_joint(recipe):
+        return configs
+    return {
+        task: [replace(member, pretrained=_pretrained_encoder(member, workspace)) for member in members]
+        for task, members in configs.items()
+    }
+
+
+def checkpoint_of(group: Group, recipe: Recipe, workspace: Workspace) -> Checkpoint | None:
+    """Return the checkpoint of a group that is trained in one program; None if trainings are not kept."""
+    if workspace.unfinished is None:
+        return None
+    configs = {task: [member.config for member in members] for task, members in group.items()}
+    first = {task: members[0] for task, members in configs.items()}
+    return workspace.unfinished.checkpoint_for(
+        "+".join(dict.fromkeys(member.variant for members in configs.values() for member in members)),
+        recipe,
+        [member.seed for member in next(iter(configs.values()))],
+        {task: member.problem.corpus for task, member in first.items()},
+        {task: workspace.latent_identities(member.recipe) for task, member in first.items()},
+        {"layers": {task: [list(member.layers) for member in members] for task, members in configs.items()}},
+    )
+
+
+def best_seed(histories: Sequence[Sequence[History]]) -> int:
+    """Return the index of the seed with the best mean over tasks of its selection metric.
+
+    Args:
+        histories: ``[task][seed]``.
+    """
+    return int(np.mean([[seed.best_value for seed in task] for task in histories], axis=0).argmax())
+
+
+def _is_joint(recipe: Recipe) -> bool:
+    """Return whether a seed is a program of its own: its tasks, or its blocks, share what they train."""
+    return bool(recipe.tasks) or recipe.finetune.trains_backbone
+
+
+def _seeds_by_program(recipe: Recipe) -> list[tuple[int, ...]]:
+    return [(seed,) for seed in recipe.train.seeds] if _is_joint(recipe) else [recipe.train.seeds]
+
+
+def _groups(variant: str, recipe: Recipe, workspace: Workspace, seeds: Sequence[int]) -> Iterator[Group]:
+    """Yield the groups in which some seeds of a variant are trained."""
+    configs = member_configs(variant, recipe, workspace, seeds)
+    if _is_joint(recipe):
+        yield {task: [UntrainedMember(0, config, initial_probe(config))] for task, (config,) in configs.items()}
     else:
-        cached = workspace.inputs(recipe, recipe.corpus)
-        seed_inputs = [(seed, cached) for seed in recipe.train.seeds]
-    members = [
-        MemberConfig(variant=variant, recipe=recipe, inputs=inputs, layers=tuple(range(len(inputs.columns))), seed=seed)
-        for seed, inputs in seed_inputs
-    ]
-    if recipe.finetune.trains_backbone or recipe.pretraining.task == "none":
-        return members
-    return [replace(member, pretrained=_pretrained_encoder(member, workspace)) for member in members]
+        for task, members in configs.items():
+            yield from ({task: group} for group in stackable_groups(members))
+
+
+def _task_inputs(recipe: Recipe, task_recipes: Mapping[str, Recipe], workspace: Workspace) -> dict[str, ProbeInputs]:
+    """Return what each task reads; all tasks read the same blocks if the backbone is fine-tuned."""
+    if not recipe.finetune.trains_backbone:
+        return {task: workspace.inputs(task_recipe, task_recipe.corpus) for task, task_recipe in task_recipes.items()}
+    layers = {finetuned_view(task_recipe)[1] for task_recipe in task_recipes.values()}
+    first = next(iter(task_recipes.values()))
+    blocks = workspace.top_blocks(first, layers.pop() if len(layers) == 1 else "all")
+    return {task: workspace.finetuned_inputs(task_recipe, blocks) for task, task_recipe in task_recipes.items()}
 
 
 def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> PretrainedEncoder:
@@ -82,22 +208,68 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
     key = fingerprint([encoder, spec, plans, recipe.corpus, list(member.inputs.columns), member.seed])
 
     def make() -> PretrainedEncoder:
-        probe = initial_probe(member, workspace.corpus(recipe.corpus))
         corpus, inputs = workspace.corpus(spec.corpus), workspace.inputs(recipe, spec.corpus)
-        return pretrain(probe, spec, corpus, inputs, member.seed, workspace.progress)
+        checkpoint = workspace.unfinished and workspace.unfinished.checkpoint_for(
+            "pretraining",
+            recipe,
+            [member.seed],
+            {"pretraining": corpus, PROBE: member.problem.corpus},
+            {PROBE: workspace.latent_identities(recipe)},
+            {"encoder": key},
+        )
+        return pretrain(initial_probe(member), spec, corpus, inputs, member.seed, workspace.progress, checkpoint)
 
     return workspace.encoders(key, make)
 
 
-def _checkpoint(
-    unfinished: UnfinishedTrainings, latents: Mapping[str, str], members: Sequence[MemberConfig], corpus: Corpus
-) -> Checkpoint:
-    """Return the checkpoint of members trained in one program; see :meth:`UnfinishedTrainings.checkpoint_for`."""
-    return unfinished.checkpoint_for(
-        "+".join(dict.fromkeys(member.variant for member in members)),
-        members[0].recipe,
-        [member.seed for member in members],
-        {"": corpus},
-        latents,
-        {"layers": [list(member.layers) for member in members]},
+def _program_name(variant: str, group: Group) -> str:
+    members = next(iter(group.values()))
+    return (
+        f"training {variant}, seed {members[0].config.seed}"
+        if len(members) == 1
+        else f"training {len(members)} together"
     )
+
+
+def _note_best_epochs(variant: str, group: TrainedGroup, workspace: Workspace) -> None:
+    for task, members in group.members.items():
+        named = "" if task == PROBE else f", {task}"
+        for member in members:
+            history, split = member.history, member.config.problem.corpus.selection_split
+            workspace.progress.note(
+                f"{variant}, seed {member.config.seed}{named}: best epoch {history.best_epoch + 1} of "
+                f"{len(history.values)}, {split} {history.best_value:.4f}"
+            )
+
+
+def _check_histories(variant: str, group: TrainedGroup) -> None:
+    """Raise a :class:`SpecError` that names the tasks that have no best epoch."""
+    histories = {task: [member.history for member in members] for task, members in group.members.items()}
+    failed = {task: seeds for task, seeds in histories.items() if min(seed.best_epoch for seed in seeds) < 0}
+    if PROBE in failed:
+        split = group.members[PROBE][0].config.problem.corpus.selection_split
+        raise SpecError(f"{variant}: its metric was never finite: its predictions of {split} are constant.")
+    constant = [task for task, seeds in failed.items() if not any(np.isfinite(seed.values).any() for seed in seeds)]
+    if constant:
+        raise SpecError(
+            f"{variant}: the metric of {' and of '.join(constant)} was never finite: its predictions are constant."
+        )
+    if failed:
+        raise SpecError(
+            f"{variant}: the metrics of {' and '.join(failed)} were not finite in one and the same epoch, and "
+            'multitask.keep = "one" keeps one state for all; set it to "each".'
+        )
+
+
+def _backbone_parameters(recipe: Recipe, workspace: Workspace, group: TrainedGroup) -> int:
+    """Return the number of parameters of the backbones that are read, frozen blocks included."""
+    stored = [
+        latents
+        for task_recipe in recipe.task_recipes().values()
+        for latents in workspace.plan_latents(task_recipe, task_recipe.corpus).values()
+    ]
+    return count_backbone_parameters(stored) if stored else _parameter_count(group.modules[BACKBONE])
+
+
+def _parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Trained variants: the probe of all seeds of a variant, with its predictions for every split.
+"""Trained variants: of each task the probe of all seeds, with its predictions for every split.
 
 Each seed predicts by itself, or all together by the mean of their predictions (``train.average``). Predictions are
 kept, inputs are not: a run may read many plans, and memory holds the latents of a few.
@@ -6,28 +6,33 @@ kept, inputs are not: a run may read many plans, and memory holds the latents of
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.models.probe import Probe, unstack
-from permafrost.probes.tasks.fitted import FittedProbe
+from permafrost.probes.objectives.fitted import FittedProbe
+from permafrost.probes.tasks.base import Calibrated
+from permafrost.probes.tasks.problem import Problem
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
 from permafrost.probes.training.log import TrainingLog
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainedVariant:
-    """A variant, trained with all its seeds on one task."""
+class TrainedTask:
+    """One task of a variant, trained with all its seeds."""
 
     variant: str
     recipe: Recipe
+    """Recipe of the task."""
+
+    problem: Problem
     columns: tuple[Column, ...]
     """Columns of the inputs that each member of the probe reads."""
 
@@ -53,8 +58,8 @@ class TrainedVariant:
     untrained_cosines: Mapping[str, NDArray[np.float32]]
     """Split -> ``[layer, row]``, cosine similarities of the latents; empty if rows are no scored pairs of texts."""
 
-    calibrations: tuple[Calibration, ...]
-    """Maps from predictions to scores in 0..1, one per entry of :meth:`outputs`; empty if targets are not scores."""
+    calibrations: tuple[Calibrated | None, ...]
+    """What the task fitted on validation, one per entry of :meth:`outputs`."""
 
     value: float
     """Selection metric on validation: of the mean prediction, or the mean over seeds."""
@@ -66,42 +71,91 @@ class TrainedVariant:
     seed_blocks: Sequence[Callable[[], nn.Module]] = ()
     """``[seed]``, functions that return the fine-tuned blocks with the weights that were kept; empty if none were."""
 
-    logs: Sequence[TrainingLog] = ()
-    """``[seed]``; empty if no block was fine-tuned."""
-
-    backbone_parameters: int = 0
-    """Number of parameters of the fine-tuned blocks, frozen ones included; 0 if latents were cached."""
-
     @property
     def average(self) -> bool:
         """Whether the seeds predict together, by the mean of their predictions."""
         return self.recipe.train.average
 
-    def fitted_probe(self, corpus: Corpus) -> FittedProbe:
+    def fitted_probe(self) -> FittedProbe:
         """Return what predicts new texts: all seeds if they predict together, else the best one."""
+        corpus = self.problem.corpus
         return FittedProbe(
             variant=self.variant,
             recipe=self.recipe,
             columns=self.columns,
             probe=self.probe if self.average else unstack(self.probe, self.best_index),
-            calibration=self.calibrations[0 if self.average else self.best_index] if self.calibrations else None,
+            calibration=self.calibrations[0 if self.average else self.best_index],
             labels=corpus.labels,
             score_range=corpus.score_range,
-            kind=corpus.kind,
-            texts_per_row=corpus.split("train").texts.shape[1],
+            kind=self.problem.task.kind,
+            texts_per_row=self.problem.texts_per_row,
             seeds=self.seeds if self.average else self.seeds[self.best_index : self.best_index + 1],
             blocks=self.seed_blocks[self.best_index] if self.seed_blocks else None,
         )
-
-    def without_blocks(self) -> "TrainedVariant":
-        """Return the variant without its fine-tuned blocks, which frees their memory."""
-        return replace(self, seed_blocks=())
 
     def outputs(self, split: str) -> list[NDArray[np.float32]]:
         """Return the predictions to evaluate on a split: those of each seed, or their mean alone."""
         return [self.mean_predictions[split]] if self.average else list(self.predictions[split])
 
+    def decoded(self, split: str) -> list[NDArray[Any]]:
+        """Return the decoded predictions of :meth:`outputs`."""
+        if split not in self._decoded:
+            scorer, outputs = self.problem.scorer(split), self.outputs(split)
+            pairs = zip(outputs, self.calibrations, strict=True)
+            self._decoded[split] = [scorer.decode(output, calibration) for output, calibration in pairs]
+        return self._decoded[split]
+
+    @cached_property
+    def _decoded(self) -> dict[str, list[NDArray[Any]]]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedVariant:
+    """A variant, trained with all its seeds on one task or several."""
+
+    variant: str
+    recipe: Recipe
+    tasks: Mapping[str, TrainedTask]
+    logs: Mapping[int, TrainingLog]
+    """Seed -> log of its training; empty if the variant has one task and trained no block of the backbone."""
+
+    trained_parameters: int
+    """Number of trained parameters per seed."""
+
+    parameters: int
+    """Number of parameters that predict all tasks: of the backbone and of every probe."""
+
+    backbone_parameters: int
+    """Number of these that are the backbone's."""
+
+    saved_parameters: int
+    """Number of trained parameters that sharing saves, compared with blocks of its own for every task."""
+
+    seconds: float
+    """Duration of the training of all seeds."""
+
+    peak_bytes: int
+    """Maximum growth of the process while one seed was loaded, trained and evaluated, without pages of mapped files;
+    the largest of all seeds."""
+
+    @property
+    def value(self) -> float:
+        """Mean of the tasks' selection metrics on validation."""
+        return sum(task.value for task in self.tasks.values()) / len(self.tasks)
+
+    def without_blocks(self) -> "TrainedVariant":
+        """Return the variant without its fine-tuned blocks, which frees their memory."""
+        return replace(self, tasks={name: replace(task, seed_blocks=()) for name, task in self.tasks.items()})
+
 
 def best_variant(variants: Sequence[TrainedVariant]) -> TrainedVariant:
-    """Return the variant with the best selection metric on validation; the first of equals."""
-    return max(variants, key=lambda variant: variant.value)
+    """Return the best variant on validation, of those that have most tasks; the first of equals."""
+    most_tasks = max(len(variant.tasks) for variant in variants)
+    return max((variant for variant in variants if len(variant.tasks) == most_tasks), key=lambda variant: variant.value)
+
+
+def keep_best_blocks(variants: Sequence[TrainedVariant]) -> list[TrainedVariant]:
+    """Return the variants without their fine-tuned blocks, which fill memory; the best one keeps its own."""
+    best = best_variant(variants)
+    return [variant if variant is best else variant.without_blocks() for variant in variants]

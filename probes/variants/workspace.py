@@ -20,6 +20,7 @@ from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import FinetunedInputs, cached_states, finetuned_inputs
 from permafrost.probes.inputs.latents import ProbeInputs, read_inputs
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider, PlanLatents
+from permafrost.probes.tasks.problem import Problem, make_problem
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache
 
@@ -67,6 +68,7 @@ class Workspace:
         self.stored: dict[PlanKey, PlanLatents] = {}
         self._input_cache = InputCache() if input_cache is None else input_cache
         self._corpora: dict[str, Corpus] = {}
+        self._problems: dict[str, Problem] = {}
         self._frozen_states: dict[str, FrozenStates] = {}
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
@@ -81,6 +83,18 @@ class Workspace:
                 self.progress.note(f"{corpus.name}: {note}")
             self._corpora[key] = corpus
         return self._corpora[key]
+
+    def problem(self, recipe: Recipe) -> Problem:
+        """Return what a recipe of one task trains on its corpus: task, head, loss and metric, resolved once.
+
+        Raises:
+            CorpusError: the corpus cannot be read, or has nothing to learn.
+            SpecError: the recipe names a head, loss or metric that does not fit.
+        """
+        key = fingerprint([recipe.corpus, recipe.probe.head, recipe.train.loss, recipe.train.metric])
+        if key not in self._problems:
+            self._problems[key] = make_problem(recipe, self.corpus(recipe.corpus))
+        return self._problems[key]
 
     def prepare(self, recipes: Iterable[Recipe]) -> None:
         """Get the latents that the recipes read; plans that differ in views only share one forward pass.

@@ -1,17 +1,16 @@
-"""Validation of recipes before extraction: whether probes, losses and fine-tuning fit the tasks of the corpora.
+"""Checks of recipes before extraction: whether probes, losses and fine-tuning fit the tasks of the corpora.
 
 Everything here raises a :class:`SpecError` that names the setting, before any text is run.
 """
 
 from collections.abc import Mapping, Sequence
 
-from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.spec import SpecError, nearest
 from permafrost.probes.balancing.weighting import check_balancer
 from permafrost.probes.config.columns import parse_input
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe, finetuned_view
-from permafrost.probes.tasks.registry import TOKEN_HEADS, check_probe, head_of, loss_and_metric, task_of, texts_per_row
+from permafrost.probes.tasks.problem import Problem, check_probe
 from permafrost.probes.training.parameter_groups import BACKBONE
 from permafrost.probes.variants.workspace import Workspace
 
@@ -25,54 +24,68 @@ SHARED_COMPONENTS = (BACKBONE, f"{BACKBONE}.blocks")
 """Names of the components that contain everything that tasks share."""
 
 
-def check_variants(
-    recipe: Recipe, variants: Mapping[str, Recipe], corpus: Corpus, components: Sequence[str] = (PROBE, BACKBONE)
-) -> str:
-    """Check that every variant fits the task of a corpus; return the recipe's selection metric.
+def resolve_problems(variants: Mapping[str, Recipe], workspace: Workspace, joint: bool = True) -> dict[str, Problem]:
+    """Check every variant, and return task -> its problem, whose corpus and metric all variants share.
 
     Args:
-        components: names that ``train.rates`` and ``train.freeze`` may begin with.
-    """
-    task = task_of(corpus)
-    for name, variant in variants.items():
-        _check_components(variant, components)
-        loss_and_metric(variant, task)
-        spec = variant.probe
-        views = sorted({parse_input(source).view for source in spec.inputs} or set(variant.plan.views))
-        try:
-            check_probe(spec, corpus.kind, texts_per_row(corpus), views)
-        except SpecError as error:
-            raise SpecError(f"{name}: {error}") from None
-        _check_finetuning(name, variant)
-        if variant.pretraining.task != "none" and head_of(spec, corpus.kind, texts_per_row(corpus)) in TOKEN_HEADS:
-            raise SpecError(
-                f"{name}: pretraining works on whole texts, but {task.name} reads single tokens; leave it out."
-            )
-        if spec.encoder == "none" and variant.pretraining.task != "none":
-            raise SpecError(
-                f"{name}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."
-            )
-    return loss_and_metric(recipe, task)[1]
-
-
-def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """Check that a variant's tasks can be trained together; return task -> selection metric.
+        joint: whether the tasks of a variant are trained together; else one after another, each as a recipe of its own.
 
     Raises:
-        SpecError: tasks whose latents cannot come from the same blocks, or a task that does not fit its corpus.
+        SpecError: a variant does not fit its corpora, its tasks cannot be trained together, or variants have different
+            corpora for a task.
     """
+    problems: dict[str, Problem] = {}
+    for variant, recipe in variants.items():
+        together = joint and bool(recipe.tasks)
+        if together:
+            _check_multitask(variant, recipe)
+        components = (BACKBONE, *(recipe.tasks if together else (PROBE,)))
+        for task, task_recipe in recipe.task_recipes().items():
+            problem = workspace.problem(task_recipe)
+            label = f"{variant}, {task}" if together else task if recipe.tasks else variant
+            check_task(label, task_recipe, problem, components)
+            if problems.setdefault(task, problem).corpus is not problem.corpus:
+                raise SpecError(
+                    f"variant '{variant}': the corpus of '{task}' is not that of the variants before, and they are "
+                    f"compared on the same rows; leave tasks.{task}.corpus out."
+                )
+    return problems
+
+
+def check_task(label: str, recipe: Recipe, problem: Problem, components: Sequence[str]) -> None:
+    """Check that a recipe of one task fits the task of its corpus.
+
+    Args:
+        label: begins the messages.
+        components: names that ``train.rates`` and ``train.freeze`` may begin with.
+    """
+    _check_components(recipe, components)
+    spec, pretrains = recipe.probe, recipe.pretraining.task != "none"
+    views = sorted({parse_input(source).view for source in spec.inputs} or set(recipe.plan.views))
+    try:
+        check_probe(spec, problem, views)
+    except SpecError as error:
+        raise SpecError(f"{label}: {error}") from None
+    _check_finetuning(label, recipe)
+    if pretrains and problem.task.reads_tokens:
+        raise SpecError(
+            f"{label}: pretraining works on whole texts, but {problem.task.name} reads single tokens; leave it out."
+        )
+    if pretrains and spec.encoder == "none":
+        raise SpecError(
+            f"{label}: pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp."
+        )
+
+
+def _check_multitask(variant: str, recipe: Recipe) -> None:
+    """Check that a variant's tasks can be trained together: their latents can come from the same blocks."""
     if recipe.multitask.schedule == "separate":
         raise SpecError(
             f'{variant}: multitask.schedule = "separate" trains tasks separately; leave it out of the variant.'
         )
     task_recipes = recipe.task_recipes()
-    metrics = {}
     for name, task_recipe in task_recipes.items():
         _check_task_train(name, task_recipe, recipe)
-        corpus = workspace.corpus(task_recipe.corpus)
-        metrics[name] = check_variants(
-            task_recipe, {f"{variant}, {name}": task_recipe}, corpus, (BACKBONE, *recipe.tasks)
-        )
         if task_recipe.train.average:
             raise SpecError(
                 f"{variant}: tasks that are trained together are predicted by the best seed; leave train.average out."
@@ -83,7 +96,6 @@ def check_multitask(variant: str, recipe: Recipe, workspace: Workspace) -> dict[
         _check_balancer(variant, recipe)
     if recipe.finetune.trains_backbone:
         _check_shared_plan(variant, task_recipes)
-    return metrics
 
 
 def _check_components(recipe: Recipe, components: Sequence[str]) -> None:

@@ -1,0 +1,149 @@
+"""The experiment: what every command that trains has in common, from the workspace to the run folder.
+
+A command says what it trains and which rows and tables it writes; see :mod:`permafrost.probes.experiments.run`.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from permafrost.data.errors import InputError
+from permafrost.data.progress import Progress
+from permafrost.data.spec import SpecError
+from permafrost.probes.config.names import PROBE
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.experiments.checks import resolve_problems
+from permafrost.probes.inputs.providers import LatentProvider
+from permafrost.probes.results.metric_row import MetricRow, metrics_frame
+from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.runs.write import RunWriter, TaskContents
+from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.training.resume import UnfinishedTrainings
+from permafrost.probes.variants.record import Stores, data_record
+from permafrost.probes.variants.workspace import Workspace
+
+T = TypeVar("T")
+
+
+class Experiment:
+    """One command that trains: its workspace, its checkpoints and its run folder."""
+
+    def __init__(
+        self, name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider, kind: str
+    ) -> None:
+        """Begin an experiment; a killed one of the same name and settings goes on from its checkpoints.
+
+        Args:
+            name: name of the run folder, without its number.
+            kind: what the run folder is, a key of :data:`permafrost.probes.reports.report.PAGES`.
+        """
+        self.recipe, self.progress = recipe, progress
+        self.writer = RunWriter(runs, name, recipe, kind)
+        self._unfinished = UnfinishedTrainings.of(runs, name, recipe, progress)
+        self.workspace = Workspace(provider, progress, unfinished=self._unfinished)
+        self._left_out: dict[str, InputError] = {}
+        self._training_started = time.perf_counter()
+
+    def prepare(self, variants: Mapping[str, Recipe], joint: bool = True) -> dict[str, Problem]:
+        """Check every variant and get its latents; return task -> its problem.
+
+        A variant whose backbone or corpus cannot be read is left out later, if others remain.
+
+        Args:
+            joint: whether the tasks of a variant are trained together.
+
+        Raises:
+            InputError: a variant does not fit its corpus, or the only variant cannot be read.
+        """
+        problems = resolve_problems(variants, self.workspace, joint)
+        task_recipes = {variant: list(recipe.task_recipes().values()) for variant, recipe in variants.items()}
+        try:
+            self.workspace.prepare([recipe for recipes in task_recipes.values() for recipe in recipes])
+        except InputError:
+            if len(variants) == 1:
+                raise
+            for variant, recipes in task_recipes.items():
+                try:
+                    self.workspace.prepare(recipes)
+                except InputError as error:
+                    self._left_out[variant] = error
+        self._training_started = time.perf_counter()
+        return problems
+
+    def train(
+        self,
+        variants: Mapping[str, Recipe],
+        train: Callable[[str, Recipe, Workspace], T],
+        keep: Callable[[list[T]], list[T]],
+    ) -> tuple[list[T], dict[str, str]]:
+        """Train every variant; return the trained ones, and variant -> reason of those that are left out.
+
+        A variant that cannot be trained is left out, so that a run does not lose the others.
+
+        Args:
+            keep: applied to the variants trained so far after each training, to free memory.
+
+        Raises:
+            InputError: no variant can be trained.
+        """
+        trained: list[T] = []
+        refused = dict(self._left_out)
+        if len(refused) < len(variants):
+            self._note_left_out(refused)
+        for variant, recipe in variants.items():
+            if variant not in refused:
+                try:
+                    trained = keep([*trained, train(variant, recipe, self.workspace)])
+                except SpecError as error:
+                    refused[variant] = error
+        if not trained:
+            raise next(iter(refused.values()))
+        self._note_left_out({variant: reason for variant, reason in refused.items() if variant not in self._left_out})
+        return trained, {variant: str(reason) for variant, reason in refused.items()}
+
+    def _note_left_out(self, refused: Mapping[str, InputError]) -> None:
+        for variant, reason in refused.items():
+            self.progress.note(f"{variant} is left out: {reason}")
+
+    def finish(
+        self,
+        rows: Sequence[MetricRow],
+        problems: Mapping[str, Problem],
+        stores: Stores,
+        record: Mapping[str, Any],
+        tables: Mapping[str, pd.DataFrame] | None = None,
+        tasks: Mapping[str, TaskContents] | None = None,
+    ) -> RunResult:
+        """Write the run folder, remove the checkpoints, and return the result.
+
+        Args:
+            rows: of ``metrics.csv``.
+            problems: task -> its problem.
+            stores: the latents that were read.
+            record: what the record says besides what every experiment has.
+            tables: further tables by name.
+            tasks: what predicts new texts, and its tables, by task.
+        """
+        common = data_record([problem.corpus for problem in problems.values()], stores, self.workspace)
+        seconds = {"training": time.perf_counter() - self._training_started}
+        metrics = {task: problem.metric for task, problem in problems.items()}
+        selection = {"metric": metrics[PROBE]} if set(metrics) == {PROBE} else {"metrics": metrics}
+        complete = common | selection | {"seconds": seconds} | dict(record)
+        all_tables = {"metrics": metrics_frame(rows)} | dict(tables or {})
+        path = self.writer.write(complete, all_tables, tasks or {})
+        self._unfinished.remove()
+        return RunResult(
+            path=path,
+            seconds=self.writer.seconds,
+            texts=common["texts"],
+            texts_distinct=common["texts_distinct"],
+            texts_run=common["texts_run"],
+            selected=str(record.get("selected", "")),
+            parameters=record.get("parameters", {}),
+            backbone_parameters=record.get("backbone_parameters", {}),
+            metrics=[asdict(row) for row in rows],
+        )
