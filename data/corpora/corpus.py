@@ -44,7 +44,8 @@ class Rows:
     """``[row, side]``: indices into the texts of the corpus; a pair of sentences has two sides."""
 
     targets: NDArray[np.float64] | NDArray[np.int64]
-    """``[row]``: scores scaled to [0, 1], or class indices; zeros if the corpus has no target, or has spans."""
+    """``[row]``: scores scaled to [0, 1], or class indices; zeros if the corpus has no target, or has spans. For the
+    kind "labels" ``[row, label]``: 1 if the row has the label, else 0."""
 
     spans: Spans | None = None
     """Tagged words, all of a row; or its answers, the first of which is the training target. None for other kinds."""
@@ -67,7 +68,7 @@ class Corpus:
 
     splits: Mapping[str, Rows]
     labels: tuple[str, ...] = ()
-    """Names of classes or of tags; empty for other kinds."""
+    """Names of classes, labels or tags; empty for other kinds."""
 
     score_range: tuple[float, float] | None = None
     """Lowest and highest score before scaling; None if the targets are not scores."""
@@ -76,7 +77,7 @@ class Corpus:
     """Kind of target of the rows."""
 
     notes: tuple[str, ...] = ()
-    """Notes for the user on how the corpus was read: how many rows were left out, and why."""
+    """Notes for the user: how many rows were left out and why, which labels never occur in training."""
 
     @property
     def selection_split(self) -> str:

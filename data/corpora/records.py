@@ -4,10 +4,10 @@ Every record carries its place (``file:line``), so that an error can name it.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from permafrost.data.errors import InputError
-from permafrost.data.text import Text
+from permafrost.data.text import Text, text_problem
 
 SPLITS = ("train", "validation", "test")
 
@@ -45,10 +45,17 @@ class Record:
 
     texts: tuple[Text, ...]
     target: str | None = None
-    """Score or class as written in the file; None if the record has spans or no target."""
+    """Score, class or labels as written in the file; None if the record has spans or no target."""
 
     spans: tuple[Span, ...] = ()
 
 
-Kind = Literal["none", "score", "class", "tags", "answers"]
-"""Kind of target of a row: none, a number, a class, a tag for each word, or the spans of its answers."""
+Kind = str
+"""Kind of target of a row, a key of :data:`permafrost.data.corpora.targets.TARGETS`: "none", "score" (a number),
+"class", "labels" (any number of them), "tags" (one for each word), or "answers" (their spans)."""
+
+
+def check_text(origin: str, noun: str, text: str) -> None:
+    """Raise a :class:`CorpusError` that begins with ``origin`` if a string is empty or cannot be encoded."""
+    if problem := text_problem(text):
+        raise CorpusError(f"{origin}: {noun} {problem}.")

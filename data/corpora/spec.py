@@ -25,9 +25,9 @@ class CorpusSpec:
     words and of tags. For answers: question, context, answer and, if there is one, the column with the offset of the
     answer's first character."""
 
-    target: Literal["", "score", "class", "none", "tags", "answers"] = ""
-    """Kind of target: "score", "class", "tags" (an IOB2 tag for each word), "answers" (to a question on a passage), or
-    "none". Empty uses the kind of a named corpus."""
+    target: str = ""
+    """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (an IOB2 tag for each word),
+    "answers" (to a question on a passage), or "none". Empty uses the kind of a named corpus."""
 
     rule: Literal["", "question"] = ""
     """Derive the classes of single sentences by a rule instead of a column. "question": a sentence that begins with a
@@ -37,7 +37,12 @@ class CorpusSpec:
     """Lowest and highest score."""
 
     labels: tuple[str, ...] = ()
-    """Names of classes or tags in order; empty uses the names in the training rows. Each must occur in training."""
+    """Names of classes, labels or tags in order; empty uses the names in the training rows, of labels those in all
+    rows. Each class and tag must occur in training; a label that does not is never predicted."""
+
+    label_separator: str = ","
+    """For target = "labels": separator of the labels in a column, e.g. ",", "|", ";" or " ". A field may also be a
+    JSON list such as ["late", "refund"]; an empty one is a row without labels."""
 
     split_column: str = "split"
     """Name of the column that holds train, validation or test; if a file has no such column, rows are split at
@@ -73,6 +78,8 @@ class CorpusSpec:
     """Configuration of the hub data set, if it has several."""
 
     def __post_init__(self) -> None:
+        if self.target:
+            self._check_target()
         if self.name and self.path:
             raise SpecError("name and path exclude each other: a corpus is either named or a file.")
         if not self.score_range[0] < self.score_range[1]:
@@ -87,7 +94,15 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
             if limit < 0:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
+        if not self.label_separator:
+            raise SpecError("label_separator must not be empty.")
         if not 0 <= self.held_out < 1:
             raise SpecError(f"held_out must be a share of train, at least 0 and below 1, got {self.held_out:g}.")
         if self.rule and (self.labels or self.target not in ("", "class")):
             raise SpecError(f'rule = "{self.rule}" makes the classes: leave target and labels empty.')
+
+    def _check_target(self) -> None:
+        from permafrost.data.corpora.targets import TARGETS  # loads numpy, half of the time of a refused command
+
+        if self.target not in TARGETS:
+            raise SpecError(f"target = '{self.target}': {nearest(self.target, ['', *TARGETS])}")

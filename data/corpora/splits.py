@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record
+from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.text import Segments, Text
 
 MIN_GROUPS = 10
@@ -61,7 +62,8 @@ def with_validation(corpus: Corpus, fraction: float, seed: int, max_rows: int = 
         fraction: share of train; 0 cuts none.
         max_rows: maximum number of rows of the new split; 0 for no maximum.
     """
-    if "validation" in corpus.splits or "train" not in corpus.splits or corpus.kind == "none" or not fraction:
+    has_target = TARGETS[corpus.kind].has_target
+    if "validation" in corpus.splits or "train" not in corpus.splits or not has_target or not fraction:
         return corpus
     return _cut_off_train(corpus, "validation", fraction, seed, max_rows) or corpus
 

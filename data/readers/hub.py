@@ -43,7 +43,7 @@ def hub_records(splits: Mapping[str, Any], hub: str, reader: RecordReader) -> It
 
 def _tag_names(rows: Any, reader: RecordReader) -> tuple[str, ...]:
     """Return the names of the tags, if the data set holds them as numbers."""
-    if reader.kind != "tags":
+    if reader.encoding.reads != "words":
         return ()
     features = rows.features or {}
     column = reader.columns[1] if reader.columns else next((name for name in TAGS if name in features), "")

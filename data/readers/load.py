@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from permafrost.data.corpora.build import Targets, build_corpus, check_classes
+from permafrost.data.corpora.build import build_corpus, check_training
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
+from permafrost.data.corpora.records import SPLITS, CorpusError, Record
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
+from permafrost.data.corpora.targets import TARGETS, Targets
 from permafrost.data.readers.hub import hub_records, hub_splits
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import CORPORA, SAMPLES, CorpusEntry
@@ -34,7 +35,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         SpecError: the spec is incomplete.
     """
     source = _path_source(spec) if spec.path else _named_source(spec)
-    targets = Targets(source.reader.kind, spec.score_range, source.labels)
+    targets = Targets(source.reader.kind, spec.score_range, source.labels, spec.label_separator)
     records = limit_records(source.records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
@@ -45,8 +46,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    check_classes(corpus)
-    return replace(corpus, notes=source.reader.omissions.notes())
+    return replace(corpus, notes=source.reader.omissions.notes() + check_training(corpus))
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def _named_source(spec: CorpusSpec) -> _Source:
     entry = CORPORA.get(spec.name)
     if entry is None and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
-    kind = spec.target or (entry.target if entry else "")
+    kind = _target_kind(spec, entry.target if entry else "")
     columns, hub_columns = (entry.columns, entry.hub_columns or entry.columns) if entry else ((), ())
-    if spec.rule and entry and entry.target in ("score", "class"):
+    if spec.rule and entry and TARGETS[entry.target].has_target_column():
         columns, hub_columns = columns[:-1], hub_columns[:-1]
     files = _local_files(entry) if entry else None
     if files is not None:
@@ -84,7 +84,7 @@ def _named_source(spec: CorpusSpec) -> _Source:
 
 def _path_source(spec: CorpusSpec) -> _Source:
     path = Path(spec.path).expanduser()
-    reader = _make_reader(spec, spec.target or "none", ())
+    reader = _make_reader(spec, _target_kind(spec, "none"), ())
     if path.is_dir():
         candidates = {split: _split_file(path, split, reader.suffixes) for split in SPLITS}
         files = {split: file for split, file in candidates.items() if file}
@@ -97,11 +97,17 @@ def _path_source(spec: CorpusSpec) -> _Source:
     return _Source(path.name, reader, _file_records(files, reader, spec), labels)
 
 
+def _target_kind(spec: CorpusSpec, default: str) -> str:
+    kind = "class" if spec.rule else spec.target or default
+    if not kind:
+        raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
+    return kind
+
+
 def _make_reader(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> RecordReader:
     """Return the reader of a corpus; ``columns`` are those of its registry entry, for a spec that names none."""
-    target_kind: Kind = "class" if spec.rule else kind  # type: ignore[assignment]
     return RecordReader(
-        kind=target_kind,
+        kind=kind,
         columns=spec.columns or columns,
         split_column=spec.split_column,
         rule=spec.rule,
@@ -120,7 +126,7 @@ def _local_files(entry: CorpusEntry) -> dict[str, Path] | None:
 
 def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
     records = reader.read_splits(files)
-    if "" not in files or reader.kind == "none":
+    if "" not in files or not reader.encoding.has_target:
         return records
     first = next(records, None)
     if first is None:
@@ -137,8 +143,6 @@ def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | N
 
 
 def _hub_records(spec: CorpusSpec, entry: CorpusEntry | None, reader: RecordReader) -> Iterator[Record]:
-    if not reader.kind:
-        raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
     hub = entry.hub if entry else spec.name
     try:
         dataset = hub_splits(
@@ -152,7 +156,7 @@ def _hub_records(spec: CorpusSpec, entry: CorpusEntry | None, reader: RecordRead
     split_names = entry.hub_splits if entry else {split: split for split in SPLITS}
     splits = {split_names[split]: rows for split, rows in dataset.items() if split in split_names}
     records = hub_records(splits, hub, reader)
-    if list(splits) == ["train"] and reader.kind != "none":
+    if list(splits) == ["train"] and reader.encoding.has_target:
         return cut_by_seed(records, spec.fractions, spec.split_seed)
     return records
 

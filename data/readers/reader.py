@@ -1,16 +1,38 @@
 """Record reader: reads files and rows of any kind of target as records."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
+from permafrost.data.corpora.targets import TARGETS, TargetEncoding
 from permafrost.data.readers.conll import COLUMN_FILES, ROW_FILES, read_tagged, tagged_row
 from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import FILE_SUFFIXES as QUESTION_FILES
 from permafrost.data.readers.squad import Omissions, question_row, read_questions
 from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select_columns
 from permafrost.data.spec import SpecError, nearest
+
+EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
+    "columns": (
+        "corpus.columns must name your columns in order, texts first, then the target; "
+        "for example --set corpus.columns=first,second,score.",
+        range(1, sys.maxsize),
+    ),
+    "words": ("corpus.columns of tags are those of words and of tags, got {}.", (0, 2)),
+    "questions": (
+        "corpus.columns of answers are question, context, answer and, where there is one, the answer's first "
+        "character, got {}.",
+        (0, 3, 4),
+    ),
+}
+"""What rows hold -> error message, and the numbers of columns that can be named."""
+
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "columns": tuple(READERS), "words": (*COLUMN_FILES, *ROW_FILES), "questions": QUESTION_FILES,
+}  # fmt: skip
+"""What rows hold -> suffixes of the files that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,35 +56,30 @@ class RecordReader:
                 f'corpus.rule = "{self.rule}" labels single sentences: name one column in corpus.columns, '
                 f"got {list(self.columns)}."
             )
-        if self.kind in ("score", "class", "none") and not self.columns:
-            raise SpecError(
-                "corpus.columns must name your columns in order, texts first, then the target; "
-                "for example --set corpus.columns=first,second,score."
-            )
-        if self.kind == "tags" and len(self.columns) not in (0, 2):
-            raise SpecError(f"corpus.columns of tags are those of words and of tags, got {list(self.columns)}.")
-        if self.kind == "answers" and len(self.columns) not in (0, 3, 4):
-            raise SpecError(
-                "corpus.columns of answers are question, context, answer and, where there is one, the answer's first "
-                f"character, got {list(self.columns)}."
-            )
+        message, counts = EXPECTED_COLUMNS[self.encoding.reads]
+        if len(self.columns) not in counts:
+            raise SpecError(message.format(list(self.columns)))
+
+    @property
+    def encoding(self) -> type[TargetEncoding]:
+        """Encoding of the kind of target."""
+        return TARGETS[self.kind]
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of the files that can be read."""
-        if self.kind == "tags":
-            return (*COLUMN_FILES, *ROW_FILES)
-        return QUESTION_FILES if self.kind == "answers" else tuple(READERS)
+        return SUFFIXES[self.encoding.reads]
 
     def read_file(self, path: Path) -> Iterator[Record]:
         """Read the records of a file, each with the split that the file gives, if any."""
-        if self.kind == "tags":
-            yield from read_tagged(path, self.columns, self.split_column)
-        elif self.kind == "answers":
-            yield from read_questions(path, self.columns, self.split_column, self.omissions)
-        else:
-            for origin, fields in read_table(path):
-                yield self._labelled_record(origin, fields)
+        match self.encoding.reads:
+            case "words":
+                yield from read_tagged(path, self.columns, self.split_column)
+            case "questions":
+                yield from read_questions(path, self.columns, self.split_column, self.omissions)
+            case "columns":
+                for origin, fields in read_table(path):
+                    yield self._labelled_record(origin, fields)
 
     def read_row(self, row: TypedRow, tag_names: tuple[str, ...] = ()) -> Iterator[Record]:
         """Read the records of a typed row, such as one of a hub data set.
@@ -70,13 +87,14 @@ class RecordReader:
         Args:
             tag_names: names of the tags, if the row holds tag numbers.
         """
-        origin, fields = row
-        if self.kind == "tags":
-            yield tagged_row(row, self.columns, self.split_column, tag_names)
-        elif self.kind == "answers":
-            yield from question_row(row, self.columns, self.split_column, self.omissions)
-        else:
-            yield self._labelled_record(origin, as_text(fields))
+        match self.encoding.reads:
+            case "words":
+                yield tagged_row(row, self.columns, self.split_column, tag_names)
+            case "questions":
+                yield from question_row(row, self.columns, self.split_column, self.omissions)
+            case "columns":
+                origin, fields = row
+                yield self._labelled_record(origin, as_text(fields))
 
     def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
         """Read the records of several files.
@@ -96,7 +114,7 @@ class RecordReader:
                     raise CorpusError(
                         f"{record.origin}: some rows have a split and some have none; fill '{self.split_column}' in."
                     )
-                split = "train" if self.kind == "none" and not split else split
+                split = "train" if not self.encoding.has_target and not split else split
                 yield record if record.split == split else replace(record, split=split)
 
     def _labelled_record(self, origin: str, fields: Mapping[str, str]) -> Record:
@@ -104,6 +122,6 @@ class RecordReader:
         split = fields.get(self.split_column, "")
         if self.rule:
             return Record(origin=origin, split=split, texts=values, target=RULES[self.rule].label(values[0]))
-        if self.kind == "none":
+        if not self.encoding.has_target:
             return Record(origin=origin, split=split, texts=values)
         return Record(origin=origin, split=split, texts=values[:-1], target=values[-1])

@@ -148,8 +148,14 @@ def select_columns(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def as_text(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return typed fields as strings; None becomes the empty string."""
-    return {key: "" if value is None else str(value) for key, value in fields.items()}
+    """Return typed fields as strings; None becomes the empty string, a list or a table JSON."""
+    return {key: _field_text(value) for key, value in fields.items()}
+
+
+def _field_text(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else str(value)
 
 
 def _read_separated(path: Path, **dialect: Any) -> Iterator[Row]:

@@ -61,13 +61,13 @@ class ProbeSpec:
     combined, by "last", "softmax", "concat", "attention", "self_attention" or "unified" (one embedding of all
     layers)."""
 
-    head: Literal["auto", "cosine", "regression", "classes", "tags", "span"] = "auto"
-    """Prediction from the combined layers: the "cosine" of two texts; a score ("regression") or "classes", from the
-    features of one or two texts; "tags", one per word; the "span" of an answer. "auto" selects by the corpus's
-    targets."""
+    head: Literal["auto", "cosine", "regression", "classes", "labels", "tags", "span"] = "auto"
+    """Prediction from the combined layers: the "cosine" of two texts; a score ("regression"), one of several "classes"
+    or any number of "labels", from the features of one or two texts; "tags", one per word; the "span" of an answer.
+    "auto" selects by the corpus's targets."""
 
     hidden: int = 0
-    """Width of the hidden layer of the heads "classes" and "regression"; 0 makes them linear."""
+    """Width of the hidden layer of the heads "classes", "labels" and "regression"; 0 makes them linear."""
 
     activation: Literal["gelu", "relu"] = "gelu"
     """Activation of a head's hidden layer."""

@@ -5,6 +5,7 @@ The resampled rows depend on the number of rows and the seed only, so all metric
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,12 +78,15 @@ def bootstrap_metric(
         seed: of the resampled rows.
 
     Returns:
-        None if the metric is undefined: there are fewer than two rows, or it is a correlation with a constant.
+        None if the metric is undefined: there are fewer than two rows, it is a correlation with a constant, or no row
+        has a label.
     """
     n, is_correlation = len(target), metric in CORRELATIONS
     if n < 2 or (is_correlation and (_is_constant(target) or any(map(_is_constant, predictions)))):
         return None
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
+    if target.ndim > 1 and np.isnan(value):
+        return None
     rng = np.random.default_rng(seed)
     draws = np.full(RESAMPLES, np.nan)
     for start in range(0, RESAMPLES, CHUNK):
@@ -92,7 +96,7 @@ def bootstrap_metric(
             defined = ~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)
             rows = rows[defined]
         if len(rows):
-            values = np.mean([metric(prediction[rows], target[rows]) for prediction in predictions], axis=0)
+            values = np.mean([metric(prediction, target, rows) for prediction in predictions], axis=0)
             draws[start : start + CHUNK][defined] = values
     return BootstrapSamples(value, draws, n)
 

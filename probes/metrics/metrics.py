@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from permafrost.probes.metrics.label_sets import LABEL_METRICS
+
 Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 """Metric of predictions and targets, ``[..., row]`` each -> ``[...]``."""
 
@@ -61,4 +63,29 @@ METRICS: dict[str, Statistic] = {
     "macro_f1": macro_f1,
     "f1": f1,
 }
-"""Metric name -> function."""
+"""Metric name -> function; of label sets see :data:`permafrost.probes.metrics.label_sets.LABEL_METRICS`."""
+
+
+def compute_metric(
+    name: str, prediction: NDArray[Any], target: NDArray[Any], rows: NDArray[np.int64] | None = None
+) -> NDArray[Any]:
+    """Return a metric of all rows, or of resampled ones.
+
+    Args:
+        name: a key of :data:`METRICS`, or of :data:`LABEL_METRICS` if the target has labels.
+        prediction: of the shape of ``target``.
+        target: ``[row]``, or ``[row, label]`` of 0 and 1.
+        rows: ``[resample, row]``, indices of rows; None takes each row once.
+
+    Returns:
+        ``[resample]``, or a scalar for all rows.
+    """
+    if target.ndim > 1:
+        return LABEL_METRICS[name](prediction, target, None if rows is None else _counts_of_rows(rows))
+    return METRICS[name](prediction, target) if rows is None else METRICS[name](prediction[rows], target[rows])
+
+
+def _counts_of_rows(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``[resample, row]`` indices -> how often each row was drawn, in the same shape."""
+    offsets = rows.shape[1] * np.arange(len(rows))[:, None]
+    return np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from permafrost.data.corpora.build import Targets, build_corpus, check_classes
+from permafrost.data.corpora.build import build_corpus, check_training
 from permafrost.data.corpora.records import CorpusError, Record, Span
+from permafrost.data.corpora.targets import Targets
 from permafrost.data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))
@@ -245,15 +246,15 @@ def test_a_class_that_never_occurs_in_training_is_named():
     with pytest.raises(
         CorpusError, match=r"^c: the class 'green' never occurs in its 1 training rows; .*corpus\.labels"
     ):
-        check_classes(corpus)
-    check_classes(build_corpus("c", records(("a", "red"), ("b", "green")), COLOURS))
-    check_classes(build_corpus("c", records(("a", "red"), split="validation"), COLOURS))  # nothing is learnt
+        check_training(corpus)
+    check_training(build_corpus("c", records(("a", "red"), ("b", "green")), COLOURS))
+    check_training(build_corpus("c", records(("a", "red"), split="validation"), COLOURS))  # nothing is learnt
 
 
 def test_an_entity_type_must_occur_in_training_but_may_be_of_single_words():
     corpus = build_corpus("c", [tagged("a/B-X")], Targets("tags", labels=("O", "B-X", "I-X")))
     with pytest.raises(CorpusError, match="the tag 'O' never occurs in its 1 training rows"):
-        check_classes(corpus)
-    check_classes(build_corpus("c", [tagged("a/B-X", "b/O")], TAGS))
+        check_training(corpus)
+    check_training(build_corpus("c", [tagged("a/B-X", "b/O")], TAGS))
     with pytest.raises(CorpusError, match="the tag 'B-Y' never occurs"):
-        check_classes(build_corpus("c", [tagged("a/B-X", "b/O")], Targets("tags", labels=("O", "B-X", "I-X", "B-Y"))))
+        check_training(build_corpus("c", [tagged("a/B-X", "b/O")], Targets("tags", labels=("O", "B-X", "I-X", "B-Y"))))

@@ -5,15 +5,19 @@ import gzip
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.corpora.targets import TARGETS, Scores
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.registry import CORPORA, ENTITIES, SAMPLES
 from permafrost.data.spec import SpecError
@@ -268,6 +272,8 @@ def test_a_class_that_never_occurs_in_training_is_refused_whoever_names_it(tmp_p
         ({"rule": "question", "labels": ("a", "b")}, 'rule = "question" makes the classes'),
         ({"name": "samples-tags", "target": "class"}, "corpus.columns must name your columns in order"),
         ({"rule": "question", "target": "tags"}, 'rule = "question" makes the classes'),
+        ({"target": "clas"}, "target = 'clas': Did you mean 'class'?"),
+        ({"label_separator": ""}, "label_separator must not be empty."),
         ({"path": "x.jsonl", "target": "tags", "columns": ("words",)}, "corpus.columns of tags are those of words"),
         ({"path": "x.csv", "target": "answers", "columns": ("a", "b")}, "corpus.columns of answers are question"),
     ],
@@ -276,6 +282,63 @@ def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(SpecError) as error:
         load_corpus(CorpusSpec(**settings))
     assert message in str(error.value)
+
+
+LABELS = (["late", "refund"], [], ["late"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_label_sets_are_the_same_from_every_kind_of_file(tmp_path, suffix):
+    rows = [{"text": f"message {number}", "labels": labels} for number, labels in enumerate(LABELS)]
+    path, separator = tmp_path / f"train{suffix}", "\t" if suffix == ".tsv" else ","
+    if suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [("text", "labels"), *((row["text"], "|".join(row["labels"])) for row in rows)]
+        path.write_text("".join(separator.join(line) + "\n" for line in lines))
+    corpus = own(tmp_path, ("text", "labels"), "labels", label_separator="|")
+    assert corpus.labels == ("late", "refund")
+    assert corpus.split("train").targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert corpus.notes == ()
+
+
+def test_label_numbers_of_a_list_are_indices_of_the_given_labels(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "emotions": [10, 9]}\n{"text": "b", "emotions": null}\n')
+    corpus = own(tmp_path, ("text", "emotions"), "labels")
+    assert (corpus.labels, corpus.split("train").targets.tolist()) == (("9", "10"), [[1, 1], [0, 0]])
+    given = own(tmp_path, ("text", "emotions"), "labels", labels=tuple("abcdefghijk"))
+    assert np.flatnonzero(given.split("train").targets[0]).tolist() == [9, 10]
+    assert given.notes[0].startswith("no training row has 'a', 'b', ")
+
+
+def test_a_wrong_label_of_a_set_is_told_with_file_and_line(tmp_path):
+    path = table(tmp_path / "m.csv", [("text", "labels"), ("a", "late,refund"), ("b", "late,refnd")])
+    with pytest.raises(CorpusError, match=r"m\.csv:3: unknown label 'refnd'\. Did you mean 'refund'\?"):
+        own(path, ("text", "labels"), "labels", labels=("late", "refund"))
+
+
+def test_label_sets_survive_cuts_and_limits(tmp_path):
+    rows = [(f"text {number}", "a,b" if number % 2 else "b,c") for number in range(60)]
+    path = table(tmp_path / "m.csv", [("text", "labels"), *rows])
+    corpus = own(path, ("text", "labels"), "labels", limits={"train": 20}, held_out=0.25)
+    assert sizes(corpus) == {"train": 15, HELD_OUT: 5, "validation": 6, "test": 6}
+    for split in corpus.splits.values():
+        for text, targets in zip(split.texts[:, 0], split.targets, strict=True):
+            odd = int(corpus.texts[text].split()[1]) % 2
+            assert targets.tolist() == ([1, 1, 0] if odd else [0, 1, 1])
+
+
+def test_a_kind_of_target_is_added_by_one_line(tmp_path, monkeypatch):
+    path = table(tmp_path / "p.csv", [PAIRS, *pairs(3)])
+    with pytest.raises(SpecError, match=r"target = 'stars': "):
+        own(path, target="stars")
+    monkeypatch.setitem(TARGETS, "stars", Scores)
+    stars, scores = own(path, target="stars"), own(path)
+    assert stars.kind == "stars"
+    assert stars.score_range == scores.score_range
+    assert all((stars.split(name).targets == rows.targets).all() for name, rows in scores.splits.items())
 
 
 def test_a_target_left_unsaid_does_not_turn_scores_into_texts(tmp_path):
@@ -446,6 +509,21 @@ def test_a_hub_data_set_is_read_like_a_file(tmp_path, monkeypatch):
     (folder / "train.jsonl").write_text('{"text": "x", "label": 0}\n{"text": null, "label": 0}\n')
     with pytest.raises(CorpusError, match=r"set:train:2: the text is empty"):
         load_corpus(spec)
+
+
+def test_label_sets_of_the_hub_are_lists(tmp_path, monkeypatch):
+    import datasets
+
+    names = datasets.ClassLabel(names=["joy", "anger"])
+    features = datasets.Features({"text": datasets.Value("string"), "labels": datasets.List(names)})
+    rows = [{"text": "x", "labels": [1, 0]}, {"text": "y", "labels": []}, {"text": "z", "labels": [1]}]
+    hub = {"set/emotions": datasets.DatasetDict(train=datasets.Dataset.from_list(rows, features))}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: hub[name])
+    columns = ("text", "labels")
+    spec = CorpusSpec(name="set/emotions", columns=columns, target="labels", fractions=(1.0, 0.0, 0.0))
+    assert load_corpus(spec).labels == ("0", "1")
+    corpus = load_corpus(replace(spec, labels=("joy", "anger")))
+    assert corpus.split("train").targets.tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
 def test_a_data_set_in_a_folder_is_read_again_when_its_content_changed_and_its_times_did_not(tmp_path, monkeypatch):

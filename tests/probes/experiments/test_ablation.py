@@ -161,6 +161,14 @@ def test_shuffled_targets_are_those_of_training_in_another_order():
     assert other.split("validation") is control  # memory is measured where it was made
 
 
+def test_shuffled_label_sets_stay_whole():
+    rows = Rows(np.arange(40).reshape(20, 2), np.random.default_rng(0).integers(0, 2, (20, 5)).astype(float))
+    corpus = Corpus(name="sets", texts=tuple(map(str, range(40))), splits={"train": rows}, kind="labels")
+    control = shuffle_targets(corpus, 0).split("train")
+    assert sorted(control.targets.tolist()) == sorted(rows.targets.tolist())
+    assert (control.targets != rows.targets).any()
+
+
 def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     _, corpus = tagged()
     rows, control = corpus.split("train"), shuffle_targets(corpus, 0).split("train")

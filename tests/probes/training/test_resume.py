@@ -125,6 +125,8 @@ OTHER = {
     "a row": replace(CORPUS, splits={"train": Rows(SIDES[::-1].copy(), np.array([0.0, 1.0]))}),
     "a split": replace(CORPUS, splits={"train": CORPUS.split("train"), "validation": CORPUS.split("train")}),
     "a label": replace(CORPUS, labels=("yes", "no")),
+    "label sets": replace(CORPUS, splits={"train": Rows(SIDES, np.array([[0.0, 1.0], [1.0, 1.0]]))}),
+    "other label sets": replace(CORPUS, splits={"train": Rows(SIDES, np.array([[1.0, 0.0], [1.0, 1.0]]))}),
     "two segments": replace(CORPUS, texts=(Segments("a", "b"), "b", "c")),
     "a word": replace(
         CORPUS,

@@ -1,0 +1,69 @@
+"""Label sets: the labels of one row, written with separators between them or as a JSON list."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.records import CorpusError
+
+WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
+
+
+def parse_labels(origin: str, cell: str, separator: str) -> tuple[str, ...]:
+    """Return the distinct labels of a cell in their order, without white space around them.
+
+    Args:
+        origin: ``file:line`` of the cell, for the error message.
+        cell: labels with ``separator`` between them, or a JSON list of texts and whole numbers; may be empty.
+
+    Raises:
+        CorpusError: the list holds anything else.
+    """
+    values = _json_list(cell)
+    for value in values or ():
+        if type(value) not in (str, int):
+            found = json.dumps(value, ensure_ascii=False)
+            raise CorpusError(f"{origin}: a list of labels holds their names or numbers, found {found}.")
+    labels = (str(value).strip() for value in (cell.split(separator) if values is None else values))
+    return tuple(dict.fromkeys(filter(None, labels)))
+
+
+def _json_list(cell: str) -> list[object] | None:
+    """Return the list that a cell holds as JSON; None if it is none."""
+    if not cell.lstrip().startswith("["):
+        return None
+    try:
+        values = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, list) else None
+
+
+def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels in the order of their numbers if all are whole numbers, else in alphabetical order."""
+    labels = sorted(labels)
+    return tuple(sorted(labels, key=int) if all(map(WHOLE_NUMBER.fullmatch, labels)) else labels)
+
+
+def label_notes(corpus: Corpus, train: Rows) -> Iterator[str]:
+    """Yield a note on labels that no training row has, and one on texts whose rows have different labels."""
+    missing = [corpus.labels[code] for code in np.flatnonzero(~train.targets.any(axis=0))]
+    if missing:
+        yield (
+            f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never predicted, "
+            "and counts as missed where it occurs"
+        )
+    if count := _count_relabelled(corpus.splits.values()):
+        yield f"texts that occur in several rows with different labels: {count:,}; all their rows are kept"
+
+
+def _count_relabelled(splits: Iterable[Rows]) -> int:
+    """Return the number of distinct texts, or pairs of texts, that have rows with different targets."""
+    targets_of: dict[tuple[int, ...], set[bytes]] = {}
+    for rows in splits:
+        for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
+            targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
+    return sum(len(targets) > 1 for targets in targets_of.values())
