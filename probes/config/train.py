@@ -12,9 +12,9 @@ from permafrost.data.spec import SpecError
 class TrainSpec:
     """How a probe is trained: loss, optimiser, schedule, early stopping and seeds."""
 
-    loss: Literal["auto", "mse", "log_variance", "cross_entropy", "binary_cross_entropy", "span"] = "auto"
-    """Training loss. "auto" selects "log_variance" for scores, "cross_entropy" for classes and tags,
-    "binary_cross_entropy" (the mean over labels) for label sets, and "span" for answers (the mean of the
+    loss: str = "auto"
+    """Training loss. "auto" selects "log_variance" for scores, which "mse" serves too, "cross_entropy" for classes and
+    tags, "binary_cross_entropy" (the mean over labels) for label sets, and "span" for answers (the mean of the
     cross-entropies of the start and end positions)."""
 
     epochs: int = 10
@@ -71,23 +71,11 @@ class TrainSpec:
     """Whether to predict with the mean of the seeds' predictions. If false, reported metrics are the mean of the seeds'
     metrics, and the seed with the best validation metric predicts new texts."""
 
-    metric: Literal[
-        "auto",
-        "pearson",
-        "spearman",
-        "accuracy",
-        "micro_f1",
-        "macro_f1",
-        "mean_average_precision",
-        "subset_accuracy",
-        "f1",
-        "exact_match",
-    ] = "auto"
+    metric: str = "auto"
     """Validation metric that selects the best epoch and the best variant. "auto" selects "spearman" for scores,
-    "accuracy" for classes, "micro_f1" for label sets, and "f1" for tags and answers. "f1" of a corpus with two classes
-    is the F1 score of the second. Of label sets, "micro_f1" counts the labels of all rows together, "macro_f1" and
-    "mean_average_precision" are means over labels, and "subset_accuracy" is the fraction of rows whose labels are all
-    right."""
+    "accuracy" for classes, "mean_average_precision" for label sets, and "f1" for tags and answers. Others are "pearson"
+    for scores; "macro_f1" for classes and, of two classes, "f1", that of the second; "micro_f1", "macro_f1" and
+    "subset_accuracy" for label sets; "precision", "recall" and "accuracy" for tags; "exact_match" for answers."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:

@@ -199,9 +199,7 @@ class SubsetTrainer:
             else:
                 predicted[split] = [predictions(seed.probe, inputs, rows)[0] for seed in seeds]
         task, selection = self.problem.task, corpus.selection_split
-        calibrations = [
-            task.calibrate(output, corpus.splits[selection], float(output.max())) for output in predicted[selection]
-        ]
+        calibrations = [task.calibrate(output, corpus, float(output.max())) for output in predicted[selection]]
         return {
             split: [
                 self.problem.scorer(split).decode(output, calibration)

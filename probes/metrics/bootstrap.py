@@ -5,14 +5,13 @@ The resampled rows depend on the number of rows and the seed only, so all metric
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from permafrost.probes.metrics.metrics import CORRELATIONS, Statistic, pearson
+from permafrost.probes.metrics.metrics import CORRELATIONS, Metric, of_resamples, pearson
 
 RESAMPLES = 1000
 """Number of bootstrap resamples."""
@@ -67,7 +66,7 @@ class PairedDifference:
 
 
 def bootstrap_metric(
-    metric: Statistic, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+    metric: Metric, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
 ) -> BootstrapSamples | None:
     """Return a metric and its bootstrap distribution; for several predictions (seeds), the mean of their metrics.
 
@@ -96,7 +95,7 @@ def bootstrap_metric(
             defined = ~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)
             rows = rows[defined]
         if len(rows):
-            values = np.mean([metric(prediction, target, rows) for prediction in predictions], axis=0)
+            values = np.mean([of_resamples(metric, prediction, target, rows) for prediction in predictions], axis=0)
             draws[start : start + CHUNK][defined] = values
     return BootstrapSamples(value, draws, n)
 
@@ -133,7 +132,7 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def estimate_metric(
-    metric: Statistic, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+    metric: Metric, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
 ) -> Estimate | None:
     """Return a metric with its interval; arguments and None as of :func:`bootstrap_metric`."""
     resampled = bootstrap_metric(metric, predictions, target, seed)
@@ -164,7 +163,7 @@ def paired_difference(first: BootstrapSamples, second: BootstrapSamples) -> Pair
     return PairedDifference(second.value - first.value, float(low), float(high), p)
 
 
-def correlation_p_value(metric: Statistic, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
+def correlation_p_value(metric: Metric, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
     """Return the two-sided p-value of a correlation against zero correlation; None if it is undefined."""
     if len(target) < 3 or _is_constant(target) or _is_constant(prediction):
         return None

@@ -53,17 +53,6 @@ def mean_average_precision(
     return _divide(np.where(defined, precisions, 0).sum(-1), defined.sum(-1), np.nan)
 
 
-LABEL_METRICS: dict[str, LabelStatistic] = {
-    "micro_f1": micro_f1,
-    "macro_f1": macro_f1,
-    "mean_average_precision": mean_average_precision,
-    "subset_accuracy": subset_accuracy,
-}
-"""Metric name -> function of predicted labels (0 or 1); those of :data:`OF_SCORES` take scores instead."""
-
-OF_SCORES = ("mean_average_precision",)
-
-
 def _average_precision(scores: NDArray[Any], target: NDArray[np.bool_], counts: NDArray[Any]) -> NDArray[Any]:
     """Return the average precision of one label, ``[...]``; NaN if none of the counted rows has it.
 

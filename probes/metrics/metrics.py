@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from permafrost.probes.metrics.label_sets import LABEL_METRICS
+from permafrost.probes.metrics.label_sets import LabelStatistic
 
 Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 """Metric of predictions and targets, ``[..., row]`` each -> ``[...]``."""
+
+Metric = Statistic | LabelStatistic
+"""Metric of rows with one number each, or with a set of labels."""
 
 
 def pearson(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
@@ -63,26 +66,22 @@ METRICS: dict[str, Statistic] = {
     "macro_f1": macro_f1,
     "f1": f1,
 }
-"""Metric name -> function; of label sets see :data:`permafrost.probes.metrics.label_sets.LABEL_METRICS`."""
+"""Metric name -> function, of scores and classes."""
 
 
-def compute_metric(
-    name: str, prediction: NDArray[Any], target: NDArray[Any], rows: NDArray[np.int64] | None = None
+def of_resamples(
+    metric: Metric, prediction: NDArray[Any], target: NDArray[Any], rows: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """Return a metric of all rows, or of resampled ones.
+    """Return a metric of resampled rows, ``[resample]``.
 
     Args:
-        name: a key of :data:`METRICS`, or of :data:`LABEL_METRICS` if the target has labels.
         prediction: of the shape of ``target``.
         target: ``[row]``, or ``[row, label]`` of 0 and 1.
-        rows: ``[resample, row]``, indices of rows; None takes each row once.
-
-    Returns:
-        ``[resample]``, or a scalar for all rows.
+        rows: ``[resample, row]``, indices of rows.
     """
     if target.ndim > 1:
-        return LABEL_METRICS[name](prediction, target, None if rows is None else _counts_of_rows(rows))
-    return METRICS[name](prediction, target) if rows is None else METRICS[name](prediction[rows], target[rows])
+        return metric(prediction, target, _counts_of_rows(rows))  # type: ignore[call-arg]
+    return metric(prediction[rows], target[rows])  # type: ignore[call-arg]
 
 
 def _counts_of_rows(rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -187,11 +187,11 @@ class Task(ABC):
         """Return the names of the texts of an item to predict."""
         return PAIR if texts_per_row == 2 else SINGLE
 
-    def calibrate(self, predictions: NDArray[np.float32], rows: Rows, top: float) -> Calibrated | None:
-        """Fit what decoding needs besides the predictions, on the rows that select; None if it needs nothing.
+    def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
+        """Fit what decoding needs besides the predictions, on the split that selects; None if it needs nothing.
 
         Args:
-            predictions: of one member, or the mean of several, for the rows.
+            predictions: of one member, or the mean of several, for the rows of that split.
             top: the largest prediction that is possible, that of identical texts.
         """
         return None

@@ -7,10 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.label_sets import parse_labels
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.calibration import Thresholds
-from permafrost.probes.metrics.label_sets import label_macro_f1, label_micro_f1, mean_average_precision, subset_accuracy
+from permafrost.probes.metrics.label_sets import (
+    LabelStatistic,
+    macro_f1,
+    mean_average_precision,
+    micro_f1,
+    subset_accuracy,
+)
 from permafrost.probes.metrics.thresholds import best_thresholds
 from permafrost.probes.tasks.base import (
     BreakdownRow,
@@ -21,6 +29,8 @@ from permafrost.probes.tasks.base import (
     OutputSpace,
     Predict,
     Prediction,
+    Target,
+    parse_label,
     precision_recall_f1,
     sigmoid,
 )
@@ -28,6 +38,9 @@ from permafrost.probes.tasks.rows import RowScorer, RowTask, predict_items, text
 
 UNCALIBRATED = 0.5
 """Threshold of every label as long as none were chosen: during training, and for labels without validation rows."""
+
+NEVER = 2.0
+"""Threshold that no probability reaches."""
 
 
 class LabelScorer(RowScorer):
@@ -46,6 +59,11 @@ def thresholds_of(calibration: Calibrated | None) -> NDArray[np.float32] | float
     return calibration.values if isinstance(calibration, Thresholds) else UNCALIBRATED
 
 
+def _of_predicted(metric: LabelStatistic) -> LabelStatistic:
+    """Return a metric of predicted labels as a metric of margins."""
+    return lambda margins, target, counts=None: metric(margins >= 0, target, counts)
+
+
 class MultiLabel(RowTask):
     """Several labels, or none, per text or pair."""
 
@@ -56,9 +74,9 @@ class MultiLabel(RowTask):
     metric = "mean_average_precision"
     metrics: ClassVar = {
         "mean_average_precision": mean_average_precision,
-        "micro_f1": label_micro_f1,
-        "macro_f1": label_macro_f1,
-        "subset_accuracy": subset_accuracy,
+        "micro_f1": _of_predicted(micro_f1),
+        "macro_f1": _of_predicted(macro_f1),
+        "subset_accuracy": _of_predicted(subset_accuracy),
     }
     heads = ("labels",)
     scorer_class = LabelScorer
@@ -69,9 +87,14 @@ class MultiLabel(RowTask):
         if not corpus.split(corpus.selection_split).targets.any():
             raise CorpusError(f"{corpus.name}: none of its {corpus.selection_split} rows has a label.")
 
-    def calibrate(self, predictions: NDArray[np.float32], rows: Rows, top: float) -> Calibrated | None:
-        """Choose the threshold of each label that has the highest F1 score on the rows."""
-        return Thresholds(best_thresholds(sigmoid(predictions), rows.targets).astype(np.float32))
+    def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
+        """Choose the threshold of each label that has the highest F1 score on the rows that select.
+
+        A label that no training row has cannot be learnt, and is never predicted.
+        """
+        rows, learnt = corpus.split(corpus.selection_split), corpus.split("train").targets.any(0)
+        thresholds = np.where(learnt, best_thresholds(sigmoid(predictions), rows.targets), NEVER)
+        return Thresholds(thresholds.astype(np.float32))
 
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return for every row the share of training rows that have each label, less one half, ``[row, label]``."""
@@ -108,6 +131,11 @@ class MultiLabel(RowTask):
             }
             for row, values in zip(predicted, probabilities, strict=True)
         ]
+
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+        """As :meth:`Task.parse_target`: the labels of the item, joined."""
+        labels = parse_labels(f"column '{column}'", value, spec.label_separator)
+        return ", ".join(parse_label(space.labels, label, column, numbered) for label in labels)
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the labels of each row, joined."""

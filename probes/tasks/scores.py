@@ -59,9 +59,9 @@ class Similarity(RowTask):
             raise SpecError("probe.head = 'cosine' needs two texts a row; corpus.columns names one: use 'regression'.")
         return super().head(spec, texts_per_row)
 
-    def calibrate(self, predictions: NDArray[np.float32], rows: Rows, top: float) -> Calibrated | None:
+    def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
         """Fit the map from raw predictions to scores in 0..1."""
-        return calibrate(predictions, rows.targets, top)
+        return calibrate(predictions, corpus.split(corpus.selection_split).targets, top)
 
     def prediction_columns(
         self, predictions: NDArray[np.float32], scorer: ScoreScorer, calibration: Calibrated | None

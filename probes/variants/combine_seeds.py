@@ -107,7 +107,7 @@ def _calibrations(
     maxima = _maximum_predictions(probe, predicted)
     calibrations = []
     for output, top in zip(outputs, [maxima.mean()] if config.recipe.train.average else maxima, strict=True):
-        calibrations.append(task.calibrate(output, corpus.split(corpus.selection_split), float(top)))
+        calibrations.append(task.calibrate(output, corpus, float(top)))
         tied = float((output > top + 2 * ROUNDING).mean()) if isinstance(probe, ScoreProbe) else 0.0
         if tied > MAX_TIED and progress:
             share = f"{config.variant}: {tied:.0%} of {corpus.selection_split}"
