@@ -15,7 +15,7 @@ from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.results.outcomes import AblationResult, RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
@@ -34,7 +34,7 @@ def show_run(result: RunResult | SimilarityResult, as_json: bool) -> None:
 def show_training(result: RunResult, as_json: bool) -> None:
     """Print the headline table of a run that trained, the chosen variant, counts of texts and the run folder."""
     if as_json:
-        left_out = ("path",) if result.variants else ("path", "variants")
+        left_out = ("path",) if getattr(result,"variants",()) else ("path", "variants")
         show_json(
             {"run": str(result.path)} | {key: value for key, value in vars(result).items() if key not in left_out}
         )
@@ -47,7 +47,7 @@ def show_training(result: RunResult, as_json: bool) -> None:
     _show_counts(result)
 
 
-def show_ablation(result: AblationResult, as_json: bool) -> None:
+def show_ablation(result: RunResult, as_json: bool) -> None:
     """Print the headline table of an ablation, counts of texts and the run folder."""
     if as_json:
         show_json({"run": str(result.path)} | {key: value for key, value in vars(result).items() if key != "path"})
@@ -163,14 +163,14 @@ def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -
 
 
 def _headline(result: RunResult) -> tuple[list[str], list[list[Any]]]:
-    if result.variants:
-        return multitask_headline(result.metrics, result.variants)
+    if getattr(result,"variants",()):
+        return multitask_headline(result.metrics, getattr(result,"variants",()))
     if result.selected:
         return run_headline(result.metrics, result.parameters, result.backbone_parameters)
     return layers_headline(result.metrics)
 
 
-def _show_counts(result: RunResult | AblationResult) -> None:
+def _show_counts(result: RunResult) -> None:
     counts = f"{result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}"
     print(f"texts: {counts}; {result.seconds:.1f} s")
     print(f"run: {result.path}")
