@@ -61,7 +61,11 @@ def thresholds_of(calibration: Calibrated | None) -> NDArray[np.float32] | float
 
 def _of_predicted(metric: LabelStatistic) -> LabelStatistic:
     """Return a metric of predicted labels as a metric of margins."""
-    return lambda margins, target, counts=None: metric(margins >= 0, target, counts)
+
+    def of_margins(margins: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
+        return metric(margins >= 0, target, counts)
+
+    return of_margins
 
 
 class MultiLabel(RowTask):

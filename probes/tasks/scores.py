@@ -92,7 +92,7 @@ class Similarity(RowTask):
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the score of each row, in 0..1."""
-        return rows.targets.tolist()
+        return list(rows.targets.tolist())
 
     def is_complete(self, space: OutputSpace) -> bool:
         """Return whether there are a range of scores and a calibration."""

@@ -61,7 +61,7 @@ class TagScorer(CountScorer):
 
     def entities_by_row(self, decoded: NDArray[Any]) -> NDArray[np.float64]:
         """Return the numbers of predicted, gold and correct entities of all types, ``[3, row]``."""
-        return self.entities(decoded).sum(1).astype(np.float64).T
+        return np.asarray(self.entities(decoded).sum(1).T, np.float64)
 
 
 def entity_f1(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:

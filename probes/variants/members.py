@@ -6,7 +6,6 @@ trained one after another. Members read inputs, never a backbone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -93,7 +92,8 @@ class TrainedMember:
         )
 
 
-class UntrainedMember(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class UntrainedMember:
     """A member about to be trained."""
 
     index: int
