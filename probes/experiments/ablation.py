@@ -9,8 +9,6 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import pandas as pd
-
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.spec import assign, parse, plain
@@ -18,10 +16,11 @@ from permafrost.probes.config.ablation import Subset, column_positions, subsets
 from permafrost.probes.config.load import check_frozen
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.subset_metrics import AblationRow, SubsetMetrics
+from permafrost.probes.experiments.subset_metrics import SubsetMetrics
 from permafrost.probes.experiments.subset_training import SubsetTrainer
 from permafrost.probes.experiments.validation import check_variants
 from permafrost.probes.inputs.providers import LatentProvider
+from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import AblationResult
 from permafrost.probes.runs.write import RunContents, write_run
 from permafrost.probes.tasks.control import shuffle_targets
@@ -42,9 +41,10 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
     corpus = workspace.corpus(recipe.corpus)
     metric = check_variants(recipe, {name: recipe}, corpus)
     workspace.prepare([recipe])
-    rows = [asdict(row) for row in ablate(recipe, workspace, corpus)]
+    rows = sorted(ablate(recipe, workspace, corpus), key=lambda row: row.metric != metric)
     texts_run = sum(latents.texts_run for latents in workspace.stored.values())
     record = make_record(corpus, [], {name: workspace.plan_latents(recipe, recipe.corpus)}) | {
+        "experiment": "ablation",
         "name": f"ablate-{name}",
         "summary": recipe.summary,
         "texts_run": texts_run,
@@ -52,20 +52,19 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
         "seeds": list(recipe.train.seeds),
         "seconds": {"all": time.perf_counter() - started},
     }
-    path = write_run(
-        runs, f"ablate-{name}", RunContents(recipe=recipe, record=record, tables={"ablation": pd.DataFrame(rows)})
-    )
+    tables = {"metrics": metrics_frame(rows)}
+    path = write_run(runs, f"ablate-{name}", RunContents(recipe=recipe, record=record, tables=tables))
     return AblationResult(
         path=path,
         seconds=time.perf_counter() - started,
         texts=corpus.text_count,
         texts_distinct=len(corpus.texts),
         texts_run=texts_run,
-        metrics=rows,
+        metrics=[asdict(row) for row in rows],
     )
 
 
-def ablate(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> list[AblationRow]:
+def ablate(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> list[MetricRow]:
     """Train and evaluate the subsets, controls and further backbones of ``recipe.ablation``.
 
     Raises:
@@ -87,14 +86,14 @@ def ablate(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> list[Ablatio
         rows += _control_rows(control, recipe, workspace, metrics)
     for backbone in spec.backbones:
         rows += _backbone_rows(backbone, recipe, workspace, metrics)
-    return rows
+    return list(dict.fromkeys(rows))
 
 
 def _make_trainer(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> SubsetTrainer:
     return SubsetTrainer(member_configs("ablation", recipe, workspace), corpus, workspace.progress)
 
 
-def _control_rows(control: str, recipe: Recipe, workspace: Workspace, reference: SubsetMetrics) -> list[AblationRow]:
+def _control_rows(control: str, recipe: Recipe, workspace: Workspace, reference: SubsetMetrics) -> list[MetricRow]:
     """Train and evaluate each layer alone and all of them, on an untrained backbone or on shuffled targets."""
     corpus, splits = reference.corpus, list[str]()
     if control == "untrained":
@@ -109,7 +108,7 @@ def _control_rows(control: str, recipe: Recipe, workspace: Workspace, reference:
     return [row for subset in wanted for row in metrics.rows(subset, splits)]
 
 
-def _backbone_rows(name: str, recipe: Recipe, workspace: Workspace, reference: SubsetMetrics) -> list[AblationRow]:
+def _backbone_rows(name: str, recipe: Recipe, workspace: Workspace, reference: SubsetMetrics) -> list[MetricRow]:
     """Train and evaluate all layers, and the last layer alone, of another backbone."""
     recipe = _with_setting(recipe, "plan.backbone", name)
     workspace.prepare([recipe])
@@ -120,8 +119,8 @@ def _backbone_rows(name: str, recipe: Recipe, workspace: Workspace, reference: S
     last_layer = trainer.columns[trainer.last_layer[0]].layer
     last_positions = column_positions(trainer.columns, lambda column: column.layer == last_layer)
     return [
-        *metrics.rows(Subset("backbone", name, all_positions)),
-        *metrics.rows(Subset("backbone", f"{name}, last layer", last_positions)),
+        *metrics.rows(Subset("all", "all", all_positions)),
+        *metrics.rows(Subset("single", str(last_layer), last_positions)),
     ]
 
 

@@ -108,6 +108,7 @@ def run_pretraining(
     if runs is None or _has_run(runs, result):
         return result
     record = environment() | {
+        "experiment": "pretraining",
         "name": f"{name}{PRETRAINING_SUFFIX}",
         "summary": recipe.summary,
         "pretraining": result.facts | {"text": spec.corpus, "compute_dtype": model.origin["compute_dtype"]},
@@ -156,8 +157,13 @@ def _metric_rows(result: PretrainingResult, spec: LanguageSpec) -> list[MetricRo
         low, high = (None if end is None else float(np.exp(end)) for end in (loss.low, loss.high))
         perplexity = Estimate(float(np.exp(loss.value)), low, high, loss.n)
         measured += [(HELD_OUT, "loss", loss), (HELD_OUT, "perplexity", perplexity)]
-    where: dict[str, Any] = {"variant": spec.objective, "backbone": str(result.model.folder), "view": "", "layer": None}
+    where: dict[str, Any] = {
+        "variant": spec.objective,
+        "backbone": str(result.model.folder),
+        "corpus": spec.corpus,
+        "task": "language",
+    }
     return [
-        MetricRow(**where, task="language", split=split, metric=metric, **asdict(figure), seed=spec.seed)
+        MetricRow(**where, split=split, metric=metric, **asdict(figure), seed=spec.seed)
         for split, metric, figure in measured
     ]

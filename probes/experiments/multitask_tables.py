@@ -1,7 +1,7 @@
-"""Tables of a run of multitask variants: metrics, costs of the variants, training curves and paired comparisons."""
+"""Tables of a run of multitask variants: metrics, counts of parameters, paired comparisons and training curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -9,55 +9,17 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.probes.metrics.bootstrap import paired_difference
-from permafrost.probes.results.metric_row import MetricRow, metrics_frame
+from permafrost.probes.results.metric_row import (
+    PARAMETERS,
+    SAVED_PARAMETERS,
+    TRAINED_PARAMETERS,
+    MetricRow,
+    metrics_frame,
+)
 from permafrost.probes.tasks.registry import scorer_of
-from permafrost.probes.variants.metric_rows import all_rows
+from permafrost.probes.variants.metric_rows import all_rows, inputs_of
 from permafrost.probes.variants.multitask import MultitaskVariant
 from permafrost.probes.variants.trained_variant import TrainedVariant
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariantRow:
-    """One row of ``variants.csv``: what a variant cost."""
-
-    variant: str
-    trained: int
-    """Number of trained parameters per seed."""
-
-    parameters: int
-    """Number of parameters of the backbone and of every head."""
-
-    saved: int
-    """Number of trained parameters that sharing saves, compared with blocks of its own for every task."""
-
-    seconds: float
-    """Duration of the training of all seeds."""
-
-    memory: int
-    """Bytes, as :attr:`permafrost.probes.variants.multitask.MultitaskVariant.peak_bytes`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
-    """One row of ``comparisons.csv``: two variants on the same rows of a task, by a paired bootstrap."""
-
-    task: str
-    split: str
-    metric: str
-    variant: str
-    against: str
-    difference: float
-    """Metric of ``variant`` minus metric of ``against``, in the metric's own unit: of shares 0.01 is a point."""
-
-    low: float
-    high: float
-    """Ends of the 95 % interval of the difference."""
-
-    p: float
-    """Two-sided, of there being no difference."""
-
-    n: int
-    """Number of rows."""
 
 
 def metric_rows(
@@ -77,37 +39,29 @@ def metric_rows(
     return rows
 
 
-def variant_rows(variants: Sequence[MultitaskVariant]) -> list[VariantRow]:
-    """Return the rows of ``variants.csv``."""
+def parameter_rows(variants: Sequence[MultitaskVariant]) -> list[MetricRow]:
+    """Return the counts of parameters of each variant, which belong to no task."""
     return [
-        VariantRow(
+        MetricRow(
             variant=variant.variant,
-            trained=variant.trained_parameters,
-            parameters=variant.parameters,
-            saved=variant.saved_parameters,
-            seconds=variant.seconds,
-            memory=variant.peak_bytes,
+            backbone="+".join(dict.fromkeys(inputs_of(task)["backbone"] for task in variant.tasks.values())),
+            metric=count,
+            value=getattr(variant, count),
         )
         for variant in variants
+        for count in (TRAINED_PARAMETERS, PARAMETERS, SAVED_PARAMETERS)
     ]
 
 
-def run_tables(
-    rows: Sequence[MetricRow],
-    variants: Sequence[MultitaskVariant],
-    corpora: Mapping[str, Corpus],
-    metrics: Mapping[str, str],
-) -> dict[str, pd.DataFrame]:
-    """Return the tables of the whole run by name; ``rows`` are those of :func:`metric_rows`."""
+def run_tables(rows: Sequence[MetricRow], variants: Sequence[MultitaskVariant]) -> dict[str, pd.DataFrame]:
+    """Return the tables of the whole run by name; ``rows`` are those of ``metrics.csv``."""
     losses = [{"phase": "training"} | record for record in log_records(variants, "losses")]
     return {
         "metrics": metrics_frame(rows),
-        "variants": pd.DataFrame([asdict(row) for row in variant_rows(variants)]),
         "training": pd.DataFrame(losses),
         "epochs": pd.DataFrame(log_records(variants, "figures")),
         "conflicts": pd.DataFrame(log_records(variants, "conflicts")),
         "frozen": pd.DataFrame(log_records(variants, "frozen")),
-        "comparisons": pd.DataFrame([asdict(row) for row in _comparison_rows(variants, corpora, metrics)]),
     }
 
 
@@ -123,9 +77,9 @@ def log_records(
     ]
 
 
-def _comparison_rows(
+def comparison_rows(
     variants: Sequence[MultitaskVariant], corpora: Mapping[str, Corpus], metrics: Mapping[str, str]
-) -> Iterator[ComparisonRow]:
+) -> Iterator[MetricRow]:
     """Compare every variant with its baselines, by the selection metric of each task on its scored split."""
     for task, corpus in corpora.items():
         with_task = [variant for variant in variants if task in variant.tasks]
@@ -137,14 +91,14 @@ def _comparison_rows(
             for baseline in baselines(variant, with_task):
                 first, second = resampled[baseline.variant], resampled[variant.variant]
                 if first and second and (comparison := paired_difference(first, second)):
-                    yield ComparisonRow(
+                    yield MetricRow(
+                        **inputs_of(variant.tasks[task]),
+                        against=baseline.variant,
+                        corpus=corpus.name,
                         task=task,
                         split=corpus.test_split,
                         metric=metric,
-                        variant=variant.variant,
-                        against=baseline.variant,
                         **asdict(comparison),
-                        n=second.n,
                     )
 
 

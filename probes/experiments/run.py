@@ -20,7 +20,7 @@ from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunContents, write_run
 from permafrost.probes.training.resume import UnfinishedTrainings
-from permafrost.probes.variants.metric_rows import all_rows
+from permafrost.probes.variants.metric_rows import all_rows, parameter_rows
 from permafrost.probes.variants.record import make_record
 from permafrost.probes.variants.tables import (
     autoencoder_table,
@@ -60,10 +60,11 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     selected = best_variant(variants)
     training_seconds = time.perf_counter() - training_started
     progress.note("measuring every variant, with intervals")
-    rows = all_rows(variants, corpus)
+    rows = all_rows(variants, corpus) + parameter_rows(variants)
     stores = {variant.variant: workspace.plan_latents(variant.recipe, recipe.corpus) for variant in variants}
     texts_run = sum(latents.texts_run for latents in workspace.stored.values())
     record = make_record(corpus, variants, stores) | {
+        "experiment": "run",
         "name": name,
         "summary": recipe.summary,
         "texts_run": texts_run,

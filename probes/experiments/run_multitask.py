@@ -14,7 +14,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.multitask_tables import metric_rows, run_tables, variant_rows
+from permafrost.probes.experiments.multitask_tables import comparison_rows, metric_rows, parameter_rows, run_tables
 from permafrost.probes.experiments.run import prepare_variants, train_variants
 from permafrost.probes.experiments.validation import check_multitask
 from permafrost.probes.inputs.providers import LatentProvider
@@ -49,19 +49,24 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
     corpora = {task: corpus for task, corpus in corpora.items() if any(task in variant.tasks for variant in variants)}
     selected = best_variant(variants)
     progress.note("measuring every variant, with intervals")
-    rows = metric_rows(variants, corpora, metrics)
+    rows = [
+        *metric_rows(variants, corpora, metrics),
+        *comparison_rows(variants, corpora, metrics),
+        *parameter_rows(variants),
+    ]
     texts_run = sum(latents.texts_run for latents in workspace.stored.values())
     record = _record(name, recipe, variants, corpora) | {
         "metrics": metrics,
         "texts_run": texts_run,
         "selected": selected.variant,
         "refused": refused,
+        "costs": {variant.variant: {"seconds": variant.seconds, "memory": variant.peak_bytes} for variant in variants},
         "seconds": {
             "training": sum(variant.seconds for variant in variants),
             "all": time.perf_counter() - started,
         },
     }
-    tables = run_tables(rows, variants, corpora, metrics)
+    tables = run_tables(rows, variants)
     tasks = _task_contents(selected, variants, corpora, workspace)
     path = write_run(runs, name, RunContents(recipe=recipe, record=record, tables=tables, tasks=tasks))
     unfinished.remove()
@@ -75,7 +80,6 @@ def run_multitask(name: str, recipe: Recipe, runs: Path, progress: Progress, pro
         parameters={variant.variant: variant.trained_parameters for variant in variants},
         backbone_parameters={variant.variant: variant.backbone_parameters for variant in variants},
         metrics=[asdict(row) for row in rows],
-        variants=[asdict(row) for row in variant_rows(variants)],
     )
 
 
@@ -114,6 +118,7 @@ def _record(
 ) -> dict[str, Any]:
     distinct = {id(corpus): corpus for corpus in corpora.values()}.values()
     return make_record(next(iter(corpora.values())), [], {}) | {
+        "experiment": "multitask",
         "name": name,
         "summary": recipe.summary,
         "corpus": {"name": ", ".join(corpus.name for corpus in distinct), "rows": {}},

@@ -59,6 +59,7 @@ def compare_sentences(
     measured = pair_table(matrices)
     texts_run = sum(plan_latents.texts_run for plan_latents in stored.values())
     record = environment() | {
+        "experiment": "similarity",
         "name": name,
         "summary": recipe.summary,
         "pooling": spec.pooling,

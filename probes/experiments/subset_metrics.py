@@ -1,48 +1,21 @@
 """Metrics of an ablation's subsets, with bootstrap intervals over rows and a paired test against the last layer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.probes.config.ablation import Subset, format_layers
+from permafrost.probes.config.ablation import Subset, format_layers, subsets
+from permafrost.probes.config.columns import Column, single_layer, view_name
 from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.experiments.subset_training import Positions, SubsetTrainer
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, PairedDifference, paired_difference
+from permafrost.probes.results.metric_row import PROBE_VARIANT, TRAINED_PARAMETERS, MetricRow
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.registry import task_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationRow:
-    """One row of ``ablation.csv``."""
-
-    kind: str
-    """all, single, without, prefix, suffix, view, greedy or backbone."""
-
-    name: str
-    """The layer, view or backbone of the subset; for greedy, the layer that was selected last."""
-
-    layers: str
-    control: str
-    """Empty, ``untrained`` or ``random targets``."""
-
-    split: str
-    metric: str
-    value: float
-    """Mean over seeds, or of their mean prediction."""
-
-    low: float | None
-    high: float | None
-    p: float | None
-    """Two-sided, of the difference from the last layer of the trained backbone alone, on the same rows."""
-
-    n: int
-    parameters: int
-    seed: int | None = None
-    """Empty: every value is of all seeds."""
+from permafrost.probes.variants.metric_rows import backbones
 
 
 class SubsetMetrics:
@@ -52,46 +25,49 @@ class SubsetMetrics:
         """Measure nothing yet.
 
         Args:
-            control: as :attr:`AblationRow.control`.
+            control: as :attr:`MetricRow.control`.
             reference: metrics of the trained backbone, whose last layer subsets are tested against; default, these.
         """
         self.trainer, self.control, self.reference = trainer, control, reference or self
         self.corpus = trainer.corpus
         self._resampled: dict[tuple[Positions, str, str], BootstrapSamples | None] = {}
 
-    def rows(self, subset: Subset, splits: Sequence[str] = ()) -> list[AblationRow]:
-        """Return a row for every metric of a subset that is defined; on validation without interval.
+    def rows(self, subset: Subset, splits: Sequence[str] = ()) -> list[MetricRow]:
+        """Return the number of trained parameters of a subset, and every metric that is defined.
+
+        After each metric follows its difference to the last layer of the trained backbone alone, if there is a test.
+        On validation metrics have no interval and no test.
 
         Args:
             splits: where it is measured; default, on validation and on the scored split.
         """
-        positions = subset.layer_positions
-        layers = format_layers([self.trainer.columns[position].layer for position in positions])
-        rows = []
+        positions, where = subset.layer_positions, self._where(subset)
+        rows = [MetricRow(**where, metric=TRAINED_PARAMETERS, value=self.trainer[positions].parameters)]
+        against = subset_name(subsets("single", self.reference.trainer.columns)[-1], self.reference.trainer.columns)
         for split in splits or dict.fromkeys((self.corpus.selection_split, self.corpus.test_split)):
             for metric in task_of(self.corpus).metrics:
                 resampled = self._measure(positions, split, metric)
                 if resampled is None:
                     continue
-                measured = resampled.estimate()
-                test = self._test(positions, split, metric, resampled)
-                rows.append(
-                    AblationRow(
-                        kind=subset.kind,
-                        name=subset.name,
-                        layers=layers,
-                        control=self.control,
-                        split=split,
-                        metric=metric,
-                        value=resampled.value,
-                        low=measured.low,
-                        high=measured.high,
-                        p=test.p if test else None,
-                        n=resampled.n,
-                        parameters=self.trainer[positions].parameters,
-                    )
-                )
+                on_split = where | {"split": split, "metric": metric}
+                rows.append(MetricRow(**on_split, **asdict(resampled.estimate())))
+                if test := self._test(positions, split, metric, resampled):
+                    rows.append(MetricRow(**on_split, against=against, **asdict(test)))
         return rows
+
+    def _where(self, subset: Subset) -> dict[str, Any]:
+        """Return the fields that all rows of a subset have in common."""
+        columns = [self.trainer.columns[position] for position in subset.layer_positions]
+        return {
+            "variant": PROBE_VARIANT,
+            "backbone": backbones(self.trainer.members[0].recipe, self.trainer.columns),
+            "corpus": self.corpus.name,
+            "view": view_name(columns),
+            "layer": single_layer(columns),
+            "subset": subset_name(subset, self.trainer.columns),
+            "control": self.control,
+            "task": task_of(self.corpus).name,
+        }
 
     def _test(
         self, positions: Positions, split: str, metric: str, resampled: BootstrapSamples
@@ -112,6 +88,16 @@ class SubsetMetrics:
             else:
                 self._resampled[key] = _without_interval(metric, answers, scorer)
         return self._resampled[key]
+
+
+def subset_name(subset: Subset, columns: Sequence[Column]) -> str:
+    """Return the name of a subset in the tables: ``all``, ``view NAME``, or its kind with its layers.
+
+    Args:
+        columns: all columns of the probe.
+    """
+    layers = format_layers([columns[position].layer for position in subset.layer_positions])
+    return {"all": "all", "view": f"view {subset.name}"}.get(subset.kind, f"{subset.kind} {layers}")
 
 
 def _without_interval(metric: str, answers: Sequence[NDArray[Any]], scorer: Scorer) -> BootstrapSamples | None:

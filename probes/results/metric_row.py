@@ -1,4 +1,4 @@
-"""Rows of ``metrics.csv``: one metric of a variant on a split, in long format."""
+"""Rows of ``metrics.csv``, the one long table of everything that a run measures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,29 +8,53 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+PROBE_VARIANT = "probe"
+"""Variant of the rows of an ablation, and of layers."""
+
+TRAINED_PARAMETERS, PARAMETERS, SAVED_PARAMETERS = "trained_parameters", "parameters", "saved_parameters"
+"""Metrics that are counts of a variant or a subset, for one seed: parameters that were trained; those of the backbone
+and of every head; and how many more would be trained if each task had blocks of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One row of ``metrics.csv``."""
+    """One row of ``metrics.csv``: a metric on a split, a difference between two metrics, or a count of parameters."""
 
     variant: str
-    backbone: str
-    view: str
-    layer: int | None
-    """None if the variant reads several layers."""
+    against: str = ""
+    """Variant or subset that the value is compared with; empty if ``value`` is the metric itself. Else ``value`` is the
+    difference, metric of the row minus metric of ``against``, on the same rows of the split."""
 
-    task: str
-    split: str
+    backbone: str
+    corpus: str = ""
+    view: str = ""
+    layer: int | None = None
+    """None if several layers are read."""
+
+    subset: str = ""
+    """Subset of the layers or views that the probe reads: ``all``, ``view NAME``, or a kind with layers, for example
+    ``single 3``, ``without 0-2,4-6``, ``prefix 0-3``, ``greedy 0,3``. Empty if it reads all that it was given."""
+
+    control: str = ""
+    """Empty, ``untrained`` or ``random targets``."""
+
+    task: str = ""
+    split: str = ""
+    """Empty for counts of parameters."""
+
     metric: str
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     """Ends of the bootstrap 95 % interval; None if there is none."""
 
-    n: int
-    """Number of rows of the split."""
+    p: float | None = None
+    """Two-sided p-value of the paired bootstrap; only with ``against``."""
 
-    seed: int | None
+    n: int | None = None
+    """Number of rows of the split; None for counts of parameters."""
+
+    seed: int | None = None
     """None for the mean over seeds."""
 
 
@@ -38,17 +62,12 @@ COLUMNS = list(MetricRow.__dataclass_fields__)
 
 
 def metrics_frame(rows: Sequence[MetricRow]) -> pd.DataFrame:
-    """Return the rows as a table; ``layer`` and ``seed`` are integers with missing values."""
+    """Return the rows as a table; ``layer``, ``n`` and ``seed`` are integers with missing values."""
     frame = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
-    return frame.astype({"layer": "Int64", "seed": "Int64"})
+    return frame.astype({"layer": "Int64", "n": "Int64", "seed": "Int64"})
 
 
 def to_corpus_range(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[np.float64]:
     """Rescale scores from 0..1 to the corpus's range, ``(low, high)``."""
     low, high = corpus_range
     return score * (high - low) + low
-
-
-def shared_columns(variant: str, backbone: str, view: str, layer: int | None, task: str, split: str) -> dict[str, Any]:
-    """Return the columns that the rows of all metrics and seeds of a variant and split share."""
-    return {"variant": variant, "backbone": backbone, "view": view, "layer": layer, "task": task, "split": split}

@@ -1,6 +1,6 @@
 """Results that the commands return: of a run, an ablation, a study or a comparison of sentences."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,6 @@ class RunResult:
     metrics: list[dict[str, Any]]
     """The rows of ``metrics.csv``."""
 
-    variants: list[dict[str, Any]] = field(default_factory=list)
-    """The rows of ``variants.csv``; empty if no tasks were trained together."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AblationResult:
@@ -53,7 +50,7 @@ class AblationResult:
     texts_distinct: int
     texts_run: int
     metrics: list[dict[str, Any]]
-    """The rows of ``ablation.csv``."""
+    """The rows of ``metrics.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,7 @@ def _write_tables(
 
 def _record(result: StudyResult, recipe: Recipe, rows: list[Row]) -> dict[str, Any]:
     return {
+        "experiment": "study",
         "study": result.study,
         "sampler": recipe.study.sampler,
         "pruner": recipe.study.pruner,

@@ -15,8 +15,9 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.store.plan import CapturePlan
 from permafrost.probes.config.columns import Column, single_layer, view_name
 from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
+from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric
-from permafrost.probes.results.metric_row import MetricRow, shared_columns, to_corpus_range
+from permafrost.probes.results.metric_row import TRAINED_PARAMETERS, MetricRow, to_corpus_range
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.registry import UNTRAINED_PREDICTIONS, scorer_of, task_of
 from permafrost.probes.variants.trained_variant import TrainedVariant
@@ -34,7 +35,13 @@ def untrained_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: st
     if corpus.kind == "score":
         return _cosine_rows(variants, corpus, split)
     task, scorer = task_of(corpus), scorer_of(corpus, split)
-    where = shared_columns(UNTRAINED, backbones(variants[0]), "", None, task.name, split)
+    where = {
+        "variant": UNTRAINED,
+        "backbone": backbones(variants[0].recipe, variants[0].columns),
+        "corpus": corpus.name,
+        "task": task.name,
+        "split": split,
+    }
     return metric_rows(where, task.metrics, [UNTRAINED_PREDICTIONS[corpus.kind](corpus, scorer.rows)], scorer, None)
 
 
@@ -56,7 +63,15 @@ def _cosine_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str)
             if (column, plan) not in done:
                 done.add((column, plan))
                 name = UNTRAINED if plan == plans[0] else f"{UNTRAINED} ({variant.variant})"
-                where = shared_columns(name, plan.backbone, view_name([column]), column.layer, task.name, split)
+                where = {
+                    "variant": name,
+                    "backbone": plan.backbone,
+                    "view": view_name([column]),
+                    "layer": column.layer,
+                    "corpus": corpus.name,
+                    "task": task.name,
+                    "split": split,
+                }
                 rows += metric_rows(where, task.metrics, [cosine], scorer, None)
                 rows += p_value_rows(where, task.metrics, cosine, scorer.rows.targets, None)
     return rows
@@ -65,10 +80,7 @@ def _cosine_rows(variants: Sequence[TrainedVariant], corpus: Corpus, split: str)
 def variant_rows(variant: TrainedVariant, corpus: Corpus, split: str) -> list[MetricRow]:
     """Return the rows of a variant on one split: of every seed, and of all seeds."""
     task, scorer = task_of(corpus), scorer_of(corpus, split)
-    columns = variant.columns
-    where = shared_columns(
-        variant.variant, backbones(variant), view_name(columns), single_layer(columns), task.name, split
-    )
+    where = inputs_of(variant) | {"corpus": corpus.name, "task": task.name, "split": split}
     rows: list[MetricRow] = []
     for seed, prediction in zip(variant.seeds, variant.predictions[split], strict=True):
         answers = scorer.decode(prediction)
@@ -91,7 +103,7 @@ def metric_rows(
     """Return a row for every metric that is defined: of one seed's answers, or the mean over several.
 
     Args:
-        where: fields that the rows have in common, of :func:`shared_columns`.
+        where: fields that the rows have in common.
     """
     resampled = {metric: scorer.resampled(metric, answers) for metric in metrics}
     return [
@@ -113,6 +125,24 @@ def p_value_rows(
     ]
 
 
-def backbones(variant: TrainedVariant) -> str:
-    """Return the names of the backbones that a variant reads, joined by +."""
-    return "+".join(dict.fromkeys(variant.recipe.capture_plan(column.plan).backbone for column in variant.columns))
+def parameter_rows(variants: Sequence[TrainedVariant]) -> list[MetricRow]:
+    """Return a row per variant with its number of trained parameters."""
+    return [
+        MetricRow(**inputs_of(variant), metric=TRAINED_PARAMETERS, value=variant.parameters) for variant in variants
+    ]
+
+
+def inputs_of(variant: TrainedVariant) -> dict[str, Any]:
+    """Return the fields of rows that say which inputs a variant reads."""
+    columns = variant.columns
+    return {
+        "variant": variant.variant,
+        "backbone": backbones(variant.recipe, columns),
+        "view": view_name(columns),
+        "layer": single_layer(columns),
+    }
+
+
+def backbones(recipe: Recipe, columns: Sequence[Column]) -> str:
+    """Return the names of the backbones of some columns, joined by +."""
+    return "+".join(dict.fromkeys(recipe.capture_plan(column.plan).backbone for column in columns))
