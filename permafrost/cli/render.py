@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permafrost.cli.console import cell, show_json, show_table
-from permafrost.cli.headlines import ablation_headline, layers_headline, multitask_headline, run_headline
+from permafrost.cli.console import cell, show_grid, show_json, show_table
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
@@ -52,8 +51,33 @@ def show_ablation(result: RunResult, as_json: bool) -> None:
     if as_json:
         show_json({"run": str(result.path)} | {key: value for key, value in vars(result).items() if key != "path"})
         return
-    show_table(*ablation_headline(result.metrics))
-    _show_counts(result)
+    show_results(result.path)
+    if isinstance(result, RunResult) and result.selected:
+        held_out = any(row["split"] == HELD_OUT for row in result.metrics)
+        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
+    print(
+        f"texts: {result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}; {result.seconds:.1f} s"
+    )
+    print(f"run: {result.path}")
+
+
+def show_results(run: Path) -> None:
+    """Print the tables of results of a run folder."""
+    from permafrost.probes.reports.report import result_grids  # loads matplotlib and pandas
+
+    for grid in result_grids(run):
+        show_grid(grid)
+
+
+def show_formatted(runs: Sequence[Path], table_format: str) -> None:
+    """Print the tables of results of a run, or the comparison of several, as Markdown or LaTeX."""
+    from permafrost.probes.reports.compare import comparison, comparison_grid  # loads matplotlib and pandas
+    from permafrost.probes.reports.report import result_grids
+
+    grids = result_grids(runs[0]) if len(runs) == 1 else [comparison_grid(comparison(runs))]
+    if not grids:
+        raise ReportError(f"{runs[0]} has no tables of results to print.")
+    print("\n".join(FORMATS[table_format](grid) for grid in grids), end="")
 
 
 def show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
@@ -69,7 +93,7 @@ def show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
             }
         )
         return
-    show_table(["best trial", ""], [[key, json.dumps(value)] for key, value in result.params.items()])
+    show_results(result.folder)
     print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
     print(f"its recipe: {result.recipe}")
     show_training(best, as_json)
@@ -105,11 +129,7 @@ def show_similarity(result: SimilarityResult, as_json: bool) -> None:
     if as_json:
         show_json({"cosines": result.cosines.to_dict("records"), "run": str(result.path)})
         return
-    by_pair = result.cosines.pivot(index=["first", "second"], columns="backbone", values="cosine")
-    by_pair = by_pair[list(result.backbones)]
-    names = [f"{first}-{second}" for first, second in by_pair.index]
-    lines = [[name, *(f"{value:.6f}" for value in row)] for name, row in zip(names, by_pair.to_numpy(), strict=True)]
-    show_table(["sentences", *result.backbones], lines)
+    show_results(result.path)
     print(f"texts: {len(result.texts):,}, run {result.texts_run:,}; {result.seconds:.1f} s")
     print(f"run: {result.path}")
 
@@ -124,14 +144,14 @@ def show_report(page: Path, as_json: bool) -> None:
 
 def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
     """Write the page that compares runs to ``out``, and print the comparison."""
-    from permafrost.probes.reports.compare import comparison, comparison_lines, write_comparison  # loads pandas
+    from permafrost.probes.reports.compare import comparison, comparison_grid, write_comparison  # loads pandas
 
     frame = comparison(runs)
     page = write_comparison(runs, out)
     if as_json:
         show_json({"report": str(page), "runs": json.loads(frame.to_json(orient="records"))})
         return
-    show_table(*comparison_lines(frame))
+    show_grid(comparison_grid(frame))
     print(page)
 
 

@@ -1,6 +1,6 @@
-"""Example predictions: entities and answers marked within their texts, mistakes first.
+"""Example predictions: rows with the largest errors; entities and answers marked within their texts, mistakes first.
 
-Drawn from the rows of the first seed in ``predictions.csv`` alone.
+Drawn from ``predictions.csv`` alone, examples from the rows of its first seed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,10 @@ import pandas as pd
 from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.script import is_mark, is_unspaced
-from permafrost.probes.reports.page import Example, Examples, Look, Piece, cell_text
+from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.results.formatting import decimals
+from permafrost.probes.results.grid import Grid, cell_text
+from permafrost.probes.results.marked_text import Example, Examples, Look, Piece
 from permafrost.probes.results.run_tables import Tables, first_seed
 
 MAX_MISTAKES = 12
@@ -32,6 +35,9 @@ MARKS: Sequence[tuple[Look, str]] = (
 )  # fmt: skip
 """Look and note of a character: in no span, in the gold span, the predicted one, both, or both if they are equal."""
 
+MOST_ERRORS = 12
+"""Rows with the largest errors that are shown."""
+
 Entity = tuple[str, int, int]
 """Type, first and last word."""
 
@@ -41,7 +47,7 @@ def example_blocks(run: Tables) -> list[Examples]:
     examples_of = {"tags": _sentences, "answers": _questions}.get(run.kind)
     if examples_of is None:
         return []
-    wrong, right = examples_of(first_seed(run.predictions))
+    wrong, right = examples_of(first_seed(run["predictions"]))
     blocks = [Examples(f"Mistakes. {LEGEND}", wrong)] if wrong else []
     caption = f"Correct predictions. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
     return [*blocks, *([Examples(caption, right, "Correct predictions")] if right else [])]
@@ -185,3 +191,47 @@ def _excerpt(context: str, predicted: tuple[int, int] | None, gold: tuple[int, i
         look, note = MARKS[max(code, 0)]
         text = context[first : (others or [first])[-1] + 1]
         yield Piece(" … ") if code < 0 else Piece(cell_text(text), look, note)
+
+
+def errors_grid(run: Tables) -> Grid | None:
+    """Return the rows with the largest errors of scores, or the most confident mistakes of classes; None for others."""
+    texts = [name for name in ("sentence", "sentence1", "sentence2") if name in run["predictions"]]
+    errors_of = {"score": _score_errors, "class": _class_errors}.get(run.kind)
+    return errors_of(run["predictions"], texts) if errors_of and texts else None
+
+
+def _score_errors(predictions: pd.DataFrame, texts: list[str]) -> Grid:
+    means = predictions.groupby([*texts, "target"], sort=False)["score"].mean().reset_index()
+    means = means.assign(error=(means["score"] - means["target"]).abs()).nlargest(MOST_ERRORS, "error")
+    return Grid(
+        caption="Largest distance of predicted and gold, mean over seeds.",
+        heads=[*texts, "gold", "predicted", "error"],
+        rows=[
+            [*(cell_text(row[name]) for name in texts), *(f"{row[name]:.2f}" for name in ("target", "score", "error"))]
+            for _, row in means.iterrows()
+        ],
+        text_columns=len(texts),
+        sentences=True,
+    )
+
+
+def _class_errors(predictions: pd.DataFrame, texts: list[str]) -> Grid:
+    wrong = predictions[predictions["label"] != predictions["target"]].drop_duplicates(texts)
+    confidence = [_probability(row) for _, row in wrong.iterrows()]
+    wrong = wrong.assign(confidence=pd.Series(confidence, index=wrong.index, dtype=float))
+    wrong = wrong.sort_values("confidence", ascending=False)
+    lines = [
+        [*(cell_text(row[name]) for name in (*texts, "target", "label")), decimals(row["confidence"], 2)]
+        for _, row in wrong.head(MOST_ERRORS).iterrows()
+    ]
+    return Grid(
+        caption="Mistakes, the surest first." if lines else "There is no mistake.",
+        heads=[*texts, "gold", "predicted", "probability"],
+        rows=lines,
+        text_columns=len(texts) + 2,
+        sentences=True,
+    )
+
+
+def _probability(row: pd.Series) -> float:
+    return float(row.get(PROBABILITY + row["label"], float("nan")))

@@ -34,7 +34,7 @@ def paired_resamples(base: Tables, run: Tables) -> ResampledPair | str:
 
 def _resample_rows(base: Tables, run: Tables) -> ResampledPair | str:
     """Resample scores or classes by row."""
-    texts = [name for name in ("sentence", "sentence1", "sentence2") if name in base.predictions]
+    texts = [name for name in ("sentence", "sentence1", "sentence2") if name in base["predictions"]]
     columns = ("raw", "score") if base.metric in CORRELATIONS else ("label", "score")
     aligned = _align(base, run, [*texts, "target"], columns)
     if isinstance(aligned, str):
@@ -50,8 +50,8 @@ def _resample_rows(base: Tables, run: Tables) -> ResampledPair | str:
 
 def _classes(base: Tables, run: Tables) -> list[str]:
     """The classes that occur in either run, in the order of the corpus, which the columns of probabilities keep."""
-    tables = (base.predictions, run.predictions)
-    ordered = [str(name).removeprefix(PROBABILITY) for name in base.predictions if str(name).startswith(PROBABILITY)]
+    tables = (base["predictions"], run["predictions"])
+    ordered = [str(name).removeprefix(PROBABILITY) for name in base["predictions"] if str(name).startswith(PROBABILITY)]
     present = sorted({name for table in tables for column in ("target", "label") for name in table[column]})
     return list(dict.fromkeys([*ordered, *present]))
 
@@ -68,7 +68,7 @@ def _resample_answers(base: Tables, run: Tables) -> ResampledPair | str:
 def _resample_sentences(base: Tables, run: Tables) -> ResampledPair | str:
     """Resample tags by sentence; both runs must have the same sentences in the same order."""
     by_run = [
-        [seed_rows for _, seed_rows in tables.predictions.groupby("seed", sort=False, dropna=False)]
+        [seed_rows for _, seed_rows in tables["predictions"].groupby("seed", sort=False, dropna=False)]
         for tables in (base, run)
     ]
     every_seed = [*by_run[0], *by_run[1]]
@@ -110,7 +110,7 @@ def _align(
     base: Tables, run: Tables, keys: Sequence[str], columns: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame] | str:
     """``[row, seed]`` of each run, in the order of the first, indexed by keys and a count of repeats."""
-    first, second = (_rows_by_seed(tables.predictions, keys, columns) for tables in (base, run))
+    first, second = (_rows_by_seed(tables["predictions"], keys, columns) for tables in (base, run))
     if first is None or second is None:
         return "no predictions"
     if len(first) != len(second) or not first.index.sort_values().equals(second.index.sort_values()):
