@@ -14,7 +14,12 @@ from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.grid import to_latex, to_markdown
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.run_folder import ReportError
+
+FORMATS = {"markdown": to_markdown, "latex": to_latex}
+"""Format of printed tables -> its renderer."""
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
@@ -31,28 +36,12 @@ def show_run(result: RunResult | SimilarityResult, as_json: bool) -> None:
 
 
 def show_training(result: RunResult, as_json: bool) -> None:
-    """Print the headline table of a run that trained, the chosen variant, counts of texts and the run folder."""
-    if as_json:
-        left_out = ("path",) if getattr(result,"variants",()) else ("path", "variants")
-        show_json(
-            {"run": str(result.path)} | {key: value for key, value in vars(result).items() if key not in left_out}
-        )
-        return
-    heads, lines = _headline(result)
-    show_table(heads, [[cell(value) for value in line] for line in lines])
-    if result.selected:
-        held_out = any(row["split"] == HELD_OUT for row in result.metrics)
-        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
-    _show_counts(result)
-
-
-def show_ablation(result: RunResult, as_json: bool) -> None:
-    """Print the headline table of an ablation, counts of texts and the run folder."""
+    """Print the tables of results of a run that trained, the chosen variant, counts of texts and the run folder."""
     if as_json:
         show_json({"run": str(result.path)} | {key: value for key, value in vars(result).items() if key != "path"})
         return
     show_results(result.path)
-    if isinstance(result, RunResult) and result.selected:
+    if result.selected:
         held_out = any(row["split"] == HELD_OUT for row in result.metrics)
         print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
     print(
@@ -180,20 +169,6 @@ def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -
     for entry in settings:
         print(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}    ({entry['type']})")
         print(textwrap.indent(textwrap.fill(entry["meaning"], 96), "    "))
-
-
-def _headline(result: RunResult) -> tuple[list[str], list[list[Any]]]:
-    if getattr(result,"variants",()):
-        return multitask_headline(result.metrics, getattr(result,"variants",()))
-    if result.selected:
-        return run_headline(result.metrics, result.parameters, result.backbone_parameters)
-    return layers_headline(result.metrics)
-
-
-def _show_counts(result: RunResult) -> None:
-    counts = f"{result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}"
-    print(f"texts: {counts}; {result.seconds:.1f} s")
-    print(f"run: {result.path}")
 
 
 def _show_facts(facts: Mapping[str, Any]) -> None:

@@ -24,9 +24,10 @@ MOST_SMALL_CLASSES = 6
 
 def predicted_against_gold(run: Tables) -> Figure | None:
     """Draw scores against targets, a point per row of the first seed; None if the predictions are not scores."""
-    if run.kind != "score":
+    rows = run["predictions"]
+    if "score" not in rows or rows.empty or not pd.api.types.is_numeric_dtype(rows["target"]):
         return None
-    rows = first_seed(run["predictions"]).dropna(subset=["target", "score"])
+    rows = first_seed(rows).dropna(subset=["target", "score"])
     if rows.empty:
         return None
     rows = rows.sample(min(len(rows), MOST_POINTS), random_state=0)
@@ -40,12 +41,12 @@ def predicted_against_gold(run: Tables) -> Figure | None:
 
 def confusion(run: Tables) -> Figure | None:
     """Draw counts of gold classes or tags against predicted ones, of the first seed; shades are shares of a row."""
-    if run.kind not in ("class", "tags"):
+    if "label" not in run["predictions"] or run["predictions"].empty:
         return None
     rows = first_seed(run["predictions"])
     names = pd.concat([rows["target"], rows["label"]]).value_counts().index[:MOST_CLASSES].sort_values()
     noun = "class"
-    if run.kind == "tags":  # "O", then by type
+    if "word" in rows:  # tags: "O", then by type
         names, noun = pd.Index(sorted(names, key=lambda name: (name[2:], name))), "tag"
     counts = pd.crosstab(rows["target"], rows["label"]).reindex(index=names, columns=names, fill_value=0)
     side = min(8.0, 2.2 + 0.55 * len(names))

@@ -11,12 +11,13 @@ from permafrost.probes.figures.style import COLOURS, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.metrics import parameters_and_share
 from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page, write_page
-from permafrost.probes.reports.paired_runs import paired_resamples
 from permafrost.probes.reports.report import drawing_settings
 from permafrost.probes.results.formatting import decimals, format_p
 from permafrost.probes.results.grid import UNDEFINED, Cell, Grid, cell_text, value_cell
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import Tables, read_tables
+from permafrost.probes.tasks.base import ResampledPair
+from permafrost.probes.tasks.registry import task_of_predictions
 
 COLUMNS = [
     "run", "corpus", "variant", "split", "metric", "value", "low", "high", "n", "parameters",
@@ -115,7 +116,7 @@ def _metric_columns(name: str, run: Tables) -> dict[str, Any]:
 
 
 def _difference_columns(base: Tables, run: Tables) -> dict[str, Any]:
-    resamples = paired_resamples(base, run)
+    resamples = _paired_resamples(base, run)
     if isinstance(resamples, str):
         return {"note": f"{resamples}: no paired test"}
     test = paired_difference(resamples[0], resamples[1]) if resamples[0] and resamples[1] else None
@@ -128,3 +129,15 @@ def _difference_cell(row: pd.Series) -> Cell:
     names = {"difference": "value", "difference_low": "low", "difference_high": "high"}
     shown = row[list(names)].rename(names)
     return str(row["note"]) or "–" if pd.isna(shown["value"]) else value_cell(shown, sign="+")
+
+
+def _paired_resamples(base: Tables, run: Tables) -> ResampledPair | str:
+    """Return the metric of two runs over the same resamples of rows; or a phrase that says why it cannot be paired."""
+    task, other = (task_of_predictions(each.kind, each["predictions"]) for each in (base, run))
+    if task is None or other is None:
+        return "no predictions"
+    if base.metric != run.metric or run.metric not in task.metrics:
+        return "another metric"
+    if base.kind != run.kind or base.split != run.split:
+        return "not the same rows"
+    return task.paired(base["predictions"], run["predictions"], run.metric)

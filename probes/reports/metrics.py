@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from permafrost.data.corpora.records import HELD_OUT, Kind
-from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
+from permafrost.data.corpora.records import HELD_OUT
+from permafrost.probes.config.names import CORRELATIONS, PROBE, UNTRAINED
 from permafrost.probes.figures.metrics import in_recipe_order, tables_of_task
 from permafrost.probes.figures.style import mean_rows
 from permafrost.probes.figures.training import metrics_by_epoch, second_metric_rank
@@ -23,14 +23,6 @@ from permafrost.probes.results.formatting import (
 from permafrost.probes.results.grid import UNDEFINED, Cell, Grid, cell_text, value_cell
 from permafrost.probes.results.metric_row import PARAMETERS, SAVED_PARAMETERS, TRAINED_PARAMETERS
 from permafrost.probes.results.run_tables import Tables
-
-REFERENCES: dict[Kind, str] = {
-    "score": "the cosine of latents as they are, of the last layer and of the best one on {}",
-    "class": "the commonest class of training",
-    "tags": "the tag that each word has most often in training",
-    "answers": "the sentence that shares most words with the question",
-}
-"""Kind of predictions -> the untrained reference, in words; braces stand for the split that selects."""
 
 MOST_COLUMNS = 4
 """Metrics that the table of several tasks shows; of more metrics the first of each task, at least one."""
@@ -165,8 +157,9 @@ def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str
     of = f" of {n:,.0f} rows" if pd.notna(n) and not run.tasks and len(splits) == 1 else ""
     on = f"On {cell_text(splits[0], 40)}{of}; in" if len(splits) == 1 else "In"
     caption = f"{on} brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}."
-    if rows["variant"].str.startswith(UNTRAINED).any() and run.kind in REFERENCES:
-        caption += f" “{UNTRAINED}” is {REFERENCES[run.kind].format(run.selection)}."
+    reference = run.record_table("tasks", PROBE).get("reference")
+    if rows["variant"].str.startswith(UNTRAINED).any() and reference:
+        caption += f" “{UNTRAINED}” is {cell_text(reference).replace('{split}', run.selection)}."
     whole = "backbone and heads" if (run.counts["metric"] == PARAMETERS).any() else "the backbone's"
     note = "; ".join(note.format(whole) for cost, note in COST_NOTES.items() if cost in costs)
     return f"{caption} A dash: not measured." + (f" {note[:1].upper()}{note[1:]}." if note else "")

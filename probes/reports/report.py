@@ -16,7 +16,6 @@ from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import metrics, similarity, subsets, summary
 from permafrost.probes.reports.breakdown import breakdown_grids, variant_grids
-from permafrost.probes.reports.examples import errors_grid, example_blocks
 from permafrost.probes.reports.figures import draw, figure_names
 from permafrost.probes.reports.page import (
     Block,
@@ -30,6 +29,7 @@ from permafrost.probes.reports.page import (
 )
 from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
+from permafrost.probes.tasks.registry import task_of_predictions
 
 BREAKDOWNS = {
     "class": ("by_class", ""),
@@ -101,12 +101,22 @@ def _tasks(run: Tables) -> list[Section]:
     return [section for task in run.tasks for section in _task(run.for_task(task), run, task)]
 
 
+def example_blocks(run: Tables) -> Sequence[Block]:
+    """Return what the task of a run shows of its predictions.
+
+    Raises:
+        ReportError: the table of predictions lacks a column that the task shows.
+    """
+    task = task_of_predictions(run.kind, run["predictions"])
+    return task.examples(run["predictions"]) if task else []
+
+
 def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
     blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
     for kind, (figure, note) in BREAKDOWNS.items():
         blocks += [draw(tables, figure, task, note), *breakdown_grids(tables, kind)]
     blocks += [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
-    blocks += [errors_grid(tables), *example_blocks(tables)]
+    blocks += example_blocks(tables)
     has_predictions = len(tables["predictions"])
     chosen = f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if has_predictions else ""
     return _section(f"task-{task}", cell_text(task), chosen, *blocks)
@@ -124,7 +134,7 @@ def _breakdowns(run: Tables) -> list[Section]:
 
 def _predictions(run: Tables) -> list[Section]:
     drawings = (draw(run, "predicted_against_gold"), draw(run, "confusion"))
-    return _section("predictions", "Predictions", "", *drawings, errors_grid(run), *example_blocks(run))
+    return _section("predictions", "Predictions", "", *drawings, *example_blocks(run))
 
 
 def _learning(run: Tables) -> list[Section]:

@@ -9,15 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from permafrost.data.corpora.records import HELD_OUT, Kind
+from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.digests import DamageError
-from permafrost.probes.config.names import PROBABILITY, TASK_NAME, UNTRAINED
+from permafrost.probes.config.names import PROBABILITY, PROBE, TASK_NAME, UNTRAINED
 from permafrost.probes.results.files import Schema, read_recipe_text, read_table, run_name, with_schema
 from permafrost.probes.results.run_folder import REMEDY, ReportError, RunFolder
-from permafrost.probes.results.schema import NEEDED, PREDICTED, SCHEMAS, TAG, TASK_TABLES
+from permafrost.probes.results.schema import NEEDED, SCHEMAS, TASK_TABLES
 
 Frames = Mapping[str, pd.DataFrame]
 """Name of a table -> the table; it is empty, with its columns, if there is no such file."""
@@ -63,10 +62,9 @@ class Tables:
         return self["metrics"][self["metrics"]["split"] == ""]
 
     @property
-    def kind(self) -> Kind:
-        """The kind of the labels of the predicted rows; ``none`` if there are no predictions."""
-        column = identifying_column(self["predictions"])
-        return PREDICTED[column][0] if column and len(self["predictions"]) else "none"
+    def kind(self) -> str:
+        """The kind of the targets of the predicted rows; ``none`` if there are no predictions."""
+        return str(self.record_table("tasks", PROBE).get("kind", "none")) if len(self["predictions"]) else "none"
 
     @property
     def selected(self) -> str:
@@ -117,7 +115,8 @@ class Tables:
         rows = self["metrics"]
         frames["metrics"] = rows[(rows["task"] == name) | (rows["split"] == "")]
         metric = self.record_table("metrics").get(name)
-        record = {key: value for key, value in self.record.items() if key != "metric"} | {"selected": self.selected}
+        record = {key: value for key, value in self.record.items() if key != "metric"}
+        record |= {"selected": self.selected, "tasks": {PROBE: self.record_table("tasks", name)}}
         if metric in frames["metrics"]["metric"].tolist():
             record["metric"] = metric
         return replace(self, name=name, record=record, frames={**self.frames, **frames}, tasks={})
@@ -137,7 +136,8 @@ def read_tables(folder: Path) -> Tables:
     for name in NEEDED[experiment]:
         if not run.has(name):
             raise ReportError(f"{folder} is no finished run: it has no {name}. Run the recipe again.")
-    frames = {name: _read(run, name) for name in SCHEMAS}
+    frames = {name: read_table(run, f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    frames["predictions"] = _read_predictions(run, PROBE)
     if experiment == "similarity":
         _check_sentences(folder, frames)
     order = list(dict.fromkeys(frames["metrics"]["task"]))
@@ -148,11 +148,6 @@ def read_tables(folder: Path) -> Tables:
         frames=frames,
         tasks=_task_tables(run, order),
     )
-
-
-def identifying_column(predictions: pd.DataFrame) -> str | None:
-    """Return the column that identifies the kind of the predictions, a key of ``PREDICTED``; None if there is none."""
-    return next((name for name in PREDICTED if name in predictions), None)
 
 
 def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -171,12 +166,6 @@ def selection_split(metrics: pd.DataFrame) -> str:
     return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
 
 
-def _read(run: RunFolder, name: str, within: str = "") -> pd.DataFrame:
-    path = f"{within}{name}.csv"
-    frame = read_table(run, path, SCHEMAS[name])
-    return _with_kind(run.path / path, frame) if name == "predictions" else frame
-
-
 def _check_sentences(folder: Path, frames: Frames) -> None:
     """Raise a :class:`ReportError` unless there are cosines, and sentences are numbered from 1."""
     sentences = len(frames["sentences"])
@@ -193,7 +182,14 @@ def _task_tables(run: RunFolder, order: Sequence[str]) -> dict[str, Frames]:
     written = run.subfolders("tasks")
     _check_task_folders(run.path / "tasks", written)
     names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written]) if written else {}
-    return {task: {name: _read(run, name, f"tasks/{task}/") for name in TASK_TABLES} for task in names}
+    frames = {
+        task: {name: read_table(run, f"tasks/{task}/{name}.csv", SCHEMAS[name]) for name in TASK_TABLES}
+        for task in names
+    }
+    return {
+        task: tables | {"predictions": _read_predictions(run, task, f"tasks/{task}/")}
+        for task, tables in frames.items()
+    }
 
 
 def _check_task_folders(folder: Path, written: Sequence[str]) -> None:
@@ -208,19 +204,13 @@ def _check_task_folders(folder: Path, written: Sequence[str]) -> None:
             raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
 
 
-def _with_kind(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions with the columns of their kind."""
-    column = identifying_column(frame)
-    kind, schema = PREDICTED[column] if column else ("none", Schema())
-    for name in ("target", "label") if kind == "tags" else ():
-        _check_tags(path, frame[name])
-    optional = {("score", "raw"), ("answers", "target_start")}
-    numbers = [str(name) for name in frame if str(name).startswith(PROBABILITY) or (kind, name) in optional]
-    return with_schema(path, frame, Schema(schema.text, (*schema.numbers, *numbers)))
-
-
-def _check_tags(path: Path, tags: pd.Series) -> None:
-    invalid = ~tags.str.fullmatch(TAG)
-    if invalid.any():
-        row = int(np.argmax(invalid))
-        raise ReportError(f"{path}: row {row + 1}: expected an IOB2 tag as B-PER or O, got {tags.iloc[row][:40]!r}.")
+def _read_predictions(run: RunFolder, task: str, within: str = "") -> pd.DataFrame:
+    """Read the predictions of a task, with the number columns that the record names."""
+    path = f"{within}predictions.csv"
+    frame = read_table(run, path, SCHEMAS["predictions"])
+    about = run.record.get("tasks")
+    own = about.get(task) if isinstance(about, dict) else None
+    named = own.get("numbers") if isinstance(own, dict) else None
+    numbers = [str(name) for name in named if str(name) in frame] if isinstance(named, list) else []
+    numbers += [str(name) for name in frame if str(name).startswith(PROBABILITY)]
+    return with_schema(run.path / path, frame, Schema((), tuple(numbers)))

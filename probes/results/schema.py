@@ -1,8 +1,5 @@
 """Schemas of the tables of a run folder: the columns of each csv file."""
 
-import re
-
-from permafrost.data.corpora.records import Kind
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.results.files import Schema
 
@@ -29,19 +26,6 @@ SCHEMAS: dict[str, Schema] = {
     "maps": Schema(("map", "backbone", "method"), ("sentence", "x", "y", "z")),
 }
 """Table name -> schema; the file is ``<name>.csv``."""
-
-PREDICTED: dict[str, tuple[Kind, Schema]] = {
-    "answer": (
-        "answers", Schema(("question", "context", "answer"), ("start", "end", "score", "exact_match", "f1"))
-    ),
-    "word": ("tags", Schema(("sentence", "word", "label"))),
-    "label": ("class", Schema()),
-    "score": ("score", Schema((), ("target", "score"))),
-}  # fmt: skip
-"""Column that identifies the kind of predictions -> kind of the labels, and schema of ``predictions.csv``."""
-
-TAG = re.compile(r"O|[BI]-.+", re.DOTALL)
-"""An IOB2 tag."""
 
 TASK_TABLES = ("predictions", "breakdown", "confusion")
 """Tables in the folder of one task of a multi-task run."""

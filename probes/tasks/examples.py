@@ -16,7 +16,7 @@ from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Grid, cell_text
 from permafrost.probes.results.marked_text import Example, Examples, Look, Piece
-from permafrost.probes.results.run_tables import Tables, first_seed
+from permafrost.probes.results.run_tables import first_seed
 
 MAX_MISTAKES = 12
 """Mistakes that are shown; as many correct predictions are folded."""
@@ -42,19 +42,21 @@ Entity = tuple[str, int, int]
 """Type, first and last word."""
 
 
-def example_blocks(run: Tables) -> list[Examples]:
-    """Return sentences with marked entities, or contexts with marked answers; empty for other kinds of predictions."""
-    examples_of = {"tags": _sentences, "answers": _questions}.get(run.kind)
-    if examples_of is None:
-        return []
-    wrong, right = examples_of(first_seed(run["predictions"]))
+def text_names(predictions: pd.DataFrame) -> list[str]:
+    """Return the columns of a prediction table that hold the texts of a row."""
+    return [name for name in ("sentence", "sentence1", "sentence2") if name in predictions]
+
+
+def marked_examples(wrong: Sequence[Example], right: Sequence[Example]) -> list[Examples]:
+    """Return mistakes, and correct predictions folded."""
     blocks = [Examples(f"Mistakes. {LEGEND}", wrong)] if wrong else []
     caption = f"Correct predictions. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
     return [*blocks, *([Examples(caption, right, "Correct predictions")] if right else [])]
 
 
-def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """Sentences with mistakes, the most mistakes first, and without, the most entities first."""
+def tagged_examples(predictions: pd.DataFrame) -> list[Examples]:
+    """Return sentences with mistakes, the most mistakes first, and without, the most entities first."""
+    rows = first_seed(predictions)
     sentences = [
         _TaggedSentence(
             number=str(number),
@@ -69,7 +71,7 @@ def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
     wrong.sort(key=lambda sentence: -sentence.mistakes)
     right.sort(key=lambda sentence: -len(sentence.gold))
     mistakes = [sentence.example() for sentence in wrong[:MAX_MISTAKES]]
-    return mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]]
+    return marked_examples(mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]])
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,13 @@ def _piece(text: str, gold: Entity | None, predicted: Entity | None) -> Piece:
     return Piece(text, "missed", f"{gold_type}, missed") if gold else Piece(text, "extra", f"not {predicted_type}")
 
 
-def _questions(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """Mistakes and correct answers, the most confident first."""
-    rows = rows.sort_values("score", ascending=False, kind="stable")
+def answer_examples(predictions: pd.DataFrame) -> list[Examples]:
+    """Return mistakes and correct answers, the most confident first."""
+    rows = first_seed(predictions).sort_values("score", ascending=False, kind="stable")
     hit = rows["exact_match"] == 1
     wrong, right = rows[~hit].head(MAX_MISTAKES), rows[hit].head(MAX_MISTAKES)
-    return [_question(row) for _, row in wrong.iterrows()], [_question(row) for _, row in right.iterrows()]
+    examples = ([_question(row) for _, row in half.iterrows()] for half in (wrong, right))
+    return marked_examples(*examples)
 
 
 def _question(row: pd.Series) -> Example:
@@ -193,14 +196,9 @@ def _excerpt(context: str, predicted: tuple[int, int] | None, gold: tuple[int, i
         yield Piece(" … ") if code < 0 else Piece(cell_text(text), look, note)
 
 
-def errors_grid(run: Tables) -> Grid | None:
-    """Return the rows with the largest errors of scores, or the most confident mistakes of classes; None for others."""
-    texts = [name for name in ("sentence", "sentence1", "sentence2") if name in run["predictions"]]
-    errors_of = {"score": _score_errors, "class": _class_errors}.get(run.kind)
-    return errors_of(run["predictions"], texts) if errors_of and texts else None
-
-
-def _score_errors(predictions: pd.DataFrame, texts: list[str]) -> Grid:
+def score_errors(predictions: pd.DataFrame) -> Grid:
+    """Return the rows with the largest distance of predicted and gold score."""
+    texts = text_names(predictions)
     means = predictions.groupby([*texts, "target"], sort=False)["score"].mean().reset_index()
     means = means.assign(error=(means["score"] - means["target"]).abs()).nlargest(MOST_ERRORS, "error")
     return Grid(
@@ -215,7 +213,9 @@ def _score_errors(predictions: pd.DataFrame, texts: list[str]) -> Grid:
     )
 
 
-def _class_errors(predictions: pd.DataFrame, texts: list[str]) -> Grid:
+def class_errors(predictions: pd.DataFrame) -> Grid:
+    """Return the rows with a wrong class, those of the highest probability first."""
+    texts = text_names(predictions)
     wrong = predictions[predictions["label"] != predictions["target"]].drop_duplicates(texts)
     confidence = [_probability(row) for _, row in wrong.iterrows()]
     wrong = wrong.assign(confidence=pd.Series(confidence, index=wrong.index, dtype=float))
@@ -235,3 +235,20 @@ def _class_errors(predictions: pd.DataFrame, texts: list[str]) -> Grid:
 
 def _probability(row: pd.Series) -> float:
     return float(row.get(PROBABILITY + row["label"], float("nan")))
+
+
+def label_errors(predictions: pd.DataFrame) -> Grid:
+    """Return the rows with the most labels that were missed or predicted in error."""
+    rows, texts = first_seed(predictions), text_names(predictions)
+    sets = [[set(filter(None, cell.split(", "))) for cell in rows[name]] for name in ("target", "labels")]
+    wrong = pd.Series([len(gold ^ predicted) for gold, predicted in zip(*sets, strict=True)], index=rows.index)
+    shown = rows[wrong > 0].assign(wrong=wrong).nlargest(MOST_ERRORS, "wrong")
+    return Grid(
+        caption="Most wrong labels first, of the first seed." if len(shown) else "There is no mistake.",
+        heads=[*texts, "gold", "predicted", "wrong labels"],
+        rows=[
+            [*(cell_text(row[name]) for name in (*texts, "target", "labels", "wrong"))] for _, row in shown.iterrows()
+        ],
+        text_columns=len(texts) + 2,
+        sentences=True,
+    )
