@@ -7,7 +7,6 @@ nearest known key; a value of the wrong type is an error that names the expected
 import ast
 import dataclasses
 import difflib
-import hashlib
 import inspect
 import json
 import textwrap
@@ -21,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
+from permafrost.data.digests import digest_of
 from permafrost.data.errors import InputError
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def to_toml(spec: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Return a hash of the value, 16 hex digits of SHA-256; equal values have equal fingerprints."""
     text = json.dumps(plain(value), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of(text.encode())[:16]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 """Extraction job: load the backbone, check it, run the packs that are not stored yet, and append them to the store."""
 
-import os
 import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.store.find import init_name
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
@@ -109,12 +108,8 @@ class ExtractionJob:
             "device": _device_name(runner.backbone),
             "host": platform.node(),
             "threads": torch.get_num_threads(),
-            "versions": {
-                "torch": torch.__version__,
-                "transformers": version("transformers"),
-                "h5py": version("h5py"),
-                "numpy": np.__version__,
-            },
+            "versions": {"torch": torch.__version__}
+            | {package: package_version(package) for package in ("transformers", "h5py", "numpy")},
         }
 
 
@@ -130,4 +125,4 @@ def _union(requests: Iterable[Columns]) -> dict[str, tuple[int, ...]]:
 def _device_name(backbone: Backbone) -> str:
     if backbone.device.type == "cuda":
         return torch.cuda.get_device_name(backbone.device)
-    return f"{backbone.device.type} ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"{backbone.device.type} ({machine_name()})"

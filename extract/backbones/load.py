@@ -7,7 +7,6 @@ transformers and tokenizers are imported where they are used: they are slow to i
 stored does without them.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from permafrost.data.digests import digest_of
+from permafrost.data.errors import first_line
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.configuration import BackboneError, first_line
+from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.locate import INDEX, Source
 from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
 
@@ -121,7 +122,7 @@ def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
 def tokenizer_digest(tokenizer: "Tokenizer") -> str:
     """Return the hex digest of everything that decides how a tokenizer turns a text into ids."""
     special = "special tokens in a text are text" if tokenizer.encode_special_tokens else ""
-    return hashlib.sha256(tokenizer.to_str().encode() + special.encode()).hexdigest()
+    return digest_of(tokenizer.to_str().encode() + special.encode())
 
 
 def tokenizer_for_saving(source: Source) -> TokenizerFiles:

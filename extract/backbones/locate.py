@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.errors import first_line
 from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import (
     BackboneError,
-    first_line,
     model_config,
     read_config,
     read_json,

@@ -16,7 +16,7 @@ from permafrost.data.spec import SpecError, fingerprint
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.samplers import make_pruner, make_sampler
-from permafrost.probes.search.trial_log import TrialLog, first_line
+from permafrost.probes.search.trial_log import TrialLog, cause_of
 from permafrost.probes.search.trials import STUDY_FORMAT, first_difference, study_identity
 
 IDENTITY = "permafrost"
@@ -47,7 +47,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
         except (SQLAlchemyError, StorageInternalError) as error:
             safe = f"its {trial_log.finished:,} finished trials are safe there" if trial_log else "nothing was begun"
             raise MachineError(
-                f"study '{name}': {shown} no longer answers ({first_line(error)}); {safe}: "
+                f"study '{name}': {shown} no longer answers ({cause_of(error)}); {safe}: "
                 "run the same command again to go on."
             ) from error
         except BaseException:
@@ -78,14 +78,14 @@ def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStora
     except (ArgumentError, NoSuchModuleError) as error:
         raise SpecError(
             f"{source}: expected an address such as postgresql+psycopg://user@host/database or sqlite:///study.db "
-            f"({first_line(error)})."
+            f"({cause_of(error)})."
         ) from error
     except ImportError as error:
         raise InputError(
             f"{source}: its driver is missing; for PostgreSQL: pip install 'permafrost[postgresql]'."
         ) from error
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise InputError(f"{source} cannot be reached ({first_line(error)}).") from error
+        raise InputError(f"{source} cannot be reached ({cause_of(error)}).") from error
     stack.callback(storage.engine.dispose)
     stack.callback(storage.remove_session)
     if dialect == "postgresql":

@@ -2,17 +2,16 @@
 last.
 """
 
-import os
 import platform
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from permafrost.data.atomic import write_atomically
+from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.names import RECIPE, RECORD
@@ -54,7 +53,7 @@ def write_study(
     if not importances:
         progress.note("no importances: they take two searched settings and two complete trials that differ")
     (folder / RECORD).unlink(missing_ok=True)  # the record of the session before describes other tables
-    _write_text(folder / RECIPE, to_toml(recipe))
+    write_atomically(folder / RECIPE, to_toml(recipe).encode())
     tables = _write_tables(folder, rows, trial_log.intermediate(), importances)
     reasons = [row["reason"] for row in rows if row["reason"]]
     if best is None:
@@ -63,7 +62,7 @@ def write_study(
         )
     finished = sum(row["state"] in ("COMPLETE", "PRUNED") for row in rows)
     summary = f"Best of study {name}: trial {best.number} of {finished}, {best.value:.4f} on validation."
-    _write_text(folder / BEST, to_toml(best_recipe(recipe, summary, best.params)))
+    write_atomically(folder / BEST, to_toml(best_recipe(recipe, summary, best.params)).encode())
     params = {key: plain(dimension.decode(best.params[key])) for key, dimension in recipe.study.ranges().items()}
     result = StudyResult(
         study=name,
@@ -90,7 +89,7 @@ def _write_tables(
         "importances.csv": pd.DataFrame(list(importances.items()), columns=["parameter", "importance"]),
     }
     for file_name, frame in frames.items():
-        _write_text(folder / file_name, frame.to_csv(index=False, lineterminator="\n"))
+        write_atomically(folder / file_name, frame.to_csv(index=False, lineterminator="\n").encode())
     return list(frames)
 
 
@@ -106,10 +105,6 @@ def _record(result: StudyResult, recipe: Recipe, rows: list[Row]) -> dict[str, A
         "best": {"number": result.number, "value": result.value, "params": result.params},
         "seconds": {"session": result.seconds, "trials": sum(row["seconds"] or 0 for row in rows)},
         "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("optuna", "torch")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        | {name: package_version(name) for name in ("optuna", "torch")},
+        "machine": machine_name(),
     }
-
-
-def _write_text(path: Path, content: str) -> None:
-    write_atomically(path, content.encode())

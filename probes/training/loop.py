@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import Eta, NoProgress, Progress
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.batches import Batches
 from permafrost.probes.training.best_state import BestStates, History
-from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
+from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.log import StepRecord, TrainingLog
 from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TrainingProblem, check_problem
