@@ -13,7 +13,6 @@ Cosines are those of the two tasks' gradients by what they share, taken every te
 its seconds. A difference from equal weights is paired by seed; its 95 % interval is Student's.
 """
 
-import argparse
 import math
 import time
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, parse_options
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 
@@ -162,10 +161,7 @@ def _with_mean(differences: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Print the table, and below it what each balancer does to either task."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=1000)
-    options = parser.parse_args()
+    options = parse_options(__doc__, seeds=6, steps=1000)
     torch.set_num_threads(1)  # faster for layers this small
     print(describe("cpu"))
     print(f"{ROWS['train']:,} training rows, {options.steps} joint steps of {BATCH}, {options.seeds} seeds;", end=" ")

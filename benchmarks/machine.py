@@ -1,12 +1,22 @@
-"""What every benchmark says of the machine it ran on."""
+"""What every benchmark says of the machine it ran on, and reads from its command line."""
 
+import argparse
 import os
 import platform
 import time
+from typing import Any
 
 import torch
 
 from permafrost.data.machine import package_version
+
+
+def parse_options(description: str | None, **defaults: Any) -> argparse.Namespace:
+    """Options of the command line, name -> default, which gives the type."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    return parser.parse_args()
 
 
 def describe(device: str) -> str:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.store.find import init_name
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.runner import BackboneRunner
@@ -29,19 +28,8 @@ MEASURED_SECONDS = 1.0
 class ExtractionJob:
     """Extraction of the latents that a store lacks."""
 
-    def __init__(
-        self,
-        plan: CapturePlan,
-        source: Source,
-        store: LatentStore,
-        spec: ExtractSpec,
-        progress: Progress,
-        device: str,
-        backbone: Backbone | None = None,
-    ) -> None:
-        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already."""
-        self.store, self.progress = store, progress
-        self.runner = BackboneRunner(plan, source, store.identity, spec, device, backbone)
+    def __init__(self, runner: BackboneRunner, store: LatentStore, progress: Progress) -> None:
+        self.runner, self.store, self.progress = runner, store, progress
 
     def run(self, texts: Sequence[Text], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run what is missing; return the number of texts that ran.

@@ -21,12 +21,16 @@ from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
 
 
-class ShardFolder:
-    """The committed shards of one identity, in the folder ``<cache>/<backbone>/<identity>/``."""
+class LatentStore:
+    """A store of latents of one identity, in the folder ``<cache>/<backbone>/<identity>/``.
+
+    Latents are read by text, view and layer.
+    """
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path, self.identity = path, identity
         self._shards: dict[str, Shard] = {}
+        self._key_index = KeyIndex()
 
     @classmethod
     def at(cls, cache: Path, backbone: str, identity: Identity) -> Self:
@@ -83,14 +87,6 @@ class ShardFolder:
             for view, layers in shard.columns.items():
                 columns.setdefault(view, set()).update(layers)
         return {view: tuple(sorted(layers)) for view, layers in sorted(columns.items())}
-
-
-class LatentStore(ShardFolder):
-    """A store of latents of one identity, read by text, view and layer."""
-
-    def __init__(self, path: Path, identity: Identity) -> None:
-        super().__init__(path, identity)
-        self._key_index = KeyIndex()
 
     def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
         """Return which texts are stored with a layer of a view, ``[text]``.

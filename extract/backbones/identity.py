@@ -4,7 +4,6 @@ Slow digests are remembered in the cache, so a run whose latents are all stored 
 transformers.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -37,17 +36,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
     """
     memo = Memo(cache / MEMO)
     weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
-    return Identity(
-        weights=weights,
-        tokenizer=_tokenizer_digest(source, memo),
-        template=plan.template,
-        rewording=json.dumps(plan.rewording),
-        max_tokens=plan.max_tokens,
-        compute_dtype=compute_dtype(plan, device),
-        stored_dtype=plan.stored_dtype,
-        final_norm=plan.final_norm,
-        stride=plan.overlap,
-    )
+    return Identity.of(plan, weights, _tokenizer_digest(source, memo), compute_dtype(plan, device))
 
 
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:

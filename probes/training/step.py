@@ -10,7 +10,7 @@ from torch import Tensor
 
 from permafrost.data.machine import native_bfloat16
 from permafrost.data.spec import SpecError
-from permafrost.probes.balancing.cosine import EVERY_STEPS, gradient_cosines
+from permafrost.probes.balancing.cosine import gradient_cosines
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import SeededRandom
 from permafrost.probes.training.best_state import check_shape
@@ -135,11 +135,6 @@ class StepRunner:
             for generator, _ in module.generators
         }
         return list(generators.values())
-
-
-def measures_cosines(step: int) -> bool:
-    """Return whether a step of an epoch, counted from 0, measures the cosines of the tasks' gradients."""
-    return step % EVERY_STEPS == 0
 
 
 def clip_by_member(problem: TrainingProblem, largest: float, members: int) -> None:
