@@ -1,6 +1,7 @@
 """Specs: strict frozen dataclasses that are read from TOML, overridden by ``a.b=value`` and fingerprinted.
 
-The type of a field selects its parser; the docstring under it is its manual. An unknown key is an error that names the
+The type of a field selects its parser (``object`` takes any TOML value, ``Any`` leaves the value to the owner of the
+field); the docstring under it is its manual. An unknown key is an error that names the
 nearest known key; a value of the wrong type is an error that names the expected type.
 """
 
@@ -199,6 +200,8 @@ def _parse_value(hint: Any, value: Any, source: str, key: str) -> Any:
             return {
                 str(name): _parse_value(arguments[1], item, source, f"{key}.{name}") for name, item in value.items()
             }
+    elif hint is Any:
+        return value
     elif hint is object:
         return _parse_raw(value)
     elif hint is str:
