@@ -54,7 +54,7 @@ def search(
     """
     started = time.perf_counter()
     progress = progress or NoProgress()
-    check_study(recipe, name, trials, workers)
+    check_study(recipe, name, trials, workers, storage)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
     journal = folder / "journal.log"
     with file_lock(folder / "lock", wait=False) as free:

@@ -9,10 +9,10 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy import Connection, Engine, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from permafrost.data.errors import InputError, MachineError
-from permafrost.data.spec import SpecError, fingerprint
+from permafrost.data.spec import fingerprint
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.samplers import make_pruner, make_sampler
@@ -30,7 +30,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
     However the context ends, no trial remains marked as running if the storage can still be written.
 
     Raises:
-        SpecError: there is no such sampler or pruner, or ``storage`` is no address of a database.
+        SpecError: there is no such sampler or pruner, or an option of theirs is wrong.
         InputError: the database cannot be reached, or holds another study of this name.
         MachineError: the storage fails while it is open.
     """
@@ -59,12 +59,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
 
 def shown_storage(storage: str | None, journal: Path) -> str:
     """Return the storage as shown to users: without its password."""
-    if storage is None:
-        return str(journal)
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "ADDRESS"
+    return str(journal) if storage is None else make_url(storage).render_as_string(hide_password=True)
 
 
 def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStorage:
@@ -75,11 +70,6 @@ def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStora
         keepalive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         arguments = {"connect_timeout": 10} | keepalive if dialect == "postgresql" else {}
         storage = RDBStorage(url, {"pool_pre_ping": True, "connect_args": arguments})
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise SpecError(
-            f"{source}: expected an address such as postgresql+psycopg://user@host/database or sqlite:///study.db "
-            f"({cause_of(error)})."
-        ) from error
     except ImportError as error:
         raise InputError(
             f"{source}: its driver is missing; for PostgreSQL: pip install 'permafrost[postgresql]'."
