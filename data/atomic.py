@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from glob import escape
@@ -60,10 +61,19 @@ def move_into_place(temporary: Path, path: Path, check: Callable[[Path], None] |
     _sync(path.parent)
 
 
-def remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove what processes that were killed have left of :func:`temporary_path` with this prefix."""
-    for leftover in folder.glob(f".{escape(prefix)}*{TEMPORARY_SUFFIX}"):
-        _remove(leftover)
+def remove_leftovers(folder: Path, prefix: str = "", seconds: float = 0.0) -> list[Path]:
+    """Remove what processes that were killed have left of :func:`temporary_path` with this prefix; return the paths.
+
+    Args:
+        seconds: age from which a file belongs to no running process; 0 removes all.
+    """
+    leftovers = []
+    for path in folder.glob(f".{escape(prefix)}*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # its process has just moved it into place
+            if not seconds or time.time() - path.stat().st_mtime > seconds:
+                _remove(path)
+                leftovers.append(path)
+    return leftovers
 
 
 def _remove(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Extraction job: load the backbone, check it, run the packs that are not stored yet, and append them to the store."""
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.store.find import init_name
-from permafrost.data.store.plan import TOKENS, Columns
+from permafrost.data.store.plan import TOKENS, Columns, union_of_columns
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
@@ -48,7 +48,7 @@ class ExtractionJob:
             todo[members] = True
         self._announce(tokens, todo, missing)
         check = SelfCheck(runner, texts, tokens)
-        deviation = check.check_before_run(np.flatnonzero(todo), _union(columns for columns, _ in missing))
+        deviation = check.check_before_run(np.flatnonzero(todo), union_of_columns(columns for columns, _ in missing))
         self.progress.note(
             f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value"
         )
@@ -99,15 +99,6 @@ class ExtractionJob:
             "versions": {"torch": torch.__version__}
             | {package: package_version(package) for package in ("transformers", "h5py", "numpy")},
         }
-
-
-def _union(requests: Iterable[Columns]) -> dict[str, tuple[int, ...]]:
-    """Return every view and layer that any of several columns has."""
-    union: dict[str, set[int]] = {}
-    for columns in requests:
-        for view, layers in columns.items():
-            union.setdefault(view, set()).update(layers)
-    return {view: tuple(sorted(layers)) for view, layers in union.items()}
 
 
 def _device_name(backbone: Backbone) -> str:

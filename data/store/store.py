@@ -15,7 +15,7 @@ from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, shards_with, text_keys
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, check_view
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, check_view, union_of_columns
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
@@ -82,11 +82,7 @@ class LatentStore:
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Return the stored columns: view -> layers that any shard holds."""
-        columns: dict[str, set[int]] = {}
-        for shard in self.shards:
-            for view, layers in shard.columns.items():
-                columns.setdefault(view, set()).update(layers)
-        return {view: tuple(sorted(layers)) for view, layers in sorted(columns.items())}
+        return union_of_columns(shard.columns for shard in self.shards)
 
     def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
         """Return which texts are stored with a layer of a view, ``[text]``.

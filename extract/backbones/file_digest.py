@@ -124,11 +124,11 @@ def cached_digest(path: Path, memo: Memo) -> str:
         return digest
 
 
-def sample_of(path: Path, seed: str = "") -> str:
+def sample_of(path: Path) -> str:
     """Return a digest of a file's size and of a sample of its bytes, which hardly any other file shares."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        return f"{size} {_sample(file, size, seed)}"
+        return f"{size} {_sample(file, size, seed='')}"
 
 
 @dataclass(frozen=True)

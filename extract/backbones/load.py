@@ -9,7 +9,7 @@ stored does without them.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,14 +216,11 @@ def _config(source: Source) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     values = dict(source.config)
-    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **_with_fused_activations(values))
+    values |= {key: _FUSED[value] for key, value in values.items() if isinstance(value, str) and value in _FUSED}
+    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
     return config
 
 
 def _model_kwargs(source: Source) -> dict[str, Any]:
     pooler = {"add_pooling_layer": False} if source.family.pooler else {}
     return {"attn_implementation": source.family.attention, **pooler}
-
-
-def _with_fused_activations(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _FUSED.get(value, value) if isinstance(value, str) else value for key, value in config.items()}

@@ -2,7 +2,6 @@
 last.
 """
 
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from permafrost.data.atomic import write_atomically
-from permafrost.data.machine import machine_name, package_version
+from permafrost.data.machine import package_version
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.environment import environment
 from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.results.run_folder import write_record
 from permafrost.probes.search.trial_log import Row, TrialLog
@@ -94,6 +94,7 @@ def _write_tables(
 
 
 def _record(result: StudyResult, recipe: Recipe, rows: list[Row]) -> dict[str, Any]:
+    known = environment()
     return {
         "study": result.study,
         "sampler": recipe.study.sampler,
@@ -104,7 +105,6 @@ def _record(result: StudyResult, recipe: Recipe, rows: list[Row]) -> dict[str, A
         "retried": sum(row["retry_of"] is not None for row in rows),
         "best": {"number": result.number, "value": result.value, "params": result.params},
         "seconds": {"session": result.seconds, "trials": sum(row["seconds"] or 0 for row in rows)},
-        "versions": {"python": platform.python_version()}
-        | {name: package_version(name) for name in ("optuna", "torch")},
-        "machine": machine_name(),
+        **known,
+        "versions": known["versions"] | {"optuna": package_version("optuna")},
     }
