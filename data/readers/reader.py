@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.corpora.targets import TARGETS, TargetEncoding
 from permafrost.data.readers.conll import COLUMN_FILES, ROW_FILES, read_tagged, tagged_row
 from permafrost.data.readers.rule_labels import RULES
-from permafrost.data.readers.squad import FILE_SUFFIXES as QUESTION_FILES
-from permafrost.data.readers.squad import Omissions, question_row, read_questions
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select_columns
+from permafrost.data.readers.squad import Omissions, question_row, read_squad
+from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_by_suffix, select_columns, suffix_of
 from permafrost.data.spec import SpecError, nearest
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
