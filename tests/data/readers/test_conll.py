@@ -41,7 +41,7 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize("suffix", NO_COLUMNS["tags"][0])
+@pytest.mark.parametrize("suffix", NO_COLUMNS["words"][0])
 @pytest.mark.parametrize("apart", [" ", "\t"])
 def test_columns_apart_by_blanks_or_tabs_hold_the_word_first_and_the_tag_last(tmp_path, suffix, apart):
     content = COLUMNS.replace(" ", apart)
