@@ -141,5 +141,6 @@ class Bench:
         )
 
     def _line(self, words: Sequence[str], settings: Iterable[str]) -> list[str]:
-        runs = ["--runs", str(self.runs)] if words[0] in ("run", "train", "pretrain") else []
+        verbs = ("run", "train", "pretrain", "ablate", "study")
+        runs = ["--runs", str(self.runs)] if words[0] in verbs else []
         return [*words, *runs, *(word for setting in settings for word in ("--set", setting))]
