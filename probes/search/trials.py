@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from permafrost.data.errors import first_line
 from permafrost.data.spec import SpecError, manual, nearest, plain
@@ -37,11 +37,8 @@ class Evaluation:
     """Further columns of ``trials.csv``, name -> value."""
 
 
-class Evaluate(Protocol):
-    """Function that trains a recipe with its only seed."""
-
-    def __call__(self, recipe: Recipe, after_epoch: AfterEpoch, /) -> float | Evaluation:
-        """Return the best validation metric."""
+Evaluate = Callable[[Recipe, AfterEpoch], float | Evaluation]
+"""Trains a recipe with its only seed and returns the best validation metric."""
 
 
 MakeEvaluate = Callable[[Recipe, Path], Evaluate]

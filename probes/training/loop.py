@@ -28,9 +28,6 @@ from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TrainingProblem, check_problem
 from permafrost.probes.training.step import StepRunner
 
-MEASURED_SECONDS = 5.0
-"""Seconds of training after which the expected time is reported."""
-
 KEPT_SECONDS = 5.0
 """Seconds of training from which the result is kept in the checkpoint, should another training of the run be killed."""
 
@@ -138,7 +135,7 @@ class _Training:
             self._validate(0)
             progress.note(f"{self.name}, before it: {self.log.describe(0)}")
         done = self.epoch * self.batches.steps + self.step
-        eta = Eta(progress, self.total - done, MEASURED_SECONDS, self.name)
+        eta = Eta(progress, self.total - done, label=self.name)
         with progress.bar(self.name, self.total) as advance:
             advance(done)
             while self.learning and self.epoch < self.spec.epochs:
