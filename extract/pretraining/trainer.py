@@ -108,12 +108,12 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(*args)
+            mark_complete(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise MachineError(
                 f"{folder} cannot be written ({first_line(error)}); make room and run the same command: it "
                 "goes on from the checkpoint before."
             ) from error
-        mark_complete(folder)
 
     def block_losses(self, dataset: BlockDataset) -> list[list[float]]:
         """Return for each block of another dataset the sum of its losses, and the number of tokens to predict."""

@@ -179,10 +179,8 @@ def study_identity(recipe: Recipe) -> dict[str, Any]:
 
 def first_difference(first: Any, second: Any, key: str = "") -> str | None:
     """Return the first dotted key, in alphabetical order, at which two trees differ; None if they are equal."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        for name in sorted(first.keys() | second.keys()):
-            differing = first_difference(first.get(name), second.get(name), f"{key}.{name}" if key else name)
-            if differing:
-                return differing
-        return None
-    return None if first == second else key
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return None if first == second else key
+    names = sorted(first.keys() | second.keys())
+    found = (first_difference(first.get(name), second.get(name), f"{key}.{name}" if key else name) for name in names)
+    return next(filter(None, found), None)
