@@ -58,7 +58,8 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInpu
 
 def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[MemberConfig]:
     """Every distinct subset with every seed."""
-    wanted = [one.places for kind in ("single", "without", "prefix", "suffix") for one in subsets(kind, inputs.columns)]
+    kinds = ("single", "without", "prefix", "suffix")
+    wanted = [subset.layer_positions for kind in kinds for subset in subsets(kind, inputs.columns)]
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=epochs, batch_rows=128))
     return [
         MemberConfig(variant="member", recipe=recipe, inputs=inputs, layers=places, seed=seed)

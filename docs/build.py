@@ -37,10 +37,10 @@ def settings_page() -> str:
     for setting in manual(Recipe):
         tables.setdefault(setting.key.rpartition(".")[0], []).append(setting)
     text = MADE_BY.format("the docstring under the field of the spec") + "# Settings\n\n"
+    text += "Every key of a recipe: its type, default and meaning, as `permafrost config` prints them. A recipe sets "
     text += (
-        "Every key of a recipe: its type, default and meaning, as `permafrost config` prints them. A recipe sets them "
+        "them in TOML; `--set TABLE.KEY=VALUE` overrides one on the command line. `permafrost config RECIPE` shows the "
     )
-    text += "in TOML; `--set TABLE.KEY=VALUE` overrides one on the command line. `permafrost config RECIPE` shows the "
     text += "values of a recipe.\n\n"
     text += "Order of precedence: defaults, recipe, `--set`, then the `set` of a variant or the trial of a study.\n"
     for table, settings in tables.items():
@@ -72,23 +72,22 @@ def results_page() -> str:
     text += "once, after the choice. What was tried and did not help is in [log.md](log.md).\n"
     results = [one for name, one in result_files.read_all().items() if not name.startswith("benchmark-")]
     for section, members in groupby(results, key=lambda one: one["section"]):
-        text += f"\n## {section}\n"
-        for one in members:
-            text += f"\n### {one['title']}\n\n{result_tables.described(one)}{result_tables.shown(one)}"
+        text += f"\n## {section}\n" + "".join(result_section(one, "###") for one in members)
     return text
 
 
 def benchmarks_page() -> str:
     """Speed, memory and properties that must hold."""
     text = MADE_BY.format("docs/results/benchmark-*.json") + "# Benchmarks\n\n"
-    text += (
-        "Speed and memory compared with the usual way, and the command that measures each. The arms of a comparison "
-    )
-    text += "take turns in one process, and their spread is shown.\n"
-    for name, one in result_files.read_all().items():
-        if name.startswith("benchmark-"):
-            text += f"\n## {one['title']}\n\n{result_tables.described(one)}{result_tables.shown(one)}"
-    return text
+    text += "Speed and memory compared with the usual way, and the command that measures each. The arms of a "
+    text += "comparison take turns in one process, and their spread is shown.\n"
+    results = [one for name, one in result_files.read_all().items() if name.startswith("benchmark-")]
+    return text + "".join(result_section(one, "##") for one in results)
+
+
+def result_section(result: result_files.Result, heading: str) -> str:
+    """Title, facts and table of one result."""
+    return f"\n{heading} {result['title']}\n\n{result_tables.described(result)}{result_tables.shown(result)}"
 
 
 def readme_table() -> str:

@@ -92,8 +92,6 @@ def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: 
     yield "lengths", (lengths := _region(file["lengths"], size, ["<i4"]))
     if keys.shape[1:] != (KEY_BYTES,) or lengths.shape != keys.shape[:1]:
         raise ValueError("keys and lengths do not fit each other")
-    if len(keys.checksums) != 1 or len(lengths.checksums) != 1:
-        raise ValueError("keys or lengths lack their checksum")
     if TOKENS in columns:
         yield from _token_regions(file["tokens"], keys.shape[0], size)
     for view, layers in columns.items():
@@ -102,8 +100,6 @@ def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: 
         region = _region(file[name], size, ["<f2", "<f4"], by_layer=True)
         if region.shape[:2] != (len(layers), texts) or len(region.shape) != 3 or len(set(layers)) < len(layers):
             raise ValueError(f"{name} has shape {region.shape}, declared are {len(layers)} layers")
-        if len(region.checksums) != len(layers):
-            raise ValueError(f"{name} lacks checksums")
         yield name, region
 
 
@@ -111,15 +107,11 @@ def _token_regions(group: Any, texts: int, size: int) -> Iterator[tuple[str, Reg
     """Yield the regions of the view ``tokens``, but for its states."""
     if _members(group) != {"states", "offsets", "ids", "spans"}:
         raise ValueError("its tokens are not what belongs to tokens")
-    offsets, ids, spans = (
-        _region(group[name], size, [dtype]) for name, dtype in (("offsets", "<i8"), ("ids", "<i4"), ("spans", "<i4"))
-    )
+    dtypes = {"offsets": "<i8", "ids": "<i4", "spans": "<i4"}
+    offsets, ids, spans = regions = [_region(group[name], size, [dtype]) for name, dtype in dtypes.items()]
     if (offsets.shape, len(ids.shape), spans.shape) != ((texts + 1,), 1, (*ids.shape, 2)):
         raise ValueError("tokens/offsets, ids and spans do not fit each other")
-    for name, region in (("offsets", offsets), ("ids", ids), ("spans", spans)):
-        if len(region.checksums) != 1:
-            raise ValueError(f"tokens/{name} lack their checksum")
-        yield f"tokens/{name}", region
+    yield from zip((f"tokens/{name}" for name in dtypes), regions, strict=True)
 
 
 def _members(group: Any) -> set[str]:
@@ -145,6 +137,8 @@ def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) 
     if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * max(1, dataset.shape[0]):
         raise ValueError(f"{dataset.name} has too many checksums")
     sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
+    if len(sums) != (dataset.shape[0] if by_layer else 1):
+        raise ValueError(f"{dataset.name} {'lacks checksums' if by_layer else 'lack their checksum'}")
     if sums.dtype != np.uint64:
         raise ValueError(f"{dataset.name} has checksums of dtype {sums.dtype}")
     return Region(

@@ -20,9 +20,6 @@ from permafrost.data.spec import SpecError
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Ids
 from permafrost.extract.pretraining.trainer_checkpoints import mark_complete
 
-MEASURED_SECONDS = 5.0
-"""Seconds after which the expected time is noted."""
-
 KEPT = 2
 """Checkpoints kept: if the last is incomplete, one before it is left."""
 
@@ -111,12 +108,12 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(*args)
+            mark_complete(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise MachineError(
                 f"{folder} cannot be written ({first_line(error)}); make room and run the same command: it "
                 "goes on from the checkpoint before."
             ) from error
-        mark_complete(folder)
 
     def block_losses(self, dataset: BlockDataset) -> list[list[float]]:
         """Return for each block of another dataset the sum of its losses, and the number of tokens to predict."""
@@ -160,7 +157,7 @@ class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.advance, self.progress, self.epochs, self.steps = advance, progress, epochs, steps
 
     def on_train_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        self.expected = Eta(self.progress, self.steps - state.global_step, MEASURED_SECONDS)
+        self.expected = Eta(self.progress, self.steps - state.global_step)
         self.advance(state.global_step)
 
     def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:

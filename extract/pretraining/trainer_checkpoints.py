@@ -8,7 +8,7 @@ from typing import Any
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import digests_of_files
-from permafrost.data.errors import CheckpointError, MachineError
+from permafrost.data.errors import CheckpointError
 from permafrost.data.language.spec import differences
 from permafrost.data.progress import Progress
 
@@ -44,15 +44,8 @@ def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Mark a checkpoint as complete.
-
-    Raises:
-        MachineError: the mark cannot be written.
-    """
-    try:
-        write_atomically(checkpoint / DIGESTS_FILE, json.dumps(_digests(checkpoint)).encode())
-    except OSError as error:
-        raise MachineError(f"{checkpoint} cannot be written ({error.strerror or error}).") from error
+    """Mark a checkpoint as complete; raise :class:`OSError` if the mark cannot be written."""
+    write_atomically(checkpoint / DIGESTS_FILE, json.dumps(_digests(checkpoint)).encode())
 
 
 def newest_checkpoint(folder: Path, progress: Progress) -> Path | None:

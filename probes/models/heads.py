@@ -1,13 +1,12 @@
 """Attention pooling over tokens, and feature heads. Every parameter has the layer, or the member, as its first axis."""
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from permafrost.probes.models.layerwise import Dropout, LayerwiseLinear
+from permafrost.probes.models.layerwise import Dropout, linear_layers
 from permafrost.probes.models.member_layout import MemberLayout
 
 
@@ -38,14 +37,4 @@ class FeatureHead(nn.Sequential):
         self, members: int, features: int, outputs: int, hidden: int, dropout: float, activation: str = "gelu"
     ) -> None:
         sizes = [features, hidden, outputs] if hidden else [features, outputs]
-        super().__init__(*_linear_layers(members, sizes, dropout, ACTIVATIONS[activation]))
-
-
-def _linear_layers(
-    members: int, sizes: Sequence[int], dropout: float, activation: Callable[[], nn.Module]
-) -> Sequence[nn.Module]:
-    modules: list[nn.Module] = []
-    for width, code in pairwise(sizes):
-        modules += [activation()] if modules else []
-        modules += [Dropout(dropout), LayerwiseLinear(members, width, code)]
-    return modules
+        super().__init__(Dropout(dropout), *linear_layers(members, sizes, dropout, ACTIVATIONS[activation]))

@@ -6,7 +6,7 @@ axis. So one module can hold the layers of several probes, and each probe trains
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -182,8 +182,16 @@ def runs(*by_layer: Sequence[int]) -> Iterator[slice]:
 
 def mlp(layers: int, width: int, code: int, depth: int, dropout: float, norm: bool) -> nn.Sequential:
     """Return ``depth`` linear maps with GELU and dropout between them, after a layer norm if ``norm``."""
-    modules: list[nn.Module] = [LayerwiseNorm(layers, width)] if norm else []
-    modules.append(LayerwiseLinear(layers, width, code))
-    for _ in range(depth - 1):
-        modules += [nn.GELU(), Dropout(dropout), LayerwiseLinear(layers, code, code)]
-    return nn.Sequential(*modules)
+    first = [LayerwiseNorm(layers, width)] if norm else []
+    return nn.Sequential(*first, *linear_layers(layers, [width, *[code] * depth], dropout, nn.GELU))
+
+
+def linear_layers(
+    layers: int, sizes: Sequence[int], dropout: float, activation: Callable[[], nn.Module]
+) -> list[nn.Module]:
+    """Return linear maps from each of ``sizes`` to the next, with an activation and dropout between them."""
+    modules: list[nn.Module] = []
+    for width, code in pairwise(sizes):
+        modules += [activation(), Dropout(dropout)] if modules else []
+        modules.append(LayerwiseLinear(layers, width, code))
+    return modules

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from permafrost.data.errors import first_line
 from permafrost.data.spec import SpecError, manual, nearest, plain
@@ -37,11 +37,8 @@ class Evaluation:
     """Further columns of ``trials.csv``, name -> value."""
 
 
-class Evaluate(Protocol):
-    """Function that trains a recipe with its only seed."""
-
-    def __call__(self, recipe: Recipe, after_epoch: AfterEpoch, /) -> float | Evaluation:
-        """Return the best validation metric."""
+Evaluate = Callable[[Recipe, AfterEpoch], float | Evaluation]
+"""Trains a recipe with its only seed and returns the best validation metric."""
 
 
 MakeEvaluate = Callable[[Recipe, Path], Evaluate]
@@ -182,10 +179,8 @@ def study_identity(recipe: Recipe) -> dict[str, Any]:
 
 def first_difference(first: Any, second: Any, key: str = "") -> str | None:
     """Return the first dotted key, in alphabetical order, at which two trees differ; None if they are equal."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        for name in sorted(first.keys() | second.keys()):
-            differing = first_difference(first.get(name), second.get(name), f"{key}.{name}" if key else name)
-            if differing:
-                return differing
-        return None
-    return None if first == second else key
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return None if first == second else key
+    names = sorted(first.keys() | second.keys())
+    found = (first_difference(first.get(name), second.get(name), f"{key}.{name}" if key else name) for name in names)
+    return next(filter(None, found), None)

@@ -100,9 +100,10 @@ class Checkpoint:
             _write(self.path, tensors, metadata)
         except (OSError, SafetensorError) as error:
             before = "the state saved before is safe in it" if self.path.is_file() else "none was saved before"
+            reason = getattr(error, "strerror", None) or first_line(error).removeprefix("Error while serializing: ")
             raise MachineError(
-                f"{self.path} cannot be written ({_system_message(error)}); {before}. Make room for it and run the "
-                "same command again to resume."
+                f"{self.path} cannot be written ({reason}); {before}. Make room for it and run the same command again "
+                "to resume."
             ) from error
         self._since = time.monotonic()
 
@@ -160,11 +161,6 @@ def _shorten(origin: Mapping[str, str], key: str) -> str:
 
 def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _system_message(error: Exception) -> str:
-    """Return the message of the system, also if safetensors wraps it in a sentence."""
-    return str(getattr(error, "strerror", None) or error).split("\n")[0].removeprefix("Error while serializing: ")
 
 
 def flatten_state(state: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:

@@ -134,7 +134,7 @@ class _Training:
             self._validate(0)
             progress.note(f"{self.name}, before it: {self.log.describe(0)}")
         done = self.epoch * self.batches.steps + self.step
-        eta = Eta(progress, self.total - done, MEASURED_SECONDS, self.name)
+        eta = Eta(progress, self.total - done, label=self.name)
         with progress.bar(self.name, self.total) as advance:
             advance(done)
             while self.learning and self.epoch < self.spec.epochs:

@@ -1,0 +1,74 @@
+"""Atomic writes: a file or folder is there as a whole or not at all, and nothing else is left."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from permafrost.data.atomic import move_into_place, remove_leftovers, temporary_path, write_atomically
+
+
+def made(path, content):
+    """A file of this content, or a folder with such files."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    path.mkdir()
+    for name, inner in content.items():
+        made(path / name, inner)
+
+
+def found(path):
+    """The content that :func:`made` makes."""
+    return path.read_bytes() if path.is_file() else {inner.name: found(inner) for inner in path.iterdir()}
+
+
+@pytest.mark.parametrize("content", [b"", b"text", {}, {"a": b"1", "inner": {"b": b"2"}}], ids=str)
+def test_what_is_moved_into_place_is_there_as_it_was_made_and_alone(tmp_path, content):
+    with temporary_path(tmp_path / "new") as temporary:
+        made(temporary, content)
+        move_into_place(temporary, tmp_path / "new" / "target")
+    assert found(tmp_path / "new") == {"target": content}
+
+
+@pytest.mark.parametrize("content", [b"text", {"a": b"1", "inner": {"b": b"2"}}], ids=str)
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_what_fails_leaves_what_was_there_before(tmp_path, monkeypatch, content, call):
+    made(tmp_path / "target", content)
+    monkeypatch.setattr(os, call, lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with temporary_path(tmp_path) as temporary:
+        made(temporary, content)
+        with pytest.raises(OSError, match="disk"):
+            move_into_place(temporary, tmp_path / "target")
+    assert found(tmp_path) == {"target": content}
+
+
+def test_every_file_and_folder_is_synced_before_the_rename(tmp_path, monkeypatch):
+    events, sync, replace = [], os.fsync, os.replace
+
+    def noted(handle):
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), replace(*paths)))
+    with temporary_path(tmp_path) as temporary:
+        made(temporary, {"a": b"1", "inner": {"b": b"2"}})
+        parts = [temporary, *temporary.rglob("*")]
+        move_into_place(temporary, tmp_path / "target")
+    assert events == [*map(str, parts), "rename", str(tmp_path)]
+
+
+def test_a_check_that_fails_keeps_the_file_before(tmp_path):
+    write_atomically(tmp_path / "file", b"before")
+    with pytest.raises(ValueError, match="wrong"):
+        write_atomically(tmp_path / "file", b"after", lambda path: (_ for _ in ()).throw(ValueError("wrong")))
+    assert found(tmp_path) == {"file": b"before"}
+
+
+def test_leftovers_of_a_prefix_are_removed_and_no_others(tmp_path):
+    names = (".a[1].x.tmp", ".a[1].y.tmp", ".a1.x.tmp", "a[1].x.tmp", ".a[1].x")
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert {path.name for path in remove_leftovers(tmp_path, "a[1].")} == set(names[:2])
+    assert {path.name for path in tmp_path.iterdir()} == set(names[2:])
