@@ -14,9 +14,9 @@ from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS
 from permafrost.probes.models.pair_features import cosines, difference_features, pair_features
 from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ROUNDING, ClassProbe, RegressionProbe, ScoreProbe
-from permafrost.probes.tasks.registry import build
 from permafrost.probes.variants.members import MemberConfig, initial_probe
 from tests.support.synthetic import EVEN, RAGGED, classed, encode, inputs, latents, layout, moved, normal, say, scored
+from tests.support.trainings import build
 
 ENCODERS = {
     "none": {"encoder": "none"},
