@@ -11,7 +11,7 @@ from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.objectives.heads import HEADS
 from permafrost.probes.tasks.base import Scorer
-from permafrost.probes.tasks.problem import make_problem
+from permafrost.probes.tasks.problem import Problem, make_problem
 from permafrost.probes.tasks.registry import TASKS
 from permafrost.probes.variants.members import MemberConfig, TrainedMember, stackable_groups
 from permafrost.probes.variants.train_group import train_group
@@ -53,3 +53,9 @@ def build(spec: ProbeSpec, kind: str, label_count: int, texts_per_row: int, layo
 def scorer_of(corpus: Corpus, split: str) -> Scorer:
     """The scorer of a split, also of a corpus that cannot be trained on."""
     return TASKS[corpus.kind].scorer(corpus, split)
+
+
+def problem_of(corpus: Corpus) -> Problem:
+    """The problem of a corpus that may have nothing to learn; all that is not named is the task's default."""
+    task = TASKS[corpus.kind]
+    return Problem(corpus=corpus, task=task, head=task.heads[0], loss=task.loss, metric=task.metric)

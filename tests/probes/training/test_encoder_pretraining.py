@@ -12,6 +12,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
+from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
@@ -242,7 +243,7 @@ def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
         NoProgress(),
     )
     workspace.prepare(recipes)
-    return [train_variant.member_configs("toy", recipe, workspace) for recipe in recipes]
+    return [train_variant.member_configs("toy", recipe, workspace, recipe.train.seeds)[PROBE] for recipe in recipes]
 
 
 def test_variants_that_share_a_pretraining_do_it_once_for_each_seed(recipe, done):

@@ -22,7 +22,7 @@ from permafrost.probes.tasks.registry import task_of
 from permafrost.probes.variants import members as members_module
 from permafrost.probes.variants.combine_seeds import combine_seeds
 from permafrost.probes.variants.members import MemberConfig, TrainedMember
-from permafrost.probes.variants.trained_variant import best_variant
+from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant, best_variant
 from tests.support import trainings
 from tests.support.synthetic import EVEN, RAGGED, classed, inputs, scored
 from tests.support.trainings import member_config, train_all
@@ -221,9 +221,14 @@ def test_a_loss_or_metric_of_classes_does_not_fit_scores(train, message):
 
 def test_a_corpus_without_targets_poses_no_task():
     with pytest.raises(
-        CorpusError, match=r"it has no targets to learn; set corpus\.target to score, class, tags or answers"
+        CorpusError, match=r"it has no targets to learn; set corpus\.target to score, class, labels, tags or answers"
     ):
         task_of(replace(scored(inputs()), kind="none"))
+
+
+def variant_of(tasks: dict[str, TrainedTask]) -> TrainedVariant:
+    costs = dict.fromkeys(("trained_parameters", "parameters", "backbone_parameters", "saved_parameters"), 0)
+    return TrainedVariant(variant="toy", recipe=Recipe(), tasks=tasks, logs={}, **costs, seconds=0.0, peak_bytes=0)
 
 
 def trained_seeds(corpus: Corpus, found: ProbeInputs, average: bool) -> list[TrainedMember]:
@@ -241,8 +246,8 @@ def test_seeds_that_answer_together_say_the_mean_of_what_they_say(classes):
         (mean_prediction,) = together.outputs(split)
         assert len(mean_prediction) == len(rows)
         np.testing.assert_allclose(mean_prediction, np.mean(apart.outputs(split), axis=0), atol=1e-6)
-    assert len(together.calibrations) == (0 if classes else 1)
-    assert len(apart.calibrations) == (0 if classes else 3)
+    assert [bool(calibration) for calibration in together.calibrations] == [not classes]
+    assert [bool(calibration) for calibration in apart.calibrations] == [not classes] * 3
     assert apart.value == pytest.approx(np.mean([one.best_value for one in apart.histories]))
     assert together.value != apart.value
 
@@ -261,8 +266,11 @@ def test_the_best_seed_and_the_best_variant_are_chosen_on_validation():
     found = inputs()
     corpus = scored(found)
     trained = trained_seeds(corpus, found, average=False)
-    one = combine_seeds(trained)
-    assert one.best_index == int(np.argmax([t.history.best_value for t in trained]))
-    better = replace(one, variant="better", value=one.value + 0.1)
-    assert best_variant([one, better, replace(one, value=-1.0)]) is better
-    assert best_variant([one, replace(one, variant="as good")]) is one
+    task = combine_seeds(trained)
+    assert task.best_index == int(np.argmax([member.history.best_value for member in trained]))
+    one, better, worse, as_good = (
+        variant_of({"probe": replace(task, value=task.value + more)}) for more in (0, 0.1, -1.0, 0)
+    )
+    assert best_variant([one, better, worse]) is better
+    assert best_variant([one, as_good]) is one
+    assert best_variant([better, variant_of(worse.tasks | {"more": task})]).tasks.keys() == {"probe", "more"}
