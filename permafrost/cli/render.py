@@ -34,7 +34,7 @@ def show_run(result: RunResult | SimilarityResult, as_json: bool) -> None:
 def show_training(result: RunResult, as_json: bool) -> None:
     """Print the headline table of a run that trained, the chosen variant, counts of texts and the run folder."""
     if as_json:
-        left_out = ("path",) if getattr(result, "variants", ()) else ("path", "variants")
+        left_out = ("path",) if getattr(result,"variants",()) else ("path", "variants")
         show_json(
             {"run": str(result.path)} | {key: value for key, value in vars(result).items() if key not in left_out}
         )
@@ -163,8 +163,8 @@ def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -
 
 
 def _headline(result: RunResult) -> tuple[list[str], list[list[Any]]]:
-    if getattr(result, "variants", ()):
-        return multitask_headline(result.metrics, getattr(result, "variants", ()))
+    if getattr(result,"variants",()):
+        return multitask_headline(result.metrics, getattr(result,"variants",()))
     if result.selected:
         return run_headline(result.metrics, result.parameters, result.backbone_parameters)
     return layers_headline(result.metrics)
