@@ -105,6 +105,9 @@ CORPORA: dict[str, CorpusEntry] = {
         labels=("negative", "neutral", "positive"),
         folder=SAMPLES,
     ),
+    "samples-labels": CorpusEntry(
+        files={"": "labels.csv"}, target="labels", columns=("sentence", "labels"), folder=SAMPLES
+    ),
     "samples-nli": CorpusEntry(
         files={"": "nli.csv"}, target="class", columns=("premise", "hypothesis", "label"), labels=NLI, folder=SAMPLES
     ),

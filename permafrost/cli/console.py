@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from permafrost.probes.results.grid import Grid, plain_text
+
 WIDE = 240
 """Width in characters of a table that goes to a file or a pipe."""
 
@@ -51,15 +53,21 @@ class Console:
             yield advance
 
 
-def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a plain table on stdout, as wide as the terminal."""
+def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]], strong: int | None = None) -> None:
+    """Print a plain table on stdout, as wide as the terminal; the line number ``strong`` is bold."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, head in enumerate(heads):
         longest = max([len(head), *(len(line[index]) for line in lines)])
         table.add_column(head, no_wrap=longest <= NARROW, overflow="fold")
-    for line in lines:
-        table.add_row(*line)
+    for index, line in enumerate(lines):
+        table.add_row(*line, style="bold" if index == strong else None)
     RichConsole(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def show_grid(grid: Grid) -> None:
+    """Print a table of results on stdout, its caption below it."""
+    show_table(grid.heads, [[plain_text(cell) for cell in line] for line in grid.rows], grid.strong)
+    print(grid.caption)
 
 
 def show_json(value: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from permafrost.cli import options, render
+from permafrost.data.spec import SpecError, nearest
 from permafrost.probes.results.run_folder import ReportError, RunFolder
 
 inspect_app = typer.Typer()
@@ -30,14 +31,23 @@ def config_command(
 def report_command(
     run_folders: options.RunFolders,
     out: options.PageOption = Path("compare.html"),
+    table_format: options.FormatOption = "",
     as_json: options.JsonOption = False,
 ) -> None:
     """Draw the report of a run again, or compare several runs.
 
-    Several runs are compared on one page, with paired tests on the rows that they share.
+    Several runs are compared on one page, with paired tests on the rows that they share. With --format the tables of
+    results are printed instead: those of one run, or the comparison of several.
     """
+    if table_format and table_format not in render.FORMATS:
+        raise SpecError(f"--format {table_format!r}: {nearest(table_format, render.FORMATS)}")
+    if table_format and as_json:
+        raise SpecError("--format and --json both say what is printed: give one of them.")
     for folder in run_folders:
         RunFolder(folder, ReportError)
+    if table_format:
+        render.show_formatted(run_folders, table_format)
+        return
     from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
 
     if len(run_folders) == 1:

@@ -105,7 +105,7 @@ def ablate_command(
     alone.
     """
     overrides = options.recipe_overrides(set_, max_bytes, strict)
-    render.show_ablation(api.ablate(recipe, overrides, runs, Console(), variant), as_json)
+    render.show_training(api.ablate(recipe, overrides, runs, Console(), variant), as_json)
 
 
 @app.command("study")

@@ -120,6 +120,13 @@ RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folde
 
 PageOption = Annotated[Path, typer.Option(metavar="FILE", help="Where the page that compares several runs is written.")]
 
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="NAME", help="Print the tables of results as markdown or latex instead of drawing a page."
+    ),
+]
+
 
 def recipe_overrides(set_: list[str] | None, max_bytes: str = "", strict: bool = False) -> list[str]:
     """Return options as ``KEY=VALUE`` settings: those of ``--set``, then ``--max-bytes`` and ``--strict``.

@@ -9,13 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permafrost.cli.console import cell, show_json, show_table
-from permafrost.cli.headlines import ablation_headline, layers_headline, multitask_headline, run_headline
+from permafrost.cli.console import cell, show_grid, show_json, show_table
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.spec import manual, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.grid import to_latex, to_markdown
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.run_folder import ReportError
+
+FORMATS = {"markdown": to_markdown, "latex": to_latex}
+"""Format of printed tables -> its renderer."""
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
@@ -32,28 +36,37 @@ def show_run(result: RunResult | SimilarityResult, as_json: bool) -> None:
 
 
 def show_training(result: RunResult, as_json: bool) -> None:
-    """Print the headline table of a run that trained, the chosen variant, counts of texts and the run folder."""
-    if as_json:
-        left_out = ("path",) if getattr(result,"variants",()) else ("path", "variants")
-        show_json(
-            {"run": str(result.path)} | {key: value for key, value in vars(result).items() if key not in left_out}
-        )
-        return
-    heads, lines = _headline(result)
-    show_table(heads, [[cell(value) for value in line] for line in lines])
-    if result.selected:
-        held_out = any(row["split"] == HELD_OUT for row in result.metrics)
-        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
-    _show_counts(result)
-
-
-def show_ablation(result: RunResult, as_json: bool) -> None:
-    """Print the headline table of an ablation, counts of texts and the run folder."""
+    """Print the tables of results of a run that trained, the chosen variant, counts of texts and the run folder."""
     if as_json:
         show_json({"run": str(result.path)} | {key: value for key, value in vars(result).items() if key != "path"})
         return
-    show_table(*ablation_headline(result.metrics))
-    _show_counts(result)
+    show_results(result.path)
+    if result.selected:
+        held_out = any(row["split"] == HELD_OUT for row in result.metrics)
+        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
+    print(
+        f"texts: {result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}; {result.seconds:.1f} s"
+    )
+    print(f"run: {result.path}")
+
+
+def show_results(run: Path) -> None:
+    """Print the tables of results of a run folder."""
+    from permafrost.probes.reports.report import result_grids  # loads matplotlib and pandas
+
+    for grid in result_grids(run):
+        show_grid(grid)
+
+
+def show_formatted(runs: Sequence[Path], table_format: str) -> None:
+    """Print the tables of results of a run, or the comparison of several, as Markdown or LaTeX."""
+    from permafrost.probes.reports.compare import comparison, comparison_grid  # loads matplotlib and pandas
+    from permafrost.probes.reports.report import result_grids
+
+    grids = result_grids(runs[0]) if len(runs) == 1 else [comparison_grid(comparison(runs))]
+    if not grids:
+        raise ReportError(f"{runs[0]} has no tables of results to print.")
+    print("\n".join(FORMATS[table_format](grid) for grid in grids), end="")
 
 
 def show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
@@ -69,7 +82,7 @@ def show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
             }
         )
         return
-    show_table(["best trial", ""], [[key, json.dumps(value)] for key, value in result.params.items()])
+    show_results(result.folder)
     print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
     print(f"its recipe: {result.recipe}")
     show_training(best, as_json)
@@ -105,11 +118,7 @@ def show_similarity(result: SimilarityResult, as_json: bool) -> None:
     if as_json:
         show_json({"cosines": result.cosines.to_dict("records"), "run": str(result.path)})
         return
-    by_pair = result.cosines.pivot(index=["first", "second"], columns="backbone", values="cosine")
-    by_pair = by_pair[list(result.backbones)]
-    names = [f"{first}-{second}" for first, second in by_pair.index]
-    lines = [[name, *(f"{value:.6f}" for value in row)] for name, row in zip(names, by_pair.to_numpy(), strict=True)]
-    show_table(["sentences", *result.backbones], lines)
+    show_results(result.path)
     print(f"texts: {len(result.texts):,}, run {result.texts_run:,}; {result.seconds:.1f} s")
     print(f"run: {result.path}")
 
@@ -124,14 +133,14 @@ def show_report(page: Path, as_json: bool) -> None:
 
 def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
     """Write the page that compares runs to ``out``, and print the comparison."""
-    from permafrost.probes.reports.compare import comparison, comparison_lines, write_comparison  # loads pandas
+    from permafrost.probes.reports.compare import comparison, comparison_grid, write_comparison  # loads pandas
 
     frame = comparison(runs)
     page = write_comparison(runs, out)
     if as_json:
         show_json({"report": str(page), "runs": json.loads(frame.to_json(orient="records"))})
         return
-    show_table(*comparison_lines(frame))
+    show_grid(comparison_grid(frame))
     print(page)
 
 
@@ -160,20 +169,6 @@ def show_settings(recipe: str | None, overrides: Iterable[str], as_json: bool) -
     for entry in settings:
         print(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}    ({entry['type']})")
         print(textwrap.indent(textwrap.fill(entry["meaning"], 96), "    "))
-
-
-def _headline(result: RunResult) -> tuple[list[str], list[list[Any]]]:
-    if getattr(result,"variants",()):
-        return multitask_headline(result.metrics, getattr(result,"variants",()))
-    if result.selected:
-        return run_headline(result.metrics, result.parameters, result.backbone_parameters)
-    return layers_headline(result.metrics)
-
-
-def _show_counts(result: RunResult) -> None:
-    counts = f"{result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}"
-    print(f"texts: {counts}; {result.seconds:.1f} s")
-    print(f"run: {result.path}")
 
 
 def _show_facts(facts: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from permafrost.probes.balancing.weighting import check_balancer
 from permafrost.probes.config.columns import parse_input
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe, finetuned_view
-from permafrost.probes.tasks.problem import Problem, check_probe
+from permafrost.probes.tasks.registry import Problem, check_probe
 from permafrost.probes.training.parameter_groups import BACKBONE
 from permafrost.probes.variants.workspace import Workspace
 

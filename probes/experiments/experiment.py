@@ -21,9 +21,9 @@ from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunWriter, TaskContents
-from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.resume import UnfinishedTrainings
-from permafrost.probes.variants.record import Stores, data_record
+from permafrost.probes.variants.record import Stores, data_record, task_record
 from permafrost.probes.variants.workspace import Workspace
 
 T = TypeVar("T")
@@ -132,7 +132,8 @@ class Experiment:
         seconds = {"training": time.perf_counter() - self._training_started}
         metrics = {task: problem.metric for task, problem in problems.items()}
         selection = {"metric": metrics[PROBE]} if set(metrics) == {PROBE} else {"metrics": metrics}
-        complete = common | selection | {"seconds": seconds} | dict(record)
+        tasks_record = {task: task_record(problem) for task, problem in problems.items()}
+        complete = common | selection | {"tasks": tasks_record} | {"seconds": seconds} | dict(record)
         all_tables = {"metrics": metrics_frame(rows)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})
         self._unfinished.remove()

@@ -12,7 +12,7 @@ from permafrost.probes.experiments.experiment import Experiment
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import TaskContents
-from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.variants.metric_rows import all_rows
 from permafrost.probes.variants.record import latent_stores, variant_record
 from permafrost.probes.variants.tables import latent_table, task_tables, variant_tables

@@ -17,7 +17,7 @@ from permafrost.probes.metrics.bootstrap import BootstrapSamples, paired_differe
 from permafrost.probes.models.probe import stack
 from permafrost.probes.objectives.heads import mean_prediction, predictions
 from permafrost.probes.results.metric_row import MetricRow
-from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.variants.members import TrainedMember, stackable_groups
 from permafrost.probes.variants.train_group import train_group
 from permafrost.probes.variants.train_variant import checkpoint_of, member_configs
@@ -140,10 +140,7 @@ class SubsetTrainer:
             yield MetricRow(
                 **where,
                 against=name,
-                value=difference.difference,
-                low=difference.low,
-                high=difference.high,
-                p=difference.p,
+                **asdict(difference),
                 n=resampled.n,
             )
 

@@ -32,7 +32,8 @@ def by_question_word(run: Tables) -> Figure | None:
 
 
 def _bars(run: Tables, kind: str) -> Figure | None:
-    rows = run.breakdown[(run.breakdown["kind"] == kind) & run.breakdown["value"].notna()]
+    rows = run["breakdown"]
+    rows = rows[(rows["kind"] == kind) & rows["value"].notna()]
     rows = rows[rows["split"] == reported_split(rows)]
     if rows.empty:
         return None

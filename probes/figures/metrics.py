@@ -1,9 +1,11 @@
-"""Figures of a run of one task: metrics by layer and variant, predictions, training curves, autoencoder.
+"""Figures of the metrics of variants: by layer of the untrained reference, and side by side, a panel per task.
 
-Each is drawn from the tables of the run alone; a figure whose table is empty is None.
+Also the order and the short names in which figures and tables show variants. Each figure is drawn from the tables of
+the run alone; a figure whose table is empty is None.
 """
 
-import numpy as np
+from collections.abc import Iterable, Sequence
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,18 +23,15 @@ from permafrost.probes.figures.style import (
     shared_legend,
     short_name,
 )
-from permafrost.probes.results.run_tables import Tables, first_seed
+from permafrost.probes.results.formatting import metric_title
+from permafrost.probes.results.run_tables import Tables
 
 SPLITS = ("train", "validation", "test")
 
-MOST_POINTS = 5000
-"""Points that are drawn; of more rows a random sample of this size, the same at each call."""
+MOST_PANELS = 12
 
-MOST_CLASSES = 20
-"""Classes of a confusion matrix; if there are more, the most frequent ones."""
-
-THIN = {"markersize": 3, "linewidth": 1.2}
-"""Style of a line of one seed."""
+LEAST_ASPECT = 1.42
+"""Least width over height of a figure of several panels; on a narrow screen the page then scrolls it."""
 
 
 def by_layer(run: Tables) -> Figure | None:
@@ -62,130 +61,113 @@ def by_layer(run: Tables) -> Figure | None:
     return figure
 
 
-def ladder(run: Tables) -> Figure | None:
-    """Draw the last layer of the untrained reference and every variant as bars with intervals, in recipe order."""
-    rows = mean_rows(run.metrics)
-    rows = rows[(rows["split"] == run.split) & (rows["metric"] == run.metric)]
-    if rows.empty or len(run.layers) or run.tasks:
+def variants(run: Tables) -> Figure | None:
+    """Draw the selection metric with its interval, a panel per task, a point per variant; the chosen one is filled.
+
+    Of the untrained reference the last layer of each view is drawn. A single panel shows the values as numbers too.
+    """
+    rows_of_task = {task: selection_rows(run, task) for task in run.task_names or [""]}
+    tasks = [task for task, rows in rows_of_task.items() if len(rows)][:MOST_PANELS]
+    if not tasks:
         return None
-    last = rows.groupby(["variant", "view"])["layer"].transform("max")
-    rows = rows[rows["layer"].isna() | ~rows["variant"].str.startswith(UNTRAINED) | (rows["layer"] == last)]
-    rows = rows[::-1]
-    several = rows["task"].nunique() > 1
-    figure, (axes,) = new_figure(
-        f"{short_name(run.metric)} on {run.split}, 95 % interval", short_name(run.metric), "",
-        size=(6.4, max(1.8, 0.42 * len(rows) + 1.1)),
-    )  # fmt: skip
-    names = [_bar_name(row, run.selected, several) for _, row in rows.iterrows()]
-    for height, (_, row) in enumerate(rows.iterrows()):
-        untrained, chosen = row["variant"].startswith(UNTRAINED), row["variant"] == run.selected
-        axes.barh(height, row["value"], 0.62, color=GREY if untrained else COLOURS[0], alpha=1 if chosen else 0.45)
-        if pd.notna(row["low"]) and pd.notna(row["high"]):
-            axes.plot([row["low"], row["high"]], [height, height], color="black", linewidth=1.2, marker="|")
-        end = max(row["high"] if pd.notna(row["high"]) else row["value"], 0)
-        axes.annotate(
+    names = in_recipe_order(run, pd.concat([rows_of_task[task] for task in tasks])["name"])
+    titles = panel_titles([(task, _metric_and_split(rows_of_task[task])) for task in tasks])
+    left = 0.4 + 0.075 * min(30, max(map(len, names)))
+    width = 2.6 if len(tasks) > 1 else 3.6
+    size, down = panels_layout(len(tasks), width, 0.25 * len(names) + 0.75, left)
+    figure, axes = new_figure("variants, with 95 % intervals", "", "", titles, size, down)
+    across = -(-len(tasks) // down)
+    for index, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
+        for _, row in rows_of_task[task].iterrows():
+            _point(panel, row, names.index(row["name"]), row["variant"] == run.selected, len(tasks) == 1)
+        labels = distinct_names(names, 30) if index % across == 0 else [""] * len(names)
+        panel.set_yticks(range(len(names)), labels, fontsize=9)
+        panel.set_ylim(len(names) - 0.5, -0.5)
+        panel.tick_params(axis="y", length=0)
+        panel.margins(x=0.1)
+        panel.locator_params(axis="x", nbins=4)
+        panel.tick_params(axis="x", labelsize=9)
+    return figure
+
+
+def selection_rows(run: Tables, task: str) -> pd.DataFrame:
+    """Return the selection metric of a task on its scored split, a row per variant; the last layer if untrained.
+
+    Args:
+        task: empty for a run of one task, in which the untrained reference has a row per view.
+
+    Returns:
+        rows of ``metrics.csv`` with one more column: ``name``, the variant, with its view if there are several.
+    """
+    tables = tables_of_task(run, task)
+    rows = mean_rows(tables.metrics)
+    rows = rows[(rows["split"] == tables.split) & (rows["metric"] == tables.metric)]
+    by_view = ["variant"] if task else ["variant", "view"]
+    rows = rows.sort_values("layer", kind="stable").drop_duplicates(by_view, keep="last").sort_index()
+    several = rows["variant"].duplicated(keep=False)
+    return rows.assign(name=rows["variant"].where(~several, rows["variant"] + ", " + rows["view"]))
+
+
+def in_recipe_order(run: Tables, names: Iterable[str]) -> list[str]:
+    """Return distinct variants in the order of the recipe, after those that the recipe does not have."""
+    order = {name: index for index, name in enumerate(variant_names(run))}
+    return sorted(dict.fromkeys(names), key=lambda name: order.get(name, -1))
+
+
+def variant_names(run: Tables) -> list[str]:
+    """Return the trained variants in the order of the recipe."""
+    return list(dict.fromkeys(run.counts["variant"]))
+
+
+def tables_of_task(run: Tables, task: str) -> Tables:
+    """Return the tables of a task; all tables if the run has one task."""
+    return run.for_task(task) if run.tasks and task else run
+
+
+def _point(panel: Axes, row: pd.Series, height: int, chosen: bool, with_value: bool) -> None:
+    colour = GREY if row["variant"].startswith(UNTRAINED) else COLOURS[0]
+    end = row["value"]
+    if pd.notna(row["low"]) and pd.notna(row["high"]):
+        panel.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=1.6)
+        end = row["high"]
+    face = colour if chosen else "none"
+    panel.plot([row["value"]], [height], "o", color=colour, markerfacecolor=face, markersize=6, markeredgewidth=1.6)
+    if with_value:
+        panel.annotate(
             f"{row['value']:.3f}", (end, height), xytext=(6, 0), textcoords="offset points", va="center", size=8
         )
-    axes.set_yticks(range(len(names)), names)
-    axes.margins(x=0.12)
-    axes.grid(visible=False, axis="y")
-    return figure
 
 
-def predicted_against_gold(run: Tables) -> Figure | None:
-    """Draw scores against targets, a point per row of the first seed; None if the predictions are not scores."""
-    if run.kind != "score":
-        return None
-    rows = first_seed(run.predictions).dropna(subset=["target", "score"])
-    if rows.empty:
-        return None
-    rows = rows.sample(min(len(rows), MOST_POINTS), random_state=0)
-    figure, (axes,) = new_figure("predicted against gold", "gold", "predicted", size=(5.2, 4.6))
-    ends = [rows["target"].min(), rows["target"].max()]
-    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="predicted = gold")
-    axes.scatter(rows["target"], rows["score"], s=10, alpha=0.4, color=COLOURS[0], linewidths=0, label="one row")
-    shared_legend(figure, [axes])
-    return figure
+def panels_layout(panels: int, width: float, height: float, left: float) -> tuple[tuple[float, float], int]:
+    """Return the size in inches of a figure of panels, and the number of their rows.
+
+    Args:
+        panels: number of panels.
+        width: inches of a panel, and its ``height``.
+        left: inches for the names beside each row of panels.
+    """
+    for across in range(min(2, panels), panels + 1):
+        down = -(-panels // across)
+        columns = -(-panels // down)  # as many as stand in a row
+        size = (left + width * columns + (1.0 if panels == 1 else 0.0), 0.9 + height * down)
+        if size[0] >= LEAST_ASPECT * size[1]:
+            break
+    return size, down
 
 
-def confusion(run: Tables) -> Figure | None:
-    """Draw counts of gold classes or tags against predicted ones, of the first seed; shades are shares of a row."""
-    if run.kind not in ("class", "tags"):
-        return None
-    rows = first_seed(run.predictions)
-    names = pd.concat([rows["target"], rows["label"]]).value_counts().index[:MOST_CLASSES].sort_values()
-    noun = "class"
-    if run.kind == "tags":  # "O", then by type
-        names, noun = pd.Index(sorted(names, key=lambda name: (name[2:], name))), "tag"
-    counts = pd.crosstab(rows["target"], rows["label"]).reindex(index=names, columns=names, fill_value=0)
-    side = min(8.0, 2.2 + 0.55 * len(names))
-    figure, (axes,) = new_figure(f"gold {noun} against predicted", "predicted", "gold", size=(max(side, 3.8), side))
-    matrix(axes, counts)
-    return figure
+def distinct_names(names: Sequence[str], longest: int) -> list[str]:
+    """Return names as a figure can print them; names that are equal once shortened are numbered from the second on."""
+    short = [short_name(name, longest) for name in names]
+    earlier = [short[:index].count(name) for index, name in enumerate(short)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(short, earlier, strict=True)]
 
 
-def matrix(axes: Axes, counts: pd.DataFrame) -> None:
-    """Draw counts ``[gold class, predicted class]`` as a matrix; shades are shares of a row."""
-    table, names = counts.to_numpy(dtype=float), counts.index
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    for (row, column), count in np.ndenumerate(table):
-        axes.bar(column, 0.96, 0.96, row - 0.48, color=COLOURS[0], alpha=0.04 + 0.56 * shares[row, column])
-        axes.text(column, row, f"{count:,.0f}", ha="center", va="center", fontsize=8 if len(names) < 12 else 6)
-    labels = [short_name(name, 14) for name in names]
-    flat = len("".join(labels)) < 8 * len(names) < 48
-    axes.set_xticks(range(len(names)), labels, rotation=0 if flat else 45, ha="center" if flat else "right")
-    axes.set_yticks(range(len(names)), labels)
-    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
-    axes.grid(visible=False)
+def panel_titles(titles: Sequence[Sequence[str]]) -> list[str]:
+    """Return titles from their parts, a task or variant and a quantity; on two lines if one is too long for any."""
+    shown = [[short_name(part, 28) for part in parts] for parts in titles]
+    long = any(len(", ".join(parts)) > 26 for parts in shown)
+    return [("\n" if long else ", ").join(parts) for parts in shown]
 
 
-def training(run: Tables) -> Figure | None:
-    """Draw loss and selection metric by epoch, of pretraining and training; a line per seed, a style per variant."""
-    table = run.training
-    possible = [("pretraining", "loss"), ("pretraining", "value"), ("training", "loss"), ("training", "value")]
-    curves = [(phase, column) for phase, column in possible if table.loc[table["phase"] == phase, column].notna().any()]
-    if not curves or run.tasks:
-        return None
-    names = {
-        "pretraining": "larger is better, on held-out texts",
-        "training": f"{short_name(run.metric)} on {run.selection}",
-    }
-    panels = [f"{phase}: {'loss' if column == 'loss' else names[phase]}" for phase, column in curves]
-    rows = 1 if len(curves) < 4 else 2
-    figure, axes = new_figure("training", "epoch", "", panels, (max(6.4, 3.4 * len(curves) / rows), 3.6 * rows), rows)
-    variants = list(dict.fromkeys(table["variant"]))
-    for panel, (phase, column) in zip(axes, curves, strict=True):
-        epochs = table[(table["phase"] == phase) & table[column].notna()]
-        for (variant, _), curve in epochs.groupby(["variant", "seed"], sort=False, dropna=False):
-            look = series_style(variants.index(variant)) | THIN
-            panel.plot(curve["epoch"], curve[column], label=short_name(variant), **look)
-        integer_ticks(panel, epochs["epoch"])
-    shared_legend(figure, axes)
-    return figure
-
-
-def autoencoder(run: Tables) -> Figure | None:
-    """Draw by layer the norm of latents and the autoencoder's fraction of variance unexplained and squared error."""
-    titles = {"norm": "mean norm of the latents", "unexplained": "fraction unexplained", "loss": "squared error"}
-    quantities = [column for column in titles if run.autoencoder[column].notna().any()]
-    if not quantities:
-        return None
-    panels = [titles[column] for column in quantities]
-    figure, axes = new_figure("autoencoder by layer", "layer", "", panels, (3.3 * len(panels) + 0.6, 3.8))
-    means = run.autoencoder.groupby(["variant", "plan", "view", "layer"], sort=False)[quantities].mean().reset_index()
-    for index, ((variant, plan, view), rows) in enumerate(means.groupby(["variant", "plan", "view"], sort=False)):
-        name = ", ".join(str(part) for part in (variant, plan, view) if part)
-        for panel, column in zip(axes, quantities, strict=True):
-            panel.plot(rows["layer"], rows[column], label=short_name(name), **series_style(index))
-    for panel in axes:
-        integer_ticks(panel, means["layer"])
-        panel.set_ylim(bottom=0)
-    shared_legend(figure, axes)
-    return figure
-
-
-def _bar_name(row: pd.Series, selected: str, several: bool) -> str:
-    latents = f", {row['view']}" if row["view"] and row["variant"].startswith(UNTRAINED) else ""
-    latents += f", layer {row['layer']:.0f}" if pd.notna(row["layer"]) else ""
-    task = f", {row['task']}" if several else ""
-    return short_name(f"{row['variant']}{latents}{task}") + (" (chosen)" if row["variant"] == selected else "")
+def _metric_and_split(rows: pd.DataFrame) -> str:
+    return f"{metric_title(rows['metric'].iloc[0])} on {rows['split'].iloc[0]}"

@@ -1,4 +1,7 @@
-"""Maps of compared sentences in three dimensions, as plotly figures: a colour per backbone, a marker per sentence."""
+"""Figures of compared sentences: heatmaps of their cosines, and maps in three dimensions, as plotly figures.
+
+On the maps a backbone has a colour, a sentence a marker.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from permafrost.probes.figures.scatter_3d import coordinates, escape_html, hover_text, scatter_layout, traces_in_json
-from permafrost.probes.figures.style import COLOURS
+from permafrost.probes.figures.style import COLOURS, new_figure, short_name
+from permafrost.probes.metrics.cosines import matrix_from_pairs
 from permafrost.probes.metrics.projection import MIN_TEXTS_FOR_TSNE
+from permafrost.probes.results.run_tables import Tables
 
 SHAPES = {
     "circle": "●", "square": "■", "diamond": "◆", "cross": "✚", "circle-open": "○", "square-open": "□",
@@ -20,6 +28,12 @@ SHAPES = {
 SYMBOLS = tuple(SHAPES)
 
 ALL_BACKBONES = "all backbones"
+
+MOST_WRITTEN = 16
+"""Sentences up to which a heatmap shows its values."""
+
+DARKEST = "#0b4f8a"
+"""Colour of a cosine of 1; none of the page's colours, which change in dark mode."""
 
 
 def marker_character(number: int) -> str:
@@ -61,6 +75,52 @@ def missing_tsne_note(data: dict[str, Any], sentences: int) -> str:
         f"There is no t-SNE{which}: it needs {MIN_TEXTS_FOR_TSNE} points, more than its perplexity, to say anything, "
         f"and a backbone has {sentences}, one for each distinct sentence."
     )
+
+
+def backbone_titles(run: Tables) -> dict[str, str]:
+    """Return backbone -> its title: the last part of its name if no other backbone has the same, else all of it."""
+    names = list(dict.fromkeys(run["cosines"]["backbone"]))
+    last_parts = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
+    return {
+        name: short_name(last_part if last_parts.count(last_part) == 1 else name, 40)
+        for name, last_part in zip(names, last_parts, strict=True)
+    }
+
+
+def heatmaps(run: Tables) -> dict[str, Figure]:
+    """Draw a heatmap of cosines per backbone, all with one scale; keys are titles of backbones."""
+    cosines, texts = run["cosines"], run["sentences"]["text"].tolist()
+    floor = min(float(cosines["cosine"].min()), 0.99)
+    tables = {
+        title: matrix_from_pairs(cosines, backbone, len(texts)) for backbone, title in backbone_titles(run).items()
+    }
+    return {title: heatmap(table, texts, title, floor) for title, table in tables.items()}
+
+
+def heatmap(table: NDArray[np.float64], texts: Sequence[str], title: str, floor: float) -> Figure:
+    """Draw cosines ``[sentence, sentence]`` as a heatmap; white is ``floor``, the least cosine of all backbones."""
+    count = len(table)
+    side = float(np.clip(2.0 + 0.55 * count, 2.8, 9.0))
+    figure, (axes,) = new_figure(title, "sentence", "", size=(side + 2.0, side))
+    shades = LinearSegmentedColormap.from_list("cosine", ["#ffffff", DARKEST])
+    edges = np.arange(count + 1) + 0.5
+    mesh = axes.pcolormesh(
+        edges, edges, np.ma.masked_invalid(table), cmap=shades, vmin=floor, vmax=1, rasterized=count > MOST_WRITTEN
+    )
+    figure.colorbar(mesh, ax=axes, shrink=0.8)
+    if count <= MOST_WRITTEN:
+        for (row, column), value in np.ndenumerate(table):
+            if np.isfinite(value):
+                dark = value - floor > 0.55 * (1 - floor)
+                axes.annotate(
+                    f"{value:.3f}" if count < 10 else f"{value:.2f}", (column + 1, row + 1), ha="center", va="center",
+                    fontsize=7, color="#ffffff" if dark else "#1b1d1f",
+                )  # fmt: skip
+        axes.set_yticks(range(1, count + 1), [f"{short_name(text, 24)}  {n}" for n, text in enumerate(texts, 1)])
+        axes.set_xticks(range(1, count + 1))
+    axes.set(xlim=(0.5, count + 0.5), ylim=(count + 0.5, 0.5))
+    axes.grid(visible=False)
+    return figure
 
 
 def _traces(

@@ -11,9 +11,9 @@ from permafrost.probes.results.run_tables import Tables
 
 def history(run: Tables) -> Figure | None:
     """Draw trials in order and the best value so far; a pruned trial is a cross at the last value that it reported."""
-    trials = run.trials.sort_values("number")
+    trials = run["trials"].sort_values("number")
     done = trials[(trials["state"] == "COMPLETE") & trials["value"].notna()]
-    pruned = _with_last_value(trials[trials["state"] == "PRUNED"], run.intermediate)
+    pruned = _with_last_value(trials[trials["state"] == "PRUNED"], run["intermediate"])
     if done.empty and pruned.empty:
         return None
     figure, (axes,) = new_figure("history of the study", "trial", short_name(run.metric))
@@ -28,13 +28,15 @@ def history(run: Tables) -> Figure | None:
 
 def intermediate(run: Tables) -> Figure | None:
     """Draw the values that every trial reported at each step, the best trial in front."""
-    if run.intermediate["value"].notna().sum() == 0:
+    if run["intermediate"]["value"].notna().sum() == 0:
         return None
     figure, (axes,) = new_figure("reported while training", "step", short_name(run.metric))
-    done = run.trials[(run.trials["state"] == "COMPLETE") & run.trials["value"].notna()].set_index("number")["value"]
+    done = run["trials"][(run["trials"]["state"] == "COMPLETE") & run["trials"]["value"].notna()].set_index("number")[
+        "value"
+    ]
     best = None if done.empty else done.idxmax()
-    states = run.trials.drop_duplicates("number").set_index("number")["state"]
-    for number, rows in run.intermediate.groupby("trial"):
+    states = run["trials"].drop_duplicates("number").set_index("number")["state"]
+    for number, rows in run["intermediate"].groupby("trial"):
         is_best = number == best
         other = "pruned" if states.get(number) == "PRUNED" else "other trials"
         axes.plot(
@@ -43,14 +45,14 @@ def intermediate(run: Tables) -> Figure | None:
             zorder=3 if is_best else 1, linestyle="--" if other == "pruned" else "-",
             label=f"best, trial {number:.0f}" if is_best else other,
         )  # fmt: skip
-    integer_ticks(axes, run.intermediate["step"])
+    integer_ticks(axes, run["intermediate"]["step"])
     shared_legend(figure, [axes])
     return figure
 
 
 def importances(run: Tables) -> Figure | None:
     """Draw the importance of each searched setting: how much of the spread of the trials' values it accounts for."""
-    rows = run.importances.dropna(subset=["importance"]).sort_values("importance")
+    rows = run["importances"].dropna(subset=["importance"]).sort_values("importance")
     if rows.empty:
         return None
     figure, (axes,) = new_figure(
@@ -64,10 +66,10 @@ def importances(run: Tables) -> Figure | None:
 
 def unexplained(run: Tables) -> Figure | None:
     """Draw the score of each trial against the fraction of variance that its autoencoder leaves unexplained."""
-    column = next((str(name) for name in run.trials if str(name).endswith("unexplained")), None)
+    column = next((str(name) for name in run["trials"] if str(name).endswith("unexplained")), None)
     if column is None:
         return None
-    points = pd.DataFrame({"x": as_numbers(run.trials[column]), "y": run.trials["value"]}).dropna()
+    points = pd.DataFrame({"x": as_numbers(run["trials"][column]), "y": run["trials"]["value"]}).dropna()
     if points.empty:
         return None
     figure, (axes,) = new_figure(

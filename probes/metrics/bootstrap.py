@@ -58,11 +58,14 @@ class BootstrapSamples:
 class PairedDifference:
     """Difference of a metric between two predictions of the same rows, with its bootstrap 95 % interval."""
 
-    difference: float
+    value: float
     low: float
     high: float
     p: float
     """Two-sided p-value: twice the fraction of resamples on the other side of zero, never 0."""
+
+    n: int
+    """Number of rows."""
 
 
 def bootstrap_metric(
@@ -160,7 +163,7 @@ def paired_difference(first: BootstrapSamples, second: BootstrapSamples) -> Pair
     low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     p = min(1.0, 2 * (int(tail) + 1) / (len(differences) + 1))
-    return PairedDifference(second.value - first.value, float(low), float(high), p)
+    return PairedDifference(second.value - first.value, float(low), float(high), p, second.n)
 
 
 def correlation_p_value(metric: Metric, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:

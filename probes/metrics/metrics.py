@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from permafrost.probes.metrics.label_sets import LabelStatistic
-
 Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 """Metric of predictions and targets, ``[..., row]`` each -> ``[...]``."""
 
-Metric = Statistic | LabelStatistic
-"""Metric of rows with one number each, or with a set of labels."""
+Metric = Callable[..., NDArray[Any]]
+"""Metric of rows with one number each, a :data:`Statistic`, or with a set of labels,
+:data:`permafrost.probes.metrics.label_sets.LabelStatistic`."""
 
 
 def pearson(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
@@ -80,8 +79,8 @@ def of_resamples(
         rows: ``[resample, row]``, indices of rows.
     """
     if target.ndim > 1:
-        return metric(prediction, target, _counts_of_rows(rows))  # type: ignore[call-arg]
-    return metric(prediction[rows], target[rows])  # type: ignore[call-arg]
+        return metric(prediction, target, _counts_of_rows(rows))
+    return metric(prediction[rows], target[rows])
 
 
 def _counts_of_rows(rows: NDArray[np.int64]) -> NDArray[np.float64]:

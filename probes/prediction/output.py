@@ -14,7 +14,8 @@ from typing import Any
 from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import InputError
 from permafrost.probes.prediction.predictor import merge_predictions
-from permafrost.probes.prediction.requests import QUESTION, PredictionRequest
+from permafrost.probes.prediction.requests import PredictionRequest
+from permafrost.probes.tasks.base import QUESTION
 
 Prediction = Mapping[str, Any]
 

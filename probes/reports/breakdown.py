@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from permafrost.probes.figures.breakdown import largest_groups, shown_metrics
-from permafrost.probes.figures.confusion import CLASS_METRICS
-from permafrost.probes.figures.multitask import in_recipe_order
-from permafrost.probes.reports.page import Grid, cell_text
-from permafrost.probes.reports.summary import decimals, value_cell
+from permafrost.probes.figures.metrics import in_recipe_order
+from permafrost.probes.figures.predictions import CLASS_METRICS
+from permafrost.probes.results.formatting import decimals
+from permafrost.probes.results.grid import Grid, cell_text, value_cell
 from permafrost.probes.results.run_tables import Tables, reported_split
 
 COUNT_HEADS = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
@@ -24,7 +24,7 @@ MOST_LINES = 1000
 
 def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
     """Return the tables of one kind of group: of the scored split first, then of the others, folded."""
-    rows = run.breakdown[run.breakdown["kind"] == kind]
+    rows = run["breakdown"][run["breakdown"]["kind"] == kind]
     first = reported_split(rows)
     splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
     return [
@@ -39,8 +39,7 @@ def _split_grid(rows: pd.DataFrame, kind: str, split: str, over_seeds: str, fold
         group_rows = rows[rows["group"] == group]
         values = {row["metric"]: value_cell(row) for _, row in group_rows.iterrows()}
         cells = [values.get(metric, "–") for metric in metrics]
-        n = group_rows["n"].iloc[0]
-        lines.append([cell_text(group, 60), *cells, "–" if pd.isna(n) else f"{n:,.0f}"])
+        lines.append([cell_text(group, 60), *cells, decimals(group_rows["n"].iloc[0], 0)])
     left_out = rows["group"].nunique() - len(groups)
     more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
     caption = f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over_seeds}.{more}"
@@ -53,7 +52,7 @@ def variant_grids(run: Tables, task: str) -> list[Grid]:
 
     Empty if the task has no classes, or the run one variant.
     """
-    rows = run.tasks[task].breakdown
+    rows = run.tasks[task]["breakdown"]
     rows = rows[rows["kind"].isin(list(CLASS_NOUNS)) & rows["metric"].isin(list(CLASS_METRICS))]
     rows = rows[rows["split"] == reported_split(rows)]
     names = in_recipe_order(run, rows["variant"])

@@ -1,21 +1,23 @@
 """Comparison of several runs: their chosen variants, and paired bootstrap tests on the rows that both predicted."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures.style import COLOURS, SETTINGS, new_figure, short_name
+from permafrost.probes.figures.style import COLOURS, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
-from permafrost.probes.reports.page import Grid, Picture, Section, cell_text, render_page, replace_file, svg_document
-from permafrost.probes.reports.paired_runs import paired_resamples
-from permafrost.probes.reports.summary import UNDEFINED, parameters_and_share, value_cell
-from permafrost.probes.results.run_folder import ReportError, RunFolder
+from permafrost.probes.reports.metrics import parameters_and_share
+from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page, write_page
+from permafrost.probes.reports.report import drawing_settings
+from permafrost.probes.results.formatting import decimals, format_p
+from permafrost.probes.results.grid import UNDEFINED, Cell, Grid, cell_text, value_cell
+from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import Tables, read_tables
+from permafrost.probes.tasks.base import ResampledPair
+from permafrost.probes.tasks.registry import task_of_predictions
 
 COLUMNS = [
     "run", "corpus", "variant", "split", "metric", "value", "low", "high", "n", "parameters",
@@ -33,8 +35,7 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
         raise ReportError("there is nothing to compare: name the folders of two runs or more.")
     runs = [read_tables(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
-        pretraining = RunFolder(folder, ReportError).has("losses.csv")
-        if run.metrics.empty or len(run.layers) or len(run.variants) or pretraining:
+        if run.experiment != "run" or run.metrics.empty:
             raise ReportError(
                 f"{folder} has no variants to compare: several tasks, layers, an ablation, a study or pretraining have "
                 "reports of their own."
@@ -49,19 +50,6 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
     return frame.assign(note=frame["note"].astype(object).fillna(""))
 
 
-def comparison_lines(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Return a comparison as the heads and lines of a table to print."""
-    heads = ["run", "chosen", "measured", "value", "difference", "p"]
-    lines = []
-    for _, row in frame.iterrows():
-        value, difference = (
-            " ".join([cell] if isinstance(cell, str) else cell) for cell in (value_cell(row), _difference_cell(row))
-        )
-        measured = f"{row['metric']} on {row['split']}"
-        lines.append([row["run"], row["variant"], measured, value, difference, _p_cell(row)])
-    return heads, lines
-
-
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write the comparison of several runs as one HTML page to ``out``; return ``out``.
 
@@ -71,36 +59,36 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     if out.is_dir() or not out.parent.is_dir():
         raise ReportError(f"{out}: a file in a folder that is there is needed; set --out to another.")
     frame = comparison(folders)
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+    caption = "The chosen variant of each run, with 95 % intervals."
+    with drawing_settings():
         figure = bars(frame)
-        pictures = [_picture(figure)] if figure else []
-        note = "Brackets are bootstrap 95 % intervals over rows. Differences are from the first run, on the same rows."
-        section = Section("results", "Results", note, [_grid(frame), *pictures])
+        drawings = [Drawing(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
+        section = Section("results", "Results", "", [comparison_grid(frame), *map(as_picture, drawings)])
         page = render_page("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
-    replace_file(out, page.encode("utf-8", "replace"))
+    write_page(out, page)
     return out
 
 
-def _grid(frame: pd.DataFrame) -> Grid:
+def comparison_grid(frame: pd.DataFrame) -> Grid:
+    """Return a comparison as a table with a line per run."""
     lines = [
         [
             *(cell_text(row[name], 80) for name in ("run", "corpus", "variant")),
-            f"{cell_text(row['metric'], 40)} on {row['split']}, {_whole(row['n'])} rows",
+            f"{cell_text(row['metric'], 40)} on {row['split']}, {decimals(row['n'], 0)} rows",
             value_cell(row),
-            _whole(row["parameters"]),
+            decimals(row["parameters"], 0),
             _difference_cell(row),
-            _p_cell(row),
+            format_p(row["p"]),
         ]
         for _, row in frame.iterrows()
     ]
-    heads = ["run", "corpus", "chosen", "measured", "value", "parameters", "difference", "p"]
-    return Grid(caption="Chosen variants.", heads=heads, rows=lines, text_columns=4)
-
-
-def _picture(figure: Figure) -> Picture:
-    caption = "The chosen variant of each run, with 95 % intervals."
-    return Picture(name="runs", svg=svg_document(figure), title="Runs", caption=caption)
+    return Grid(
+        caption="Chosen variants. Brackets are bootstrap 95 % intervals over rows. Differences are from the first run, "
+        "on the same rows.",
+        heads=["run", "corpus", "chosen", "measured", "value", "parameters", "difference", "p"],
+        rows=lines,
+        text_columns=4,
+    )
 
 
 def bars(frame: pd.DataFrame) -> Figure | None:
@@ -128,24 +116,28 @@ def _metric_columns(name: str, run: Tables) -> dict[str, Any]:
 
 
 def _difference_columns(base: Tables, run: Tables) -> dict[str, Any]:
-    resamples = paired_resamples(base, run)
+    resamples = _paired_resamples(base, run)
     if isinstance(resamples, str):
         return {"note": f"{resamples}: no paired test"}
     test = paired_difference(resamples[0], resamples[1]) if resamples[0] and resamples[1] else None
     if test is None:
         return {"note": f"{UNDEFINED}: no paired test"}
-    return {"difference": test.difference, "difference_low": test.low, "difference_high": test.high, "p": test.p}
+    return {"difference": test.value, "difference_low": test.low, "difference_high": test.high, "p": test.p}
 
 
-def _whole(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:,.0f}"
+def _difference_cell(row: pd.Series) -> Cell:
+    names = {"difference": "value", "difference_low": "low", "difference_high": "high"}
+    shown = row[list(names)].rename(names)
+    return str(row["note"]) or "–" if pd.isna(shown["value"]) else value_cell(shown, sign="+")
 
 
-def _difference_cell(row: pd.Series) -> str | tuple[str, str]:
-    if pd.isna(row["difference"]):
-        return str(row["note"]) or "–"
-    return f"{row['difference']:+.3f}", f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
-
-
-def _p_cell(row: pd.Series) -> str:
-    return "–" if pd.isna(row["p"]) else "<\u202f0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+def _paired_resamples(base: Tables, run: Tables) -> ResampledPair | str:
+    """Return the metric of two runs over the same resamples of rows; or a phrase that says why it cannot be paired."""
+    task, other = (task_of_predictions(each.kind, each["predictions"]) for each in (base, run))
+    if task is None or other is None:
+        return "no predictions"
+    if base.metric != run.metric or run.metric not in task.metrics:
+        return "another metric"
+    if base.kind != run.kind or base.split != run.split:
+        return "not the same rows"
+    return task.paired(base["predictions"], run["predictions"], run.metric)

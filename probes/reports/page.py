@@ -9,13 +9,11 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,8 +21,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
-from permafrost.data.script import JOINERS, is_mark
+from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.style import COLOURS
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.results.run_folder import ReportError
 
 TEMPLATES = Path(__file__).parent / "template"
@@ -33,36 +33,16 @@ SVG = "http://www.w3.org/2000/svg"
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
-MOST_TEXT = 500
-"""Characters of a text that a cell of a table shows."""
-
-Cell = str | tuple[str, str]
-"""A text, or a value with a small text beside it."""
-
-Line = Sequence[Cell]
-"""A row of a table."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """A table: columns of words from the left, then columns of numbers, which are right-aligned."""
+class Drawing:
+    """A figure that is drawn, but not saved; :func:`save_drawings` turns it into a :class:`Picture`."""
 
+    name: str
+    title: str
     caption: str
-    heads: Sequence[str]
-    rows: Sequence[Line]
-    text_columns: int = 1
-    """Number of columns that hold words."""
-
-    strong: int | None = None
-    """Index of the row in bold, that of the chosen variant."""
-
-    sentences: bool = False
-    """Whether its first columns are sentences, which are given more width."""
-
-    fold: str = ""
-    """Title under which the table is folded; empty: not folded."""
-
-    kind: str = "grid"
+    figure: Figure
+    kind: str = "drawing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,41 +88,7 @@ class FoldedText:
     kind: str = "fold"
 
 
-Look = Literal["plain", "right", "missed", "extra", "differs"]
-"""How a piece of text is marked: not at all, or by the outcome of a prediction."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a text; a marked one says in ``note`` what it is, so that no meaning depends on colour alone."""
-
-    text: str
-    look: Look = "plain"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A text in pieces, some of them marked."""
-
-    pieces: Sequence[Piece]
-    title: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A list of marked texts."""
-
-    caption: str
-    examples: Sequence[Example]
-    fold: str = ""
-    """Title under which they are folded; empty: not folded."""
-
-    kind: str = "examples"
-
-
-Block = Grid | Picture | Scatter | Facts | FoldedText | Examples
+Block = Grid | Drawing | Picture | Scatter | Facts | FoldedText | Examples
 
 
 @dataclass(frozen=True)
@@ -223,30 +169,6 @@ def inline_svg(picture: Picture) -> str:
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def cell_text(value: object, longest: int = MOST_TEXT) -> str:
-    """Return a value as a cell shows it: shortened to ``longest`` characters, control characters as spaces."""
-    text = "".join(char if char.isprintable() or char in JOINERS else " " for char in str(value))
-    if len(text) <= longest:
-        return text
-    end = longest - 1
-    while end and is_mark(text[end]):
-        end -= 1
-    return text[:end] + "…"
-
-
 def _page_attribute(key: str, value: str, name: str) -> str:
     """An attribute of a figure with the ids and colours of the page."""
     if key == "id":
@@ -275,25 +197,47 @@ def _script_json(value: Mapping[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def figures_folder(run: Path) -> Path:
-    """Return the folder of a run's figures, created if missing.
+def write_page(path: Path, content: str) -> None:
+    """Write a page, or a file beside it, atomically."""
+    write_atomically(path, content.encode("utf-8", "replace"))
+
+
+def save_drawings(folder: Path, sections: Sequence[Section], known: Sequence[str]) -> list[Section]:
+    """Write every drawing to ``figures/`` as PNG and SVG; return the sections with pictures in the place of drawings.
+
+    Args:
+        folder: the run folder.
+        known: names of figures that an earlier report may have written; those that are not drawn now are removed.
 
     Raises:
-        ReportError: it is a link.
+        ReportError: ``figures`` is a link.
     """
-    folder = run / "figures"
-    if folder.is_symlink():
-        raise ReportError(f"{folder} is a link; a report writes into its own run folder only. Remove the link.")
-    folder.mkdir(exist_ok=True)
-    return folder
+    figures = folder / "figures"
+    if figures.is_symlink():
+        raise ReportError(f"{figures} is a link; a report writes into its own run folder only. Remove the link.")
+    figures.mkdir(exist_ok=True)
+    saved: set[str] = set()
+
+    def save(block: Block) -> Block:
+        if not isinstance(block, Drawing):
+            return block
+        saved.add(block.name)
+        picture = as_picture(block)
+        block.figure.set_layout_engine("none")  # the layout is final now
+        image = io.BytesIO()
+        block.figure.savefig(image, format="png", dpi=150)
+        write_atomically(figures / f"{block.name}.png", image.getvalue())
+        write_page(figures / f"{block.name}.svg", picture.svg)
+        return picture
+
+    found = [replace(section, blocks=[save(block) for block in section.blocks]) for section in sections]
+    for name in set(known) - saved:
+        for kind in ("png", "svg"):
+            (figures / f"{name}.{kind}").unlink(missing_ok=True)
+    return found
 
 
-def save_picture(folder: Path, name: str, figure: Figure, title: str, caption: str) -> Picture:
-    """Write a figure as ``name.png`` and ``name.svg``, and return it for a page."""
-    picture = Picture(name=name, svg=svg_document(figure), title=title, caption=caption)
-    figure.set_layout_engine("none")  # the layout is final now
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
-    replace_file(folder / f"{name}.png", image.getvalue())
-    replace_file(folder / f"{name}.svg", picture.svg.encode())
-    return picture
+def as_picture(drawing: Drawing) -> Picture:
+    """Return a drawing as an SVG picture."""
+    svg = svg_document(drawing.figure)
+    return Picture(name=drawing.name, svg=svg, title=drawing.title, caption=drawing.caption)

@@ -1,155 +1,35 @@
 """Report of a finished run: its figures as PNG and SVG files, and one HTML page that opens offline.
 
-It is drawn from the tables of the run folder alone, so it can be drawn again at any time.
+It is drawn from the tables of the run folder alone, so it can be drawn again at any time. ``PAGES`` says what the page
+of each experiment holds: a new section is a function and a line there.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-from matplotlib.figure import Figure
 
-from permafrost.probes.figures import ablation as ablation_figures
-from permafrost.probes.figures import breakdown as breakdown_figures
-from permafrost.probes.figures import layers as layers_figures
-from permafrost.probes.figures import metrics as metrics_figures
-from permafrost.probes.figures import multitask as multitask_figures
-from permafrost.probes.figures import study as study_figures
-from permafrost.probes.figures.confusion import confusions
-from permafrost.probes.figures.diagram import diagram
 from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
-from permafrost.probes.reports import language_model, multitask, similarity, summary
+from permafrost.probes.reports import metrics, similarity, subsets, summary
 from permafrost.probes.reports.breakdown import breakdown_grids, variant_grids
-from permafrost.probes.reports.examples import example_blocks
-from permafrost.probes.reports.layers import all_lines_grid, summary_grid
+from permafrost.probes.reports.figures import draw, figure_names
 from permafrost.probes.reports.page import (
     Block,
     FoldedText,
-    Picture,
     Scatter,
     Section,
-    cell_text,
-    figures_folder,
+    Tile,
     render_page,
-    replace_file,
-    save_picture,
+    save_drawings,
+    write_page,
 )
-from permafrost.probes.results.run_folder import ReportError, RunFolder
+from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
-
-__all__ = ["FIGURES", "ReportError", "draw", "write_report"]
-
-FIGURES: dict[str, Callable[[Tables], Figure | None]] = {
-    "by_layer": metrics_figures.by_layer,
-    "ladder": metrics_figures.ladder,
-    "diagram": diagram,
-    "predicted_against_gold": metrics_figures.predicted_against_gold,
-    "confusion": metrics_figures.confusion,
-    "confusions": confusions,
-    "by_class": breakdown_figures.by_class,
-    "by_entity_type": breakdown_figures.by_entity_type,
-    "by_pattern": breakdown_figures.by_pattern,
-    "by_question_word": breakdown_figures.by_question_word,
-    "layer_map": layers_figures.layer_map,
-    "layer_curves": layers_figures.layer_curves,
-    "variants": multitask_figures.variants,
-    "losses": multitask_figures.losses,
-    "by_epoch": multitask_figures.by_epoch,
-    "by_epoch_second": multitask_figures.by_epoch_second,
-    "weights": multitask_figures.weights,
-    "conflicts": multitask_figures.conflicts,
-    "training": metrics_figures.training,
-    "autoencoder": metrics_figures.autoencoder,
-    "ablation": ablation_figures.ablation,
-    "choices": ablation_figures.choices,
-    "selectivity": ablation_figures.selectivity,
-    "history": study_figures.history,
-    "intermediate": study_figures.intermediate,
-    "importances": study_figures.importances,
-    "unexplained": study_figures.unexplained,
-}
-"""Name of a figure, and of its files -> the function that draws it; None if the run has not its tables."""
-
-CAPTIONS: dict[str, tuple[str, str]] = {
-    "by_layer": (
-        "By layer",
-        "Cosine of raw latents, a line per view, with 95 % intervals; the line across is the chosen variant.",
-    ),
-    "ladder": ("Variants", "Every variant, and the untrained reference in grey, with 95 % intervals over rows."),
-    "diagram": ("The probe", "From latents, a box per capture plan and view, to the prediction."),
-    "predicted_against_gold": (
-        "Predicted against gold",
-        "A point per row, of the first seed, at most 5,000; the dashed line is equality.",
-    ),
-    "confusion": (
-        "Confusion",
-        "Rows are gold classes or tags, columns predicted ones, of the first seed; darker is a larger share of a row.",
-    ),
-    "confusions": (
-        "Confusion by variant",
-        "As above, of the first seed of every variant; darker is a larger share of a row.",
-    ),
-    "by_class": ("By class", "Precision, recall and F1 of each class, with 95 % intervals over rows."),
-    "by_entity_type": (
-        "By type",
-        "An entity is right if both its ends and its type are, as seqeval counts; intervals are over sentences.",
-    ),
-    "by_pattern": (
-        "By pattern",
-        "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard.",
-    ),
-    "by_question_word": ("By question word", "Exact match and F1 of the questions with each question word."),
-    "layer_map": (
-        "Tasks by layer",
-        "A row per task, in its own metric and on its own scale; darker is nearer to the best value of the task.",
-    ),
-    "layer_curves": (
-        "Tasks by layer, with controls",
-        "Bands are 95 % intervals; controls are dashed; dotted across, all layers together.",
-    ),
-    "variants": (
-        "Variants by task",
-        "The selection metric, with 95 % intervals over rows; the chosen variant is filled, the untrained reference "
-        "grey. A variant without a point was not trained on that task.",
-    ),
-    "losses": (
-        "Loss",
-        "Mean loss of the training rows in each epoch, before any weight; each task has its own scale.",
-    ),
-    "by_epoch": (
-        "By epoch",
-        "Epoch 0 is before training. Lines are means over seeds; bands reach from the lowest seed to the highest.",
-    ),
-    "by_epoch_second": ("By epoch, another metric", "Lines and bands as above."),
-    "weights": ("Weights", "Weight of each task's loss by epoch, for the variants whose balancer changes it."),
-    "conflicts": (
-        "Gradients",
-        "Cosine of two tasks' gradients with respect to their shared parameters. Below 0 the tasks conflict.",
-    ),
-    "training": ("Training", "A line per seed. The epoch with the best metric is kept."),
-    "autoencoder": ("Autoencoder", "Means over seeds. A layer of large norm weighs more in a squared error."),
-    "ablation": (
-        "Layers",
-        "The probe trained again on subsets of the layers; bands are 95 % intervals, controls are dashed.",
-    ),
-    "choices": ("Views and backbones", "The same probe on other latents; hollow points are controls."),
-    "selectivity": (
-        "Selectivity",
-        "How much better the probe fits its training rows than the same rows with shuffled targets, which it can only "
-        "memorise.",
-    ),
-    "history": ("History", "A point per trial; the line is the best value so far, a cross is a trial that was pruned."),
-    "intermediate": ("While training", "Values that trials reported at each step; dashed ones were pruned."),
-    "importances": ("Importance", "How much of the spread of values each searched setting accounts for."),
-    "unexplained": (
-        "Reconstruction and score",
-        "A better reconstruction (further left) need not mean a better score (further up).",
-    ),
-}
-"""Name of a figure -> its title and its caption on the page."""
+from permafrost.probes.tasks.registry import task_of_predictions
 
 BREAKDOWNS = {
     "class": ("by_class", ""),
@@ -163,12 +43,6 @@ BREAKDOWNS = {
 }
 """Kind of group -> its figure, and a note on the groups."""
 
-TASK_FIGURES = (*(figure for figure, _ in BREAKDOWNS.values()), "predicted_against_gold", "confusion", "confusions")
-"""Figures that are drawn for each task of a run of several tasks."""
-
-Pictures = dict[str, Picture]
-"""By name; figures of a task are called ``<task>-<name>``."""
-
 
 def write_report(folder: Path) -> Path:
     """Draw ``figures/*.png``, ``figures/*.svg`` and ``report.html`` of a run folder; return the path of the page.
@@ -177,110 +51,195 @@ def write_report(folder: Path) -> Path:
         ReportError: the run did not finish or is of another version, or a table in it cannot be read.
         DamageError: a table, the recipe or the record is not as the run wrote it.
     """
-    run_folder = RunFolder(folder, ReportError)
-    if run_folder.has("cosines.csv"):
-        return similarity.write_page(folder)
-    if run_folder.has("losses.csv"):
-        return language_model.write_page(folder)
     run = read_tables(folder)
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may be in any script
-        names = [*FIGURES, *(f"{task}-{name}" for task in run.tasks for name in TASK_FIGURES)]
-        pictures = _save_pictures(figures_folder(folder), draw(run), names)
-        tiles = multitask.multitask_tiles(run) + summary.duration_tiles(run) if run.tasks else summary.run_tiles(run)
-        page = render_page(run.name, "run", lead(run), tiles, sections(run, pictures))
-    replace_file(folder / "report.html", page.encode("utf-8", "replace"))
+    page = PAGES[run.experiment]
+    with drawing_settings():
+        sections = [section for provide in page.sections for section in provide(run) if section.blocks]
+        sections = save_drawings(folder, sections, figure_names(run))
+        content = render_page(run.name, page.kind, page.lead(run), page.tiles(run), sections)
+    write_page(folder / "report.html", content)
     return folder / "report.html"
 
 
-def draw(run: Tables) -> dict[str, Figure]:
-    """Draw every figure whose tables the run has; keys are names, or ``<task>-<name>`` for a task of several."""
-    figures = {name: draw_figure(run) for name, draw_figure in FIGURES.items()}
-    for task in run.tasks:
-        tables = run.for_task(task)
-        figures |= {f"{task}-{name}": FIGURES[name](tables) for name in TASK_FIGURES}
-    return {name: figure for name, figure in figures.items() if figure}
+def result_grids(folder: Path) -> list[Grid]:
+    """Return the tables of results of a run folder, which the terminal shows too; raises as :func:`write_report`."""
+    run = read_tables(folder)
+    return PAGES[run.experiment].results(run)
 
 
-def lead(run: Tables) -> str:
-    """Return a sentence that says what was trained on which backbones and corpus, and how the variant was chosen."""
-    backbones = cell_text(", ".join(dict.fromkeys(run.metrics["backbone"])) or "a frozen backbone", 120)
-    corpus = run.record_table("corpus").get("name")
-    on = f" on {cell_text(corpus, 80)}" if corpus else ""
-    chosen = f" Chosen on {run.selection} by {cell_text(run.metric, 40)}." if run.selected and run.layers.empty else ""
-    if run.tasks:
-        names = run.task_names
-        tasks = f"{len(names)} tasks on {backbones}: {cell_text(', '.join(names), 300)}."
-        return f"{tasks if len(names) > 1 else f'The task {names[0]} on {backbones}.'} Chosen on {run.selection}."
-    return f"Probes on latents of {backbones}{on}.{chosen}"
+@contextmanager
+def drawing_settings() -> Iterator[None]:
+    """Set matplotlib's settings under which all figures are drawn."""
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may be in any script
+        yield
 
 
-def sections(run: Tables, pictures: Pictures) -> list[Section]:
-    """Return the sections of the page in order; a figure or table without data is left out of its section."""
+def _section(name: str, title: str, note: str, *blocks: Block | None) -> list[Section]:
+    """A section of the blocks that exist."""
+    return [Section(name, title, note, [block for block in blocks if block])]
 
-    def only(*blocks: str | Block | None) -> Sequence[Block]:
-        """The blocks that exist; a text is the name of a picture."""
-        existing = [pictures.get(block) if isinstance(block, str) else block for block in blocks]
-        return [block for block in existing if block]
 
-    undefined = f"“{summary.UNDEFINED}”: a correlation does not exist if all predictions or all targets are the same."
-    table = multitask.variants_grid(run) or summary.headline_grid(run)
-    note = undefined if table and any(summary.UNDEFINED in row for row in table.rows) else ""
-    cloud = Scatter(latent_scatter(run.latents)) if len(run.latents) else None
-    by_layer = (summary_grid(run), all_lines_grid(run))
-    recipe = FoldedText("recipe.toml", run.recipe) if run.recipe else None
-    epochs = ("losses", "by_epoch", "by_epoch_second", multitask.epochs_grid(run), "weights", "conflicts")
+def _variant_results(run: Tables) -> list[Grid]:
+    grids = (metrics.results_grid(run), metrics.comparisons_grid(run))
+    return [grid for grid in grids if grid]
+
+
+def _results(run: Tables) -> list[Section]:
+    table = metrics.results_grid(run)
+    undefined = f"“{UNDEFINED}”: a correlation does not exist if all predictions or all targets are the same."
+    note = undefined if table and any(UNDEFINED in row for row in table.rows) else ""
     return [
-        Section("results", "Results", note, only(table, "variants", "ladder", "by_layer")),
-        Section("comparisons", "Side by side", "", only(multitask.comparisons_grid(run))),
-        Section("probe", "Probe", "", only("diagram")),
-        Section("tasks", "Tasks by layer", "", only("layer_map", by_layer[0], "layer_curves", by_layer[1])),
-        *(_task_section(run, task, pictures) for task in run.tasks),
-        *(
-            Section(
-                f"by-{kind.replace(' ', '-')}", f"By {kind}", note, only(figure, *breakdown_grids(run, kind))
-            )
-            for kind, (figure, note) in BREAKDOWNS.items()
-        ),
-        Section(
-            "predictions", "Predictions", "",
-            only("predicted_against_gold", "confusion", summary.errors_grid(run), *example_blocks(run)),
-        ),
-        Section("learning", "Training", multitask.frozen_note(run), only("training", *epochs, "autoencoder")),
-        Section("layers", "Ablation", "", only("ablation", "choices", "selectivity", summary.ablation_grid(run))),
-        Section(
-            "search", "Study", summary.trials_note(run), only("history", "intermediate", "importances", "unexplained")
-        ),
-        Section("space", "Latents", "Coordinates of texts, projected to three dimensions.", only(cloud)),
-        Section("provenance", "What ran", "", only(summary.provenance(run), recipe)),
-    ]  # fmt: skip
+        *_section("results", "Results", note, table, draw(run, "variants"), draw(run, "by_layer")),
+        *_section("comparisons", "Side by side", "", metrics.comparisons_grid(run)),
+        *_section("probe", "Probe", "", draw(run, "diagram")),
+    ]
 
 
-def _task_section(run: Tables, task: str, pictures: Pictures) -> Section:
-    """The section of one task of several: what the page of a run of that task alone would show."""
-    tables = run.for_task(task)
-    blocks: list[Block | None] = [summary.headline_grid(tables), *variant_grids(run, task)]
+def _tasks(run: Tables) -> list[Section]:
+    """A section per task of several: what the page of a run of that task alone would show."""
+    return [section for task in run.tasks for section in _task(run.for_task(task), run, task)]
+
+
+def example_blocks(run: Tables) -> Sequence[Block]:
+    """Return what the task of a run shows of its predictions.
+
+    Raises:
+        ReportError: the table of predictions lacks a column that the task shows.
+    """
+    task = task_of_predictions(run.kind, run["predictions"])
+    return task.examples(run["predictions"]) if task else []
+
+
+def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
+    blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
     for kind, (figure, note) in BREAKDOWNS.items():
-        picture = pictures.get(f"{task}-{figure}")
-        blocks.append(replace(picture, caption=f"{picture.caption} {note}".strip()) if picture else None)
-        blocks += breakdown_grids(tables, kind)
-    blocks += [pictures.get(f"{task}-{name}") for name in ("predicted_against_gold", "confusion", "confusions")]
-    blocks += [summary.errors_grid(tables), *example_blocks(tables)]
-    chosen = (
-        f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if len(tables.predictions) else ""
-    )
-    return Section(f"task-{task}", cell_text(task), chosen, [block for block in blocks if block])
+        blocks += [draw(tables, figure, task, note), *breakdown_grids(tables, kind)]
+    blocks += [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
+    blocks += example_blocks(tables)
+    has_predictions = len(tables["predictions"])
+    chosen = f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if has_predictions else ""
+    return _section(f"task-{task}", cell_text(task), chosen, *blocks)
 
 
-def _save_pictures(folder: Path, figures: dict[str, Figure], names: Sequence[str]) -> Pictures:
-    """Write figures to files; remove the files of other names that an earlier report has written."""
-    pictures = {}
-    for name in names:
-        if name not in figures:
-            for kind in ("png", "svg"):
-                (folder / f"{name}.{kind}").unlink(missing_ok=True)
-            continue
-        task, _, figure_name = name.rpartition("-")
-        title, caption = CAPTIONS[figure_name]
-        pictures[name] = save_picture(folder, name, figures[name], f"{task}: {title}" if task else title, caption)
-    return pictures
+def _breakdowns(run: Tables) -> list[Section]:
+    return [
+        section
+        for kind, (figure, note) in BREAKDOWNS.items()
+        for section in _section(
+            f"by-{kind.replace(' ', '-')}", f"By {kind}", note, draw(run, figure), *breakdown_grids(run, kind)
+        )
+    ]
+
+
+def _predictions(run: Tables) -> list[Section]:
+    drawings = (draw(run, "predicted_against_gold"), draw(run, "confusion"))
+    return _section("predictions", "Predictions", "", *drawings, *example_blocks(run))
+
+
+def _learning(run: Tables) -> list[Section]:
+    names = ("training", "losses", "by_epoch", "by_epoch_second")
+    before = [draw(run, name) for name in names]
+    after = [draw(run, name) for name in ("weights", "conflicts", "autoencoder")]
+    return _section("learning", "Training", metrics.frozen_note(run), *before, metrics.epochs_grid(run), *after)
+
+
+def _latents(run: Tables) -> list[Section]:
+    cloud = Scatter(latent_scatter(run["latents"])) if len(run["latents"]) else None
+    return _section("space", "Latents", "Coordinates of texts, projected to three dimensions.", cloud)
+
+
+def _layers(run: Tables) -> list[Section]:
+    blocks = (subsets.tasks_grid(run), draw(run, "layer_map"), subsets.layers_grid(run), draw(run, "layer_curves"))
+    return _section("tasks", "Tasks by layer", "", *blocks, *subsets.subset_grids(run))
+
+
+def _layer_results(run: Tables) -> list[Grid]:
+    return [grid for grid in (subsets.tasks_grid(run), subsets.layers_grid(run)) if grid]
+
+
+def _ablation(run: Tables) -> list[Section]:
+    drawings = [draw(run, name) for name in ("layer_curves", "choices", "selectivity")]
+    return _section("layers", "Ablation", "", *drawings, *subsets.subset_grids(run))
+
+
+def _study(run: Tables) -> list[Section]:
+    drawings = [draw(run, name) for name in ("history", "intermediate", "importances", "unexplained")]
+    return _section("search", "Study", summary.trials_note(run), *summary.trial_grids(run), *drawings)
+
+
+def _pretraining(run: Tables) -> list[Section]:
+    return _section("results", "Results", "", *summary.pretraining_grids(run), draw(run, "loss"))
+
+
+def _provenance(run: Tables) -> list[Section]:
+    recipe = FoldedText("recipe.toml", run.recipe) if run.recipe else None
+    return _section("provenance", "What ran", "", summary.provenance(run), recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What the page of an experiment holds."""
+
+    kind: str
+    """What the page reports on, in a word."""
+
+    lead: Callable[[Tables], str]
+    """A sentence below the title."""
+
+    tiles: Callable[[Tables], list[Tile]]
+    results: Callable[[Tables], list[Grid]]
+    """The tables of results, which the terminal shows too."""
+
+    sections: Sequence[Callable[[Tables], list[Section]]]
+    """Sections in order; one without blocks is left out."""
+
+
+VARIANTS = Page(
+    kind="run",
+    lead=summary.probe_lead,
+    tiles=summary.run_tiles,
+    results=_variant_results,
+    sections=(_results, _tasks, _breakdowns, _predictions, _learning, _latents, _provenance),
+)
+
+PAGES = {
+    "run": VARIANTS,
+    "multitask": VARIANTS,
+    "layers": Page(
+        kind="run",
+        lead=summary.probe_lead,
+        tiles=summary.subset_tiles,
+        results=_layer_results,
+        sections=(_layers, _provenance),
+    ),
+    "ablation": Page(
+        kind="run",
+        lead=summary.probe_lead,
+        tiles=summary.subset_tiles,
+        results=lambda run: subsets.subset_grids(run)[:1],
+        sections=(_ablation, _provenance),
+    ),
+    "study": Page(
+        kind="run",
+        lead=summary.probe_lead,
+        tiles=summary.duration_tiles,
+        results=summary.trial_grids,
+        sections=(_study, _provenance),
+    ),
+    "similarity": Page(
+        kind="similarity",
+        lead=similarity.similarity_lead,
+        tiles=similarity.similarity_tiles,
+        results=similarity.cosine_grids,
+        sections=(similarity.similarity_sections, _provenance),
+    ),
+    "pretraining": Page(
+        kind="pretraining",
+        lead=summary.pretraining_lead,
+        tiles=summary.pretraining_tiles,
+        results=summary.pretraining_grids,
+        sections=(_pretraining, _provenance),
+    ),
+}
+"""Experiment, as the record names it -> its page."""

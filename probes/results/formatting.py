@@ -1,18 +1,7 @@
-"""Formatting of results for the screen: metrics with intervals, durations, sizes."""
+"""Formatting of results for the terminal and the page: durations, sizes, shares and numbers."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-
-def reported_split(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the split to show: test if it was measured, else validation."""
-    return "test" if any(row["split"] == "test" for row in rows) else "validation"
-
-
-def format_metric(row: Mapping[str, Any]) -> str:
-    """Format a metric with its interval, e.g. ``0.8418 [0.821, 0.861]``."""
-    interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] is not None else ""
-    return f"{row['value']:.4f}{interval}"
+import math
+import re
 
 
 def format_duration(seconds: float) -> str:
@@ -23,7 +12,34 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
+def unbroken_duration(seconds: float) -> str:
+    """Format a duration whose numbers stand on the line of their units."""
+    return re.sub(r"(?<=\d) ", "\u00a0", format_duration(seconds))
+
+
 def format_size(count: float) -> str:
     """Format a number of bytes, e.g. ``740 MiB`` or ``1.3 GiB``."""
     mebibytes = count / 2**20
     return f"{mebibytes:,.0f}\u00a0MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f}\u00a0GiB"
+
+
+def percent(share: float) -> str:
+    """Format a share, e.g. ``2.27 %``."""
+    return f"{100 * share:.3g}\u00a0%"
+
+
+def decimals(value: float, places: int) -> str:
+    """Format a number with ``places`` decimals; a dash if it is missing."""
+    return "–" if math.isnan(value) else f"{value:,.{places}f}"
+
+
+def format_p(p: float) -> str:
+    """Format a p-value; a dash if it is missing."""
+    if math.isnan(p):
+        return "–"
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.001 else "<\u00a00.001"
+
+
+def metric_title(metric: object) -> str:
+    """Return the name of a metric as people write it."""
+    return {"f1": "F1", "macro_f1": "macro F1"}.get(str(metric), str(metric).replace("_", " "))

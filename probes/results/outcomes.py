@@ -1,6 +1,6 @@
 """Results that the commands return: of a run or an ablation, a study, or a comparison of sentences."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,6 @@ class RunResult:
 
     metrics: list[dict[str, Any]]
     """The rows of ``metrics.csv``."""
-
-    variants: list[dict[str, Any]] = field(default_factory=list)
-    """The rows of ``variants.csv``; empty if no tasks were trained together."""
 
 
 @dataclass(frozen=True, kw_only=True)

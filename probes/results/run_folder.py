@@ -15,7 +15,7 @@ from permafrost.data.errors import InputError
 from permafrost.probes.config.load import read_file
 from permafrost.probes.config.names import RECORD
 
-FORMAT = 5
+FORMAT = 6
 """Version of the run folder format; folders of other versions are refused."""
 
 NEVER_READ = ("figures", "report.html")

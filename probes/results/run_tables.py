@@ -5,77 +5,66 @@ A report is made from these tables alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from permafrost.data.corpora.records import HELD_OUT, Kind
+from permafrost.data.corpora.records import HELD_OUT
 from permafrost.data.digests import DamageError
-from permafrost.probes.config.names import PROBABILITY, RANDOM_TARGETS, TASK_NAME, UNTRAINED
-from permafrost.probes.results.files import (
-    Schema,
-    as_numbers,
-    number,
-    read_recipe_text,
-    read_table,
-    run_name,
-    with_schema,
-)
+from permafrost.probes.config.names import PROBABILITY, PROBE, TASK_NAME, UNTRAINED
+from permafrost.probes.results.files import Schema, read_recipe_text, read_table, run_name, with_schema
 from permafrost.probes.results.run_folder import REMEDY, ReportError, RunFolder
-from permafrost.probes.results.schema import PREDICTED, RESULTS, SCHEMAS, TAG
+from permafrost.probes.results.schema import NEEDED, SCHEMAS, TASK_TABLES
 
-__all__ = [
-    "PROBABILITY", "RANDOM_TARGETS", "SCHEMAS", "UNTRAINED", "ReportError", "Schema", "Tables", "TaskTables",
-    "as_numbers", "first_seed", "number", "read_table", "read_tables", "reported_split", "selection_split",
-]  # fmt: skip
-
-
-class TaskTables(NamedTuple):
-    """Tables in the folder of one task of a multi-task run."""
-
-    predictions: pd.DataFrame
-    breakdown: pd.DataFrame
-    """Metrics of groups of rows, of all variants."""
-
-    confusion: pd.DataFrame
+Frames = Mapping[str, pd.DataFrame]
+"""Name of a table -> the table; it is empty, with its columns, if there is no such file."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tables:
-    """The tables of a run folder, its record and recipe; a table without a file is empty, with its columns."""
+    """The tables of a run folder, its record and recipe."""
 
     name: str
     """Name of the folder, or that in the record while the run is being written."""
 
     record: Mapping[str, Any]
     recipe: str
-    metrics: pd.DataFrame
-    predictions: pd.DataFrame
-    training: pd.DataFrame
-    autoencoder: pd.DataFrame
-    latents: pd.DataFrame
-    ablation: pd.DataFrame
-    trials: pd.DataFrame
-    intermediate: pd.DataFrame
-    importances: pd.DataFrame
-    breakdown: pd.DataFrame
-    layers: pd.DataFrame
-    variants: pd.DataFrame
-    epochs: pd.DataFrame
-    conflicts: pd.DataFrame
-    comparisons: pd.DataFrame
-    frozen: pd.DataFrame
-    confusion: pd.DataFrame
-    tasks: Mapping[str, TaskTables] = field(default_factory=dict)
-    """Task name -> tables of the task, in the order of ``metrics.csv``; empty if the run is no multi-task run."""
+    frames: Frames
+    """Every table of ``SCHEMAS``, as it was written."""
+
+    tasks: Mapping[str, Frames] = field(default_factory=dict)
+    """Task name -> ``TASK_TABLES`` of the task, in the order of ``metrics.csv``; empty if it is no multi-task run."""
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self.frames[name]
 
     @property
-    def kind(self) -> Kind:
-        """The kind of the labels of the predicted rows; ``none`` if there are no predictions."""
-        column = identifying_column(self.predictions)
-        return PREDICTED[column][0] if column and len(self.predictions) else "none"
+    def experiment(self) -> str:
+        """What ran, a key of ``NEEDED``."""
+        return str(self.record.get("experiment"))
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The rows of ``metrics.csv`` that are metrics on a split."""
+        rows = self["metrics"]
+        return rows[(rows["against"] == "") & (rows["split"] != "")]
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """The rows of ``metrics.csv`` that are differences between two metrics."""
+        return self["metrics"][self["metrics"]["against"] != ""]
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """The rows of ``metrics.csv`` that are counts of parameters."""
+        return self["metrics"][self["metrics"]["split"] == ""]
+
+    @property
+    def kind(self) -> str:
+        """The kind of the targets of the predicted rows; ``none`` if there are no predictions."""
+        return str(self.record_table("tasks", PROBE).get("kind", "none")) if len(self["predictions"]) else "none"
 
     @property
     def selected(self) -> str:
@@ -86,8 +75,7 @@ class Tables:
     @property
     def metric(self) -> str:
         """The metric that selected the variant; the first measured one if the record names none."""
-        measured = pd.concat([self.metrics["metric"], self.ablation["metric"]])
-        return str(self.record.get("metric") or (measured.iloc[0] if len(measured) else "value"))
+        return str(self.record.get("metric") or (self.metrics["metric"].iloc[0] if len(self.metrics) else "value"))
 
     @property
     def split(self) -> str:
@@ -97,7 +85,7 @@ class Tables:
     @property
     def seed_aggregation(self) -> str:
         """How the seeds are combined, in words for captions."""
-        joint = len(self.predictions) and self.predictions["seed"].isna().all()
+        joint = len(self["predictions"]) and self["predictions"]["seed"].isna().all()
         return "the seeds answering together" if joint else "means over seeds"
 
     @property
@@ -122,14 +110,16 @@ class Tables:
 
         Its breakdown has the rows of the selected variant only; ``tasks`` has those of all variants.
         """
-        empty = TaskTables(self.predictions.iloc[:0], self.breakdown.iloc[:0], self.confusion.iloc[:0])
-        metrics = self.metrics[self.metrics["task"] == name]
+        frames = dict(self.tasks.get(name) or {table: self[table].iloc[:0] for table in TASK_TABLES})
+        frames["breakdown"] = frames["breakdown"][frames["breakdown"]["variant"] == self.selected]
+        rows = self["metrics"]
+        frames["metrics"] = rows[(rows["task"] == name) | (rows["split"] == "")]
         metric = self.record_table("metrics").get(name)
         record = {key: value for key, value in self.record.items() if key != "metric"}
-        record |= {"selected": self.selected} | ({"metric": metric} if metric in metrics["metric"].tolist() else {})
-        tables = self.tasks.get(name, empty)
-        tables = tables._replace(breakdown=tables.breakdown[tables.breakdown["variant"] == self.selected])
-        return replace(self, name=name, record=record, metrics=metrics, tasks={}, **tables._asdict())
+        record |= {"selected": self.selected, "tasks": {PROBE: self.record_table("tasks", name)}}
+        if metric in frames["metrics"]["metric"].tolist():
+            record["metric"] = metric
+        return replace(self, name=name, record=record, frames={**self.frames, **frames}, tasks={})
 
 
 def read_tables(folder: Path) -> Tables:
@@ -140,17 +130,24 @@ def read_tables(folder: Path) -> Tables:
         DamageError: a file differs from what the run wrote.
     """
     run = RunFolder(folder, ReportError)
-    if not any(run.has(f"{name}.csv") for name in RESULTS):
-        names = ", ".join(f"{name}.csv" for name in RESULTS)
-        raise ReportError(f"{folder} is no finished run: it has none of {names}. Run the recipe again.")
-    frames = {name: _read(run, name) for name in SCHEMAS}
-    tasks = _task_tables(run, list(dict.fromkeys(frames["metrics"]["task"])))
-    return Tables(name=run_name(run, "run"), record=run.record, recipe=read_recipe_text(run), **frames, tasks=tasks)
-
-
-def identifying_column(predictions: pd.DataFrame) -> str | None:
-    """Return the column that identifies the kind of the predictions, a key of ``PREDICTED``; None if there is none."""
-    return next((name for name in PREDICTED if name in predictions), None)
+    experiment = str(run.record.get("experiment"))
+    if experiment not in NEEDED:
+        raise ReportError(f"{folder}: its record names the experiment {experiment[:40]!r}; known: {', '.join(NEEDED)}.")
+    for name in NEEDED[experiment]:
+        if not run.has(name):
+            raise ReportError(f"{folder} is no finished run: it has no {name}. Run the recipe again.")
+    frames = {name: read_table(run, f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
+    frames["predictions"] = _read_predictions(run, PROBE)
+    if experiment == "similarity":
+        _check_sentences(folder, frames)
+    order = list(dict.fromkeys(frames["metrics"]["task"]))
+    return Tables(
+        name=run_name(run, experiment),
+        record=run.record,
+        recipe=read_recipe_text(run),
+        frames=frames,
+        tasks=_task_tables(run, order),
+    )
 
 
 def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -169,26 +166,29 @@ def selection_split(metrics: pd.DataFrame) -> str:
     return HELD_OUT if (metrics["split"] == HELD_OUT).any() else "validation"
 
 
-def _read(run: RunFolder, name: str, within: str = "") -> pd.DataFrame:
-    path = f"{within}{name}.csv"
-    frame = read_table(run, path, SCHEMAS[name])
-    return _with_kind(run.path / path, frame) if name == "predictions" else frame
+def _check_sentences(folder: Path, frames: Frames) -> None:
+    """Raise a :class:`ReportError` unless there are cosines, and sentences are numbered from 1."""
+    sentences = len(frames["sentences"])
+    for table, columns in (("cosines", ("first", "second")), ("maps", ("sentence",))):
+        for column in columns:
+            if not frames[table][column].isin(range(1, sentences + 1)).all():
+                raise ReportError(f"{folder / table}.csv: column '{column}' must be numbers from 1 to {sentences}.")
+    if frames["cosines"].empty:
+        raise ReportError(f"{folder / 'cosines.csv'} holds no cosines. Run 'similarity' again.")
 
 
-def _task_tables(run: RunFolder, order: Sequence[str]) -> dict[str, TaskTables]:
+def _task_tables(run: RunFolder, order: Sequence[str]) -> dict[str, Frames]:
     """Return the tables of every task, those of ``order`` first; they are empty if a task has no folder."""
     written = run.subfolders("tasks")
     _check_task_folders(run.path / "tasks", written)
-    if not written:
-        return {}
-    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])
+    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written]) if written else {}
+    frames = {
+        task: {name: read_table(run, f"tasks/{task}/{name}.csv", SCHEMAS[name]) for name in TASK_TABLES}
+        for task in names
+    }
     return {
-        name: TaskTables(
-            predictions=_read(run, "predictions", f"tasks/{name}/"),
-            breakdown=_read(run, "breakdown", f"tasks/{name}/"),
-            confusion=_read(run, "confusion", f"tasks/{name}/"),
-        )
-        for name in names
+        task: tables | {"predictions": _read_predictions(run, task, f"tasks/{task}/")}
+        for task, tables in frames.items()
     }
 
 
@@ -204,19 +204,13 @@ def _check_task_folders(folder: Path, written: Sequence[str]) -> None:
             raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
 
 
-def _with_kind(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return predictions with the columns of their kind."""
-    column = identifying_column(frame)
-    kind, schema = PREDICTED[column] if column else ("none", Schema())
-    for name in ("target", "label") if kind == "tags" else ():
-        _check_tags(path, frame[name])
-    optional = {("score", "raw"), ("answers", "target_start")}
-    numbers = [str(name) for name in frame if str(name).startswith(PROBABILITY) or (kind, name) in optional]
-    return with_schema(path, frame, Schema(schema.text, (*schema.numbers, *numbers)))
-
-
-def _check_tags(path: Path, tags: pd.Series) -> None:
-    invalid = ~tags.str.fullmatch(TAG)
-    if invalid.any():
-        row = int(np.argmax(invalid))
-        raise ReportError(f"{path}: row {row + 1}: expected an IOB2 tag as B-PER or O, got {tags.iloc[row][:40]!r}.")
+def _read_predictions(run: RunFolder, task: str, within: str = "") -> pd.DataFrame:
+    """Read the predictions of a task, with the number columns that the record names."""
+    path = f"{within}predictions.csv"
+    frame = read_table(run, path, SCHEMAS["predictions"])
+    about = run.record.get("tasks")
+    own = about.get(task) if isinstance(about, dict) else None
+    named = own.get("numbers") if isinstance(own, dict) else None
+    numbers = [str(name) for name in named if str(name) in frame] if isinstance(named, list) else []
+    numbers += [str(name) for name in frame if str(name).startswith(PROBABILITY)]
+    return with_schema(run.path / path, frame, Schema((), tuple(numbers)))

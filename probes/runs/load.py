@@ -86,7 +86,7 @@ def _load_run(folder: RunFolder) -> LoadedRun:
     path = folder.path
     for name in (RECIPE, PROBE_FILE):
         if not folder.has(name):
-            is_other = any(table in folder.digests for table in ("ablation.csv", "trials.csv"))
+            is_other = folder.record.get("experiment") in ("ablation", "study")
             hint = " An ablation or a study predicts nothing: name the run of a recipe." if is_other else ""
             raise RunError(f"{path} is no finished run: it has no {name}.{hint}")
     try:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, script_of, unbreakable_spans
 from permafrost.data.text import Segments
+from permafrost.probes.metrics.bootstrap import bootstrap_ratio
 from permafrost.probes.metrics.squad import (
     answer_text,
     exact_match,
@@ -25,21 +26,23 @@ from permafrost.probes.metrics.squad import (
     trim_span,
     widen_to_words,
 )
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.tasks.base import (
     QUESTION,
-    BreakdownRow,
     Calibrated,
     Columns,
     CountScorer,
-    Decoded,
     Item,
     OutputSpace,
     Predict,
     Prediction,
+    ResampledPair,
     Task,
-    measured_ratio,
 )
-from permafrost.probes.tasks.rows import pair_of_texts
+from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, measured_ratio
+from permafrost.probes.tasks.examples import answer_examples
+from permafrost.probes.tasks.rows import align_predictions, pair_of_texts
 
 QUESTION_WORD = re.compile(
     rf"{WORD_START}(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which){WORD_END}(?!-)", re.IGNORECASE
@@ -114,6 +117,8 @@ class Answering(Task):
     text_counts = (1,)
     target_is_column = False
     reference = "the sentence that shares most words with the question"
+    required = ("question", "context", "target", "answer", "start", "end", "score", "exact_match", "f1")
+    numbers = ("target_start", "start", "end", "score", "exact_match", "f1")
 
     def text_names(self, texts_per_row: int) -> Item:
         """As :meth:`Task.text_names`."""
@@ -161,6 +166,18 @@ class Answering(Task):
             "end": [last for _, last in spans],
             "score": predictions[:, 2],
         } | metrics
+
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return contexts with marked answers, mistakes first."""
+        return answer_examples(predictions)
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by question; each row holds its own metrics."""
+        aligned = align_predictions(base, other, ["question", "context", "target"], (metric,))
+        if isinstance(aligned, str):
+            return aligned
+        ones = np.ones(len(aligned[0]))
+        return [bootstrap_ratio([(frame[seed].to_numpy(), ones) for seed in frame]) for frame in aligned]
 
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return the answer to each question: a span of whole words of its context, with its probability as score."""

@@ -8,9 +8,10 @@ untrained reference and the control targets. How a probe is trained on it is in 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
@@ -19,8 +20,11 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_ratio
 from permafrost.probes.metrics.calibration import Calibration, Thresholds
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded
 
 SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
 """Names of the texts of an item."""
@@ -40,25 +44,12 @@ Predict = Callable[[Sequence[Text], Rows], NDArray[np.float32]]
 Columns = Mapping[str, Any]
 """Columns of a prediction table, name -> values."""
 
-Decoded = Sequence[NDArray[Any]]
-"""Decoded predictions, one array per seed."""
-
-RatioCounts = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""Numerator and denominator of each row, one pair of arrays per seed."""
-
 Calibrated = Calibration | Thresholds
 """What is fitted to raw predictions on validation rows, and needed to decode or scale others."""
 
 
-class BreakdownRow(NamedTuple):
-    """Metric of one group of rows."""
-
-    kind: str
-    """Grouping criterion: class, label, pattern, entity type or question word."""
-
-    group: str
-    metric: str
-    measured: Estimate
+ResampledPair = Sequence[BootstrapSamples | None]
+"""Metric of two runs on the same resampled rows; None if it is undefined."""
 
 
 class OutputSpace(Protocol):
@@ -208,11 +199,25 @@ class Task(ABC):
         """Return gold and predicted name of each row or word; None if the targets are no classes."""
         return None
 
+    required: ClassVar[tuple[str, ...]] = ("target",)
+    """Columns that a prediction table must have for :meth:`examples` and :meth:`paired`."""
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Columns of the prediction table that hold numbers; probabilities of labels do too."""
+
     @abstractmethod
     def prediction_columns(
         self, predictions: NDArray[np.float32], scorer: Any, calibration: Calibrated | None
     ) -> Columns:
         """Return the columns of the prediction table of a split."""
+
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return tables or marked texts of the page that show predictions, mistakes first."""
+        return []
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """Return a metric of two prediction tables on the same resampled rows; or why it cannot be compared."""
+        return "no predictions"
 
     @abstractmethod
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
@@ -269,29 +274,3 @@ def shuffle_targets(task: Task, corpus: Corpus, seed: int) -> Corpus:
     """
     rows = task.shuffled(corpus, corpus.split("train"), np.random.default_rng(seed))
     return replace(corpus, splits={"train": rows, "validation": rows})
-
-
-def precision_recall_f1(
-    kind: str, group: str, predicted: Decoded, gold: Decoded, correct: Decoded, n: int
-) -> Iterator[BreakdownRow]:
-    """Yield precision, recall and F1 of one group.
-
-    Args:
-        predicted, gold, correct: counts of each seed, ``[row]`` each.
-        n: number of gold instances.
-    """
-    seeds = zip(predicted, gold, correct, strict=True)
-    by_seed = [tuple(counts.astype(np.float64) for counts in seed) for seed in seeds]
-    denominators = {"precision": [p for p, _, _ in by_seed], "recall": [g for _, g, _ in by_seed]}
-    denominators["f1"] = [(p + g) / 2 for p, g, _ in by_seed]
-    for metric, by_metric in denominators.items():
-        counts = [(seed[2], denominator) for seed, denominator in zip(by_seed, by_metric, strict=True)]
-        yield BreakdownRow(kind, group, metric, measured_ratio(counts, n))
-
-
-def measured_ratio(counts: RatioCounts, n: int) -> Estimate:
-    """Return a ratio of sums, averaged over seeds, with its bootstrap interval; a single row has no interval."""
-    if resampled := bootstrap_ratio(counts):
-        return replace(resampled.estimate(), n=n)
-    value = float(np.mean([numerator.sum() / max(denominator.sum(), 1) for numerator, denominator in counts]))
-    return Estimate(value=value, low=None, high=None, n=n)

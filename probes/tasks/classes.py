@@ -5,27 +5,37 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.script import WORD_END, WORD_START, units
 from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.tasks.base import (
-    BreakdownRow,
     Calibrated,
     Columns,
-    Decoded,
     Item,
     OutputSpace,
     Predict,
     Prediction,
-    measured_ratio,
-    precision_recall_f1,
+    ResampledPair,
     softmax,
 )
-from permafrost.probes.tasks.rows import RowScorer, RowTask, pair_of_texts, predict_items, text_columns
+from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, measured_ratio, precision_recall_f1
+from permafrost.probes.tasks.examples import class_errors, text_names
+from permafrost.probes.tasks.rows import (
+    RowScorer,
+    RowTask,
+    align_predictions,
+    pair_of_texts,
+    predict_items,
+    text_columns,
+)
 
 NEGATION = re.compile(
     rf"{WORD_START}(?:not|no|never|nobody|nothing|none|neither|nor|without|cannot){WORD_END}|n['’]t{WORD_END}",
@@ -57,6 +67,7 @@ class Classification(RowTask):
     heads = ("classes",)
     scorer_class = ClassScorer
     reference = "the commonest class of training"
+    required = ("target", "label")
 
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if there is a single class."""
@@ -89,6 +100,22 @@ class Classification(RowTask):
         target, label = self.confusion(scorer, scorer.decode(predictions))
         by_class = {PROBABILITY + name: probabilities[:, code] for code, name in enumerate(scorer.corpus.labels)}
         return text_columns(scorer) | {"target": target, "label": label} | by_class
+
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return the mistakes, the surest first."""
+        return [class_errors(predictions)]
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by row; classes are in the order of the corpus."""
+        aligned = align_predictions(base, other, [*text_names(base), "target"], ("label",))
+        if isinstance(aligned, str):
+            return aligned
+        ordered = [name.removeprefix(PROBABILITY) for name in map(str, base) if name.startswith(PROBABILITY)]
+        present = sorted({name for table in (base, other) for column in self.required for name in table[column]})
+        codes = {name: code for code, name in enumerate(dict.fromkeys([*ordered, *present]))}
+        target = np.array([codes[name] for name in aligned[0].index.get_level_values("target").astype(str)])
+        by_run = [[np.array([codes[name] for name in frame[seed].astype(str)]) for seed in frame] for frame in aligned]
+        return [bootstrap_metric(self.metrics[metric], seeds, target) for seeds in by_run]
 
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return a label for each item, with the probability of every class."""

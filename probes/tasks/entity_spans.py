@@ -15,9 +15,9 @@ from seqeval.metrics.sequence_labeling import get_entities
 from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.script import SENTENCE_ENDS, unbreakable_spans
+from permafrost.data.words import CharacterSpan, split_words
 from permafrost.probes.metrics.entities import decode_tags
 from permafrost.probes.tasks.base import Predict, softmax
-from permafrost.probes.tasks.words import CharacterSpan, split_words
 
 Entity = dict[str, Any]
 """Keys ``text``, ``start``, ``end``, ``label`` and ``probability``."""

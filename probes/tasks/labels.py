@@ -1,9 +1,10 @@
 """Label sets: any number of labels per text or pair of texts, each predicted by itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
@@ -11,6 +12,7 @@ from permafrost.data.corpora.label_sets import parse_labels
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.calibration import Thresholds
 from permafrost.probes.metrics.label_sets import (
     LabelStatistic,
@@ -20,21 +22,23 @@ from permafrost.probes.metrics.label_sets import (
     subset_accuracy,
 )
 from permafrost.probes.metrics.thresholds import best_thresholds
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.tasks.base import (
-    BreakdownRow,
     Calibrated,
     Columns,
-    Decoded,
     Item,
     OutputSpace,
     Predict,
     Prediction,
+    ResampledPair,
     Target,
     parse_label,
-    precision_recall_f1,
     sigmoid,
 )
-from permafrost.probes.tasks.rows import RowScorer, RowTask, predict_items, text_columns
+from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, precision_recall_f1
+from permafrost.probes.tasks.examples import label_errors, text_names
+from permafrost.probes.tasks.rows import RowScorer, RowTask, align_predictions, predict_items, text_columns
 
 UNCALIBRATED = 0.5
 """Threshold of every label as long as none were chosen: during training, and for labels without validation rows."""
@@ -61,7 +65,11 @@ def thresholds_of(calibration: Calibrated | None) -> NDArray[np.float32] | float
 
 def _of_predicted(metric: LabelStatistic) -> LabelStatistic:
     """Return a metric of predicted labels as a metric of margins."""
-    return lambda margins, target, counts=None: metric(margins >= 0, target, counts)
+
+    def of_margins(margins: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
+        return metric(margins >= 0, target, counts)
+
+    return of_margins
 
 
 class MultiLabel(RowTask):
@@ -81,6 +89,7 @@ class MultiLabel(RowTask):
     heads = ("labels",)
     scorer_class = LabelScorer
     reference = "the labels that at least half of the training rows have"
+    required = ("target", "labels")
 
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if no row that selects has a label."""
@@ -120,6 +129,33 @@ class MultiLabel(RowTask):
         sets = {"target": joined(names, scorer.rows.targets > 0), "labels": joined(names, predicted)}
         return text_columns(scorer) | sets | by_label
 
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return the rows with the most wrong labels."""
+        return [label_errors(predictions)]
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by row: probabilities are ranked, and predicted labels compared."""
+        names = [name for name in map(str, base) if name.startswith(PROBABILITY)]
+        columns = names if metric == self.metric else ["labels"]
+        by_column: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+        for column in columns:
+            aligned = align_predictions(base, other, [*text_names(base), "target"], (column,))
+            if isinstance(aligned, str):
+                return aligned
+            by_column.append(aligned)
+        labels = [name.removeprefix(PROBABILITY) for name in names]
+        target = indicators(by_column[0][0].index.get_level_values("target"), labels)
+        resampled = []
+        for frames in zip(*by_column, strict=True):
+            values = [
+                np.stack([frame[seed] for frame in frames], 1)
+                if columns is names
+                else indicators(frames[0][seed], labels) - UNCALIBRATED
+                for seed in frames[0]
+            ]
+            resampled.append(bootstrap_metric(self.metrics[metric], values, target))
+        return resampled
+
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return the labels of each item, with the probability of every label."""
         probabilities = sigmoid(predict_items(items, predict))
@@ -145,6 +181,12 @@ class MultiLabel(RowTask):
         """Return whether there are labels, and a threshold for each."""
         thresholds = space.calibration
         return bool(space.labels) and isinstance(thresholds, Thresholds) and len(thresholds.values) == len(space.labels)
+
+
+def indicators(cells: Iterable[object], labels: Sequence[str]) -> NDArray[np.float64]:
+    """Return which labels each cell of joined names has, ``[row, label]`` of 0 and 1."""
+    sets = [set(str(cell).split(", ")) for cell in cells]
+    return np.array([[float(label in row) for label in labels] for row in sets])
 
 
 def joined(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[str]:

@@ -1,9 +1,19 @@
-"""Registry of the kinds of tasks."""
+"""Registry of the kinds of tasks, and the problem of a recipe: corpus, task, head, loss and metric, resolved once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.spec import SpecError
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.answers import Answering
-from permafrost.probes.tasks.base import Task
+from permafrost.probes.tasks.base import Scorer, Task
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.labels import MultiLabel
 from permafrost.probes.tasks.scores import Similarity
@@ -28,3 +38,86 @@ def task_of(corpus: Corpus) -> Task:
         corpus.split(split)
     TASKS[corpus.kind].check(corpus)
     return TASKS[corpus.kind]
+
+
+def task_of_predictions(kind: str, predictions: pd.DataFrame) -> Task | None:
+    """Return the task whose predictions a table holds; None if it is of no known kind.
+
+    Raises:
+        ReportError: the table lacks a column that the task shows.
+    """
+    task = TASKS.get(kind)
+    missing = [column for column in task.required if column not in predictions] if task else []
+    if missing:
+        raise ReportError(f"predictions.csv has no column '{missing[0]}', and its rows are of the kind '{kind}'.")
+    return task
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Problem:
+    """What a probe is trained on: a task on a corpus."""
+
+    corpus: Corpus
+    task: Task
+    head: str
+    loss: str
+    metric: str
+    """Metric that selects epochs and variants."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics that are measured."""
+        return self.task.metric_names(self.corpus)
+
+    @property
+    def texts_per_row(self) -> int:
+        """Number of texts in a row of the corpus."""
+        return int(self.corpus.split("train").texts.shape[1])
+
+    @cached_property
+    def _scorers(self) -> dict[str, Scorer]:
+        return {}
+
+    def scorer(self, split: str) -> Scorer:
+        """Return the scorer of a split."""
+        if split not in self._scorers:
+            self._scorers[split] = self.task.scorer(self.corpus, split)
+        return self._scorers[split]
+
+
+def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
+    """Resolve what a recipe of one task trains on its corpus.
+
+    Raises:
+        CorpusError: there is nothing to learn from the corpus.
+        SpecError: the task has no such head, loss or metric.
+    """
+    task = task_of(corpus)
+    loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
+    metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
+    for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metric_names(corpus))):
+        if value not in known:
+            raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
+    texts_per_row = int(corpus.split("train").texts.shape[1])
+    head = task.head(recipe.probe, texts_per_row)
+    return Problem(corpus=corpus, task=task, head=head, loss=loss, metric=metric)
+
+
+def check_probe(spec: ProbeSpec, problem: Problem, views: Sequence[str]) -> None:
+    """Raise :class:`SpecError` if the settings of a probe contradict each other, its task or the views it reads."""
+    head, by_token = problem.head, problem.task.reads_tokens
+    if "tokens" in views and len(set(views)) > 1:
+        raise SpecError("the view tokens cannot be combined with other views; set probe.inputs to one or the other.")
+    if by_token and "tokens" not in views:
+        raise SpecError(
+            f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views "
+            "and probe.inputs."
+        )
+    if not by_token and spec.context != "none":
+        raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")
+    if by_token and spec.hidden:
+        raise SpecError(f"probe.hidden = {spec.hidden} is for whole rows, the head '{head}' is linear; use a context.")
+    if head != "span" and spec.match:
+        raise SpecError(f"probe.match = true is for questions and contexts, the head 'span'; this one is '{head}'.")
+    if head != "cosine" and spec.mixer == "mlp":
+        raise SpecError(f"probe.mixer = 'mlp' mixes cosines, which the head '{head}' does not have; use 'softmax'.")

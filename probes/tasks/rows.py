@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_metric
-from permafrost.probes.tasks.base import Decoded, Item, Predict, Scorer, Task
+from permafrost.probes.tasks.base import Item, Predict, Scorer, Task
+from permafrost.probes.tasks.breakdown import Decoded
 
 
 class RowScorer(Scorer):
@@ -55,3 +57,31 @@ def pair_of_texts(corpus: Corpus, text_indices: NDArray[np.int64]) -> tuple[str 
     if isinstance(last, Segments):
         return last.first, last.second
     return (str(corpus.texts[text_indices[0]]) if len(text_indices) > 1 else None), last
+
+
+def align_predictions(
+    base: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame] | str:
+    """Return two prediction tables as ``[row, seed]`` of the same rows; or why they cannot be compared.
+
+    Args:
+        keys: columns that identify a row; rows that repeat are counted.
+        columns: the first of these columns that a table has is compared.
+    """
+    first, second = (_rows_by_seed(table, keys, columns) for table in (base, other))
+    if first is None or second is None:
+        return "no predictions"
+    if len(first) != len(second) or not first.index.sort_values().equals(second.index.sort_values()):
+        return "not the same rows"
+    return first, second.loc[first.index]
+
+
+def _rows_by_seed(table: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame | None:
+    """``[row, seed]`` of the first of some columns; None if it or a value is missing."""
+    column = next((name for name in columns if name in table), None)
+    if column is None or len(keys) < 2 or not set(keys) <= set(table):
+        return None
+    table = table.assign(seed=table["seed"].fillna(-1))
+    table = table.assign(repeat=table.groupby([*keys, "seed"]).cumcount())
+    by_seed = table.pivot(index=[*keys, "repeat"], columns="seed", values=column)
+    return None if by_seed.isna().to_numpy().any() else by_seed

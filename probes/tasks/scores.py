@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
@@ -12,10 +13,23 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.calibration import Calibration, calibrate
 from permafrost.probes.metrics.metrics import pearson, spearman
-from permafrost.probes.tasks.base import Calibrated, Columns, Item, OutputSpace, Predict, Prediction, Target
-from permafrost.probes.tasks.rows import RowScorer, RowTask, predict_items, text_columns
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.tasks.base import (
+    Calibrated,
+    Columns,
+    Item,
+    OutputSpace,
+    Predict,
+    Prediction,
+    ResampledPair,
+    Target,
+)
+from permafrost.probes.tasks.examples import score_errors, text_names
+from permafrost.probes.tasks.rows import RowScorer, RowTask, align_predictions, predict_items, text_columns
 
 
 class ScoreScorer(RowScorer):
@@ -41,7 +55,9 @@ class Similarity(RowTask):
     metrics: ClassVar = {"pearson": pearson, "spearman": spearman}
     heads = ("cosine", "regression")
     scorer_class = ScoreScorer
-    reference = "the cosine of latents as they are"
+    reference = "the cosine of latents as they are, of the last layer and of the best one on {split}"
+    required = ("target", "score")
+    numbers = ("target", "score", "raw")
 
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if the scores that select are all the same."""
@@ -72,6 +88,19 @@ class Similarity(RowTask):
         score, target = to_corpus_range(calibration(predictions), unit), to_corpus_range(scorer.rows.targets, unit)
         return text_columns(scorer) | {"target": target, "score": score, "raw": predictions}
 
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return the rows with the largest errors."""
+        return [score_errors(predictions)]
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by row."""
+        aligned = align_predictions(base, other, [*text_names(base), "target"], ("raw", "score"))
+        if isinstance(aligned, str):
+            return aligned
+        target = aligned[0].index.get_level_values("target").to_numpy()
+        by_run = [[frame[seed].to_numpy() for seed in frame] for frame in aligned]
+        return [bootstrap_metric(self.metrics[metric], seeds, target) for seeds in by_run]
+
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return a score for each item, in the unit of the corpus."""
         assert isinstance(space.calibration, Calibration)
@@ -92,7 +121,7 @@ class Similarity(RowTask):
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the score of each row, in 0..1."""
-        return rows.targets.tolist()
+        return list(rows.targets.tolist())
 
     def is_complete(self, space: OutputSpace) -> bool:
         """Return whether there are a range of scores and a calibration."""

@@ -10,25 +10,30 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
+from permafrost.data.ragged import offsets_from_lengths
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.base import (
-    BreakdownRow,
     Calibrated,
     Columns,
     CountScorer,
-    Decoded,
     Item,
     OutputSpace,
     Predict,
     Prediction,
+    ResampledPair,
     Task,
-    precision_recall_f1,
 )
+from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, precision_recall_f1
 from permafrost.probes.tasks.entity_spans import find_entities
+from permafrost.probes.tasks.examples import tagged_examples
 
 NO_ENTITY, SEVERAL_TYPES = "no entity", "several types"
 """Row labels of sentences without an entity, and with entities of several types."""
@@ -61,7 +66,7 @@ class TagScorer(CountScorer):
 
     def entities_by_row(self, decoded: NDArray[Any]) -> NDArray[np.float64]:
         """Return the numbers of predicted, gold and correct entities of all types, ``[3, row]``."""
-        return self.entities(decoded).sum(1).astype(np.float64).T
+        return np.asarray(self.entities(decoded).sum(1).T, np.float64)
 
 
 def entity_f1(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
@@ -109,6 +114,7 @@ class Tagging(Task):
     text_counts = (1,)
     target_is_column = False
     reference = "the tag that each word has most often in training"
+    required = ("sentence", "word", "target", "label")
 
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return the most frequent training tag of every word, ``[word]``, under the constraints of IOB2."""
@@ -146,6 +152,37 @@ class Tagging(Task):
         words = _words(scorer.corpus, scorer.rows)
         return {"sentence": sentences + 1, "word": words, "target": target, "label": label}
 
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return sentences with marked entities, mistakes first."""
+        _check_tags(predictions)
+        return tagged_examples(predictions)
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by sentence; both runs must have the same sentences in the same order."""
+        by_run = [
+            [seed_rows for _, seed_rows in table.groupby("seed", sort=False, dropna=False)] for table in (base, other)
+        ]
+        every_seed = [*by_run[0], *by_run[1]]
+        first = every_seed[0][["sentence", "word", "target"]].to_numpy()
+        for rows in every_seed:
+            _check_tags(rows)
+            if not np.array_equal(rows[["sentence", "word", "target"]].to_numpy(), first):
+                return "not the same rows"
+        labels = tuple(sorted({tag for rows in every_seed for tag in (*rows["target"], *rows["label"])}))
+        sentences = every_seed[0]["sentence"].to_numpy()
+        ends = np.append(np.flatnonzero(sentences[1:] != sentences[:-1]) + 1, len(sentences))
+        offsets = offsets_from_lengths(np.diff(ends, prepend=0))
+        gold, *predicted = (
+            np.searchsorted(labels, tags.to_numpy().astype(str))
+            for tags in (every_seed[0]["target"], *(rows["label"] for rows in every_seed))
+        )
+        spans = Spans(np.zeros((len(gold), 2), np.int64), gold, offsets)
+        texts = np.zeros((len(offsets) - 1, 1), np.int64)
+        splits = {"test": Rows(texts, texts[:, 0], spans)}
+        scorer = TagScorer(self.metrics, Corpus(name="", texts=(), splits=splits, labels=labels), "test")
+        seeds = len(by_run[0])
+        return [scorer.resampled(metric, decoded) for decoded in (predicted[:seeds], predicted[seeds:])]
+
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return the entities of each text."""
         texts = [text for (text,) in items]
@@ -168,6 +205,16 @@ class Tagging(Task):
         names = np.array([label[2:] for label in corpus.labels], object)[rows.spans.codes].tolist()
         by_sentence = [set(names[low:high]) - {""} for low, high in pairwise(rows.spans.offsets.tolist())]
         return [SEVERAL_TYPES if len(types) > 1 else next(iter(types), NO_ENTITY) for types in by_sentence]
+
+
+def _check_tags(predictions: pd.DataFrame) -> None:
+    """Raise a :class:`ReportError` if a tag of a prediction table is not IOB2."""
+    for column in ("target", "label"):
+        invalid = [not split_tag(tag)[0] for tag in predictions[column]]
+        if any(invalid):
+            row = invalid.index(True)
+            found = f"{predictions[column].iloc[row][:40]!r}"
+            raise ReportError(f"predictions.csv: row {row + 1}: expected an IOB2 tag as B-PER or O, got {found}.")
 
 
 def repair_tags(codes: NDArray[np.int64], offsets: NDArray[np.int64], labels: Sequence[str]) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ trained one after another. Members read inputs, never a backbone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe, layout_for
 from permafrost.probes.objectives.heads import HEADS
-from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
 from permafrost.probes.training.parameter_groups import belongs_to
@@ -93,7 +92,8 @@ class TrainedMember:
         )
 
 
-class UntrainedMember(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class UntrainedMember:
     """A member about to be trained."""
 
     index: int

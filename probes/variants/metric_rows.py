@@ -16,8 +16,8 @@ from permafrost.probes.config.names import PROBE, UNTRAINED
 from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric, paired_difference
 from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
 from permafrost.probes.results.metric_row import MetricRow
-from permafrost.probes.tasks.base import Decoded
-from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.breakdown import Decoded
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.tasks.scores import to_corpus_range
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
@@ -130,10 +130,7 @@ def comparison_rows(task: str, problem: Problem, variants: Sequence[TrainedVaria
                     **where,
                     against=baseline.variant,
                     metric=problem.metric,
-                    value=difference.difference,
-                    low=difference.low,
-                    high=difference.high,
-                    p=difference.p,
+                    **asdict(difference),
                     n=second.n,
                     seed=None,
                 )

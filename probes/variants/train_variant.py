@@ -209,14 +209,15 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
 
     def make() -> PretrainedEncoder:
         corpus, inputs = workspace.corpus(spec.corpus), workspace.inputs(recipe, spec.corpus)
-        checkpoint = workspace.unfinished and workspace.unfinished.checkpoint_for(
-            "pretraining",
-            recipe,
-            [member.seed],
-            {"pretraining": corpus, PROBE: member.problem.corpus},
-            {PROBE: workspace.latent_identities(recipe)},
-            {"encoder": key},
-        )
+        checkpoint = None
+        if workspace.unfinished:
+            corpora, latents = (
+                {"pretraining": corpus, PROBE: member.problem.corpus},
+                workspace.latent_identities(recipe),
+            )
+            checkpoint = workspace.unfinished.checkpoint_for(
+                "pretraining", recipe, [member.seed], corpora, {PROBE: latents}, {"encoder": key}
+            )
         return pretrain(initial_probe(member), spec, corpus, inputs, member.seed, workspace.progress, checkpoint)
 
     return workspace.encoders(key, make)

@@ -18,7 +18,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.models.probe import Probe, unstack
 from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.tasks.base import Calibrated
-from permafrost.probes.tasks.problem import Problem
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
 from permafrost.probes.training.log import TrainingLog

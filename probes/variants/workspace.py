@@ -20,7 +20,7 @@ from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import FinetunedInputs, cached_states, finetuned_inputs
 from permafrost.probes.inputs.latents import ProbeInputs, read_inputs
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider, PlanLatents
-from permafrost.probes.tasks.problem import Problem, make_problem
+from permafrost.probes.tasks.registry import Problem, make_problem
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache
 

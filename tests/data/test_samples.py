@@ -176,12 +176,40 @@ def test_the_topics_are_many_distinct_and_of_every_class_and_tone_in_every_split
         assert {(row["split"], row[column]) for row in found} == {(split, name) for split in SPLITS for name in names}
 
 
-@pytest.mark.parametrize("kind", ["tags", "questions", "nli"])
+MESSAGE_LABELS = {"billing", "delivery", "account", "fault", "urgent"}
+
+
+def test_the_labelled_messages_are_many_and_have_up_to_three_labels_or_none():
+    found = rows("labels.csv")
+    assert len(found) >= 240
+    assert all(3 <= len(row["sentence"].split()) <= 30 for row in found)
+    sets = [row["labels"].split(",") if row["labels"] else [] for row in found]
+    assert {len(labels) for labels in sets} == {0, 1, 2, 3}
+    assert all(len(set(labels)) == len(labels) for labels in sets)
+    for split in SPLITS:
+        counts = Counter(label for row, labels in zip(found, sets, strict=True) if row["split"] == split
+                         for label in labels or ["none"])  # fmt: skip
+        assert set(counts) == MESSAGE_LABELS | {"none"}
+        assert min(counts.values()) >= 4
+
+
+def test_a_few_messages_stand_twice_in_one_split_with_other_labels():
+    versions: dict[str, list[tuple[str, str]]] = {}
+    for row in rows("labels.csv"):
+        versions.setdefault(row["sentence"], []).append((row["split"], row["labels"]))
+    assert len(set(folded(list(versions)))) == len(versions)
+    twice = [both for both in versions.values() if len(both) > 1]
+    assert 3 <= len(twice) <= 12
+    assert all(len(both) == 2 and both[0][0] == both[1][0] and both[0][1] != both[1][1] for both in twice)
+
+
+@pytest.mark.parametrize("kind", ["tags", "questions", "nli", "labels"])
 def test_training_holds_about_seven_tenths(kind):
     parts = {
         "tags": [split for split, _ in sentences()],
         "questions": [split for split, _, questions in passages() for _ in questions],
         "nli": [row["split"] for row in rows("nli.csv")],
+        "labels": [row["split"] for row in rows("labels.csv")],
     }[kind]
     counts = Counter(parts)
     assert 0.6 <= counts["train"] / len(parts) <= 0.8

@@ -32,6 +32,7 @@ SMALL = {
     "freeze-sts-tried": lambda bench: bench.of_named("train.epochs=1", "pretraining.train.epochs=1"),
     "pairs": Bench.of_pairs,
     "classify": Bench.of_topics,
+    "multilabel": lambda bench: bench.settings("train.epochs=1"),
 }
 
 
@@ -40,8 +41,12 @@ ELSEWHERE |= {*test_task_recipes.SMALL, *test_task_recipes.TUNED, *test_multitas
 """Recipes with tests of their own."""
 
 
+UNTRAINABLE = {"multilabel": pytest.mark.xfail(strict=True, raises=KeyError, reason="no task learns label sets yet")}
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in shipped_recipes() if name not in ELSEWHERE]
+    "name",
+    [pytest.param(name, marks=UNTRAINABLE.get(name, ())) for name in shipped_recipes() if name not in ELSEWHERE],
 )  # a new recipe without a small corpus fails here
 def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     bench = Bench(tmp_path, tiny("bert", blocks=6))  # as many as the backbone that recipes cut

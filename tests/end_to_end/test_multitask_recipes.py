@@ -190,8 +190,25 @@ def test_telling_questions_is_chosen_and_shown_by_f1_first(ran):
         "sentiment": "accuracy", "question": "f1",
     }  # fmt: skip
     assert set(table.query("task == 'question'")["metric"]) == {"f1", "accuracy", "macro_f1"}
-    (variant,) = run.table("variants").itertuples()
-    assert 0.1 < variant.trained / variant.parameters < 0.2  # two blocks of six, and no embeddings
+
+
+def test_what_sentiment_and_questions_freeze_is_not_trained_and_stays_as_it_was(ran):
+    run = ran("sst2-question")
+    variants = run.table("variants").set_index("variant")
+    trained, parameters = variants["trained"], variants["parameters"].max()
+    assert 0.1 < trained["blocks-and-heads"] / parameters < 0.2  # two blocks of six, and no embeddings
+    heads = {task: trained["blocks-and-heads"] - trained[f"{task}-head-frozen"] for task in ("sentiment", "question")}
+    assert min(heads.values()) > 0
+    assert trained["backbone-frozen"] == sum(heads.values())
+    assert trained["everything-frozen"] == 0
+    assert run.table("frozen").groupby("variant")["component"].agg(set).to_dict() == {
+        "everything-frozen": {"backbone", "sentiment", "question"},
+        "backbone-frozen": {"backbone"},
+        "sentiment-head-frozen": {"sentiment"},
+        "question-head-frozen": {"question"},
+    }
+    values = run.table("epochs").set_index(["variant", "task", "metric", "epoch"])["value"].unstack()
+    assert (values.loc["everything-frozen", 0] == values.loc["everything-frozen", 1]).all()
 
 
 def test_each_task_leaves_an_ordinary_model_folder_and_both_answer(ran):

@@ -22,7 +22,10 @@ from tests.support.backbones import WORDS
 ROOT = Path(__file__).parents[2]
 FILES = {"recipe.toml", "record.json", "probe.safetensors", "figures", "report.html"}
 FILES |= {"metrics.csv", "predictions.csv", "training.csv", "latents.csv"}
-COLUMNS = ["variant", "backbone", "view", "layer", "task", "split", "metric", "value", "low", "high", "n", "seed"]
+COLUMNS = [
+    "variant", "against", "backbone", "corpus", "view", "layer", "subset", "control", "task", "split", "metric",
+    "value", "low", "high", "p", "n", "seed",
+]  # fmt: skip
 SPLITS = ["train"] * 40 + ["validation"] * 15 + ["test"] * 15
 
 Row = tuple[str, str, float, str]

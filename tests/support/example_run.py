@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from permafrost.probes.metrics.projection import project
+from permafrost.probes.results.metric_row import COLUMNS
 from permafrost.probes.results.run_folder import write_record
 
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script>{{ 7*7 }} $x^2$ <a href='http://evil.example/'>a</a>"
@@ -37,10 +38,20 @@ def metrics(classes: bool = False) -> pd.DataFrame:
     if not classes:
         rows += [(name, "mean", None, "test", "mae", 0.4, 0.3, 0.5, 300, None) for name in VARIANTS]
     columns = ["variant", "view", "layer", "split", "metric", "value", "low", "high", "n", "seed"]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame.insert(1, "backbone", "all-MiniLM-L6-v2")
-    frame.insert(4, "task", "stsb")
-    return frame.astype({"layer": "Int64", "seed": "Int64"})
+    counts = [(name, "mean", None, "", "trained_parameters", 516_110, None, None, None, None) for name in VARIANTS]
+    frame = long_table(pd.DataFrame([*rows, *counts], columns=columns), corpus="stsb", task="stsb")
+    return frame.assign(task=frame["task"].where(frame["split"] != "", ""))
+
+
+def long_table(frame: pd.DataFrame, **about: Any) -> pd.DataFrame:
+    """Rows with all columns of ``metrics.csv``; those that they do not have are ``about``, or empty."""
+    texts = dict.fromkeys(("variant", "against", "corpus", "view", "subset", "control", "task", "split", "metric"), "")
+    numbers = dict.fromkeys(("layer", "value", "low", "high", "p", "n", "seed"))
+    for name, value in (texts | numbers | {"backbone": "all-MiniLM-L6-v2"} | about).items():
+        if name not in frame:
+            frame[name] = value
+    frame[["low", "high", "p"]] = frame[["low", "high", "p"]].astype(float)
+    return frame[COLUMNS].astype({"layer": "Int64", "n": "Int64", "seed": "Int64"})
 
 
 def texts(rows: int) -> list[str]:
@@ -135,13 +146,14 @@ def by_layer() -> pd.DataFrame:
     for task, corpus, metric in (("ner <b>", "conll", "f1"), ("nli", "snli", "accuracy")):
         for control, where in SPLITS.items():
             for layer in (*range(LAYERS), None):
+                about = (task, corpus, layer, "all" if layer is None else f"single {layer}", control)
                 for split in where:
                     value = 0.3 + 0.05 * (layer or 0) + 0.2 * (control == "") + 0.1 * (split == "train")
-                    about = (task, corpus, layer, control, split)
-                    rows.append((*about, metric, value, value - 0.02, value + 0.02, 300, 2000, 12.5))
-                    rows.append((*about, "another", 0.1, 0.0, 0.2, 300, 2000, 12.5))
-    columns = ["task", "corpus", "layer", "control", "split", "metric", "value", "low", "high", "n", "parameters"]
-    return pd.DataFrame(rows, columns=[*columns, "seconds"]).astype({"layer": "Int64"})
+                    rows.append((*about, split, metric, value, value - 0.02, value + 0.02, 300))
+                    rows.append((*about, split, "another", 0.1, 0.0, 0.2, 300))
+                rows.append((*about, "", "trained_parameters", 2000, None, None, None))
+    columns = ["task", "corpus", "layer", "subset", "control", "split", "metric", "value", "low", "high", "n"]
+    return long_table(pd.DataFrame(rows, columns=columns), variant="probe")
 
 
 TAGGED = [
@@ -188,40 +200,29 @@ def answered() -> pd.DataFrame:
 
 
 def ablation() -> pd.DataFrame:
+    """Every kind of subset, two views and two backbones, with controls and differences to the last layer."""
     rows = []
-    kinds: dict[str, list[str]] = {
-        "single": [str(k) for k in range(LAYERS)],
-        "prefix": [f"0-{k}" for k in range(LAYERS)],
-    }
-    kinds["suffix"] = [f"{k}-{LAYERS - 1}" for k in range(LAYERS)]
-    kinds["greedy"] = [",".join(map(str, range(k + 1))) for k in range(LAYERS)]
-    kinds["without"] = [",".join(str(k) for k in range(LAYERS) if k != out) for out in range(LAYERS)]
-    kinds |= {"view": ["0-6"] * 2, "backbone": ["0-6"] * 2}
-    for kind, named in kinds.items():
-        for control, top in (("", 0.7), ("untrained", 0.4), ("random targets", 0.1)):
-            for index, layers in enumerate(named):
-                value = top + 0.02 * index
-                name = ("mean", "last")[index] if kind in ("view", "backbone") else f"{kind} {index}"
+    layers = range(LAYERS)
+    subsets = ["all", *(f"single {k}" for k in layers), *(f"prefix 0-{k}" for k in layers)]
+    subsets += [f"suffix {k}-{LAYERS - 1}" for k in layers]
+    subsets += ["greedy " + ",".join(map(str, range(k + 1))) for k in layers]
+    subsets += ["without " + ",".join(str(k) for k in layers if k != out) for out in layers]
+    subsets += ["view mean", "view last"]
+    for backbone in ("all-MiniLM-L6-v2", "another"):
+        for index, subset in enumerate(subsets if backbone != "another" else ["all", "single 6"]):
+            for control, top in (("", 0.7), ("untrained", 0.4), ("random targets", 0.1)):
+                value = top + 0.002 * index
+                layer = int(subset.split()[1]) if subset.startswith("single") else None
+                about = (backbone, layer, subset, control)
+                rows.append((*about, "", "", "trained_parameters", 385, None, None, None, None, None))
                 for split in SPLITS[control]:
-                    about = (kind, name, layers, control, split, "pearson", value)
-                    rows.append((*about, value - 0.03, value + 0.03, 0.01, 300, 385, None))
-                    rows.append((*about, None, None, None, 300, 385, 0))
-    columns = [
-        "kind",
-        "name",
-        "layers",
-        "control",
-        "split",
-        "metric",
-        "value",
-        "low",
-        "high",
-        "p",
-        "n",
-        "parameters",
-        "seed",
-    ]
-    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64"})
+                    on = (*about, "", split, "pearson")
+                    rows.append((*on, value, value - 0.03, value + 0.03, None, 300, None))
+                    rows.append((*on, None, None, None, None, 300, 0))
+                    difference = (*about, "single 6", split, "pearson")
+                    rows.append((*difference, value - 0.714, value - 0.73, value - 0.7, 0.01, 300, None))
+    columns = ["backbone", "layer", "subset", "control", "against", "split", "metric", "value", "low", "high", "p"]
+    return long_table(pd.DataFrame(rows, columns=[*columns, "n", "seed"]), variant="probe", corpus="stsb", task="stsb")
 
 
 def study() -> dict[str, pd.DataFrame]:
@@ -272,11 +273,11 @@ def together(
                     for seed in seeds for epoch in range(1, epochs + 1)
                 ]  # fmt: skip
         first = METRICS_OF[kind][0]
+        baselines = (variants[task_index % 2 % len(variants)], "raw")
         compared += [
-            (task, split, first, variants[-1], variants[task_index % 2 % len(variants)], *figures)
-            for figures in COMPARED[:1]
+            (task, split, first, variants[-1], against, *figures)
+            for against, figures in zip(baselines, COMPARED, strict=True)
         ]
-        compared += [(task, split, first, variants[-1], "raw", *figures) for figures in COMPARED[1:]]
     pairs = [
         (variant, seed, epoch, first, second, 0.2 - 0.1 * epoch + 0.01 * index, 0.1 * epoch)
         for variant in variants if "gradnorm" in variant or "pcgrad" in variant
@@ -284,19 +285,28 @@ def together(
         for index, (first, second) in enumerate(combinations(tasks, 2))
     ]  # fmt: skip
     costs = [
-        (name, 3_000_000 * (index + 1), 22_700_000, 22_500_000 * (index > 1), 30.5 + 40 * index, 900 * 2**20)
+        (name, metric, value)
         for index, name in enumerate(variants)
+        for metric, value in {
+            "trained_parameters": 3_000_000 * (index + 1),
+            "parameters": 22_700_000,
+            "saved_parameters": 22_500_000 * (index > 1),
+        }.items()
     ]
     about = ["variant", "seed", "phase", "epoch", "loss", "value", "task", "weight"]
     columns = ["variant", "backbone", "view", "layer", "task", "split", "metric", "value", "low", "high", "n", "seed"]
-    compares = ["task", "split", "metric", "variant", "against", "difference", "low", "high", "p", "n"]
+    compares = ["task", "split", "metric", "variant", "against", "value", "low", "high", "p", "n"]
     return {
-        "metrics": pd.DataFrame(metric_rows, columns=columns).astype({"layer": "Int64", "seed": "Int64"}),
-        "variants": pd.DataFrame(costs, columns=["variant", "trained", "parameters", "saved", "seconds", "memory"]),
+        "metrics": pd.concat(
+            [
+                long_table(pd.DataFrame(metric_rows, columns=columns)),
+                long_table(pd.DataFrame(compared, columns=compares)),
+                long_table(pd.DataFrame(costs, columns=["variant", "metric", "value"])),
+            ]
+        ),
         "epochs": pd.DataFrame(followed, columns=["variant", "seed", "task", "epoch", "metric", "value"]),
         "training": pd.DataFrame(trained, columns=about),
         "conflicts": pd.DataFrame(pairs, columns=["variant", "seed", "epoch", "first", "second", "cosine", "conflict"]),
-        "comparisons": pd.DataFrame(compared, columns=compares),
         "frozen": pd.DataFrame(
             [(variants[0], seed, 2 * seed, next(iter(tasks))) for seed in seeds],
             columns=["variant", "seed", "epoch", "component"],
@@ -319,6 +329,7 @@ def write_together(
 ) -> Path:
     """A run folder of several tasks, with the folder of each."""
     about = record(True) | {"selected": variants[-1], "metric": "mean", "probes": {}, "corpus": {}}
+    about |= {"experiment": "multitask", "costs": costs(variants)}
     made = together(tasks, variants, epochs, seeds)
     write_tables(folder, {name: table for name, table in made.items() if len(table)}, about)
     groups = {"class": ("class", "pattern"), "tags": ("entity type",), "answers": ("question word",), "score": ()}
@@ -335,6 +346,11 @@ def write_together(
             table.to_csv(task_folder / f"{name}.csv", index=False, lineterminator="\n")
     write_record(folder, about)
     return folder
+
+
+def costs(variants: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What the record says of the training of each variant."""
+    return {name: {"seconds": 30.5 + 40 * index, "memory": 900 * 2**20} for index, name in enumerate(variants)}
 
 
 def breakdown_of(variants: Sequence[str], kinds: Sequence[str]) -> pd.DataFrame:
@@ -375,25 +391,34 @@ def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str,
     (folder / "recipe.toml").write_text(recipe or f'summary = "{EVIL}"\n', "utf-8")
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    write_record(folder, about)
+    write_record(folder, {"experiment": "run"} | about)
     return folder
 
 
-def layer_tables() -> dict[str, pd.DataFrame]:
-    """All tables of a run of every task by every layer."""
-    table = by_layer()
-    about = {"variant": table["control"].replace("", "probe"), "backbone": "all-MiniLM-L6-v2", "view": "", "seed": None}
-    long = table.assign(**about)[list(metrics())]
-    return {"layers": table, "metrics": long}
+def write_layers(folder: Path) -> Path:
+    """A run folder of every task by every layer."""
+    about = {"experiment": "layers", "costs": {task: {"seconds": 12.5} for task in ("ner <b>", "nli")}}
+    return write_tables(folder, {"metrics": by_layer()}, about)
 
 
 def every_table(classes: bool = False) -> dict[str, pd.DataFrame]:
-    """All tables at once."""
-    about = {"metrics": metrics(classes), "predictions": predictions(classes), "training": training()}
-    about |= {"autoencoder": autoencoder(), "latents": latents(classes), "ablation": ablation(), **study()}
-    return about | {"breakdown": breakdown()}
+    """All tables that one run or another has."""
+    tables = {"metrics": metrics(classes), "predictions": predictions(classes), "training": training()}
+    tables |= {"autoencoder": autoencoder(), "latents": latents(classes), "breakdown": breakdown()}
+    return tables | study() | {"losses": losses()}
 
 
-def example(folder: Path, classes: bool = False) -> Path:
-    """A run folder that holds every table there is."""
-    return write_tables(folder, every_table(classes), record(classes))
+def losses() -> pd.DataFrame:
+    """The losses of a pretraining."""
+    return pd.DataFrame({"step": range(1, 41), "loss": [5 / step for step in range(1, 41)]})
+
+
+def example(folder: Path, experiment: str = "run", classes: bool = False) -> Path:
+    """A run folder of an experiment, with every table that it may have."""
+    tables = every_table(classes)
+    needed = {
+        "ablation": {"metrics": ablation()},
+        "study": {name: tables[name] for name in study()},
+        "pretraining": {"metrics": metrics(classes), "losses": losses()},
+    }
+    return write_tables(folder, needed.get(experiment, tables), record(classes) | {"experiment": experiment})

@@ -400,6 +400,15 @@ def test_the_sample_tags_have_every_type_of_entity_in_every_split():
         assert begins <= set(corpus.split(split).spans.codes.tolist())
 
 
+def test_the_sample_labels_are_in_every_split_and_some_rows_have_none():
+    corpus = load_corpus(CorpusSpec(name="samples-labels"))
+    assert corpus.labels == ("account", "billing", "delivery", "fault", "urgent")
+    for rows in corpus.splits.values():
+        assert rows.targets.sum(0).min() >= 5
+        assert set(rows.targets.sum(1)) == {0, 1, 2, 3}
+    assert corpus.notes == ("texts that occur in several rows with different labels: 6; all their rows are kept",)
+
+
 def test_the_sample_answers_are_where_they_are_said_to_be():
     corpus = load_corpus(CorpusSpec(name="samples-questions", strict=True))
     assert list(corpus.splits) == list(SPLITS)

@@ -9,17 +9,26 @@ import pandas as pd
 import pytest
 from matplotlib import rc_context
 
-from permafrost.probes.figures.ablation import metric_rows, parse_layers, selectivities
 from permafrost.probes.figures.study import history
 from permafrost.probes.figures.style import SETTINGS, short_name
-from permafrost.probes.reports.report import CAPTIONS, FIGURES
-from permafrost.probes.results.run_tables import Tables, TaskTables
-from permafrost.probes.results.schema import SCHEMAS
-from tests.support.example_run import SELECTED, confusion, every_table, layer_tables, record, tagged, together
+from permafrost.probes.figures.subsets import selectivities, subset_layers, subset_rows
+from permafrost.probes.reports.figures import FIGURES
+from permafrost.probes.results.run_tables import Tables
+from permafrost.probes.results.schema import SCHEMAS, TASK_TABLES
+from tests.support.example_run import (
+    SELECTED,
+    VARIANTS,
+    ablation,
+    by_layer,
+    confusion,
+    every_table,
+    record,
+    tagged,
+    together,
+)
 
 NEEDS = {
     "by_layer": "metrics",
-    "ladder": "metrics",
     "diagram": "record",
     "predicted_against_gold": "predictions",
     "confusion": "predictions",
@@ -28,8 +37,8 @@ NEEDS = {
     "by_entity_type": "breakdown",
     "by_pattern": "breakdown",
     "by_question_word": "breakdown",
-    "layer_map": "layers",
-    "layer_curves": "layers",
+    "layer_map": "metrics",
+    "layer_curves": "metrics",
     "variants": "metrics",
     "losses": "training",
     "by_epoch": "epochs",
@@ -38,15 +47,15 @@ NEEDS = {
     "conflicts": "conflicts",
     "training": "training",
     "autoencoder": "autoencoder",
-    "ablation": "ablation",
-    "choices": "ablation",
-    "selectivity": "ablation",
+    "choices": "metrics",
+    "selectivity": "metrics",
+    "loss": "losses",
     "history": "trials",
     "intermediate": "intermediate",
     "importances": "importances",
     "unexplained": "trials",
 }
-TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+TOGETHER = {"losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
 """Figures of a run that trains several tasks."""
 
 
@@ -55,8 +64,9 @@ def runs():
     """Runs with every table, of scores and of classes (True), of tasks by layer, of tasks together, of one of these."""
     made = {classes: full(every_table(classes), record(classes)) for classes in (False, True)}
     of_tasks = full(together({"ner": "tags", "qa": "answers"}, ["one", "other", "gradnorm"]), record())
-    tasks = {name: TaskTables(of_tasks.predictions, of_tasks.breakdown, of_tasks.confusion) for name in ("ner", "qa")}
-    made |= {"layers": full(layer_tables(), record()), "together": replace(of_tasks, tasks=tasks)}
+    tasks = {name: {table: of_tasks[table] for table in TASK_TABLES} for name in ("ner", "qa")}
+    made |= {"layers": full({"metrics": by_layer()}, record()), "together": replace(of_tasks, tasks=tasks)}
+    made["ablation"] = full({"metrics": ablation()}, record())
     return made | {"task": full(every_table(True) | {"confusion": confusion(["one", "other"])}, record(True))}
 
 
@@ -68,7 +78,7 @@ def full(tables: dict[str, pd.DataFrame], about: dict[str, Any]) -> Tables:
         table = table.assign(**{spare: "" for spare in schema.spare_text if spare not in table})
         table = table.assign(**{spare: np.nan for spare in schema.spare_numbers if spare not in table})
         found[name] = table.astype(dict.fromkeys(schema.numbers, "float"))
-    return Tables(name="made-up", record=about, recipe="", **found)
+    return Tables(name="made-up", record=about, recipe="", frames=found)
 
 
 def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:
@@ -76,30 +86,36 @@ def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:
         "together": name in TOGETHER,
         "task": name == "confusions",
         "layers": name.startswith("layer_"),
+        "ablation": name in ("choices", "selectivity"),
         True: name == "confusion",
     }
     return runs[next((kind for kind, here in kinds.items() if here), False)]
 
 
+def with_tables(run: Tables, **tables: pd.DataFrame) -> Tables:
+    return replace(run, frames={**run.frames, **tables})
+
+
 def without(run: Tables, name: str) -> Tables:
     if name == "record":
         return replace(run, record={"selected": SELECTED, "metric": "pearson"})
-    return replace(run, **{name: getattr(run, name).iloc[:0]})
+    return with_tables(run, **{name: run[name].iloc[:0]})
 
 
 def test_every_figure_says_what_it_shows_and_what_it_needs():
-    assert set(NEEDS) == set(FIGURES) == set(CAPTIONS)
+    assert set(NEEDS) == set(FIGURES)
+    assert all(spec.title and spec.caption for spec in FIGURES.values())
 
 
 @pytest.mark.parametrize("name", FIGURES)  # a new figure without a line in NEEDS fails here
 def test_a_figure_has_marks_and_is_absent_without_its_table(name, runs):
     run = for_figure(name, runs)
     with rc_context(SETTINGS):
-        figure = FIGURES[name](run)
+        figure = FIGURES[name].draw(run)
         assert figure is not None
         drawn = [one for axes in figure.axes for one in (*axes.lines, *axes.collections, *axes.patches)]
         assert drawn
-        assert FIGURES[name](without(run, NEEDS[name])) is None
+        assert FIGURES[name].draw(without(run, NEEDS[name])) is None
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -107,18 +123,18 @@ def test_a_figure_takes_one_row_and_figures_that_do_not_exist(name, runs):
     run = for_figure(name, runs)
     with rc_context(SETTINGS):
         for broken in (slice(0, 1), slice(None)):
-            table = {} if NEEDS[name] == "record" else {NEEDS[name]: getattr(run, NEEDS[name]).iloc[broken].copy()}
+            table = {} if NEEDS[name] == "record" else {NEEDS[name]: run[NEEDS[name]].iloc[broken].copy()}
             for column in ("value", "low", "high") if broken == slice(None) else ():
                 for frame in table.values():
                     if column in frame:
                         frame[column] = np.nan
-            figure = FIGURES[name](replace(run, **table))
+            figure = FIGURES[name].draw(with_tables(run, **table))
             if figure:
                 figure.savefig(io.BytesIO(), format="svg")
 
 
 def test_the_marks_by_layer_are_the_values_of_the_table(runs):
-    figure = FIGURES["by_layer"](runs[False])
+    figure = FIGURES["by_layer"].draw(runs[False])
     table = runs[False].metrics
     rows = table[(table["variant"] == "raw") & (table["view"] == "mean") & (table["split"] == "test")]
     assert [axes.get_title("left") or axes.get_title() for axes in figure.axes] == ["train", "validation", "test"]
@@ -126,22 +142,23 @@ def test_the_marks_by_layer_are_the_values_of_the_table(runs):
     assert line.get_ydata().tolist() == rows.loc[rows["metric"] == "pearson", "value"].tolist()
 
 
-def test_the_bars_of_the_ladder_keep_the_order_of_the_recipe_from_the_top(runs):
-    axes = FIGURES["ladder"](runs[False]).axes[0]
-    shown = [label.get_text() for label in axes.get_yticklabels()][::-1]
-    variants = list(dict.fromkeys(runs[False].metrics["variant"]))
-    found = [max((name for name in variants if label.startswith(name)), key=len) for label in shown]
-    assert list(dict.fromkeys(found)) == variants
-    assert [label for label in shown if "(chosen)" in label] == [f"{SELECTED} (chosen)"]
+def test_the_points_of_variants_keep_the_order_of_the_recipe_from_the_top(runs):
+    axes = FIGURES["variants"].draw(runs[False]).axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == ["raw, mean", "raw, last", *(short_name(name, 30) for name in VARIANTS)]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    filled = [line.get_ydata()[0] for line in points if line.get_markerfacecolor() != "none"]
+    assert [shown[height] for height in filled] == [SELECTED]
+    assert [text.get_text() for text in axes.texts][-3:] == [f"{value:.3f}" for value in VARIANTS.values()]
 
 
 def test_a_confusion_counts_each_row_once(runs):
-    counts = [int(text.get_text()) for text in FIGURES["confusion"](runs[True]).axes[0].texts]
+    counts = [int(text.get_text()) for text in FIGURES["confusion"].draw(runs[True]).axes[0].texts]
     assert sum(counts) == 120
 
 
 def test_tags_have_a_confusion_that_o_does_not_drown(runs):
-    figure = FIGURES["confusion"](replace(runs[False], predictions=tagged()))
+    figure = FIGURES["confusion"].draw(with_tables(runs[False], predictions=tagged()))
     axes = figure.axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["O", "B-LOC", "I-LOC", "B-ORG", "B-PER", "I-PER"]
@@ -152,15 +169,15 @@ def test_tags_have_a_confusion_that_o_does_not_drown(runs):
 
 
 def test_a_bar_is_the_value_and_its_line_the_interval(runs):
-    panel = FIGURES["by_class"](runs[False]).axes[0]
-    table = runs[False].breakdown
+    panel = FIGURES["by_class"].draw(runs[False]).axes[0]
+    table = runs[False]["breakdown"]
     rows = table[(table["kind"] == "class") & (table["metric"] == "precision") & (table["split"] == "test")]
     assert [bar.get_width() for bar in panel.patches] == rows["value"].tolist()
     assert [list(line.get_xdata()) for line in panel.lines] == rows[["low", "high"]].dropna().to_numpy().tolist()
 
 
 def test_the_map_has_every_layer_of_every_task_in_its_first_metric(runs):
-    axes = FIGURES["layer_map"](runs["layers"]).axes[0]
+    axes = FIGURES["layer_map"].draw(runs["layers"]).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ner <b>, f1", "nli, accuracy"]
     assert [text.get_text() for text in axes.texts] == 2 * [".50", ".55", ".60", ".65", ".70", ".75", ".80", ".50"]
     darkest = max(axes.patches[:8], key=lambda bar: bar.get_alpha())
@@ -168,7 +185,7 @@ def test_the_map_has_every_layer_of_every_task_in_its_first_metric(runs):
 
 
 def test_a_task_has_its_controls_in_its_panel(runs):
-    panel = FIGURES["layer_curves"](runs["layers"]).axes[0]
+    panel = FIGURES["layer_curves"].draw(runs["layers"]).axes[0]
     assert [line.get_label() for line in panel.lines] == [
         "trained backbone",
         "untrained",
@@ -180,15 +197,36 @@ def test_a_task_has_its_controls_in_its_panel(runs):
 
 
 def test_selectivity_is_the_metric_less_the_metric_on_random_targets(runs):
-    table = selectivities(runs[False])
+    table = selectivities(runs["ablation"])
     assert table["selectivity"].tolist() == pytest.approx([0.6] * len(table))
-    assert set(table["kind"]) == {"single", "prefix", "suffix", "greedy", "without", "view", "backbone"}
+    assert set(table["kind"]) == {"all", "single", "prefix", "suffix", "greedy", "without", "view"}
+    assert table["backbone"].nunique() == 2
+
+
+def test_an_ablation_has_a_panel_for_each_kind_of_subset_and_its_layers_in_order(runs):
+    figure = FIGURES["layer_curves"].draw(runs["ablation"])
+    titles = [panel.get_title("left") or panel.get_title() for panel in figure.axes]
+    assert titles == [
+        "one layer alone", "all layers but one", "layers up to", "layers from", "layers added greedily",
+    ]  # fmt: skip
+    assert list(figure.axes[-1].lines[0].get_xdata()) == list(range(1, 8))
+    assert list(figure.axes[0].lines[0].get_xdata()) == list(range(7))
+
+
+def test_backbones_stand_side_by_side_by_all_layers_and_by_the_last(runs):
+    _, backbones = FIGURES["choices"].draw(runs["ablation"]).axes
+    first = "all-MiniLM-L6-v2"
+    assert [label.get_text() for label in backbones.get_yticklabels()] == [
+        first, f"{first}, last layer"[:23] + "…", "another", "another, last layer",
+    ]  # fmt: skip
 
 
 def test_layers_left_out_are_found(runs):
-    rows = metric_rows(runs[False])
+    rows = subset_rows(runs["ablation"])
+    rows = rows[rows["scored"]]
     assert rows.loc[(rows["kind"] == "without") & (rows["control"] == ""), "position"].tolist() == list(range(7))
-    assert parse_layers("0-2,5 and x") == [0, 1, 2, 5]
+    assert subset_layers("prefix 0-2,5 and x") == [0, 1, 2, 5]
+    assert subset_layers("view l2") == []
 
 
 def test_a_name_becomes_one_short_line():

@@ -121,11 +121,11 @@ def test_a_paired_bootstrap_finds_what_is_there_and_nothing_else(name):
     target = rng.integers(0, 3, 200).astype(float)
     good, bad = (np.where(rng.random(200) < right, target, rng.integers(0, 3, 200)) for right in (0.9, 0.4))
     found = paired_of(name, [bad], [good, good], target)
-    assert found.difference == pytest.approx(METRICS[name](good, target) - METRICS[name](bad, target))
-    assert found.low < found.difference < found.high
+    assert found.value == pytest.approx(METRICS[name](good, target) - METRICS[name](bad, target))
+    assert found.low < found.value < found.high
     assert found.p < 0.01
     same = paired_of(name, [good], [good], target)
-    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert paired_of(name, [bad], [good], target) == paired_of(name, [bad], [good], target)
 
 
@@ -176,7 +176,7 @@ def test_an_array_metric_and_a_ratio_draw_the_same_rows():
     np.testing.assert_allclose(as_ratio.draws, as_array.draws)
     assert as_ratio.value == pytest.approx(as_array.value)
     same = paired_difference(as_array, as_ratio)
-    assert same.difference == pytest.approx(0)
+    assert same.value == pytest.approx(0)
 
 
 def test_a_ratio_of_nothing_is_nought_and_one_row_is_too_few():

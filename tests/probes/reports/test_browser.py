@@ -14,18 +14,20 @@ import pytest
 from matplotlib.image import imread
 
 from permafrost.probes.reports.compare import write_comparison
-from permafrost.probes.reports.report import FIGURES, write_report
+from permafrost.probes.reports.figures import FIGURES
+from permafrost.probes.reports.report import write_report
 from tests.support.example_run import (
     EVIL,
     answered,
     breakdown,
     every_table,
+    example,
     latents,
-    layer_tables,
     metrics,
     predictions,
     record,
     tagged,
+    write_layers,
     write_tables,
     write_together,
 )
@@ -33,7 +35,8 @@ from tests.support.example_run import (
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
-ELSEWHERE = {"confusion", "layer_map", "layer_curves"} | TOGETHER
+ELSEWHERE = {"confusion", "layer_map", "layer_curves", "choices", "selectivity", "loss"} | TOGETHER - {"variants"}
+ELSEWHERE |= {"history", "intermediate", "importances", "unexplained"}
 """Figures that a run of scores does not have."""
 
 SPACES = {"pca", "tsne"}
@@ -190,7 +193,7 @@ def test_a_point_that_is_pointed_at_says_its_text_as_it_is(browser, tmp_path):
         assert visit.errors == []
 
 
-@pytest.mark.parametrize("name", ["ladder", "diagram"])
+@pytest.mark.parametrize("name", ["variants", "diagram"])
 def test_a_figure_that_is_taken_away_is_missed(browser, still, name):
     with Visit(browser, still) as visit:
         assert missing(visit, STILL) == set()
@@ -205,17 +208,17 @@ def test_a_figure_that_is_drawn_empty_is_missed(browser, still):
 
 
 def test_a_figure_that_is_not_registered_is_missed(browser, tmp_path, monkeypatch):
-    monkeypatch.delitem(FIGURES, "ladder")
+    monkeypatch.delitem(FIGURES, "variants")
     path = write_report(write_tables(tmp_path / "run", {"metrics": metrics()}, record()))
     with Visit(browser, path) as visit:
-        assert missing(visit, {"ladder", "by_layer", "diagram"}) == {"ladder"}
+        assert missing(visit, {"variants", "by_layer", "diagram"}) == {"variants"}
 
 
 def test_classes_have_a_confusion_matrix(browser, tmp_path):
     tables = {"metrics": metrics(True), "predictions": predictions(True)}
     path = write_report(write_tables(tmp_path / "run", tables, record(True)))
     with Visit(browser, path) as visit:
-        assert missing(visit, {"confusion", "ladder", "diagram"}) == set()
+        assert missing(visit, {"confusion", "variants", "diagram"}) == set()
         assert visit.errors == []
 
 
@@ -243,8 +246,22 @@ def test_answers_are_marked_in_their_context_on_a_phone(browser, tmp_path):
         assert visit.page.evaluate("window.hacked") is None
 
 
+@pytest.mark.parametrize(
+    ("experiment", "figures"),
+    {
+        "ablation": {"layer_curves", "choices", "selectivity"},
+        "study": {"history", "intermediate", "importances", "unexplained"},
+        "pretraining": {"loss"},
+    }.items(),
+)
+def test_other_experiments_are_drawn_too(browser, tmp_path, experiment, figures):
+    with Visit(browser, write_report(example(tmp_path / "run", experiment))) as visit:
+        assert missing(visit, figures) == set()
+        assert visit.errors == []
+
+
 def test_tasks_by_layer_are_a_map_and_curves(browser, tmp_path):
-    path = write_report(write_tables(tmp_path / "run", layer_tables(), {}))
+    path = write_report(write_layers(tmp_path / "run"))
     with Visit(browser, path) as visit:
         assert missing(visit, {"layer_map", "layer_curves"}) == set()
         visit.page.eval_on_selector("#figure-layer_map svg", "one => one.remove()")
@@ -317,7 +334,7 @@ LIGHTNESS = """selector => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_the_paper(browser, still, scheme):
     with Visit(browser, still, color_scheme=scheme) as visit:
-        for selector in ("h1", "td", "figcaption", "#figure-ladder svg text", "#figure-diagram svg text"):
+        for selector in ("h1", "td", "figcaption", "#figure-variants svg text", "#figure-diagram svg text"):
             ink, paper = visit.page.evaluate(LIGHTNESS, selector)
             assert (paper - ink if scheme == "light" else ink - paper) > 0.5, selector
 
@@ -325,7 +342,7 @@ def test_text_stands_out_from_the_paper(browser, still, scheme):
 def test_the_page_prints(browser, still):
     with Visit(browser, still, color_scheme="dark") as visit:
         visit.page.emulate_media(media="print")
-        ink, paper = visit.page.evaluate(LIGHTNESS, "#figure-ladder svg text")
+        ink, paper = visit.page.evaluate(LIGHTNESS, "#figure-variants svg text")
         assert paper - ink > 0.9  # ink on white, whatever the screen
         visit.page.set_viewport_size({"width": 680, "height": 900})  # the text of an A4 page
         boxes = "all => all.map(one => [getComputedStyle(one).overflowX, one.scrollWidth - one.clientWidth])"

@@ -8,8 +8,8 @@ import pytest
 
 from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.examples import CONTEXT_CHARACTERS, example_blocks, nearest_span, space_before
-from permafrost.probes.reports.layers import summary_grid
-from permafrost.probes.reports.report import write_report
+from permafrost.probes.reports.report import result_grids, write_report
+from permafrost.probes.reports.subsets import subset_grids
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import read_tables
 from tests.support.example_run import (
@@ -17,14 +17,15 @@ from tests.support.example_run import (
     EVIL,
     SELECTED,
     TAGGED,
+    ablation,
     answered,
     breakdown,
     by_layer,
-    layer_tables,
     metrics,
     predictions,
     record,
     tagged,
+    write_layers,
     write_tables,
 )
 from tests.support.page_reader import Page
@@ -211,16 +212,17 @@ def test_figures_of_groups_stand_in_tables_the_scored_split_first(tmp_path):
 
 
 def test_tasks_by_layer_have_a_page_of_their_own(tmp_path):
-    _, page = page_of(write_tables(tmp_path / "run", layer_tables(), {"metrics": {}, "seconds": {"all": 99.0}}))
+    _, page = page_of(write_layers(tmp_path / "run"))
     assert [name for name in page.ids if name.startswith("figure-")] == ["figure-layer_map", "figure-layer_curves"]
     assert "ner <b>" in page.text
-    assert "All 128 lines by layer" in page.text
+    assert "On test, 64 lines" in page.text
+    assert "On train, 64 lines" in page.text
     assert "Chosen on validation" not in page.text
     assert "chosen" not in page.text
 
 
 def test_a_run_of_layers_is_drawn_from_its_one_table(tmp_path):
-    _, page = page_of(write_tables(tmp_path / "run", {"layers": by_layer()}, {}))
+    _, page = page_of(write_tables(tmp_path / "run", {"metrics": by_layer()}, {"experiment": "layers"}))
     assert "figure-layer_map" in page.ids
 
 
@@ -232,14 +234,35 @@ def test_the_best_layer_is_chosen_where_epochs_are_and_stands_beside_the_last_an
     table.loc[(table["layer"] == 2) & own & (table["split"] == selection), "value"] = 0.99
     table.loc[(table["layer"] == 2) & own & (table["split"] == "test"), "value"] = 0.75
     table.loc[(table["layer"] == 1) & own & (table["split"] == "test"), "value"] = 0.95  # which chooses nothing
-    run = read_tables(write_tables(tmp_path / "run", {"layers": table}, {}))
-    row = summary_grid(run).rows[0]
+    about = {"experiment": "layers", "costs": {"ner <b>": {"seconds": 12.5}}}
+    tasks, layers = result_grids(write_tables(tmp_path / "run", {"metrics": table}, about))
+    row = tasks.rows[0]
     assert row[3:6] == [("0.750", "layer 2"), ("0.800", "layer 6"), "0.500"]
     assert row[6:] == [("0.600", "layer 6"), "+0.200", "12.5\u00a0s"]
+    line = ["ner <b>, f1", "trained backbone", "test"]
+    assert [cells[3:] for cells in layers.rows if cells[:3] == line] == [
+        ["0.500", "0.950", "0.750", "0.650", "0.700", "0.750", "0.800", "0.500"]
+    ]
+
+
+def test_every_subset_of_an_ablation_has_a_line_with_its_metric_its_difference_and_its_size(tmp_path):
+    folder = write_tables(tmp_path / "run", {"metrics": ablation()}, {"experiment": "ablation"})
+    first, train = subset_grids(read_tables(folder))
+    assert result_grids(folder) == [first]
+    assert list(first.heads) == ["backbone", "subset", "control", "pearson", "difference", "p", "rows", "parameters"]
+    assert first.rows[0] == [
+        "all-MiniLM-L6-v2", "all", "", ("0.7000", "[0.670, 0.730]"), ("-0.014", "[-0.030, +0.000]"), "0.010", "300",
+        "385",
+    ]  # fmt: skip
+    table = ablation()
+    measured = table[(table["against"] == "") & table["seed"].isna()]
+    assert len(first.rows) == (measured["split"] == "test").sum()
+    assert len(train.rows) == (measured["split"] == "train").sum()
+    assert "“single 6”" in first.caption
 
 
 def test_layers_are_not_compared(tmp_path):
-    folder = write_tables(tmp_path / "run", layer_tables(), {})
+    folder = write_layers(tmp_path / "run")
     with pytest.raises(ReportError, match="no variants to compare"):
         comparison([folder])
 

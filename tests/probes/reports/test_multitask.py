@@ -7,17 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost.cli.headlines import multitask_headline
-from permafrost.probes.figures import confusion
-from permafrost.probes.figures import multitask as figures
+from permafrost.probes.figures import metrics as variant_figures
+from permafrost.probes.figures import predictions as prediction_figures
+from permafrost.probes.figures import training as figures
 from permafrost.probes.reports import breakdown as breakdown_module
-from permafrost.probes.reports import multitask as grids
-from permafrost.probes.reports.report import write_report
+from permafrost.probes.reports import metrics as grids
+from permafrost.probes.reports.report import result_grids, write_report
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import read_tables
 from tests.support.example_run import (
     EVIL,
     breakdown,
+    costs,
     metrics,
     predictions,
     record,
@@ -91,20 +92,20 @@ def test_a_task_is_tables_of_its_own(run):
 
 
 def test_what_the_record_says_of_a_task_counts(copy):
-    resealed(copy, {"selected": "both", "metrics": {"ner": "recall", "qa": [7]}})
+    resealed(copy, {"experiment": "multitask", "selected": "both", "metrics": {"ner": "recall", "qa": [7]}})
     run = read_tables(copy)
     assert (run.for_task("ner").metric, run.for_task("ner").selected) == ("recall", "both")
     assert run.for_task("qa").metric == "f1"
 
 
 def test_variants_stand_in_one_table_with_their_figures_and_costs(run):
-    grid = grids.variants_grid(run)
+    grid = grids.results_grid(run)
     assert list(grid.heads) == [
         "variant", "ner: F1 on test", "ner: accuracy on test", "qa: F1 on validation", "qa: exact match on validation",
         "trained", "saved", "took", "memory",
     ]  # fmt: skip
     assert [row[0] for row in grid.rows] == ["raw", *VARIANTS]
-    both = ("0.660", "[0.645, 0.672]"), ("0.570", "[0.555, 0.582]"), ("0.660", "[0.645, 0.672]")
+    both = ("0.6600", "[0.645, 0.672]"), ("0.5700", "[0.555, 0.582]"), ("0.6600", "[0.645, 0.672]")
     assert tuple(grid.rows[3][1:4]) == both
     assert grid.rows[3][5:] == [
         ("9,000,000", "39.6\u00a0%"), "22,500,000", "1\u00a0min 50\u00a0s", "900\u00a0MiB",
@@ -117,7 +118,7 @@ def test_variants_stand_in_one_table_with_their_figures_and_costs(run):
 @pytest.mark.parametrize(("tasks", "shown"), [(2, 4), (3, 3), (5, 5)])
 def test_of_many_metrics_a_few_are_shown_but_one_of_each_task(tmp_path, tasks, shown):
     run = read_tables(write_together(tmp_path / "run", {f"t{n}": "tags" for n in range(tasks)}, ["both"]))
-    assert sum(head.startswith("t") and ":" in head for head in grids.variants_grid(run).heads) == shown
+    assert sum(head.startswith("t") and ":" in head for head in grids.results_grid(run).heads) == shown
 
 
 def test_where_a_part_of_train_chooses_validation_stands_beside_test(copy):
@@ -125,9 +126,9 @@ def test_where_a_part_of_train_chooses_validation_stands_beside_test(copy):
     ner = table[table["task"] == "ner"]
     more = [ner.assign(split="validation", value=0.5, low=None, high=None), ner.assign(split="held-out")]
     pd.concat([table, *more]).to_csv(copy / "metrics.csv", index=False)
-    grid = grids.variants_grid(read_tables(resealed(copy)))
+    grid = grids.results_grid(read_tables(resealed(copy)))
     assert list(grid.heads[1:4]) == ["ner: F1 on test", "ner: accuracy on test", "ner: F1 on validation"]
-    assert grid.rows[-1][3] == "0.500"
+    assert grid.rows[-1][3] == "0.5000"
 
 
 def test_pairs_of_variants_are_compared_in_words(run):
@@ -155,7 +156,7 @@ def test_an_outcome_is_what_the_interval_allows(metric, ends, words):
 
 
 def test_a_correlation_differs_by_no_points():
-    row = pd.Series({"metric": "spearman", "difference": -0.004, "low": -0.0125, "high": 0.005})
+    row = pd.Series({"metric": "spearman", "value": -0.004, "low": -0.0125, "high": 0.005})
     assert grids.difference_cell(row) == ("-0.004", "[-0.013, 0.005]")
 
 
@@ -175,7 +176,7 @@ def test_of_many_epochs_the_first_and_the_last_are_among_those_shown(tmp_path):
 
 
 def test_a_variant_is_a_point_in_the_panel_of_each_task_that_it_trains(run):
-    figure = figures.variants(run)
+    figure = variant_figures.variants(run)
     ner, qa = figure.axes
     assert [panel.get_title("left") or panel.get_title() for panel in figure.axes] == [
         "ner, F1 on test",
@@ -232,13 +233,13 @@ def test_every_variant_has_its_precision_recall_and_f1_by_class_beside_the_figur
     assert list(means.heads) == ["variant", "macro precision", "macro recall", "macro F1"]
     assert [row[0] for row in means.rows] == ["ner only", "both", "both, gradnorm"]
     assert means.strong == 2
-    table = run.tasks["ner"].breakdown
+    table = run.tasks["ner"]["breakdown"]
     mine = table[(table["variant"] == "both") & (table["split"] == "test") & (table["metric"] == "recall")]
     assert len(mine) == 2
     assert means.rows[1][2] == f"{mine['value'].mean():.3f}"
     assert [row[:2] for row in every.rows[:3]] == [["ner only", "PER"], ["ner only", "<b>LOC</b>"], ["both", "PER"]]
     assert every.fold
-    assert set(run.for_task("ner").breakdown["variant"]) == {run.selected}
+    assert set(run.for_task("ner")["breakdown"]["variant"]) == {run.selected}
     assert breakdown_module.variant_grids(run, "qa") == []
 
 
@@ -246,7 +247,7 @@ def test_every_variant_has_a_confusion_matrix(tmp_path):
     folder = write_together(tmp_path / "run", {"topic": "class"}, ["one", "other"])
     write_report(folder)
     run = read_tables(folder)
-    one, other = confusion.confusions(run.for_task("topic")).axes
+    one, other = prediction_figures.confusions(run.for_task("topic")).axes
     assert [panel.get_title("left") or panel.get_title() for panel in (one, other)] == ["one", "other"]
     assert [text.get_text() for text in one.texts] == ["40", "0", "0", "20"]
     assert [text.get_text() for text in other.texts] == ["39", "1", "0", "20"]
@@ -264,7 +265,7 @@ def test_names_that_are_alike_once_cut_are_told_apart(tmp_path):
     run = read_tables(write_together(tmp_path / "run", {"topic": "class"}, long))
     names = [text.get_text() for text in figures.losses(run).legends[0].get_texts()]
     assert len(set(names)) == 3
-    labels = [label.get_text() for label in figures.variants(run).axes[0].get_yticklabels()]
+    labels = [label.get_text() for label in variant_figures.variants(run).axes[0].get_yticklabels()]
     assert len(set(labels)) == 4
 
 
@@ -277,7 +278,9 @@ def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_m
 
 
 def test_tables_that_are_missing_leave_the_rest_of_the_page(copy):
-    for name in ("variants", "epochs", "training", "conflicts", "comparisons"):
+    table = pd.read_csv(copy / "metrics.csv")
+    table[table["split"].notna() & table["against"].isna()].to_csv(copy / "metrics.csv", index=False)
+    for name in ("epochs", "training", "conflicts"):
         (copy / f"{name}.csv").unlink()
     page = Page(write_report(resealed(copy)).read_text("utf-8"))
     assert {"figure-variants", "figure-ner-confusion"} <= set(page.ids)
@@ -285,11 +288,13 @@ def test_tables_that_are_missing_leave_the_rest_of_the_page(copy):
 
 
 def test_further_columns_are_texts(copy):
-    table = pd.read_csv(copy / "variants.csv")
-    table.assign(note="NA", trained=None, memory=1e300).to_csv(copy / "variants.csv", index=False)
-    run = read_tables(resealed(copy))
-    assert run.variants["note"].tolist() == ["NA"] * 4
-    assert grids.variants_grid(run).rows[1][-2:] == ["0", "30.5\u00a0s"]  # what nothing is known of has no column
+    table = pd.read_csv(copy / "metrics.csv")
+    table = table[table["metric"] != "trained_parameters"]
+    table.assign(note="NA").to_csv(copy / "metrics.csv", index=False)
+    huge = {name: cost | {"memory": 1e300} for name, cost in costs(VARIANTS).items()}
+    run = read_tables(resealed(copy, {"experiment": "multitask", "costs": huge}))
+    assert set(run["metrics"]["note"]) == {"NA"}
+    assert grids.results_grid(run).rows[1][-2:] == ["0", "30.5\u00a0s"]  # what nothing is known of has no column
 
 
 def broken(fault, copy):
@@ -364,14 +369,14 @@ def test_names_and_texts_are_only_texts(tmp_path):
 
 def test_a_run_of_one_task_says_how_its_variants_learnt(tmp_path):
     made = together({"stsb": "class"}, ["last", "upper"])
-    tables = {name: made[name] for name in ("variants", "epochs", "training", "comparisons")}
+    tables = {name: made[name] for name in ("epochs", "training")}
     tables |= {"metrics": metrics(True), "predictions": predictions(True), "breakdown": breakdown()}
     run = read_tables(write_tables(tmp_path / "run", tables, record(True)))
     page = Page(write_report(tmp_path / "run").read_text("utf-8"))
     ids = {name.removeprefix("figure-") for name in page.ids if name.startswith("figure-")}
-    assert {"ladder", "training", "by_epoch", "by_epoch_second", "confusion"} <= ids
-    assert not {"variants", "losses", "weights"} & ids
-    assert grids.variants_grid(run) is None
+    assert {"variants", "training", "by_epoch", "by_epoch_second", "confusion"} <= ids
+    assert not {"losses", "weights"} & ids
+    assert list(grids.results_grid(run).heads)[:2] == ["variant", "latents"]
 
 
 def test_many_tasks_and_variants_have_a_page(tmp_path):
@@ -382,19 +387,8 @@ def test_many_tasks_and_variants_have_a_page(tmp_path):
     assert "All 70 lines by epoch" in page.text
 
 
-def rows(frame):
-    """As a run hands them on: what is missing is None."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
-
-
-def test_the_screen_shows_a_line_a_variant_with_each_task_and_the_costs():
-    made = together(TASKS, VARIANTS)
-    heads, lines = multitask_headline(rows(made["metrics"]), rows(made["variants"]))
-    assert heads == [
-        "variant", "ner: f1 on test", "ner: precision on test", "qa: f1 on validation", "qa: exact_match on validation",
-        "trained", "saved", "training", "memory",
-    ]  # fmt: skip
-    assert [line[0] for line in lines] == ["raw", *VARIANTS]
-    assert lines[0][-4:] == [""] * 4
-    assert lines[1][3:] == ["", "", "3,000,000", "0", "30.5 s", "900 MiB"]
-    assert lines[3][1] == "0.6600 [0.645, 0.672]"
+def test_the_screen_shows_the_table_of_the_page(folder, run):
+    results, comparisons = result_grids(folder)
+    assert results == grids.results_grid(run)
+    assert comparisons == grids.comparisons_grid(run)
+    assert results.rows[1][5:] == [("3,000,000", "13.2\u00a0%"), "0", "30.5\u00a0s", "900\u00a0MiB"]

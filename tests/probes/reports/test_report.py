@@ -12,35 +12,59 @@ import pytest
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError
 from permafrost.probes.reports.compare import COLUMNS, comparison, write_comparison
-from permafrost.probes.reports.report import FIGURES, write_report
+from permafrost.probes.reports.figures import FIGURES
+from permafrost.probes.reports.report import PAGES, write_report
 from permafrost.probes.results.run_folder import ReportError
-from tests.support.example_run import EVIL, SELECTED, example, latents, metrics, predictions, record, write_tables
+from tests.support.example_run import (
+    EVIL,
+    SELECTED,
+    example,
+    latents,
+    metrics,
+    predictions,
+    record,
+    write_tables,
+)
 from tests.support.page_reader import Page
 from tests.support.resealed import resealed
 
-LAYERS_ONLY = {"layer_map", "layer_curves"}
-TOGETHER_ONLY = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
-ELSEWHERE = LAYERS_ONLY | TOGETHER_ONLY
-ABSENT = {
-    False: {"confusion"} | ELSEWHERE,
-    True: {"predicted_against_gold", "by_layer", "ablation", "choices", "selectivity"} | ELSEWHERE,
+TOGETHER_ONLY = {"losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
+OF_RUNS = {
+    "variants", "by_layer", "diagram", "predicted_against_gold", "confusion", "by_class", "by_entity_type",
+    "by_pattern", "by_question_word", "training", "autoencoder",
+}  # fmt: skip
+DRAWN = {
+    ("run", False): OF_RUNS - {"confusion"},
+    ("run", True): OF_RUNS - {"predicted_against_gold", "by_layer"},
+    ("ablation", False): {"layer_curves", "choices", "selectivity"},
+    ("study", False): {"history", "intermediate", "importances", "unexplained"},
+    ("pretraining", False): {"loss"},
 }
+"""Experiment, and whether its targets are classes -> the figures of its page."""
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["scores", "classes"])
 def reported(request, tmp_path_factory):
     """A run with every table, its report, and whether its targets are classes."""
-    folder = example(tmp_path_factory.mktemp("runs") / "made-up-1", request.param)
+    folder = example(tmp_path_factory.mktemp("runs") / "made-up-1", "run", request.param)
     return folder, Page(write_report(folder).read_text("utf-8")), request.param
 
 
-def test_every_figure_stands_in_the_page_and_beside_it(reported):
-    folder, page, classes = reported
-    expected, ids = set(FIGURES) - ABSENT[classes], {name for name in page.ids if name.startswith("figure-")}
-    assert ids == {f"figure-{name}" for name in (*expected, "pca", "tsne")}
+def test_every_figure_belongs_to_a_page():
+    assert set(FIGURES) == {"layer_map"}.union(TOGETHER_ONLY, *DRAWN.values())
+
+
+@pytest.mark.parametrize(("experiment", "classes"), DRAWN)
+def test_every_figure_stands_in_the_page_and_beside_it(experiment, classes, tmp_path):
+    folder = example(tmp_path / "made-up-1", experiment, classes)
+    page = Page(write_report(folder).read_text("utf-8"))
+    expected, ids = DRAWN[experiment, classes], {name for name in page.ids if name.startswith("figure-")}
+    spaces = {"pca", "tsne"} if experiment == "run" else set()
+    assert ids == {f"figure-{name}" for name in expected | spaces}
     beside = {path.name for path in (folder / "figures").iterdir()}
     assert beside == {f"{name}.{kind}" for name in expected for kind in ("png", "svg")}
     assert page.tags.count("svg") == len(expected)
+    assert not re.search(r"\b(nan|NaN|None|inf)\b", page.text)
 
 
 def test_names_on_the_page_are_its_own(reported):
@@ -71,7 +95,7 @@ def test_no_figure_is_said_to_be_nan(reported):
 
 
 def test_the_headline_stands_as_it_was_measured(reported):
-    assert "0.830 [0.810, 0.850]" in reported[1].text
+    assert "0.8300 [0.810, 0.850]" in reported[1].text
     assert "516,110" in reported[1].text
     assert "2.27 %" in reported[1].text
     assert SELECTED in reported[1].text
@@ -89,7 +113,7 @@ def test_a_report_is_drawn_again_the_same(tmp_path):
 def test_a_run_of_metrics_alone_has_a_report(tmp_path):
     folder = write_tables(tmp_path / "few", {"metrics": metrics()}, {})
     page = Page(write_report(folder).read_text("utf-8"))
-    assert [name for name in page.ids if name.startswith("figure-")] == ["figure-ladder", "figure-by_layer"]
+    assert [name for name in page.ids if name.startswith("figure-")] == ["figure-variants", "figure-by_layer"]
     assert "script" not in page.tags
 
 
@@ -149,7 +173,7 @@ def test_names_in_any_script_and_with_formulas_are_drawn(tmp_path):
 
 BROKEN = {
     "no record": ("record.json", None, "no record.json"),
-    "no tables": ("metrics.csv", None, "none of metrics.csv, ablation.csv, trials.csv, layers.csv"),
+    "no tables": ("metrics.csv", None, "is no finished run: it has no metrics.csv"),
     "a record that is a list": ("record.json", b"[]", "of another version of permafrost (its record.json has no"),
     "a record without digests": ("record.json", b"{}", "of another version of permafrost (its record.json has no"),
     "bytes": ("metrics.csv", b"\xff\xfe\x00", "metrics.csv is no table"),
@@ -187,6 +211,13 @@ def test_a_report_writes_into_its_own_folder_only(tmp_path):
     with pytest.raises(ReportError, match="is a link"):
         write_report(folder)
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("experiment", ["another", None, ["run"]])
+def test_a_record_of_no_known_experiment_is_refused_with_those_that_are_known(experiment, tmp_path):
+    folder = write_tables(tmp_path / "run", {"metrics": metrics()}, record() | {"experiment": experiment})
+    with pytest.raises(ReportError, match=f"known: {', '.join(PAGES)}"):
+        write_report(folder)
 
 
 @pytest.fixture(scope="module")

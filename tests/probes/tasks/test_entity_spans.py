@@ -25,7 +25,7 @@ from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.span import SpanObjective
 from permafrost.probes.tasks.tagging import TagObjective
-from permafrost.probes.tasks.words import split_words
+from permafrost.data.words import split_words
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench
 from tests.support.resealed import resealed

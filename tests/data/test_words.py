@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from permafrost.data.readers.conll import read_tagged
 from permafrost.data.readers.registry import SAMPLES
 from permafrost.data.script import is_mark
-from permafrost.probes.tasks.words import split_words
+from permafrost.data.words import split_words
 from tests.support.real import real_data
 
 SPLIT = {

@@ -1,6 +1,6 @@
-"""Example predictions: entities and answers marked within their texts, mistakes first.
+"""Example predictions: rows with the largest errors; entities and answers marked within their texts, mistakes first.
 
-Drawn from the rows of the first seed in ``predictions.csv`` alone.
+Drawn from ``predictions.csv`` alone, examples from the rows of its first seed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,11 @@ import pandas as pd
 from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.script import is_mark, is_unspaced
-from permafrost.probes.reports.page import Example, Examples, Look, Piece, cell_text
-from permafrost.probes.results.run_tables import Tables, first_seed
+from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.results.formatting import decimals
+from permafrost.probes.results.grid import Grid, cell_text
+from permafrost.probes.results.marked_text import Example, Examples, Look, Piece
+from permafrost.probes.results.run_tables import first_seed
 
 MAX_MISTAKES = 12
 """Mistakes that are shown; as many correct predictions are folded."""
@@ -32,23 +35,28 @@ MARKS: Sequence[tuple[Look, str]] = (
 )  # fmt: skip
 """Look and note of a character: in no span, in the gold span, the predicted one, both, or both if they are equal."""
 
+MOST_ERRORS = 12
+"""Rows with the largest errors that are shown."""
+
 Entity = tuple[str, int, int]
 """Type, first and last word."""
 
 
-def example_blocks(run: Tables) -> list[Examples]:
-    """Return sentences with marked entities, or contexts with marked answers; empty for other kinds of predictions."""
-    examples_of = {"tags": _sentences, "answers": _questions}.get(run.kind)
-    if examples_of is None:
-        return []
-    wrong, right = examples_of(first_seed(run.predictions))
+def text_names(predictions: pd.DataFrame) -> list[str]:
+    """Return the columns of a prediction table that hold the texts of a row."""
+    return [name for name in ("sentence", "sentence1", "sentence2") if name in predictions]
+
+
+def marked_examples(wrong: Sequence[Example], right: Sequence[Example]) -> list[Examples]:
+    """Return mistakes, and correct predictions folded."""
     blocks = [Examples(f"Mistakes. {LEGEND}", wrong)] if wrong else []
     caption = f"Correct predictions. {LEGEND}" if wrong else f"There is no mistake. {LEGEND}"
     return [*blocks, *([Examples(caption, right, "Correct predictions")] if right else [])]
 
 
-def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """Sentences with mistakes, the most mistakes first, and without, the most entities first."""
+def tagged_examples(predictions: pd.DataFrame) -> list[Examples]:
+    """Return sentences with mistakes, the most mistakes first, and without, the most entities first."""
+    rows = first_seed(predictions)
     sentences = [
         _TaggedSentence(
             number=str(number),
@@ -63,7 +71,7 @@ def _sentences(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
     wrong.sort(key=lambda sentence: -sentence.mistakes)
     right.sort(key=lambda sentence: -len(sentence.gold))
     mistakes = [sentence.example() for sentence in wrong[:MAX_MISTAKES]]
-    return mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]]
+    return marked_examples(mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]])
 
 
 @dataclass(frozen=True)
@@ -115,12 +123,13 @@ def _piece(text: str, gold: Entity | None, predicted: Entity | None) -> Piece:
     return Piece(text, "missed", f"{gold_type}, missed") if gold else Piece(text, "extra", f"not {predicted_type}")
 
 
-def _questions(rows: pd.DataFrame) -> tuple[list[Example], list[Example]]:
-    """Mistakes and correct answers, the most confident first."""
-    rows = rows.sort_values("score", ascending=False, kind="stable")
+def answer_examples(predictions: pd.DataFrame) -> list[Examples]:
+    """Return mistakes and correct answers, the most confident first."""
+    rows = first_seed(predictions).sort_values("score", ascending=False, kind="stable")
     hit = rows["exact_match"] == 1
     wrong, right = rows[~hit].head(MAX_MISTAKES), rows[hit].head(MAX_MISTAKES)
-    return [_question(row) for _, row in wrong.iterrows()], [_question(row) for _, row in right.iterrows()]
+    examples = ([_question(row) for _, row in half.iterrows()] for half in (wrong, right))
+    return marked_examples(*examples)
 
 
 def _question(row: pd.Series) -> Example:
@@ -185,3 +194,61 @@ def _excerpt(context: str, predicted: tuple[int, int] | None, gold: tuple[int, i
         look, note = MARKS[max(code, 0)]
         text = context[first : (others or [first])[-1] + 1]
         yield Piece(" … ") if code < 0 else Piece(cell_text(text), look, note)
+
+
+def score_errors(predictions: pd.DataFrame) -> Grid:
+    """Return the rows with the largest distance of predicted and gold score."""
+    texts = text_names(predictions)
+    means = predictions.groupby([*texts, "target"], sort=False)["score"].mean().reset_index()
+    means = means.assign(error=(means["score"] - means["target"]).abs()).nlargest(MOST_ERRORS, "error")
+    return Grid(
+        caption="Largest distance of predicted and gold, mean over seeds.",
+        heads=[*texts, "gold", "predicted", "error"],
+        rows=[
+            [*(cell_text(row[name]) for name in texts), *(f"{row[name]:.2f}" for name in ("target", "score", "error"))]
+            for _, row in means.iterrows()
+        ],
+        text_columns=len(texts),
+        sentences=True,
+    )
+
+
+def class_errors(predictions: pd.DataFrame) -> Grid:
+    """Return the rows with a wrong class, those of the highest probability first."""
+    texts = text_names(predictions)
+    wrong = predictions[predictions["label"] != predictions["target"]].drop_duplicates(texts)
+    confidence = [_probability(row) for _, row in wrong.iterrows()]
+    wrong = wrong.assign(confidence=pd.Series(confidence, index=wrong.index, dtype=float))
+    wrong = wrong.sort_values("confidence", ascending=False)
+    lines = [
+        [*(cell_text(row[name]) for name in (*texts, "target", "label")), decimals(row["confidence"], 2)]
+        for _, row in wrong.head(MOST_ERRORS).iterrows()
+    ]
+    return Grid(
+        caption="Mistakes, the surest first." if lines else "There is no mistake.",
+        heads=[*texts, "gold", "predicted", "probability"],
+        rows=lines,
+        text_columns=len(texts) + 2,
+        sentences=True,
+    )
+
+
+def _probability(row: pd.Series) -> float:
+    return float(row.get(PROBABILITY + row["label"], float("nan")))
+
+
+def label_errors(predictions: pd.DataFrame) -> Grid:
+    """Return the rows with the most labels that were missed or predicted in error."""
+    rows, texts = first_seed(predictions), text_names(predictions)
+    sets = [[set(filter(None, cell.split(", "))) for cell in rows[name]] for name in ("target", "labels")]
+    wrong = pd.Series([len(gold ^ predicted) for gold, predicted in zip(*sets, strict=True)], index=rows.index)
+    shown = rows[wrong > 0].assign(wrong=wrong).nlargest(MOST_ERRORS, "wrong")
+    return Grid(
+        caption="Most wrong labels first, of the first seed." if len(shown) else "There is no mistake.",
+        heads=[*texts, "gold", "predicted", "wrong labels"],
+        rows=[
+            [*(cell_text(row[name]) for name in (*texts, "target", "labels", "wrong"))] for _, row in shown.iterrows()
+        ],
+        text_columns=len(texts) + 2,
+        sentences=True,
+    )

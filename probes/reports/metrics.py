@@ -1,0 +1,269 @@
+"""Tables of the metrics of a run: variants with their costs, paired comparisons, metrics by epoch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from permafrost.data.corpora.records import HELD_OUT
+from permafrost.probes.config.names import CORRELATIONS, PROBE, UNTRAINED
+from permafrost.probes.figures.metrics import in_recipe_order, tables_of_task
+from permafrost.probes.figures.style import mean_rows
+from permafrost.probes.figures.training import metrics_by_epoch, second_metric_rank
+from permafrost.probes.results.files import number
+from permafrost.probes.results.formatting import (
+    decimals,
+    format_p,
+    format_size,
+    metric_title,
+    percent,
+    unbroken_duration,
+)
+from permafrost.probes.results.grid import UNDEFINED, Cell, Grid, cell_text, value_cell
+from permafrost.probes.results.metric_row import PARAMETERS, SAVED_PARAMETERS, TRAINED_PARAMETERS
+from permafrost.probes.results.run_tables import Tables
+
+MOST_COLUMNS = 4
+"""Metrics that the table of several tasks shows; of more metrics the first of each task, at least one."""
+
+MOST_EPOCHS = 12
+
+MOST_OPEN = 20
+"""Lines up to which a table is not folded."""
+
+MOST_ROWS = 1000
+
+MOST_FROZEN = 20
+
+IN_UNITS = (*CORRELATIONS, "mae")
+"""Metrics whose differences are shown in their unit; those of all others in percentage points."""
+
+COSTS = {TRAINED_PARAMETERS: "trained", SAVED_PARAMETERS: "saved", "seconds": "took", "memory": "memory"}
+"""Cost of a variant -> head of its column."""
+
+COST_NOTES = {
+    TRAINED_PARAMETERS: "trained: parameters that were trained, and their share of {}",
+    SAVED_PARAMETERS: "saved: how many more would be trained if each task had blocks of its own",
+    "memory": "memory: peak growth of the process during training",
+}
+
+
+class Column(NamedTuple):
+    """A metric of a task on a split: a column of the table of variants."""
+
+    task: str
+    metric: str
+    split: str
+
+
+def results_grid(run: Tables) -> Grid | None:
+    """Return the table of variants: their metrics with intervals, and their costs.
+
+    A run of several tasks has a line per variant, and columns for each task. Any other run has a line per variant and
+    latents, and of the untrained reference one for the last layer of each view and for the best on the split that
+    selects. If a held-out part of train selects, validation is shown beside test.
+    """
+    rows = _shown_rows(run)
+    names = in_recipe_order(run, [*rows["variant"], *run.counts["variant"]])[:MOST_ROWS]
+    if rows.empty:
+        return None
+    columns = _columns(run, rows)
+    cells: dict[tuple[str, ...], dict[Column, Cell]] = {(name,): {} for name in names} if run.tasks else {}
+    for name in names:
+        for _, row in rows[rows["variant"] == name].iterrows():
+            line = (name,) if run.tasks else (name, _latents(row))
+            cells.setdefault(line, {})[Column(row["task"], row["metric"], row["split"])] = value_cell(row, 4)
+    costs = [cost for cost in COSTS if any(_cost(run, name, cost) for name in names)]
+    splits = list(dict.fromkeys(column.split for column in columns))
+    many_tasks, many_splits = len({column.task for column in columns}) > 1, len(splits) > 1
+    lines = list(cells)
+    return Grid(
+        caption=_caption(run, rows, splits, costs),
+        heads=[
+            *("variant", "latents")[: len(lines[0])],
+            *(_head(column, many_tasks, many_splits) for column in columns),
+            *map(COSTS.__getitem__, costs),
+        ],
+        rows=[
+            [
+                *(cell_text(name, 60) for name in line),
+                *(cells[line].get(column, _missing(cells[line], column)) for column in columns),
+                *(_cost_cell(run, line[0], cost) for cost in costs),
+            ]
+            for line in lines
+        ],
+        text_columns=len(lines[0]),
+        strong=next((index for index, line in enumerate(lines) if line[0] == run.selected), None),
+    )
+
+
+def _shown_rows(run: Tables) -> pd.DataFrame:
+    """The means over seeds, of the untrained reference those of the last layer of each view, and of the best one."""
+    rows = mean_rows(run.metrics)
+    rows = rows[~rows["metric"].str.endswith("_p")]
+    keys = ["variant", "task"] if run.tasks else ["variant", "view", "task"]
+    untrained = rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()
+    shown = ~untrained | (rows["layer"] == rows.groupby(keys)["layer"].transform("max"))
+    if run.tasks:
+        return rows[shown]
+    selecting = rows[untrained & (rows["split"] == run.selection) & (rows["metric"] == run.metric)]
+    best = selecting.loc[selecting.groupby(keys)["value"].idxmax(), [*keys, "layer"]]
+    is_best = rows[[*keys, "layer"]].merge(best.assign(best=True), how="left", on=[*keys, "layer"])["best"].notna()
+    return rows[shown | is_best.to_numpy()]
+
+
+def _latents(row: pd.Series) -> str:
+    layer = f", layer {row['layer']:.0f}" if pd.notna(row["layer"]) else ""
+    return str(row["view"]).replace("+", " + ") + layer
+
+
+def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
+    """The metrics of every task on its scored split, the selection metric first, and on validation if train selects.
+
+    Of several tasks a few metrics are shown, on validation the selection metric alone.
+    """
+    columns = []
+    for task in run.task_names or list(dict.fromkeys(rows["task"])):
+        tables = tables_of_task(run, task)
+        task_rows = rows[rows["task"] == task]
+        names = list(dict.fromkeys(task_rows.loc[task_rows["split"] == tables.split, "metric"]))
+        if run.tasks:
+            most = max(1, MOST_COLUMNS // len(run.task_names))
+            names = sorted(names, key=_rank_after(tables.metric))[:most]
+        columns += [Column(task, name, tables.split) for name in names]
+        if tables.selection == HELD_OUT and tables.split == "test" and (task_rows["split"] == "validation").any():
+            columns += [Column(task, name, "validation") for name in names if not run.tasks or name == tables.metric]
+    return columns
+
+
+def _rank_after(first: str) -> Callable[[str], tuple[bool, int, str]]:
+    return lambda name: (name != first, second_metric_rank(name), name)
+
+
+def _missing(cells: dict[Column, Cell], column: Column) -> str:
+    """A correlation that is missing although the error of the same rows is there is undefined."""
+    is_undefined = column.metric in CORRELATIONS and column._replace(metric="mae") in cells
+    return UNDEFINED if is_undefined else "–"
+
+
+def _head(column: Column, several_tasks: bool, several_splits: bool) -> str:
+    head = cell_text(f"{column.task}: " * several_tasks + metric_title(column.metric), 60)
+    return f"{head} on {column.split}" if several_splits else head
+
+
+def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str]) -> str:
+    n = rows.loc[rows["split"].isin(splits), "n"].max()
+    of = f" of {n:,.0f} rows" if pd.notna(n) and not run.tasks and len(splits) == 1 else ""
+    on = f"On {cell_text(splits[0], 40)}{of}; in" if len(splits) == 1 else "In"
+    caption = f"{on} brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}."
+    reference = run.record_table("tasks", PROBE).get("reference")
+    if rows["variant"].str.startswith(UNTRAINED).any() and reference:
+        caption += f" “{UNTRAINED}” is {cell_text(reference).replace('{split}', run.selection)}."
+    whole = "backbone and heads" if (run.counts["metric"] == PARAMETERS).any() else "the backbone's"
+    note = "; ".join(note.format(whole) for cost, note in COST_NOTES.items() if cost in costs)
+    return f"{caption} A dash: not measured." + (f" {note[:1].upper()}{note[1:]}." if note else "")
+
+
+def _cost(run: Tables, variant: str, cost: str) -> float | None:
+    """A cost of a variant: of the counts in ``metrics.csv``, else of the record; None if unknown."""
+    rows = run.counts[(run.counts["variant"] == variant) & (run.counts["metric"] == cost)]["value"].dropna()
+    return float(rows.iloc[0]) if len(rows) else number(run.record_table("costs", variant).get(cost))
+
+
+def parameters_and_share(run: Tables, variant: str) -> tuple[float | None, float | None]:
+    """Return the trained parameters of a variant, and their share of all or of the backbone's; None if unknown."""
+    trained = _cost(run, variant, TRAINED_PARAMETERS)
+    whole = _cost(run, variant, PARAMETERS) or number(run.record_table("probes", variant).get("backbone_parameters"))
+    return trained, trained / whole if trained and whole else None
+
+
+def _cost_cell(run: Tables, variant: str, cost: str) -> Cell:
+    value = _cost(run, variant, cost)
+    if value is None:
+        return "–"
+    if cost in ("seconds", "memory"):
+        return unbroken_duration(value) if cost == "seconds" else format_size(value)
+    share = parameters_and_share(run, variant)[1] if cost == TRAINED_PARAMETERS else None
+    return (f"{value:,.0f}", percent(share)) if share else f"{value:,.0f}"
+
+
+def comparisons_grid(run: Tables) -> Grid | None:
+    """Return a line per pair of variants and task: the difference in words, its interval and p value."""
+    rows = run.differences[(run.differences["subset"] == "") & run.differences["value"].notna()].head(MOST_ROWS)
+    if rows.empty:
+        return None
+    lines = [
+        [
+            cell_text(f"{row['variant']} against {row['against']}", 120),
+            cell_text(row["task"], 60),
+            cell_text(f"{metric_title(row['metric'])} on {row['split']}", 60),
+            verdict(row),
+            difference_cell(row),
+            format_p(row["p"]),
+            decimals(row["n"], 0),
+        ]
+        for _, row in rows.iterrows()
+    ]
+    caption = (
+        "How far the first variant is above the second on the same rows, with the 95 % interval and p of a paired "
+        "bootstrap; a point is a hundredth. The outcome is that of the first variant: no difference is shown if the "
+        "interval contains 0."
+    )
+    heads = ["variants", "task", "measured", "outcome", "difference", "p", "rows"]
+    return Grid(caption=caption, heads=heads, rows=lines, text_columns=4)
+
+
+def difference_cell(row: pd.Series) -> Cell:
+    """Return a difference in points with its interval, ``-0.4 points`` and ``[-1.2, 0.5]``; or ``-0.004`` in units."""
+    scale, places, unit = (1, 3, "") if row["metric"] in IN_UNITS else (100, 1, "\u00a0points")
+    value, low, high = (scale * row[name] for name in ("value", "low", "high"))
+    text = f"{value:+.{places}f}{unit}"
+    return text if pd.isna(low) or pd.isna(high) else (text, f"[{low:.{places}f}, {high:.{places}f}]")
+
+
+def verdict(row: pd.Series) -> str:
+    """Return whether the first variant is better or worse: a difference is shown if its interval excludes 0."""
+    if pd.isna(row["low"]) or pd.isna(row["high"]):
+        return "–"
+    sign = -1 if row["metric"] == "mae" else 1
+    above, under = row["low"] > 0, row["high"] < 0
+    if not above and not under:
+        return "no difference shown"
+    return "better" if (above and sign > 0) or (under and sign < 0) else "worse"
+
+
+def epochs_grid(run: Tables) -> Grid | None:
+    """Return a line per task, metric and variant: values before training and after each epoch."""
+    rows = run["epochs"][run["epochs"]["value"].notna() & run["epochs"]["epoch"].notna()]
+    means = rows.groupby(["task", "metric", "variant", "epoch"], sort=False)["value"].mean()
+    if means.empty:
+        return None
+    epochs = np.unique(rows["epoch"])
+    shown = epochs[np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_EPOCHS)).round().astype(int))]
+    lines = []
+    for task, metric in [(task, metric) for task, metrics in metrics_by_epoch(run).items() for metric in metrics]:
+        for variant in in_recipe_order(run, rows["variant"]):
+            cells = [decimals(means.get((task, metric, variant, epoch), np.nan), 3) for epoch in shown]
+            if any(cell != "–" for cell in cells):
+                lines.append([cell_text(task, 60), cell_text(metric_title(metric), 40), cell_text(variant, 60), *cells])
+    splits = " or ".join(dict.fromkeys(tables_of_task(run, task).selection for task in metrics_by_epoch(run)))
+    left_out = "; of many epochs some are shown" if len(shown) < len(epochs) else ""
+    return Grid(
+        caption=f"On {splits}, before training and after each epoch, means over seeds{left_out}.",
+        heads=["task", "metric", "variant", *("before" if epoch == 0 else f"epoch {epoch:g}" for epoch in shown)],
+        rows=lines[:MOST_ROWS],
+        text_columns=3,
+        fold=f"All {len(lines):,} lines by epoch" if len(lines) > MOST_OPEN else "",
+    )
+
+
+def frozen_note(run: Tables) -> str:
+    """Return a sentence that says which components were frozen and when, means over seeds; empty if none was."""
+    rows = run["frozen"][run["frozen"]["epoch"].notna()].groupby(["variant", "component"], sort=False)["epoch"].mean()
+    phrases = []
+    for variant, component, epoch in rows.reset_index().itertuples(index=False):
+        when = "from the start" if epoch == 0 else "after 1 epoch" if epoch == 1 else f"after {epoch:.3g} epochs"
+        phrases.append(f"{cell_text(component, 60)} of “{cell_text(variant, 60)}” {when}")
+    more = f", and {len(phrases) - MOST_FROZEN:,} more" if len(phrases) > MOST_FROZEN else ""
+    return f"Frozen: {'; '.join(phrases[:MOST_FROZEN])}{more}." if phrases else ""

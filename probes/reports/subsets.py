@@ -1,0 +1,158 @@
+"""Tables of probes on subsets of layers, in an ablation or for every task: a line per task, by layer, and all lines."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from permafrost.probes.config.names import RANDOM_TARGETS
+from permafrost.probes.figures.style import mean_rows
+from permafrost.probes.figures.subsets import ALL_LAYERS, subset_rows
+from permafrost.probes.results.files import number
+from permafrost.probes.results.formatting import decimals, format_p, metric_title, unbroken_duration
+from permafrost.probes.results.grid import Cell, Grid, Line, cell_text, value_cell
+from permafrost.probes.results.metric_row import TRAINED_PARAMETERS
+from permafrost.probes.results.run_tables import Tables, reported_split, selection_split
+
+MOST_LINES = 1000
+
+KEYS = ["task", "corpus", "backbone", "subset", "control"]
+"""Columns that tell the probes of an experiment apart."""
+
+
+def tasks_grid(run: Tables) -> Grid | None:
+    """Return a line per task: its best layer, its last, all layers together, the best untrained one, selectivity."""
+    rows = subset_rows(run)
+    if rows.empty:
+        return None
+    return Grid(
+        caption="The value and its layer; the best layer is picked on the split that picks the epochs. Selectivity, of "
+        "the best layer: how much better it fits its training rows than the same rows with shuffled targets.",
+        heads=[
+            "task", "corpus", "measured", "best layer", "last layer", ALL_LAYERS, "untrained, best", "selectivity",
+            "took",
+        ],
+        rows=[_task_line(run, task_rows) for _, task_rows in rows.groupby("name", sort=False)],
+        text_columns=3,
+    )  # fmt: skip
+
+
+def layers_grid(run: Tables) -> Grid | None:
+    """Return a line per task and control, a column per layer: the first metric of the task."""
+    rows = subset_rows(run)
+    rows = rows[rows["kind"].isin(["single", "all"])]
+    layers = sorted(rows["position"].dropna().unique())
+    if not layers:
+        return None
+    lines = []
+    for (name, control, split), some in rows.groupby(["name", "control", "split"], sort=False):
+        by_layer = some.drop_duplicates("position").set_index("position")["value"]
+        cells = [decimals(by_layer.get(layer, float("nan")), 3) for layer in (*layers, float("nan"))]
+        lines.append([cell_text(name, 60), cell_text(control or "trained backbone", 40), cell_text(split, 40), *cells])
+    return Grid(
+        caption="The metric of a probe on each layer alone, and on all layers together.",
+        heads=["task", "control", "measured on", *(f"{layer:g}" for layer in layers), "all"],
+        rows=lines[:MOST_LINES],
+        text_columns=3,
+        fold=f"By layer, {len(lines):,} lines",
+    )
+
+
+def subset_grids(run: Tables) -> list[Grid]:
+    """Return tables with a line per probe: its metrics with intervals, and their differences to the reference.
+
+    The scored split comes first, the others are folded. With several tasks each metric has a line of its own.
+    """
+    rows = mean_rows(run.metrics)
+    rows = rows[rows["subset"] != ""]
+    first = reported_split(rows)
+    splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
+    return [_split_grid(run, rows[rows["split"] == split]) for split in splits]
+
+
+def _split_grid(run: Tables, rows: pd.DataFrame) -> Grid:
+    split, several = rows["split"].iloc[0], rows["task"].nunique() > 1
+    keys = [*KEYS, "metric"] if several else KEYS
+    names = [name for name in keys if rows[name].nunique() > 1 or name == "subset"]
+    metrics: Sequence[str] = [""] if several else list(dict.fromkeys(rows["metric"]))
+    differences = run.differences[run.differences["split"] == split]
+    tested, untested = not differences.empty, differences.iloc[:0]
+    differences_of = dict(list(differences.groupby(keys)))
+    counts = run.counts[run.counts["metric"] == TRAINED_PARAMETERS].drop_duplicates(KEYS).set_index(KEYS)["value"]
+    lines = []
+    for key, some in list(rows.groupby(keys, sort=False))[:MOST_LINES]:
+        cells: list[Cell] = []
+        for metric in metrics:
+            cells += _metric_cells(some, metric, differences_of.get(key, untested) if tested else None)
+        values = dict(zip(keys, key, strict=True))
+        count = counts.get(key[: len(KEYS)], float("nan"))
+        names_of_line = (cell_text(values[name], 60) for name in names)
+        lines.append([*names_of_line, *cells, decimals(some["n"].iloc[0], 0), decimals(count, 0)])
+    heads = [head for metric in metrics for head in _metric_heads(metric, tested)]
+    against = ", ".join(dict.fromkeys(differences["against"]))
+    caption = f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows."
+    caption += f" Differences, with p of a paired test, are to “{cell_text(against, 80)}”." if tested else ""
+    return Grid(
+        caption=caption,
+        heads=[*names, *heads, "rows", "parameters"],
+        rows=lines,
+        text_columns=len(names),
+        fold=f"On {cell_text(split, 40)}, {len(lines):,} lines",
+    )
+
+
+def _metric_heads(metric: str, tested: bool) -> list[str]:
+    title = cell_text(metric_title(metric), 40) if metric else "value"
+    return [title, "difference", "p"] if tested else [title]
+
+
+def _metric_cells(rows: pd.DataFrame, metric: str, differences: pd.DataFrame | None) -> list[Cell]:
+    """The value of a metric, its difference to the reference and p; dashes for what was not measured."""
+    cells: list[Cell] = []
+    for some, places, sign in ((rows, 4, ""), (differences, 3, "+")):
+        if some is not None:
+            some = some[some["metric"] == metric] if metric else some
+            cells.append(value_cell(some.iloc[0], places, sign) if len(some) else "–")
+    if differences is not None:
+        p = differences.loc[differences["metric"] == metric, "p"] if metric else differences["p"]
+        cells.append(format_p(p.iloc[0]) if len(p) else "–")
+    return cells
+
+
+def _task_line(run: Tables, rows: pd.DataFrame) -> Line:
+    first, scored_rows = rows.iloc[0], rows[rows["scored"]]
+    trained = scored_rows[scored_rows["control"] == ""]
+    last = trained[trained["kind"] == "single"].sort_values("position").tail(1)
+    every_split = run.metrics[
+        (run.metrics[["task", "corpus", "metric"]] == first[["task", "corpus", "metric"]]).all(axis=1)
+    ]
+    best, untrained = (_best(every_split, scored_rows, control) for control in ("", "untrained"))
+    seconds = number(run.record_table("costs", str(first["task"])).get("seconds"))
+    return [
+        cell_text(first["task"], 40),
+        cell_text(first["corpus"], 40),
+        f"{cell_text(first['metric'], 30)} on {cell_text(reported_split(scored_rows), 30)}",
+        *(_value_and_layer(layer) for layer in (best, last, trained[trained["kind"] == "all"], untrained)),
+        _selectivity(rows, best),
+        "–" if seconds is None else unbroken_duration(seconds),
+    ]
+
+
+def _best(rows: pd.DataFrame, scored_rows: pd.DataFrame, control: str) -> pd.DataFrame:
+    """The scored row of the layer whose value is highest on the split that selects; empty if there is none."""
+    layers = rows[(rows["control"] == control) & rows["subset"].str.startswith("single ")]
+    best = layers[layers["split"] == selection_split(layers)].nlargest(1, "value")["subset"]
+    return scored_rows[(scored_rows["control"] == control) & scored_rows["subset"].isin(best)].head(1)
+
+
+def _selectivity(rows: pd.DataFrame, best: pd.DataFrame) -> str:
+    """Selectivity of the layer of ``best``; a dash without a control on random targets."""
+    on_train = rows[~rows["scored"] & rows["subset"].isin(best["subset"])]
+    values = [on_train.loc[on_train["control"] == control, "value"] for control in ("", RANDOM_TARGETS)]
+    return f"{values[0].iloc[0] - values[1].iloc[0]:+.3f}" if all(map(len, values)) else "–"
+
+
+def _value_and_layer(rows: pd.DataFrame) -> Cell:
+    if rows.empty:
+        return "–"
+    value, layer = f"{rows['value'].iloc[0]:.3f}", rows["position"].iloc[0]
+    return value if pd.isna(layer) else (value, f"layer {layer:g}")
