@@ -11,8 +11,7 @@ from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.objectives.heads import HEADS
 from permafrost.probes.tasks.base import Scorer
-from permafrost.probes.tasks.problem import Problem, make_problem
-from permafrost.probes.tasks.registry import TASKS
+from permafrost.probes.tasks.registry import TASKS, Problem, make_problem
 from permafrost.probes.variants.members import MemberConfig, TrainedMember, stackable_groups
 from permafrost.probes.variants.train_group import train_group
 

@@ -12,7 +12,7 @@ from permafrost.probes.models.pair_features import best_cosines
 from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.heads import objective_of
-from permafrost.probes.tasks.problem import check_probe, make_problem
+from permafrost.probes.tasks.registry import check_probe, make_problem
 from tests.support.synthetic import answered, tagged
 from tests.support.trainings import build
 

@@ -1,7 +1,6 @@
 """Probes: every layer apart, symmetric, highest for identical texts, whole in their state, alone as beside others."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest

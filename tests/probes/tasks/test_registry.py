@@ -1,4 +1,4 @@
-"""Problems: task, head, loss and metric follow from recipe and corpus; what does not fit is refused with the way out."""
+"""Registry: task, head, loss and metric follow from recipe and corpus; what does not fit is refused."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,8 +13,7 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 from permafrost.probes.experiments.checks import resolve_problems
-from permafrost.probes.tasks.problem import Problem, check_probe, make_problem
-from permafrost.probes.tasks.registry import TASKS, task_of
+from permafrost.probes.tasks.registry import TASKS, Problem, check_probe, make_problem, task_of
 from tests.support.synthetic import answered, classed, inputs, labelled, scored, tagged
 
 
@@ -183,9 +182,8 @@ def test_two_classes_have_the_f1_of_the_second_and_may_choose_by_it():
 
 def test_a_corpus_that_poses_no_task_is_refused():
     corpus = scored(inputs())
-    with pytest.raises(
-        CorpusError, match=r"it has no targets to learn; set corpus\.target to score, class, labels, tags or"
-    ):
+    kinds = r"it has no targets to learn; set corpus\.target to score, class, labels, tags or"
+    with pytest.raises(CorpusError, match=kinds):
         task_of(replace(corpus, kind="none"))
     with pytest.raises(CorpusError, match="all its training rows are of the class 'a'"):
         task_of(replace(corpus, kind="class", labels=("a",)))
