@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as sklearn
 
-from permafrost.probes.metrics.bootstrap import bootstrap_metric, estimate_metric, paired_difference
 from permafrost.probes.metrics import label_sets
+from permafrost.probes.metrics.bootstrap import bootstrap_metric, estimate_metric, paired_difference
 from permafrost.probes.metrics.metrics import of_resamples
 from permafrost.probes.metrics.thresholds import best_thresholds
 
