@@ -248,7 +248,7 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
     monkeypatch.setattr(entity_spans, "MAX_CHARACTERS", piece)
 
     def predict(texts, rows):
-        """Capitalised words are entities; one that follows another goes on with it; the backbone reads so many words."""
+        """Capitalised words are entities, one after another the same one; so many words are read."""
         logits = np.zeros((len(rows.spans.codes), 3), np.float32)
         for row, one in enumerate(texts):
             before = ""
