@@ -13,7 +13,6 @@ Cosines are those of the two tasks' gradients by what they share, taken every te
 its seconds. A difference from equal weights is paired by seed; its 95 % interval is Student's.
 """
 
-import argparse
 import math
 import time
 from collections.abc import Mapping
@@ -24,7 +23,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, parse_options
+from permafrost.probes.balancing.cosine import gradient_cosines
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 
@@ -86,8 +86,8 @@ def trained(balancer: str, tasks: Mapping[str, str], seed: int, rate: float, ste
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for step in range(steps):
         rows = torch.randint(ROWS["train"], (BATCH,), generator=draws)
-        if len(tasks) > 1 and step % MEASURED_EVERY == 0:
-            outcome.cosines.append(_cosine(pair.losses("train", rows, tasks), shared))
+        if step % MEASURED_EVERY == 0:
+            outcome.cosines += gradient_cosines(pair.losses("train", rows, tasks), shared).values()
         started = time.perf_counter()
         optimizer.zero_grad()
         outcome.weights |= balance.backward(pair.losses("train", rows, tasks), shared).weights
@@ -99,14 +99,6 @@ def trained(balancer: str, tasks: Mapping[str, str], seed: int, rate: float, ste
             for task, loss in pair.losses(split, slice(None), tasks).items():
                 outcome.losses[split][task] = loss.item()
                 outcome.explained[split][task] = 1 - (loss / pair.y[split][task].var(correction=0)).item()
-
-
-def _cosine(losses: Mapping[str, Tensor], shared: list[nn.Parameter]) -> float:
-    first, second = (
-        torch.cat([part.flatten() for part in torch.autograd.grad(loss, shared, retain_graph=True)])
-        for loss in losses.values()
-    )
-    return torch.cosine_similarity(first, second, dim=0).item()
 
 
 def of_arm(arm: str, seed: int, rate: float, steps: int) -> Outcome:
@@ -162,10 +154,7 @@ def _with_mean(differences: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Print the table, and below it what each balancer does to either task."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=1000)
-    options = parser.parse_args()
+    options = parse_options(__doc__, seeds=6, steps=1000)
     torch.set_num_threads(1)  # faster for layers this small
     print(describe("cpu"))
     print(f"{ROWS['train']:,} training rows, {options.steps} joint steps of {BATCH}, {options.seeds} seeds;", end=" ")

@@ -3,13 +3,14 @@
     python -m benchmarks.extraction --backbone minilm
     python -m benchmarks.extraction --backbone gpt2-medium --tokenizer FOLDER
 
+FOLDER is that of a tokenizer, for a backbone without its own.
+
 Texts are runs of neighbours in the sorted distinct STS-B sentences, shuffled anew for every arm. Arms take turns in one
 process. The peers: a plain transformers loop (batches of 32 in corpus order, ``output_hidden_states=True``), and, for
 minilm, ``sentence-transformers`` ``encode``, which makes one vector a text where we make one per layer. gpt2-medium has
 random weights: speed is the same. Loading is outside the clock; tokenising, packing, pooling and conversion are inside.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.machine import clock, describe, matmul_gflops
+from benchmarks.machine import clock, describe, matmul_gflops, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
@@ -90,14 +91,7 @@ def sentence_transformers_encode(folder: Path, device: str) -> Arm:
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="minilm")
-    parser.add_argument("--tokenizer", default="", help="folder of a tokenizer, for a backbone without its own")
-    parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--neighbours", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
+    options = parse_options(__doc__, backbone="minilm", tokenizer="", runs=8, neighbours=64, rounds=5, device="auto")
 
     device = pick_device(options.device)
     init = "pretrained" if options.backbone == "minilm" else "random"

@@ -1,19 +1,29 @@
-"""What every benchmark says of the machine it ran on."""
+"""What every benchmark says of the machine it ran on, and reads from its command line."""
 
+import argparse
 import os
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
+
+from permafrost.data.machine import package_version
+
+
+def parse_options(description: str | None, **defaults: Any) -> argparse.Namespace:
+    """Options of the command line, name -> default, which gives the type."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    return parser.parse_args()
 
 
 def describe(device: str) -> str:
     """One line: processor or GPU, threads, versions."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    versions = ", ".join(
-        f"{package} {_version(package)}" for package in ("torch", "transformers", "sentence-transformers")
-    )
+    packages = ("torch", "transformers", "sentence-transformers")
+    versions = ", ".join(f"{package} {package_version(package) or 'absent'}" for package in packages)
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{name}, {cores}; Python {platform.python_version()}, {versions}"
 
@@ -43,10 +53,3 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"

@@ -8,13 +8,12 @@ ablate does: members under 50,000 parameters side by side, larger ones one after
 figures, and the largest difference of the validation metric is printed.
 """
 
-import argparse
 import time
 
 import numpy as np
 import torch
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, parse_options
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.probes.config.ablation import subsets
 from permafrost.probes.config.columns import Column
@@ -80,12 +79,7 @@ def seconds(arm: str, members: list[MemberConfig]) -> tuple[float, list[float]]:
 
 def main() -> None:
     """Print a line per probe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3000)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+    options = parse_options(__doc__, rows=3000, epochs=2, rounds=3, seeds=3)
     small = members_module.MAX_STACKED_PARAMETERS
     corpus, inputs = experiment_of(options.rows, 7, 384)
     print(describe("cpu"))

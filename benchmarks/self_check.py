@@ -6,7 +6,6 @@ Distinct sentences of STS-B and SNLI, every layer, mean view, each round in a ca
 and the first load are outside the clock; loading the backbone, tokenising, packing, capture and writing are inside.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
@@ -56,12 +55,7 @@ def pick_texts(many: int) -> list[str]:
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="minilm")
-    parser.add_argument("--texts", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
+    options = parse_options(__doc__, backbone="minilm", texts=10_000, rounds=5, device="auto")
 
     device = pick_device(options.device)
     plan = CapturePlan(backbone=options.backbone, views=("mean",))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import clock, describe
+from benchmarks.machine import clock, describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.readers.load import load_corpus
@@ -25,6 +25,7 @@ from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.job import ExtractionJob
+from permafrost.extract.runner import BackboneRunner
 from permafrost.extract.shard_writer import stored_bytes
 
 
@@ -36,9 +37,9 @@ class Arm:
         self.source, self.folder = find_backbone(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
         store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
-        self.job = ExtractionJob(
-            self.plan, self.source, store, ExtractSpec(cache=str(self.folder), device=device), NoProgress(), device
-        )
+        spec = ExtractSpec(cache=str(self.folder), device=device)
+        runner = BackboneRunner(self.plan, self.source, store.identity, spec, device)
+        self.job = ExtractionJob(runner, store, NoProgress())
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 
@@ -57,13 +58,7 @@ class Arm:
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="minilm")
-    parser.add_argument("--texts", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
+    options = parse_options(__doc__, backbone="minilm", texts=2048, rounds=3, max_tokens=128, device="auto")
 
     device, corpus = pick_device(options.device), load_corpus(CorpusSpec(name="conll2003"))
     texts = [corpus.texts[text] for text in dict.fromkeys(corpus.splits["train"].texts[:, 0].tolist())]

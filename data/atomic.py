@@ -1,14 +1,17 @@
-"""Atomic file writes and file locks.
+"""Atomic writes of files and folders, and file locks.
 
-A file is written under a temporary name, synced, then renamed: a reader sees all of it or nothing.
+A file or folder is written under a temporary name, synced, then renamed: a reader sees all of it or nothing.
 """
 
 import contextlib
 import errno
 import fcntl
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from glob import escape
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -23,30 +26,70 @@ def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] |
     Raises:
         OSError: the file could not be written; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    with temporary_path(path.parent) as temporary:
+        temporary.write_bytes(content)
+        move_into_place(temporary, path, check)
+
+
+@contextlib.contextmanager
+def temporary_path(folder: Path, prefix: str = "") -> Iterator[Path]:
+    """Yield the path of a file or folder to be made in ``folder``; if it was not moved elsewhere, it is removed.
+
+    Args:
+        folder: created if it does not exist.
+        prefix: beginning of the hidden name, for :func:`remove_leftovers`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{prefix}{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if check:
-            check(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        yield temporary
+    finally:
+        _remove(temporary)
 
 
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that renames in it survive a power cut."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def move_into_place(temporary: Path, path: Path, check: Callable[[Path], None] | None = None) -> None:
+    """Sync a file, or a folder with its files, and rename it to ``path`` in the same file system.
+
+    Args:
+        check: called with ``temporary`` once it is synced; if it raises, nothing is renamed.
+    """
+    for part in [temporary, *temporary.rglob("*")]:
+        _sync(part)
+    if check:
+        check(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def remove_leftovers(folder: Path, prefix: str = "", seconds: float = 0.0) -> list[Path]:
+    """Remove what processes that were killed have left of :func:`temporary_path` with this prefix; return the paths.
+
+    Args:
+        seconds: age from which a file belongs to no running process; 0 removes all.
+    """
+    leftovers = []
+    for path in folder.glob(f".{escape(prefix)}*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # its process has just moved it into place
+            if not seconds or time.time() - path.stat().st_mtime > seconds:
+                _remove(path)
+                leftovers.append(path)
+    return leftovers
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Sync a file, or a folder, so that renames in it survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

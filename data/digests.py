@@ -1,4 +1,4 @@
-"""SHA-256 digests of a folder's files, kept in a JSON record beside them that also holds a digest of itself.
+"""SHA-256 digests; those of a folder's files are kept in a JSON record that also holds a digest of itself.
 
 The record and the files that it lists are compared with their digests before they are used; a changed, truncated or
 foreign file raises a :class:`DamageError` that names it.
@@ -8,9 +8,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from permafrost.data.errors import MachineError
+from permafrost.data.errors import MachineError, first_line
 
 DIGESTS, DIGEST = "digests", "digest"
 """Keys of a record: ``digests`` maps relative path -> SHA-256 of the file; ``digest`` is the SHA-256 of the record
@@ -23,13 +23,28 @@ class DamageError(MachineError):
 
 def digest_of(content: bytes) -> str:
     """Return the SHA-256 of ``content`` as hex digits."""
-    return hashlib.sha256(content).hexdigest()
+    return digest_of_stream([content])
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file as hex digits; the file is read in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest_of_stream(blocks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of blocks of bytes, one after another, as hex digits; how they are divided does not count."""
+    running = hashlib.sha256()
+    for block in blocks:
+        running.update(block)
+    return running.hexdigest()
+
+
+def digest_of_parts(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256 of byte strings as hex digits, each hashed with its length, so that their division counts."""
+    return digest_of_stream(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def file_digest(file: Path | BinaryIO) -> str:
+    """Return the SHA-256 of a file as hex digits; the file is read in blocks, an open one from its position on."""
+    if isinstance(file, Path):
+        with open(file, "rb") as opened:
+            return file_digest(opened)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def digests_of_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -63,8 +78,7 @@ def parse_with_digests(path: Path, content: bytes, remedy: str) -> dict[str, Any
             return None
         matches = record[DIGEST] == _record_digest({key: value for key, value in record.items() if key != DIGEST})
     except (ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DamageError(f"{path} cannot be read ({reason}): {remedy}.") from error
+        raise DamageError(f"{path} cannot be read ({first_line(error)}): {remedy}.") from error
     digests = record.get(DIGESTS)
     if not matches or not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
         raise DamageError(f"{path} is not as it was written: {remedy}.")

@@ -20,3 +20,12 @@ class MachineError(PermafrostError):
     """A failure of the machine despite valid input: a full disk, a damaged file, no memory."""
 
     exit_code = 3
+
+
+class CheckpointError(InputError):
+    """A checkpoint of another training, or a file or folder that is no checkpoint."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without a full stop, at most 200 characters; else its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

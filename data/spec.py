@@ -1,13 +1,13 @@
 """Specs: strict frozen dataclasses that are read from TOML, overridden by ``a.b=value`` and fingerprinted.
 
-The type of a field selects its parser; the docstring under it is its manual. An unknown key is an error that names the
+The type of a field selects its parser (``object`` takes any TOML value, ``Any`` leaves the value to the owner of the
+field); the docstring under it is its manual. An unknown key is an error that names the
 nearest known key; a value of the wrong type is an error that names the expected type.
 """
 
 import ast
 import dataclasses
 import difflib
-import hashlib
 import inspect
 import json
 import textwrap
@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
+from permafrost.data.digests import digest_of
 from permafrost.data.errors import InputError
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ def to_toml(spec: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Return a hash of the value, 16 hex digits of SHA-256; equal values have equal fingerprints."""
     text = json.dumps(plain(value), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of(text.encode())[:16]
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ def _parse_value(hint: Any, value: Any, source: str, key: str) -> Any:
             return {
                 str(name): _parse_value(arguments[1], item, source, f"{key}.{name}") for name, item in value.items()
             }
+    elif hint is Any:
+        return value
     elif hint is object:
         return _parse_raw(value)
     elif hint is str:

@@ -109,8 +109,6 @@ def may_import() -> dict[str, set[str]]:
         match node:
             case ast.AnnAssign(target=ast.Name(id="MAY_IMPORT"), value=value) if value:
                 return {name: set(allowed) for name, allowed in ast.literal_eval(value).items()}
-            case ast.Assign(targets=[ast.Name(id="MAY_IMPORT")], value=value):
-                return {name: set(allowed) for name, allowed in ast.literal_eval(value).items()}
     raise SystemExit(f"{ARCHITECTURE.relative_to(ROOT)}: expected a table MAY_IMPORT, found none.")
 
 

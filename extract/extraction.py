@@ -73,7 +73,7 @@ def extract(
     windows = _stored_windows(store, texts)
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
-        job = ExtractionJob(plan, source, store, spec, progress, device)
+        job = ExtractionJob(BackboneRunner(plan, source, identity, spec, device), store, progress)
         windows = windows or job.runner.windowed(texts)[0]
         missing = store.missing_columns(text_keys(windows), columns)
         texts_run = job.run(windows, missing) if missing else 0

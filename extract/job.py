@@ -1,22 +1,20 @@
 """Extraction job: load the backbone, check it, run the packs that are not stored yet, and append them to the store."""
 
-import os
 import platform
-from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.store.find import init_name
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.store.plan import TOKENS, Columns, union_of_columns
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.runner import BackboneRunner
@@ -30,19 +28,8 @@ MEASURED_SECONDS = 1.0
 class ExtractionJob:
     """Extraction of the latents that a store lacks."""
 
-    def __init__(
-        self,
-        plan: CapturePlan,
-        source: Source,
-        store: LatentStore,
-        spec: ExtractSpec,
-        progress: Progress,
-        device: str,
-        backbone: Backbone | None = None,
-    ) -> None:
-        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already."""
-        self.store, self.progress = store, progress
-        self.runner = BackboneRunner(plan, source, store.identity, spec, device, backbone)
+    def __init__(self, runner: BackboneRunner, store: LatentStore, progress: Progress) -> None:
+        self.runner, self.store, self.progress = runner, store, progress
 
     def run(self, texts: Sequence[Text], missing: Sequence[tuple[Columns, Any]]) -> int:
         """Run what is missing; return the number of texts that ran.
@@ -61,7 +48,7 @@ class ExtractionJob:
             todo[members] = True
         self._announce(tokens, todo, missing)
         check = SelfCheck(runner, texts, tokens)
-        deviation = check.check_before_run(np.flatnonzero(todo), _union(columns for columns, _ in missing))
+        deviation = check.check_before_run(np.flatnonzero(todo), union_of_columns(columns for columns, _ in missing))
         self.progress.note(
             f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value"
         )
@@ -109,25 +96,12 @@ class ExtractionJob:
             "device": _device_name(runner.backbone),
             "host": platform.node(),
             "threads": torch.get_num_threads(),
-            "versions": {
-                "torch": torch.__version__,
-                "transformers": version("transformers"),
-                "h5py": version("h5py"),
-                "numpy": np.__version__,
-            },
+            "versions": {"torch": torch.__version__}
+            | {package: package_version(package) for package in ("transformers", "h5py", "numpy")},
         }
-
-
-def _union(requests: Iterable[Columns]) -> dict[str, tuple[int, ...]]:
-    """Return every view and layer that any of several columns has."""
-    union: dict[str, set[int]] = {}
-    for columns in requests:
-        for view, layers in columns.items():
-            union.setdefault(view, set()).update(layers)
-    return {view: tuple(sorted(layers)) for view, layers in union.items()}
 
 
 def _device_name(backbone: Backbone) -> str:
     if backbone.device.type == "cuda":
         return torch.cuda.get_device_name(backbone.device)
-    return f"{backbone.device.type} ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"{backbone.device.type} ({machine_name()})"

@@ -22,10 +22,9 @@ from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, capture
 from permafrost.extract.capture.packing import Pack, lay_out, make_packs
 from permafrost.extract.shard_writer import to_storage_dtype
-from permafrost.extract.tokenization.checks import refuse_long_texts
-from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.token_batch import TokenBatch
-from permafrost.extract.tokenization.tokenize import tokenize, windowed
+from permafrost.extract.tokenization.token_ids import tokenize_by_plan
+from permafrost.extract.tokenization.tokenize import windowed
 
 ROW_TOKENS = 256
 """Most tokens in a row of a causal backbone; a longer text is a row of its own."""
@@ -62,23 +61,8 @@ class BackboneRunner:
         return windowed(self.backbone.tokenizer, texts, self.plan.max_tokens, self.plan.overlap)
 
     def tokenize_and_pack(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
-        """Tokenize a whole request, and group it into packs.
-
-        Args:
-            characters: whether to return the characters of the text that each token covers.
-
-        Raises:
-            TextError: a text has no token, or is longer than the plan allows.
-            BackboneError: the tokenizer is that of another model.
-        """
-        plan = self.plan
-        reworded = [reword(str(text), plan.rewording) for text in texts] if plan.rewording else texts
-        tokens = tokenize(
-            self.backbone.tokenizer, reworded, plan.template, plan.max_tokens, characters, stride=plan.overlap
-        )
-        self.source.check_ids(tokens.ids)
-        if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
-            refuse_long_texts(texts, tokens.uncut, plan)
+        """Tokenize a whole request, and group it into packs; arguments and errors as of :func:`tokenize_by_plan`."""
+        tokens = tokenize_by_plan(self.plan, self.source, self.backbone.tokenizer, texts, characters)
         return tokens, self.pack(tokens)
 
     def pack(self, tokens: TokenBatch, row_tokens: int = ROW_TOKENS, batch_tokens: int = 0) -> list[Pack]:

@@ -173,7 +173,7 @@ def study(
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
     spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
     check_trainable(recipe_name, spec)
-    check_study(spec, name or recipe_name, trials, workers)
+    check_study(spec, name or recipe_name, trials, workers, storage)
     _check_folder(runs)
     from permafrost import stages
 

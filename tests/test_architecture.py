@@ -317,6 +317,7 @@ def test_stage_two_loads_no_language_model():
         ["study", "pairs"],
         ["ablate", "quickstart", "--set", "finetune.cut=4"],
         ["study", "quickstart", "--trials", "0"],
+        ["study", "quickstart", "--storage", "nonsense"],
         ["predict", "no-such-run", "a text"],
         ["report", "no-such-run"],
     ],

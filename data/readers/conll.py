@@ -1,22 +1,13 @@
 """Readers of tagged sentences: CoNLL column files, and tables with lists of words and of tags."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from permafrost.data.corpora.iob2 import check_tag, split_tag
 from permafrost.data.corpora.records import CorpusError, Record, Span
-from permafrost.data.readers.tabular import (
-    TypedRow,
-    jsonl_objects,
-    lines_of,
-    parquet_objects,
-    read_by_suffix,
-    suffix_of,
-)
-from permafrost.data.spec import SpecError, nearest
+from permafrost.data.readers.tabular import TypedRow, get_field, lines_of
 
 WORDS = ("tokens", "words")
 
@@ -24,36 +15,14 @@ TAGS = ("ner_tags", "tags")
 
 SPLIT_LINE = re.compile(r"#\s*split\s*=\s*(\S+)\s*")
 
-RecordSource = Callable[[Path], Iterator[Record]]
-
 TaggedWord = tuple[str, str, str]
 """Origin, word, tag."""
-
-
-def read_tagged(path: Path, columns: tuple[str, ...], split_column: str) -> Iterator[Record]:
-    """Read the sentences of a file; the text of a sentence is its words joined by one space.
-
-    Args:
-        columns: names of the lists of words and of tags; empty takes the default names. Must be empty for column
-            files.
-
-    Raises:
-        CorpusError: the file is missing or broken; the message names the line.
-        SpecError: columns are given for a file that has no column names.
-    """
-    if columns and suffix_of(path) in COLUMN_FILES:
-        raise SpecError(
-            "corpus.columns: a file of tagged words names no columns; its first is the word, its last the tag."
-        )
-    row_readers: dict[str, RecordSource] = {
-        suffix: partial(_read_rows, read, columns, split_column) for suffix, read in ROW_FILES.items()
-    }
-    yield from read_by_suffix(path, {**COLUMN_FILES, **row_readers})
 
 
 def read_columns(path: Path) -> Iterator[Record]:
     """Read a column file: one word per line with its tag in the last column; a blank line ends a sentence.
 
+    The text of a sentence is its words joined by one space.
     Columns are separated by tabs if the first row has one, else by blanks. ``-DOCSTART-`` lines are skipped, as are
     comments: lines before a sentence that start with ``#`` and do not end with a tag. The comment ``# split = train``
     sets the split of the sentences after it.
@@ -85,10 +54,11 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
     """Return the record of a sentence that is given as lists of words and of tags.
 
     Args:
+        columns: names of the lists of words and of tags; empty takes the default names.
         names: names of the tags, if the row holds tag numbers.
     """
     origin, fields = row
-    words, tags = (_get_list(origin, fields, column) for column in columns or _default_columns(origin, fields))
+    words, tags = (_get_list(row, column) for column in columns or _default_columns(origin, fields))
     if not words:
         raise CorpusError(f"{origin}: the sentence has no words.")
     if len(words) != len(tags):
@@ -98,18 +68,6 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
     return _sentence_record(
         list(zip(origins, words, tag_names, strict=True)), str(fields.get(split_column) or ""), origin
     )
-
-
-COLUMN_FILES: dict[str, RecordSource] = dict.fromkeys((".conll", ".txt", ".bio", ".tsv"), read_columns)
-
-ROW_FILES = {".jsonl": jsonl_objects, ".parquet": parquet_objects}
-
-
-def _read_rows(
-    read: Callable[[Path], Iterator[TypedRow]], columns: tuple[str, ...], split_column: str, path: Path
-) -> Iterator[Record]:
-    for row in read(path):
-        yield tagged_row(row, columns, split_column)
 
 
 def _split_columns(line: str, separator: str) -> list[str]:
@@ -149,10 +107,8 @@ def _default_columns(origin: str, fields: Mapping[str, Any]) -> tuple[str, str]:
     return words, tags
 
 
-def _get_list(origin: str, fields: Mapping[str, Any], column: str) -> list[str]:
-    if column not in fields:
-        raise CorpusError(f"{origin}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
-    values = fields[column]
+def _get_list(row: TypedRow, column: str) -> list[str]:
+    values = get_field(row, column)
     if not isinstance(values, list) or not all(type(value) in (str, int) for value in values):
-        raise CorpusError(f"{origin}: '{column}' must be a list of texts.")
+        raise CorpusError(f"{row[0]}: '{column}' must be a list of texts.")
     return [str(value) for value in values]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.corpora.records import CorpusError, Record
+from permafrost.data.errors import first_line
 from permafrost.data.readers.conll import TAGS
 from permafrost.data.readers.reader import RecordReader
 
@@ -23,8 +24,7 @@ def hub_splits(hub: str, config: str, revision: str) -> Mapping[str, Any]:
     try:
         return dict(datasets.load_dataset(hub, config or None, revision=revision or None, download_mode=mode))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorpusError(f"the hub data set '{hub}' cannot be loaded ({reason})") from error
+        raise CorpusError(f"the hub data set '{hub}' cannot be loaded ({first_line(error)})") from error
 
 
 def hub_records(splits: Mapping[str, Any], hub: str, reader: RecordReader) -> Iterator[Record]:

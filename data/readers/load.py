@@ -17,14 +17,12 @@ from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held
 from permafrost.data.corpora.targets import TARGETS, Targets
 from permafrost.data.readers.hub import hub_records, hub_splits
 from permafrost.data.readers.reader import RecordReader
-from permafrost.data.readers.registry import CORPORA, SAMPLES, CorpusEntry
+from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import Omissions
 from permafrost.data.readers.tabular import read_table
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import text_problem
-
-__all__ = ["CORPORA", "SAMPLES", "CorpusSpec", "load_corpus"]
 
 
 def load_corpus(spec: CorpusSpec) -> Corpus:

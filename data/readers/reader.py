@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
 from permafrost.data.corpora.targets import TARGETS, TargetEncoding
-from permafrost.data.readers.conll import COLUMN_FILES, ROW_FILES, read_tagged, tagged_row
+from permafrost.data.readers.conll import read_columns, tagged_row
 from permafrost.data.readers.rule_labels import RULES
-from permafrost.data.readers.squad import FILE_SUFFIXES as QUESTION_FILES
-from permafrost.data.readers.squad import Omissions, question_row, read_questions
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_table, select_columns
+from permafrost.data.readers.squad import Omissions, question_row, read_squad
+from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_by_suffix, select_columns, suffix_of
 from permafrost.data.spec import SpecError, nearest
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
@@ -29,10 +29,22 @@ EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
 }
 """What rows hold -> error message, and the numbers of columns that can be named."""
 
-SUFFIXES: dict[str, tuple[str, ...]] = {
-    "columns": tuple(READERS), "words": (*COLUMN_FILES, *ROW_FILES), "questions": QUESTION_FILES,
-}  # fmt: skip
-"""What rows hold -> suffixes of the files that can be read."""
+NO_COLUMNS = {
+    "columns": ((), ""),
+    "words": (
+        (".conll", ".txt", ".bio", ".tsv"),
+        "a file of tagged words names no columns; its first is the word, its last the tag.",
+    ),
+    "questions": ((".json",), "JSON in the layout of SQuAD names no columns; leave it out."),
+}
+"""What rows hold -> suffixes of files without column names, and why a recipe names none."""
+
+TABLES = {
+    "columns": tuple(READERS),
+    "words": (".jsonl", ".parquet"),
+    "questions": (".jsonl", ".parquet", ".csv", ".tsv"),
+}
+"""What rows hold -> suffixes of files with a row for each record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +80,27 @@ class RecordReader:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of the files that can be read."""
-        return SUFFIXES[self.encoding.reads]
+        return (*NO_COLUMNS[self.encoding.reads][0], *TABLES[self.encoding.reads])
 
     def read_file(self, path: Path) -> Iterator[Record]:
-        """Read the records of a file, each with the split that the file gives, if any."""
-        match self.encoding.reads:
-            case "words":
-                yield from read_tagged(path, self.columns, self.split_column)
-            case "questions":
-                yield from read_questions(path, self.columns, self.split_column, self.omissions)
-            case "columns":
-                for origin, fields in read_table(path):
-                    yield self._labelled_record(origin, fields)
+        """Read the records of a file, each with the split that the file gives, if any.
+
+        Raises:
+            CorpusError: the file is missing or broken; the message names the line.
+            SpecError: columns are given for a file that has no column names.
+        """
+        without_columns, reason = NO_COLUMNS[self.encoding.reads]
+        if self.columns and suffix_of(path) in without_columns:
+            raise SpecError(f"corpus.columns: {reason}")
+        words = self.encoding.reads == "words"
+        read_whole = read_columns if words else partial(read_squad, omissions=self.omissions)
+        yield from read_by_suffix(
+            path, {suffix: read_whole if suffix in without_columns else self._read_rows for suffix in self.suffixes}
+        )
+
+    def _read_rows(self, path: Path) -> Iterator[Record]:
+        for row in READERS[suffix_of(path)](path):
+            yield from self.read_row(row)
 
     def read_row(self, row: TypedRow, tag_names: tuple[str, ...] = ()) -> Iterator[Record]:
         """Read the records of a typed row, such as one of a hub data set.

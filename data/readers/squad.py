@@ -10,26 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from permafrost.data.corpora.records import CorpusError, Record, Span
-from permafrost.data.readers.tabular import (
-    TypedRow,
-    jsonl_objects,
-    parquet_objects,
-    read_by_suffix,
-    read_csv,
-    read_json,
-    read_tsv,
-    suffix_of,
-)
-from permafrost.data.spec import SpecError, nearest
+from permafrost.data.readers.tabular import TypedRow, get_field, read_json
+from permafrost.data.spec import nearest
 from permafrost.data.text import Segments
 
 T = TypeVar("T")
 
 DEFAULT_COLUMNS = ("question", "context", "answer", "start")
-
-ROW_FILES = {".jsonl": jsonl_objects, ".parquet": parquet_objects, ".csv": read_csv, ".tsv": read_tsv}
-
-FILE_SUFFIXES = (".json", *ROW_FILES)
 
 Answer = tuple[str, int | None]
 """Text and first character in the context; None takes the first occurrence."""
@@ -70,31 +57,11 @@ class Omissions:
         return tuple(sentences)
 
 
-def read_questions(path: Path, columns: tuple[str, ...], split_column: str, omissions: Omissions) -> Iterator[Record]:
-    """Read the questions of a file; each is a text of two segments with a span for every answer.
-
-    Args:
-        columns: names of the columns of question, context, answer and, if there is one, first character of the
-            answer; empty takes the default names. Must be empty for JSON in the layout of SQuAD.
-        omissions: counts what is left out; changed in place.
-
-    Raises:
-        CorpusError: the file is missing or broken, or a question or context is empty.
-        SpecError: columns are given for a file that has none.
-    """
-    if columns and suffix_of(path) == ".json":
-        raise SpecError("corpus.columns: JSON in the layout of SQuAD names no columns; leave it out.")
-
-    def rows(path: Path) -> Iterator[Record]:
-        for row in read_by_suffix(path, ROW_FILES):
-            yield from question_row(row, columns, split_column, omissions)
-
-    readers = {".json": lambda path: read_squad(path, omissions), **dict.fromkeys(ROW_FILES, rows)}
-    yield from read_by_suffix(path, readers)
-
-
 def read_squad(path: Path, omissions: Omissions) -> Iterator[Record]:
-    """Read JSON in SQuAD's layout, version 1.1 or 2.0; an article may have a ``split`` of its own."""
+    """Read JSON in SQuAD's layout, version 1.1 or 2.0; an article may have a ``split`` of its own.
+
+    Each question is a text of two segments with a span for every answer; ``omissions`` counts what is left out.
+    """
     number = 0
     for article_number, article in enumerate(_get_typed(str(path), read_json(path), "data", list), 1):
         article_origin = f"{path}: article {article_number}"
@@ -115,6 +82,11 @@ def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omi
 
     The answer is a text, with or without its first character; or, as on the hub, a column ``answers`` with the lists
     ``text`` and ``answer_start``.
+
+    Args:
+        columns: names of the columns of question, context, answer and, if there is one, first character of the
+            answer; empty takes the default names.
+        omissions: counts what is left out; changed in place.
     """
     origin, fields = row
     names = columns or (
@@ -122,14 +94,14 @@ def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omi
         "answers" if "answers" in fields and "answer" not in fields else "answer",
         "start",
     )
-    question, context = (_get_text(origin, fields, name) for name in names[:2])
+    question, context = (_get_text(row, name) for name in names[:2])
     value = fields.get(names[2])
     if isinstance(value, Mapping):
         answers = _parse_answer_lists(origin, value)
     else:
-        text = _get_text(origin, fields, names[2])
-        if columns[3:] and columns[3] not in fields:
-            raise CorpusError(f"{origin}: no column '{columns[3]}'; set corpus.columns. {nearest(columns[3], fields)}")
+        text = _get_text(row, names[2])
+        if columns[3:]:
+            get_field(row, columns[3])
         start = _parse_start(origin, fields.get(names[3])) if names[3:] else None
         answers = [(text, start)]
     yield from _question_record(origin, str(fields.get(split_column) or ""), question, context, answers, omissions)
@@ -201,12 +173,10 @@ def _get_typed(origin: str, json_object: Any, key: str, value_type: type[T]) -> 
     return value
 
 
-def _get_text(origin: str, fields: Mapping[str, Any], column: str) -> str:
-    if column not in fields:
-        raise CorpusError(f"{origin}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
-    value = fields[column]
+def _get_text(row: TypedRow, column: str) -> str:
+    value = get_field(row, column)
     if isinstance(value, list | Mapping):
-        raise CorpusError(f"{origin}: '{column}' must be a text, found {_type_name(value)}.")
+        raise CorpusError(f"{row[0]}: '{column}' must be a text, found {_type_name(value)}.")
     return "" if value is None else str(value)
 
 

@@ -34,12 +34,13 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_table(path: Path) -> Iterator[Row]:
-    """Read the rows of a file with the reader for its suffix.
+    """Read the rows of a file with the reader for its suffix, their fields as text.
 
     Raises:
         CorpusError: the file is missing, unreadable, of an unknown kind, or broken; the message names the line.
     """
-    yield from read_by_suffix(path, READERS)
+    for origin, fields in read_by_suffix(path, READERS):
+        yield origin, as_text(fields)
 
 
 def read_by_suffix(path: Path, readers: Mapping[str, Callable[[Path], Iterator[T]]]) -> Iterator[T]:
@@ -72,13 +73,8 @@ def read_tsv(path: Path) -> Iterator[Row]:
     yield from _read_separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
-    """Read one JSON object per line, its fields as text."""
-    yield from ((origin, as_text(fields)) for origin, fields in jsonl_objects(path))
-
-
-def jsonl_objects(path: Path) -> Iterator[TypedRow]:
-    """Read one JSON object per line, its fields typed."""
+def read_jsonl(path: Path) -> Iterator[TypedRow]:
+    """Read one JSON object per line."""
     for number, line in lines_of(path):
         if not line.strip():
             continue
@@ -101,13 +97,8 @@ def read_lines(path: Path) -> Iterator[Row]:
             yield f"{path}:{number}", {"sentence": line.strip()}
 
 
-def read_parquet(path: Path) -> Iterator[Row]:
-    """Read a parquet file, its fields as text; one batch of rows is in memory at a time."""
-    yield from ((origin, as_text(fields)) for origin, fields in parquet_objects(path))
-
-
-def parquet_objects(path: Path) -> Iterator[TypedRow]:
-    """Read a parquet file, its fields typed."""
+def read_parquet(path: Path) -> Iterator[TypedRow]:
+    """Read a parquet file; one batch of rows is in memory at a time."""
     number = 0
     try:
         with parquet.ParquetFile(path, memory_map=False) as file:
@@ -129,7 +120,7 @@ def parquet_objects(path: Path) -> Iterator[TypedRow]:
         raise CorpusError(f"{path}: not a parquet file that can be read ({error}).") from error
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path], Iterator[TypedRow]]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".jsonl": read_jsonl,
@@ -140,11 +131,15 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 def select_columns(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fields of ``columns``, in that order; raise a :class:`CorpusError` if one is missing."""
+    return tuple(get_field(row, column) for column in columns)
+
+
+def get_field(row: tuple[str, Mapping[str, T]], column: str) -> T:
+    """Return one field of a row; raise a :class:`CorpusError` that names the nearest column if it is missing."""
     origin, fields = row
-    for column in columns:
-        if column not in fields:
-            raise CorpusError(f"{origin}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
-    return tuple(fields[column] for column in columns)
+    if column not in fields:
+        raise CorpusError(f"{origin}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
+    return fields[column]
 
 
 def as_text(fields: Mapping[str, Any]) -> dict[str, str]:

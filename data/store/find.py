@@ -1,9 +1,9 @@
 """Finding the store of a capture plan on disk, from what the shards record; no weights and no tokenizer are read."""
 
-import json
 from pathlib import Path
 
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
+from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.shard import SUFFIX, Shard
 from permafrost.data.store.store import LatentStore, folder_name
@@ -50,15 +50,6 @@ def _matches(shard: Shard, plan: CapturePlan) -> bool:
     names = {"backbone": plan.backbone, "tokenizer": plan.tokenizer, "init": init_name(plan)}
     if plan.revision:
         names["revision"] = plan.revision
-    settings = {
-        "template": plan.template,
-        "rewording": json.dumps(plan.rewording),
-        "max_tokens": plan.max_tokens,
-        "stored_dtype": plan.stored_dtype,
-        "final_norm": plan.final_norm,
-        "stride": plan.overlap,
-        "compute_dtype": identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype,
-    }
-    return all(provenance.get(key) == value for key, value in names.items()) and all(
-        getattr(identity, key) == value for key, value in settings.items()
-    )
+    compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
+    same = identity == Identity.of(plan, identity.weights, identity.tokenizer, compute_dtype)
+    return same and all(provenance.get(key) == value for key, value in names.items())

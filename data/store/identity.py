@@ -3,11 +3,12 @@
 Its fingerprint names the folder of the store.
 """
 
+import json
 from dataclasses import dataclass, fields
 from typing import Any
 
 from permafrost.data.spec import fingerprint, plain
-from permafrost.data.store.plan import NO_WINDOWS
+from permafrost.data.store.plan import NO_WINDOWS, CapturePlan
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
@@ -33,6 +34,21 @@ class Identity:
     final_norm: bool
     stride: int = NO_WINDOWS
     """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
+
+    @classmethod
+    def of(cls, plan: CapturePlan, weights: str, tokenizer: str, compute_dtype: str) -> "Identity":
+        """Return the identity of a plan whose names are resolved to digests, and ``auto`` to a dtype."""
+        return cls(
+            weights=weights,
+            tokenizer=tokenizer,
+            template=plan.template,
+            rewording=json.dumps(plan.rewording),
+            max_tokens=plan.max_tokens,
+            compute_dtype=compute_dtype,
+            stored_dtype=plan.stored_dtype,
+            final_norm=plan.final_norm,
+            stride=plan.overlap,
+        )
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from permafrost.data.atomic import TEMPORARY_SUFFIX
+from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.shard import SHARD_NAME, STORE_NAME, SUFFIX, Shard
@@ -162,7 +162,7 @@ def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         target = finding.path.with_name(finding.path.name + DAMAGED)
         os.replace(finding.path, target)
         renamed.append(target)
-    return renamed, remove_leftovers(folders)
+    return renamed, _remove_old_leftovers(folders)
 
 
 def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
@@ -180,7 +180,7 @@ def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
     size = sum(path.stat().st_size for path in obsolete)
     for path in obsolete:
         path.unlink()
-    return obsolete + remove_leftovers(folders), size
+    return obsolete + _remove_old_leftovers(folders), size
 
 
 def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
@@ -206,18 +206,8 @@ def _is_store_file(path: Path) -> bool:
     return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(TEMPORARY_SUFFIX)))
 
 
-def remove_leftovers(folders: Iterable[Path]) -> list[Path]:
-    """Remove temporary files that no running writer can own; return their paths."""
-    now = time.time()
-    old = [
-        path
-        for folder in folders
-        for path in folder.glob(f".*{TEMPORARY_SUFFIX}")
-        if now - path.stat().st_mtime > LEFTOVER_SECONDS
-    ]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return old
+def _remove_old_leftovers(folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in remove_leftovers(folder, seconds=LEFTOVER_SECONDS)]
 
 
 def _redundant_shards(store: LatentStore) -> list[Path]:

@@ -5,7 +5,7 @@ machine: digests for names, a dtype for ``auto``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,6 +149,15 @@ class ExtractSpec:
             raise SpecError(f"max_bytes must be 0 (the free disk space) or more, got {self.max_bytes}.")
         if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
+
+
+def union_of_columns(all_columns: Iterable[Columns]) -> dict[str, tuple[int, ...]]:
+    """Return every view, sorted, with every layer that any of several columns has of it, ascending."""
+    union: dict[str, set[int]] = {}
+    for columns in all_columns:
+        for view, layers in columns.items():
+            union.setdefault(view, set()).update(layers)
+    return {view: tuple(sorted(layers)) for view, layers in sorted(union.items())}
 
 
 def check_view(view: str, known: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ locates the datasets; latents are then read through ``numpy.memmap``. A file is 
 :mod:`permafrost.data.store.shard_layout` has checked its layout.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -212,10 +213,8 @@ class Shard:
         """Return a phrase for each problem of this shard; reads the whole file."""
         problems = []
         with open(self.path, "rb") as file:
-            digest = xxhash.xxh3_128()
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-        if digest.hexdigest() != self.path.stem:
+            digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+        if digest != self.path.stem:
             problems.append("the file's bytes are not those its name was made from")
         for name, region in self._regions.items():
             for index in range(len(region.checksums)):

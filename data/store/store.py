@@ -15,18 +15,22 @@ from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, shards_with, text_keys
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, check_view
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, check_view, union_of_columns
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
 
 
-class ShardFolder:
-    """The committed shards of one identity, in the folder ``<cache>/<backbone>/<identity>/``."""
+class LatentStore:
+    """A store of latents of one identity, in the folder ``<cache>/<backbone>/<identity>/``.
+
+    Latents are read by text, view and layer.
+    """
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path, self.identity = path, identity
         self._shards: dict[str, Shard] = {}
+        self._key_index = KeyIndex()
 
     @classmethod
     def at(cls, cache: Path, backbone: str, identity: Identity) -> Self:
@@ -78,19 +82,7 @@ class ShardFolder:
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Return the stored columns: view -> layers that any shard holds."""
-        columns: dict[str, set[int]] = {}
-        for shard in self.shards:
-            for view, layers in shard.columns.items():
-                columns.setdefault(view, set()).update(layers)
-        return {view: tuple(sorted(layers)) for view, layers in sorted(columns.items())}
-
-
-class LatentStore(ShardFolder):
-    """A store of latents of one identity, read by text, view and layer."""
-
-    def __init__(self, path: Path, identity: Identity) -> None:
-        super().__init__(path, identity)
-        self._key_index = KeyIndex()
+        return union_of_columns(shard.columns for shard in self.shards)
 
     def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
         """Return which texts are stored with a layer of a view, ``[text]``.

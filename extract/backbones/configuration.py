@@ -113,11 +113,6 @@ def canonical_json(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def _described(value: Any, origin: str) -> Any:
     if isinstance(value, Mapping):
         return model_config(value, origin)

@@ -45,6 +45,14 @@ class Family:
     """Path within a block of the dropout on attention weights, a module or a number."""
 
 
+_LLAMA = Family(
+    blocks="layers",
+    causal=True,
+    final_norm="norm",
+    embeddings=("embed_tokens",),
+    attention_dropout="self_attn.attention_dropout",
+)
+
 BACKBONES: dict[str, Family] = {
     "gpt2": Family(
         blocks="h",
@@ -57,20 +65,8 @@ BACKBONES: dict[str, Family] = {
         embeddings=("wte", "wpe", "drop"),
         attention_dropout="attn.attn_dropout",
     ),
-    "qwen2": Family(
-        blocks="layers",
-        causal=True,
-        final_norm="norm",
-        embeddings=("embed_tokens",),
-        attention_dropout="self_attn.attention_dropout",
-    ),
-    "llama": Family(
-        blocks="layers",
-        causal=True,
-        final_norm="norm",
-        embeddings=("embed_tokens",),
-        attention_dropout="self_attn.attention_dropout",
-    ),
+    "qwen2": _LLAMA,
+    "llama": _LLAMA,
     "bert": Family(blocks="encoder.layer", causal=False, pooler=True, segments=True),
     "roberta": Family(blocks="encoder.layer", causal=False, positions_unused=2, pooler=True),
     "distilbert": Family(

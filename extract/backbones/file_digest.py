@@ -4,7 +4,6 @@ A small file is hashed on every start. A large file is recognised by device, ino
 bytes; if any of them differs from the memo's entry, the file is hashed again.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from permafrost.data.atomic import write_atomically
+from permafrost.data.digests import digest_of_parts, digest_of_stream, file_digest
 from permafrost.data.errors import InputError
 
 SMALL_BYTES = 8 << 20
@@ -110,12 +110,13 @@ def cached_digest(path: Path, memo: Memo) -> str:
     with open(path, "rb", buffering=0) as file:
         stamp = _stamp(os.fstat(file.fileno()))
         if stamp.size <= SMALL_BYTES:
-            return _if_unchanged(path, file, stamp, _sha256(file))
+            return _if_unchanged(path, file, stamp, file_digest(file))
         key = f"file {path.resolve()}"
         known = _Entry.parse(memo.read(key))
         if known and known.stamp == asdict(stamp) and known.sample == _sample(file, stamp.size, known.seed):
             return _if_unchanged(path, file, stamp, known.digest)
-        digest, seed = _sha256(file), secrets.token_hex(16)
+        file.seek(0)
+        digest, seed = file_digest(file), secrets.token_hex(16)
         entry = _Entry(asdict(stamp), seed, _sample(file, stamp.size, seed), digest)
         _if_unchanged(path, file, stamp, digest)
         if time.time_ns() - stamp.ctime_ns > SETTLED_NS:
@@ -123,19 +124,11 @@ def cached_digest(path: Path, memo: Memo) -> str:
         return digest
 
 
-def sample_of(path: Path, seed: str = "") -> str:
+def sample_of(path: Path) -> str:
     """Return a digest of a file's size and of a sample of its bytes, which hardly any other file shares."""
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        return f"{size} {_sample(file, size, seed)}"
-
-
-def sha256_of(*contents: bytes) -> str:
-    """Return the hex digest of several byte strings, each hashed with its length."""
-    digest = hashlib.sha256()
-    for content in contents:
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()
+        return f"{size} {_sample(file, size, seed='')}"
 
 
 @dataclass(frozen=True)
@@ -166,11 +159,13 @@ def _sample(file: BinaryIO, size: int, seed: str) -> str:
     """Return the digest of the first block, the last block, and blocks drawn by ``seed``."""
     draws = random.Random(seed)  # noqa: S311
     last = max(0, size - BLOCK_BYTES)
-    running = hashlib.sha256()
-    for offset in (0, last, *(draws.randint(0, last) for _ in range(SAMPLE_BLOCKS))):
-        file.seek(offset)
-        running.update(file.read(BLOCK_BYTES))
-    return running.hexdigest()
+    offsets = (0, last, *(draws.randint(0, last) for _ in range(SAMPLE_BLOCKS)))
+    return digest_of_stream(_read_block(file, offset) for offset in offsets)
+
+
+def _read_block(file: BinaryIO, offset: int) -> bytes:
+    file.seek(offset)
+    return file.read(BLOCK_BYTES)
 
 
 def _stamp(status: os.stat_result) -> Stamp:
@@ -183,10 +178,5 @@ def _stamp(status: os.stat_result) -> Stamp:
     )
 
 
-def _sha256(file: BinaryIO) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
 def _checksum(entries: object) -> str:
-    return sha256_of(json.dumps(entries, sort_keys=True).encode())
+    return digest_of_parts([json.dumps(entries, sort_keys=True).encode()])

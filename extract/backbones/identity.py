@@ -4,20 +4,19 @@ Slow digests are remembered in the cache, so a run whose latents are all stored 
 transformers.
 """
 
-import hashlib
-import json
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from permafrost.data.digests import digest_of_parts, digest_of_stream
+from permafrost.data.errors import first_line
 from permafrost.data.language.record import check_model_files
+from permafrost.data.machine import native_bfloat16, package_version
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.configuration import BackboneError, canonical_json, first_line
-from permafrost.extract.backbones.file_digest import Memo, cached_digest, sha256_of
+from permafrost.extract.backbones.configuration import BackboneError, canonical_json
+from permafrost.extract.backbones.file_digest import Memo, cached_digest
 from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
 from permafrost.extract.backbones.locate import Source, find_backbone
 
@@ -37,17 +36,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
     """
     memo = Memo(cache / MEMO)
     weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
-    return Identity(
-        weights=weights,
-        tokenizer=_tokenizer_digest(source, memo),
-        template=plan.template,
-        rewording=json.dumps(plan.rewording),
-        max_tokens=plan.max_tokens,
-        compute_dtype=compute_dtype(plan, device),
-        stored_dtype=plan.stored_dtype,
-        final_norm=plan.final_norm,
-        stride=plan.overlap,
-    )
+    return Identity.of(plan, weights, _tokenizer_digest(source, memo), compute_dtype(plan, device))
 
 
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
@@ -83,8 +72,7 @@ def compute_dtype(plan: CapturePlan, device: str) -> str:
     if device.startswith("cuda"):
         native = torch.cuda.get_device_capability(device)[0] >= 8
     else:
-        flags = torch.cpu.get_capabilities()
-        native = device == "cpu" and bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+        native = device == "cpu" and native_bfloat16()
     return "bfloat16" if native else "float32"
 
 
@@ -96,7 +84,7 @@ def _weights_digest(source: Source, memo: Memo) -> str:
             check_model_files(source.folder, file_digests)
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
-    return sha256_of(canonical_json(source.config).encode(), *map(str.encode, file_digests.values()))
+    return digest_of_parts([canonical_json(source.config).encode(), *map(str.encode, file_digests.values())])
 
 
 def _tokenizer_digest(source: Source, memo: Memo) -> str:
@@ -112,21 +100,12 @@ def _random_digest(source: Source, seed: int, memo: Memo) -> str:
     environment = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
 
     def digest() -> str:
-        running = hashlib.sha256()
-        for name, weight in untrained_model(source, seed).state_dict().items():
-            running.update(name.encode() + weight.contiguous().numpy().tobytes())
-        return running.hexdigest()
+        weights = untrained_model(source, seed).state_dict().items()
+        return digest_of_stream(name.encode() + weight.contiguous().numpy().tobytes() for name, weight in weights)
 
-    return sha256_of(config, memo.get(f"untrained {sha256_of(config)} seed {seed} {environment}", digest).encode())
+    key = f"untrained {digest_of_parts([config])} seed {seed} {environment}"
+    return digest_of_parts([config, memo.get(key, digest).encode()])
 
 
 def _versions(*packages: str) -> str:
-    return " ".join(f"{package} {_version(package)}" for package in packages)
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+    return " ".join(f"{package} {package_version(package) or 'none'}" for package in packages)

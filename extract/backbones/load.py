@@ -7,10 +7,9 @@ transformers and tokenizers are imported where they are used: they are slow to i
 stored does without them.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from permafrost.data.digests import digest_of
+from permafrost.data.errors import first_line
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.configuration import BackboneError, first_line
+from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.locate import INDEX, Source
 from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
 
@@ -121,7 +122,7 @@ def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
 def tokenizer_digest(tokenizer: "Tokenizer") -> str:
     """Return the hex digest of everything that decides how a tokenizer turns a text into ids."""
     special = "special tokens in a text are text" if tokenizer.encode_special_tokens else ""
-    return hashlib.sha256(tokenizer.to_str().encode() + special.encode()).hexdigest()
+    return digest_of(tokenizer.to_str().encode() + special.encode())
 
 
 def tokenizer_for_saving(source: Source) -> TokenizerFiles:
@@ -215,14 +216,11 @@ def _config(source: Source) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     values = dict(source.config)
-    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **_with_fused_activations(values))
+    values |= {key: _FUSED[value] for key, value in values.items() if isinstance(value, str) and value in _FUSED}
+    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
     return config
 
 
 def _model_kwargs(source: Source) -> dict[str, Any]:
     pooler = {"add_pooling_layer": False} if source.family.pooler else {}
     return {"attn_implementation": source.family.attention, **pooler}
-
-
-def _with_fused_activations(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _FUSED.get(value, value) if isinstance(value, str) else value for key, value in config.items()}

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.errors import first_line
 from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import (
     BackboneError,
-    first_line,
     model_config,
     read_config,
     read_json,
@@ -140,7 +140,8 @@ def find_backbone(plan: CapturePlan) -> Source:
     family = _find_family(plan.backbone, config)
     if folder and not random:
         weight_files(folder)
-        _refuse_adapter(folder)
+        if (folder / "adapter_config.json").exists():
+            raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
     config = model_config(config, str(folder or plan.backbone))
     _check_sizes(plan.backbone, family, config)
     source = Source(
@@ -220,11 +221,6 @@ def _check_plan(plan: CapturePlan, source: Source) -> None:
     if plan.final_norm and not source.family.final_norm:
         raise BackboneError(f"plan.final_norm = true, but '{source.name}' has no norm after its last block.")
     plan.columns(source.layers)
-
-
-def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
-        raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
 
 
 def _find_folder(name: str, checkpoint: PublishedCheckpoint | None, revision: str, *, weights: bool) -> Path:

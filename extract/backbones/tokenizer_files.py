@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from permafrost.extract.backbones.configuration import BackboneError, first_line
-from permafrost.extract.backbones.file_digest import sha256_of
+from permafrost.data.digests import digest_of_parts
+from permafrost.data.errors import first_line
+from permafrost.extract.backbones.configuration import BackboneError
 
 SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".spm", ".bpe", ".codes", ".vocab", ".tokenizer")
 
@@ -105,7 +106,7 @@ class TokenizerFiles:
     def digest(self) -> str:
         """Hex digest of all files. Equal files make equal tokenizers; different files may still make the same one."""
         parts = [name.encode() + b"\0" + content for name, content in sorted(self.files.items())]
-        return sha256_of(b"custom" if self.custom else b"", *parts)
+        return digest_of_parts([b"custom" if self.custom else b"", *parts])
 
     @contextmanager
     def as_folder(self) -> Iterator[Path]:

@@ -1,21 +1,22 @@
 """Code digest: a hash of modules as they are loaded, which ties a remembered proof to the code that made it."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from permafrost.data.digests import digest_of_stream
+
 
 def code_digest(*modules: ModuleType) -> str:
     """Return a hex digest of every function and constant of modules, as they are loaded."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in sorted(vars(module).items()):
-            if not name.startswith("__"):
-                for description in _describe(value, module.__name__):
-                    digest.update(f"{name} {description}\n".encode())
-    return digest.hexdigest()
+    return digest_of_stream(
+        f"{name} {description}\n".encode()
+        for module in modules
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("__")
+        for description in _describe(value, module.__name__)
+    )
 
 
 def _describe(value: Any, module: str) -> Iterator[str]:

@@ -1,10 +1,9 @@
 """Error of the self-check."""
 
-from importlib.metadata import version
-
 import torch
 
 from permafrost.data.errors import MachineError
+from permafrost.data.machine import package_version
 
 
 class SelfCheckError(MachineError):
@@ -14,5 +13,5 @@ class SelfCheckError(MachineError):
         super().__init__(
             f'self-check: {reason}. These latents cannot be trusted and are not kept. Try extract.device = "cpu" or '
             'plan.compute_dtype = "float32"; if it stays, report this message: torch '
-            f"{torch.__version__}, transformers {version('transformers')}."
+            f"{torch.__version__}, transformers {package_version('transformers')}."
         )

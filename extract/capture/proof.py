@@ -4,9 +4,7 @@ The proof runs on a float64 copy of the backbone if that costs a small share of 
 twin of the backbone's configuration, and the result is remembered for the same configuration and the same code.
 """
 
-import hashlib
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data import ragged
+from permafrost.data.digests import digest_of
+from permafrost.data.errors import first_line
+from permafrost.data.machine import package_version
 from permafrost.extract.backbones import configuration, load, locate
-from permafrost.extract.backbones.configuration import canonical_json, first_line
+from permafrost.extract.backbones.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import Memo
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture import forward, packing, pooling, reference, structure, twin
@@ -79,8 +80,8 @@ def _proof_key(runner: Runner) -> str:
         sys.modules[type(runner).__module__],
     )
     code_of_proof = (reference, structure, twin, sys.modules[__name__])
-    versions = [torch.__version__, version("transformers"), code_digest(*code_under_proof, *code_of_proof)]
-    return f"structure {hashlib.sha256(repr((subject, versions)).encode()).hexdigest()}"
+    versions = [torch.__version__, package_version("transformers"), code_digest(*code_under_proof, *code_of_proof)]
+    return f"structure {digest_of(repr((subject, versions)).encode())}"
 
 
 def _prove_on_twin(runner: Runner) -> float:

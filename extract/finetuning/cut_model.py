@@ -31,7 +31,7 @@ def cut_model(model: nn.Module, family: Family, frozen: int, last: int, *, embed
 
 
 def set_dropout(model: nn.Module, family: Family, hidden: float, attention: float) -> None:
-    """Set the dropout probabilities of hidden states and of attention weights."""
+    """Set other dropout probabilities than the configuration's: of hidden states, and of attention weights."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = hidden

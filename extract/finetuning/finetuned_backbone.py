@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan
 from permafrost.extract.capture.pooling import POOLINGS
+from permafrost.extract.finetuning.cut_model import set_dropout
 from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks
 from permafrost.extract.finetuning.varlen import Row, attention_name, rows_of
 
@@ -49,7 +50,8 @@ class FinetunedBackbone(nn.Module):
         if self._in_rows:
             self.blocks.model.set_attn_implementation(attention_name())
         if dropout is not None:
-            self.blocks.set_dropout(dropout, dropout if attention_dropout is None else attention_dropout)
+            attention = dropout if attention_dropout is None else attention_dropout
+            set_dropout(self.blocks.model, self.blocks.source.family, dropout, attention)
 
     def forward(
         self,

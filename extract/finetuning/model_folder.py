@@ -1,15 +1,12 @@
 """Saving fine-tuned blocks as an ordinary model folder, with the frozen weights and the tokenizer."""
 
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from permafrost.data.atomic import TEMPORARY_SUFFIX
+from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
@@ -54,15 +51,7 @@ class ModelFolder:
         for key in ("activation_function", "hidden_act"):  # loaded under another name of the same function
             if key in self._source.config:
                 setattr(model.config, key, self._source.config[key])
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.parent / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-        try:
+        with temporary_path(folder.parent) as temporary:
             model.save_pretrained(temporary)
             self._tokenizer.write(temporary)
-            for path in temporary.iterdir():
-                with open(path, "r+b") as file:
-                    os.fsync(file.fileno())
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            move_into_place(temporary, folder)

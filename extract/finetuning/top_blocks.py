@@ -16,7 +16,7 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.finetuning.cut_model import cut_model, set_dropout
+from permafrost.extract.finetuning.cut_model import cut_model
 from permafrost.extract.finetuning.model_folder import ModelFolder
 from permafrost.extract.finetuning.varlen import Row
 from permafrost.extract.tokenization.tokenize import TEXT
@@ -32,7 +32,7 @@ class TopBlocks(nn.Module):
     is 0, because the stored states were computed with them.
     """
 
-    def __init__(self, plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,), device: str = "cpu") -> None:
+    def __init__(self, plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
         """Load the backbone of ``plan``, and drop what is not trained.
 
         Args:
@@ -61,7 +61,7 @@ class TopBlocks(nn.Module):
             embeddings=cut == "none",
             final_norm=plan.final_norm and last == self.source.layers - 1,
         )
-        self.eval().to(device)
+        self.eval()
 
     def forward(self, inputs: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the layers above the cut for some texts.
@@ -115,10 +115,6 @@ class TopBlocks(nn.Module):
             if token_type_ids is not None and self.source.segments:
                 arguments["token_type_ids"] = token_type_ids[None].long()
         return self._run_model(arguments | {"position_ids": positions[None], "groups": row.groups})[:, 0]
-
-    def set_dropout(self, hidden: float, attention: float) -> None:
-        """Set other dropout probabilities than the configuration's: of hidden states, and of attention weights."""
-        set_dropout(self.model, self.source.family, hidden, attention)
 
     def save(self, folder: Path) -> None:
         """Write the whole model, trained weights included, as an ordinary model folder with its tokenizer.

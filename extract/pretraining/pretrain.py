@@ -7,11 +7,8 @@ transformers, and the trainer with it, is imported where it is used: it is slow 
 nothing.
 """
 
-import hashlib
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from permafrost.data.atomic import TEMPORARY_SUFFIX, sync_folder
+from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.digests import digest_of_parts
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
@@ -242,25 +240,13 @@ def _mean_loss(block_losses: Sequence[Sequence[float]]) -> float | None:
 
 def _write_model(model: "PreTrainedModel", vocabulary: Vocabulary, result: LanguageModel) -> None:
     """Write the model folder under a temporary name, and rename it."""
-    temporary = result.folder.with_name(f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    try:
-        model.config.use_cache = True
+    model.config.use_cache = True
+    with temporary_path(result.folder.parent) as temporary:
         model.cpu().save_pretrained(temporary)
         vocabulary.save(temporary)
         result.write_record(temporary)
-        for path in temporary.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        temporary.rename(result.folder)
-        sync_folder(result.folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        move_into_place(temporary, result.folder)
 
 
 def _texts_digest(texts: Sequence[str]) -> str:
-    running = hashlib.sha256()
-    for text in texts:
-        encoded = text.encode()
-        running.update(len(encoded).to_bytes(8, "little") + encoded)
-    return running.hexdigest()[:16]
+    return digest_of_parts(text.encode() for text in texts)[:16]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from permafrost.data.errors import MachineError
+from permafrost.data.errors import MachineError, first_line
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
@@ -113,7 +113,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             super()._save_checkpoint(*args)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise MachineError(
-                f"{folder} cannot be written ({str(error).splitlines()[0]}); make room and run the same command: it "
+                f"{folder} cannot be written ({first_line(error)}); make room and run the same command: it "
                 "goes on from the checkpoint before."
             ) from error
         mark_complete(folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import digests_of_files
-from permafrost.data.errors import InputError, MachineError
+from permafrost.data.errors import CheckpointError, MachineError
 from permafrost.data.language.spec import differences
 from permafrost.data.progress import Progress
 
@@ -17,10 +17,6 @@ ORIGIN = "origin.json"
 
 DIGESTS_FILE = "whole.json"
 """File with the digest of every file of a checkpoint; written last."""
-
-
-class CheckpointError(InputError):
-    """Folder whose checkpoints belong to another pretraining."""
 
 
 def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:

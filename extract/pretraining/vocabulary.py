@@ -4,7 +4,6 @@ transformers and tokenizers are imported where they are used: they are slow to i
 nothing.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.spec import SpecError
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.load import load_tokenizer
+from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest
 from permafrost.extract.backbones.locate import find_tokenizer
 from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
@@ -100,7 +99,7 @@ def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary
         tokenizer, digest = load_tokenizer(vocabulary_folder(spec.vocabulary)), vocabulary_digest(spec)
     else:
         tokenizer = learn_tokenizer(texts, spec.vocabulary_size, LEARNED[spec.objective])
-        digest = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
+        digest = tokenizer_digest(tokenizer)[:16]
     name = spec.vocabulary or "the learned vocabulary"
     entries = max(tokenizer.get_vocab().values()) + 1
     if 0 < spec.vocabulary_size < entries:

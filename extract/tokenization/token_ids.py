@@ -1,44 +1,64 @@
-"""Token ids of texts, for models that run from the embeddings on: the tokenizer is loaded, and no weights are."""
+"""Tokenization of texts by a plan; for models that run from the embeddings on, without loading any weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts, concatenate_ranges
+from permafrost.data.ragged import Counts
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import load_tokenizer
-from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 from permafrost.extract.tokenization.rewording import reword
+from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize, windowed
+
+if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
+    from tokenizers import Tokenizer
+
+
+def tokenize_by_plan(
+    plan: CapturePlan, source: Source, tokenizer: "Tokenizer", texts: Sequence[Text], characters: bool
+) -> TokenBatch:
+    """Reword and tokenize a whole request.
+
+    Args:
+        characters: whether to return the characters of the text that each token covers.
+
+    Raises:
+        TextError: a text has no token, or is longer than the plan allows.
+        BackboneError: the tokenizer is that of another model.
+        SpecError: the template alone fills ``max_tokens``.
+    """
+    reworded = [reword(str(text), plan.rewording) for text in texts] if plan.rewording else texts
+    tokens = tokenize(tokenizer, reworded, plan.template, plan.max_tokens, characters, plan.overlap)
+    source.check_ids(tokens.ids)
+    if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
+        refuse_long_texts(texts, tokens.uncut, plan)
+    return tokens
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TokenIds:
+class TokenIds(TokenBatch):
     """Token ids of texts, all windows of a text one after another."""
-
-    offsets: Counts
-    """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
-
-    spans: NDArray[np.int32]
-    """``[token, 2]``: the characters each token covers; see :attr:`permafrost.data.ragged.TokenLatents.spans`."""
 
     starts: Counts
     """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
 
-    ids: NDArray[np.int32]
-    """``[token]``."""
-
-    token_type_ids: NDArray[np.int8] | None
-    """``[token]``, the segment of each token; None if all texts have one segment."""
+    @property
+    def spans(self) -> NDArray[np.int32]:
+        """``[token, 2]``: the characters each token covers; see :attr:`permafrost.data.ragged.TokenLatents.spans`."""
+        assert self.characters is not None
+        return self.characters
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Return the token ids of some windows, one after another, and their token type ids."""
-        index = concatenate_ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
-        return self.ids[index], None if self.token_type_ids is None else self.token_type_ids[index]
+        chosen = self.select(windows)
+        return chosen.ids, chosen.token_type_ids
 
 
 def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
@@ -53,16 +73,4 @@ def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
     source = find_backbone(plan)
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
-    reworded = [reword(str(text), plan.rewording) for text in windows] if plan.rewording else windows
-    tokens = tokenize(tokenizer, reworded, plan.template, plan.max_tokens, True, plan.overlap)
-    source.check_ids(tokens.ids)
-    if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
-        refuse_long_texts(windows, tokens.uncut, plan)
-    assert tokens.characters is not None
-    return TokenIds(
-        offsets=tokens.offsets,
-        spans=tokens.characters,
-        starts=starts,
-        ids=tokens.ids,
-        token_type_ids=tokens.token_type_ids,
-    )
+    return TokenIds(**vars(tokenize_by_plan(plan, source, tokenizer, windows, True)), starts=starts)

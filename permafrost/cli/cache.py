@@ -13,6 +13,7 @@ from permafrost.cli.console import Console, cell, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.data.errors import MachineError
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
+from permafrost.probes.config.ablation import format_layers
 
 cache_app = typer.Typer(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
@@ -130,12 +131,4 @@ def cache_prune(
 
 def _columns_text(columns: dict[str, list[int]]) -> str:
     """View -> its layers, as ``mean 0-6; cls 3, 5-6``."""
-    return "; ".join(f"{view} {_ranges(layers)}" for view, layers in columns.items())
-
-
-def _ranges(numbers: list[int]) -> str:
-    firsts = [number for number in numbers if number - 1 not in numbers]
-    lasts = [number for number in numbers if number + 1 not in numbers]
-    return ", ".join(
-        str(first) if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True)
-    )
+    return "; ".join(f"{view} {format_layers(layers).replace(',', ', ')}" for view, layers in columns.items())

@@ -14,8 +14,6 @@ from permafrost.probes.balancing.base import FORMS, BalancedStep, Balancer
 from permafrost.probes.balancing.gradients import GradNorm, PCGrad
 from permafrost.probes.config.multitask import BalancingSpec
 
-__all__ = ["BALANCERS", "FORMS", "BalancedStep", "Balancer", "BalancingSpec", "check_balancer", "make_balancer"]
-
 
 class Equal(Balancer):
     """Sum of the losses, ``sum_i L_i``."""

@@ -1,7 +1,9 @@
 """Ablation settings, and the subsets of a probe's columns that an ablation trains on."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from permafrost.data.spec import SpecError
@@ -84,29 +86,12 @@ def _all(columns: Sequence[Column]) -> Iterator[Subset]:
     yield Subset("all", "all", tuple(range(len(columns))))
 
 
-def _single(columns: Sequence[Column]) -> Iterator[Subset]:
-    for layer in distinct_layers(columns):
-        yield Subset("single", str(layer), _positions_of(columns, {layer}))
-
-
-def _positions_of(columns: Sequence[Column], layers: set[int]) -> tuple[int, ...]:
-    return column_positions(columns, lambda column: column.layer in layers)
-
-
-def _without(columns: Sequence[Column]) -> Iterator[Subset]:
-    layers = distinct_layers(columns)
-    for layer in layers if len(layers) > 1 else []:
-        yield Subset("without", str(layer), _positions_of(columns, set(layers) - {layer}))
-
-
-def _prefix(columns: Sequence[Column]) -> Iterator[Subset]:
-    for layer in distinct_layers(columns):
-        yield Subset("prefix", str(layer), column_positions(columns, lambda column, layer=layer: column.layer <= layer))  # type: ignore[misc]
-
-
-def _suffix(columns: Sequence[Column]) -> Iterator[Subset]:
-    for layer in distinct_layers(columns):
-        yield Subset("suffix", str(layer), column_positions(columns, lambda column, layer=layer: column.layer >= layer))  # type: ignore[misc]
+def _by_layer(kind: str, columns: Sequence[Column]) -> Iterator[Subset]:
+    """Yield a subset for each layer: of the columns whose layer compares to it as the kind says."""
+    layers, keeps = distinct_layers(columns), COMPARISONS[kind]
+    for layer in layers if kind != "without" or len(layers) > 1 else []:
+        positions = [position for position, column in enumerate(columns) if keeps(column.layer, layer)]
+        yield Subset(kind, str(layer), tuple(positions))
 
 
 def _view(columns: Sequence[Column]) -> Iterator[Subset]:
@@ -115,11 +100,16 @@ def _view(columns: Sequence[Column]) -> Iterator[Subset]:
         yield Subset("view", name, column_positions(columns, lambda column, name=name: view_name([column]) == name))  # type: ignore[misc]
 
 
+COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "single": operator.eq,
+    "without": operator.ne,
+    "prefix": operator.le,
+    "suffix": operator.ge,
+}
+"""Kind -> comparison of a column's layer with the layer that defines the subset; true if the column is kept."""
+
 SUBSETS: dict[str, Callable[[Sequence[Column]], Iterator[Subset]]] = {
     "all": _all,
-    "single": _single,
-    "without": _without,
-    "prefix": _prefix,
-    "suffix": _suffix,
+    **{kind: partial(_by_layer, kind) for kind in COMPARISONS},
     "view": _view,
 }

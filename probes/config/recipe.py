@@ -5,6 +5,7 @@ Order of precedence: defaults < recipe < ``--set`` < the ``set`` of a variant.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
@@ -59,7 +60,7 @@ class Recipe:
 
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
-    plans: dict[str, dict[str, object]] = field(default_factory=dict)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Additional capture plans by name, each a table of the [plan] keys that differ; probe.inputs reads them as
     NAME/VIEW."""
 
@@ -72,7 +73,7 @@ class Recipe:
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; if empty, the recipe is one variant called "probe"."""
 
-    tasks: dict[str, dict[str, object]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Tasks by name, each a table of the [corpus], [plan], [probe] and [train] keys that differ, e.g. [tasks.nli] with
     corpus.name = "snli". A run trains one probe per layer and task, or all tasks together, see multitask.schedule."""
 
@@ -84,14 +85,21 @@ class Recipe:
     similarity: SimilaritySpec = field(default_factory=SimilaritySpec)
 
     def __post_init__(self) -> None:
-        for name in self.plans:
-            self.capture_plan(name)
+        plans = {name: _with_types(self.plan, table, f"[plans.{name}]") for name, table in self.plans.items()}
+        object.__setattr__(self, "plans", plans)
+        for name, tables in self.tasks.items():
+            _check_task(name, tables)
         self.task_recipes()
+        object.__setattr__(self, "tasks", {name: self._typed_task(name) for name in self.tasks})
         self._check_plans_of_inputs()
         names = [variant.name for variant in self.variants]
         repeated = [name for name in names if names.count(name) > 1]
         if repeated:
             raise SpecError(f"two variants are called '{repeated[0]}'.")
+
+    def _typed_task(self, task: str) -> dict[str, Any]:
+        tables = self.tasks[task].items()
+        return {name: _with_types(getattr(self, name), table, f"[tasks.{task}.{name}]") for name, table in tables}
 
     def _check_plans_of_inputs(self) -> None:
         for name in self.probe.inputs:
@@ -156,16 +164,26 @@ class Recipe:
         return {variant.name: with_variant(self, variant) for variant in self.variants or (Variant("probe"),)}
 
 
-def _with_task(recipe: Recipe, name: str, changes: Mapping[str, object]) -> Recipe:
+def _with_types(spec: Any, table: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the values of a table that changes keys of a spec, text of ``--set`` among them, with their types."""
+    parsed = plain(parse(type(spec), plain(spec) | table, source))
+    return {key: parsed[key] for key in table}
+
+
+def _check_task(name: str, tables: Mapping[str, object]) -> None:
     if not TASK_NAME.fullmatch(name) or name in RESERVED:
         raise SpecError(
             f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
         )
+    for table, values in tables.items():
+        if table not in TASK_TABLES or not isinstance(values, dict):
+            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
+
+
+def _with_task(recipe: Recipe, name: str, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
     shared = {key: value for key, value in plain(recipe).items() if key not in ("variants", "tasks", "balancing")}
     tree = shared | {"multitask": {"keep": recipe.multitask.keep}}
     for table, values in changes.items():
-        if table not in TASK_TABLES or not isinstance(values, dict):
-            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
         tree[table] = tree[table] | values
     return parse(Recipe, tree, f"[tasks.{name}]")
 

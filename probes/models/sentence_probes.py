@@ -5,7 +5,6 @@ map them to the layers of its members.
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -30,10 +29,6 @@ class ScoreProbe(Probe):
         super().__init__(spec, layout)
         self.over_codes = spec.mixer in CODE_MIXERS
         self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
-
-    def rebuild(self, layout: MemberLayout) -> Self:
-        """Return a new probe of the same class and settings with another member layout."""
-        return type(self)(self.spec, layout)
 
     def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
         """Two of ``[distinct, row, width]`` -> ``[member, row]``; symmetric in the two texts."""
@@ -69,7 +64,7 @@ class FeatureProbe(Probe):
     """Numbers predicted from one text, or from the features of two."""
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, sides: int, outputs: int) -> None:
-        super().__init__(spec, layout)
+        super().__init__(spec, layout, sides, outputs)
         self.sides, self.outputs = sides, outputs
         self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
         self.pair = pair_features if spec.product else difference_features
@@ -81,10 +76,6 @@ class FeatureProbe(Probe):
     def shape(self) -> tuple[int, ...]:
         """Widths that must be equal for probes to be stacked."""
         return *super().shape, mixed_width(self.spec.mixer, self.layout, self.encoder.code)
-
-    def rebuild(self, layout: MemberLayout) -> Self:
-        """Return a new probe of the same class and settings with another member layout."""
-        return type(self)(self.spec, layout, self.sides, self.outputs)
 
     def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""

@@ -4,7 +4,6 @@ The layers are mixed first, token by token; each member then has its own context
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ class TokenProbe(Probe):
     pools = False
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, outputs: int) -> None:
-        super().__init__(spec, layout)
+        super().__init__(spec, layout, outputs)
         self.outputs = outputs
         self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
         matches = layout.mask.shape[1] if spec.match else 0
@@ -53,10 +52,6 @@ class TokenProbe(Probe):
     def shape(self) -> tuple[int, ...]:
         """Widths that must be equal for probes to be stacked."""
         return *super().shape, self.features
-
-    def rebuild(self, layout: MemberLayout) -> Self:
-        """Return a new probe of the same class and settings with another member layout."""
-        return type(self)(self.spec, layout, self.outputs)
 
     def forward(self, states: RaggedStates, reads: SharedReads) -> Tensor:
         """Tokens ``[distinct, token, width]`` -> ``[member, token, output]``."""

@@ -1,12 +1,12 @@
 """Environment of a run, for its record: package versions, git commit, host and machine."""
 
 import contextlib
-import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from permafrost.data.machine import machine_name, package_version
 
 PACKAGES = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pandas", "scikit-learn")
 
@@ -14,18 +14,11 @@ PACKAGES = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pa
 def environment() -> dict[str, Any]:
     """Return the package versions, git commit, host name and machine of this process."""
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
         "commit": _commit(),
         "host": platform.node(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine_name(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 
+from permafrost.data.errors import first_line
 from permafrost.data.spec import SpecError, nearest
 
 
@@ -47,4 +48,4 @@ def from_name(
     try:
         return classes[name](**arguments)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
-        raise SpecError(f"{source} cannot be made: {str(error).splitlines()[0]}") from error
+        raise SpecError(f"{source} cannot be made: {first_line(error)}") from error

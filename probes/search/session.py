@@ -52,7 +52,7 @@ def search(
         MachineError: the storage fails, or workers keep dying.
     """
     progress = progress or NoProgress()
-    check_study(recipe, name, trials, workers)
+    check_study(recipe, name, trials, workers, storage)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
     journal = folder / "journal.log"
     with file_lock(folder / "lock", wait=False) as free:

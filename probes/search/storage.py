@@ -9,14 +9,14 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy import Connection, Engine, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from permafrost.data.errors import InputError, MachineError
-from permafrost.data.spec import SpecError, fingerprint
+from permafrost.data.spec import fingerprint
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.samplers import make_pruner, make_sampler
-from permafrost.probes.search.trial_log import TrialLog, first_line
+from permafrost.probes.search.trial_log import TrialLog, cause_of
 from permafrost.probes.search.trials import STUDY_FORMAT, first_difference, study_identity
 
 IDENTITY = "permafrost"
@@ -30,7 +30,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
     However the context ends, no trial remains marked as running if the storage can still be written.
 
     Raises:
-        SpecError: there is no such sampler or pruner, or ``storage`` is no address of a database.
+        SpecError: there is no such sampler or pruner, or an option of theirs is wrong.
         InputError: the database cannot be reached, or holds another study of this name.
         MachineError: the storage fails while it is open.
     """
@@ -47,7 +47,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
         except (SQLAlchemyError, StorageInternalError) as error:
             safe = f"its {trial_log.finished:,} finished trials are safe there" if trial_log else "nothing was begun"
             raise MachineError(
-                f"study '{name}': {shown} no longer answers ({first_line(error)}); {safe}: "
+                f"study '{name}': {shown} no longer answers ({cause_of(error)}); {safe}: "
                 "run the same command again to go on."
             ) from error
         except BaseException:
@@ -59,12 +59,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
 
 def shown_storage(storage: str | None, journal: Path) -> str:
     """Return the storage as shown to users: without its password."""
-    if storage is None:
-        return str(journal)
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "ADDRESS"
+    return str(journal) if storage is None else make_url(storage).render_as_string(hide_password=True)
 
 
 def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStorage:
@@ -75,17 +70,12 @@ def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStora
         keepalive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         arguments = {"connect_timeout": 10} | keepalive if dialect == "postgresql" else {}
         storage = RDBStorage(url, {"pool_pre_ping": True, "connect_args": arguments})
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise SpecError(
-            f"{source}: expected an address such as postgresql+psycopg://user@host/database or sqlite:///study.db "
-            f"({first_line(error)})."
-        ) from error
     except ImportError as error:
         raise InputError(
             f"{source}: its driver is missing; for PostgreSQL: pip install 'permafrost[postgresql]'."
         ) from error
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise InputError(f"{source} cannot be reached ({first_line(error)}).") from error
+        raise InputError(f"{source} cannot be reached ({cause_of(error)}).") from error
     stack.callback(storage.engine.dispose)
     stack.callback(storage.remove_session)
     if dialect == "postgresql":

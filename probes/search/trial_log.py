@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from permafrost.data.errors import InputError
+from permafrost.data.errors import InputError, first_line
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Choice, Range, Scalar
 from permafrost.probes.search.samplers import make_sampler, silence_warnings
@@ -55,7 +55,7 @@ class TrialLog:
             try:
                 trial = self._study.ask(self._distributions)
             except ImportError as error:
-                raise InputError(f"study.sampler = '{self._spec.sampler}': {first_line(error)}.") from error
+                raise InputError(f"study.sampler = '{self._spec.sampler}': {cause_of(error)}.") from error
         self._running[trial.number] = trial
         return trial.number, trial.params
 
@@ -166,10 +166,10 @@ class TrialLog:
         self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
-def first_line(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """Return the first line of an error's message, that of its cause if Optuna wrapped it."""
-    message = str(error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error)
-    return message.strip().split("\n")[0].removeprefix("(builtins.").rstrip(".") or type(error).__name__
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    return first_line(cause).removeprefix("(builtins.")
 
 
 def _is_finished(trial: FrozenTrial) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from permafrost.data.errors import first_line
 from permafrost.data.spec import SpecError, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
@@ -121,13 +122,32 @@ def run_trial(
     return TrialResult("complete", evaluation.value, evaluation.attributes)
 
 
-def check_study(recipe: Recipe, name: str, trials: int | None, workers: int) -> None:
-    """Raise a :class:`SpecError` if the name, a number or the search space of a study is invalid."""
+def check_study(recipe: Recipe, name: str, trials: int | None, workers: int, storage: str | None = None) -> None:
+    """Raise a :class:`SpecError` if the name, a number, the storage or the search space of a study is invalid."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise SpecError(f"a study's name is made of letters, digits, '.', '_' and '-', got '{name}'.")
     if workers < 1 or (trials is not None and trials < 1):
         raise SpecError("a study needs at least one worker and one trial.")
+    if storage:
+        check_storage(storage)
     check_space(recipe)
+
+
+def check_storage(storage: str) -> None:
+    """Raise a :class:`SpecError` if ``storage`` is no address of a database of a known kind; no driver is loaded."""
+    from sqlalchemy import make_url  # slow to import, and a study in a journal file does without it
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    shown = "ADDRESS"
+    try:
+        url = make_url(storage)
+        shown = url.render_as_string(hide_password=True)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SpecError(
+            f"--storage {shown}: expected an address such as postgresql+psycopg://user@host/database or "
+            f"sqlite:///study.db ({first_line(error)})."
+        ) from error
 
 
 def check_space(recipe: Recipe) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from permafrost.data.errors import PermafrostError
@@ -82,7 +81,7 @@ class WorkerPool:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             for worker in self._workers:
                 _send(worker.pipe, None)

@@ -5,12 +5,8 @@ training depends on), and a digest of all of it.
 """
 
 import json
-import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from permafrost.data.atomic import TEMPORARY_SUFFIX, sync_folder
+from permafrost.data.atomic import move_into_place, remove_leftovers, temporary_path
 from permafrost.data.digests import DamageError
-from permafrost.data.errors import InputError, MachineError
+from permafrost.data.errors import CheckpointError, MachineError, first_line
 
 FORMAT = "permafrost checkpoint 2"
 
@@ -32,10 +28,6 @@ MOST_DIFFERENCES = 3
 
 MOST_CHARACTERS = 60
 """Length to which an error shortens a value."""
-
-
-class CheckpointError(InputError):
-    """Error for a file that is not a checkpoint of this training."""
 
 
 class Checkpoint:
@@ -65,8 +57,7 @@ class Checkpoint:
             DamageError: the file is damaged.
             MachineError: the file cannot be read.
         """
-        for leftover in self.path.parent.glob(f".{escape(self.path.name)}.*{TEMPORARY_SUFFIX}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(self.path.parent, f"{self.path.name}.")
         try:
             return self._read() if self.path.exists() else None
         except (CheckpointError, DamageError):
@@ -77,10 +68,9 @@ class Checkpoint:
                 "the same command again."
             ) from error
         except Exception as error:  # a file from elsewhere can be wrong in any way
-            message = str(error).split("\n")[0]
             raise DamageError(
-                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {message}); remove it to "
-                "start over."
+                f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {first_line(error)}); remove it "
+                "to start over."
             ) from error
 
     def _read(self) -> dict[str, Any]:
@@ -134,16 +124,10 @@ class Checkpoint:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write the file in a temporary folder, as safetensors has a temporary name too, and move it to its path."""
-    folder = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
-    try:
-        folder.mkdir(parents=True)
+    with temporary_path(path.parent, f"{path.name}.") as folder:
+        folder.mkdir()
         save_file(dict(tensors), folder / path.name, dict(metadata))
-        with open(folder / path.name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(folder / path.name, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    sync_folder(path.parent)
+        move_into_place(folder / path.name, path)
 
 
 def _digest(origin: str, state: str, tensors: Mapping[str, Tensor]) -> str:

@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import Eta, NoProgress, Progress
+from permafrost.probes.balancing.cosine import EVERY_STEPS
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.batches import Batches
 from permafrost.probes.training.best_state import BestStates, History
-from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
+from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.log import StepRecord, TrainingLog
 from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TrainingProblem, check_problem
-from permafrost.probes.training.step import StepRunner, measures_cosines
+from permafrost.probes.training.step import StepRunner
 
 MEASURED_SECONDS = 5.0
 """Seconds of training after which the expected time is reported."""
@@ -151,7 +153,7 @@ class _Training:
         self.runner.groups.set_modes()
         for batch in self._remaining_batches():
             index = self.epoch * self.batches.steps + self.step
-            self.records.append(self.runner.run(batch, index, self.total, measures_cosines(self.step)))
+            self.records.append(self.runner.run(batch, index, self.total, self.step % EVERY_STEPS == 0))
             self.step += 1
             for listener in listeners:
                 listener(1)

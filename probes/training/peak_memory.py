@@ -3,7 +3,6 @@
 import ctypes
 import gc
 import threading
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -37,9 +36,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sample()
         self._done.set()
         self._thread.join()

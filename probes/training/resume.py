@@ -1,8 +1,7 @@
 """Unfinished trainings of a run: checkpoints in a folder next to the runs, from which the same command resumes."""
 
-import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.digests import digest_of_stream
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.text import Segments
@@ -84,16 +84,19 @@ class UnfinishedTrainings:
 @lru_cache(maxsize=64)
 def corpus_digest(corpus: Corpus) -> str:
     """Return a digest of texts, rows, targets and labels, 16 hexadecimal digits."""
-    running = hashlib.sha256("\n".join(corpus.labels).encode())
+    return digest_of_stream(_corpus_bytes(corpus))[:16]
+
+
+def _corpus_bytes(corpus: Corpus) -> Iterator[bytes]:
+    yield "\n".join(corpus.labels).encode()
     for text in corpus.texts:
         segments = (text.first, text.second) if isinstance(text, Segments) else (text,)
         for segment in segments:
-            running.update(len(segment).to_bytes(8, "little") + segment.encode("utf-8", "surrogatepass"))
+            yield len(segment).to_bytes(8, "little") + segment.encode("utf-8", "surrogatepass")
     for split, rows in corpus.splits.items():
-        running.update(split.encode() + rows.texts.tobytes() + rows.targets.tobytes())
+        yield split.encode() + rows.texts.tobytes() + rows.targets.tobytes()
         if rows.spans:
-            running.update(rows.spans.characters.tobytes() + rows.spans.codes.tobytes() + rows.spans.offsets.tobytes())
-    return running.hexdigest()[:16]
+            yield rows.spans.characters.tobytes() + rows.spans.codes.tobytes() + rows.spans.offsets.tobytes()
 
 
 def _relevant_settings(recipe: Recipe) -> Recipe:

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.machine import native_bfloat16
 from permafrost.data.spec import SpecError
-from permafrost.probes.balancing.cosine import EVERY_STEPS, gradient_cosines
+from permafrost.probes.balancing.cosine import gradient_cosines
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import SeededRandom
 from permafrost.probes.training.best_state import check_shape
@@ -29,7 +30,7 @@ class StepRunner:
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         named = problem.named_parameters()
         self._shared = [parameter for name, parameter in named.items() if name.split(".")[0] in problem.shared]
-        self._bfloat16 = spec.compute_dtype == "bfloat16" or (spec.compute_dtype == "auto" and _native_bfloat16())
+        self._bfloat16 = spec.compute_dtype == "bfloat16" or (spec.compute_dtype == "auto" and native_bfloat16())
 
     def run(self, batch: Mapping[str, NDArray[np.int64]], step: int, total: int, measure_cosines: bool) -> StepRecord:
         """Train on one batch, task -> rows ``[order, row]``.
@@ -136,11 +137,6 @@ class StepRunner:
         return list(generators.values())
 
 
-def measures_cosines(step: int) -> bool:
-    """Return whether a step of an epoch, counted from 0, measures the cosines of the tasks' gradients."""
-    return step % EVERY_STEPS == 0
-
-
 def clip_by_member(problem: TrainingProblem, largest: float, members: int) -> None:
     """Scale the gradient of each member down to a norm of ``largest``, over all parameters of the member."""
     pairs = [
@@ -157,11 +153,6 @@ def clip_by_member(problem: TrainingProblem, largest: float, members: int) -> No
         assert parameter.grad is not None
         if (scale := factors[member_of]).min() < 1:
             parameter.grad.mul_(scale.view(-1, *[1] * (parameter.dim() - 1)))
-
-
-def _native_bfloat16() -> bool:
-    flags = torch.cpu.get_capabilities()
-    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
 
 
 def rate_factor(step: int, total: int, warmup: float) -> float:

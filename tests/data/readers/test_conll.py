@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from permafrost.data.corpora.records import CorpusError, Record
-from permafrost.data.readers.conll import COLUMN_FILES, read_tagged
+from permafrost.data.readers.reader import NO_COLUMNS, RecordReader
 from permafrost.data.spec import SpecError
 
 COLUMNS = "-DOCSTART- -X- O\n\nAda NNP B-PER\nLi NNP I-PER\nsmiles VBZ O\n\n\nOslo NNP B-LOC\n"
@@ -25,7 +25,7 @@ def written(path: Path, content: str | bytes) -> Path:
 
 
 def read(path: Path, columns: tuple[str, ...] = ()) -> list[Record]:
-    return list(read_tagged(path, columns, "split"))
+    return list(RecordReader(kind="tags", columns=columns).read_file(path))
 
 
 def said(records: list[Record]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -41,7 +41,7 @@ EXPECTED = [
 ]
 
 
-@pytest.mark.parametrize("suffix", COLUMN_FILES)
+@pytest.mark.parametrize("suffix", NO_COLUMNS["words"][0])
 @pytest.mark.parametrize("apart", [" ", "\t"])
 def test_columns_apart_by_blanks_or_tabs_hold_the_word_first_and_the_tag_last(tmp_path, suffix, apart):
     content = COLUMNS.replace(" ", apart)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from permafrost.data.corpora.records import CorpusError, Record
-from permafrost.data.readers.squad import Omissions, read_questions
+from permafrost.data.readers.reader import RecordReader
+from permafrost.data.readers.squad import Omissions
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
 
@@ -36,7 +37,8 @@ def written(path: Path, content: Any) -> Path:
 
 def read(path: Path, columns: tuple[str, ...] = (), strict: bool = False) -> tuple[list[Record], tuple[str, ...]]:
     omitted = Omissions(strict=strict)
-    return list(read_questions(path, columns, "split", omitted)), omitted.notes()
+    reader = RecordReader(kind="answers", columns=columns, omissions=omitted)
+    return list(reader.read_file(path)), omitted.notes()
 
 
 def answers(record: Record) -> list[str]:

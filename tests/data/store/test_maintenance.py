@@ -220,7 +220,7 @@ def test_only_old_temporary_files_are_leftovers(store):
         path.write_bytes(b"x")
     past = time.time() - 2 * maintenance.LEFTOVER_SECONDS
     os.utime(old, (past, past))
-    assert maintenance.remove_leftovers([store.path]) == [old]
+    assert maintenance.prune([store.path]) == ([old], 0)
     assert young.exists()
 
 

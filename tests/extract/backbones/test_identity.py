@@ -325,7 +325,7 @@ def test_the_sample_tells_large_files_apart_that_share_all_metadata(all_large, t
 def test_a_large_file_is_hashed_once_and_a_spoilt_memo_costs_nothing_but_time(all_large, tiny, tmp_path, monkeypatch):
     base = identity_of(tiny("bert"), tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(file_digest, "_sha256", lambda file: pytest.fail("weights were hashed again"))
+        patch.setattr(file_digest, "file_digest", lambda file: pytest.fail("weights were hashed again"))
         patch.setattr(identity, "load_tokenizer", lambda files: pytest.fail("the tokenizer was made again"))
         assert identity_of(tiny("bert"), tmp_path) == base
     sound = (tmp_path / MEMO).read_text()

@@ -237,3 +237,37 @@ def test_layers_are_typed_as_they_are_written(own, typed, read):
 @pytest.mark.parametrize(("typed", "read"), [("0.5", (0.5,)), ("0.25,0.5", (0.25, 0.5)), ("1", (1.0,))])
 def test_codes_are_typed_as_one_or_several(own, typed, read):
     assert load_recipe(own(), [f"probe.code={typed}"])[1].probe.code == read
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("tasks.ner.plan.max_tokens=48", ("ner", "plan", "max_tokens"), 48),
+        ("tasks.ner.plan.views=mean,cls", ("ner", "plan", "views"), ["mean", "cls"]),
+        ("tasks.ner.probe.layers=1..-1", ("ner", "probe", "layers"), "1..-1"),
+        ("tasks.ner.train.rates.probe=1e-3", ("ner", "train", "rates"), {"probe": 1e-3}),
+        ("tasks.ner.corpus.limits={train = 5}", ("ner", "corpus", "limits"), {"train": 5}),
+        ("tasks.ner.corpus.name=7", ("ner", "corpus", "name"), "7"),
+    ],
+)
+def test_values_of_a_task_that_are_set_have_the_types_of_their_settings(own, assignment, path, value):
+    _, recipe = load_recipe(own("[tasks.ner]"), [assignment])
+    task, table, key = path
+    assert recipe.tasks[task][table] == {key: value}
+    assert type(recipe.tasks[task][table][key]) is type(value)
+    assert load_recipe(own(to_toml(recipe)))[1] == recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("max_tokens=48", 48),
+        ("views=mean,cls", ["mean", "cls"]),
+        ("template={text} 7", "{text} 7"),
+        ("revision=7", "7"),
+    ],
+)
+def test_values_of_a_plan_that_are_set_have_the_types_of_their_settings(own, assignment, value):
+    _, recipe = load_recipe(own("[plans.echo]"), [f"plans.echo.{assignment}"])
+    assert recipe.plans == {"echo": {assignment.partition("=")[0]: value}}
+    assert load_recipe(own(to_toml(recipe)))[1] == recipe

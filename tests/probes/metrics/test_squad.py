@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from permafrost.data.readers.squad import Omissions, read_questions
+from permafrost.data.readers.reader import RecordReader
 from permafrost.data.script import is_mark
 from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
 from tests.support.real import real_data
@@ -173,7 +173,7 @@ def test_a_gold_answer_stays_as_it_is(context):
 def test_every_gold_answer_of_squad_stays_as_it_is(part):
     path = real_data("squad") / f"{part}.json.gz"
     count = 0
-    for record in read_questions(path, (), "split", Omissions()):
+    for record in RecordReader(kind="answers").read_file(path):
         context = record.texts[0].second
         for mark in record.spans:
             gold, count = context[mark.start : mark.end], count + 1

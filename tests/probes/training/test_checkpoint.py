@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from permafrost.data.digests import DamageError
-from permafrost.data.errors import MachineError
+from permafrost.data.errors import CheckpointError, MachineError
 from permafrost.probes.training import checkpoint as checkpoint_module
-from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError, flatten_state, unflatten_state
+from permafrost.probes.training.checkpoint import Checkpoint, flatten_state, unflatten_state
 
 ORIGIN = {"recipe": {"train": {"epochs": 3, "rates": {}}, "tasks": [{"name": "topic"}]}, "seeds": (0, 1)}
 
@@ -303,7 +303,7 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path, monkeypatch):
     checkpoint = at(tmp_path)
     for before in ("none was saved before", "the state saved before is safe in it"):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint_module.os, "fsync", raising(OSError(28, "No space left on device")))
+            patch.setattr(os, "fsync", raising(OSError(28, "No space left on device")))
             with pytest.raises(MachineError, match=rf"cannot be written \(No space left on device\); {before}"):
                 checkpoint.save({"a": 2})
         assert not list(checkpoint.path.parent.glob(".*"))

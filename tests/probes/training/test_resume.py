@@ -13,6 +13,7 @@ import pytest
 
 from permafrost import api, stages
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
+from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
@@ -22,7 +23,6 @@ from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.training.checkpoint import CheckpointError
 from permafrost.probes.training.resume import UnfinishedTrainings, corpus_digest
 from permafrost.probes.variants.workspace import Workspace
 from tests.probes.variants.test_multitask import Tasks

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from permafrost.data.errors import CheckpointError
 from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import Dropout, LayerwiseLinear
-from permafrost.probes.training.checkpoint import Checkpoint, CheckpointError
+from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import FitResult, fit
 from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
