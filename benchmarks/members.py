@@ -22,7 +22,8 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.variants import members as members_module
-from permafrost.probes.variants.members import MemberConfig, train_members
+from permafrost.probes.variants.members import MemberConfig
+from tests.support.trainings import member_config, train_all
 
 ARMS = {"together": 1 << 62, "apart": 0}
 PROBES = {
@@ -56,23 +57,23 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInpu
     )
 
 
-def members_of(inputs: ProbeInputs, spec: ProbeSpec, epochs: int, seeds: int) -> list[MemberConfig]:
+def members_of(inputs: ProbeInputs, corpus: Corpus, spec: ProbeSpec, epochs: int, seeds: int) -> list[MemberConfig]:
     """Every distinct subset with every seed."""
     kinds = ("single", "without", "prefix", "suffix")
     wanted = [subset.layer_positions for kind in kinds for subset in subsets(kind, inputs.columns)]
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=epochs, batch_rows=128))
     return [
-        MemberConfig(variant="member", recipe=recipe, inputs=inputs, layers=places, seed=seed)
-        for places in dict.fromkeys(wanted)
+        member_config(recipe, inputs, corpus, seed, positions, "member")
+        for positions in dict.fromkeys(wanted)
         for seed in range(seeds)
     ]
 
 
-def seconds(arm: str, members: list[MemberConfig], corpus: Corpus) -> tuple[float, list[float]]:
+def seconds(arm: str, members: list[MemberConfig]) -> tuple[float, list[float]]:
     """Time and validation metrics of one arm."""
     members_module.MAX_STACKED_PARAMETERS = ARMS[arm]
     started = time.perf_counter()
-    trained = train_members(members, corpus)
+    trained = train_all(members)
     return time.perf_counter() - started, [one.history.best_value for one in trained]
 
 
@@ -90,16 +91,15 @@ def main() -> None:
         f"{'ours':>10}{'differ':>10}"
     )
     for name, spec in PROBES.items():
-        members = members_of(inputs, spec, options.epochs, options.seeds)
+        members = members_of(inputs, corpus, spec, options.epochs, options.seeds)
         largest = max(
-            sum(part.numel() for part in members_module.initial_probe(member, corpus).parameters())
-            for member in members
+            sum(part.numel() for part in members_module.initial_probe(member).parameters()) for member in members
         )
         took: dict[str, list[float]] = {arm: [] for arm in ARMS}
         values: dict[str, list[float]] = {}
         for _ in range(options.rounds):
             for arm, times in took.items():
-                one, values[arm] = seconds(arm, members, corpus)
+                one, values[arm] = seconds(arm, members)
                 times.append(one)
         shown = {arm: f"{np.median(times):.1f} ({min(times):.1f}-{max(times):.1f})" for arm, times in took.items()}
         ratio = np.median(took["apart"]) / np.median(took["together"])

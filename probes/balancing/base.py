@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.multitask import BalancingSpec
 
-FORMS = {"mse": "squares", "log_variance": "log_squares", "cross_entropy": "classes", "span": "classes"}
-"""Loss -> its form: squared residuals, log of the variance of residuals, or negative log likelihood of a class."""
+FORMS = {
+    "mse": "squares",
+    "log_variance": "log_squares",
+    "cross_entropy": "classes",
+    "binary_cross_entropy": "classes",
+    "span": "classes",
+}
+"""Loss -> its form: squared residuals, log of the variance of residuals, or negative log likelihood of classes."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Recipe:
     variants: tuple[Variant, ...] = ()
     """Named sets of overrides that one run trains and compares; if empty, the recipe is one variant called "probe"."""
 
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tasks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """Tasks by name, each a table of the [corpus], [plan], [probe] and [train] keys that differ, e.g. [tasks.nli] with
     corpus.name = "snli". A run trains one probe per layer and task, or all tasks together, see multitask.schedule."""
 

@@ -37,8 +37,6 @@ def resolve_problems(variants: Mapping[str, Recipe], workspace: Workspace, joint
     problems: dict[str, Problem] = {}
     for variant, recipe in variants.items():
         together = joint and bool(recipe.tasks)
-        if together:
-            _check_multitask(variant, recipe)
         components = (BACKBONE, *(recipe.tasks if together else (PROBE,)))
         for task, task_recipe in recipe.task_recipes().items():
             problem = workspace.problem(task_recipe)
@@ -49,6 +47,8 @@ def resolve_problems(variants: Mapping[str, Recipe], workspace: Workspace, joint
                     f"variant '{variant}': the corpus of '{task}' is not that of the variants before, and they are "
                     f"compared on the same rows; leave tasks.{task}.corpus out."
                 )
+        if together:
+            _check_multitask(variant, recipe)
     return problems
 
 

@@ -141,7 +141,6 @@ class SubsetTrainer:
                 **where,
                 against=name,
                 **asdict(difference),
-                n=resampled.n,
             )
 
     def _where(self, subset: Subset) -> dict[str, Any]:

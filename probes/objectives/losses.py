@@ -57,7 +57,9 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         logits: ``[..., row, label]``.
         target: ``[..., row, label]``, 0 or 1.
     """
-    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
+    return functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none").mean(
+        (-2, -1)
+    )
 
 
 def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -131,7 +131,6 @@ def comparison_rows(task: str, problem: Problem, variants: Sequence[TrainedVaria
                     against=baseline.variant,
                     metric=problem.metric,
                     **asdict(difference),
-                    n=second.n,
                     seed=None,
                 )
 

@@ -58,12 +58,25 @@ def classed(source: ProbeInputs, sides: int = 2, layer: int = 1) -> Corpus:
     return _corpus(texts, Rows(pairs, codes), ("a", "b", "c"))
 
 
+def labelled(source: ProbeInputs, sides: int = 2, layer: int = 1) -> Corpus:
+    """Pairs, or texts, with label sets: whether the sums of their first latents of one layer are large, each by itself.
+
+    The second label is rarer than the first, and the last is in no row.
+    """
+    texts = source.values.shape[1]
+    pairs = np.arange(texts // 2 * sides).reshape(-1, sides)
+    sums = source.values[layer, :, :3].numpy()[pairs].sum(1)
+    sets = sums > np.quantile(sums, [0.5, 0.7, 1.0], axis=0).diagonal()
+    return _corpus(texts, Rows(pairs, sets.astype(np.float64)), ("large", "larger", "nowhere"))
+
+
 def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:
     """The first two thirds of the rows are for training; each split has texts of its own."""
     bound = len(rows) * 2 // 3
     bounds_of = {"train": slice(0, bound), "validation": slice(bound, None)}
     splits = {name: Rows(rows.texts[bounds], rows.targets[bounds]) for name, bounds in bounds_of.items()}
-    kind, unit = ("class", None) if labels else ("score", (0.0, 1.0))
+    kind = "labels" if rows.targets.ndim > 1 else "class" if labels else "score"
+    unit = (0.0, 1.0) if kind == "score" else None
     return Corpus(
         name="toy", texts=tuple(map(str, range(texts))), splits=splits, labels=labels, score_range=unit, kind=kind
     )

@@ -14,7 +14,7 @@ from permafrost.probes.balancing.base import FORMS, Balancer
 from permafrost.probes.balancing.gradients import projection_factors
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
-from permafrost.probes.tasks.losses import LOSSES, log_variance
+from permafrost.probes.objectives.losses import LOSSES, log_variance
 
 COMPARING = [name for name, balancer in BALANCERS.items() if balancer.compares]
 PLAIN = [name for name in BALANCERS if name not in COMPARING]

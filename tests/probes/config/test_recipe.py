@@ -248,6 +248,8 @@ def test_codes_are_typed_as_one_or_several(own, typed, read):
         ("tasks.ner.train.rates.probe=1e-3", ("ner", "train", "rates"), {"probe": 1e-3}),
         ("tasks.ner.corpus.limits={train = 5}", ("ner", "corpus", "limits"), {"train": 5}),
         ("tasks.ner.corpus.name=7", ("ner", "corpus", "name"), "7"),
+        ("tasks.ner.plan={max_tokens = 48}", ("ner", "plan", "max_tokens"), 48),
+        ("tasks.ner={train = {epochs = 2}}", ("ner", "train", "epochs"), 2),
     ],
 )
 def test_values_of_a_task_that_are_set_have_the_types_of_their_settings(own, assignment, path, value):

@@ -14,7 +14,7 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.experiments.validation import check_variants
+from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.shared_reads import shared_reads
@@ -214,7 +214,7 @@ def test_a_view_of_whole_texts_is_not_made_of_windows(cut, workspace, recipe):
 def test_views_of_whole_questions_and_contexts_are_refused_before_anything_runs(workspace, recipe):
     one = learning(recipe("bert", "mean", True, **WINDOWS), 1)
     with pytest.raises(SpecError, match="reads tokens, and the probe is given mean"):
-        check_variants(one, {"one": one}, workspace.corpus(one.corpus))
+        resolve_problems({"one": one}, workspace)
 
 
 def test_members_that_take_rows_in_orders_of_their_own_are_not_run(workspace, recipe):

@@ -9,8 +9,8 @@ from seqeval.metrics import accuracy_score, classification_report, f1_score, pre
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
-from permafrost.probes.tasks.tagging import TagScorer
 from tests.support.synthetic import TAGS, drawn_tags
+from tests.support.trainings import scorer_of
 
 
 def allowed(tags: tuple[int, ...], labels=TAGS) -> bool:
@@ -102,7 +102,7 @@ def names(codes: np.ndarray, offsets: np.ndarray) -> list[list[str]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_figures_are_those_of_seqeval(seed):
     corpus, said = sentences(seed)
-    scorer = TagScorer(corpus, "test")
+    scorer = scorer_of(corpus, "test")
     marks = scorer.rows.spans
     true, tags = names(marks.codes, marks.offsets), names(said, marks.offsets)
     references = {"precision": precision_score, "recall": recall_score, "f1": f1_score, "accuracy": accuracy_score}
@@ -146,7 +146,7 @@ def test_a_type_may_hold_a_hyphen_and_tags_may_name_none():
 def test_nothing_said_and_nothing_true_is_a_figure_of_nought():
     marks = Spans(np.zeros((3, 2), np.int64), np.zeros(3, np.int64), np.array([0, 1, 3]))
     rows = Rows(np.arange(2)[:, None], np.zeros(2, np.int64), marks)
-    scorer = TagScorer(Corpus(name="toy", texts=("a", "b"), splits={"test": rows}, labels=TAGS, kind="tags"), "test")
+    scorer = scorer_of(Corpus(name="toy", texts=("a", "b"), splits={"test": rows}, labels=TAGS, kind="tags"), "test")
     for metric in ("precision", "recall", "f1"):
         assert scorer.value(metric, np.zeros(3, np.int64)) == 0
         assert scorer.resampled(metric, [np.zeros(3, np.int64)]).value == 0

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as sklearn
 
+from permafrost.probes.metrics import label_sets
 from permafrost.probes.metrics.bootstrap import bootstrap_metric, estimate_metric, paired_difference
-from permafrost.probes.metrics.label_sets import LABEL_METRICS, OF_SCORES
-from permafrost.probes.metrics.metrics import compute_metric
+from permafrost.probes.metrics.metrics import of_resamples
 from permafrost.probes.metrics.thresholds import best_thresholds
 
 
@@ -33,6 +33,12 @@ def mean_average_precision(scores, target):
     )
 
 
+LABEL_METRICS = {
+    "micro_f1": label_sets.micro_f1,
+    "macro_f1": label_sets.macro_f1,
+    "mean_average_precision": label_sets.mean_average_precision,
+    "subset_accuracy": label_sets.subset_accuracy,
+}
 REFERENCES = {
     "micro_f1": f1_of("micro"),
     "macro_f1": f1_of("macro"),
@@ -46,7 +52,7 @@ def drawn(name: str, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray,
     rng = np.random.default_rng(seed)
     target = (rng.random(shape) < np.linspace(0.5, 0.0, shape[-1])).astype(float)
     scores = np.round(0.4 * target + 0.6 * rng.random(shape), 1)
-    return (scores if name in OF_SCORES else (scores >= 0.5).astype(float)), target
+    return (scores if name == "mean_average_precision" else (scores >= 0.5).astype(float)), target
 
 
 @pytest.mark.parametrize("name", LABEL_METRICS)  # a new metric without a reference fails here
@@ -70,14 +76,14 @@ def test_counts_give_what_the_drawn_rows_give(name):
     prediction, target = drawn(name, (40, 6))
     rows = np.random.default_rng(1).integers(0, 40, (7, 40))
     slow = [REFERENCES[name](prediction[some], target[some]) for some in rows]
-    np.testing.assert_allclose(compute_metric(name, prediction, target, rows), slow, rtol=1e-12)
+    np.testing.assert_allclose(of_resamples(LABEL_METRICS[name], prediction, target, rows), slow, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", LABEL_METRICS)
 def test_the_bootstrap_draws_the_rows_that_it_draws_for_every_metric(name, monkeypatch):
     monkeypatch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 100)
     prediction, target = drawn(name, (50, 6))
-    found = bootstrap_metric(name, [prediction, prediction[:, ::-1]], target)
+    found = bootstrap_metric(LABEL_METRICS[name], [prediction, prediction[:, ::-1]], target)
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.integers(0, 50, (50, 50)) for _ in range(2)])
     slow = [
@@ -92,9 +98,9 @@ def test_the_bootstrap_draws_the_rows_that_it_draws_for_every_metric(name, monke
 @pytest.mark.parametrize("name", LABEL_METRICS)
 def test_rows_without_any_label_have_no_average_precision_and_no_f1(name):
     nothing = np.zeros((10, 3))
-    measured = estimate_metric(name, [nothing], nothing)
+    measured = estimate_metric(LABEL_METRICS[name], [nothing], nothing)
     assert (measured and measured.value) == {"mean_average_precision": None, "subset_accuracy": 1}.get(name, 0)
-    assert estimate_metric(name, [nothing[:1]], nothing[:1]) is None
+    assert estimate_metric(LABEL_METRICS[name], [nothing[:1]], nothing[:1]) is None
 
 
 def test_a_label_that_is_nowhere_does_not_count_in_macro_f1():

@@ -6,12 +6,15 @@ import torch
 
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.latents import read_ragged
 from permafrost.probes.models.pair_features import best_cosines
 from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.shared_reads import shared_reads
-from permafrost.probes.tasks.registry import build, check_probe, objective_of
-from tests.support.synthetic import answered
+from permafrost.probes.objectives.heads import objective_of
+from permafrost.probes.tasks.registry import check_probe, make_problem
+from tests.support.synthetic import answered, tagged
+from tests.support.trainings import build
 
 LENGTHS = (4, 1, 5)
 SECOND = torch.tensor([False, True, False, True, True, False, False, True, True, True])
@@ -58,4 +61,4 @@ def test_a_probe_hears_what_is_met_whatever_is_read_together():
 
 def test_only_answers_have_another_segment():
     with pytest.raises(SpecError, match="is for questions and contexts, the head 'span'"):
-        check_probe(ProbeSpec(match=True), "tags", 1, ["tokens"])
+        check_probe(ProbeSpec(match=True), make_problem(Recipe(), tagged()[1]), ["tokens"])

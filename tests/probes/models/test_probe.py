@@ -1,7 +1,6 @@
 """Probes: every layer apart, symmetric, highest for identical texts, whole in their state, alone as beside others."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS
 from permafrost.probes.models.pair_features import cosines, difference_features, pair_features
 from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ROUNDING, ClassProbe, RegressionProbe, ScoreProbe
-from permafrost.probes.tasks.registry import build
-from permafrost.probes.variants.members import MemberConfig, initial_probe
+from permafrost.probes.variants.members import initial_probe
 from tests.support.synthetic import EVEN, RAGGED, classed, encode, inputs, latents, layout, moved, normal, say, scored
+from tests.support.trainings import build, member_config
 
 ENCODERS = {
     "none": {"encoder": "none"},
@@ -144,17 +143,10 @@ def test_centre_and_scale_make_the_training_texts_mean_zero_and_spread_one():
 def test_latents_are_centred_on_the_training_texts_only():
     found = inputs()
     corpus = scored(found)
-    probe = initial_probe(
-        MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(0, 1, 2, 3), seed=0), corpus
-    )
+    probe = initial_probe(member_config(Recipe(), found, corpus))
     torch.testing.assert_close(probe.center, found.values[:, :40].mean(1, keepdim=True))
     assert not torch.allclose(probe.center, found.values.mean(1, keepdim=True))
-    raw = initial_probe(
-        MemberConfig(
-            variant="toy", recipe=Recipe(probe=ProbeSpec(center=False)), inputs=found, layers=(0, 1, 2, 3), seed=0
-        ),
-        corpus,
-    )
+    raw = initial_probe(member_config(Recipe(probe=ProbeSpec(center=False)), found, corpus))
     assert (raw.center == 0).all()
 
 
@@ -325,19 +317,14 @@ def test_every_parameter_belongs_to_a_member_part_by_part(encoder, kind):
 
 def test_a_class_probe_starts_and_tells_the_classes_of_its_corpus():
     found = inputs()
-    probe = initial_probe(
-        MemberConfig(variant="toy", recipe=Recipe(), inputs=found, layers=(1, 2), seed=0), classed(found, sides=1)
-    )
+    probe = initial_probe(member_config(Recipe(), found, classed(found, sides=1), layers=(1, 2)))
     assert (probe.outputs, probe.sides, probe.layout) == (3, 1, layout([(1, 2)]))
 
 
 def test_the_seed_draws_the_start_and_nothing_else_does():
     found = inputs()
     recipe, corpus = Recipe(probe=ProbeSpec(encoder="mlp")), scored(found)
-    first, again, other = (
-        initial_probe(MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1), seed=seed), corpus)
-        for seed in (0, 0, 1)
-    )
+    first, again, other = (initial_probe(member_config(recipe, found, corpus, seed, (0, 1))) for seed in (0, 0, 1))
     weights = [next(iter(probe.parameters())) for probe in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -346,10 +333,5 @@ def test_the_seed_draws_the_start_and_nothing_else_does():
 def test_seeds_leave_the_global_generator_alone():
     found = inputs()
     before = torch.get_rng_state()
-    initial_probe(
-        MemberConfig(
-            variant="toy", recipe=replace(Recipe(), probe=ProbeSpec(encoder="mlp")), inputs=found, layers=(0, 1), seed=3
-        ),
-        scored(found),
-    )
+    initial_probe(member_config(Recipe(probe=ProbeSpec(encoder="mlp")), found, scored(found), 3, (0, 1)))
     assert torch.equal(torch.get_rng_state(), before)

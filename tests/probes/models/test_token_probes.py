@@ -24,10 +24,10 @@ from permafrost.probes.models.probe import layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import RaggedStates, TokenStates, both_texts, shared_reads
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe, TokenProbe
-from permafrost.probes.tasks.registry import predictions
-from permafrost.probes.variants.members import MemberConfig, train_members
+from permafrost.probes.objectives.heads import predictions
 from tests.support.bench import Bench
 from tests.support.synthetic import answered, moved, tagged
+from tests.support.trainings import member_config, train_all
 
 WIDTH, TEXTS = 8, 200
 
@@ -169,7 +169,7 @@ def test_a_probe_learns_which_token_tells():
     recipe = Recipe(
         probe=ProbeSpec(encoder="none", center=False), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=0.1)
     )
-    (trained,) = train_members([MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0,), seed=0)], corpus)
+    (trained,) = train_all([member_config(recipe, found, corpus)])
     untrained = predictions(token_probe(found), found, splits["validation"])[0]
     before = np.corrcoef(untrained, splits["validation"].targets)[0, 1]
     assert trained.history.best_value > before + 0.15
@@ -298,8 +298,7 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
     found, corpus = made()
     spec = ProbeSpec(encoder="linear", context=context, context_width=6, dropout=0.2)
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=2, batch_rows=8, learning_rate=0.01))
-    members = [MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1), seed=seed) for seed in (3, 4, 3)]
-    first, other, again = train_members(members, corpus)
+    first, other, again = train_all([member_config(recipe, found, corpus, seed) for seed in (3, 4, 3)])
     assert type(first.probe) is kind
     assert first.history == again.history
     assert first.history != other.history
@@ -312,10 +311,7 @@ def test_a_seed_ends_the_same_to_the_bit_whatever_trained_before_it(context, mad
 
 def test_tokens_are_centred_and_scaled_by_the_moments_of_tokens():
     found, corpus = tagged()
-    (trained,) = train_members(
-        [MemberConfig(variant="toy", recipe=Recipe(train=TrainSpec(epochs=1)), inputs=found, layers=(0, 1), seed=0)],
-        corpus,
-    )
+    (trained,) = train_all([member_config(Recipe(train=TrainSpec(epochs=1)), found, corpus)])
     texts = np.unique(corpus.split("train").texts)
     mean, spread = found.moments(texts, True, "layer", by_token=True)
     torch.testing.assert_close(trained.probe.center, mean)

@@ -1,14 +1,12 @@
 """Entities and answers of raw text: stretches of what was given, as the run that was trained would have said them."""
 
 import json
-import re
 import shutil
-from types import SimpleNamespace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from seqeval.metrics.sequence_labeling import get_entities
@@ -17,15 +15,12 @@ from permafrost import api
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.script import is_mark
 from permafrost.data.text import Segments
-from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.objectives.spans import SpanObjective
+from permafrost.probes.objectives.words import IMPOSSIBLE_LOGIT
 from permafrost.probes.prediction import predict
 from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
-from permafrost.probes.tasks.span import SpanObjective
-from permafrost.probes.tasks.tagging import TagObjective
-from permafrost.data.words import split_words
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench
 from tests.support.resealed import resealed
@@ -70,7 +65,7 @@ def token_runs(tmp_path_factory, tiny):
 
 
 def questions_of(predictor):
-    table = pd.read_csv(predictor.run.path / "predictions.csv", keep_default_na=False)
+    table = pd.read_csv(predictor.tasks["probe"].path / "predictions.csv", keep_default_na=False)
     return table, list(zip(table["question"], table["context"], strict=True))
 
 
@@ -99,7 +94,7 @@ def test_entities_are_stretches_of_the_text_as_it_was_given(token_runs):
 
 def test_a_loaded_run_tags_its_test_sentences_as_the_run_did(token_runs):
     predictor = token_runs[1]["tags"]
-    table = pd.read_csv(predictor.run.path / "predictions.csv")
+    table = pd.read_csv(predictor.tasks["probe"].path / "predictions.csv")
     sentences = [rows for _, rows in table.groupby("sentence")]
     said = predictor.predict([" ".join(rows["word"]) for rows in sentences])
     expected = []
@@ -145,7 +140,7 @@ def test_a_loaded_run_answers_its_test_questions_as_the_run_did_through_windows(
     predictor = token_runs[1]["answers"]
     table, items = questions_of(predictor)
     said = [one["answer"] for one in predictor.predict(items)]
-    windows = predictor._extractors[""].windowed([Segments(*item) for item in items])[1]
+    windows = predictor._extractors["probe", ""].windowed([Segments(*item) for item in items])[1]
     assert np.diff(windows).max() > 1
     assert [one["text"] for one in said] == table["answer"].tolist()
     assert [one["start"] for one in said] == table["start"].tolist()
@@ -190,7 +185,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_folder_that_does_not_fit_together_is_refused(damage, token_runs, tmp_path):
     kind, changes, message = DAMAGES[damage]
-    folder = shutil.copytree(token_runs[1][kind].run.path, tmp_path / "run")
+    folder = shutil.copytree(token_runs[1][kind].tasks["probe"].path, tmp_path / "run")
     with safe_open(folder / "probe.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"]) | changes
     save_file(load_file(folder / "probe.safetensors"), folder / "probe.safetensors", {"about": json.dumps(about)})
@@ -201,7 +196,7 @@ def test_a_run_folder_that_does_not_fit_together_is_refused(damage, token_runs, 
 
 @pytest.mark.parametrize("damage", ["head", "context"])
 def test_a_recipe_that_does_not_fit_the_weights_is_refused(damage, token_runs, tmp_path):
-    folder = shutil.copytree(token_runs[1]["tags"].run.path, tmp_path / "run")
+    folder = shutil.copytree(token_runs[1]["tags"].tasks["probe"].path, tmp_path / "run")
     text = (folder / "recipe.toml").read_text("utf-8")
     old, new, message = {
         "head": ('head = "auto"', 'head = "span"', "recipe does not fit its weights: probe.head = 'span'"),
@@ -221,9 +216,12 @@ def test_what_is_found_does_not_depend_on_what_else_is_asked(kind, texts, token_
     items = asked(predictor, kind)
     together, sizes, latents_of = predictor.predict(items), [], predictor._latents
     monkeypatch.setattr(predict, "SLICE_TEXTS", texts)
-    monkeypatch.setattr(
-        predictor, "_latents", lambda plan, some, columns: sizes.append(len(some)) or latents_of(plan, some, columns)
-    )
+
+    def counted(task, plan, some, columns):
+        sizes.append(len(some))
+        return latents_of(task, plan, some, columns)
+
+    monkeypatch.setattr(predictor, "_latents", counted)
     for one, other in zip(predictor.predict(items), together, strict=True):
         (found,), (expected,) = one.values(), other.values()
         pairs_of = zip(found, expected, strict=True) if kind == "tags" else [(found, expected)]
@@ -247,36 +245,22 @@ def test_a_text_that_was_cut_is_read_on(token_runs):
 @pytest.mark.parametrize(("room", "piece"), [(5, 99), (6, 99), (100, 99), (100, 17), (6, 24)])
 def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
     text = " Ann Lee ran . Bob Ray sat . Cy met Di Fox . And they sang . "
-    current = []
     monkeypatch.setattr(entity_spans, "MAX_CHARACTERS", piece)
 
-    def read(texts):
-        """A token a word, of which the backbone reads so many."""
-        current[:] = texts
-        words = [[(at, at + len(word)) for at, word in _places(one)][:room] for one in texts]
-        offsets = np.cumsum([0, *map(len, words)])
-        spans = np.array([span for one in words for span in one], np.int32)
-        return ProbeInputs(
-            values=torch.zeros(1, offsets[-1], 1),
-            columns=(Column("", "tokens", 0),),
-            widths=(1,),
-            offsets=offsets,
-            spans=spans,
-        )
-
-    def said(probe, inputs, rows):
-        """Capitalised words are entities; one that follows another goes on with it."""
-        logits = np.zeros((1, len(rows.spans.codes), 3), np.float32)
-        for row, one in enumerate(current):
+    def predict(texts, rows):
+        """Capitalised words are entities, one after another the same one; so many words are read."""
+        logits = np.zeros((len(rows.spans.codes), 3), np.float32)
+        for row, one in enumerate(texts):
             before = ""
-            for mark in range(*rows.spans.offsets[row : row + 2]):
+            for place, mark in enumerate(range(*rows.spans.offsets[row : row + 2])):
                 word = one[slice(*rows.spans.characters[mark])]
                 code = 0 if not word.istitle() or word == "And" else 2 if before.istitle() and before != "And" else 1
-                logits[0, mark, code], before = 9, word
-        return logits[0]
+                logits[mark, code], before = 9, word
+                if place >= room:
+                    logits[mark] = [0, IMPOSSIBLE_LOGIT, IMPOSSIBLE_LOGIT]
+        return logits
 
-    monkeypatch.setattr(TagObjective, "predict_mean", lambda self, probe: said(probe, self.inputs, self.rows))
-    (found,) = find_entities(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
+    (found,) = find_entities(("O", "B-PER", "I-PER"), [text], predict)
     assert [one["text"] for one in found] == ["Ann Lee", "Bob Ray", "Cy", "Di Fox"]
     assert all(text[one["start"] : one["end"]] == one["text"] for one in found)
 
@@ -286,30 +270,19 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
     monkeypatch.setattr(entity_spans, "MAX_CHARACTERS", 20)
     text, pieces = sentence * 9, []
 
-    def read(texts):
+    def predict(texts, rows):
+        """Every word is an entity, of the twelve that the backbone reads."""
         pieces.extend(texts)
-        spans = [span for one in texts for span in split_words(one)[:12]]
-        offsets = np.cumsum([0, *(len(split_words(one)[:12]) for one in texts)])
-        return ProbeInputs(
-            values=torch.zeros(1, offsets[-1], 1),
-            columns=(Column("", "tokens", 0),),
-            widths=(1,),
-            offsets=offsets,
-            spans=np.array(spans),
-        )
+        logits = np.tile(np.float32([0, 1, 0]), (len(rows.spans.codes), 1))
+        for low, high in pairwise(rows.spans.offsets):
+            logits[low + 12 : high] = [0, IMPOSSIBLE_LOGIT, IMPOSSIBLE_LOGIT]
+        return logits
 
-    monkeypatch.setattr(
-        TagObjective, "predict_mean", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)]
-    )
-    (found,) = find_entities(SimpleNamespace(), ("O", "B-PER", "I-PER"), [text], read)
+    (found,) = find_entities(("O", "B-PER", "I-PER"), [text], predict)
     assert "".join(one["text"] for one in found) == "".join(text.split())
     assert not any(is_mark(piece[0]) for piece in pieces)
     if "。" in sentence:
         assert all(piece.startswith(sentence[:1]) for piece in pieces)
-
-
-def _places(text):
-    return [(found.start(), found.group()) for found in re.finditer(r"\S+", text)]
 
 
 def test_a_text_that_is_given_alone_is_one_item(token_runs):

@@ -12,6 +12,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
+from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
@@ -19,10 +20,11 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
 from permafrost.probes.variants import train_variant
-from permafrost.probes.variants.members import MemberConfig, initial_probe, train_members
+from permafrost.probes.variants.members import MemberConfig, initial_probe
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
 from tests.support.synthetic import EVEN, RAGGED, Shelf, classed, inputs, latents, scored, sentences
+from tests.support.trainings import member_config, train_all
 
 TRAIN = TrainSpec(epochs=40, batch_rows=16, learning_rate=0.02)
 AUTO, CLASSES = PretrainingSpec(task="autoencoder", train=TRAIN), PretrainingSpec(task="classes", train=TRAIN)
@@ -44,10 +46,8 @@ def pretrained(
     spec: PretrainingSpec, probe: ProbeSpec, found: ProbeInputs, corpus: Corpus | None = None, seed: int = 0
 ) -> PretrainedEncoder:
     """Pretrain a probe that is to score pairs of the same texts."""
-    member = MemberConfig(
-        variant="toy", recipe=Recipe(probe=probe), inputs=found, layers=tuple(range(len(found.widths))), seed=seed
-    )
-    return pretrain(initial_probe(member, scored(found)), spec, corpus or sentences(found), found, seed)
+    member = member_config(Recipe(probe=probe), found, scored(found), seed)
+    return pretrain(initial_probe(member), spec, corpus or sentences(found), found, seed)
 
 
 def same_layers(first: PretrainedEncoder, second: PretrainedEncoder) -> list[bool]:
@@ -145,11 +145,8 @@ def test_the_same_seed_pretrains_the_same_to_the_bit_whatever_was_drawn_before(p
 def test_training_starts_from_the_pretrained_state_of_the_layers_that_it_reads(probe, layers):
     found = inputs()
     result = pretrained(replace(AUTO, train=SHORT), probe, found)
-    member = MemberConfig(variant="toy", recipe=Recipe(probe=probe), inputs=found, layers=layers, seed=0)
-    plain, begun = (
-        initial_probe(member, scored(found)),
-        initial_probe(replace(member, pretrained=result), scored(found)),
-    )
+    member = member_config(Recipe(probe=probe), found, scored(found), layers=layers)
+    plain, begun = initial_probe(member), initial_probe(replace(member, pretrained=result))
     for layer, own in zip(layers, begun.layer_states(), strict=True):
         for name, value in own.items():
             assert torch.equal(value, result.by_layer[layer][name]), name
@@ -168,12 +165,9 @@ def test_a_pretrained_member_trains_on_and_leaves_what_was_pretrained_alone():
     result = pretrained(replace(AUTO, train=SHORT), ProbeSpec(encoder="mlp"), found)
     kept = replace(result, by_layer=[{name: value.clone() for name, value in one.items()} for one in result.by_layer])
     recipe = Recipe(probe=ProbeSpec(encoder="mlp"), train=SHORT)
-    members = [
-        MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=(0, 1, 2, 3), seed=0, pretrained=one)
-        for one in (result, None)
-    ]
-    with_it, without = train_members(members, scored(found))
-    assert with_it.pretrained is result
+    member = member_config(recipe, found, scored(found))
+    with_it, without = train_all([replace(member, pretrained=one) for one in (result, None)])
+    assert with_it.config.pretrained is result
     assert with_it.history.losses != without.history.losses
     assert all(same_layers(result, kept))
 
@@ -249,7 +243,7 @@ def conducted(recipes: list[Recipe]) -> list[list[MemberConfig]]:
         NoProgress(),
     )
     workspace.prepare(recipes)
-    return [train_variant.member_configs("toy", recipe, workspace) for recipe in recipes]
+    return [train_variant.member_configs("toy", recipe, workspace, recipe.train.seeds)[PROBE] for recipe in recipes]
 
 
 def test_variants_that_share_a_pretraining_do_it_once_for_each_seed(recipe, done):

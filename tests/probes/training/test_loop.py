@@ -11,7 +11,7 @@ from torch import nn
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import LayerwiseLinear
-from permafrost.probes.tasks.losses import LOSSES, log_variance
+from permafrost.probes.objectives.losses import LOSSES, log_variance
 from permafrost.probes.training.batches import order_indices
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import fit

@@ -51,7 +51,7 @@ class Heard(NoProgress):
 
 
 def kept(unfinished: UnfinishedTrainings, recipe: Recipe = RECIPE, seeds=(0,), corpus: Corpus = CORPUS, latents="one"):
-    return unfinished.checkpoint_for("probe", recipe, seeds, {"": corpus}, {"plan": latents})
+    return unfinished.checkpoint_for("probe", recipe, seeds, {"probe": corpus}, {"plan": latents})
 
 
 def saved(unfinished: UnfinishedTrainings) -> None:
@@ -141,7 +141,7 @@ OTHER = {
 def test_another_corpus_is_refused_and_nothing_is_lost(what, tmp_path):
     unfinished = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress())
     saved(unfinished)
-    with pytest.raises(CheckpointError, match=r"is of another training \(corpora\.corpus = "):
+    with pytest.raises(CheckpointError, match=r"is of another training \(corpora\.probe = "):
         found(unfinished, corpus=OTHER[what])
     assert found(unfinished) == {"epoch": 1}
 

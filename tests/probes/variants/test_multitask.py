@@ -1,7 +1,9 @@
 """Tasks that learn together, and blocks that learn for one: what cannot be is one line, what is trained adds up."""
 
+import json
 import math
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,9 +14,9 @@ from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
 from permafrost.probes.config.load import load_recipe
+from permafrost.probes.config.names import PROBE
 from permafrost.probes.training.best_state import History
-from permafrost.probes.variants.multitask import best_seed
-from permafrost.probes.variants.multitask_seed import _check_histories
+from permafrost.probes.variants.train_variant import _check_histories, best_seed
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import Bench, pairs, write
 
@@ -273,7 +275,7 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
     assert (err.count("deep is left out"), err.count("wild is left out")) == (1, 1)
     assert "wild is left out: train.rates names the component 'topic.nose'" in err
     (run,) = tasks.bench.runs.iterdir()
-    assert set(pd.read_csv(run / "variants.csv")["variant"]) == {"good"}
+    assert set(pd.read_csv(run / "metrics.csv").query("split != split")["variant"]) == {"good"}
     name, alone = load_recipe(str(run / "tasks" / "topic" / "recipe.toml"))  # runs again, as the one task that it is
     assert (name, alone.tasks, alone.multitask.schedule, alone.finetune.cut) == ("recipe", {}, "separate", 2)
 
@@ -295,15 +297,26 @@ def test_one_seed_is_the_best_for_all_tasks_by_the_mean_of_their_metrics():
     assert best_seed([[History(0, value, (), ()) for value in some] for some in values.values()]) == 2
 
 
+def group_of(histories: dict[str, History]) -> SimpleNamespace:
+    """The part of a trained group that is checked: one seed of each task."""
+    config = SimpleNamespace(problem=SimpleNamespace(corpus=SimpleNamespace(selection_split="validation")))
+    members = {task: [SimpleNamespace(history=history, config=config)] for task, history in histories.items()}
+    return SimpleNamespace(members=members)
+
+
 def test_the_task_whose_metric_was_never_finite_is_named():
     nan = math.nan
     fitted = {"topic": History(-1, -math.inf, (1.0, 1.0), (0.5, 0.6)), "tone": History(-1, -math.inf, (), (nan, nan))}
     with pytest.raises(SpecError, match="both: the metric of tone was never finite: its predictions are constant"):
-        _check_histories("both", fitted)
+        _check_histories("both", group_of(fitted))
     fitted["tone"] = History(-1, -math.inf, (), (0.5, nan))
     fitted["topic"] = History(-1, -math.inf, (), (nan, 0.5))
     with pytest.raises(SpecError, match=r'the metrics of topic and tone were not finite .* set it to "each"'):
-        _check_histories("both", fitted)
+        _check_histories("both", group_of(fitted))
+    alone = {PROBE: History(-1, -math.inf, (), (nan, nan))}
+    with pytest.raises(SpecError, match="own: its metric was never finite: its predictions of validation are constant"):
+        _check_histories("own", group_of(alone))
+    _check_histories("both", group_of({"topic": History(0, 0.5, (1.0,), (0.5,))}))
 
 
 ALL = (
@@ -327,8 +340,12 @@ def together(tmp_path_factory, tiny):
         return tasks.run("balancing.balancer=fixed", "balancing.weights={topic=0.5,tone=2.0}", variants=ALL)
 
 
+def metrics_of(done) -> pd.DataFrame:
+    return pd.read_csv(done.path / "metrics.csv")
+
+
 def test_a_variant_without_a_task_needs_no_weight_of_it_nor_are_its_components_missed(together):
-    metrics = pd.read_csv(together.path / "metrics.csv")
+    metrics = metrics_of(together).dropna(subset="split")
     assert set(metrics.loc[metrics["variant"] == "tone-alone", "task"]) == {"tone"}
     for variant, _ in ALL:
         if variant != "tone-alone":
@@ -340,7 +357,7 @@ def test_a_variant_without_a_task_needs_no_weight_of_it_nor_are_its_components_m
 
 
 def test_what_learns_what_runs_and_what_sharing_saves_adds_up(together, tiny):
-    table = pd.read_csv(together.path / "variants.csv").set_index("variant")
+    counts = metrics_of(together).query("split != split").pivot(index="variant", columns="metric", values="value")
     backbone = {name: part.numel() for name, part in load_file(tiny("bert") / "model.safetensors").items()}
     whole = sum(size for name, size in backbone.items() if "pooler" not in name)
     upper = sum(size for name, size in backbone.items() if re.search(r"layer\.[12]\.", name))
@@ -354,11 +371,12 @@ def test_what_learns_what_runs_and_what_sharing_saves_adds_up(together, tiny):
     saved = {"both": upper, "tone-frozen": upper, "everything": whole}
     for variant, _ in ALL:
         heads = head if variant == "tone-alone" else 2 * head
-        assert table.loc[variant, "trained"] == result[variant], variant
-        assert table.loc[variant, "parameters"] == whole + heads, variant
-        assert table.loc[variant, "saved"] == saved.get(variant, 0), variant
-    assert (table["seconds"] > 0).all()
-    assert (table["memory"] > 0).all()
+        assert counts.loc[variant, "trained_parameters"] == result[variant], variant
+        assert counts.loc[variant, "parameters"] == whole + heads, variant
+        assert counts.loc[variant, "saved_parameters"] == saved.get(variant, 0), variant
+    costs = json.loads((together.path / "record.json").read_text("utf-8"))["costs"]
+    assert costs.keys() == result.keys()
+    assert all(cost["seconds"] > 0 and cost["memory"] > 0 for cost in costs.values())
 
 
 def test_the_losses_tell_each_tasks_own_metric_whatever_state_is_kept(together):
@@ -379,7 +397,7 @@ def test_frozen_components_are_told_once_and_only_where_they_are(together):
 
 
 def test_comparisons_are_on_the_same_rows_against_the_task_alone(together):
-    found = pd.read_csv(together.path / "comparisons.csv")
+    found = metrics_of(together).dropna(subset="against")
     tone = found[(found["task"] == "tone") & (found["variant"] == "both")]
     assert set(tone["against"]) == {"tone-alone"}
     assert set(found["split"]) == {"test"}
@@ -422,7 +440,7 @@ def test_variants_may_have_tasks_that_the_recipe_leaves_out(tasks):
     variants = (("tone", '"finetune.cut" = 1'), ("both", '"multitask.tasks" = ["topic", "tone"]'))
     done = tasks.run('multitask.tasks=["tone"]', variants=variants)
     assert done.selected == "both"
-    assert {row["task"] for row in done.metrics if row["variant"] == "both"} == {"topic", "tone"}
+    assert {row["task"] for row in done.metrics if row["variant"] == "both" and row["split"]} == {"topic", "tone"}
 
 
 ALONE = ["finetune.cut=1", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "probe.hidden=0"]

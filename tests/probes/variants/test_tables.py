@@ -1,6 +1,7 @@
 """Figures of groups are those of scikit-learn and seqeval, and groups are what their names say."""
 
-from dataclasses import dataclass
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,24 +11,21 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.text import Segments
-from permafrost.probes.tasks.registry import row_labels, scorer_of
-from permafrost.probes.tasks.sentences import patterns, word_overlap
-from permafrost.probes.tasks.span import question_word
+from permafrost.probes.tasks.registry import TASKS
 from permafrost.probes.variants.tables import BREAKDOWN_COLUMNS, breakdown_table
+from tests.support.trainings import problem_of, scorer_of
 
 ROWS = 60
 LABELS = ("yes", "no", "maybe", "never said nor true")
 
 
-@dataclass
-class Predicted:
-    """The part of a trained variant that tables of predictions read."""
+def groups_of(corpus: Corpus, predicted: list[np.ndarray]) -> pd.DataFrame:
+    """The table of a trained task of which no more than the predictions of its seeds is known, alike on every split."""
 
-    predicted: list[np.ndarray]
-    variant: str = "predicted"
+    def decoded(split: str) -> list[np.ndarray]:
+        return [scorer_of(corpus, split).decode(one) for one in predicted]
 
-    def outputs(self, split: str) -> list[np.ndarray]:
-        return self.predicted
+    return breakdown_table(SimpleNamespace(variant="predicted", problem=problem_of(corpus), decoded=decoded))
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +51,7 @@ def test_classes_are_scored_as_scikit_learn_scores_them():
     target = corpus.split("test").targets
     said = np.random.default_rng(1).normal(size=(2, ROWS, 4)).astype(np.float32) + 2 * np.eye(4)[target]
     said[..., 3] = -9
-    table = breakdown_table(Predicted(list(said)), corpus)
+    table = groups_of(corpus, list(said))
     assert list(table) == BREAKDOWN_COLUMNS
     assert set(table["split"]) == {"validation", "test"}
     found = values(table, "class")
@@ -71,7 +69,7 @@ def test_classes_are_scored_as_scikit_learn_scores_them():
 
 def test_a_class_that_is_never_said_has_no_precision():
     corpus = of_classes(tuple(f"text {n}" for n in range(ROWS)), 1)
-    found = values(breakdown_table(Predicted([np.eye(4)[np.zeros(ROWS, int)]]), corpus), "class")
+    found = values(groups_of(corpus, [np.eye(4)[np.zeros(ROWS, int)]]), "class")
     assert (found["no", "precision"], found["no", "recall"], found["no", "f1"]) == (0, 0, 0)
     assert found["yes", "recall"] == 1
 
@@ -102,7 +100,7 @@ def test_entities_are_scored_as_seqeval_scores_them():
     corpus = of_tags(rng)
     marks = corpus.split("validation").spans
     said = [rng.normal(size=(len(marks.codes), 5)) + 2.5 * np.eye(5)[marks.codes] for _ in range(2)]
-    found = values(breakdown_table(Predicted(said), corpus), "entity type", "validation")
+    found = values(groups_of(corpus, said), "entity type", "validation")
     answers = [scorer_of(corpus, "validation").decode(one) for one in said]
     cut = [
         [[TAGS[code] for code in part] for part in np.split(codes, marks.offsets[1:-1])]
@@ -113,54 +111,9 @@ def test_entities_are_scored_as_seqeval_scores_them():
         for metric, name in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
             assert found[kind, metric] == pytest.approx(np.mean([report[kind][name] for report in reports]))
             assert 0 < found[kind, metric] < 1
-    table = breakdown_table(Predicted(said), corpus)
+    table = groups_of(corpus, said)
     assert set(table["split"]) == {"held-out", "validation"}
     assert table.groupby("group")["n"].first().to_dict() == {k: reports[0][k]["support"] for k in ("LOC", "PER")}
-
-
-NEGATED = {
-    "It isn't here.": True, "it isn’t here": True, "they do n't go": True, "Not today": True, "nobody came": True,
-    "I cannot": True, "a knot in a note": False, "nonetheless fine": False, "notable": False, "": False,
-    "他说no。": True, "no\u0301": False, "他不去": False,
-}  # fmt: skip
-
-
-def test_negation_is_a_word_of_the_text_that_is_looked_at():
-    corpus = of_classes(tuple(NEGATED), 1)
-    assert patterns(corpus, corpus.split("test"))["negation"].tolist() == list(NEGATED.values())
-    pairs = of_classes(("no", "a dog runs", "a dog", "no dog", "b", "x"), 2)
-    found = patterns(pairs, pairs.split("test"))
-    assert found["negation"].tolist() == [False, True, False]
-    assert found["high word overlap"].tolist() == [False, True, False]
-    assert (found["no negation"] == ~found["negation"]).all()
-
-
-def test_a_pattern_that_no_row_has_is_left_out():
-    corpus = of_classes(("a", "b", "c", "d"), 1)
-    assert patterns(corpus, corpus.split("test")) == {}
-
-
-def test_overlap_is_of_the_second_text():
-    assert word_overlap("A dog runs in the park", "the dog, the DOG sleeps") == pytest.approx(2 / 3)
-    assert word_overlap("a", "") == 0
-
-
-OVERLAPS = [
-    ("野马队赢了比赛。", "野马队输了比赛", 6 / 7),
-    ("野马队赢了比赛", "上海", 0),
-    ("Apple公司在北京", "Apple 公司", 1),
-    ("トヨタ自動車", "トヨタ", 1),
-    ("ที่นี่", "ที่นั่น", 1 / 3),
-    ("हिन्दी भाषा", "हिन्दी की भाषा।", 2 / 3),
-    ("हिन्दी", "हिन", 0),
-    ("كِتَابٌ جَمِيلٌ", "كِتَابٌ", 1),
-    ("Cafe\u0301 noir", "cafe\u0301", 1),
-]
-
-
-@pytest.mark.parametrize(("first", "second", "share"), OVERLAPS)
-def test_overlap_is_of_words_or_of_characters_where_there_are_no_spaces(first, second, share):
-    assert word_overlap(first, second) == pytest.approx(share)
 
 
 def test_patterns_are_scored_on_their_own_rows():
@@ -168,7 +121,7 @@ def test_patterns_are_scored_on_their_own_rows():
     corpus = of_classes(texts, 1)
     target = corpus.split("test").targets
     said = np.random.default_rng(1).normal(size=(ROWS, 4)) + np.eye(4)[target]
-    table = breakdown_table(Predicted([said]), corpus)
+    table = groups_of(corpus, [said])
     found, right = values(table, "pattern"), said.argmax(1) == target
     there = np.arange(ROWS) % 3 == 0
     assert found["negation", "accuracy"] == pytest.approx(accuracy_score(target[there], said.argmax(1)[there]))
@@ -179,18 +132,6 @@ def test_patterns_are_scored_on_their_own_rows():
     assert set(n) == {20}
 
 
-ASKED = {
-    "What is it?": "what", "In which year?": "which", "By whom was it sold?": "who", "Whose is it?": "who",
-    "How many are there?": "how many/how much", "how  much": "how many/how much", "How is it?": "how",
-    "Name the capital.": "other", "Somewhat": "other", "The cat sat when?": "when",
-    "谁赢了比赛？": "other", "请问what是": "what", "कौन जीता?": "other",
-}  # fmt: skip
-
-
-def test_a_question_asks_by_its_first_question_word():
-    assert {question: question_word(question) for question in ASKED} == ASKED
-
-
 def test_questions_are_scored_by_what_asks():
     asked = [("What is red?", "the apple", 1), ("What is big?", "the sea", 0), ("Who ate?", "Bo", 1), ("Go on", "x", 0)]
     context = "the apple, the sea, Bo and x"
@@ -199,7 +140,7 @@ def test_questions_are_scored_by_what_asks():
     said = np.array([(*span, 0) if right else (0, 9, 0) for span, (_, _, right) in zip(spans, asked, strict=True)])
     rows = Rows(np.arange(4)[:, None], np.zeros(4), Spans(spans, np.zeros(4, np.int64), np.arange(5)))
     corpus = Corpus(name="toy", texts=texts, splits={"train": rows, "test": rows}, kind="answers")
-    table = breakdown_table(Predicted([said.astype(np.float32)]), corpus)
+    table = groups_of(corpus, [said.astype(np.float32)])
     found = values(table, "question word")
     assert found["what", "exact_match"] == 0.5
     assert (found["who", "f1"], found["other", "f1"]) == (1, 0)
@@ -209,23 +150,47 @@ def test_questions_are_scored_by_what_asks():
     assert table["group"].iloc[0] == "what"
 
 
-def test_a_row_is_called_by_its_class_its_entities_or_its_question_word():
+def test_a_row_is_called_by_its_class_its_labels_its_entities_or_its_question_word():
     corpus = of_tags(np.random.default_rng(3))
     rows = corpus.split("validation")
-    for row, name in enumerate(row_labels(corpus, rows)):
+    for row, name in enumerate(TASKS["tags"].row_labels(corpus, rows)):
         own = rows.spans.codes[slice(*rows.spans.offsets[row : row + 2])]
         types = sorted({corpus.labels[code][2:] for code in own} - {""})
         assert name == ("several types" if len(types) > 1 else types[0] if types else "no entity")
     asked = (Segments("In which year?", "1990"), Segments("How many?", "Two."))
     marks = Spans(np.array([[0, 4], [0, 3]]), np.zeros(2, np.int64), np.arange(3))
     questions = Rows(np.array([[1], [0]]), np.zeros(2), marks)
-    assert row_labels(Corpus(name="toy", texts=asked, splits={}, kind="answers"), questions) == [
-        "how many/how much",
-        "which",
-    ]
+    corpus = Corpus(name="toy", texts=asked, splits={}, kind="answers")
+    assert TASKS["answers"].row_labels(corpus, questions) == ["how many/how much", "which"]
     classes = of_classes(("a", "b", "c"), 1)
     named = [LABELS[code] for code in classes.split("test").targets]
-    assert row_labels(classes, classes.split("test")) == named
+    assert TASKS["class"].row_labels(classes, classes.split("test")) == named
+    sets = replace(classes, kind="labels")
+    chosen = Rows(np.arange(3)[:, None], np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], np.float64))
+    assert TASKS["labels"].row_labels(sets, chosen) == ["yes, maybe", "", "no"]
+
+
+def test_labels_are_scored_as_scikit_learn_scores_them():
+    rng = np.random.default_rng(2)
+    target = (rng.random((ROWS, 4)) < [0.5, 0.3, 0.2, 0]).astype(np.float64)
+    rows = Rows(np.arange(ROWS)[:, None], target)
+    texts, splits = tuple(map(str, range(ROWS))), dict.fromkeys(("train", "validation", "test"), rows)
+    corpus = Corpus(name="toy", texts=texts, splits=splits, labels=LABELS, kind="labels")
+    logits = [2 * target - 1 + rng.normal(size=target.shape) for _ in range(2)]
+    for seed in logits:
+        seed[:, 3] = -9
+    table = groups_of(corpus, [seed.astype(np.float32) for seed in logits])
+    assert set(table["kind"]) == {"label"}
+    found = values(table, "label")
+    reference = np.mean(
+        [precision_recall_fscore_support(target, seed >= 0, zero_division=0)[:3] for seed in logits], axis=0
+    )
+    for row, metric in enumerate(("precision", "recall", "f1")):
+        for label in range(3):
+            assert found[LABELS[label], metric] == pytest.approx(reference[row, label])
+    assert len(found) == 9  # a label neither predicted nor true has no row
+    counts = table[(table["split"] == "test") & (table["metric"] == "f1")].set_index("group")["n"]
+    assert [counts[label] for label in LABELS[:3]] == target.sum(0)[:3].tolist()
 
 
 def test_scores_have_no_groups():
@@ -238,4 +203,4 @@ def test_scores_have_no_groups():
         score_range=(0.0, 1.0),
         kind="score",
     )
-    assert breakdown_table(Predicted([np.array([0.1, 0.8])]), corpus).empty
+    assert groups_of(corpus, [np.array([0.1, 0.8])]).empty

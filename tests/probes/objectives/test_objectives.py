@@ -14,14 +14,15 @@ from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.probe import Probe, layout_for, stack
 from permafrost.probes.models.shared_reads import shared_reads
-from permafrost.probes.tasks import base
-from permafrost.probes.tasks.losses import LOSSES
-from permafrost.probes.tasks.registry import build, loss_and_metric, objective_of, predictions, scorer_of, task_of
-from permafrost.probes.tasks.sentences import RowObjective
-from permafrost.probes.tasks.span import MAX_ANSWER_TOKENS, SpanObjective
-from permafrost.probes.tasks.tagging import IMPOSSIBLE_LOGIT, TagObjective
-from permafrost.probes.variants.members import MemberConfig, train_members
-from tests.support.synthetic import WIDE, answered, classed, inputs, moved, scored, tagged
+from permafrost.probes.objectives import base
+from permafrost.probes.objectives.heads import objective_of, predictions
+from permafrost.probes.objectives.losses import LOSSES
+from permafrost.probes.objectives.rows import RowObjective
+from permafrost.probes.objectives.spans import MAX_ANSWER_TOKENS, SpanObjective
+from permafrost.probes.objectives.words import IMPOSSIBLE_LOGIT, WordObjective
+from permafrost.probes.tasks.registry import TASKS
+from tests.support.synthetic import WIDE, answered, classed, inputs, labelled, moved, scored, tagged
+from tests.support.trainings import build, member_config, scorer_of, train_all
 
 EVERY = pytest.mark.parametrize("context", ["none", *CONTEXTS])
 ONE_ORDER = np.zeros(1, np.int64)
@@ -195,10 +196,7 @@ def result(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> flo
     """The best validation metric of a training."""
     spec = ProbeSpec(**({"encoder": "none", "context_width": 16} | settings))
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25))
-    (trained,) = train_members(
-        [MemberConfig(variant="toy", recipe=recipe, inputs=found, layers=tuple(range(len(found.columns))), seed=seed)],
-        corpus,
-    )
+    (trained,) = train_all([member_config(recipe, found, corpus, seed)])
     return trained.history.best_value
 
 
@@ -231,26 +229,26 @@ def test_every_encoder_reads_tokens(encoder):
     assert result(*tagged(45), encoder=encoder, dropout=0.1, noise=0.1, context="transformer") > 0.5
 
 
-@pytest.mark.parametrize("kind", ["score", "class"])
+@pytest.mark.parametrize("kind", ["score", "class", "labels"])
 def test_rows_that_are_labelled_as_a_whole_cost_and_say_what_the_probe_says_of_them(kind):
     found = inputs()
-    corpus = scored(found) if kind == "score" else classed(found)
+    corpus = {"score": scored, "class": classed, "labels": labelled}[kind](found)
     rows = corpus.split("train")
     spec = ProbeSpec()
     probe = moved(build(spec, kind, 3, 2, layout_for(spec, [(0, 1, 2, 3)], found.widths))).eval()
     objective, how = objective_of(probe, found, rows), shared_reads(probe.layout)
     assert type(objective) is RowObjective
-    name = loss_and_metric(Recipe(), task_of(corpus))[0]
+    name = TASKS[kind].loss
     taken = [4, 0, 9]
     sides = [found.values[:, column] for column in rows.texts[taken].T]
     target = torch.from_numpy(rows.targets[taken])
-    expected = LOSSES[name](probe(sides, how), target.float() if kind == "score" else target)
+    expected = LOSSES[name](probe(sides, how), target if kind == "class" else target.float())
     torch.testing.assert_close(objective.loss(probe, how, np.array([taken]), ONE_ORDER, name), expected)
     torch.testing.assert_close(torch.from_numpy(objective.predict(probe))[:, taken], probe(sides, how).detach())
 
 
 def test_every_kind_of_rows_has_an_objective_of_its_own():
-    for kind, objective in (("tags", TagObjective), ("answers", SpanObjective)):
+    for kind, objective in (("tags", WordObjective), ("answers", SpanObjective)):
         found, corpus = TOYS[kind]()
         assert type(objective_of(probe_of(found, corpus), found, corpus.split("train"))) is objective
 

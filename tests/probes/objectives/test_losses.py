@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from permafrost.probes.tasks.losses import LOSSES, MIN_BATCH_ROWS, SMALLEST_VARIANCE, log_variance
+from permafrost.probes.objectives.losses import LOSSES, MIN_BATCH_ROWS, SMALLEST_VARIANCE, log_variance
 
 SCORES = ["mse", "log_variance"]
+FLOATS = [*SCORES, "binary_cross_entropy"]
+"""Losses whose targets are no indices."""
 
 BY_HAND = {
     "mse": (torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 3.0]), 5 / 3),  # (0 + 1 + 4) / 3
@@ -21,6 +23,11 @@ BY_HAND = {
         torch.tensor([0, 1]),
         (math.log(4 / 3) + math.log(2)) / 2,
     ),
+    "binary_cross_entropy": (  # probabilities of what is true of each label: 3/4, 1/2, 1/4 and 1/2
+        torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]]),
+        torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        (math.log(4 / 3) + math.log(2) + math.log(4) + math.log(2)) / 4,
+    ),
     "span": (  # one text of three tokens: the start has 3/5 and the end 1/2
         torch.tensor([[[0.0, 0.0], [math.log(3.0), 0.0], [0.0, math.log(2.0)]]]),
         torch.tensor([[1, 2]]),
@@ -33,6 +40,8 @@ def drawn(name: str, members: int, orders: int) -> tuple[torch.Tensor, torch.Ten
     """Predictions of members, and targets: one order of rows for all, or one for each."""
     if name == "cross_entropy":
         return torch.randn(members, 8, 3), torch.randint(3, (orders, 8))
+    if name == "binary_cross_entropy":
+        return torch.randn(members, 8, 3), torch.randint(2, (orders, 8, 3)).float()
     if name == "span":
         return torch.randn(members, 4, 6, 2), torch.randint(6, (orders, 4, 2))
     return torch.randn(members, 8), torch.randn(orders, 8)
@@ -48,7 +57,7 @@ def test_a_loss_has_the_value_computed_by_hand(name):
 def test_the_gradient_equals_finite_differences(name):
     prediction, target, _ = BY_HAND[name]
     prediction = prediction.double().requires_grad_()
-    target = target.double() if name in SCORES else target
+    target = target.double() if name in FLOATS else target
     assert torch.autograd.gradcheck(LOSSES[name], (prediction, target))
 
 
@@ -79,6 +88,24 @@ def test_the_loss_of_a_span_is_the_mean_over_texts_of_two_choices_among_those_th
             chosen = logits[0, text, :, end].double().exp()
             slow.append(-math.log(chosen[target[0, text, end]] / chosen.sum()))
     torch.testing.assert_close(LOSSES["span"](logits, target), torch.tensor([sum(slow) / 8]))
+
+
+@pytest.mark.parametrize("orders", [1, 3])
+def test_the_loss_of_label_sets_is_the_mean_over_rows_and_labels_of_a_choice_between_two(orders):
+    logits, target = drawn("binary_cross_entropy", 3, orders)
+    slow = []
+    for member in range(3):
+        costs = []
+        for row in range(8):
+            for label in range(3):
+                probability = 1 / (1 + math.exp(-logits[member, row, label].item()))
+                true = bool(target[member % orders, row, label])
+                costs.append(-math.log(probability if true else 1 - probability))
+        slow.append(sum(costs) / len(costs))
+    torch.testing.assert_close(LOSSES["binary_cross_entropy"](logits, target), torch.tensor(slow))
+    whole = torch.nn.BCEWithLogitsLoss()
+    by_torch = [whole(logits[member], target[member % orders]) for member in range(3)]
+    torch.testing.assert_close(LOSSES["binary_cross_entropy"](logits, target), torch.stack(by_torch))
 
 
 def test_log_variance_does_not_see_an_offset():

@@ -10,11 +10,14 @@ from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.metrics.squad import answer_text, exact_match, token_f1
-from permafrost.probes.tasks.registry import TASKS, scorer_of, task_of
-from permafrost.probes.tasks.sentences import RowScorer
-from permafrost.probes.tasks.span import AnswerScorer
+from permafrost.probes.tasks.answers import AnswerScorer
+from permafrost.probes.tasks.classes import ClassScorer
+from permafrost.probes.tasks.labels import LabelScorer
+from permafrost.probes.tasks.registry import TASKS, task_of
+from permafrost.probes.tasks.scores import ScoreScorer
 from permafrost.probes.tasks.tagging import TagScorer
-from tests.support.synthetic import TAGS, answered, classed, drawn_tags, inputs, scored, tagged
+from tests.support.synthetic import TAGS, answered, classed, drawn_tags, inputs, labelled, scored, tagged
+from tests.support.trainings import scorer_of
 
 Answers = Callable[[np.random.Generator], np.ndarray]
 
@@ -29,6 +32,13 @@ def classes() -> tuple[Corpus, Answers]:
     corpus = classed(inputs(texts=120))
     targets = corpus.split("validation").targets
     return corpus, lambda rng: np.where(rng.random(len(targets)) < 0.6, targets, rng.integers(0, 3, len(targets)))
+
+
+def label_sets() -> tuple[Corpus, Answers]:
+    """Margins: probabilities less a threshold of one half."""
+    corpus = labelled(inputs(texts=120))
+    targets = corpus.split("validation").targets
+    return corpus, lambda rng: 0.3 * targets - 0.15 + rng.uniform(-0.35, 0.35, targets.shape)
 
 
 def tags() -> tuple[Corpus, Answers]:
@@ -50,8 +60,8 @@ def answers() -> tuple[Corpus, Answers]:
     return corpus, lambda rng: first + rng.integers(0, 8, (len(rows), 1)) * rng.integers(0, 2, (len(rows), 1))
 
 
-EVERY = {"score": scores, "class": classes, "tags": tags, "answers": answers}
-FIGURES = [(kind, metric) for kind in EVERY for metric in TASKS[kind].metrics]
+EVERY = {"score": scores, "class": classes, "labels": label_sets, "tags": tags, "answers": answers}
+FIGURES = [(kind, metric) for kind, make in EVERY.items() for metric in TASKS[kind].metric_names(make()[0])]
 
 
 @pytest.mark.parametrize(("kind", "metric"), FIGURES)
@@ -104,7 +114,14 @@ def test_what_is_said_better_is_found_better_in_a_paired_comparison():
 
 
 def test_every_kind_has_a_scorer_of_its_own():
-    expected = {"score": RowScorer, "class": RowScorer, "tags": TagScorer, "answers": AnswerScorer}
+    expected = {
+        "score": ScoreScorer,
+        "class": ClassScorer,
+        "labels": LabelScorer,
+        "tags": TagScorer,
+        "answers": AnswerScorer,
+    }
+    assert expected.keys() == TASKS.keys()
     for kind, make in EVERY.items():
         corpus, _ = make()
         assert type(scorer_of(corpus, "validation")) is expected[kind]
@@ -113,6 +130,8 @@ def test_every_kind_has_a_scorer_of_its_own():
 def test_what_is_said_becomes_a_number_a_class_a_valid_tag_or_a_place():
     assert scorer_of(scores()[0], "train").decode(np.array([0.2, 0.4])).tolist() == [0.2, 0.4]
     assert scorer_of(classes()[0], "train").decode(np.array([[0.1, 0.3, 0.2], [2, 1, 0]])).tolist() == [1, 0]
+    margins = scorer_of(label_sets()[0], "train").decode(np.array([[0.0, 3.0, -3.0]]))
+    assert (margins >= 0).tolist() == [[True, True, False]]  # a probability of one half is enough
     marks = Spans(np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.array([0, 2]))
     corpus = Corpus(
         name="toy", texts=("a b",), splits={"test": Rows(np.array([[0]]), np.zeros(1), marks)}, labels=TAGS, kind="tags"
@@ -132,7 +151,7 @@ def test_the_f1_of_two_classes_is_that_of_the_second():
     rows = Rows(np.arange(200)[:, None], target)
     splits = {"train": rows, "validation": rows}
     corpus = Corpus(name="toy", texts=tuple(map(str, range(200))), splits=splits, labels=("no", "yes"), kind="class")
-    assert "f1" in task_of(corpus).metrics
+    assert "f1" in task_of(corpus).metric_names(corpus)
     said = np.where(rng.random(200) < 0.8, target, 1 - target)
     assert scorer_of(corpus, "train").value("f1", said) == pytest.approx(f1_score(target, said))
 
@@ -152,7 +171,7 @@ def test_an_answer_counts_by_the_best_of_those_that_are_acceptable():
     spans = np.array([(context.index(gold), context.index(gold) + len(gold)) for some in golds for gold in some])
     marks = Spans(spans, np.zeros(3, np.int64), np.array([0, 2, 3]))
     rows = Rows(np.array([[0], [2]]), np.zeros(2), marks)
-    scorer = AnswerScorer(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), "test")
+    scorer = scorer_of(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), "test")
     assert scorer.golds == golds
     for said in (["big red dog", "stove"], ["The big red", "near the stov"], ["sleeps", ""]):
         places = np.array([(context.index(one), context.index(one) + len(one)) if one else (-1, -1) for one in said])
@@ -168,7 +187,7 @@ def test_answers_in_chinese_are_scored_by_their_characters():
     first = context.index("野马队")
     marks = Spans(np.array([(first, first + 3)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[0]]), np.zeros(1), marks)
-    scorer = AnswerScorer(
+    scorer = scorer_of(
         Corpus(name="toy", texts=(Segments("谁赢了？", context),), splits={"test": rows}, kind="answers"), "test"
     )
     for start, end, f1 in ((first, first + 3, 1), (first - 1, first + 3, 6 / 7), (first + 3, first + 5, 0), (3, 6, 0)):

@@ -9,11 +9,9 @@ from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.squad import answer_text
-from permafrost.probes.tasks.registry import UNTRAINED_PREDICTIONS, scorer_of
-from permafrost.probes.tasks.sentences import most_frequent_class
-from permafrost.probes.tasks.span import most_similar_sentences
-from permafrost.probes.tasks.tagging import most_frequent_tags
-from tests.support.synthetic import TAGS, classed, inputs, tagged
+from permafrost.probes.tasks.registry import TASKS
+from tests.support.synthetic import TAGS, classed, inputs, scored, tagged
+from tests.support.trainings import scorer_of
 
 
 def test_the_commonest_class_is_that_of_training():
@@ -22,7 +20,7 @@ def test_the_commonest_class_is_that_of_training():
     corpus = Corpus(
         name="toy", texts=tuple("abcde"), splits={"train": rows, "test": other}, labels=("x", "y", "z"), kind="class"
     )
-    said = most_frequent_class(corpus, other)
+    said = TASKS["class"].untrained(corpus, other)
     assert said.tolist() == [2] * 4
     assert scorer_of(corpus, "test").value("accuracy", said) == 0
 
@@ -51,7 +49,7 @@ def test_a_word_has_the_tag_that_it_has_most_often_in_training_and_an_unknown_on
         ["Oslo/B-LOC is/O far/O", "Ada/B-PER Li/I-PER is/O in/O Oslo/B-LOC", "Oslo/B-PER sings/O"],
         ["Oslo/B-LOC is/O new/O", "Ada/B-PER Li/I-PER sleeps/O", "Li/B-PER sings/O"],
     )
-    said = most_frequent_tags(corpus, corpus.split("test"))
+    said = TASKS["tags"].untrained(corpus, corpus.split("test"))
     names = [TAGS[code] for code in said]
     assert names[:6] == ["B-LOC", "O", "O", "B-PER", "I-PER", "O"]
     assert names[6] != "I-PER"  # which opens no entity
@@ -71,7 +69,7 @@ def test_where_the_commonest_tags_can_follow_each_other_they_are_said_and_no_oth
         own = train.spans.codes[train.spans.offsets[row] : train.spans.offsets[row + 1]]
         for word, code in zip(words(train, row), own, strict=True):
             counts.setdefault(word, Counter())[int(code)] += 1
-    said, compared = most_frequent_tags(corpus, rows), 0
+    said, compared = TASKS["tags"].untrained(corpus, rows), 0
     for row in range(len(rows)):
         own = [TAGS[code] for code in said[rows.spans.offsets[row] : rows.spans.offsets[row + 1]]]
         for before, after in zip(["O", *own], own, strict=False):
@@ -114,12 +112,31 @@ def test_the_answer_is_the_sentence_with_most_words_of_the_question(question, co
     texts = (Segments("unused", "unused"), Segments(question, context))
     marks = Spans(np.array([(0, 1)]), np.zeros(1, np.int64), np.array([0, 1]))
     rows = Rows(np.array([[1]]), np.zeros(1), marks)
-    (span,) = most_similar_sentences(Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers"), rows)
+    corpus = Corpus(name="toy", texts=texts, splits={"test": rows}, kind="answers")
+    (span,) = TASKS["answers"].untrained(corpus, rows)
     assert answer_text(context, span) == expected
 
 
+def label_sets(train: list[list[int]], test: list[list[int]]) -> Corpus:
+    splits, texts = {}, tuple(map(str, range(len(train) + len(test))))
+    for name, first, sets in (("train", 0, train), ("test", len(train), test)):
+        splits[name] = Rows(np.arange(first, first + len(sets))[:, None], np.array(sets, np.float64))
+    return Corpus(name="toy", texts=texts, splits=splits, labels=("x", "y", "z"), kind="labels")
+
+
+def test_the_labels_that_half_of_the_training_rows_have_are_predicted_for_every_row():
+    corpus = label_sets([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1]], [[1, 1, 0], [0, 0, 1]])
+    decoded = TASKS["labels"].untrained(corpus, corpus.split("test"))
+    assert (decoded >= 0).tolist() == [[True, True, False]] * 2
+    scorer = scorer_of(corpus, "test")
+    assert scorer.value("subset_accuracy", decoded) == 0.5
+    assert scorer.value("micro_f1", decoded) == pytest.approx(2 * 2 / (4 + 3))
+    assert scorer.value("mean_average_precision", decoded) == pytest.approx(0.5)  # all rows tie, half have each label
+
+
 def test_every_kind_that_has_no_cosine_has_a_reference():
-    assert UNTRAINED_PREDICTIONS.keys() == {"class", "tags", "answers"}
+    pairs = scored(inputs())
+    assert TASKS["score"].untrained(pairs, pairs.split("validation")) is None
     corpus = classed(inputs(texts=120))
-    said = UNTRAINED_PREDICTIONS["class"](corpus, corpus.split("validation"))
+    said = TASKS["class"].untrained(corpus, corpus.split("validation"))
     assert 0 < scorer_of(corpus, "validation").value("accuracy", said) < 0.6
