@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.figures.metrics import (
     MOST_PANELS,
     distinct_names,
@@ -169,7 +168,7 @@ def loss_curve(run: Tables) -> Figure | None:
     steps = max(FEWEST, round(SMOOTHED * len(losses)))
     mean = losses["loss"].rolling(steps, min_periods=1, center=True).mean()
     axes.plot(losses["step"], mean, color=COLOURS[0], linewidth=1.6, label=f"mean of {steps:,} steps")
-    held_out = metrics[(metrics["split"] == HELD_OUT) & (metrics["metric"] == "loss")]["value"].dropna()
+    held_out = metrics[(metrics["split"] == run.selection) & (metrics["metric"] == "loss")]["value"].dropna()
     for value in held_out.head(1):
         axes.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label=f"held-out text: {value:.3f}")
     values = losses["loss"].to_numpy()

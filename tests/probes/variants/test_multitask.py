@@ -1,5 +1,6 @@
 """Tasks that learn together, and blocks that learn for one: what cannot be is one line, what is trained adds up."""
 
+import json
 import math
 import re
 
@@ -273,7 +274,8 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
     assert (err.count("deep is left out"), err.count("wild is left out")) == (1, 1)
     assert "wild is left out: train.rates names the component 'topic.nose'" in err
     (run,) = tasks.bench.runs.iterdir()
-    assert set(pd.read_csv(run / "variants.csv")["variant"]) == {"good"}
+    counts = pd.read_csv(run / "metrics.csv").query("split.isna()")
+    assert set(counts["variant"]) == {"good"}
     name, alone = load_recipe(str(run / "tasks" / "topic" / "recipe.toml"))  # runs again, as the one task that it is
     assert (name, alone.tasks, alone.multitask.schedule, alone.finetune.cut) == ("recipe", {}, "separate", 2)
 
@@ -328,7 +330,7 @@ def together(tmp_path_factory, tiny):
 
 
 def test_a_variant_without_a_task_needs_no_weight_of_it_nor_are_its_components_missed(together):
-    metrics = pd.read_csv(together.path / "metrics.csv")
+    metrics = pd.read_csv(together.path / "metrics.csv").query("split.notna()")
     assert set(metrics.loc[metrics["variant"] == "tone-alone", "task"]) == {"tone"}
     for variant, _ in ALL:
         if variant != "tone-alone":
@@ -340,7 +342,8 @@ def test_a_variant_without_a_task_needs_no_weight_of_it_nor_are_its_components_m
 
 
 def test_what_learns_what_runs_and_what_sharing_saves_adds_up(together, tiny):
-    table = pd.read_csv(together.path / "variants.csv").set_index("variant")
+    rows = pd.read_csv(together.path / "metrics.csv").query("split.isna()")
+    table = rows.pivot(index="variant", columns="metric", values="value")
     backbone = {name: part.numel() for name, part in load_file(tiny("bert") / "model.safetensors").items()}
     whole = sum(size for name, size in backbone.items() if "pooler" not in name)
     upper = sum(size for name, size in backbone.items() if re.search(r"layer\.[12]\.", name))
@@ -354,11 +357,12 @@ def test_what_learns_what_runs_and_what_sharing_saves_adds_up(together, tiny):
     saved = {"both": upper, "tone-frozen": upper, "everything": whole}
     for variant, _ in ALL:
         heads = head if variant == "tone-alone" else 2 * head
-        assert table.loc[variant, "trained"] == result[variant], variant
+        assert table.loc[variant, "trained_parameters"] == result[variant], variant
         assert table.loc[variant, "parameters"] == whole + heads, variant
-        assert table.loc[variant, "saved"] == saved.get(variant, 0), variant
-    assert (table["seconds"] > 0).all()
-    assert (table["memory"] > 0).all()
+        assert table.loc[variant, "saved_parameters"] == saved.get(variant, 0), variant
+    costs = json.loads((together.path / "record.json").read_text("utf-8"))["costs"]
+    assert list(costs) == [variant for variant, _ in ALL]
+    assert all(cost["seconds"] > 0 and cost["memory"] > 0 for cost in costs.values())
 
 
 def test_the_losses_tell_each_tasks_own_metric_whatever_state_is_kept(together):
@@ -379,7 +383,8 @@ def test_frozen_components_are_told_once_and_only_where_they_are(together):
 
 
 def test_comparisons_are_on_the_same_rows_against_the_task_alone(together):
-    found = pd.read_csv(together.path / "comparisons.csv")
+    found = pd.read_csv(together.path / "metrics.csv").query("against.notna()")
+    assert found["p"].notna().all()
     tone = found[(found["task"] == "tone") & (found["variant"] == "both")]
     assert set(tone["against"]) == {"tone-alone"}
     assert set(found["split"]) == {"test"}
@@ -422,7 +427,7 @@ def test_variants_may_have_tasks_that_the_recipe_leaves_out(tasks):
     variants = (("tone", '"finetune.cut" = 1'), ("both", '"multitask.tasks" = ["topic", "tone"]'))
     done = tasks.run('multitask.tasks=["tone"]', variants=variants)
     assert done.selected == "both"
-    assert {row["task"] for row in done.metrics if row["variant"] == "both"} == {"topic", "tone"}
+    assert {row["task"] for row in done.metrics if row["variant"] == "both" and row["split"]} == {"topic", "tone"}
 
 
 ALONE = ["finetune.cut=1", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "probe.hidden=0"]
