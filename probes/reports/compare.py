@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures.style import COLOURS, new_figure, short_name
+from permafrost.probes.figures.style import bars_with_intervals, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.metrics import parameters_and_share
 from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page, write_page
@@ -92,16 +92,12 @@ def comparison_grid(frame: pd.DataFrame) -> Grid:
 
 def bars(frame: pd.DataFrame) -> Figure | None:
     """Draw runs as bars with intervals, in the given order; only runs with the metric of the first one."""
-    rows = frame[(frame["metric"] == frame["metric"].iloc[0]) & frame["value"].notna()][::-1]
+    rows = frame[(frame["metric"] == frame["metric"].iloc[0]) & frame["value"].notna()]
     if rows.empty:
         return None
     metric = short_name(rows["metric"].iloc[0])
     figure, (axes,) = new_figure(metric, metric, "", size=(6.4, max(1.8, 0.42 * len(rows) + 1.1)))
-    for height, (_, row) in enumerate(rows.iterrows()):
-        axes.barh(height, row["value"], 0.62, color=COLOURS[0], alpha=0.45)
-        axes.plot([row["low"], row["high"]], [height, height], color="black", linewidth=1.2, marker="|")
-    axes.set_yticks(range(len(rows)), [short_name(name) for name in rows["run"]])
-    axes.grid(visible=False, axis="y")
+    bars_with_intervals(axes, rows, [short_name(name) for name in rows["run"]])
     return figure
 
 

@@ -40,7 +40,6 @@ NEEDS = {
     "layer_map": "metrics",
     "layer_curves": "metrics",
     "variants": "metrics",
-    "losses": "training",
     "by_epoch": "epochs",
     "by_epoch_second": "epochs",
     "weights": "training",
@@ -55,7 +54,7 @@ NEEDS = {
     "importances": "importances",
     "unexplained": "trials",
 }
-TOGETHER = {"losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+TOGETHER = {"by_epoch", "by_epoch_second", "weights", "conflicts"}
 """Figures of a run that trains several tasks."""
 
 

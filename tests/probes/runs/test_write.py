@@ -60,7 +60,7 @@ def test_the_metrics_are_one_long_table(finished):
     assert set(table.loc[table["split"].isna(), "metric"]) == {"trained_parameters"}
     assert table[["against", "p"]].isna().all(axis=None)
     table = table[table["split"].notna()]
-    assert set(table["corpus"]) == {"pairs"}
+    assert set(table["corpus"]) == {"pairs.csv"}
     raw, trained = table[table["variant"] == "raw"], table[table["variant"] != "raw"]
     assert sorted(set(raw["layer"])) == list(range(LAYERS))
     assert trained["layer"].isna().all()  # their figures belong to all layers
