@@ -3,7 +3,7 @@
 import pandas as pd
 
 from permafrost.probes.figures.breakdown import largest_groups, shown_metrics
-from permafrost.probes.figures.metrics import in_recipe_order
+from permafrost.probes.figures.metrics import sorted_by_variant
 from permafrost.probes.figures.predictions import CLASS_METRICS
 from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
@@ -53,10 +53,10 @@ def variant_grids(run: Tables, task: str) -> list[Grid]:
     rows = run.tasks[task]["breakdown"]
     rows = rows[rows["kind"].isin(list(CLASS_NOUNS)) & rows["metric"].isin(list(CLASS_METRICS))]
     rows = rows[rows["split"] == reported_split(rows)].assign(column=rows["metric"])
-    names = in_recipe_order(run, rows["variant"])
+    rows = sorted_by_variant(run, rows)
+    names = list(dict.fromkeys(rows["variant"]))
     if len(names) < 2:
         return []
-    rows = rows.sort_values("variant", key=lambda column: column.map(names.index), kind="stable")
     split, (noun, plural) = cell_text(rows["split"].iloc[0], 40), CLASS_NOUNS[rows["kind"].iloc[0]]
     means = rows.groupby(["variant", "column"], sort=False)["value"].mean().reset_index()
     lines = pivot_lines(rows, ["variant", "group"], list(CLASS_METRICS), closing=["n"])

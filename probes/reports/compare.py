@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.style import bars_with_intervals, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.metrics import parameters_and_share
-from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page, write_page
+from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page
 from permafrost.probes.reports.paired_runs import paired_resamples
 from permafrost.probes.reports.report import drawing_settings
 from permafrost.probes.results.formatting import decimals, format_p
@@ -64,7 +65,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         drawings = [Drawing(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
         section = Section("results", "Results", "", [comparison_grid(frame), *map(as_picture, drawings)])
         page = render_page("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
-    write_page(out, page)
+    write_atomically(out, page)
     return out
 
 

@@ -1,6 +1,7 @@
 """Tables of the metrics of a run: variants with their costs, paired comparisons, metrics by epoch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 
 from permafrost.data.corpora.records import HELD_OUT, Kind
 from permafrost.probes.config.names import CORRELATIONS, UNTRAINED
-from permafrost.probes.figures.metrics import in_recipe_order, tables_of_task
+from permafrost.probes.figures.metrics import sorted_by_variant, tables_of_task
 from permafrost.probes.figures.style import mean_rows
 from permafrost.probes.figures.training import metrics_by_epoch, second_metric_rank
 from permafrost.probes.results.files import number
@@ -77,16 +78,11 @@ def results_grid(run: Tables) -> Grid | None:
         return None
     columns = _columns(run, measured)
     shown_costs = [cost for cost in COSTS if (costs.loc[costs["column"] == cost, "value"] > 0).any()]
-    rows = pd.concat([measured, costs])
-    order = {name: index for index, name in enumerate(in_recipe_order(run, rows["variant"]))}
-    rows = rows.sort_values("variant", key=lambda column: column.map(order), kind="stable")
     keys = ["variant"] if run.tasks else ["variant", "latents"]
-    lines = pivot_lines(
-        rows,
-        keys,
-        [*columns, *shown_costs],
-        lambda row: _cost_cell(run, row) if row["column"] in COSTS else value_cell(row, 4),
-    )[:MOST_ROWS]
+    if not run.tasks:
+        costs = costs.merge(measured[keys].drop_duplicates(), on="variant")
+    rows = sorted_by_variant(run, pd.concat([measured, costs]))
+    lines = pivot_lines(rows, keys, [*columns, *shown_costs], partial(_cell, run))[:MOST_ROWS]
     splits = list(dict.fromkeys(column.split for column in columns))
     many_tasks, many_splits = len({column.task for column in columns}) > 1, len(splits) > 1
     heads = (_head(column, many_tasks, many_splits) for column in columns)
@@ -170,16 +166,13 @@ def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str
 
 
 def _cost_rows(run: Tables) -> pd.DataFrame:
-    """The costs of variants, of the counts in ``metrics.csv`` and of the record, in the form of :func:`_shown_rows`."""
-    counts = run.counts[run.counts["subset"] == ""]
-    rows = counts.assign(column=counts["metric"], latents=_latents(counts)).dropna(subset="value")
-    costs = [
-        (variant, name, number(run.record_table("costs", str(variant)).get(name)))
-        for variant in dict.fromkeys(counts["variant"])
-        for name in ("seconds", "memory")
-    ]
-    known = pd.DataFrame([cost for cost in costs if cost[2] is not None], columns=["variant", "column", "value"])
-    return pd.concat([rows, known.assign(latents="")]) if len(known) else rows
+    """The costs of variants, of the counts in ``metrics.csv`` and of the record: ``variant, column, value``."""
+    counts = run.counts[(run.counts["subset"] == "") & run.counts["value"].notna()]
+    costs = list(counts[["variant", "metric", "value"]].itertuples(index=False, name=None))
+    for variant in dict.fromkeys(counts["variant"]):
+        paid = run.record_table("costs", variant)
+        costs += [(variant, name, number(paid.get(name))) for name in ("seconds", "memory")]
+    return pd.DataFrame([cost for cost in costs if cost[2] is not None], columns=["variant", "column", "value"])
 
 
 def parameters_and_share(run: Tables, variant: str) -> tuple[float | None, float | None]:
@@ -191,11 +184,14 @@ def parameters_and_share(run: Tables, variant: str) -> tuple[float | None, float
     return trained, trained / whole if trained and whole else None
 
 
-def _cost_cell(run: Tables, row: pd.Series) -> Cell:
-    value = row["value"]
-    if row["column"] in ("seconds", "memory"):
-        return unbroken_duration(value) if row["column"] == "seconds" else format_size(value)
-    share = parameters_and_share(run, row["variant"])[1] if row["column"] == TRAINED_PARAMETERS else None
+def _cell(run: Tables, row: pd.Series) -> Cell:
+    """The cell of a metric, or of a cost."""
+    value, column = row["value"], row["column"]
+    if column not in COSTS:
+        return value_cell(row, 4)
+    if column in ("seconds", "memory"):
+        return unbroken_duration(value) if column == "seconds" else format_size(value)
+    share = parameters_and_share(run, row["variant"])[1] if column == TRAINED_PARAMETERS else None
     return (f"{value:,.0f}", percent(share)) if share else f"{value:,.0f}"
 
 
@@ -249,20 +245,17 @@ def epochs_grid(run: Tables) -> Grid | None:
     rows = run["epochs"].dropna(subset=["value", "epoch"])
     metrics = metrics_by_epoch(run)
     places = [(task, metric) for task, some in metrics.items() for metric in some]
-    variants = in_recipe_order(run, rows["variant"])
-    means = rows.groupby(["task", "metric", "variant", "epoch"], sort=False)["value"].mean().reset_index(name="value")
-    means = means[[pair in places for pair in zip(means["task"], means["metric"], strict=True)]]
-    if means.empty:
+    rows = sorted_by_variant(run, rows)
+    parts = [rows[(rows["task"] == task) & (rows["metric"] == metric)] for task, metric in places]
+    if not parts:
         return None
+    keys = ["task", "metric", "variant"]
+    means = pd.concat(parts).groupby([*keys, "epoch"], sort=False)["value"].mean().reset_index(name="value")
     epochs = np.unique(rows["epoch"])
     shown = epochs[np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_EPOCHS)).round().astype(int))]
-    ranks: Any = [
-        (places.index((task, metric)), variants.index(variant))
-        for task, metric, variant in means[["task", "metric", "variant"]].itertuples(index=False)
-    ]
-    means = means.assign(rank=ranks, metric=means["metric"].map(metric_title), column=means["epoch"])
-    means = means[means["epoch"].isin(shown)].sort_values("rank", kind="stable")
-    lines = pivot_lines(means, ["task", "metric", "variant"], list(shown), lambda row: decimals(row["value"], 3))
+    means = means.assign(metric=means["metric"].map(metric_title), column=means["epoch"])
+    means = means[means["epoch"].isin(shown)]
+    lines = pivot_lines(means, keys, list(shown), lambda row: decimals(row["value"], 3))
     splits = " or ".join(dict.fromkeys(tables_of_task(run, task).selection for task in metrics))
     left_out = "; of many epochs some are shown" if len(shown) < len(epochs) else ""
     return Grid(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 
+from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import metrics, similarity, subsets, summary
@@ -26,7 +27,6 @@ from permafrost.probes.reports.page import (
     Tile,
     render_page,
     save_drawings,
-    write_page,
 )
 from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
@@ -51,10 +51,10 @@ def write_report(folder: Path) -> Path:
     run = read_tables(folder)
     page = PAGES[run.experiment]
     with drawing_settings():
-        sections = [section for provide in page.sections for section in provide(run) if section.blocks]
+        sections = [section for provide in page.sections for section in provide(run)]
         sections = save_drawings(folder, sections, figure_names(run))
         content = render_page(run.name, run.experiment, page.lead(run), page.tiles(run), sections)
-    write_page(folder / "report.html", content)
+    write_atomically(folder / "report.html", content)
     return folder / "report.html"
 
 

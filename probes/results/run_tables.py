@@ -117,7 +117,8 @@ class Tables:
         rows = self["metrics"]
         frames["metrics"] = rows[(rows["task"] == name) | (rows["split"] == "")]
         metric = self.record_table("metrics").get(name)
-        record = {key: value for key, value in self.record.items() if key != "metric"} | {"selected": self.selected}
+        record = {key: value for key, value in self.record.items() if key not in ("metric", "costs")}
+        record["selected"] = self.selected
         if metric in frames["metrics"]["metric"].tolist():
             record["metric"] = metric
         return replace(self, name=name, record=record, frames={**self.frames, **frames}, tasks={})

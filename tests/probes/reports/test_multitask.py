@@ -160,6 +160,15 @@ def test_a_correlation_differs_by_no_points():
     assert grids.difference_cell(row) == ("-0.004", "[-0.013, 0.005]")
 
 
+def test_a_task_has_a_line_for_each_variant_that_trains_it_with_its_parameters(run):
+    grid = grids.results_grid(run.for_task("ner"))
+    assert list(grid.heads) == ["variant", "latents", "F1", "precision", "recall", "accuracy", "trained", "saved"]
+    assert [row[0] for row in grid.rows] == ["raw", "ner only", "both", "both, gradnorm"]
+    assert [row[-2] for row in grid.rows] == [
+        "–", ("3,000,000", "13.2\u00a0%"), ("9,000,000", "39.6\u00a0%"), ("12,000,000", "52.9\u00a0%"),
+    ]  # fmt: skip
+
+
 def test_epochs_stand_in_a_table_that_begins_before_training(run):
     grid = grids.epochs_grid(run)
     assert list(grid.heads) == ["task", "metric", "variant", "before", "epoch 1", "epoch 2", "epoch 3"]
