@@ -11,21 +11,21 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from permafrost.data.spec import plain
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.names import RANDOM_TARGETS, UNTRAINED
 from permafrost.probes.results.environment import environment
-from permafrost.probes.results.formatting import format_duration, format_size, reported_split
+from permafrost.probes.results.formatting import format_duration, format_size
+from permafrost.probes.results.metric_row import SAVED_PARAMETERS, TRAINED_PARAMETERS
+from permafrost.probes.results.run_tables import Tables, read_tables
 
 FOLDER = Path(__file__).parent / "results"
 BY_HAND = ("title", "order", "section", "notes", "layout", "summary")
 """Keys that are written by hand and stay if a result is measured again."""
 
 VERSIONS = ("python", "torch", "transformers")
-KEPT = ("kind", "name", "layers", "control", "variant", "view", "layer", "task", "split", "metric")
-FIGURES = ("value", "low", "high", "p", "parameters")
+KEPT = ("variant", "view", "subset", "layer", "control", "task", "split", "metric")
+FIGURES = ("value", "low", "high")
 
 Result = dict[str, Any]
 
@@ -55,21 +55,23 @@ def write(name: str, result: Mapping[str, Any]) -> None:
 def of_run(folder: Path) -> Result:
     """Result of a finished run or ablation: command, date, commit, machine, versions and metrics."""
     record = json.loads((folder / "record.json").read_text("utf-8"))
-    ablation = (folder / "ablation.csv").is_file()
-    rows = pd.read_csv(folder / ("ablation.csv" if ablation else "metrics.csv")).astype(object)
+    experiment, run = record["experiment"], read_tables(folder)
+    rows = run.metrics.astype(object)
     recipe = re.sub(r"-\d+$", "", folder.resolve().name).removeprefix("ablate-")
     counted = {key: record[key] for key in ("texts", "texts_distinct", "texts_run", "selected") if key in record}
     counted["seconds"] = round(record["seconds"]["all"], 1)
     return {
-        "command": " ".join(["permafrost", "ablate" if ablation else "run", recipe, *_settings(recipe, folder)]),
+        "command": " ".join(
+            ["permafrost", "ablate" if experiment == "ablation" else "run", recipe, *_settings(recipe, folder)]
+        ),
         "date": datetime.fromtimestamp((folder / "record.json").stat().st_mtime, UTC).date().isoformat(),
         "commit": (record["commit"] or "unknown")[:7],
         "machine": record["machine"],
         "versions": {name: record["versions"][name] for name in VERSIONS},
         **counted,
         "metrics": list(_metrics(rows.where(rows.notna(), None).to_dict("records"))),
-        **_variants(folder, record),
-        **({} if ablation or record.get("selected") else {"layout": "layers"}),
+        **_variants(run),
+        **({"layout": "layers"} if experiment == "layers" else {}),
     }
 
 
@@ -101,7 +103,7 @@ def of_output(command: Sequence[str]) -> Result:
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows that the screen shows: means over seeds, untrained references at their best layer."""
     summed = [row for row in rows if row["seed"] is None and not row["metric"].endswith("_p")]
-    scored = {task: reported_split([row for row in summed if row.get("task") == task]) for task in map(_task, summed)}
+    splits = {task: {row["split"] for row in summed if row["task"] == task} for task in map(_task, summed)}
     selection = "held-out" if any(row["split"] == "held-out" for row in summed) else "validation"
     best: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     first = {_task(row): row["metric"] for row in reversed(summed)}
@@ -110,39 +112,40 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             best[_reference(row)] = max(best.get(_reference(row), row), row, key=lambda one: one["value"])
     for row in summed:
         chosen = best.get(_reference(row), row)
-        split = "train" if row.get("variant") == RANDOM_TARGETS else scored[_task(row)]
-        if row["split"] == split and row.get("layer") == chosen.get("layer"):
-            yield {key: _plain(key, row[key]) for key in (*KEPT, *FIGURES) if row.get(key) is not None}
+        scored = "test" if "test" in splits[_task(row)] else "validation"
+        split = "train" if row["control"] == RANDOM_TARGETS else scored
+        if row["split"] == split and row["layer"] == chosen["layer"]:
+            yield {key: _plain(key, row[key]) for key in (*KEPT, *FIGURES) if row[key] is not None and row[key] != ""}
 
 
 def _plain(key: str, value: Any) -> Any:
-    return int(value) if key in ("layer", "parameters") else value  # pandas reads a column with gaps as float
+    return int(value) if key == "layer" else value  # pandas reads a column with gaps as float
 
 
 def _task(row: Mapping[str, Any]) -> Any:
-    return row.get("task")
+    return row["task"]
 
 
 def _untrained(row: Mapping[str, Any]) -> bool:
-    return str(row.get("variant", "")).startswith(UNTRAINED) and row.get("layer") is not None
+    return row["variant"].startswith(UNTRAINED) and row["layer"] is not None
 
 
 def _reference(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row.get("variant"), row.get("view"), row.get("task")
+    return row["variant"], row["view"], row["task"]
 
 
-def _variants(folder: Path, record: Mapping[str, Any]) -> Result:
-    """What each variant cost."""
-    if (folder / "variants.csv").is_file():
-        rows = pd.read_csv(folder / "variants.csv").astype(object)
-        costs = [
-            {"variant": row["variant"], "parameters": int(row["trained"]), "saved": int(row["saved"])}
-            | {"duration": format_duration(row["seconds"]), "memory": format_size(row["memory"]).replace("\u00a0", " ")}
-            for row in rows[rows["seconds"].notna()].to_dict("records")
-        ]
-        return {"variants": costs}
-    known = record.get("parameters") or {}
-    return {"variants": [{"variant": name, "parameters": count} for name, count in known.items()]} if known else {}
+def _variants(run: Tables) -> Result:
+    """What each variant cost; nothing for subsets of layers."""
+    counts = run.counts[run.counts["subset"] == ""]
+    heads = {TRAINED_PARAMETERS: "parameters", SAVED_PARAMETERS: "saved"}
+    costs: dict[str, dict[str, Any]] = {}
+    for _, row in counts[counts["metric"].isin(list(heads))].iterrows():
+        costs.setdefault(row["variant"], {"variant": row["variant"]})[heads[row["metric"]]] = int(row["value"])
+    for variant, paid in run.record_table("costs").items():
+        if variant in costs:
+            costs[variant]["duration"] = format_duration(paid["seconds"])
+            costs[variant]["memory"] = format_size(paid["memory"]).replace("\u00a0", " ")
+    return {"variants": list(costs.values())} if costs else {}
 
 
 def _settings(recipe: str, folder: Path) -> list[str]:

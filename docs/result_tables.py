@@ -4,22 +4,18 @@ A result's ``layout`` says how its rows become a table: ``metrics`` (a column a 
 ``differences``, ``cosines`` or ``commands`` (a line a command). A result with ``output`` is shown as it was printed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from permafrost.probes.results.grid import markdown_table
 
 Row = Mapping[str, Any]
 
-KEYS = ("variant", "kind", "name", "layers", "view", "layer", "control", "parameters")
+KEYS = ("variant", "kind", "name", "layers", "view", "subset", "layer", "control", "parameters")
 """Columns that tell the rows of a table of metrics apart; those that are empty throughout are left out."""
 
 COSTS = {"parameters": "trained", "share": "of backbone", "saved": "saved", "duration": "training", "memory": "memory"}
 """Key of a variant's costs -> the head of its column."""
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def with_interval(row: Row, style: str = ".4f") -> str:
@@ -70,7 +66,7 @@ def metrics_table(result: Row) -> str:
     heads = [f"{metric} on {split}" if one_task else f"{task}: {metric} on {split}" for task, metric, split in columns]
     costs = {row["variant"]: row for row in result.get("variants", ())}
     paid = [key for key in COSTS if any(key in row for row in costs.values())]
-    return table(
+    return markdown_table(
         [*keys, *heads, *(COSTS[key] for key in paid)],
         [
             [
@@ -91,10 +87,12 @@ def layers_table(result: Row) -> str:
     layers = sorted({row.get("layer") for row in rows}, key=lambda layer: (layer is None, layer))
     lines: dict[tuple[str, ...], dict[int | None, str]] = {}
     for row in rows:
-        line = (row["task"], row["metric"], f"{row['variant']}, {row['split']}")
+        line = (row["task"], row["metric"], f"{row.get('control') or row['variant']}, {row['split']}")
         lines.setdefault(line, {})[row.get("layer")] = f"{row['value']:.3f}"
     heads = ["task", "metric", "", *("all" if layer is None else str(layer) for layer in layers)]
-    return table(heads, [[*line, *(cells.get(layer, "") for layer in layers)] for line, cells in lines.items()])
+    return markdown_table(
+        heads, [[*line, *(cells.get(layer, "") for layer in layers)] for line, cells in lines.items()]
+    )
 
 
 def pairs_table(result: Row, style: str) -> str:
@@ -104,14 +102,16 @@ def pairs_table(result: Row, style: str) -> str:
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
         lines.setdefault(row["variant"], {})[row["task"] or row["metric"]] = with_interval(row, style)
-    return table(["", *columns], [[name, *(cells[column] for column in columns)] for name, cells in lines.items()])
+    return markdown_table(
+        ["", *columns], [[name, *(cells[column] for column in columns)] for name, cells in lines.items()]
+    )
 
 
 def commands_table(result: Row) -> str:
     """A line a command, each with its date and commit."""
     columns = [*result["columns"], "date", "commit"]
     rows = [row | {"command": f"`{row['command']}`"} for row in result["rows"]]
-    return table(columns, [[row.get(column, "") for column in columns] for row in rows])
+    return markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])
 
 
 def _cell(value: object) -> str:

@@ -1,37 +1,17 @@
 """Figures of a breakdown: metrics by class, by entity type, by pattern and by question word, as bars."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures.style import COLOURS, new_figure, short_name
+from permafrost.probes.figures.style import bars_with_intervals, new_figure, short_name
 from permafrost.probes.results.run_tables import Tables, reported_split
 
 MOST_GROUPS = 25
 """Groups that figures and tables show; if there are more, those with the most rows."""
 
 
-def by_class(run: Tables) -> Figure | None:
-    """Draw precision, recall and F1 of each class."""
-    return _bars(run, "class")
-
-
-def by_entity_type(run: Tables) -> Figure | None:
-    """Draw precision, recall and F1 of each entity type."""
-    return _bars(run, "entity type")
-
-
-def by_pattern(run: Tables) -> Figure | None:
-    """Draw the accuracy of rows with and without a pattern, and their share of the mistakes."""
-    return _bars(run, "pattern")
-
-
-def by_question_word(run: Tables) -> Figure | None:
-    """Draw exact match and F1 by question word."""
-    return _bars(run, "question word")
-
-
-def _bars(run: Tables, kind: str) -> Figure | None:
+def group_bars(run: Tables, kind: str) -> Figure | None:
+    """Draw the metrics of each group of one kind as bars, a panel per metric."""
     rows = run["breakdown"]
     rows = rows[(rows["kind"] == kind) & rows["value"].notna()]
     rows = rows[rows["split"] == reported_split(rows)]
@@ -44,14 +24,9 @@ def _bars(run: Tables, kind: str) -> Figure | None:
     figure, axes = new_figure(title, "", "", names, size)
     for index, (panel, metric) in enumerate(zip(axes, metrics, strict=True)):
         bars = rows[rows["metric"] == metric].drop_duplicates("group").set_index("group").reindex(groups)
-        heights = np.arange(len(groups))
-        panel.barh(heights, bars["value"], 0.62, color=COLOURS[0], alpha=0.45)
-        for height, low, high in zip(heights, bars["low"], bars["high"], strict=True):
-            if pd.notna(low) and pd.notna(high):
-                panel.plot([low, high], [height, height], color="black", linewidth=1.2, marker="|")
-        panel.set(xlim=(0, max(1.0, float(bars[["value", "high"]].max().max()))), ylim=(len(groups) - 0.5, -0.5))
-        panel.set_yticks(heights, [short_name(group, 24) for group in groups] if index == 0 else [""] * len(groups))
-        panel.grid(visible=False, axis="y")
+        labels = [short_name(group, 24) for group in groups] if index == 0 else [""] * len(groups)
+        bars_with_intervals(panel, bars, labels)
+        panel.set(xlim=(0, max(1.0, float(bars[["value", "high"]].max().max()))))
     return figure
 
 

@@ -71,7 +71,7 @@ def variants(run: Tables) -> Figure | None:
     if not tasks:
         return None
     names = in_recipe_order(run, pd.concat([rows_of_task[task] for task in tasks])["name"])
-    titles = panel_titles([(task, _metric_and_split(rows_of_task[task])) for task in tasks])
+    titles = panel_titles([[*filter(None, [task]), _metric_and_split(rows_of_task[task])] for task in tasks])
     left = 0.4 + 0.075 * min(30, max(map(len, names)))
     width = 2.6 if len(tasks) > 1 else 3.6
     size, down = panels_layout(len(tasks), width, 0.25 * len(names) + 0.75, left)
@@ -112,6 +112,12 @@ def in_recipe_order(run: Tables, names: Iterable[str]) -> list[str]:
     """Return distinct variants in the order of the recipe, after those that the recipe does not have."""
     order = {name: index for index, name in enumerate(variant_names(run))}
     return sorted(dict.fromkeys(names), key=lambda name: order.get(name, -1))
+
+
+def sorted_by_variant(run: Tables, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with the variants in the order of the recipe, else as they were."""
+    names = in_recipe_order(run, rows["variant"])
+    return rows.sort_values("variant", key=lambda column: column.map(names.index), kind="stable")
 
 
 def variant_names(run: Tables) -> list[str]:

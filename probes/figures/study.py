@@ -1,10 +1,18 @@
 """Figures of a study: trials in order, values while training, importances, reconstruction against the score."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures.style import COLOURS, GREY, MARKERS, integer_ticks, new_figure, shared_legend, short_name
+from permafrost.probes.figures.style import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    bars_with_intervals,
+    integer_ticks,
+    new_figure,
+    shared_legend,
+    short_name,
+)
 from permafrost.probes.results.files import as_numbers
 from permafrost.probes.results.run_tables import Tables
 
@@ -52,15 +60,14 @@ def intermediate(run: Tables) -> Figure | None:
 
 def importances(run: Tables) -> Figure | None:
     """Draw the importance of each searched setting: how much of the spread of the trials' values it accounts for."""
-    rows = run["importances"].dropna(subset=["importance"]).sort_values("importance")
+    rows = run["importances"].dropna(subset=["importance"]).sort_values("importance", ascending=False)
     if rows.empty:
         return None
     figure, (axes,) = new_figure(
         "importance of the searched settings", "importance", "", size=(6.4, max(1.8, 0.36 * len(rows) + 1.1))
     )
-    axes.barh(np.arange(len(rows)), rows["importance"], 0.62, color=COLOURS[0])
-    axes.set_yticks(range(len(rows)), [short_name(name) for name in rows["parameter"]])
-    axes.grid(visible=False, axis="y")
+    bars = rows.assign(value=rows["importance"], low=float("nan"), high=float("nan"))
+    bars_with_intervals(axes, bars, [short_name(name) for name in rows["parameter"]])
     return figure
 
 

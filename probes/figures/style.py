@@ -77,6 +77,17 @@ def plot_with_band(axes: Axes, x: Any, rows: pd.DataFrame, name: str | None, sty
         axes.fill_between(x, rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0)
 
 
+def bars_with_intervals(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """Draw a bar per row, the first on top: ``value``, and its interval from ``low`` to ``high`` if there is one."""
+    axes.barh(range(len(rows)), rows["value"], 0.62, color=COLOURS[0], alpha=0.45)
+    for height, (low, high) in enumerate(rows[["low", "high"]].itertuples(index=False)):
+        if pd.notna(low) and pd.notna(high):
+            axes.plot([low, high], [height, height], color="black", linewidth=1.2, marker="|")
+    axes.set(ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), names)
+    axes.grid(visible=False, axis="y")
+
+
 def short_name(text: object, longest: int = 36) -> str:
     """Return a name as one short line that a figure can print, without control characters."""
     clean = "".join(char if char.isprintable() else " " for char in str(text)).strip().lstrip("_") or "(no name)"

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.figures.metrics import (
     MOST_PANELS,
     distinct_names,
@@ -47,41 +46,36 @@ MOST_STEPS = 2000
 
 
 def training(run: Tables) -> Figure | None:
-    """Draw loss and selection metric by epoch, of pretraining and training of a run of one task."""
-    table = run["training"].iloc[:0] if run.tasks else run["training"]
-    titles = {
-        ("pretraining", "loss"): "loss",
-        ("pretraining", "value"): "larger is better, on held-out texts",
-        ("training", "loss"): "loss",
-        ("training", "value"): f"{metric_title(run.metric)} on {run.selection}",
-    }
+    """Draw loss and selection metric by epoch, of pretraining and training; of several tasks the loss of each."""
+    table = run["training"]
+    table = table[(table["phase"] == "training") & (table["task"] != "")] if run.tasks else table.assign(task="")
+    titles = {"pretraining": "larger is better, on held-out texts"}
+    titles["training"] = f"{metric_title(run.metric)} on {run.selection}"
+    panels = {}
+    for (task, phase), rows in table.sort_values("phase", kind="stable").groupby(["task", "phase"], sort=False):
+        for column in ("loss", "value")[: 1 if run.tasks else 2]:
+            title = "loss" if column == "loss" else titles.get(str(phase), column)
+            if rows[column].notna().any():
+                panels[(task or phase, title)] = rows.assign(shown=rows[column])
+    return _curves(run, "training", panels, "shown")
+
+
+def by_epoch(run: Tables, rank: int = 0) -> Figure | None:
+    """Draw the selection metric by epoch, or the one of another rank, a panel per task; epoch 0 is before training."""
+    shown = {task: metrics[rank] for task, metrics in metrics_by_epoch(run).items() if len(metrics) > rank}
+    epochs = run["epochs"]
     panels = {
-        (phase, title): table[(table["phase"] == phase) & table[column].notna()].rename(columns={column: "shown"})
-        for (phase, column), title in titles.items()
+        (task, metric_title(metric)): epochs[(epochs["task"] == task) & (epochs["metric"] == metric)]
+        for task, metric in shown.items()
     }
-    return _curves(run, "training", {key: rows for key, rows in panels.items() if len(rows)}, "shown")
-
-
-def losses(run: Tables) -> Figure | None:
-    """Draw the mean training loss by epoch, before any weight, a panel per task."""
-    rows = _task_training(run, "loss")
-    tasks = {(task,): rows[rows["task"] == task] for task in _distinct(rows["task"])}
-    return _curves(run, "loss by epoch, on train", tasks, "loss")
-
-
-def by_epoch(run: Tables) -> Figure | None:
-    """Draw the selection metric by epoch, a panel per task; epoch 0 is before training."""
-    return _metric_curves(run, 0)
-
-
-def by_epoch_second(run: Tables) -> Figure | None:
-    """Draw a second metric by epoch, a panel per task; epoch 0 is before training."""
-    return _metric_curves(run, 1)
+    splits = dict.fromkeys(tables_of_task(run, task).selection for task in shown)
+    return _curves(run, f"on {' or '.join(splits)} by epoch, 0 before training", panels, "value")
 
 
 def weights(run: Tables) -> Figure | None:
     """Draw the mean weight of each task's loss by epoch, a panel per variant in which weights change."""
-    rows = _task_training(run, "weight")
+    rows = run["training"] if run.tasks else run["training"].iloc[:0]
+    rows = rows[(rows["phase"] == "training") & (rows["task"] != "") & rows["weight"].notna()]
     panels: dict[tuple[str, ...], pd.DataFrame] = {}
     for variant, variant_rows in rows.groupby("variant", sort=False):
         means = variant_rows.groupby(["task", "epoch"])["weight"].mean().groupby("task")
@@ -169,7 +163,7 @@ def loss_curve(run: Tables) -> Figure | None:
     steps = max(FEWEST, round(SMOOTHED * len(losses)))
     mean = losses["loss"].rolling(steps, min_periods=1, center=True).mean()
     axes.plot(losses["step"], mean, color=COLOURS[0], linewidth=1.6, label=f"mean of {steps:,} steps")
-    held_out = metrics[(metrics["split"] == HELD_OUT) & (metrics["metric"] == "loss")]["value"].dropna()
+    held_out = metrics[(metrics["split"] == run.selection) & (metrics["metric"] == "loss")]["value"].dropna()
     for value in held_out.head(1):
         axes.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label=f"held-out text: {value:.3f}")
     values = losses["loss"].to_numpy()
@@ -177,19 +171,6 @@ def loss_curve(run: Tables) -> Figure | None:
         axes.set_ylim(top=float(np.nanmax(values)) * 1.03)
     shared_legend(figure, [axes])
     return figure
-
-
-def _metric_curves(run: Tables, index: int) -> Figure | None:
-    """Curves of the metric number ``index`` of each task."""
-    shown = {task: metrics[index] for task, metrics in metrics_by_epoch(run).items() if len(metrics) > index}
-    panels = {
-        (task, metric_title(metric)): run["epochs"][
-            (run["epochs"]["task"] == task) & (run["epochs"]["metric"] == metric)
-        ]
-        for task, metric in shown.items()
-    }
-    splits = dict.fromkeys(tables_of_task(run, task).selection for task in shown)
-    return _curves(run, f"on {' or '.join(splits)} by epoch, 0 before training", panels, "value")
 
 
 def _curves(
@@ -237,9 +218,3 @@ def _plot_seeds(panel: Axes, by_epoch: Any, look: dict[str, Any]) -> None:
 def _distinct(names: Iterable[Any]) -> list[str]:
     """Distinct names that are not empty, in order of appearance."""
     return [str(name) for name in dict.fromkeys(names) if name]
-
-
-def _task_training(run: Tables, column: str) -> pd.DataFrame:
-    """The rows of training that belong to a task and have a value; none in a run of one task."""
-    rows = run["training"] if run.tasks else run["training"].iloc[:0]
-    return rows[(rows["phase"] == "training") & (rows["task"] != "") & rows[column].notna()]

@@ -1,13 +1,12 @@
 """Tables of a breakdown: metrics by class, entity type, pattern or question word, and by variant."""
 
-import numpy as np
 import pandas as pd
 
 from permafrost.probes.figures.breakdown import largest_groups, shown_metrics
-from permafrost.probes.figures.metrics import in_recipe_order
+from permafrost.probes.figures.metrics import sorted_by_variant
 from permafrost.probes.figures.predictions import CLASS_METRICS
 from permafrost.probes.results.formatting import decimals
-from permafrost.probes.results.grid import Grid, cell_text, value_cell
+from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
 from permafrost.probes.results.run_tables import Tables, reported_split
 
 COUNT_HEADS = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
@@ -34,17 +33,16 @@ def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
 
 def _split_grid(rows: pd.DataFrame, kind: str, split: str, over_seeds: str, folded: bool) -> Grid:
     groups, metrics = largest_groups(rows), shown_metrics(rows)
-    lines = []
-    for group in groups:
-        group_rows = rows[rows["group"] == group]
-        values = {row["metric"]: value_cell(row) for _, row in group_rows.iterrows()}
-        cells = [values.get(metric, "–") for metric in metrics]
-        lines.append([cell_text(group, 60), *cells, decimals(group_rows["n"].iloc[0], 0)])
+    shown = rows[rows["group"].isin(groups)].assign(column=rows["metric"])
     left_out = rows["group"].nunique() - len(groups)
     more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
-    caption = f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over_seeds}.{more}"
-    heads = [GROUP_HEADS[kind], *(cell_text(metric.replace("_", " "), 40) for metric in metrics), COUNT_HEADS[kind]]
-    return Grid(caption=caption, heads=heads, rows=lines, fold=f"On {cell_text(split, 40)}" if folded else "")
+    heads = (cell_text(metric.replace("_", " "), 40) for metric in metrics)
+    return Grid(
+        caption=f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over_seeds}.{more}",
+        heads=[GROUP_HEADS[kind], *heads, COUNT_HEADS[kind]],
+        rows=pivot_lines(shown, ["group"], metrics, closing=["n"]),
+        fold=f"On {cell_text(split, 40)}" if folded else "",
+    )
 
 
 def variant_grids(run: Tables, task: str) -> list[Grid]:
@@ -54,37 +52,26 @@ def variant_grids(run: Tables, task: str) -> list[Grid]:
     """
     rows = run.tasks[task]["breakdown"]
     rows = rows[rows["kind"].isin(list(CLASS_NOUNS)) & rows["metric"].isin(list(CLASS_METRICS))]
-    rows = rows[rows["split"] == reported_split(rows)]
-    names = in_recipe_order(run, rows["variant"])
+    rows = rows[rows["split"] == reported_split(rows)].assign(column=rows["metric"])
+    rows = sorted_by_variant(run, rows)
+    names = list(dict.fromkeys(rows["variant"]))
     if len(names) < 2:
         return []
     split, (noun, plural) = cell_text(rows["split"].iloc[0], 40), CLASS_NOUNS[rows["kind"].iloc[0]]
-    means = rows.groupby(["variant", "metric"])["value"].mean()
-    lines = [
-        [cell_text(name, 60), *(decimals(means.get((name, metric), np.nan), 3) for metric in CLASS_METRICS)]
-        for name in names
+    means = rows.groupby(["variant", "column"], sort=False)["value"].mean().reset_index()
+    lines = pivot_lines(rows, ["variant", "group"], list(CLASS_METRICS), closing=["n"])
+    return [
+        Grid(
+            caption=f"On {split}, {run.seed_aggregation}: means over {plural}, each of which counts the same.",
+            heads=["variant", *(f"macro {name}" for name in CLASS_METRICS.values())],
+            rows=pivot_lines(means, ["variant"], list(CLASS_METRICS), lambda row: decimals(row["value"], 3)),
+            strong=names.index(run.selected) if run.selected in names else None,
+        ),
+        Grid(
+            caption=f"On {split}; in brackets the bootstrap 95 % interval over rows.",
+            heads=["variant", noun, *CLASS_METRICS.values(), "n"],
+            rows=lines[:MOST_LINES],
+            text_columns=2,
+            fold=f"By variant and {noun}, {len(lines):,} lines",
+        ),
     ]
-    macro = Grid(
-        caption=f"On {split}, {run.seed_aggregation}: means over {plural}, each of which counts the same.",
-        heads=["variant", *(f"macro {name}" for name in CLASS_METRICS.values())],
-        rows=lines,
-        strong=names.index(run.selected) if run.selected in names else None,
-    )
-    return [macro, _classes_grid(rows, names, noun, split)]
-
-
-def _classes_grid(rows: pd.DataFrame, names: list[str], noun: str, split: str) -> Grid:
-    """A folded table with a line per variant and class."""
-    lines = []
-    for name in names:
-        for group, group_rows in rows[rows["variant"] == name].groupby("group", sort=False):
-            values = {row["metric"]: value_cell(row) for _, row in group_rows.iterrows()}
-            cells = [values.get(metric, "–") for metric in CLASS_METRICS]
-            lines.append([cell_text(name, 60), cell_text(group, 60), *cells, decimals(group_rows["n"].iloc[0], 0)])
-    return Grid(
-        caption=f"On {split}; in brackets the bootstrap 95 % interval over rows.",
-        heads=["variant", noun, *CLASS_METRICS.values(), "n"],
-        rows=lines[:MOST_LINES],
-        text_columns=2,
-        fold=f"By variant and {noun}, {len(lines):,} lines",
-    )

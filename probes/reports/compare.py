@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures.style import COLOURS, new_figure, short_name
+from permafrost.data.atomic import write_atomically
+from permafrost.probes.figures.style import bars_with_intervals, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.metrics import parameters_and_share
 from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page, write_page
@@ -65,7 +66,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         drawings = [Drawing(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
         section = Section("results", "Results", "", [comparison_grid(frame), *map(as_picture, drawings)])
         page = render_page("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
-    write_page(out, page)
+    write_atomically(out, page)
     return out
 
 
@@ -93,16 +94,12 @@ def comparison_grid(frame: pd.DataFrame) -> Grid:
 
 def bars(frame: pd.DataFrame) -> Figure | None:
     """Draw runs as bars with intervals, in the given order; only runs with the metric of the first one."""
-    rows = frame[(frame["metric"] == frame["metric"].iloc[0]) & frame["value"].notna()][::-1]
+    rows = frame[(frame["metric"] == frame["metric"].iloc[0]) & frame["value"].notna()]
     if rows.empty:
         return None
     metric = short_name(rows["metric"].iloc[0])
     figure, (axes,) = new_figure(metric, metric, "", size=(6.4, max(1.8, 0.42 * len(rows) + 1.1)))
-    for height, (_, row) in enumerate(rows.iterrows()):
-        axes.barh(height, row["value"], 0.62, color=COLOURS[0], alpha=0.45)
-        axes.plot([row["low"], row["high"]], [height, height], color="black", linewidth=1.2, marker="|")
-    axes.set_yticks(range(len(rows)), [short_name(name) for name in rows["run"]])
-    axes.grid(visible=False, axis="y")
+    bars_with_intervals(axes, rows, [short_name(name) for name in rows["run"]])
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -39,24 +40,22 @@ SPECS = (
         "Rows are gold classes or tags, columns predicted ones, of the first seed; darker is a larger share of a row."),
     FigureSpec("confusions", "Confusion by variant", predictions.confusions,
         "As above, of the first seed of every variant; darker is a larger share of a row."),
-    FigureSpec("by_class", "By class", breakdown.by_class,
+    FigureSpec("by_class", "By class", partial(breakdown.group_bars, kind="class"),
         "Precision, recall and F1 of each class, with 95 % intervals over rows."),
-    FigureSpec("by_entity_type", "By type", breakdown.by_entity_type,
+    FigureSpec("by_entity_type", "By type", partial(breakdown.group_bars, kind="entity type"),
         "An entity is right if both its ends and its type are, as seqeval counts; intervals are over sentences."),
-    FigureSpec("by_pattern", "By pattern", breakdown.by_pattern,
+    FigureSpec("by_pattern", "By pattern", partial(breakdown.group_bars, kind="pattern"),
         "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard."),
-    FigureSpec("by_question_word", "By question word", breakdown.by_question_word,
+    FigureSpec("by_question_word", "By question word", partial(breakdown.group_bars, kind="question word"),
         "Exact match and F1 of the questions with each question word."),
     FigureSpec("layer_map", "Tasks by layer", subsets.layer_map,
         "A row per task, in its own metric and on its own scale; darker is nearer to the best value of the task."),
     FigureSpec("layer_curves", "By layer, with controls", subsets.layer_curves,
         "The probe trained again on subsets of the layers. Bands are 95 % intervals; controls are dashed; dotted "
         "across, all layers together."),
-    FigureSpec("losses", "Loss", training.losses,
-        "Mean loss of the training rows in each epoch, before any weight; each task has its own scale."),
     FigureSpec("by_epoch", "By epoch", training.by_epoch,
         "Epoch 0 is before training. Lines are means over seeds; bands reach from the lowest seed to the highest."),
-    FigureSpec("by_epoch_second", "By epoch, another metric", training.by_epoch_second,
+    FigureSpec("by_epoch_second", "By epoch, another metric", partial(training.by_epoch, rank=1),
         "Lines and bands as above."),
     FigureSpec("weights", "Weights", training.weights,
         "Weight of each task's loss by epoch, for the variants whose balancer changes it."),
@@ -64,7 +63,7 @@ SPECS = (
         "Cosine of two tasks' gradients with respect to their shared parameters. Below 0 the tasks conflict."),
     FigureSpec("training", "Training", training.training,
         "Lines are means over seeds; bands reach from the lowest seed to the highest. The epoch with the best metric "
-        "is kept."),
+        "is kept. Losses of several tasks are before any weight."),
     FigureSpec("autoencoder", "Autoencoder", training.autoencoder,
         "Means over seeds. A layer of large norm weighs more in a squared error."),
     FigureSpec("choices", "Views and backbones", subsets.choices,

@@ -1,7 +1,8 @@
 """Tables of the metrics of a run: variants with their costs, paired comparisons, metrics by epoch."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from permafrost.probes.results.formatting import (
     percent,
     unbroken_duration,
 )
-from permafrost.probes.results.grid import UNDEFINED, Cell, Grid, cell_text, value_cell
+from permafrost.probes.results.grid import Cell, Grid, cell_text, pivot_lines, value_cell
 from permafrost.probes.results.metric_row import PARAMETERS, SAVED_PARAMETERS, TRAINED_PARAMETERS
 from permafrost.probes.results.run_tables import Tables
 
@@ -64,58 +65,56 @@ def results_grid(run: Tables) -> Grid | None:
     latents, and of the untrained reference one for the last layer of each view and for the best on the split that
     selects. If a held-out part of train selects, validation is shown beside test.
     """
-    rows = _shown_rows(run)
-    names = in_recipe_order(run, [*rows["variant"], *run.counts["variant"]])[:MOST_ROWS]
-    if rows.empty:
+    measured, costs = _shown_rows(run), _cost_rows(run)
+    if measured.empty:
         return None
-    columns = _columns(run, rows)
-    cells: dict[tuple[str, ...], dict[Column, Cell]] = {(name,): {} for name in names} if run.tasks else {}
-    for name in names:
-        for _, row in rows[rows["variant"] == name].iterrows():
-            line = (name,) if run.tasks else (name, _latents(row))
-            cells.setdefault(line, {})[Column(row["task"], row["metric"], row["split"])] = value_cell(row, 4)
-    costs = [cost for cost in COSTS if any(_cost(run, name, cost) for name in names)]
+    columns = _columns(run, measured)
+    shown_costs = [cost for cost in COSTS if (costs.loc[costs["column"] == cost, "value"] > 0).any()]
+    keys = ["variant"] if run.tasks else ["variant", "latents"]
+    if not run.tasks:
+        costs = costs.merge(measured[keys].drop_duplicates(), on="variant")
+    rows = sorted_by_variant(run, pd.concat([measured, costs]))
+    lines = pivot_lines(rows, keys, [*columns, *shown_costs], partial(_cell, run))[:MOST_ROWS]
     splits = list(dict.fromkeys(column.split for column in columns))
     many_tasks, many_splits = len({column.task for column in columns}) > 1, len(splits) > 1
-    lines = list(cells)
+    heads = (_head(column, many_tasks, many_splits) for column in columns)
+    selected = cell_text(run.selected, 60)
     return Grid(
-        caption=_caption(run, rows, splits, costs),
-        heads=[
-            *("variant", "latents")[: len(lines[0])],
-            *(_head(column, many_tasks, many_splits) for column in columns),
-            *map(COSTS.__getitem__, costs),
-        ],
-        rows=[
-            [
-                *(cell_text(name, 60) for name in line),
-                *(cells[line].get(column, _missing(cells[line], column)) for column in columns),
-                *(_cost_cell(run, line[0], cost) for cost in costs),
-            ]
-            for line in lines
-        ],
-        text_columns=len(lines[0]),
-        strong=next((index for index, line in enumerate(lines) if line[0] == run.selected), None),
+        caption=_caption(run, measured, splits, shown_costs),
+        heads=[*keys, *heads, *map(COSTS.__getitem__, shown_costs)],
+        rows=lines,
+        text_columns=len(keys),
+        strong=next((index for index, line in enumerate(lines) if line[0] == selected), None),
     )
 
 
 def _shown_rows(run: Tables) -> pd.DataFrame:
-    """The means over seeds, of the untrained reference those of the last layer of each view, and of the best one."""
+    """The means over seeds, of the untrained reference those of the last layer of each view, and of the best one.
+
+    With two more columns: ``latents``, in words, and ``column``, where the row stands. A correlation that is missing
+    although the error of the same predictions is there has a row without a value.
+    """
     rows = mean_rows(run.metrics)
     rows = rows[~rows["metric"].str.endswith("_p")]
     keys = ["variant", "task"] if run.tasks else ["variant", "view", "task"]
     untrained = rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()
     shown = ~untrained | (rows["layer"] == rows.groupby(keys)["layer"].transform("max"))
-    if run.tasks:
-        return rows[shown]
-    selecting = rows[untrained & (rows["split"] == run.selection) & (rows["metric"] == run.metric)]
-    best = selecting.loc[selecting.groupby(keys)["value"].idxmax(), [*keys, "layer"]]
-    is_best = rows[[*keys, "layer"]].merge(best.assign(best=True), how="left", on=[*keys, "layer"])["best"].notna()
-    return rows[shown | is_best.to_numpy()]
+    if not run.tasks:
+        selecting = rows[untrained & (rows["split"] == run.selection) & (rows["metric"] == run.metric)]
+        best = selecting.loc[selecting.groupby(keys)["value"].idxmax(), [*keys, "layer"]].assign(best=True)
+        shown |= rows.merge(best, how="left", on=[*keys, "layer"])["best"].notna().to_numpy()
+    rows = rows[shown]
+    with_error = rows[rows["metric"] == "mae"]
+    rows = pd.concat([rows, *(with_error.assign(metric=name, value=np.nan) for name in CORRELATIONS)])
+    places: Any = list(map(Column, rows["task"], rows["metric"], rows["split"]))
+    return rows.assign(latents=_latents(rows), column=places)
 
 
-def _latents(row: pd.Series) -> str:
-    layer = f", layer {row['layer']:.0f}" if pd.notna(row["layer"]) else ""
-    return str(row["view"]).replace("+", " + ") + layer
+def _latents(rows: pd.DataFrame) -> list[str]:
+    return [
+        str(view).replace("+", " + ") + ("" if pd.isna(layer) else f", layer {layer:.0f}")
+        for view, layer in zip(rows["view"], rows["layer"], strict=True)
+    ]
 
 
 def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
@@ -126,7 +125,7 @@ def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
     columns = []
     for task in run.task_names or list(dict.fromkeys(rows["task"])):
         tables = tables_of_task(run, task)
-        task_rows = rows[rows["task"] == task]
+        task_rows = rows[(rows["task"] == task) & rows["value"].notna()]
         names = list(dict.fromkeys(task_rows.loc[task_rows["split"] == tables.split, "metric"]))
         if run.tasks:
             most = max(1, MOST_COLUMNS // len(run.task_names))
@@ -139,12 +138,6 @@ def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
 
 def _rank_after(first: str) -> Callable[[str], tuple[bool, int, str]]:
     return lambda name: (name != first, second_metric_rank(name), name)
-
-
-def _missing(cells: dict[Column, Cell], column: Column) -> str:
-    """A correlation that is missing although the error of the same rows is there is undefined."""
-    is_undefined = column.metric in CORRELATIONS and column._replace(metric="mae") in cells
-    return UNDEFINED if is_undefined else "–"
 
 
 def _head(column: Column, several_tasks: bool, several_splits: bool) -> str:
@@ -165,26 +158,33 @@ def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str
     return f"{caption} A dash: not measured." + (f" {note[:1].upper()}{note[1:]}." if note else "")
 
 
-def _cost(run: Tables, variant: str, cost: str) -> float | None:
-    """A cost of a variant: of the counts in ``metrics.csv``, else of the record; None if unknown."""
-    rows = run.counts[(run.counts["variant"] == variant) & (run.counts["metric"] == cost)]["value"].dropna()
-    return float(rows.iloc[0]) if len(rows) else number(run.record_table("costs", variant).get(cost))
+def _cost_rows(run: Tables) -> pd.DataFrame:
+    """The costs of variants, of the counts in ``metrics.csv`` and of the record: ``variant, column, value``."""
+    counts = run.counts[(run.counts["subset"] == "") & run.counts["value"].notna()]
+    costs = list(counts[["variant", "metric", "value"]].itertuples(index=False, name=None))
+    for variant in dict.fromkeys(counts["variant"]):
+        paid = run.record_table("costs", variant)
+        costs += [(variant, name, number(paid.get(name))) for name in ("seconds", "memory")]
+    return pd.DataFrame([cost for cost in costs if cost[2] is not None], columns=["variant", "column", "value"])
 
 
 def parameters_and_share(run: Tables, variant: str) -> tuple[float | None, float | None]:
     """Return the trained parameters of a variant, and their share of all or of the backbone's; None if unknown."""
-    trained = _cost(run, variant, TRAINED_PARAMETERS)
-    whole = _cost(run, variant, PARAMETERS) or number(run.record_table("probes", variant).get("backbone_parameters"))
+    counts = run.counts[(run.counts["variant"] == variant) & run.counts["value"].notna()]
+    known = dict(zip(counts["metric"], counts["value"], strict=True))
+    trained = known.get(TRAINED_PARAMETERS)
+    whole = known.get(PARAMETERS) or number(run.record_table("probes", variant).get("backbone_parameters"))
     return trained, trained / whole if trained and whole else None
 
 
-def _cost_cell(run: Tables, variant: str, cost: str) -> Cell:
-    value = _cost(run, variant, cost)
-    if value is None:
-        return "–"
-    if cost in ("seconds", "memory"):
-        return unbroken_duration(value) if cost == "seconds" else format_size(value)
-    share = parameters_and_share(run, variant)[1] if cost == TRAINED_PARAMETERS else None
+def _cell(run: Tables, row: pd.Series) -> Cell:
+    """The cell of a metric, or of a cost."""
+    value, column = row["value"], row["column"]
+    if column not in COSTS:
+        return value_cell(row, 4)
+    if column in ("seconds", "memory"):
+        return unbroken_duration(value) if column == "seconds" else format_size(value)
+    share = parameters_and_share(run, row["variant"])[1] if column == TRAINED_PARAMETERS else None
     return (f"{value:,.0f}", percent(share)) if share else f"{value:,.0f}"
 
 
@@ -235,19 +235,21 @@ def verdict(row: pd.Series) -> str:
 
 def epochs_grid(run: Tables) -> Grid | None:
     """Return a line per task, metric and variant: values before training and after each epoch."""
-    rows = run["epochs"][run["epochs"]["value"].notna() & run["epochs"]["epoch"].notna()]
-    means = rows.groupby(["task", "metric", "variant", "epoch"], sort=False)["value"].mean()
-    if means.empty:
+    rows = run["epochs"].dropna(subset=["value", "epoch"])
+    metrics = metrics_by_epoch(run)
+    places = [(task, metric) for task, some in metrics.items() for metric in some]
+    rows = sorted_by_variant(run, rows)
+    parts = [rows[(rows["task"] == task) & (rows["metric"] == metric)] for task, metric in places]
+    if not parts:
         return None
+    keys = ["task", "metric", "variant"]
+    means = pd.concat(parts).groupby([*keys, "epoch"], sort=False)["value"].mean().reset_index(name="value")
     epochs = np.unique(rows["epoch"])
     shown = epochs[np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_EPOCHS)).round().astype(int))]
-    lines = []
-    for task, metric in [(task, metric) for task, metrics in metrics_by_epoch(run).items() for metric in metrics]:
-        for variant in in_recipe_order(run, rows["variant"]):
-            cells = [decimals(means.get((task, metric, variant, epoch), np.nan), 3) for epoch in shown]
-            if any(cell != "–" for cell in cells):
-                lines.append([cell_text(task, 60), cell_text(metric_title(metric), 40), cell_text(variant, 60), *cells])
-    splits = " or ".join(dict.fromkeys(tables_of_task(run, task).selection for task in metrics_by_epoch(run)))
+    means = means.assign(metric=means["metric"].map(metric_title), column=means["epoch"])
+    means = means[means["epoch"].isin(shown)]
+    lines = pivot_lines(means, keys, list(shown), lambda row: decimals(row["value"], 3))
+    splits = " or ".join(dict.fromkeys(tables_of_task(run, task).selection for task in metrics))
     left_out = "; of many epochs some are shown" if len(shown) < len(epochs) else ""
     return Grid(
         caption=f"On {splits}, before training and after each epoch, means over seeds{left_out}.",

@@ -110,8 +110,8 @@ class Tile:
     note: str = ""
 
 
-def render_page(title: str, kind: str, lead: str, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
-    """Return a page as HTML; sections without blocks are left out.
+def render_page(title: str, kind: str, lead: str, tiles: Sequence[Tile], sections: Sequence[Section]) -> bytes:
+    """Return a page as HTML in UTF-8; sections without blocks are left out.
 
     Args:
         kind: what the page reports on, for example ``run``.
@@ -125,12 +125,13 @@ def render_page(title: str, kind: str, lead: str, tiles: Sequence[Tile], section
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["svg"] = lambda picture: Markup(inline_svg(picture))  # noqa: S704 - parsed and rewritten
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         title=title, kind=kind, lead=lead, tiles=tiles, sections=sections, policy=_policy(scripts),
         style=Markup((TEMPLATES / "page.css").read_text("utf-8")),  # noqa: S704 - ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly's and ours
         data=Markup(_script_json(data[0])) if data else None,  # noqa: S704 - no < > & in it
     )  # fmt: skip
+    return page.encode("utf-8", "replace")
 
 
 def svg_document(figure: Figure) -> str:
@@ -197,11 +198,6 @@ def _script_json(value: Mapping[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def write_page(path: Path, content: str) -> None:
-    """Write a page, or a file beside it, atomically."""
-    write_atomically(path, content.encode("utf-8", "replace"))
-
-
 def save_drawings(folder: Path, sections: Sequence[Section], known: Sequence[str]) -> list[Section]:
     """Write every drawing to ``figures/`` as PNG and SVG; return the sections with pictures in the place of drawings.
 
@@ -227,7 +223,7 @@ def save_drawings(folder: Path, sections: Sequence[Section], known: Sequence[str
         image = io.BytesIO()
         block.figure.savefig(image, format="png", dpi=150)
         write_atomically(figures / f"{block.name}.png", image.getvalue())
-        write_page(figures / f"{block.name}.svg", picture.svg)
+        write_atomically(figures / f"{block.name}.svg", picture.svg.encode())
         return picture
 
     found = [replace(section, blocks=[save(block) for block in section.blocks]) for section in sections]

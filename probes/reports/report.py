@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 
+from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import metrics, similarity, subsets, summary
@@ -25,23 +26,19 @@ from permafrost.probes.reports.page import (
     Tile,
     render_page,
     save_drawings,
-    write_page,
 )
 from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
 from permafrost.probes.tasks.registry import task_of_predictions
 
-BREAKDOWNS = {
-    "class": ("by_class", ""),
-    "entity type": ("by_entity_type", ""),
-    "question word": ("by_question_word", "The first question word of a question; “other” has none."),
-    "pattern": (
-        "by_pattern",
-        "Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of pairs, in the "
-        "second text. Overlap of words is high if the first text has at least half of the second's.",
-    ),
+GROUP_NOTES = {
+    "class": "",
+    "entity type": "",
+    "question word": "The first question word of a question; “other” has none.",
+    "pattern": "Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of pairs, in "
+    "the second text. Overlap of words is high if the first text has at least half of the second's.",
 }
-"""Kind of group -> its figure, and a note on the groups."""
+"""Kind of group that a breakdown may have -> note on the groups; its figure is ``by_<kind>``."""
 
 
 def write_report(folder: Path) -> Path:
@@ -54,10 +51,10 @@ def write_report(folder: Path) -> Path:
     run = read_tables(folder)
     page = PAGES[run.experiment]
     with drawing_settings():
-        sections = [section for provide in page.sections for section in provide(run) if section.blocks]
+        sections = [section for provide in page.sections for section in provide(run)]
         sections = save_drawings(folder, sections, figure_names(run))
-        content = render_page(run.name, page.kind, page.lead(run), page.tiles(run), sections)
-    write_page(folder / "report.html", content)
+        content = render_page(run.name, run.experiment, page.lead(run), page.tiles(run), sections)
+    write_atomically(folder / "report.html", content)
     return folder / "report.html"
 
 
@@ -113,8 +110,8 @@ def example_blocks(run: Tables) -> Sequence[Block]:
 
 def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
     blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
-    for kind, (figure, note) in BREAKDOWNS.items():
-        blocks += [draw(tables, figure, task, note), *breakdown_grids(tables, kind)]
+    for kind, note in GROUP_NOTES.items():
+        blocks += [draw(tables, f"by_{kind.replace(' ', '_')}", task, note), *breakdown_grids(tables, kind)]
     blocks += [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
     blocks += example_blocks(tables)
     has_predictions = len(tables["predictions"])
@@ -123,13 +120,12 @@ def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
 
 
 def _breakdowns(run: Tables) -> list[Section]:
-    return [
-        section
-        for kind, (figure, note) in BREAKDOWNS.items()
-        for section in _section(
-            f"by-{kind.replace(' ', '-')}", f"By {kind}", note, draw(run, figure), *breakdown_grids(run, kind)
-        )
-    ]
+    sections = []
+    for kind, note in GROUP_NOTES.items():
+        name = f"by-{kind.replace(' ', '-')}"
+        blocks = (draw(run, name.replace("-", "_")), *breakdown_grids(run, kind))
+        sections += _section(name, f"By {kind}", note, *blocks)
+    return sections
 
 
 def _predictions(run: Tables) -> list[Section]:
@@ -138,7 +134,7 @@ def _predictions(run: Tables) -> list[Section]:
 
 
 def _learning(run: Tables) -> list[Section]:
-    names = ("training", "losses", "by_epoch", "by_epoch_second")
+    names = ("training", "by_epoch", "by_epoch_second")
     before = [draw(run, name) for name in names]
     after = [draw(run, name) for name in ("weights", "conflicts", "autoencoder")]
     return _section("learning", "Training", metrics.frozen_note(run), *before, metrics.epochs_grid(run), *after)
@@ -177,12 +173,9 @@ def _provenance(run: Tables) -> list[Section]:
     return _section("provenance", "What ran", "", summary.provenance(run), recipe)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Page:
     """What the page of an experiment holds."""
-
-    kind: str
-    """What the page reports on, in a word."""
 
     lead: Callable[[Tables], str]
     """A sentence below the title."""
@@ -196,50 +189,26 @@ class Page:
 
 
 VARIANTS = Page(
-    kind="run",
-    lead=summary.probe_lead,
-    tiles=summary.run_tiles,
-    results=_variant_results,
-    sections=(_results, _tasks, _breakdowns, _predictions, _learning, _latents, _provenance),
+    summary.probe_lead,
+    summary.run_tiles,
+    _variant_results,
+    (_results, _tasks, _breakdowns, _predictions, _learning, _latents, _provenance),
 )
 
 PAGES = {
     "run": VARIANTS,
     "multitask": VARIANTS,
-    "layers": Page(
-        kind="run",
-        lead=summary.probe_lead,
-        tiles=summary.subset_tiles,
-        results=_layer_results,
-        sections=(_layers, _provenance),
-    ),
+    "layers": Page(summary.probe_lead, summary.subset_tiles, _layer_results, (_layers, _provenance)),
     "ablation": Page(
-        kind="run",
-        lead=summary.probe_lead,
-        tiles=summary.subset_tiles,
-        results=lambda run: subsets.subset_grids(run)[:1],
-        sections=(_ablation, _provenance),
+        summary.probe_lead, summary.subset_tiles, lambda run: subsets.subset_grids(run)[:1], (_ablation, _provenance)
     ),
-    "study": Page(
-        kind="run",
-        lead=summary.probe_lead,
-        tiles=summary.duration_tiles,
-        results=summary.trial_grids,
-        sections=(_study, _provenance),
-    ),
+    "study": Page(summary.probe_lead, summary.duration_tiles, summary.trial_grids, (_study, _provenance)),
     "similarity": Page(
-        kind="similarity",
-        lead=similarity.similarity_lead,
-        tiles=similarity.similarity_tiles,
-        results=similarity.cosine_grids,
-        sections=(similarity.similarity_sections, _provenance),
+        similarity.similarity_lead, similarity.similarity_tiles, similarity.cosine_grids,
+        (similarity.similarity_sections, _provenance),
     ),
     "pretraining": Page(
-        kind="pretraining",
-        lead=summary.pretraining_lead,
-        tiles=summary.pretraining_tiles,
-        results=summary.pretraining_grids,
-        sections=(_pretraining, _provenance),
+        summary.pretraining_lead, summary.pretraining_tiles, summary.pretraining_grids, (_pretraining, _provenance)
     ),
-}
+}  # fmt: skip
 """Experiment, as the record names it -> its page."""

@@ -2,8 +2,6 @@
 
 import re
 
-import numpy as np
-
 from permafrost.probes.figures.sentence_map import (
     backbone_titles,
     heatmaps,
@@ -12,7 +10,8 @@ from permafrost.probes.figures.sentence_map import (
     sentence_maps,
 )
 from permafrost.probes.reports.page import Drawing, Scatter, Section, Tile
-from permafrost.probes.results.grid import Grid, cell_text
+from permafrost.probes.results.formatting import decimals
+from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
 from permafrost.probes.results.run_tables import Tables
 
 MOST_LINES = 45
@@ -40,12 +39,10 @@ def similarity_tiles(run: Tables) -> list[Tile]:
 def cosine_grids(run: Tables) -> list[Grid]:
     """Return cosines, a line per pair and a column per backbone; folded if there are many."""
     titles = backbone_titles(run)
-    by_pair = run["cosines"].pivot_table(index=["first", "second"], columns="backbone", values="cosine", sort=False)
-    by_pair = by_pair.reindex(columns=list(titles))
-    lines = [
-        [f"{pair[0]:.0f}-{pair[1]:.0f}", *("–" if np.isnan(value) else f"{value:.6f}" for value in row)]
-        for pair, row in zip(by_pair.index, by_pair.to_numpy(), strict=True)
-    ]
+    cosines = run["cosines"]
+    pairs = [f"{first:.0f}-{second:.0f}" for first, second in zip(cosines["first"], cosines["second"], strict=True)]
+    rows = cosines.assign(pair=pairs, column=cosines["backbone"])
+    lines = pivot_lines(rows, ["pair"], list(titles), lambda row: decimals(row["cosine"], 6))
     pooling = "the first token" if run.record.get("pooling") == "cls" else "the mean over all tokens"
     grid = Grid(
         caption=f"Cosine of every pair of sentences: {pooling} of the last layer, in float32.",

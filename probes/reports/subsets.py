@@ -1,6 +1,6 @@
 """Tables of probes on subsets of layers, in an ablation or for every task: a line per task, by layer, and all lines."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from permafrost.probes.figures.style import mean_rows
 from permafrost.probes.figures.subsets import ALL_LAYERS, subset_rows
 from permafrost.probes.results.files import number
 from permafrost.probes.results.formatting import decimals, format_p, metric_title, unbroken_duration
-from permafrost.probes.results.grid import Cell, Grid, Line, cell_text, value_cell
+from permafrost.probes.results.grid import Cell, Grid, Line, cell_text, pivot_lines, value_cell
 from permafrost.probes.results.metric_row import TRAINED_PARAMETERS
 from permafrost.probes.results.run_tables import Tables, reported_split, selection_split
 
@@ -39,15 +39,12 @@ def tasks_grid(run: Tables) -> Grid | None:
 def layers_grid(run: Tables) -> Grid | None:
     """Return a line per task and control, a column per layer: the first metric of the task."""
     rows = subset_rows(run)
-    rows = rows[rows["kind"].isin(["single", "all"])]
+    rows = rows[rows["kind"].isin(["single", "all"])].drop_duplicates(["name", "control", "split", "subset"])
     layers = sorted(rows["position"].dropna().unique())
     if not layers:
         return None
-    lines = []
-    for (name, control, split), some in rows.groupby(["name", "control", "split"], sort=False):
-        by_layer = some.drop_duplicates("position").set_index("position")["value"]
-        cells = [decimals(by_layer.get(layer, float("nan")), 3) for layer in (*layers, float("nan"))]
-        lines.append([cell_text(name, 60), cell_text(control or "trained backbone", 40), cell_text(split, 40), *cells])
+    rows = rows.assign(column=rows["position"].fillna(-1), control=rows["control"].replace("", "trained backbone"))
+    lines = pivot_lines(rows, ["name", "control", "split"], [*layers, -1], lambda row: decimals(row["value"], 3))
     return Grid(
         caption="The metric of a probe on each layer alone, and on all layers together.",
         heads=["task", "control", "measured on", *(f"{layer:g}" for layer in layers), "all"],
@@ -60,62 +57,49 @@ def layers_grid(run: Tables) -> Grid | None:
 def subset_grids(run: Tables) -> list[Grid]:
     """Return tables with a line per probe: its metrics with intervals, and their differences to the reference.
 
-    The scored split comes first, the others are folded. With several tasks each metric has a line of its own.
+    The scored split comes first. With several tasks each metric has a line of its own.
     """
     rows = mean_rows(run.metrics)
     rows = rows[rows["subset"] != ""]
     first = reported_split(rows)
     splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
-    return [_split_grid(run, rows[rows["split"] == split]) for split in splits]
+    return [_split_grid(run, rows[rows["split"] == split], split) for split in splits]
 
 
-def _split_grid(run: Tables, rows: pd.DataFrame) -> Grid:
-    split, several = rows["split"].iloc[0], rows["task"].nunique() > 1
-    keys = [*KEYS, "metric"] if several else KEYS
-    names = [name for name in keys if rows[name].nunique() > 1 or name == "subset"]
-    metrics: Sequence[str] = [""] if several else list(dict.fromkeys(rows["metric"]))
-    differences = run.differences[run.differences["split"] == split]
-    tested, untested = not differences.empty, differences.iloc[:0]
-    differences_of = dict(list(differences.groupby(keys)))
-    counts = run.counts[run.counts["metric"] == TRAINED_PARAMETERS].drop_duplicates(KEYS).set_index(KEYS)["value"]
-    lines = []
-    for key, some in list(rows.groupby(keys, sort=False))[:MOST_LINES]:
-        cells: list[Cell] = []
-        for metric in metrics:
-            cells += _metric_cells(some, metric, differences_of.get(key, untested) if tested else None)
-        values = dict(zip(keys, key, strict=True))
-        count = counts.get(key[: len(KEYS)], float("nan"))
-        names_of_line = (cell_text(values[name], 60) for name in names)
-        lines.append([*names_of_line, *cells, decimals(some["n"].iloc[0], 0), decimals(count, 0)])
-    heads = [head for metric in metrics for head in _metric_heads(metric, tested)]
+def _split_grid(run: Tables, rows: pd.DataFrame, split: str) -> Grid:
+    differences = run.differences[(run.differences["split"] == split) & (run.differences["subset"] != "")]
+    several = rows["task"].nunique() > 1
+    keys = [name for name in [*KEYS, *["metric"] * several] if rows[name].nunique() > 1 or name == "subset"]
+    counts = run.counts[run.counts["metric"] == TRAINED_PARAMETERS].drop_duplicates(KEYS)
+    rows = rows.merge(counts[[*KEYS, "value"]].rename(columns={"value": "parameters"}), how="left", on=KEYS)
+    parts = {"": rows, "difference": differences, "p": differences}
+    titles = ["value"] if several else [cell_text(metric_title(name), 40) for name in dict.fromkeys(rows["metric"])]
+    long = pd.concat(
+        [
+            part.assign(kind=kind, column="value" if several else part["metric"].map(metric_title))
+            for kind, part in parts.items()
+        ]
+    )
+    places: Any = list(zip(long["column"], long["kind"], strict=True))
+    long = long.assign(column=places)
+    columns = [(title, kind) for title in titles for kind, part in parts.items() if len(part)]
+    lines = pivot_lines(long, keys, columns, _subset_cell, closing=["n", "parameters"])
     against = ", ".join(dict.fromkeys(differences["against"]))
     caption = f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows."
-    caption += f" Differences, with p of a paired test, are to “{cell_text(against, 80)}”." if tested else ""
+    caption += f" Differences, with p of a paired test, are to “{cell_text(against, 80)}”." if against else ""
     return Grid(
         caption=caption,
-        heads=[*names, *heads, "rows", "parameters"],
-        rows=lines,
-        text_columns=len(names),
+        heads=[*keys, *(kind or title for title, kind in columns), "rows", "parameters"],
+        rows=lines[:MOST_LINES],
+        text_columns=len(keys),
         fold=f"On {cell_text(split, 40)}, {len(lines):,} lines",
     )
 
 
-def _metric_heads(metric: str, tested: bool) -> list[str]:
-    title = cell_text(metric_title(metric), 40) if metric else "value"
-    return [title, "difference", "p"] if tested else [title]
-
-
-def _metric_cells(rows: pd.DataFrame, metric: str, differences: pd.DataFrame | None) -> list[Cell]:
-    """The value of a metric, its difference to the reference and p; dashes for what was not measured."""
-    cells: list[Cell] = []
-    for some, places, sign in ((rows, 4, ""), (differences, 3, "+")):
-        if some is not None:
-            some = some[some["metric"] == metric] if metric else some
-            cells.append(value_cell(some.iloc[0], places, sign) if len(some) else "–")
-    if differences is not None:
-        p = differences.loc[differences["metric"] == metric, "p"] if metric else differences["p"]
-        cells.append(format_p(p.iloc[0]) if len(p) else "–")
-    return cells
+def _subset_cell(row: pd.Series) -> Cell:
+    if row["kind"] == "p":
+        return format_p(row["p"])
+    return value_cell(row, 3, "+") if row["kind"] else value_cell(row, 4)
 
 
 def _task_line(run: Tables, rows: pd.DataFrame) -> Line:

@@ -1,11 +1,12 @@
 """Tables of results: built once as a :class:`Grid`, printed on the terminal, on the page, as Markdown or as LaTeX."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from permafrost.data.script import JOINERS, is_mark
+from permafrost.probes.results.formatting import decimals
 
 if TYPE_CHECKING:  # pandas takes half a second to load
     import pandas as pd
@@ -70,10 +71,34 @@ def value_cell(row: "Mapping[str, Any] | pd.Series", places: int = 3, sign: str 
     return text if math.isnan(low) or math.isnan(high) else (text, f"[{low:{sign}.3f}, {high:{sign}.3f}]")
 
 
+def pivot_lines(
+    rows: "pd.DataFrame",
+    keys: Sequence[str],
+    columns: Sequence[Any],
+    cell: "Callable[[pd.Series], Cell]" = value_cell,
+    closing: Sequence[str] = (),
+) -> list[list[Cell]]:
+    """Return a line per combination of keys, in order of appearance: its keys, and a cell per column.
+
+    Args:
+        rows: long table whose ``column`` says where a row stands; of equal rows the first stands.
+        keys: columns of words that begin a line.
+        columns: values of ``column`` that are shown; a dash where a line has none.
+        cell: of a row.
+        closing: columns of whole numbers that end a line, as the first row has them.
+    """
+    lines = []
+    for key, of_line in rows.groupby(list(keys), sort=False):
+        cells = {row["column"]: cell(row) for _, row in of_line[::-1].iterrows()}
+        ends = (decimals(of_line[name].iloc[0], 0) for name in closing)
+        lines.append([*(cell_text(part, 60) for part in key), *(cells.get(name, "–") for name in columns), *ends])
+    return lines
+
+
 def plain_text(cell: Cell) -> str:
     """Return a cell as one text with ordinary spaces."""
     text = cell if isinstance(cell, str) else " ".join(cell)
-    return text.replace("\u00a0", " ").replace("\u202f", " ")
+    return text.replace("\u00a0", " ")
 
 
 def to_markdown(grid: Grid) -> str:
@@ -102,7 +127,7 @@ def markdown_text(text: str) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "\u00a0": "~", "\u202f": r"\,",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "\u00a0": "~",
 }  # fmt: skip
 """Character -> what prints it in LaTeX; a bracket could be taken for an option of the command before it."""
 
@@ -126,7 +151,7 @@ def to_latex(grid: Grid) -> str:
 
 def latex_text(text: str) -> str:
     """Return a text in which no character has a meaning for LaTeX."""
-    return "".join(LATEX.get(char, char) for char in cell_text(text))
+    return "".join(LATEX.get(char) or cell_text(char) for char in text)
 
 
 def _latex_cell(cell: Cell) -> str:

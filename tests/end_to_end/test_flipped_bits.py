@@ -4,7 +4,6 @@ places: the reader names the file, or what it reads is the same.
 
 import json
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,6 @@ from permafrost.data.errors import InputError
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import write_report
-from permafrost.probes.reports.similarity import read_comparison
 from permafrost.probes.results.run_folder import ReportError, RunError
 from permafrost.probes.results.run_tables import read_tables
 from permafrost.probes.search.session import search
@@ -29,16 +27,9 @@ from tests.support.toys import hill, searching
 def reported(folder: Path) -> str:
     """All that a report is drawn from, as text."""
     run = read_tables(folder)
-    tables = [getattr(run, field.name) for field in fields(run)]
-    tables += [table for task in run.tasks.values() for table in task]
-    texts = [table.to_csv() for table in tables if isinstance(table, pd.DataFrame)]
+    frames = [run.frames, *run.tasks.values()]
+    texts = [f"{name}\n{table.to_csv()}" for tables in frames for name, table in tables.items()]
     return "\n".join([run.name, run.recipe, repr(run.record), repr(list(run.tasks)), *texts])
-
-
-def compared(folder: Path) -> str:
-    """All that the report of a comparison of sentences is drawn from, as text."""
-    run = read_comparison(folder)
-    return "\n".join([run.name, run.recipe, repr(run.record), repr(run.texts), run.cosines.to_csv(), run.maps.to_csv()])
 
 
 @pytest.fixture
@@ -82,9 +73,10 @@ def test_no_flipped_bit_of_a_comparison_of_sentences_changes_a_cosine(tmp_path):
     cosines = pd.DataFrame([("a", 1, 2, 0.5), ("b", 1, 2, 0.75)], columns=["backbone", "first", "second", "cosine"])
     sentences = pd.DataFrame({"sentence": [1, 2], "text": ["The dog runs.", "It sleeps."]})
     maps = pd.DataFrame(columns=["map", "backbone", "method", "sentence", "x", "y", "z"])
-    folder = write_tables(tmp_path / "run", {"cosines": cosines, "sentences": sentences, "maps": maps}, record())
-    counted = outcomes(folder, 60, compared)
-    assert counted["compared refused"] == 60
+    tables = {"cosines": cosines, "sentences": sentences, "maps": maps}
+    folder = write_tables(tmp_path / "run", tables, record() | {"experiment": "similarity"})
+    counted = outcomes(folder, 60, reported)
+    assert counted["reported refused"] == 60
 
 
 def another_table(run: Path) -> str:
@@ -94,9 +86,9 @@ def another_table(run: Path) -> str:
 
 
 def further_table(run: Path) -> str:
-    write_tables(run.parent / "other", {"ablation": every_table()["ablation"]}, record())
-    shutil.copy(run.parent / "other" / "ablation.csv", run)
-    return r"ablation\.csv was not written by the run"
+    write_tables(run.parent / "other", {"autoencoder": every_table()["autoencoder"]}, record())
+    shutil.copy(run.parent / "other" / "autoencoder.csv", run)
+    return r"autoencoder\.csv was not written by the run"
 
 
 def further_page(run: Path) -> str:
@@ -136,9 +128,8 @@ def test_a_run_folder_that_is_not_as_the_run_left_it_draws_no_report(change, run
         write_report(run)
     assert caught.value.exit_code == 3
     assert "again" in str(caught.value)
-    if change is not further_page:  # which no comparison reads
-        with pytest.raises(DamageError, match=message):
-            comparison([run, run])
+    with pytest.raises(DamageError, match=message):
+        comparison([run, run])
     assert (run / "report.html").read_bytes() == page
 
 
@@ -194,7 +185,7 @@ def test_a_study_that_is_being_written_again_has_no_record(tmp_path, monkeypatch
         read_tables(folder)
     monkeypatch.undo()
     search(searching(trials=3), "s", tmp_path, hill, trials=5)
-    assert len(read_tables(folder).trials) == 5
+    assert len(read_tables(folder)["trials"]) == 5
 
 
 def test_a_table_of_another_run_is_refused(tmp_path):

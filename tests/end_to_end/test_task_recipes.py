@@ -7,11 +7,11 @@ import pytest
 
 import tests.end_to_end.test_pretrain as test_pretrain_command
 from permafrost import api
-from permafrost.cli.headlines import run_headline
 from permafrost.data.errors import InputError
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.metrics.squad import exact_match, token_f1
+from permafrost.probes.reports.report import result_grids
 from tests.support.bench import Bench
 from tests.support.page_reader import Page
 
@@ -57,7 +57,7 @@ def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
     assert {row["variant"] for row in done.metrics} == {"raw", *recipe.variant_recipes()}
     splits = {"train", "validation", "test"} | ({"held-out"} if name == "ner" else set())
     assert {row["split"] for row in done.metrics if row["variant"] == "raw"} == splits
-    assert {row["split"] for row in done.metrics if row["variant"] == done.selected} == splits - {"train"}
+    assert {row["split"] for row in done.metrics if row["variant"] == done.selected} == splits - {"train"} | {""}
     assert (done.path / "report.html").stat().st_size > 10_000
     (answer,) = api.load(done.path).predict([item])
     assert set(answer) == {"ner": {"entities"}, "qa": {"answer"}}.get(name, {"label", "probabilities"})
@@ -75,6 +75,7 @@ def test_a_task_whose_backbone_learns_runs_on_its_samples_and_answers_new_texts(
     assert "probe, seed 0: best epoch 1 of 1, " in err
     measured, epochs = pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "epochs.csv")
     assert set(measured["variant"]) == {"raw", "probe"}
+    measured = measured[measured["split"].notna()]
     assert set(measured["split"]) == splits | ({"held-out"} if name == "ner-tuned" else set())
     for metric, values in epochs.groupby("metric"):
         assert values["epoch"].tolist() == [0, 1]
@@ -126,11 +127,12 @@ def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
     )
     assert accuracy == pytest.approx(share)
     assert said["sentence"].nunique() == 20
-    heads, lines = run_headline(done.metrics, done.parameters, done.backbone_parameters)
-    assert heads[:4] == ["on validation and test", "view", "layer", "split"]  # a part of train chose
-    assert [(line[0], line[3]) for line in lines] == [
-        (name, split) for name in ("raw", "probe") for split in ("validation", "test")
-    ]
+    (grid,) = result_grids(done.path)
+    metrics = ("F1", "precision", "recall", "accuracy")
+    assert grid.heads[2:-1] == [
+        f"{metric} on {split}" for split in ("test", "validation") for metric in metrics  # a part of train chose
+    ]  # fmt: skip
+    assert [line[0] for line in grid.rows] == ["raw", "probe"]
 
 
 def test_a_held_out_part_that_chose_is_named_and_tagged_sentences_are_called_by_what_they_hold(bench):
@@ -164,13 +166,17 @@ def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_ar
 def test_layers_trains_every_task_on_every_layer_alone_with_controls(bench, tiny):
     changes = [f"tasks.{task}.{change}" for task, some in LAYERS.items() for change in some]
     done = api.run("layers", bench.settings("ablation.greedy=1", "train.epochs=1", *changes), bench.runs)
-    table = pd.read_csv(done.path / "layers.csv", keep_default_na=False)
+    table = pd.read_csv(done.path / "metrics.csv", keep_default_na=False)
+    record = json.loads((done.path / "record.json").read_text())
     assert set(table["task"]) == set(LAYERS)
+    assert set(table["variant"]) == {"probe"}
     assert set(table["control"]) == {"", "untrained", "random targets"}
     for task, rows in table.groupby("task"):
-        assert {str(layer) for layer in rows.loc[rows["control"] == "", "layer"]} == {"", "0", "1", "2", "3"}, task
+        subsets = {"all", *(f"single {layer}" for layer in range(4))}
+        assert set(rows.loc[rows["control"] == "", "subset"]) == subsets, task
+        assert rows["metric"].iloc[0] == record["metrics"][task]
     assert {row["task"] for row in done.metrics} == set(LAYERS)
-    record = json.loads((done.path / "record.json").read_text())
+    assert set(record["costs"]) == set(LAYERS)
     assert record["metrics"]["question"] == "f1"
     again = api.run("layers", bench.settings("train.epochs=1", *changes), bench.runs)
     assert again.texts_run == 0

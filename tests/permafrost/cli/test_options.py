@@ -1,11 +1,16 @@
-"""Options that several commands share become settings of a recipe."""
+"""Options that several commands share become settings of a recipe; the formats of printed tables."""
+
+import re
 
 import pytest
 
 from permafrost import api
+from permafrost.cli import render
 from permafrost.cli.main import app
 from permafrost.cli.options import recipe_overrides, size_in_bytes
 from permafrost.data.spec import SpecError
+from permafrost.probes.reports.report import result_grids
+from tests.support.example_run import example
 
 WITH_SIZE = ("run", "extract", "ablate", "study", "similarity")
 STRICT = ("run", "extract", "train", "ablate", "study")
@@ -52,3 +57,33 @@ def test_every_command_that_reads_or_stores_has_the_option(option, commands, mon
         with pytest.raises(HeardError) as heard:
             app([command, "x", *typed], standalone_mode=False)
         assert heard.value.args == (command, True)
+
+
+@pytest.mark.parametrize("table_format", render.FORMATS)
+def test_the_results_of_a_run_are_printed_in_a_format(table_format, tmp_path, capsys):
+    folder = example(tmp_path / "run")
+    app(["report", str(folder), "--format", table_format], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert printed == "\n".join(render.FORMATS[table_format](grid) for grid in result_grids(folder))
+    assert not (folder / "report.html").exists()
+
+
+def test_the_comparison_of_runs_is_printed_in_a_format(tmp_path, capsys):
+    one, other = example(tmp_path / "one"), example(tmp_path / "other")
+    app(["report", str(one), str(other), "--format", "markdown"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| run | corpus | chosen |")
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| one", "| other"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "latx"], "--format 'latx': Did you mean 'latex'?"),
+        (["--format", "pdf"], "--format 'pdf': Known: latex, markdown."),
+        (["--format", "latex", "--json"], "--format and --json both say what is printed"),
+    ],
+)
+def test_a_format_that_there_is_not_is_refused(words, message, tmp_path):
+    with pytest.raises(SpecError, match=re.escape(message)):
+        app(["report", str(tmp_path), *words], standalone_mode=False)

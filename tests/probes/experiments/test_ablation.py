@@ -117,12 +117,19 @@ def test_greedy_selection_takes_the_layer_that_tells_first():
 def test_a_figure_is_the_mean_over_seeds_with_a_test_against_the_last_layer_alone():
     made = toy_trainer(ProbeSpec(encoder="none"))
     made.train([(1,), made.last_layer], "two layers")
-    rows = {row.metric: row for row in SubsetMetrics(made).rows(subsets("single", made.columns)[1])}
+    rows = SubsetMetrics(made).rows(subsets("single", made.columns)[1])
+    tests = {row.metric: row for row in rows if row.against}
+    rows = {row.metric: row for row in rows if not row.against}
     said, target = made[(1,)].answers["validation"], made.corpus.split("validation").targets
     assert rows["pearson"].value == pytest.approx(np.mean([stats.pearsonr(one, target)[0] for one in said]))
     assert rows["pearson"].low < rows["pearson"].value < rows["pearson"].high
-    assert rows["pearson"].p < 0.01
-    assert all(row.p is None for row in SubsetMetrics(made).rows(subsets("single", made.columns)[-1]))
+    last = {row.metric: row for row in SubsetMetrics(made).rows(subsets("single", made.columns)[-1])}
+    assert {row.against for row in tests.values()} == {last["pearson"].subset}
+    assert tests["pearson"].value == pytest.approx(rows["pearson"].value - last["pearson"].value)
+    assert tests["pearson"].low < tests["pearson"].value < tests["pearson"].high
+    assert tests["pearson"].p < 0.01
+    assert all(row.p is None for row in rows.values())
+    assert all(row.p is None and not row.against for row in last.values())
 
 
 @pytest.mark.parametrize("made", [classed, tagged, answered])
@@ -146,7 +153,7 @@ def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other
     made = trainer_of(recipe, found, scored(found))
     wanted = subsets("single", made.columns)
     made.train([one.layer_positions for one in wanted], "single layers")
-    counts = [len(SubsetMetrics(made).rows(one)) for one in wanted]
+    counts = [len([row for row in SubsetMetrics(made).rows(one) if row.split and not row.against]) for one in wanted]
     assert counts[0] == 0
     assert min(counts[1:]) == 2
 
@@ -229,7 +236,9 @@ def test_an_ablation_of_tokens_trains_every_layer_and_knows_the_one_that_tells(m
     measured = trainer_of(recipe, found, corpus)
     wanted = subsets("single", measured.columns)
     measured.train([one.layer_positions for one in wanted], "single layers")
-    first, last = ({row.metric: row.value for row in SubsetMetrics(measured).rows(one)} for one in wanted)
+    first, last = (
+        {row.metric: row.value for row in SubsetMetrics(measured).rows(one) if not row.against} for one in wanted
+    )
     assert last["f1"] > first["f1"] + 0.3  # the states of the last layer tell
 
 
@@ -240,12 +249,20 @@ def test_the_command_leaves_a_table_with_controls_and_another_backbone(tiny, tmp
     code, out, _ = bench.command("ablate", "pairs", "--json", "--runs", str(bench.runs), settings=settings)
     assert code == 0
     said = json.loads(out)
-    table = pd.read_csv(f"{said['run']}/ablation.csv", keep_default_na=False)
-    assert set(table["kind"]) == {"all", "single", "without", "prefix", "suffix", "greedy", "backbone"}
+    table = pd.read_csv(f"{said['run']}/metrics.csv", keep_default_na=False)
+    assert set(table["subset"].str.split().str[0]) == {"all", "single", "without", "prefix", "suffix", "greedy"}
+    assert set(table["backbone"]) == {str(tiny("bert")), str(tiny("gpt2"))}
+    assert set(table.loc[table["backbone"] == str(tiny("gpt2")), "subset"]) == {"all", "single 3"}
     assert set(table["control"]) == {"", "untrained", "random targets"}
-    assert set(table.loc[table["control"] == "random targets", "split"]) == {"train"}
-    assert (table.loc[table["control"] == "random targets", "p"] == "").all()
-    assert (table.loc[(table["control"] == "untrained") & (table["split"] == "test"), "p"] != "").all()
+    assert set(table.loc[table["control"] == "random targets", "split"]) == {"", "train"}
+    assert ((table["p"] != "") == (table["against"] != "")).all()
+    assert set(table["against"]) == {"", "single 3"}
+    assert (table.loc[table["control"] == "random targets", "against"] == "").all()
+    on_test = table[(table["control"] == "untrained") & (table["split"] == "test")]
+    assert (on_test["against"] == "").sum() == (on_test["against"] != "").sum()
+    counts = table[table["split"] == ""]
+    assert set(counts["metric"]) == {"trained_parameters"}
+    assert not counts.duplicated(["backbone", "subset", "control"]).any()
     assert len(said["metrics"]) == len(table)
     assert said["texts_run"] == 3 * said["texts_distinct"]  # the backbone, untrained, and the other
 
@@ -258,9 +275,10 @@ def test_pretrained_layers_keep_the_codes_they_were_pretrained_with(tiny, tmp_pa
     )
     settings = bench.of_pairs("corpus.target=score", *bench.of_other_texts(*more))
     done = api.ablate(str(tmp_path / "own.toml"), settings, bench.runs, variant="coded")
-    sizes = {row["layers"]: row["parameters"] for row in done.metrics if row["kind"] in ("all", "single")}
-    assert sizes["0"] == sizes["1"] < sizes["2"] == sizes["3"]
-    assert sizes["0-3"] - 4 == sum(sizes[str(layer)] - 1 for layer in range(4))  # less a weight of the mixer each
+    sizes = {row["subset"]: row["value"] for row in done.metrics if row["metric"] == "trained_parameters"}
+    single = [sizes[f"single {layer}"] for layer in range(4)]
+    assert single[0] == single[1] < single[2] == single[3]
+    assert sizes["all"] - 4 == sum(size - 1 for size in single)  # less a weight of the mixer each
 
 
 def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
@@ -271,7 +289,7 @@ def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
         made = trainer_of(recipe, found, shuffle_targets(scored(found), 0))
         everything = subsets("all", made.columns)[0]
         made.train([everything.layer_positions], "memory")
-        (row, _) = SubsetMetrics(made, RANDOM_TARGETS).rows(everything, ["train"])
+        (_, row, _) = SubsetMetrics(made, RANDOM_TARGETS).rows(everything, ["train"])
         fits.append(row.value)
         assert row.p is None
     assert fits[1] > fits[0] + 0.2
@@ -283,4 +301,6 @@ def test_an_untrained_backbone_is_tested_against_the_trained_ones_last_layer():
         made.train([made.last_layer], "last")
     last = subsets("single", trained.columns)[-1]
     rows = SubsetMetrics(other, UNTRAINED, SubsetMetrics(trained)).rows(last)
-    assert [row.p for row in rows] == [1.0] * len(rows)  # it is the same there, and so not different
+    tests = [row for row in rows if row.against]
+    assert [(row.value, row.p) for row in tests] == [(0.0, 1.0)] * len(tests)  # it is the same there
+    assert len(tests) == len([row for row in rows if row.split and not row.against])

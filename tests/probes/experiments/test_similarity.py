@@ -14,8 +14,8 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.probes.config.load import load_recipe
-from permafrost.probes.reports.similarity import read_comparison
 from permafrost.probes.results.run_folder import ReportError, write_record
+from permafrost.probes.results.run_tables import read_tables
 from tests.support.bench import Bench
 from tests.support.resealed import resealed
 
@@ -242,11 +242,11 @@ def test_a_folder_that_is_no_comparison_is_refused(table, content, message, tmp_
     (tmp_path / "cosines.csv").write_text("backbone,first,second,cosine\na,1,2,0.5\n")
     (tmp_path / "sentences.csv").write_text("sentence,text\n1,one\n2,two\n")
     (tmp_path / "maps.csv").write_text("map,backbone,method,sentence,x,y,z\n")
-    write_record(tmp_path, {})
-    read_comparison(tmp_path)
+    write_record(tmp_path, {"experiment": "similarity"})
+    read_tables(tmp_path)
     (tmp_path / table).unlink()
     if content is not None:
         (tmp_path / table).write_text(content)
     resealed(tmp_path)
     with pytest.raises(ReportError, match=message):
-        read_comparison(tmp_path)
+        read_tables(tmp_path)

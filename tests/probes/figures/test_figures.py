@@ -40,7 +40,6 @@ NEEDS = {
     "layer_map": "metrics",
     "layer_curves": "metrics",
     "variants": "metrics",
-    "losses": "training",
     "by_epoch": "epochs",
     "by_epoch_second": "epochs",
     "weights": "training",
@@ -55,7 +54,7 @@ NEEDS = {
     "importances": "importances",
     "unexplained": "trials",
 }
-TOGETHER = {"losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+TOGETHER = {"by_epoch", "by_epoch_second", "weights", "conflicts"}
 """Figures of a run that trains several tasks."""
 
 
@@ -144,6 +143,7 @@ def test_the_marks_by_layer_are_the_values_of_the_table(runs):
 
 def test_the_points_of_variants_keep_the_order_of_the_recipe_from_the_top(runs):
     axes = FIGURES["variants"].draw(runs[False]).axes[0]
+    assert (axes.get_title("left") or axes.get_title()) == "pearson on test"
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert shown == ["raw, mean", "raw, last", *(short_name(name, 30) for name in VARIANTS)]
     points = [line for line in axes.lines if line.get_marker() == "o"]

@@ -34,8 +34,11 @@ from tests.support.example_run import (
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-TOGETHER = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
-ELSEWHERE = {"confusion", "layer_map", "layer_curves", "choices", "selectivity", "loss"} | TOGETHER - {"variants"}
+TOGETHER = {"variants", "training", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
+ELSEWHERE = {"confusion", "layer_map", "layer_curves", "choices", "selectivity", "loss"} | TOGETHER - {
+    "variants",
+    "training",
+}
 ELSEWHERE |= {"history", "intermediate", "importances", "unexplained"}
 """Figures that a run of scores does not have."""
 
@@ -293,7 +296,7 @@ def test_several_tasks_are_drawn_with_every_name_in_its_place(browser, tmp_path,
     several = [f"variant {n}{', of many words and pcgrad' * (n % 3)}" for n in range(variants)]
     path = write_report(write_together(tmp_path / "run", names, several, epochs=12, seeds=(0, 1)))
     with Visit(browser, path, viewport={"width": width, "height": 800}, color_scheme="dark") as visit:
-        assert missing(visit, {"variants", "losses", "by_epoch", "by_epoch_second"}) == set()
+        assert missing(visit, {"variants", "training", "by_epoch", "by_epoch_second"}) == set()
         for name in visit.drawn() & TOGETHER:
             assert visit.page.eval_on_selector(f"#figure-{name}", APART) == [], name
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -65,7 +65,7 @@ def test_a_page_has_a_section_of_all_tasks_and_one_of_each(page):
 
 
 def test_figures_of_a_task_are_called_by_its_name(folder, page):
-    expected = {"variants", "losses", "by_epoch", "by_epoch_second", "weights", "conflicts"}
+    expected = {"variants", "training", "by_epoch", "by_epoch_second", "weights", "conflicts"}
     expected |= {"ner-confusion", "ner-by_entity_type", "qa-by_question_word"}
     assert {name.removeprefix("figure-") for name in page.ids if name.startswith("figure-")} == expected
     beside = {path.name for path in (folder / "figures").iterdir()}
@@ -160,6 +160,15 @@ def test_a_correlation_differs_by_no_points():
     assert grids.difference_cell(row) == ("-0.004", "[-0.013, 0.005]")
 
 
+def test_a_task_has_a_line_for_each_variant_that_trains_it_with_its_parameters(run):
+    grid = grids.results_grid(run.for_task("ner"))
+    assert list(grid.heads) == ["variant", "latents", "F1", "precision", "recall", "accuracy", "trained", "saved"]
+    assert [row[0] for row in grid.rows] == ["raw", "ner only", "both", "both, gradnorm"]
+    assert [row[-2] for row in grid.rows] == [
+        "–", ("3,000,000", "13.2\u00a0%"), ("9,000,000", "39.6\u00a0%"), ("12,000,000", "52.9\u00a0%"),
+    ]  # fmt: skip
+
+
 def test_epochs_stand_in_a_table_that_begins_before_training(run):
     grid = grids.epochs_grid(run)
     assert list(grid.heads) == ["task", "metric", "variant", "before", "epoch 1", "epoch 2", "epoch 3"]
@@ -190,7 +199,7 @@ def test_a_variant_is_a_point_in_the_panel_of_each_task_that_it_trains(run):
 
 
 def test_losses_have_a_line_for_each_variant_that_trains_the_task(run):
-    ner, qa = figures.losses(run).axes
+    ner, qa = figures.training(run).axes
     shown = {panel: [line for line in panel.lines if len(line.get_xdata())] for panel in (ner, qa)}
     assert [len(lines) for lines in shown.values()] == [3, 3]
     assert list(shown[ner][0].get_ydata()) == pytest.approx([1.95, 0.95, 2 / 3 - 0.05])  # the mean of two seeds
@@ -203,7 +212,7 @@ def test_a_variant_has_one_look_in_every_figure(copy):
     run = read_tables(resealed(copy))
     looks = [
         {line.get_label(): line.get_color() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
-        for figure in (figures.losses(run), figures.by_epoch(run))
+        for figure in (figures.training(run), figures.by_epoch(run))
     ]
     assert list(looks[1]) == ["ner only", *looks[0]]
     assert looks[0].items() <= looks[1].items()
@@ -263,7 +272,7 @@ def test_what_was_frozen_is_told_where_learning_is_shown(run, page):
 def test_names_that_are_alike_once_cut_are_told_apart(tmp_path):
     long = [f"{'the same words again and again, ' * 2}{end}" for end in ("one", "two", "three")]
     run = read_tables(write_together(tmp_path / "run", {"topic": "class"}, long))
-    names = [text.get_text() for text in figures.losses(run).legends[0].get_texts()]
+    names = [text.get_text() for text in figures.training(run).legends[0].get_texts()]
     assert len(set(names)) == 3
     labels = [label.get_text() for label in variant_figures.variants(run).axes[0].get_yticklabels()]
     assert len(set(labels)) == 4
@@ -284,7 +293,7 @@ def test_tables_that_are_missing_leave_the_rest_of_the_page(copy):
         (copy / f"{name}.csv").unlink()
     page = Page(write_report(resealed(copy)).read_text("utf-8"))
     assert {"figure-variants", "figure-ner-confusion"} <= set(page.ids)
-    assert not {"figure-losses", "figure-by_epoch", "comparisons"} & set(page.ids)
+    assert not {"figure-training", "figure-by_epoch", "comparisons"} & set(page.ids)
 
 
 def test_further_columns_are_texts(copy):
@@ -375,7 +384,7 @@ def test_a_run_of_one_task_says_how_its_variants_learnt(tmp_path):
     page = Page(write_report(tmp_path / "run").read_text("utf-8"))
     ids = {name.removeprefix("figure-") for name in page.ids if name.startswith("figure-")}
     assert {"variants", "training", "by_epoch", "by_epoch_second", "confusion"} <= ids
-    assert not {"losses", "weights"} & ids
+    assert "weights" not in ids
     assert list(grids.results_grid(run).heads)[:2] == ["variant", "latents"]
 
 

@@ -28,7 +28,7 @@ from tests.support.example_run import (
 from tests.support.page_reader import Page
 from tests.support.resealed import resealed
 
-TOGETHER_ONLY = {"losses", "by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
+TOGETHER_ONLY = {"by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
 OF_RUNS = {
     "variants", "by_layer", "diagram", "predicted_against_gold", "confusion", "by_class", "by_entity_type",
     "by_pattern", "by_question_word", "training", "autoencoder",

@@ -57,6 +57,10 @@ def test_the_metrics_are_one_long_table(finished):
     table = pd.read_csv(done.path / "metrics.csv")
     assert list(table) == COLUMNS
     assert set(table["backbone"]) == {str(bench.backbone)}
+    assert set(table.loc[table["split"].isna(), "metric"]) == {"trained_parameters"}
+    assert table[["against", "p"]].isna().all(axis=None)
+    table = table[table["split"].notna()]
+    assert set(table["corpus"]) == {"pairs.csv"}
     raw, trained = table[table["variant"] == "raw"], table[table["variant"] != "raw"]
     assert sorted(set(raw["layer"])) == list(range(LAYERS))
     assert trained["layer"].isna().all()  # their figures belong to all layers
