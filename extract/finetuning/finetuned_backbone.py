@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from permafrost.data.store.plan import TOKENS, CapturePlan
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks
-from permafrost.extract.finetuning.varlen import Row, attention_name, rows_of
+from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
 
 
 class FinetunedBackbone(nn.Module):
@@ -47,7 +47,7 @@ class FinetunedBackbone(nn.Module):
 
         self._in_rows = self.blocks.source.family.attention == "sdpa"  # other families support only their own attention
         if self._in_rows:
-            self.blocks.model.set_attn_implementation(attention_name())
+            self.blocks.model.set_attn_implementation(register_attention())
         if dropout is not None:
             self.blocks.set_dropout(dropout, dropout if attention_dropout is None else attention_dropout)
 

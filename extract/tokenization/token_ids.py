@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts, concatenate_ranges
+from permafrost.data.ragged import TokenIndex
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import load_tokenizer
@@ -20,14 +20,7 @@ from permafrost.extract.tokenization.tokenize import tokenize, windowed
 class TokenIds:
     """Token ids of texts, all windows of a text one after another."""
 
-    offsets: Counts
-    """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
-
-    spans: NDArray[np.int32]
-    """``[token, 2]``: the characters each token covers; see :attr:`permafrost.data.ragged.TokenLatents.spans`."""
-
-    starts: Counts
-    """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
+    tokens: TokenIndex
 
     ids: NDArray[np.int32]
     """``[token]``."""
@@ -37,7 +30,7 @@ class TokenIds:
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Return the token ids of some windows, one after another, and their token type ids."""
-        index = concatenate_ranges(self.offsets[:-1][windows], np.diff(self.offsets)[windows])
+        index = self.tokens.tokens_of(windows)
         return self.ids[index], None if self.token_type_ids is None else self.token_type_ids[index]
 
 
@@ -60,9 +53,7 @@ def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
         refuse_long_texts(windows, tokens.uncut, plan)
     assert tokens.characters is not None
     return TokenIds(
-        offsets=tokens.offsets,
-        spans=tokens.characters,
-        starts=starts,
+        tokens=TokenIndex(offsets=tokens.offsets, spans=tokens.characters, starts=starts),
         ids=tokens.ids,
         token_type_ids=tokens.token_type_ids,
     )

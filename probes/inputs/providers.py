@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
-from permafrost.data.ragged import Counts
+from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.find import find_store
@@ -76,16 +76,8 @@ class FrozenStates(Protocol):
     """Inputs of trainable blocks, window by window: frozen states of a layer, or token ids."""
 
     @property
-    def offsets(self) -> Counts:
-        """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
-
-    @property
-    def spans(self) -> NDArray[np.int32]:
-        """``[token, 2]``: first character that the token covers and the first after it; -1 twice if it covers none."""
-
-    @property
-    def starts(self) -> Counts:
-        """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
+    def tokens(self) -> TokenIndex:
+        """Windows and tokens of the texts."""
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
         """Return states ``[layer, token, width]`` or token ids ``[token]`` of some windows, one after another.

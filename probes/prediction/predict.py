@@ -18,7 +18,8 @@ from permafrost.data.store.plan import Columns
 from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs, stack_latents, tokens_as_inputs
+from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
+from permafrost.probes.inputs.token_inputs import tokens_as_inputs
 from permafrost.probes.prediction.requests import check_items
 from permafrost.probes.tasks.base import Item, Prediction
 from permafrost.probes.tasks.fitted import LoadedRun
@@ -120,8 +121,7 @@ def _read_inputs(run: LoadedRun, extract: LatentExtractor, texts: Sequence[Text]
             if isinstance(latents, TokenLatents):  # tokens are always read alone
                 return tokens_as_inputs(_in_order(latents, layers, run.columns), run.columns, starts)
             by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
-    values = stack_latents([by_column[column] for column in run.columns])
-    return ProbeInputs(values=values, columns=run.columns, widths=run.probe.layout.input_widths)
+    return pooled_inputs([by_column[column] for column in run.columns], run.columns)
 
 
 def _in_order(tokens: TokenLatents, layers: Sequence[int], columns: Sequence[Column]) -> TokenLatents:

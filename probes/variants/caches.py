@@ -27,7 +27,7 @@ class InputCache:
         if key not in self._inputs:
             self._inputs[key] = make()
         self._inputs.move_to_end(key)
-        while len(self._inputs) > 1 and sum(inputs.values.nbytes for inputs in self._inputs.values()) > KEPT_BYTES:
+        while len(self._inputs) > 1 and sum(inputs.nbytes for inputs in self._inputs.values()) > KEPT_BYTES:
             self._inputs.popitem(last=False)
         return self._inputs[key]
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
-from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.calibration import Calibration, calibrate
 from permafrost.probes.models.probe import Probe, stack
@@ -54,7 +53,7 @@ def combine_seeds(
     """
     first, selection = members[0], corpus.selection_split
     probe = (stack([member.probe for member in members]) if len(members) > 1 else first.probe).eval()
-    finetuned = isinstance(first.inputs, FinetunedInputs)
+    finetuned = first.inputs.blocks is not None
     if finetuned:
         seed_predictions = seed_predictions or [
             predict_splits(member.probe, member.inputs, corpus) for member in members
@@ -146,8 +145,8 @@ def _selection_value(members: Sequence[TrainedMember], outputs: Sequence[NDArray
 
 
 def _finetuned_blocks(inputs: ProbeInputs) -> nn.Module:
-    assert isinstance(inputs, FinetunedInputs)
-    return inputs.module
+    assert inputs.blocks is not None
+    return inputs.blocks
 
 
 def _parameter_count(module: nn.Module) -> int:

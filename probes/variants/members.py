@@ -19,7 +19,6 @@ from permafrost.data.spec import fingerprint, plain
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe, layout_for, stack, unstack
 from permafrost.probes.models.shared_reads import shared_reads
@@ -144,7 +143,7 @@ def _stackable_groups(members: Sequence[MemberConfig], corpus: Corpus) -> Iterat
         key = _stacking_key(member)
         group = waiting.setdefault(key, [])
         layers = sum(len(other.config.layers) for other in group) + len(config.layers)
-        width = config.inputs.values.shape[2]
+        width = config.inputs.width
         if group and layers * width * 8 * config.recipe.train.batch_rows > MAX_STACKED_BYTES:
             yield waiting.pop(key)
             group = waiting.setdefault(key, [])
@@ -154,7 +153,7 @@ def _stackable_groups(members: Sequence[MemberConfig], corpus: Corpus) -> Iterat
 
 def _trains_alone(member: IndexedMember) -> bool:
     return (
-        isinstance(member.config.inputs, FinetunedInputs)
+        member.config.inputs.blocks is not None
         or member.probe.layout.tokens
         or sum(parameter.numel() for parameter in member.probe.parameters()) > MAX_STACKED_PARAMETERS
     )
@@ -174,7 +173,7 @@ def initial_probe(member: MemberConfig, corpus: Corpus) -> Probe:
     train = corpus.split("train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
-        tokens = member.inputs.offsets is not None
+        tokens = member.inputs.tokens is not None
         views = [(column.plan, column.view) for column in member.inputs.columns]
         layout = layout_for(member.recipe.probe, [member.layers], member.inputs.widths, tokens, views)
         probe = build(member.recipe.probe, corpus.kind, len(corpus.labels), train.texts.shape[1], layout)
@@ -267,7 +266,7 @@ def task_objective(
 
 def modules_of(probes: Mapping[str, Probe], inputs: ProbeInputs) -> dict[str, nn.Module]:
     """Return component name -> module to train: the probes, and the fine-tuned blocks that their inputs come from."""
-    backbone: dict[str, nn.Module] = {BACKBONE: inputs.module} if isinstance(inputs, FinetunedInputs) else {}
+    backbone: dict[str, nn.Module] = {} if inputs.blocks is None else {BACKBONE: inputs.blocks}
     return backbone | dict(probes)
 
 

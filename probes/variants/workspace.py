@@ -18,8 +18,9 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import FinetunedInputs, cached_states, finetuned_inputs
-from permafrost.probes.inputs.latents import ProbeInputs, read_inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider, PlanLatents
+from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache
 

@@ -6,7 +6,7 @@ import torch
 
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.inputs.latents import read_ragged
+from permafrost.probes.inputs.token_inputs import read_ragged
 from permafrost.probes.models.pair_features import best_cosines
 from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.shared_reads import shared_reads

@@ -8,17 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost import api
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.ragged import TokenLatents
 from permafrost.data.script import is_mark
 from permafrost.data.text import Segments
-from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.prediction import predict
 from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.tasks import entity_spans
@@ -29,6 +27,7 @@ from permafrost.probes.tasks.words import split_words
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench
 from tests.support.resealed import resealed
+from tests.support.synthetic import as_inputs
 
 NAMES = [word.title() for word in WORDS[:12]]
 TEXT = "The  Dog, then Small\tGrass; near the Stove in winter. It sleeps (Over the Dog)."
@@ -256,13 +255,7 @@ def test_reading_on_finds_each_entity_once_and_whole(room, piece, monkeypatch):
         words = [[(at, at + len(word)) for at, word in _places(one)][:room] for one in texts]
         offsets = np.cumsum([0, *map(len, words)])
         spans = np.array([span for one in words for span in one], np.int32)
-        return ProbeInputs(
-            values=torch.zeros(1, offsets[-1], 1),
-            columns=(Column("", "tokens", 0),),
-            widths=(1,),
-            offsets=offsets,
-            spans=spans,
-        )
+        return as_inputs(TokenLatents(np.zeros((1, len(spans), 1)), offsets, np.zeros(len(spans)), spans))
 
     def said(probe, inputs, rows):
         """Capitalised words are entities; one that follows another goes on with it."""
@@ -290,13 +283,7 @@ def test_a_long_text_is_read_on_between_sentences_and_never_within_a_character(s
         pieces.extend(texts)
         spans = [span for one in texts for span in split_words(one)[:12]]
         offsets = np.cumsum([0, *(len(split_words(one)[:12]) for one in texts)])
-        return ProbeInputs(
-            values=torch.zeros(1, offsets[-1], 1),
-            columns=(Column("", "tokens", 0),),
-            widths=(1,),
-            offsets=offsets,
-            spans=np.array(spans),
-        )
+        return as_inputs(TokenLatents(np.zeros((1, len(spans), 1)), offsets, np.zeros(len(spans)), np.array(spans)))
 
     monkeypatch.setattr(
         TagObjective, "predict_mean", lambda self, _: np.eye(3)[np.ones(len(self.rows.spans.codes), int)]
