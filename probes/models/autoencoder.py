@@ -35,8 +35,8 @@ class Autoencoder(nn.Module):
     def member_of(self) -> dict[str, Tensor]:
         """Return parameter name -> ``[first axis]``, the layer that each index of its first axis belongs to."""
         layers = torch.arange(len(self.probe.layout.sources))
-        encoder = {f"probe.encoder.{name}": layers[run] for name, run in self.probe.layer_runs()}
-        return encoder | {f"decoder.{name}": layers[run] for name, run in _layer_runs(self.decoder)}
+        encoder = {f"probe.encoder.{name}": layers[run] for name, run in self.probe.encoder.layer_runs()}
+        return encoder | {f"decoder.{name}": layers[run] for name, run in self.decoder.layer_runs()}
 
 
 class UnifiedAutoencoder(nn.Module):
@@ -59,11 +59,6 @@ class UnifiedAutoencoder(nn.Module):
     def member_of(self) -> dict[str, Tensor]:
         """Return parameter name -> ``[first axis]``: zeros, as there is one member."""
         return {name: torch.zeros(len(value), dtype=torch.int64) for name, value in self.named_parameters()}
-
-
-def _layer_runs(module: GroupedByWidth) -> list[tuple[str, slice]]:
-    named = [(index, name) for index, part in enumerate(module.parts) for name, _ in part.named_parameters()]
-    return [(f"parts.{index}.{name}", module.runs[index]) for index, name in named]
 
 
 def squared_errors(model: Autoencoder | UnifiedAutoencoder, latents: TextStates) -> tuple[Tensor, Tensor, Tensor]:

@@ -164,6 +164,12 @@ class GroupedByWidth(nn.Module):
             outputs.append(output if code == self.code else functional.pad(output, (0, self.code - code)))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
+    def layer_runs(self) -> Iterator[tuple[str, slice]]:
+        """Yield the name of each parameter, and the slice of layers on its first axis."""
+        for index, run in enumerate(self.runs):
+            for name, _ in self.parts[index].named_parameters():
+                yield f"parts.{index}.{name}", run
+
 
 def runs(*by_layer: Sequence[int]) -> Iterator[slice]:
     """Yield the slices of consecutive layers that are equal in every sequence, each ``[layer]``."""

@@ -4,7 +4,7 @@ The state of a probe is everything that a prediction needs besides the latents, 
 probe holds several independent members: every parameter has the layer, or the member, as its first axis.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -122,13 +122,7 @@ class Probe(nn.Module):
         owners = {name: members for name, _ in self.named_parameters() if not name.startswith("encoder.")}
         if self.pooling is not None:
             owners["pooling.query"] = self.layout.member_of
-        return owners | {f"encoder.{name}": self.layout.member_of[run] for name, run in self.layer_runs()}
-
-    def layer_runs(self) -> Iterator[tuple[str, slice]]:
-        """Yield the name of each parameter of the encoder, and the slice of layers on its first axis."""
-        for index, run in enumerate(self.encoder.runs):
-            for name, _ in self.encoder.parts[index].named_parameters():
-                yield f"parts.{index}.{name}", run
+        return owners | {f"encoder.{name}": self.layout.member_of[run] for name, run in self.encoder.layer_runs()}
 
     def layer_states(self) -> list[dict[str, Tensor]]:
         """Return for each layer its state, parameter names as within a run of the encoder."""

@@ -206,7 +206,7 @@ def _pretrain_on_classes(
         return {"accuracy": np.asarray((predicted == validation.targets).mean(1))}
 
     indices = torch.arange(layers)
-    member_of = {f"probe.encoder.{name}": indices[run] for name, run in probe.layer_runs()}
+    member_of = {f"probe.encoder.{name}": indices[run] for name, run in probe.encoder.layer_runs()}
     member_of |= {f"head.{name}": indices for name, _ in head.named_parameters()}
     objective = TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)
     problem = TrainingProblem(modules={"probe": probe, "head": head}, member_of=member_of, objectives={"": objective})

@@ -44,9 +44,9 @@ def below_of(tmp_path: Path) -> Any:
     ) -> tuple[Tensor, list[int], Tensor | None]:
         if cut == "none":
             read = read_token_ids(plan, texts)
-            ids, kinds = read.rows(np.arange(len(read.offsets) - 1))
+            ids, kinds = read.rows(np.arange(len(read.tokens.lengths)))
             told = None if kinds is None else torch.from_numpy(kinds)
-            return torch.from_numpy(ids), np.diff(read.offsets).tolist(), told
+            return torch.from_numpy(ids), read.tokens.lengths.tolist(), told
         spec = ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")
         layers = sorted({*beside, cut})
         tokens = extract(replace(plan, layers=tuple(layers)), texts, spec).store.read_tokens(texts, layers)

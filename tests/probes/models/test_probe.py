@@ -73,7 +73,7 @@ def test_the_loss_of_one_layer_sends_no_gradient_into_another(encoder, widths):
     encode(probe, x)[2].square().sum().backward()
     assert (x.grad != 0).flatten(1).any(1).tolist() == [False, False, True, False]
     weights = dict(probe.encoder.named_parameters())
-    for name, run in probe.layer_runs():
+    for name, run in probe.encoder.layer_runs():
         moved_layers = (weights[name].grad != 0).flatten(1).any(1).tolist()
         assert moved_layers == [layer == 2 for layer in range(run.start, run.stop)], name
 
