@@ -81,20 +81,15 @@ class TokenLatents:
         """Return the token index of texts whose windows these are; ``starts`` as :attr:`TokenIndex.starts`."""
         return TokenIndex(offsets=self.offsets, spans=self.spans, starts=starts)
 
-    def select(
-        self, texts: NDArray[np.integer[Any]] | Sequence[int], layers: Sequence[int] | None = None
-    ) -> "TokenLatents":
+    def select(self, texts: NDArray[np.integer[Any]], layers: Sequence[int] | None = None) -> "TokenLatents":
         """Return the texts with the given indices, in that order; an index may occur twice.
 
         Args:
             layers: indices of layers, in that order; None selects all.
         """
-        states, chosen = (self.states if layers is None else self.states[list(layers)]), np.asarray(texts, np.int64)
-        selected = allocate(states, self.lengths[chosen])
-        for source, target in copy_slices(self.offsets[:-1][chosen], selected.lengths, selected.offsets[:-1]):
-            selected.states[:, target] = states[:, source]
-            selected.ids[target], selected.spans[target] = self.ids[source], self.spans[source]
-        return selected
+        states, lengths = (self.states if layers is None else self.states[list(layers)]), self.lengths[texts]
+        index = concatenate_ranges(self.offsets[:-1][texts], lengths)
+        return TokenLatents(states.take(index, 1), offsets_from_lengths(lengths), self.ids[index], self.spans[index])
 
 
 def concatenate(batches: Sequence[TokenLatents]) -> TokenLatents:

@@ -6,104 +6,102 @@ language model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.data.ragged import TokenIndex, concatenate_ranges, offsets_from_lengths
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import TOKENS, Column
-from permafrost.probes.inputs.latents import ProbeInputs, single_order, token_index
+from permafrost.probes.inputs.latents import ProbeInputs, single_order
 from permafrost.probes.inputs.providers import FrozenStates, PlanLatents
-from permafrost.probes.inputs.token_inputs import mean_of_tokens, open_tokens, padded_texts
+from permafrost.probes.inputs.token_inputs import TokenInputs, open_tokens
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
 
-@dataclass(frozen=True, eq=False)
-class CachedStates:
-    """Frozen states from the latent store: the layer at the cut, and the frozen layers that the probe also reads."""
+def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> FrozenStates:
+    """Return the cached states of texts: the layer at the cut, and the frozen layers that the probe also reads.
 
-    reader: TokenReader
-    tokens: TokenIndex
-
-    def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
-        """Return token states as :meth:`FrozenStates.rows`; no segments, as only embeddings use them."""
-        return self.reader.read(windows).states, None
-
-
-def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> CachedStates:
-    """Return the cached states of texts, in the layers of a plan that :meth:`FinetuneSpec.cached_plan` returns."""
-    return CachedStates(*open_tokens(stored.store, texts, stored.columns[TOKENS]))
+    Args:
+        stored: latents of a plan that :meth:`FinetuneSpec.cached_plan` returns.
+    """
+    reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS])
+    return FrozenStates(tokens, lambda windows: (reader.read(windows).states, None))  # only embeddings use segments
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FinetunedInputs(ProbeInputs):
-    """Latents of one view that trainable blocks compute from the frozen states below them, with their current weights.
-
-    Texts and windows that are read twice at once are run once.
-    """
+    """One vector for each text and layer that trainable blocks compute with their current weights."""
 
     columns: tuple[Column, ...]
     widths: tuple[int, ...]
-    tokens: TokenIndex | None
+    tokens = None
     blocks: nn.Module
+
     below: FrozenStates
+    """Inputs of the blocks; each text is one window."""
 
     @property
     def longest(self) -> int:
-        """Largest number of tokens of a window: blocks run on tokens, also for pooled views."""
+        """Largest number of tokens of a text: blocks run on tokens, whatever they return."""
         return self.below.tokens.longest
 
     @torch.no_grad()
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`, without a gradient."""
-        return self._run(texts, [layer])[0] if self.tokens is None else mean_of_tokens(self, layer, texts)
+        return _run_blocks(self.blocks, self.below, self.columns, texts, [layer])[0]
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
-        """As :meth:`ProbeInputs.text_states`."""
-        if self.tokens is not None:
-            return padded_texts(self, reads, texts)
+        """As :meth:`ProbeInputs.text_states`; a text that occurs several times is run once."""
         rows = single_order(texts)
         distinct, inverse = np.unique(rows, return_inverse=True)
         layers = range(len(self.columns)) if reads.all_layers else reads.sources.tolist()
-        latents = self._run(distinct, layers)
+        latents = _run_blocks(self.blocks, self.below, self.columns, distinct, layers)
         return [latents[:, column] for column in torch.from_numpy(inverse.reshape(rows.shape)).T]
 
-    def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        """As :meth:`ProbeInputs.token_states`."""
-        lengths = token_index(self).lengths
-        distinct, inverse = np.unique(windows, return_inverse=True)
-        if len(distinct) == len(windows):
-            return self._run(windows, layers)
-        starts = offsets_from_lengths(lengths[distinct])[:-1]
-        index = concatenate_ranges(starts[inverse.reshape(-1)], lengths[windows])
-        return self._run(distinct, layers)[:, torch.from_numpy(index)]
 
-    def _run(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        values, segments = self.below.rows(windows)
-        lengths = self.below.tokens.lengths[windows].tolist()
-        token_type_ids = None if segments is None else torch.from_numpy(segments)
-        view, backbone_layers = self.columns[0].view, [self.columns[layer].layer for layer in layers]
-        latents: Tensor = self.blocks(torch.from_numpy(values), lengths, view, token_type_ids, backbone_layers)
-        return latents
-
-
-def finetuned_inputs(top_blocks: nn.Module, below: FrozenStates, view: str, layers: Sequence[int]) -> FinetunedInputs:
+def finetuned_inputs(
+    top_blocks: nn.Module, below: FrozenStates, view: str, layers: Sequence[int]
+) -> FinetunedInputs | TokenInputs:
     """Return the inputs of one view of some layers of trainable blocks.
 
     Raises:
         SpecError: a pooled view of texts that are split into windows.
     """
-    if view != TOKENS and (np.diff(below.tokens.starts) != 1).any():
+    columns = tuple(Column("", view, layer) for layer in layers)
+    widths = (int(top_blocks.width),) * len(layers)  # type: ignore[arg-type]
+    if view == TOKENS:
+        read = partial(_run_distinct, top_blocks, below, columns)
+        return TokenInputs(columns=columns, widths=widths, tokens=below.tokens, blocks=top_blocks, read=read)
+    if (np.diff(below.tokens.starts) != 1).any():
         raise SpecError('a view of whole texts cannot be made of windows; set plan.truncation = "cut", or read tokens.')
-    return FinetunedInputs(
-        columns=tuple(Column("", view, layer) for layer in layers),
-        widths=(int(top_blocks.width),) * len(layers),  # type: ignore[arg-type]
-        tokens=below.tokens if view == TOKENS else None,
-        blocks=top_blocks,
-        below=below,
-    )
+    return FinetunedInputs(columns=columns, widths=widths, blocks=top_blocks, below=below)
+
+
+def _run_distinct(
+    blocks: nn.Module, below: FrozenStates, columns: Sequence[Column], windows: NDArray[np.int64], layers: Sequence[int]
+) -> Tensor:
+    """Return token states, ``[layer, token, width]``; a window that occurs several times is run once."""
+    distinct, inverse = np.unique(windows, return_inverse=True)
+    if len(distinct) == len(windows):
+        return _run_blocks(blocks, below, columns, windows, layers)
+    lengths = below.tokens.lengths
+    starts = offsets_from_lengths(lengths[distinct])[:-1]
+    index = concatenate_ranges(starts[inverse.reshape(-1)], lengths[windows])
+    return _run_blocks(blocks, below, columns, distinct, layers)[:, torch.from_numpy(index)]
+
+
+def _run_blocks(
+    blocks: nn.Module, below: FrozenStates, columns: Sequence[Column], windows: NDArray[np.int64], layers: Sequence[int]
+) -> Tensor:
+    """Return the view of the columns, ``[layer, window, width]`` or ``[layer, token, width]``."""
+    values, segments = below.rows(windows)
+    lengths = below.tokens.lengths[windows].tolist()
+    token_type_ids = None if segments is None else torch.from_numpy(segments)
+    backbone_layers = [columns[layer].layer for layer in layers]
+    latents: Tensor = blocks(torch.from_numpy(values), lengths, columns[0].view, token_type_ids, backbone_layers)
+    return latents

@@ -47,11 +47,6 @@ class ProbeInputs(ABC):
         """Largest number of latents of a window in a layer: 1 if pooled, else its number of tokens."""
         return 1 if self.tokens is None else self.tokens.longest
 
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes of the latents in memory; 0 if they are read or computed in batches."""
-        return 0
-
     @abstractmethod
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """Return ``[text, width]`` of a layer: the pooled latents, or the mean over the tokens of the first window."""
@@ -67,13 +62,13 @@ class ProbeInputs(ABC):
             ValueError: tokens, or latents of trainable blocks, in more than one order of rows.
         """
 
-    @abstractmethod
     def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         """Return the token states of some windows, ``[layer, token, width]`` in float32, one window after another.
 
         Raises:
             ValueError: the latents are pooled.
         """
+        raise ValueError("pooled latents have no tokens; read the view tokens.")
 
     def moments(
         self, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool = False
@@ -98,8 +93,7 @@ class ProbeInputs(ABC):
         if key not in self._moments:
             with torch.no_grad():
                 pairs = [
-                    _layer_moments(self._measured(layer, texts, by_token), width, center, scale)
-                    for layer, width in enumerate(self.widths)
+                    self._layer_moments(layer, texts, center, scale, by_token) for layer in range(len(self.widths))
                 ]
             means, deviations = zip(*pairs, strict=True)
             self._moments[key] = torch.stack(means), torch.stack(deviations)
@@ -109,9 +103,21 @@ class ProbeInputs(ABC):
     def _moments(self) -> dict[tuple[bytes, bool, str, bool], tuple[Tensor, Tensor]]:
         return {}
 
-    def _measured(self, layer: int, texts: NDArray[np.int64], by_token: bool) -> Tensor:
-        """Return the vectors that moments are computed of, ``[vector, width]``."""
-        return self.token_states(token_index(self).starts[texts], [layer])[0] if by_token else self.pooled(layer, texts)
+    def _layer_moments(
+        self, layer: int, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool
+    ) -> tuple[Tensor, Tensor]:
+        latents = self.token_states(self._windows(texts), [layer])[0] if by_token else self.pooled(layer, texts)
+        mean = latents.mean(0, keepdim=True) if center else torch.zeros(1, latents.shape[1])
+        squares = (latents - mean).square()
+        if scale == "layer":
+            deviation = squares[:, : self.widths[layer]].mean().sqrt().view(1, 1)
+        else:
+            deviation = squares.mean(0, keepdim=True).sqrt()
+        return mean, torch.where(deviation > 0, deviation, 1)
+
+    def _windows(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first window of each text."""
+        return texts if self.tokens is None else self.tokens.starts[texts]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,11 +132,6 @@ class PooledInputs(ProbeInputs):
     values: Tensor
     """``[layer, text, width]`` in float32, padded with zeros to the largest width."""
 
-    @property
-    def nbytes(self) -> int:
-        """As :attr:`ProbeInputs.nbytes`."""
-        return self.values.nbytes
-
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`."""
         return self.values[layer, torch.from_numpy(texts)]
@@ -143,10 +144,6 @@ class PooledInputs(ProbeInputs):
         layers = reads.sources[:, None]
         return [self.values[layers, torch.from_numpy(column[reads.row_orders])] for column in columns]
 
-    def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        """Raise :class:`ValueError`: there are no tokens."""
-        raise ValueError(_POOLED)
-
 
 def pooled_inputs(parts: Sequence[Latents], columns: Sequence[Column]) -> PooledInputs:
     """Concatenate ``[layer, text, width]`` along the layer axis, in float32, padded with zeros to the largest width."""
@@ -158,28 +155,8 @@ def pooled_inputs(parts: Sequence[Latents], columns: Sequence[Column]) -> Pooled
     return PooledInputs(columns=tuple(columns), widths=widths, values=torch.from_numpy(values))
 
 
-_POOLED = "pooled latents have no tokens; read the view tokens."
-
-
-def token_index(inputs: ProbeInputs) -> TokenIndex:
-    """Return the windows and tokens of inputs; raise :class:`ValueError` if they are pooled."""
-    if inputs.tokens is None:
-        raise ValueError(_POOLED)
-    return inputs.tokens
-
-
 def single_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return ``[row, ...]`` from ``[order, row, ...]``; raise :class:`ValueError` for several orders."""
     if len(rows) > 1:
         raise ValueError("members that read tokens, or that train blocks, take rows in one order.")
     return np.asarray(rows[0])
-
-
-def _layer_moments(latents: Tensor, width: int, center: bool, scale: str) -> tuple[Tensor, Tensor]:
-    mean = latents.mean(0, keepdim=True) if center else torch.zeros(1, latents.shape[1])
-    squares = (latents - mean).square()
-    if scale == "layer":
-        deviation = squares[:, :width].mean().sqrt().view(1, 1)
-    else:
-        deviation = squares.mean(0, keepdim=True).sqrt()
-    return mean, torch.where(deviation > 0, deviation, 1)

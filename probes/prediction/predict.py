@@ -19,7 +19,7 @@ from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
-from permafrost.probes.inputs.token_inputs import tokens_as_inputs
+from permafrost.probes.inputs.token_inputs import stored_tokens
 from permafrost.probes.prediction.requests import check_items
 from permafrost.probes.tasks.base import Item, Prediction
 from permafrost.probes.tasks.fitted import LoadedRun
@@ -119,7 +119,8 @@ def _read_inputs(run: LoadedRun, extract: LatentExtractor, texts: Sequence[Text]
         for view, layers in view_layers.items():
             latents = views[view]
             if isinstance(latents, TokenLatents):  # tokens are always read alone
-                return tokens_as_inputs(_in_order(latents, layers, run.columns), run.columns, starts)
+                tokens = _in_order(latents, layers, run.columns)
+                return stored_tokens(tokens.select, tokens.index(starts), run.columns, tokens.states.shape[2])
             by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
     return pooled_inputs([by_column[column] for column in run.columns], run.columns)
 

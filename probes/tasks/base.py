@@ -16,7 +16,8 @@ from torch import Tensor
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.text import Text
-from permafrost.probes.inputs.latents import ProbeInputs, token_index
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.token_inputs import TokenInputs
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads
@@ -52,9 +53,9 @@ def chunk_size(item_bytes: int) -> int:
     return max(1, CHUNK_BYTES // item_bytes)
 
 
-def chunks(inputs: ProbeInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def chunks(inputs: TokenInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yield indices into ``windows`` in chunks of bounded size, windows of similar length together."""
-    lengths = token_index(inputs).lengths[windows]
+    lengths = inputs.tokens.lengths[windows]
     order = np.argsort(lengths, kind="stable")
     max_tokens = chunk_size(len(probe.layout.sources) * inputs.width * 4)
     chunk_numbers = np.cumsum(lengths[order]) // max_tokens

@@ -16,7 +16,7 @@ from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.script import SENTENCE_ENDS, unbreakable_spans
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import token_index
+from permafrost.probes.inputs.token_inputs import require_tokens
 from permafrost.probes.metrics.entities import decode_tags
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.tasks.base import InputReader, Item, Prediction
@@ -74,9 +74,9 @@ def _tag_pieces(
     characters = np.array([span for spans in words for span in spans], np.int64).reshape(-1, 2)
     all_words = Spans(characters, np.zeros(len(characters), np.int64), offsets)
     rows = Rows(np.arange(len(pieces))[:, None], np.zeros(len(pieces), np.int64), all_words)
-    inputs = read(pieces)
+    inputs = require_tokens(read(pieces))
     logits = TagObjective(inputs, rows).predict_mean(probe)
-    tags, was_read = decode_tags(logits, offsets, labels), first_tokens(token_index(inputs), rows) >= 0
+    tags, was_read = decode_tags(logits, offsets, labels), first_tokens(inputs.tokens, rows) >= 0
     tag_probabilities = probabilities(logits)[np.arange(len(tags)), tags]
     results = []
     for piece, spans, low, high in zip(pieces, words, offsets, offsets[1:], strict=False):

@@ -20,8 +20,8 @@ from permafrost.data.ragged import concatenate_ranges, pad_index
 from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, script_of
 from permafrost.data.text import Segments
 from permafrost.probes.inputs.alignment import answer_tokens
-from permafrost.probes.inputs.latents import ProbeInputs, single_order, token_index
-from permafrost.probes.inputs.token_inputs import read_ragged
+from permafrost.probes.inputs.latents import ProbeInputs, single_order
+from permafrost.probes.inputs.token_inputs import require_tokens
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.metrics.squad import (
     answer_text,
@@ -127,7 +127,8 @@ class SpanObjective:
     """Objective of answer spans: start and end token of the answer in every window of a text."""
 
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
-        self.inputs, self.rows, self.tokens = inputs, rows, token_index(inputs)
+        self.inputs, self.rows = require_tokens(inputs), rows
+        self.tokens = self.inputs.tokens
         self.windows, self.offsets = self.tokens.windows_of(rows.texts[:, 0])
 
     @cached_property
@@ -173,7 +174,7 @@ class SpanObjective:
     def _logits(self, probe: Probe, reads: SharedReads, indices: NDArray[np.int64]) -> Tensor:
         """Return logits ``[member, window, token, 2]``; -inf for all tokens but those of the context and token 0."""
         windows = self.windows[indices]
-        states = read_ragged(self.inputs, reads, windows)
+        states = self.inputs.ragged(reads, windows)
         flat = probe(states, reads)
         index, is_token = pad_index(np.array(states.lengths))
         allowed = self.tokens.spans[self.tokens.tokens_of(windows), 0] >= 0

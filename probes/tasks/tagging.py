@@ -15,8 +15,8 @@ from torch import Tensor
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import ProbeInputs, single_order, token_index
-from permafrost.probes.inputs.token_inputs import read_ragged
+from permafrost.probes.inputs.latents import ProbeInputs, single_order
+from permafrost.probes.inputs.token_inputs import require_tokens
 from permafrost.probes.metrics.calibration import Calibration
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.models.probe import Probe
@@ -65,7 +65,8 @@ class TagObjective:
 
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
         assert rows.spans is not None
-        self.inputs, self.tokens, self.rows, self.spans = inputs, token_index(inputs), rows, rows.spans
+        self.inputs, self.rows, self.spans = require_tokens(inputs), rows, rows.spans
+        self.tokens = self.inputs.tokens
         self.windows = self.tokens.starts[rows.texts[:, 0]]
         self.first_tokens = first_tokens(self.tokens, rows)
 
@@ -101,7 +102,7 @@ class TagObjective:
     ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.bool_]]:
         """Return logits ``[member, word, tag]`` of the words of rows, their indices, and whether each has a token."""
         windows = self.windows[rows]
-        token_logits = probe(read_ragged(self.inputs, reads, windows), reads)
+        token_logits = probe(self.inputs.ragged(reads, windows), reads)
         starts = offsets_from_lengths(self.tokens.lengths[windows])[:-1]
         counts = np.diff(self.spans.offsets)[rows]
         words = concatenate_ranges(self.spans.offsets[rows], counts)

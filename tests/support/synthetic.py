@@ -13,7 +13,7 @@ from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import PooledInputs
-from permafrost.probes.inputs.token_inputs import TokenInputs, tokens_as_inputs
+from permafrost.probes.inputs.token_inputs import TokenInputs, stored_tokens
 from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe
@@ -162,7 +162,8 @@ def token_latents(
 def as_inputs(latents: TokenLatents, starts: Sequence[int] | None = None) -> TokenInputs:
     """Token latents as a probe reads them, each window a text by itself where no starts of texts are given."""
     columns = [Column("", "tokens", layer) for layer in range(len(latents.states))]
-    return tokens_as_inputs(latents, columns, np.array(range(len(latents.offsets)) if starts is None else starts))
+    starts = range(len(latents.offsets)) if starts is None else starts
+    return stored_tokens(latents.select, latents.index(np.array(starts)), columns, latents.states.shape[2])
 
 
 def token_inputs(

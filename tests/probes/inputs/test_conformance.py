@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from permafrost.data.ragged import TokenIndex, TokenLatents
 from permafrost.data.store.store import LatentStore
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.finetuned import finetuned_inputs
-from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
-from permafrost.probes.inputs.token_inputs import TokenInputs, read_ragged
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs, pooled_inputs
+from permafrost.probes.inputs.providers import FrozenStates
+from permafrost.probes.inputs.token_inputs import require_tokens, stored_tokens
 from permafrost.probes.models.shared_reads import TokenStates, shared_reads
 from tests.support.blocks import ragged_block
 from tests.support.synthetic import WIDE, as_inputs, layout
@@ -41,17 +41,6 @@ class Blocks(nn.Module):
         if view == "tokens":
             return states
         return torch.stack([part.mean(1) for part in states.split(lengths, 1)], 1)
-
-
-@dataclass
-class Below:
-    """Frozen states of one layer in memory."""
-
-    tokens: TokenIndex
-    latents: TokenLatents
-
-    def rows(self, windows):
-        return self.latents.select(windows).states, None
 
 
 @dataclass
@@ -85,9 +74,10 @@ def case(request, tmp_path, identity) -> Case:
         store = LatentStore.at(tmp_path, "org/model", identity)
         store.append(block, {"layers": LAYERS})
         held, reader = as_inputs(latents, starts), store.token_reader(WINDOWS, range(LAYERS))
-        return Case(TokenInputs(columns=held.columns, widths=held.widths, tokens=held.tokens, read=reader.read), texts)
+        return Case(stored_tokens(reader.read, held.tokens, held.columns, WIDE), texts)
+    below = FrozenStates(latents.index(starts), lambda windows: (latents.select(windows).states, None))
     view = "mean" if kind == "blocks" else "tokens"
-    return Case(finetuned_inputs(Blocks(), Below(latents.index(starts), latents), view, range(LAYERS)), texts)
+    return Case(finetuned_inputs(Blocks(), below, view, range(LAYERS)), texts)
 
 
 def latents_of(states: torch.Tensor | TokenStates, row: int) -> torch.Tensor:
@@ -144,14 +134,14 @@ def test_moments_are_those_of_the_texts_and_measured_once(case, scale, by_token)
 def test_tokens_are_read_window_by_window_and_pooled_latents_have_none(case):
     reads, windows = shared_reads(layout([(2, 0)], (WIDE,) * LAYERS)), np.array([3, 0, 3])
     if case.inputs.tokens is None:
-        for ask in (lambda: case.inputs.token_states(windows, [0]), lambda: read_ragged(case.inputs, reads, windows)):
+        for ask in (lambda: case.inputs.token_states(windows, [0]), lambda: require_tokens(case.inputs)):
             with pytest.raises(ValueError, match="pooled latents have no tokens"):
                 ask()
         return
     texts = [case.inputs.tokens.starts.tolist().index(window) for window in windows]
     expected = torch.stack([one_after_another(case, layer, texts) for layer in (2, 0)])
     torch.testing.assert_close(case.inputs.token_states(windows, [2, 0]).detach(), expected)
-    read = read_ragged(case.inputs, reads, windows)
+    read = require_tokens(case.inputs).ragged(reads, windows)
     torch.testing.assert_close(reads.expand(read.values).detach(), expected)
     assert read.lengths == tuple(len(case.texts[0][text]) for text in texts)
     assert read.in_second.tolist() == [token > 0 for size in read.lengths for token in range(size)]
@@ -160,7 +150,7 @@ def test_tokens_are_read_window_by_window_and_pooled_latents_have_none(case):
 def test_members_take_rows_in_orders_of_their_own_where_vectors_are_in_memory_and_nowhere_else(case):
     reads = shared_reads(layout([(0,), (1,)], (WIDE,) * LAYERS), np.array([0, 1]))
     orders = np.stack([ROWS, ROWS[::-1]])
-    if case.inputs.nbytes:
+    if isinstance(case.inputs, PooledInputs):
         (first, _) = case.inputs.text_states(reads, orders)
         expected = [torch.cat([case.texts[layer][text] for text in orders[layer, :, 0]]) for layer in (0, 1)]
         assert torch.equal(reads.expand(first), torch.stack(expected))
@@ -171,5 +161,9 @@ def test_members_take_rows_in_orders_of_their_own_where_vectors_are_in_memory_an
 
 def test_inputs_tell_their_sizes(case):
     assert (case.inputs.width, len(case.inputs.columns), case.inputs.widths) == (WIDE, LAYERS, (WIDE,) * LAYERS)
-    assert case.inputs.longest == (1 if case.inputs.nbytes else 7)
-    assert (case.inputs.blocks is not None) == hasattr(case.inputs, "below")
+    assert case.inputs.longest == (1 if isinstance(case.inputs, PooledInputs) else 7)
+
+
+def test_a_gradient_reaches_the_blocks_and_nothing_that_is_stored(case):
+    for states in case.inputs.text_states(shared_reads(layout([(0, 1, 2)], (WIDE,) * LAYERS)), ROWS[None]):
+        assert latents_of(states, 0).requires_grad == (case.inputs.blocks is not None)

@@ -12,7 +12,7 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs import latents
 from permafrost.probes.inputs import token_inputs as token_inputs_module
 from permafrost.probes.inputs.providers import PlanLatents
-from permafrost.probes.inputs.token_inputs import padded, read_inputs, read_ragged, tokens_as_inputs
+from permafrost.probes.inputs.token_inputs import read_inputs, stored_tokens
 from permafrost.probes.models.shared_reads import shared_reads
 from tests.support.blocks import ragged_block
 from tests.support.synthetic import (
@@ -60,11 +60,12 @@ def test_moments_of_many_texts_are_measured_on_some_of_them(monkeypatch):
 def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
     stored = token_latents([[(0, 1)] * n for n in (3, 1, 5)], dtype="float16")
     found, exact = as_inputs(stored), as_inputs(replace(stored, states=stored.states.astype(np.float32)))
-    assert found.read(np.array([0]), [0]).states.dtype == np.float16  # and take half the memory
+    assert found.read(np.array([0]), [0]).dtype == torch.float16  # and take half the memory
     reads, windows = shared_reads(layout([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
+    rows = windows[None, :, None]
     for one, other in [
-        (read_ragged(found, reads, windows).values, read_ragged(exact, reads, windows).values),
-        (padded(read_ragged(found, reads, windows)).values, padded(read_ragged(exact, reads, windows)).values),
+        (found.ragged(reads, windows).values, exact.ragged(reads, windows).values),
+        (found.text_states(reads, rows)[0].values, exact.text_states(reads, rows)[0].values),
         (found.pooled(0, windows), exact.pooled(0, windows)),
         *zip(found.moments(windows, True, "layer"), exact.moments(windows, True, "layer"), strict=True),
         *zip(found.moments(windows, True, "layer", True), exact.moments(windows, True, "layer", True), strict=True),
@@ -77,7 +78,7 @@ def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
 def test_tokens_of_windows_lie_one_after_another_in_the_layers_that_are_read(layers):
     found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], layers=3)
     reads, windows = shared_reads(layout([layers], (WIDE,) * 3)), np.array([2, 0, 2])
-    read = read_ragged(found, reads, windows)
+    read = found.ragged(reads, windows)
     assert read.lengths == (5, 3, 5)
     parts = [states_of(found)[:, found.tokens.offsets[at] : found.tokens.offsets[at + 1]] for at in windows]
     torch.testing.assert_close(reads.expand(read.values), torch.cat(parts, 1)[list(layers)], rtol=0, atol=0)
@@ -95,9 +96,9 @@ def test_what_a_store_holds_of_tokens_is_taken_as_it_is():
     spans = np.array([[-1, -1], [0, 2], [0, 1]], np.int32)
     read = TokenLatents(states, np.array([0, 2, 3]), np.arange(3, dtype=np.int32), spans)
     columns = [Column("", "tokens", 1), Column("", "tokens", 4)]
-    found = tokens_as_inputs(read, columns, np.array([0, 2]))
-    whole = found.read(np.arange(2), [0, 1]).states
-    assert whole.dtype == np.float16
+    found = stored_tokens(read.select, read.index(np.array([0, 2])), columns, 4)
+    whole = found.read(np.arange(2), [0, 1])
+    assert whole.dtype == torch.float16
     np.testing.assert_array_equal(whole, states)
     assert found.columns == tuple(columns)
     assert found.widths == (4, 4)
@@ -119,7 +120,7 @@ def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, tmp_path
     windows = np.array([4, 0, 2, 0])
     for layers in ((0, 1, 2), (2, 0)):
         reads = shared_reads(layout([layers], (WIDE,) * 3))
-        one, other = read_ragged(lent, reads, windows), read_ragged(held, reads, windows)
+        one, other = lent.ragged(reads, windows), held.ragged(reads, windows)
         assert one.lengths == other.lengths
         assert torch.equal(one.values, other.values)
     for by_token in (False, True):

@@ -15,14 +15,14 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.token_inputs import TokenInputs, padded, read_ragged
+from permafrost.probes.inputs.token_inputs import TokenInputs, padded
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.heads import TokenPooling
 from permafrost.probes.models.layerwise import Dropout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe
-from permafrost.probes.models.shared_reads import RaggedStates, TokenStates, both_texts, shared_reads
+from permafrost.probes.models.shared_reads import TokenStates, both_texts, shared_reads
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe, TokenProbe
 from permafrost.probes.tasks.registry import predictions
 from permafrost.probes.variants.members import MemberConfig, train_members
@@ -51,8 +51,7 @@ def text(found: TokenInputs, layer: int, number: int) -> torch.Tensor:
 
 def tokens_of(found: TokenInputs, texts: np.ndarray) -> TokenStates:
     """The tokens of some texts in every layer, padded."""
-    lengths = found.tokens.lengths[texts]
-    return padded(RaggedStates(found.token_states(texts, range(len(found.columns))), tuple(lengths.tolist())))
+    return padded(found.token_states(texts, range(len(found.columns))), found.tokens.lengths[texts])
 
 
 def token_probe(found: TokenInputs, spec: ProbeSpec | None = None) -> ScoreProbe:
@@ -229,7 +228,7 @@ def singles(context: str, encoder: str, mixer: str, dropout: float = 0.0) -> lis
 
 def say(probe: TokenProbe, found: TokenInputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
     reads = shared_reads(probe.layout)
-    return probe(read_ragged(found, reads, np.array(windows)), reads)
+    return probe(found.ragged(reads, np.array(windows)), reads)
 
 
 @EVERY

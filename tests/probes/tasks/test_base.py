@@ -11,7 +11,7 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.inputs.token_inputs import TokenInputs, read_ragged
+from permafrost.probes.inputs.token_inputs import TokenInputs
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.probe import Probe, layout_for, stack
 from permafrost.probes.models.shared_reads import shared_reads
@@ -38,7 +38,7 @@ def probe_of(found: ProbeInputs, corpus: Corpus, **settings) -> Probe:
 def read_alone(probe: Probe, found: TokenInputs, window: int) -> torch.Tensor:
     """``[token, output]`` of one window by itself."""
     how = shared_reads(probe.layout)
-    return probe(read_ragged(found, how, np.array([window])), how)[0].detach()
+    return probe(found.ragged(how, np.array([window])), how)[0].detach()
 
 
 def loss_of(probe: Probe, found: ProbeInputs, rows: Rows, taken: list[int]) -> torch.Tensor:
