@@ -106,7 +106,8 @@ class ProbeInputs(ABC):
     def _layer_moments(
         self, layer: int, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool
     ) -> tuple[Tensor, Tensor]:
-        latents = self.token_states(self._windows(texts), [layer])[0] if by_token else self.pooled(layer, texts)
+        windows = texts if self.tokens is None else self.tokens.starts[texts]
+        latents = self.token_states(windows, [layer])[0] if by_token else self.pooled(layer, texts)
         mean = latents.mean(0, keepdim=True) if center else torch.zeros(1, latents.shape[1])
         squares = (latents - mean).square()
         if scale == "layer":
@@ -114,10 +115,6 @@ class ProbeInputs(ABC):
         else:
             deviation = squares.mean(0, keepdim=True).sqrt()
         return mean, torch.where(deviation > 0, deviation, 1)
-
-    def _windows(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the first window of each text."""
-        return texts if self.tokens is None else self.tokens.starts[texts]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
