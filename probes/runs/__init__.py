@@ -2,5 +2,5 @@
 
 May import: data, data.store, probes.config, probes.inputs, probes.metrics, probes.models, probes.objectives,
 probes.reports, probes.results, probes.tasks.
-Start reading at write.py, write_run.
+Start reading at write.py, RunWriter.
 """
