@@ -1,4 +1,4 @@
-"""Figures of a breakdown: metrics by class, by entity type, by pattern and by question word, as bars."""
+"""Figures of a breakdown: metrics by class, by label, by entity type, by pattern and by question word, as bars."""
 
 import pandas as pd
 from matplotlib.figure import Figure

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 
 from permafrost.probes.figures.metrics import MOST_PANELS, distinct_names, in_recipe_order, panels_layout
 from permafrost.probes.figures.style import COLOURS, GREY, new_figure, shared_legend, short_name
@@ -25,7 +26,7 @@ MOST_SMALL_CLASSES = 6
 def predicted_against_gold(run: Tables) -> Figure | None:
     """Draw scores against targets, a point per row of the first seed; None if the predictions are not scores."""
     rows = run["predictions"]
-    if "score" not in rows or rows.empty or not pd.api.types.is_numeric_dtype(rows["target"]):
+    if rows.empty or any(not is_numeric_dtype(rows.get(name)) for name in ("target", "score")):
         return None
     rows = first_seed(rows).dropna(subset=["target", "score"])
     if rows.empty:
@@ -43,7 +44,7 @@ def confusion(run: Tables) -> Figure | None:
     """Draw counts of gold classes or tags against predicted ones, of the first seed; shades are shares of a row."""
     if "label" not in run["predictions"] or run["predictions"].empty:
         return None
-    rows = first_seed(run["predictions"])
+    rows = first_seed(run["predictions"]).astype({"target": str, "label": str})
     names = pd.concat([rows["target"], rows["label"]]).value_counts().index[:MOST_CLASSES].sort_values()
     noun = "class"
     if "word" in rows:  # tags: "O", then by type

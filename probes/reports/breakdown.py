@@ -1,4 +1,4 @@
-"""Tables of a breakdown: metrics by class, entity type, pattern or question word, and by variant."""
+"""Tables of a breakdown: metrics by class, label, entity type, pattern or question word, and by variant."""
 
 import pandas as pd
 
@@ -9,13 +9,25 @@ from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
 from permafrost.probes.results.run_tables import Tables, reported_split
 
-COUNT_HEADS = {"class": "rows", "entity type": "entities", "pattern": "rows", "question word": "questions"}
+COUNT_HEADS = {
+    "class": "rows",
+    "label": "rows",
+    "entity type": "entities",
+    "pattern": "rows",
+    "question word": "questions",
+}
 """Kind of group -> head of the column of counts."""
 
-GROUP_HEADS = {"class": "class", "entity type": "type", "pattern": "rows with", "question word": "asks"}
+GROUP_HEADS = {
+    "class": "class",
+    "label": "label",
+    "entity type": "type",
+    "pattern": "rows with",
+    "question word": "asks",
+}
 """Kind of group -> head of the column of groups."""
 
-CLASS_NOUNS = {"class": ("class", "classes"), "entity type": ("type", "types")}
+CLASS_NOUNS = {"class": ("class", "classes"), "label": ("label", "labels"), "entity type": ("type", "types")}
 """Kind of group that is a class -> its noun, singular and plural."""
 
 MOST_LINES = 1000

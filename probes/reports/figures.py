@@ -42,6 +42,8 @@ SPECS = (
         "As above, of the first seed of every variant; darker is a larger share of a row."),
     FigureSpec("by_class", "By class", partial(breakdown.group_bars, kind="class"),
         "Precision, recall and F1 of each class, with 95 % intervals over rows."),
+    FigureSpec("by_label", "By label", partial(breakdown.group_bars, kind="label"),
+        "Precision, recall and F1 of each label, with 95 % intervals over rows."),
     FigureSpec("by_entity_type", "By type", partial(breakdown.group_bars, kind="entity type"),
         "An entity is right if both its ends and its type are, as seqeval counts; intervals are over sentences."),
     FigureSpec("by_pattern", "By pattern", partial(breakdown.group_bars, kind="pattern"),
@@ -87,7 +89,8 @@ FIGURES = {spec.name: spec for spec in SPECS}
 """Name -> figure."""
 
 OF_TASKS = (
-    "by_class", "by_entity_type", "by_question_word", "by_pattern", "predicted_against_gold", "confusion", "confusions",
+    "by_class", "by_label", "by_entity_type", "by_question_word", "by_pattern", "predicted_against_gold", "confusion",
+    "confusions",
 )  # fmt: skip
 """Figures that are drawn for each task of a run of several tasks."""
 

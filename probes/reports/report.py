@@ -33,6 +33,7 @@ from permafrost.probes.tasks.registry import task_of_predictions
 
 GROUP_NOTES = {
     "class": "",
+    "label": "",
     "entity type": "",
     "question word": "The first question word of a question; “other” has none.",
     "pattern": "Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of pairs, in "

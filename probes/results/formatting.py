@@ -24,8 +24,10 @@ def format_size(count: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Format a share, e.g. ``2.27 %``."""
-    return f"{100 * share:.3g}\u00a0%"
+    """Format a share, e.g. ``2.27 %``; a smaller one than a hundredth of a percent as ``<0.01 %``."""
+    if 0 < share < 1e-4:
+        return "<0.01\u00a0%"
+    return f"{100 * share:.3g}\u00a0%" if share < 1 else f"{100 * share:,.0f}\u00a0%"
 
 
 def decimals(value: float, places: int) -> str:

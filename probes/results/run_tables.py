@@ -211,6 +211,7 @@ def _read_predictions(run: RunFolder, task: str, within: str = "") -> pd.DataFra
     about = run.record.get("tasks")
     own = about.get(task) if isinstance(about, dict) else None
     named = own.get("numbers") if isinstance(own, dict) else None
-    numbers = [str(name) for name in named if str(name) in frame] if isinstance(named, list) else []
-    numbers += [str(name) for name in frame if str(name).startswith(PROBABILITY)]
-    return with_schema(run.path / path, frame, Schema((), tuple(numbers)))
+    named = named if isinstance(named, list) else []
+    texts = [name for name in map(str, frame) if name not in SCHEMAS["predictions"].numbers]
+    numbers = tuple(name for name in texts if name in named or name.startswith(PROBABILITY))
+    return with_schema(run.path / path, frame, Schema((), numbers))

@@ -136,6 +136,8 @@ class MultiLabel(RowTask):
     def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
         """As :meth:`Task.paired`, by row: probabilities are ranked, and predicted labels compared."""
         names = [name for name in map(str, base) if name.startswith(PROBABILITY)]
+        if not names:
+            return "no predictions"
         columns = names if metric == self.metric else ["labels"]
         by_column: list[tuple[pd.DataFrame, pd.DataFrame]] = []
         for column in columns:

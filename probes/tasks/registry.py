@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
@@ -44,12 +45,21 @@ def task_of_predictions(kind: str, predictions: pd.DataFrame) -> Task | None:
     """Return the task whose predictions a table holds; None if it is of no known kind.
 
     Raises:
-        ReportError: the table lacks a column that the task shows.
+        ReportError: the table lacks a column that the task shows, or the record names the wrong columns as numbers.
     """
     task = TASKS.get(kind)
-    missing = [column for column in task.required if column not in predictions] if task else []
+    if task is None:
+        return None
+    missing = [column for column in task.required if column not in predictions]
     if missing:
         raise ReportError(f"predictions.csv has no column '{missing[0]}', and its rows are of the kind '{kind}'.")
+    for column in filter(predictions.__contains__, (*task.required, *task.numbers)):
+        if is_numeric_dtype(predictions[column]) != (column in task.numbers):
+            expected = "numbers" if column in task.numbers else "text"
+            raise ReportError(
+                f"predictions.csv: column '{column}' must be {expected}, as its rows are of the kind '{kind}'; "
+                "record.json says otherwise."
+            )
     return task
 
 

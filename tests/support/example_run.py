@@ -11,6 +11,7 @@ import pandas as pd
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.metric_row import COLUMNS
 from permafrost.probes.results.run_folder import write_record
+from permafrost.probes.tasks.registry import TASKS
 
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script>{{ 7*7 }} $x^2$ <a href='http://evil.example/'>a</a>"
 LAYERS = 7
@@ -120,6 +121,7 @@ SPLITS = {"": ("test", "train"), "untrained": ("test",), "random targets": ("tra
 
 GROUPS = {
     "class": (["negative", "<i>neutral</i>", "positive"], ["precision", "recall", "f1"]),
+    "label": (["late", "<i>refund</i>"], ["precision", "recall", "f1"]),
     "entity type": (["PER", "<b>LOC</b>"], ["precision", "recall", "f1"]),
     "pattern": (["negation", "no negation"], ["accuracy", "share_of_rows", "share_of_mistakes"]),
     "question word": (["what", "how many/how much", "other"], ["exact_match", "f1"]),
@@ -174,6 +176,19 @@ def tagged() -> pd.DataFrame:
             for word, gold, predicted in zip(*(column.split() for column in sentence), strict=True):
                 rows.append((number, word, gold, gold if seed else predicted, seed))
     return pd.DataFrame(rows, columns=["sentence", "word", "target", "label", "seed"])
+
+
+def label_sets() -> pd.DataFrame:
+    """Messages with sets of two labels, of one seed: two are right, one of them without a label."""
+    rows = [
+        ("right", "late", "late", 0.8, 0.2),
+        ("nothing", "", "", 0.1, 0.3),
+        ("one too many", "late", "late, refund", 0.9, 0.7),
+        ("one for another", "refund", "late", 0.6, 0.4),
+        ("both are missed", "late, refund", "", 0.3, 0.1),
+    ]
+    columns = ["sentence", "target", "labels", "probability_late", "probability_refund"]
+    return pd.DataFrame(rows, columns=columns).assign(seed=0)
 
 
 CONTEXT = (
@@ -330,6 +345,7 @@ def write_together(
     """A run folder of several tasks, with the folder of each."""
     about = record(True) | {"selected": variants[-1], "metric": "mean", "probes": {}, "corpus": {}}
     about |= {"experiment": "multitask", "costs": costs(variants)}
+    about |= {"tasks": {task: task_record(kind) for task, kind in tasks.items()}}
     made = together(tasks, variants, epochs, seeds)
     write_tables(folder, {name: table for name, table in made.items() if len(table)}, about)
     groups = {"class": ("class", "pattern"), "tags": ("entity type",), "answers": ("question word",), "score": ()}
@@ -346,6 +362,16 @@ def write_together(
             table.to_csv(task_folder / f"{name}.csv", index=False, lineterminator="\n")
     write_record(folder, about)
     return folder
+
+
+def task_record(kind: str) -> dict[str, Any]:
+    """What the record says of one task."""
+    task = TASKS[kind]
+    return {"kind": kind, "reference": task.reference, "numbers": list(task.numbers)}
+
+
+KIND_OF_COLUMN = {"word": "tags", "answer": "answers", "labels": "labels", "label": "class", "score": "score"}
+"""Column of a prediction table -> the kind of its rows; the first that is there."""
 
 
 def costs(variants: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -386,12 +412,14 @@ def record(classes: bool = False) -> dict[str, Any]:
 
 
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame], about: dict[str, Any], recipe: str = "") -> Path:
-    """A run folder of these tables."""
+    """A run folder of these tables; unless ``about`` has tasks, its record says of which kind the predictions are."""
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(recipe or f'summary = "{EVIL}"\n', "utf-8")
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    write_record(folder, {"experiment": "run"} | about)
+    kinds = [kind for column, kind in KIND_OF_COLUMN.items() if column in tables.get("predictions", ())]
+    tasks = {"probe": task_record(kinds[0])} if kinds else {}
+    write_record(folder, {"experiment": "run", "tasks": tasks} | about)
     return folder
 
 

@@ -34,6 +34,7 @@ NEEDS = {
     "confusion": "predictions",
     "confusions": "confusion",
     "by_class": "breakdown",
+    "by_label": "breakdown",
     "by_entity_type": "breakdown",
     "by_pattern": "breakdown",
     "by_question_word": "breakdown",

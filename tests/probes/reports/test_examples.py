@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from permafrost.probes.reports.compare import comparison
-from permafrost.probes.reports.examples import CONTEXT_CHARACTERS, example_blocks, nearest_span, space_before
-from permafrost.probes.reports.report import result_grids, write_report
+from permafrost.probes.reports.report import example_blocks, result_grids, write_report
 from permafrost.probes.reports.subsets import subset_grids
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import read_tables
+from permafrost.probes.tasks.examples import CONTEXT_CHARACTERS, nearest_span, space_before
 from tests.support.example_run import (
     CONTEXT,
     EVIL,
@@ -204,7 +204,7 @@ def test_figures_of_groups_stand_in_tables_the_scored_split_first(tmp_path):
     folder = write_tables(tmp_path / "run", {"metrics": metrics(True), "breakdown": breakdown()}, record(True))
     text, page = page_of(folder)
     assert [name for name in page.ids if name.startswith("by-")] == [
-        "by-class", "by-entity-type", "by-question-word", "by-pattern",
+        "by-class", "by-label", "by-entity-type", "by-question-word", "by-pattern",
     ]  # fmt: skip
     assert text.index("On test; in brackets") < text.index("<summary>On validation</summary>")
     assert "share of mistakes" in page.text

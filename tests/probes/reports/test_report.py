@@ -30,7 +30,7 @@ from tests.support.resealed import resealed
 
 TOGETHER_ONLY = {"by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
 OF_RUNS = {
-    "variants", "by_layer", "diagram", "predicted_against_gold", "confusion", "by_class", "by_entity_type",
+    "variants", "by_layer", "diagram", "predicted_against_gold", "confusion", "by_class", "by_label", "by_entity_type",
     "by_pattern", "by_question_word", "training", "autoencoder",
 }  # fmt: skip
 DRAWN = {
