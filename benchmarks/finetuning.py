@@ -114,8 +114,8 @@ def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped
     """The whole model from ids, with its lower part frozen."""
     model = _whole(plan, cut).to(device)
     read = read_token_ids(plan, texts)
-    ids = [torch.from_numpy(text).long() for text in np.split(read.ids, read.offsets[1:-1])]
-    lengths = np.diff(read.offsets)
+    ids = [torch.from_numpy(text).long() for text in np.split(read.ids, read.tokens.offsets[1:-1])]
+    lengths = read.tokens.lengths
 
     def padded(group: np.ndarray) -> Tensor:
         chosen = nn.utils.rnn.pad_sequence([ids[text] for text in group], batch_first=True).to(device)

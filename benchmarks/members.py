@@ -20,7 +20,7 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.variants import members as members_module
 from permafrost.probes.variants.members import MemberConfig
 from tests.support.trainings import member_config, train_all
@@ -52,7 +52,7 @@ def experiment_of(rows: int, layers: int, width: int) -> tuple[Corpus, ProbeInpu
         score_range=(0.0, 1.0),
         kind="score",
     )
-    return corpus, ProbeInputs(
+    return corpus, PooledInputs(
         values=values, columns=tuple(Column("", "mean", layer) for layer in range(layers)), widths=(width,) * layers
     )
 

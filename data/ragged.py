@@ -1,4 +1,4 @@
-"""Ragged arrays: the hidden states of every token of several texts, concatenated without padding.
+"""Ragged arrays: what every token of several texts has, concatenated without padding.
 
 Text ``i`` has the tokens ``offsets[i]:offsets[i + 1]``. Texts are copied by slices; texts that are adjacent in both
 source and target are copied with one slice.
@@ -15,6 +15,42 @@ Counts = NDArray[np.int64]
 
 NO_SPAN = -1
 """Start and end in the span of a token that covers no character of its text: a special or a template token."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenIndex:
+    """Where the tokens of texts are: tokens of each window, characters of each token, windows of each text.
+
+    A text that is not split is one window.
+    """
+
+    offsets: Counts
+    """``[window + 1]``: window ``i`` has the tokens ``offsets[i]:offsets[i + 1]``."""
+
+    spans: NDArray[np.int32]
+    """``[token, 2]``: start and end of the characters that a token covers, as :attr:`TokenLatents.spans`."""
+
+    starts: Counts
+    """``[text + 1]``: text ``i`` has the windows ``starts[i]:starts[i + 1]``."""
+
+    @property
+    def lengths(self) -> Counts:
+        """Number of tokens of each window, ``[window]``."""
+        return np.diff(self.offsets)
+
+    @property
+    def longest(self) -> int:
+        """Largest number of tokens of a window, at least 1."""
+        return int(self.lengths.max(initial=1))
+
+    def tokens_of(self, windows: NDArray[np.integer[Any]]) -> Counts:
+        """Return the indices of the tokens of some windows, one window after another."""
+        return concatenate_ranges(self.offsets[windows], self.lengths[windows])
+
+    def windows_of(self, texts: NDArray[np.integer[Any]]) -> tuple[Counts, Counts]:
+        """Return the indices of the windows of some texts, one text after another, and their offsets ``[text + 1]``."""
+        counts = np.diff(self.starts)[texts]
+        return concatenate_ranges(self.starts[texts], counts), offsets_from_lengths(counts)
 
 
 @dataclass(frozen=True)
@@ -41,13 +77,19 @@ class TokenLatents:
         """Number of tokens of each text, ``[text]``."""
         return np.diff(self.offsets)
 
-    def select(self, texts: NDArray[np.integer[Any]]) -> "TokenLatents":
-        """Return the texts with the given indices, in that order; an index may occur twice."""
-        selected = allocate(self.states, self.lengths[texts])
-        for source, target in copy_slices(self.offsets[:-1][texts], selected.lengths, selected.offsets[:-1]):
-            selected.states[:, target] = self.states[:, source]
-            selected.ids[target], selected.spans[target] = self.ids[source], self.spans[source]
-        return selected
+    def index(self, starts: Counts) -> TokenIndex:
+        """Return the token index of texts whose windows these are; ``starts`` as :attr:`TokenIndex.starts`."""
+        return TokenIndex(offsets=self.offsets, spans=self.spans, starts=starts)
+
+    def select(self, texts: NDArray[np.integer[Any]], layers: Sequence[int] | None = None) -> "TokenLatents":
+        """Return the texts with the given indices, in that order; an index may occur twice.
+
+        Args:
+            layers: indices of layers, in that order; None selects all.
+        """
+        states, lengths = (self.states if layers is None else self.states[list(layers)]), self.lengths[texts]
+        index = concatenate_ranges(self.offsets[:-1][texts], lengths)
+        return TokenLatents(states.take(index, 1), offsets_from_lengths(lengths), self.ids[index], self.spans[index])
 
 
 def concatenate(batches: Sequence[TokenLatents]) -> TokenLatents:
@@ -81,6 +123,23 @@ def concatenate_ranges(starts: NDArray[np.integer[Any]], lengths: NDArray[np.int
     """Concatenate the ranges ``starts[i]:starts[i] + lengths[i]``."""
     offsets = offsets_from_lengths(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+
+
+def pad_index(lengths: Counts, starts: Counts | None = None) -> tuple[Counts, NDArray[np.bool_]]:
+    """Return which token every position has if texts are padded on the right to the longest.
+
+    Args:
+        lengths: ``[text]``, at least one text.
+        starts: ``[text]``: first token of each text; by default texts follow one another.
+
+    Returns:
+        ``[text, position]``: index of the token, of the first token of the text in padding; and whether the text has a
+        token there.
+    """
+    first = (offsets_from_lengths(lengths)[:-1] if starts is None else starts)[:, None]
+    positions = np.arange(lengths.max())
+    mask = positions < lengths[:, None]
+    return np.where(mask, first + positions, first), mask
 
 
 def copy_slices(starts: Counts, lengths: Counts, targets: Counts) -> Iterator[tuple[slice, slice]]:

@@ -80,7 +80,8 @@ class BackboneProvider:
 
     def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
         """Return the token ids of texts, for blocks that are trained from the embeddings on."""
-        return read_token_ids(plan, texts)
+        ids = read_token_ids(plan, texts)
+        return FrozenStates(ids.tokens, ids.rows)
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
         """Return digests of the backbone's weights and tokenizer."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.ragged import pad_index
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 Indices = NDArray[np.int64]
@@ -84,14 +85,14 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout
         paths += [
             (path + number * width)[tokens.viewed_range(int(text))] for path, text in zip(row.paths, texts, strict=True)
         ]
-    token_index, token_mask = _pad(paths)
+    path_index, token_mask = pad_index(np.array([len(path) for path in paths]))
     return Layout(
         ids=ids,
         positions=positions,
         real=real,
         token_type_ids=token_type_ids,
         attention_mask=_ancestor_mask(rows, width) if causal else None,
-        token_index=token_index,
+        token_index=np.concatenate(paths)[path_index],
         token_mask=token_mask,
         gathered=causal or tokens.pooled is not None,
     )
@@ -103,16 +104,6 @@ class _Row:
     positions: Indices
     paths: list[Indices]
     """For each text of the row, the indices of its tokens within the row, ascending."""
-
-
-def _pad(paths: Sequence[Indices]) -> tuple[Indices, NDArray[np.bool_]]:
-    """Pad index arrays on the right; return ``[path, index]`` and its mask."""
-    longest = max(map(len, paths))
-    index = np.zeros((len(paths), longest), np.int64)
-    mask = np.zeros((len(paths), longest), bool)
-    for number, path in enumerate(paths):
-        index[number, : len(path)], mask[number, : len(path)] = path, True
-    return index, mask
 
 
 def _length_rows(tokens: TokenBatch) -> list[tuple[Indices, int]]:

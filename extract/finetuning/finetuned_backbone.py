@@ -14,7 +14,7 @@ from permafrost.data.store.plan import TOKENS, CapturePlan
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.cut_model import set_dropout
 from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks
-from permafrost.extract.finetuning.varlen import Row, attention_name, rows_of
+from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
 
 
 class FinetunedBackbone(nn.Module):
@@ -48,7 +48,7 @@ class FinetunedBackbone(nn.Module):
 
         self._in_rows = self.blocks.source.family.attention == "sdpa"  # other families support only their own attention
         if self._in_rows:
-            self.blocks.model.set_attn_implementation(attention_name())
+            self.blocks.model.set_attn_implementation(register_attention())
         if dropout is not None:
             attention = dropout if attention_dropout is None else attention_dropout
             set_dropout(self.blocks.model, self.blocks.source.family, dropout, attention)

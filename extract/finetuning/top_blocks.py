@@ -93,7 +93,7 @@ class TopBlocks(nn.Module):
     def in_one_row(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the layers above the cut for texts back to back.
 
-        The model must use the attention of :func:`permafrost.extract.finetuning.varlen.attention_name`.
+        The model must use the attention of :func:`permafrost.extract.finetuning.varlen.register_attention`.
 
         Args:
             inputs: ``[token, width]`` in the order of ``row``, or token ids ``[token]``.

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths, pad_index
 
 MAX_GROUP_TOKENS = 8192
 """Most tokens in a group, padding included, and most tokens in a row; a longer text is alone."""
@@ -104,7 +104,7 @@ def group_by_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 @lru_cache
-def attention_name() -> str:
+def register_attention() -> str:
     """Register the attention over rows of several texts with transformers; return its name."""
     from transformers import AttentionInterface  # slow to import, and commands that fine-tune nothing do without it
 
@@ -165,15 +165,14 @@ def _make_row(
 
 
 def _make_group(texts: NDArray[np.int64], tokens: slice, lengths: NDArray[np.int64], device: torch.device) -> Group:
-    real = np.arange(lengths.max()) < lengths[:, None]
+    index, real = pad_index(lengths)
     mask = torch.from_numpy(real).to(device)
     if real.all():
         return Group(texts=texts, tokens=tokens, mask=mask, pad_index=None, token_index=None)
-    pad_index = np.where(real, offsets_from_lengths(lengths)[:-1, None] + np.arange(real.shape[1]), 0).ravel()
     return Group(
         texts=texts,
         tokens=tokens,
         mask=mask,
-        pad_index=torch.from_numpy(pad_index).to(device),
+        pad_index=torch.from_numpy(index.ravel()).to(device),
         token_index=torch.from_numpy(np.flatnonzero(real)).to(device),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts
+from permafrost.data.ragged import TokenIndex
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import load_tokenizer
@@ -43,21 +43,17 @@ def tokenize_by_plan(
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TokenIds(TokenBatch):
+class TokenIds:
     """Token ids of texts, all windows of a text one after another."""
 
-    starts: Counts
-    """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
+    batch: TokenBatch
+    """The windows."""
 
-    @property
-    def spans(self) -> NDArray[np.int32]:
-        """``[token, 2]``: the characters each token covers; see :attr:`permafrost.data.ragged.TokenLatents.spans`."""
-        assert self.characters is not None
-        return self.characters
+    tokens: TokenIndex
 
     def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
         """Return the token ids of some windows, one after another, and their token type ids."""
-        chosen = self.select(windows)
+        chosen = self.batch.select(windows)
         return chosen.ids, chosen.token_type_ids
 
 
@@ -73,4 +69,6 @@ def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
     source = find_backbone(plan)
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
-    return TokenIds(**vars(tokenize_by_plan(plan, source, tokenizer, windows, True)), starts=starts)
+    batch = tokenize_by_plan(plan, source, tokenizer, windows, True)
+    assert batch.characters is not None
+    return TokenIds(batch=batch, tokens=TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts))

@@ -4,29 +4,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Rows
-from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.data.ragged import TokenIndex
 
 NOWHERE = -1
 
 
-def tokens_at(inputs: ProbeInputs, windows: NDArray[np.int64], characters: NDArray[np.int64]) -> NDArray[np.int64]:
+def tokens_at(tokens: TokenIndex, windows: NDArray[np.int64], characters: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the first token that covers each character.
 
     Args:
-        windows: ``[character]``, window of the inputs.
+        windows: ``[character]``, index of the window.
         characters: ``[character]``, index of the character in the text of the window.
 
     Returns:
-        ``[character]``: index on the token axis of the inputs, -1 if no token covers the character.
+        ``[character]``: index of the token, -1 if no token covers the character.
     """
-    assert inputs.spans is not None
-    assert inputs.offsets is not None
-    covering = np.flatnonzero(inputs.spans[:, 0] >= 0)
+    covering = np.flatnonzero(tokens.spans[:, 0] >= 0)
     if not len(covering):
         return np.full(len(characters), NOWHERE)
-    spans = inputs.spans[covering].astype(np.int64)
-    window_of = np.repeat(np.arange(len(inputs.offsets) - 1), np.diff(inputs.offsets))[covering]
+    spans = tokens.spans[covering].astype(np.int64)
+    window_of = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)[covering]
     longest = max(int(spans.max()), int(characters.max(initial=0))) + 1
     ends = window_of * longest + spans[:, 1]
     token = np.searchsorted(ends[:-1], windows * longest + characters, side="right")  # the first that ends after it
@@ -34,36 +31,23 @@ def tokens_at(inputs: ProbeInputs, windows: NDArray[np.int64], characters: NDArr
     return np.where(covered, covering[token], NOWHERE)
 
 
-def first_tokens(inputs: ProbeInputs, rows: Rows) -> NDArray[np.int64]:
+def first_tokens(tokens: TokenIndex, rows: Rows) -> NDArray[np.int64]:
     """Return ``[word]``, the first token of every word of the rows; -1 for words after the end of a truncated text."""
     assert rows.spans is not None
-    windows = np.repeat(inputs.windows[rows.texts[:, 0]], np.diff(rows.spans.offsets))
-    return tokens_at(inputs, windows, rows.spans.characters[:, 0])
-
-
-def windows_of(inputs: ProbeInputs, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the windows of every row.
-
-    Returns:
-        ``[window]``, index among the windows of the inputs; and ``[row + 1]``, row ``i`` has the entries from
-        ``offsets[i]`` to ``offsets[i + 1]``.
-    """
-    texts = rows.texts[:, 0]
-    counts = inputs.windows[texts + 1] - inputs.windows[texts]
-    return concatenate_ranges(inputs.windows[texts], counts), offsets_from_lengths(counts)
+    windows = np.repeat(tokens.starts[rows.texts[:, 0]], np.diff(rows.spans.offsets))
+    return tokens_at(tokens, windows, rows.spans.characters[:, 0])
 
 
 def answer_tokens(
-    inputs: ProbeInputs, rows: Rows, windows: NDArray[np.int64], offsets: NDArray[np.int64]
+    tokens: TokenIndex, rows: Rows, windows: NDArray[np.int64], offsets: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return ``[window, 2]``, first and last token of the row's first answer, counted within the window.
 
     Both are 0 if the window does not hold the answer: no answer covers token 0.
     """
     assert rows.spans is not None
-    assert inputs.offsets is not None
     first_answers = rows.spans.characters[rows.spans.offsets[:-1]]
     spans = np.repeat(first_answers, np.diff(offsets), axis=0)
-    ends = np.stack([tokens_at(inputs, windows, spans[:, 0]), tokens_at(inputs, windows, spans[:, 1] - 1)], 1)
-    within = ends - inputs.offsets[windows][:, None]
+    ends = np.stack([tokens_at(tokens, windows, spans[:, 0]), tokens_at(tokens, windows, spans[:, 1] - 1)], 1)
+    within = ends - tokens.offsets[windows][:, None]
     return np.where((ends >= 0).all(1, keepdims=True), within, 0)

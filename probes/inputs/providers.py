@@ -4,18 +4,18 @@
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
-from permafrost.data.ragged import Counts
+from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.find import find_store
@@ -42,56 +42,16 @@ class PlanLatents:
     seconds: float
 
 
-class TrainableBlocks(Protocol):
-    """Trainable blocks above a cut, and the frozen layers below it, as an ``nn.Module``."""
-
-    layers: tuple[int, ...]
-    """Layers that it returns, frozen layers read from the cache included."""
-
-    width: int
-
-    def __call__(
-        self,
-        below: Tensor,
-        lengths: Sequence[int],
-        view: str,
-        kinds: Tensor | None = None,
-        layers: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Return a view of some layers: ``[layer, text, width]``, or token states ``[layer, token, width]``.
-
-        Args:
-            below: states ``[layer, token, width]``, the layer at the cut last, or token ids ``[token]``, text after
-                text without padding.
-            lengths: ``[text]``, number of tokens of each text.
-            kinds: ``[token]``, token type ids: 0 or 1, the segment of the token.
-            layers: layers of the backbone; None for :attr:`layers`.
-        """
-
-    def save(self, folder: Path) -> None:
-        """Write the whole model as a Hugging Face model folder."""
-
-
-class FrozenStates(Protocol):
+@dataclass(frozen=True, eq=False)
+class FrozenStates:
     """Inputs of trainable blocks, window by window: frozen states of a layer, or token ids."""
 
-    @property
-    def offsets(self) -> Counts:
-        """``[window + 1]``: window ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1]``."""
+    tokens: TokenIndex
+    """Windows and tokens of the texts."""
 
-    @property
-    def spans(self) -> NDArray[np.int32]:
-        """``[token, 2]``: first character that the token covers and the first after it; -1 twice if it covers none."""
-
-    @property
-    def starts(self) -> Counts:
-        """``[text + 1]``: text ``i`` has the windows from ``starts[i]`` to ``starts[i + 1]``."""
-
-    def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.int8] | None]:
-        """Return states ``[layer, token, width]`` or token ids ``[token]`` of some windows, one after another.
-
-        And the token type ids ``[token]``, None if the blocks need none.
-        """
+    rows: Callable[[NDArray[np.int64]], tuple[NDArray[np.generic], NDArray[np.int8] | None]]
+    """Indices of windows -> their states ``[layer, token, width]`` or token ids ``[token]``, one window after another;
+    and the token type ids ``[token]``, None if the blocks need none."""
 
 
 class LatentProvider(Protocol):
@@ -101,7 +61,10 @@ class LatentProvider(Protocol):
         """Get the latents of a plan for the texts of a corpus."""
 
     def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
-        """Make the blocks above a cut, a :class:`TrainableBlocks` with the backbone's weights."""
+        """Make the blocks above a cut, with the backbone's weights: a module with ``layers``, ``width`` and ``save``.
+
+        It is called as :class:`permafrost.extract.finetuning.finetuned_backbone.FinetunedBackbone` is.
+        """
 
     def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
         """Raise a :class:`SpecError` if there are no such blocks; no weights are read."""
@@ -140,13 +103,11 @@ class CacheProvider:
         seconds = time.perf_counter() - started
         return PlanLatents(store=store, columns=columns, texts_run=0, truncated=truncated, seconds=seconds)
 
-    def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
-        """Raise as :meth:`check_blocks` does."""
-        self._refuse(plan, str(spec.cut))
-
-    def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
+    def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> NoReturn:
         """Raise a :class:`SpecError`: there are no blocks without a backbone."""
         self._refuse(plan, str(spec.cut))
+
+    blocks = check_blocks
 
     def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
         """Raise as :meth:`check_blocks` does."""

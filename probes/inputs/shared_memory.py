@@ -14,7 +14,7 @@ import torch
 from permafrost.data.atomic import TEMPORARY_SUFFIX, file_lock, write_atomically
 from permafrost.data.errors import MachineError
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 
 
 class SharedInputs:
@@ -48,7 +48,7 @@ class SharedInputs:
                     if not metadata_path.exists():
                         inputs = make()
                         self._write(key, inputs)
-                        if inputs.reader is not None:
+                        if not isinstance(inputs, PooledInputs):
                             self._opened[key] = inputs
             if key not in self._opened:
                 self._opened[key] = self._open(key, make)
@@ -56,7 +56,7 @@ class SharedInputs:
 
     def _write(self, key: str, inputs: ProbeInputs) -> None:
         """Write the latents, then the metadata: if the second file exists, both are complete."""
-        if inputs.reader is not None:
+        if not isinstance(inputs, PooledInputs):
             write_atomically(self._folder / f"{key}.json", b"{}")
             return
         metadata = {"columns": inputs.columns, "widths": inputs.widths}
@@ -82,4 +82,4 @@ class SharedInputs:
             return make()
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
         columns = tuple(Column(*column) for column in metadata["columns"])
-        return ProbeInputs(values=torch.from_numpy(mapped), columns=columns, widths=tuple(metadata["widths"]))
+        return PooledInputs(values=torch.from_numpy(mapped), columns=columns, widths=tuple(metadata["widths"]))

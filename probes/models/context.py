@@ -6,11 +6,13 @@ the same order.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from permafrost.data.ragged import offsets_from_lengths, pad_index
 from permafrost.probes.models.layerwise import Dropout
 
 Lengths = Sequence[int]
@@ -44,14 +46,14 @@ class TextGroups:
     """Texts in a group."""
 
     def __init__(self, lengths: Lengths) -> None:
-        counts = torch.tensor(lengths)
-        starts, order = counts.cumsum(0) - counts, counts.argsort(stable=True)
+        counts = np.array(lengths)
+        starts, order = offsets_from_lengths(counts)[:-1], np.argsort(counts, kind="stable")
         self.groups: list[tuple[Tensor, Tensor]] = []
         """For each group, token indices and token mask, both ``[text, position]``."""
-        for texts in torch.split(order, self.AT_ONCE):
-            positions = torch.arange(int(counts[texts].max()))
-            mask = positions < counts[texts, None]
-            self.groups.append((torch.where(mask, starts[texts, None] + positions, starts[texts, None]), mask))
+        for first in range(0, len(order), self.AT_ONCE):
+            texts = order[first : first + self.AT_ONCE]
+            index, mask = pad_index(counts[texts], starts[texts])
+            self.groups.append((torch.from_numpy(index), torch.from_numpy(mask)))
         self.inverse = torch.cat([index[mask] for index, mask in self.groups]).argsort()
         """``[token]``: index of each token among the tokens of all groups, one group after another."""
 
@@ -118,7 +120,7 @@ class Transformer(nn.Module):
 
 def token_mask(lengths: Lengths) -> Tensor:
     """Return ``[text, position]``: whether the text has a token at this position."""
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.from_numpy(pad_index(np.array(lengths))[1])
 
 
 CONTEXTS: dict[str, Callable[[int, int, float, int], nn.Module]] = {

@@ -35,9 +35,8 @@ class RaggedStates(NamedTuple):
     lengths: tuple[int, ...]
     """``[text]``: number of tokens of each text."""
 
-    in_second: Tensor | None = None
-    """``[token]``: whether the token covers characters of the text, or of the second of two segments; None if token
-    spans are unknown."""
+    in_second: Tensor
+    """``[token]``: whether the token covers characters of the text, or of the second of two segments."""
 
 
 TextStates = Tensor | TokenStates

@@ -58,7 +58,6 @@ class TokenProbe(Probe):
         codes = self.encode(states.values, reads)
         mixed = self.mixer(self.layout.by_member(codes))
         if self.spec.match:
-            assert states.in_second is not None
             matches = SCALE * best_cosines(codes, states.lengths, states.in_second)
             mixed = torch.cat([mixed, self.layout.by_member(matches).transpose(1, 2).to(mixed.dtype)], -1)
         heads = zip(self.head, mixed, strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.token_inputs import TokenInputs
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads
 
@@ -41,24 +42,16 @@ class Objective(Protocol):
         """Return the combined prediction of all members, in the shape of one member's."""
 
 
-def single_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return ``[row]`` from ``[order, row]``; raise :class:`ValueError` for several orders."""
-    if len(rows) > 1:
-        raise ValueError("members that read tokens take rows in one order.")
-    return np.asarray(rows[0])
-
-
 def chunk_size(item_bytes: int) -> int:
     """Return how many items of ``item_bytes`` fit into :data:`CHUNK_BYTES`, at least one."""
     return max(1, CHUNK_BYTES // item_bytes)
 
 
-def chunks(inputs: ProbeInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def chunks(inputs: TokenInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yield indices into ``windows`` in chunks of bounded size, windows of similar length together."""
-    assert inputs.offsets is not None
-    lengths = np.diff(inputs.offsets)[windows]
+    lengths = inputs.tokens.lengths[windows]
     order = np.argsort(lengths, kind="stable")
-    max_tokens = chunk_size(len(probe.layout.sources) * inputs.values.shape[2] * 4)
+    max_tokens = chunk_size(len(probe.layout.sources) * inputs.width * 4)
     chunk_numbers = np.cumsum(lengths[order]) // max_tokens
     boundaries = np.searchsorted(chunk_numbers, np.arange(lengths.sum() // max_tokens + 2)).tolist()
     for start, end in pairwise(boundaries):

@@ -34,7 +34,7 @@ class RowObjective:
             singles = [unstack(probe, member).eval() for member in range(len(probe.layout.members))]
             return np.concatenate([self.predict(single) for single in singles])
         reads, texts = shared_reads(probe.layout), self.rows.texts
-        row_bytes = len(probe.layout.sources) * self.inputs.values.shape[2] * 4 * texts.shape[1] * self.inputs.longest
+        row_bytes = len(probe.layout.sources) * self.inputs.width * 4 * texts.shape[1] * self.inputs.longest
         size = chunk_size(row_bytes)
         outputs = [
             probe(self.inputs.text_states(reads, texts[None, start : start + size]), reads)

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
-from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
-from permafrost.probes.inputs.alignment import answer_tokens, windows_of
-from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
+from permafrost.data.ragged import concatenate_ranges, pad_index
+from permafrost.probes.inputs.alignment import answer_tokens
+from permafrost.probes.inputs.latents import ProbeInputs, single_order
+from permafrost.probes.inputs.token_inputs import require_tokens
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
-from permafrost.probes.objectives.base import chunks, single_order
+from permafrost.probes.objectives.base import chunks
 from permafrost.probes.objectives.losses import LOSSES
 
 MAX_ANSWER_TOKENS = 30
@@ -52,14 +53,14 @@ class SpanObjective:
     """Objective of answer spans: start and end token of the answer in every window of a text."""
 
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
-        assert inputs.spans is not None
-        self.inputs, self.rows, self.spans = inputs, rows, inputs.spans
-        self.windows, self.offsets = windows_of(inputs, rows)
+        self.inputs, self.rows = require_tokens(inputs), rows
+        self.tokens = self.inputs.tokens
+        self.windows, self.offsets = self.tokens.windows_of(rows.texts[:, 0])
 
     @cached_property
     def targets(self) -> NDArray[np.int64]:
         """First and last token of the answer in each window, ``[window, 2]``; 0 twice if it is not in the window."""
-        return answer_tokens(self.inputs, self.rows, self.windows, self.offsets)
+        return answer_tokens(self.tokens, self.rows, self.windows, self.offsets)
 
     def loss(
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
@@ -82,14 +83,13 @@ class SpanObjective:
         return np.asarray(self._best_spans(probe, 1, _log_mean_probabilities)[0])
 
     def _best_spans(self, probe: Probe, members: int, combine: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
-        assert self.inputs.offsets is not None
         reads, row_of_window = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
         predictions = np.full((members, len(self.rows), 3), -1, np.float32)
         predictions[..., 2] = 0
         for indices in chunks(self.inputs, probe, self.windows):
             first, last, probability = best_spans(combine(self._logits(probe, reads, indices).detach()))
-            starts = self.inputs.offsets[self.windows[indices]]
-            begin, end = self.spans[starts + first, 0], self.spans[starts + last, 1]
+            starts, spans = self.tokens.offsets[self.windows[indices]], self.tokens.spans
+            begin, end = spans[starts + first, 0], spans[starts + last, 1]
             for member in range(members):
                 for window, row in enumerate(row_of_window[indices]):
                     if probability[member, window] > predictions[member, row, 2]:
@@ -99,15 +99,12 @@ class SpanObjective:
 
     def _logits(self, probe: Probe, reads: SharedReads, indices: NDArray[np.int64]) -> Tensor:
         """Return logits ``[member, window, token, 2]``; -inf for all tokens but those of the context and token 0."""
-        assert self.inputs.offsets is not None
         windows = self.windows[indices]
-        states = read_ragged(self.inputs, reads, windows)
+        states = self.inputs.ragged(reads, windows)
         flat = probe(states, reads)
-        lengths = np.array(states.lengths)
-        is_token = np.arange(max(states.lengths)) < lengths[:, None]
-        tokens = concatenate_ranges(self.inputs.offsets[windows], lengths)
-        allowed = self.spans[tokens, 0] >= 0
-        allowed[offsets_from_lengths(lengths)[:-1]] = True
+        index, is_token = pad_index(np.array(states.lengths))
+        allowed = self.tokens.spans[self.tokens.tokens_of(windows), 0] >= 0
+        allowed[index[:, 0]] = True
         padded: Tensor = flat.new_full((len(flat), *is_token.shape, flat.shape[-1]), -torch.inf)
         padded[:, torch.from_numpy(is_token)] = flat.masked_fill(~torch.from_numpy(allowed)[:, None], -torch.inf)
         return padded

@@ -8,10 +8,11 @@ from torch import Tensor
 from permafrost.data.corpora.corpus import Rows
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.probes.inputs.alignment import first_tokens
-from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
+from permafrost.probes.inputs.latents import ProbeInputs, single_order
+from permafrost.probes.inputs.token_inputs import require_tokens
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
-from permafrost.probes.objectives.base import chunks, single_order
+from permafrost.probes.objectives.base import chunks
 from permafrost.probes.objectives.losses import LOSSES
 
 IMPOSSIBLE_LOGIT = -1e9
@@ -23,9 +24,10 @@ class WordObjective:
 
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
         assert rows.spans is not None
-        self.inputs, self.rows, self.spans = inputs, rows, rows.spans
-        self.windows = inputs.windows[rows.texts[:, 0]]
-        self.first_tokens = first_tokens(inputs, rows)
+        self.inputs, self.rows, self.spans = require_tokens(inputs), rows, rows.spans
+        self.tokens = self.inputs.tokens
+        self.windows = self.tokens.starts[rows.texts[:, 0]]
+        self.first_tokens = first_tokens(self.tokens, rows)
 
     def loss(
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
@@ -58,12 +60,11 @@ class WordObjective:
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64]
     ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.bool_]]:
         """Return logits ``[member, word, tag]`` of the words of rows, their indices, and whether each has a token."""
-        assert self.inputs.offsets is not None
         windows = self.windows[rows]
-        token_logits = probe(read_ragged(self.inputs, reads, windows), reads)
-        starts = offsets_from_lengths(np.diff(self.inputs.offsets)[windows])[:-1]
+        token_logits = probe(self.inputs.ragged(reads, windows), reads)
+        starts = offsets_from_lengths(self.tokens.lengths[windows])[:-1]
         counts = np.diff(self.spans.offsets)[rows]
         words = concatenate_ranges(self.spans.offsets[rows], counts)
         has_token = self.first_tokens[words] >= 0
-        tokens = self.first_tokens[words] - np.repeat(self.inputs.offsets[windows] - starts, counts)
+        tokens = self.first_tokens[words] - np.repeat(self.tokens.offsets[windows] - starts, counts)
         return token_logits[:, torch.from_numpy(np.where(has_token, tokens, 0))], words, has_token

@@ -18,7 +18,8 @@ from permafrost.data.store.plan import Columns
 from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs, stack_latents, tokens_as_inputs
+from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
+from permafrost.probes.inputs.token_inputs import stored_tokens
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.requests import check_items
 from permafrost.probes.tasks.base import Item, Prediction
@@ -115,10 +116,10 @@ def _read_inputs(run: LoadedRun, extract: LatentExtractor, texts: Sequence[Text]
         for view, layers in view_layers.items():
             latents = views[view]
             if isinstance(latents, TokenLatents):  # tokens are always read alone
-                return tokens_as_inputs(_in_order(latents, layers, run.columns), run.columns, starts)
+                tokens = _in_order(latents, layers, run.columns)
+                return stored_tokens(tokens.select, tokens.index(starts), run.columns, tokens.states.shape[2])
             by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
-    values = stack_latents([by_column[column] for column in run.columns])
-    return ProbeInputs(values=values, columns=run.columns, widths=run.probe.layout.input_widths)
+    return pooled_inputs([by_column[column] for column in run.columns], run.columns)
 
 
 def _in_order(tokens: TokenLatents, layers: Sequence[int], columns: Sequence[Column]) -> TokenLatents:

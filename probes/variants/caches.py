@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
 
 KEPT_BYTES = 4 << 30
@@ -27,9 +27,13 @@ class InputCache:
         if key not in self._inputs:
             self._inputs[key] = make()
         self._inputs.move_to_end(key)
-        while len(self._inputs) > 1 and sum(inputs.values.nbytes for inputs in self._inputs.values()) > KEPT_BYTES:
+        while len(self._inputs) > 1 and sum(map(_kept_bytes, self._inputs.values())) > KEPT_BYTES:
             self._inputs.popitem(last=False)
         return self._inputs[key]
+
+
+def _kept_bytes(inputs: ProbeInputs) -> int:
+    return inputs.values.nbytes if isinstance(inputs, PooledInputs) else 0  # others are read in batches
 
 
 class EncoderCache:

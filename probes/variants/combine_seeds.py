@@ -9,7 +9,6 @@ from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
-from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe, stack
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
@@ -84,7 +83,7 @@ def _untrained_cosines(member: TrainedMember) -> SplitPredictions:
     """Return split -> ``[layer, row]``; empty if the rows are no scored pairs of texts, or latents are trained."""
     config = member.config
     compares = config.problem.corpus.score_range and config.problem.texts_per_row == 2
-    if not compares or isinstance(config.inputs, FinetunedInputs):
+    if not compares or config.inputs.blocks is not None:
         return {}
     return {split: untrained_cosines(config.inputs, rows) for split, rows in config.problem.corpus.splits.items()}
 

@@ -14,7 +14,6 @@ from permafrost.data.spec import fingerprint, plain
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe, layout_for
 from permafrost.probes.objectives.heads import HEADS
@@ -52,7 +51,7 @@ class MemberConfig:
 def initial_probe(member: MemberConfig) -> Probe:
     """Create the probe of a member as it is before training, drawn with the member's seed."""
     problem, inputs, spec = member.problem, member.inputs, member.recipe.probe
-    tokens = inputs.offsets is not None
+    tokens = inputs.tokens is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(member.seed)
         views = [(column.plan, column.view) for column in inputs.columns]
@@ -118,7 +117,7 @@ def stackable_groups(members: Sequence[MemberConfig]) -> Iterator[list[Untrained
         key = _stacking_key(member)
         group = waiting.setdefault(key, [])
         layers = sum(len(other.config.layers) for other in group) + len(config.layers)
-        width = config.inputs.values.shape[2]
+        width = config.inputs.width
         if group and layers * width * 8 * config.recipe.train.batch_rows > MAX_STACKED_BYTES:
             yield waiting.pop(key)
             group = waiting.setdefault(key, [])
@@ -128,7 +127,7 @@ def stackable_groups(members: Sequence[MemberConfig]) -> Iterator[list[Untrained
 
 def _trains_alone(member: UntrainedMember) -> bool:
     return (
-        isinstance(member.config.inputs, FinetunedInputs)
+        member.config.inputs.blocks is not None
         or member.probe.layout.tokens
         or sum(parameter.numel() for parameter in member.probe.parameters()) > MAX_STACKED_PARAMETERS
     )

@@ -12,7 +12,6 @@ from permafrost.data.progress import Progress
 from permafrost.probes.balancing.base import Balancer
 from permafrost.probes.balancing.weighting import make_balancer
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.models.probe import Probe, stack, unstack
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.heads import objective_of
@@ -96,8 +95,7 @@ def _training_problem(
         probes: task -> probe with all members of the task.
         seeds: ``[member]``.
     """
-    inputs = next(iter(configs.values())).inputs
-    backbone = inputs.module if isinstance(inputs, FinetunedInputs) else None
+    backbone = next(iter(configs.values())).inputs.blocks
     modules: dict[str, nn.Module] = ({} if backbone is None else {BACKBONE: backbone}) | dict(probes)
     all_metrics = backbone is not None or bool(recipe.tasks)
     schedule = recipe.multitask.schedule

@@ -17,9 +17,10 @@ from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
-from permafrost.probes.inputs.finetuned import FinetunedInputs, cached_states, finetuned_inputs
-from permafrost.probes.inputs.latents import ProbeInputs, read_inputs
+from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs
+from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider, PlanLatents
+from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.tasks.registry import Problem, make_problem
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache
@@ -157,7 +158,7 @@ class Workspace:
 
         return self._input_cache(key, read)
 
-    def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> FinetunedInputs:
+    def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.
 
         Raises:

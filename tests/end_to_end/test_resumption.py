@@ -67,7 +67,9 @@ def recipe_of(name: str, bench: Bench) -> tuple[str, list[str]]:
         path.write_text(TASKS.format(pairs=bench.folder / "pairs.csv", topics=topics))
         return str(path), bench.settings("plan.views=mean", *small)
     searched = ['study.space={"train.learning_rate"={low=0.001,high=0.01}}', "study.trials=2", "study.seeds=0,1"]
-    return "quickstart", bench.of_pairs("corpus.name=", "corpus.target=score", "ablation.kinds=single,greedy", "variants=[]", *searched, *small)
+    return "quickstart", bench.of_pairs(
+        "corpus.name=", "corpus.target=score", "ablation.kinds=single,greedy", "variants=[]", *searched, *small
+    )
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -86,7 +88,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
         ("study", "*", "quickstart-best-1"),
     ],
 )
-def test_a_killed_command_goes_on_trains_nothing_twice_and_ends_with_the_same_tables(tmp_path, tiny, verb, kill_at, folder):
+def test_a_killed_command_goes_on_trains_nothing_twice_and_ends_with_the_same_tables(
+    tmp_path, tiny, verb, kill_at, folder
+):
     bench, whole = Bench(tmp_path / "killed", tiny("bert")), Bench(tmp_path / "whole", tiny("bert"))
     steps = {}
     for each in (bench, whole):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +9,11 @@ import torch
 from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.ragged import offsets_from_lengths
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
+from permafrost.probes.inputs.token_inputs import TokenInputs, stored_tokens
 from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe
@@ -31,9 +31,9 @@ def latents(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> 
     return x
 
 
-def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> ProbeInputs:
+def inputs(widths: Sequence[int] = EVEN, texts: int = TEXTS, seed: int = 0) -> PooledInputs:
     columns = tuple(Column("", "mean", layer) for layer in range(len(widths)))
-    return ProbeInputs(values=latents(widths, texts, seed), columns=columns, widths=tuple(widths))
+    return PooledInputs(values=latents(widths, texts, seed), columns=columns, widths=tuple(widths))
 
 
 def layout(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequence[int] = EVEN) -> MemberLayout:
@@ -41,7 +41,7 @@ def layout(members: Sequence[tuple[int, ...]] = ((0, 1, 2, 3),), widths: Sequenc
     return MemberLayout(tuple(members), tuple(widths), tuple(widths))
 
 
-def scored(source: ProbeInputs, layer: int = 1) -> Corpus:
+def scored(source: PooledInputs, layer: int = 1) -> Corpus:
     """Pairs whose score is the cosine of their latents in one layer."""
     texts = source.values.shape[1]
     sides = np.arange(texts).reshape(-1, 2)
@@ -49,7 +49,7 @@ def scored(source: ProbeInputs, layer: int = 1) -> Corpus:
     return _corpus(texts, Rows(sides, scores), ())
 
 
-def classed(source: ProbeInputs, sides: int = 2, layer: int = 1) -> Corpus:
+def classed(source: PooledInputs, sides: int = 2, layer: int = 1) -> Corpus:
     """Pairs, or texts, of three classes: where their latents lie, along one direction of one layer."""
     texts = source.values.shape[1]
     pairs = np.arange(texts // 2 * sides).reshape(-1, sides)
@@ -109,7 +109,7 @@ def moved(module: nn.Module, by: float = 0.1, seed: int = 1) -> nn.Module:
     return module
 
 
-def sentences(source: ProbeInputs) -> Corpus:
+def sentences(source: PooledInputs) -> Corpus:
     """Every text by itself, with nothing to be learnt of it."""
     texts = source.values.shape[1]
     rows = Rows(np.arange(texts)[:, None], np.zeros(texts, np.int64))
@@ -161,23 +161,39 @@ def drawn_tags(rng: np.random.Generator, words: int) -> list[int]:
     return tags
 
 
-def token_inputs(
+def token_latents(
     texts: Sequence[Sequence[Span]], layers: int = 2, seed: int = 0, dtype: str = "float32"
-) -> ProbeInputs:
+) -> TokenLatents:
     """Random states of the tokens of texts, or windows, with these spans; the second number of a span of -1 is free."""
     lengths = np.array([len(text) for text in texts])
     rng = np.random.default_rng([seed, 5])
-    values = torch.from_numpy((rng.normal(size=(layers, lengths.sum(), WIDE)) + 0.3).astype(dtype))
-    columns = tuple(Column("", "tokens", layer) for layer in range(layers))
+    states = (rng.normal(size=(layers, lengths.sum(), WIDE)) + 0.3).astype(dtype)
     spans = np.array([span for text in texts for span in text], np.int32).reshape(-1, 2)
-    return ProbeInputs(
-        values=values, columns=columns, widths=(WIDE,) * layers, offsets=offsets_from_lengths(lengths), spans=spans
-    )
+    return TokenLatents(states, offsets_from_lengths(lengths), np.zeros(len(spans), np.int32), spans)
+
+
+def as_inputs(latents: TokenLatents, starts: Sequence[int] | None = None) -> TokenInputs:
+    """Token latents as a probe reads them, each window a text by itself where no starts of texts are given."""
+    columns = [Column("", "tokens", layer) for layer in range(len(latents.states))]
+    starts = range(len(latents.offsets)) if starts is None else starts
+    return stored_tokens(latents.select, latents.index(np.array(starts)), columns, latents.states.shape[2])
+
+
+def token_inputs(
+    texts: Sequence[Sequence[Span]], layers: int = 2, seed: int = 0, dtype: str = "float32"
+) -> TokenInputs:
+    """The same as a probe reads them."""
+    return as_inputs(token_latents(texts, layers, seed, dtype))
+
+
+def states_of(found: TokenInputs) -> torch.Tensor:
+    """The states of all tokens, ``[layer, token, width]``."""
+    return found.token_states(np.arange(len(found.tokens.lengths)), range(len(found.columns)))
 
 
 def tagged(
     sentences: int = 30, most: int = 9, room: int = 99, layers: int = 2, seed: int = 0, shift: int = 0
-) -> tuple[ProbeInputs, Corpus]:
+) -> tuple[TokenInputs, Corpus]:
     """Sentences whose tags stand in the states of their words' first tokens, in the last layer.
 
     Args:
@@ -188,14 +204,12 @@ def tagged(
     texts = [written(rng, 1, most) for _ in range(sentences)]
     words = [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
     codes = [drawn_tags(rng, len(spans)) for spans in words]
-    states = token_inputs([[SPECIAL, *pieces(text)[: room - 2], SPECIAL] for text in texts], layers, seed)
-    assert states.spans is not None
-    assert states.offsets is not None
+    latents = token_latents([[SPECIAL, *pieces(text)[: room - 2], SPECIAL] for text in texts], layers, seed)
     for text, (spans, tags) in enumerate(zip(words, codes, strict=True)):
-        starts = states.spans[states.offsets[text] : states.offsets[text + 1], 0].tolist()
+        starts = latents.spans[latents.offsets[text] : latents.offsets[text + 1], 0].tolist()
         for word, tag in enumerate(tags):
             if word + shift < len(spans) and spans[word + shift][0] in starts:
-                states.values[-1, states.offsets[text] + starts.index(spans[word + shift][0]), tag] += 5
+                latents.states[-1, latents.offsets[text] + starts.index(spans[word + shift][0]), tag] += 5
     order = rng.permutation(sentences)
     marks = Spans(
         np.array([span for text in order for span in words[text]]),
@@ -203,12 +217,13 @@ def tagged(
         offsets_from_lengths(np.array([len(words[text]) for text in order])),
     )
     rows = Rows(order[:, None], np.zeros(sentences, np.int64), marks)
-    return states, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), labels=TAGS, kind="tags")
+    corpus = Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), labels=TAGS, kind="tags")
+    return as_inputs(latents), corpus
 
 
 def answered(
     questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0
-) -> tuple[ProbeInputs, Corpus]:
+) -> tuple[TokenInputs, Corpus]:
     """Questions on contexts in windows of ``room`` tokens; the states of the answer's first and last token say so.
 
     Before the tokens of the context stand a special one, two of the question and a special one, after them another.
@@ -227,19 +242,18 @@ def answered(
         for _ in range(counts[-1]):
             first = int(rng.integers(len(words)))
             spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
-    states = token_inputs(windows, layers, seed)
-    assert states.offsets is not None
+    latents = token_latents(windows, layers, seed)
     marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), offsets_from_lengths(np.array(counts)))
     for number in range(questions):
         first, last = spans[marks.offsets[number]]
         for window in range(starts[number], starts[number + 1]):
             for token, (low, high) in enumerate(windows[window]):
-                states.values[-1, states.offsets[window] + token, 0] += 4 * (low <= first < high)
-                states.values[-1, states.offsets[window] + token, 1] += 4 * (low < last <= high)
+                latents.states[-1, latents.offsets[window] + token, 0] += 4 * (low <= first < high)
+                latents.states[-1, latents.offsets[window] + token, 1] += 4 * (low < last <= high)
     order = rng.permutation(questions)
     rows = Rows(order[:, None], np.zeros(questions, np.int64), marks.select(order))
-    states = replace(states, starts=np.array(starts))
-    return states, Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
+    corpus = Corpus(name="toy", texts=tuple(texts), splits=_thirds(rows), kind="answers")
+    return as_inputs(latents, starts), corpus
 
 
 def _thirds(rows: Rows) -> dict[str, Rows]:

@@ -14,7 +14,7 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import StudySpec
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.search.trials import Evaluate, Evaluation
 from permafrost.probes.training.loop import AfterEpoch
@@ -88,7 +88,7 @@ def sharing(recipe: Recipe, folder: Path) -> Evaluate:
             with open(folder.parent / "made", "a") as file:
                 file.write(f"{tokens}\n")
             time.sleep(0.3)
-            return ProbeInputs(
+            return PooledInputs(
                 values=torch.full((1, 5, 4), float(tokens)), columns=(Column("", "mean", 3),), widths=(4,)
             )
 

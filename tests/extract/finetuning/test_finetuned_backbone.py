@@ -44,9 +44,9 @@ def below_of(tmp_path: Path) -> Any:
     ) -> tuple[Tensor, list[int], Tensor | None]:
         if cut == "none":
             read = read_token_ids(plan, texts)
-            ids, kinds = read.rows(np.arange(len(read.offsets) - 1))
+            ids, kinds = read.rows(np.arange(len(read.tokens.lengths)))
             told = None if kinds is None else torch.from_numpy(kinds)
-            return torch.from_numpy(ids), np.diff(read.offsets).tolist(), told
+            return torch.from_numpy(ids), read.tokens.lengths.tolist(), told
         spec = ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")
         layers = sorted({*beside, cut})
         tokens = extract(replace(plan, layers=tuple(layers)), texts, spec).store.read_tokens(texts, layers)
@@ -246,7 +246,11 @@ def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts,
     stored = Extractor(plan, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))(texts, {"tokens": (0,)})[
         "tokens"
     ]
-    for mine, theirs in ((found.ids, stored.ids), (found.spans, stored.spans), (found.offsets, stored.offsets)):
+    for mine, theirs in (
+        (found.ids, stored.ids),
+        (found.tokens.spans, stored.spans),
+        (found.tokens.offsets, stored.offsets),
+    ):
         np.testing.assert_array_equal(mine, theirs)
     assert found.token_type_ids is None
     some = np.array([3, 0, 3])
@@ -258,9 +262,10 @@ def test_windows_of_two_segments_come_one_after_another(plan_of, some):
     plan = plan_of("bert", max_tokens=16, truncation="windows", stride=2)
     pairs = [Segments("the dog", " ".join(some[:3])), Segments("the dog", "it runs")]
     found = read_token_ids(plan, pairs)
-    assert found.starts.tolist() == [0, len(found.offsets) - 2, len(found.offsets) - 1]
-    assert found.starts[1] > 1
-    ids, kinds = found.rows(np.arange(found.starts[1], found.starts[2]))
+    tokens = found.tokens
+    assert tokens.starts.tolist() == [0, len(tokens.offsets) - 2, len(tokens.offsets) - 1]
+    assert tokens.starts[1] > 1
+    ids, kinds = found.rows(np.arange(tokens.starts[1], tokens.starts[2]))
     assert kinds.tolist() == [0] * 4 + [1] * 3
     np.testing.assert_array_equal(ids, read_token_ids(plan, pairs[1:]).ids)
 

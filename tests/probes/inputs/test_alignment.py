@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.corpus import Rows, Spans
-from permafrost.probes.inputs.alignment import answer_tokens, first_tokens, tokens_at, windows_of
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.data.ragged import TokenIndex
+from permafrost.probes.inputs.alignment import answer_tokens, first_tokens, tokens_at
 from tests.support.synthetic import SPECIAL, answered, pieces, tagged, token_inputs
 
 WORDPIECE = [SPECIAL, (0, 3), (4, 6), (6, 9), (10, 11), SPECIAL]
@@ -21,7 +21,7 @@ NOTHING = [SPECIAL, SPECIAL]
 TEXTS = [WORDPIECE, BYTE_LEVEL, MANY_BYTES, HALF_A_CHARACTER, CUT, NOTHING]
 
 
-def slow_token(found: ProbeInputs, window: int, character: int) -> int:
+def slow_token(found: TokenIndex, window: int, character: int) -> int:
     """Token by token."""
     for token in range(found.offsets[window], found.offsets[window + 1]):
         first, last = found.spans[token]
@@ -31,7 +31,7 @@ def slow_token(found: ProbeInputs, window: int, character: int) -> int:
 
 
 def test_the_token_of_a_character_is_the_first_that_covers_it_in_its_own_text():
-    found = token_inputs(TEXTS)
+    found = token_inputs(TEXTS).tokens
     places = [(window, character) for window in range(len(TEXTS)) for character in range(14)]
     windows, characters = np.array(places).T
     said = tokens_at(found, windows, characters)
@@ -52,7 +52,7 @@ def test_the_token_of_a_character_is_the_first_that_covers_it_in_its_own_text():
     ],
 )
 def test_a_word_is_read_off_its_first_token_and_one_beyond_the_cut_off_none(spans, words, expected):
-    found = token_inputs([NOTHING, spans])
+    found = token_inputs([NOTHING, spans]).tokens
     marks = Spans(np.array([(at, at + 1) for at in words]), np.zeros(len(words), np.int64), np.array([0, len(words)]))
     said = first_tokens(found, Rows(np.array([[1]]), np.zeros(1), marks))
     assert said.tolist() == [at + 2 if at >= 0 else -1 for at in expected]
@@ -60,8 +60,8 @@ def test_a_word_is_read_off_its_first_token_and_one_beyond_the_cut_off_none(span
 
 @pytest.mark.parametrize("room", [99, 6])
 def test_the_first_tokens_of_many_sentences_are_those_of_each_word_by_itself(room):
-    found, corpus = tagged(room=room)
-    rows = corpus.split("train")
+    inputs, corpus = tagged(room=room)
+    found, rows = inputs.tokens, corpus.split("train")
     texts = np.repeat(rows.texts[:, 0], np.diff(rows.spans.offsets))
     slow = [slow_token(found, text, span[0]) for text, span in zip(texts, rows.spans.characters, strict=True)]
     assert first_tokens(found, rows).tolist() == slow
@@ -70,10 +70,10 @@ def test_the_first_tokens_of_many_sentences_are_those_of_each_word_by_itself(roo
 
 
 def test_every_window_of_every_row_is_told_in_the_order_of_rows():
-    found, corpus = answered()
-    rows = corpus.split("train")
-    windows, offsets = windows_of(found, rows)
-    slow = [list(range(found.windows[text], found.windows[text + 1])) for text in rows.texts[:, 0]]
+    inputs, corpus = answered()
+    found, rows = inputs.tokens, corpus.split("train")
+    windows, offsets = found.windows_of(rows.texts[:, 0])
+    slow = [list(range(found.starts[text], found.starts[text + 1])) for text in rows.texts[:, 0]]
     assert [windows[low:high].tolist() for low, high in itertools.pairwise(offsets)] == slow
     assert max(map(len, slow)) > 1
 
@@ -82,8 +82,7 @@ def test_an_answer_is_told_in_every_window_that_has_it_whole_and_in_no_other():
     text = "aa bb cc dd ee"
     tokens = pieces(text)
     windows = [[*[SPECIAL] * 3, *tokens[at : at + 3], SPECIAL] for at in (0, 1, 2)]
-    found = token_inputs(windows)
-    found = replace(found, starts=np.array([0, 3]))
+    found = replace(token_inputs(windows).tokens, starts=np.array([0, 3]))
     for answer, expected in {
         "bb cc": [[4, 5], [3, 4], [0, 0]],  # in two windows; a border cuts it in the third
         "aa": [[3, 3], [0, 0], [0, 0]],
@@ -93,14 +92,14 @@ def test_an_answer_is_told_in_every_window_that_has_it_whole_and_in_no_other():
         at = text.index(answer)
         marks = Spans(np.array([(at, at + len(answer)), (0, 2)]), np.zeros(2, np.int64), np.array([0, 2]))
         rows = Rows(np.array([[0]]), np.zeros(1), marks)
-        assert answer_tokens(found, rows, *windows_of(found, rows)).tolist() == expected, answer
+        assert answer_tokens(found, rows, *found.windows_of(rows.texts[:, 0])).tolist() == expected, answer
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_tokens_of_answers_spell_the_answers_of_many_rows(seed):
-    found, corpus = answered(seed=seed)
-    rows = corpus.split("train")
-    windows, offsets = windows_of(found, rows)
+    inputs, corpus = answered(seed=seed)
+    found, rows = inputs.tokens, corpus.split("train")
+    windows, offsets = found.windows_of(rows.texts[:, 0])
     said = answer_tokens(found, rows, windows, offsets)
     for row in range(len(rows)):
         first, last = rows.spans.characters[rows.spans.offsets[row]]

@@ -15,7 +15,6 @@ from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.checks import resolve_problems
-from permafrost.probes.inputs.finetuned import FinetunedInputs
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.variants.workspace import Workspace
@@ -61,7 +60,7 @@ def learning(recipe: Recipe, cut, beside=()) -> Recipe:
     return replace(recipe, finetune=FinetuneSpec(cut, beside))
 
 
-def both(workspace: Workspace, recipe: Recipe, cut) -> tuple[ProbeInputs, FinetunedInputs]:
+def both(workspace: Workspace, recipe: Recipe, cut) -> tuple[ProbeInputs, ProbeInputs]:
     """What is cached of two layers, and what blocks above a cut make."""
     made = workspace.finetuned_inputs(learning(recipe, cut))
     cached = workspace.inputs(recipe, recipe.corpus)
@@ -91,11 +90,11 @@ def test_a_view_of_whole_texts_is_the_cached_one(view, family, cut, workspace, r
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, family, cut, workspace, recipe):
     cached, made = both(workspace, recipe(family, "tokens", stored_dtype=dtype), cut)
-    np.testing.assert_array_equal(made.offsets, cached.offsets)
-    np.testing.assert_array_equal(made.spans, cached.spans)
-    np.testing.assert_array_equal(made.windows, cached.windows)
+    np.testing.assert_array_equal(made.tokens.offsets, cached.tokens.offsets)
+    np.testing.assert_array_equal(made.tokens.spans, cached.tokens.spans)
+    np.testing.assert_array_equal(made.tokens.starts, cached.tokens.starts)
     windows = np.array([3, 0, 7, 3])
-    assert_same(made.states(windows, [1, 0]).detach(), cached.states(windows, [1, 0]), dtype)
+    assert_same(made.token_states(windows, [1, 0]).detach(), cached.token_states(windows, [1, 0]), dtype)
     assert_same(made.pooled(0, windows), cached.pooled(0, windows), dtype)
 
 
@@ -103,11 +102,11 @@ def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_windows_of_questions_and_contexts_are_the_cached_ones(family, cut, workspace, recipe):
     cached, made = both(workspace, recipe(family, "tokens", True, **WINDOWS), cut)
-    assert len(made.offsets) > len(made.starts)  # some are too long for one window
-    np.testing.assert_array_equal(made.starts, cached.starts)
-    np.testing.assert_array_equal(made.spans, cached.spans)
-    everything = np.arange(len(made.offsets) - 1)
-    assert_same(made.states(everything, [0, 1]).detach(), cached.states(everything, [0, 1]))
+    assert len(made.tokens.offsets) > len(made.tokens.starts)  # some are too long for one window
+    np.testing.assert_array_equal(made.tokens.starts, cached.tokens.starts)
+    np.testing.assert_array_equal(made.tokens.spans, cached.tokens.spans)
+    everything = np.arange(len(made.tokens.offsets) - 1)
+    assert_same(made.token_states(everything, [0, 1]).detach(), cached.token_states(everything, [0, 1]))
 
 
 @pytest.mark.parametrize("view", ["mean", "tokens"])
@@ -173,23 +172,23 @@ def test_gradients_reach_every_block_above_the_cut_and_nothing_below(view, famil
     found = made.text_states(reads, sides)
     values = [one.values[:, one.mask] if view == "tokens" else one for one in found]
     torch.cat(values, 1).square().mul(torch.linspace(-1, 1, 32)).sum().backward()
-    reached = {name for name, part in made.module.named_parameters() if part.grad is not None and part.grad.any()}
-    blocks = {name for name, _ in made.module.named_parameters() if ".layer." in name or ".h." in name}
+    reached = {name for name, part in made.blocks.named_parameters() if part.grad is not None and part.grad.any()}
+    blocks = {name for name, _ in made.blocks.named_parameters() if ".layer." in name or ".h." in name}
     numbers = {int(part) for name in blocks for part in name.split(".") if part.isdigit()}
     assert numbers == set(range(0 if cut == "none" else cut, 3))
     silent = {name for name in blocks - reached if not name.endswith((".key.bias", ".attn.k.bias"))}
     assert silent == set()  # the bias of keys shifts all scores of a query alike
     assert any("embedding" in name or ".wte." in name for name in reached) == (cut == "none")
-    assert {name for name, part in made.module.named_parameters() if not part.requires_grad}.isdisjoint(reached)
+    assert {name for name, part in made.blocks.named_parameters() if not part.requires_grad}.isdisjoint(reached)
 
 
 @pytest.mark.parametrize("cut", [1, "none"])
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, workspace, recipe):
     made = workspace.finetuned_inputs(learning(recipe("bert", view), cut))
-    lengths = np.diff(made.below.offsets)
+    lengths = (made.tokens or made.below.tokens).lengths
     ran: list[int] = []
-    made.module.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
+    made.blocks.register_forward_pre_hook(lambda _, given: ran.append(sum(given[1])))
     sides = np.array([[[4, 2], [2, 4], [4, 4], [5, 2]]])
     found = made.text_states(shared_reads(layout([(0, 1)], (32, 32))), sides)
     assert sum(ran) == lengths[[2, 4, 5]].sum()
@@ -200,7 +199,7 @@ def test_a_text_that_occurs_twice_in_a_batch_is_run_once(view, cut, workspace, r
 
 def test_what_is_run_at_once_where_nothing_is_learnt_is_counted_in_tokens(workspace, recipe):
     made = workspace.finetuned_inputs(learning(recipe(), 1))
-    assert made.longest == np.diff(made.below.offsets).max() > 1
+    assert made.longest == made.below.tokens.lengths.max() > 1
 
 
 @pytest.mark.parametrize("cut", [1, "none"])

@@ -1,30 +1,19 @@
 """Inputs: names that are taken apart, layers that are named in every way, and plans joined into one tensor."""
 
-from dataclasses import replace
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import resolve_layers
 from permafrost.probes.config.columns import Column, parse_input, resolve_columns, single_layer, view_name
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.inputs import latents
-from permafrost.probes.inputs.latents import (
-    ProbeInputs,
-    padded,
-    read_inputs,
-    read_ragged,
-    stack_latents,
-    tokens_as_inputs,
-)
+from permafrost.probes.inputs.latents import pooled_inputs
 from permafrost.probes.inputs.providers import PlanLatents
+from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.shared_reads import shared_reads
-from tests.support.synthetic import EVEN, RAGGED, WIDE, Shelf, answered, inputs, layout, tagged, token_inputs
+from tests.support.synthetic import EVEN, RAGGED, Shelf, inputs, layout
 
 PLANS = {"": {"mean": (0, 1, 2, 3), "cls": (0, 1, 2, 3)}, "echo": {"mean": (0, 2, 4)}}
 
@@ -172,9 +161,10 @@ def test_padding_changes_no_cosine():
 
 def test_a_stack_keeps_the_order_of_its_parts():
     parts = [np.full((2, 3, 4), 1, np.float16), np.full((1, 3, 6), 2, np.float32)]
-    stacked = stack_latents(parts)
-    assert stacked.shape == (3, 3, 6)
-    assert stacked.sum(2).tolist() == [[4, 4, 4], [4, 4, 4], [12, 12, 12]]
+    stacked = pooled_inputs(parts, [Column("", "mean", layer) for layer in range(3)])
+    assert stacked.values.shape == (3, 3, 6)
+    assert stacked.values.sum(2).tolist() == [[4, 4, 4], [4, 4, 4], [12, 12, 12]]
+    assert stacked.widths == (4, 4, 6)
 
 
 @pytest.mark.parametrize("scale", ["layer", "dimension"])
@@ -236,114 +226,3 @@ def test_members_read_rows_in_an_order_of_their_own():
     spread, x = reads.expand(first), found.values
     assert torch.equal(spread, torch.stack([x[0, [3, 0]], x[3, [3, 0]], x[2, [7, 9]], x[3, [3, 0]]]))
     assert torch.equal(reads.expand(second)[2], x[2, [8, 2]])
-
-
-@pytest.mark.parametrize("scale", ["layer", "dimension"])
-@pytest.mark.parametrize("made", [tagged, answered])
-def test_moments_by_token_are_those_of_all_tokens_of_the_first_windows_of_the_texts(made, scale):
-    found, corpus = made()
-    texts = np.unique(corpus.split("train").texts)
-    mean, spread = found.moments(texts, center=True, scale=scale, by_token=True)
-    for layer in range(2):
-        parts = []
-        for text in texts:
-            window = found.windows[text]
-            parts += list(found.values[layer, found.offsets[window] : found.offsets[window + 1]].double())
-        known = torch.stack(parts)
-        torch.testing.assert_close(mean[layer, 0].double(), known.mean(0), rtol=1e-5, atol=1e-6)
-        square = (known - known.mean(0)).square()
-        expected = square.mean(0).sqrt() if scale == "dimension" else square.mean().sqrt().reshape(1)
-        torch.testing.assert_close(spread[layer, 0].double(), expected, rtol=1e-5, atol=1e-6)
-    pooled = found.moments(texts, center=True, scale=scale)
-    assert not torch.allclose(pooled[1], spread)  # a mean of tokens spreads less
-
-
-def test_moments_of_many_texts_are_measured_on_some_of_them(monkeypatch):
-    found, _ = tagged(30)
-    monkeypatch.setattr(latents, "MEASURED_TEXTS", 10)
-    every_third = replace(found).moments(np.arange(0, 30, 3), True, "layer", by_token=True)
-    for one, other in zip(found.moments(np.arange(30), True, "layer", by_token=True), every_third, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_tokens_that_are_stored_in_half_precision_are_read_in_single():
-    found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], dtype="float16")
-    exact = replace(found, values=found.values.float())
-    assert found.values.dtype == torch.float16  # and take half the memory
-    reads, windows = shared_reads(layout([(0, 1)], (WIDE, WIDE))), np.array([2, 0])
-    for one, other in [
-        (read_ragged(found, reads, windows).values, read_ragged(exact, reads, windows).values),
-        (padded(read_ragged(found, reads, windows)).values, padded(read_ragged(exact, reads, windows)).values),
-        (found.pooled(0, windows), exact.pooled(0, windows)),
-        *zip(found.moments(windows, True, "layer"), exact.moments(windows, True, "layer"), strict=True),
-        *zip(found.moments(windows, True, "layer", True), exact.moments(windows, True, "layer", True), strict=True),
-    ]:
-        assert one.dtype == torch.float32
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("layers", [(0, 1, 2), (2,), (2, 0)])
-def test_tokens_of_windows_lie_one_after_another_in_the_layers_that_are_read(layers):
-    found = token_inputs([[(0, 1)] * n for n in (3, 1, 5)], layers=3)
-    reads, windows = shared_reads(layout([layers], (WIDE,) * 3)), np.array([2, 0, 2])
-    read = read_ragged(found, reads, windows)
-    assert read.lengths == (5, 3, 5)
-    parts = [found.values[:, found.offsets[at] : found.offsets[at + 1]] for at in windows]
-    torch.testing.assert_close(reads.expand(read.values), torch.cat(parts, 1)[list(layers)], rtol=0, atol=0)
-
-
-def test_a_text_without_windows_is_one():
-    found = token_inputs([[(0, 1)], [(0, 1)] * 2])
-    assert found.windows.tolist() == [0, 1, 2]
-    assert found.longest == 2
-    assert replace(found, starts=np.array([0, 2])).windows.tolist() == [0, 2]
-    assert inputs().longest == 1
-
-
-def test_what_a_store_holds_of_tokens_is_taken_as_it_is():
-    states = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
-    spans = np.array([[-1, -1], [0, 2], [0, 1]], np.int32)
-    read = TokenLatents(states, np.array([0, 2, 3]), np.arange(3, dtype=np.int32), spans)
-    columns = [Column("", "tokens", 1), Column("", "tokens", 4)]
-    found = tokens_as_inputs(read, columns, np.array([0, 2]))
-    assert found.values.dtype == torch.float16
-    np.testing.assert_array_equal(found.values, states)
-    assert found.columns == tuple(columns)
-    assert found.widths == (4, 4)
-    assert found.windows.tolist() == [0, 2]
-    np.testing.assert_array_equal(found.spans, spans)
-
-
-class Drawer:
-    """A reader that takes tokens from inputs that are in memory."""
-
-    def __init__(self, found: ProbeInputs) -> None:
-        self.found, self.asked = found, 0
-
-    def read(self, windows: np.ndarray, layers: list[int]) -> SimpleNamespace:
-        self.asked += 1
-        parts = [self.found.values[:, self.found.offsets[at] : self.found.offsets[at + 1]] for at in windows]
-        return SimpleNamespace(states=torch.cat(parts, 1)[list(layers)].numpy())
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, monkeypatch):
-    held = token_inputs([[(0, 1)] * n for n in (3, 1, 5, 2, 2)], layers=3, dtype=dtype)
-    drawer = Drawer(held)
-    lent = replace(held, values=torch.empty(3, 0, WIDE), reader=drawer)
-    windows = np.array([4, 0, 2, 0])
-    for layers in ((0, 1, 2), (2, 0)):
-        reads = shared_reads(layout([layers], (WIDE,) * 3))
-        one, other = read_ragged(lent, reads, windows), read_ragged(held, reads, windows)
-        assert one.lengths == other.lengths
-        assert torch.equal(one.values, other.values)
-    for by_token in (False, True):
-        moments = [found.moments(np.arange(5), True, "layer", by_token) for found in (lent, held)]
-        for one, other in zip(*moments, strict=True):
-            assert torch.equal(one, other)
-    at_once = held.pooled(1, windows)
-    slow = torch.stack([held.values[1, held.offsets[at] : held.offsets[at + 1]].float().mean(0) for at in windows])
-    torch.testing.assert_close(at_once, slow)
-    monkeypatch.setattr(latents, "POOLED_AT_ONCE", 2)
-    torch.testing.assert_close(lent.pooled(1, windows), at_once)
-    assert drawer.asked > 0

@@ -7,7 +7,6 @@ import torch
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.latents import read_ragged
 from permafrost.probes.models.pair_features import best_cosines
 from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.shared_reads import shared_reads
@@ -50,7 +49,7 @@ def test_a_probe_hears_what_is_met_whatever_is_read_together():
     more = sum(part.numel() for part in probe.parameters()) - sum(part.numel() for part in plain.parameters())
     assert more == 2 * len(inputs.columns)
     reads, rows = shared_reads(layout), corpus.split("validation")
-    assert read_ragged(inputs, reads, np.array([0])).in_second is not None
+    assert inputs.ragged(reads, np.array([0])).in_second is not None
     with torch.inference_mode():
         (together,) = objective_of(probe, inputs, rows).predict(probe)
         alone = [

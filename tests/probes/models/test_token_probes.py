@@ -10,48 +10,51 @@ import torch
 
 from permafrost import api
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
-from permafrost.probes.config.columns import Column
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import ProbeInputs, padded, read_ragged
+from permafrost.probes.inputs.token_inputs import TokenInputs, padded
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.heads import TokenPooling
 from permafrost.probes.models.layerwise import Dropout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe
-from permafrost.probes.models.shared_reads import RaggedStates, TokenStates, both_texts, shared_reads
+from permafrost.probes.models.shared_reads import TokenStates, both_texts, shared_reads
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe, TokenProbe
 from permafrost.probes.objectives.heads import predictions
 from tests.support.bench import Bench
-from tests.support.synthetic import answered, moved, tagged
+from tests.support.synthetic import answered, as_inputs, moved, tagged
 from tests.support.trainings import member_config, train_all
 
 WIDTH, TEXTS = 8, 200
 
 
-def token_inputs(layers: int = 2, seed: int = 0) -> ProbeInputs:
+def token_latents(layers: int = 2, seed: int = 0) -> TokenLatents:
     """Texts of one to six tokens."""
     rng = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 7, TEXTS))])
-    values = torch.from_numpy(rng.normal(size=(layers, offsets[-1], WIDTH)).astype(np.float32))
-    columns = tuple(Column("", "tokens", layer) for layer in range(layers))
-    return ProbeInputs(values=values, columns=columns, widths=(WIDTH,) * layers, offsets=offsets)
+    states = rng.normal(size=(layers, offsets[-1], WIDTH)).astype(np.float32)
+    ids, spans = np.zeros(offsets[-1], np.int32), np.full((offsets[-1], 2), -1, np.int32)
+    return TokenLatents(states, offsets, ids, spans)
 
 
-def text(found: ProbeInputs, layer: int, number: int) -> torch.Tensor:
-    return found.values[layer, found.offsets[number] : found.offsets[number + 1]]
+def token_inputs(layers: int = 2, seed: int = 0) -> TokenInputs:
+    return as_inputs(token_latents(layers, seed))
 
 
-def tokens_of(found: ProbeInputs, texts: np.ndarray) -> TokenStates:
+def text(found: TokenInputs, layer: int, number: int) -> torch.Tensor:
+    return found.token_states(np.array([number]), [layer])[0]
+
+
+def tokens_of(found: TokenInputs, texts: np.ndarray) -> TokenStates:
     """The tokens of some texts in every layer, padded."""
-    lengths = np.diff(found.offsets)[texts]
-    return padded(RaggedStates(found.states(texts, range(len(found.values))), tuple(lengths.tolist())))
+    return padded(found.token_states(texts, range(len(found.columns))), found.tokens.lengths[texts])
 
 
-def token_probe(found: ProbeInputs, spec: ProbeSpec | None = None) -> ScoreProbe:
+def token_probe(found: TokenInputs, spec: ProbeSpec | None = None) -> ScoreProbe:
     spec = spec or ProbeSpec(encoder="none")
     return ScoreProbe(spec, layout_for(spec, [tuple(range(len(found.columns)))], found.widths, tokens=True))
 
@@ -151,11 +154,12 @@ def test_several_seeds_and_their_average_run_on_tokens(tiny, tmp_path, quick):
 
 def test_a_probe_learns_which_token_tells():
     """The score is the cosine of the tokens whose first number is large; the mean of all tokens hardly shows it."""
-    found = token_inputs(layers=1)
+    latents = token_latents(layers=1)
+    found = as_inputs(latents)
     rng = np.random.default_rng(1)
     telling = []
     for number in range(TEXTS):
-        states = text(found, 0, number)
+        states = torch.from_numpy(latents.states[0, latents.offsets[number] : latents.offsets[number + 1]])
         states[:, 0] = 0
         at = rng.integers(len(states))
         states[at, 0] = 3
@@ -222,9 +226,9 @@ def singles(context: str, encoder: str, mixer: str, dropout: float = 0.0) -> lis
     return made
 
 
-def say(probe: TokenProbe, found: ProbeInputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
+def say(probe: TokenProbe, found: TokenInputs, windows: Sequence[int] = (0, 5, 3, 5)) -> torch.Tensor:
     reads = shared_reads(probe.layout)
-    return probe(read_ragged(found, reads, np.array(windows)), reads)
+    return probe(found.ragged(reads, np.array(windows)), reads)
 
 
 @EVERY

@@ -10,7 +10,8 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.inputs.latents import ProbeInputs, read_ragged
+from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.token_inputs import TokenInputs
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.probe import Probe, layout_for, stack
 from permafrost.probes.models.shared_reads import shared_reads
@@ -35,10 +36,10 @@ def probe_of(found: ProbeInputs, corpus: Corpus, **settings) -> Probe:
     return moved(build(spec, corpus.kind, len(corpus.labels), 1, layout)).eval()
 
 
-def read_alone(probe: Probe, found: ProbeInputs, window: int) -> torch.Tensor:
+def read_alone(probe: Probe, found: TokenInputs, window: int) -> torch.Tensor:
     """``[token, output]`` of one window by itself."""
     how = shared_reads(probe.layout)
-    return probe(read_ragged(found, how, np.array([window])), how)[0].detach()
+    return probe(found.ragged(how, np.array([window])), how)[0].detach()
 
 
 def loss_of(probe: Probe, found: ProbeInputs, rows: Rows, taken: list[int]) -> torch.Tensor:
@@ -47,13 +48,13 @@ def loss_of(probe: Probe, found: ProbeInputs, rows: Rows, taken: list[int]) -> t
     return objective_of(probe, found, rows).loss(probe, how, np.array([taken]), ONE_ORDER, name)
 
 
-def token_of(found: ProbeInputs, window: int, character: int) -> int:
+def token_of(found: TokenInputs, window: int, character: int) -> int:
     """Within the window, -1 where none covers it."""
-    spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+    spans = found.tokens.spans[found.tokens.offsets[window] : found.tokens.offsets[window + 1]]
     return next((at for at, (first, last) in enumerate(spans) if first <= character < last), -1)
 
 
-def words_of(found: ProbeInputs, rows: Rows, row: int) -> list[tuple[int, int]]:
+def words_of(found: TokenInputs, rows: Rows, row: int) -> list[tuple[int, int]]:
     """The token of every word of a row, and its tag."""
     marks, text = rows.spans, rows.texts[row, 0]
     own = slice(marks.offsets[row], marks.offsets[row + 1])
@@ -78,7 +79,7 @@ def test_the_loss_of_tags_is_the_mean_over_words_that_have_a_token(context, room
 @EVERY
 def test_a_batch_without_a_word_that_has_a_token_costs_nothing(context):
     found, corpus = tagged()
-    found = replace(found, spans=np.full_like(found.spans, -1))
+    found = replace(found, tokens=replace(found.tokens, spans=np.full_like(found.tokens.spans, -1)))
     probe = probe_of(found, corpus, context=context)
     loss = loss_of(probe, found, corpus.split("train"), [3, 0])
     loss.sum().backward()
@@ -115,9 +116,9 @@ def test_the_loss_of_spans_is_the_mean_over_windows_of_two_choices_among_the_con
     for row in taken:
         first, last = rows.spans.characters[rows.spans.offsets[row]]
         text = rows.texts[row, 0]
-        for window in range(found.windows[text], found.windows[text + 1]):
+        for window in range(found.tokens.starts[text], found.tokens.starts[text + 1]):
             logits = read_alone(probe, found, window).double()
-            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+            spans = found.tokens.spans[found.tokens.offsets[window] : found.tokens.offsets[window + 1]]
             choices = [0, *(at for at, span in enumerate(spans) if span[0] >= 0)]
             ends = [token_of(found, window, first), token_of(found, window, last - 1)]
             for end, token in enumerate(ends if min(ends) >= 0 else [0, 0]):
@@ -134,8 +135,8 @@ def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(c
     won = []
     for row, text in enumerate(rows.texts[:, 0]):
         best = (0.0, -1, -1, -1)
-        for window in range(found.windows[text], found.windows[text + 1]):
-            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+        for window in range(found.tokens.starts[text], found.tokens.starts[text + 1]):
+            spans = found.tokens.spans[found.tokens.offsets[window] : found.tokens.offsets[window + 1]]
             choices = [0, *(at for at, span in enumerate(spans) if span[0] >= 0)]
             shares = torch.softmax(read_alone(probe, found, window)[choices], 0)
             for low in range(1, len(choices)):
@@ -144,13 +145,13 @@ def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(c
                     best = max(best, (likely, spans[choices[low]][0], spans[choices[high]][1], window))
         assert said[row].tolist() == pytest.approx([best[1], best[2], best[0]], rel=1e-4)
         assert 0 <= said[row, 0] < said[row, 1] <= len(corpus.texts[text].second)
-        won.append(best[3] - found.windows[text])
+        won.append(best[3] - found.tokens.starts[text])
     assert len(set(won)) > 1  # not the first window of all
 
 
 def test_where_no_token_of_the_context_was_read_nothing_is_said():
     found, corpus = answered()
-    found = replace(found, spans=np.full_like(found.spans, -1))
+    found = replace(found, tokens=replace(found.tokens, spans=np.full_like(found.tokens.spans, -1)))
     (said,) = predictions(probe_of(found, corpus), found, corpus.split("validation"))
     assert (said == [-1, -1, 0]).all()
     answers = scorer_of(corpus, "validation").decode(said)
@@ -188,7 +189,7 @@ def test_every_row_is_read_in_one_chunk_and_no_other(kind, monkeypatch):
         monkeypatch.setattr(base, "CHUNK_BYTES", 2 * WIDE * 4 * tokens)
         chunks = list(base.chunks(found, probe, objective.windows))
         assert sorted(np.concatenate(chunks)) == list(range(len(objective.windows)))
-        lengths = np.diff(found.offsets)[objective.windows]
+        lengths = found.tokens.lengths[objective.windows]
         assert all(lengths[chunk][:-1].sum() <= tokens for chunk in chunks)
 
 
@@ -264,8 +265,8 @@ def test_members_answer_together_by_the_mean_of_the_probabilities_that_they_give
     assert (said[:, :2] != twice[:, :2]).any()
     for row, text in enumerate(rows.texts[:, 0]):
         best = (0.0, -1, -1)
-        for window in range(found.windows[text], found.windows[text + 1]):
-            spans = found.spans[found.offsets[window] : found.offsets[window + 1]]
+        for window in range(found.tokens.starts[text], found.tokens.starts[text + 1]):
+            spans = found.tokens.spans[found.tokens.offsets[window] : found.tokens.offsets[window + 1]]
             choices = [0, *(at for at in range(1, len(spans)) if spans[at, 0] >= 0)]
             shares = torch.stack([torch.softmax(read_alone(one, found, window)[choices], 0) for one in (first, second)])
             start, end = shares.mean(0).T.tolist()

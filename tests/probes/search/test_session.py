@@ -24,7 +24,7 @@ from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.load import load_recipe
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.samplers import make_pruner, make_sampler
@@ -381,7 +381,7 @@ def test_inputs_are_made_once_over_all_workers(tmp_path):
 
 
 def test_inputs_that_are_there_are_mapped_and_not_made_again(tmp_path):
-    made = ProbeInputs(
+    made = PooledInputs(
         values=torch.arange(24.0).view(2, 3, 4),
         columns=(Column("", "mean", 3), Column("echo", "cls", 0)),
         widths=(4, 2),

@@ -1,0 +1,126 @@
+"""Token inputs: states of every token, read in batches; and reading inputs of either kind from latent stores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
+from permafrost.data.spec import SpecError
+from permafrost.data.store.store import LatentStore
+from permafrost.data.store.token_reader import TokenReader
+from permafrost.data.text import Text
+from permafrost.probes.config.columns import TOKENS, Column, view_name
+from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
+from permafrost.probes.inputs.providers import PlanLatents
+from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
+
+POOLED_AT_ONCE = 512
+"""Number of windows that are averaged at once."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenInputs(ProbeInputs):
+    """States of every token, read from a store or from memory or computed by blocks, in batches of windows."""
+
+    columns: tuple[Column, ...]
+    widths: tuple[int, ...]
+    tokens: TokenIndex
+    blocks: nn.Module | None = None
+
+    read: Callable[[NDArray[np.int64], Sequence[int]], Tensor]
+    """(indices of windows, indices of layers) -> ``[layer, token, width]``, in the stored precision."""
+
+    def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
+        """As :meth:`ProbeInputs.pooled`."""
+        windows, inverse = np.unique(self.tokens.starts[texts], return_inverse=True)
+        means = np.empty((len(windows), self.width), np.float32)
+        for start in range(0, len(windows), POOLED_AT_ONCE):
+            chunk = slice(start, start + POOLED_AT_ONCE)
+            means[chunk] = self._means(layer, windows[chunk])
+        return torch.from_numpy(means[inverse.reshape(-1)])
+
+    @torch.no_grad()
+    def _means(self, layer: int, windows: NDArray[np.int64]) -> NDArray[np.float32]:
+        lengths, states = self.tokens.lengths[windows], self.token_states(windows, [layer])[0].numpy()
+        sums = np.add.reduceat(states, offsets_from_lengths(lengths)[:-1], axis=0)
+        return np.asarray(sums / lengths[:, None].astype(np.float32))
+
+    def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
+        """As :meth:`ProbeInputs.text_states`; the windows of all texts are read together."""
+        columns = single_order(texts).T
+        ragged = self.ragged(reads, self.tokens.starts[columns.reshape(-1)])
+        lengths = np.array(ragged.lengths).reshape(columns.shape)
+        values = torch.split(ragged.values, lengths.sum(1).tolist(), 1)
+        return [padded(states, counts) for states, counts in zip(values, lengths, strict=True)]
+
+    def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
+        """As :meth:`ProbeInputs.token_states`."""
+        return self.read(windows, layers).float()
+
+    def ragged(self, reads: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
+        """Return the token states of some windows, one window after another without padding."""
+        layers = range(len(self.columns)) if reads.all_layers else reads.sources.tolist()
+        in_second = torch.from_numpy(self.tokens.spans[self.tokens.tokens_of(windows), 0] >= 0)
+        lengths = tuple(self.tokens.lengths[windows].tolist())
+        return RaggedStates(self.token_states(windows, layers), lengths, in_second)
+
+
+def require_tokens(inputs: ProbeInputs) -> TokenInputs:
+    """Return inputs that are token inputs; raise :class:`ValueError` for others."""
+    if not isinstance(inputs, TokenInputs):
+        raise ValueError("pooled latents have no tokens; read the view tokens.")
+    return inputs
+
+
+def padded(states: Tensor, lengths: NDArray[np.int64]) -> TokenStates:
+    """Pad ``[layer, token, width]`` of texts of these lengths to the longest: ``[layer, text, token, width]``."""
+    index, mask = pad_index(lengths)
+    return TokenStates(states[:, torch.from_numpy(index)], torch.from_numpy(mask))
+
+
+def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], columns: Sequence[Column]) -> ProbeInputs:
+    """Return the latents of ``texts`` in ``columns``, from the store of each plan.
+
+    Raises:
+        SpecError: tokens together with pooled latents, or tokens of two plans, which may truncate a text differently.
+    """
+    if any(column.view == TOKENS for column in columns):
+        if len({(column.plan, column.view) for column in columns}) > 1:
+            raise SpecError(
+                f"probe.inputs joins {view_name(columns)}: the view tokens cannot be combined with other views or with "
+                "other plans."
+            )
+        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
+        return stored_tokens(reader.read, tokens, columns, reader.width)
+    return pooled_inputs(
+        [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns], columns
+    )
+
+
+def open_tokens(store: LatentStore, texts: Sequence[Text], layers: Sequence[int]) -> tuple[TokenReader, TokenIndex]:
+    """Open a reader of the token states of some layers, window by window, and return the token index of the texts."""
+    windows, starts = store.expand_windows(texts)
+    reader = store.token_reader(windows, layers)
+    return reader, reader.read(range(len(windows)), []).index(starts)
+
+
+def stored_tokens(
+    read: Callable[[NDArray[np.int64], Sequence[int]], TokenLatents],
+    tokens: TokenIndex,
+    columns: Sequence[Column],
+    width: int,
+) -> TokenInputs:
+    """Return token latents as probe inputs.
+
+    Args:
+        read: (indices of windows, indices of ``columns``) -> their tokens.
+    """
+
+    def read_states(windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
+        return torch.from_numpy(read(windows, layers).states)
+
+    return TokenInputs(columns=tuple(columns), widths=(width,) * len(columns), tokens=tokens, read=read_states)
