@@ -19,7 +19,7 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.heads import objective_of, predictions
 from permafrost.probes.objectives.losses import LOSSES
@@ -61,7 +61,7 @@ def states(kind: str) -> ProbeInputs:
     texts = sample(kind).texts
     if not TASKS[kind].reads_tokens:
         values = torch.randn(1, len(texts), WIDE, generator=torch.Generator().manual_seed(0))
-        return ProbeInputs(values=values, columns=(Column("", "mean", 0),), widths=(WIDE,))
+        return PooledInputs(values=values, columns=(Column("", "mean", 0),), widths=(WIDE,))
     spans = [pieces(text.second if isinstance(text, Segments) else str(text), size=3) for text in texts]
     return token_inputs([[SPECIAL, *tokens, SPECIAL] for tokens in spans], layers=1)
 

@@ -224,9 +224,9 @@ def done(monkeypatch) -> list[tuple[PretrainingSpec, int]]:
     """What is pretrained with which seed, as it happens."""
     seen: list[tuple[PretrainingSpec, int]] = []
 
-    def counted(probe, spec, corpus, inputs, seed, progress):
+    def counted(probe, spec, corpus, inputs, seed, *more):
         seen.append((spec, seed))
-        return pretrain(probe, spec, corpus, inputs, seed, progress)
+        return pretrain(probe, spec, corpus, inputs, seed, *more)
 
     monkeypatch.setattr(train_variant, "pretrain", counted)
     return seen
