@@ -11,7 +11,7 @@ from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.style import bars_with_intervals, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.metrics import parameters_and_share
-from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page
+from permafrost.probes.reports.page import Picture, Section, render_page
 from permafrost.probes.reports.paired_runs import paired_resamples
 from permafrost.probes.reports.report import drawing_settings
 from permafrost.probes.results.formatting import decimals, format_p
@@ -62,8 +62,8 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     caption = "The chosen variant of each run, with 95 % intervals."
     with drawing_settings():
         figure = bars(frame)
-        drawings = [Drawing(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
-        section = Section("results", "Results", "", [comparison_grid(frame), *map(as_picture, drawings)])
+        pictures = [Picture(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
+        section = Section("results", "Results", "", [comparison_grid(frame), *pictures])
         page = render_page("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
     write_atomically(out, page)
     return out

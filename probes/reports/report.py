@@ -26,7 +26,7 @@ from permafrost.probes.reports.page import (
     Section,
     Tile,
     render_page,
-    save_drawings,
+    save_pictures,
 )
 from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
@@ -52,7 +52,7 @@ def write_report(folder: Path) -> Path:
     page = PAGES[run.experiment]
     with drawing_settings():
         sections = [section for provide in page.sections for section in provide(run)]
-        sections = save_drawings(folder, sections, figure_names(run))
+        save_pictures(folder, sections, figure_names(run))
         content = render_page(run.name, run.experiment, page.lead(run), page.tiles(run), sections)
     write_atomically(folder / "report.html", content)
     return folder / "report.html"
@@ -102,8 +102,7 @@ def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
     blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
     for kind, note in GROUP_NOTES.items():
         blocks += [draw(tables, f"by_{kind.replace(' ', '_')}", task, note), *breakdown_grids(tables, kind)]
-    blocks += [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
-    blocks += [errors_grid(tables), *example_blocks(tables)]
+    blocks += _prediction_blocks(tables, task)
     has_predictions = len(tables["predictions"])
     chosen = f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if has_predictions else ""
     return _section(f"task-{task}", cell_text(task), chosen, *blocks)
@@ -119,8 +118,12 @@ def _breakdowns(run: Tables) -> list[Section]:
 
 
 def _predictions(run: Tables) -> list[Section]:
-    drawings = (draw(run, "predicted_against_gold"), draw(run, "confusion"))
-    return _section("predictions", "Predictions", "", *drawings, errors_grid(run), *example_blocks(run))
+    return _section("predictions", "Predictions", "", *_prediction_blocks(run))
+
+
+def _prediction_blocks(tables: Tables, task: str = "") -> list[Block | None]:
+    pictures = [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
+    return [*pictures, errors_grid(tables), *example_blocks(tables)]
 
 
 def _learning(run: Tables) -> list[Section]:
