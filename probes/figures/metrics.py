@@ -99,7 +99,7 @@ def selection_rows(run: Tables, task: str) -> pd.DataFrame:
     Returns:
         rows of ``metrics.csv`` with one more column: ``name``, the variant, with its view if there are several.
     """
-    tables = tables_of_task(run, task)
+    tables = run.for_task(task)
     rows = mean_rows(tables.metrics)
     rows = rows[(rows["split"] == tables.split) & (rows["metric"] == tables.metric)]
     by_view = ["variant"] if task else ["variant", "view"]
@@ -123,11 +123,6 @@ def sorted_by_variant(run: Tables, rows: pd.DataFrame) -> pd.DataFrame:
 def variant_names(run: Tables) -> list[str]:
     """Return the trained variants in the order of the recipe."""
     return list(dict.fromkeys(run.counts["variant"]))
-
-
-def tables_of_task(run: Tables, task: str) -> Tables:
-    """Return the tables of a task; all tables if the run has one task."""
-    return run.for_task(task) if run.tasks and task else run
 
 
 def _point(panel: Axes, row: pd.Series, height: int, chosen: bool, with_value: bool) -> None:

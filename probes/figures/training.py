@@ -14,7 +14,6 @@ from permafrost.probes.figures.metrics import (
     in_recipe_order,
     panel_titles,
     panels_layout,
-    tables_of_task,
     variant_names,
 )
 from permafrost.probes.figures.style import (
@@ -68,7 +67,7 @@ def by_epoch(run: Tables, rank: int = 0) -> Figure | None:
         (task, metric_title(metric)): epochs[(epochs["task"] == task) & (epochs["metric"] == metric)]
         for task, metric in shown.items()
     }
-    splits = dict.fromkeys(tables_of_task(run, task).selection for task in shown)
+    splits = dict.fromkeys(run.for_task(task).selection for task in shown)
     return _curves(run, f"on {' or '.join(splits)} by epoch, 0 before training", panels, "value")
 
 
@@ -119,7 +118,7 @@ def metrics_by_epoch(run: Tables) -> dict[str, list[str]]:
     rows = run["epochs"][run["epochs"]["value"].notna()]
     metrics_of_task = {}
     for task in _distinct(rows["task"]):
-        selection_metric = tables_of_task(run, task).metric
+        selection_metric = run.for_task(task).metric
         metrics = sorted(dict.fromkeys(rows.loc[rows["task"] == task, "metric"]), key=second_metric_rank)
         metrics_of_task[task] = sorted(metrics, key=lambda metric: metric != selection_metric)[:2]
     return metrics_of_task

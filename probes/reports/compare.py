@@ -63,8 +63,8 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     caption = "The chosen variant of each run, with 95 % intervals."
     with drawing_settings():
         figure = bars(frame)
-        drawings = [Drawing(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
-        section = Section("results", "Results", "", [comparison_grid(frame), *map(as_picture, drawings)])
+        pictures = [Picture(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
+        section = Section("results", "Results", "", [comparison_grid(frame), *pictures])
         page = render_page("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
     write_atomically(out, page)
     return out

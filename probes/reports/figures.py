@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from permafrost.probes.figures import breakdown, metrics, predictions, study, subsets, training
 from permafrost.probes.figures.diagram import diagram
-from permafrost.probes.reports.page import Drawing
+from permafrost.probes.reports.page import Picture
 from permafrost.probes.results.run_tables import Tables
 
 
@@ -95,7 +95,7 @@ OF_TASKS = (
 """Figures that are drawn for each task of a run of several tasks."""
 
 
-def draw(run: Tables, name: str, task: str = "", note: str = "") -> Drawing | None:
+def draw(run: Tables, name: str, task: str = "", note: str = "") -> Picture | None:
     """Draw a figure; None if the run does not have its tables.
 
     Args:
@@ -109,7 +109,7 @@ def draw(run: Tables, name: str, task: str = "", note: str = "") -> Drawing | No
     if spec is None or figure is None:
         return None
     title, caption = f"{task}: {spec.title}" if task else spec.title, f"{spec.caption} {note}".strip()
-    return Drawing(name=f"{task}-{name}" if task else name, title=title, caption=caption, figure=figure)
+    return Picture(name=f"{task}-{name}" if task else name, title=title, caption=caption, figure=figure)
 
 
 def figure_names(run: Tables) -> list[str]:

@@ -124,7 +124,7 @@ def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
     """
     columns = []
     for task in run.task_names or list(dict.fromkeys(rows["task"])):
-        tables = tables_of_task(run, task)
+        tables = run.for_task(task)
         task_rows = rows[(rows["task"] == task) & rows["value"].notna()]
         names = list(dict.fromkeys(task_rows.loc[task_rows["split"] == tables.split, "metric"]))
         if run.tasks:
@@ -249,7 +249,7 @@ def epochs_grid(run: Tables) -> Grid | None:
     means = means.assign(metric=means["metric"].map(metric_title), column=means["epoch"])
     means = means[means["epoch"].isin(shown)]
     lines = pivot_lines(means, keys, list(shown), lambda row: decimals(row["value"], 3))
-    splits = " or ".join(dict.fromkeys(tables_of_task(run, task).selection for task in metrics))
+    splits = " or ".join(dict.fromkeys(run.for_task(task).selection for task in metrics))
     left_out = "; of many epochs some are shown" if len(shown) < len(epochs) else ""
     return Grid(
         caption=f"On {splits}, before training and after each epoch, means over seeds{left_out}.",

@@ -11,7 +11,8 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -34,28 +35,22 @@ SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A figure that is drawn, but not saved; :func:`save_drawings` turns it into a :class:`Picture`."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A figure with its title and caption."""
 
     name: str
     title: str
     caption: str
     figure: Figure
-    kind: str = "drawing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure with its title and caption."""
-
-    name: str
-    svg: str
-    """As :func:`svg_document` returns it."""
-
-    title: str
-    caption: str
     kind: str = "picture"
+
+    @cached_property
+    def svg(self) -> str:
+        """The figure as an SVG document without a background; equal figures give equal texts."""
+        buffer = io.StringIO()
+        self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class FoldedText:
     kind: str = "fold"
 
 
-Block = Grid | Drawing | Picture | Scatter | Facts | FoldedText | Examples
+Block = Grid | Picture | Scatter | Facts | FoldedText | Examples
 
 
 @dataclass(frozen=True)
@@ -132,13 +127,6 @@ def render_page(title: str, kind: str, lead: str, tiles: Sequence[Tile], section
         data=Markup(_script_json(data[0])) if data else None,  # noqa: S704 - no < > & in it
     )  # fmt: skip
     return page.encode("utf-8", "replace")
-
-
-def svg_document(figure: Figure) -> str:
-    """Return a figure as an SVG document without a background; equal figures give equal texts."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()
 
 
 def inline_svg(picture: Picture) -> str:
@@ -198,8 +186,8 @@ def _script_json(value: Mapping[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def save_drawings(folder: Path, sections: Sequence[Section], known: Sequence[str]) -> list[Section]:
-    """Write every drawing to ``figures/`` as PNG and SVG; return the sections with pictures in the place of drawings.
+def save_pictures(folder: Path, sections: Sequence[Section], known: Sequence[str]) -> None:
+    """Write every picture to ``figures/`` of a run folder, as PNG and SVG.
 
     Args:
         folder: the run folder.
@@ -212,28 +200,13 @@ def save_drawings(folder: Path, sections: Sequence[Section], known: Sequence[str
     if figures.is_symlink():
         raise ReportError(f"{figures} is a link; a report writes into its own run folder only. Remove the link.")
     figures.mkdir(exist_ok=True)
-    saved: set[str] = set()
-
-    def save(block: Block) -> Block:
-        if not isinstance(block, Drawing):
-            return block
-        saved.add(block.name)
-        picture = as_picture(block)
-        block.figure.set_layout_engine("none")  # the layout is final now
+    pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
+    for picture in pictures:
+        write_atomically(figures / f"{picture.name}.svg", picture.svg.encode())
+        picture.figure.set_layout_engine("none")  # the layout is final now
         image = io.BytesIO()
-        block.figure.savefig(image, format="png", dpi=150)
-        write_atomically(figures / f"{block.name}.png", image.getvalue())
-        write_atomically(figures / f"{block.name}.svg", picture.svg.encode())
-        return picture
-
-    found = [replace(section, blocks=[save(block) for block in section.blocks]) for section in sections]
-    for name in set(known) - saved:
+        picture.figure.savefig(image, format="png", dpi=150)
+        write_atomically(figures / f"{picture.name}.png", image.getvalue())
+    for name in set(known) - {picture.name for picture in pictures}:
         for kind in ("png", "svg"):
             (figures / f"{name}.{kind}").unlink(missing_ok=True)
-    return found
-
-
-def as_picture(drawing: Drawing) -> Picture:
-    """Return a drawing as an SVG picture."""
-    svg = svg_document(drawing.figure)
-    return Picture(name=drawing.name, svg=svg, title=drawing.title, caption=drawing.caption)

@@ -25,7 +25,7 @@ from permafrost.probes.reports.page import (
     Section,
     Tile,
     render_page,
-    save_drawings,
+    save_pictures,
 )
 from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
@@ -53,7 +53,7 @@ def write_report(folder: Path) -> Path:
     page = PAGES[run.experiment]
     with drawing_settings():
         sections = [section for provide in page.sections for section in provide(run)]
-        sections = save_drawings(folder, sections, figure_names(run))
+        save_pictures(folder, sections, figure_names(run))
         content = render_page(run.name, run.experiment, page.lead(run), page.tiles(run), sections)
     write_atomically(folder / "report.html", content)
     return folder / "report.html"

@@ -9,7 +9,7 @@ from permafrost.probes.figures.sentence_map import (
     missing_tsne_note,
     sentence_maps,
 )
-from permafrost.probes.reports.page import Drawing, Scatter, Section, Tile
+from permafrost.probes.reports.page import Picture, Scatter, Section, Tile
 from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
 from permafrost.probes.results.run_tables import Tables
@@ -63,8 +63,8 @@ def similarity_sections(run: Tables) -> list[Section]:
         text_columns=3,
     )
     caption = "Darker is nearer; one scale for all."
-    drawings = [
-        Drawing(name=f"heatmap-{number}-{_slug(title)}", title=title, caption=caption, figure=figure)
+    pictures = [
+        Picture(name=f"heatmap-{number}-{_slug(title)}", title=title, caption=caption, figure=figure)
         for number, (title, figure) in enumerate(heatmaps(run).items(), 1)
     ]
     data = sentence_maps(run["maps"], texts, titles)
@@ -77,7 +77,7 @@ def similarity_sections(run: Tables) -> list[Section]:
     cloud = [Scatter(data, show_all=True)] if data["inputs"] else []
     return [
         Section("results", "Cosines", "", [*cosine_grids(run), sentences]),
-        Section("heatmaps", "Heatmaps", "", drawings),
+        Section("heatmaps", "Heatmaps", "", pictures),
         Section("space", "Sentences in space", " ".join(filter(None, notes)), cloud),
     ]
 

@@ -85,7 +85,9 @@ def _split_grid(run: Tables, rows: pd.DataFrame, split: str) -> Grid:
     columns = [(title, kind) for title in titles for kind, part in parts.items() if len(part)]
     lines = pivot_lines(long, keys, columns, _subset_cell, closing=["n", "parameters"])
     against = ", ".join(dict.fromkeys(differences["against"]))
-    caption = f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows."
+    caption = (
+        f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows. A dash: undefined or untested."
+    )
     caption += f" Differences, with p of a paired test, are to “{cell_text(against, 80)}”." if against else ""
     return Grid(
         caption=caption,

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from permafrost.probes.figures.metrics import selection_rows, tables_of_task
+from permafrost.probes.figures.metrics import selection_rows
 from permafrost.probes.figures.sentence_map import backbone_titles
 from permafrost.probes.figures.subsets import subset_rows
 from permafrost.probes.reports.metrics import parameters_and_share
 from permafrost.probes.reports.page import Facts, Tile
 from permafrost.probes.results.files import number
-from permafrost.probes.results.formatting import format_duration, metric_title, percent
+from permafrost.probes.results.formatting import decimals, format_duration, metric_title, percent
 from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.metric_row import PARAMETERS
 from permafrost.probes.results.run_tables import Tables
@@ -37,14 +37,12 @@ def run_tiles(run: Tables) -> list[Tile]:
     """Return tiles of the chosen variant: its name, selection metric on every task and parameters; and the time."""
     tiles = [Tile("chosen", cell_text(run.selected, 40))] if run.selected else []
     for task in run.task_names or [""]:
-        tables, rows = tables_of_task(run, task), selection_rows(run, task)
+        tables, rows = run.for_task(task), selection_rows(run, task)
         of_task = f"{cell_text(task, 40)}: " if task else ""
         title = cell_text(f"{of_task}{metric_title(tables.metric)} on {tables.split}", 90)
         rows = rows[rows["variant"] == run.selected]
         for _, row in rows.head(1).iterrows():
-            has_interval = pd.notna(row["low"]) and pd.notna(row["high"])
-            interval = f"{row['low']:.3f} to {row['high']:.3f}" if has_interval else ""
-            tiles.append(Tile(title, f"{row['value']:.3f}", interval))
+            tiles.append(Tile(title, f"{row['value']:.3f}", _interval(row, 3)))
         if rows.empty and not task and run.selected and len(run.metrics):
             tiles.append(Tile(title, UNDEFINED, why_undefined(run)))
     parameters, share = parameters_and_share(run, run.selected)
@@ -52,6 +50,11 @@ def run_tiles(run: Tables) -> list[Tile]:
         whole = "all" if (run.counts["metric"] == PARAMETERS).any() else "the backbone"
         tiles.append(Tile("parameters", f"{parameters:,.0f}", f"{percent(share)} of {whole}" if share else ""))
     return tiles + duration_tiles(run)
+
+
+def _interval(row: pd.Series, places: int) -> str:
+    low, high = row["low"], row["high"]
+    return "" if pd.isna(low) or pd.isna(high) else f"{low:.{places}f} to {high:.{places}f}"
 
 
 def why_undefined(run: Tables) -> str:
@@ -121,9 +124,8 @@ def pretraining_grids(run: Tables) -> list[Grid]:
     """Return the losses and perplexities of a pretraining with their intervals."""
     lines = []
     for _, row in run.metrics.iterrows():
-        interval = f"{row['low']:.4f} to {row['high']:.4f}" if pd.notna(row["low"]) and pd.notna(row["high"]) else ""
         names = [cell_text(row[name]) for name in ("variant", "split", "metric")]
-        lines.append([*names, f"{row['value']:.4f}", interval, f"{row['n']:,.0f}"])
+        lines.append([*names, f"{row['value']:.4f}", _interval(row, 4), decimals(row["n"], 0)])
     caption = (
         "Loss is the mean over predicted tokens, in nats; perplexity is its exponential. Of training, the last steps."
     )

@@ -108,8 +108,11 @@ class Tables:
     def for_task(self, name: str) -> "Tables":
         """Return one task of a multi-task run in the form of a single-task run.
 
-        Its breakdown has the rows of the selected variant only; ``tasks`` has those of all variants.
+        Its breakdown has the rows of the selected variant only; ``tasks`` has those of all variants. A run of one task
+        is returned as it is, and so are all tables for an empty name.
         """
+        if not name or not self.tasks:
+            return self
         frames = dict(self.tasks.get(name) or {table: self[table].iloc[:0] for table in TASK_TABLES})
         frames["breakdown"] = frames["breakdown"][frames["breakdown"]["variant"] == self.selected]
         rows = self["metrics"]
