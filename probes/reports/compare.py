@@ -11,7 +11,7 @@ from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.style import bars_with_intervals, new_figure, short_name
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.reports.metrics import parameters_and_share
-from permafrost.probes.reports.page import Drawing, Section, as_picture, render_page
+from permafrost.probes.reports.page import Picture, Section, render_page
 from permafrost.probes.reports.report import drawing_settings
 from permafrost.probes.results.formatting import decimals, format_p
 from permafrost.probes.results.grid import UNDEFINED, Cell, Grid, cell_text, value_cell

@@ -9,7 +9,7 @@ import pandas as pd
 
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.config.names import CORRELATIONS, PROBE, UNTRAINED
-from permafrost.probes.figures.metrics import sorted_by_variant, tables_of_task
+from permafrost.probes.figures.metrics import sorted_by_variant
 from permafrost.probes.figures.style import mean_rows
 from permafrost.probes.figures.training import metrics_by_epoch, second_metric_rank
 from permafrost.probes.results.files import number

@@ -113,8 +113,7 @@ def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
     blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
     for kind, note in GROUP_NOTES.items():
         blocks += [draw(tables, f"by_{kind.replace(' ', '_')}", task, note), *breakdown_grids(tables, kind)]
-    blocks += [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
-    blocks += example_blocks(tables)
+    blocks += _prediction_blocks(tables, task)
     has_predictions = len(tables["predictions"])
     chosen = f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if has_predictions else ""
     return _section(f"task-{task}", cell_text(task), chosen, *blocks)
@@ -130,8 +129,12 @@ def _breakdowns(run: Tables) -> list[Section]:
 
 
 def _predictions(run: Tables) -> list[Section]:
-    drawings = (draw(run, "predicted_against_gold"), draw(run, "confusion"))
-    return _section("predictions", "Predictions", "", *drawings, *example_blocks(run))
+    return _section("predictions", "Predictions", "", *_prediction_blocks(run))
+
+
+def _prediction_blocks(tables: Tables, task: str = "") -> list[Block | None]:
+    pictures = [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
+    return [*pictures, *example_blocks(tables)]
 
 
 def _learning(run: Tables) -> list[Section]:
