@@ -69,17 +69,18 @@ def ablate(
 def _control_rows(control: str, trained: SubsetTrainer) -> Iterator[MetricRow]:
     """Train and measure all layers, and each alone, on an untrained backbone or on shuffled targets."""
     recipe, workspace, problem = trained.recipe, trained.workspace, trained.problem
+    reference, splits = (trained, ()) if control == "untrained" else (None, ("train",))
     if control == "untrained":
         recipe = _with_setting(recipe, "plan.init", "random")
         workspace.prepare([recipe])
-        trainer, splits = SubsetTrainer(trained.task, recipe, workspace, UNTRAINED), list[str]()
+        trainer = SubsetTrainer(trained.task, recipe, workspace, UNTRAINED)
     else:
         shuffled = replace(problem, corpus=shuffle_targets(problem.task, problem.corpus, recipe.train.seeds[0]))
-        trainer, splits = SubsetTrainer(trained.task, recipe, workspace, RANDOM_TARGETS, shuffled), ["train"]
+        trainer = SubsetTrainer(trained.task, recipe, workspace, RANDOM_TARGETS, shuffled)
     wanted = [*subsets("all", trainer.columns), *subsets("single", trainer.columns)]
     trainer.train(wanted, f"control: {trainer.control}")
     for subset in wanted:
-        yield from trainer.rows(subset, trained, splits)
+        yield from trainer.rows(subset, reference, splits)
 
 
 def _backbone_rows(name: str, trained: SubsetTrainer) -> Iterator[MetricRow]:

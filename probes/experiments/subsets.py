@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from permafrost.probes.config.ablation import Subset, format_layers, subsets
 from permafrost.probes.config.columns import Column, single_layer, view_name
-from permafrost.probes.config.names import PROBE, RANDOM_TARGETS
+from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, paired_difference
 from permafrost.probes.models.probe import stack
@@ -60,7 +60,7 @@ class SubsetTrainer:
         ((_, members),) = member_configs(label, recipe, workspace, recipe.train.seeds).items()
         self._members = [replace(member, problem=self.problem) for member in members]
         self.columns: tuple[Column, ...] = members[0].inputs.columns
-        self._results: dict[Positions, SubsetResult] = {}
+        self.results: dict[Positions, SubsetResult] = {}
         self._resampled: dict[tuple[Positions, str, str], BootstrapSamples | None] = {}
 
     @property
@@ -75,7 +75,7 @@ class SubsetTrainer:
             label: of the progress bar.
         """
         positions = dict.fromkeys(subset.layer_positions for subset in wanted)
-        missing = [each for each in positions if each not in self._results]
+        missing = [each for each in positions if each not in self.results]
         configs = [replace(member, layers=each) for each in missing for member in self._members]
         trained: dict[Positions, list[TrainedMember]] = {}
         progress = self.workspace.progress
@@ -86,7 +86,7 @@ class SubsetTrainer:
                     seeds = trained.setdefault(member.config.layers, [])
                     seeds.append(member)
                     if len(seeds) == len(self._members):
-                        self._results[member.config.layers] = self._result(trained.pop(member.config.layers))
+                        self.results[member.config.layers] = self._result(trained.pop(member.config.layers))
                     advance(1)
 
     def select_greedily(self, max_layers: int) -> list[Subset]:
@@ -100,17 +100,19 @@ class SubsetTrainer:
                 for layer, positions in candidates.items()
             }
             self.train(extended.values(), f"greedy selection, step {len(steps) + 1}")
-            best = max(extended, key=lambda layer: self._results[extended[layer].layer_positions].value)
+            best = max(extended, key=lambda layer: self.results[extended[layer].layer_positions].value)
             selected |= set(candidates.pop(best))
             steps.append(extended[best])
         return steps
 
-    def rows(self, subset: Subset, reference: "SubsetTrainer", splits: Sequence[str] = ()) -> Iterator[MetricRow]:
+    def rows(
+        self, subset: Subset, reference: "SubsetTrainer | None" = None, splits: Sequence[str] = ()
+    ) -> Iterator[MetricRow]:
         """Yield the rows of a trained subset: every metric that is defined, on validation without interval; its
         difference from the last layer of the reference; and the number of trained parameters.
 
         Args:
-            reference: trainer on the trained backbone and the true targets.
+            reference: trainer on the trained backbone and the true targets; None leaves out the differences.
             splits: where it is measured; default, on the split that selects and on the scored split.
         """
         corpus, positions = self.problem.corpus, subset.layer_positions
@@ -119,29 +121,23 @@ class SubsetTrainer:
                 if resampled := self._measure(positions, split, metric):
                     where = self._where(subset) | {"split": split, "metric": metric, "seed": None}
                     yield MetricRow(**where, **asdict(resampled.estimate()))
-                    yield from self._difference(where, resampled, reference)
+                    if reference:
+                        yield from self._difference(where, resampled, reference)
         if self.control or not splits:
-            count = float(self._results[positions].parameters)
+            count = float(self.results[positions].parameters)
             yield MetricRow(**self._where(subset), metric="trained_parameters", value=count)
 
     def _difference(
         self, where: dict[str, Any], resampled: BootstrapSamples, reference: "SubsetTrainer"
     ) -> Iterator[MetricRow]:
-        """Yield the row of the paired difference of a metric from that of the reference's last layer.
-
-        That layer itself is not compared, nor are random targets.
-        """
+        """Yield the row of the paired difference of a metric from that of the reference's last layer, if another."""
         last = reference.last_layer
         name = subset_name(last, reference.columns)
-        if self.control == RANDOM_TARGETS or (reference is self and where["subset"] == name):
+        if reference is self and where["subset"] == name:
             return
         other = reference._measure(last.layer_positions, where["split"], where["metric"])
         if other and (difference := paired_difference(other, resampled)):
-            yield MetricRow(
-                **where,
-                against=name,
-                **asdict(difference),
-            )
+            yield MetricRow(**where, against=name, **asdict(difference))
 
     def _where(self, subset: Subset) -> dict[str, Any]:
         columns = [self.columns[position] for position in subset.layer_positions]
@@ -160,7 +156,7 @@ class SubsetTrainer:
     def _measure(self, positions: Positions, split: str, metric: str) -> BootstrapSamples | None:
         key = (positions, split, metric)
         if key not in self._resampled:
-            decoded, scorer = self._results[positions].decoded[split], self.problem.scorer(split)
+            decoded, scorer = self.results[positions].decoded[split], self.problem.scorer(split)
             if split in (self.problem.corpus.test_split, "train"):
                 self._resampled[key] = scorer.resampled(metric, decoded)
             else:

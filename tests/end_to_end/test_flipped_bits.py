@@ -17,10 +17,10 @@ from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import ReportError, RunError
 from permafrost.probes.results.run_tables import read_tables
-from permafrost.probes.search.session import search
 from tests.support.example_run import every_table, metrics, predictions, record, write_tables, write_together
 from tests.support.flips import loaded, outcomes
 from tests.support.resealed import resealed
+from tests.support.studies import search
 from tests.support.toys import hill, searching
 
 
@@ -59,7 +59,7 @@ def test_no_flipped_bit_of_several_tasks_changes_a_table(tmp_path):
 
 
 def test_no_flipped_bit_of_a_study_changes_a_table_or_its_best_recipe(tmp_path):
-    folder = search(searching(trials=4), "s", tmp_path, hill, about={"metric": "spearman"}).folder
+    folder = search(searching(trials=4), "s", tmp_path, hill).folder
 
     def best(folder: Path) -> str:
         return repr(load_recipe(str(folder / "best.toml")))
@@ -178,7 +178,7 @@ def test_a_recipe_that_changed_in_a_run_folder_runs_from_elsewhere_only(run, tmp
 
 def test_a_study_that_is_being_written_again_has_no_record(tmp_path, monkeypatch):
     folder = search(searching(trials=3), "s", tmp_path, hill).folder
-    monkeypatch.setattr("permafrost.probes.search.study_folder.best_recipe", lambda *_: pytest.fail("stopped"))
+    monkeypatch.setattr("permafrost.probes.runs.write.write_tables", lambda *_, **__: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception):
         search(searching(trials=3), "s", tmp_path, hill, trials=5)
     with pytest.raises(ReportError, match=r"no record\.json\. Run the study again"):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,20 @@ class Ran:
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self.folder / f"{name}.csv")
 
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.folder / "record.json").read_text("utf-8"))
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """Variant -> its numbers of parameters, in the order of the variants."""
+        rows = self.table("metrics").query("split != split")
+        return rows.pivot(index="variant", columns="metric", values="value").loc[rows["variant"].unique()]
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        return self.table("metrics").dropna(subset="against")
+
     def figure(self, variant: str, task: str, metric: str, split: str) -> float:
         """Of the one seed, as ``metrics.csv`` has it."""
         table = self.table("metrics")
@@ -80,8 +95,8 @@ def ran(tmp_path_factory, tiny):
 @EVERY_TASK
 def test_every_variant_is_trained_and_told_of_with_its_figures_and_costs(name, ran):
     run, recipe = ran(name), load_recipe(name)[1]
-    assert run.table("variants")["variant"].tolist() == list(recipe.variant_recipes())
-    assert json.loads((run.folder / "record.json").read_text("utf-8"))["refused"] == {}
+    assert list(run.counts.index) == list(recipe.variant_recipes())
+    assert run.record["refused"] == {}
     head, *lines = run.out.splitlines()
     assert head.split()[-4:] == ["trained", "saved", "training", "memory"]
     assert [line.split()[0] for line in lines[:-3]] == ["raw", *recipe.variant_recipes()]
@@ -138,23 +153,24 @@ def test_topics_and_tones_have_every_figure_of_classes_and_confusion_matrices(ra
         assert set(run.table("metrics").query("task == @task")["metric"]) == {"accuracy", "macro_f1"}
         assert f"figure-{task}-confusion" in run.page.ids
         said = run.table(f"tasks/{task}/predictions")
-        chosen = json.loads((run.folder / "record.json").read_text("utf-8"))["selected"]
+        chosen = run.record["selected"]
         right = (said["label"] == said["target"]).mean()
         assert right == pytest.approx(run.figure(chosen, task, "accuracy", "test"))
 
 
 def test_the_less_is_frozen_the_more_numbers_learn(ran):
-    variants = ran("topic-sentiment").table("variants").set_index("variant")
-    trained = variants["trained"]
+    run = ran("topic-sentiment")
+    trained, parameters = run.counts["trained_parameters"], run.counts["parameters"]
     order = ["everything-frozen", "backbone-frozen", "tone-frozen", "upper", "everything"]
     assert trained[order].is_monotonic_increasing
     assert trained[order].is_unique
     assert trained["everything-frozen"] == 0
-    assert trained["everything"] == variants["parameters"]["everything"]
-    assert variants["parameters"].nunique() == 1
+    assert trained["everything"] == parameters["everything"]
+    assert parameters.nunique() == 1
     assert set(trained[["upper-slow", "uncertainty", "gradnorm", "pcgrad", "equal"]]) == {trained["upper"]}
-    assert (variants["seconds"] > 0).all()
-    assert (variants["memory"] >= 0).all()
+    costs = run.record["costs"]
+    assert list(costs) == list(trained.index)
+    assert all(cost["seconds"] > 0 and cost["memory"] >= 0 for cost in costs.values())
 
 
 def test_what_is_frozen_stays_as_it_was_and_has_no_loss_where_nothing_learns(ran):
@@ -172,7 +188,7 @@ def test_what_is_frozen_stays_as_it_was_and_has_no_loss_where_nothing_learns(ran
 
 def test_balancers_are_held_against_equal_weights_and_tell_weights_and_conflicts(ran):
     run = ran("topic-sentiment")
-    against = run.table("comparisons").groupby("variant")["against"].agg(set).to_dict()
+    against = run.comparisons.groupby("variant")["against"].agg(set).to_dict()
     assert {against[name].pop() for name in ("upper", "uncertainty", "gradnorm", "pcgrad")} == {"equal"}
     weights = run.table("training").groupby("variant")["weight"].first()
     assert weights[["upper", "everything", "equal"]].tolist() == [0.5, 0.5, 1.0]
@@ -186,7 +202,7 @@ def test_telling_questions_is_chosen_and_shown_by_f1_first(ran):
     run = ran("sst2-question")
     assert "question: f1 on test" in run.out.splitlines()[0]
     table = run.table("metrics")
-    assert table.drop_duplicates("task").set_index("task")["metric"].to_dict() == {
+    assert table.dropna(subset="task").drop_duplicates("task").set_index("task")["metric"].to_dict() == {
         "sentiment": "accuracy", "question": "f1",
     }  # fmt: skip
     assert set(table.query("task == 'question'")["metric"]) == {"f1", "accuracy", "macro_f1"}
@@ -194,8 +210,7 @@ def test_telling_questions_is_chosen_and_shown_by_f1_first(ran):
 
 def test_what_sentiment_and_questions_freeze_is_not_trained_and_stays_as_it_was(ran):
     run = ran("sst2-question")
-    variants = run.table("variants").set_index("variant")
-    trained, parameters = variants["trained"], variants["parameters"].max()
+    trained, parameters = run.counts["trained_parameters"], run.counts["parameters"].max()
     assert 0.1 < trained["blocks-and-heads"] / parameters < 0.2  # two blocks of six, and no embeddings
     heads = {task: trained["blocks-and-heads"] - trained[f"{task}-head-frozen"] for task in ("sentiment", "question")}
     assert min(heads.values()) > 0
@@ -227,23 +242,23 @@ def test_each_task_leaves_an_ordinary_model_folder_and_both_answer(ran):
 def test_sharing_entities_and_answers_is_held_against_each_task_alone(ran):
     run = ran("ner-qa")
     recipe = load_recipe("ner-qa")[1]
-    compared = run.table("comparisons")
+    compared = run.comparisons
     assert set(compared["metric"]) == {"f1"}
     assert compared["p"].between(0, 1).all()
     for task, rows in (("ner", 8), ("qa", 3)):
         mine = compared[(compared["task"] == task) & (compared["against"] == f"{task}-only")]
         assert set(mine["variant"]) == {name for name in recipe.variant_recipes() if not name.endswith("-only")}
         assert set(mine["n"]) == {rows}
-    trained = run.table("metrics").groupby("variant")["task"].agg(set)
+    trained = run.table("metrics").dropna(subset="task").groupby("variant")["task"].agg(set)
     assert trained[["ner-only", "qa-only", "both"]].tolist() == [{"ner"}, {"qa"}, {"ner", "qa"}]
 
 
 def test_sharing_saves_a_backbone_a_task_where_it_is_trained(ran):
-    variants = ran("ner-qa").table("variants").set_index("variant")
-    assert variants["saved"][["ner-only", "qa-only", "both-frozen"]].tolist() == [0, 0, 0]
-    alone = variants["trained"][["ner-only", "qa-only"]].sum()
-    assert variants["trained"]["both"] + variants["saved"]["both"] == alone
-    assert 0 < variants["saved"]["both-upper"] < variants["saved"]["both"]
+    counts = ran("ner-qa").counts
+    trained, saved = counts["trained_parameters"], counts["saved_parameters"]
+    assert saved[["ner-only", "qa-only", "both-frozen"]].tolist() == [0, 0, 0]
+    assert trained["both"] + saved["both"] == trained[["ner-only", "qa-only"]].sum()
+    assert 0 < saved["both-upper"] < saved["both"]
 
 
 def test_entities_and_answers_are_broken_down_and_shown_in_their_texts(ran):
@@ -285,7 +300,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_one_that_was_not(tmp_path
     assert "resuming" not in whole
     assert sorted(path.name for path in bench.runs.iterdir()) == ["topic-sentiment-1", "topic-sentiment-2"]
     one, other = (bench.runs / f"topic-sentiment-{number}" for number in (1, 2))
-    names = [*(f"{table}.csv" for table in ("metrics", "training", "epochs", "conflicts", "comparisons"))]
+    names = [*(f"{table}.csv" for table in ("metrics", "training", "epochs", "conflicts"))]
     names += [f"tasks/{task}/{name}" for task in ("topic", "tone") for name in ("predictions.csv", "probe.safetensors")]
     for name in (*names, "tasks/topic/backbone/model.safetensors"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.progress import NoProgress
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
@@ -14,6 +16,20 @@ from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.registry import TASKS, Problem, make_problem
 from permafrost.probes.variants.members import MemberConfig, TrainedMember, stackable_groups
 from permafrost.probes.variants.train_group import train_group
+
+
+class ToyWorkspace:
+    """What a training asks of a workspace, of one corpus and its latents, which are there already."""
+
+    def __init__(self, inputs: ProbeInputs, corpus: Corpus) -> None:
+        self._inputs, self._corpus = inputs, corpus
+        self.progress, self.unfinished = NoProgress(), None
+
+    def problem(self, recipe: Recipe) -> Problem:
+        return make_problem(recipe, self._corpus)
+
+    def inputs(self, recipe: Recipe, spec: CorpusSpec) -> ProbeInputs:
+        return self._inputs
 
 
 def member_config(

@@ -10,28 +10,27 @@ from scipy import stats
 
 from permafrost import api
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.progress import NoProgress
 from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
 from permafrost.probes.config.ablation import SUBSETS, AblationSpec, format_layers, subsets
 from permafrost.probes.config.columns import Column
-from permafrost.probes.config.names import RANDOM_TARGETS
+from permafrost.probes.config.names import PROBE, RANDOM_TARGETS
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.experiments import subset_training
+from permafrost.probes.experiments import subsets as subsets_module
 from permafrost.probes.experiments.ablation import UNTRAINED
-from permafrost.probes.experiments.subset_metrics import SubsetMetrics
-from permafrost.probes.experiments.subset_training import SubsetTrainer
+from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.tasks.control import repair_tags, shuffle_targets
-from permafrost.probes.tasks.registry import scorer_of
+from permafrost.probes.tasks.base import shuffle_targets
+from permafrost.probes.tasks.registry import TASKS
+from permafrost.probes.tasks.tagging import repair_tags
 from permafrost.probes.variants import members as members_module
 from permafrost.probes.variants.combine_seeds import combine_seeds
-from permafrost.probes.variants.members import MemberConfig, train_members
 from tests.support.bench import Bench
 from tests.support.synthetic import answered, classed, inputs, scored, tagged
+from tests.support.trainings import ToyWorkspace, member_config, scorer_of, train_all
 
 COLUMNS = [Column("", "mean", 0), Column("", "mean", 1), Column("", "mean", 3), Column("", "cls", 3)]
 EXPECTED = {
@@ -63,46 +62,47 @@ def test_greedy_must_take_a_layer():
         AblationSpec(greedy=0)
 
 
-def trainer_of(recipe: Recipe, found: ProbeInputs, corpus: Corpus) -> SubsetTrainer:
+def trainer_of(recipe: Recipe, found: ProbeInputs, corpus: Corpus, control: str = "") -> SubsetTrainer:
     """A trainer with two seeds, on latents made up of numbers."""
-    layers = tuple(range(len(found.columns)))
-    members = [
-        MemberConfig(variant="ablation", recipe=recipe, inputs=found, layers=layers, seed=seed) for seed in (0, 1)
-    ]
-    return SubsetTrainer(members, corpus, NoProgress())
+    recipe = replace(recipe, train=replace(recipe.train, seeds=(0, 1)))
+    return SubsetTrainer(PROBE, recipe, ToyWorkspace(found, corpus), control)
 
 
-def toy_trainer(spec: ProbeSpec, layer: int = 1) -> SubsetTrainer:
+def shuffled(corpus: Corpus, seed: int) -> Corpus:
+    return shuffle_targets(TASKS[corpus.kind], corpus, seed)
+
+
+def toy_trainer(spec: ProbeSpec, layer: int = 1, control: str = "") -> SubsetTrainer:
     found = inputs(texts=120)
     recipe = Recipe(probe=spec, train=TrainSpec(epochs=3, batch_rows=16, learning_rate=1e-2))
-    return trainer_of(recipe, found, scored(found, layer))
+    return trainer_of(recipe, found, scored(found, layer), control)
 
 
 @pytest.mark.parametrize("encoder", ["none", "lowrank", "linear"])
 def test_members_side_by_side_give_the_figures_of_members_apart(encoder, monkeypatch):
-    wanted = [
-        one.layer_positions
-        for kind in ("all", "single", "without", "prefix")
-        for one in subsets(kind, inputs().columns)
-    ]
+    wanted = [subset for kind in ("all", "single", "without", "prefix") for subset in subsets(kind, inputs().columns)]
     values = []
     for small in (1 << 40, 0):
         monkeypatch.setattr(members_module, "MAX_STACKED_PARAMETERS", small)
         made = toy_trainer(ProbeSpec(encoder=encoder, rank=2))
         made.train(wanted, "subsets")
-        values.append([answer for places in wanted for answer in made[places].answers["validation"]])
+        decoded = [made.results[subset.layer_positions].decoded["validation"] for subset in wanted]
+        values.append([answer for seeds in decoded for answer in seeds])
     np.testing.assert_allclose(values[0], values[1], atol=1e-4)
 
 
 def test_every_distinct_subset_is_trained_once(monkeypatch):
     trained = []
-    each = subset_training.train_each
-    monkeypatch.setattr(
-        subset_training, "train_each", lambda members, corpus: trained.extend(members) or each(members, corpus)
-    )
+    original = subsets_module.train_group
+
+    def counted(group, recipe, checkpoint=None):
+        trained.extend(member.config for member in group[PROBE])
+        return original(group, recipe, checkpoint=checkpoint)
+
+    monkeypatch.setattr(subsets_module, "train_group", counted)
     made = toy_trainer(ProbeSpec(encoder="none"))
     for kind in ("single", "prefix", "suffix", "single"):
-        made.train([one.layer_positions for one in subsets(kind, made.columns)], kind)
+        made.train(subsets(kind, made.columns), kind)
     assert len({(member.layers, member.seed) for member in trained}) == len(trained) == 2 * 9
 
 
@@ -116,14 +116,15 @@ def test_greedy_selection_takes_the_layer_that_tells_first():
 
 def test_a_figure_is_the_mean_over_seeds_with_a_test_against_the_last_layer_alone():
     made = toy_trainer(ProbeSpec(encoder="none"))
-    made.train([(1,), made.last_layer], "two layers")
-    rows = SubsetMetrics(made).rows(subsets("single", made.columns)[1])
+    second = subsets("single", made.columns)[1]
+    made.train([second, made.last_layer], "two layers")
+    rows = list(made.rows(second, made))
     tests = {row.metric: row for row in rows if row.against}
     rows = {row.metric: row for row in rows if not row.against}
-    said, target = made[(1,)].answers["validation"], made.corpus.split("validation").targets
+    said, target = made.results[(1,)].decoded["validation"], made.problem.corpus.split("validation").targets
     assert rows["pearson"].value == pytest.approx(np.mean([stats.pearsonr(one, target)[0] for one in said]))
     assert rows["pearson"].low < rows["pearson"].value < rows["pearson"].high
-    last = {row.metric: row for row in SubsetMetrics(made).rows(subsets("single", made.columns)[-1])}
+    last = {row.metric: row for row in made.rows(made.last_layer, made)}
     assert {row.against for row in tests.values()} == {last["pearson"].subset}
     assert tests["pearson"].value == pytest.approx(rows["pearson"].value - last["pearson"].value)
     assert tests["pearson"].low < tests["pearson"].value < tests["pearson"].high
@@ -138,12 +139,13 @@ def test_seeds_that_answer_together_have_the_figure_of_their_joint_answer(made):
     train = TrainSpec(epochs=2, batch_rows=8, average=True)
     measured = trainer_of(Recipe(probe=ProbeSpec(encoder="none"), train=train), found, corpus)
     measured.train([measured.last_layer], "the last layer")
-    trained = train_members([replace(member, layers=measured.last_layer) for member in measured.members], corpus)
-    ensemble, scorer = combine_seeds(trained, corpus), scorer_of(corpus, "validation")
+    last = measured.last_layer.layer_positions
+    trained = train_all([member_config(measured.recipe, found, corpus, seed, last) for seed in (0, 1)])
+    ensemble, scorer = combine_seeds(trained), scorer_of(corpus, "validation")
     (together,) = (scorer.decode(said) for said in ensemble.outputs("validation"))
-    (answers,) = measured[measured.last_layer].answers["validation"]
+    (answers,) = measured.results[last].decoded["validation"]
     np.testing.assert_array_equal(answers, together)
-    assert measured[measured.last_layer].value == ensemble.value
+    assert measured.results[last].value == ensemble.value
 
 
 def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other():
@@ -152,15 +154,15 @@ def test_a_layer_that_is_the_same_for_all_texts_has_no_figure_and_harms_no_other
     recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=2, batch_rows=16))
     made = trainer_of(recipe, found, scored(found))
     wanted = subsets("single", made.columns)
-    made.train([one.layer_positions for one in wanted], "single layers")
-    counts = [len([row for row in SubsetMetrics(made).rows(one) if row.split and not row.against]) for one in wanted]
+    made.train(wanted, "single layers")
+    counts = [len([row for row in made.rows(one, made) if row.split and not row.against]) for one in wanted]
     assert counts[0] == 0
     assert min(counts[1:]) == 2
 
 
 def test_shuffled_targets_are_those_of_training_in_another_order():
     corpus = scored(inputs())
-    other = shuffle_targets(corpus, 0)
+    other = shuffled(corpus, 0)
     rows, control = corpus.split("train"), other.split("train")
     assert sorted(control.targets) == sorted(rows.targets)
     assert (control.targets != rows.targets).any()
@@ -171,14 +173,14 @@ def test_shuffled_targets_are_those_of_training_in_another_order():
 def test_shuffled_label_sets_stay_whole():
     rows = Rows(np.arange(40).reshape(20, 2), np.random.default_rng(0).integers(0, 2, (20, 5)).astype(float))
     corpus = Corpus(name="sets", texts=tuple(map(str, range(40))), splits={"train": rows}, kind="labels")
-    control = shuffle_targets(corpus, 0).split("train")
+    control = shuffled(corpus, 0).split("train")
     assert sorted(control.targets.tolist()) == sorted(rows.targets.tolist())
     assert (control.targets != rows.targets).any()
 
 
 def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     _, corpus = tagged()
-    rows, control = corpus.split("train"), shuffle_targets(corpus, 0).split("train")
+    rows, control = corpus.split("train"), shuffled(corpus, 0).split("train")
     types = np.array([label[2:] for label in corpus.labels])
     assert sorted(types[control.spans.codes]) == sorted(types[rows.spans.codes])
     own = np.split(control.spans.codes, control.spans.offsets[1:-1])
@@ -191,14 +193,14 @@ def test_shuffled_tags_are_as_many_of_each_type_and_could_all_be_said():
     assert (control.spans.codes != rows.spans.codes).any()
     assert (control.spans.characters == rows.spans.characters).all()
     assert (control.spans.offsets == rows.spans.offsets).all()
-    assert (shuffle_targets(corpus, 0).split("train").spans.codes == control.spans.codes).all()
-    assert (shuffle_targets(corpus, 1).split("train").spans.codes != control.spans.codes).any()
+    assert (shuffled(corpus, 0).split("train").spans.codes == control.spans.codes).all()
+    assert (shuffled(corpus, 1).split("train").spans.codes != control.spans.codes).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(seed):
     _, corpus = answered(60)
-    rows, control = corpus.split("train"), shuffle_targets(corpus, seed).split("train")
+    rows, control = corpus.split("train"), shuffled(corpus, seed).split("train")
     assert (control.texts == rows.texts).all()
     assert (np.diff(control.spans.offsets) == 1).all()
     same = 0
@@ -223,7 +225,7 @@ def test_shuffled_answers_have_as_many_characters_where_there_are_no_spaces(cont
     rows = Rows(np.zeros((count, 1), np.int64), np.zeros(count), marks)
     corpus = Corpus(name="toy", texts=(Segments("?", context),), splits={"train": rows}, kind="answers")
     for seed in range(5):
-        moved = shuffle_targets(corpus, seed).split("train").spans.characters
+        moved = shuffled(corpus, seed).split("train").spans.characters
         for span, before in zip(moved, spans, strict=True):
             assert len(unbreakable_spans(context[slice(*span)])) == len(unbreakable_spans(context[slice(*before)]))
             assert not is_mark(context[span[0]])
@@ -235,10 +237,8 @@ def test_an_ablation_of_tokens_trains_every_layer_and_knows_the_one_that_tells(m
     recipe = Recipe(probe=ProbeSpec(encoder="none"), train=TrainSpec(epochs=15, batch_rows=8, learning_rate=0.02))
     measured = trainer_of(recipe, found, corpus)
     wanted = subsets("single", measured.columns)
-    measured.train([one.layer_positions for one in wanted], "single layers")
-    first, last = (
-        {row.metric: row.value for row in SubsetMetrics(measured).rows(one) if not row.against} for one in wanted
-    )
+    measured.train(wanted, "single layers")
+    first, last = ({row.metric: row.value for row in measured.rows(one, measured) if not row.against} for one in wanted)
     assert last["f1"] > first["f1"] + 0.3  # the states of the last layer tell
 
 
@@ -286,21 +286,21 @@ def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
     fits = []
     for encoder in ("none", "linear"):
         recipe = Recipe(probe=ProbeSpec(encoder=encoder), train=TrainSpec(epochs=40, batch_rows=16, learning_rate=1e-2))
-        made = trainer_of(recipe, found, shuffle_targets(scored(found), 0))
+        made = trainer_of(recipe, found, shuffled(scored(found), 0), RANDOM_TARGETS)
         everything = subsets("all", made.columns)[0]
-        made.train([everything.layer_positions], "memory")
-        (_, row, _) = SubsetMetrics(made, RANDOM_TARGETS).rows(everything, ["train"])
+        made.train([everything], "memory")
+        (_, row, _) = made.rows(everything, splits=["train"])
         fits.append(row.value)
         assert row.p is None
     assert fits[1] > fits[0] + 0.2
 
 
 def test_an_untrained_backbone_is_tested_against_the_trained_ones_last_layer():
-    trained, other = toy_trainer(ProbeSpec(encoder="none"), layer=3), toy_trainer(ProbeSpec(encoder="none"), layer=3)
+    trained = toy_trainer(ProbeSpec(encoder="none"), layer=3)
+    other = toy_trainer(ProbeSpec(encoder="none"), layer=3, control=UNTRAINED)
     for made in (trained, other):
         made.train([made.last_layer], "last")
-    last = subsets("single", trained.columns)[-1]
-    rows = SubsetMetrics(other, UNTRAINED, SubsetMetrics(trained)).rows(last)
+    rows = list(other.rows(trained.last_layer, trained))
     tests = [row for row in rows if row.against]
     assert [(row.value, row.p) for row in tests] == [(0.0, 1.0)] * len(tests)  # it is the same there
-    assert len(tests) == len([row for row in rows if row.split and not row.against])
+    assert len(tests) == len([row for row in rows if row.split and not row.against]) > 0

@@ -28,10 +28,10 @@ from permafrost.probes.inputs.latents import PooledInputs
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.search.journal import Journal
 from permafrost.probes.search.samplers import make_pruner, make_sampler
-from permafrost.probes.search.session import search
 from permafrost.probes.search.storage import open_study
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import TrialResult
+from tests.support.studies import search
 from tests.support.toys import SPACE, broken, hill, mapped, refusing, searching, sharing
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +42,12 @@ OPTIONS = {
     "ThresholdPruner": {"lower": -100.0},
 }
 STEPS = {**SPACE, "train.learning_rate": {"low": 0.001, "high": 0.009, "step": 0.001}}
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Studies draw no figures, which take longer than all else of a small one."""
+    monkeypatch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
 
 
 def rows(folder: Path, name: str = "trials") -> list[dict[str, str]]:
@@ -88,7 +94,7 @@ class Stopping:
 
 
 def test_a_study_leaves_tables_and_a_recipe_that_runs(tmp_path):
-    done = search(searching(trials=12), "s", tmp_path, hill, about={"metric": "spearman"})
+    done = search(searching(trials=12), "s", tmp_path, hill)
     table = rows(done.folder)
     assert [row["number"] for row in table] == [str(n) for n in range(12)]
     assert {"state", "value", "seconds", "unexplained", *SPACE} <= set(table[0])
@@ -335,7 +341,7 @@ def test_workers_end_with_their_parent_and_the_study_goes_on(tmp_path, how):
         "import signal, sys; sys.path[:0] = ['.']\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from functools import partial; from pathlib import Path\n"
-        "from tests.support.toys import hill, searching; from permafrost.probes.search.session import search\n"
+        "from tests.support.studies import search; from tests.support.toys import hill, searching\n"
         f"search(searching(trials=40), 's', Path({str(tmp_path)!r}), partial(hill, pause=0.1), workers=2)"
     )
     log = tmp_path / "study-s" / "evaluated"
