@@ -1,6 +1,6 @@
 """Kinds of targets: what each checks in a record, its label names, its arrays, and its check of the training rows.
 
-A further kind is a class here, or an existing one under a new name, with an entry in :data:`TARGETS`.
+A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tasks.registry.register`.
 """
 
 import math

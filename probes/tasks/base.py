@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.corpora.targets import TargetEncoding
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
@@ -106,10 +107,13 @@ class CountScorer(Scorer):
 
 
 class Task(ABC):
-    """A kind of task. Subclasses are registered in :data:`permafrost.probes.tasks.registry.TASKS`."""
+    """A kind of task. Subclasses are added by :func:`permafrost.probes.tasks.registry.register`."""
 
     kind: ClassVar[str]
     """Value of ``corpus.target``."""
+
+    encoding: ClassVar[type[TargetEncoding] | None] = None
+    """Encoding of its targets, of a kind that :data:`permafrost.data.corpora.targets.TARGETS` does not have."""
 
     name: ClassVar[str]
     loss: ClassVar[str]

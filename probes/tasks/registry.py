@@ -9,6 +9,7 @@ from pandas.api.types import is_numeric_dtype
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
@@ -20,10 +21,19 @@ from permafrost.probes.tasks.labels import MultiLabel
 from permafrost.probes.tasks.scores import Similarity
 from permafrost.probes.tasks.tagging import Tagging
 
-TASKS: dict[str, Task] = {
-    task.kind: task for task in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering())
-}
+TASKS: dict[str, Task] = {}
 """Kind of target -> task."""
+
+
+def register(task: Task) -> None:
+    """Add a kind of task, and the encoding of its targets if it brings one."""
+    TASKS[task.kind] = task
+    if task.encoding:
+        TARGETS[task.kind] = task.encoding
+
+
+for known in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering()):
+    register(known)
 
 
 def task_of(corpus: Corpus) -> Task:
