@@ -1,5 +1,6 @@
-"""Label sets: the labels of one row, written with separators between them or as a JSON list."""
+"""Label sets: the labels of one row, written with separators between them or as a list."""
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -17,29 +18,36 @@ def parse_labels(origin: str, cell: str, separator: str) -> tuple[str, ...]:
 
     Args:
         origin: ``file:line`` of the cell, for the error message.
-        cell: labels with ``separator`` between them, or a JSON list of texts and whole numbers; may be empty.
+        cell: labels with ``separator`` between them, or a list of texts and whole numbers, as JSON or as Python writes
+            it; may be empty.
 
     Raises:
-        CorpusError: the list holds anything else.
+        CorpusError: the list does not end, or holds anything else.
     """
-    values = _json_list(cell)
+    values = _list(cell)
     for value in values or ():
         if type(value) not in (str, int):
-            found = json.dumps(value, ensure_ascii=False)
-            raise CorpusError(f"{origin}: a list of labels holds their names or numbers, found {found}.")
-    labels = (str(value).strip() for value in (cell.split(separator) if values is None else values))
+            raise CorpusError(
+                f"{origin}: a list of labels holds their names or numbers, found {json.dumps(value, ensure_ascii=False)}."
+            )
+    labels = [str(value).strip() for value in (cell.split(separator) if values is None else values)]
+    if values is None and cell.lstrip().startswith("[") and any(text.count("[") != text.count("]") for text in labels):
+        raise CorpusError(f'{origin}: the labels begin with \'[\' and are no list, e.g. ["a", "b"]: {cell[:60]!r}.')
     return tuple(dict.fromkeys(filter(None, labels)))
 
 
-def _json_list(cell: str) -> list[object] | None:
-    """Return the list that a cell holds as JSON; None if it is none."""
+def _list(cell: str) -> list[object] | None:
+    """Return the list that a cell holds, as JSON or as Python writes it; None if it is none."""
     if not cell.lstrip().startswith("["):
         return None
-    try:
-        values = json.loads(cell)
-    except (ValueError, RecursionError):
-        return None
-    return values if isinstance(values, list) else None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            values = read(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(values, list):
+            return values
+    return None
 
 
 def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:

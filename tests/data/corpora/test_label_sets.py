@@ -44,12 +44,20 @@ def test_labels_are_the_same_whether_separated_or_a_list(labels, separator):
         ('["a, b"]', ("a, b",)),
         ("a,,b,", ("a", "b")),
         ("[a], b", ("[a]", "b")),
-        ("[urgent", ("[urgent",)),
+        ("['a', \"b's\"]", ("a", "b's")),
+        ("(a, [b", ("(a", "[b")),
         ('{"a": 1}', ('{"a": 1}',)),
     ],
 )
 def test_a_cell_is_a_list_only_if_it_is_one(cell, labels):
     assert parse_labels("f:1", cell, ",") == labels
+
+
+@pytest.mark.parametrize("cell", ['[1, "a"', "[a, b]", "['a', 'b'"])
+def test_a_list_that_is_broken_is_not_taken_for_names(cell):
+    with pytest.raises(CorpusError) as error:
+        parse_labels("f.csv:2", cell, ",")
+    assert str(error.value).startswith("f.csv:2: the labels begin with '[' and are no list")
 
 
 @pytest.mark.parametrize("item", ["1.5", "null", "true", '["a"]', '{"a": 1}'])
