@@ -26,7 +26,7 @@ MOST_SMALL_CLASSES = 6
 def predicted_against_gold(run: Tables) -> Figure | None:
     """Draw scores against targets, a point per row of the first seed; None if the predictions are not scores."""
     rows = run["predictions"]
-    if rows.empty or any(not is_numeric_dtype(rows.get(name)) for name in ("target", "score")):
+    if rows.empty or any(name not in rows or not is_numeric_dtype(rows[name]) for name in ("target", "score")):
         return None
     rows = first_seed(rows).dropna(subset=["target", "score"])
     if rows.empty:
