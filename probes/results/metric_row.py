@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 PROBE_VARIANT = "probe"
 """Variant of the rows of an ablation, and of layers."""
@@ -65,9 +62,3 @@ def metrics_frame(rows: Sequence[MetricRow]) -> pd.DataFrame:
     """Return the rows as a table; ``layer``, ``n`` and ``seed`` are integers with missing values."""
     frame = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
     return frame.astype({"layer": "Int64", "n": "Int64", "seed": "Int64"})
-
-
-def to_corpus_range(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[np.float64]:
-    """Rescale scores from 0..1 to the corpus's range, ``(low, high)``."""
-    low, high = corpus_range
-    return score * (high - low) + low

@@ -118,7 +118,7 @@ class Tables:
         rows = self["metrics"]
         frames["metrics"] = rows[(rows["task"] == name) | (rows["split"] == "")]
         metric = self.record_table("metrics").get(name)
-        record = {key: value for key, value in self.record.items() if key != "metric"}
+        record = {key: value for key, value in self.record.items() if key not in ("metric", "costs")}
         record |= {"selected": self.selected, "tasks": {PROBE: self.record_table("tasks", name)}}
         if metric in frames["metrics"]["metric"].tolist():
             record["metric"] = metric

@@ -205,7 +205,8 @@ def folder(tmp_path, backbone, monkeypatch) -> Path:
     write(tmp_path / "reviews.csv", ["sentence"], [row[:1] for row in labelled[:3]])
     messages = [(text, label, "sad" if "dog" in text else "glad", split) for text, label, split in labelled]
     write(tmp_path / "messages.csv", ["text", "topic", "tone", "split"], messages)
-    for name, sample in {"mine.conll": "tags.conll", "mine.json": "questions.json"}.items():
+    samples = {"mine.conll": "tags.conll", "mine.json": "questions.json", "requests.csv": "labels.csv"}
+    for name, sample in samples.items():
         shutil.copy(ROOT / "data" / "samples" / sample, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERMAFROST_DATA", str(tmp_path / "corpora"))
