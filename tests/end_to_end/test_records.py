@@ -11,7 +11,7 @@ import pytest
 from permafrost import api
 from permafrost.data.store.identity import Identity
 from tests.end_to_end import test_pretrain
-from tests.probes.experiments import test_similarity
+from tests.probes.experiments.test_similarity import SHORT, small
 from tests.support.bench import Bench
 
 TASKS = """
@@ -53,9 +53,7 @@ VERBS: dict[str, Callable[[Bench], list[Path]]] = {
     "ablation": lambda bench: [api.ablate(*of_one(bench), bench.runs).path],
     "study": study,
     "similarity": lambda bench: [
-        api.similarity(
-            ["the dog runs", "the stove"], [str(bench.backbone)], "", test_similarity.small(bench.folder), bench.runs
-        ).path
+        api.similarity(SHORT, [str(bench.backbone)], test_similarity.small(bench.folder), bench.runs).path
     ],
     "pretraining": lambda bench: [api.pretrain("gpt-small", test_pretrain.small(bench), bench.runs).path],
 }
