@@ -53,7 +53,7 @@ VERBS: dict[str, Callable[[Bench], list[Path]]] = {
     "ablation": lambda bench: [api.ablate(*of_one(bench), bench.runs).path],
     "study": study,
     "similarity": lambda bench: [
-        api.similarity(SHORT, [str(bench.backbone)], test_similarity.small(bench.folder), bench.runs).path
+        api.similarity(SHORT, [str(bench.backbone)], overrides=small(bench.folder), runs=bench.runs).path
     ],
     "pretraining": lambda bench: [api.pretrain("gpt-small", test_pretrain.small(bench), bench.runs).path],
 }
