@@ -10,7 +10,7 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.config.names import PROBE
-from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.recipe import Recipe, Variant, with_variant
 from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.experiments.run import run_recipe
 from permafrost.probes.inputs.providers import LatentProvider
@@ -49,6 +49,7 @@ def run_study(
     check_space(recipe)
     writer, workspace = RunWriter(runs, study_name, recipe, "study"), Workspace(provider, progress)
     problem = resolve_problems({name: recipe}, workspace)[PROBE]
+    _check_choices(recipe, workspace)
     workspace.prepare([recipe])
     data = data_record([problem.corpus], latent_stores({name: recipe}, workspace), workspace)
 
@@ -61,6 +62,16 @@ def run_study(
     progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
     _, best = load_recipe(str(study.recipe))
     return study, run_recipe(f"{study_name}-best", best, runs, progress, provider)
+
+
+def _check_choices(recipe: Recipe, workspace: Workspace) -> None:
+    """Raise :class:`SpecError` if the task of the corpus has no such loss or head as the search space offers."""
+    for key, dimension in recipe.study.ranges().items():
+        for value in dimension.extremes():
+            try:
+                workspace.problem(with_variant(recipe, Variant("trial", {key: value})))
+            except SpecError as error:
+                raise SpecError(f"study.space: '{key}' cannot be {plain(value)!r}: {error}") from error
 
 
 def write_study(

@@ -152,7 +152,8 @@ def _rows_of_task(prediction: Prediction) -> list[TableRow]:
         return [{"answer": answer["text"], **{key: answer[key] for key in ("start", "end", "score")}}]
     if "probabilities" in prediction:
         columns = {f"probability_{label}": value for label, value in prediction["probabilities"].items()}
-        return [{"label": prediction["label"]} | columns]
+        several = {"labels": ", ".join(prediction["labels"])} if "labels" in prediction else {}
+        return [(several or {"label": prediction["label"]}) | columns]
     return [dict(prediction)]
 
 

@@ -17,6 +17,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from permafrost import api
 from permafrost.data.digests import digests_of_files
 from permafrost.extract.backbones.families import BACKBONES
+from permafrost.probes.config.names import PROBE
 from tests.support.bench import Bench, pairs
 from tests.support.resealed import resealed
 
@@ -107,7 +108,7 @@ def test_several_layers_and_the_final_norm_of_a_causal_backbone_are_read_as_in_t
     more = ["plan.views=last", "plan.final_norm=true", "probe.layers=all", "probe.mixer=concat", "train.seeds=0,1"]
     folder = ran(Bench(tmp_path, tiny("gpt2")), "class", "finetune.cut=1", *more)
     predictor, table = api.load(folder), table_of(folder)
-    assert [column.layer for column in predictor.run.columns] == [2, 3]
+    assert [column.layer for column in predictor.tasks[PROBE].columns] == [2, 3]
     said = [one["probabilities"]["same"] for one in predictor.predict(table["sentence"][table["seed"] == 0].tolist())]
     apart = [np.abs(said - table["probability_same"][table["seed"] == seed].to_numpy()).max() for seed in (0, 1)]
     assert min(apart) < 1e-4  # of two seeds the better one answers
@@ -124,7 +125,7 @@ def test_layers_beside_the_blocks_are_read_as_in_the_run(tmp_path, tiny, quick):
     ]
     folder = ran(Bench(tmp_path, tiny("bert")), "class", *more)
     predictor, table = api.load(folder), table_of(folder)
-    assert [column.layer for column in predictor.run.columns] == [0, 1, 3]
+    assert [column.layer for column in predictor.tasks[PROBE].columns] == [0, 1, 3]
     said = [one["probabilities"]["same"] for one in predictor.predict(table["sentence"].tolist())]
     np.testing.assert_allclose(said, table["probability_same"], atol=1e-4)
 

@@ -1,6 +1,7 @@
 """``study`` from end to end: workers share latents, the best trial becomes a recipe, and is trained again."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.data.spec import SpecError
 from tests.support.bench import Bench
 
 SPACE = [
@@ -24,6 +26,21 @@ def bench(tiny, tmp_path, quick):
 
 def texts_extracted(bench: Bench) -> int:
     return sum(1 for _ in (bench.folder / "cache").rglob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("key", "choices", "wrong"),
+    [
+        ("train.loss", ["mse", "mes"], "mes"),
+        ("train.loss", ["mse", "cross_entropy"], "cross_entropy"),
+        ("probe.head", ["cosine", "tags"], "tags"),
+    ],
+)
+def test_a_choice_that_the_task_does_not_have_is_refused_before_any_text_is_run(key, choices, wrong, bench):
+    message = f"study.space: '{key}' cannot be '{wrong}': {key} = '{wrong}' does not fit similarity; use one of: "
+    with pytest.raises(SpecError, match=re.escape(message)):
+        api.study("pairs", bench.of_pairs(f"study.space.{key}={json.dumps(choices)}"), runs=bench.runs)
+    assert not texts_extracted(bench)
 
 
 def test_a_study_ends_with_its_best_trial_trained_again(bench):

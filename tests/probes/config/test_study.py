@@ -115,7 +115,7 @@ def test_other_settings_of_a_study_are_checked():
             "'train.epochs' cannot be 1.0: .* must be whole number",
         ),
         ({"train.epochs": [3, 0]}, "'train.epochs' cannot be 0: .*at least 1"),
-        ({"train.loss": ["mse", "mes"]}, "'train.loss' cannot be 'mes': .*Did you mean 'mse'"),
+        ({"probe.encoder": ["none", "lienar"]}, "'probe.encoder' cannot be 'lienar': .*Did you mean 'linear'"),
         ({"train.warmup": {"low": 0.1, "high": 1.5}}, "'train.warmup' cannot be 1.5"),
     ],
 )

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from permafrost import api
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import PermafrostError
+from permafrost.probes.config.names import PROBE
 from permafrost.probes.results.outcomes import RunResult
 from tests.support.bench import Bench, pairs, write
 from tests.support.resealed import resealed
@@ -88,7 +89,7 @@ def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, 
     table = of_the_best_seed(done)
     predictor = api.load(done.path)
     averaged = MEAN[-1] in SCORED[case]
-    assert len(predictor.run.probe.layout.members) == 1 + averaged
+    assert len(predictor.tasks[PROBE].probe.layout.members) == 1 + averaged
     assert table["seed"].isna().all() == averaged
     pairs_of = list(zip(table["sentence1"], table["sentence2"], strict=True))
     said = [answer["score"] for answer in predictor.predict(pairs_of)]

@@ -232,10 +232,11 @@ def test_a_row_of_several_texts_is_shown_and_written_with_a_line_for_each_entity
     ]
     answer = {"text": "dog", "start": 4, "end": 7, "score": 0.25}
 
-    def predict(self, items, progress, places):
-        return [{"answer": answer}] * 2 if self.run.kind == "answers" else [{"entities": names}, {"entities": []}]
+    def predict_task(self, task, items, progress, locations):
+        is_answer = self.tasks[task].kind == "answers"
+        return [{"answer": answer}] * 2 if is_answer else [{"entities": names}, {"entities": []}]
 
-    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr(Predictor, "predict_task", predict_task)
     rows = [("Ann met Bob", "Who?", "The dog."), ("No", "What?", "A dog.")]
     path, out = write(tmp_path / "a.csv", ["text", "question", "context"], rows), tmp_path / "out.csv"
     told(bench, folder, "--file", str(path), "--out", str(out))
@@ -258,9 +259,8 @@ def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of,
     _, folder = run_of(name)
     runs, loads, load = load_tasks(folder), [], runner.load_backbone
     if most == 2:  # as if each task had left blocks of its own
-        monkeypatch.setattr(
-            "permafrost.probes.tasks.fitted.LoadedRun.backbone_key", lambda self, plan: (self.path.name,)
-        )
+        backbone_key = "permafrost.probes.objectives.fitted.LoadedRun.backbone_key"
+        monkeypatch.setattr(backbone_key, lambda self, plan: (self.path.name,))
     monkeypatch.setattr(runner, "load_backbone", lambda *some: loads.append(some) or load(*some))
     predictor = api.load(folder)
     said = predictor.predict(["the dog runs"] + [QUESTION] * (name == "reading"))

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.probes.config.names import PROBE
+from permafrost.probes.prediction.output import write_predictions
 from permafrost.probes.prediction.predictor import Predictor
-from permafrost.probes.prediction.requests import requests_from_file
+from permafrost.probes.prediction.requests import PredictionRequest, requests_from_file
 from tests.support.bench import Bench, pairs, write
 
 OWN = '[probe]\nencoder = "none"\nmixer = "softmax"\n'
@@ -50,7 +52,7 @@ def put(tmp_path):
 
 def requests_of(folder, path):
     """The items of a file for the single task of a run."""
-    return requests_from_file({"": api.load(folder).run}, path)[""]
+    return requests_from_file(api.load(folder).tasks, path)[PROBE]
 
 
 READ = {
@@ -160,7 +162,7 @@ def test_entities_are_written_a_line_each_and_an_item_without_any_has_one(runs_o
         {"text": "Kenya", "start": 15, "end": 20, "label": "LOC", "probability": 0.75},
     ]
     answers = [{"entities": entities}, {"entities": []}]
-    monkeypatch.setattr(Predictor, "predict", lambda *_: answers)
+    monkeypatch.setattr(Predictor, "predict_task", lambda *_: answers)
     path, out = write(tmp_path / "a.csv", ["text", "label"], [("Elon  Musk saw Kenya", "a"), ("No", "b")]), "out.csv"
     predicted(bench, folders["tags"], "--file", str(path), "--out", str(tmp_path / out))
     lines = (tmp_path / out).read_text("utf-8").splitlines()
@@ -176,6 +178,17 @@ def test_entities_are_written_a_line_each_and_an_item_without_any_has_one(runs_o
     shown = predicted(bench, folders["tags"], "--file", str(path)).split("\n")
     assert shown[0].split() == ["text", "entity", "label", "start", "end", "probability"]
     assert shown[2].split() == ["Kenya", "LOC", "15", "20", "0.7500"]
+
+
+def test_label_sets_are_written_as_one_cell_beside_a_column_a_probability(tmp_path):
+    request = PredictionRequest(texts=("The dog",), names=("text",), location="item 1", columns={"text": "The dog"})
+    predictions = [{"labels": labels, "probabilities": {"a": 0.75, "b": 0.5}} for labels in (["a", "b"], [])]
+    write_predictions(tmp_path / "out.csv", [request] * 2, predictions)
+    assert (tmp_path / "out.csv").read_text("utf-8").splitlines() == [
+        "text,labels,probability_a,probability_b",
+        'The dog,"a, b",0.75,0.5',
+        "The dog,,0.75,0.5",
+    ]
 
 
 def test_answers_are_written_beside_question_and_context(runs_of_kinds, tmp_path):

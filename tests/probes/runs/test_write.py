@@ -57,7 +57,9 @@ def test_the_metrics_are_one_long_table(finished):
     table = pd.read_csv(done.path / "metrics.csv")
     assert list(table) == COLUMNS
     assert set(table["backbone"]) == {str(bench.backbone)}
-    assert set(table.loc[table["split"].isna(), "metric"]) == {"trained_parameters"}
+    assert set(table.loc[table["split"].isna(), "metric"]) == {
+        "trained_parameters", "parameters", "saved_parameters",
+    }  # fmt: skip
     assert table[["against", "p"]].isna().all(axis=None)
     table = table[table["split"].notna()]
     assert set(table["corpus"]) == {"pairs.csv"}

@@ -443,6 +443,26 @@ def test_variants_may_have_tasks_that_the_recipe_leaves_out(tasks):
     assert {row["task"] for row in done.metrics if row["variant"] == "both" and row["split"]} == {"topic", "tone"}
 
 
+def test_a_variant_of_one_task_has_the_figures_of_a_recipe_of_that_task(tasks):
+    variants = (("both", '"multitask.keep" = "each"'), ("tone-alone", '"multitask.tasks" = ["tone"]'))
+    together = tasks.run("finetune.cut=frozen", variants=variants)
+    head, rest = RECIPE.format(tasks.bench.folder).split("[tasks.topic]")
+    path = tasks.bench.folder / "tone.toml"
+    path.write_text(f"{head}[train]{rest.split('[train]')[1]}", "utf-8")
+    corpus = (f"corpus.path={tasks.bench.folder / 'tone.csv'}", "corpus.columns=sentence,label", "corpus.target=class")
+    settings = tasks.bench.settings("train.epochs=2", "finetune.cut=frozen", *corpus)
+    alone = api.run(str(path), settings, tasks.bench.runs)
+    figures, losses = [], []
+    for done, variant in ((together, "tone-alone"), (alone, "probe")):
+        rows = [row for row in done.metrics if row["seed"] == 0 and row["variant"] == variant]
+        figures.append({(row["split"], row["metric"]): row["value"] for row in rows})
+        training = pd.read_csv(done.path / "training.csv")
+        losses.append(training.loc[training["variant"] == variant, "loss"].dropna().tolist()[-2:])
+    assert figures[0] == figures[1]
+    assert {split for split, _ in figures[0]} == {"validation", "test"}
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 ALONE = ["finetune.cut=1", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "probe.hidden=0"]
 WRONG_ALONE = {
     "run": (["finetune.cut=3"], "has 3 blocks: a cut lies from 0, which freezes the embeddings alone, to 2"),
