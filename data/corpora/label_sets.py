@@ -27,9 +27,8 @@ def parse_labels(origin: str, cell: str, separator: str) -> tuple[str, ...]:
     values = _list(cell)
     for value in values or ():
         if type(value) not in (str, int):
-            raise CorpusError(
-                f"{origin}: a list of labels holds their names or numbers, found {json.dumps(value, ensure_ascii=False)}."
-            )
+            found = json.dumps(value, ensure_ascii=False)
+            raise CorpusError(f"{origin}: a list of labels holds their names or numbers, found {found}.")
     labels = [str(value).strip() for value in (cell.split(separator) if values is None else values)]
     if values is None and cell.lstrip().startswith("[") and any(text.count("[") != text.count("]") for text in labels):
         raise CorpusError(f'{origin}: the labels begin with \'[\' and are no list, e.g. ["a", "b"]: {cell[:60]!r}.')

@@ -42,7 +42,7 @@ class CorpusSpec:
 
     label_separator: str = ","
     """For target = "labels": separator of the labels in a column, e.g. ",", "|", ";" or " ". A field may also be a
-    JSON list such as ["late", "refund"]; an empty one is a row without labels."""
+    list such as ["late", "refund"]; an empty one is a row without labels."""
 
     split_column: str = "split"
     """Name of the column that holds train, validation or test; if a file has no such column, rows are split at
