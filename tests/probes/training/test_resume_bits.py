@@ -241,9 +241,16 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_left(tmp_path):
     assert (tmp_path / "one.safetensors").is_file()
 
 
-def test_a_short_training_leaves_no_checkpoint(tmp_path):
-    Pair().fit(checkpoint=Checkpoint(tmp_path / "one.safetensors", {}, 60.0))
-    assert not list(tmp_path.iterdir())
+def test_a_short_training_is_kept_once_it_is_finished_and_never_trained_again(tmp_path, monkeypatch):
+    saved, save = [], Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state: saved.append(self.path) or save(self, state))
+    pair = Pair()
+    result = pair.fit(checkpoint=Checkpoint(tmp_path / "one.safetensors", {}, 60.0))
+    assert saved == [tmp_path / "one.safetensors"]
+    other = Pair(dies_in=1)
+    again = other.fit(checkpoint=Checkpoint(tmp_path / "one.safetensors", {}, 60.0))
+    assert (pair.steps > 0, other.steps) == (True, 0)
+    assert_same((pair, result), (other, again))
 
 
 def test_a_loss_that_is_no_number_is_told_by_task_and_step():
