@@ -57,16 +57,6 @@ def f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
 CORRELATIONS = (pearson, spearman)
 """Metrics that are undefined if the predictions or the targets are constant."""
 
-METRICS: dict[str, Statistic] = {
-    "pearson": pearson,
-    "spearman": spearman,
-    "mae": mean_absolute_error,
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-    "f1": f1,
-}
-"""Metric name -> function, of scores and classes."""
-
 
 def of_resamples(
     metric: Metric, prediction: NDArray[Any], target: NDArray[Any], rows: NDArray[np.int64]

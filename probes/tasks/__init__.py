@@ -2,5 +2,5 @@
 
 May import: data, data.corpora, probes.config, probes.metrics, probes.results.
 Start reading at base.py, Task.
-The registry of all kinds is TASKS in registry.py; problem.py resolves what a recipe trains on a corpus.
+registry.py registers all kinds, and resolves what a recipe trains on a corpus.
 """

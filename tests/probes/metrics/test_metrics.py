@@ -13,7 +13,9 @@ from permafrost.probes.metrics.bootstrap import (
     estimate_metric,
     paired_difference,
 )
-from permafrost.probes.metrics.metrics import CORRELATIONS, METRICS
+from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
+from permafrost.probes.tasks.classes import Classification
+from permafrost.probes.tasks.scores import Similarity
 
 REFERENCES = {
     "pearson": lambda prediction, target: stats.pearsonr(prediction, target).statistic,
@@ -23,6 +25,7 @@ REFERENCES = {
     "macro_f1": lambda prediction, target: sklearn.f1_score(target, prediction, average="macro", zero_division=0),
     "f1": lambda prediction, target: sklearn.f1_score(target, prediction, pos_label=1, zero_division=0),
 }
+METRICS = Similarity.metrics | Classification.metrics | {"mae": mean_absolute_error}
 CORRELATED = [name for name, metric in METRICS.items() if metric in CORRELATIONS]
 
 
