@@ -44,4 +44,4 @@ def format_p(p: float) -> str:
 
 def metric_title(metric: object) -> str:
     """Return the name of a metric as people write it."""
-    return {"f1": "F1", "macro_f1": "macro F1"}.get(str(metric), str(metric).replace("_", " "))
+    return re.sub(r"\bf1\b", "F1", str(metric).replace("_", " "))
