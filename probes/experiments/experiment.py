@@ -101,6 +101,7 @@ class Experiment:
                 except SpecError as error:
                     refused[variant] = error
         if not trained:
+            self._unfinished.remove()  # another attempt with these settings ends the same
             raise next(iter(refused.values()))
         self._note_left_out({variant: reason for variant, reason in refused.items() if variant not in self._left_out})
         return trained, {variant: str(reason) for variant, reason in refused.items()}

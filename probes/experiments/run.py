@@ -72,7 +72,7 @@ def _task_contents(
     """
     contents = {}
     for task, trained in selected.tasks.items():
-        compared = [each.tasks[task] for each in variants if task in each.tasks] if task != PROBE else [trained]
+        compared = [each.tasks[task] for each in variants if task in each.tasks] if task != PROBE else []
         stored = workspace.plan_latents(trained.recipe, trained.recipe.corpus)
         contents[task] = TaskContents(trained.fitted_probe(), task_tables(trained, compared), stored)
     return contents

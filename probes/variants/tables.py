@@ -38,12 +38,13 @@ def task_tables(selected: TrainedTask, compared: Sequence[TrainedTask]) -> dict[
     """Return the tables of one task by name: predictions of the selected variant, groups and confusion of several.
 
     Args:
-        compared: the variants whose groups are shown.
+        compared: the variants whose groups and confusion are shown; empty shows the groups of the selected one, whose
+            predictions say what was confused.
     """
     return {
         "predictions": prediction_table(selected, selected.problem.corpus.test_split),
-        "breakdown": pd.concat([breakdown_table(variant) for variant in compared]),
-        "confusion": pd.concat([confusion_table(variant) for variant in compared]),
+        "breakdown": pd.concat([breakdown_table(variant) for variant in compared or [selected]]),
+        "confusion": pd.concat([pd.DataFrame(), *map(confusion_table, compared)]),
     }
 
 

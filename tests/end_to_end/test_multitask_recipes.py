@@ -124,7 +124,7 @@ def test_every_task_is_followed_from_before_training_to_the_figures_of_the_table
 def test_the_page_shows_all_tasks_and_nothing_that_is_no_number(name, ran):
     run, recipe = ran(name), load_recipe(name)[1]
     page = run.page
-    assert {"figure-losses", "figure-by_epoch"} <= set(page.ids)
+    assert {"figure-training", "figure-by_epoch"} <= set(page.ids)
     assert {f"task-{task}" for task in recipe.tasks} <= set(page.ids)
     for text in (page.text, run.out, run.err):
         assert not {"nan", "NaN", "inf", "None"} & set(text.replace(",", " ").split())
@@ -200,7 +200,7 @@ def test_balancers_are_held_against_equal_weights_and_tell_weights_and_conflicts
 
 def test_telling_questions_is_chosen_and_shown_by_f1_first(ran):
     run = ran("sst2-question")
-    assert "question: f1 on test" in run.out.splitlines()[0]
+    assert "question: F1" in run.out.splitlines()[0]
     table = run.table("metrics")
     assert table.dropna(subset="task").drop_duplicates("task").set_index("task")["metric"].to_dict() == {
         "sentiment": "accuracy", "question": "f1",

@@ -129,9 +129,10 @@ def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
     assert said["sentence"].nunique() == 20
     (grid,) = result_grids(done.path)
     metrics = ("F1", "precision", "recall", "accuracy")
-    assert grid.heads[2:-1] == [
+    assert grid.heads[2:-3] == [
         f"{metric} on {split}" for split in ("test", "validation") for metric in metrics  # a part of train chose
     ]  # fmt: skip
+    assert grid.heads[-3:] == ["trained", "took", "memory"]
     assert [line[0] for line in grid.rows] == ["raw", "probe"]
 
 
