@@ -94,6 +94,9 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
             if limit < 0:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
+        repeated = [label for label in self.labels if self.labels.count(label) > 1]
+        if repeated:
+            raise SpecError(f"labels names '{repeated[0]}' twice.")
         if not self.label_separator:
             raise SpecError("label_separator must not be empty.")
         if not 0 <= self.held_out < 1:

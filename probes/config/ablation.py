@@ -37,6 +37,10 @@ class AblationSpec:
     def __post_init__(self) -> None:
         if self.greedy < 1:
             raise SpecError(f"greedy must be at least 1, got {self.greedy}.")
+        for name in ("kinds", "backbones", "controls"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise SpecError(f"{name} names one twice: {', '.join(values)}.")
 
 
 @dataclass(frozen=True)

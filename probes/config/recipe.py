@@ -21,8 +21,8 @@ from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 
-RESERVED = ("backbone", "shared")
-"""Names that no task can have, because components of a training have them."""
+RESERVED = ("backbone", "shared", PROBE)
+"""Names that no task can have: components of a training, and the only task of a recipe, have them."""
 
 TASK_TABLES = ("corpus", "plan", "probe", "train")
 """Recipe tables whose keys a task can set."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from permafrost.data.corpora.records import CorpusError
 from permafrost.data.errors import InputError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
@@ -51,7 +52,7 @@ class Experiment:
     def prepare(self, variants: Mapping[str, Recipe], joint: bool = True) -> dict[str, Problem]:
         """Check every variant and get its latents; return task -> its problem.
 
-        A variant whose backbone or corpus cannot be read is left out later, if others remain.
+        A variant whose latents cannot be got is left out later, if others remain.
 
         Args:
             joint: whether the tasks of a variant are trained together.
@@ -98,10 +99,11 @@ class Experiment:
             if variant not in refused:
                 try:
                     trained = keep([*trained, train(variant, recipe, self.workspace)])
-                except SpecError as error:
+                except (SpecError, CorpusError) as error:
                     refused[variant] = error
         if not trained:
-            self._unfinished.remove()  # another attempt with these settings ends the same
+            if not self._left_out:
+                self._unfinished.remove()  # another attempt with these settings ends the same
             raise next(iter(refused.values()))
         self._note_left_out({variant: reason for variant, reason in refused.items() if variant not in self._left_out})
         return trained, {variant: str(reason) for variant, reason in refused.items()}

@@ -38,7 +38,7 @@ class Thresholds:
     """Probability of each label from which on it is predicted."""
 
     values: NDArray[np.float32]
-    """``[label]``, in 0..1."""
+    """``[label]``, in 0..1; 2 for a label that is never predicted."""
 
 
 CALIBRATIONS: dict[frozenset[str], Callable[..., Calibration | Thresholds]] = {

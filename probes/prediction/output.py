@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.atomic import write_atomically
+from permafrost.data.corpora.label_sets import format_labels
 from permafrost.data.errors import InputError
 from permafrost.probes.prediction.predictor import merge_predictions
 from permafrost.probes.prediction.requests import PredictionRequest
@@ -152,7 +153,7 @@ def _rows_of_task(prediction: Prediction) -> list[TableRow]:
         return [{"answer": answer["text"], **{key: answer[key] for key in ("start", "end", "score")}}]
     if "probabilities" in prediction:
         columns = {f"probability_{label}": value for label, value in prediction["probabilities"].items()}
-        several = {"labels": ", ".join(prediction["labels"])} if "labels" in prediction else {}
+        several = {"labels": format_labels(prediction["labels"])} if "labels" in prediction else {}
         return [(several or {"label": prediction["label"]}) | columns]
     return [dict(prediction)]
 

@@ -5,9 +5,6 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-PROBE_VARIANT = "probe"
-"""Variant of the rows of an ablation, and of layers."""
-
 TRAINED_PARAMETERS, PARAMETERS, SAVED_PARAMETERS = "trained_parameters", "parameters", "saved_parameters"
 """Metrics that are counts of a variant or a subset, for one seed: parameters that were trained; those of the backbone
 and of every head; and how many more would be trained if each task had blocks of its own."""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from seqeval.metrics.sequence_labeling import get_entities
 
+from permafrost.data.corpora.label_sets import read_labels
 from permafrost.data.script import is_mark, is_unspaced
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.results.formatting import decimals
@@ -240,7 +241,7 @@ def _probability(row: pd.Series) -> float:
 def label_errors(predictions: pd.DataFrame) -> Grid:
     """Return the rows with the most labels that were missed or predicted in error."""
     rows, texts = first_seed(predictions), text_names(predictions)
-    sets = [[set(filter(None, cell.split(", "))) for cell in rows[name]] for name in ("target", "labels")]
+    sets = [[set(read_labels(cell)) for cell in rows[name]] for name in ("target", "labels")]
     wrong = pd.Series([len(gold ^ predicted) for gold, predicted in zip(*sets, strict=True)], index=rows.index)
     shown = rows[wrong > 0].assign(wrong=wrong).nlargest(MOST_ERRORS, "wrong")
     return Grid(

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
-from permafrost.data.corpora.label_sets import parse_labels
+from permafrost.data.corpora.label_sets import format_labels, parse_labels, read_labels
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.probes.config.names import PROBABILITY
@@ -173,7 +173,7 @@ class MultiLabel(RowTask):
     def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
         """As :meth:`Task.parse_target`: the labels of the item, joined."""
         labels = parse_labels(f"column '{column}'", value, spec.label_separator)
-        return ", ".join(parse_label(space.labels, label, column, numbered) for label in labels)
+        return format_labels([parse_label(space.labels, label, column, numbered) for label in labels])
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the labels of each row, joined."""
@@ -187,10 +187,10 @@ class MultiLabel(RowTask):
 
 def indicators(cells: Iterable[object], labels: Sequence[str]) -> NDArray[np.float64]:
     """Return which labels each cell of joined names has, ``[row, label]`` of 0 and 1."""
-    sets = [set(str(cell).split(", ")) for cell in cells]
+    sets = [set(read_labels(str(cell))) for cell in cells]
     return np.array([[float(label in row) for label in labels] for row in sets])
 
 
 def joined(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[str]:
     """Return the names of the labels of each row, ``[row, label]`` -> ``a, b``."""
-    return [", ".join(name for name, is_chosen in zip(names, row, strict=True) if is_chosen) for row in chosen]
+    return [format_labels([name for name, is_chosen in zip(names, row, strict=True) if is_chosen]) for row in chosen]

@@ -36,7 +36,7 @@ class Checkpoint:
     Args:
         path: the file; it ends in ``.safetensors``.
         origin: everything that the training depends on, as plain values; a state of another origin is refused.
-        seconds: time from one save until the next is due; 0 is always, infinity never.
+        seconds: time from one save until the next is due, 0 saves after each step; the end is always saved.
     """
 
     def __init__(self, path: Path, origin: Mapping[str, Any], seconds: float) -> None:

@@ -216,7 +216,7 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
                 workspace.latent_identities(recipe),
             )
             checkpoint = workspace.unfinished.checkpoint_for(
-                "pretraining", recipe, [member.seed], corpora, {PROBE: latents}, {"encoder": key}
+                f"{member.variant} pretraining", recipe, [member.seed], corpora, {PROBE: latents}, {"encoder": key}
             )
         return pretrain(initial_probe(member), spec, corpus, inputs, member.seed, workspace.progress, checkpoint)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from permafrost.data.corpora.build import build_corpus, check_training
-from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
+from permafrost.data.corpora.label_sets import format_labels, parse_labels, read_labels, sorted_labels
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Record
 from permafrost.data.corpora.splits import cut_by_seed, with_held_out
 from permafrost.data.corpora.targets import Targets
@@ -53,7 +53,13 @@ def test_a_cell_is_a_list_only_if_it_is_one(cell, labels):
     assert parse_labels("f:1", cell, ",") == labels
 
 
-@pytest.mark.parametrize("cell", ['[1, "a"', "[a, b]", "['a', 'b'"])
+@given(labels=st.lists(st.text(st.sampled_from('a, ["b'), min_size=1, max_size=4), max_size=4))
+def test_labels_in_a_table_are_read_back(labels):
+    labels = [label.strip() or "x" for label in labels]
+    assert read_labels(format_labels(labels)) == labels
+
+
+@pytest.mark.parametrize("cell", ['[1, "a"', "[a, b]", "['a', 'b'", "['a' 'b']", "[ 3 10]"])
 def test_a_list_that_is_broken_is_not_taken_for_names(cell):
     with pytest.raises(CorpusError) as error:
         parse_labels("f.csv:2", cell, ",")

@@ -247,12 +247,12 @@ def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts,
         "tokens"
     ]
     for mine, theirs in (
-        (found.ids, stored.ids),
+        (found.batch.ids, stored.ids),
         (found.tokens.spans, stored.spans),
         (found.tokens.offsets, stored.offsets),
     ):
         np.testing.assert_array_equal(mine, theirs)
-    assert found.token_type_ids is None
+    assert found.batch.token_type_ids is None
     some = np.array([3, 0, 3])
     taken, _ = found.rows(some)
     np.testing.assert_array_equal(taken, stored.select(some).ids)
@@ -267,12 +267,14 @@ def test_windows_of_two_segments_come_one_after_another(plan_of, some):
     assert tokens.starts[1] > 1
     ids, kinds = found.rows(np.arange(tokens.starts[1], tokens.starts[2]))
     assert kinds.tolist() == [0] * 4 + [1] * 3
-    np.testing.assert_array_equal(ids, read_token_ids(plan, pairs[1:]).ids)
+    np.testing.assert_array_equal(ids, read_token_ids(plan, pairs[1:]).batch.ids)
 
 
 def test_ids_are_of_texts_as_the_plan_has_them(plan_of):
     plan = plan_of("bert", views=("mean",), rewording=("lower_case",))
-    assert read_token_ids(plan, ["The dog ."]).ids.tolist() == read_token_ids(plan, ["the dog ."]).ids.tolist()
+    assert (
+        read_token_ids(plan, ["The dog ."]).batch.ids.tolist() == read_token_ids(plan, ["the dog ."]).batch.ids.tolist()
+    )
     with pytest.raises(TextError, match=r"1 texts exceed plan.max_tokens = 4, the longest has 6 tokens"):
         read_token_ids(plan_of("bert", max_tokens=4, truncation="refuse"), ["the dog runs over"])
 
@@ -298,4 +300,4 @@ def test_a_tokenizer_of_another_model_is_refused(plan_of, tiny, texts, tmp_path)
 
 def test_no_weights_are_read_for_ids(plan_of, monkeypatch):
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
-    assert len(read_token_ids(plan_of("bert"), ["the dog"]).ids) == 4
+    assert len(read_token_ids(plan_of("bert"), ["the dog"]).batch.ids) == 4
