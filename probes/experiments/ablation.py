@@ -24,9 +24,6 @@ from permafrost.probes.tasks.base import shuffle_targets
 from permafrost.probes.variants.record import latent_stores
 from permafrost.probes.variants.workspace import Workspace
 
-UNTRAINED = "untrained"
-"""Name of the control on an untrained backbone, in the column ``control``."""
-
 
 def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
     """Ablate a recipe and write a run folder ``ablate-<recipe>-<n>``."""
@@ -73,7 +70,7 @@ def _control_rows(control: str, trained: SubsetTrainer) -> Iterator[MetricRow]:
     if control == "untrained":
         recipe = _with_setting(recipe, "plan.init", "random")
         workspace.prepare([recipe])
-        trainer = SubsetTrainer(trained.task, recipe, workspace, UNTRAINED)
+        trainer = SubsetTrainer(trained.task, recipe, workspace, control)
     else:
         shuffled = replace(problem, corpus=shuffle_targets(problem.task, problem.corpus, recipe.train.seeds[0]))
         trainer = SubsetTrainer(trained.task, recipe, workspace, RANDOM_TARGETS, shuffled)

@@ -51,7 +51,7 @@ def _split_grid(rows: pd.DataFrame, kind: str, split: str, over_seeds: str, fold
     heads = (cell_text(metric.replace("_", " "), 40) for metric in metrics)
     return Grid(
         caption=f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over_seeds}.{more}",
-        heads=[GROUP_HEADS[kind], *heads, COUNT_HEADS[kind]],
+        heads=[GROUP_HEADS.get(kind, cell_text(kind, 40)), *heads, COUNT_HEADS.get(kind, "rows")],
         rows=pivot_lines(shown, ["group"], metrics, closing=["n"]),
         fold=f"On {cell_text(split, 40)}" if folded else "",
     )

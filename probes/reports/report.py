@@ -4,6 +4,7 @@ It is drawn from the tables of the run folder alone, so it can be drawn again at
 of each experiment holds: a new section is a function and a line there.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -111,7 +112,7 @@ def example_blocks(run: Tables) -> Sequence[Block]:
 
 def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
     blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
-    for kind, note in GROUP_NOTES.items():
+    for kind, note in _group_notes(tables).items():
         blocks += [draw(tables, f"by_{kind.replace(' ', '_')}", task, note), *breakdown_grids(tables, kind)]
     blocks += _prediction_blocks(tables, task)
     has_predictions = len(tables["predictions"])
@@ -121,11 +122,16 @@ def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
 
 def _breakdowns(run: Tables) -> list[Section]:
     sections = []
-    for kind, note in GROUP_NOTES.items():
-        name = f"by-{kind.replace(' ', '-')}"
+    for kind, note in _group_notes(run).items():
+        name = f"by-{re.sub('[^a-z]+', '-', kind)}"
         blocks = (draw(run, name.replace("-", "_")), *breakdown_grids(run, kind))
-        sections += _section(name, f"By {kind}", note, *blocks)
+        sections += _section(name, f"By {cell_text(kind, 40)}", note, *blocks)
     return sections
+
+
+def _group_notes(run: Tables) -> dict[str, str]:
+    """Return the kinds of groups of a run with their notes; those that are not known have none, and no figure."""
+    return GROUP_NOTES | {kind: GROUP_NOTES.get(kind, "") for kind in map(str, run["breakdown"]["kind"].unique())}
 
 
 def _predictions(run: Tables) -> list[Section]:

@@ -11,6 +11,7 @@ from permafrost.data.corpora.targets import TARGETS, Classes
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_tables import read_tables
 from permafrost.probes.tasks.base import softmax
+from permafrost.probes.tasks.breakdown import BreakdownRow, measured_ratio
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.registry import TASKS, register
 from permafrost.probes.tasks.rows import RowScorer, RowTask, predict_items, text_columns
@@ -40,6 +41,13 @@ class Grades(RowTask):
     scorer_class = GradeScorer
     reference = "the median grade of training"
     numbers = ("grade",)
+
+    def breakdown(self, scorer, decoded):
+        for end in ("!", ".."):
+            rows = np.array([str(scorer.corpus.texts[text]).endswith(end) for (text,) in scorer.rows.texts])
+            if rows.any():
+                counts = [(np.abs(grades - scorer.rows.targets)[rows], np.ones(rows.sum())) for grades in decoded]
+                yield BreakdownRow("last character", end, "distance", measured_ratio(counts, int(rows.sum())))
 
     def untrained(self, corpus, rows):
         return np.full(len(rows), np.median(corpus.split("train").targets))
@@ -90,6 +98,7 @@ def test_a_new_kind_of_task_runs_is_ablated_predicts_and_has_a_page(registered, 
         page = write_report(folder).read_text("utf-8")
         assert "mean distance" in page
         assert read_tables(folder).metric == "mean_distance"
+    assert "By last character" in (run.path / "report.html").read_text("utf-8")
     assert "the median grade of training" in (run.path / "report.html").read_text("utf-8")
 
 

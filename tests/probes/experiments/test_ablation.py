@@ -20,7 +20,6 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.experiments import subsets as subsets_module
-from permafrost.probes.experiments.ablation import UNTRAINED
 from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.tasks.base import shuffle_targets
@@ -297,7 +296,7 @@ def test_what_only_memory_can_fit_is_fitted_better_by_more_parameters():
 
 def test_an_untrained_backbone_is_tested_against_the_trained_ones_last_layer():
     trained = toy_trainer(ProbeSpec(encoder="none"), layer=3)
-    other = toy_trainer(ProbeSpec(encoder="none"), layer=3, control=UNTRAINED)
+    other = toy_trainer(ProbeSpec(encoder="none"), layer=3, control="untrained")
     for made in (trained, other):
         made.train([made.last_layer], "last")
     rows = list(other.rows(trained.last_layer, trained))
