@@ -11,6 +11,10 @@ import pytest
 from permafrost import api
 from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
+from permafrost.data.errors import InputError
+from permafrost.data.progress import NoProgress
+from permafrost.probes.config.load import load_recipe
+from permafrost.probes.training.resume import UnfinishedTrainings
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench, pairs, write
 
@@ -142,6 +146,17 @@ def test_a_variant_that_cannot_be_trained_costs_a_run_no_other(variant, setting,
     code, out, err = bench.command("run", "pairs", "--only", variant, settings=bench.of_pairs(setting))
     assert (code, out) == (2, "")
     assert message in one_line(err)
+
+
+def test_a_restart_that_finds_no_backbone_keeps_the_checkpoints(bench):
+    settings = bench.of_pairs("plan.backbone=nobody/absent")
+    name, recipe = load_recipe("pairs", settings)
+    checkpoint = UnfinishedTrainings.of(bench.folder / "killed", name, recipe, NoProgress()).path / "x.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"hours of training")
+    with pytest.raises(InputError, match="nobody/absent"):
+        api.run("pairs", settings, bench.folder / "killed")
+    assert checkpoint.exists()
 
 
 WORDS_ONLY = {
