@@ -84,9 +84,7 @@ def run(
 
     if spec.similarity.texts:
         return stages.similarity(recipe_name, spec, runs, progress)
-    return stages.run(
-        recipe_name, stages.with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress, only
-    )
+    return stages.run(recipe_name, stages.with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress)
 
 
 def pretrain(
@@ -124,7 +122,7 @@ def train(
     _check_folder(Path(runs))
     from permafrost import stages
 
-    return stages.train(recipe_name, resolve_language_model(recipe_name, spec), Path(runs), progress, only)
+    return stages.train(recipe_name, resolve_language_model(recipe_name, spec), Path(runs), progress)
 
 
 def ablate(

@@ -102,21 +102,19 @@ def extract(recipe: Recipe, progress: Progress) -> tuple[list[Corpus], list[Plan
     return list(corpora.values()), list(workspace.stored.values())
 
 
-def run(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> RunResult:
+def run(name: str, recipe: Recipe, runs: Path, progress: Progress) -> RunResult:
     """Train and evaluate every variant; latents that are not cached are extracted."""
-    return _experiment(name, recipe, runs, progress, only, PROVIDER)
+    return _experiment(name, recipe, runs, progress, PROVIDER)
 
 
-def train(name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str]) -> RunResult:
+def train(name: str, recipe: Recipe, runs: Path, progress: Progress) -> RunResult:
     """Train and evaluate every variant, from cached latents alone."""
-    return _experiment(name, recipe, runs, progress, only, CacheProvider())
+    return _experiment(name, recipe, runs, progress, CacheProvider())
 
 
-def _experiment(
-    name: str, recipe: Recipe, runs: Path, progress: Progress, only: Sequence[str], provider: LatentProvider
-) -> RunResult:
+def _experiment(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
     experiment = run_layers if recipe.tasks and recipe.multitask.schedule == "separate" else run_recipe
-    return experiment(name, recipe.select_variants(only), runs, progress, provider)
+    return experiment(name, recipe, runs, progress, provider)
 
 
 def ablate(name: str, recipe: Recipe, runs: Path, progress: Progress) -> RunResult:

@@ -136,7 +136,7 @@ def show_comparison(runs: Sequence[Path], out: Path, as_json: bool) -> None:
     from permafrost.probes.reports.compare import comparison, comparison_grid, write_comparison  # loads pandas
 
     frame = comparison(runs)
-    page = write_comparison(runs, out)
+    page = write_comparison(frame, out)
     if as_json:
         show_json({"report": str(page), "runs": json.loads(frame.to_json(orient="records"))})
         return

@@ -103,14 +103,11 @@ def bootstrap_metric(
     return BootstrapSamples(value, draws, n)
 
 
-def bootstrap_ratio(
-    counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seed: int = 0
-) -> BootstrapSamples | None:
+def bootstrap_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> BootstrapSamples | None:
     """Return a ratio of sums over rows and its bootstrap distribution, on the rows that :func:`bootstrap_metric` draws.
 
     Args:
         counts: numerator and denominator of each row, ``[row]`` each, for each prediction (seed).
-        seed: of the resampled rows.
 
     Returns:
         the mean over predictions, 0 if the denominator is 0; None for fewer than two rows.
@@ -119,7 +116,7 @@ def bootstrap_ratio(
     if n < 2:
         return None
     values = np.stack([np.stack(pair) for pair in counts])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = []
     for _ in range(0, RESAMPLES, CHUNK):
         rows = rng.integers(0, n, (CHUNK, n))
@@ -134,11 +131,9 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(ratios.mean(0))
 
 
-def estimate_metric(
-    metric: Metric, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
-) -> Estimate | None:
+def estimate_metric(metric: Metric, predictions: Sequence[NDArray[Any]], target: NDArray[Any]) -> Estimate | None:
     """Return a metric with its interval; arguments and None as of :func:`bootstrap_metric`."""
-    resampled = bootstrap_metric(metric, predictions, target, seed)
+    resampled = bootstrap_metric(metric, predictions, target)
     return resampled.estimate() if resampled else None
 
 

@@ -22,19 +22,18 @@ Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (2008), sectio
 """
 
 
-def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
-    """Project latents to three dimensions by PCA and, for at least 20 texts, by t-SNE; deterministic for a seed.
+def project(latents: NDArray[np.float32]) -> pd.DataFrame:
+    """Project latents to three dimensions by PCA and, for at least 20 texts, by t-SNE; deterministic.
 
     Args:
         latents: ``[text, width]``; texts with a non-finite value are left out.
-        seed: of the sample of texts, and of t-SNE.
 
     Returns:
         columns ``method`` (``pca`` or ``tsne``), ``x, y, z``; the index ``row`` is the row of ``latents``.
     """
     rows = np.flatnonzero(np.isfinite(latents).all(1))
     if len(rows) > MAX_TEXTS:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_TEXTS, replace=False))
+        rows = np.sort(np.random.default_rng(0).choice(rows, MAX_TEXTS, replace=False))
     values = latents[rows].astype(np.float64)
     index = pd.Index(rows, name="row")
     if len(rows) < 2 or not np.ptp(values, axis=0).any():
@@ -49,7 +48,7 @@ def project(latents: NDArray[np.float32], seed: int = 0) -> pd.DataFrame:
             learning_rate = max(len(rows) / 100, 3.0)  # scikit-learn's minimum of 50 scatters few points
             perplexity = min(30.0, (len(rows) - 1) / 3)
             tsne = TSNE(
-                3, perplexity=perplexity, learning_rate=learning_rate, init=initial, max_iter=500, random_state=seed,
+                3, perplexity=perplexity, learning_rate=learning_rate, init=initial, max_iter=500, random_state=0,
                 early_exaggeration=EXAGGERATION,
             )  # fmt: skip
             frames.append(_frame("tsne", tsne.fit_transform(values), index))

@@ -51,15 +51,14 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
     return frame.assign(note=frame["note"].astype(object).fillna(""))
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Write the comparison of several runs as one HTML page to ``out``; return ``out``.
+def write_comparison(frame: pd.DataFrame, out: Path) -> Path:
+    """Write a table of :func:`comparison` as an HTML page to ``out``; return ``out``.
 
     Raises:
-        ReportError: ``out`` is a folder or its folder is missing; or as :func:`comparison`.
+        ReportError: ``out`` is a folder or its folder is missing.
     """
     if out.is_dir() or not out.parent.is_dir():
         raise ReportError(f"{out}: a file in a folder that is there is needed; set --out to another.")
-    frame = comparison(folders)
     caption = "The chosen variant of each run, with 95 % intervals."
     with drawing_settings():
         figure = bars(frame)

@@ -95,9 +95,6 @@ class TrainedMember:
 class UntrainedMember:
     """A member about to be trained."""
 
-    index: int
-    """Index in the order of the caller."""
-
     config: MemberConfig
     probe: Probe
 
@@ -109,8 +106,8 @@ Group = Mapping[str, Sequence[UntrainedMember]]
 def stackable_groups(members: Sequence[MemberConfig]) -> Iterator[list[UntrainedMember]]:
     """Yield members of one task to train in one program: small ones of equal shape, or a large one alone."""
     waiting: dict[str, list[UntrainedMember]] = {}
-    for index, config in enumerate(members):
-        member = UntrainedMember(index, config, initial_probe(config))
+    for config in members:
+        member = UntrainedMember(config, initial_probe(config))
         if _trains_alone(member):
             yield [member]
             continue

@@ -184,7 +184,7 @@ def _groups(variant: str, recipe: Recipe, workspace: Workspace, seeds: Sequence[
     """Yield the groups in which some seeds of a variant are trained."""
     configs = member_configs(variant, recipe, workspace, seeds)
     if _is_joint(recipe):
-        yield {task: [UntrainedMember(0, config, initial_probe(config))] for task, (config,) in configs.items()}
+        yield {task: [UntrainedMember(config, initial_probe(config))] for task, (config,) in configs.items()}
     else:
         for task, members in configs.items():
             yield from ({task: group} for group in stackable_groups(members))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from permafrost.probes.reports.compare import write_comparison
+from permafrost.probes.reports.compare import comparison, write_comparison
 from permafrost.probes.reports.figures import FIGURES
 from permafrost.probes.reports.report import write_report
 from tests.support.example_run import (
@@ -304,7 +304,9 @@ def test_several_tasks_are_drawn_with_every_name_in_its_place(browser, tmp_path,
 
 
 def test_a_comparison_is_drawn_too(browser, still, tmp_path):
-    with Visit(browser, write_comparison([still.parent, still.parent], tmp_path / "compared.html")) as visit:
+    with Visit(
+        browser, write_comparison(comparison([still.parent, still.parent]), tmp_path / "compared.html")
+    ) as visit:
         assert missing(visit, {"runs"}) == set()
         assert visit.errors == []
 

@@ -257,7 +257,7 @@ def test_runs_of_classes_are_compared_by_what_they_got_right(several, tmp_path):
 
 def test_a_comparison_is_one_page(several, tmp_path):
     folders = [several / f"{name}-1" for name in ("one", "two", "three")]
-    page = Page(write_comparison(folders, tmp_path / "compared.html").read_text("utf-8"))
+    page = Page(write_comparison(comparison(folders), tmp_path / "compared.html").read_text("utf-8"))
     assert "figure-runs" in page.ids
     assert "not the same rows: no paired test" in page.text
     assert "nan" not in page.text
