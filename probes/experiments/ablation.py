@@ -29,11 +29,11 @@ def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, prov
     """Ablate a recipe and write a run folder ``ablate-<recipe>-<n>``."""
     recipe = replace(recipe, variants=())
     check_frozen(recipe)
-    experiment = Experiment(f"ablate-{name}", recipe, runs, progress, provider, "ablation")
-    problems = experiment.prepare({name: recipe})
-    rows = ablate(PROBE, recipe, experiment.workspace, recipe.ablation.kinds, recipe.ablation.backbones)
-    stores = latent_stores({name: recipe}, experiment.workspace)
-    return experiment.finish(rows, problems, stores, {"seeds": list(recipe.train.seeds)})
+    with Experiment(f"ablate-{name}", recipe, runs, progress, provider, "ablation") as experiment:
+        problems = experiment.prepare({name: recipe})
+        rows = ablate(PROBE, recipe, experiment.workspace, recipe.ablation.kinds, recipe.ablation.backbones)
+        stores = latent_stores({name: recipe}, experiment.workspace)
+        return experiment.finish(rows, problems, stores, {"seeds": list(recipe.train.seeds)})
 
 
 def ablate(

@@ -5,9 +5,11 @@ A command says what it trains and which rows and tables it writes; see :mod:`per
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import pandas as pd
 
@@ -31,12 +33,16 @@ T = TypeVar("T")
 
 
 class Experiment:
-    """One command that trains: its workspace, its checkpoints and its run folder."""
+    """One command that trains: its workspace, its checkpoints and its run folder; a context manager.
+
+    Its checkpoints are removed once the command ends, unless it was stopped or the machine failed: then the same
+    command goes on from them.
+    """
 
     def __init__(
         self, name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider, kind: str
     ) -> None:
-        """Begin an experiment; a killed one of the same name and settings goes on from its checkpoints.
+        """Create an experiment.
 
         Args:
             name: name of the run folder, without its number.
@@ -46,8 +52,22 @@ class Experiment:
         self.writer = RunWriter(runs, name, recipe, kind)
         self._unfinished = UnfinishedTrainings.of(runs, name, recipe, progress)
         self.workspace = Workspace(provider, progress, unfinished=self._unfinished)
+        self._stack, self._holds = ExitStack(), False
         self._left_out: dict[str, InputError] = {}
         self._training_started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        """Return the experiment; :meth:`prepare` takes hold of its checkpoints."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the checkpoints if the command has ended, or would end the same again."""
+        same_again = isinstance(error, SpecError | CorpusError) and not self._left_out
+        if self._holds and (error is None or same_again):
+            self._unfinished.remove()
+        self._stack.__exit__(kind, error, trace)
 
     def prepare(self, variants: Mapping[str, Recipe], joint: bool = True) -> dict[str, Problem]:
         """Check every variant and get its latents; return task -> its problem.
@@ -58,7 +78,7 @@ class Experiment:
             joint: whether the tasks of a variant are trained together.
 
         Raises:
-            InputError: a variant does not fit its corpus, or the only variant cannot be read.
+            InputError: a variant does not fit its corpus, or no variant can be read.
         """
         problems = resolve_problems(variants, self.workspace, joint)
         task_recipes = {variant: list(recipe.task_recipes().values()) for variant, recipe in variants.items()}
@@ -72,8 +92,20 @@ class Experiment:
                     self.workspace.prepare(recipes)
                 except InputError as error:
                     self._left_out[variant] = error
+            if len(self._left_out) == len(variants):
+                raise next(iter(self._left_out.values())) from None
+        self._hold_checkpoints()
         self._training_started = time.perf_counter()
         return problems
+
+    def _hold_checkpoints(self) -> None:
+        self._holds = self._stack.enter_context(self._unfinished.held())
+        if not self._holds:
+            self.workspace.unfinished = None
+            self.progress.note(
+                f"{self._unfinished.path} is held by another process that trains with these settings; "
+                "this one keeps no checkpoints."
+            )
 
     def train(
         self,
@@ -93,8 +125,7 @@ class Experiment:
         """
         trained: list[T] = []
         refused = dict(self._left_out)
-        if len(refused) < len(variants):
-            self._note_left_out(refused)
+        self._note_left_out(refused)
         for variant, recipe in variants.items():
             if variant not in refused:
                 try:
@@ -102,8 +133,6 @@ class Experiment:
                 except (SpecError, CorpusError) as error:
                     refused[variant] = error
         if not trained:
-            if not self._left_out:
-                self._unfinished.remove()  # another attempt with these settings ends the same
             raise next(iter(refused.values()))
         self._note_left_out({variant: reason for variant, reason in refused.items() if variant not in self._left_out})
         return trained, {variant: str(reason) for variant, reason in refused.items()}
@@ -121,7 +150,7 @@ class Experiment:
         tables: Mapping[str, pd.DataFrame] | None = None,
         tasks: Mapping[str, TaskContents] | None = None,
     ) -> RunResult:
-        """Write the run folder, remove the checkpoints, and return the result.
+        """Write the run folder and return the result.
 
         Args:
             rows: of ``metrics.csv``.
@@ -139,7 +168,6 @@ class Experiment:
         complete = common | selection | {"tasks": tasks_record} | {"seconds": seconds} | dict(record)
         all_tables = {"metrics": metrics_frame(rows)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})
-        self._unfinished.remove()
         return RunResult(
             path=path,
             seconds=self.writer.seconds,

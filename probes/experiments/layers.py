@@ -27,15 +27,15 @@ def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
     if not recipe.tasks:
         raise SpecError(f"{name}: it has no [tasks] to train layers on.")
     check_frozen(recipe, 'set multitask.schedule, for example to "joint", to train the tasks on these blocks')
-    experiment = Experiment(name, recipe, runs, progress, provider, "layers")
-    tasks = recipe.task_recipes()
-    problems = experiment.prepare({name: recipe}, joint=False)
-    rows: list[MetricRow] = []
-    costs = {}
-    for task, task_recipe in tasks.items():
-        started, problem = time.perf_counter(), problems[task]
-        progress.note(f"{task}: every layer alone, on {problem.corpus.name}")
-        task_rows = ablate(task, task_recipe, experiment.workspace, ("single",))
-        rows += sorted(task_rows, key=lambda row: row.metric != problems[row.task].metric)
-        costs[task] = {"seconds": time.perf_counter() - started}
-    return experiment.finish(rows, problems, latent_stores(tasks, experiment.workspace), {"costs": costs})
+    with Experiment(name, recipe, runs, progress, provider, "layers") as experiment:
+        tasks = recipe.task_recipes()
+        problems = experiment.prepare({name: recipe}, joint=False)
+        rows: list[MetricRow] = []
+        costs = {}
+        for task, task_recipe in tasks.items():
+            started, problem = time.perf_counter(), problems[task]
+            progress.note(f"{task}: every layer alone, on {problem.corpus.name}")
+            task_rows = ablate(task, task_recipe, experiment.workspace, ("single",))
+            rows += sorted(task_rows, key=lambda row: row.metric != problems[row.task].metric)
+            costs[task] = {"seconds": time.perf_counter() - started}
+        return experiment.finish(rows, problems, latent_stores(tasks, experiment.workspace), {"costs": costs})

@@ -28,24 +28,24 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
         InputError: something in the recipe, a corpus or the backbone is wrong.
         MachineError: the machine failed; the message says what is safe.
     """
-    experiment = Experiment(name, recipe, runs, progress, provider, "multitask" if recipe.tasks else "run")
-    variant_recipes = recipe.variant_recipes()
-    problems = experiment.prepare(variant_recipes)
-    for problem in problems.values():
-        _note_splits(problem, progress)
-    variants, refused = experiment.train(variant_recipes, train_variant, keep_best_blocks)
-    problems = {task: problem for task, problem in problems.items() if any(task in each.tasks for each in variants)}
-    selected = best_variant(variants)
-    progress.note("measuring every variant, with intervals")
-    read = selected.recipe.task_recipes() if recipe.tasks else {each.variant: each.recipe for each in variants}
-    return experiment.finish(
-        all_rows(variants, problems),
-        problems,
-        latent_stores(read, experiment.workspace),
-        variant_record(variants) | {"selected": selected.variant, "refused": refused},
-        variant_tables(variants) | {"latents": _latent_table(selected, experiment.workspace)},
-        _task_contents(selected, variants, experiment.workspace),
-    )
+    with Experiment(name, recipe, runs, progress, provider, "multitask" if recipe.tasks else "run") as experiment:
+        variant_recipes = recipe.variant_recipes()
+        problems = experiment.prepare(variant_recipes)
+        for problem in problems.values():
+            _note_splits(problem, progress)
+        variants, refused = experiment.train(variant_recipes, train_variant, keep_best_blocks)
+        problems = {task: problem for task, problem in problems.items() if any(task in each.tasks for each in variants)}
+        selected = best_variant(variants)
+        progress.note("measuring every variant, with intervals")
+        read = selected.recipe.task_recipes() if recipe.tasks else {each.variant: each.recipe for each in variants}
+        return experiment.finish(
+            all_rows(variants, problems),
+            problems,
+            latent_stores(read, experiment.workspace),
+            variant_record(variants) | {"selected": selected.variant, "refused": refused},
+            variant_tables(variants) | {"latents": _latent_table(selected, experiment.workspace)},
+            _task_contents(selected, variants, experiment.workspace),
+        )
 
 
 def _note_splits(problem: Problem, progress: Progress) -> None:

@@ -209,10 +209,10 @@ def _target_column(run: LoadedRun) -> str:
 
 
 def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:
-    """Return the target of an item; None if the field is empty or marks a row that annotators did not agree on."""
+    """Return the target of an item; None if it is unknown: an empty field, or a mark that annotators did not agree."""
     spec = run.recipe.corpus
     entry = CORPORA.get(spec.name)
-    if not value.strip() or (entry and value in entry.unlabelled):
+    if not (value.strip() or run.task.empty_is_target) or (entry and value in entry.unlabelled):
         return None
     numbered = bool(spec.labels or (entry and entry.labels))
     try:

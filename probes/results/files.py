@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from permafrost.data.errors import first_line
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.results.run_folder import ReportError, RunFolder
 
@@ -58,7 +59,7 @@ def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
                 lineterminator="\n",
             )  # fmt: skip
     except (ValueError, Warning) as error:
-        raise ReportError(f"{path} is no table that can be read ({_first_line(error)}).") from error
+        raise ReportError(f"{path} is no table that can be read ({first_line(error)}).") from error
     return with_schema(path, frame, schema)
 
 
@@ -82,7 +83,7 @@ def read_recipe_text(run: RunFolder) -> str:
     try:
         return run.read(RECIPE).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ReportError(f"{run.path / RECIPE} cannot be read ({_first_line(error)}).") from error
+        raise ReportError(f"{run.path / RECIPE} cannot be read ({first_line(error)}).") from error
 
 
 def run_name(run: RunFolder, kind: str) -> str:
@@ -115,7 +116,3 @@ def _number_column(path: Path, frame: pd.DataFrame, name: str) -> pd.Series:
         row = int(np.argmax(invalid))
         raise ReportError(f"{path}: row {row + 1}, column '{name}': expected a number, got {texts.iloc[row][:40]!r}.")
     return as_numbers(texts)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

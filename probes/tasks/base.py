@@ -136,6 +136,9 @@ class Task(ABC):
     text_counts: ClassVar[tuple[int, ...]] = (1, 2)
     """Numbers of texts that a row may have; a question with its context is one text."""
 
+    empty_is_target: ClassVar[bool] = False
+    """Whether an empty field is a target, and not an unknown one."""
+
     target_is_column: ClassVar[bool] = True
     """Whether the target of an item is a single field of a file."""
 

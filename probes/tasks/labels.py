@@ -76,6 +76,7 @@ class MultiLabel(RowTask):
     """Several labels, or none, per text or pair."""
 
     kind = "labels"
+    empty_is_target = True
     name = "multi-label classification"
     loss = "binary_cross_entropy"
     losses = ("binary_cross_entropy",)

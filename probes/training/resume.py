@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from permafrost.data.atomic import file_lock
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.digests import digest_of_stream
 from permafrost.data.progress import Progress
@@ -74,9 +75,28 @@ class UnfinishedTrainings:
         name = f"{name}-{fingerprint([variant, list(seeds), dict(further or {})])[:6]}.safetensors"
         return Checkpoint(self.path / name, origin, recipe.train.checkpoint_seconds)
 
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the folder while a command trains.
+
+        Yields:
+            False if another process holds it.
+        """
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with file_lock(lock, wait=False) as free:
+            try:
+                yield free
+            finally:
+                if free:
+                    lock.unlink(missing_ok=True)
+                    self._remove_parent()
+
     def remove(self) -> None:
         """Remove the folder, after the run is written."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self._remove_parent()
+
+    def _remove_parent(self) -> None:
         with suppress(OSError):  # another run has put something there, or was faster
             self.path.parent.rmdir()
 

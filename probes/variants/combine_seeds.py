@@ -53,6 +53,7 @@ def combine_seeds(
         predicted = dict(predict_splits(probe, inputs, corpus))
     means = _mean_predictions(probe, inputs, corpus) if recipe.train.average else {}
     outputs = [means[selection]] if recipe.train.average else list(predicted[selection])
+    calibrations = tuple(_calibrations(first, probe, predicted[selection], outputs, progress))
     return TrainedTask(
         variant=config.variant,
         recipe=recipe,
@@ -66,8 +67,8 @@ def combine_seeds(
         predictions=predicted,
         mean_predictions=means,
         untrained_cosines=_untrained_cosines(first),
-        calibrations=tuple(_calibrations(first, probe, predicted[selection], outputs, progress)),
-        value=_selection_value(members, outputs),
+        calibrations=calibrations,
+        value=_selection_value(members, outputs, calibrations),
         best_index=int(np.argmax([member.history.best_value for member in members])),
         seed_blocks=seed_blocks,
     )
@@ -123,10 +124,14 @@ def _maximum_predictions(probe: Probe, predicted: NDArray[np.float32]) -> NDArra
     return np.asarray(predicted.reshape(len(predicted), -1).max(1))
 
 
-def _selection_value(members: Sequence[TrainedMember], outputs: Sequence[NDArray[np.float32]]) -> float:
+def _selection_value(
+    members: Sequence[TrainedMember],
+    outputs: Sequence[NDArray[np.float32]],
+    calibrations: Sequence[Calibrated | None],
+) -> float:
     """Return the selection metric on validation: of the mean prediction, or the mean over seeds."""
     problem = members[0].config.problem
     if not members[0].config.recipe.train.average:
         return float(np.mean([member.history.best_value for member in members]))
     scorer = problem.scorer(problem.corpus.selection_split)
-    return scorer.value(problem.metric, scorer.decode(outputs[0]))
+    return scorer.value(problem.metric, scorer.decode(outputs[0], calibrations[0]))

@@ -19,7 +19,7 @@ from permafrost.data.digests import digests_of_files
 from permafrost.extract.backbones.families import BACKBONES
 from permafrost.probes.config.names import PROBE
 from tests.support.bench import Bench, pairs
-from tests.support.resealed import resealed
+from tests.support.damage import resealed
 
 OWN = '[probe]\nlayers = [-1]\nencoder = "none"\nmixer = "last"\n[train]\nbatch_rows = 8\n'
 EXACT = ["plan.stored_dtype=float32", "train.epochs=2", "train.learning_rate=0.01", "train.rates={backbone=0.002}"]

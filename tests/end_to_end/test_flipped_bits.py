@@ -17,9 +17,8 @@ from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import ReportError, RunError
 from permafrost.probes.results.run_tables import read_tables
+from tests.support.damage import loaded, outcomes, resealed
 from tests.support.example_run import every_table, metrics, predictions, record, write_tables, write_together
-from tests.support.flips import loaded, outcomes
-from tests.support.resealed import resealed
 from tests.support.studies import search
 from tests.support.toys import hill, searching
 

@@ -17,9 +17,9 @@ from permafrost.probes.config.load import load_recipe, resolve_language_model
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.reports.compare import comparison
 from tests.support.bench import Bench
+from tests.support.damage import resealed, resigned
 from tests.support.page_reader import Page
 from tests.support.real import real_model
-from tests.support.resealed import resealed, resigned
 
 SMALL = ["corpus=samples-sentences", "lines=true", "vocabulary=", "vocabulary_size=300", "blocks=1", "width=16"]
 SMALL += ["heads=2", "inner=16", "block_tokens=32", "batch_rows=64", "epochs=1", "compute_dtype=float32"]

@@ -159,6 +159,22 @@ def test_a_restart_that_finds_no_backbone_keeps_the_checkpoints(bench):
     assert checkpoint.exists()
 
 
+def test_two_runs_with_the_same_settings_at_once_leave_each_other_alone(bench):
+    settings = bench.of_pairs("train.epochs=1", "plan.views=mean")
+    name, recipe = load_recipe("pairs", settings)
+    first = UnfinishedTrainings.of(bench.runs, name, recipe, NoProgress())
+    with first.held() as held:
+        assert held
+        first.path.mkdir()
+        (first.path / "theirs.safetensors").write_bytes(b"hours of training")
+        code, _, err = bench.command("run", "pairs", settings=settings)
+        assert code == 0
+        assert f"{first.path} is held by another process" in err
+        assert [path.name for path in first.path.iterdir()] == ["theirs.safetensors"]
+    first.remove()
+    assert not first.path.parent.exists()
+
+
 WORDS_ONLY = {
     "unknown recipe": (["run", "quickstrat"], "unknown recipe 'quickstrat'. Did you mean 'quickstart'?"),
     "recipe file that is not there": (["run", "{0}/mine.toml"], "mine.toml cannot be read (No such file or directory)"),

@@ -293,21 +293,6 @@ def together(
             (task, split, first, variants[-1], against, *figures)
             for against, figures in zip(baselines, COMPARED, strict=True)
         ]
-    pairs = [
-        (variant, seed, epoch, first, second, 0.2 - 0.1 * epoch + 0.01 * index, 0.1 * epoch)
-        for variant in variants if "gradnorm" in variant or "pcgrad" in variant
-        for seed in seeds for epoch in range(1, epochs + 1)
-        for index, (first, second) in enumerate(combinations(tasks, 2))
-    ]  # fmt: skip
-    costs = [
-        (name, metric, value)
-        for index, name in enumerate(variants)
-        for metric, value in {
-            "trained_parameters": 3_000_000 * (index + 1),
-            "parameters": 22_700_000,
-            "saved_parameters": 22_500_000 * (index > 1),
-        }.items()
-    ]
     about = ["variant", "seed", "phase", "epoch", "loss", "value", "task", "weight"]
     columns = ["variant", "backbone", "view", "layer", "task", "split", "metric", "value", "low", "high", "n", "seed"]
     compares = ["task", "split", "metric", "variant", "against", "value", "low", "high", "p", "n"]
@@ -316,17 +301,40 @@ def together(
             [
                 long_table(pd.DataFrame(metric_rows, columns=columns)),
                 long_table(pd.DataFrame(compared, columns=compares)),
-                long_table(pd.DataFrame(costs, columns=["variant", "metric", "value"])),
+                long_table(_costs(variants)),
             ]
         ),
         "epochs": pd.DataFrame(followed, columns=["variant", "seed", "task", "epoch", "metric", "value"]),
         "training": pd.DataFrame(trained, columns=about),
-        "conflicts": pd.DataFrame(pairs, columns=["variant", "seed", "epoch", "first", "second", "cosine", "conflict"]),
+        "conflicts": _conflicts(list(tasks), variants, epochs, seeds),
         "frozen": pd.DataFrame(
             [(variants[0], seed, 2 * seed, next(iter(tasks))) for seed in seeds],
             columns=["variant", "seed", "epoch", "component"],
         ),
     }
+
+
+def _conflicts(tasks: Sequence[str], variants: Sequence[str], epochs: int, seeds: Sequence[int]) -> pd.DataFrame:
+    rows = [
+        (variant, seed, epoch, first, second, 0.2 - 0.1 * epoch + 0.01 * index, 0.1 * epoch)
+        for variant in variants if "gradnorm" in variant or "pcgrad" in variant
+        for seed in seeds for epoch in range(1, epochs + 1)
+        for index, (first, second) in enumerate(combinations(tasks, 2))
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["variant", "seed", "epoch", "first", "second", "cosine", "conflict"])
+
+
+def _costs(variants: Sequence[str]) -> pd.DataFrame:
+    rows = [
+        (name, metric, value)
+        for index, name in enumerate(variants)
+        for metric, value in {
+            "trained_parameters": 3_000_000 * (index + 1),
+            "parameters": 22_700_000,
+            "saved_parameters": 22_500_000 * (index > 1),
+        }.items()
+    ]
+    return pd.DataFrame(rows, columns=["variant", "metric", "value"])
 
 
 METRICS_OF = {

@@ -56,8 +56,8 @@ def train_all(configs: Sequence[MemberConfig]) -> list[TrainedMember]:
     trained: dict[int, TrainedMember] = {}
     for group in stackable_groups(configs):
         members = train_group({PROBE: group}, group[0].config.recipe).members[PROBE]
-        trained |= {untrained.index: member for untrained, member in zip(group, members, strict=True)}
-    return [trained[index] for index in range(len(configs))]
+        trained |= {id(untrained.config): member for untrained, member in zip(group, members, strict=True)}
+    return [trained[id(config)] for config in configs]
 
 
 def build(spec: ProbeSpec, kind: str, label_count: int, texts_per_row: int, layout: MemberLayout) -> Probe:

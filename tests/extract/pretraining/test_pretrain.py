@@ -37,9 +37,8 @@ from permafrost.extract.pretraining.pretrain import blocks_of, make_language_mod
 from permafrost.extract.pretraining.trainer_checkpoints import mark_complete, newest_checkpoint
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.backbones import WORDS, word_tokenizer
-from tests.support.flips import flipped
+from tests.support.damage import flipped, resigned
 from tests.support.real import real_data, real_model
-from tests.support.resealed import resigned
 
 ROOT = Path(__file__).parents[3]
 OBJECTIVES = ("masked", "causal")

@@ -33,18 +33,20 @@ def run_learning_curve(
     name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider
 ) -> RunResult:
     """Train the probe of a recipe on growing shares of its training rows, and write a run folder."""
-    experiment = Experiment(f"curve-{name}", recipe, runs, progress, provider, "curve")
-    problems = experiment.prepare({name: recipe})
-    corpus, rows = problems[PROBE].corpus, list[MetricRow]()
-    for share in SHARES:
-        train = corpus.split("train")
-        fewer = train.select(np.arange(round(share * len(train))))
-        problem = replace(problems[PROBE], corpus=replace(corpus, splits={**corpus.splits, "train": fewer}))
-        trainer = SubsetTrainer(PROBE, recipe, experiment.workspace, f"{share:.0%} of the rows", problem)
-        (all_layers,) = subsets("all", trainer.columns)
-        trainer.train([all_layers], f"{len(fewer):,} rows")
-        rows += trainer.rows(all_layers)
-    return experiment.finish(rows, problems, latent_stores({name: recipe}, experiment.workspace), {"shares": SHARES})
+    with Experiment(f"curve-{name}", recipe, runs, progress, provider, "curve") as experiment:
+        problems = experiment.prepare({name: recipe})
+        corpus, rows = problems[PROBE].corpus, list[MetricRow]()
+        for share in SHARES:
+            train = corpus.split("train")
+            fewer = train.select(np.arange(round(share * len(train))))
+            problem = replace(problems[PROBE], corpus=replace(corpus, splits={**corpus.splits, "train": fewer}))
+            trainer = SubsetTrainer(PROBE, recipe, experiment.workspace, f"{share:.0%} of the rows", problem)
+            (all_layers,) = subsets("all", trainer.columns)
+            trainer.train([all_layers], f"{len(fewer):,} rows")
+            rows += trainer.rows(all_layers)
+        return experiment.finish(
+            rows, problems, latent_stores({name: recipe}, experiment.workspace), {"shares": SHARES}
+        )
 
 
 def test_a_new_command_that_trains_takes_at_most_forty_lines_and_leaves_a_complete_run(tiny, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from permafrost.probes.config.load import load_recipe
 from permafrost.probes.results.run_folder import ReportError, write_record
 from permafrost.probes.results.run_tables import read_tables
 from tests.support.bench import Bench
-from tests.support.resealed import resealed
+from tests.support.damage import resealed
 
 SENTENCES = load_recipe("similarity")[1].similarity.texts
 PUBLISHED = {

@@ -15,7 +15,7 @@ from permafrost.data.errors import PermafrostError
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.results.outcomes import RunResult
 from tests.support.bench import Bench, pairs, write
-from tests.support.resealed import resealed
+from tests.support.damage import resealed
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.runs.load import load_tasks
 from tests.support.bench import Bench, pairs, write
-from tests.support.flips import loaded, outcomes
+from tests.support.damage import loaded, outcomes
 
 OWN = '[probe]\nlayers = [-1]\nencoder = "none"\nmixer = "last"\n[train]\nbatch_rows = 8\n'
 MESSAGES = """

@@ -29,6 +29,7 @@ def runs_of_kinds(tmp_path_factory, tiny):
         "score": bench.of_pairs("corpus.target=score"),
         "class": bench.settings(f"corpus.path={own}", "corpus.columns=first,label", "corpus.target=class"),
         "named": bench.settings("corpus.name=samples-tones", "train.epochs=1"),
+        "labels": bench.settings("corpus.name=samples-labels", "train.epochs=1"),
         "tags": bench.settings("corpus.name=samples-tags", *tokens),
         "answers": bench.settings("corpus.name=samples-questions", *tokens, "plan.truncation=windows", "plan.stride=8"),
     }
@@ -178,6 +179,16 @@ def test_entities_are_written_a_line_each_and_an_item_without_any_has_one(runs_o
     shown = predicted(bench, folders["tags"], "--file", str(path)).split("\n")
     assert shown[0].split() == ["text", "entity", "label", "start", "end", "probability"]
     assert shown[2].split() == ["Kenya", "LOC", "15", "20", "0.7500"]
+
+
+def test_an_empty_field_is_a_text_without_labels_and_else_an_unknown_target(runs_of_kinds, put):
+    folders = runs_of_kinds[1]
+    targets = [one.target for one in requests_of(folders["labels"], put("a.csv", "sentence,labels\na,\nb,[]\n"))]
+    assert targets == ["", ""]
+    assert [one.target for one in requests_of(folders["class"], put("b.csv", "first,label\na,\nb,same\n"))] == [
+        None,
+        "same",
+    ]
 
 
 def test_label_sets_are_written_as_one_cell_beside_a_column_a_probability(tmp_path):

@@ -15,6 +15,7 @@ from permafrost.probes.reports import metrics as grids
 from permafrost.probes.reports.report import result_grids, write_report
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.results.run_tables import read_tables
+from tests.support.damage import resealed
 from tests.support.example_run import (
     EVIL,
     breakdown,
@@ -27,7 +28,6 @@ from tests.support.example_run import (
     write_together,
 )
 from tests.support.page_reader import Page
-from tests.support.resealed import resealed
 
 TASKS = {"ner": "tags", "qa": "answers"}
 VARIANTS = ["ner only", "qa only", "both", "both, gradnorm"]

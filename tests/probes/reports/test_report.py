@@ -15,6 +15,7 @@ from permafrost.probes.reports.compare import COLUMNS, comparison, write_compari
 from permafrost.probes.reports.figures import FIGURES
 from permafrost.probes.reports.report import PAGES, write_report
 from permafrost.probes.results.run_folder import ReportError
+from tests.support.damage import resealed
 from tests.support.example_run import (
     EVIL,
     SELECTED,
@@ -26,7 +27,6 @@ from tests.support.example_run import (
     write_tables,
 )
 from tests.support.page_reader import Page
-from tests.support.resealed import resealed
 
 TOGETHER_ONLY = {"by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
 OF_RUNS = {

@@ -23,7 +23,7 @@ from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
 from tests.support.backbones import WORDS
 from tests.support.bench import Bench
-from tests.support.resealed import resealed
+from tests.support.damage import resealed
 
 NAMES = [word.title() for word in WORDS[:12]]
 TEXT = "The  Dog, then Small\tGrass; near the Stove in winter. It sleeps (Over the Dog)."

@@ -1,11 +1,16 @@
-"""Bits that flip in the files of a folder, one at a time, and what its readers make of it."""
+"""Folders that are damaged or changed on purpose, and what their readers make of it: flipped bits, new records."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from permafrost.data.digests import DIGEST, DIGESTS, digests_of_files, with_digests
 from permafrost.data.errors import PermafrostError
+from permafrost.data.language.record import RECORD
+from permafrost.probes.results.run_folder import write_record
 from permafrost.probes.runs.load import load_tasks
 
 
@@ -60,3 +65,23 @@ def attempted(read: Callable[[Path], str], folder: Path) -> str | PermafrostErro
         return read(folder)
     except PermafrostError as error:
         return error
+
+
+def resigned(model: Path, about: dict[str, Any]) -> None:
+    """Have the record of a pretrained model say that it and the model's files are as they are now."""
+    digests = digests_of_files(model, (path.name for path in model.iterdir() if path.name != RECORD))
+    (model / RECORD).write_text(json.dumps(with_digests(about, digests)), "utf-8")
+
+
+def resealed(folder: Path, about: dict[str, Any] | None = None) -> Path:
+    """Have a run and each of its tasks say that their files are as they are now.
+
+    Args:
+        about: what the record is to say in the place of what it says.
+    """
+    for record in [*folder.glob("tasks/*/record.json"), folder / "record.json"]:
+        content = json.loads(record.read_text("utf-8"))
+        if about is not None and record.parent == folder:
+            content = about
+        write_record(record.parent, {key: value for key, value in content.items() if key not in (DIGESTS, DIGEST)})
+    return folder
