@@ -4,7 +4,6 @@ A file or folder is written under a temporary name, synced, then renamed: a read
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -106,8 +105,8 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
     with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if wait or error.errno not in (errno.EAGAIN, errno.EACCES):
+        except (BlockingIOError, PermissionError):
+            if wait:
                 raise
             yield False
             return

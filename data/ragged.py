@@ -102,18 +102,6 @@ def concatenate(batches: Sequence[TokenLatents]) -> TokenLatents:
     )
 
 
-def allocate(template: NDArray[np.floating[Any]], lengths: Counts) -> TokenLatents:
-    """Allocate uninitialised arrays for texts of ``lengths`` tokens.
-
-    Args:
-        template: ``[layer, ..., width]``: gives the number of layers, the width and the dtype.
-        lengths: ``[text]``.
-    """
-    offsets = offsets_from_lengths(lengths)
-    states = np.empty((len(template), int(offsets[-1]), template.shape[-1]), template.dtype)
-    return TokenLatents(states, offsets, np.empty(offsets[-1], np.int32), np.empty((offsets[-1], 2), np.int32))
-
-
 def offsets_from_lengths(lengths: NDArray[np.integer[Any]]) -> Counts:
     """Return the offsets of texts of these lengths, ``[text] -> [text + 1]``: 0, then the cumulative sums."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

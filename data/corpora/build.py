@@ -35,14 +35,14 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets) -> Corp
     labels = encoding.label_names(name, row_records)
     splits = {
         split: encoding.encode(np.array(row_texts[split], np.int64), row_records[split], labels)
-        for split in sorted(row_records, key=_split_order)
+        for split in sorted(row_records, key=[*SPLITS, *sorted(row_records)].index)
     }
     return Corpus(
         name=name,
         texts=tuple(text_indices),
         splits=splits,
         labels=labels,
-        score_range=encoding.score_range,
+        score_range=targets.score_range if encoding.is_scaled else None,
         kind=targets.kind,
     )
 
@@ -71,7 +71,3 @@ def _check_texts(record: Record) -> None:
             check_text(record.origin, "the context", text.second)
         else:
             check_text(record.origin, f"text {number}" if len(record.texts) > 1 else "the text", text)
-
-
-def _split_order(split: str) -> tuple[int, str]:
-    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), split)

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -15,8 +16,6 @@ NO_LIST = re.compile(r"\s*\[[^\[\]]*\]\s*$")
 
 ADJACENT = re.compile(r"""['"]\s+['"]""")
 """Texts without a comma between them, as numpy prints arrays; Python would join them."""
-
-JSON_OR_PYTHON: tuple[Callable[[str], object], ...] = (json.loads, ast.literal_eval)
 
 WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 
@@ -64,13 +63,11 @@ def _list(cell: str) -> list[object] | None:
     """Return the list that a cell holds, as JSON or as Python writes it; None if it is none."""
     if not cell.lstrip().startswith("["):
         return None
-    for read in JSON_OR_PYTHON[: 1 if ADJACENT.search(cell) else 2]:
-        try:
-            values = read(cell.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(values, list):
-            return values
+    readers: tuple[Callable[[str], object], ...] = (json.loads, ast.literal_eval)
+    for read in readers[: 1 if ADJACENT.search(cell) else 2]:
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(values := read(cell.strip()), list):
+                return values
     return None
 
 
@@ -88,14 +85,9 @@ def label_notes(corpus: Corpus, train: Rows) -> Iterator[str]:
             f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never predicted, "
             "and counts as missed where it occurs"
         )
-    if count := _count_relabelled(corpus.splits.values()):
-        yield f"texts that occur in several rows with different labels: {count:,}; all their rows are kept"
-
-
-def _count_relabelled(splits: Iterable[Rows]) -> int:
-    """Return the number of distinct texts, or pairs of texts, that have rows with different targets."""
     targets_of: dict[tuple[int, ...], set[bytes]] = {}
-    for rows in splits:
+    for rows in corpus.splits.values():
         for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
             targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
-    return sum(len(targets) > 1 for targets in targets_of.values())
+    if count := sum(len(targets) > 1 for targets in targets_of.values()):
+        yield f"texts that occur in several rows with different labels: {count:,}; all their rows are kept"

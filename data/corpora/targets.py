@@ -5,7 +5,7 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -46,18 +46,11 @@ class TargetEncoding(ABC):
     has_target: ClassVar[bool] = True
     """Whether rows have a target; if not, they are not split at random."""
 
+    is_scaled: ClassVar[bool] = False
+    """Whether targets are scores, scaled from their range to [0, 1]."""
+
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
-
-    @property
-    def score_range(self) -> tuple[float, float] | None:
-        """Lowest and highest score; None if the targets are not scores."""
-        return None
-
-    @classmethod
-    def has_target_column(cls) -> bool:
-        """Return whether rows are columns of texts, the last of them the target."""
-        return cls.has_target and cls.reads == "columns"
 
     def check_record(self, record: Record) -> None:  # noqa: B027
         """Raise a :class:`CorpusError` if the target of a record is no name of a label or tag."""
@@ -110,16 +103,22 @@ class NoTargets(TargetEncoding):
 class Scores(TargetEncoding):
     """A number per row, scaled from its range to [0, 1]."""
 
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """Lowest and highest score."""
-        return self.targets.score_range
+    is_scaled = True
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with ``[row]`` scores."""
         low, high = self.targets.score_range
-        scores = [(_score(record.origin, str(record.target), low, high) - low) / (high - low) for record in records]
-        return Rows(texts, np.array(scores))
+        scores = np.empty(len(records))
+        for row, record in enumerate(records):
+            target = str(record.target)
+            try:
+                score = scores[row] = float(target)
+            except ValueError:
+                raise CorpusError(f"{record.origin}: the score must be a number, got {target!r}.") from None
+            if not math.isfinite(score) or not low <= score <= high:
+                reason = f"the score {target} is outside {low:g} to {high:g}"
+                raise CorpusError(f"{record.origin}: {reason}; correct it or set corpus.score_range.")
+        return Rows(texts, (scores - low) / (high - low))
 
 
 class NamedTargets(TargetEncoding):
@@ -226,14 +225,12 @@ class Tags(NamedTargets):
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""
-        return _rows_of_spans(texts, records, list(self._tag_codes(records, labels)))
-
-    def _tag_codes(self, records: Sequence[Record], labels: Sequence[str]) -> Iterator[int]:
-        codes = _codes_of(labels)
+        codes, tags = _codes_of(labels), list[int]()
         for record in records:
-            tags = [self._code(span.origin, span.tag, codes, "tag") for span in record.spans]
-            check_transitions([labels[code] for code in tags], [span.origin for span in record.spans])
-            yield from tags
+            own = [self._code(span.origin, span.tag, codes, "tag") for span in record.spans]
+            check_transitions([labels[code] for code in own], [span.origin for span in record.spans])
+            tags += own
+        return _rows_of_spans(texts, records, tags)
 
     @classmethod
     def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:
@@ -258,18 +255,6 @@ TARGETS: dict[str, type[TargetEncoding]] = {
     "score": Scores, "class": Classes, "labels": LabelSets, "none": NoTargets, "tags": Tags, "answers": Answers,
 }  # fmt: skip
 """Kind of target -> its encoding; the keys are the values of ``corpus.target``."""
-
-
-def _score(origin: str, target: str, low: float, high: float) -> float:
-    try:
-        score = float(target)
-    except ValueError:
-        raise CorpusError(f"{origin}: the score must be a number, got {target!r}.") from None
-    if not math.isfinite(score) or not low <= score <= high:
-        raise CorpusError(
-            f"{origin}: the score {target} is outside {low:g} to {high:g}; correct it or set corpus.score_range."
-        )
-    return score
 
 
 def _codes_of(labels: Sequence[str]) -> dict[str, int]:

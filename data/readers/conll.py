@@ -28,7 +28,7 @@ def read_columns(path: Path) -> Iterator[Record]:
     sets the split of the sentences after it.
     """
     split, words = "", list[TaggedWord]()
-    width, first, separator = 0, 0, ""
+    width, first, tabs = 0, 0, False
     for number, line in lines_of(path):
         line = line.rstrip("\r\n")
         if not line.strip(" \t") or line.startswith("-DOCSTART-"):
@@ -36,15 +36,22 @@ def read_columns(path: Path) -> Iterator[Record]:
                 yield _sentence_record(words, split)
                 split, words = "", []
             continue
-        values = _split_columns(line, separator or ("\t" if "\t" in line else " "))
+        tabs = tabs if width else "\t" in line
+        values = line.split("\t") if tabs else re.split(r"[ \t]+", line.strip(" \t"))
         if not words and line.startswith("#") and not split_tag(values[-1])[0]:
             match = SPLIT_LINE.fullmatch(line)
             split = match[1] if match else split
             continue
         if not width:
-            width, first, separator = len(values), number, "\t" if "\t" in line else " "
+            width, first = len(values), number
         origin = f"{path}:{number}"
-        _check_row(origin, values, width, first)
+        if width < 2:
+            raise CorpusError(
+                f"{origin}: expected a word and its tag, with a blank or a tab between them, found one column."
+            )
+        if len(values) != width:
+            raise CorpusError(f"{origin}: expected {width} columns as in line {first}, found {len(values)}.")
+        check_tag(origin, values[-1])
         words.append((origin, values[0], values[-1]))
     if words:
         yield _sentence_record(words, split)
@@ -68,20 +75,6 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
     return _sentence_record(
         list(zip(origins, words, tag_names, strict=True)), str(fields.get(split_column) or ""), origin
     )
-
-
-def _split_columns(line: str, separator: str) -> list[str]:
-    return line.split("\t") if separator == "\t" else re.split(r"[ \t]+", line.strip(" \t"))
-
-
-def _check_row(origin: str, values: list[str], width: int, first: int) -> None:
-    if width < 2:
-        raise CorpusError(
-            f"{origin}: expected a word and its tag, with a blank or a tab between them, found one column."
-        )
-    if len(values) != width:
-        raise CorpusError(f"{origin}: expected {width} columns as in line {first}, found {len(values)}.")
-    check_tag(origin, values[-1])
 
 
 def _sentence_record(words: list[TaggedWord], split: str, origin: str = "") -> Record:

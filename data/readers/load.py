@@ -11,18 +11,17 @@ from pathlib import Path
 
 from permafrost.data.corpora.build import build_corpus, check_training
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.corpora.records import SPLITS, CorpusError, Record
+from permafrost.data.corpora.records import SPLITS, CorpusError, Record, check_text
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
 from permafrost.data.corpora.targets import TARGETS, Targets
-from permafrost.data.readers.hub import hub_records, hub_splits
+from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import Omissions
 from permafrost.data.readers.tabular import read_table
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.text import text_problem
 
 
 def load_corpus(spec: CorpusSpec) -> Corpus:
@@ -33,7 +32,8 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         SpecError: the spec is incomplete.
     """
     source = _path_source(spec) if spec.path else _named_source(spec)
-    targets = Targets(source.reader.kind, spec.score_range, source.labels, spec.label_separator)
+    labels = RULES[spec.rule].labels if spec.rule else spec.labels or source.labels
+    targets = Targets(source.reader.kind, spec.score_range, labels, spec.label_separator)
     records = limit_records(source.records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
@@ -54,35 +54,29 @@ class _Source:
     name: str
     reader: RecordReader
     records: Iterator[Record]
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
 
 def _named_source(spec: CorpusSpec) -> _Source:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
-    entry = CORPORA.get(spec.name)
-    if entry is None and "/" not in spec.name:
+    if spec.name not in CORPORA and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
-    kind = _target_kind(spec, entry.target if entry else "")
-    columns, hub_columns = (entry.columns, entry.hub_columns or entry.columns) if entry else ((), ())
-    if spec.rule and entry and TARGETS[entry.target].has_target_column():
-        columns, hub_columns = columns[:-1], hub_columns[:-1]
-    files = _local_files(entry) if entry else None
-    if files is not None:
-        reader = _make_reader(spec, kind, columns)
-        records = _file_records(files, reader, spec)
-    else:
-        reader = _make_reader(spec, kind, hub_columns)
-        records = _hub_records(spec, entry, reader)
-    unlabelled = entry.unlabelled if entry else ()
-    records = (record for record in records if record.target not in unlabelled) if unlabelled else records
-    labels = RULES[spec.rule].labels if spec.rule else spec.labels or (entry.labels if entry else ())
-    return _Source(spec.name, reader, records, labels)
+    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
+    files = _local_files(entry)
+    columns = entry.hub_columns or entry.columns if files is None else entry.columns
+    if spec.rule and entry.columns and TARGETS[entry.target].has_target:
+        columns = columns[:-1]  # the rule makes the target
+    reader = _make_reader(spec, entry.target, columns)
+    records = hub_records(spec, entry, reader) if files is None else _file_records(files, reader, spec)
+    if entry.unlabelled:
+        records = (record for record in records if record.target not in entry.unlabelled)
+    return _Source(spec.name, reader, records, entry.labels)
 
 
 def _path_source(spec: CorpusSpec) -> _Source:
     path = Path(spec.path).expanduser()
-    reader = _make_reader(spec, _target_kind(spec, "none"), ())
+    reader = _make_reader(spec, "none")
     if path.is_dir():
         candidates = {split: _split_file(path, split, reader.suffixes) for split in SPLITS}
         files = {split: file for split, file in candidates.items() if file}
@@ -91,19 +85,14 @@ def _path_source(spec: CorpusSpec) -> _Source:
             raise CorpusError(f"{path}: expected a file train{first} (or {', '.join(others)}; .gz), found none.")
     else:
         files = {"": path}
-    labels = RULES[spec.rule].labels if spec.rule else spec.labels
-    return _Source(path.name, reader, _file_records(files, reader, spec), labels)
+    return _Source(path.name, reader, _file_records(files, reader, spec))
 
 
-def _target_kind(spec: CorpusSpec, default: str) -> str:
-    kind = "class" if spec.rule else spec.target or default
+def _make_reader(spec: CorpusSpec, target: str, columns: tuple[str, ...] = ()) -> RecordReader:
+    """Return the reader of a corpus, whose kind of target and columns are given for a spec that names none."""
+    kind = "class" if spec.rule else spec.target or target
     if not kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
-    return kind
-
-
-def _make_reader(spec: CorpusSpec, kind: str, columns: tuple[str, ...]) -> RecordReader:
-    """Return the reader of a corpus; ``columns`` are those of its registry entry, for a spec that names none."""
     return RecordReader(
         kind=kind,
         columns=spec.columns or columns,
@@ -124,9 +113,7 @@ def _local_files(entry: CorpusEntry) -> dict[str, Path] | None:
 
 def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
     records = reader.read_splits(files)
-    if "" not in files or not reader.encoding.has_target:
-        return records
-    first = next(records, None)
+    first = next(records, None) if "" in files and reader.encoding.has_target else None
     if first is None:
         return records
     records = chain([first], records)
@@ -138,25 +125,6 @@ def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | N
     if split == "validation":
         names += [name.replace("validation", "dev", 1) for name in names]
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _hub_records(spec: CorpusSpec, entry: CorpusEntry | None, reader: RecordReader) -> Iterator[Record]:
-    hub = entry.hub if entry else spec.name
-    try:
-        dataset = hub_splits(
-            hub,
-            spec.config or (entry.config if entry else ""),
-            spec.revision or (entry.revision if entry else ""),
-        )
-    except CorpusError as error:
-        remedy = "; set PERMAFROST_DATA to the folder of local corpora" if entry else ""
-        raise CorpusError(f"'{spec.name}': {error}{remedy}.") from error
-    split_names = entry.hub_splits if entry else {split: split for split in SPLITS}
-    splits = {split_names[split]: rows for split, rows in dataset.items() if split in split_names}
-    records = hub_records(splits, hub, reader)
-    if list(splits) == ["train"] and reader.encoding.has_target:
-        return cut_by_seed(records, spec.fractions, spec.split_seed)
-    return records
 
 
 COLUMNS = ("sentence", "text")
@@ -174,7 +142,6 @@ def read_sentences(path: Path) -> list[str]:
         column = next((name for name in COLUMNS if name in fields), None)
         if column is None:
             raise CorpusError(f"{origin}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
-        if problem := text_problem(fields[column]):
-            raise CorpusError(f"{origin}: the sentence {problem}.")
+        check_text(origin, "the sentence", fields[column])
         sentences.append(fields[column])
     return sentences

@@ -1,7 +1,7 @@
 """Record reader: reads files and rows of any kind of target as records."""
 
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from permafrost.data.corpora.targets import TARGETS, TargetEncoding
 from permafrost.data.readers.conll import read_columns, tagged_row
 from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_by_suffix, select_columns, suffix_of
+from permafrost.data.readers.tabular import READERS, TypedRow, as_text, get_field, read_by_suffix, suffix_of
 from permafrost.data.spec import SpecError, nearest
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
@@ -114,8 +114,14 @@ class RecordReader:
             case "questions":
                 yield from question_row(row, self.columns, self.split_column, self.omissions)
             case "columns":
-                origin, fields = row
-                yield self._labelled_record(origin, as_text(fields))
+                origin, fields = row[0], as_text(row[1])
+                texts, target = [get_field((origin, fields), column) for column in self.columns], None
+                if self.rule:
+                    target = RULES[self.rule].label(texts[0])
+                elif self.encoding.has_target:
+                    target = texts.pop()
+                split = fields.get(self.split_column, "")
+                yield Record(origin=origin, split=split, texts=tuple(texts), target=target)
 
     def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
         """Read the records of several files.
@@ -137,12 +143,3 @@ class RecordReader:
                     )
                 split = "train" if not self.encoding.has_target and not split else split
                 yield record if record.split == split else replace(record, split=split)
-
-    def _labelled_record(self, origin: str, fields: Mapping[str, str]) -> Record:
-        values = select_columns((origin, fields), self.columns)
-        split = fields.get(self.split_column, "")
-        if self.rule:
-            return Record(origin=origin, split=split, texts=values, target=RULES[self.rule].label(values[0]))
-        if not self.encoding.has_target:
-            return Record(origin=origin, split=split, texts=values)
-        return Record(origin=origin, split=split, texts=values[:-1], target=values[-1])

@@ -16,8 +16,6 @@ from permafrost.data.text import Segments
 
 T = TypeVar("T")
 
-DEFAULT_COLUMNS = ("question", "context", "answer", "start")
-
 Answer = tuple[str, int | None]
 """Text and first character in the context; None takes the first occurrence."""
 
@@ -89,11 +87,8 @@ def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omi
         omissions: counts what is left out; changed in place.
     """
     origin, fields = row
-    names = columns or (
-        *DEFAULT_COLUMNS[:2],
-        "answers" if "answers" in fields and "answer" not in fields else "answer",
-        "start",
-    )
+    answer = "answers" if "answers" in fields and "answer" not in fields else "answer"
+    names = columns or ("question", "context", answer, "start")
     question, context = (_get_text(row, name) for name in names[:2])
     value = fields.get(names[2])
     if isinstance(value, Mapping):

@@ -71,7 +71,7 @@ class KeyIndex:
         """
         by_shards: dict[tuple[str, ...], TextLocations] = {}
         for view, layer in columns:
-            candidates = shards_with(shards, view, layer)
+            candidates = [shard for shard in shards if layer in shard.columns.get(view, ())]
             names = _shard_names(candidates)
             if names not in by_shards:
                 by_shards[names] = self.locate(keys, candidates)
@@ -91,11 +91,6 @@ class KeyIndex:
 def text_keys(texts: Sequence[Text]) -> Keys:
     """Return a 16-byte key (xxh3) for each text, ``[text]``; the windows of a text have different keys."""
     return np.frombuffer(b"".join(xxhash.xxh3_128_digest(_text_bytes(text)) for text in texts), f"S{KEY_BYTES}")
-
-
-def shards_with(shards: Sequence[Shard], view: str, layer: int) -> list[Shard]:
-    """Return the shards that hold a layer of a view."""
-    return [shard for shard in shards if layer in shard.columns.get(view, ())]
 
 
 def _shard_names(shards: Sequence[Shard]) -> tuple[str, ...]:

@@ -189,21 +189,18 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
     Returns:
         the removed files, and their bytes.
     """
-    removed, size = [], 0
+    removed, size = list[Path](), 0
     for folder in folders:
-        files = [path for path in folder.iterdir() if _is_store_file(path)]
-        size += sum(path.stat().st_size for path in files)
-        for path in files:
-            path.unlink()
-        removed += files
+        for path in list(folder.iterdir()):
+            name = path.name.removesuffix(DAMAGED)
+            is_temporary = name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
+            if path.is_file() and (is_temporary or SHARD_NAME.fullmatch(name)):
+                size += path.stat().st_size
+                path.unlink()
+                removed.append(path)
         if not any(folder.iterdir()):
             folder.rmdir()
     return removed, size
-
-
-def _is_store_file(path: Path) -> bool:
-    name = path.name.removesuffix(DAMAGED)
-    return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(TEMPORARY_SUFFIX)))
 
 
 def _remove_old_leftovers(folders: Iterable[Path]) -> list[Path]:

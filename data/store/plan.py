@@ -7,9 +7,9 @@ machine: digests for names, a dtype for ``auto``.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from permafrost.data.spec import SpecError, nearest
+from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import check_layers, resolve_layers
 
 View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
@@ -158,9 +158,3 @@ def union_of_columns(all_columns: Iterable[Columns]) -> dict[str, tuple[int, ...
         for view, layers in columns.items():
             union.setdefault(view, set()).update(layers)
     return {view: tuple(sorted(layers)) for view, layers in sorted(union.items())}
-
-
-def check_view(view: str, known: Mapping[str, Any]) -> None:
-    """Raise a :class:`SpecError` that names the nearest view if ``view`` is not known."""
-    if view not in known:
-        raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")
