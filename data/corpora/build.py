@@ -48,14 +48,7 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets) -> Corp
 
 
 def check_training(corpus: Corpus) -> tuple[str, ...]:
-    """Check that the training rows, if there are any, can be learnt from.
-
-    Returns:
-        notes for the user: labels that never occur, texts in several rows with different labels.
-
-    Raises:
-        CorpusError: a class, or the ``B-`` tag of a type of entity, does not occur, or no row has a label.
-    """
+    """Check that the training rows, if there are any, can be learnt from, as :meth:`TargetEncoding.check_training`."""
     train = corpus.splits.get("train")
     return TARGETS[corpus.kind].check_training(corpus, train) if train else ()
 

@@ -20,11 +20,7 @@ MIN_GROUPS = 10
 
 
 def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float], seed: int) -> Iterator[Record]:
-    """Assign records to train, validation and test at random, group by group.
-
-    Args:
-        fractions: shares of train, validation and test.
-    """
+    """Assign records to train, validation and test at random, group by group, in these shares."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(sorted(map(_group_key, record.texts))), []).append(record)

@@ -82,10 +82,10 @@ class TargetEncoding(ABC):
         """Check that the training rows can be learnt from.
 
         Returns:
-            notes for the user on what cannot be learnt.
+            notes for the user: labels that never occur, texts in several rows with different labels.
 
         Raises:
-            CorpusError: a class, a type of entity or every label is missing.
+            CorpusError: a class, or the ``B-`` tag of a type of entity, does not occur, or no row has a label.
         """
         return ()
 

@@ -61,7 +61,7 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
     """Return the record of a sentence that is given as lists of words and of tags.
 
     Args:
-        columns: names of the lists of words and of tags; empty takes the default names.
+        columns: names of the two lists; empty takes the default names.
         names: names of the tags, if the row holds tag numbers.
     """
     origin, fields = row

@@ -5,7 +5,7 @@ A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, 
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,10 +16,8 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
 from permafrost.data.corpora.targets import TARGETS, Targets
 from permafrost.data.readers.hub import hub_records
-from permafrost.data.readers.reader import RecordReader
+from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
-from permafrost.data.readers.rule_labels import RULES
-from permafrost.data.readers.squad import Omissions
 from permafrost.data.readers.tabular import read_table
 from permafrost.data.spec import SpecError, nearest
 
@@ -31,52 +29,42 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         CorpusError: the corpus is missing or broken; the message gives file and line.
         SpecError: the spec is incomplete.
     """
-    source = _path_source(spec) if spec.path else _named_source(spec)
-    labels = RULES[spec.rule].labels if spec.rule else spec.labels or source.labels
-    targets = Targets(source.reader.kind, spec.score_range, labels, spec.label_separator)
-    records = limit_records(source.records, spec.limit, spec.limits, spec.spread)
+    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="none" if spec.path else "", hub=spec.name))
+    name = spec.name or Path(spec.path).expanduser().name
+    reader, records = _open_path(spec, entry) if spec.path else _open_named(spec, entry)
+    labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
+    targets = Targets(reader.spec.target, spec.score_range, labels, spec.label_separator)
+    records = limit_records(records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
-        reasons = "; ".join(source.reader.omissions.notes())
-        raise CorpusError(f"{source.name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
-    corpus = build_corpus(source.name, chain([first], records), targets)
+        reasons = "; ".join(reader.omissions.notes())
+        raise CorpusError(f"{name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
+    corpus = build_corpus(name, chain([first], records), targets)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=source.reader.omissions.notes() + check_training(corpus))
+    return replace(corpus, notes=reader.omissions.notes() + check_training(corpus))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The records of a corpus, and the reader that yields them."""
-
-    name: str
-    reader: RecordReader
-    records: Iterator[Record]
-    labels: tuple[str, ...] = ()
-
-
-def _named_source(spec: CorpusSpec) -> _Source:
+def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
     if spec.name not in CORPORA and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
-    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
     files = _local_files(entry)
     columns = entry.hub_columns or entry.columns if files is None else entry.columns
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
-    reader = _make_reader(spec, entry.target, columns)
+    reader = _make_reader(spec, entry, columns)
     records = hub_records(spec, entry, reader) if files is None else _file_records(files, reader, spec)
     if entry.unlabelled:
         records = (record for record in records if record.target not in entry.unlabelled)
-    return _Source(spec.name, reader, records, entry.labels)
+    return reader, records
 
 
-def _path_source(spec: CorpusSpec) -> _Source:
-    path = Path(spec.path).expanduser()
-    reader = _make_reader(spec, "none")
+def _open_path(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:
+    path, reader = Path(spec.path).expanduser(), _make_reader(spec, entry, ())
     if path.is_dir():
         candidates = {split: _split_file(path, split, reader.suffixes) for split in SPLITS}
         files = {split: file for split, file in candidates.items() if file}
@@ -85,21 +73,15 @@ def _path_source(spec: CorpusSpec) -> _Source:
             raise CorpusError(f"{path}: expected a file train{first} (or {', '.join(others)}; .gz), found none.")
     else:
         files = {"": path}
-    return _Source(path.name, reader, _file_records(files, reader, spec))
+    return reader, _file_records(files, reader, spec)
 
 
-def _make_reader(spec: CorpusSpec, target: str, columns: tuple[str, ...] = ()) -> RecordReader:
-    """Return the reader of a corpus, whose kind of target and columns are given for a spec that names none."""
-    kind = "class" if spec.rule else spec.target or target
+def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...]) -> RecordReader:
+    """Return the reader of a corpus; ``columns`` are for a spec that names none."""
+    kind = "class" if spec.rule else spec.target or entry.target
     if not kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
-    return RecordReader(
-        kind=kind,
-        columns=spec.columns or columns,
-        split_column=spec.split_column,
-        rule=spec.rule,
-        omissions=Omissions(strict=spec.strict),
-    )
+    return RecordReader(replace(spec, target=kind, columns=spec.columns or columns))
 
 
 def _local_files(entry: CorpusEntry) -> dict[str, Path] | None:
