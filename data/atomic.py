@@ -20,10 +20,7 @@ def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] |
     """Write ``content`` to ``path`` atomically and durably: all of it or nothing, and a power cut does not undo it.
 
     Args:
-        check: called with the temporary file, before it is renamed; if it raises, nothing is left behind.
-
-    Raises:
-        OSError: the file could not be written; nothing is left behind.
+        check: as of :func:`move_into_place`; if it raises, or the file cannot be written, nothing is left behind.
     """
     with temporary_path(path.parent) as temporary:
         temporary.write_bytes(content)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.store.errors import ShardError, StoreError
+from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, union_of_columns
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
@@ -83,11 +83,7 @@ class LatentStore:
         return union_of_columns(shard.columns for shard in self.shards)
 
     def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
-        """Return which texts are stored with a layer of a view, ``[text]``.
-
-        Args:
-            shards: shards to search; None searches all.
-        """
+        """Return which texts some shards (None: all) store with a layer of a view, ``[text]``."""
         searched = self.shards if shards is None else shards
         return next(self._key_index.locate_columns(keys, searched, [(view, layer)])).found
 
@@ -217,3 +213,49 @@ def folder_name(backbone: str) -> str:
     """Return the folder name of a backbone: the last two parts of a hub id or a path."""
     parts = [part for part in backbone.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in part) for part in parts[-2:]) or "_"
+
+
+def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
+    """Return the store of ``plan``.
+
+    Raises:
+        StoreError: no store in ``cache`` matches the plan, or several do.
+        ShardError: no store matches, and a shard is damaged.
+    """
+    folder = cache / folder_name(plan.backbone)
+    matching: list[LatentStore] = []
+    first_error: ShardError | None = None
+    for path in sorted(folder.glob("*")):
+        try:
+            shards = sorted(path.glob(f"*{SUFFIX}"))
+            if shards and _matches(Shard(shards[0]), plan):
+                matching.append(LatentStore.open(path))
+        except ShardError as error:
+            first_error = error if first_error is None or isinstance(first_error, OtherVersionError) else first_error
+    if not matching and first_error:
+        raise first_error
+    if not matching:
+        raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first.")
+    if len(matching) > 1:
+        names = ", ".join(store.path.name for store in matching)
+        raise StoreError(
+            f"{folder} holds {len(matching)} stores of this plan ({names}): they differ in "
+            f"{', '.join(matching[0].identity.differences(matching[1].identity))}. Remove one with 'permafrost cache "
+            "prune --whole', or 'run', which reads the weights to know."
+        )
+    return matching[0]
+
+
+def init_name(plan: CapturePlan) -> str:
+    """Return the initialisation of the weights of a plan, as shards record it."""
+    return plan.init if plan.init == "pretrained" else f"random, seed {plan.init_seed}"
+
+
+def _matches(shard: Shard, plan: CapturePlan) -> bool:
+    identity, provenance = shard.identity, shard.provenance
+    names = {"backbone": plan.backbone, "tokenizer": plan.tokenizer, "init": init_name(plan)}
+    if plan.revision:
+        names["revision"] = plan.revision
+    compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
+    same = identity == Identity.of(plan, identity.weights, identity.tokenizer, compute_dtype)
+    return same and all(provenance.get(key) == value for key, value in names.items())

@@ -77,11 +77,7 @@ class _TokenTable:
     """The arrays of texts and layers that the same shards hold."""
 
     def __init__(self, locations: TextLocations, outputs: Sequence[tuple[int, int]]) -> None:
-        """Open the arrays.
-
-        Args:
-            outputs: output index and layer of each array.
-        """
+        """Open the arrays, each given by its output index and its layer."""
         self.locations = locations
         self.starts = np.zeros(len(locations.rows), np.int64)
         self.lengths = np.zeros(len(locations.rows), np.int64)
