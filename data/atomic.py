@@ -90,13 +90,10 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on the file ``path``.
+    """Hold an exclusive lock on the file ``path``; yield whether it is held.
 
     Args:
         wait: wait until another process releases the lock; else yield False if it is taken.
-
-    Yields:
-        whether the lock is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:

@@ -3,12 +3,9 @@
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-import numpy as np
-
-from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 
 NO_LIST = re.compile(r"\s*\[[^\[\]]*\]\s*$")
@@ -75,19 +72,3 @@ def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Return labels in the order of their numbers if all are whole numbers, else in alphabetical order."""
     labels = sorted(labels)
     return tuple(sorted(labels, key=int) if all(map(WHOLE_NUMBER.fullmatch, labels)) else labels)
-
-
-def label_notes(corpus: Corpus, train: Rows) -> Iterator[str]:
-    """Yield a note on labels that no training row has, and one on texts whose rows have different labels."""
-    missing = [corpus.labels[code] for code in np.flatnonzero(~train.targets.any(axis=0))]
-    if missing:
-        yield (
-            f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never predicted, "
-            "and counts as missed where it occurs"
-        )
-    targets_of: dict[tuple[int, ...], set[bytes]] = {}
-    for rows in corpus.splits.values():
-        for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
-            targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
-    if count := sum(len(targets) > 1 for targets in targets_of.values()):
-        yield f"texts that occur in several rows with different labels: {count:,}; all their rows are kept"

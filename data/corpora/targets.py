@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.iob2 import OUTSIDE, check_labels, check_tag, check_transitions, label_set, split_tag
-from permafrost.data.corpora.label_sets import label_notes, parse_labels, sorted_labels
+from permafrost.data.corpora.iob2 import OUTSIDE, check_tag, check_transitions, split_tag
+from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
 from permafrost.data.corpora.records import CorpusError, Kind, Record, check_text
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.spec import nearest
@@ -56,12 +56,7 @@ class TargetEncoding(ABC):
         """Raise a :class:`CorpusError` if the target of a record is no name of a label or tag."""
 
     def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Return the names of classes, labels or tags; empty for other kinds.
-
-        Args:
-            name: name of the corpus, for error messages.
-            records: all records of the corpus.
-        """
+        """Return the names of classes, labels or tags of all records of the corpus ``name``; empty for other kinds."""
         return ()
 
     @abstractmethod
@@ -195,7 +190,19 @@ class LabelSets(NamedTargets):
                 f"{corpus.name}: none of its {len(train):,} training rows has a label; "
                 "check corpus.columns and corpus.label_separator."
             )
-        return tuple(label_notes(corpus, train))
+        notes, targets_of = list[str](), dict[tuple[int, ...], set[bytes]]()
+        missing = [corpus.labels[code] for code in np.flatnonzero(~train.targets.any(axis=0))]
+        if missing:
+            notes.append(
+                f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never "
+                "predicted, and counts as missed where it occurs"
+            )
+        for rows in corpus.splits.values():
+            for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
+                targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
+        if count := sum(len(targets) > 1 for targets in targets_of.values()):
+            notes.append(f"texts that occur in several rows with different labels: {count:,}; all their rows are kept")
+        return tuple(notes)
 
     def _parse(self, record: Record) -> tuple[str, ...]:
         return parse_labels(record.origin, record.target or "", self.targets.label_separator)
@@ -213,15 +220,20 @@ class Tags(NamedTargets):
 
     def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
         """Return the given tags, which must be IOB2, else ``O`` and those of each type that occurs in training."""
-        if self.targets.labels:
-            check_labels(self.targets.labels)
+        labels = self.targets.labels
+        wrong = [label for label in labels if not split_tag(label)[0]]
+        if wrong or labels[:1] not in ((), (OUTSIDE,)):
+            label = repr(wrong[0]) if wrong else f"{labels[0]!r} first"
+            raise CorpusError(
+                f"corpus.labels: of tags they are 'O', then B-TYPE and I-TYPE of each type; found {label}."
+            )
         return super().label_names(name, records)
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        labels = label_set(span.tag for record in records["train"] for span in record.spans)
-        if labels == (OUTSIDE,):
+        types = sorted({split_tag(span.tag)[1] for record in records["train"] for span in record.spans} - {""})
+        if not types:
             raise CorpusError(f"{name}: its training rows hold no entity: every tag is '{OUTSIDE}'.")
-        return labels
+        return (OUTSIDE, *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""

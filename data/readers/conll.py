@@ -1,9 +1,8 @@
 """Readers of tagged sentences: CoNLL column files, and tables with lists of words and of tags."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from permafrost.data.corpora.iob2 import check_tag, split_tag
 from permafrost.data.corpora.records import CorpusError, Record, Span
@@ -65,7 +64,13 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
         names: names of the tags, if the row holds tag numbers.
     """
     origin, fields = row
-    words, tags = (_get_list(row, column) for column in columns or _default_columns(origin, fields))
+    names_of_lists = columns or [next((name for name in known if name in fields), "") for known in (WORDS, TAGS)]
+    if not columns and "" in names_of_lists:
+        raise CorpusError(
+            f"{origin}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
+            f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns."
+        )
+    words, tags = (_get_list(row, name) for name in names_of_lists)
     if not words:
         raise CorpusError(f"{origin}: the sentence has no words.")
     if len(words) != len(tags):
@@ -87,17 +92,6 @@ def _sentence_record(words: list[TaggedWord], split: str, origin: str = "") -> R
         start += len(word) + 1
     text = " ".join(word for _, word, _ in words)
     return Record(origin=origin or words[0][0], split=split, texts=(text,), spans=tuple(spans))
-
-
-def _default_columns(origin: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the names of the columns of words and of tags, by their default names."""
-    words, tags = (next((name for name in names if name in fields), "") for names in (WORDS, TAGS))
-    if not words or not tags:
-        raise CorpusError(
-            f"{origin}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
-            f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns."
-        )
-    return words, tags
 
 
 def _get_list(row: TypedRow, column: str) -> list[str]:

@@ -52,12 +52,14 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Ite
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
     if spec.name not in CORPORA and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
-    files = _local_files(entry)
-    columns = entry.hub_columns or entry.columns if files is None else entry.columns
+    root = entry.folder or os.environ.get("PERMAFROST_DATA")
+    files = {split: Path(root) / name for split, name in entry.files.items()} if root else {}
+    is_local = entry.folder is not None or any(path.exists() for path in files.values())
+    columns = entry.columns if is_local else entry.hub_columns or entry.columns
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
     reader = _make_reader(spec, entry, columns)
-    records = hub_records(spec, entry, reader) if files is None else _file_records(files, reader, spec)
+    records = _file_records(files, reader, spec) if is_local else hub_records(spec, entry, reader)
     if entry.unlabelled:
         records = (record for record in records if record.target not in entry.unlabelled)
     return reader, records
@@ -82,15 +84,6 @@ def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...])
     if not kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
     return RecordReader(replace(spec, target=kind, columns=spec.columns or columns))
-
-
-def _local_files(entry: CorpusEntry) -> dict[str, Path] | None:
-    """Return the files of a named corpus; None if they are not on this disk."""
-    root = entry.folder or (Path(os.environ["PERMAFROST_DATA"]) if os.environ.get("PERMAFROST_DATA") else None)
-    if root is None:
-        return None
-    files = {split: root / name for split, name in entry.files.items()}
-    return files if entry.folder or any(path.exists() for path in files.values()) else None
 
 
 def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec) -> Iterator[Record]:

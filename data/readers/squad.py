@@ -5,6 +5,7 @@ or refused.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,11 +180,9 @@ def _parse_start(origin: str, value: Any) -> int | None:
     """Parse a whole number, also one written as text or as ``12.0``; None if the field is empty."""
     if value is None or value == "" or value != value:  # NaN: an empty cell of a table  # noqa: PLR0124
         return None
-    try:
+    with suppress(TypeError, ValueError, OverflowError):
         if float(value).is_integer() and type(value) is not bool:
             return int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
     raise CorpusError(f"{origin}: the first character of the answer must be a whole number, got {value!r}.")
 
 

@@ -175,11 +175,7 @@ def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
 
 
 def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
-    """Remove whole stores; files that are not part of a store are kept.
-
-    Returns:
-        the removed files, and their bytes.
-    """
+    """Remove whole stores, but no file that is not part of one; return the removed files and their bytes."""
     removed, size = list[Path](), 0
     for folder in folders:
         for path in list(folder.iterdir()):
