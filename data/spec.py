@@ -26,6 +26,8 @@ import tomli_w
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import InputError
 
+_type_hints = cache(get_type_hints)
+
 T = TypeVar("T")
 
 Tree = dict[str, Any]
@@ -78,12 +80,7 @@ def assign(tree: Tree, key: str, value: object) -> None:
 
 
 def parse(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix: str = "") -> T:
-    """Build a spec of type ``spec_type`` from a tree of plain values.
-
-    Args:
-        source: name of the tree, for error messages.
-        prefix: dotted path of the table, with a dot at its end.
-    """
+    """Build a spec from a tree of plain values; errors name ``source``, and keys with ``prefix`` before them."""
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
     fields = {field.name: field for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
@@ -96,7 +93,10 @@ def parse(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix: str 
     for name, field in fields.items():
         default = _default_of(field)
         if name in tree:
-            values[name] = _parse_value(hints[name], _with_defaults(default, tree[name]), source, prefix + name)
+            value = tree[name]
+            if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+                value = {**plain(default), **value}  # a table may set a part of a nested spec
+            values[name] = _parse_value(hints[name], value, source, prefix + name)
         elif default is MISSING:
             raise SpecError(f"{source}: '{prefix}{name}' is missing.")
     try:
@@ -159,11 +159,6 @@ def manual(spec_type: type[Any], prefix: str = "", instance: Any = None) -> Iter
 def _default_of(field: "dataclasses.Field[Any]") -> Any:
     """Return the default of a field; MISSING if the field is required."""
     return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _with_defaults(default: Any, value: Any) -> Any:
-    """Return a table that sets a part of a nested spec, completed by the default of the field."""
-    return {**plain(default), **value} if isinstance(value, Mapping) and dataclasses.is_dataclass(default) else value
 
 
 def _parse_value(hint: Any, value: Any, source: str, key: str) -> Any:
@@ -251,11 +246,6 @@ def _type_name(hint: Any) -> str:
         return "table"
     names = {str: "text", int: "whole number", float: "number", bool: "true or false", types.NoneType: "nothing"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-@cache
-def _type_hints(spec_type: type[Any]) -> dict[str, Any]:
-    return get_type_hints(spec_type)
 
 
 @cache
