@@ -4,7 +4,6 @@ A file or folder is written under a temporary name, synced, then renamed: a read
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -21,10 +20,7 @@ def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] |
     """Write ``content`` to ``path`` atomically and durably: all of it or nothing, and a power cut does not undo it.
 
     Args:
-        check: called with the temporary file, before it is renamed; if it raises, nothing is left behind.
-
-    Raises:
-        OSError: the file could not be written; nothing is left behind.
+        check: as of :func:`move_into_place`; if it raises, or the file cannot be written, nothing is left behind.
     """
     with temporary_path(path.parent) as temporary:
         temporary.write_bytes(content)
@@ -94,20 +90,17 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on the file ``path``.
+    """Hold an exclusive lock on the file ``path``; yield whether it is held.
 
     Args:
         wait: wait until another process releases the lock; else yield False if it is taken.
-
-    Yields:
-        whether the lock is held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if wait or error.errno not in (errno.EAGAIN, errno.EACCES):
+        except (BlockingIOError, PermissionError):
+            if wait:
                 raise
             yield False
             return

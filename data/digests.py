@@ -54,8 +54,7 @@ def digests_of_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def with_digests(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     """Return a copy of ``record`` with the digests of the files beside it and a digest of the record itself."""
-    complete = dict(record) | {DIGESTS: dict(digests)}
-    complete.pop(DIGEST, None)
+    complete = {**record, DIGESTS: dict(digests)}
     return complete | {DIGEST: _record_digest(complete)}
 
 
@@ -76,7 +75,7 @@ def parse_with_digests(path: Path, content: bytes, remedy: str) -> dict[str, Any
         record = json.loads(content)
         if not isinstance(record, dict) or DIGEST not in record:
             return None
-        matches = record[DIGEST] == _record_digest({key: value for key, value in record.items() if key != DIGEST})
+        matches = record[DIGEST] == _record_digest(record)
     except (ValueError, RecursionError) as error:
         raise DamageError(f"{path} cannot be read ({first_line(error)}): {remedy}.") from error
     digests = record.get(DIGESTS)
@@ -108,6 +107,6 @@ def find_file_problem(folder: Path, digests: Mapping[str, str], record: str = ""
 
 
 def _record_digest(record: Mapping[str, Any]) -> str:
-    """Return the digest of a record's values; white space and the order of keys in the file do not matter."""
-    values = json.loads(json.dumps(record))
+    """Return the digest of a record without its own; white space and the order of keys in the file do not matter."""
+    values = json.loads(json.dumps({key: value for key, value in record.items() if key != DIGEST}))
     return digest_of(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())

@@ -13,10 +13,6 @@ MIN_ANNOUNCED_SECONDS = 10.0
 """Shortest remaining time, in seconds, that is announced."""
 
 
-MEASURED_SECONDS = 5.0
-"""Seconds of long work after which the remaining time is estimated, by default."""
-
-
 class Progress(Protocol):
     """A display for notices and progress bars."""
 
@@ -30,7 +26,7 @@ class Progress(Protocol):
 class Eta:
     """An estimate of the remaining time of long work, announced once."""
 
-    def __init__(self, progress: Progress, total: float, after: float = MEASURED_SECONDS, label: str = "") -> None:
+    def __init__(self, progress: Progress, total: float, after: float = 5.0, label: str = "") -> None:
         """Start the clock.
 
         Args:

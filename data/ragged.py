@@ -82,11 +82,7 @@ class TokenLatents:
         return TokenIndex(offsets=self.offsets, spans=self.spans, starts=starts)
 
     def select(self, texts: NDArray[np.integer[Any]], layers: Sequence[int] | None = None) -> "TokenLatents":
-        """Return the texts with the given indices, in that order; an index may occur twice.
-
-        Args:
-            layers: indices of layers, in that order; None selects all.
-        """
+        """Return the texts and the layers (None: all) of the given indices, in that order; a text may occur twice."""
         states, lengths = (self.states if layers is None else self.states[list(layers)]), self.lengths[texts]
         index = concatenate_ranges(self.offsets[:-1][texts], lengths)
         return TokenLatents(states.take(index, 1), offsets_from_lengths(lengths), self.ids[index], self.spans[index])
@@ -100,18 +96,6 @@ def concatenate(batches: Sequence[TokenLatents]) -> TokenLatents:
         np.concatenate([batch.ids for batch in batches]),
         np.concatenate([batch.spans for batch in batches]),
     )
-
-
-def allocate(template: NDArray[np.floating[Any]], lengths: Counts) -> TokenLatents:
-    """Allocate uninitialised arrays for texts of ``lengths`` tokens.
-
-    Args:
-        template: ``[layer, ..., width]``: gives the number of layers, the width and the dtype.
-        lengths: ``[text]``.
-    """
-    offsets = offsets_from_lengths(lengths)
-    states = np.empty((len(template), int(offsets[-1]), template.shape[-1]), template.dtype)
-    return TokenLatents(states, offsets, np.empty(offsets[-1], np.int32), np.empty((offsets[-1], 2), np.int32))
 
 
 def offsets_from_lengths(lengths: NDArray[np.integer[Any]]) -> Counts:
@@ -146,9 +130,8 @@ def copy_slices(starts: Counts, lengths: Counts, targets: Counts) -> Iterator[tu
     """Yield the slices that move texts from ``starts`` to ``targets``: (source, target), in source order.
 
     Args:
-        starts: ``[text]``: first token of each text in the source.
+        starts, targets: ``[text]``: first token of each text in the source and in the target.
         lengths: ``[text]``.
-        targets: ``[text]``: first token of each text in the target.
     """
     if not len(starts):
         return

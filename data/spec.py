@@ -6,6 +6,7 @@ nearest known key; a value of the wrong type is an error that names the expected
 """
 
 import ast
+import copy
 import dataclasses
 import difflib
 import inspect
@@ -14,7 +15,8 @@ import textwrap
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import MISSING, dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,6 +25,8 @@ import tomli_w
 
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import InputError
+
+_type_hints = cache(get_type_hints)
 
 T = TypeVar("T")
 
@@ -56,7 +60,7 @@ def read_toml(text: str, source: str) -> Tree:
 
 def override(tree: Tree, assignments: Iterable[str]) -> Tree:
     """Return a copy of ``tree`` with ``a.b=value`` assignments applied in order."""
-    tree = _copy_tree(tree)
+    tree = copy.deepcopy(tree)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
@@ -75,9 +79,30 @@ def assign(tree: Tree, key: str, value: object) -> None:
     tree[leaf] = value
 
 
-def parse(spec_type: type[T], tree: Mapping[str, Any], source: str) -> T:
-    """Build a spec of type ``spec_type`` from a tree of plain values; errors name ``source``."""
-    return _parse_spec(spec_type, tree, source, "")
+def parse(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix: str = "") -> T:
+    """Build a spec from a tree of plain values; errors name ``source``, and keys with ``prefix`` before them."""
+    if not isinstance(tree, Mapping):
+        raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
+    fields = {field.name: field for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
+    hints = _type_hints(spec_type)  # type: ignore[arg-type]
+    in_table = f" in [{prefix.rstrip('.')}]" if prefix else ""
+    for key in tree:
+        if key not in fields:
+            raise SpecError(f"{source}: unknown key '{key}'{in_table}. {nearest(key, fields)}")
+    values: Tree = {}
+    for name, field in fields.items():
+        default = _default_of(field)
+        if name in tree:
+            value = tree[name]
+            if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+                value = {**plain(default), **value}  # a table may set a part of a nested spec
+            values[name] = _parse_value(hints[name], value, source, prefix + name)
+        elif default is MISSING:
+            raise SpecError(f"{source}: '{prefix}{name}' is missing.")
+    try:
+        return spec_type(**values)
+    except SpecError as error:
+        raise SpecError(f"{source}: {prefix}{error}") from error
 
 
 def plain(spec: Any) -> Any:
@@ -123,69 +148,23 @@ def manual(spec_type: type[Any], prefix: str = "", instance: Any = None) -> Iter
     hints, docstrings = _type_hints(spec_type), _field_docstrings(spec_type)  # type: ignore[arg-type]
     for field in dataclasses.fields(spec_type):
         hint = hints[field.name]
-        required = _is_required(field) and instance is None
-        value = None if required else _default_in(field, instance)
+        value = _default_of(field) if instance is None else getattr(instance, field.name)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            yield from manual(hint, f"{prefix}{field.name}.", value)
+            yield from manual(hint, f"{prefix}{field.name}.", None if value is MISSING else value)
             continue
-        default = "required" if required else json.dumps(plain(value), ensure_ascii=False)
+        default = "required" if value is MISSING else json.dumps(plain(value), ensure_ascii=False)
         yield Setting(prefix + field.name, _type_name(hint), default, docstrings.get(field.name, ""))
 
 
-def _copy_tree(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _copy_tree(value) for key, value in tree.items()}
-    return [_copy_tree(value) for value in tree] if isinstance(tree, list) else tree
-
-
-def _is_required(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
 def _default_of(field: "dataclasses.Field[Any]") -> Any:
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-
-
-def _default_in(field: "dataclasses.Field[Any]", instance: Any) -> Any:
-    return _default_of(field) if instance is None else getattr(instance, field.name)
-
-
-def _parse_spec(spec_type: type[T], tree: Mapping[str, Any], source: str, prefix: str) -> T:
-    if not isinstance(tree, Mapping):
-        raise SpecError(f"{source}: [{prefix.rstrip('.')}] must be a table, got {tree!r}.")
-    fields = {field.name: field for field in dataclasses.fields(spec_type)}  # type: ignore[arg-type]
-    hints = _type_hints(spec_type)  # type: ignore[arg-type]
-    in_table = f" in [{prefix.rstrip('.')}]" if prefix else ""
-    for key in tree:
-        if key not in fields:
-            raise SpecError(f"{source}: unknown key '{key}'{in_table}. {nearest(key, fields)}")
-    values: Tree = {}
-    for name, field in fields.items():
-        if name in tree:
-            values[name] = _parse_value(hints[name], _with_defaults(field, tree[name]), source, prefix + name)
-        elif _is_required(field):
-            raise SpecError(f"{source}: '{prefix}{name}' is missing.")
-    try:
-        return spec_type(**values)
-    except SpecError as error:
-        raise SpecError(f"{source}: {prefix}{error}" if prefix else f"{source}: {error}") from error
-
-
-def _with_defaults(field: "dataclasses.Field[Any]", value: Any) -> Any:
-    """Return a table that sets a part of a nested spec, completed by the default of the field."""
-    if (
-        isinstance(value, Mapping)
-        and not _is_required(field)
-        and dataclasses.is_dataclass(default := _default_of(field))
-    ):
-        return {**plain(default), **value}
-    return value
+    """Return the default of a field; MISSING if the field is required."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _parse_value(hint: Any, value: Any, source: str, key: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _parse_spec(hint, _parse_raw(value), source, f"{key}.")  # type: ignore[arg-type]
+        return parse(hint, _parse_raw(value), source, f"{key}.")  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
         return _parse_union(arguments, value, source, key)
     if origin is Literal:
@@ -197,9 +176,8 @@ def _parse_value(hint: Any, value: Any, source: str, key: str) -> Any:
     if origin is dict:
         value = _parse_raw(value)
         if isinstance(value, dict):
-            return {
-                str(name): _parse_value(arguments[1], item, source, f"{key}.{name}") for name, item in value.items()
-            }
+            items = value.items()
+            return {str(name): _parse_value(arguments[1], item, source, f"{key}.{name}") for name, item in items}
     elif hint is Any:
         return value
     elif hint is object:
@@ -233,10 +211,8 @@ def _parse_tuple(arguments: tuple[Any, ...], value: Any, source: str, key: str) 
 
 def _parse_union(hints: tuple[Any, ...], value: Any, source: str, key: str) -> Any:
     for hint in hints:
-        try:
+        with suppress(SpecError):
             return _parse_value(hint, value, source, key)
-        except SpecError:
-            continue
     raise SpecError(f"{source}: {key} must be {' or '.join(map(_type_name, hints))}, got {_format_value(value)}.")
 
 
@@ -270,11 +246,6 @@ def _type_name(hint: Any) -> str:
         return "table"
     names = {str: "text", int: "whole number", float: "number", bool: "true or false", types.NoneType: "nothing"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-@cache
-def _type_hints(spec_type: type[Any]) -> dict[str, Any]:
-    return get_type_hints(spec_type)
 
 
 @cache

@@ -51,11 +51,7 @@ def text_problem(text: str) -> str:
 
 
 def expand_windows(texts: Sequence[Text], counts: "NDArray[np.int64]") -> list[Text]:
-    """Return every window of every text, in order.
-
-    Args:
-        counts: ``[text]``: number of windows of each text, the given one included.
-    """
+    """Return every window of every text, in order; ``counts`` ``[text]`` are their numbers, the given one included."""
     return [
         text if isinstance(text, str) else text.shift_window(window)
         for text, count in zip(texts, counts.tolist(), strict=True)

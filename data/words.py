@@ -8,7 +8,6 @@ character before it.
 """
 
 import re
-from collections.abc import Iterator
 
 from permafrost.data.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START
 
@@ -57,30 +56,20 @@ ABBREVIATION = re.compile(
 
 def split_words(text: str) -> list[CharacterSpan]:
     """Return the spans of the words of a text, in order; every character but white space is in exactly one."""
-    return [span for token in TOKEN.finditer(text) for span in _words_of_token(token, text)]
-
-
-def _words_of_token(token: re.Match[str], text: str) -> Iterator[CharacterSpan]:
-    if token["word"] is None:
-        yield token.span()
-        return
-    start, end = token.span("word")
-    if not token["stop"]:
-        yield from _split_clitic(text, start, end)
-    elif _keeps_stop(text, start, end):
-        yield start, end + 1
-    else:
-        yield from _split_clitic(text, start, end)
-        yield token.span("stop")
-
-
-def _split_clitic(text: str, start: int, end: int) -> Iterator[CharacterSpan]:
-    clitic = CLITIC.search(text, start, end)
-    if clitic and clitic.start() > start:
-        yield start, clitic.start()
-        yield clitic.span()
-    else:
-        yield start, end
+    spans: list[CharacterSpan] = []
+    for token in TOKEN.finditer(text):
+        start, end = token.span("word")
+        if token["word"] is None or (token["stop"] and _keeps_stop(text, start, end)):
+            spans.append(token.span())
+            continue
+        clitic = CLITIC.search(text, start, end)
+        if clitic and clitic.start() > start:
+            spans += [(start, clitic.start()), clitic.span()]
+        else:
+            spans.append((start, end))
+        if token["stop"]:
+            spans.append(token.span("stop"))
+    return spans
 
 
 def _keeps_stop(text: str, start: int, end: int) -> bool:

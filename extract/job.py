@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
-from permafrost.data.store.find import init_name
 from permafrost.data.store.plan import TOKENS, Columns, union_of_columns
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.store import LatentStore, init_name
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.read_back import ReadBack

@@ -35,27 +35,20 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets) -> Corp
     labels = encoding.label_names(name, row_records)
     splits = {
         split: encoding.encode(np.array(row_texts[split], np.int64), row_records[split], labels)
-        for split in sorted(row_records, key=_split_order)
+        for split in sorted(row_records, key=[*SPLITS, *sorted(row_records)].index)
     }
     return Corpus(
         name=name,
         texts=tuple(text_indices),
         splits=splits,
         labels=labels,
-        score_range=encoding.score_range,
+        score_range=targets.score_range if encoding.is_scaled else None,
         kind=targets.kind,
     )
 
 
 def check_training(corpus: Corpus) -> tuple[str, ...]:
-    """Check that the training rows, if there are any, can be learnt from.
-
-    Returns:
-        notes for the user: labels that never occur, texts in several rows with different labels.
-
-    Raises:
-        CorpusError: a class, or the ``B-`` tag of a type of entity, does not occur, or no row has a label.
-    """
+    """Check that the training rows, if there are any, can be learnt from, as :meth:`TargetEncoding.check_training`."""
     train = corpus.splits.get("train")
     return TARGETS[corpus.kind].check_training(corpus, train) if train else ()
 
@@ -71,7 +64,3 @@ def _check_texts(record: Record) -> None:
             check_text(record.origin, "the context", text.second)
         else:
             check_text(record.origin, f"text {number}" if len(record.texts) > 1 else "the text", text)
-
-
-def _split_order(split: str) -> tuple[int, str]:
-    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), split)

@@ -1,6 +1,6 @@
 """IOB2 tags: ``O`` outside entities, ``B-TYPE`` on the first word of an entity, ``I-TYPE`` on its further words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from permafrost.data.corpora.records import CorpusError
 
@@ -12,20 +12,6 @@ def split_tag(tag: str) -> tuple[str, str]:
     if tag == OUTSIDE:
         return OUTSIDE, ""
     return (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") and len(tag) > 2 else ("", "")
-
-
-def label_set(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return ``O``, then ``B-TYPE`` and ``I-TYPE`` of every type that occurs, in alphabetical order of the types."""
-    types = sorted({split_tag(tag)[1] for tag in set(tags)} - {""})
-    return (OUTSIDE, *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """Raise a :class:`CorpusError` unless the first label is ``O`` and the others are ``B-TYPE`` or ``I-TYPE``."""
-    wrong = [label for label in labels if not split_tag(label)[0]]
-    if labels[0] != OUTSIDE or wrong:
-        label = repr(wrong[0]) if wrong else f"{labels[0]!r} first"
-        raise CorpusError(f"corpus.labels: of tags they are 'O', then B-TYPE and I-TYPE of each type; found {label}.")
 
 
 def check_tag(origin: str, tag: str) -> None:

@@ -3,11 +3,9 @@
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
-import numpy as np
-
-from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 
 NO_LIST = re.compile(r"\s*\[[^\[\]]*\]\s*$")
@@ -15,8 +13,6 @@ NO_LIST = re.compile(r"\s*\[[^\[\]]*\]\s*$")
 
 ADJACENT = re.compile(r"""['"]\s+['"]""")
 """Texts without a comma between them, as numpy prints arrays; Python would join them."""
-
-JSON_OR_PYTHON: tuple[Callable[[str], object], ...] = (json.loads, ast.literal_eval)
 
 WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 
@@ -64,13 +60,11 @@ def _list(cell: str) -> list[object] | None:
     """Return the list that a cell holds, as JSON or as Python writes it; None if it is none."""
     if not cell.lstrip().startswith("["):
         return None
-    for read in JSON_OR_PYTHON[: 1 if ADJACENT.search(cell) else 2]:
-        try:
-            values = read(cell.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(values, list):
-            return values
+    readers: tuple[Callable[[str], object], ...] = (json.loads, ast.literal_eval)
+    for read in readers[: 1 if ADJACENT.search(cell) else 2]:
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(values := read(cell.strip()), list):
+                return values
     return None
 
 
@@ -78,24 +72,3 @@ def sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Return labels in the order of their numbers if all are whole numbers, else in alphabetical order."""
     labels = sorted(labels)
     return tuple(sorted(labels, key=int) if all(map(WHOLE_NUMBER.fullmatch, labels)) else labels)
-
-
-def label_notes(corpus: Corpus, train: Rows) -> Iterator[str]:
-    """Yield a note on labels that no training row has, and one on texts whose rows have different labels."""
-    missing = [corpus.labels[code] for code in np.flatnonzero(~train.targets.any(axis=0))]
-    if missing:
-        yield (
-            f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never predicted, "
-            "and counts as missed where it occurs"
-        )
-    if count := _count_relabelled(corpus.splits.values()):
-        yield f"texts that occur in several rows with different labels: {count:,}; all their rows are kept"
-
-
-def _count_relabelled(splits: Iterable[Rows]) -> int:
-    """Return the number of distinct texts, or pairs of texts, that have rows with different targets."""
-    targets_of: dict[tuple[int, ...], set[bytes]] = {}
-    for rows in splits:
-        for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
-            targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
-    return sum(len(targets) > 1 for targets in targets_of.values())

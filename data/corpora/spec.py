@@ -79,7 +79,10 @@ class CorpusSpec:
 
     def __post_init__(self) -> None:
         if self.target:
-            self._check_target()
+            from permafrost.data.corpora.targets import TARGETS  # loads numpy, half of the time of a refused command
+
+            if self.target not in TARGETS:
+                raise SpecError(f"target = '{self.target}': {nearest(self.target, ['', *TARGETS])}")
         if self.name and self.path:
             raise SpecError("name and path exclude each other: a corpus is either named or a file.")
         if not self.score_range[0] < self.score_range[1]:
@@ -103,9 +106,3 @@ class CorpusSpec:
             raise SpecError(f"held_out must be a share of train, at least 0 and below 1, got {self.held_out:g}.")
         if self.rule and (self.labels or self.target not in ("", "class")):
             raise SpecError(f'rule = "{self.rule}" makes the classes: leave target and labels empty.')
-
-    def _check_target(self) -> None:
-        from permafrost.data.corpora.targets import TARGETS  # loads numpy, half of the time of a refused command
-
-        if self.target not in TARGETS:
-            raise SpecError(f"target = '{self.target}': {nearest(self.target, ['', *TARGETS])}")

@@ -20,11 +20,7 @@ MIN_GROUPS = 10
 
 
 def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float], seed: int) -> Iterator[Record]:
-    """Assign records to train, validation and test at random, group by group.
-
-    Args:
-        fractions: shares of train, validation and test.
-    """
+    """Assign records to train, validation and test at random, group by group, in these shares."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(sorted(map(_group_key, record.texts))), []).append(record)
@@ -51,7 +47,8 @@ def limit_records(records: Iterable[Record], limit: int, limits: Mapping[str, in
     for record in records:
         maximum, index = limits.get(record.split, limit), seen[record.split]
         seen[record.split] += 1
-        if not maximum or (_is_spread(index, maximum, sizes[record.split]) if spread else index < maximum):
+        kept = index * maximum % sizes[record.split] < maximum if spread else index < maximum
+        if kept or not maximum:
             yield record
 
 
@@ -103,8 +100,3 @@ def _cut_off_train(corpus: Corpus, name: str, fraction: float, seed: int, max_ro
 def _group_key(text: Text) -> str:
     """Return the string that texts of the same group have in common: the context of a question, else the text."""
     return text.second if isinstance(text, Segments) else text
-
-
-def _is_spread(index: int, maximum: int, size: int) -> bool:
-    """Return whether row ``index`` of ``size`` is one of ``maximum`` rows at even distances."""
-    return size <= maximum or index * maximum // size != (index - 1) * maximum // size

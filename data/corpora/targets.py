@@ -5,7 +5,7 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.iob2 import OUTSIDE, check_labels, check_tag, check_transitions, label_set, split_tag
-from permafrost.data.corpora.label_sets import label_notes, parse_labels, sorted_labels
+from permafrost.data.corpora.iob2 import OUTSIDE, check_tag, check_transitions, split_tag
+from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
 from permafrost.data.corpora.records import CorpusError, Kind, Record, check_text
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.spec import nearest
@@ -46,29 +46,17 @@ class TargetEncoding(ABC):
     has_target: ClassVar[bool] = True
     """Whether rows have a target; if not, they are not split at random."""
 
+    is_scaled: ClassVar[bool] = False
+    """Whether targets are scores, scaled from their range to [0, 1]."""
+
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
-
-    @property
-    def score_range(self) -> tuple[float, float] | None:
-        """Lowest and highest score; None if the targets are not scores."""
-        return None
-
-    @classmethod
-    def has_target_column(cls) -> bool:
-        """Return whether rows are columns of texts, the last of them the target."""
-        return cls.has_target and cls.reads == "columns"
 
     def check_record(self, record: Record) -> None:  # noqa: B027
         """Raise a :class:`CorpusError` if the target of a record is no name of a label or tag."""
 
     def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Return the names of classes, labels or tags; empty for other kinds.
-
-        Args:
-            name: name of the corpus, for error messages.
-            records: all records of the corpus.
-        """
+        """Return the names of classes, labels or tags of all records of the corpus ``name``; empty for other kinds."""
         return ()
 
     @abstractmethod
@@ -89,10 +77,10 @@ class TargetEncoding(ABC):
         """Check that the training rows can be learnt from.
 
         Returns:
-            notes for the user on what cannot be learnt.
+            notes for the user: labels that never occur, texts in several rows with different labels.
 
         Raises:
-            CorpusError: a class, a type of entity or every label is missing.
+            CorpusError: a class, or the ``B-`` tag of a type of entity, does not occur, or no row has a label.
         """
         return ()
 
@@ -110,16 +98,22 @@ class NoTargets(TargetEncoding):
 class Scores(TargetEncoding):
     """A number per row, scaled from its range to [0, 1]."""
 
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """Lowest and highest score."""
-        return self.targets.score_range
+    is_scaled = True
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with ``[row]`` scores."""
         low, high = self.targets.score_range
-        scores = [(_score(record.origin, str(record.target), low, high) - low) / (high - low) for record in records]
-        return Rows(texts, np.array(scores))
+        scores = np.empty(len(records))
+        for row, record in enumerate(records):
+            target = str(record.target)
+            try:
+                score = scores[row] = float(target)
+            except ValueError:
+                raise CorpusError(f"{record.origin}: the score must be a number, got {target!r}.") from None
+            if not math.isfinite(score) or not low <= score <= high:
+                reason = f"the score {target} is outside {low:g} to {high:g}"
+                raise CorpusError(f"{record.origin}: {reason}; correct it or set corpus.score_range.")
+        return Rows(texts, (scores - low) / (high - low))
 
 
 class NamedTargets(TargetEncoding):
@@ -196,7 +190,19 @@ class LabelSets(NamedTargets):
                 f"{corpus.name}: none of its {len(train):,} training rows has a label; "
                 "check corpus.columns and corpus.label_separator."
             )
-        return tuple(label_notes(corpus, train))
+        notes, targets_of = list[str](), dict[tuple[int, ...], set[bytes]]()
+        missing = [corpus.labels[code] for code in np.flatnonzero(~train.targets.any(axis=0))]
+        if missing:
+            notes.append(
+                f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never "
+                "predicted, and counts as missed where it occurs"
+            )
+        for rows in corpus.splits.values():
+            for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
+                targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
+        if count := sum(len(targets) > 1 for targets in targets_of.values()):
+            notes.append(f"texts that occur in several rows with different labels: {count:,}; all their rows are kept")
+        return tuple(notes)
 
     def _parse(self, record: Record) -> tuple[str, ...]:
         return parse_labels(record.origin, record.target or "", self.targets.label_separator)
@@ -214,26 +220,29 @@ class Tags(NamedTargets):
 
     def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
         """Return the given tags, which must be IOB2, else ``O`` and those of each type that occurs in training."""
-        if self.targets.labels:
-            check_labels(self.targets.labels)
+        labels = self.targets.labels
+        wrong = [label for label in labels if not split_tag(label)[0]]
+        if wrong or labels[:1] not in ((), (OUTSIDE,)):
+            label = repr(wrong[0]) if wrong else f"{labels[0]!r} first"
+            raise CorpusError(
+                f"corpus.labels: of tags they are 'O', then B-TYPE and I-TYPE of each type; found {label}."
+            )
         return super().label_names(name, records)
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        labels = label_set(span.tag for record in records["train"] for span in record.spans)
-        if labels == (OUTSIDE,):
+        types = sorted({split_tag(span.tag)[1] for record in records["train"] for span in record.spans} - {""})
+        if not types:
             raise CorpusError(f"{name}: its training rows hold no entity: every tag is '{OUTSIDE}'.")
-        return labels
+        return (OUTSIDE, *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""
-        return _rows_of_spans(texts, records, list(self._tag_codes(records, labels)))
-
-    def _tag_codes(self, records: Sequence[Record], labels: Sequence[str]) -> Iterator[int]:
-        codes = _codes_of(labels)
+        codes, tags = _codes_of(labels), list[int]()
         for record in records:
-            tags = [self._code(span.origin, span.tag, codes, "tag") for span in record.spans]
-            check_transitions([labels[code] for code in tags], [span.origin for span in record.spans])
-            yield from tags
+            own = [self._code(span.origin, span.tag, codes, "tag") for span in record.spans]
+            check_transitions([labels[code] for code in own], [span.origin for span in record.spans])
+            tags += own
+        return _rows_of_spans(texts, records, tags)
 
     @classmethod
     def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:
@@ -258,18 +267,6 @@ TARGETS: dict[str, type[TargetEncoding]] = {
     "score": Scores, "class": Classes, "labels": LabelSets, "none": NoTargets, "tags": Tags, "answers": Answers,
 }  # fmt: skip
 """Kind of target -> its encoding; the keys are the values of ``corpus.target``."""
-
-
-def _score(origin: str, target: str, low: float, high: float) -> float:
-    try:
-        score = float(target)
-    except ValueError:
-        raise CorpusError(f"{origin}: the score must be a number, got {target!r}.") from None
-    if not math.isfinite(score) or not low <= score <= high:
-        raise CorpusError(
-            f"{origin}: the score {target} is outside {low:g} to {high:g}; correct it or set corpus.score_range."
-        )
-    return score
 
 
 def _codes_of(labels: Sequence[str]) -> dict[str, int]:

@@ -99,8 +99,7 @@ class LanguageSpec:
     """Steps between checkpoints; a crash loses at most this many steps."""
 
     def __post_init__(self) -> None:
-        counts = ("blocks", "width", "heads", "inner", "batch_rows", "epochs", "checkpoint_steps")
-        for name in counts:
+        for name in ("blocks", "width", "heads", "inner", "batch_rows", "epochs", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.width % self.heads:

@@ -1,9 +1,8 @@
 """Readers of tagged sentences: CoNLL column files, and tables with lists of words and of tags."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from permafrost.data.corpora.iob2 import check_tag, split_tag
 from permafrost.data.corpora.records import CorpusError, Record, Span
@@ -28,7 +27,7 @@ def read_columns(path: Path) -> Iterator[Record]:
     sets the split of the sentences after it.
     """
     split, words = "", list[TaggedWord]()
-    width, first, separator = 0, 0, ""
+    width, first, tabs = 0, 0, False
     for number, line in lines_of(path):
         line = line.rstrip("\r\n")
         if not line.strip(" \t") or line.startswith("-DOCSTART-"):
@@ -36,15 +35,22 @@ def read_columns(path: Path) -> Iterator[Record]:
                 yield _sentence_record(words, split)
                 split, words = "", []
             continue
-        values = _split_columns(line, separator or ("\t" if "\t" in line else " "))
+        tabs = tabs if width else "\t" in line
+        values = line.split("\t") if tabs else re.split(r"[ \t]+", line.strip(" \t"))
         if not words and line.startswith("#") and not split_tag(values[-1])[0]:
             match = SPLIT_LINE.fullmatch(line)
             split = match[1] if match else split
             continue
         if not width:
-            width, first, separator = len(values), number, "\t" if "\t" in line else " "
+            width, first = len(values), number
         origin = f"{path}:{number}"
-        _check_row(origin, values, width, first)
+        if width < 2:
+            raise CorpusError(
+                f"{origin}: expected a word and its tag, with a blank or a tab between them, found one column."
+            )
+        if len(values) != width:
+            raise CorpusError(f"{origin}: expected {width} columns as in line {first}, found {len(values)}.")
+        check_tag(origin, values[-1])
         words.append((origin, values[0], values[-1]))
     if words:
         yield _sentence_record(words, split)
@@ -54,11 +60,17 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
     """Return the record of a sentence that is given as lists of words and of tags.
 
     Args:
-        columns: names of the lists of words and of tags; empty takes the default names.
+        columns: names of the two lists; empty takes the default names.
         names: names of the tags, if the row holds tag numbers.
     """
     origin, fields = row
-    words, tags = (_get_list(row, column) for column in columns or _default_columns(origin, fields))
+    names_of_lists = columns or [next((name for name in known if name in fields), "") for known in (WORDS, TAGS)]
+    if not columns and "" in names_of_lists:
+        raise CorpusError(
+            f"{origin}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
+            f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns."
+        )
+    words, tags = (_get_list(row, name) for name in names_of_lists)
     if not words:
         raise CorpusError(f"{origin}: the sentence has no words.")
     if len(words) != len(tags):
@@ -68,20 +80,6 @@ def tagged_row(row: TypedRow, columns: tuple[str, ...], split_column: str, names
     return _sentence_record(
         list(zip(origins, words, tag_names, strict=True)), str(fields.get(split_column) or ""), origin
     )
-
-
-def _split_columns(line: str, separator: str) -> list[str]:
-    return line.split("\t") if separator == "\t" else re.split(r"[ \t]+", line.strip(" \t"))
-
-
-def _check_row(origin: str, values: list[str], width: int, first: int) -> None:
-    if width < 2:
-        raise CorpusError(
-            f"{origin}: expected a word and its tag, with a blank or a tab between them, found one column."
-        )
-    if len(values) != width:
-        raise CorpusError(f"{origin}: expected {width} columns as in line {first}, found {len(values)}.")
-    check_tag(origin, values[-1])
 
 
 def _sentence_record(words: list[TaggedWord], split: str, origin: str = "") -> Record:
@@ -94,17 +92,6 @@ def _sentence_record(words: list[TaggedWord], split: str, origin: str = "") -> R
         start += len(word) + 1
     text = " ".join(word for _, word, _ in words)
     return Record(origin=origin or words[0][0], split=split, texts=(text,), spans=tuple(spans))
-
-
-def _default_columns(origin: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the names of the columns of words and of tags, by their default names."""
-    words, tags = (next((name for name in names if name in fields), "") for names in (WORDS, TAGS))
-    if not words or not tags:
-        raise CorpusError(
-            f"{origin}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
-            f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns."
-        )
-    return words, tags
 
 
 def _get_list(row: TypedRow, column: str) -> list[str]:

@@ -1,17 +1,14 @@
 """Reader of plain text: documents of ``.txt`` or ``.txt.gz`` files, which end at a blank line or at every line."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.records import CorpusError, check_text
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.tabular import lines_of, read_by_suffix, suffix_of
-from permafrost.data.text import text_problem
-
-Line = tuple[int, str]
-"""Line number from 1, and text."""
 
 
 def find_text(corpus: str) -> Path:
@@ -49,28 +46,18 @@ def read_documents(path: Path, lines: bool = False) -> list[str]:
             raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
     else:
         files = [path]
-    split_lines = _each_line if lines else _between_blank_lines
-
-    def documents_of(file: Path) -> Iterator[str]:
-        return _join_lines(file, split_lines(lines_of(file)))
-
-    documents = [text for file in files for text in read_by_suffix(file, {".txt": documents_of})]
+    readers = {".txt": partial(_read_text, lines=lines)}
+    documents = [text for file in files for text in read_by_suffix(file, readers)]
     if not documents:
         raise CorpusError(f"{path}: it holds no text.")
     return documents
 
 
-def _each_line(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    return ([line] for line in lines if line[1].strip())
-
-
-def _between_blank_lines(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    return (list(block) for filled, block in groupby(lines, lambda line: bool(line[1].strip())) if filled)
-
-
-def _join_lines(path: Path, documents: Iterable[list[Line]]) -> Iterator[str]:
-    for lines in documents:
-        text = " ".join(line.strip() for _, line in lines)
-        if problem := text_problem(text):
-            raise CorpusError(f"{path}:{lines[0][0]}: the document {problem}.")
-        yield text
+def _read_text(path: Path, lines: bool) -> Iterator[str]:
+    numbered = ((number, line.strip()) for number, line in lines_of(path))
+    for document, block in groupby(numbered, lambda line: bool(line[1]) and (line[0] if lines else True)):
+        if document:
+            numbers, texts = zip(*block, strict=True)
+            text = " ".join(texts)
+            check_text(f"{path}:{numbers[0]}", "the document", text)
+            yield text

@@ -1,17 +1,20 @@
 """Record reader: reads files and rows of any kind of target as records."""
 
+import re
 import sys
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from permafrost.data.corpora.records import SPLITS, CorpusError, Kind, Record
-from permafrost.data.corpora.targets import TARGETS, TargetEncoding
+from permafrost.data.corpora.records import SPLITS, CorpusError, Record
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.conll import read_columns, tagged_row
-from permafrost.data.readers.rule_labels import RULES
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, read_by_suffix, select_columns, suffix_of
+from permafrost.data.readers.tabular import READERS, TypedRow, as_text, get_field, read_by_suffix, suffix_of
+from permafrost.data.script import WORD_END
 from permafrost.data.spec import SpecError, nearest
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
@@ -47,35 +50,56 @@ TABLES = {
 """What rows hold -> suffixes of files with a row for each record."""
 
 
-@dataclass(frozen=True, kw_only=True)
+QUOTES = " \t\r\n\"'`“”‘’«»「」『』"
+
+QUESTION_MARKS = ("?", "？", "؟", "\u037e", "፧")
+"""Question marks: Latin, Chinese and Japanese, Arabic, Greek, Ethiopic."""
+
+WH_WORD = re.compile(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
+
+
+class Rule(NamedTuple):
+    """A labelling rule: names of its classes, and the function that labels a text."""
+
+    labels: tuple[str, ...]
+    label: Callable[[str], str]
+
+
+def label_question(text: str) -> str:
+    """Return ``question`` if a text begins with an English wh-word or ends with a question mark, else ``statement``.
+
+    Quotation marks and white space around the text are ignored.
+    """
+    stripped = text.strip(QUOTES)
+    return "question" if WH_WORD.match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
+
+
+RULES = {"question": Rule(("statement", "question"), label_question)}
+"""Rules that derive the class of a sentence from its text, for corpora without a column of labels."""
+
+
 class RecordReader:
-    """Reader of the files or rows of one corpus."""
+    """Reader of the files or rows of one corpus; its ``omissions`` count what is left out while reading.
 
-    kind: Kind
-    columns: tuple[str, ...] = ()
-    """Column names: texts, then the target unless a rule makes it; for tags and answers, empty takes default names."""
+    Args:
+        spec: names the kind of target and the columns: texts, then the target unless a rule makes it; for tags and
+            answers, empty takes default names.
 
-    split_column: str = "split"
-    rule: str = ""
-    """Name of the rule that labels the texts; empty takes the labels of the file."""
+    Raises:
+        SpecError: the number of columns does not fit the kind of target.
+    """
 
-    omissions: Omissions = field(default_factory=Omissions)
-    """Counts what is left out; changed while reading."""
-
-    def __post_init__(self) -> None:
-        if self.rule and len(self.columns) != 1:
+    def __init__(self, spec: CorpusSpec) -> None:
+        self.spec, self.columns, self.encoding = spec, spec.columns, TARGETS[spec.target]
+        self.omissions = Omissions(strict=spec.strict)
+        if spec.rule and len(self.columns) != 1:
             raise SpecError(
-                f'corpus.rule = "{self.rule}" labels single sentences: name one column in corpus.columns, '
+                f'corpus.rule = "{spec.rule}" labels single sentences: name one column in corpus.columns, '
                 f"got {list(self.columns)}."
             )
         message, counts = EXPECTED_COLUMNS[self.encoding.reads]
         if len(self.columns) not in counts:
             raise SpecError(message.format(list(self.columns)))
-
-    @property
-    def encoding(self) -> type[TargetEncoding]:
-        """Encoding of the kind of target."""
-        return TARGETS[self.kind]
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -103,19 +127,21 @@ class RecordReader:
             yield from self.read_row(row)
 
     def read_row(self, row: TypedRow, tag_names: tuple[str, ...] = ()) -> Iterator[Record]:
-        """Read the records of a typed row, such as one of a hub data set.
-
-        Args:
-            tag_names: names of the tags, if the row holds tag numbers.
-        """
+        """Read the records of a typed row, such as one of a hub data set; numbers of tags have ``tag_names``."""
+        split_column = self.spec.split_column
         match self.encoding.reads:
             case "words":
-                yield tagged_row(row, self.columns, self.split_column, tag_names)
+                yield tagged_row(row, self.columns, split_column, tag_names)
             case "questions":
-                yield from question_row(row, self.columns, self.split_column, self.omissions)
+                yield from question_row(row, self.columns, split_column, self.omissions)
             case "columns":
-                origin, fields = row
-                yield self._labelled_record(origin, as_text(fields))
+                origin, fields = row[0], as_text(row[1])
+                texts, target = [get_field((origin, fields), column) for column in self.columns], None
+                if self.spec.rule:
+                    target = RULES[self.spec.rule].label(texts[0])
+                elif self.encoding.has_target:
+                    target = texts.pop()
+                yield Record(origin=origin, split=fields.get(split_column, ""), texts=tuple(texts), target=target)
 
     def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
         """Read the records of several files.
@@ -132,17 +158,7 @@ class RecordReader:
                     raise CorpusError(f"{record.origin}: unknown split {split!r}. {nearest(split, SPLITS)}")
                 has_split = bool(split) if has_split is None else has_split
                 if bool(split) != has_split:
-                    raise CorpusError(
-                        f"{record.origin}: some rows have a split and some have none; fill '{self.split_column}' in."
-                    )
+                    reason = f"some rows have a split and some have none; fill '{self.spec.split_column}' in"
+                    raise CorpusError(f"{record.origin}: {reason}.")
                 split = "train" if not self.encoding.has_target and not split else split
                 yield record if record.split == split else replace(record, split=split)
-
-    def _labelled_record(self, origin: str, fields: Mapping[str, str]) -> Record:
-        values = select_columns((origin, fields), self.columns)
-        split = fields.get(self.split_column, "")
-        if self.rule:
-            return Record(origin=origin, split=split, texts=values, target=RULES[self.rule].label(values[0]))
-        if not self.encoding.has_target:
-            return Record(origin=origin, split=split, texts=values)
-        return Record(origin=origin, split=split, texts=values[:-1], target=values[-1])

@@ -5,6 +5,7 @@ or refused.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +16,6 @@ from permafrost.data.spec import nearest
 from permafrost.data.text import Segments
 
 T = TypeVar("T")
-
-DEFAULT_COLUMNS = ("question", "context", "answer", "start")
 
 Answer = tuple[str, int | None]
 """Text and first character in the context; None takes the first occurrence."""
@@ -89,11 +88,8 @@ def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omi
         omissions: counts what is left out; changed in place.
     """
     origin, fields = row
-    names = columns or (
-        *DEFAULT_COLUMNS[:2],
-        "answers" if "answers" in fields and "answer" not in fields else "answer",
-        "start",
-    )
+    answer = "answers" if "answers" in fields and "answer" not in fields else "answer"
+    names = columns or ("question", "context", answer, "start")
     question, context = (_get_text(row, name) for name in names[:2])
     value = fields.get(names[2])
     if isinstance(value, Mapping):
@@ -184,11 +180,9 @@ def _parse_start(origin: str, value: Any) -> int | None:
     """Parse a whole number, also one written as text or as ``12.0``; None if the field is empty."""
     if value is None or value == "" or value != value:  # NaN: an empty cell of a table  # noqa: PLR0124
         return None
-    try:
+    with suppress(TypeError, ValueError, OverflowError):
         if float(value).is_integer() and type(value) is not bool:
             return int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
     raise CorpusError(f"{origin}: the first character of the answer must be a whole number, got {value!r}.")
 
 

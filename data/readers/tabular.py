@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,14 +64,30 @@ def suffix_of(path: Path) -> str:
     return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
 
 
-def read_csv(path: Path) -> Iterator[Row]:
-    """Read comma-separated values with optional double quotes; the first line names the columns."""
-    yield from _read_separated(path, delimiter=",", strict=True)
-
-
-def read_tsv(path: Path) -> Iterator[Row]:
-    """Read tab-separated values without quoting; the first line names the columns."""
-    yield from _read_separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+def read_separated(path: Path, **dialect: Any) -> Iterator[Row]:
+    """Read values with separators between them, in a dialect of :mod:`csv`; the first line names the columns."""
+    csv.field_size_limit(LONGEST_FIELD)
+    reader, start = csv.reader((line for _, line in lines_of(path)), **dialect), 1
+    try:
+        header = next(reader, None)
+        if not header:
+            raise CorpusError(f"{path}:1: expected a header that names the columns, found nothing.")
+        duplicates = sorted({name for name in header if header.count(name) > 1})
+        if duplicates:
+            raise CorpusError(f"{path}:1: the header names the column '{duplicates[0]}' twice.")
+        start = reader.line_num + 1
+        for values in reader:
+            origin = f"{path}:{start}"  # a quoted field may span lines: the origin of a row is its first line
+            start = reader.line_num + 1
+            if len(values) != len(header):
+                if not values:
+                    continue
+                raise CorpusError(
+                    f"{origin}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}."
+                )
+            yield origin, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise CorpusError(f"{path}:{start}: {error}.") from None
 
 
 def read_jsonl(path: Path) -> Iterator[TypedRow]:
@@ -121,17 +138,12 @@ def read_parquet(path: Path) -> Iterator[TypedRow]:
 
 
 READERS: dict[str, Callable[[Path], Iterator[TypedRow]]] = {
-    ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".csv": partial(read_separated, delimiter=",", strict=True),
+    ".tsv": partial(read_separated, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
     ".txt": read_lines,
 }
-
-
-def select_columns(row: Row, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the fields of ``columns``, in that order; raise a :class:`CorpusError` if one is missing."""
-    return tuple(get_field(row, column) for column in columns)
 
 
 def get_field(row: tuple[str, Mapping[str, T]], column: str) -> T:
@@ -151,41 +163,6 @@ def _field_text(value: Any) -> str:
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None else str(value)
-
-
-def _read_separated(path: Path, **dialect: Any) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_FIELD)
-    line, start = 0, 1
-
-    def decoded() -> Iterator[str]:
-        nonlocal line
-        for number, text in lines_of(path):
-            line = number
-            yield text
-
-    reader = csv.reader(decoded(), **dialect)
-    try:
-        header = next(reader, None)
-        if not header:
-            raise CorpusError(f"{path}:1: expected a header that names the columns, found nothing.")
-        duplicates = sorted({name for name in header if header.count(name) > 1})
-        if duplicates:
-            raise CorpusError(f"{path}:1: the header names the column '{duplicates[0]}' twice.")
-        start = line + 1
-        for values in reader:
-            origin, start = (
-                f"{path}:{start}",
-                line + 1,
-            )  # a quoted field may span lines: the origin of a row is its first line
-            if len(values) != len(header):
-                if not values:
-                    continue
-                raise CorpusError(
-                    f"{origin}: expected {len(header)} fields ({', '.join(header)}), found {len(values)}."
-                )
-            yield origin, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise CorpusError(f"{path}:{start}: {error}.") from None
 
 
 def _parse_json(origin: str, text: str) -> Any:

@@ -6,6 +6,7 @@ If several shards hold a text, the first one by name counts, for every reader.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import xxhash
@@ -43,18 +44,13 @@ class KeyIndex:
     """Index of the keys in shards; the keys of each set of shards are sorted once and kept."""
 
     def __init__(self) -> None:
-        self._sorted: dict[tuple[str, ...], SortedKeys] = {}
+        self._sorted_keys = cache(_sorted_keys)
 
     def locate(self, keys: Keys, shards: Sequence[Shard]) -> TextLocations:
-        """Find the shard and row of each key; the first shard that holds a key counts.
-
-        Args:
-            keys: ``[text]``.
-            shards: shards to search, in order of their names.
-        """
+        """Find the shard and row of each key, ``[text]``, in shards in order of their names."""
         if not shards:
             return TextLocations(shards, np.full(len(keys), -1), np.zeros(len(keys), np.int64))
-        stored_keys, shard_indices, rows = self._sorted_keys(shards)
+        stored_keys, shard_indices, rows = self._sorted_keys(tuple(shards))
         positions = np.minimum(np.searchsorted(stored_keys, keys), len(stored_keys) - 1)
         found = stored_keys[positions] == keys
         return TextLocations(shards, np.where(found, shard_indices[positions], -1), rows[positions])
@@ -62,44 +58,26 @@ class KeyIndex:
     def locate_columns(
         self, keys: Keys, shards: Sequence[Shard], columns: Sequence[tuple[str, int]]
     ) -> Iterator[TextLocations]:
-        """Yield the locations of keys for each column; columns that the same shards hold share one object.
+        """Yield the locations of keys for each column, a view and a layer, like :meth:`locate`.
 
-        Args:
-            keys: ``[text]``.
-            shards: shards to search, in order of their names.
-            columns: view and layer of each column.
+        Columns that the same shards hold share one object.
         """
-        by_shards: dict[tuple[str, ...], TextLocations] = {}
+        locate = cache(lambda candidates: self.locate(keys, candidates))
         for view, layer in columns:
-            candidates = shards_with(shards, view, layer)
-            names = _shard_names(candidates)
-            if names not in by_shards:
-                by_shards[names] = self.locate(keys, candidates)
-            yield by_shards[names]
+            yield locate(tuple(shard for shard in shards if layer in shard.columns.get(view, ())))
 
-    def _sorted_keys(self, shards: Sequence[Shard]) -> SortedKeys:
-        names = _shard_names(shards)
-        if names not in self._sorted:
-            keys = np.concatenate([shard.keys for shard in shards])
-            shard_indices = np.repeat(np.arange(len(shards)), [shard.texts for shard in shards])
-            rows = np.concatenate([np.arange(shard.texts) for shard in shards])
-            order = np.argsort(keys, kind="stable")
-            self._sorted[names] = keys[order], shard_indices[order], rows[order]
-        return self._sorted[names]
+
+def _sorted_keys(shards: tuple[Shard, ...]) -> SortedKeys:
+    keys = np.concatenate([shard.keys for shard in shards])
+    shard_indices = np.repeat(np.arange(len(shards)), [shard.texts for shard in shards])
+    rows = np.concatenate([np.arange(shard.texts) for shard in shards])
+    order = np.argsort(keys, kind="stable")
+    return keys[order], shard_indices[order], rows[order]
 
 
 def text_keys(texts: Sequence[Text]) -> Keys:
     """Return a 16-byte key (xxh3) for each text, ``[text]``; the windows of a text have different keys."""
     return np.frombuffer(b"".join(xxhash.xxh3_128_digest(_text_bytes(text)) for text in texts), f"S{KEY_BYTES}")
-
-
-def shards_with(shards: Sequence[Shard], view: str, layer: int) -> list[Shard]:
-    """Return the shards that hold a layer of a view."""
-    return [shard for shard in shards if layer in shard.columns.get(view, ())]
-
-
-def _shard_names(shards: Sequence[Shard]) -> tuple[str, ...]:
-    return tuple(shard.path.name for shard in shards)
 
 
 def _text_bytes(text: Text) -> bytes:

@@ -3,7 +3,6 @@
 No function deletes an intact latent that has no other copy, except :func:`remove_stores`.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -108,12 +107,9 @@ def shard_paths(folders: Iterable[Path]) -> list[Path]:
 
 
 def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Finding]:
-    """Yield a finding for each shard with problems; reads every byte of every shard.
+    """Yield a finding for each shard with problems; reads every byte of every shard, and calls ``advance`` after each.
 
     Shards are read in a child process, because a hostile file may crash the process that reads it.
-
-    Args:
-        advance: called with 1 after each shard.
     """
     pool = _start_child()
     try:
@@ -155,13 +151,8 @@ def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         the renamed shards and the removed files.
     """
     folders = list(folders)
-    renamed = []
-    for finding in verify(folders):
-        if finding.other_version:
-            continue
-        target = finding.path.with_name(finding.path.name + DAMAGED)
-        os.replace(finding.path, target)
-        renamed.append(target)
+    damaged = (finding.path for finding in verify(folders) if not finding.other_version)
+    renamed = [path.replace(path.with_name(path.name + DAMAGED)) for path in damaged]
     return renamed, _remove_old_leftovers(folders)
 
 
@@ -184,26 +175,19 @@ def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
 
 
 def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
-    """Remove whole stores; files that are not part of a store are kept.
-
-    Returns:
-        the removed files, and their bytes.
-    """
-    removed, size = [], 0
+    """Remove whole stores, but no file that is not part of one; return the removed files and their bytes."""
+    removed, size = list[Path](), 0
     for folder in folders:
-        files = [path for path in folder.iterdir() if _is_store_file(path)]
-        size += sum(path.stat().st_size for path in files)
-        for path in files:
-            path.unlink()
-        removed += files
+        for path in list(folder.iterdir()):
+            name = path.name.removesuffix(DAMAGED)
+            is_temporary = name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
+            if path.is_file() and (is_temporary or SHARD_NAME.fullmatch(name)):
+                size += path.stat().st_size
+                path.unlink()
+                removed.append(path)
         if not any(folder.iterdir()):
             folder.rmdir()
     return removed, size
-
-
-def _is_store_file(path: Path) -> bool:
-    name = path.name.removesuffix(DAMAGED)
-    return path.is_file() and bool(SHARD_NAME.fullmatch(name) or (name[:1] == "." and name.endswith(TEMPORARY_SUFFIX)))
 
 
 def _remove_old_leftovers(folders: Iterable[Path]) -> list[Path]:
@@ -211,8 +195,7 @@ def _remove_old_leftovers(folders: Iterable[Path]) -> list[Path]:
 
 
 def _redundant_shards(store: LatentStore) -> list[Path]:
-    kept = list(store.shards)
-    redundant = []
+    kept, redundant = store.shards, list[Path]()
     ranked = kept[::-1]
     ranked.sort(key=lambda shard: shard.texts)  # of equal shards, the last by name goes first: it is never read
     for shard in ranked:

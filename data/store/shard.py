@@ -63,13 +63,10 @@ def write_shard(
     block: Block,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Commit ``block`` to ``folder``; afterwards, the shard survives a power cut.
+    """Commit ``block`` to ``folder`` and return the path of the shard, which from then on survives a power cut.
 
     Args:
         check: called with the path of the written file before it is renamed; if it raises, the file is removed.
-
-    Returns:
-        path of the shard.
 
     Raises:
         MachineError: the disk is full or cannot be written; nothing is left behind.

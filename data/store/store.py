@@ -4,6 +4,7 @@ There is no manifest and no lock: the set of shards is the index. A text that tw
 shard by every reader.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
-from permafrost.data.store.errors import ShardError, StoreError
+from permafrost.data.spec import SpecError, nearest
+from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, shards_with, text_keys
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns, check_view, union_of_columns
+from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
@@ -73,11 +75,7 @@ class LatentStore:
         return int(self.shards[0].provenance["layers"])
 
     def append(self, block: Block, provenance: Mapping[str, Any], check: Callable[[Path], None] | None = None) -> Path:
-        """Commit texts with their latents as one shard.
-
-        Args:
-            check: called with the path of the written file; if it raises, nothing is committed.
-        """
+        """Commit texts with their latents as one shard, as :func:`write_shard`."""
         return write_shard(self.path, self.identity, provenance, block, check)
 
     def columns(self) -> dict[str, tuple[int, ...]]:
@@ -85,13 +83,9 @@ class LatentStore:
         return union_of_columns(shard.columns for shard in self.shards)
 
     def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
-        """Return which texts are stored with a layer of a view, ``[text]``.
-
-        Args:
-            shards: shards to search; None searches all.
-        """
-        candidates = shards_with(self.shards if shards is None else shards, view, layer)
-        return self._key_index.locate(keys, candidates).found
+        """Return which texts some shards (None: all) store with a layer of a view, ``[text]``."""
+        searched = self.shards if shards is None else shards
+        return next(self._key_index.locate_columns(keys, searched, [(view, layer)])).found
 
     def missing_columns(self, keys: Keys, columns: Columns) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
         """Return groups of texts that lack the same columns, as (columns, indices of texts)."""
@@ -99,7 +93,13 @@ class LatentStore:
         lacking = np.zeros((len(keys), len(wanted)), bool)
         for column, locations in enumerate(self._key_index.locate_columns(keys, self.shards, wanted)):
             lacking[:, column] = ~locations.found
-        return _group_by_columns(wanted, lacking)
+        groups = []
+        patterns, group_of_text = np.unique(lacking, axis=0, return_inverse=True)
+        for group, pattern in enumerate(patterns):
+            if pattern.any():
+                missing = union_of_columns({view: (layer,)} for view, layer in itertools.compress(wanted, pattern))
+                groups.append((missing, np.flatnonzero(group_of_text.reshape(-1) == group)))
+        return groups
 
     def read(self, texts: Sequence[Text], view: str, layers: Sequence[int]) -> Latents:
         """Read latents of ``texts``, ``[layer, text, width]``, in the stored dtype; only these layers are read.
@@ -123,15 +123,12 @@ class LatentStore:
     def read_tokens(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenLatents:
         """Read every token of ``texts`` in the view ``tokens``; without layers, only ids and spans.
 
-        Raises:
-            SpecError: no shard holds this view.
-            StoreError: a text or a layer is not in the store.
-            ShardError: a shard is damaged.
+        Raises like :meth:`read`.
         """
         return self.token_reader(texts, layers).read(np.arange(len(texts)))
 
     def token_reader(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenReader:
-        """Open a reader of the view ``tokens`` that reads batches of ``texts``; raise like :meth:`read_tokens`.
+        """Open a reader of the view ``tokens`` that reads batches of ``texts``; raise like :meth:`read`.
 
         The shards are opened and their checksums are verified here, once.
         """
@@ -146,19 +143,18 @@ class LatentStore:
     def _locate_layers(
         self, texts: Sequence[Text], view: str, layers: Sequence[int]
     ) -> tuple[Shard, list[TextLocations]]:
-        """Return a shard that holds the view, and the locations of all texts for each layer.
-
-        Layers that the same shards hold share one object.
-        """
+        """Return a shard that holds the view, and the locations of all texts for each layer."""
         shards = self.shards
-        check_view(view, {name: None for shard in shards for name in shard.columns})
-        keys = text_keys(texts)
+        example = next((shard for shard in shards if view in shard.columns), None)
+        if example is None:
+            known = {name for shard in shards for name in shard.columns}
+            raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")
         columns = [(view, layer) for layer in layers]
-        locations_of_layers = []
+        locations_of_layers, keys = [], text_keys(texts)
         for layer, locations in zip(layers, self._key_index.locate_columns(keys, shards, columns), strict=True):
-            self._check_found(texts, locations, f"has no latent of view {view}, layer {layer}")
             locations_of_layers.append(locations)
-        return next(shard for shard in shards if view in shard.columns), locations_of_layers
+            self._check_found(texts, locations, f"has no latent of view {view}, layer {layer}")
+        return example, locations_of_layers
 
     def _check_found(self, texts: Sequence[Text], locations: TextLocations, problem: str) -> None:
         if not locations.found.all():
@@ -182,8 +178,7 @@ class LatentStore:
     def count_truncated(self, texts: Sequence[Text]) -> int:
         """Return how many of ``texts`` were truncated to ``max_tokens``; a text that is split into windows is not.
 
-        Raises:
-            StoreError: a text is not in the store.
+        Raises like :meth:`lengths`.
         """
         candidates = [text for text in texts if self.identity.stride == NO_WINDOWS or isinstance(text, str)]
         return int((self.lengths(candidates) > self.identity.max_tokens).sum()) if candidates else 0
@@ -220,16 +215,47 @@ def folder_name(backbone: str) -> str:
     return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in part) for part in parts[-2:]) or "_"
 
 
-def _group_by_columns(
-    wanted: list[tuple[str, int]], lacking: NDArray[np.bool_]
-) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
-    """Group texts that lack the same columns; ``lacking`` is ``[text, column]``."""
-    groups = []
-    patterns, group_of_text = np.unique(lacking, axis=0, return_inverse=True)
-    for group, pattern in enumerate(patterns):
-        if pattern.any():
-            columns = [wanted[column] for column in np.flatnonzero(pattern)]
-            views = sorted({view for view, _ in columns})
-            layers_by_view = {view: tuple(layer for other, layer in columns if other == view) for view in views}
-            groups.append((layers_by_view, np.flatnonzero(group_of_text.reshape(-1) == group)))
-    return groups
+def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
+    """Return the store of ``plan``.
+
+    Raises:
+        StoreError: no store in ``cache`` matches the plan, or several do.
+        ShardError: no store matches, and a shard is damaged.
+    """
+    folder = cache / folder_name(plan.backbone)
+    matching: list[LatentStore] = []
+    first_error: ShardError | None = None
+    for path in sorted(folder.glob("*")):
+        try:
+            shards = sorted(path.glob(f"*{SUFFIX}"))
+            if shards and _matches(Shard(shards[0]), plan):
+                matching.append(LatentStore.open(path))
+        except ShardError as error:
+            first_error = error if first_error is None or isinstance(first_error, OtherVersionError) else first_error
+    if not matching and first_error:
+        raise first_error
+    if not matching:
+        raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first.")
+    if len(matching) > 1:
+        names = ", ".join(store.path.name for store in matching)
+        raise StoreError(
+            f"{folder} holds {len(matching)} stores of this plan ({names}): they differ in "
+            f"{', '.join(matching[0].identity.differences(matching[1].identity))}. Remove one with 'permafrost cache "
+            "prune --whole', or 'run', which reads the weights to know."
+        )
+    return matching[0]
+
+
+def init_name(plan: CapturePlan) -> str:
+    """Return the initialisation of the weights of a plan, as shards record it."""
+    return plan.init if plan.init == "pretrained" else f"random, seed {plan.init_seed}"
+
+
+def _matches(shard: Shard, plan: CapturePlan) -> bool:
+    identity, provenance = shard.identity, shard.provenance
+    names = {"backbone": plan.backbone, "tokenizer": plan.tokenizer, "init": init_name(plan)}
+    if plan.revision:
+        names["revision"] = plan.revision
+    compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
+    same = identity == Identity.of(plan, identity.weights, identity.tokenizer, compute_dtype)
+    return same and all(provenance.get(key) == value for key, value in names.items())

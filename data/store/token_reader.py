@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import Counts, TokenLatents, allocate, copy_slices
+from permafrost.data.ragged import Counts, TokenLatents, copy_slices, offsets_from_lengths
 from permafrost.data.store.errors import ShardError
 from permafrost.data.store.key_index import TextLocations
 from permafrost.data.store.plan import TOKENS
@@ -39,7 +39,7 @@ class TokenReader:
         Raises:
             ShardError: a shard has changed since it was written, or two shards disagree on the tokens of a text.
         """
-        self.layers = tuple(layers)
+        self.layers, self.width, self._dtype = tuple(layers), example.width(TOKENS), example.dtype(TOKENS)
         columns: dict[int, tuple[TextLocations, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
         for output, (locations, layer) in enumerate(zip(locations_of_layers, layers, strict=True)):
             columns.setdefault(id(locations), (locations, []))[1].append((output, layer))
@@ -51,12 +51,6 @@ class TokenReader:
                 shard_index = table.locations.shard_indices[int(np.argmax(table.lengths != self.lengths))]
                 path = table.locations.shards[shard_index].path
                 raise ShardError(path, "a text has more or fewer tokens than in another shard")
-        self._template = np.empty((len(self.layers), 0, example.width(TOKENS)), example.dtype(TOKENS))
-
-    @property
-    def width(self) -> int:
-        """Width of a hidden state."""
-        return int(self._template.shape[-1])
 
     def read(
         self, indices: NDArray[np.integer[Any]] | Sequence[int], layers: Sequence[int] | None = None
@@ -69,7 +63,9 @@ class TokenReader:
         """
         texts = np.asarray(indices, np.int64)
         positions = range(len(self.layers)) if layers is None else layers
-        result = allocate(self._template[list(positions)], self.lengths[texts])
+        offsets = offsets_from_lengths(self.lengths[texts])
+        states = np.empty((len(positions), offsets[-1], self.width), self._dtype)
+        result = TokenLatents(states, offsets, np.empty(offsets[-1], np.int32), np.empty((offsets[-1], 2), np.int32))
         targets: dict[int, NDArray[Any]] = {IDS: result.ids, SPANS: result.spans}
         targets |= dict(zip(positions, result.states, strict=True))
         for table in self._tables:
@@ -81,11 +77,7 @@ class _TokenTable:
     """The arrays of texts and layers that the same shards hold."""
 
     def __init__(self, locations: TextLocations, outputs: Sequence[tuple[int, int]]) -> None:
-        """Open the arrays.
-
-        Args:
-            outputs: output index and layer of each array.
-        """
+        """Open the arrays, each given by its output index and its layer."""
         self.locations = locations
         self.starts = np.zeros(len(locations.rows), np.int64)
         self.lengths = np.zeros(len(locations.rows), np.int64)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import resolve_layers
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.store.plan import CapturePlan, resolve_layers
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import Source, find_backbone

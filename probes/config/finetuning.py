@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import check_layers, resolve_layers
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.store.plan import CapturePlan, check_layers, resolve_layers
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Literal
 
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import check_layers
+from permafrost.data.store.plan import check_layers
 
 
 @dataclass(frozen=True, kw_only=True)

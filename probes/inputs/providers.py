@@ -18,9 +18,8 @@ from permafrost.data.progress import Progress
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.store import LatentStore, find_store
 from permafrost.data.text import Text
 from permafrost.probes.config.finetuning import FinetuneSpec
 

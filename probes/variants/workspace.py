@@ -13,8 +13,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.layers import resolve_layers
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.plan import CapturePlan, ExtractSpec, resolve_layers
 from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import SAMPLES
 from permafrost.data.script import is_mark
@@ -62,7 +63,7 @@ def test_every_character_but_white_space_is_in_one_word(text):
 def test_sentences_written_as_people_write_them_are_split_into_their_words(corpus, share):
     path = SAMPLES / "tags.conll" if corpus == "samples" else real_data(corpus) / "validation.txt"
     right = total = 0
-    for record in RecordReader(kind="tags").read_file(path):
+    for record in RecordReader(CorpusSpec(target="tags")).read_file(path):
         words = [str(record.texts[0])[mark.start : mark.end] for mark in record.spans]
         text = written(words)
         right += [text[start:end] for start, end in split_words(text)] == words

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from permafrost.data.corpora.records import CorpusError, Record
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import NO_COLUMNS, RecordReader
 from permafrost.data.spec import SpecError
 
@@ -25,7 +26,7 @@ def written(path: Path, content: str | bytes) -> Path:
 
 
 def read(path: Path, columns: tuple[str, ...] = ()) -> list[Record]:
-    return list(RecordReader(kind="tags", columns=columns).read_file(path))
+    return list(RecordReader(CorpusSpec(target="tags", columns=columns)).read_file(path))
 
 
 def said(records: list[Record]) -> list[tuple[str, list[tuple[str, str]]]]:

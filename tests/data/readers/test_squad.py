@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from permafrost.data.corpora.records import CorpusError, Record
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
-from permafrost.data.readers.squad import Omissions
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
 
@@ -36,9 +36,8 @@ def written(path: Path, content: Any) -> Path:
 
 
 def read(path: Path, columns: tuple[str, ...] = (), strict: bool = False) -> tuple[list[Record], tuple[str, ...]]:
-    omitted = Omissions(strict=strict)
-    reader = RecordReader(kind="answers", columns=columns, omissions=omitted)
-    return list(reader.read_file(path)), omitted.notes()
+    reader = RecordReader(CorpusSpec(target="answers", columns=columns, strict=strict))
+    return list(reader.read_file(path)), reader.omissions.notes()
 
 
 def answers(record: Record) -> list[str]:

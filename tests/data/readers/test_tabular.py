@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.readers.tabular import READERS, read_table, select_columns
+from permafrost.data.readers.tabular import READERS, get_field, read_table
 
 ROWS = [("a cat", 'says "no", twice', "0.5"), ("über", "日本", "1"), ("x", "'", "0")]
 COLUMNS = ("first", "second", "score")
@@ -196,11 +196,11 @@ def test_the_rows_before_a_fault_are_given_first(tmp_path, suffix):
         next(rows)
 
 
-def test_columns_are_taken_in_the_order_asked_and_a_missing_one_names_the_nearest():
+def test_a_field_is_found_by_its_column_and_a_missing_one_names_the_nearest():
     row = ("f.csv:2", {"first": "a", "second": "b", "score": "1"})
-    assert select_columns(row, ("score", "first")) == ("1", "a")
+    assert [get_field(row, column) for column in ("score", "first")] == ["1", "a"]
     with pytest.raises(CorpusError) as error:
-        select_columns(row, ("first", "scores"))
+        get_field(row, "scores")
     assert str(error.value) == "f.csv:2: no column 'scores'; set corpus.columns. Did you mean 'score'?"
 
 

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from permafrost.data.spec import SpecError
 from permafrost.data.store import errors, shard, shard_layout
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.find import find_store, init_name
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.shard import Block, Shard
-from permafrost.data.store.store import LatentStore, folder_name
+from permafrost.data.store.store import LatentStore, find_store, folder_name, init_name
 from permafrost.data.text import Segments
 from permafrost.extract.shard_writer import to_storage_dtype
 from tests.support.blocks import block_of

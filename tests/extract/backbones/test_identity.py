@@ -17,9 +17,8 @@ from tokenizers import Tokenizer
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.store import LatentStore, find_store
 from permafrost.extract.backbones import file_digest, identity
 from permafrost.extract.backbones.configuration import BackboneError, model_config
 from permafrost.extract.backbones.file_digest import FileChangedError, Memo

@@ -11,8 +11,8 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
+from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments, TextError
 from permafrost.extract import runner
 from permafrost.extract.backbones.families import BACKBONES

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.script import is_mark
 from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
@@ -173,7 +174,7 @@ def test_a_gold_answer_stays_as_it_is(context):
 def test_every_gold_answer_of_squad_stays_as_it_is(part):
     path = real_data("squad") / f"{part}.json.gz"
     count = 0
-    for record in RecordReader(kind="answers").read_file(path):
+    for record in RecordReader(CorpusSpec(target="answers")).read_file(path):
         context = record.texts[0].second
         for mark in record.spans:
             gold, count = context[mark.start : mark.end], count + 1
