@@ -26,7 +26,7 @@ from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunWriter, TaskContents
 from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.resume import UnfinishedTrainings
-from permafrost.probes.variants.record import Stores, data_record, task_record
+from permafrost.probes.variants.record import Stores, data_record
 from permafrost.probes.variants.workspace import Workspace
 
 T = TypeVar("T")
@@ -94,11 +94,6 @@ class Experiment:
                     self._left_out[variant] = error
             if len(self._left_out) == len(variants):
                 raise next(iter(self._left_out.values())) from None
-        self._hold_checkpoints()
-        self._training_started = time.perf_counter()
-        return problems
-
-    def _hold_checkpoints(self) -> None:
         self._holds = self._stack.enter_context(self._unfinished.held())
         if not self._holds:
             self.workspace.unfinished = None
@@ -106,6 +101,8 @@ class Experiment:
                 f"{self._unfinished.path} is held by another process that trains with these settings; "
                 "this one keeps no checkpoints."
             )
+        self._training_started = time.perf_counter()
+        return problems
 
     def train(
         self,
@@ -164,7 +161,14 @@ class Experiment:
         seconds = {"training": time.perf_counter() - self._training_started}
         metrics = {task: problem.metric for task, problem in problems.items()}
         selection = {"metric": metrics[PROBE]} if set(metrics) == {PROBE} else {"metrics": metrics}
-        tasks_record = {task: task_record(problem) for task, problem in problems.items()}
+        tasks_record = {
+            name: {
+                "kind": problem.task.kind,
+                "reference": problem.task.reference,
+                "numbers": list(problem.task.numbers),
+            }
+            for name, problem in problems.items()
+        }
         complete = common | selection | {"tasks": tasks_record} | {"seconds": seconds} | dict(record)
         all_tables = {"metrics": metrics_frame(rows)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})

@@ -136,23 +136,15 @@ def _maps(
         Columns ``map, backbone, sentence, method, x, y, z``.
     """
     distinct = np.array([index for index, text in enumerate(texts) if text not in texts[:index]])
-    frames = [
-        _labelled(project(values[distinct]), LATENTS, [backbone], distinct) for backbone, values in latents.items()
-    ]
     similarities = np.concatenate([matrix[distinct] for matrix in matrices.values()]).astype(np.float32)
-    frames.append(_labelled(project(similarities), COSINES, list(matrices), distinct))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _labelled(points: pd.DataFrame, map_kind: str, backbones: list[str], sentences: NDArray[np.int64]) -> pd.DataFrame:
-    """Return projected points with their map, backbone and sentence; points are sorted by backbone, then sentence."""
-    backbone_index, sentence_index = np.divmod(points.index.to_numpy(), len(sentences))
-    labels: dict[str, Any] = {
-        "map": map_kind,
-        "backbone": [backbones[index] for index in backbone_index],
-        "sentence": sentences[sentence_index] + 1,
-    }
-    return pd.DataFrame(labels | {name: points[name].to_numpy() for name in ("method", "x", "y", "z")})
+    mapped = [(LATENTS, [backbone], values[distinct]) for backbone, values in latents.items()]
+    frames = []
+    for kind, backbones, values in [*mapped, (COSINES, list(matrices), similarities)]:
+        points = project(values)  # sorted by backbone, then sentence
+        backbone_index, sentence_index = np.divmod(points.index.to_numpy(), len(distinct))
+        names = [backbones[index] for index in backbone_index]
+        frames.append(points.assign(map=kind, backbone=names, sentence=distinct[sentence_index] + 1))
+    return pd.concat(frames, ignore_index=True)[["map", "backbone", "sentence", "method", "x", "y", "z"]]
 
 
 def _sentence_latents(stored: PlanLatents, spec: SimilaritySpec, corpus: Corpus) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
 
@@ -160,23 +159,13 @@ def _is_consistent(run: LoadedRun) -> bool:
     arrays = [] if run.calibration is None else list(vars(run.calibration).values())
     if not all(array.ndim == 1 and len(array) == len(arrays[0]) and np.isfinite(array).all() for array in arrays):
         return False
-    return not isinstance(run.calibration, Calibration) or all(map(_is_sorted, arrays))
-
-
-def _is_sorted(values: NDArray[np.floating]) -> bool:
-    return bool((np.diff(values) >= 0).all())
-
-
-def _metadata(content: bytes) -> Mapping[str, str] | None:
-    """Return the metadata of a safetensors file, from its header."""
-    length = int.from_bytes(content[:8], "little")
-    metadata: Mapping[str, str] | None = json.loads(content[8 : 8 + length]).get("__metadata__")
-    return metadata
+    return not isinstance(run.calibration, Calibration) or all((np.diff(array) >= 0).all() for array in arrays)
 
 
 def _read_description(path: Path, weights: bytes) -> dict[str, Any]:
     """Return the description of a probe; checked as far as possible without its weights."""
-    about: dict[str, Any] = json.loads((_metadata(weights) or {}).get("about", "{}"))
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    about: dict[str, Any] = json.loads((header.get("__metadata__") or {}).get("about", "{}"))
     version = about.get("format", "unknown") if isinstance(about, dict) else "unknown"
     if version != FORMAT:
         raise RunError(

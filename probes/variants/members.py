@@ -104,36 +104,24 @@ Group = Mapping[str, Sequence[UntrainedMember]]
 
 
 def stackable_groups(members: Sequence[MemberConfig]) -> Iterator[list[UntrainedMember]]:
-    """Yield members of one task to train in one program: small ones of equal shape, or a large one alone."""
+    """Yield members of one task to train in one program: small ones of equal shape, or a large one alone.
+
+    Members are stacked if they read the same inputs, have the same shape, and their recipes train alike.
+    """
     waiting: dict[str, list[UntrainedMember]] = {}
     for config in members:
         member = UntrainedMember(config, initial_probe(config))
-        if _trains_alone(member):
+        parameters = sum(parameter.numel() for parameter in member.probe.parameters())
+        if config.inputs.blocks is not None or member.probe.layout.tokens or parameters > MAX_STACKED_PARAMETERS:
             yield [member]
             continue
-        key = _stacking_key(member)
+        probe, train = replace(config.recipe.probe, inputs=(), layers="all"), replace(config.recipe.train, seeds=(0,))
+        alike = plain(replace(config.recipe, variants=(), summary="", probe=probe, train=train))
+        key = f"{id(config.inputs)} {member.probe.shape} {fingerprint(alike)}"
         group = waiting.setdefault(key, [])
         layers = sum(len(other.config.layers) for other in group) + len(config.layers)
-        width = config.inputs.width
-        if group and layers * width * 8 * config.recipe.train.batch_rows > MAX_STACKED_BYTES:
+        if group and layers * config.inputs.width * 8 * config.recipe.train.batch_rows > MAX_STACKED_BYTES:
             yield waiting.pop(key)
             group = waiting.setdefault(key, [])
         group.append(member)
     yield from waiting.values()
-
-
-def _trains_alone(member: UntrainedMember) -> bool:
-    return (
-        member.config.inputs.blocks is not None
-        or member.probe.layout.tokens
-        or sum(parameter.numel() for parameter in member.probe.parameters()) > MAX_STACKED_PARAMETERS
-    )
-
-
-def _stacking_key(member: UntrainedMember) -> str:
-    """Return a key that members share if they can be stacked: same inputs and shape, recipes that train alike."""
-    recipe = replace(member.config.recipe, variants=(), summary="")
-    recipe = replace(
-        recipe, probe=replace(recipe.probe, inputs=(), layers="all"), train=replace(recipe.train, seeds=(0,))
-    )
-    return f"{id(member.config.inputs)} {member.probe.shape} {fingerprint(plain(recipe))}"

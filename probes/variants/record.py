@@ -8,7 +8,6 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.inputs.store_record import store_record
-from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 from permafrost.probes.variants.workspace import Workspace
 
@@ -36,12 +35,6 @@ def data_record(corpora: Sequence[Corpus], stores: Stores, workspace: Workspace)
             key: {name: store_record(latents) for name, latents in plans.items()} for key, plans in stores.items()
         },
     }
-
-
-def task_record(problem: Problem) -> dict[str, Any]:
-    """Return the part of a record on one task, for the page."""
-    task = problem.task
-    return {"kind": task.kind, "reference": task.reference, "numbers": list(task.numbers)}
 
 
 def variant_record(variants: Sequence[TrainedVariant]) -> dict[str, Any]:

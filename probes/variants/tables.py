@@ -5,14 +5,13 @@ The rows of ``metrics.csv`` are made by :mod:`permafrost.probes.variants.metric_
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.projection import project
-from permafrost.probes.training.best_state import History
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
 BREAKDOWN_COLUMNS = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
@@ -24,14 +23,23 @@ SHOWN_TEXTS = 500
 
 
 def variant_tables(variants: Sequence[TrainedVariant]) -> dict[str, pd.DataFrame]:
-    """Return the tables of a run that are about all its variants, by name: curves, gradients, frozen components."""
-    return {
-        "training": training_table(variants),
-        "epochs": _log_table(variants, "figures"),
-        "conflicts": _log_table(variants, "conflicts"),
-        "frozen": _log_table(variants, "frozen"),
-        "autoencoder": autoencoder_table(variants),
+    """Return the tables of a run that are about all its variants, by name.
+
+    Loss and validation metric by epoch, of every seed, task and phase (training, pretraining); all metrics by epoch;
+    conflicts of gradients; what was frozen; how well autoencoders reconstruct each layer.
+    """
+    rows = {
+        "training": [
+            row
+            for variant in variants
+            for row in (*_log_rows(variant, "losses", phase="training"), *_history_rows(variant))
+        ],
+        "epochs": [row for variant in variants for row in _log_rows(variant, "figures")],
+        "conflicts": [row for variant in variants for row in _log_rows(variant, "conflicts")],
+        "frozen": [row for variant in variants for row in _log_rows(variant, "frozen")],
+        "autoencoder": [row for variant in variants for row in _autoencoder_rows(variant)],
     }
+    return {name: pd.DataFrame(lines) for name, lines in rows.items()}
 
 
 def task_tables(selected: TrainedTask, compared: Sequence[TrainedTask]) -> dict[str, pd.DataFrame]:
@@ -88,63 +96,41 @@ def prediction_table(variant: TrainedTask, split: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def training_table(variants: Sequence[TrainedVariant]) -> pd.DataFrame:
-    """Return loss and validation metric by epoch, of every variant, seed, task and phase (training, pretraining)."""
-    return pd.DataFrame([row for variant in variants for row in (*_logged_rows(variant), *_history_rows(variant))])
-
-
-def _logged_rows(variant: TrainedVariant) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a variant whose tasks, or blocks, were trained together: they have weights."""
+def _log_rows(variant: TrainedVariant, table: str, **columns: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of one table of a variant's training logs, each with its variant, seed and further columns."""
     for seed, log in variant.logs.items():
-        for line in log.losses:
-            yield {"variant": variant.variant, "seed": seed, "phase": "training"} | line
+        for line in getattr(log, table):
+            yield {"variant": variant.variant, "seed": seed} | columns | line
 
 
 def _history_rows(variant: TrainedVariant) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a variant whose seeds, or layers, were trained independently of each other."""
+    """Yield loss and metric by epoch of a variant whose seeds, or layers, were trained independently of each other.
+
+    An epoch has the means over the layers that were not stopped before it.
+    """
     for trained in variant.tasks.values():
         for seed, history, encoder in zip(trained.seeds, trained.histories, trained.pretrained, strict=True):
             phases = [] if variant.logs else [("training", [history])]
             phases += [("pretraining", encoder.histories)] if encoder else []
             for phase, histories in phases:
                 for epoch in range(max(len(history.losses) for history in histories)):
-                    where = {"variant": variant.variant, "seed": seed, "phase": phase, "epoch": epoch + 1}
-                    yield where | _epoch_means(histories, epoch)
+                    learning = [history for history in histories if epoch < len(history.losses)]
+                    yield {
+                        "variant": variant.variant,
+                        "seed": seed,
+                        "phase": phase,
+                        "epoch": epoch + 1,
+                        "loss": float(np.mean([history.losses[epoch] for history in learning])),
+                        "value": float(np.mean([history.values[epoch] for history in learning])),
+                    }
 
 
-def _epoch_means(histories: Sequence[History], epoch: int) -> dict[str, float]:
-    """Return the mean loss and metric of an epoch, over the layers that were not stopped before it."""
-    learning = [history for history in histories if epoch < len(history.losses)]
-    return {
-        "loss": float(np.mean([history.losses[epoch] for history in learning])),
-        "value": float(np.mean([history.values[epoch] for history in learning])),
-    }
-
-
-def _log_table(variants: Sequence[TrainedVariant], table: Literal["figures", "conflicts", "frozen"]) -> pd.DataFrame:
-    """Return one table of the variants' training logs, each row with its variant and seed."""
-    return pd.DataFrame(
-        [
-            {"variant": variant.variant, "seed": seed} | line
-            for variant in variants
-            for seed, log in variant.logs.items()
-            for line in getattr(log, table)
-        ]
-    )
-
-
-def autoencoder_table(variants: Sequence[TrainedVariant]) -> pd.DataFrame:
-    """Return how well each layer was reconstructed, of the variants whose encoders were pretrained."""
-    return pd.DataFrame(
-        [
-            {"variant": variant.variant, "seed": seed} | asdict(layer)
-            for variant in variants
-            for trained in variant.tasks.values()
-            for seed, encoder in zip(trained.seeds, trained.pretrained, strict=True)
-            if encoder
-            for layer in encoder.layers
-        ]
-    )
+def _autoencoder_rows(variant: TrainedVariant) -> Iterator[dict[str, Any]]:
+    """Yield how well each layer was reconstructed, if the encoders of a variant were pretrained."""
+    for trained in variant.tasks.values():
+        for seed, encoder in zip(trained.seeds, trained.pretrained, strict=True):
+            for layer in encoder.layers if encoder else ():
+                yield {"variant": variant.variant, "seed": seed} | asdict(layer)
 
 
 def latent_table(inputs: ProbeInputs, variant: TrainedTask) -> pd.DataFrame:

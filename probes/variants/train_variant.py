@@ -67,12 +67,16 @@ def train_variant(variant: str, recipe: Recipe, workspace: Workspace) -> Trained
     """
     by_task = {task: _TaskSeeds() for task in recipe.task_recipes()}
     groups, peak_bytes, logs = list[TrainedGroup](), 0, dict[int, TrainingLog]()
-    for seeds in _seeds_by_program(recipe):
+    for seeds in [(seed,) for seed in recipe.train.seeds] if _is_joint(recipe) else [recipe.train.seeds]:
         with PeakMemory() as peak:
             for group in _groups(variant, recipe, workspace, seeds):
-                checkpoint = checkpoint_of(group, recipe, workspace)
-                name = _program_name(variant, group)
-                groups.append(train_group(group, recipe, workspace.progress, name, None, checkpoint, peak))
+                checkpoint, members = checkpoint_of(group, recipe, workspace), next(iter(group.values()))
+                program = (
+                    f"{variant}, seed {members[0].config.seed}" if len(members) == 1 else f"{len(members)} together"
+                )
+                groups.append(
+                    train_group(group, recipe, workspace.progress, f"training {program}", None, checkpoint, peak)
+                )
                 _check_histories(variant, groups[-1])
                 for task, task_seeds in by_task.items():
                     task_seeds.add(task, groups[-1], predict=_is_joint(recipe))
@@ -176,10 +180,6 @@ def _is_joint(recipe: Recipe) -> bool:
     return bool(recipe.tasks) or recipe.finetune.trains_backbone
 
 
-def _seeds_by_program(recipe: Recipe) -> list[tuple[int, ...]]:
-    return [(seed,) for seed in recipe.train.seeds] if _is_joint(recipe) else [recipe.train.seeds]
-
-
 def _groups(variant: str, recipe: Recipe, workspace: Workspace, seeds: Sequence[int]) -> Iterator[Group]:
     """Yield the groups in which some seeds of a variant are trained."""
     configs = member_configs(variant, recipe, workspace, seeds)
@@ -211,25 +211,14 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
         corpus, inputs = workspace.corpus(spec.corpus), workspace.inputs(recipe, spec.corpus)
         checkpoint = None
         if workspace.unfinished:
-            corpora, latents = (
-                {"pretraining": corpus, PROBE: member.problem.corpus},
-                workspace.latent_identities(recipe),
-            )
+            corpora = {"pretraining": corpus, PROBE: member.problem.corpus}
+            latents, name = {PROBE: workspace.latent_identities(recipe)}, f"{member.variant} pretraining"
             checkpoint = workspace.unfinished.checkpoint_for(
-                f"{member.variant} pretraining", recipe, [member.seed], corpora, {PROBE: latents}, {"encoder": key}
+                name, recipe, [member.seed], corpora, latents, {"encoder": key}
             )
         return pretrain(initial_probe(member), spec, corpus, inputs, member.seed, workspace.progress, checkpoint)
 
     return workspace.encoders(key, make)
-
-
-def _program_name(variant: str, group: Group) -> str:
-    members = next(iter(group.values()))
-    return (
-        f"training {variant}, seed {members[0].config.seed}"
-        if len(members) == 1
-        else f"training {len(members)} together"
-    )
 
 
 def _note_best_epochs(variant: str, group: TrainedGroup, workspace: Workspace) -> None:

@@ -144,10 +144,6 @@ class TrainedVariant:
         """Mean of the tasks' selection metrics on validation."""
         return sum(task.value for task in self.tasks.values()) / len(self.tasks)
 
-    def without_blocks(self) -> "TrainedVariant":
-        """Return the variant without its fine-tuned blocks, which frees their memory."""
-        return replace(self, tasks={name: replace(task, seed_blocks=()) for name, task in self.tasks.items()})
-
 
 def best_variant(variants: Sequence[TrainedVariant]) -> TrainedVariant:
     """Return the best variant on validation, of those that have most tasks; the first of equals."""
@@ -158,4 +154,9 @@ def best_variant(variants: Sequence[TrainedVariant]) -> TrainedVariant:
 def keep_best_blocks(variants: Sequence[TrainedVariant]) -> list[TrainedVariant]:
     """Return the variants without their fine-tuned blocks, which fill memory; the best one keeps its own."""
     best = best_variant(variants)
-    return [variant if variant is best else variant.without_blocks() for variant in variants]
+    return [
+        variant
+        if variant is best
+        else replace(variant, tasks={name: replace(task, seed_blocks=()) for name, task in variant.tasks.items()})
+        for variant in variants
+    ]

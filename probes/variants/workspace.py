@@ -3,8 +3,9 @@
 Latents come from a provider that is passed in; it decides whether missing latents are extracted or are an error.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 
 from torch import nn
 
@@ -111,7 +112,11 @@ class Workspace:
                 self.provider.check_blocks(recipe.plan, recipe.finetune, finetuned_view(recipe)[1])
             if recipe.finetune.cut == "none":
                 self._frozen_states_of(recipe)
-            for request in _latent_requests(recipe):
+            corpora = (
+                [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
+            )
+            for plan, corpus in product(recipe.probe_plans().values(), corpora):
+                request = LatentRequest(corpus, plan, recipe.extract)
                 requests.setdefault(request.forward_key, []).append(request)
         for group in requests.values():
             if any(request.key not in self.stored for request in group):
@@ -184,10 +189,3 @@ class Workspace:
                 self.prepare([recipe])
                 self._frozen_states[key] = cached_states(self.plan_latents(recipe, recipe.corpus)[""], texts)
         return self._frozen_states[key]
-
-
-def _latent_requests(recipe: Recipe) -> Iterator[LatentRequest]:
-    corpora = [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
-    for plan in recipe.probe_plans().values():
-        for corpus in corpora:
-            yield LatentRequest(corpus, plan, recipe.extract)
