@@ -4,6 +4,7 @@ Packs are laid out over the whole request before the store is looked up, and a s
 killed therefore repeats the same packs and gives the same bits, and no committed pack runs twice.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +27,11 @@ from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.read_back import ReadBack
+from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
-from permafrost.extract.job import ExtractionJob
-from permafrost.extract.runner import BackboneRunner
-from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
+from permafrost.extract.job import run_missing
+from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_texts
+from permafrost.extract.tokenization.tokenize import windowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +72,15 @@ def extract(
     identity = identify(source, plan, device, Path(spec.cache))
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
     columns = plan.columns(source.layers)
-    windows = _stored_windows(store, texts)
+    windows: list[Text] | None = None
+    with contextlib.suppress(StoreError):  # it lacks a window of some text
+        windows = store.expand_windows(texts)[0]
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
-        job = ExtractionJob(BackboneRunner(plan, source, identity, spec, device), store, progress)
-        windows = windows or job.runner.windowed(texts)[0]
+        runner = BackboneRunner(plan, source, identity, spec, device)
+        windows = windows or windowed(runner.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
         missing = store.missing_columns(text_keys(windows), columns)
-        texts_run = job.run(windows, missing) if missing else 0
+        texts_run = run_missing(runner, store, windows, missing, progress) if missing else 0
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
@@ -88,14 +92,6 @@ def extract(
         truncated=truncated,
         seconds=time.perf_counter() - started,
     )
-
-
-def _stored_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | None:
-    """Return the windows of ``texts`` by the store's content; None if it lacks some of them."""
-    try:
-        return store.expand_windows(texts)[0]
-    except StoreError:
-        return None
 
 
 class Extractor:
@@ -116,7 +112,8 @@ class Extractor:
         Returns:
             every text with its further windows, and ``[text + 1]``, at which those of each text begin.
         """
-        return self._runner.windowed(texts)
+        plan = self._runner.plan
+        return windowed(self.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)
 
     def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
         """Return the latents of distinct ``texts``, for columns of the plan.

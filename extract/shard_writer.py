@@ -1,63 +1,22 @@
-"""Shard writing: conversion to the stored precision, the expected size on disk, and the buffer that collects packs."""
+"""Shard writing: the expected size on disk, and the buffer that collects packs."""
 
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import TOKENS, Columns, ExtractSpec
-from permafrost.data.store.shard import Block, Latents
+from permafrost.data.store.shard import Block
 from permafrost.data.store.shard_layout import KEY_BYTES
 from permafrost.data.store.store import LatentStore
-from permafrost.data.text import Text, quote_text
-
-FLOAT16_LARGEST = 65504.0
-
-
-def to_storage_dtype(
-    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
-) -> Latents:
-    """Convert latents to their stored precision.
-
-    Args:
-        values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
-        texts: ``[text]``; of the view ``tokens``, the text of every token.
-
-    Raises:
-        StoreError: a value is not finite, or does not fit float16; the message names layer and text.
-    """
-    low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
-    if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
-        return _convert(values, dtype)
-    finite = np.isfinite(values)
-    if not finite.all():
-        layer, text, _ = np.argwhere(~finite)[0]
-        raise StoreError(
-            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that "
-            "is not finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
-        )
-    layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
-    largest = np.abs(values[layer, text]).max()
-    raise StoreError(
-        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {largest:,.0f} does not fit "
-        'float16; set plan.stored_dtype = "float32".'
-    )
-
-
-def _convert(values: NDArray[np.float32], dtype: str) -> Latents:
-    """Return the same bits as ``values.astype(dtype)``, several times as fast."""
-    converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
-    return converted
 
 
 def stored_bytes(columns: Columns, texts: int, tokens: int, width: int, dtype: str) -> int:

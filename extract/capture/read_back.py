@@ -21,7 +21,7 @@ from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
-from permafrost.extract.capture.errors import SelfCheckError
+from permafrost.extract.capture.proof import SelfCheckError
 from permafrost.extract.capture.self_check import TOLERATED_SHARE, SelfCheck
 from permafrost.extract.capture.structure import evenly_spaced
 

@@ -1,24 +1,49 @@
-"""Tokenization of texts by a plan; for models that run from the embeddings on, without loading any weights."""
+"""Tokenization of texts by a plan, without loading any weights, and the texts that a plan refuses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import TokenIndex
+from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
-from permafrost.data.text import Text
+from permafrost.data.text import Text, TextError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.token_batch import TokenBatch
-from permafrost.extract.tokenization.tokenize import tokenize, windowed
+from permafrost.extract.tokenization.tokenize import TEXT, tokenize, windowed
 
 if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
     from tokenizers import Tokenizer
+
+
+def check_texts(plan: CapturePlan, texts: Sequence[Text]) -> None:
+    """Raise :class:`SpecError` if a plan has a template or a rewording, and some texts have two segments."""
+    if all(isinstance(text, str) for text in texts):
+        return
+    for key, default, value in (("template", TEXT, plan.template), ("rewording", (), plan.rewording)):
+        if value != default:
+            raise SpecError(
+                f"plan.{key} = {value!r} is for texts of one segment, and this corpus has texts of two; leave it out."
+            )
+
+
+def refuse_long_texts(texts: Sequence[Text], uncut: NDArray[np.integer[Any]], plan: CapturePlan) -> None:
+    """Raise :class:`TextError` that names the longest of the texts that exceed ``plan.max_tokens``.
+
+    Args:
+        uncut: ``[text]``, tokens before truncation.
+    """
+    longest, count = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
+    raise TextError(
+        f"{count:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
+        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
+        texts[longest],
+    )
 
 
 def tokenize_by_plan(

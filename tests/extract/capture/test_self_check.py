@@ -16,11 +16,11 @@ from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
-from permafrost.extract import runner, shard_writer
+from permafrost.extract import shard_writer
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.capture import forward as capture
-from permafrost.extract.capture import packing, pooling, proof, read_back, reference
+from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments

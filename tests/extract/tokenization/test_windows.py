@@ -14,8 +14,8 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.find import find_store
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.text import Segments, TextError
-from permafrost.extract import runner
 from permafrost.extract.backbones.families import BACKBONES
+from permafrost.extract.capture import runner
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.backbones import WORDS

@@ -254,7 +254,7 @@ def test_a_row_of_several_texts_is_shown_and_written_with_a_line_for_each_entity
 
 @pytest.mark.parametrize(("name", "most"), [("frozen", 1), ("reading", 1), ("messages", 2)])
 def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of, monkeypatch):
-    from permafrost.extract import runner
+    from permafrost.extract.capture import runner
 
     _, folder = run_of(name)
     runs, loads, load = load_tasks(folder), [], runner.load_backbone

@@ -234,7 +234,7 @@ def test_a_place_where_answers_cannot_go_is_refused_before_they_are_made(runs_of
 
 
 def test_the_backbone_is_loaded_once_for_all_that_is_asked(runs_of_kinds, monkeypatch):
-    from permafrost.extract import runner
+    from permafrost.extract.capture import runner
 
     loads, load = [], runner.load_backbone
     monkeypatch.setattr(runner, "load_backbone", lambda *some: loads.append(some) or load(*some))

@@ -11,26 +11,27 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
-from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
+from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.shard import Block
-from permafrost.data.text import Text
+from permafrost.data.store.shard import Block, Latents
+from permafrost.data.text import Text, quote_text
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, capture
 from permafrost.extract.capture.packing import Pack, lay_out, make_packs
-from permafrost.extract.shard_writer import to_storage_dtype
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.token_ids import tokenize_by_plan
-from permafrost.extract.tokenization.tokenize import windowed
 
 ROW_TOKENS = 256
 """Most tokens in a row of a causal backbone; a longer text is a row of its own."""
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Device -> tokens of a pack, padding included, if ``extract.batch_tokens`` does not say."""
+
+FLOAT16_LARGEST = 65504.0
 
 
 class BackboneRunner:
@@ -51,14 +52,6 @@ class BackboneRunner:
         """Called with the texts of each forward pass and their latents."""
 
         self.backbone: Backbone = backbone or load_backbone(source, plan, identity.compute_dtype, device)
-
-    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Split texts into windows.
-
-        Returns:
-            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
-        """
-        return windowed(self.backbone.tokenizer, texts, self.plan.max_tokens, self.plan.overlap)
 
     def tokenize_and_pack(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
         """Tokenize a whole request, and group it into packs; arguments and errors as of :func:`tokenize_by_plan`."""
@@ -142,3 +135,35 @@ class BackboneRunner:
             latents=latents,
             tokens=token_latents,
         )
+
+
+def to_storage_dtype(
+    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
+) -> Latents:
+    """Convert latents to their stored precision.
+
+    Args:
+        values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
+        texts: ``[text]``; of the view ``tokens``, the text of every token.
+
+    Raises:
+        StoreError: a value is not finite, or does not fit float16; the message names layer and text.
+    """
+    low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
+    if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
+        # The same bits as values.astype(dtype), several times as fast.
+        converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
+        return converted
+    finite = np.isfinite(values)
+    if not finite.all():
+        layer, text, _ = np.argwhere(~finite)[0]
+        raise StoreError(
+            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that "
+            "is not finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
+        )
+    layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
+    largest = np.abs(values[layer, text]).max()
+    raise StoreError(
+        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {largest:,.0f} does not fit "
+        'float16; set plan.stored_dtype = "float32".'
+    )
