@@ -23,10 +23,10 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
+from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.job import run_missing
-from permafrost.extract.shard_writer import stored_bytes
+from permafrost.extract.job import run_missing, stored_bytes
 
 
 class Arm:
@@ -37,8 +37,9 @@ class Arm:
         self.source, self.folder = find_backbone(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
         self.identity = identify(self.source, self.plan, device, folder)
+        backbone = load_backbone(self.source, self.plan, self.identity.compute_dtype, device)
         spec = ExtractSpec(cache=str(self.folder), device=device)
-        self.runner = BackboneRunner(self.plan, self.source, self.identity, spec, device)
+        self.runner = BackboneRunner(self.plan, self.source, self.identity, spec, backbone)
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 
@@ -50,9 +51,8 @@ class Arm:
         run_missing(self.runner, store, texts, missing, NoProgress())
         self.seconds.append(clock(device) - started)
         self.bytes = sum(path.stat().st_size for path in store.path.glob("*.h5"))
-        tokens = self.runner.tokenize_and_pack(texts)[0].viewed_lengths.sum()
-        width, dtype = self.source.width, self.plan.stored_dtype
-        self.estimate = stored_bytes(self.columns, len(texts), int(tokens), width, dtype)
+        tokens = self.runner.tokenize_and_pack(texts)[0]
+        self.estimate = stored_bytes(self.runner, tokens, self.columns, np.arange(len(texts)))
         shutil.rmtree(self.folder)
 
 

@@ -24,7 +24,7 @@ from permafrost.data.store.shard import Block
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
-from permafrost.extract.backbones.load import Backbone
+from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
@@ -42,7 +42,6 @@ class ExtractionResult:
     columns: Columns
     """Columns of the store that the plan asks for."""
 
-    texts: int
     texts_run: int
     """Texts that went through the backbone, every window counted; 0 if all was stored."""
 
@@ -77,9 +76,10 @@ def extract(
         windows = store.expand_windows(texts)[0]
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
-        runner = BackboneRunner(plan, source, identity, spec, device)
-        windows = windows or windowed(runner.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
+        backbone = load_backbone(source, plan, identity.compute_dtype, device)
+        windows = windows or windowed(backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
         missing = store.missing_columns(text_keys(windows), columns)
+        runner = BackboneRunner(plan, source, identity, spec, backbone)
         texts_run = run_missing(runner, store, windows, missing, progress) if missing else 0
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
@@ -87,7 +87,6 @@ def extract(
     return ExtractionResult(
         store=store,
         columns=columns,
-        texts=len(texts),
         texts_run=texts_run,
         truncated=truncated,
         seconds=time.perf_counter() - started,
@@ -102,16 +101,12 @@ class Extractor:
         spec = spec or ExtractSpec()
         source, device = find_backbone(plan), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
-        self._runner = BackboneRunner(plan, source, self.identity, spec, device, backbone)
+        self.backbone = backbone or load_backbone(source, plan, self.identity.compute_dtype, device)
+        self._runner = BackboneRunner(plan, source, self.identity, spec, self.backbone)
         self._checked = False
-        self.backbone = self._runner.backbone
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Split texts into windows.
-
-        Returns:
-            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
-        """
+        """Split texts into windows, as :func:`permafrost.extract.tokenization.tokenize.windowed` does."""
         plan = self._runner.plan
         return windowed(self.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)
 
@@ -135,7 +130,7 @@ class Extractor:
         if not self._checked:
             check = SelfCheck(self._runner, texts, tokens)
             check.check_before_run(everything, columns)
-            read_back = ReadBack(check, texts, columns)
+            read_back = ReadBack(check, columns)
         self._runner.on_forward = read_back.watch if read_back else None
         blocks = list(self._runner.blocks(packs, everything, tokens, texts, columns))
         latents = _in_order(blocks, texts, columns)

@@ -20,7 +20,7 @@ from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns
 from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.load import tokenizer_digest
 from permafrost.extract.capture.proof import SelfCheckError, prove_structure
-from permafrost.extract.capture.reference import Reference, ReferenceText, ReferenceTokenizer
+from permafrost.extract.capture.reference import ReferenceText, ReferenceTokenizer, reference_latents, reference_states
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.structure import evenly_spaced
 from permafrost.extract.tokenization.token_batch import TokenBatch
@@ -40,9 +40,8 @@ class SelfCheck:
 
     def __init__(self, runner: BackboneRunner, texts: Sequence[Text], tokens: TokenBatch) -> None:
         """Read the reference tokenizer; ``tokens`` are those of ``texts`` by the extraction under check."""
-        self._runner, self._texts, self.tokens, self.identity = runner, texts, tokens, runner.identity
+        self._runner, self.texts, self.tokens, self.identity = runner, texts, tokens, runner.identity
         self._tokenizer = ReferenceTokenizer(runner.source.tokenizer, runner.plan)
-        self._reference = Reference(runner.backbone, runner.plan.final_norm)
         self.known_states: dict[int, Tensor] = {}
         """Text -> its hidden states by the reference, of the texts that the arithmetic was checked on."""
 
@@ -71,7 +70,7 @@ class SelfCheck:
         """Return the reference tokens of a text; raise :class:`SelfCheckError` if the extraction has others."""
         tokens = self.tokens
         length, uncut, seen = int(tokens.lengths[text]), int(tokens.uncut[text]), tokens.viewed_range(text)
-        expected = self._tokenizer(self._texts[text], length, uncut)
+        expected = self._tokenizer(self.texts[text], length, uncut)
         comparisons: list[tuple[str, Any, Any]] = [
             ("token ids", tokens.ids_of(text), expected.ids),
             ("tokens that views see", np.arange(length)[seen], expected.seen),
@@ -85,18 +84,18 @@ class SelfCheck:
         for name, actual, wanted in comparisons:
             if not np.array_equal(actual, wanted):
                 raise SelfCheckError(
-                    f"text {quote_text(self._texts[text])} has other {name} than transformers' tokenizer gives it: "
+                    f"text {quote_text(self.texts[text])} has other {name} than transformers' tokenizer gives it: "
                     f"{_first_difference(actual, wanted)}"
                 )
         return expected
 
     def _check_windows(self, text: int) -> None:
         """Raise :class:`SelfCheckError` if the windows of a text of two segments leave out a token of it."""
-        segments = self._texts[text]
+        segments = self.texts[text]
         if not isinstance(segments, Segments) or self._runner.plan.overlap == NO_WINDOWS:
             return
         windows = [text - segments.window]
-        while self._texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
+        while self.texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
             windows.append(windows[-1] + 1)
         lengths, uncut = self.tokens.lengths[windows], self.tokens.uncut[windows]
         if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
@@ -135,10 +134,11 @@ class SelfCheck:
         reference = self._reference_text(text)
         states = self.known_states.get(text)
         if states is None:
-            states = self._reference.states(reference.ids, reference.token_type_ids)
+            backbone, final_norm = self._runner.backbone, self._runner.plan.final_norm
+            states = reference_states(backbone, final_norm, reference.ids, reference.token_type_ids)
             if len(self.known_states) < RUN_TEXTS:
                 self.known_states[text] = states
-        return self._reference.latents(states, reference.seen, columns)
+        return reference_latents(states, reference.seen, columns)
 
 
 def _relative_difference(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:

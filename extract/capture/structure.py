@@ -6,6 +6,7 @@ nearly equal for all texts has no spread to compare with.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.capture.reference import POOLINGS, Reference
+from permafrost.extract.capture.forward import Pooled
+from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.twin import Float64
 from permafrost.extract.tokenization.token_batch import TokenBatch
@@ -55,11 +57,22 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
         (whole, short_packs, dict.fromkeys(views, tuple(range(layers)))),
         (partial, half, dict.fromkeys(views, tuple(range(1, layers - 1)) or (0,))),
     ]
-    alone: dict[tuple[int, bool], Tensor] = {}
+
+    @cache
+    def states_alone(text: int, paired: bool) -> Tensor:
+        token_type_ids = partial.token_type_ids_of(text).tolist() if paired else None
+        return reference_states(model, runner.plan.final_norm, whole.ids_of(text).tolist(), token_type_ids)
+
     deviations: list[Deviation] = []
     with Float64():
         for tokens, request_packs, columns in requests:
-            deviations += _deviations(runner, model, tokens, request_packs, columns, alone)
+            together = [runner.forward(rows, tokens, columns, model) for rows in request_packs]
+            alone = []
+            for text in np.concatenate([row for rows in request_packs for row in rows]).tolist():
+                seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
+                states = states_alone(text, tokens.token_type_ids is not None)
+                alone.append(reference_latents(states, seen, columns))
+            deviations += _deviations(together, alone, columns)
     return max(reversed(deviations), key=lambda deviation: (np.isnan(deviation.value), deviation.value))
 
 
@@ -69,30 +82,12 @@ def evenly_spaced(values: NDArray[np.int64], most: int) -> list[int]:
 
 
 def _deviations(
-    runner: BackboneRunner,
-    model: Backbone,
-    tokens: TokenBatch,
-    packs: Sequence[Sequence[NDArray[np.int64]]],
-    columns: Columns,
-    alone: dict[tuple[int, bool], Tensor],
+    together: Sequence[Pooled], alone: Sequence[dict[str, NDArray[Any]]], columns: Columns
 ) -> Iterator[Deviation]:
-    """Yield the deviation of each layer of some columns.
-
-    Args:
-        alone: (text, whether it has two segments) -> hidden states of the text alone; filled as needed.
-    """
-    reference, paired = Reference(model, runner.plan.final_norm), tokens.token_type_ids is not None
-    together = [runner.forward(rows, tokens, columns, model) for rows in packs]
-    expected = []
-    for text in np.concatenate([row for rows in packs for row in rows]).tolist():
-        if (text, paired) not in alone:
-            token_type_ids = tokens.token_type_ids_of(text).tolist() if paired else None
-            alone[text, paired] = reference.states(tokens.ids_of(text).tolist(), token_type_ids)
-        seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
-        expected.append(reference.latents(alone[text, paired], seen, columns))
+    """Yield the deviation of each layer of some columns, of packs run together from their texts alone."""
     for view, layers in columns.items():
         by_layer = np.concatenate([latents[view] for latents in together], axis=1)
-        texts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in expected]
+        texts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in alone]
         for layer, actual, wanted in zip(layers, by_layer, np.concatenate(texts, axis=1), strict=True):
             yield Deviation(_relative_to_spread(actual, wanted), view, layer)
 

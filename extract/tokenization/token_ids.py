@@ -1,7 +1,6 @@
 """Tokenization of texts by a plan, without loading any weights, and the texts that a plan refuses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,23 +66,11 @@ def tokenize_by_plan(
     return tokens
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TokenIds:
-    """Token ids of texts, all windows of a text one after another."""
-
-    batch: TokenBatch
-    """The windows."""
-
-    tokens: TokenIndex
-
-    def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
-        """Return the token ids of some windows, one after another, and their token type ids."""
-        chosen = self.batch.select(windows)
-        return chosen.ids, chosen.token_type_ids
-
-
-def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
+def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> tuple[TokenBatch, TokenIndex]:
     """Tokenize ``texts`` as an extraction of the same plan does.
+
+    Returns:
+        the tokens of every window, all windows of a text one after another, and where those of each text are.
 
     Raises:
         BackboneError: the backbone is not on this machine, has no tokenizer, or has that of another model.
@@ -96,4 +83,4 @@ def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     batch = tokenize_by_plan(plan, source, tokenizer, windows, True)
     assert batch.characters is not None
-    return TokenIds(batch=batch, tokens=TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts))
+    return batch, TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts)
