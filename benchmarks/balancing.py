@@ -111,11 +111,11 @@ def of_arm(arm: str, seed: int, rate: float, steps: int) -> Outcome:
 
 def best_rate(by_rate: Mapping[float, list[Outcome]]) -> float:
     """The learning rate with the greatest mean validation R2."""
-    explained = {
-        rate: np.mean([list(outcome.explained["validation"].values()) for outcome in outcomes])
-        for rate, outcomes in by_rate.items()
-    }
-    return max(explained, key=lambda rate: explained[rate])
+
+    def explained(rate: float) -> np.floating:
+        return np.mean([list(outcome.explained["validation"].values()) for outcome in by_rate[rate]])
+
+    return max(by_rate, key=explained)
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -138,18 +138,14 @@ def line_of(arm: str, rate: float, outcomes: list[Outcome]) -> str:
 def verdict(arm: str, outcomes: list[Outcome], equal: list[Outcome]) -> str:
     """What an arm does to each task and to their mean, beside equal weights."""
     ours, theirs = ([list(outcome.explained["test"].values()) for outcome in some] for some in (outcomes, equal))
+    by_seed = np.subtract(ours, theirs)  # [seed, task]
     clauses = []
-    for what, differences in zip((*UNITS, "mean"), _with_mean(np.subtract(ours, theirs)), strict=True):
+    for what, differences in zip((*UNITS, "mean"), (*by_seed.T, by_seed.mean(1)), strict=True):
         mean = differences.mean()
         half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
         word = "not told apart" if abs(mean) <= half else "better" if mean > 0 else "worse"
         clauses.append(f"{what} {mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}) {word}")
     return f"{arm:>12}  {'; '.join(clauses)}"
-
-
-def _with_mean(differences: np.ndarray) -> np.ndarray:
-    """``[seed, task]`` -> ``[task, seed]``, with the mean of the tasks as the last."""
-    return np.vstack([differences.T, differences.mean(1)])
 
 
 def main() -> None:

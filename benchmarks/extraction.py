@@ -13,6 +13,7 @@ random weights: speed is the same. Loading is outside the clock; tokenising, pac
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def pick_texts(runs: int, neighbours: int) -> list[str]:
 
 def ours(plan: CapturePlan, dtype: str, cache: str, device: str) -> tuple[Arm, Backbone]:
     """Our road: tokenise, pack, capture, pool, all layers."""
-    made = CapturePlan(**{**vars(plan), "compute_dtype": dtype})
+    made = replace(plan, compute_dtype=dtype)
     extractor = Extractor(made, ExtractSpec(cache=cache, device=device))
     columns = made.columns(find_backbone(made).layers)
     return (lambda texts: extractor(texts, columns)["mean"]), extractor.backbone
@@ -111,14 +112,11 @@ def main() -> None:
     tokens = tokenize(backbone.tokenizer, texts, plan.template, plan.max_tokens)
     roofs = {dtype: matmul_gflops(getattr(torch, dtype), device) for dtype in ("float32", default)}
     print(describe(device))
-    print(
-        ", ".join(f"{dtype} matmul {roof:,.0f} GFLOP/s" for dtype, roof in roofs.items()) + f"; default dtype {default}"
-    )
-    print(
-        f"{options.backbone} ({init} weights), {source.layers} layers of width {source.width}; {len(texts)} texts, ",
-        end="",
-    )
-    print(f"{len(tokens.ids):,} tokens; {options.rounds} rounds, arms interleaved, texts shuffled for every arm")
+    print(*(f"{dtype} matmul {roof:,.0f} GFLOP/s" for dtype, roof in roofs.items()), sep=", ", end="; ")
+    print(f"default dtype {default}")
+    print(f"{options.backbone} ({init} weights), {source.layers} layers of width {source.width}; ", end="")
+    print(f"{len(texts)} texts, {len(tokens.ids):,} tokens; {options.rounds} rounds,", end=" ")
+    print("arms interleaved, texts shuffled for every arm")
     base = np.median(seconds["transformers, float32"])
     print(f"{'':32}{'texts/s':>9}{'min-max':>14}{'x transformers float32':>24}{'x same dtype':>14}")
     for name, took in seconds.items():

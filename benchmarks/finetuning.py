@@ -113,9 +113,9 @@ def ours(plan: CapturePlan, cut: int, store: Any, texts: Sequence[str], device: 
 def peer(plan: CapturePlan, cut: int, texts: Sequence[str], device: str, grouped: bool) -> Arm:
     """The whole model from ids, with its lower part frozen."""
     model = _whole(plan, cut).to(device)
-    read = read_token_ids(plan, texts)
-    ids = [torch.from_numpy(text).long() for text in np.split(read.ids, read.tokens.offsets[1:-1])]
-    lengths = read.tokens.lengths
+    tokens, _ = read_token_ids(plan, texts)
+    ids = [torch.from_numpy(text).long() for text in np.split(tokens.ids, tokens.offsets[1:-1])]
+    lengths = tokens.lengths
 
     def padded(group: np.ndarray) -> Tensor:
         chosen = nn.utils.rnn.pad_sequence([ids[text] for text in group], batch_first=True).to(device)
@@ -195,7 +195,11 @@ def main() -> None:
             "transformers, groups as ours": peer(plan, cut, training.texts, options.device, True),
             "transformers, padded to longest": peer(plan, cut, training.texts, options.device, False),
         }
-        race(arms, batches, training, options)
+        for arm in arms.values():  # a few batches warm up and do not count
+            arm.epoch(batches[:4], training, options)
+            arm.seconds.clear()
+        for arm in [*arms.values()] * options.rounds:
+            arm.epoch(batches, training, options)
         tokens = done.store.read_tokens(training.texts, []).lengths[training.sides].sum()
     print(describe(options.device))
     print(f"{options.backbone} ({init} weights), blocks {cut + 1} to {blocks} of {blocks} trained in {options.dtype}")
@@ -211,16 +215,6 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     exact: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32"}
     plan = CapturePlan(backbone=options.backbone, init=init, tokenizer=options.tokenizer, views=("tokens",), **exact)
     return replace(plan, final_norm=bool(find_backbone(plan).family.final_norm)), init
-
-
-def race(arms: dict[str, Arm], batches: Sequence[np.ndarray], rows: TrainingSet, options: argparse.Namespace) -> None:
-    """Every arm in turn, round by round; a few batches warm up and do not count."""
-    for arm in arms.values():
-        arm.epoch(batches[:4], rows, options)
-        arm.seconds.clear()
-    for _ in range(options.rounds):
-        for arm in arms.values():
-            arm.epoch(batches, rows, options)
 
 
 if __name__ == "__main__":

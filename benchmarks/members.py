@@ -83,13 +83,10 @@ def main() -> None:
     small = members_module.MAX_STACKED_PARAMETERS
     corpus, inputs = experiment_of(options.rows, 7, 384)
     print(describe("cpu"))
-    print(
-        f"{options.rows:,} pairs, {options.epochs} epochs, {options.rounds} rounds, arms interleaved; seconds (min-max)"
-    )
-    print(
-        f"{'probe':>24}{'members':>9}{'largest':>12}{'apart':>20}{'together':>20}{'apart / together':>18}"
-        f"{'ours':>10}{'differ':>10}"
-    )
+    print(f"{options.rows:,} pairs, {options.epochs} epochs, {options.rounds} rounds,", end=" ")
+    print("arms interleaved; seconds (min-max)")
+    print(f"{'probe':>24}{'members':>9}{'largest':>12}{'apart':>20}{'together':>20}{'apart / together':>18}", end="")
+    print(f"{'ours':>10}{'differ':>10}")
     for name, spec in PROBES.items():
         members = members_of(inputs, corpus, spec, options.epochs, options.seeds)
         largest = max(
@@ -105,10 +102,8 @@ def main() -> None:
         ratio = np.median(took["apart"]) / np.median(took["together"])
         differ = np.abs(np.subtract(values["apart"], values["together"])).max()
         ours = "together" if largest <= small else "apart"
-        print(
-            f"{name:>24}{len(members):9}{largest:12,}{shown['apart']:>20}{shown['together']:>20}{ratio:18.2f}"
-            f"{ours:>10}{differ:10.1e}"
-        )
+        print(f"{name:>24}{len(members):9}{largest:12,}{shown['apart']:>20}{shown['together']:>20}", end="")
+        print(f"{ratio:18.2f}{ours:>10}{differ:10.1e}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and the first load are outside the clock; loading the backbone, tokenising, pack
 
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,18 @@ from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract
 
 
-class Clock:
-    """Seconds spent in some methods."""
+def count_time(seconds: dict[str, float], what: str, owner: type, name: str) -> None:
+    """Add the time that a method takes to ``seconds[what]`` from now on."""
+    method: Callable[..., Any] = getattr(owner, name)
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def timed(*given: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return method(*given, **named)
+        finally:
+            seconds[what] += time.perf_counter() - started
 
-    def wrap(self, owner: type, name: str, what: str) -> None:
-        """Count the time of a method under ``what``."""
-        method: Callable[..., Any] = getattr(owner, name)
-
-        def timed(*given: Any, **named: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return method(*given, **named)
-            finally:
-                self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
-
-        setattr(owner, name, timed)
+    setattr(owner, name, timed)
 
 
 def pick_texts(many: int) -> list[str]:
@@ -61,21 +56,21 @@ def main() -> None:
     plan = CapturePlan(backbone=options.backbone, views=("mean",))
     texts, dtype = pick_texts(options.texts), compute_dtype(plan, device)
     load_backbone(find_backbone(plan), plan, dtype, device)
-    clock = Clock()
-    clock.wrap(SelfCheck, "__init__", "proof")
-    clock.wrap(SelfCheck, "check_before_run", "proof")
-    clock.wrap(ReadBack, "__call__", "read-back")
-    clock.wrap(ReadBack, "watch", "read-back")
+    spent: dict[str, float] = defaultdict(float)
+    count_time(spent, "proof", SelfCheck, "__init__")
+    count_time(spent, "proof", SelfCheck, "check_before_run")
+    count_time(spent, "read-back", ReadBack, "__call__")
+    count_time(spent, "read-back", ReadBack, "watch")
     print(describe(device))
     print(f"{options.backbone}, {dtype}; {len(texts):,} texts; each round in a cache of its own")
     print(f"{'':8}{'cold s':>9}{'proof s':>9}{'read-back s':>13}{'share':>8}{'warm s':>9}{'identity s':>12}")
     shares = []
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as cache:
-            clock.seconds = {}
+            spent.clear()
             spec = ExtractSpec(cache=cache, device=device)
             cold = extract(plan, texts, spec).seconds
-            proof, back = clock.seconds["proof"], clock.seconds["read-back"]
+            proof, back = spent["proof"], spent["read-back"]
             warm = min(extract(plan, texts, spec).seconds for _ in range(5))
             started = time.perf_counter()
             identify(find_backbone(plan), plan, device, Path(cache))

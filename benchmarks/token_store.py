@@ -23,10 +23,10 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
+from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.job import ExtractionJob
-from permafrost.extract.runner import BackboneRunner
-from permafrost.extract.shard_writer import stored_bytes
+from permafrost.extract.capture.runner import BackboneRunner
+from permafrost.extract.job import run_missing, stored_bytes
 
 
 class Arm:
@@ -36,23 +36,23 @@ class Arm:
         self.plan = CapturePlan(backbone=options.backbone, views=(view,), max_tokens=options.max_tokens)
         self.source, self.folder = find_backbone(self.plan), folder / view
         self.columns = self.plan.columns(self.source.layers)
-        store = LatentStore.at(self.folder, view, identify(self.source, self.plan, device, folder))
+        self.identity = identify(self.source, self.plan, device, folder)
+        backbone = load_backbone(self.source, self.plan, self.identity.compute_dtype, device)
         spec = ExtractSpec(cache=str(self.folder), device=device)
-        runner = BackboneRunner(self.plan, self.source, store.identity, spec, device)
-        self.job = ExtractionJob(runner, store, NoProgress())
+        self.runner = BackboneRunner(self.plan, self.source, self.identity, spec, backbone)
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 
     def run(self, texts: Sequence[Text], device: str) -> None:
         """One round; what it wrote is measured and removed."""
-        store = self.job.store = LatentStore(self.job.store.path, self.job.store.identity)
+        store = LatentStore.at(self.folder, self.folder.name, self.identity)
         started = clock(device)
-        self.job.run(texts, store.missing_columns(text_keys(texts), self.columns))
+        missing = store.missing_columns(text_keys(texts), self.columns)
+        run_missing(self.runner, store, texts, missing, NoProgress())
         self.seconds.append(clock(device) - started)
         self.bytes = sum(path.stat().st_size for path in store.path.glob("*.h5"))
-        tokens = self.job.runner.tokenize_and_pack(texts)[0].viewed_lengths.sum()
-        width, dtype = self.source.width, self.plan.stored_dtype
-        self.estimate = stored_bytes(self.columns, len(texts), int(tokens), width, dtype)
+        tokens = self.runner.tokenize_and_pack(texts)[0]
+        self.estimate = stored_bytes(self.runner, tokens, self.columns, np.arange(len(texts)))
         shutil.rmtree(self.folder)
 
 
@@ -73,7 +73,7 @@ def main() -> None:
 
     print(describe(device))
     pooled = arms["mean"]
-    dtype = pooled.job.store.identity.compute_dtype
+    dtype = pooled.identity.compute_dtype
     print(f"{options.backbone}, {pooled.source.layers} layers of width {pooled.source.width}, {dtype}; ", end="")
     print(f"{len(texts):,} distinct texts of CoNLL-2003 train; {options.rounds} rounds, arms interleaved")
     print(f"{'':10}{'texts/s':>9}{'min-max':>12}{'x mean':>9}{'MB':>10}{'of estimate':>13}")

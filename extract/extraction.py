@@ -4,6 +4,7 @@ Packs are laid out over the whole request before the store is looked up, and a s
 killed therefore repeats the same packs and gives the same bits, and no committed pack runs twice.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +24,14 @@ from permafrost.data.store.shard import Block
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
-from permafrost.extract.backbones.load import Backbone
+from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.read_back import ReadBack
+from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
-from permafrost.extract.job import ExtractionJob
-from permafrost.extract.runner import BackboneRunner
-from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
+from permafrost.extract.job import run_missing
+from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_texts
+from permafrost.extract.tokenization.tokenize import windowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,6 @@ class ExtractionResult:
     columns: Columns
     """Columns of the store that the plan asks for."""
 
-    texts: int
     texts_run: int
     """Texts that went through the backbone, every window counted; 0 if all was stored."""
 
@@ -70,32 +71,26 @@ def extract(
     identity = identify(source, plan, device, Path(spec.cache))
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
     columns = plan.columns(source.layers)
-    windows = _stored_windows(store, texts)
+    windows: list[Text] | None = None
+    with contextlib.suppress(StoreError):  # it lacks a window of some text
+        windows = store.expand_windows(texts)[0]
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
-        job = ExtractionJob(BackboneRunner(plan, source, identity, spec, device), store, progress)
-        windows = windows or job.runner.windowed(texts)[0]
+        backbone = load_backbone(source, plan, identity.compute_dtype, device)
+        windows = windows or windowed(backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
         missing = store.missing_columns(text_keys(windows), columns)
-        texts_run = job.run(windows, missing) if missing else 0
+        runner = BackboneRunner(plan, source, identity, spec, backbone)
+        texts_run = run_missing(runner, store, windows, missing, progress) if missing else 0
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
     return ExtractionResult(
         store=store,
         columns=columns,
-        texts=len(texts),
         texts_run=texts_run,
         truncated=truncated,
         seconds=time.perf_counter() - started,
     )
-
-
-def _stored_windows(store: LatentStore, texts: Sequence[Text]) -> list[Text] | None:
-    """Return the windows of ``texts`` by the store's content; None if it lacks some of them."""
-    try:
-        return store.expand_windows(texts)[0]
-    except StoreError:
-        return None
 
 
 class Extractor:
@@ -106,17 +101,14 @@ class Extractor:
         spec = spec or ExtractSpec()
         source, device = find_backbone(plan), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
-        self._runner = BackboneRunner(plan, source, self.identity, spec, device, backbone)
+        self.backbone = backbone or load_backbone(source, plan, self.identity.compute_dtype, device)
+        self._runner = BackboneRunner(plan, source, self.identity, spec, self.backbone)
         self._checked = False
-        self.backbone = self._runner.backbone
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Split texts into windows.
-
-        Returns:
-            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
-        """
-        return self._runner.windowed(texts)
+        """Split texts into windows, as :func:`permafrost.extract.tokenization.tokenize.windowed` does."""
+        plan = self._runner.plan
+        return windowed(self.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)
 
     def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
         """Return the latents of distinct ``texts``, for columns of the plan.
@@ -138,7 +130,7 @@ class Extractor:
         if not self._checked:
             check = SelfCheck(self._runner, texts, tokens)
             check.check_before_run(everything, columns)
-            read_back = ReadBack(check, texts, columns)
+            read_back = ReadBack(check, columns)
         self._runner.on_forward = read_back.watch if read_back else None
         blocks = list(self._runner.blocks(packs, everything, tokens, texts, columns))
         latents = _in_order(blocks, texts, columns)

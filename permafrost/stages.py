@@ -57,14 +57,7 @@ class BackboneProvider:
 
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
-        extraction = extract_texts(plan, corpus.texts, spec, progress)
-        return PlanLatents(
-            store=extraction.store,
-            columns=extraction.columns,
-            texts_run=extraction.texts_run,
-            truncated=extraction.truncated,
-            seconds=extraction.seconds,
-        )
+        return PlanLatents(**vars(extract_texts(plan, corpus.texts, spec, progress)))
 
     def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
         """Return trainable copies of the blocks above the cut."""
@@ -80,8 +73,8 @@ class BackboneProvider:
 
     def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
         """Return the token ids of texts, for blocks that are trained from the embeddings on."""
-        ids = read_token_ids(plan, texts)
-        return FrozenStates(ids.tokens, ids.rows)
+        batch, tokens = read_token_ids(plan, texts)
+        return FrozenStates(tokens, batch.rows)
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
         """Return digests of the backbone's weights and tokenizer."""

@@ -66,17 +66,6 @@ class BackboneError(InputError):
     """A backbone that is not on this machine, is of no supported family, or cannot be loaded safely."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the ``config.json`` of a model folder, unchanged.
-
-    Raises:
-        BackboneError: there is none, or it is not a JSON object.
-    """
-    if not (folder / "config.json").is_file():
-        raise BackboneError(f"{folder} is no model folder: it has no config.json.")
-    return read_json(folder / "config.json")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; raise :class:`BackboneError` if the file does not hold one."""
     try:

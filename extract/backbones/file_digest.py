@@ -46,9 +46,15 @@ class Stamp:
     ctime_ns: int
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Return the stamp of the file that ``path`` leads to now."""
-    return _stamp(path.stat())
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp of a file of this status."""
+    return Stamp(
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+    )
 
 
 class Memo:
@@ -91,13 +97,10 @@ class Memo:
     def _entries(self) -> dict[str, str]:
         try:
             content = json.loads(self.path.read_text("utf-8"))
-            entries = content["entries"]
-            sound = content["checksum"] == _checksum(entries)
+            entries: dict[str, str] = content["entries"]
+            return entries if content["checksum"] == _checksum(entries) else {}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
-        if not sound or not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
-            return {}
-        return entries
 
 
 def cached_digest(path: Path, memo: Memo) -> str:
@@ -108,20 +111,19 @@ def cached_digest(path: Path, memo: Memo) -> str:
         FileChangedError: the file changed meanwhile.
     """
     with open(path, "rb", buffering=0) as file:
-        stamp = _stamp(os.fstat(file.fileno()))
-        if stamp.size <= SMALL_BYTES:
-            return _if_unchanged(path, file, stamp, file_digest(file))
-        key = f"file {path.resolve()}"
-        known = _Entry.parse(memo.read(key))
+        stamp = stamp_of(os.fstat(file.fileno()))
+        key, large = f"file {path.resolve()}", stamp.size > SMALL_BYTES
+        known, new = _Entry.parse(memo.read(key)) if large else None, None
         if known and known.stamp == asdict(stamp) and known.sample == _sample(file, stamp.size, known.seed):
-            return _if_unchanged(path, file, stamp, known.digest)
-        file.seek(0)
-        digest, seed = file_digest(file), secrets.token_hex(16)
-        entry = _Entry(asdict(stamp), seed, _sample(file, stamp.size, seed), digest)
-        _if_unchanged(path, file, stamp, digest)
-        if time.time_ns() - stamp.ctime_ns > SETTLED_NS:
-            memo.write(key, json.dumps(asdict(entry)))
-        return digest
+            digest = known.digest
+        else:
+            digest, seed = file_digest(file), secrets.token_hex(16)
+            new = _Entry(asdict(stamp), seed, _sample(file, stamp.size, seed), digest) if large else None
+        if stamp_of(os.fstat(file.fileno())) != stamp:
+            raise FileChangedError(path)
+    if new and time.time_ns() - stamp.ctime_ns > SETTLED_NS:
+        memo.write(key, json.dumps(asdict(new)))
+    return digest
 
 
 def sample_of(path: Path) -> str:
@@ -149,33 +151,12 @@ class _Entry:
             return None
 
 
-def _if_unchanged(path: Path, file: BinaryIO, stamp: Stamp, digest: str) -> str:
-    if _stamp(os.fstat(file.fileno())) != stamp:
-        raise FileChangedError(path)
-    return digest
-
-
 def _sample(file: BinaryIO, size: int, seed: str) -> str:
     """Return the digest of the first block, the last block, and blocks drawn by ``seed``."""
     draws = random.Random(seed)  # noqa: S311
     last = max(0, size - BLOCK_BYTES)
     offsets = (0, last, *(draws.randint(0, last) for _ in range(SAMPLE_BLOCKS)))
-    return digest_of_stream(_read_block(file, offset) for offset in offsets)
-
-
-def _read_block(file: BinaryIO, offset: int) -> bytes:
-    file.seek(offset)
-    return file.read(BLOCK_BYTES)
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return Stamp(
-        device=status.st_dev,
-        inode=status.st_ino,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        ctime_ns=status.st_ctime_ns,
-    )
+    return digest_of_stream(os.pread(file.fileno(), BLOCK_BYTES, offset) for offset in offsets)
 
 
 def _checksum(entries: object) -> str:

@@ -23,9 +23,6 @@ from permafrost.extract.backbones.locate import Source, find_backbone
 MEMO = "digests.json"
 """File of the remembered digests, in the cache."""
 
-TOKENIZER_PACKAGES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
-"""Packages that a tokenizer made of its files depends on."""
-
 
 def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
     """Return the identity of the store that holds the latents of ``plan`` on this machine.
@@ -36,7 +33,11 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
     """
     memo = Memo(cache / MEMO)
     weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
-    return Identity.of(plan, weights, _tokenizer_digest(source, memo), compute_dtype(plan, device))
+    files = source.tokenizer_files
+    versions = _versions("transformers", "tokenizers", "sentencepiece", "tiktoken")
+    key = f"tokenizer {files.digest} {versions}"
+    tokenizer = memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
+    return Identity.of(plan, weights, tokenizer, compute_dtype(plan, device))
 
 
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
@@ -85,13 +86,6 @@ def _weights_digest(source: Source, memo: Memo) -> str:
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
     return digest_of_parts([canonical_json(source.config).encode(), *map(str.encode, file_digests.values())])
-
-
-def _tokenizer_digest(source: Source, memo: Memo) -> str:
-    """Return the digest of the tokenizer itself, remembered by its files and the versions of the packages."""
-    files = source.tokenizer_files
-    key = f"tokenizer {files.digest} {_versions(*TOKENIZER_PACKAGES)}"
-    return memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:

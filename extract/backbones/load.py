@@ -9,8 +9,6 @@ stored does without them.
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,7 +75,7 @@ def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(_config(source), **_model_kwargs(source))
+        return AutoModel.from_config(**_model_arguments(source))
 
 
 def load_tokenizer(files: Path | TokenizerFiles) -> "Tokenizer":
@@ -102,7 +100,9 @@ def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer, GPT2Tokenizer
 
     try:
-        with files.as_folder() as folder:
+        with TemporaryDirectory(prefix="tokenizer-") as name:  # with the files and nothing else
+            folder = Path(name)
+            files.write(folder)
             if "encoder.json" in files.files and "vocab.bpe" in files.files:  # as OpenAI published GPT-2
                 tokenizer = GPT2Tokenizer(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
             else:
@@ -176,16 +176,20 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
     from transformers import AutoModel
 
     try:
-        with _weights_folder(source, folder) as weights:
+        with TemporaryDirectory(prefix="weights-") as name:  # with links to the weight files and nothing else
+            weights = Path(name)
+            for path in source.stamps:
+                (weights / path.name).symlink_to(path.absolute())
+            if (folder / INDEX).is_file():
+                shutil.copyfile(folder / INDEX, weights / INDEX)
             model, loading = AutoModel.from_pretrained(
                 weights,
-                config=_config(source),
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
                 output_loading_info=True,
-                **_model_kwargs(source),
+                **_model_arguments(source),
             )
             for weight in (*model.parameters(), *model.buffers()):
                 weight.data = weight.data.clone()  # else it is a memory map of the file, and changes with the file
@@ -200,27 +204,12 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
     return model
 
 
-@contextmanager
-def _weights_folder(source: Source, folder: Path) -> Iterator[Path]:
-    """Provide a temporary folder with links to the weight files of a model folder and nothing else."""
-    with TemporaryDirectory(prefix="weights-") as name:
-        weights = Path(name)
-        for path in source.stamps:
-            (weights / path.name).symlink_to(path.absolute())
-        if (folder / INDEX).is_file():
-            shutil.copyfile(folder / INDEX, weights / INDEX)
-        yield weights
-
-
-def _config(source: Source) -> "PreTrainedConfig":
+def _model_arguments(source: Source) -> dict[str, Any]:
+    """Return the arguments that decide which model transformers makes."""
     from transformers import AutoConfig
 
     values = dict(source.config)
     values |= {key: _FUSED[value] for key, value in values.items() if isinstance(value, str) and value in _FUSED}
-    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
-    return config
-
-
-def _model_kwargs(source: Source) -> dict[str, Any]:
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
     pooler = {"add_pooling_layer": False} if source.family.pooler else {}
-    return {"attn_implementation": source.family.attention, **pooler}
+    return {"config": config, "attn_implementation": source.family.attention, **pooler}

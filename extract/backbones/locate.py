@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 from permafrost.data.errors import first_line
 from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.configuration import (
-    BackboneError,
-    model_config,
-    read_config,
-    read_json,
-)
+from permafrost.extract.backbones.configuration import BackboneError, model_config, read_json
 from permafrost.extract.backbones.families import BACKBONES, Family
 from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
@@ -59,13 +54,13 @@ class Source:
     @cached_property
     def stamps(self) -> dict[Path, Stamp]:
         """Stamp of each weight file, taken on first access."""
-        return {path: stamp_of(path) for path in weight_files(self.folder)} if self.folder else {}
+        return {path: stamp_of(path.stat()) for path in weight_files(self.folder)} if self.folder else {}
 
     def check_unchanged(self) -> None:
         """Raise :class:`FileChangedError` if a weight file is another than when its stamp was taken."""
         for path, stamp in self.stamps.items():
             try:
-                unchanged = stamp_of(path) == stamp
+                unchanged = stamp_of(path.stat()) == stamp
             except OSError:
                 unchanged = False
             if not unchanged:
@@ -87,18 +82,13 @@ class Source:
         return self.family.segments and int(self.config.get("type_vocab_size", 2)) > 1
 
     @property
-    def positions(self) -> int:
-        """Longest text that the position embeddings allow, in tokens."""
-        return int(self.config.get(self.family.positions, 512)) - self.family.positions_unused
-
-    @property
     def longest(self) -> int:
         """Longest text, in tokens, whose tokens see all earlier ones, and whose positions no other text stretches.
 
         Limited by the position embeddings, by a sliding window of attention, and by the length from which ``longrope``
         and ``dynamic`` position scaling depend on the longest text of a batch.
         """
-        limits: list[Any] = [self.positions]
+        limits: list[Any] = [int(self.config.get(self.family.positions, 512)) - self.family.positions_unused]
         if self.config.get("use_sliding_window"):
             limits.append(self.config.get("sliding_window"))
         rope = self.config.get("rope_parameters") or self.config.get("rope_scaling")
@@ -132,7 +122,9 @@ def find_backbone(plan: CapturePlan) -> Source:
     else:
         folder = _find_folder(plan.backbone, checkpoint, revision, weights=not random)
         revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
-        config = read_config(folder)
+        if not (folder / "config.json").is_file():
+            raise BackboneError(f"{folder} is no model folder: it has no config.json.")
+        config = read_json(folder / "config.json")
         tokenizer = folder
     if plan.tokenizer:
         tokenizer = _existing_folder(plan.tokenizer)
@@ -172,7 +164,12 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        names = _weight_names(index)
+        weight_map = read_json(index).get("weight_map")
+        names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+        strange = [name for name in names if name != Path(name).name or not name.endswith(".safetensors")]
+        if strange or not names:
+            named = repr(strange[0]) if strange else "nothing"
+            raise BackboneError(f"{index} must name safetensors files beside it, and names {named}.")
         if all((folder / name).is_file() for name in names):
             return [folder / name for name in names]
         raise BackboneError(f"{index} names weight files that are not there; download the model again.")
@@ -183,17 +180,6 @@ def weight_files(folder: Path) -> list[Path]:
             "to safetensors, or take a revision that has them."
         )
     raise BackboneError(f"{folder} holds no weights (model.safetensors).")
-
-
-def _weight_names(index: Path) -> list[str]:
-    """Return the weight files that an index names, which must be safetensors files in the same folder."""
-    weight_map = read_json(index).get("weight_map")
-    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
-    strange = [name for name in names if name != Path(name).name or not name.endswith(".safetensors")]
-    if strange or not names:
-        named = repr(strange[0]) if strange else "nothing"
-        raise BackboneError(f"{index} must name safetensors files beside it, and names {named}.")
-    return names
 
 
 def _find_family(name: str, config: Mapping[str, Any]) -> Family:
@@ -250,18 +236,11 @@ def _download(name: str, hub: str, revision: str, package: str, weights: bool) -
     from huggingface_hub import snapshot_download  # slow to import, and local folders do without it
 
     patterns = _HUB_FILES if weights else _HUB_FILES[2:]
+    options = {"revision": revision or None, "allow_patterns": patterns, "ignore_patterns": ["*/*"]}
     incomplete: Path | None = None
     for local in (True, False):  # a complete local snapshot needs no network
         try:
-            folder = Path(
-                snapshot_download(
-                    hub,
-                    revision=revision or None,
-                    allow_patterns=patterns,
-                    ignore_patterns=["*/*"],
-                    local_files_only=local,
-                )
-            )
+            folder = Path(snapshot_download(hub, **options, local_files_only=local))
         except (OSError, ValueError, RuntimeError) as error:
             reason = first_line(error)
             continue

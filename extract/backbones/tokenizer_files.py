@@ -5,11 +5,9 @@ in it, and no setting of ``tokenizer_config.json`` leads to another file, to a h
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from permafrost.data.digests import digest_of_parts
@@ -107,13 +105,6 @@ class TokenizerFiles:
         """Hex digest of all files. Equal files make equal tokenizers; different files may still make the same one."""
         parts = [name.encode() + b"\0" + content for name, content in sorted(self.files.items())]
         return digest_of_parts([b"custom" if self.custom else b"", *parts])
-
-    @contextmanager
-    def as_folder(self) -> Iterator[Path]:
-        """Provide a temporary folder that holds the files and nothing else."""
-        with TemporaryDirectory(prefix="tokenizer-") as name:
-            self.write(Path(name))
-            yield Path(name)
 
     def write(self, folder: Path) -> None:
         """Write the files; a ``config.json`` that is already there stays."""

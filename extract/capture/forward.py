@@ -35,10 +35,8 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
         layers in that of the column; of the view ``tokens``, ``[layer, token, width]`` without padding.
     """
     device, dtype = backbone.device, torch.promote_types(backbone.dtype, torch.float32)
-    token_index, token_mask = (
-        torch.from_numpy(layout.token_index).to(device),
-        torch.from_numpy(layout.token_mask).to(device),
-    )
+    token_index = torch.from_numpy(layout.token_index).to(device)
+    token_mask = torch.from_numpy(layout.token_mask).to(device)
     pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns if view != TOKENS}
     token_layers = columns.get(TOKENS, ())
     real = token_index[token_mask]
@@ -67,7 +65,10 @@ def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     ids = torch.from_numpy(layout.ids).to(backbone.device)
     if layout.attention_mask is None:
         padding_mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
-        return {"input_ids": ids, "attention_mask": padding_mask, **_segment_inputs(backbone, layout.token_type_ids)}
+        inputs = {"input_ids": ids, "attention_mask": padding_mask}
+        if layout.token_type_ids is not None and backbone.source.segments:
+            inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(backbone.device)
+        return inputs
     # Additive and in the compute dtype: boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
     hidden = ~torch.from_numpy(layout.attention_mask).to(backbone.device)
     mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
@@ -76,38 +77,26 @@ def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False}
 
 
-def _segment_inputs(backbone: Backbone, token_type_ids: NDArray[np.int64] | None) -> dict[str, Tensor]:
-    if token_type_ids is None or not backbone.source.segments:
-        return {}
-    return {"token_type_ids": torch.from_numpy(token_type_ids).to(backbone.device)}
-
-
 @contextmanager
 def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Cut the backbone above block ``last``, and pass every layer to ``keep``; restore the backbone afterwards."""
-    holder, name = _parent(backbone.model, backbone.source.family.blocks)
-    blocks: nn.ModuleList = getattr(holder, name)
-    norm_path = backbone.source.family.final_norm
-    cut_norm = norm_path and not (final_norm and last == len(blocks))
+    model, family = backbone.model, backbone.source.family
+    blocks: nn.ModuleList = model.get_submodule(family.blocks)
+    cut: dict[str, nn.Module] = {family.blocks: blocks[:last]}
+    if family.final_norm and not (final_norm and last == len(blocks)):
+        cut[family.final_norm] = nn.Identity()
+    whole = {path: model.get_submodule(path) for path in cut}
     handles = [
         block.register_forward_pre_hook(lambda _, inputs, layer=layer: keep(layer, inputs[0]))
         for layer, block in enumerate(blocks[:last])
     ]
-    handles.append(backbone.model.register_forward_hook(lambda _, inputs, output: keep(last, output[0])))
-    norm = backbone.model.get_submodule(norm_path) if norm_path else nn.Identity()
-    setattr(holder, name, blocks[:last])
-    if cut_norm:
-        setattr(*_parent(backbone.model, norm_path), nn.Identity())
+    handles.append(model.register_forward_hook(lambda _, inputs, output: keep(last, output[0])))
+    for path, module in cut.items():
+        model.set_submodule(path, module, strict=True)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        setattr(holder, name, blocks)
-        if cut_norm:
-            setattr(*_parent(backbone.model, norm_path), norm)
-
-
-def _parent(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    parent, _, name = path.rpartition(".")
-    return model.get_submodule(parent), name
+        for path, module in whole.items():
+            model.set_submodule(path, module, strict=True)

@@ -70,25 +70,25 @@ def make_packs(tokens: TokenBatch, causal: bool, row_tokens: int, batch_tokens: 
 
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
-    rows = [_tree_row(texts, tokens) if causal else _single_row(texts, tokens) for texts in pack]
-    width = max(len(row.ids) for row in rows)
-    ids = np.zeros((len(rows), width), np.int64)
-    positions = np.zeros((len(rows), width), np.int64)
-    real = np.zeros((len(rows), width), bool)
-    token_type_ids = None if causal or tokens.token_type_ids is None else np.zeros((len(rows), width), np.int64)
-    paths: list[Indices] = []
-    for number, (row, texts) in enumerate(zip(rows, pack, strict=True)):
-        size = len(row.ids)
-        ids[number, :size], positions[number, :size], real[number, :size] = row.ids, row.positions, True
-        if token_type_ids is not None:
-            token_type_ids[number, :size] = tokens.token_type_ids_of(int(texts[0]))
-        paths += [
-            (path + number * width)[tokens.viewed_range(int(text))] for path, text in zip(row.paths, texts, strict=True)
-        ]
+    rows = [_lay_out_row(texts, tokens) for texts in pack]
+    row_index, real = pad_index(np.array([len(row.ids) for row in rows]))
+    width = real.shape[1]
+
+    def pad(values: list[Indices]) -> Indices:
+        return np.where(real, np.concatenate(values)[row_index], 0)
+
+    token_type_ids = None
+    if not causal and tokens.token_type_ids is not None:
+        token_type_ids = pad([tokens.token_type_ids_of(int(text)).astype(np.int64) for (text,) in pack])
+    paths = [
+        (path + number * width)[tokens.viewed_range(int(text))]
+        for number, (row, texts) in enumerate(zip(rows, pack, strict=True))
+        for path, text in zip(row.paths, texts, strict=True)
+    ]
     path_index, token_mask = pad_index(np.array([len(path) for path in paths]))
     return Layout(
-        ids=ids,
-        positions=positions,
+        ids=pad([row.ids for row in rows]),
+        positions=pad([row.positions for row in rows]),
         real=real,
         token_type_ids=token_type_ids,
         attention_mask=_ancestor_mask(rows, width) if causal else None,
@@ -100,7 +100,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout
 
 @dataclass(frozen=True)
 class _Row:
-    ids: NDArray[np.int64]
+    ids: Indices
     positions: Indices
     paths: list[Indices]
     """For each text of the row, the indices of its tokens within the row, ascending."""
@@ -134,13 +134,7 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
     return sorted(rows, key=lambda row: -row[1])
 
 
-def _single_row(texts: Indices, tokens: TokenBatch) -> _Row:
-    (text,) = texts
-    ids = tokens.ids_of(int(text)).astype(np.int64)
-    return _Row(ids, np.arange(len(ids)), [np.arange(len(ids))])
-
-
-def _tree_row(texts: Indices, tokens: TokenBatch) -> _Row:
+def _lay_out_row(texts: Indices, tokens: TokenBatch) -> _Row:
     """Lay out a prefix tree; texts are sorted by their tokens, so each shares most with the one before it."""
     ids: list[NDArray[np.int32]] = []
     positions: list[Indices] = []

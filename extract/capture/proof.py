@@ -5,7 +5,11 @@ twin of the backbone's configuration, and the result is remembered for the same 
 """
 
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,17 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data import ragged
-from permafrost.data.digests import digest_of
-from permafrost.data.errors import first_line
+from permafrost.data.digests import digest_of, digest_of_stream
+from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import package_version
 from permafrost.extract.backbones import configuration, load, locate
 from permafrost.extract.backbones.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import Memo
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture import forward, packing, pooling, reference, structure, twin
-from permafrost.extract.capture.code_digest import code_digest
-from permafrost.extract.capture.errors import SelfCheckError
-from permafrost.extract.capture.structure import Deviation, Runner, evenly_spaced, structure_deviation
+from permafrost.extract.capture.runner import BackboneRunner
+from permafrost.extract.capture.structure import evenly_spaced, structure_deviation
 from permafrost.extract.capture.twin import VOCABULARY, make_copy, make_twin, special_ids
 from permafrost.extract.tokenization import token_batch
 from permafrost.extract.tokenization.token_batch import TokenBatch
@@ -46,7 +49,18 @@ COPY_TOKENS = {("cpu", "float32"): 3_000, ("cpu", "bfloat16"): 12_000}
 COPY_TOKENS_ELSEWHERE = 24_000
 
 
-def prove_structure(runner: Runner, tokens: TokenBatch, run_tokens: int) -> None:
+class SelfCheckError(MachineError):
+    """Latents that differ from those of each text alone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f'self-check: {reason}. These latents cannot be trusted and are not kept. Try extract.device = "cpu" or '
+            'plan.compute_dtype = "float32"; if it stays, report this message: torch '
+            f"{torch.__version__}, transformers {package_version('transformers')}."
+        )
+
+
+def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int) -> None:
     """Show that texts run together have the latents of each alone.
 
     Args:
@@ -55,65 +69,45 @@ def prove_structure(runner: Runner, tokens: TokenBatch, run_tokens: int) -> None
     Raises:
         SelfCheckError: they have not.
     """
-    if _copy_is_cheap(runner.backbone, runner.identity.compute_dtype, run_tokens):
+    backbone = runner.backbone
+    cost = COPY_TOKENS.get((backbone.device.type, runner.identity.compute_dtype), COPY_TOKENS_ELSEWHERE)
+    copy_bytes = backbone.parameter_count * (8 + backbone.dtype.itemsize)
+    if cost <= COPY_SHARE * run_tokens and copy_bytes <= _free_memory(backbone.device) / 2:
         ids = np.unique(tokens.ids[:KNOWN_TOKENS])
-        _prove_on(runner, make_copy(runner.backbone), ids[evenly_spaced(np.arange(len(ids)), VOCABULARY)])
-    else:
-        memo = Memo(Path(runner.spec.cache) / MEMO)
-        largest = memo.get(_proof_key(runner), lambda: f"{_prove_on_twin(runner):.1e}")
-        _check_deviation(Deviation(float(largest)))
+        _prove_on(runner, make_copy(backbone), ids[evenly_spaced(np.arange(len(ids)), VOCABULARY)])
+        return
+
+    def prove_on_twin() -> str:
+        small = make_twin(backbone)
+        ids = np.array(sorted({*range(VOCABULARY)} - special_ids(small.source)), np.int32)
+        return f"{_prove_on(runner, small, ids):.1e}"
+
+    Memo(Path(runner.spec.cache) / MEMO).get(_proof_key(runner), prove_on_twin)
 
 
-def _proof_key(runner: Runner) -> str:
+def _proof_key(runner: BackboneRunner) -> str:
     """Return a key of everything that a proof on a twin depends on, the code included."""
     source = runner.source
     subject = [canonical_json(source.config), source.family, runner.plan.final_norm, runner.backbone.device.type]
-    code_under_proof = (
-        ragged,
-        locate,
-        configuration,
-        load,
-        forward,
-        packing,
-        pooling,
-        token_batch,
-        sys.modules[type(runner).__module__],
-    )
-    code_of_proof = (reference, structure, twin, sys.modules[__name__])
-    versions = [torch.__version__, package_version("transformers"), code_digest(*code_under_proof, *code_of_proof)]
+    under_proof = (ragged, locate, configuration, load, forward, packing, pooling, token_batch)
+    modules = [*under_proof, sys.modules[BackboneRunner.__module__], reference, structure, twin, sys.modules[__name__]]
+    versions = [torch.__version__, package_version("transformers"), _code_digest(modules)]
     return f"structure {digest_of(repr((subject, versions)).encode())}"
 
 
-def _prove_on_twin(runner: Runner) -> float:
-    small = make_twin(runner.backbone)
-    ids = np.array(sorted({*range(VOCABULARY)} - special_ids(small.source)), np.int32)
-    return _prove_on(runner, small, ids)
-
-
-def _prove_on(runner: Runner, model: Backbone, ids: NDArray[np.int32]) -> float:
+def _prove_on(runner: BackboneRunner, model: Backbone, ids: NDArray[np.int32]) -> float:
     try:
         largest = structure_deviation(runner, model, ids)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # with wrong masks or positions, the model may not run at all
         raise SelfCheckError(f"texts together cannot be run in float64 ({first_line(error)})") from error
-    _check_deviation(largest)
-    return largest.value
-
-
-def _check_deviation(largest: Deviation) -> None:
     if not largest.value <= STRUCTURE_TOLERANCE:
         raise SelfCheckError(
             f"in float64 texts together differ from texts alone by {largest.value:.2g} of the spread of a dimension "
             f"(view {largest.view}, layer {largest.layer}); {STRUCTURE_TOLERANCE:g} is allowed"
         )
-
-
-def _copy_is_cheap(backbone: Backbone, dtype: str, run_tokens: int) -> bool:
-    """Return whether a float64 copy fits into half of the free memory, and a proof on it costs little of the run."""
-    cost = COPY_TOKENS.get((backbone.device.type, dtype), COPY_TOKENS_ELSEWHERE)
-    copy_bytes = backbone.parameter_count * (8 + backbone.dtype.itemsize)
-    return cost <= COPY_SHARE * run_tokens and copy_bytes <= _free_memory(backbone.device) / 2
+    return largest.value
 
 
 def _free_memory(device: torch.device) -> int:
@@ -126,3 +120,40 @@ def _free_memory(device: torch.device) -> int:
     except (OSError, ValueError):  # there is none, or no limit
         return int(psutil.virtual_memory().available)
     return min(most - used, int(psutil.virtual_memory().available))
+
+
+def _code_digest(modules: Iterable[ModuleType]) -> str:
+    """Return a hex digest of every function and constant of modules, as they are loaded."""
+    return digest_of_stream(
+        f"{name} {description}\n".encode()
+        for module in modules
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("__")
+        for description in _describe(value, module.__name__)
+    )
+
+
+def _describe(value: Any, module: str) -> Iterator[str]:
+    """Yield the code and constants of a definition; classes of other modules are skipped."""
+    value = getattr(value, "__wrapped__", value)
+    if isinstance(value, FunctionType):
+        yield f"{value.__defaults__} {value.__kwdefaults__}"
+        yield from _instructions(value.__code__)
+    elif isinstance(value, type):
+        for member in vars(value).values() if value.__module__ == module else ():
+            yield from _describe(getattr(member, "__func__", getattr(member, "fget", member)), module)
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield f"{key}"
+            yield from _describe(member, module)
+    elif isinstance(value, str | int | float | tuple) or is_dataclass(value):
+        yield repr(value)
+
+
+def _instructions(code: CodeType) -> Iterator[str]:
+    yield f"{code.co_code.hex()} {code.co_names} {code.co_varnames}"
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _instructions(constant)
+        else:
+            yield repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant)

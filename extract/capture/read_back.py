@@ -1,10 +1,8 @@
-"""Read-back check: texts of the first shard are read by key and compared with what was computed, and the reference.
+"""Read-back check: the keys of latents, and their way to the disk and back, which no other check covers.
 
-The shard is on the disk by then, but counts only once the check has passed, so an interrupted check leaves no shard.
-
-The keys of latents, and the way to the disk and back, are covered by no other check. What a forward pass computed is
-kept by the index of the text in it, and must come back by key, bit by bit; the same texts are compared with the plain
-forward pass of transformers.
+What a forward pass computed is kept by the index of the text in it, and must come back from the first shard by key, bit
+by bit; the same texts are compared with the plain forward pass of transformers. The shard is on the disk by then, but
+counts only once the check has passed, so an interrupted check leaves no shard.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import offsets_from_lengths
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
-from permafrost.extract.capture.errors import SelfCheckError
+from permafrost.extract.capture.proof import SelfCheckError
 from permafrost.extract.capture.self_check import TOLERATED_SHARE, SelfCheck
 from permafrost.extract.capture.structure import evenly_spaced
 
@@ -38,8 +36,8 @@ WATCHED_TEXTS, READ_TEXTS = 8, 2
 class ReadBack:
     """Watcher of a run until its first shard is written, which then reads the shard before it counts."""
 
-    def __init__(self, check: SelfCheck, texts: Sequence[Text], columns: Columns) -> None:
-        self._check, self._texts, self._columns = check, texts, columns
+    def __init__(self, check: SelfCheck, columns: Columns) -> None:
+        self._check, self._columns = check, columns
         self._members: list[NDArray[np.int64]] = []
         self._watched: dict[int, dict[str, NDArray[Any]]] = {}
         self._done = False
@@ -72,18 +70,13 @@ class ReadBack:
         Raises:
             SelfCheckError: a text has the latents of another.
         """
-        tokens = self._check.tokens
         for text, captured in self._watched.items():
             for view, expected in captured.items():
                 token_latents = latents[view].select(np.array([text])) if view == TOKENS else None
                 values = token_latents.states if token_latents else latents[view][:, text]
                 equal = np.array_equal(values, expected.astype(values.dtype))
-                if token_latents and tokens.characters is not None:
-                    seen = tokens.viewed_index(np.array([text]))
-                    equal &= np.array_equal(token_latents.ids, tokens.ids[seen])
-                    equal &= np.array_equal(token_latents.spans, tokens.characters[seen])
-                if not equal:
-                    raise SelfCheckError(f"text {quote_text(self._texts[text])} is given the latents of another")
+                if not equal or (token_latents and not self._are_tokens_of(np.array([text]), token_latents)):
+                    raise SelfCheckError(f"text {quote_text(self._check.texts[text])} is given the latents of another")
 
     def __call__(self, path: Path) -> None:
         """Compare a shard's file with what was computed.
@@ -91,14 +84,12 @@ class ReadBack:
         Raises:
             SelfCheckError: the file does not hold what was to be stored.
         """
-        self._compare(path)
-        self._members, self._watched, self._done = [], {}, True
-
-    def _compare(self, path: Path) -> None:
         store = _OneShard(path, self._check.identity)
         stored_texts = self._find_texts(store)
         if TOKENS in self._columns:
-            self._compare_tokens(store, stored_texts)
+            tokens = store.read_tokens(self._select_texts(stored_texts), [])
+            if not self._are_tokens_of(stored_texts, tokens):
+                raise SelfCheckError("texts of the first shard have the tokens of others")
         watched = sorted(self._watched.keys() & set(stored_texts.tolist()))
         if not watched:
             raise SelfCheckError("the first shard holds none of the texts whose latents were kept for comparison")
@@ -108,6 +99,7 @@ class ReadBack:
         for view, layers in self._columns.items():
             stored = self._compare_watched(store, watched, view, layers)
             self._compare_reference(view, [stored[text] for text in chosen], [latents[view] for latents in expected])
+        self._members, self._watched, self._done = [], {}, True
 
     def _find_texts(self, store: LatentStore) -> NDArray[np.int64]:
         """Return the indices of the texts of a shard, in its order; their keys and lengths must be known."""
@@ -122,28 +114,37 @@ class ReadBack:
             raise SelfCheckError("texts of the first shard have the lengths of others")
         return stored_texts
 
-    def _compare_tokens(self, store: LatentStore, stored_texts: NDArray[np.int64]) -> None:
-        """Compare token ids and character spans of all texts of a shard."""
-        latents, tokens = store.read_tokens(self._select_texts(stored_texts), []), self._check.tokens
-        seen = tokens.viewed_index(stored_texts)
+    def _are_tokens_of(self, texts: NDArray[np.int64], latents: TokenLatents) -> bool:
+        """Return whether token ids and character spans are those of some texts."""
+        tokens, seen = self._check.tokens, self._check.tokens.viewed_index(texts)
         assert tokens.characters is not None
-        if not (
-            np.array_equal(latents.lengths, tokens.viewed_lengths[stored_texts])
-            and np.array_equal(latents.ids, tokens.ids[seen])
-            and np.array_equal(latents.spans, tokens.characters[seen])
-        ):
-            raise SelfCheckError("texts of the first shard have the tokens of others")
+        pairs = (
+            (latents.lengths, tokens.viewed_lengths[texts]),
+            (latents.ids, tokens.ids[seen]),
+            (latents.spans, tokens.characters[seen]),
+        )
+        return all(np.array_equal(actual, expected) for actual, expected in pairs)
 
     def _compare_watched(
         self, store: LatentStore, watched: Sequence[int], view: str, layers: tuple[int, ...]
     ) -> dict[int, NDArray[Any]]:
-        """Compare stored latents with those computed, bit by bit; return them, text -> latents."""
-        stored = dict(zip(watched, _read(store, self._select_texts(watched), view, layers), strict=True))
+        """Compare stored latents with those computed, bit by bit.
+
+        Returns:
+            text -> its stored latents, ``[layer, width]``; of tokens, ``[layer, token, width]``.
+        """
+        texts = self._select_texts(watched)
+        if view == TOKENS:
+            tokens = store.read_tokens(texts, layers)
+            by_text = np.split(tokens.states, tokens.offsets[1:-1], axis=1)
+        else:
+            by_text = list(store.read(texts, view, layers).swapaxes(0, 1))
+        stored = dict(zip(watched, by_text, strict=True))
         for text, values in stored.items():
             if not np.array_equal(values, self._watched[text][view].astype(values.dtype)):
                 raise SelfCheckError(
-                    f"the stored latents of text {quote_text(self._texts[text])} (view {view}) are not those that were "
-                    "computed for it"
+                    f"the stored latents of text {quote_text(self._check.texts[text])} (view {view}) are not those "
+                    "that were computed for it"
                 )
         return stored
 
@@ -166,7 +167,7 @@ class ReadBack:
             )
 
     def _select_texts(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Text]:
-        return [self._texts[index] for index in indices]
+        return [self._check.texts[index] for index in indices]
 
 
 class _OneShard(LatentStore):
@@ -180,11 +181,3 @@ class _OneShard(LatentStore):
     def shards(self) -> list[Shard]:
         """The one shard."""
         return [self._shard]
-
-
-def _read(store: LatentStore, texts: Sequence[Text], view: str, layers: tuple[int, ...]) -> list[NDArray[Any]]:
-    """Return ``[layer, width]`` of each text, or of tokens ``[layer, token, width]``."""
-    if view != TOKENS:
-        return list(store.read(texts, view, layers).swapaxes(0, 1))
-    tokens = store.read_tokens(texts, layers)
-    return np.split(tokens.states, tokens.offsets[1:-1], axis=1)

@@ -140,39 +140,39 @@ class ReferenceTokenizer:
         )
 
 
-class Reference:
-    """Latents of single texts by the plain forward pass of transformers: unpadded, through all blocks."""
+def reference_states(
+    backbone: Backbone, final_norm: bool, ids: Sequence[int], token_type_ids: Sequence[int] | None = None
+) -> Tensor:
+    """Return the hidden states of one text by the plain forward pass of transformers: unpadded, through all blocks.
 
-    def __init__(self, backbone: Backbone, final_norm: bool) -> None:
-        """Use ``backbone``; ``final_norm`` tells whether the last layer is taken after the final norm."""
-        self._backbone, self._final_norm = backbone, final_norm
+    Args:
+        final_norm: take the last layer after the backbone's final norm.
 
-    def states(self, ids: Sequence[int], token_type_ids: Sequence[int] | None = None) -> Tensor:
-        """Return the hidden states of one text, ``[layer, token, width]`` in the backbone's dtype."""
-        model, outputs = self._backbone.model, []
-        last = model.get_submodule(self._backbone.source.family.blocks)[-1]
-        handle = last.register_forward_hook(lambda _, __, output: outputs.append(output))
-        segments = {"token_type_ids": token_type_ids} if token_type_ids and self._backbone.source.segments else {}
-        row = {name: torch.tensor([values]) for name, values in ({"input_ids": ids} | segments).items()}
-        try:
-            with torch.inference_mode():
-                states = model(
-                    **{name: values.to(self._backbone.device) for name, values in row.items()},
-                    output_hidden_states=True,
-                ).hidden_states
-        finally:
-            handle.remove()
-        block = outputs[0] if isinstance(outputs[0], Tensor) else outputs[0][0]
-        return torch.cat([*states[:-1], states[-1] if self._final_norm else block])
+    Returns:
+        ``[layer, token, width]`` in the backbone's dtype.
+    """
+    model, outputs = backbone.model, []
+    last = model.get_submodule(backbone.source.family.blocks)[-1]
+    handle = last.register_forward_hook(lambda _, __, output: outputs.append(output))
+    segments = {"token_type_ids": token_type_ids} if token_type_ids and backbone.source.segments else {}
+    row = {name: torch.tensor([values]).to(backbone.device) for name, values in ({"input_ids": ids} | segments).items()}
+    try:
+        with torch.inference_mode():
+            states = model(**row, output_hidden_states=True).hidden_states
+    finally:
+        handle.remove()
+    block = outputs[0] if isinstance(outputs[0], Tensor) else outputs[0][0]
+    return torch.cat([*states[:-1], states[-1] if final_norm else block])
 
-    def latents(self, states: Tensor, seen: Sequence[int], columns: Columns) -> dict[str, NDArray[Any]]:
-        """Pool hidden states: view -> ``[layer, width]`` in float64; of ``tokens``, ``[layer, token, width]``.
 
-        Args:
-            seen: indices of the tokens that the views see.
-        """
-        exact = states[:, list(seen)].to("cpu", torch.float64)
-        return {
-            view: (exact if view == TOKENS else POOLINGS[view](exact))[list(layers)].numpy()
-            for view, layers in columns.items()
-        }
+def reference_latents(states: Tensor, seen: Sequence[int], columns: Columns) -> dict[str, NDArray[Any]]:
+    """Pool hidden states: view -> ``[layer, width]`` in float64; of ``tokens``, ``[layer, token, width]``.
+
+    Args:
+        seen: indices of the tokens that the views see.
+    """
+    exact = states[:, list(seen)].to("cpu", torch.float64)
+    return {
+        view: (exact if view == TOKENS else POOLINGS[view](exact))[list(layers)].numpy()
+        for view, layers in columns.items()
+    }

@@ -1,6 +1,6 @@
 """Self-check: stops a run whose latents are not those of each text alone.
 
-1. Tokens: they equal those of transformers' tokenizer, made of the same files read anew (:class:`TokenCheck`).
+1. Tokens: they equal those of transformers' tokenizer, made of the same files read anew.
 2. Structure: masks, positions, padding, prefixes, pooling and layers are proven in float64, because no tolerance tells
    a wrong structure from the rounding of bfloat16 (:mod:`permafrost.extract.capture.proof`).
 3. Arithmetic: a few texts of the run, in its own precision, are compared with the reference.
@@ -9,7 +9,6 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns
 from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.load import tokenizer_digest
-from permafrost.extract.capture.errors import SelfCheckError
-from permafrost.extract.capture.proof import prove_structure
-from permafrost.extract.capture.reference import Reference, ReferenceText, ReferenceTokenizer
-from permafrost.extract.capture.structure import Runner, evenly_spaced
+from permafrost.extract.capture.proof import SelfCheckError, prove_structure
+from permafrost.extract.capture.reference import ReferenceText, ReferenceTokenizer, reference_latents, reference_states
+from permafrost.extract.capture.runner import BackboneRunner
+from permafrost.extract.capture.structure import evenly_spaced
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 PRECISION_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
@@ -36,63 +35,13 @@ TOKENIZED_TEXTS, RUN_TEXTS = 64, 2
 """Texts whose tokens are checked, and texts that are run alone."""
 
 
-class TokenCheck:
-    """Comparison of an extraction's tokens with those of transformers' tokenizer, made of the same files read anew."""
-
-    def __init__(self, plan: CapturePlan, tokenizer: Path, texts: Sequence[Text], tokens: TokenBatch) -> None:
-        """Read the reference tokenizer.
-
-        Args:
-            tokenizer: folder of its files.
-            texts: of the request.
-            tokens: of ``texts``, by the extraction under check.
-        """
-        self._plan, self._texts, self._tokens = plan, texts, tokens
-        self._tokenizer = ReferenceTokenizer(tokenizer, plan)
-
-    def tokenize(self, text: int) -> ReferenceText:
-        """Return the reference tokens of a text; raise :class:`SelfCheckError` if the extraction has others."""
-        tokens = self._tokens
-        length, uncut, seen = int(tokens.lengths[text]), int(tokens.uncut[text]), tokens.viewed_range(text)
-        expected = self._tokenizer(self._texts[text], length, uncut)
-        comparisons: list[tuple[str, Any, Any]] = [
-            ("token ids", tokens.ids_of(text), expected.ids),
-            ("tokens that views see", np.arange(length)[seen], expected.seen),
-            ("length", uncut, expected.uncut),
-        ]
-        if tokens.token_type_ids is not None:
-            comparisons.append(("segments", tokens.token_type_ids_of(text), expected.token_type_ids or [0] * length))
-        if tokens.characters is not None:
-            spans = tokens.characters[tokens.viewed_index(np.array([text]))]
-            comparisons.append(("character spans", spans.reshape(-1), np.reshape(expected.spans, -1)))
-        for name, actual, wanted in comparisons:
-            if not np.array_equal(actual, wanted):
-                raise SelfCheckError(
-                    f"text {quote_text(self._texts[text])} has other {name} than transformers' tokenizer gives it: "
-                    f"{_first_difference(actual, wanted)}"
-                )
-        return expected
-
-    def check_windows(self, text: int) -> None:
-        """Raise :class:`SelfCheckError` if the windows of a text of two segments leave out a token of it."""
-        segments = self._texts[text]
-        if not isinstance(segments, Segments) or self._plan.overlap == NO_WINDOWS:
-            return
-        windows = [text - segments.window]
-        while self._texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
-            windows.append(windows[-1] + 1)
-        lengths, uncut = self._tokens.lengths[windows], self._tokens.uncut[windows]
-        if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
-            raise SelfCheckError(f"the windows of text {quote_text(segments)} leave out tokens of it")
-
-
 class SelfCheck:
     """Checks of one request."""
 
-    def __init__(self, runner: Runner, texts: Sequence[Text], tokens: TokenBatch) -> None:
-        self._runner, self.tokens, self.identity = runner, tokens, runner.identity
-        self._token_check = TokenCheck(runner.plan, runner.source.tokenizer, texts, tokens)
-        self._reference = Reference(runner.backbone, runner.plan.final_norm)
+    def __init__(self, runner: BackboneRunner, texts: Sequence[Text], tokens: TokenBatch) -> None:
+        """Read the reference tokenizer; ``tokens`` are those of ``texts`` by the extraction under check."""
+        self._runner, self.texts, self.tokens, self.identity = runner, texts, tokens, runner.identity
+        self._tokenizer = ReferenceTokenizer(runner.source.tokenizer, runner.plan)
         self.known_states: dict[int, Tensor] = {}
         """Text -> its hidden states by the reference, of the texts that the arithmetic was checked on."""
 
@@ -112,10 +61,45 @@ class SelfCheck:
             raise SelfCheckError(f"the tokenizer in use is not the one in {self._runner.source.tokenizer}")
         by_length = todo[np.argsort(self.tokens.lengths[todo], kind="stable")]
         for text in evenly_spaced(by_length, TOKENIZED_TEXTS):
-            self._token_check.tokenize(text)
-            self._token_check.check_windows(text)
+            self._reference_text(text)
+            self._check_windows(text)
         prove_structure(self._runner, self.tokens, int(self.tokens.lengths[todo].sum()))
         return self._check_arithmetic(evenly_spaced(by_length, RUN_TEXTS), columns)
+
+    def _reference_text(self, text: int) -> ReferenceText:
+        """Return the reference tokens of a text; raise :class:`SelfCheckError` if the extraction has others."""
+        tokens = self.tokens
+        length, uncut, seen = int(tokens.lengths[text]), int(tokens.uncut[text]), tokens.viewed_range(text)
+        expected = self._tokenizer(self.texts[text], length, uncut)
+        comparisons: list[tuple[str, Any, Any]] = [
+            ("token ids", tokens.ids_of(text), expected.ids),
+            ("tokens that views see", np.arange(length)[seen], expected.seen),
+            ("length", uncut, expected.uncut),
+        ]
+        if tokens.token_type_ids is not None:
+            comparisons.append(("segments", tokens.token_type_ids_of(text), expected.token_type_ids or [0] * length))
+        if tokens.characters is not None:
+            spans = tokens.characters[tokens.viewed_index(np.array([text]))]
+            comparisons.append(("character spans", spans.reshape(-1), np.reshape(expected.spans, -1)))
+        for name, actual, wanted in comparisons:
+            if not np.array_equal(actual, wanted):
+                raise SelfCheckError(
+                    f"text {quote_text(self.texts[text])} has other {name} than transformers' tokenizer gives it: "
+                    f"{_first_difference(actual, wanted)}"
+                )
+        return expected
+
+    def _check_windows(self, text: int) -> None:
+        """Raise :class:`SelfCheckError` if the windows of a text of two segments leave out a token of it."""
+        segments = self.texts[text]
+        if not isinstance(segments, Segments) or self._runner.plan.overlap == NO_WINDOWS:
+            return
+        windows = [text - segments.window]
+        while self.texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
+            windows.append(windows[-1] + 1)
+        lengths, uncut = self.tokens.lengths[windows], self.tokens.uncut[windows]
+        if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
+            raise SelfCheckError(f"the windows of text {quote_text(segments)} leave out tokens of it")
 
     def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
         """Return the largest relative difference between texts together and alone in the run's precision."""
@@ -147,13 +131,14 @@ class SelfCheck:
         Raises:
             SelfCheckError: the text has other tokens than by the reference.
         """
-        reference_text = self._token_check.tokenize(text)
+        reference = self._reference_text(text)
         states = self.known_states.get(text)
         if states is None:
-            states = self._reference.states(reference_text.ids, reference_text.token_type_ids)
+            backbone, final_norm = self._runner.backbone, self._runner.plan.final_norm
+            states = reference_states(backbone, final_norm, reference.ids, reference.token_type_ids)
             if len(self.known_states) < RUN_TEXTS:
                 self.known_states[text] = states
-        return self._reference.latents(states, reference_text.seen, columns)
+        return reference_latents(states, reference.seen, columns)
 
 
 def _relative_difference(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:

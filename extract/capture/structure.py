@@ -5,22 +5,20 @@ so neither massive activations nor low precision can hide it. In float32 no such
 nearly equal for all texts has no spread to compare with.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled
-from permafrost.extract.capture.packing import Pack
-from permafrost.extract.capture.reference import POOLINGS, Reference
+from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states
+from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.twin import Float64
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
@@ -31,42 +29,19 @@ SHORT_ROW_TOKENS, ROW_TOKENS, LONGEST_TEXT = 24, 256, 48
 """Tokens of a short row, of a row of ordinary length, and of the longest text."""
 
 
-class Runner(Protocol):
-    """Packing and forward passes as an extraction does them."""
-
-    plan: CapturePlan
-    source: Source
-    identity: Identity
-    spec: ExtractSpec
-    backbone: Backbone
-
-    def pack(self, tokens: TokenBatch, row_tokens: int = ..., batch_tokens: int = 0) -> list[Pack]:
-        """Group texts into packs."""
-
-    def forward(
-        self, rows: Sequence[Any], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
-    ) -> Pooled:
-        """Run rows in one forward pass, by the runner's backbone or another."""
-
-
-@dataclass(frozen=True)
-class Deviation:
+class Deviation(NamedTuple):
     """Largest difference between texts run together and alone, with its view and layer."""
 
-    value: float = 0.0
-    view: str = ""
-    layer: int = 0
-
-    def larger_of(self, other: "Deviation") -> "Deviation":
-        """Return the larger of both; NaN counts as larger than any number."""
-        return self if self.value >= other.value or np.isnan(self.value) else other
+    value: float
+    view: str
+    layer: int
 
 
-def structure_deviation(runner: Runner, model: Backbone, ids: NDArray[np.int32]) -> Deviation:
+def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np.int32]) -> Deviation:
     """Return the largest deviation of texts run together from each alone, over all views and layers, in float64.
 
-    Two requests are compared: all layers, in short rows; and in rows of ordinary length, the inner layers
-    of a subset of the texts, with views that see a part of the tokens.
+    NaN counts as larger than any number. Two requests are compared: all layers, in short rows; and in rows of ordinary
+    length, the inner layers of a subset of the texts, with views that see a part of the tokens.
 
     Args:
         model: in float64.
@@ -82,12 +57,23 @@ def structure_deviation(runner: Runner, model: Backbone, ids: NDArray[np.int32])
         (whole, short_packs, dict.fromkeys(views, tuple(range(layers)))),
         (partial, half, dict.fromkeys(views, tuple(range(1, layers - 1)) or (0,))),
     ]
-    alone: dict[tuple[int, bool], Tensor] = {}
-    largest = Deviation()
+
+    @cache
+    def states_alone(text: int, paired: bool) -> Tensor:
+        token_type_ids = partial.token_type_ids_of(text).tolist() if paired else None
+        return reference_states(model, runner.plan.final_norm, whole.ids_of(text).tolist(), token_type_ids)
+
+    deviations: list[Deviation] = []
     with Float64():
         for tokens, request_packs, columns in requests:
-            largest = _request_deviation(runner, model, tokens, request_packs, columns, alone).larger_of(largest)
-    return largest
+            together = [runner.forward(rows, tokens, columns, model) for rows in request_packs]
+            alone = []
+            for text in np.concatenate([row for rows in request_packs for row in rows]).tolist():
+                seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
+                states = states_alone(text, tokens.token_type_ids is not None)
+                alone.append(reference_latents(states, seen, columns))
+            deviations += _deviations(together, alone, columns)
+    return max(reversed(deviations), key=lambda deviation: (np.isnan(deviation.value), deviation.value))
 
 
 def evenly_spaced(values: NDArray[np.int64], most: int) -> list[int]:
@@ -95,35 +81,15 @@ def evenly_spaced(values: NDArray[np.int64], most: int) -> list[int]:
     return [int(values[index]) for index in np.unique(np.linspace(0, len(values) - 1, most).astype(int))]
 
 
-def _request_deviation(
-    runner: Runner,
-    model: Backbone,
-    tokens: TokenBatch,
-    packs: Sequence[Sequence[NDArray[np.int64]]],
-    columns: Columns,
-    alone: dict[tuple[int, bool], Tensor],
-) -> Deviation:
-    """Return the largest deviation over some columns.
-
-    Args:
-        alone: (text, whether it has two segments) -> hidden states of the text alone; filled as needed.
-    """
-    reference, paired = Reference(model, runner.plan.final_norm), tokens.token_type_ids is not None
-    together = [runner.forward(rows, tokens, columns, model) for rows in packs]
-    expected = []
-    for text in np.concatenate([row for rows in packs for row in rows]).tolist():
-        if (text, paired) not in alone:
-            token_type_ids = tokens.token_type_ids_of(text).tolist() if paired else None
-            alone[text, paired] = reference.states(tokens.ids_of(text).tolist(), token_type_ids)
-        seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
-        expected.append(reference.latents(alone[text, paired], seen, columns))
-    largest = Deviation()
+def _deviations(
+    together: Sequence[Pooled], alone: Sequence[dict[str, NDArray[Any]]], columns: Columns
+) -> Iterator[Deviation]:
+    """Yield the deviation of each layer of some columns, of packs run together from their texts alone."""
     for view, layers in columns.items():
         by_layer = np.concatenate([latents[view] for latents in together], axis=1)
-        texts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in expected]
+        texts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in alone]
         for layer, actual, wanted in zip(layers, by_layer, np.concatenate(texts, axis=1), strict=True):
-            largest = Deviation(_relative_to_spread(actual, wanted), view, layer).larger_of(largest)
-    return largest
+            yield Deviation(_relative_to_spread(actual, wanted), view, layer)
 
 
 def _draw_texts() -> list[NDArray[np.int64]]:

@@ -26,14 +26,9 @@ def reword(text: str, changes: Iterable[str]) -> str:
             changed = STOP.sub("", changed)
         else:
             old, _, new = change.partition("=")
-            changed = whole_word(old).sub(new.replace("\\", r"\\"), changed)
+            start = "" if is_unspaced(old[0]) else WORD_START
+            end = rf"(?![{MARKS}])" if is_unspaced(old[unbreakable_spans(old)[-1][0]]) else WORD_END
+            changed = re.sub(start + re.escape(old) + end, new.replace("\\", r"\\"), changed)
     if not changed.strip():
         raise TextError(f"text {quote_text(text)}: plan.rewording leaves nothing of it; leave it out.", text)
     return changed
-
-
-def whole_word(word: str) -> re.Pattern[str]:
-    """Return a pattern that matches ``word`` as a whole word, and not as part of another."""
-    start = "" if is_unspaced(word[0]) else WORD_START
-    end = rf"(?![{MARKS}])" if is_unspaced(word[unbreakable_spans(word)[-1][0]]) else WORD_END
-    return re.compile(start + re.escape(word) + end)

@@ -61,6 +61,11 @@ class TokenBatch:
             return np.zeros(self.lengths[text], np.int8)
         return self.token_type_ids[self.offsets[text] : self.offsets[text + 1]]
 
+    def rows(self, texts: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
+        """Return the token ids of some texts, one text after another, and their token type ids."""
+        chosen = self.select(texts)
+        return chosen.ids, chosen.token_type_ids
+
     def select(self, texts: NDArray[np.int64]) -> "TokenBatch":
         """Return the tokens of some texts, in the order given."""
         index = concatenate_ranges(self.offsets[:-1][texts], self.lengths[texts])

@@ -1,24 +1,48 @@
-"""Tokenization of texts by a plan; for models that run from the embeddings on, without loading any weights."""
+"""Tokenization of texts by a plan, without loading any weights, and the texts that a plan refuses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import TokenIndex
+from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
-from permafrost.data.text import Text
+from permafrost.data.text import Text, TextError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.tokenization.checks import check_texts, refuse_long_texts
 from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.token_batch import TokenBatch
-from permafrost.extract.tokenization.tokenize import tokenize, windowed
+from permafrost.extract.tokenization.tokenize import TEXT, tokenize, windowed
 
 if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
     from tokenizers import Tokenizer
+
+
+def check_texts(plan: CapturePlan, texts: Sequence[Text]) -> None:
+    """Raise :class:`SpecError` if a plan has a template or a rewording, and some texts have two segments."""
+    if all(isinstance(text, str) for text in texts):
+        return
+    for key, default, value in (("template", TEXT, plan.template), ("rewording", (), plan.rewording)):
+        if value != default:
+            raise SpecError(
+                f"plan.{key} = {value!r} is for texts of one segment, and this corpus has texts of two; leave it out."
+            )
+
+
+def refuse_long_texts(texts: Sequence[Text], uncut: NDArray[np.integer[Any]], plan: CapturePlan) -> None:
+    """Raise :class:`TextError` that names the longest of the texts that exceed ``plan.max_tokens``.
+
+    Args:
+        uncut: ``[text]``, tokens before truncation.
+    """
+    longest, count = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
+    raise TextError(
+        f"{count:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
+        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
+        texts[longest],
+    )
 
 
 def tokenize_by_plan(
@@ -42,23 +66,11 @@ def tokenize_by_plan(
     return tokens
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TokenIds:
-    """Token ids of texts, all windows of a text one after another."""
-
-    batch: TokenBatch
-    """The windows."""
-
-    tokens: TokenIndex
-
-    def rows(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int8] | None]:
-        """Return the token ids of some windows, one after another, and their token type ids."""
-        chosen = self.batch.select(windows)
-        return chosen.ids, chosen.token_type_ids
-
-
-def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
+def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> tuple[TokenBatch, TokenIndex]:
     """Tokenize ``texts`` as an extraction of the same plan does.
+
+    Returns:
+        the tokens of every window, all windows of a text one after another, and where those of each text are.
 
     Raises:
         BackboneError: the backbone is not on this machine, has no tokenizer, or has that of another model.
@@ -71,4 +83,4 @@ def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> TokenIds:
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     batch = tokenize_by_plan(plan, source, tokenizer, windows, True)
     assert batch.characters is not None
-    return TokenIds(batch=batch, tokens=TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts))
+    return batch, TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts)

@@ -4,6 +4,7 @@ A text that is too long loses tokens at its own end: special tokens and the word
 the second is cut, or run in windows.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import compress, groupby, islice
 from typing import TYPE_CHECKING
@@ -163,9 +164,6 @@ def _no_token(text: str) -> TextError:
 
 def _occurrences(template: str, text: str) -> Iterator[tuple[int, int]]:
     """Yield the range of characters of each occurrence of the text in the filled template, end excluded."""
-    index = -1
-    filled = 0
-    while (index := template.find(TEXT, index + 1)) >= 0:
-        start = index + filled * (len(text) - len(TEXT))
+    for filled, match in enumerate(re.finditer(re.escape(TEXT), template)):
+        start = match.start() + filled * (len(text) - len(TEXT))
         yield start, start + len(text)
-        filled += 1

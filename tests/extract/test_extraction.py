@@ -18,8 +18,8 @@ from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
-from permafrost.extract import runner
 from permafrost.extract.backbones.families import BACKBONES
+from permafrost.extract.capture import runner
 from permafrost.extract.extraction import Extractor, extract
 
 VIEWS = get_args(View)

@@ -20,7 +20,7 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.shard import Block, Shard
 from permafrost.data.store.store import LatentStore, find_store, folder_name, init_name
 from permafrost.data.text import Segments
-from permafrost.extract.shard_writer import to_storage_dtype
+from permafrost.extract.capture.runner import to_storage_dtype
 from tests.support.blocks import block_of
 
 IDENTITY = Identity(

@@ -310,7 +310,7 @@ def test_a_bit_of_a_large_file_is_seen_wherever_it_lies(put, place, all_large, t
 def test_the_sample_tells_large_files_apart_that_share_all_metadata(all_large, tmp_path, monkeypatch):
     monkeypatch.setattr(
         file_digest,
-        "_stamp",
+        "stamp_of",
         lambda status: file_digest.Stamp(device=1, inode=1, size=status.st_size, mtime_ns=1, ctime_ns=1),
     )
     path, memo = tmp_path / "weights", Memo(tmp_path / MEMO)

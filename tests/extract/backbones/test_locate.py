@@ -27,7 +27,7 @@ def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:
 def test_a_folder_says_how_many_layers_it_has_without_being_loaded(family, tiny):
     source = find_backbone(CapturePlan(backbone=str(tiny(family)), max_tokens=32))
     assert (source.layers, source.width) == (4, 32)
-    assert source.positions == 64 + (2 if family in ("qwen2", "llama", "bert") else 0)
+    assert source.longest == 64 + (2 if family in ("qwen2", "llama", "bert") else 0)
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
@@ -181,7 +181,7 @@ def test_settings_of_positions_that_make_no_sense_limit_no_text(rope, tiny, tmp_
     source = find_backbone(
         CapturePlan(backbone=str(without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)), max_tokens=32)
     )
-    assert source.longest == source.positions
+    assert source.longest == 66
 
 
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):

@@ -16,11 +16,11 @@ from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
-from permafrost.extract import runner, shard_writer
+from permafrost.extract import job
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.capture import forward as capture
-from permafrost.extract.capture import packing, pooling, proof, read_back, reference
+from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
@@ -101,14 +101,14 @@ def latents_moved_on_the_way(patch: pytest.MonkeyPatch, _: Path) -> None:
         moved = {view: np.roll(values, 1, 1) for view, values in block.latents.items()}
         real(writer, replace(block, latents=moved))
 
-    wrapped(patch, shard_writer.ShardWriter, "add", rolled)
+    wrapped(patch, job.ShardWriter, "add", rolled)
 
 
 def lengths_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
     def rolled(real: Any, writer: Any, block: Any) -> None:
         real(writer, replace(block, lengths=np.roll(block.lengths, 1)))
 
-    wrapped(patch, shard_writer.ShardWriter, "add", rolled)
+    wrapped(patch, job.ShardWriter, "add", rolled)
 
 
 def siblings_visible(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -341,7 +341,7 @@ def test_an_interrupted_read_back_leaves_no_shard(models, tmp_path, monkeypatch)
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(read_back.ReadBack, "_compare", interrupted)
+    monkeypatch.setattr(read_back.ReadBack, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(
             plan_of(models("bert", False), "float32"), made_texts(0), ExtractSpec(cache=str(tmp_path), device=DEVICE)
@@ -418,7 +418,7 @@ def test_tokens_that_are_stored_wrong_are_found(what, models, tmp_path, monkeypa
             replace(block, tokens=replace(block.tokens, **{what: np.roll(getattr(block.tokens, what), 1, axis)})),
         )
 
-    wrapped(monkeypatch, shard_writer.ShardWriter, "add", moved)
+    wrapped(monkeypatch, job.ShardWriter, "add", moved)
     with pytest.raises(MachineError, match="self-check"):
         extract(
             plan_of(models("bert", False), "bfloat16", views=("tokens",)),

@@ -43,14 +43,14 @@ def below_of(tmp_path: Path) -> Any:
         plan: CapturePlan, texts: list[Any], cut: Any, beside: tuple[int, ...] = ()
     ) -> tuple[Tensor, list[int], Tensor | None]:
         if cut == "none":
-            read = read_token_ids(plan, texts)
-            ids, kinds = read.rows(np.arange(len(read.tokens.lengths)))
+            batch, tokens = read_token_ids(plan, texts)
+            ids, kinds = batch.rows(np.arange(len(tokens.lengths)))
             told = None if kinds is None else torch.from_numpy(kinds)
-            return torch.from_numpy(ids), read.tokens.lengths.tolist(), told
+            return torch.from_numpy(ids), tokens.lengths.tolist(), told
         spec = ExtractSpec(cache=str(tmp_path / "cache"), device="cpu")
         layers = sorted({*beside, cut})
-        tokens = extract(replace(plan, layers=tuple(layers)), texts, spec).store.read_tokens(texts, layers)
-        return torch.from_numpy(tokens.states), tokens.lengths.tolist(), None
+        latents = extract(replace(plan, layers=tuple(layers)), texts, spec).store.read_tokens(texts, layers)
+        return torch.from_numpy(latents.states), latents.lengths.tolist(), None
 
     return read
 
@@ -242,39 +242,36 @@ def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, mo
 @FAMILY
 def test_ids_are_those_that_the_token_view_has(family, plan_of, below_of, texts, tmp_path):
     plan = plan_of(family)
-    found = read_token_ids(plan, texts)
+    batch, tokens = read_token_ids(plan, texts)
     stored = Extractor(plan, ExtractSpec(cache=str(tmp_path / "cache"), device="cpu"))(texts, {"tokens": (0,)})[
         "tokens"
     ]
     for mine, theirs in (
-        (found.batch.ids, stored.ids),
-        (found.tokens.spans, stored.spans),
-        (found.tokens.offsets, stored.offsets),
+        (batch.ids, stored.ids),
+        (tokens.spans, stored.spans),
+        (tokens.offsets, stored.offsets),
     ):
         np.testing.assert_array_equal(mine, theirs)
-    assert found.batch.token_type_ids is None
+    assert batch.token_type_ids is None
     some = np.array([3, 0, 3])
-    taken, _ = found.rows(some)
+    taken, _ = batch.rows(some)
     np.testing.assert_array_equal(taken, stored.select(some).ids)
 
 
 def test_windows_of_two_segments_come_one_after_another(plan_of, some):
     plan = plan_of("bert", max_tokens=16, truncation="windows", stride=2)
     pairs = [Segments("the dog", " ".join(some[:3])), Segments("the dog", "it runs")]
-    found = read_token_ids(plan, pairs)
-    tokens = found.tokens
+    batch, tokens = read_token_ids(plan, pairs)
     assert tokens.starts.tolist() == [0, len(tokens.offsets) - 2, len(tokens.offsets) - 1]
     assert tokens.starts[1] > 1
-    ids, kinds = found.rows(np.arange(tokens.starts[1], tokens.starts[2]))
+    ids, kinds = batch.rows(np.arange(tokens.starts[1], tokens.starts[2]))
     assert kinds.tolist() == [0] * 4 + [1] * 3
-    np.testing.assert_array_equal(ids, read_token_ids(plan, pairs[1:]).batch.ids)
+    np.testing.assert_array_equal(ids, read_token_ids(plan, pairs[1:])[0].ids)
 
 
 def test_ids_are_of_texts_as_the_plan_has_them(plan_of):
     plan = plan_of("bert", views=("mean",), rewording=("lower_case",))
-    assert (
-        read_token_ids(plan, ["The dog ."]).batch.ids.tolist() == read_token_ids(plan, ["the dog ."]).batch.ids.tolist()
-    )
+    assert read_token_ids(plan, ["The dog ."])[0].ids.tolist() == read_token_ids(plan, ["the dog ."])[0].ids.tolist()
     with pytest.raises(TextError, match=r"1 texts exceed plan.max_tokens = 4, the longest has 6 tokens"):
         read_token_ids(plan_of("bert", max_tokens=4, truncation="refuse"), ["the dog runs over"])
 
@@ -300,4 +297,4 @@ def test_a_tokenizer_of_another_model_is_refused(plan_of, tiny, texts, tmp_path)
 
 def test_no_weights_are_read_for_ids(plan_of, monkeypatch):
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
-    assert len(read_token_ids(plan_of("bert"), ["the dog"]).batch.ids) == 4
+    assert len(read_token_ids(plan_of("bert"), ["the dog"])[0].ids) == 4

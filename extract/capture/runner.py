@@ -4,27 +4,26 @@ Packs are laid out over a whole request, so a text has the same latents, bit by 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
-from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
+from permafrost.data.ragged import TokenLatents, offsets_from_lengths
+from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.shard import Block
-from permafrost.data.text import Text
-from permafrost.extract.backbones.load import Backbone, load_backbone
+from permafrost.data.store.shard import Block, Latents
+from permafrost.data.text import Text, quote_text
+from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, capture
-from permafrost.extract.capture.packing import Pack, lay_out, make_packs
-from permafrost.extract.shard_writer import to_storage_dtype
+from permafrost.extract.capture.packing import Indices, Pack, lay_out, make_packs
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.token_ids import tokenize_by_plan
-from permafrost.extract.tokenization.tokenize import windowed
 
 ROW_TOKENS = 256
 """Most tokens in a row of a causal backbone; a longer text is a row of its own."""
@@ -32,33 +31,20 @@ ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Device -> tokens of a pack, padding included, if ``extract.batch_tokens`` does not say."""
 
+FLOAT16_LARGEST = 65504.0
 
+
+@dataclass
 class BackboneRunner:
     """Loaded backbone, and the plan that it runs texts for."""
 
-    def __init__(
-        self,
-        plan: CapturePlan,
-        source: Source,
-        identity: Identity,
-        spec: ExtractSpec,
-        device: str,
-        backbone: Backbone | None = None,
-    ) -> None:
-        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already."""
-        self.plan, self.source, self.identity, self.spec = plan, source, identity, spec
-        self.on_forward: Callable[[NDArray[np.int64], Pooled], None] | None = None
-        """Called with the texts of each forward pass and their latents."""
-
-        self.backbone: Backbone = backbone or load_backbone(source, plan, identity.compute_dtype, device)
-
-    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Split texts into windows.
-
-        Returns:
-            every text with its further windows, and ``[text + 1]``, at which those of each text begin.
-        """
-        return windowed(self.backbone.tokenizer, texts, self.plan.max_tokens, self.plan.overlap)
+    plan: CapturePlan
+    source: Source
+    identity: Identity
+    spec: ExtractSpec
+    backbone: Backbone
+    on_forward: Callable[[Indices, Pooled], None] | None = None
+    """Called with the texts of each forward pass and their latents."""
 
     def tokenize_and_pack(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
         """Tokenize a whole request, and group it into packs; arguments and errors as of :func:`tokenize_by_plan`."""
@@ -72,11 +58,7 @@ class BackboneRunner:
         return make_packs(tokens, self.source.family.causal, min(row_tokens, batch_tokens), batch_tokens)
 
     def forward(
-        self,
-        rows: Sequence[NDArray[np.int64]],
-        tokens: TokenBatch,
-        columns: Columns,
-        backbone: Backbone | None = None,
+        self, rows: Sequence[Indices], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
     ) -> Pooled:
         """Return the latents of the texts in ``rows``, run in one forward pass.
 
@@ -87,12 +69,7 @@ class BackboneRunner:
         return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
-        self,
-        packs: Sequence[Pack],
-        members: NDArray[np.integer[Any]],
-        tokens: TokenBatch,
-        texts: Sequence[Text],
-        columns: Columns,
+        self, packs: Sequence[Pack], members: Indices, tokens: TokenBatch, texts: Sequence[Text], columns: Columns
     ) -> Iterator[Block]:
         """Yield the latents of the texts with the indices ``members``, pack by pack; other packs are skipped."""
         is_member = np.zeros(len(texts), bool)
@@ -102,9 +79,7 @@ class BackboneRunner:
             if rows:
                 yield self._block(rows, tokens, texts, columns)
 
-    def _block(
-        self, rows: Sequence[NDArray[np.int64]], tokens: TokenBatch, texts: Sequence[Text], columns: Columns
-    ) -> Block:
+    def _block(self, rows: Sequence[Indices], tokens: TokenBatch, texts: Sequence[Text], columns: Columns) -> Block:
         members = np.concatenate(rows)
         try:
             captured = self.forward(rows, tokens, columns)
@@ -117,17 +92,11 @@ class BackboneRunner:
             self.on_forward(members, captured)
         member_texts = [texts[index] for index in members]
         counts = tokens.viewed_lengths[members]
-        text_of_token = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
-        latents = {
-            view: to_storage_dtype(
-                values,
-                self.plan.stored_dtype,
-                view,
-                columns[view],
-                text_of_token if view == TOKENS else member_texts,
-            )
-            for view, values in captured.items()
-        }
+        texts_of_tokens = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
+        latents: dict[str, Latents] = {}
+        for view, values in captured.items():
+            texts_of_values = texts_of_tokens if view == TOKENS else member_texts
+            latents[view] = to_storage_dtype(values, self.plan.stored_dtype, view, columns[view], texts_of_values)
         token_latents = None
         if TOKENS in columns:
             assert tokens.characters is not None
@@ -142,3 +111,35 @@ class BackboneRunner:
             latents=latents,
             tokens=token_latents,
         )
+
+
+def to_storage_dtype(
+    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
+) -> Latents:
+    """Convert latents to their stored precision.
+
+    Args:
+        values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
+        texts: ``[text]``; of the view ``tokens``, the text of every token.
+
+    Raises:
+        StoreError: a value is not finite, or does not fit float16; the message names layer and text.
+    """
+    low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
+    if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
+        # The same bits as values.astype(dtype), several times as fast.
+        converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
+        return converted
+    finite = np.isfinite(values)
+    if not finite.all():
+        layer, text, _ = np.argwhere(~finite)[0]
+        raise StoreError(
+            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that "
+            "is not finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
+        )
+    layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
+    largest = np.abs(values[layer, text]).max()
+    raise StoreError(
+        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {largest:,.0f} does not fit "
+        'float16; set plan.stored_dtype = "float32".'
+    )

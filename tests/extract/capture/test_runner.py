@@ -220,7 +220,7 @@ def test_tokens_of_a_reworded_text_are_refused():
 
 def test_the_self_check_looks_at_every_token(tiny, texts, tmp_path, monkeypatch):
     """A capture that takes some tokens from a neighbour is found before anything is stored."""
-    from permafrost.extract import runner
+    from permafrost.extract.capture import runner
 
     real = runner.capture
 
