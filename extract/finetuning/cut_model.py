@@ -4,8 +4,6 @@ The rest stays the family's own model with its embeddings skipped, so that masks
 made as in the whole model, and every weight keeps its name.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -24,10 +22,13 @@ def cut_model(model: nn.Module, family: Family, frozen: int, last: int, *, embed
             model.set_submodule(path, _SkippedEmbeddings(), strict=True)
     if family.final_norm and not final_norm:
         model.set_submodule(family.final_norm, nn.Identity(), strict=True)
-    kept = list(model.get_submodule(family.blocks).children())[frozen:last]
-    model.set_submodule(family.blocks, _numbered(kept, frozen), strict=True)
-    for module in _trained_modules(model, family, frozen):
-        module.requires_grad_(True)
+    blocks = nn.ModuleList()
+    for number, block in enumerate(list(model.get_submodule(family.blocks).children())[frozen:last], frozen):
+        blocks.add_module(str(number), block)  # the number that it has in the whole model
+    model.set_submodule(family.blocks, blocks, strict=True)
+    trained = filter(None, (family.blocks, family.final_norm)) if frozen else [""]
+    for path in trained:
+        model.get_submodule(path).requires_grad_(True)
 
 
 def set_dropout(model: nn.Module, family: Family, hidden: float, attention: float) -> None:
@@ -51,18 +52,3 @@ class _SkippedEmbeddings(nn.Module):
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         states = (tensor for tensor in tensors if tensor.is_floating_point())
         return next(states, tensors[0].new_zeros((), dtype=torch.float32))
-
-
-def _numbered(blocks: Sequence[nn.Module], first: int) -> nn.ModuleList:
-    """Return a list of blocks under the numbers that they have in the whole model."""
-    numbered = nn.ModuleList()
-    for number, block in enumerate(blocks, first):
-        numbered.add_module(str(number), block)
-    return numbered
-
-
-def _trained_modules(model: nn.Module, family: Family, frozen: int) -> list[nn.Module]:
-    if not frozen:
-        return [model]
-    norm = [model.get_submodule(family.final_norm)] if family.final_norm else []
-    return [model.get_submodule(family.blocks), *norm]

@@ -4,20 +4,22 @@ Blocks at or below the cut are dropped as soon as they are loaded: they never ru
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.spec import SpecError
 from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.file_digest import sample_of
+from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.finetuning.cut_model import cut_model
-from permafrost.extract.finetuning.model_folder import ModelFolder
 from permafrost.extract.finetuning.varlen import Row
 from permafrost.extract.tokenization.tokenize import TEXT
 
@@ -52,7 +54,10 @@ class TopBlocks(nn.Module):
 
         last = self.layers[-1]
         self.model = load_backbone(self.source, plan, "float32", "cpu").model
-        self._model_folder = ModelFolder(self.source, plan)
+        self._plan, self._tokenizer = plan, tokenizer_for_saving(self.source)
+        self._samples = {path: sample_of(path) for path in self.source.stamps}
+        """Samples of the weight files as they were loaded."""
+
         cut_model(
             self.model,
             self.source.family,
@@ -79,13 +84,7 @@ class TopBlocks(nn.Module):
         Raises:
             BackboneError: the states are not of this backbone, hold NaN or infinity, or are not padded on the right.
         """
-        arguments: dict[str, Any]
-        if self.cut != "none":
-            arguments = {"inputs_embeds": self._checked_states(inputs, attention_mask)}
-        else:
-            arguments = {"input_ids": self._checked_ids(inputs, attention_mask)}
-            if token_type_ids is not None and self.source.segments:
-                arguments["token_type_ids"] = token_type_ids.long().masked_fill(~attention_mask, 0)
+        arguments = self._model_inputs(inputs, attention_mask, token_type_ids)
         if not self.source.family.causal and not attention_mask.all():  # a causal model sees nothing of later padding
             arguments["attention_mask"] = attention_mask
         return self._run_model(arguments)
@@ -106,24 +105,35 @@ class TopBlocks(nn.Module):
             BackboneError: as :meth:`forward`.
         """
         mask = torch.ones(1, len(inputs), dtype=torch.bool, device=inputs.device)
-        positions = row.positions
-        if self.cut != "none":
-            arguments = {"inputs_embeds": self._checked_states(inputs[None], mask)}
-        else:
-            arguments = {"input_ids": self._checked_ids(inputs[None], mask)}
-            positions = positions + self.source.family.positions_unused
-            if token_type_ids is not None and self.source.segments:
-                arguments["token_type_ids"] = token_type_ids[None].long()
+        arguments = self._model_inputs(inputs[None], mask, None if token_type_ids is None else token_type_ids[None])
+        positions = row.positions + (self.source.family.positions_unused if self.cut == "none" else 0)
         return self._run_model(arguments | {"position_ids": positions[None], "groups": row.groups})[:, 0]
 
     def save(self, folder: Path) -> None:
-        """Write the whole model, trained weights included, as an ordinary model folder with its tokenizer.
+        """Write the whole model as an ordinary model folder with its tokenizer; the folder is complete or absent.
+
+        Weights that were not trained are read again from where the backbone was loaded. A pooler is left out.
 
         Raises:
             BackboneError: ``folder`` exists, or the backbone's files changed since it was loaded.
             OSError: the folder could not be written; nothing is left behind.
         """
-        self._model_folder.write(folder, self.model.state_dict())
+        if folder.exists():
+            raise BackboneError(f"{folder} exists already, and a model is never written over; name another folder.")
+        if any(not path.is_file() or sample_of(path) != sample for path, sample in self._samples.items()):
+            raise BackboneError(
+                f"{self.source.folder} has changed since its blocks were loaded for fine-tuning; put it back."
+            )
+        model = load_backbone(replace(self.source), self._plan, "float32", "cpu").model
+        unexpected = model.load_state_dict(self.model.state_dict(), strict=False).unexpected_keys
+        assert not unexpected, unexpected
+        for key in ("activation_function", "hidden_act"):  # loaded under another name of the same function
+            if key in self.source.config:
+                setattr(model.config, key, self.source.config[key])
+        with temporary_path(folder.parent) as temporary:
+            model.save_pretrained(temporary)
+            self._tokenizer.write(temporary)
+            move_into_place(temporary, folder)
 
     def _run_model(self, arguments: dict[str, Any]) -> Tensor:
         """Return ``[layer, row, token, width]`` of :attr:`layers`."""
@@ -146,6 +156,14 @@ class TopBlocks(nn.Module):
             for handle in handles:
                 handle.remove()
         return torch.stack([states[layer] for layer in self.layers])
+
+    def _model_inputs(self, inputs: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> dict[str, Any]:
+        if self.cut != "none":
+            return {"inputs_embeds": self._checked_states(inputs, mask)}
+        arguments = {"input_ids": self._checked_ids(inputs, mask)}
+        if token_type_ids is not None and self.source.segments:
+            arguments["token_type_ids"] = token_type_ids.long().masked_fill(~mask, 0)
+        return arguments
 
     def _checked_states(self, states: Tensor, mask: Tensor) -> Tensor:
         width, name = self.source.width, self.source.name

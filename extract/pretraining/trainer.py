@@ -4,6 +4,7 @@ Checkpoints are the Trainer's: weights as safetensors, state as JSON, and torch 
 """
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
     """Trainer of a masked or causal language model on blocks, in their order."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        spec: LanguageSpec,
-        dataset: BlockDataset,
-        folder: Path,
-        *,
-        dtype: str,
-        device: str,
+        self, model: nn.Module, spec: LanguageSpec, dataset: BlockDataset, folder: Path, *, dtype: str, device: str
     ) -> None:
         """Prepare the training.
 
@@ -83,12 +77,16 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             ``step`` and ``loss`` of every step.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss is not finite; the checkpoints are removed.
             MachineError: a checkpoint cannot be written.
         """
         with progress.bar(f"{self.spec.objective} pretraining, steps", self.steps) as advance:
             self.add_callback(_ProgressCallback(advance, progress, self.spec.epochs, self.steps))
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            try:
+                self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except DivergedError:
+                shutil.rmtree(self.args.output_dir)  # other settings are needed, which its checkpoints would refuse
+                raise
         return [{"step": entry["step"], "loss": entry["loss"]} for entry in self.state.log_history if "loss" in entry]
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:

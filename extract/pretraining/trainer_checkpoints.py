@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,12 @@ def newest_checkpoint(folder: Path, progress: Progress) -> Path | None:
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
     checkpoints = sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
     while checkpoints:
-        if _is_complete(checkpoints[-1]):
-            return checkpoints[-1]
+        with suppress(OSError, ValueError):  # no readable list of digests
+            if json.loads((checkpoints[-1] / DIGESTS_FILE).read_text("utf-8")) == _digests(checkpoints[-1]):
+                return checkpoints[-1]
         progress.note(f"{checkpoints[-1]} is incomplete (interrupted while writing) and is removed")
         shutil.rmtree(checkpoints.pop())
     return None
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        digests = json.loads((checkpoint / DIGESTS_FILE).read_text("utf-8"))
-        return bool(digests == _digests(checkpoint))
-    except (OSError, ValueError):
-        return False
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
