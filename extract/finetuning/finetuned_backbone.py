@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan
 from permafrost.extract.capture.pooling import POOLINGS
-from permafrost.extract.finetuning.cut_model import set_dropout
-from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks
+from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks, set_dropout
 from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
 
 

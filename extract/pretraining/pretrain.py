@@ -27,7 +27,6 @@ from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
-from permafrost.extract.pretraining.trainer_checkpoints import newest_checkpoint, open_folder
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     blocks, held_out = blocks_of(spec, vocabulary, texts)
     masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
     checkpoints = folder.with_name(folder.name + CHECKPOINTS)
-    from permafrost.extract.pretraining.trainer import LanguageTrainer
+    from permafrost.extract.pretraining.trainer import LanguageTrainer, newest_checkpoint, open_folder
 
     try:
         open_folder(checkpoints, source)
