@@ -24,7 +24,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmarks.machine import describe, parse_options
-from permafrost.probes.balancing.cosine import gradient_cosines
+from permafrost.probes.balancing.gradients import gradient_cosines
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan
 from permafrost.extract.capture.pooling import POOLINGS
-from permafrost.extract.finetuning.cut_model import set_dropout
-from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks
+from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks, set_dropout
 from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
 
 
@@ -99,23 +98,18 @@ class FinetunedBackbone(nn.Module):
 
     def _states(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
         """Return ``[layer, token, width]`` of :attr:`layers`."""
-        if self.cut == "none":
-            return self._run_blocks(inputs[row.tokens], row, token_type_ids).float()
-        states = self._run_blocks(inputs[-1, row.tokens], row, token_type_ids).float()
+        at_cut = inputs[row.tokens] if self.cut == "none" else inputs[-1, row.tokens]
+        if self._in_rows:
+            outputs = [self.blocks.in_one_row(at_cut, row, token_type_ids)]
+        else:
+            outputs = []
+            for group in row.groups:
+                segments = None if token_type_ids is None else group.padded(token_type_ids)
+                outputs.append(self.blocks(group.padded(at_cut), group.mask, segments)[:, group.mask])
+        states = torch.cat(outputs, 1).float()
         if not self.frozen_layers:
             return states
         return torch.cat([inputs[: len(self.frozen_layers), row.tokens].float(), states])
-
-    def _run_blocks(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
-        """Return ``[layer, token, width]`` of the layers above the cut."""
-        if self._in_rows:
-            return self.blocks.in_one_row(inputs, row, token_type_ids)
-        outputs = []
-        for group in row.groups:
-            segments = None if token_type_ids is None else group.padded(token_type_ids)
-            states = self.blocks(group.padded(inputs), group.mask, segments)
-            outputs.append(states[:, group.mask])
-        return torch.cat(outputs, 1)
 
     def save(self, folder: Path) -> None:
         """Write the whole model; see :meth:`permafrost.extract.finetuning.top_blocks.TopBlocks.save`."""

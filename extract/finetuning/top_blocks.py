@@ -4,19 +4,21 @@ Blocks at or below the cut are dropped as soon as they are loaded: they never ru
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, resolve_layers
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.families import Family
+from permafrost.extract.backbones.file_digest import sample_of
+from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.finetuning.cut_model import cut_model
-from permafrost.extract.finetuning.model_folder import ModelFolder
 from permafrost.extract.finetuning.varlen import Row
 from permafrost.extract.tokenization.tokenize import TEXT
 
@@ -51,15 +53,12 @@ class TopBlocks(nn.Module):
 
         last = self.layers[-1]
         self.model = load_backbone(self.source, plan, "float32", "cpu").model
-        self._model_folder = ModelFolder(self.source, plan)
-        cut_model(
-            self.model,
-            self.source.family,
-            frozen,
-            last,
-            embeddings=cut == "none",
-            final_norm=plan.final_norm and last == self.source.layers - 1,
-        )
+        self._plan, self._tokenizer = plan, tokenizer_for_saving(self.source)
+        self._samples = {path: sample_of(path) for path in self.source.stamps}
+        """Samples of the weight files as they were loaded."""
+
+        final_norm = plan.final_norm and last == self.source.layers - 1
+        cut_model(self.model, self.source.family, frozen, last, embeddings=cut == "none", final_norm=final_norm)
         self.eval()
 
     def forward(self, inputs: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -78,13 +77,7 @@ class TopBlocks(nn.Module):
         Raises:
             BackboneError: the states are not of this backbone, hold NaN or infinity, or are not padded on the right.
         """
-        arguments: dict[str, Any]
-        if self.cut != "none":
-            arguments = {"inputs_embeds": self._checked_states(inputs, attention_mask)}
-        else:
-            arguments = {"input_ids": self._checked_ids(inputs, attention_mask)}
-            if token_type_ids is not None and self.source.segments:
-                arguments["token_type_ids"] = token_type_ids.long().masked_fill(~attention_mask, 0)
+        arguments = self._model_inputs(inputs, attention_mask, token_type_ids)
         if not self.source.family.causal and not attention_mask.all():  # a causal model sees nothing of later padding
             arguments["attention_mask"] = attention_mask
         return self._run_model(arguments)
@@ -105,24 +98,35 @@ class TopBlocks(nn.Module):
             BackboneError: as :meth:`forward`.
         """
         mask = torch.ones(1, len(inputs), dtype=torch.bool, device=inputs.device)
-        positions = row.positions
-        if self.cut != "none":
-            arguments = {"inputs_embeds": self._checked_states(inputs[None], mask)}
-        else:
-            arguments = {"input_ids": self._checked_ids(inputs[None], mask)}
-            positions = positions + self.source.family.positions_unused
-            if token_type_ids is not None and self.source.segments:
-                arguments["token_type_ids"] = token_type_ids[None].long()
+        arguments = self._model_inputs(inputs[None], mask, None if token_type_ids is None else token_type_ids[None])
+        positions = row.positions + (self.source.family.positions_unused if self.cut == "none" else 0)
         return self._run_model(arguments | {"position_ids": positions[None], "groups": row.groups})[:, 0]
 
     def save(self, folder: Path) -> None:
-        """Write the whole model, trained weights included, as an ordinary model folder with its tokenizer.
+        """Write the whole model as an ordinary model folder with its tokenizer; the folder is complete or absent.
+
+        Weights that were not trained are read again from where the backbone was loaded. A pooler is left out.
 
         Raises:
             BackboneError: ``folder`` exists, or the backbone's files changed since it was loaded.
             OSError: the folder could not be written; nothing is left behind.
         """
-        self._model_folder.write(folder, self.model.state_dict())
+        if folder.exists():
+            raise BackboneError(f"{folder} exists already, and a model is never written over; name another folder.")
+        if any(not path.is_file() or sample_of(path) != sample for path, sample in self._samples.items()):
+            raise BackboneError(
+                f"{self.source.folder} has changed since its blocks were loaded for fine-tuning; put it back."
+            )
+        model = load_backbone(replace(self.source), self._plan, "float32", "cpu").model
+        unexpected = model.load_state_dict(self.model.state_dict(), strict=False).unexpected_keys
+        assert not unexpected, unexpected
+        for key in ("activation_function", "hidden_act"):  # loaded under another name of the same function
+            if key in self.source.config:
+                setattr(model.config, key, self.source.config[key])
+        with temporary_path(folder.parent) as temporary:
+            model.save_pretrained(temporary)
+            self._tokenizer.write(temporary)
+            move_into_place(temporary, folder)
 
     def _run_model(self, arguments: dict[str, Any]) -> Tensor:
         """Return ``[layer, row, token, width]`` of :attr:`layers`."""
@@ -146,27 +150,34 @@ class TopBlocks(nn.Module):
                 handle.remove()
         return torch.stack([states[layer] for layer in self.layers])
 
-    def _checked_states(self, states: Tensor, mask: Tensor) -> Tensor:
+    def _model_inputs(self, inputs: Tensor, mask: Tensor, token_type_ids: Tensor | None) -> dict[str, Any]:
+        """Return the checked inputs as the model's arguments, with zeros in padding."""
         width, name = self.source.width, self.source.name
-        if states.dim() != 3 or states.shape[2] != width:
+        if self.cut == "none" and (inputs.dim() != 2 or inputs.is_floating_point()):
             raise BackboneError(
-                f"'{name}' has states [text, token, {width}], and these are {list(states.shape)}: take them of layer "
+                f"cut = \"none\" runs '{name}' from token ids [text, token], and was given {list(inputs.shape)} of "
+                f"{inputs.dtype}."
+            )
+        if self.cut != "none" and (inputs.dim() != 3 or inputs.shape[2] != width):
+            raise BackboneError(
+                f"'{name}' has states [text, token, {width}], and these are {list(inputs.shape)}: take them of layer "
                 f"{self.cut} of the same backbone."
             )
-        _check_mask(mask, states)
-        states = states.float().masked_fill(~mask[:, :, None], 0)  # not times mask: 0 * nan is nan
-        if not states.isfinite().all():
-            raise BackboneError(f"the states of layer {self.cut} of '{name}' hold NaN or infinity; extract them again.")
-        return states
-
-    def _checked_ids(self, ids: Tensor, mask: Tensor) -> Tensor:
-        if ids.dim() != 2 or ids.is_floating_point():
-            raise BackboneError(
-                f"cut = \"none\" runs '{self.source.name}' from token ids [text, token], and was given "
-                f"{list(ids.shape)} of {ids.dtype}."
-            )
-        _check_mask(mask, ids)
-        return ids.long().masked_fill(~mask, 0)
+        if mask.shape != inputs.shape[:2]:
+            raise BackboneError(f"these are {list(inputs.shape[:2])} tokens, and their mask is {list(mask.shape)}.")
+        if (mask[:, 1:] & ~mask[:, :-1]).any():
+            raise BackboneError("a token comes after padding; pad texts on the right.")
+        if self.cut != "none":
+            states = inputs.float().masked_fill(~mask[:, :, None], 0)  # not times mask: 0 * nan is nan
+            if not states.isfinite().all():
+                raise BackboneError(
+                    f"the states of layer {self.cut} of '{name}' hold NaN or infinity; extract them again."
+                )
+            return {"inputs_embeds": states}
+        arguments = {"input_ids": inputs.long().masked_fill(~mask, 0)}
+        if token_type_ids is not None and self.source.segments:
+            arguments["token_type_ids"] = token_type_ids.long().masked_fill(~mask, 0)
+        return arguments
 
 
 def check_cut(plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
@@ -195,8 +206,48 @@ def _count_frozen(source: Source, plan: CapturePlan, cut: Cut) -> int:
     return 0 if cut == "none" else cut
 
 
-def _check_mask(mask: Tensor, inputs: Tensor) -> None:
-    if mask.shape != inputs.shape[:2]:
-        raise BackboneError(f"these are {list(inputs.shape[:2])} tokens, and their mask is {list(mask.shape)}.")
-    if (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise BackboneError("a token comes after padding; pad texts on the right.")
+def cut_model(model: nn.Module, family: Family, frozen: int, last: int, *, embeddings: bool, final_norm: bool) -> None:
+    """Drop from a model, in place, everything but blocks ``frozen + 1`` to ``last``; make what is trained trainable.
+
+    The rest stays the family's own model with its embeddings skipped, so that masks, positions and position biases are
+    made as in the whole model, and every weight keeps its name.
+
+    Args:
+        embeddings: whether the embeddings stay, so that the model runs from token ids.
+        final_norm: whether the norm after the last block stays.
+    """
+    if not embeddings:
+        for path in family.embeddings:
+            model.set_submodule(path, _SkippedEmbeddings(), strict=True)
+    if family.final_norm and not final_norm:
+        model.set_submodule(family.final_norm, nn.Identity(), strict=True)
+    blocks = nn.ModuleList()
+    for number, block in enumerate(list(model.get_submodule(family.blocks).children())[frozen:last], frozen):
+        blocks.add_module(str(number), block)  # the number that it has in the whole model
+    model.set_submodule(family.blocks, blocks, strict=True)
+    trained = filter(None, (family.blocks, family.final_norm)) if frozen else [""]
+    for path in trained:
+        model.get_submodule(path).requires_grad_(True)
+
+
+def set_dropout(model: nn.Module, family: Family, hidden: float, attention: float) -> None:
+    """Set other dropout probabilities than the configuration's: of hidden states, and of attention weights."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = hidden
+    path, _, name = family.attention_dropout.rpartition(".")
+    for block in model.get_submodule(family.blocks).children():
+        owner = block.get_submodule(path)
+        if isinstance(getattr(owner, name), nn.Dropout):
+            getattr(owner, name).p = attention
+        else:
+            setattr(owner, name, attention)
+
+
+class _SkippedEmbeddings(nn.Module):
+    """Replacement of an embedding module: returns the hidden states among its inputs, and adds zero for positions."""
+
+    def forward(self, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        states = (tensor for tensor in tensors if tensor.is_floating_point())
+        return next(states, tensors[0].new_zeros((), dtype=torch.float32))

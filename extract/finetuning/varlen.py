@@ -4,8 +4,9 @@ For attention, and for pooling, texts of similar length are grouped and padded t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,10 @@ class Group:
     mask: Tensor
     """``[text, token]``, True for tokens, False in padding, which is on the right."""
 
-    pad_index: Tensor | None
+    pad_index: Tensor | None = None
     """``[text * token]``: the token of the group that each padded position holds; None if there is no padding."""
 
-    token_index: Tensor | None
+    token_index: Tensor | None = None
     """``[token]``: the padded position of each token; None if there is no padding."""
 
     def padded(self, row: Tensor) -> Tensor:
@@ -136,13 +137,7 @@ def _attend_within_texts(
         mask = None if module.is_causal or group.pad_index is None else group.mask[:, None, None]
         padded_query, padded_key, padded_value = (group.padded(states).transpose(1, 2) for states in row)
         attended = nn.functional.scaled_dot_product_attention(
-            padded_query,
-            padded_key,
-            padded_value,
-            attn_mask=mask,
-            dropout_p=dropout,
-            scale=scaling,
-            is_causal=bool(module.is_causal),
+            padded_query, padded_key, padded_value, mask, dropout, bool(module.is_causal), scale=scaling
         )
         outputs.append(group.packed(attended.transpose(1, 2)))
     return torch.cat(outputs)[None], None
@@ -152,27 +147,20 @@ def _make_row(
     groups: Sequence[NDArray[np.int64]], starts: NDArray[np.int64], lengths: NDArray[np.int64], device: torch.device
 ) -> Row:
     texts = np.concatenate(groups)
-    ends = offsets_from_lengths(np.array([lengths[group].sum() for group in groups]))
+    counts = np.array([lengths[group].sum() for group in groups])
     row_groups = [
-        _make_group(group, slice(*map(int, ends[number : number + 2])), lengths[group], device)
-        for number, group in enumerate(groups)
+        _make_group(group, lengths[group], slice(*ends), device)
+        for group, ends in zip(groups, pairwise(offsets_from_lengths(counts).tolist()), strict=True)
     ]
-    tokens, positions = (
-        concatenate_ranges(starts[texts], lengths[texts]),
-        concatenate_ranges(np.zeros_like(texts), lengths[texts]),
-    )
-    return Row(row_groups, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device))
+    tokens = torch.from_numpy(concatenate_ranges(starts[texts], lengths[texts]))
+    positions = torch.from_numpy(concatenate_ranges(np.zeros_like(texts), lengths[texts]))
+    return Row(row_groups, tokens.to(device), positions.to(device))
 
 
-def _make_group(texts: NDArray[np.int64], tokens: slice, lengths: NDArray[np.int64], device: torch.device) -> Group:
+def _make_group(texts: NDArray[np.int64], lengths: NDArray[np.int64], tokens: slice, device: torch.device) -> Group:
     index, real = pad_index(lengths)
-    mask = torch.from_numpy(real).to(device)
+    group = Group(texts=texts, tokens=tokens, mask=torch.from_numpy(real).to(device))
     if real.all():
-        return Group(texts=texts, tokens=tokens, mask=mask, pad_index=None, token_index=None)
-    return Group(
-        texts=texts,
-        tokens=tokens,
-        mask=mask,
-        pad_index=torch.from_numpy(index.ravel()).to(device),
-        token_index=torch.from_numpy(np.flatnonzero(real)).to(device),
-    )
+        return group
+    pads, places = torch.from_numpy(index.ravel()), torch.from_numpy(np.flatnonzero(real))
+    return replace(group, pad_index=pads.to(device), token_index=places.to(device))

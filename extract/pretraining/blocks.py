@@ -57,11 +57,6 @@ class Masking:
         return input_ids, labels
 
 
-def next_token_labels(block: Ids) -> tuple[Ids, Ids]:
-    """Return input ids, and as labels the next token of each: ``[token]`` each."""
-    return block, np.append(block[1:], IGNORED)
-
-
 class BlockDataset:
     """Dataset of the blocks of all epochs, one epoch after another, each shuffled anew."""
 
@@ -73,12 +68,12 @@ class BlockDataset:
         return self.epochs * len(self.blocks)
 
     def __getitem__(self, index: int) -> tuple[Ids, Ids]:
-        """Return input ids and labels of the ``index``-th block of the training."""
+        """Return input ids and labels of the ``index``-th block of the training; without masking, each next token."""
         epoch, position = divmod(index, len(self.blocks))
         block = self.blocks[self._order(epoch)[position]].astype(np.int64)
         if self.masking:
             return self.masking(block, np.random.default_rng([self.seed, 1, index]))
-        return next_token_labels(block)
+        return block, np.append(block[1:], IGNORED)
 
     def _draw_order(self, epoch: int) -> Ids:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.blocks))

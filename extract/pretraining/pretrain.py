@@ -10,7 +10,6 @@ nothing.
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
-from permafrost.extract.pretraining.trainer_checkpoints import newest_checkpoint, open_folder
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
@@ -40,25 +38,6 @@ CHECKPOINTS = ".checkpoints"
 
 HELD_OUT_SEED = 1 << 32
 """Added to the seed for the masks of held-out text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Training:
-    """What a training starts from."""
-
-    spec: LanguageSpec
-    vocabulary: Vocabulary
-    blocks: NDArray[np.int32]
-    """``[block, token]``, to learn from."""
-
-    held_out: NDArray[np.int32]
-    """``[block, token]``."""
-
-    folder: Path
-    """Folder of the checkpoints."""
-
-    dtype: str
-    device: str
 
 
 def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
@@ -80,25 +59,25 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     source = origin(spec, vocabulary.digest, _texts_digest(texts), dtype)
     blocks, held_out = blocks_of(spec, vocabulary, texts)
-    training = _Training(
-        spec=spec,
-        vocabulary=vocabulary,
-        blocks=blocks,
-        held_out=held_out,
-        folder=folder.with_name(folder.name + CHECKPOINTS),
-        dtype=dtype,
-        device=device,
-    )
+    masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
+    checkpoints = folder.with_name(folder.name + CHECKPOINTS)
+    from permafrost.extract.pretraining.trainer import LanguageTrainer, newest_checkpoint, open_folder
+
     try:
-        open_folder(training.folder, source)
-        checkpoint = newest_checkpoint(training.folder, progress)
+        open_folder(checkpoints, source)
+        checkpoint = newest_checkpoint(checkpoints, progress)
         progress.note(
             f"{spec.objective} pretraining: {len(texts):,} documents, {len(blocks):,} blocks of "
             f"{spec.block_tokens} tokens and {len(held_out):,} held out; {dtype} on {device}"
             + (f"; resuming from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
         )
-        model, losses, block_losses = _train(training, checkpoint, progress)
-        loss = _mean_loss(block_losses)
+        with torch.random.fork_rng(devices=[]):
+            model = make_language_model(spec, vocabulary)
+            dataset = BlockDataset(blocks, spec.epochs, spec.seed, masking)
+            trainer = LanguageTrainer(model, spec, dataset, checkpoints, dtype=dtype, device=device)
+            losses = trainer.fit(checkpoint, progress)
+            guessed = trainer.block_losses(BlockDataset(held_out, 1, spec.seed + HELD_OUT_SEED, masking))
+        loss = sum(total for total, _ in guessed) / sum(count for _, count in guessed) if guessed else None
         result = LanguageModel(
             folder=folder,
             origin=source,
@@ -110,12 +89,12 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             blocks=len(blocks),
             held_out=len(held_out),
             seconds=time.perf_counter() - started,
-            guessed=block_losses,
+            guessed=guessed,
         )
         _write_model(model, vocabulary, result)
     except OSError as error:
         raise MachineError(f"{error.filename or folder} cannot be written ({error.strerror or error}).") from error
-    shutil.rmtree(training.folder, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return result
 
 
@@ -176,66 +155,37 @@ def make_language_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrain
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    end_id, pad_id = vocabulary.id("eos_token"), vocabulary.id("pad_token")
+    end_id = vocabulary.id("eos_token")
+    common = {
+        "vocab_size": vocabulary.size,
+        "hidden_size": spec.width,
+        "num_hidden_layers": spec.blocks,
+        "num_attention_heads": spec.heads,
+        "max_position_embeddings": spec.block_tokens,
+        "pad_token_id": vocabulary.id("pad_token"),
+    }
     torch.manual_seed(spec.seed)
     if spec.objective == "masked":
         return BertForMaskedLM(
             BertConfig(
-                vocab_size=vocabulary.size,
-                hidden_size=spec.width,
-                num_hidden_layers=spec.blocks,
-                num_attention_heads=spec.heads,
+                **common,
                 intermediate_size=spec.inner,
                 hidden_dropout_prob=spec.dropout,
                 attention_probs_dropout_prob=spec.dropout,
-                max_position_embeddings=spec.block_tokens,
-                pad_token_id=pad_id,
             )
         )
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=vocabulary.size,
-            n_embd=spec.width,
-            n_layer=spec.blocks,
-            n_head=spec.heads,
+            **common,
             n_inner=spec.inner,
             resid_pdrop=spec.dropout,
             embd_pdrop=spec.dropout,
             attn_pdrop=spec.dropout,
             activation_function="gelu_pytorch_tanh",  # GPT-2's gelu_new, as one operation
-            n_positions=spec.block_tokens,
             bos_token_id=end_id,
             eos_token_id=end_id,
-            pad_token_id=pad_id,
         )
     )
-
-
-def _train(
-    training: _Training, checkpoint: Path | None, progress: Progress
-) -> tuple["PreTrainedModel", list[dict[str, float]], list[list[float]]]:
-    """Return the trained model, its losses by step, and loss and number of predictions of each held-out block."""
-    from permafrost.extract.pretraining.trainer import DivergedError, LanguageTrainer
-
-    spec, vocabulary = training.spec, training.vocabulary
-    masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
-    with torch.random.fork_rng(devices=[]):
-        model = make_language_model(spec, vocabulary)
-        dataset = BlockDataset(training.blocks, spec.epochs, spec.seed, masking)
-        trainer = LanguageTrainer(model, spec, dataset, training.folder, dtype=training.dtype, device=training.device)
-        try:
-            losses = trainer.fit(checkpoint, progress)
-        except DivergedError:
-            shutil.rmtree(training.folder)  # other settings are needed, which its checkpoints would refuse
-            raise
-        held_out = BlockDataset(training.held_out, 1, spec.seed + HELD_OUT_SEED, masking)
-        return model, losses, trainer.block_losses(held_out)
-
-
-def _mean_loss(block_losses: Sequence[Sequence[float]]) -> float | None:
-    if not block_losses:
-        return None
-    return sum(total for total, _ in block_losses) / sum(count for _, count in block_losses)
 
 
 def _write_model(model: "PreTrainedModel", vocabulary: Vocabulary, result: LanguageModel) -> None:

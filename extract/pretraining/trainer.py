@@ -1,10 +1,14 @@
 """Language-model trainer: transformers' Trainer over blocks, with logits computed only for the tokens to predict.
 
 Checkpoints are the Trainer's: weights as safetensors, state as JSON, and torch files are loaded with ``weights_only``.
+Incomplete ones are not used, and those of other settings or other text are refused.
 """
 
+import json
 import math
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +17,22 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from permafrost.data.errors import MachineError, first_line
-from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.atomic import write_atomically
+from permafrost.data.digests import digests_of_files
+from permafrost.data.errors import CheckpointError, MachineError, first_line
+from permafrost.data.language.spec import LanguageSpec, differences
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Ids
-from permafrost.extract.pretraining.trainer_checkpoints import mark_complete
 
 KEPT = 2
 """Checkpoints kept: if the last is incomplete, one before it is left."""
+
+ORIGIN = "origin.json"
+"""File with the settings and digests that a folder's checkpoints belong to."""
+
+DIGESTS_FILE = "whole.json"
+"""File with the digest of every file of a checkpoint; written last."""
 
 
 class DivergedError(SpecError):
@@ -32,14 +43,7 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
     """Trainer of a masked or causal language model on blocks, in their order."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        spec: LanguageSpec,
-        dataset: BlockDataset,
-        folder: Path,
-        *,
-        dtype: str,
-        device: str,
+        self, model: nn.Module, spec: LanguageSpec, dataset: BlockDataset, folder: Path, *, dtype: str, device: str
     ) -> None:
         """Prepare the training.
 
@@ -83,12 +87,16 @@ class LanguageTrainer(Trainer):  # type: ignore[misc]
             ``step`` and ``loss`` of every step.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss is not finite; the checkpoints are removed.
             MachineError: a checkpoint cannot be written.
         """
         with progress.bar(f"{self.spec.objective} pretraining, steps", self.steps) as advance:
             self.add_callback(_ProgressCallback(advance, progress, self.spec.epochs, self.steps))
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            try:
+                self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except DivergedError:
+                shutil.rmtree(self.args.output_dir)  # other settings are needed, which its checkpoints would refuse
+                raise
         return [{"step": entry["step"], "loss": entry["loss"]} for entry in self.state.log_history if "loss" in entry]
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
@@ -170,3 +178,49 @@ class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if "loss" in history[-1] and ended > (step - 1) * self.epochs // self.steps:
             losses = [entry["loss"] for entry in history if entry["step"] > step - self.steps / self.epochs]
             self.progress.note(f"epoch {ended} of {self.epochs}: loss {sum(losses) / len(losses):.4f}")
+
+
+def open_folder(folder: Path, origin: Mapping[str, Any]) -> None:
+    """Create the folder for the checkpoints of a pretraining, or check that an existing one is of the same.
+
+    Raises:
+        CheckpointError: it holds checkpoints of other settings, text or vocabulary, or something else.
+    """
+    path = folder / ORIGIN
+    if not path.is_file():
+        if folder.is_dir() and any(not name.name.startswith(".") for name in folder.iterdir()):
+            raise CheckpointError(f"{folder} is where checkpoints go, and holds something else; move it away.")
+        write_atomically(path, json.dumps(origin, indent=1).encode())
+        return
+    try:
+        known = json.loads(path.read_text("utf-8"))
+        different = differences(known, origin)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); delete {folder} to begin again.") from error
+    if different:
+        raise CheckpointError(
+            f"{folder} holds checkpoints of another pretraining ({'; '.join(different)}); go back to its settings, or "
+            "delete it to begin again."
+        )
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Mark a checkpoint as complete; raise :class:`OSError` if the mark cannot be written."""
+    write_atomically(checkpoint / DIGESTS_FILE, json.dumps(_digests(checkpoint)).encode())
+
+
+def newest_checkpoint(folder: Path, progress: Progress) -> Path | None:
+    """Return the latest complete checkpoint, or None; later ones that are incomplete are removed with a note."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
+    checkpoints = sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
+    while checkpoints:
+        with suppress(OSError, ValueError):  # no readable list of digests
+            if json.loads((checkpoints[-1] / DIGESTS_FILE).read_text("utf-8")) == _digests(checkpoints[-1]):
+                return checkpoints[-1]
+        progress.note(f"{checkpoints[-1]} is incomplete (interrupted while writing) and is removed")
+        shutil.rmtree(checkpoints.pop())
+    return None
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    return digests_of_files(checkpoint, (path.name for path in checkpoint.iterdir() if path.name != DIGESTS_FILE))

@@ -6,6 +6,7 @@ nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,14 @@ class Vocabulary:
     digest: str
     """Digest of the tokenizer."""
 
-    frame: Frame
+    @cached_property
+    def frame(self) -> Frame:
+        """What the tokenizer puts around a text; two texts are parted by its end, or by an end-of-text token."""
+        encoding = self.tokenizer.encode("a")
+        ordinary = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
+        first, last = (ordinary[0], ordinary[-1] + 1) if ordinary else (0, 0)
+        before, after, end = tuple(encoding.ids[:first]), tuple(encoding.ids[last:]), self.id("eos_token")
+        return Frame(before, after, after or (() if end is None else (end,)))
 
     def id(self, role: str) -> int | None:
         """Return the id of a special token by its name in transformers; None if there is none."""
@@ -107,7 +115,7 @@ def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary
             f"language.vocabulary_size = {spec.vocabulary_size:,}, but the ids of {name} go up to {entries - 1:,}; "
             "set it to 0."
         )
-    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest, _read_frame(tokenizer))
+    vocabulary = Vocabulary(tokenizer, spec.vocabulary_size or entries, digest)
     if spec.objective == "masked" and vocabulary.id("mask_token") is None:
         raise SpecError(
             f"{name} has no mask token ({' or '.join(SPECIAL['mask_token'])}), which language.objective = "
@@ -173,14 +181,3 @@ def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) 
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
         )
     return tokenizer
-
-
-def _read_frame(tokenizer: "Tokenizer") -> Frame:
-    """Return what the tokenizer puts around a text; two texts are parted by its end, or by an end-of-text token."""
-    encoding = tokenizer.encode("a")
-    ordinary = [index for index, special in enumerate(encoding.special_tokens_mask) if not special]
-    first, last = (ordinary[0], ordinary[-1] + 1) if ordinary else (0, 0)
-    before, after = tuple(encoding.ids[:first]), tuple(encoding.ids[last:])
-    ends = (tokenizer.token_to_id(token) for token in SPECIAL["eos_token"])
-    end = next((token_id for token_id in ends if token_id is not None), None)
-    return Frame(before, after, after or (() if end is None else (end,)))

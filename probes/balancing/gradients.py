@@ -1,6 +1,7 @@
-"""Balancers that compare the tasks' gradients by shared parameters: GradNorm and PCGrad.
+"""Gradients of tasks by the parameters that they share: their cosines, and the balancers GradNorm and PCGrad.
 
-They do a backward pass for each task, and set ``grad`` of the shared parameters to the combined gradient.
+The balancers do a backward pass for each task, and set ``grad`` of the shared parameters to the combined gradient; the
+cosines of :func:`gradient_cosines` only tell of conflicts.
 """
 
 import math
@@ -12,6 +13,34 @@ from torch import Tensor, nn
 
 from permafrost.probes.balancing.base import FORMS, BalancedStep, Balancer
 from permafrost.probes.config.multitask import BalancingSpec
+
+EVERY_STEPS = 10
+"""Steps between two measurements, the first in the first step of an epoch: each costs a backward pass for each task."""
+
+
+def gradient_cosines(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[tuple[str, str], float]:
+    """Return the cosine of the gradients of every pair of tasks by shared parameters; gradients stay unset.
+
+    0 if a task has no gradient; tasks with a cosine below 0 conflict.
+
+    Args:
+        losses: task -> its loss, whose graph is kept.
+        shared: shared parameters that are trained; if there are none, the result is empty.
+    """
+    if not shared or len(losses) < 2:
+        return {}
+    gradients = {task: _flat_gradient(loss, shared) for task, loss in losses.items()}
+    return {
+        (first, second): float(torch.nn.functional.cosine_similarity(gradients[first], gradients[second], dim=0))
+        for first, second in combinations(gradients, 2)
+    }
+
+
+def _flat_gradient(loss: Tensor, shared: Sequence[nn.Parameter]) -> Tensor:
+    if not loss.requires_grad:
+        return torch.zeros(sum(parameter.numel() for parameter in shared))
+    gradients = torch.autograd.grad(loss.sum(), shared, retain_graph=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 class GradNorm(Balancer):

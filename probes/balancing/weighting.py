@@ -15,25 +15,17 @@ from permafrost.probes.balancing.gradients import GradNorm, PCGrad
 from permafrost.probes.config.multitask import BalancingSpec
 
 
-class Equal(Balancer):
-    """Sum of the losses, ``sum_i L_i``."""
+class WeightedSum(Balancer):
+    """Weighted sum of the losses, ``sum_i w_i L_i``, with weights from the recipe if it is ``fixed``, else of 1."""
 
     def __init__(self, tasks: Mapping[str, str], spec: BalancingSpec, generator: torch.Generator) -> None:
         super().__init__(tasks, spec, generator)
-        self.weights = dict.fromkeys(tasks, 1.0)
+        self.weights = {task: spec.weights[task] if spec.balancer == "fixed" else 1.0 for task in tasks}
 
     def backward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> BalancedStep:
         """Set the gradients as :meth:`Balancer.backward`."""
         _sum(self.weights[task] * loss for task, loss in losses.items()).backward()  # type: ignore[no-untyped-call]
         return BalancedStep({task: self.weights[task] for task in losses}, {})
-
-
-class Fixed(Equal):
-    """Weighted sum of the losses, ``sum_i w_i L_i``, with weights from the recipe."""
-
-    def __init__(self, tasks: Mapping[str, str], spec: BalancingSpec, generator: torch.Generator) -> None:
-        super().__init__(tasks, spec, generator)
-        self.weights = {task: spec.weights[task] for task in tasks}
 
 
 class Uncertainty(Balancer):
@@ -73,8 +65,8 @@ class Uncertainty(Balancer):
 
 
 BALANCERS: dict[str, type[Balancer]] = {
-    "equal": Equal,
-    "fixed": Fixed,
+    "equal": WeightedSum,
+    "fixed": WeightedSum,
     "uncertainty": Uncertainty,
     "gradnorm": GradNorm,
     "pcgrad": PCGrad,
@@ -92,15 +84,10 @@ def make_balancer(
     """Return the balancer of a training.
 
     Args:
-        spec: names the balancer and its settings.
+        spec, joint, absent: as for :func:`check_balancer`, whose errors it raises.
         tasks: task -> name of its loss, a key of :data:`FORMS`.
         shared: parameters that all tasks share; those frozen from the start have ``requires_grad`` unset.
-        joint: whether every step has a batch of every task.
         generator: random generator of pcgrad, used by nothing else.
-        absent: tasks of the recipe that this training leaves out.
-
-    Raises:
-        SpecError: as :func:`check_balancer`.
     """
     check_balancer(spec, list(tasks), any(parameter.requires_grad for parameter in shared), joint, absent)
     return BALANCERS[spec.balancer](tasks, spec, generator)

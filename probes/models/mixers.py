@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from permafrost.probes.models.layerwise import LayerwiseLinear
-from permafrost.probes.models.member_layout import MemberLayout
+from permafrost.probes.models.shared_reads import MemberLayout
 
 
 class LastMixer(nn.Module):
@@ -127,10 +127,8 @@ class UnifiedMixer(nn.Module):
 
     def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.mask = layout.mask
-        members, layers = self.mask.shape
-        self.width = max(layout.widths)
-        self.up = nn.Parameter(torch.empty(members, layers, code, self.width).uniform_(-1, 1) / math.sqrt(code))
+        shape = (*layout.mask.shape, code, max(layout.widths))
+        self.up = nn.Parameter(torch.empty(shape).uniform_(-1, 1) / math.sqrt(code))
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes ``[member, layer, row, code]`` -> ``[member, row, width]``."""

@@ -4,6 +4,7 @@ The state of a probe is everything that a prediction needs besides the latents, 
 probe holds several independent members: every parameter has the layer, or the member, as its first axis.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Self
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.models.heads import TokenPooling
 from permafrost.probes.models.layerwise import (
     Dropout,
     GroupedByWidth,
@@ -22,8 +22,24 @@ from permafrost.probes.models.layerwise import (
     SeededRandom,
     mlp,
 )
-from permafrost.probes.models.member_layout import MemberLayout
-from permafrost.probes.models.shared_reads import SharedReads, TextStates, TokenStates
+from permafrost.probes.models.shared_reads import MemberLayout, SharedReads, TextStates, TokenStates
+
+
+class TokenPooling(nn.Module):
+    """Attention pooling over the tokens of a text, with a learned query for each layer; at the start, the mean.
+
+    Source: Bahdanau et al. (2015), section 3.1, with one learned query and a dot product for its score.
+    """
+
+    def __init__(self, layout: MemberLayout) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(len(layout.sources), 1, 1, max(layout.input_widths)))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """States ``[layer, row, token, width]`` and token mask ``[row, token]`` -> ``[layer, row, width]``."""
+        scores = (x * self.query).sum(-1) / math.sqrt(x.shape[-1])
+        weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), -1)
+        return torch.matmul(weights[:, :, None], x.masked_fill(~mask[:, :, None], 0)).squeeze(2)
 
 
 class Probe(nn.Module):
@@ -34,6 +50,9 @@ class Probe(nn.Module):
 
     pools = True
     """Whether token states are pooled to one vector for each text; else the probe scores single tokens."""
+
+    features = 0
+    """Input width of the head; 0 if there is none."""
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, *sizes: int) -> None:
         """Build the encoder.
@@ -53,7 +72,7 @@ class Probe(nn.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         """Widths that must be equal for probes to be stacked."""
-        return max(self.layout.widths), self.encoder.code
+        return max(self.layout.widths), self.encoder.code, self.features
 
     def _build_encoder(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
@@ -67,12 +86,7 @@ class Probe(nn.Module):
         return nn.Sequential(Dropout(spec.dropout), linear) if spec.dropout else linear
 
     def set_normalization(self, center: Tensor, scale: Tensor) -> None:
-        """Set centre and scale.
-
-        Args:
-            center: ``[input layer, 1, width]``.
-            scale: ``[input layer, 1, width]`` or ``[input layer, 1, 1]``.
-        """
+        """Set centre and scale, ``[input layer, 1, width]``; the scale may be ``[input layer, 1, 1]``."""
         sources = list(self.layout.sources)
         self.center.copy_(center[sources])
         self.scale.copy_(scale[sources])
@@ -184,12 +198,10 @@ def layout_for(
     tokens: bool = False,
     inputs: Sequence[Hashable] = (),
 ) -> MemberLayout:
-    """Return the layout of members that each read some layers of the inputs.
+    """Return the layout of members that each read some layers of the inputs, with the code widths of a spec.
 
     Args:
-        members: for each member, the layers that it reads.
-        widths: ``[input layer]``, width of the latents.
-        tokens: whether the latents are token states, which the probe pools.
+        members, widths, tokens: fields of :class:`MemberLayout`.
         inputs: ``[input layer]``, plan and view of the layer; ``spec.code`` applies to each of these groups. Empty is
             one group.
 
@@ -203,10 +215,10 @@ def stack(probes: Sequence[Probe]) -> Probe:
     """Return one probe with the members of several probes of one class, and their weights."""
     if len({probe.shape for probe in probes}) > 1:
         raise ValueError("probes side by side must have latents, codes and features of one largest width.")
-    stacked = probes[0].rebuild(MemberLayout.stack([probe.layout for probe in probes]))
+    members = tuple(member for probe in probes for member in probe.layout.members)
+    stacked = probes[0].rebuild(replace(probes[0].layout, members=members))
     layers = [state for probe in probes for state in probe.layer_states()]
-    members = [state for probe in probes for state in probe.member_states()]
-    stacked.load_members(layers, members)
+    stacked.load_members(layers, [state for probe in probes for state in probe.member_states()])
     return stacked
 
 

@@ -4,19 +4,17 @@ Each reads the latents of the texts of every row, ``[distinct, row, width]`` for
 map them to the layers of its members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.models.heads import FeatureHead
-from permafrost.probes.models.layerwise import LayerwiseLowRank
-from permafrost.probes.models.member_layout import MemberLayout
+from permafrost.probes.models.layerwise import Dropout, LayerwiseLowRank, linear_layers
 from permafrost.probes.models.mixers import CODE_MIXERS, code_mixer, mixed_width
 from permafrost.probes.models.pair_features import cosines, difference_features, pair_features
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import SharedReads, TextStates, both_texts
+from permafrost.probes.models.shared_reads import MemberLayout, SharedReads, TextStates, both_texts
 
 ROUNDING = 1e-5
 """Upper bound of the float32 rounding error of a mix of cosines."""
@@ -60,8 +58,11 @@ class ScoreProbe(Probe):
         return top
 
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
 class FeatureProbe(Probe):
-    """Numbers predicted from one text, or from the features of two."""
+    """Numbers predicted from one text, or from the features of two; the head is linear, or has one hidden layer."""
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, sides: int, outputs: int) -> None:
         super().__init__(spec, layout, sides, outputs)
@@ -69,13 +70,10 @@ class FeatureProbe(Probe):
         self.mixer = code_mixer(spec.mixer, layout, self.encoder.code)
         self.pair = pair_features if spec.product else difference_features
         factor = (4 if spec.product else 3) if sides == 2 else 1
-        features = mixed_width(spec.mixer, layout, self.encoder.code) * factor
-        self.head = FeatureHead(len(layout.members), features, outputs, spec.hidden, spec.dropout, spec.activation)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Widths that must be equal for probes to be stacked."""
-        return *super().shape, mixed_width(self.spec.mixer, self.layout, self.encoder.code)
+        self.features = mixed_width(spec.mixer, layout, self.encoder.code) * factor
+        sizes = [self.features, spec.hidden, outputs] if spec.hidden else [self.features, outputs]
+        layers = linear_layers(len(layout.members), sizes, spec.dropout, ACTIVATIONS[spec.activation])
+        self.head = nn.Sequential(Dropout(spec.dropout), *layers)
 
     def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""

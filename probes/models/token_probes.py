@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.layerwise import Dropout
-from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.mixers import code_mixer, mixed_width
 from permafrost.probes.models.pair_features import SCALE, best_cosines
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import RaggedStates, SharedReads
+from permafrost.probes.models.shared_reads import MemberLayout, RaggedStates, SharedReads
 
 
 class TokenHead(nn.Module):
@@ -47,11 +46,6 @@ class TokenProbe(Probe):
         matches = layout.mask.shape[1] if spec.match else 0
         self.features = mixed_width(spec.mixer, layout, self.encoder.code) + matches
         self.head = nn.ModuleList(TokenHead(spec, self.features, outputs) for _ in layout.members)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Widths that must be equal for probes to be stacked."""
-        return *super().shape, self.features
 
     def forward(self, states: RaggedStates, reads: SharedReads) -> Tensor:
         """Tokens ``[distinct, token, width]`` -> ``[member, token, output]``."""

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Rows
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
+from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.objectives.base import Objective
 from permafrost.probes.objectives.rows import RowObjective

@@ -123,11 +123,9 @@ class BestStates:
 
     def restore(self, task: str | None = None) -> None:
         """Copy the best weights of a task to the parameters, or those of every task, one task after another."""
-        if task is None:
-            for best in self.by_task.values():
-                best.restore()
-        else:
-            self.by_task[task if task in self.by_task else ALL_TASKS].restore()
+        chosen = self.by_task if task is None else [task if task in self.by_task else ALL_TASKS]
+        for name in chosen:
+            self.by_task[name].restore()
 
     def histories(self, task: str, log: TrainingLog) -> list[History]:
         """Return the history of each member in a task; of a shared best state, with the task's own values."""

@@ -59,7 +59,17 @@ class Checkpoint:
         """
         remove_leftovers(self.path.parent, f"{self.path.name}.")
         try:
-            return self._read() if self.path.exists() else None
+            if not self.path.exists():
+                return None
+            with safe_open(self.path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to start over.")
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            if metadata.get("digest") != _digest(metadata["origin"], metadata["state"], tensors):
+                raise DamageError(f"{self.path} is damaged; remove it to start over.")
+            self._check_origin(json.loads(metadata["origin"]))
+            return dict(unflatten_state(json.loads(metadata["state"]), tensors))
         except (CheckpointError, DamageError):
             raise
         except OSError as error:
@@ -72,17 +82,6 @@ class Checkpoint:
                 f"{self.path} cannot be read as a checkpoint ({type(error).__name__}: {first_line(error)}); remove it "
                 "to start over."
             ) from error
-
-    def _read(self) -> dict[str, Any]:
-        with safe_open(self.path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{self.path} is no checkpoint of this version; remove it to start over.")
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if metadata.get("digest") != _digest(metadata["origin"], metadata["state"], tensors):
-            raise DamageError(f"{self.path} is damaged; remove it to start over.")
-        self._check_origin(json.loads(metadata["origin"]))
-        return dict(unflatten_state(json.loads(metadata["state"]), tensors))
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the saved state; the one before stays until this one is completely written.
@@ -97,7 +96,10 @@ class Checkpoint:
         metadata = {"format": FORMAT, "origin": json.dumps(self._origin), "state": json.dumps(tree)}
         metadata["digest"] = _digest(metadata["origin"], metadata["state"], tensors)
         try:
-            _write(self.path, tensors, metadata)
+            with temporary_path(self.path.parent, f"{self.path.name}.") as folder:
+                folder.mkdir()  # as safetensors has a temporary name too
+                save_file(tensors, folder / self.path.name, metadata)
+                move_into_place(folder / self.path.name, self.path)
         except (OSError, SafetensorError) as error:
             before = "the state saved before is safe in it" if self.path.is_file() else "none was saved before"
             reason = getattr(error, "strerror", None) or first_line(error).removeprefix("Error while serializing: ")
@@ -123,14 +125,6 @@ class Checkpoint:
             )
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write the file in a temporary folder, as safetensors has a temporary name too, and move it to its path."""
-    with temporary_path(path.parent, f"{path.name}.") as folder:
-        folder.mkdir()
-        save_file(dict(tensors), folder / path.name, dict(metadata))
-        move_into_place(folder / path.name, path)
-
-
 def _digest(origin: str, state: str, tensors: Mapping[str, Tensor]) -> str:
     running = xxhash.xxh3_128()
     for text in (origin, state):
@@ -144,12 +138,11 @@ def _digest(origin: str, state: str, tensors: Mapping[str, Tensor]) -> str:
 
 def _flatten_settings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield dotted keys and their values as JSON."""
+    if isinstance(tree, list | tuple) and any(isinstance(value, Mapping | list | tuple) for value in tree):
+        tree = dict(enumerate(tree))
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             yield from _flatten_settings(value, _dotted(key, name))
-    elif isinstance(tree, list | tuple) and any(isinstance(value, Mapping | list | tuple) for value in tree):
-        for index, value in enumerate(tree):
-            yield from _flatten_settings(value, _dotted(key, index))
     else:
         yield key, json.dumps(tree, ensure_ascii=False)
 

@@ -3,7 +3,7 @@
 Every layer trains independently, with its own gradient norm and best epoch; only the unified autoencoder joins them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import PretrainingSpec
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
+from permafrost.probes.models.autoencoder import Autoencoder, squared_errors
 from permafrost.probes.models.layerwise import LayerwiseLinear, SeededRandom
 from permafrost.probes.models.pair_features import difference_features
 from permafrost.probes.models.probe import Probe
@@ -34,7 +34,7 @@ DISCARDED_SEED = 1 << 32
 """Added to the seed of modules that are discarded after pretraining: they draw other numbers than the encoder."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LayerLoss:
     """Reconstruction error of a layer on held-out sentences."""
 
@@ -88,23 +88,26 @@ def pretrain(
     """
     if probe.spec.encoder == "none":
         raise SpecError("pretraining needs an encoder with weights; set probe.encoder to linear, lowrank or mlp.")
-    if spec.task == "autoencoder":
-        return _pretrain_autoencoder(probe, spec, corpus, inputs, seed, progress, checkpoint)
-    return _pretrain_on_classes(probe, spec, corpus, inputs, seed, progress, checkpoint)
+    build = _autoencoder_problem if spec.task == "autoencoder" else _class_problem
+    name, problem, measure = build(probe, spec, corpus, inputs, seed)
+    members = 1 + max(int(indices.max()) for indices in problem.member_of.values())
+    histories = fit(problem, spec.train, [seed] * members, progress, f"{name}, seed {seed}", None, checkpoint).histories
+    with torch.inference_mode():
+        losses = measure()
+    layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.layer_states()]
+    (member,) = probe.member_states()
+    unified = probe.spec.mixer == "unified"
+    mixer = {name: value.clone() for name, value in member.items() if unified and name.startswith("mixer.")}
+    return PretrainedEncoder(layers, mixer, histories[""], losses)
 
 
-def _pretrain_autoencoder(
-    probe: Probe,
-    spec: PretrainingSpec,
-    corpus: Corpus,
-    inputs: ProbeInputs,
-    seed: int,
-    progress: Progress | None,
-    checkpoint: Checkpoint | None,
-) -> PretrainedEncoder:
+def _autoencoder_problem(
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int
+) -> tuple[str, TrainingProblem, Callable[[], list[LayerLoss]]]:
+    """Return name and problem of a pretraining as an autoencoder, and the function that measures its errors."""
     train, held_out = _split_texts(spec, corpus, seed)
     model = _seeded_autoencoder(probe, seed)
-    unified, widths = isinstance(model, UnifiedAutoencoder), torch.tensor(probe.layout.widths)
+    widths = torch.tensor(probe.layout.widths)
 
     def read(texts: NDArray[np.int64]) -> TextStates:
         return inputs.text_states(model.reads, texts[None, :, None])[0]
@@ -112,23 +115,27 @@ def _pretrain_autoencoder(
     def loss(rows: NDArray[np.int64]) -> Tensor:
         errors, *_ = squared_errors(model, read(train[rows[0]]))
         by_layer = errors.mean(1) / widths
-        return by_layer.mean(0, keepdim=True) if unified else by_layer
+        return by_layer.mean(0, keepdim=True) if model.unified else by_layer
+
+    def held_out_errors() -> tuple[NDArray[np.floating], ...]:
+        return _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])
 
     def validate() -> dict[str, NDArray[np.floating]]:
-        explained = 1 - _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])[1]
-        return {"explained": explained.mean(keepdims=True) if unified else explained}
+        explained = 1 - held_out_errors()[-1]
+        return {"explained": explained.mean(keepdims=True) if model.unified else explained}
+
+    def measure() -> list[LayerLoss]:
+        return [
+            LayerLoss(column.plan, column.view, column.layer, *map(float, numbers))
+            for column, *numbers in zip(inputs.columns, *held_out_errors(), strict=True)
+        ]
 
     problem = TrainingProblem(
         modules={"autoencoder": model},
         member_of={f"autoencoder.{name}": members for name, members in model.member_of().items()},
         objectives={"": TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)},
     )
-    seeds = [seed] * (1 if unified else len(inputs.columns))
-    name = f"autoencoder, seed {seed}"
-    histories = fit(problem, spec.train, seeds, progress, name, None, checkpoint).histories[""]
-    with torch.inference_mode():
-        errors = _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])
-    return _pretrained_encoder(probe, histories, _layer_losses(inputs, errors))
+    return "autoencoder", problem, measure
 
 
 def _split_texts(spec: PretrainingSpec, corpus: Corpus, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -140,10 +147,10 @@ def _split_texts(spec: PretrainingSpec, corpus: Corpus, seed: int) -> tuple[NDAr
     return order[held_out:], order[:held_out]
 
 
-def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder | UnifiedAutoencoder:
+def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + DISCARDED_SEED)
-        model = UnifiedAutoencoder(probe) if probe.spec.mixer == "unified" else Autoencoder(probe)
+        model = Autoencoder(probe)
     probe.seed([seed])
     generator = torch.Generator().manual_seed(seed + DISCARDED_SEED)
     for run, decoder in zip(model.decoder.runs, model.decoder.parts, strict=True):
@@ -153,24 +160,8 @@ def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder | UnifiedAutoenc
     return model
 
 
-def _layer_losses(inputs: ProbeInputs, errors: tuple[NDArray[np.floating], ...]) -> list[LayerLoss]:
-    return [
-        LayerLoss(
-            plan=column.plan,
-            view=column.view,
-            layer=column.layer,
-            norm=float(norm),
-            loss=float(error),
-            unexplained=float(unexplained),
-        )
-        for column, error, unexplained, norm in zip(inputs.columns, *errors, strict=True)
-    ]
-
-
-def _reconstruction_errors(
-    model: Autoencoder | UnifiedAutoencoder, batches: Sequence[TextStates]
-) -> tuple[NDArray[np.floating], ...]:
-    """Return mean squared error in the latents' units, share of unexplained variance, mean norm: ``[layer]`` each."""
+def _reconstruction_errors(model: Autoencoder, batches: Sequence[TextStates]) -> tuple[NDArray[np.floating], ...]:
+    """Return norm, loss and unexplained variance as in :class:`LayerLoss`, ``[layer]`` each."""
     probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources))
     normalized = [probe.normalize(batch, model.reads) for batch in batches]
     texts = sum(batch.shape[1] for batch in normalized)
@@ -182,18 +173,13 @@ def _reconstruction_errors(
         total[2] += (target - mean).square().sum((1, 2))
         total[3] += (target * probe.scale + probe.center).norm(dim=2).sum(1)
     unexplained = torch.where(total[2] > 0, total[1] / total[2], 0.0)
-    return (total[0] / texts).numpy(), unexplained.numpy(), (total[3] / texts).numpy()
+    return (total[3] / texts).numpy(), (total[0] / texts).numpy(), unexplained.numpy()
 
 
-def _pretrain_on_classes(
-    probe: Probe,
-    spec: PretrainingSpec,
-    corpus: Corpus,
-    inputs: ProbeInputs,
-    seed: int,
-    progress: Progress | None,
-    checkpoint: Checkpoint | None,
-) -> PretrainedEncoder:
+def _class_problem(
+    probe: Probe, spec: PretrainingSpec, corpus: Corpus, inputs: ProbeInputs, seed: int
+) -> tuple[str, TrainingProblem, Callable[[], list[LayerLoss]]]:
+    """Return name and problem of a pretraining on classes of pairs, and a function that returns no errors."""
     train = corpus.split("train")
     if corpus.kind != "class" or train.texts.shape[1] != 2:
         raise CorpusError(
@@ -228,16 +214,7 @@ def _pretrain_on_classes(
     member_of |= {f"head.{name}": indices for name, _ in head.named_parameters()}
     objective = TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)
     problem = TrainingProblem(modules={"probe": probe, "head": head}, member_of=member_of, objectives={"": objective})
-    name = f"pretraining on classes, seed {seed}"
-    histories = fit(problem, spec.train, [seed] * layers, progress, name, None, checkpoint).histories[""]
-    return _pretrained_encoder(probe, histories, [])
-
-
-def _pretrained_encoder(probe: Probe, histories: list[History], losses: list[LayerLoss]) -> PretrainedEncoder:
-    layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.layer_states()]
-    (member,) = probe.member_states()
-    mixer = {name: value.clone() for name, value in member.items() if name.startswith("mixer.")}
-    return PretrainedEncoder(layers, mixer if probe.spec.mixer == "unified" else {}, histories, losses)
+    return "pretraining on classes", problem, list
 
 
 def _chunks(items: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOG_FIELDS = ("figures", "losses", "conflicts", "frozen")
-"""Tables of a log, as a checkpoint keeps them."""
-
 StepRecord = dict[str, Any]
 """``losses``: task -> ``[member]``; ``weights``: task -> weight; ``cosines``: lists of two tasks and cosine."""
 
@@ -76,9 +73,20 @@ class TrainingLog:
 
         A single task is not named.
         """
-        tasks = list(dict.fromkeys(line["task"] for line in self.figures))
-        prefixes = {task: f"{task}: " if len(tasks) > 1 else "" for task in tasks}
-        parts = [prefix + self._describe_task(task, epoch) for task, prefix in prefixes.items()]
+        tasks, parts = list(dict.fromkeys(line["task"] for line in self.figures)), []
+        for task in tasks:
+            numbers = [
+                f"loss {line['loss']:.4f}"
+                + (f", weight {line['weight']:.3g}" if line["weight"] not in (None, 1.0) else "")
+                for line in self.losses
+                if (line["task"], line["epoch"]) == (task, epoch) and not math.isnan(line["loss"])
+            ]
+            numbers += [
+                f"{line['metric']} {line['value']:.4f}"
+                for line in self.figures
+                if (line["task"], line["epoch"]) == (task, epoch)
+            ]
+            parts.append((f"{task}: " if len(tasks) > 1 else "") + ", ".join(numbers))
         parts += [
             f"gradients of {line['first']} and {line['second']}: cosine {line['cosine']:.2f}, in conflict in "
             f"{line['conflict']:.0%} of steps"
@@ -87,22 +95,9 @@ class TrainingLog:
         ]
         return "; ".join(parts)
 
-    def _describe_task(self, task: str, epoch: int) -> str:
-        parts = [
-            f"loss {line['loss']:.4f}" + (f", weight {line['weight']:.3g}" if line["weight"] not in (None, 1.0) else "")
-            for line in self.losses
-            if (line["task"], line["epoch"]) == (task, epoch) and not math.isnan(line["loss"])
-        ]
-        parts += [
-            f"{line['metric']} {line['value']:.4f}"
-            for line in self.figures
-            if (line["task"], line["epoch"]) == (task, epoch)
-        ]
-        return ", ".join(parts)
-
     def state_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Return the tables by name."""
-        return {name: getattr(self, name) for name in LOG_FIELDS}
+        return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, list[dict[str, Any]]]) -> None:
         """Load tables of :meth:`state_dict`, in place."""

@@ -7,7 +7,7 @@ On the CPU, the same data, seed and machine give the same weights to the last bi
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,18 +18,14 @@ from numpy.typing import NDArray
 
 from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import Eta, NoProgress, Progress
-from permafrost.probes.balancing.cosine import EVERY_STEPS
+from permafrost.probes.balancing.gradients import EVERY_STEPS
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.training.batches import Batches
 from permafrost.probes.training.best_state import BestStates, History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.log import StepRecord, TrainingLog
 from permafrost.probes.training.peak_memory import PeakMemory
-from permafrost.probes.training.problem import TrainingProblem, check_problem
+from permafrost.probes.training.problem import Batches, TrainingProblem, check_problem
 from permafrost.probes.training.step import StepRunner
-
-MEASURED_SECONDS = 5.0
-"""Seconds of training after which the expected time is reported."""
 
 AfterEpoch = Callable[[int, float], None]
 """Called with the epoch, from 0, and the selection metric of the first member; an exception that it raises ends the
@@ -80,7 +76,12 @@ def fit(
         torch.manual_seed(seeds[0])
         training = _Training(problem, spec, seeds, name, peak)
         if checkpoint and (state := checkpoint.load()) is not None:
-            _resume(training, state, checkpoint)
+            try:
+                training.load_state_dict(state)
+            except Exception as error:  # of another version, or made by hand
+                raise CheckpointError(
+                    f"{checkpoint.path} does not fit this training ({type(error).__name__}); remove it to start over."
+                ) from error
             where = f"after {training.epoch} epochs and {training.step} steps"
             progress.note(f"{name}: {'resuming' if training.learning else 'already finished,'} {where}")
         if training.learning:
@@ -91,15 +92,6 @@ def fit(
         module.eval()
     histories = {task: training.best.histories(task, training.log) for task in problem.objectives}
     return FitResult(histories, training.log, training.seconds, training.best.restore)
-
-
-def _resume(training: "_Training", state: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-    try:
-        training.load_state_dict(state)
-    except Exception as error:  # of another version, or made by hand
-        raise CheckpointError(
-            f"{checkpoint.path} does not fit this training ({type(error).__name__}); remove it to start over."
-        ) from error
 
 
 class _Training:
@@ -148,10 +140,15 @@ class _Training:
         self, listeners: Sequence[Callable[[int], None]], progress: Progress, checkpoint: Checkpoint | None
     ) -> float:
         """Train the rest of an epoch; return the selection metric of the first member and task."""
+        groups = self.runner.groups
         if not self.step:
-            self._begin_epoch(progress)
-        self.runner.groups.set_modes()
-        for batch in self._remaining_batches():
+            self.batches_state = self.batches.state_dict()
+            for component in groups.freeze_due(self.epoch):
+                self.log.frozen.append({"epoch": self.epoch, "component": component})
+                progress.note(f"{self.name}: {component} is frozen after {self.epoch} epochs")
+            groups.remember_weights()
+        groups.set_modes()
+        for batch in islice(self.batches.epoch(), self.step, None) if groups.any_trainable else ():
             index = self.epoch * self.batches.steps + self.step
             self.records.append(self.runner.run(batch, index, self.total, self.step % EVERY_STEPS == 0))
             self.step += 1
@@ -163,22 +160,12 @@ class _Training:
         values = self._validate(self.epoch + 1)
         losses = self.log.add_losses(self.epoch + 1, self.records, values)
         self.log.add_conflicts(self.epoch + 1, self.records)
-        self.learning = self.best.update(self.epoch, losses, values) and self.runner.groups.any_trainable
+        self.learning = self.best.update(self.epoch, losses, values) and groups.any_trainable
         self.epoch, self.step, self.records = self.epoch + 1, 0, []
         if self.reports_epochs:
             epoch = f"epoch {self.epoch} of {self.spec.epochs}"
             progress.note(f"{self.name}, {epoch}: {self.log.describe(self.epoch)}")
         return float(next(iter(values.values()))[0])
-
-    def _begin_epoch(self, progress: Progress) -> None:
-        self.batches_state = self.batches.state_dict()
-        for component in self.runner.groups.freeze_due(self.epoch):
-            self.log.frozen.append({"epoch": self.epoch, "component": component})
-            progress.note(f"{self.name}: {component} is frozen after {self.epoch} epochs")
-        self.runner.groups.remember_weights()
-
-    def _remaining_batches(self) -> Iterator[dict[str, NDArray[np.int64]]]:
-        return islice(self.batches.epoch(), self.step, None) if self.runner.groups.any_trainable else iter(())
 
     def _validate(self, epoch: int) -> dict[str, NDArray[np.floating]]:
         """Log all validation metrics; return task -> selection metric, ``[member]``."""

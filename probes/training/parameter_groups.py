@@ -27,10 +27,15 @@ class ParameterGroups:
         """Raise a :class:`SpecError` if a name of ``spec.rates`` or ``spec.freeze`` matches no parameter."""
         self.problem, self.spec = problem, spec
         self.named = problem.named_parameters()
-        for table, names in (("rates", spec.rates), ("freeze", spec.freeze)):
-            for name in names:
-                if name.split(".")[0] not in problem.absent:
-                    check_component(name, self.named, table)
+        known = {".".join(name.split(".")[:depth]) for name in self.named for depth in (1, 2)}
+        for table, components in (("rates", spec.rates), ("freeze", spec.freeze)):
+            for component in components:
+                absent = component.split(".")[0] in problem.absent
+                if not absent and not any(belongs_to(name, component) for name in self.named):
+                    raise SpecError(
+                        f"train.{table} names the component '{component}', which has nothing to train. "
+                        f"{nearest(component, known)}"
+                    )
         present = [component for component in spec.freeze if any(belongs_to(name, component) for name in self.named)]
         self._to_freeze = {component: spec.freeze[component] for component in present}
         self.frozen: list[str] = []
@@ -40,25 +45,25 @@ class ParameterGroups:
     def groups(self) -> list[dict[str, Any]]:
         """Return groups for the optimizer, with peak rate ``peak``; biases and norms of a backbone do not decay."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        rates = {BACKBONE: BACKBONE_RATE} | self.spec.rates
         for name, parameter in self.named.items():
-            no_decay = MIXER_PARAMETERS.search(name) or (belongs_to(name, BACKBONE) and parameter.dim() < 2)
-            decay = 0.0 if no_decay else self.spec.weight_decay
-            groups.setdefault((self._rate(name), decay), []).append(parameter)
+            in_mixer = MIXER_PARAMETERS.search(name)
+            default = self.spec.mixer_learning_rate if in_mixer else self.spec.learning_rate
+            matching = [component for component in rates if belongs_to(name, component)]
+            rate = rates[max(matching, key=len)] if matching else default
+            no_decay = in_mixer or (belongs_to(name, BACKBONE) and parameter.dim() < 2)
+            groups.setdefault((rate, 0.0 if no_decay else self.spec.weight_decay), []).append(parameter)
         return [
             {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
             for (rate, decay), parameters in groups.items()
         ]
 
-    def _rate(self, name: str) -> float:
-        default = self.spec.mixer_learning_rate if MIXER_PARAMETERS.search(name) else self.spec.learning_rate
-        rates = {BACKBONE: BACKBONE_RATE} | self.spec.rates
-        matching = [component for component in rates if belongs_to(name, component)]
-        return rates[max(matching, key=len)] if matching else default
-
     def freeze_due(self, epoch: int) -> list[str]:
         """Freeze the components that are due before an epoch, counted from 0; return the newly frozen ones."""
         due = [component for component, when in self._to_freeze.items() if isinstance(when, int) and when <= epoch]
-        due += [component for component in self._converged() if component not in due]
+        for component, before in self._before.items():
+            if (self._flat_weights(component) - before).norm() < self.spec.converged * before.norm():
+                due.append(component)
         return self.freeze(component for component in due if component not in self.frozen)
 
     def freeze(self, components: Iterable[str]) -> list[str]:
@@ -82,22 +87,11 @@ class ParameterGroups:
 
     def remember_weights(self) -> None:
         """Keep a copy of the weights of components that are frozen on convergence."""
-        self._before = {component: self._flat_weights(component) for component in self._awaiting_convergence()}
-
-    def _converged(self) -> list[str]:
-        return [
-            component
-            for component, before in self._before.items()
-            if component in self._awaiting_convergence()
-            and (self._flat_weights(component) - before).norm() < self.spec.converged * before.norm()
-        ]
-
-    def _awaiting_convergence(self) -> list[str]:
-        return [
-            component
+        self._before = {
+            component: self._flat_weights(component)
             for component, when in self._to_freeze.items()
             if when == "converged" and component not in self.frozen
-        ]
+        }
 
     def _flat_weights(self, component: str) -> Tensor:
         return torch.cat(
@@ -132,12 +126,3 @@ def count_trainable(problem: TrainingProblem, spec: TrainSpec, component: str = 
 def belongs_to(name: str, component: str) -> bool:
     """Return whether a parameter belongs to a component."""
     return name == component or name.startswith(f"{component}.")
-
-
-def check_component(component: str, names: Iterable[str], table: str) -> None:
-    """Raise a :class:`SpecError` if no parameter belongs to a component."""
-    names = list(names)
-    if not any(belongs_to(name, component) for name in names):
-        known = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2)}
-        raise SpecError(f"train.{table} names the component '{component}', which has nothing to train. "
-                        f"{nearest(component, known)}")  # fmt: skip

@@ -30,7 +30,9 @@ class PeakMemory:
         return max(self.previous_bytes, self._largest)
 
     def __enter__(self) -> Self:
-        _release_freed_memory()
+        gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
+            trim(0)  # freed memory goes back to the system; otherwise its reuse would not show as growth
         self._before = self._resident()
         self._thread = threading.Thread(target=self._sample_until_done, daemon=True)
         self._thread.start()
@@ -51,10 +53,3 @@ class PeakMemory:
     def _resident(self) -> int:
         memory = self._process.memory_info()
         return int(memory.rss - getattr(memory, "shared", 0))
-
-
-def _release_freed_memory() -> None:
-    """Return freed memory to the system; otherwise its reuse would not show as growth."""
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
-        trim(0)

@@ -1,8 +1,9 @@
-"""Training objectives: one TaskObjective for each task, and the TrainingProblem that fit() optimises."""
+"""Training objectives: a TaskObjective for each task, the TrainingProblem that fit() optimises, and its batches."""
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from permafrost.probes.balancing.base import Balancer
 
 Order = Literal["joint", "round_robin", "proportional", "temperature"]
 """Order of the batches of several tasks."""
+
+TASK_ORDER_STREAM = 1 << 20
+"""Second number, with a seed, of the generator that draws the order of tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,10 @@ class TaskObjective:
     @property
     def bounds(self) -> list[tuple[int, int]]:
         """Start and end of each batch of an epoch."""
-        return list(batch_bounds(self.rows, self.batch_rows, self.smallest_batch))
+        starts = list(range(0, self.rows, max(self.batch_rows, self.smallest_batch)))
+        if len(starts) > 1 and self.rows - starts[-1] < self.smallest_batch:
+            starts.pop()
+        return list(itertools.pairwise([*starts, self.rows]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +80,12 @@ class TrainingProblem:
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trained parameters by name."""
-        parameters = {
-            f"{component}.{name}": parameter
+        return {
+            full_name: parameter
             for component, module in self.modules.items()
             for name, parameter in module.named_parameters()
+            if (full_name := f"{component}.{name}") in self.member_of
         }
-        return {name: parameter for name, parameter in parameters.items() if name in self.member_of}
-
-    def parameters_and_members(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Return each trained parameter with its ``[first axis]`` of members."""
-        return [(parameter, self.member_of[name]) for name, parameter in self.named_parameters().items()]
 
     def parameters_of(self, task: str) -> list[str]:
         """Return the names of the parameters that a task uses: all but those of other tasks."""
@@ -103,9 +106,64 @@ def check_problem(problem: TrainingProblem) -> None:
         raise SpecError("there is nothing to train: an encoder 'none' under a mixer 'last' or 'concat' has no weights.")
 
 
-def batch_bounds(rows: int, size: int, smallest: int) -> Iterator[tuple[int, int]]:
-    """Return start and end of consecutive batches; a last one below ``smallest`` is merged into the one before."""
-    starts = list(range(0, rows, max(size, smallest)))
-    if len(starts) > 1 and rows - starts[-1] < smallest:
-        starts.pop()
-    return zip(starts, [*starts[1:], rows], strict=True)
+class Batches:
+    """Batches of every epoch, drawn from one generator for each task and seed, and one for the order of tasks."""
+
+    def __init__(self, problem: TrainingProblem, seeds: Sequence[int]) -> None:
+        self.objectives, self.order = problem.objectives, problem.order
+        self.bounds = {task: objective.bounds for task, objective in problem.objectives.items()}
+        self.counts = {task: len(bounds) for task, bounds in self.bounds.items()}
+        """Task -> number of its batches."""
+        self.steps = max(self.counts.values()) if self.order == "joint" else sum(self.counts.values())
+        """Number of steps of an epoch."""
+        sizes = np.array(list(self.counts.values()), float) ** (1 / problem.temperature)
+        self._probabilities = sizes / sizes.sum()
+        distinct = sorted(set(seeds))
+        self._row_generators = {
+            task: [np.random.default_rng([seed, index] if index else seed) for seed in distinct]
+            for index, task in enumerate(problem.objectives)
+        }
+        self._task_generator = np.random.default_rng([distinct[0], TASK_ORDER_STREAM])
+
+    def epoch(self) -> Iterator[dict[str, NDArray[np.int64]]]:
+        """Yield for each step task -> rows, ``[order, row]``; a joint step has all tasks, any other one task."""
+        streams = {task: self._stream(task) for task in self.objectives}
+        steps = [list(streams)] * self.steps if self.order == "joint" else [[task] for task in self._task_order()]
+        for tasks in steps:
+            yield {task: next(streams[task]) for task in tasks}
+
+    def _stream(self, task: str) -> Iterator[NDArray[np.int64]]:
+        rows = self.objectives[task].rows
+        while True:
+            orders = np.stack([generator.permutation(rows) for generator in self._row_generators[task]])
+            for start, end in self.bounds[task]:
+                yield orders[:, start:end]
+
+    def _task_order(self) -> list[str]:
+        """Return the task of each step."""
+        if self.order == "round_robin":
+            rounds = itertools.zip_longest(*([task] * count for task, count in self.counts.items()))
+            return [task for tasks in rounds for task in tasks if task is not None]
+        names = list(self.counts)
+        if self.order == "proportional":
+            drawn = self._task_generator.permutation(np.repeat(np.arange(len(names)), list(self.counts.values())))
+        else:
+            drawn = self._task_generator.choice(len(names), self.steps, p=self._probabilities)
+        return [names[index] for index in drawn]
+
+    def _generators(self) -> list[np.random.Generator]:
+        return [*itertools.chain(*self._row_generators.values()), self._task_generator]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generators; complete only between epochs."""
+        return {"generators": [generator.bit_generator.state for generator in self._generators()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a state of :meth:`state_dict`."""
+        for generator, saved in zip(self._generators(), state["generators"], strict=True):
+            generator.bit_generator.state = saved
+
+
+def order_indices(seeds: Sequence[int]) -> NDArray[np.int64]:
+    """Return ``[member]``, the index of each member's order of rows; members of one seed share an order."""
+    return np.searchsorted(sorted(set(seeds)), seeds)

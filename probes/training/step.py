@@ -10,7 +10,7 @@ from torch import Tensor
 
 from permafrost.data.machine import native_bfloat16
 from permafrost.data.spec import SpecError
-from permafrost.probes.balancing.cosine import gradient_cosines
+from permafrost.probes.balancing.gradients import gradient_cosines
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import SeededRandom
 from permafrost.probes.training.best_state import check_shape
@@ -46,7 +46,14 @@ class StepRunner:
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
             losses = {task: self.problem.objectives[task].loss(rows) for task, rows in batch.items()}
         for task, loss in losses.items():
-            self._check_finite(task, loss, step, total)
+            if not torch.isfinite(loss).all():
+                wrong = loss[~torch.isfinite(loss)].reshape(-1)[0].item()
+                prefix = f"{task}: " if len(self.problem.objectives) > 1 else ""
+                raise SpecError(
+                    f"{prefix}the training loss became {wrong} in step {step + 1} of {total}; lower "
+                    "train.learning_rate, train.rates or train.mixer_learning_rate"
+                    + (', or set train.compute_dtype = "float32".' if self._bfloat16 else ".")
+                )
         factor = rate_factor(step, total, self.spec.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -71,16 +78,6 @@ class StepRunner:
         cosines = gradient_cosines(losses, shared) if measure_cosines and not balancer.compares else {}
         balanced = balancer.backward(losses, shared)
         return balanced.weights, [[*pair, cosine] for pair, cosine in (balanced.cosines or cosines).items()]
-
-    def _check_finite(self, task: str, loss: Tensor, step: int, total: int) -> None:
-        if not torch.isfinite(loss).all():
-            wrong = loss[~torch.isfinite(loss)].reshape(-1)[0].item()
-            prefix = f"{task}: " if len(self.problem.objectives) > 1 else ""
-            raise SpecError(
-                f"{prefix}the training loss became {wrong} in step {step + 1} of {total}; lower train.learning_rate, "
-                "train.rates or train.mixer_learning_rate"
-                + (', or set train.compute_dtype = "float32".' if self._bfloat16 else ".")
-            )
 
     def check_weights(self, epoch: int) -> None:
         """Raise a :class:`SpecError` if a weight is not finite: no loss shows it after the last step of an epoch."""
@@ -108,22 +105,19 @@ class StepRunner:
         with torch.no_grad():
             for name, parameter in self.problem.named_parameters().items():
                 parameter.copy_(check_shape(state["weights"][name], parameter))
-        self._load_optimizer({int(index): values for index, values in state["optimizer"].items()})
+        moments = {int(index): values for index, values in state["optimizer"].items()}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, values in moments.items():
+            for value in values.values():
+                if value.dim():  # the step count is a scalar
+                    check_shape(value, parameters[index])
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.groups.load_state_dict(state["components"])
         if self.problem.balancer:
             self.problem.balancer.load_state_dict(state["balancer"])
         for generator, saved in zip(self._generators(), state["generators"], strict=True):
             generator.set_state(saved)
         torch.set_rng_state(state["torch"])
-
-    def _load_optimizer(self, moments: Mapping[int, dict[str, Tensor]]) -> None:
-        groups = self.optimizer.state_dict()["param_groups"]
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for index, values in moments.items():
-            for value in values.values():
-                if value.dim():  # the step count is a scalar
-                    check_shape(value, parameters[index])
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def _generators(self) -> list[torch.Generator]:
         """Return the generators of the modules' dropout and noise, each once."""
@@ -140,8 +134,8 @@ class StepRunner:
 def clip_by_member(problem: TrainingProblem, largest: float, members: int) -> None:
     """Scale the gradient of each member down to a norm of ``largest``, over all parameters of the member."""
     pairs = [
-        (parameter, member_of)
-        for parameter, member_of in problem.parameters_and_members()
+        (parameter, problem.member_of[name])
+        for name, parameter in problem.named_parameters().items()
         if parameter.grad is not None
     ]
     squares = torch.zeros(members)

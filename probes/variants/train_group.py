@@ -16,12 +16,11 @@ from permafrost.probes.models.probe import Probe, stack, unstack
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.heads import objective_of
 from permafrost.probes.objectives.losses import MIN_BATCH_ROWS
-from permafrost.probes.training.batches import order_indices
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import AfterEpoch, FitResult, fit
 from permafrost.probes.training.parameter_groups import BACKBONE, belongs_to, count_trainable
 from permafrost.probes.training.peak_memory import PeakMemory
-from permafrost.probes.training.problem import TaskObjective, TrainingProblem
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem, order_indices
 from permafrost.probes.variants.members import Group, MemberConfig, TrainedMember
 
 

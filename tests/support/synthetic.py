@@ -14,10 +14,9 @@ from permafrost.data.text import Segments
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.inputs.token_inputs import TokenInputs, stored_tokens
-from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import shared_reads
+from permafrost.probes.models.shared_reads import MemberLayout, shared_reads
 
 TEXTS = 60
 EVEN, RAGGED = (8, 8, 8, 8), (8, 8, 6, 4)

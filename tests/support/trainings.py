@@ -9,8 +9,8 @@ from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.probe import Probe
+from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.objectives.heads import HEADS
 from permafrost.probes.tasks.base import Scorer
 from permafrost.probes.tasks.registry import TASKS, Problem, make_problem

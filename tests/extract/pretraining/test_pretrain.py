@@ -34,7 +34,7 @@ from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain
-from permafrost.extract.pretraining.trainer_checkpoints import mark_complete, newest_checkpoint
+from permafrost.extract.pretraining.trainer import mark_complete, newest_checkpoint
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.backbones import WORDS, word_tokenizer
 from tests.support.damage import flipped, resigned

@@ -8,7 +8,7 @@ import torch
 
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.autoencoder import Autoencoder, UnifiedAutoencoder, squared_errors
+from permafrost.probes.models.autoencoder import Autoencoder, squared_errors
 from permafrost.probes.models.probe import layout_for
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import shared_reads
@@ -76,7 +76,7 @@ def test_the_errors_are_those_computed_by_hand(scale):
     with torch.no_grad():
         model.decoder.parts[0].weight.copy_(torch.eye(4, 8))  # and gives them back, with zeros for the others
         model.decoder.parts[0].bias.zero_()
-        error, unexplained, norm = _reconstruction_errors(model, list(found.values.split(25, 1)))  # in uneven parts
+        norm, error, unexplained = _reconstruction_errors(model, list(found.values.split(25, 1)))  # in uneven parts
     x = found.values.double()
     lost = (x - probe.center)[..., 4:]  # in place of which the mean is said
     np.testing.assert_allclose(error, lost.square().sum(2).mean(1), rtol=1e-5)
@@ -90,7 +90,7 @@ def test_a_perfect_reconstruction_leaves_nothing_unexplained():
     found = inputs(RAGGED)
     probe = probe_of(ProbeSpec(encoder="lowrank"), found)
     with torch.inference_mode():
-        error, unexplained, _ = _reconstruction_errors(Saying(probe, lambda x: normal(probe, x)), [found.values])
+        _, error, unexplained = _reconstruction_errors(Saying(probe, lambda x: normal(probe, x)), [found.values])
     assert error.tolist() == unexplained.tolist() == [0, 0, 0, 0]
 
 
@@ -99,7 +99,7 @@ def test_to_say_the_mean_explains_nothing():
     probe = probe_of(ProbeSpec(), found)
     with torch.inference_mode():
         mean = normal(probe, found.values).mean(1, keepdim=True)
-        error, unexplained, _ = _reconstruction_errors(Saying(probe, lambda x: mean.expand(x.shape)), [found.values])
+        _, error, unexplained = _reconstruction_errors(Saying(probe, lambda x: mean.expand(x.shape)), [found.values])
     assert unexplained.tolist() == pytest.approx([1] * 4, rel=1e-5)
     np.testing.assert_allclose(error, found.values.var(1, correction=0).sum(1), rtol=1e-5)
 
@@ -109,7 +109,7 @@ def test_a_layer_without_variance_has_nothing_to_explain():
     found.values[2] = 3.0
     probe = probe_of(ProbeSpec(code=(0.5,)), found)
     with torch.inference_mode():
-        _, unexplained, _ = _reconstruction_errors(Autoencoder(probe), [found.values])
+        *_, unexplained = _reconstruction_errors(Autoencoder(probe), [found.values])
     assert unexplained[2] == 0
     assert np.isfinite(unexplained).all()
 
@@ -127,7 +127,7 @@ def test_the_squared_error_is_per_layer_and_row():
 def test_the_unified_autoencoder_reads_every_layer_out_of_one_embedding(widths):
     found = inputs(widths)
     probe = moved(probe_of(ProbeSpec(mixer="unified", code=(0.5,)), found))
-    model = UnifiedAutoencoder(probe)
+    model = Autoencoder(probe)
     x = found.values
     embedding = sum(code @ up[: code.shape[1]] for code, up in zip(encode(probe, x), probe.mixer.up[0], strict=True))
     rebuilt = model(x)

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from permafrost.probes.models.heads import ACTIVATIONS, FeatureHead
-from permafrost.probes.models.member_layout import MemberLayout
+from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS, code_mixer, mixed_width
+from permafrost.probes.models.sentence_probes import ACTIVATIONS, FeatureProbe
+from permafrost.probes.models.shared_reads import MemberLayout
 from tests.support.synthetic import layout, moved
 
 TWO = layout([(0, 1)], (2, 2))
@@ -162,7 +163,8 @@ def test_the_last_layer_is_each_members_own():
 
 
 def test_a_linear_head_has_the_value_computed_by_hand():
-    head = FeatureHead(members=1, features=2, outputs=2, hidden=0, dropout=0.5).eval()
+    spec = ProbeSpec(encoder="none", mixer="last", hidden=0, dropout=0.5)
+    head = FeatureProbe(spec, layout([(0,)], (2,)), 1, 2).head.eval()
     fill(head[1].weight, [[[1.0, 0.0], [2.0, -1.0]]])
     fill(head[1].bias, [[[0.5, 0.0]]])
     assert head(torch.tensor([[[3.0, 4.0]]])).tolist() == [[[11.5, -4.0]]]
@@ -170,7 +172,8 @@ def test_a_linear_head_has_the_value_computed_by_hand():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_head_with_a_hidden_layer_equals_torchs_own(activation):
-    head = FeatureHead(members=2, features=3, outputs=2, hidden=5, dropout=0.5, activation=activation)
+    spec = ProbeSpec(encoder="none", mixer="last", hidden=5, dropout=0.5, activation=activation)
+    head = FeatureProbe(spec, layout([(0,), (0,)], (3,)), 1, 2).head
     x, act = torch.randn(2, 7, 3), getattr(torch.nn.functional, activation)
     moved(head).eval()
     for member in range(2):

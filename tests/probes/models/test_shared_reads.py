@@ -1,14 +1,20 @@
-"""Readings: what several members read is fetched and multiplied once, and comes to what each reads for itself."""
+"""Member layout, padded by member; what several members read is fetched once, and comes to what each reads alone."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.layerwise import LayerwiseLinear, LayerwiseLowRank
 from permafrost.probes.models.pair_features import cosines
-from permafrost.probes.models.shared_reads import shared_reads
+from permafrost.probes.models.probe import stack
+from permafrost.probes.models.sentence_probes import ScoreProbe
+from permafrost.probes.models.shared_reads import MemberLayout, shared_reads
 from tests.support.synthetic import layout
 
+LAYOUT = MemberLayout(((0, 1, 2), (2,), (0, 2)), (8, 8, 4), (2, 4, 2))
 MEMBERS = [(0, 1, 2, 3), (1, 3), (3,), (0, 2, 3)]
 ORDERS = pytest.mark.parametrize("orders", [None, [0, 1, 0, 1]], ids=["one order", "two orders"])
 
@@ -79,3 +85,33 @@ def test_the_cosines_of_a_low_rank_change_are_those_of_what_it_makes(orders, by)
     ]
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_the_layers_of_members_lie_one_after_another():
+    assert LAYOUT.sources == (0, 1, 2, 2, 0, 2)
+    assert LAYOUT.widths == (8, 8, 4, 4, 8, 4)
+    assert LAYOUT.codes == (2, 4, 2, 2, 2, 2)
+    assert LAYOUT.member_of.tolist() == [0, 0, 0, 1, 2, 2]
+    assert LAYOUT.mask.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
+
+
+def test_layers_are_laid_out_by_member_with_zeros_where_one_has_fewer():
+    x = torch.arange(1.0, 13).reshape(6, 2)
+    assert LAYOUT.by_member(x).tolist() == [
+        [[1, 2], [3, 4], [5, 6]],
+        [[7, 8], [0, 0], [0, 0]],
+        [[9, 10], [11, 12], [0, 0]],
+    ]
+
+
+def test_members_of_one_size_are_laid_out_without_a_copy():
+    x = torch.randn(6, 2, 5)
+    laid = replace(LAYOUT, members=((0, 1, 2), (2, 1, 0))).by_member(x)
+    assert laid.data_ptr() == x.data_ptr()
+    assert torch.equal(laid, x.reshape(2, 3, 2, 5))
+
+
+def test_stacked_probes_keep_the_order_of_members():
+    layouts = [replace(LAYOUT, members=members) for members in (((0, 1), (1,)), ((1, 2),))]
+    stacked = stack([ScoreProbe(ProbeSpec(), layout) for layout in layouts])
+    assert stacked.layout == replace(LAYOUT, members=((0, 1), (1,), (1, 2)))

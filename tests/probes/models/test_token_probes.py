@@ -17,10 +17,9 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.inputs.token_inputs import TokenInputs, padded
 from permafrost.probes.models.context import CONTEXTS
-from permafrost.probes.models.heads import TokenPooling
 from permafrost.probes.models.layerwise import Dropout
 from permafrost.probes.models.pair_features import cosines
-from permafrost.probes.models.probe import layout_for, stack, unstack
+from permafrost.probes.models.probe import TokenPooling, layout_for, stack, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import TokenStates, both_texts, shared_reads
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe, TokenProbe

@@ -12,9 +12,9 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.context import CONTEXTS
-from permafrost.probes.models.member_layout import MemberLayout
 from permafrost.probes.models.mixers import CODE_MIXERS
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
+from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.objectives.heads import HEADS, predictions
 from permafrost.probes.objectives.losses import LOSSES

@@ -12,10 +12,9 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.models.layerwise import LayerwiseLinear
 from permafrost.probes.objectives.losses import LOSSES, log_variance
-from permafrost.probes.training.batches import order_indices
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import fit
-from permafrost.probes.training.problem import TaskObjective, TrainingProblem, batch_bounds
+from permafrost.probes.training.problem import TaskObjective, TrainingProblem, order_indices
 from permafrost.probes.training.step import clip_by_member
 
 ROWS, WIDTH = 200, 8
@@ -209,7 +208,8 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     ],
 )
 def test_batches_hold_every_row_once_and_none_is_too_small(rows, size, smallest, sizes):
-    bounds = list(batch_bounds(rows, size, smallest))
+    toy = Toy().problem().objectives[""]
+    bounds = replace(toy, rows=rows, batch_rows=size, smallest_batch=smallest).bounds
     assert [end - start for start, end in bounds] == sizes
     assert [row for start, end in bounds for row in range(start, end)] == list(range(rows))
 

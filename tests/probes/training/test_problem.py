@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from permafrost.data.spec import SpecError
-from permafrost.probes.training.batches import Batches
-from permafrost.probes.training.problem import TaskObjective, TrainingProblem, check_problem
+from permafrost.probes.training.problem import Batches, TaskObjective, TrainingProblem, check_problem
 
 SIZES = {"small": 7, "large": 20}
 """Rows; of 3 each, 3 and 7 batches."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from permafrost.probes.balancing.cosine import EVERY_STEPS, gradient_cosines
+from permafrost.probes.balancing.gradients import EVERY_STEPS, gradient_cosines
 from permafrost.probes.training import step
 from tests.probes.training.test_resume_bits import SPEC, Pair
 
