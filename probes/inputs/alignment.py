@@ -6,8 +6,6 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Rows
 from permafrost.data.ragged import TokenIndex
 
-NOWHERE = -1
-
 
 def tokens_at(tokens: TokenIndex, windows: NDArray[np.int64], characters: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the first token that covers each character.
@@ -21,14 +19,14 @@ def tokens_at(tokens: TokenIndex, windows: NDArray[np.int64], characters: NDArra
     """
     covering = np.flatnonzero(tokens.spans[:, 0] >= 0)
     if not len(covering):
-        return np.full(len(characters), NOWHERE)
+        return np.full(len(characters), -1)
     spans = tokens.spans[covering].astype(np.int64)
     window_of = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)[covering]
     longest = max(int(spans.max()), int(characters.max(initial=0))) + 1
     ends = window_of * longest + spans[:, 1]
     token = np.searchsorted(ends[:-1], windows * longest + characters, side="right")  # the first that ends after it
     covered = (window_of[token] == windows) & (spans[token, 0] <= characters) & (spans[token, 1] > characters)
-    return np.where(covered, covering[token], NOWHERE)
+    return np.where(covered, covering[token], -1)
 
 
 def first_tokens(tokens: TokenIndex, rows: Rows) -> NDArray[np.int64]:

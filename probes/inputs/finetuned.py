@@ -5,7 +5,7 @@ language model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -37,10 +37,7 @@ def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> FrozenStates:
 class FinetunedInputs(ProbeInputs):
     """One vector for each text and layer that trainable blocks compute with their current weights."""
 
-    columns: tuple[Column, ...]
-    widths: tuple[int, ...]
-    tokens = None
-    blocks: nn.Module
+    blocks: nn.Module = field()
 
     below: FrozenStates
     """Inputs of the blocks; each text is one window."""

@@ -5,8 +5,7 @@ The other kinds are in :mod:`permafrost.probes.inputs.token_inputs` and :mod:`pe
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ MEASURED_TEXTS = 500
 """Approximate number of texts of which tokens, or latents of trainable blocks, are measured for moments."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ProbeInputs(ABC):
     """Latents that a probe reads, with the plan, view and layer of every index on their layer axis."""
 
@@ -31,11 +31,13 @@ class ProbeInputs(ABC):
     widths: tuple[int, ...]
     """``[layer]``: width of the latents."""
 
-    tokens: TokenIndex | None
+    tokens: TokenIndex | None = None
     """Windows and tokens of the texts; None if every text is pooled to one vector."""
 
-    blocks: nn.Module | None
+    blocks: nn.Module | None = None
     """Trainable blocks that compute the latents whenever they are read; None if the latents are stored."""
+
+    _moments: dict[tuple[bytes, bool, str, bool], tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -91,18 +93,12 @@ class ProbeInputs(ABC):
             texts = texts[:: max(1, len(texts) // MEASURED_TEXTS)]
         key = (texts.tobytes(), center, scale, by_token)
         if key not in self._moments:
-            with torch.no_grad():
-                pairs = [
-                    self._layer_moments(layer, texts, center, scale, by_token) for layer in range(len(self.widths))
-                ]
+            pairs = [self._layer_moments(layer, texts, center, scale, by_token) for layer in range(len(self.widths))]
             means, deviations = zip(*pairs, strict=True)
             self._moments[key] = torch.stack(means), torch.stack(deviations)
         return self._moments[key]
 
-    @cached_property
-    def _moments(self) -> dict[tuple[bytes, bool, str, bool], tuple[Tensor, Tensor]]:
-        return {}
-
+    @torch.no_grad()
     def _layer_moments(
         self, layer: int, texts: NDArray[np.int64], center: bool, scale: str, by_token: bool
     ) -> tuple[Tensor, Tensor]:
@@ -120,11 +116,6 @@ class ProbeInputs(ABC):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PooledInputs(ProbeInputs):
     """One vector for each text and layer, in memory."""
-
-    columns: tuple[Column, ...]
-    widths: tuple[int, ...]
-    tokens = None
-    blocks = None
 
     values: Tensor
     """``[layer, text, width]`` in float32, padded with zeros to the largest width."""

@@ -4,10 +4,10 @@
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from torch import nn
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.ragged import TokenIndex
-from permafrost.data.spec import SpecError
+from permafrost.data.spec import SpecError, plain
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
@@ -39,6 +39,27 @@ class PlanLatents:
     """Number of texts that were truncated to ``plan.max_tokens``."""
 
     seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """Return what the record of a run says about them: path, identity, columns and provenance."""
+        provenance = self.store.shards[0].provenance
+        return {
+            "path": str(self.store.path),
+            "identity": plain(self.store.identity),
+            "columns": {view: list(layers) for view, layers in self.columns.items()},
+            "truncated": self.truncated,
+            "seconds": self.seconds,
+            "backbone_parameters": provenance.get("parameters"),
+            "device": provenance.get("device"),
+            "self_check": provenance.get("self_check"),
+        }
+
+
+def count_backbone_parameters(plans: Iterable[PlanLatents]) -> int:
+    """Return the number of parameters of the distinct backbones of some plans."""
+    stores = [latents.store for latents in plans]
+    parameters = {store.identity.weights: store.shards[0].provenance.get("parameters") or 0 for store in stores}
+    return sum(parameters.values())
 
 
 @dataclass(frozen=True, eq=False)

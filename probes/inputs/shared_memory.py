@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,18 +48,18 @@ class SharedInputs:
                 with file_lock(self._folder / "lock"):
                     if not metadata_path.exists():
                         inputs = make()
-                        self._write(key, inputs)
-                        if not isinstance(inputs, PooledInputs):
+                        if isinstance(inputs, PooledInputs):
+                            self._write(key, inputs)
+                        else:
+                            write_atomically(metadata_path, b"{}")
                             self._opened[key] = inputs
             if key not in self._opened:
-                self._opened[key] = self._open(key, make)
+                metadata = json.loads(metadata_path.read_text("utf-8"))
+                self._opened[key] = self._open(key, metadata) if metadata else make()
         return self._opened[key]
 
-    def _write(self, key: str, inputs: ProbeInputs) -> None:
+    def _write(self, key: str, inputs: PooledInputs) -> None:
         """Write the latents, then the metadata: if the second file exists, both are complete."""
-        if not isinstance(inputs, PooledInputs):
-            write_atomically(self._folder / f"{key}.json", b"{}")
-            return
         metadata = {"columns": inputs.columns, "widths": inputs.widths}
         values = np.ascontiguousarray(inputs.values.numpy())
         temporary = self._folder / f"{key}{TEMPORARY_SUFFIX}"
@@ -76,10 +77,7 @@ class SharedInputs:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _open(self, key: str, make: Callable[[], ProbeInputs]) -> ProbeInputs:
-        metadata = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
-        if not metadata:  # token latents
-            return make()
+    def _open(self, key: str, metadata: dict[str, Any]) -> PooledInputs:
         mapped = np.load(self._folder / f"{key}.npy", mmap_mode="c")  # a write, which torch might try, stays private
         columns = tuple(Column(*column) for column in metadata["columns"])
         return PooledInputs(values=torch.from_numpy(mapped), columns=columns, widths=tuple(metadata["widths"]))

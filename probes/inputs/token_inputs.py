@@ -1,12 +1,12 @@
 """Token inputs: states of every token, read in batches; and reading inputs of either kind from latent stores."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
 from permafrost.data.spec import SpecError
@@ -26,28 +26,22 @@ POOLED_AT_ONCE = 512
 class TokenInputs(ProbeInputs):
     """States of every token, read from a store or from memory or computed by blocks, in batches of windows."""
 
-    columns: tuple[Column, ...]
-    widths: tuple[int, ...]
-    tokens: TokenIndex
-    blocks: nn.Module | None = None
+    tokens: TokenIndex = field()
 
     read: Callable[[NDArray[np.int64], Sequence[int]], Tensor]
     """(indices of windows, indices of layers) -> ``[layer, token, width]``, in the stored precision."""
 
+    @torch.no_grad()
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`."""
         windows, inverse = np.unique(self.tokens.starts[texts], return_inverse=True)
         means = np.empty((len(windows), self.width), np.float32)
         for start in range(0, len(windows), POOLED_AT_ONCE):
-            chunk = slice(start, start + POOLED_AT_ONCE)
-            means[chunk] = self._means(layer, windows[chunk])
+            chunk = windows[start : start + POOLED_AT_ONCE]
+            lengths, states = self.tokens.lengths[chunk], self.token_states(chunk, [layer])[0].numpy()
+            sums = np.add.reduceat(states, offsets_from_lengths(lengths)[:-1], axis=0)
+            means[start : start + len(chunk)] = sums / lengths[:, None].astype(np.float32)
         return torch.from_numpy(means[inverse.reshape(-1)])
-
-    @torch.no_grad()
-    def _means(self, layer: int, windows: NDArray[np.int64]) -> NDArray[np.float32]:
-        lengths, states = self.tokens.lengths[windows], self.token_states(windows, [layer])[0].numpy()
-        sums = np.add.reduceat(states, offsets_from_lengths(lengths)[:-1], axis=0)
-        return np.asarray(sums / lengths[:, None].astype(np.float32))
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
         """As :meth:`ProbeInputs.text_states`; the windows of all texts are read together."""
@@ -119,8 +113,9 @@ def stored_tokens(
     Args:
         read: (indices of windows, indices of ``columns``) -> their tokens.
     """
-
-    def read_states(windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
-        return torch.from_numpy(read(windows, layers).states)
-
-    return TokenInputs(columns=tuple(columns), widths=(width,) * len(columns), tokens=tokens, read=read_states)
+    return TokenInputs(
+        columns=tuple(columns),
+        widths=(width,) * len(columns),
+        tokens=tokens,
+        read=lambda windows, layers: torch.from_numpy(read(windows, layers).states),
+    )

@@ -1,6 +1,6 @@
 """Bootstrap of metrics over rows: estimates with 95 % intervals, and paired differences with p-values.
 
-The resampled rows depend on the number of rows and the seed only, so all metrics on the same rows are paired.
+The resampled rows depend on the number of rows only, so all metrics on the same rows are paired.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,7 @@ class BootstrapSamples:
         defined = self.draws[np.isfinite(self.draws)]
         if not len(defined):
             return Estimate(self.value, None, None, self.n)
-        low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Estimate(self.value, float(low), float(high), self.n)
+        return Estimate(self.value, *_interval(defined), self.n)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class PairedDifference:
 
 
 def bootstrap_metric(
-    metric: Metric, predictions: Sequence[NDArray[Any]], target: NDArray[Any], seed: int = 0
+    metric: Metric, predictions: Sequence[NDArray[Any]], target: NDArray[Any]
 ) -> BootstrapSamples | None:
     """Return a metric and its bootstrap distribution; for several predictions (seeds), the mean of their metrics.
 
@@ -77,25 +76,24 @@ def bootstrap_metric(
         metric: the metric.
         predictions: one or more arrays ``[row]``, or ``[row, label]`` for metrics of label sets.
         target: as one of the predictions.
-        seed: of the resampled rows.
 
     Returns:
         None if the metric is undefined: there are fewer than two rows, it is a correlation with a constant, or no row
         has a label.
     """
     n, is_correlation = len(target), metric in CORRELATIONS
-    if n < 2 or (is_correlation and (_is_constant(target) or any(map(_is_constant, predictions)))):
+    if n < 2 or (is_correlation and any(map(_is_constant, (target, *predictions)))):
         return None
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
     if target.ndim > 1 and np.isnan(value):
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = np.full(RESAMPLES, np.nan)
     for start in range(0, RESAMPLES, CHUNK):
         rows = rng.integers(0, n, (CHUNK, n))
         defined = np.ones(CHUNK, bool)
         if is_correlation:
-            defined = ~np.any([_constant_rows(values[rows]) for values in (target, *predictions)], axis=0)
+            defined = ~np.any([_is_constant(values[rows]) for values in (target, *predictions)], axis=0)
             rows = rows[defined]
         if len(rows):
             values = np.mean([of_resamples(metric, prediction, target, rows) for prediction in predictions], axis=0)
@@ -117,10 +115,8 @@ def bootstrap_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float
         return None
     values = np.stack([np.stack(pair) for pair in counts])
     rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(0, RESAMPLES, CHUNK):
-        rows = rng.integers(0, n, (CHUNK, n))
-        draws.append(_ratio(values[:, :, rows].sum(-1)))
+    resamples = (rng.integers(0, n, (CHUNK, n)) for _ in range(0, RESAMPLES, CHUNK))
+    draws = [_ratio(values[:, :, rows].sum(-1)) for rows in resamples]
     return BootstrapSamples(float(_ratio(values.sum(-1, keepdims=True))[0]), np.concatenate(draws), n)
 
 
@@ -155,10 +151,14 @@ def paired_difference(first: BootstrapSamples, second: BootstrapSamples) -> Pair
     differences = differences[np.isfinite(differences)]
     if not len(differences):
         return None
-    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     p = min(1.0, 2 * (int(tail) + 1) / (len(differences) + 1))
-    return PairedDifference(second.value - first.value, float(low), float(high), p, second.n)
+    return PairedDifference(second.value - first.value, *_interval(differences), p, second.n)
+
+
+def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def correlation_p_value(metric: Metric, prediction: NDArray[Any], target: NDArray[Any]) -> float | None:
@@ -170,9 +170,6 @@ def correlation_p_value(metric: Metric, prediction: NDArray[Any], target: NDArra
     return float(stats.spearmanr(prediction, target).pvalue)
 
 
-def _is_constant(values: NDArray[Any]) -> bool:
-    return bool(np.ptp(values) == 0)
-
-
-def _constant_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+def _is_constant(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """``[..., row]`` -> ``[...]``."""
     return np.asarray(np.ptp(values, axis=-1) == 0)

@@ -37,11 +37,8 @@ def pair_table(matrices: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     frames = []
     for backbone, matrix in matrices.items():
         first, second = np.triu_indices(len(matrix), 1)
-        frames.append(
-            pd.DataFrame(
-                {"backbone": backbone, "first": first + 1, "second": second + 1, "cosine": matrix[first, second]}
-            )
-        )
+        pairs = {"first": first + 1, "second": second + 1, "cosine": matrix[first, second]}
+        frames.append(pd.DataFrame({"backbone": backbone, **pairs}))
     return pd.concat(frames, ignore_index=True)
 
 

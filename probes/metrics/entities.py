@@ -48,20 +48,8 @@ def decode_tags(logits: NDArray[np.floating], offsets: NDArray[np.int64], labels
         backpointers.append(best_before)
         best = np.take_along_axis(candidates, best_before[:, None], 1)[:, 0] + log_probabilities[starts[:count] + step]
         scores = np.concatenate([best, scores[count:]])
-    return _trace_back(scores.argmax(1), backpointers, active, starts, np.zeros(len(logits), np.int64))
-
-
-def _trace_back(
-    last_tags: NDArray[np.int64],
-    backpointers: Sequence[NDArray[np.int64]],
-    active: Sequence[int],
-    starts: NDArray[np.int64],
-    tags: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Fill ``tags`` from the last word of each sentence to its first."""
-    current = last_tags
-    for step in range(len(active) - 1, -1, -1):
-        count = active[step]
+    tags, current = np.zeros(len(logits), np.int64), scores.argmax(1)
+    for step, count in reversed(list(enumerate(active))):
         tags[starts[:count] + step] = current[:count]
         if step:
             current[:count] = np.take_along_axis(backpointers[step - 1], current[:count, None], 1)[:, 0]

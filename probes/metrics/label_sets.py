@@ -17,13 +17,13 @@ LabelStatistic = Callable[[NDArray[Any], NDArray[Any], NDArray[Any] | None], NDA
 def micro_f1(prediction: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the F1 score of all labels of all rows, ``2 tp / (2 tp + fp + fn)``; 0 if there are none."""
     correct, total = _f1_counts(prediction, target, counts)
-    return _f1(correct.sum(-1), total.sum(-1))
+    return _divide(2 * correct.sum(-1), total.sum(-1), 0.0)
 
 
 def macro_f1(prediction: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the mean F1 score over labels; labels neither predicted nor true in any row are left out."""
     correct, total = _f1_counts(prediction, target, counts)
-    return np.asarray(_f1(correct, total).sum(-1) / np.maximum((total > 0).sum(-1), 1))
+    return np.asarray(_divide(2 * correct, total, 0.0).sum(-1) / np.maximum((total > 0).sum(-1), 1))
 
 
 def subset_accuracy(prediction: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -84,10 +84,6 @@ def _f1_counts(
 def _sum_rows(values: NDArray[Any], counts: NDArray[Any] | None) -> NDArray[Any]:
     """``[..., row, label]`` -> ``[..., label]``."""
     return np.asarray(values.sum(-2) if counts is None else counts @ values.astype(float))
-
-
-def _f1(correct: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
-    return _divide(2 * correct, total, 0.0)
 
 
 def _divide(numerator: NDArray[Any], denominator: NDArray[Any], undefined: float) -> NDArray[Any]:

@@ -7,11 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
-"""Metric of predictions and targets, ``[..., row]`` each -> ``[...]``."""
-
 Metric = Callable[..., NDArray[Any]]
-"""Metric of rows with one number each, a :data:`Statistic`, or with a set of labels,
+"""Metric of predictions and targets, ``[..., row]`` each -> ``[...]``; or of rows with a set of labels,
 :data:`permafrost.probes.metrics.label_sets.LabelStatistic`."""
 
 
@@ -37,13 +34,11 @@ def accuracy(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
 
 def macro_f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     """Return the mean F1 score over classes, over the last axis; classes neither predicted nor true are left out."""
-    classes = np.union1d(prediction, target)
     scores, present = [], []
-    for label in classes:
+    for label in np.union1d(prediction, target):
         predicted, true = prediction == label, target == label
-        correct, total = (predicted & true).sum(-1), predicted.sum(-1) + true.sum(-1)
-        scores.append(np.where(total > 0, 2 * correct / np.maximum(total, 1), 0.0))
-        present.append(total > 0)
+        scores.append(f1(predicted, true))
+        present.append((predicted | true).any(-1))
     return np.asarray(np.sum(scores, axis=0) / np.maximum(np.sum(present, axis=0), 1))
 
 
@@ -69,11 +64,7 @@ def of_resamples(
         rows: ``[resample, row]``, indices of rows.
     """
     if target.ndim > 1:
-        return metric(prediction, target, _counts_of_rows(rows))
+        offsets = rows.shape[1] * np.arange(len(rows))[:, None]
+        counts = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape)
+        return metric(prediction, target, counts.astype(np.float64))
     return metric(prediction[rows], target[rows])
-
-
-def _counts_of_rows(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``[resample, row]`` indices -> how often each row was drawn, in the same shape."""
-    offsets = rows.shape[1] * np.arange(len(rows))[:, None]
-    return np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)

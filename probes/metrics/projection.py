@@ -37,8 +37,7 @@ def project(latents: NDArray[np.float32]) -> pd.DataFrame:
     values = latents[rows].astype(np.float64)
     index = pd.Index(rows, name="row")
     if len(rows) < 2 or not np.ptp(values, axis=0).any():
-        points = np.zeros((len(rows), 3))
-        return _frame("pca", points, index)
+        return _frame("pca", np.zeros((len(rows), 3)), index)
     with threadpool_limits(limits=1):  # the same order of sums on every machine
         points = PCA(min(3, *values.shape), svd_solver="full").fit_transform(values)
         points = np.pad(points, ((0, 0), (0, 3 - points.shape[1])))

@@ -109,13 +109,7 @@ def exact_match(answer: str, gold: str, context: str = "") -> float:
 def token_f1(answer: str, gold: str, context: str = "") -> float:
     """Return the F1 score of the answer's words against those of the gold answer, counted with repetition.
 
-    Args:
-        answer: the predicted answer.
-        gold: the gold answer.
-        context: as for :func:`exact_match`.
-
-    Returns:
-        0 if they have no word in common.
+    Arguments are those of :func:`exact_match`; the score is 0 if they have no word in common.
     """
     script = script_of(context or f"{answer} {gold}")
     words, gold_words = normalize_answer(answer, script).split(), normalize_answer(gold, script).split()

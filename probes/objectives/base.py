@@ -1,28 +1,30 @@
-"""Interface of an objective, the loss and the predictions of a probe on the rows of one split; and shared parts."""
+"""Interface of an objective, the loss and the predictions of a probe on the rows of a split; and that of whole rows."""
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.inputs.token_inputs import TokenInputs
-from permafrost.probes.models.probe import Probe
-from permafrost.probes.models.shared_reads import SharedReads
+from permafrost.probes.models.pair_features import cosines
+from permafrost.probes.models.probe import Probe, unstack
+from permafrost.probes.models.shared_reads import SharedReads, shared_reads
+from permafrost.probes.objectives.losses import LOSSES
 
 CHUNK_BYTES = 256 << 20
 """Maximum bytes of float32 latents that are read at once for predictions."""
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """Loss and predictions of a probe on the rows of one split. A probe knows neither rows nor targets."""
 
+    @abstractmethod
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None: ...
 
+    @abstractmethod
     def loss(
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
     ) -> Tensor:
@@ -35,11 +37,13 @@ class Objective(Protocol):
             loss_name: key of :data:`permafrost.probes.objectives.losses.LOSSES`.
         """
 
+    @abstractmethod
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return the predictions of each member for all rows, ``[member, ...]``."""
 
     def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
-        """Return the combined prediction of all members, in the shape of one member's."""
+        """Return the combined prediction of all members, the mean of theirs, in the shape of one member's."""
+        return np.asarray(self.predict(probe).mean(0))
 
 
 def chunk_size(item_bytes: int) -> int:
@@ -47,13 +51,37 @@ def chunk_size(item_bytes: int) -> int:
     return max(1, CHUNK_BYTES // item_bytes)
 
 
-def chunks(inputs: TokenInputs, probe: Probe, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yield indices into ``windows`` in chunks of bounded size, windows of similar length together."""
-    lengths = inputs.tokens.lengths[windows]
-    order = np.argsort(lengths, kind="stable")
-    max_tokens = chunk_size(len(probe.layout.sources) * inputs.width * 4)
-    chunk_numbers = np.cumsum(lengths[order]) // max_tokens
-    boundaries = np.searchsorted(chunk_numbers, np.arange(lengths.sum() // max_tokens + 2)).tolist()
-    for start, end in pairwise(boundaries):
-        if start < end:
-            yield order[start:end]
+class RowObjective(Objective):
+    """Objective of one target per row: a score, a class or a set of labels."""
+
+    def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
+        self.inputs, self.rows = inputs, rows
+
+    def loss(
+        self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
+    ) -> Tensor:
+        """As :meth:`Objective.loss`."""
+        target = torch.from_numpy(self.rows.targets[rows[orders]])
+        target = target.float() if target.is_floating_point() else target
+        return LOSSES[loss_name](probe(self.inputs.text_states(reads, self.rows.texts[rows]), reads), target)
+
+    def predict(self, probe: Probe) -> NDArray[np.float32]:
+        """Return scores ``[member, row]`` or logits ``[member, row, class]``."""
+        if probe.layout.tokens and len(probe.layout.members) > 1:  # members have different pooling queries
+            singles = [unstack(probe, member).eval() for member in range(len(probe.layout.members))]
+            return np.concatenate([self.predict(single) for single in singles])
+        reads, texts = shared_reads(probe.layout), self.rows.texts
+        row_bytes = len(probe.layout.sources) * self.inputs.width * 4 * texts.shape[1] * self.inputs.longest
+        size = chunk_size(row_bytes)
+        outputs = [
+            probe(self.inputs.text_states(reads, texts[None, start : start + size]), reads)
+            for start in range(0, len(texts), size)
+        ]
+        predictions: NDArray[np.float32] = torch.cat(outputs, 1).detach().numpy()
+        return predictions
+
+
+def untrained_cosines(inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
+    """Return the untrained baseline for scores: cosines of the raw latents of each pair, ``[layer, row]``."""
+    pairs = ([inputs.pooled(layer, column) for column in rows.texts.T] for layer in range(len(inputs.columns)))
+    return torch.stack([cosines(first, second) for first, second in pairs]).numpy()

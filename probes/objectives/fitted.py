@@ -4,11 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from permafrost.data.corpora.corpus import Rows
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
@@ -17,15 +14,12 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.objectives.heads import mean_prediction
-from permafrost.probes.tasks.base import Calibrated, Item, Prediction, Task
+from permafrost.probes.tasks.base import Item, OutputSpace, Prediction, Task
 from permafrost.probes.tasks.registry import TASKS
-
-InputReader = Callable[[Sequence[Text]], ProbeInputs]
-"""Function from distinct texts to the inputs of a probe."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class FittedProbe:
+class FittedProbe(OutputSpace):
     """Trained probe of one task; several members predict by the mean of their outputs."""
 
     variant: str
@@ -36,15 +30,6 @@ class FittedProbe:
     """Plan, view and layer of each input of the probe."""
 
     probe: Probe
-    calibration: Calibrated | None
-    """What the task fitted on validation rows; None if it needs nothing."""
-
-    labels: tuple[str, ...]
-    """Classes, labels or tags, in the order of the logits."""
-
-    score_range: tuple[float, float] | None
-    """Lowest and highest score of the corpus; None unless the targets are scores."""
-
     kind: str
     """Kind of the targets, a key of :data:`permafrost.probes.tasks.registry.TASKS`."""
 
@@ -63,13 +48,9 @@ class FittedProbe:
         """Names of the texts of an item."""
         return self.task.text_names(self.texts_per_row)
 
-    def answers(self, items: Sequence[Item], read: InputReader) -> list[Prediction]:
+    def answers(self, items: Sequence[Item], read: Callable[[Sequence[Text]], ProbeInputs]) -> list[Prediction]:
         """Return the prediction for each item; ``read`` gives the inputs of distinct texts."""
-
-        def predict(texts: Sequence[Text], rows: Rows) -> NDArray[np.float32]:
-            return mean_prediction(self.probe, read(texts), rows)
-
-        return self.task.answers(self, items, predict)
+        return self.task.answers(self, items, lambda texts, rows: mean_prediction(self.probe, read(texts), rows))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,15 +12,10 @@ from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
 from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
-from permafrost.probes.objectives.base import Objective
-from permafrost.probes.objectives.rows import RowObjective
-from permafrost.probes.objectives.spans import SpanObjective
-from permafrost.probes.objectives.words import WordObjective
+from permafrost.probes.objectives.base import Objective, RowObjective
+from permafrost.probes.objectives.tokens import SpanObjective, WordObjective
 
-Build = Callable[[ProbeSpec, MemberLayout, int, int], Probe]
-"""Function that builds a probe from its spec, member layout, texts per row and number of labels."""
-
-HEADS: dict[str, Build] = {
+HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
     "cosine": lambda spec, layout, text_count, label_count: ScoreProbe(spec, layout),
     "regression": lambda spec, layout, text_count, label_count: RegressionProbe(spec, layout, text_count, 1),
     "classes": ClassProbe,
@@ -28,7 +23,7 @@ HEADS: dict[str, Build] = {
     "tags": lambda spec, layout, text_count, label_count: TagProbe(spec, layout, label_count),
     "span": lambda spec, layout, text_count, label_count: SpanProbe(spec, layout, 2),
 }
-"""Head -> function that builds its probe."""
+"""Head -> function that builds its probe from the spec, the member layout, texts per row and number of labels."""
 
 OBJECTIVES: dict[type[Probe], type[Objective]] = {TagProbe: WordObjective, SpanProbe: SpanObjective}
 """Probe class -> objective; all other probes have one target per row."""

@@ -7,14 +7,13 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.corpora.label_sets import format_labels
 from permafrost.data.errors import InputError
-from permafrost.probes.prediction.predictor import merge_predictions
 from permafrost.probes.prediction.requests import PredictionRequest
 from permafrost.probes.tasks.base import QUESTION
 
@@ -47,14 +46,12 @@ def merge_tasks(
     if len(requests) == 1:
         ((task, items),) = requests.items()
         return items, list(predictions[task])
-    merged: list[Prediction] = []
     rows = list(zip(*requests.values(), strict=True))
     outputs = zip(*(predictions[task] for task in requests), strict=True)
+    merged: list[Prediction] = []
     for row, output in zip(rows, outputs, strict=True):
         by_task = zip(requests, row, output, strict=True)
-        merged.append(
-            merge_predictions({task: _target(request) | dict(prediction) for task, request, prediction in by_task})
-        )
+        merged.append({"tasks": {task: _target(request) | dict(prediction) for task, request, prediction in by_task}})
     return [_merge_requests(row) for row in rows], merged
 
 
@@ -73,19 +70,19 @@ def write_predictions(out: Path, requests: Sequence[PredictionRequest], predicti
 
 
 def _jsonl(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> str:
-    objects = [
-        _input_columns(request, prediction) | dict(prediction)
-        for request, prediction in zip(requests, predictions, strict=True)
-    ]
+    pairs = zip(requests, predictions, strict=True)
+    objects = [_input_columns(request, prediction) | dict(prediction) for request, prediction in pairs]
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
 
 
 def _csv(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> str:
-    rows = [
-        row
-        for number, (request, prediction) in enumerate(zip(requests, predictions, strict=True), 1)
-        for row in _csv_rows(number, request, prediction)
-    ]
+    """Return one line per item; with entities, one per entity or an empty one, each with the number of the item."""
+    rows: list[tuple[TableRow, TableRow]] = []
+    for number, (request, prediction) in enumerate(zip(requests, predictions, strict=True), 1):
+        entities = any("entities" in of_task for of_task in prediction.get("tasks", {"": prediction}).values())
+        numbered = {"item": number} if entities else {}
+        outputs = [numbered | row for row in _rows(prediction)]
+        rows += [(_input_columns(request, row), row) for row in outputs]
     columns = dict.fromkeys(column for half in zip(*rows, strict=True) for cells in half for column in cells)
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, list(columns), lineterminator="\n")
@@ -107,34 +104,19 @@ def screen_rows(requests: Sequence[PredictionRequest], predictions: Sequence[Pre
     for request, prediction in zip(requests, predictions, strict=True):
         texts = {name: text for name, text in zip(request.names, request.texts, strict=True) if name != QUESTION[1]}
         inputs = texts | _target(request)
-        first, *further = _rows(prediction, _screen_rows_of_task)
+        first, *further = _rows(prediction, flat=False)
         rows += [inputs | first, *(dict.fromkeys(inputs, "") | row for row in further)]
     return rows
 
 
-def _screen_rows_of_task(prediction: Prediction) -> list[TableRow]:
-    return [dict(prediction)] if "probabilities" in prediction else _rows_of_task(prediction)
-
-
-def _csv_rows(number: int, request: PredictionRequest, prediction: Prediction) -> list[tuple[TableRow, TableRow]]:
-    """Return input and output columns of an item, one row per item.
-
-    With entities there is one row per entity, or one empty row, each with the number of the item.
-    """
-    entities = any("entities" in of_task for of_task in prediction.get("tasks", {"": prediction}).values())
-    numbered = {"item": number} if entities else {}
-    outputs = [numbered | row for row in _rows(prediction, _rows_of_task)]
-    return [(_input_columns(request, row), row) for row in outputs]
-
-
-def _rows(prediction: Prediction, rows_of_task: Callable[[Prediction], list[TableRow]]) -> list[TableRow]:
-    """Return a prediction as rows of flat columns; those of several tasks are side by side, prefixed with the task."""
+def _rows(prediction: Prediction, flat: bool = True) -> list[TableRow]:
+    """Return a prediction as rows; those of several tasks are side by side, their columns prefixed with the task."""
     if "tasks" not in prediction:
-        return rows_of_task(prediction)
+        return _rows_of_task(prediction, flat)
     by_task = []
     for task, of_task in prediction["tasks"].items():
         target = {"target": of_task["target"]} if "target" in of_task else {}
-        rows = rows_of_task(of_task)
+        rows = _rows_of_task(of_task, flat)
         by_task.append([{f"{task}_{key}": value for key, value in (target | row).items()} for row in rows])
     merged: list[TableRow] = [{} for _ in range(max(map(len, by_task)))]
     for rows in by_task:
@@ -144,24 +126,20 @@ def _rows(prediction: Prediction, rows_of_task: Callable[[Prediction], list[Tabl
     return merged
 
 
-def _rows_of_task(prediction: Prediction) -> list[TableRow]:
-    """Return the prediction of one task as rows of flat columns."""
+def _rows_of_task(prediction: Prediction, flat: bool) -> list[TableRow]:
+    """Return the prediction of one task as rows; probabilities become columns if they are to be ``flat``."""
     if "entities" in prediction:
-        return _entity_rows(prediction["entities"])
+        keys = ("label", "start", "end", "probability")
+        rows = [{"entity": entity["text"]} | {key: entity[key] for key in keys} for entity in prediction["entities"]]
+        return rows or [dict.fromkeys(("entity", *keys))]
     if "answer" in prediction:
         answer = prediction["answer"]
         return [{"answer": answer["text"], **{key: answer[key] for key in ("start", "end", "score")}}]
-    if "probabilities" in prediction:
+    if flat and "probabilities" in prediction:
         columns = {f"probability_{label}": value for label, value in prediction["probabilities"].items()}
         several = {"labels": format_labels(prediction["labels"])} if "labels" in prediction else {}
         return [(several or {"label": prediction["label"]}) | columns]
     return [dict(prediction)]
-
-
-def _entity_rows(entities: Sequence[Mapping[str, Any]]) -> list[TableRow]:
-    keys = ("label", "start", "end", "probability")
-    rows = [{"entity": entity["text"]} | {key: entity[key] for key in keys} for entity in entities]
-    return rows or [dict.fromkeys(("entity", *keys))]
 
 
 def _input_columns(request: PredictionRequest, prediction: Prediction) -> TableRow:

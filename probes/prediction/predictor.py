@@ -1,17 +1,34 @@
-"""Predictors of finished runs for new texts; backbones are loaded by a function that the caller provides."""
+"""Predictors of finished runs for new texts; backbones are loaded by a function that the caller provides.
 
-from collections.abc import Callable, Mapping, Sequence
+Each distinct item is predicted once, in a fixed order and in slices of bounded size: a prediction depends neither on
+the order of the items nor on repetitions, and memory does not grow with their number.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from permafrost.data.progress import Progress
-from permafrost.data.ragged import Counts
+import torch
+
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.ragged import Counts, TokenLatents
 from permafrost.data.store.plan import Columns
-from permafrost.data.text import Text
+from permafrost.data.store.shard import Latents
+from permafrost.data.text import Segments, Text, TextError
+from permafrost.probes.config.columns import Column
+from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
+from permafrost.probes.inputs.token_inputs import stored_tokens
 from permafrost.probes.objectives.fitted import LoadedRun
-from permafrost.probes.prediction.predict import predict
-from permafrost.probes.prediction.requests import tasks_of_items
+from permafrost.probes.prediction.requests import check_items, tasks_of_items
 from permafrost.probes.tasks.base import Item, Prediction
+
+SLICE_TEXTS = 256
+"""Maximum number of texts in a slice."""
+
+SLICE_CHARACTERS = 1 << 16
+"""Maximum number of characters in a slice; a longer text has a slice of its own."""
 
 
 class TextExtractor(Protocol):
@@ -24,29 +41,14 @@ class TextExtractor(Protocol):
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
         """Return the windows of all texts, and the index of the first window of each text, ``[text + 1]``."""
 
-    def __call__(self, texts: Sequence[Text], columns: Columns) -> Mapping[str, Any]:
-        """Return the latents of distinct texts, by view."""
+    def __call__(self, texts: Sequence[Text], columns: Columns) -> Mapping[str, Latents | TokenLatents]:
+        """Return the latents of distinct texts by view, ``[layer, text, width]`` or the tokens of the texts."""
 
 
 MakeExtractor = Callable[[LoadedRun, str, Any], TextExtractor]
 """Function that makes the extractor of a run's plan, from a loaded backbone if one is given instead of None.
 
 Raises an error if the backbone is not the one that the run was trained on."""
-
-
-class LoadedBackbones:
-    """Cache of loaded backbones; runs with the same backbone share it."""
-
-    def __init__(self, make_extractor: MakeExtractor) -> None:
-        self._make_extractor = make_extractor
-        self._loaded: dict[tuple[str, ...], Any] = {}
-
-    def __call__(self, run: LoadedRun, plan: str) -> TextExtractor:
-        """Return the extractor of a run's plan; load its backbone if it is not loaded yet."""
-        key = run.backbone_key(plan)
-        extractor = self._make_extractor(run, plan, self._loaded.get(key))
-        self._loaded.setdefault(key, extractor.backbone)
-        return extractor
 
 
 class Predictor:
@@ -59,7 +61,8 @@ class Predictor:
             tasks: task -> its probe; a run of one task has it under the name "probe".
         """
         self.tasks = dict(tasks)
-        self._backbones = LoadedBackbones(make_extractor)
+        self._make_extractor = make_extractor
+        self._backbones: dict[tuple[str, ...], Any] = {}
         self._extractors: dict[tuple[str, str], TextExtractor] = {}
 
     def predict(
@@ -87,7 +90,8 @@ class Predictor:
             locations: location of each item for error messages, as ``file:line``; numbers if empty.
 
         Raises:
-            CorpusError: an item is empty, no task reads it, or it is a pair to one task and a question to another.
+            CorpusError: an item is empty, no task reads it, it is a pair to one task and a question to another, or
+                the backbone cannot read it.
         """
         given = [
             (item,) if isinstance(item, str) else tuple(item) for item in ([items] if isinstance(items, str) else items)
@@ -101,24 +105,68 @@ class Predictor:
             predictions = self.predict_task(task, own_items, progress, own_locations) if indices else []
             for index, prediction in zip(indices, predictions, strict=True):
                 by_item[index][task] = prediction
-        return [merge_predictions(by_task) for by_task in by_item]
+        return [next(iter(by_task.values())) if len(by_task) == 1 else {"tasks": by_task} for by_task in by_item]
 
     def predict_task(
         self, task: str, items: Sequence[Item], progress: Progress | None = None, locations: Sequence[str] = ()
     ) -> list[Prediction]:
         """Return the prediction of one task for each item; arguments and errors as of :meth:`predict`."""
-        return predict(self.tasks[task], items, partial(self._latents, task), locations, progress)
+        run, locations = self.tasks[task], locations or [f"item {number}" for number in range(1, len(items) + 1)]
+        check_items(run, items, locations)
+        predictions: dict[Item, Prediction] = {}
+        with (progress or NoProgress()).bar("answering", len(set(items))) as advance, torch.inference_mode():
+            for distinct in _slices(items):
+                try:
+                    predictions |= zip(distinct, run.answers(distinct, partial(self._inputs, task)), strict=True)
+                except TextError as error:
+                    text = (error.text.first, error.text.second) if isinstance(error.text, Segments) else error.text
+                    asked = [location for item, location in zip(items, locations, strict=True) if text in (item, *item)]
+                    raise CorpusError(f"{asked[0]}: {error}" if asked else str(error)) from error
+                advance(len(distinct))
+        return [dict(predictions[item]) for item in items]
 
-    def _latents(
-        self, task: str, plan: str, texts: Sequence[Text], columns: Columns
-    ) -> tuple[Mapping[str, Any], Counts]:
+    def _inputs(self, task: str, texts: Sequence[Text]) -> ProbeInputs:
+        """Return the latents of texts, in the order of the run's columns."""
+        columns = self.tasks[task].columns
+        by_column: dict[Column, Latents] = {}
+        for plan in dict.fromkeys(column.plan for column in columns):
+            view_layers: dict[str, tuple[int, ...]] = {}
+            for _, view, layer in sorted(column for column in columns if column.plan == plan):
+                view_layers[view] = (*view_layers.get(view, ()), layer)
+            extractor = self._extractor(task, plan)
+            windows, starts = extractor.windowed(texts)  # a text that is not too long is one window
+            views = extractor(windows, view_layers)
+            for view, layers in view_layers.items():
+                latents = views[view]
+                if isinstance(latents, TokenLatents):  # tokens are always read alone
+                    order = [layers.index(column.layer) for column in columns]
+                    in_order = order == sorted(order)
+                    tokens = latents if in_order else replace(latents, states=latents.states[order])
+                    return stored_tokens(tokens.select, tokens.index(starts), columns, tokens.states.shape[2])
+                by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
+        return pooled_inputs([by_column[column] for column in columns], columns)
+
+    def _extractor(self, task: str, plan: str) -> TextExtractor:
+        """Return the extractor of a task's plan; runs with the same backbone share it."""
         if (task, plan) not in self._extractors:
-            self._extractors[task, plan] = self._backbones(self.tasks[task], plan)
-        extractor = self._extractors[task, plan]
-        windows, starts = extractor.windowed(texts)
-        return extractor(windows, columns), starts
+            run = self.tasks[task]
+            key = run.backbone_key(plan)
+            extractor = self._make_extractor(run, plan, self._backbones.get(key))
+            self._backbones.setdefault(key, extractor.backbone)
+            self._extractors[task, plan] = extractor
+        return self._extractors[task, plan]
 
 
-def merge_predictions(by_task: Mapping[str, Prediction]) -> Prediction:
-    """Return the prediction of a single task as it is, and those of several tasks under ``tasks``, by task name."""
-    return next(iter(by_task.values())) if len(by_task) == 1 else {"tasks": dict(by_task)}
+def _slices(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Yield the distinct items in slices, items of similar length together; a pair is next to its reverse."""
+    current: list[Item] = []
+    texts = characters = 0
+    for item in sorted(set(items), key=lambda item: (sum(map(len, item)), sorted(item), item)):
+        size = sum(map(len, item))
+        if current and (texts + len(item) > SLICE_TEXTS or characters + size > SLICE_CHARACTERS):
+            yield current
+            current, texts, characters = [], 0, 0
+        current.append(item)
+        texts, characters = texts + len(item), characters + size
+    if current:
+        yield current

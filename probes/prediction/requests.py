@@ -1,6 +1,6 @@
 """Prediction requests: texts from the command line or a file, parsed into the items that a trained run expects."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,34 +78,14 @@ def _describe_items(by_names: Mapping[Item, Sequence[str]], candidates: Sequence
     return " or ".join(f"{description} ({', '.join(by_names[names])})" for names, description in described.items())
 
 
-def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str] = ()) -> None:
-    """Check that every item has as many texts as the run reads, and no empty one.
-
-    Raises:
-        CorpusError: an item does not; the message has its location, or its number.
-    """
+def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str]) -> None:
+    """Raise :class:`CorpusError` if an item has not as many texts as the run reads, or an empty one."""
     names = run.text_names
-    for index, item in enumerate(items):
-        location = locations[index] if locations else f"item {index + 1}"
+    for item, location in zip(items, locations, strict=True):
         if len(item) != len(names):
             raise CorpusError(f"{location}: this run reads {ITEM_DESCRIPTIONS[names]} an item, got {len(item)}.")
         for name, text in zip(names, item, strict=True):
             _check_text(location, name if name in (*QUESTION, "text") else f"{name} text", text)
-
-
-def _requests_from_texts(run: LoadedRun, texts: Sequence[str]) -> list[PredictionRequest]:
-    """Return the items of texts given one after another; raise :class:`CorpusError` if the last is incomplete."""
-    names = run.text_names
-    if len(texts) % len(names):
-        expected = "pairs" if names != QUESTION else "a question, then its context"
-        raise CorpusError(f"this run reads {expected}: give an even number of texts, got {len(texts)}.")
-    items = [tuple(texts[start : start + len(names)]) for start in range(0, len(texts), len(names))]
-    return [
-        PredictionRequest(
-            texts=item, names=names, location=f"item {number}", columns=dict(zip(names, item, strict=True))
-        )
-        for number, item in enumerate(items, 1)
-    ]
 
 
 def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
@@ -119,7 +99,18 @@ def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> 
     if len(candidates) > 1:
         forms = _describe_items(by_names, candidates)
         raise CorpusError(f"{len(texts)} texts: an item may be {forms}; name the task with --task.")
-    return {task: _requests_from_texts(runs[task], texts) for task in by_names[candidates[0]]}
+    names = candidates[0]
+    if len(texts) % len(names):
+        expected = "pairs" if names != QUESTION else "a question, then its context"
+        raise CorpusError(f"this run reads {expected}: give an even number of texts, got {len(texts)}.")
+    items = [tuple(texts[start : start + len(names)]) for start in range(0, len(texts), len(names))]
+    requests = [
+        PredictionRequest(
+            texts=item, names=names, location=f"item {number}", columns=dict(zip(names, item, strict=True))
+        )
+        for number, item in enumerate(items, 1)
+    ]
+    return dict.fromkeys(by_names[names], requests)
 
 
 def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[PredictionRequest]]:
@@ -133,9 +124,15 @@ def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, l
     rows = list(read_table(path))
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
-    columns = {task: names for task, run in runs.items() if (names := _text_columns(run, rows[0][1]))}
+    location, fields = rows[0]
+    candidates = {task: _candidate_columns(run) for task, run in runs.items()}
+    present = {task: [names for names in known if set(names) <= set(fields)] for task, known in candidates.items()}
+    columns = {task: names[0] for task, names in present.items() if names}
     if not columns:
-        raise CorpusError(_missing_columns(runs, rows[0]))
+        expected = " or ".join(dict.fromkeys(", ".join(names) for known in candidates.values() for names in known))
+        if all(run.text_names == QUESTION for run in runs.values()):
+            expected += ": a question needs a context that answers it"
+        raise CorpusError(f"{location}: expected the columns {expected}; found {', '.join(fields)}.")
     single_task = len(columns) == 1
     return {
         task: _requests_from_rows(runs[task], rows, names, runs[task].text_names if single_task else names)
@@ -143,17 +140,10 @@ def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, l
     }
 
 
-def _missing_columns(runs: Mapping[str, LoadedRun], first_row: Row) -> str:
-    location, fields = first_row
-    candidates = [", ".join(names) for run in runs.values() for names in _candidate_columns(run)]
-    expected = " or ".join(dict.fromkeys(candidates))
-    if all(run.text_names == QUESTION for run in runs.values()):
-        expected += ": a question needs a context that answers it"
-    return f"{location}: expected the columns {expected}; found {', '.join(fields)}."
-
-
 def _requests_from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) -> list[PredictionRequest]:
-    target_column = _target_column(run)
+    of_corpus, count = _corpus_columns(run), run.texts_per_row
+    has_target = run.task.target_is_column and len(of_corpus) > count and not run.recipe.corpus.rule
+    target_column = of_corpus[count] if has_target else ""
     requests = []
     for location, fields in rows:
         for column in columns:
@@ -181,11 +171,6 @@ def _check_text(location: str, name: str, text: object) -> None:
         raise CorpusError(f"{location}: the {name} {problem}{hint}.")
 
 
-def _text_columns(run: LoadedRun, fields: Collection[str]) -> Item:
-    """Return the columns of a file that hold the texts of its items; empty if it has none."""
-    return next((names for names in _candidate_columns(run) if set(names) <= set(fields)), ())
-
-
 def _candidate_columns(run: LoadedRun) -> list[Item]:
     """Return the columns that may hold the texts of an item, those of the run's corpus first."""
     count, target_is_column = len(run.text_names), run.task.target_is_column
@@ -199,13 +184,6 @@ def _corpus_columns(run: LoadedRun) -> Item:
     spec = run.recipe.corpus
     entry = CORPORA.get(spec.name)
     return spec.columns or (entry.columns if entry else ())
-
-
-def _target_column(run: LoadedRun) -> str:
-    """Return the target column of the run's corpus; empty if its targets are no column."""
-    columns = _corpus_columns(run)
-    has_target = run.task.target_is_column and len(columns) > run.texts_per_row
-    return columns[run.texts_per_row] if has_target and not run.recipe.corpus.rule else ""
 
 
 def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:

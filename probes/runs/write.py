@@ -28,7 +28,6 @@ from permafrost.data.spec import to_toml
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import PlanLatents
-from permafrost.probes.inputs.store_record import store_record
 from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.environment import environment
@@ -154,7 +153,7 @@ def _write_task(folder: Path, task: TaskContents, shared: Mapping[str, str]) -> 
     folder.mkdir(parents=True)
     fitted = task.selected
     recipe = replace(fitted.recipe, variants=(Variant(fitted.variant),))
-    stores = {fitted.variant: {name: store_record(stored) for name, stored in task.stored.items()}}
+    stores = {fitted.variant: {name: stored.record() for name, stored in task.stored.items()}}
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
     write_tables(folder, task.tables)
     _save_selected(folder, fitted, shared)

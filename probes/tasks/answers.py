@@ -18,21 +18,16 @@ from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, script_of, unbreakable_spans
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import bootstrap_ratio
-from permafrost.probes.metrics.squad import (
-    answer_text,
-    exact_match,
-    normalize_answer,
-    token_f1,
-    trim_span,
-    widen_to_words,
-)
+from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
 from permafrost.probes.results.grid import Grid
 from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.tasks.base import (
     QUESTION,
+    BreakdownRow,
     Calibrated,
-    Columns,
+    Counts,
     CountScorer,
+    Decoded,
     Item,
     OutputSpace,
     Predict,
@@ -40,9 +35,8 @@ from permafrost.probes.tasks.base import (
     ResampledPair,
     Task,
 )
-from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, measured_ratio
 from permafrost.probes.tasks.examples import answer_examples
-from permafrost.probes.tasks.rows import align_predictions, pair_of_texts
+from permafrost.probes.tasks.rows import align_predictions, measured_ratio, pair_of_texts
 
 QUESTION_WORD = re.compile(
     rf"{WORD_START}(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which){WORD_END}(?!-)", re.IGNORECASE
@@ -53,7 +47,6 @@ WHO_FORMS = {"whom": "who", "whose": "who"}
 
 OTHER = "other"
 """Group of questions without an English question word."""
-
 
 _SENTENCE_SPACE = rf"(?<=[{UNSPACED}])\s+(?=[{UNSPACED}])"
 
@@ -72,7 +65,7 @@ class AnswerScorer(CountScorer):
         widened = [widen_to_words(context, *span) for context, span in zip(self.contexts, spans, strict=True)]
         return np.array(widened, np.int64).reshape(-1, 2)
 
-    def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def counts(self, metric: str, decoded: NDArray[Any]) -> Counts:
         """As :meth:`CountScorer.counts`: the best value over the acceptable answers, and 1."""
         compare = self.metrics[metric]
         values = [
@@ -149,12 +142,11 @@ class Answering(Task):
 
     def prediction_columns(
         self, predictions: NDArray[np.float32], scorer: AnswerScorer, calibration: Calibrated | None
-    ) -> Columns:
+    ) -> dict[str, Any]:
         """Return question, context, gold answer and predicted answer of every row, with exact match and F1."""
         gold = scorer.rows.spans
         assert gold is not None
         decoded = scorer.decode(predictions)
-        spans = [trim_span(context, *span) for context, span in zip(scorer.contexts, decoded.tolist(), strict=True)]
         metrics = {name: scorer.counts(name, decoded)[0] for name in ("exact_match", "f1")}
         return {
             "question": scorer.questions,
@@ -162,8 +154,8 @@ class Answering(Task):
             "target": [golds[0] for golds in scorer.golds],
             "target_start": gold.characters[gold.offsets[:-1], 0],
             "answer": [answer_text(context, span) for context, span in zip(scorer.contexts, decoded, strict=True)],
-            "start": [first for first, _ in spans],
-            "end": [last for _, last in spans],
+            "start": decoded[:, 0],
+            "end": decoded[:, 1],
             "score": predictions[:, 2],
         } | metrics
 

@@ -7,8 +7,8 @@ untrained reference and the control targets. How a probe is trained on it is in 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,10 @@ from permafrost.data.corpora.targets import TargetEncoding
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_ratio
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
 from permafrost.probes.metrics.calibration import Calibration, Thresholds
 from permafrost.probes.results.grid import Grid
 from permafrost.probes.results.marked_text import Examples
-from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded
 
 SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
 """Names of the texts of an item."""
@@ -42,31 +41,42 @@ Prediction = dict[str, Any]
 Predict = Callable[[Sequence[Text], Rows], NDArray[np.float32]]
 """Function from distinct texts and rows of them to the predictions of a trained probe, without an axis of members."""
 
-Columns = Mapping[str, Any]
-"""Columns of a prediction table, name -> values."""
-
 Calibrated = Calibration | Thresholds
 """What is fitted to raw predictions on validation rows, and needed to decode or scale others."""
 
+Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Numerator and denominator of a metric for every row, ``[row]`` each."""
+
+Decoded = Sequence[NDArray[Any]]
+"""Decoded predictions, one array per seed."""
 
 ResampledPair = Sequence[BootstrapSamples | None]
 """Metric of two runs on the same resampled rows; None if it is undefined."""
 
 
-class OutputSpace(Protocol):
+class BreakdownRow(NamedTuple):
+    """Metric of one group of rows."""
+
+    kind: str
+    """Grouping criterion: class, label, pattern, entity type or question word."""
+
+    group: str
+    metric: str
+    measured: Estimate
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OutputSpace:
     """What a trained probe predicts, for :meth:`Task.answers`."""
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Classes, labels or tags, in the order of the logits."""
+    labels: tuple[str, ...]
+    """Classes, labels or tags, in the order of the logits."""
 
-    @property
-    def score_range(self) -> tuple[float, float] | None:
-        """Lowest and highest score of the corpus; None unless the targets are scores."""
+    score_range: tuple[float, float] | None
+    """Lowest and highest score of the corpus; None unless the targets are scores."""
 
-    @property
-    def calibration(self) -> Calibrated | None:
-        """What the task fitted on validation rows; see :meth:`Task.calibrate`."""
+    calibration: Calibrated | None
+    """What the task fitted on validation rows; None if it needs nothing. See :meth:`Task.calibrate`."""
 
 
 class Scorer(ABC):
@@ -93,8 +103,8 @@ class CountScorer(Scorer):
     """Scorer whose metrics are ratios of counts summed over rows."""
 
     @abstractmethod
-    def counts(self, metric: str, decoded: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return numerator and denominator of a metric for every row, ``[row]`` each."""
+    def counts(self, metric: str, decoded: NDArray[Any]) -> Counts:
+        """Return numerator and denominator of a metric for every row."""
 
     def resampled(self, metric: str, decoded: Decoded) -> BootstrapSamples | None:
         """As :meth:`Scorer.resampled`."""
@@ -215,8 +225,8 @@ class Task(ABC):
     @abstractmethod
     def prediction_columns(
         self, predictions: NDArray[np.float32], scorer: Any, calibration: Calibrated | None
-    ) -> Columns:
-        """Return the columns of the prediction table of a split."""
+    ) -> dict[str, Any]:
+        """Return the columns of the prediction table of a split, name -> values."""
 
     def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
         """Return tables or marked texts of the page that show predictions, mistakes first."""

@@ -52,14 +52,12 @@ def find_entities(labels: Sequence[str], texts: Sequence[str], predict: Predict)
         tagged = dict(zip(distinct, _tag_pieces(labels, distinct, predict), strict=True))
         for index, start in starts.items():
             of_piece, end = tagged[pieces[index]]
-            entities[index] += [_shifted(entity, start) for entity in of_piece]
+            entities[index] += [
+                entity | {"start": entity["start"] + start, "end": entity["end"] + start} for entity in of_piece
+            ]
             starts[index] = _skip_spaces(texts[index], start + end)
         starts = {index: start for index, start in starts.items() if start < len(texts[index])}
     return entities
-
-
-def _shifted(entity: Entity, start: int) -> Entity:
-    return entity | {"start": entity["start"] + start, "end": entity["end"] + start}
 
 
 def _tag_pieces(labels: Sequence[str], pieces: Sequence[str], predict: Predict) -> list[tuple[list[Entity], int]]:
@@ -75,8 +73,13 @@ def _tag_pieces(labels: Sequence[str], pieces: Sequence[str], predict: Predict) 
     results = []
     for piece, spans, low, high in zip(pieces, words, offsets, offsets[1:], strict=False):
         next_word = _next_word(piece, spans, was_read[low:high])
-        complete = slice(low, low + next_word)
-        entities = _entities(piece, spans, [labels[tag] for tag in tags[complete]], tag_probabilities[complete])
+        entities: list[Entity] = []
+        for label, first, last in get_entities([labels[tag] for tag in tags[low : low + next_word]]):
+            start, end = spans[first][0], spans[last][1]
+            probability = float(np.prod(tag_probabilities[low + first : low + last + 1], dtype=np.float64))
+            entities.append(
+                {"text": piece[start:end], "start": start, "end": end, "label": label, "probability": probability}
+            )
         results.append((entities, spans[next_word][0] if next_word < len(spans) else len(piece)))
     return results
 
@@ -104,16 +107,3 @@ def _next_word(text: str, words: Sequence[CharacterSpan], was_read: NDArray[np.b
     second_half = range(read_count // 2, read_count)
     sentence_starts = [index + 1 for index in second_half if text[slice(*words[index])] in STOP_WORDS]
     return sentence_starts[-1] if sentence_starts else read_count
-
-
-def _entities(
-    text: str, words: Sequence[CharacterSpan], tags: Sequence[str], tag_probabilities: NDArray[np.float32]
-) -> list[Entity]:
-    entities: list[Entity] = []
-    for label, first, last in get_entities(list(tags)):
-        start, end = words[first][0], words[last][1]
-        probability = float(np.prod(tag_probabilities[first : last + 1], dtype=np.float64))
-        entities.append(
-            {"text": text[start:end], "start": start, "end": end, "label": label, "probability": probability}
-        )
-    return entities

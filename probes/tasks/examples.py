@@ -4,7 +4,6 @@ Drawn from ``predictions.csv`` alone, examples from the rows of its first seed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -57,55 +56,36 @@ def marked_examples(wrong: Sequence[Example], right: Sequence[Example]) -> list[
 
 def tagged_examples(predictions: pd.DataFrame) -> list[Examples]:
     """Return sentences with mistakes, the most mistakes first, and without, the most entities first."""
-    rows = first_seed(predictions)
-    sentences = [
-        _TaggedSentence(
-            number=str(number),
-            words=sentence_rows["word"].tolist(),
-            gold=set(get_entities(sentence_rows["target"].tolist())),
-            predicted=set(get_entities(sentence_rows["label"].tolist())),
-        )
-        for number, sentence_rows in rows.groupby("sentence", sort=False)
+    wrong, right = [], []
+    for number, rows in first_seed(predictions).groupby("sentence", sort=False):
+        gold, predicted = (set(get_entities(rows[column].tolist())) for column in ("target", "label"))
+        if mistakes := len(gold ^ predicted):
+            wrong.append((mistakes, str(number), rows["word"].tolist(), gold, predicted))
+        elif gold:
+            right.append((len(gold), str(number), rows["word"].tolist(), gold, predicted))
+    examples = (
+        [
+            Example(_pieces(words, gold, predicted), note=f"sentence {cell_text(number, 20)}")
+            for _, number, words, gold, predicted in sorted(half, key=lambda sentence: -sentence[0])[:MAX_MISTAKES]
+        ]
+        for half in (wrong, right)
+    )
+    return marked_examples(*examples)
+
+
+def _pieces(words: Sequence[str], *gold_and_predicted: set[Entity]) -> list[Piece]:
+    """The sentence in pieces of words that belong to the same entities."""
+    entity_of_word = [
+        {index: entity for entity in entities for index in range(entity[1], entity[2] + 1)}
+        for entities in gold_and_predicted
     ]
-    wrong = [sentence for sentence in sentences if sentence.mistakes]
-    right = [sentence for sentence in sentences if sentence.gold and not sentence.mistakes]
-    wrong.sort(key=lambda sentence: -sentence.mistakes)
-    right.sort(key=lambda sentence: -len(sentence.gold))
-    mistakes = [sentence.example() for sentence in wrong[:MAX_MISTAKES]]
-    return marked_examples(mistakes, [sentence.example() for sentence in right[:MAX_MISTAKES]])
-
-
-@dataclass(frozen=True)
-class _TaggedSentence:
-    """The words of a sentence with its gold and predicted entities."""
-
-    number: str
-    words: list[str]
-    gold: set[Entity]
-    predicted: set[Entity]
-
-    @property
-    def mistakes(self) -> int:
-        return len(self.predicted ^ self.gold)
-
-    def example(self) -> Example:
-        return Example(self._pieces(), note=f"sentence {cell_text(self.number, 20)}")
-
-    def _pieces(self) -> list[Piece]:
-        """The sentence in pieces of words that belong to the same entities."""
-        words, gold_of, predicted_of = self.words, _entity_of_word(self.gold), _entity_of_word(self.predicted)
-        pieces: list[Piece] = []
-        shown = range(min(len(words), MOST_WORDS))
-        for entities, group in groupby(shown, key=lambda index: (gold_of.get(index), predicted_of.get(index))):
-            first, *others = group
-            text = words[first] + "".join(space_before(words, index) + words[index] for index in others)
-            pieces += [Piece(" ")] * bool(space_before(words, first)) + [_piece(cell_text(text), *entities)]
-        return pieces + [Piece(" …")] * (len(words) > MOST_WORDS)
-
-
-def _entity_of_word(entities: set[Entity]) -> dict[int, Entity]:
-    """Index of a word -> the entity that it belongs to."""
-    return {index: entity for entity in entities for index in range(entity[1], entity[2] + 1)}
+    pieces: list[Piece] = []
+    shown = range(min(len(words), MOST_WORDS))
+    for (gold, predicted), group in groupby(shown, key=lambda index: [known.get(index) for known in entity_of_word]):
+        first, *others = group
+        text = words[first] + "".join(space_before(words, index) + words[index] for index in others)
+        pieces += [Piece(" ")] * bool(space_before(words, first)) + [_piece(cell_text(text), gold, predicted)]
+    return pieces + [Piece(" …")] * (len(words) > MOST_WORDS)
 
 
 def space_before(words: Sequence[str], index: int) -> str:
@@ -202,40 +182,26 @@ def score_errors(predictions: pd.DataFrame) -> Grid:
     texts = text_names(predictions)
     means = predictions.groupby([*texts, "target"], sort=False)["score"].mean().reset_index()
     means = means.assign(error=(means["score"] - means["target"]).abs()).nlargest(MOST_ERRORS, "error")
-    return Grid(
-        caption="Largest distance of predicted and gold, mean over seeds.",
-        heads=[*texts, "gold", "predicted", "error"],
-        rows=[
-            [*(cell_text(row[name]) for name in texts), *(f"{row[name]:.2f}" for name in ("target", "score", "error"))]
-            for _, row in means.iterrows()
-        ],
-        text_columns=len(texts),
-        sentences=True,
-    )
+    lines = [
+        [*(cell_text(row[name]) for name in texts), *(f"{row[name]:.2f}" for name in ("target", "score", "error"))]
+        for _, row in means.iterrows()
+    ]
+    return _errors("Largest distance of predicted and gold, mean over seeds.", texts, "error", lines, len(texts))
 
 
 def class_errors(predictions: pd.DataFrame) -> Grid:
     """Return the rows with a wrong class, those of the highest probability first."""
     texts = text_names(predictions)
     wrong = predictions[predictions["label"] != predictions["target"]].drop_duplicates(texts)
-    confidence = [_probability(row) for _, row in wrong.iterrows()]
+    confidence = [float(row.get(PROBABILITY + row["label"], float("nan"))) for _, row in wrong.iterrows()]
     wrong = wrong.assign(confidence=pd.Series(confidence, index=wrong.index, dtype=float))
     wrong = wrong.sort_values("confidence", ascending=False)
     lines = [
         [*(cell_text(row[name]) for name in (*texts, "target", "label")), decimals(row["confidence"], 2)]
         for _, row in wrong.head(MOST_ERRORS).iterrows()
     ]
-    return Grid(
-        caption="Mistakes, the surest first." if lines else "There is no mistake.",
-        heads=[*texts, "gold", "predicted", "probability"],
-        rows=lines,
-        text_columns=len(texts) + 2,
-        sentences=True,
-    )
-
-
-def _probability(row: pd.Series) -> float:
-    return float(row.get(PROBABILITY + row["label"], float("nan")))
+    caption = "Mistakes, the surest first." if lines else "There is no mistake."
+    return _errors(caption, texts, "probability", lines, len(texts) + 2)
 
 
 def label_errors(predictions: pd.DataFrame) -> Grid:
@@ -244,12 +210,12 @@ def label_errors(predictions: pd.DataFrame) -> Grid:
     sets = [[set(read_labels(cell)) for cell in rows[name]] for name in ("target", "labels")]
     wrong = pd.Series([len(gold ^ predicted) for gold, predicted in zip(*sets, strict=True)], index=rows.index)
     shown = rows[wrong > 0].assign(wrong=wrong).nlargest(MOST_ERRORS, "wrong")
-    return Grid(
-        caption="Most wrong labels first, of the first seed." if len(shown) else "There is no mistake.",
-        heads=[*texts, "gold", "predicted", "wrong labels"],
-        rows=[
-            [*(cell_text(row[name]) for name in (*texts, "target", "labels", "wrong"))] for _, row in shown.iterrows()
-        ],
-        text_columns=len(texts) + 2,
-        sentences=True,
-    )
+    columns = [*texts, "target", "labels", "wrong"]
+    lines = [[cell_text(row[name]) for name in columns] for _, row in shown.iterrows()]
+    caption = "Most wrong labels first, of the first seed." if lines else "There is no mistake."
+    return _errors(caption, texts, "wrong labels", lines, len(texts) + 2)
+
+
+def _errors(caption: str, texts: Sequence[str], figure: str, rows: Sequence[Sequence[str]], text_columns: int) -> Grid:
+    heads = [*texts, "gold", "predicted", figure]
+    return Grid(caption=caption, heads=heads, rows=rows, text_columns=text_columns, sentences=True)

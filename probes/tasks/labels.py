@@ -13,7 +13,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.bootstrap import bootstrap_metric
-from permafrost.probes.metrics.calibration import Thresholds
+from permafrost.probes.metrics.calibration import Thresholds, best_thresholds
 from permafrost.probes.metrics.label_sets import (
     LabelStatistic,
     macro_f1,
@@ -21,12 +21,12 @@ from permafrost.probes.metrics.label_sets import (
     micro_f1,
     subset_accuracy,
 )
-from permafrost.probes.metrics.thresholds import best_thresholds
 from permafrost.probes.results.grid import Grid
 from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.tasks.base import (
+    BreakdownRow,
     Calibrated,
-    Columns,
+    Decoded,
     Item,
     OutputSpace,
     Predict,
@@ -36,9 +36,15 @@ from permafrost.probes.tasks.base import (
     parse_label,
     sigmoid,
 )
-from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, precision_recall_f1
 from permafrost.probes.tasks.examples import label_errors, text_names
-from permafrost.probes.tasks.rows import RowScorer, RowTask, align_predictions, predict_items, text_columns
+from permafrost.probes.tasks.rows import (
+    RowScorer,
+    RowTask,
+    align_predictions,
+    precision_recall_f1,
+    predict_items,
+    text_columns,
+)
 
 UNCALIBRATED = 0.5
 """Threshold of every label as long as none were chosen: during training, and for labels without validation rows."""
@@ -113,16 +119,13 @@ class MultiLabel(RowTask):
     def breakdown(self, scorer: LabelScorer, decoded: Decoded) -> Iterator[BreakdownRow]:
         """Yield precision, recall and F1 of every label that occurs; ``n`` is the number of its gold rows."""
         for index, label in enumerate(scorer.corpus.labels):
-            gold = scorer.rows.targets[:, index] > 0
-            predicted = [margins[:, index] >= 0 for margins in decoded]
-            if gold.any() or any(rows.any() for rows in predicted):
-                correct = [rows & gold for rows in predicted]
-                golds = [gold] * len(predicted)
-                yield from precision_recall_f1("label", label, predicted, golds, correct, int(gold.sum()))
+            predicted, gold = [margins[:, index] >= 0 for margins in decoded], scorer.rows.targets[:, index] > 0
+            correct = [rows & gold for rows in predicted]
+            yield from precision_recall_f1("label", label, predicted, [gold] * len(predicted), correct)
 
     def prediction_columns(
         self, predictions: NDArray[np.float32], scorer: LabelScorer, calibration: Calibrated | None
-    ) -> Columns:
+    ) -> dict[str, Any]:
         """Return texts, gold labels, predicted labels and probability of each label of every row."""
         names, probabilities = scorer.corpus.labels, sigmoid(predictions)
         predicted = scorer.decode(predictions, calibration) >= 0

@@ -1,8 +1,7 @@
 """Registry of the kinds of tasks, and the problem of a recipe: corpus, task, head, loss and metric, resolved once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -16,9 +15,8 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.answers import Answering
 from permafrost.probes.tasks.base import Scorer, Task
-from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.labels import MultiLabel
-from permafrost.probes.tasks.scores import Similarity
+from permafrost.probes.tasks.sentences import Classification, Similarity
 from permafrost.probes.tasks.tagging import Tagging
 
 TASKS: dict[str, Task] = {}
@@ -84,6 +82,8 @@ class Problem:
     metric: str
     """Metric that selects epochs and variants."""
 
+    _scorers: dict[str, Scorer] = field(init=False, default_factory=dict)
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """All metrics that are measured."""
@@ -93,10 +93,6 @@ class Problem:
     def texts_per_row(self) -> int:
         """Number of texts in a row of the corpus."""
         return int(self.corpus.split("train").texts.shape[1])
-
-    @cached_property
-    def _scorers(self) -> dict[str, Scorer]:
-        return {}
 
     def scorer(self, split: str) -> Scorer:
         """Return the scorer of a split."""

@@ -1,6 +1,6 @@
-"""Shared parts of the tasks with one target per row: scores, classes and label sets of a text or a pair of texts."""
+"""Shared parts of tasks: one target per row of a text or a pair, tables of two runs, metrics of groups of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.text import Segments
-from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_metric
-from permafrost.probes.tasks.base import Item, Predict, Scorer, Task
-from permafrost.probes.tasks.breakdown import Decoded
+from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_metric, bootstrap_ratio
+from permafrost.probes.tasks.base import BreakdownRow, Counts, Decoded, Item, Predict, Scorer, Task
 
 
 class RowScorer(Scorer):
@@ -85,3 +84,32 @@ def _rows_by_seed(table: pd.DataFrame, keys: Sequence[str], columns: Sequence[st
     table = table.assign(repeat=table.groupby([*keys, "seed"]).cumcount())
     by_seed = table.pivot(index=[*keys, "repeat"], columns="seed", values=column)
     return None if by_seed.isna().to_numpy().any() else by_seed
+
+
+def precision_recall_f1(
+    kind: str, group: str, predicted: Decoded, gold: Decoded, correct: Decoded
+) -> Iterator[BreakdownRow]:
+    """Yield precision, recall and F1 of one group, ``n`` its gold instances; nothing if it does not occur.
+
+    Args:
+        predicted, gold, correct: counts of each seed, ``[row]`` each.
+    """
+    if not any(rows.any() for rows in (*predicted, *gold)):
+        return
+    seeds = zip(predicted, gold, correct, strict=True)
+    by_seed = [tuple(counts.astype(np.float64) for counts in seed) for seed in seeds]
+    ratios = {
+        "precision": [(correct, predicted) for predicted, _, correct in by_seed],
+        "recall": [(correct, gold) for _, gold, correct in by_seed],
+        "f1": [(correct, (predicted + gold) / 2) for predicted, gold, correct in by_seed],
+    }
+    for metric, counts in ratios.items():
+        yield BreakdownRow(kind, group, metric, measured_ratio(counts, int(gold[0].sum())))
+
+
+def measured_ratio(counts: Sequence[Counts], n: int) -> Estimate:
+    """Return a ratio of sums, averaged over seeds, with its bootstrap interval; a single row has no interval."""
+    if resampled := bootstrap_ratio(counts):
+        return replace(resampled.estimate(), n=n)
+    value = float(np.mean([numerator.sum() / max(denominator.sum(), 1) for numerator, denominator in counts]))
+    return Estimate(value=value, low=None, high=None, n=n)

@@ -4,7 +4,7 @@ Tags follow IOB2, with "O" as the first label; metrics count whole entities.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
-from permafrost.data.ragged import offsets_from_lengths
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.results.grid import Grid
 from permafrost.probes.results.marked_text import Examples
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.base import (
+    BreakdownRow,
     Calibrated,
-    Columns,
+    Counts,
     CountScorer,
+    Decoded,
     Item,
     OutputSpace,
     Predict,
@@ -31,15 +32,12 @@ from permafrost.probes.tasks.base import (
     ResampledPair,
     Task,
 )
-from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded, precision_recall_f1
 from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.examples import tagged_examples
+from permafrost.probes.tasks.rows import precision_recall_f1
 
 NO_ENTITY, SEVERAL_TYPES = "no entity", "several types"
 """Row labels of sentences without an entity, and with entities of several types."""
-
-Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Numerator and denominator of a metric for every row."""
 
 
 class TagScorer(CountScorer):
@@ -64,27 +62,19 @@ class TagScorer(CountScorer):
         """Return the numbers of predicted, gold and correct entities, ``[row, type, 3]``, types in label order."""
         return entity_counts(decoded, self.spans, self.corpus.labels)
 
-    def entities_by_row(self, decoded: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the numbers of predicted, gold and correct entities of all types, ``[3, row]``."""
-        return np.asarray(self.entities(decoded).sum(1).T, np.float64)
+
+TagMetric = Callable[[TagScorer, NDArray[Any]], Counts]
+"""Metric of decoded tags: correct entities or words of every row, and those that they are divided by."""
 
 
-def entity_f1(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
-    """F1 of entities: correct entities, and the mean of predicted and gold ones, of every row."""
-    predicted, gold, correct = scorer.entities_by_row(decoded)
-    return correct, (predicted + gold) / 2
+def _of_entities(denominator: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]) -> TagMetric:
+    """Return the metric that divides correct entities by a number made of the predicted and the gold ones."""
 
+    def counts(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
+        predicted, gold, correct = np.asarray(scorer.entities(decoded).sum(1).T, np.float64)
+        return correct, denominator(predicted, gold)
 
-def entity_precision(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
-    """Precision of entities: correct and predicted entities of every row."""
-    predicted, _, correct = scorer.entities_by_row(decoded)
-    return correct, predicted
-
-
-def entity_recall(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
-    """Recall of entities: correct and gold entities of every row."""
-    _, gold, correct = scorer.entities_by_row(decoded)
-    return correct, gold
+    return counts
 
 
 def word_accuracy(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
@@ -103,9 +93,9 @@ class Tagging(Task):
     losses = ("cross_entropy",)
     metric = "f1"
     metrics: ClassVar = {
-        "f1": entity_f1,
-        "precision": entity_precision,
-        "recall": entity_recall,
+        "f1": _of_entities(lambda predicted, gold: (predicted + gold) / 2),
+        "precision": _of_entities(lambda predicted, gold: predicted),
+        "recall": _of_entities(lambda predicted, gold: gold),
         "accuracy": word_accuracy,
     }
     heads = ("tags",)
@@ -135,8 +125,7 @@ class Tagging(Task):
         counts = [scorer.entities(tags) for tags in decoded]
         for index, name in enumerate(entity_types(scorer.corpus.labels)):
             predicted, gold, correct = ([by_seed[:, index, column] for by_seed in counts] for column in range(3))
-            if any(rows.any() for rows in (*predicted, *gold)):
-                yield from precision_recall_f1("entity type", name, predicted, gold, correct, int(gold[0].sum()))
+            yield from precision_recall_f1("entity type", name, predicted, gold, correct)
 
     def confusion(self, scorer: TagScorer, decoded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return gold and predicted tag of each word."""
@@ -145,7 +134,7 @@ class Tagging(Task):
 
     def prediction_columns(
         self, predictions: NDArray[np.float32], scorer: TagScorer, calibration: Calibrated | None
-    ) -> Columns:
+    ) -> dict[str, Any]:
         """Return sentence number, word, gold tag and predicted tag of every word."""
         sentences = np.repeat(np.arange(len(scorer.rows)), np.diff(scorer.spans.offsets))
         target, label = self.confusion(scorer, scorer.decode(predictions))
@@ -170,8 +159,7 @@ class Tagging(Task):
                 return "not the same rows"
         labels = tuple(sorted({tag for rows in every_seed for tag in (*rows["target"], *rows["label"])}))
         sentences = every_seed[0]["sentence"].to_numpy()
-        ends = np.append(np.flatnonzero(sentences[1:] != sentences[:-1]) + 1, len(sentences))
-        offsets = offsets_from_lengths(np.diff(ends, prepend=0))
+        offsets = np.concatenate([[0], np.flatnonzero(sentences[1:] != sentences[:-1]) + 1, [len(sentences)]])
         gold, *predicted = (
             np.searchsorted(labels, tags.to_numpy().astype(str))
             for tags in (every_seed[0]["target"], *(rows["label"] for rows in every_seed))

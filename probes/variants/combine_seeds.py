@@ -12,8 +12,8 @@ from permafrost.data.progress import Progress
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.probe import Probe, stack
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
+from permafrost.probes.objectives.base import untrained_cosines
 from permafrost.probes.objectives.heads import mean_prediction, predictions
-from permafrost.probes.objectives.rows import untrained_cosines
 from permafrost.probes.tasks.base import Calibrated
 from permafrost.probes.variants.members import TrainedMember
 from permafrost.probes.variants.trained_variant import TrainedTask

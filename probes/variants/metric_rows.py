@@ -16,9 +16,9 @@ from permafrost.probes.config.names import PROBE, UNTRAINED
 from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric, paired_difference
 from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
 from permafrost.probes.results.metric_row import MetricRow
-from permafrost.probes.tasks.breakdown import Decoded
+from permafrost.probes.tasks.base import Decoded
 from permafrost.probes.tasks.registry import Problem
-from permafrost.probes.tasks.scores import to_corpus_range
+from permafrost.probes.tasks.sentences import to_corpus_range
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
 Where = Mapping[str, Any]

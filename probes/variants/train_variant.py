@@ -11,7 +11,7 @@ from permafrost.data.spec import SpecError, fingerprint
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.inputs.store_record import count_backbone_parameters
+from permafrost.probes.inputs.providers import count_backbone_parameters
 from permafrost.probes.search.trials import Evaluation
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint

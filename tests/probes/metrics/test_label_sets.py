@@ -9,8 +9,8 @@ from sklearn import metrics as sklearn
 
 from permafrost.probes.metrics import label_sets
 from permafrost.probes.metrics.bootstrap import bootstrap_metric, estimate_metric, paired_difference
+from permafrost.probes.metrics.calibration import best_thresholds
 from permafrost.probes.metrics.metrics import of_resamples
-from permafrost.probes.metrics.thresholds import best_thresholds
 
 
 def f1_of(average: str):

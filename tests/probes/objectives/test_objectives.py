@@ -15,12 +15,11 @@ from permafrost.probes.inputs.token_inputs import TokenInputs
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.probe import Probe, layout_for, stack
 from permafrost.probes.models.shared_reads import shared_reads
-from permafrost.probes.objectives import base
+from permafrost.probes.objectives import base, tokens
+from permafrost.probes.objectives.base import RowObjective
 from permafrost.probes.objectives.heads import objective_of, predictions
 from permafrost.probes.objectives.losses import LOSSES
-from permafrost.probes.objectives.rows import RowObjective
-from permafrost.probes.objectives.spans import MAX_ANSWER_TOKENS, SpanObjective
-from permafrost.probes.objectives.words import IMPOSSIBLE_LOGIT, WordObjective
+from permafrost.probes.objectives.tokens import IMPOSSIBLE_LOGIT, MAX_ANSWER_TOKENS, SpanObjective, WordObjective
 from permafrost.probes.tasks.registry import TASKS
 from tests.support.synthetic import WIDE, answered, classed, inputs, labelled, moved, scored, tagged
 from tests.support.trainings import build, member_config, scorer_of, train_all
@@ -185,12 +184,12 @@ def test_what_is_said_and_what_it_costs_do_not_depend_on_what_is_read_together(k
 def test_every_row_is_read_in_one_chunk_and_no_other(kind, monkeypatch):
     found, corpus = TOYS[kind]()
     probe, objective = probe_of(found, corpus), objective_of(probe_of(found, corpus), found, corpus.split("train"))
-    for tokens in (1, 15, 10**6):
-        monkeypatch.setattr(base, "CHUNK_BYTES", 2 * WIDE * 4 * tokens)
-        chunks = list(base.chunks(found, probe, objective.windows))
+    for limit in (1, 15, 10**6):
+        monkeypatch.setattr(base, "CHUNK_BYTES", 2 * WIDE * 4 * limit)
+        chunks = list(tokens.chunks(found, probe, objective.windows))
         assert sorted(np.concatenate(chunks)) == list(range(len(objective.windows)))
         lengths = found.tokens.lengths[objective.windows]
-        assert all(lengths[chunk][:-1].sum() <= tokens for chunk in chunks)
+        assert all(lengths[chunk][:-1].sum() <= limit for chunk in chunks)
 
 
 def result(found: ProbeInputs, corpus: Corpus, seed: int = 0, **settings) -> float:

@@ -120,7 +120,7 @@ def test_neither_order_nor_repeats_nor_company_change_an_answer(kind, finished, 
     items = [row[: 2 if kind == "score" else 1] for row in pairs(seed=6)]
     said = predictor.predict(items)
     assert predictor.predict(items[::-1] + items)[len(items) :] == said
-    monkeypatch.setattr("permafrost.probes.prediction.predict.SLICE_TEXTS", 1)
+    monkeypatch.setattr("permafrost.probes.prediction.predictor.SLICE_TEXTS", 1)
     for one, other in zip(predictor.predict(items), said, strict=True):
         assert [*flat(one)] == pytest.approx([*flat(other)], abs=1e-3)  # latents in float16
 

@@ -238,7 +238,7 @@ def test_the_backbone_is_loaded_once_for_all_that_is_asked(runs_of_kinds, monkey
 
     loads, load = [], extraction.load_backbone
     monkeypatch.setattr(extraction, "load_backbone", lambda *some: loads.append(some) or load(*some))
-    monkeypatch.setattr("permafrost.probes.prediction.predict.SLICE_TEXTS", 2)
+    monkeypatch.setattr("permafrost.probes.prediction.predictor.SLICE_TEXTS", 2)
     predictor = api.load(runs_of_kinds[1]["class"])
     assert len(predictor.predict([f"the dog {number}" for number in range(9)])) == 9
     predictor.predict(["it"])

@@ -15,9 +15,8 @@ from permafrost import api
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.script import is_mark
 from permafrost.data.text import Segments
-from permafrost.probes.objectives.spans import SpanObjective
-from permafrost.probes.objectives.words import IMPOSSIBLE_LOGIT
-from permafrost.probes.prediction import predict
+from permafrost.probes.objectives.tokens import IMPOSSIBLE_LOGIT, SpanObjective
+from permafrost.probes.prediction import predictor as prediction
 from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
@@ -214,14 +213,14 @@ def test_a_recipe_that_does_not_fit_the_weights_is_refused(damage, token_runs, t
 def test_what_is_found_does_not_depend_on_what_else_is_asked(kind, texts, token_runs, monkeypatch):
     predictor = token_runs[1][kind]
     items = asked(predictor, kind)
-    together, sizes, latents_of = predictor.predict(items), [], predictor._latents
-    monkeypatch.setattr(predict, "SLICE_TEXTS", texts)
+    together, sizes, inputs_of = predictor.predict(items), [], predictor._inputs
+    monkeypatch.setattr(prediction, "SLICE_TEXTS", texts)
 
-    def counted(task, plan, some, columns):
+    def counted(task, some):
         sizes.append(len(some))
-        return latents_of(task, plan, some, columns)
+        return inputs_of(task, some)
 
-    monkeypatch.setattr(predictor, "_latents", counted)
+    monkeypatch.setattr(predictor, "_inputs", counted)
     for one, other in zip(predictor.predict(items), together, strict=True):
         (found,), (expected,) = one.values(), other.values()
         pairs_of = zip(found, expected, strict=True) if kind == "tags" else [(found, expected)]

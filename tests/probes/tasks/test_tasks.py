@@ -21,9 +21,9 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.models.shared_reads import shared_reads
+from permafrost.probes.objectives.base import untrained_cosines
 from permafrost.probes.objectives.heads import objective_of, predictions
 from permafrost.probes.objectives.losses import LOSSES
-from permafrost.probes.objectives.rows import untrained_cosines
 from permafrost.probes.tasks.base import shuffle_targets
 from permafrost.probes.tasks.registry import TASKS, make_problem
 from permafrost.probes.variants.members import initial_probe

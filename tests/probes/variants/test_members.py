@@ -16,8 +16,8 @@ from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS
 from permafrost.probes.models.pair_features import cosines
+from permafrost.probes.objectives.base import untrained_cosines
 from permafrost.probes.objectives.heads import predictions
-from permafrost.probes.objectives.rows import untrained_cosines
 from permafrost.probes.tasks.registry import task_of
 from permafrost.probes.variants import members as members_module
 from permafrost.probes.variants.combine_seeds import combine_seeds

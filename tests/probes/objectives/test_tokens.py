@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from permafrost.probes.objectives.spans import MAX_ANSWER_TOKENS, best_spans
+from permafrost.probes.objectives.tokens import MAX_ANSWER_TOKENS, best_spans
 
 
 def slow(logits: torch.Tensor) -> tuple[float, set[tuple[int, int]]]:

@@ -1,0 +1,279 @@
+"""Whole texts or pairs of texts: a score, such as a similarity, or one of several classes."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.script import WORD_END, WORD_START, units
+from permafrost.data.spec import SpecError
+from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.metrics.bootstrap import bootstrap_metric
+from permafrost.probes.metrics.calibration import Calibration, calibrate
+from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1, pearson, spearman
+from permafrost.probes.results.grid import Grid
+from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.tasks.base import (
+    BreakdownRow,
+    Calibrated,
+    Decoded,
+    Item,
+    OutputSpace,
+    Predict,
+    Prediction,
+    ResampledPair,
+    Target,
+    softmax,
+)
+from permafrost.probes.tasks.examples import class_errors, score_errors, text_names
+from permafrost.probes.tasks.rows import (
+    RowScorer,
+    RowTask,
+    align_predictions,
+    measured_ratio,
+    pair_of_texts,
+    precision_recall_f1,
+    predict_items,
+    text_columns,
+)
+
+NEGATION = re.compile(
+    rf"{WORD_START}(?:not|no|never|nobody|nothing|none|neither|nor|without|cannot){WORD_END}|n['’]t{WORD_END}",
+    re.IGNORECASE,
+)
+"""English negation words."""
+
+HIGH_OVERLAP = 0.5
+"""Word overlap of two texts from which on it counts as high; see :func:`word_overlap`."""
+
+
+class ScoreScorer(RowScorer):
+    """Scorer of one number per row."""
+
+    def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
+        """Return the predictions ``[row]`` as they are."""
+        return predictions
+
+    def value(self, metric: str, decoded: NDArray[Any]) -> float:
+        """As :meth:`Scorer.value`; a correlation with a constant is undefined."""
+        return math.nan if np.ptp(decoded) == 0 else super().value(metric, decoded)
+
+
+class Similarity(RowTask):
+    """One score per text or pair, measured by its correlation with the gold score."""
+
+    kind = "score"
+    name = "similarity"
+    loss = "log_variance"
+    losses = ("mse", "log_variance")
+    metric = "spearman"
+    metrics: ClassVar = {"pearson": pearson, "spearman": spearman}
+    heads = ("cosine", "regression")
+    scorer_class = ScoreScorer
+    reference = "the cosine of latents as they are, of the last layer and of the best one on {split}"
+    required = ("target", "score")
+    numbers = ("target", "score", "raw")
+
+    def check(self, corpus: Corpus) -> None:
+        """Raise a :class:`CorpusError` if the scores that select are all the same."""
+        if np.ptp(corpus.split(corpus.selection_split).targets) == 0:
+            raise CorpusError(
+                f"{corpus.name}: all its {corpus.selection_split} scores are the same, a constant correlates with "
+                "nothing."
+            )
+
+    def head(self, spec: ProbeSpec, texts_per_row: int) -> str:
+        """As :meth:`Task.head`: by default the cosine of two texts, and a regression from one."""
+        if spec.head == "auto" and texts_per_row == 1:
+            return "regression"
+        if spec.head == "cosine" and texts_per_row == 1:
+            raise SpecError("probe.head = 'cosine' needs two texts a row; corpus.columns names one: use 'regression'.")
+        return super().head(spec, texts_per_row)
+
+    def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
+        """Fit the map from raw predictions to scores in 0..1."""
+        return calibrate(predictions, corpus.split(corpus.selection_split).targets, top)
+
+    def prediction_columns(
+        self, predictions: NDArray[np.float32], scorer: ScoreScorer, calibration: Calibrated | None
+    ) -> dict[str, Any]:
+        """Return texts, target and score in the unit of the corpus, and raw prediction of every row."""
+        unit = scorer.corpus.score_range or (0.0, 1.0)
+        assert isinstance(calibration, Calibration)
+        score, target = to_corpus_range(calibration(predictions), unit), to_corpus_range(scorer.rows.targets, unit)
+        return text_columns(scorer) | {"target": target, "score": score, "raw": predictions}
+
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return the rows with the largest errors."""
+        return [score_errors(predictions)]
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by row."""
+        aligned = align_predictions(base, other, [*text_names(base), "target"], ("raw", "score"))
+        if isinstance(aligned, str):
+            return aligned
+        target = aligned[0].index.get_level_values("target").to_numpy()
+        by_run = [[frame[seed].to_numpy() for seed in frame] for frame in aligned]
+        return [bootstrap_metric(self.metrics[metric], seeds, target) for seeds in by_run]
+
+    def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
+        """Return a score for each item, in the unit of the corpus."""
+        assert isinstance(space.calibration, Calibration)
+        assert space.score_range is not None
+        scores = to_corpus_range(space.calibration(predict_items(items, predict)), space.score_range)
+        return [{"score": float(score)} for score in scores]
+
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+        """As :meth:`Task.parse_target`."""
+        low, high = space.score_range or (0.0, 1.0)
+        try:
+            score = float(value)
+        except ValueError:
+            score = math.nan
+        if not low <= score <= high:
+            raise CorpusError(f"expected a score from {low:g} to {high:g} in column '{column}', got {value!r}.")
+        return score
+
+    def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
+        """Return the score of each row, in 0..1."""
+        return list(rows.targets.tolist())
+
+    def is_complete(self, space: OutputSpace) -> bool:
+        """Return whether there are a range of scores and a calibration."""
+        return bool(space.score_range and isinstance(space.calibration, Calibration))
+
+
+def to_corpus_range(score: NDArray[Any], corpus_range: tuple[float, float]) -> NDArray[np.float64]:
+    """Rescale scores from 0..1 to the corpus's range, ``(low, high)``."""
+    low, high = corpus_range
+    return score * (high - low) + low
+
+
+class ClassScorer(RowScorer):
+    """Scorer of one class per row."""
+
+    def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
+        """Return the most likely class ``[row]`` of logits ``[row, class]``."""
+        return np.asarray(predictions.argmax(-1))
+
+
+class Classification(RowTask):
+    """One class per text or pair."""
+
+    kind = "class"
+    name = "classification"
+    loss = "cross_entropy"
+    losses = ("cross_entropy",)
+    metric = "accuracy"
+    metrics: ClassVar = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}
+    heads = ("classes",)
+    scorer_class = ClassScorer
+    reference = "the commonest class of training"
+    required = ("target", "label")
+
+    def check(self, corpus: Corpus) -> None:
+        """Raise a :class:`CorpusError` if there is a single class."""
+        if len(corpus.labels) < 2:
+            raise CorpusError(f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'.")
+
+    def metric_names(self, corpus: Corpus) -> tuple[str, ...]:
+        """As :meth:`Task.metric_names`; the F1 score is that of the second of two classes."""
+        return tuple(name for name in self.metrics if name != "f1" or len(corpus.labels) == 2)
+
+    def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
+        """Return the most frequent class of the training rows for every row, ``[row]``."""
+        return np.full(len(rows), int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax()))
+
+    def breakdown(self, scorer: ClassScorer, decoded: Decoded) -> Iterator[BreakdownRow]:
+        """Yield precision, recall and F1 of every class that occurs, then accuracy and shares of :func:`patterns`."""
+        for code, label in enumerate(scorer.corpus.labels):
+            predicted, gold = [classes == code for classes in decoded], scorer.rows.targets == code
+            correct = [rows & gold for rows in predicted]
+            yield from precision_recall_f1("class", label, predicted, [gold] * len(predicted), correct)
+        wrong = [(classes != scorer.rows.targets).astype(np.float64) for classes in decoded]
+        all_rows = np.ones(len(scorer.rows))
+        for group, in_group in patterns(scorer.corpus, scorer.rows).items():
+            n, group_rows = int(in_group.sum()), all_rows[in_group]
+            figures = {
+                "accuracy": [(1 - mistakes[in_group], group_rows) for mistakes in wrong],
+                "share_of_rows": [(in_group.astype(np.float64), all_rows)],
+                "share_of_mistakes": [(mistakes * in_group, mistakes) for mistakes in wrong],
+            }
+            for metric, counts in figures.items():
+                yield BreakdownRow("pattern", group, metric, measured_ratio(counts, n))
+
+    def confusion(self, scorer: ClassScorer, decoded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return gold and predicted class of each row."""
+        names = np.array(scorer.corpus.labels)
+        return names[scorer.rows.targets.astype(np.int64)], names[decoded.astype(np.int64)]
+
+    def prediction_columns(
+        self, predictions: NDArray[np.float32], scorer: ClassScorer, calibration: Calibrated | None
+    ) -> dict[str, Any]:
+        """Return texts, target, predicted class and probability of each class of every row."""
+        probabilities = softmax(predictions)
+        target, label = self.confusion(scorer, scorer.decode(predictions))
+        by_class = {PROBABILITY + name: probabilities[:, code] for code, name in enumerate(scorer.corpus.labels)}
+        return text_columns(scorer) | {"target": target, "label": label} | by_class
+
+    def examples(self, predictions: pd.DataFrame) -> Sequence[Grid | Examples]:
+        """Return the mistakes, the surest first."""
+        return [class_errors(predictions)]
+
+    def paired(self, base: pd.DataFrame, other: pd.DataFrame, metric: str) -> ResampledPair | str:
+        """As :meth:`Task.paired`, by row; classes are in the order of the corpus."""
+        aligned = align_predictions(base, other, [*text_names(base), "target"], ("label",))
+        if isinstance(aligned, str):
+            return aligned
+        ordered = [name.removeprefix(PROBABILITY) for name in map(str, base) if name.startswith(PROBABILITY)]
+        present = sorted({name for table in (base, other) for column in self.required for name in table[column]})
+        codes = {name: code for code, name in enumerate(dict.fromkeys([*ordered, *present]))}
+        target = np.array([codes[name] for name in aligned[0].index.get_level_values("target").astype(str)])
+        by_run = [[np.array([codes[name] for name in frame[seed].astype(str)]) for seed in frame] for frame in aligned]
+        return [bootstrap_metric(self.metrics[metric], seeds, target) for seeds in by_run]
+
+    def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
+        """Return a label for each item, with the probability of every class."""
+        return [
+            {
+                "label": space.labels[int(row.argmax())],
+                "probabilities": dict(zip(space.labels, map(float, row), strict=True)),
+            }
+            for row in softmax(predict_items(items, predict))
+        ]
+
+    def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
+        """Return the class of each row."""
+        return [corpus.labels[int(code)] for code in rows.targets]
+
+
+def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
+    """Return groups of rows by surface patterns, group name -> ``[row]``, each pattern with its complement.
+
+    The patterns are English negation in the last text, and high word overlap of the second text of a pair with the
+    first. A pattern that all rows or none have gives no group.
+    """
+    pairs = [pair_of_texts(corpus, text_indices) for text_indices in rows.texts]
+    negated = np.array([bool(NEGATION.search(second)) for _, second in pairs], bool)
+    groups = {"negation": negated, "no negation": ~negated}
+    if pairs and pairs[0][0] is not None:
+        high = np.array([word_overlap(first or "", second) >= HIGH_OVERLAP for first, second in pairs], bool)
+        groups |= {"high word overlap": high, "low word overlap": ~high}
+    return {name: in_group for name, in_group in groups.items() if in_group.any() and not in_group.all()}
+
+
+def word_overlap(first: str, second: str) -> float:
+    """Return the share of the distinct words of ``second`` that ``first`` contains; 0 if it has none.
+
+    In scripts without spaces, characters are compared instead of words.
+    """
+    words = set(units(second.lower()))
+    return len(words & set(units(first.lower()))) / max(1, len(words))
