@@ -26,8 +26,7 @@ from permafrost.probes.metrics.squad import (
     trim_span,
     widen_to_words,
 )
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     QUESTION,
     Calibrated,

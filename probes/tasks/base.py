@@ -23,8 +23,7 @@ from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_ratio
 from permafrost.probes.metrics.calibration import Calibration, Thresholds
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.breakdown import BreakdownRow, Decoded
 
 SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")

@@ -14,8 +14,7 @@ from permafrost.data.script import WORD_END, WORD_START, units
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     Calibrated,
     Columns,

@@ -22,8 +22,7 @@ from permafrost.probes.metrics.label_sets import (
     subset_accuracy,
 )
 from permafrost.probes.metrics.thresholds import best_thresholds
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     Calibrated,
     Columns,
