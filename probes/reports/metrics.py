@@ -108,9 +108,11 @@ def _shown_rows(run: Tables) -> pd.DataFrame:
     with_error = rows[rows["metric"] == "mae"]
     rows = pd.concat([rows, *(with_error.assign(metric=name, value=np.nan) for name in CORRELATIONS)])
     places: Any = list(map(Column, rows["task"], rows["metric"], rows["split"]))
-    views = rows["view"].str.replace("+", " + ", regex=False)
-    layers = rows["layer"].map(lambda layer: "" if pd.isna(layer) else f", layer {layer:.0f}")
-    return rows.assign(latents=views + layers, column=places)
+    latents = [
+        str(view).replace("+", " + ") + ("" if pd.isna(layer) else f", layer {layer:.0f}")
+        for view, layer in zip(rows["view"], rows["layer"], strict=True)
+    ]
+    return rows.assign(latents=latents, column=places)
 
 
 def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
