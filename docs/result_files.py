@@ -14,9 +14,9 @@ from typing import Any
 from permafrost.data.spec import plain
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.names import RANDOM_TARGETS, UNTRAINED
-from permafrost.probes.results.environment import environment
 from permafrost.probes.results.formatting import format_duration, format_size
 from permafrost.probes.results.metric_row import SAVED_PARAMETERS, TRAINED_PARAMETERS
+from permafrost.probes.results.run_folder import environment
 from permafrost.probes.results.run_tables import Tables, read_tables
 
 FOLDER = Path(__file__).parent / "results"

@@ -1,6 +1,6 @@
 """Diagram of the chosen probe: its stages as boxes with sizes, drawn from the record of the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -62,7 +62,10 @@ def diagram(run: Tables) -> Figure | None:
     axes = figure.subplots()
     axes.set(xlim=(-0.1, across - GAP + 0.1), ylim=(-down / 2 - 0.05, down / 2 + 0.05), aspect="equal")
     axes.set_axis_off()
-    axes.set_title(_title(probe, run.selected))
+    parameters, backbone = number(probe.get("parameters")), number(probe.get("backbone_parameters"))
+    share = f", {100 * parameters / backbone:.2g} % of the backbone" if parameters and backbone else ""
+    size = f": {parameters:,.0f} parameters{share}" if parameters is not None else ""
+    axes.set_title(f"{short_name(run.selected)}{size}")
     for index, text in enumerate(sources):
         y = (len(sources) / 2 - index - 0.5) * (HEIGHT + 0.3)
         _box(axes, 0, y, text, COLOURS[0])
@@ -74,13 +77,6 @@ def diagram(run: Tables) -> Figure | None:
         if not last:
             _arrow(axes, (x + WIDTH, 0), (x + WIDTH + GAP, 0), shape)
     return figure
-
-
-def _title(probe: Mapping[str, Any], name: str) -> str:
-    parameters, backbone = number(probe.get("parameters")), number(probe.get("backbone_parameters"))
-    share = f", {100 * parameters / backbone:.2g} % of the backbone" if parameters and backbone else ""
-    size = f": {parameters:,.0f} parameters{share}" if parameters is not None else ""
-    return f"{short_name(name)}{size}"
 
 
 def _source_boxes(probe: Mapping[str, Any]) -> list[str]:
@@ -102,8 +98,9 @@ def _stage_boxes(probe: Mapping[str, Any], run: Tables) -> list[tuple[str, str]]
     """The text of each box after the latents, and the shape on the arrow that leaves it."""
     codes, mixer = probe.get("codes"), str(probe.get("mixer", ""))
     widths = [int(width) for width in map(number, codes) if width] if isinstance(codes, list) else []
-    layers = f"{len(widths)} × " if widths else ""
-    stages = [(_encoder_text(probe), ""), (f"code\n{layers}{_width_range(widths)}".strip(), "")]
+    ends = sorted({min(widths), max(widths)}) if widths else []
+    extent = f"\n{len(widths)} × {'–'.join(map(str, ends))}" if widths else ""
+    stages = [(_encoder_text(probe), ""), (f"code{extent}", "")]
     mixing = (CODE_MIXERS.get(mixer) or MIXERS.get(mixer, short_name(mixer, 18)) or "mixer", "")
     head, pairs = _head(probe, run)
     if head == "cosine" and mixer in CODE_MIXERS:
@@ -143,24 +140,12 @@ def _head(probe: Mapping[str, Any], run: Tables) -> tuple[str, bool]:
     return str(probe.get("head") or inferred.get(run.kind, "cosine")), pairs
 
 
-def _width_range(widths: Sequence[int]) -> str:
-    if not widths:
-        return ""
-    return f"{widths[0]}" if min(widths) == max(widths) else f"{min(widths)}–{max(widths)}"
-
-
 def _box(axes: Axes, x: float, y: float, text: str, colour: str | None) -> None:
-    patch = FancyBboxPatch(
-        (x + 0.06, y - HEIGHT / 2 + 0.06), WIDTH - 0.12, HEIGHT - 0.12, boxstyle="round,pad=0.05,rounding_size=0.12",
-        facecolor=colour or "none", alpha=0.18 if colour else 1, edgecolor="none" if colour else "black", linewidth=1,
-    )  # fmt: skip
-    axes.add_patch(patch)
-    if colour:
-        outline = FancyBboxPatch(
-            (x + 0.06, y - HEIGHT / 2 + 0.06), WIDTH - 0.12, HEIGHT - 0.12,
-            boxstyle="round,pad=0.05,rounding_size=0.12", facecolor="none", edgecolor=colour, linewidth=1.4,
-        )  # fmt: skip
-        axes.add_patch(outline)
+    area: dict[str, Any] = {"facecolor": colour, "edgecolor": "none", "alpha": 0.18}
+    outline: dict[str, Any] = {"facecolor": "none", "edgecolor": colour or "black", "linewidth": 1.4 if colour else 1}
+    corner, style = (x + 0.06, y - HEIGHT / 2 + 0.06), "round,pad=0.05,rounding_size=0.12"
+    for look in [area, outline] if colour else [outline]:
+        axes.add_patch(FancyBboxPatch(corner, WIDTH - 0.12, HEIGHT - 0.12, boxstyle=style, **look))
     axes.text(x + WIDTH / 2, y, text, ha="center", va="center", fontsize=9.5, linespacing=1.35)
 
 

@@ -15,7 +15,6 @@ from permafrost.probes.figures.style import (
     COLOURS,
     GREY,
     integer_ticks,
-    mean_rows,
     new_figure,
     plot_with_band,
     series_style,
@@ -36,7 +35,7 @@ LEAST_ASPECT = 1.42
 
 def by_layer(run: Tables) -> Figure | None:
     """Draw the untrained reference by layer with its interval, a panel per split, and the chosen variant as a line."""
-    rows = mean_rows(run.metrics)
+    rows = run.means
     rows = rows[rows["metric"] == run.metric]
     untrained = rows[rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()]
     splits = [split for split in SPLITS if (untrained["split"] == split).any()]
@@ -44,12 +43,10 @@ def by_layer(run: Tables) -> Figure | None:
         return None
     size = (6.4, 4.2) if len(splits) == 1 else (3.3 * len(splits) + 0.6, 4.0)
     figure, axes = new_figure(f"{short_name(run.metric)} by layer", "layer", short_name(run.metric), splits, size)
-    curves = list(dict.fromkeys(zip(untrained["variant"], untrained["view"], strict=True)))
-    for index, (variant, view) in enumerate(curves):
-        by_split = untrained[(untrained["variant"] == variant) & (untrained["view"] == view)].sort_values("layer")
+    for index, ((variant, view), curves) in enumerate(untrained.groupby(["variant", "view"], sort=False)):
+        name = short_name(f"{variant} cosine, {view}")
         for panel, split in zip(axes, splits, strict=True):
-            curve = by_split[by_split["split"] == split]
-            name = short_name(f"{variant} cosine, {view}")
+            curve = curves[curves["split"] == split].sort_values("layer")
             plot_with_band(panel, curve["layer"], curve, name, series_style(index))
     chosen = rows[rows["variant"] == run.selected]
     for panel, split in zip(axes, splits, strict=True):
@@ -71,7 +68,9 @@ def variants(run: Tables) -> Figure | None:
     if not tasks:
         return None
     names = in_recipe_order(run, pd.concat([rows_of_task[task] for task in tasks])["name"])
-    titles = panel_titles([[*filter(None, [task]), _metric_and_split(rows_of_task[task])] for task in tasks])
+    firsts = {task: rows_of_task[task].iloc[0] for task in tasks}
+    measured = {task: f"{metric_title(row['metric'])} on {row['split']}" for task, row in firsts.items()}
+    titles = panel_titles([[task, title] if task else [title] for task, title in measured.items()])
     left = 0.4 + 0.075 * min(30, max(map(len, names)))
     width = 2.6 if len(tasks) > 1 else 3.6
     size, down = panels_layout(len(tasks), width, 0.25 * len(names) + 0.75, left)
@@ -100,7 +99,7 @@ def selection_rows(run: Tables, task: str) -> pd.DataFrame:
         rows of ``metrics.csv`` with one more column: ``name``, the variant, with its view if there are several.
     """
     tables = run.for_task(task)
-    rows = mean_rows(tables.metrics)
+    rows = tables.means
     rows = rows[(rows["split"] == tables.split) & (rows["metric"] == tables.metric)]
     by_view = ["variant"] if task else ["variant", "view"]
     rows = rows.sort_values("layer", kind="stable").drop_duplicates(by_view, keep="last").sort_index()
@@ -110,7 +109,7 @@ def selection_rows(run: Tables, task: str) -> pd.DataFrame:
 
 def in_recipe_order(run: Tables, names: Iterable[str]) -> list[str]:
     """Return distinct variants in the order of the recipe, after those that the recipe does not have."""
-    order = {name: index for index, name in enumerate(variant_names(run))}
+    order = {name: index for index, name in enumerate(run.counts["variant"].unique())}
     return sorted(dict.fromkeys(names), key=lambda name: order.get(name, -1))
 
 
@@ -118,11 +117,6 @@ def sorted_by_variant(run: Tables, rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the variants in the order of the recipe, else as they were."""
     names = in_recipe_order(run, rows["variant"])
     return rows.sort_values("variant", key=lambda column: column.map(names.index), kind="stable")
-
-
-def variant_names(run: Tables) -> list[str]:
-    """Return the trained variants in the order of the recipe."""
-    return list(dict.fromkeys(run.counts["variant"]))
 
 
 def _point(panel: Axes, row: pd.Series, height: int, chosen: bool, with_value: bool) -> None:
@@ -168,7 +162,3 @@ def panel_titles(titles: Sequence[Sequence[str]]) -> list[str]:
     shown = [[short_name(part, 28) for part in parts] for parts in titles]
     long = any(len(", ".join(parts)) > 26 for parts in shown)
     return [("\n" if long else ", ").join(parts) for parts in shown]
-
-
-def _metric_and_split(rows: pd.DataFrame) -> str:
-    return f"{metric_title(rows['metric'].iloc[0])} on {rows['split'].iloc[0]}"

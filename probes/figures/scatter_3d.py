@@ -3,6 +3,7 @@
 import json
 import textwrap
 from functools import lru_cache
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,10 @@ def traces_in_json(traces: list[go.Scatter3d]) -> list[dict[str, Any]]:
     return data
 
 
-def coordinates(points: pd.DataFrame) -> dict[str, Any]:
-    """Return the columns ``x, y, z`` in float32, as arguments of a plotly trace."""
-    return {axis: points[axis].astype(np.float32).to_numpy() for axis in "xyz"}
+def marker_trace(points: pd.DataFrame, **style: Any) -> go.Scatter3d:
+    """Return a plotly trace of the points at ``x, y, z`` in float32; ``style`` are further arguments of the trace."""
+    places = {axis: points[axis].astype(np.float32).to_numpy() for axis in "xyz"}
+    return go.Scatter3d(**places, **style, mode="markers", hoverinfo="text")
 
 
 def _traces(points: pd.DataFrame, styles: "_MarkerStyles", texts: dict[tuple[str, ...], int]) -> list[dict[str, Any]]:
@@ -58,8 +60,7 @@ def _traces(points: pd.DataFrame, styles: "_MarkerStyles", texts: dict[tuple[str
         labelled = zip(group_points["text"], group_points["label"], strict=True)
         hover_texts = tuple(hover_text(text, label) for text, label in labelled)
         index = texts.setdefault(hover_texts, len(texts))
-        look = coordinates(group_points) | styles.style(group, group_points)
-        traces.append(go.Scatter3d(**look, mode="markers", hoverinfo="text", meta=index))
+        traces.append(marker_trace(group_points, **styles.style(group, group_points), meta=index))
     return traces_in_json(traces)
 
 
@@ -89,7 +90,7 @@ class _MarkerStyles:
             return {"marker": {"size": 3.5, "showscale": True, "colorbar": bar, **scale}, "showlegend": False}
         index = self.classes.index(group) if group in self.classes else len(self.classes)
         marker = {"size": 3.5, "color": COLOURS[index % 6], "symbol": SYMBOLS[index % len(SYMBOLS)]}
-        return {"marker": marker, "name": escape_html(short_name(group or "no label", 24)), "showlegend": True}
+        return {"marker": marker, "name": escape(short_name(group or "no label", 24), quote=False), "showlegend": True}
 
 
 def scatter_layout() -> dict[str, Any]:
@@ -109,9 +110,4 @@ def hover_text(text: str, label: str) -> str:
     """Return the lines that are shown when the mouse points at a text: its beginning, wrapped, and its label."""
     short = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     lines = [*textwrap.wrap(short, 40), *([f"({short_name(label)})"] if label else [])]
-    return "<br>".join(map(escape_html, lines))
-
-
-def escape_html(text: str) -> str:
-    """Return a text without HTML markup: plotly would interpret some of it."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "<br>".join(escape(line, quote=False) for line in lines)  # plotly would interpret markup

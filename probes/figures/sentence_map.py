@@ -4,16 +4,16 @@ On the maps a backbone has a colour, a sentence a marker.
 """
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from permafrost.probes.figures.scatter_3d import coordinates, escape_html, hover_text, scatter_layout, traces_in_json
+from permafrost.probes.figures.scatter_3d import hover_text, marker_trace, scatter_layout, traces_in_json
 from permafrost.probes.figures.style import COLOURS, new_figure, short_name
 from permafrost.probes.metrics.cosines import matrix_from_pairs
 from permafrost.probes.metrics.projection import MIN_TEXTS_FOR_TSNE
@@ -52,10 +52,9 @@ def sentence_maps(maps: pd.DataFrame, texts: Sequence[str], titles: dict[str, st
     """
     hover_texts: list[list[str]] = []
     inputs = []
-    named_maps: list[tuple[str, pd.DataFrame]] = [(ALL_BACKBONES, maps[maps["map"] == "cosines"])]
     latents = maps[maps["map"] == "latents"]
-    named_maps += [(title, latents[latents["backbone"] == backbone]) for backbone, title in titles.items()]
-    for name, rows in named_maps:
+    of_backbones = [(title, latents[latents["backbone"] == backbone]) for backbone, title in titles.items()]
+    for name, rows in [(ALL_BACKBONES, maps[maps["map"] == "cosines"]), *of_backbones]:
         entry: dict[str, Any] = {"name": name}
         for method, points in rows.groupby("method", sort=False):
             if np.isfinite(points[["x", "y", "z"]].to_numpy(dtype=float)).all():
@@ -91,10 +90,10 @@ def heatmaps(run: Tables) -> dict[str, Figure]:
     """Draw a heatmap of cosines per backbone, all with one scale; keys are titles of backbones."""
     cosines, texts = run["cosines"], run["sentences"]["text"].tolist()
     floor = min(float(cosines["cosine"].min()), 0.99)
-    tables = {
-        title: matrix_from_pairs(cosines, backbone, len(texts)) for backbone, title in backbone_titles(run).items()
+    return {
+        title: heatmap(matrix_from_pairs(cosines, backbone, len(texts)), texts, title, floor)
+        for backbone, title in backbone_titles(run).items()
     }
-    return {title: heatmap(table, texts, title, floor) for title, table in tables.items()}
 
 
 def heatmap(table: NDArray[np.float64], texts: Sequence[str], title: str, floor: float) -> Figure:
@@ -140,10 +139,6 @@ def _traces(
             "color": COLOURS[index % (len(COLOURS) - 1)],
             "symbol": [SYMBOLS[(number - 1) % len(SYMBOLS)] for number in numbers],
         }
-        traces.append(
-            go.Scatter3d(
-                **coordinates(backbone_points), marker=marker, mode="markers", hoverinfo="text",
-                meta=len(hover_texts) - 1, showlegend=several, name=escape_html(title),
-            )
-        )  # fmt: skip
+        look = {"marker": marker, "showlegend": several, "name": escape(title, quote=False)}
+        traces.append(marker_trace(backbone_points, **look, meta=len(hover_texts) - 1))
     return traces_in_json(traces)

@@ -21,7 +21,10 @@ def history(run: Tables) -> Figure | None:
     """Draw trials in order and the best value so far; a pruned trial is a cross at the last value that it reported."""
     trials = run["trials"].sort_values("number")
     done = trials[(trials["state"] == "COMPLETE") & trials["value"].notna()]
-    pruned = _with_last_value(trials[trials["state"] == "PRUNED"], run["intermediate"])
+    steps = run["intermediate"].dropna(subset=["value"]).sort_values("step")
+    pruned = trials[trials["state"] == "PRUNED"]
+    last_values = pruned["number"].map(steps.groupby("trial")["value"].last())
+    pruned = pruned.assign(value=pruned["value"].fillna(last_values)).dropna(subset=["value"])
     if done.empty and pruned.empty:
         return None
     figure, (axes,) = new_figure("history of the study", "trial", short_name(run.metric))
@@ -39,14 +42,13 @@ def intermediate(run: Tables) -> Figure | None:
     if run["intermediate"]["value"].notna().sum() == 0:
         return None
     figure, (axes,) = new_figure("reported while training", "step", short_name(run.metric))
-    done = run["trials"][(run["trials"]["state"] == "COMPLETE") & run["trials"]["value"].notna()].set_index("number")[
-        "value"
-    ]
+    trials = run["trials"].set_index("number")
+    done = trials.loc[trials["state"] == "COMPLETE", "value"].dropna()
     best = None if done.empty else done.idxmax()
-    states = run["trials"].drop_duplicates("number").set_index("number")["state"]
+    pruned = set(trials.index[trials["state"] == "PRUNED"])
     for number, rows in run["intermediate"].groupby("trial"):
         is_best = number == best
-        other = "pruned" if states.get(number) == "PRUNED" else "other trials"
+        other = "pruned" if number in pruned else "other trials"
         axes.plot(
             rows["step"], rows["value"], color=COLOURS[0] if is_best else GREY, alpha=1 if is_best else 0.6,
             linewidth=2 if is_best else 0.9, marker="o" if is_best else None, markersize=3,
@@ -84,9 +86,3 @@ def unexplained(run: Tables) -> Figure | None:
     )
     axes.scatter(points["x"], points["y"], s=26, color=COLOURS[2], marker=MARKERS[2], alpha=0.8)
     return figure
-
-
-def _with_last_value(pruned: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-    """Pruned trials with the last value that each reported, those without any left out."""
-    last = steps.dropna(subset=["value"]).sort_values("step").groupby("trial")["value"].last()
-    return pruned.assign(value=pruned["value"].fillna(pruned["number"].map(last))).dropna(subset=["value"])

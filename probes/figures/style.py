@@ -120,10 +120,4 @@ def integer_ticks(axes: Axes, values: Any) -> None:
     distinct = distinct[np.isfinite(distinct)]
     step = -(-len(distinct) // 13)
     ticks = distinct[::step] if step else []
-    axes.set_xticks(ticks)
-    axes.set_xticklabels([f"{value:g}" for value in ticks])
-
-
-def mean_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that aggregate over seeds and have a value."""
-    return frame[frame["seed"].isna() & frame["value"].notna()]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])

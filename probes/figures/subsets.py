@@ -11,7 +11,6 @@ from permafrost.probes.config.names import RANDOM_TARGETS
 from permafrost.probes.figures.style import (
     COLOURS,
     integer_ticks,
-    mean_rows,
     new_figure,
     plot_with_band,
     series_style,
@@ -50,11 +49,10 @@ def layer_map(run: Tables) -> Figure | None:
     tasks = list(dict.fromkeys(rows["name"]))
     size = (max(6.4, 0.5 * len(heads) + 2.2), max(2.0, 0.5 * len(tasks) + 1.2))
     figure, (axes,) = new_figure("every task by layer", "layer", "", size=size)
-    for down, task in enumerate(tasks):
-        task_rows = rows[rows["name"] == task].drop_duplicates("position")
-        by_layer = task_rows.dropna(subset="position").set_index("position")["value"].reindex(layers).tolist()
-        all_layers = task_rows.loc[task_rows["position"].isna(), "value"].tolist() or [np.nan]
-        values = np.array(by_layer + all_layers * has_all)
+    first = rows.assign(column=rows["position"].fillna(-1)).drop_duplicates(["name", "column"])
+    table = first.pivot(index="name", columns="column", values="value")
+    table = table.reindex(tasks, columns=[*layers, *[-1] * has_all])
+    for down, values in enumerate(table.to_numpy()):
         low, high = np.nanmin(values), np.nanmax(values)
         for across in np.flatnonzero(np.isfinite(values)).tolist():
             share = (values[across] - low) / (high - low) if high > low else 0.5
@@ -105,7 +103,7 @@ def _panel_curves(panel: Axes, rows: pd.DataFrame, curves: list[tuple[bool, str]
         curve = rows[(rows["control"] == control) & (rows["scored"] != on_train)].sort_values("position")
         look = series_style(index) | {"linestyle": (0, (4, 2)) if control else "-"}
         if len(curve):
-            name = _control_name(control) + (", on train" if on_train else "")
+            name = short_name(control or "trained backbone") + (", on train" if on_train else "")
             plot_with_band(panel, curve["position"], curve, name, look)
     integer_ticks(panel, rows["position"])
 
@@ -132,7 +130,12 @@ def choices(run: Tables) -> Figure | None:
         names = list(dict.fromkeys(points["choice"]))
         for index, control in enumerate(controls):
             shown = points[points["control"] == control]
-            _points(panel, shown, [names.index(name) for name in shown["choice"]], index, control)
+            y = np.array([names.index(name) for name in shown["choice"]]) + 0.14 * index
+            look = {"linestyle": "none", "markersize": 6, "markerfacecolor": "none" if control else None}
+            name = short_name(control or "trained backbone")
+            panel.plot(shown["value"], y, label=name, **series_style(index) | look)
+            linestyle = "--" if control else "-"
+            panel.hlines(y, shown["low"], shown["high"], color=COLOURS[index % 7], linestyles=linestyle)
         panel.set_yticks(range(len(names)), [short_name(name, 24) for name in names])
         panel.set_ylim(len(names) - 0.5, -0.5)
     shared_legend(figure, axes)
@@ -185,7 +188,7 @@ def subset_rows(run: Tables, every_backbone: bool = False) -> pd.DataFrame:
         rows of ``metrics.csv`` with four more columns: ``name``, the task with its metric; ``scored``, True on the
         scored split and False on train; ``kind`` of the subset; and its ``position`` on the layer axis, or NaN.
     """
-    rows = mean_rows(run.metrics)
+    rows = run.means
     rows = rows[rows["subset"] != ""]
     if len(rows) and not every_backbone:
         rows = rows[rows["backbone"] == rows["backbone"].iloc[0]]
@@ -228,14 +231,3 @@ def subset_layers(subset: str) -> list[int]:
     for match in re.finditer(r"(\d{1,4})(?:-(\d{1,4}))?", text) if kind in CURVES else ():
         layers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(layers)
-
-
-def _control_name(control: str) -> str:
-    return short_name(control) if control else "trained backbone"
-
-
-def _points(axes: Axes, rows: pd.DataFrame, heights: list[int], index: int, control: str) -> None:
-    look = series_style(index) | {"linestyle": "none", "markersize": 6, "markerfacecolor": "none" if control else None}
-    y = np.array(heights) + 0.14 * index
-    axes.plot(rows["value"], y, label=_control_name(control), **look)
-    axes.hlines(y, rows["low"], rows["high"], color=COLOURS[index % 7], linestyles="--" if control else "-")

@@ -1,6 +1,7 @@
 """Figures of training by epoch: losses, metrics, weights and gradient conflicts; of pretraining; of an autoencoder."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from permafrost.probes.figures.metrics import (
     in_recipe_order,
     panel_titles,
     panels_layout,
-    variant_names,
 )
 from permafrost.probes.figures.style import (
     COLOURS,
@@ -118,15 +118,14 @@ def metrics_by_epoch(run: Tables) -> dict[str, list[str]]:
     rows = run["epochs"][run["epochs"]["value"].notna()]
     metrics_of_task = {}
     for task in _distinct(rows["task"]):
-        selection_metric = run.for_task(task).metric
-        metrics = sorted(dict.fromkeys(rows.loc[rows["task"] == task, "metric"]), key=second_metric_rank)
-        metrics_of_task[task] = sorted(metrics, key=lambda metric: metric != selection_metric)[:2]
+        metrics = dict.fromkeys(rows.loc[rows["task"] == task, "metric"])
+        metrics_of_task[task] = sorted(metrics, key=partial(metric_rank, first=run.for_task(task).metric))[:2]
     return metrics_of_task
 
 
-def second_metric_rank(metric: str) -> int:
-    """Return the rank of a metric among those that are shown beside the selection metric; lower is preferred."""
-    return SECOND_METRICS.index(metric) if metric in SECOND_METRICS else len(SECOND_METRICS)
+def metric_rank(metric: str, first: str) -> tuple[bool, int]:
+    """Return a key that sorts the selection metric ``first``, then those of ``SECOND_METRICS``, then others."""
+    return metric != first, SECOND_METRICS.index(metric) if metric in SECOND_METRICS else len(SECOND_METRICS)
 
 
 def autoencoder(run: Tables) -> Figure | None:
@@ -166,7 +165,7 @@ def loss_curve(run: Tables) -> Figure | None:
     for value in held_out.head(1):
         axes.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label=f"held-out text: {value:.3f}")
     values = losses["loss"].to_numpy()
-    if len(values) and np.isfinite(values).any():
+    if np.isfinite(values).any():
         axes.set_ylim(top=float(np.nanmax(values)) * 1.03)
     shared_legend(figure, [axes])
     return figure
@@ -185,7 +184,7 @@ def _curves(
     present = _distinct(name for rows in panels.values() for name in rows[series])
     if not present:
         return None
-    all_names = in_recipe_order(run, [*variant_names(run), *present]) if series == "variant" else present
+    all_names = in_recipe_order(run, [*run.counts["variant"], *present]) if series == "variant" else present
     indices = [index for index, name in enumerate(all_names) if name in present][:MOST_LINES]
     names = [all_names[index] for index in indices]
     size, down = panels_layout(len(panels), 3.9, 2.25, 0.0)

@@ -1,60 +1,73 @@
 """Tables of a breakdown: metrics by class, label, entity type, pattern or question word, and by variant."""
 
-import pandas as pd
+from dataclasses import dataclass
 
-from permafrost.probes.figures.breakdown import largest_groups, shown_metrics
 from permafrost.probes.figures.metrics import sorted_by_variant
-from permafrost.probes.figures.predictions import CLASS_METRICS
+from permafrost.probes.figures.predictions import CLASS_METRICS, largest_groups, shown_metrics
 from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
 from permafrost.probes.results.run_tables import Tables, reported_split
 
-COUNT_HEADS = {
-    "class": "rows",
-    "label": "rows",
-    "entity type": "entities",
-    "pattern": "rows",
-    "question word": "questions",
-}
-"""Kind of group -> head of the column of counts."""
 
-GROUP_HEADS = {
-    "class": "class",
-    "label": "label",
-    "entity type": "type",
-    "pattern": "rows with",
-    "question word": "asks",
-}
-"""Kind of group -> head of the column of groups."""
+@dataclass(frozen=True)
+class GroupKind:
+    """A kind of group that a breakdown may have."""
 
-CLASS_NOUNS = {"class": ("class", "classes"), "label": ("label", "labels"), "entity type": ("type", "types")}
-"""Kind of group that is a class -> its noun, singular and plural."""
+    head: str
+    """Head of the column of groups; of classes it is their noun."""
+
+    counted: str = "rows"
+    """Head of the column of counts."""
+
+    classes: str = ""
+    """Plural of the noun; empty if the groups are no classes."""
+
+    note: str = ""
+
+
+GROUP_KINDS = {
+    "class": GroupKind("class", classes="classes"),
+    "label": GroupKind("label", classes="labels"),
+    "entity type": GroupKind("type", "entities", classes="types"),
+    "question word": GroupKind("asks", "questions", note="The first question word of a question; “other” has none."),
+    "pattern": GroupKind(
+        "rows with", note="Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of "
+        "pairs, in the second text. Overlap of words is high if the first text has at least half of the second's.",
+    ),
+}  # fmt: skip
+"""Kind of group -> what tables and sections say of it; its figure is ``by_<kind>``."""
 
 MOST_LINES = 1000
 
 
+def group_kinds(run: Tables) -> dict[str, GroupKind]:
+    """Return the kinds of groups of a run, known ones first; any other has its name for a head, and no figure."""
+    kinds = map(str, run["breakdown"]["kind"].unique())
+    return GROUP_KINDS | {kind: GroupKind(cell_text(kind, 40)) for kind in kinds if kind not in GROUP_KINDS}
+
+
 def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
     """Return the tables of one kind of group: of the scored split first, then of the others, folded."""
-    rows = run["breakdown"][run["breakdown"]["kind"] == kind]
+    rows, about = run["breakdown"][run["breakdown"]["kind"] == kind], group_kinds(run)[kind]
     first = reported_split(rows)
-    splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]
-    return [
-        _split_grid(rows[rows["split"] == split], kind, split, run.seed_aggregation, split != first) for split in splits
-    ]
-
-
-def _split_grid(rows: pd.DataFrame, kind: str, split: str, over_seeds: str, folded: bool) -> Grid:
-    groups, metrics = largest_groups(rows), shown_metrics(rows)
-    shown = rows[rows["group"].isin(groups)].assign(column=rows["metric"])
-    left_out = rows["group"].nunique() - len(groups)
-    more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
-    heads = (cell_text(metric.replace("_", " "), 40) for metric in metrics)
-    return Grid(
-        caption=f"On {cell_text(split, 40)}; in brackets the bootstrap 95 % interval over rows, {over_seeds}.{more}",
-        heads=[GROUP_HEADS.get(kind, cell_text(kind, 40)), *heads, COUNT_HEADS.get(kind, "rows")],
-        rows=pivot_lines(shown, ["group"], metrics, closing=["n"]),
-        fold=f"On {cell_text(split, 40)}" if folded else "",
-    )
+    grids = []
+    for split in sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]:
+        split_rows = rows[rows["split"] == split]
+        groups, metrics = largest_groups(split_rows), shown_metrics(split_rows)
+        shown = split_rows[split_rows["group"].isin(groups)].assign(column=split_rows["metric"])
+        left_out = split_rows["group"].nunique() - len(groups)
+        more = f" {left_out:,} more groups are in breakdown.csv." if left_out else ""
+        on = f"On {cell_text(split, 40)}"
+        heads = (cell_text(metric.replace("_", " "), 40) for metric in metrics)
+        grids.append(
+            Grid(
+                caption=f"{on}; in brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}.{more}",
+                heads=[about.head, *heads, about.counted],
+                rows=pivot_lines(shown, ["group"], metrics, closing=["n"]),
+                fold=on if split != first else "",
+            )
+        )
+    return grids
 
 
 def variant_grids(run: Tables, task: str) -> list[Grid]:
@@ -63,27 +76,28 @@ def variant_grids(run: Tables, task: str) -> list[Grid]:
     Empty if the task has no classes, or the run one variant.
     """
     rows = run.tasks[task]["breakdown"]
-    rows = rows[rows["kind"].isin(list(CLASS_NOUNS)) & rows["metric"].isin(list(CLASS_METRICS))]
+    of_classes = [kind for kind, about in GROUP_KINDS.items() if about.classes]
+    rows = rows[rows["kind"].isin(of_classes) & rows["metric"].isin(list(CLASS_METRICS))]
     rows = rows[rows["split"] == reported_split(rows)].assign(column=rows["metric"])
     rows = sorted_by_variant(run, rows)
     names = list(dict.fromkeys(rows["variant"]))
     if len(names) < 2:
         return []
-    split, (noun, plural) = cell_text(rows["split"].iloc[0], 40), CLASS_NOUNS[rows["kind"].iloc[0]]
+    split, about = cell_text(rows["split"].iloc[0], 40), GROUP_KINDS[rows["kind"].iloc[0]]
     means = rows.groupby(["variant", "column"], sort=False)["value"].mean().reset_index()
     lines = pivot_lines(rows, ["variant", "group"], list(CLASS_METRICS), closing=["n"])
     return [
         Grid(
-            caption=f"On {split}, {run.seed_aggregation}: means over {plural}, each of which counts the same.",
+            caption=f"On {split}, {run.seed_aggregation}: means over {about.classes}, each of which counts the same.",
             heads=["variant", *(f"macro {name}" for name in CLASS_METRICS.values())],
             rows=pivot_lines(means, ["variant"], list(CLASS_METRICS), lambda row: decimals(row["value"], 3)),
             strong=names.index(run.selected) if run.selected in names else None,
         ),
         Grid(
             caption=f"On {split}; in brackets the bootstrap 95 % interval over rows.",
-            heads=["variant", noun, *CLASS_METRICS.values(), "n"],
+            heads=["variant", about.head, *CLASS_METRICS.values(), "n"],
             rows=lines[:MOST_LINES],
             text_columns=2,
-            fold=f"By variant and {noun}, {len(lines):,} lines",
+            fold=f"By variant and {about.head}, {len(lines):,} lines",
         ),
     ]

@@ -1,6 +1,5 @@
 """Tables of the metrics of a run: variants with their costs, paired comparisons, metrics by epoch."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,8 +9,7 @@ import pandas as pd
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.config.names import CORRELATIONS, PROBE, UNTRAINED
 from permafrost.probes.figures.metrics import sorted_by_variant
-from permafrost.probes.figures.style import mean_rows
-from permafrost.probes.figures.training import metrics_by_epoch, second_metric_rank
+from permafrost.probes.figures.training import metric_rank, metrics_by_epoch
 from permafrost.probes.results.files import number
 from permafrost.probes.results.formatting import (
     decimals,
@@ -77,7 +75,10 @@ def results_grid(run: Tables) -> Grid | None:
     lines = pivot_lines(rows, keys, [*columns, *shown_costs], partial(_cell, run))[:MOST_ROWS]
     splits = list(dict.fromkeys(column.split for column in columns))
     many_tasks, many_splits = len({column.task for column in columns}) > 1, len(splits) > 1
-    heads = (_head(column, many_tasks, many_splits) for column in columns)
+    heads = [
+        cell_text(f"{task}: " * many_tasks + metric_title(metric), 60) + f" on {split}" * many_splits
+        for task, metric, split in columns
+    ]
     selected = cell_text(run.selected, 60)
     return Grid(
         caption=_caption(run, measured, splits, shown_costs),
@@ -94,7 +95,7 @@ def _shown_rows(run: Tables) -> pd.DataFrame:
     With two more columns: ``latents``, in words, and ``column``, where the row stands. A correlation that is missing
     although the error of the same predictions is there has a row without a value.
     """
-    rows = mean_rows(run.metrics)
+    rows = run.means
     rows = rows[~rows["metric"].str.endswith("_p")]
     keys = ["variant", "task"] if run.tasks else ["variant", "view", "task"]
     untrained = rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()
@@ -107,14 +108,11 @@ def _shown_rows(run: Tables) -> pd.DataFrame:
     with_error = rows[rows["metric"] == "mae"]
     rows = pd.concat([rows, *(with_error.assign(metric=name, value=np.nan) for name in CORRELATIONS)])
     places: Any = list(map(Column, rows["task"], rows["metric"], rows["split"]))
-    return rows.assign(latents=_latents(rows), column=places)
-
-
-def _latents(rows: pd.DataFrame) -> list[str]:
-    return [
+    latents = [
         str(view).replace("+", " + ") + ("" if pd.isna(layer) else f", layer {layer:.0f}")
         for view, layer in zip(rows["view"], rows["layer"], strict=True)
     ]
+    return rows.assign(latents=latents, column=places)
 
 
 def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
@@ -129,20 +127,11 @@ def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
         names = list(dict.fromkeys(task_rows.loc[task_rows["split"] == tables.split, "metric"]))
         if run.tasks:
             most = max(1, MOST_COLUMNS // len(run.task_names))
-            names = sorted(names, key=_rank_after(tables.metric))[:most]
+            names = sorted(sorted(names), key=partial(metric_rank, first=tables.metric))[:most]
         columns += [Column(task, name, tables.split) for name in names]
         if tables.selection == HELD_OUT and tables.split == "test" and (task_rows["split"] == "validation").any():
             columns += [Column(task, name, "validation") for name in names if not run.tasks or name == tables.metric]
     return columns
-
-
-def _rank_after(first: str) -> Callable[[str], tuple[bool, int, str]]:
-    return lambda name: (name != first, second_metric_rank(name), name)
-
-
-def _head(column: Column, several_tasks: bool, several_splits: bool) -> str:
-    head = cell_text(f"{column.task}: " * several_tasks + metric_title(column.metric), 60)
-    return f"{head} on {column.split}" if several_splits else head
 
 
 def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str]) -> str:

@@ -24,8 +24,7 @@ from plotly.offline import get_plotlyjs
 
 from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.style import COLOURS
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.results.run_folder import ReportError
 
 TEMPLATES = Path(__file__).parent / "template"

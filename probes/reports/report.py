@@ -17,8 +17,8 @@ from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import metrics, similarity, subsets, summary
-from permafrost.probes.reports.breakdown import breakdown_grids, variant_grids
-from permafrost.probes.reports.figures import draw, figure_names
+from permafrost.probes.reports.breakdown import breakdown_grids, group_kinds, variant_grids
+from permafrost.probes.reports.figures import FIGURES, draw
 from permafrost.probes.reports.page import (
     Block,
     FoldedText,
@@ -32,15 +32,8 @@ from permafrost.probes.results.grid import UNDEFINED, Grid, cell_text
 from permafrost.probes.results.run_tables import Tables, read_tables
 from permafrost.probes.tasks.registry import task_of_predictions
 
-GROUP_NOTES = {
-    "class": "",
-    "label": "",
-    "entity type": "",
-    "question word": "The first question word of a question; “other” has none.",
-    "pattern": "Negation: not, n’t, no, never, nobody, nothing, none, neither, nor, without or cannot; of pairs, in "
-    "the second text. Overlap of words is high if the first text has at least half of the second's.",
-}
-"""Kind of group that a breakdown may have -> note on the groups; its figure is ``by_<kind>``."""
+Content = str | Callable[[Tables], Block | Sequence[Block] | None]
+"""Name of a figure, or a function that returns blocks."""
 
 
 def write_report(folder: Path) -> Path:
@@ -54,7 +47,8 @@ def write_report(folder: Path) -> Path:
     page = PAGES[run.experiment]
     with drawing_settings():
         sections = [section for provide in page.sections for section in provide(run)]
-        save_pictures(folder, sections, figure_names(run))
+        of_tasks = [f"{task}-{name}" for task in run.tasks for name in FIGURES]
+        save_pictures(folder, sections, [*FIGURES, *of_tasks])
         content = render_page(run.name, run.experiment, page.lead(run), page.tiles(run), sections)
     write_atomically(folder / "report.html", content)
     return folder / "report.html"
@@ -63,7 +57,7 @@ def write_report(folder: Path) -> Path:
 def result_grids(folder: Path) -> list[Grid]:
     """Return the tables of results of a run folder, which the terminal shows too; raises as :func:`write_report`."""
     run = read_tables(folder)
-    return PAGES[run.experiment].results(run)
+    return [block for block in _blocks(run, PAGES[run.experiment].results) if isinstance(block, Grid)]
 
 
 @contextmanager
@@ -72,32 +66,6 @@ def drawing_settings() -> Iterator[None]:
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may be in any script
         yield
-
-
-def _section(name: str, title: str, note: str, *blocks: Block | None) -> list[Section]:
-    """A section of the blocks that exist."""
-    return [Section(name, title, note, [block for block in blocks if block])]
-
-
-def _variant_results(run: Tables) -> list[Grid]:
-    grids = (metrics.results_grid(run), metrics.comparisons_grid(run))
-    return [grid for grid in grids if grid]
-
-
-def _results(run: Tables) -> list[Section]:
-    table = metrics.results_grid(run)
-    undefined = f"“{UNDEFINED}”: a correlation does not exist if all predictions or all targets are the same."
-    note = undefined if table and any(UNDEFINED in row for row in table.rows) else ""
-    return [
-        *_section("results", "Results", note, table, draw(run, "variants"), draw(run, "by_layer")),
-        *_section("comparisons", "Side by side", "", metrics.comparisons_grid(run)),
-        *_section("probe", "Probe", "", draw(run, "diagram")),
-    ]
-
-
-def _tasks(run: Tables) -> list[Section]:
-    """A section per task of several: what the page of a run of that task alone would show."""
-    return [section for task in run.tasks for section in _task(run.for_task(task), run, task)]
 
 
 def example_blocks(run: Tables) -> Sequence[Block]:
@@ -110,77 +78,57 @@ def example_blocks(run: Tables) -> Sequence[Block]:
     return task.examples(run["predictions"]) if task else []
 
 
-def _task(tables: Tables, run: Tables, task: str) -> list[Section]:
-    blocks: list[Block | None] = [metrics.results_grid(tables), *variant_grids(run, task)]
-    for kind, note in _group_notes(tables).items():
-        blocks += [draw(tables, f"by_{kind.replace(' ', '_')}", task, note), *breakdown_grids(tables, kind)]
-    blocks += _prediction_blocks(tables, task)
-    has_predictions = len(tables["predictions"])
-    chosen = f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if has_predictions else ""
-    return _section(f"task-{task}", cell_text(task), chosen, *blocks)
+def _blocks(run: Tables, contents: Sequence[Content], task: str = "") -> list[Block]:
+    """The blocks of a run that exist; ``task`` is named by the figures of one task of several."""
+    made = [draw(run, content, task) if isinstance(content, str) else content(run) for content in contents]
+    return [block for some in made for block in (some if isinstance(some, Sequence) else [some]) if block]
+
+
+def _section(
+    name: str, title: str, *contents: Content, note: Callable[[Tables], str] | None = None
+) -> Callable[[Tables], list[Section]]:
+    """A function that makes a section of these contents."""
+    return lambda run: [Section(name, title, note(run) if note else "", _blocks(run, contents))]
+
+
+def _results(run: Tables) -> list[Section]:
+    blocks = _blocks(run, (metrics.results_grid, "variants", "by_layer"))
+    undefined = f"“{UNDEFINED}”: a correlation does not exist if all predictions or all targets are the same."
+    has_undefined = any(UNDEFINED in row for block in blocks if isinstance(block, Grid) for row in block.rows)
+    return [Section("results", "Results", undefined if has_undefined else "", blocks)]
+
+
+def _tasks(run: Tables) -> list[Section]:
+    """A section per task of several: what the page of a run of that task alone would show."""
+    sections = []
+    for task in run.tasks:
+        tables = run.for_task(task)
+        blocks = [*_blocks(tables, [metrics.results_grid]), *variant_grids(run, task)]
+        for kind, about in group_kinds(tables).items():
+            figure = draw(tables, f"by_{kind.replace(' ', '_')}", task, about.note)
+            blocks += [*([figure] if figure else []), *breakdown_grids(tables, kind)]
+        blocks += _blocks(tables, PREDICTIONS, task)
+        has_predictions = len(tables["predictions"])
+        chosen = f"Groups and predictions are those of “{cell_text(tables.selected, 60)}”." if has_predictions else ""
+        sections.append(Section(f"task-{task}", cell_text(task), chosen, blocks))
+    return sections
 
 
 def _breakdowns(run: Tables) -> list[Section]:
     sections = []
-    for kind, note in _group_notes(run).items():
+    for kind, about in group_kinds(run).items():
         name = f"by-{re.sub('[^a-z]+', '-', kind)}"
-        blocks = (draw(run, name.replace("-", "_")), *breakdown_grids(run, kind))
-        sections += _section(name, f"By {cell_text(kind, 40)}", note, *blocks)
+        blocks = [*_blocks(run, [name.replace("-", "_")]), *breakdown_grids(run, kind)]
+        sections.append(Section(name, f"By {cell_text(kind, 40)}", about.note, blocks))
     return sections
 
 
-def _group_notes(run: Tables) -> dict[str, str]:
-    """Return the kinds of groups of a run with their notes; those that are not known have none, and no figure."""
-    return GROUP_NOTES | {kind: GROUP_NOTES.get(kind, "") for kind in map(str, run["breakdown"]["kind"].unique())}
+def _latents(run: Tables) -> Scatter | None:
+    return Scatter(latent_scatter(run["latents"])) if len(run["latents"]) else None
 
 
-def _predictions(run: Tables) -> list[Section]:
-    return _section("predictions", "Predictions", "", *_prediction_blocks(run))
-
-
-def _prediction_blocks(tables: Tables, task: str = "") -> list[Block | None]:
-    pictures = [draw(tables, name, task) for name in ("predicted_against_gold", "confusion", "confusions")]
-    return [*pictures, *example_blocks(tables)]
-
-
-def _learning(run: Tables) -> list[Section]:
-    names = ("training", "by_epoch", "by_epoch_second")
-    before = [draw(run, name) for name in names]
-    after = [draw(run, name) for name in ("weights", "conflicts", "autoencoder")]
-    return _section("learning", "Training", metrics.frozen_note(run), *before, metrics.epochs_grid(run), *after)
-
-
-def _latents(run: Tables) -> list[Section]:
-    cloud = Scatter(latent_scatter(run["latents"])) if len(run["latents"]) else None
-    return _section("space", "Latents", "Coordinates of texts, projected to three dimensions.", cloud)
-
-
-def _layers(run: Tables) -> list[Section]:
-    blocks = (subsets.tasks_grid(run), draw(run, "layer_map"), subsets.layers_grid(run), draw(run, "layer_curves"))
-    return _section("tasks", "Tasks by layer", "", *blocks, *subsets.subset_grids(run))
-
-
-def _layer_results(run: Tables) -> list[Grid]:
-    return [grid for grid in (subsets.tasks_grid(run), subsets.layers_grid(run)) if grid]
-
-
-def _ablation(run: Tables) -> list[Section]:
-    drawings = [draw(run, name) for name in ("layer_curves", "choices", "selectivity")]
-    return _section("layers", "Ablation", "", *drawings, *subsets.subset_grids(run))
-
-
-def _study(run: Tables) -> list[Section]:
-    drawings = [draw(run, name) for name in ("history", "intermediate", "importances", "unexplained")]
-    return _section("search", "Study", summary.trials_note(run), *summary.trial_grids(run), *drawings)
-
-
-def _pretraining(run: Tables) -> list[Section]:
-    return _section("results", "Results", "", *summary.pretraining_grids(run), draw(run, "loss"))
-
-
-def _provenance(run: Tables) -> list[Section]:
-    recipe = FoldedText("recipe.toml", run.recipe) if run.recipe else None
-    return _section("provenance", "What ran", "", summary.provenance(run), recipe)
+def _recipe(run: Tables) -> FoldedText | None:
+    return FoldedText("recipe.toml", run.recipe) if run.recipe else None
 
 
 @dataclass(frozen=True)
@@ -191,34 +139,55 @@ class Page:
     """A sentence below the title."""
 
     tiles: Callable[[Tables], list[Tile]]
-    results: Callable[[Tables], list[Grid]]
+    results: Sequence[Content]
     """The tables of results, which the terminal shows too."""
 
     sections: Sequence[Callable[[Tables], list[Section]]]
     """Sections in order; one without blocks is left out."""
 
 
+PREDICTIONS = ("predicted_against_gold", "confusion", "confusions", example_blocks)
+
+PROVENANCE = _section("provenance", "What ran", summary.provenance, _recipe)
+
 VARIANTS = Page(
-    summary.probe_lead,
-    summary.run_tiles,
-    _variant_results,
-    (_results, _tasks, _breakdowns, _predictions, _learning, _latents, _provenance),
-)
+    summary.probe_lead, summary.run_tiles, [metrics.results_grid, metrics.comparisons_grid],
+    [
+        _results,
+        _section("comparisons", "Side by side", metrics.comparisons_grid),
+        _section("probe", "Probe", "diagram"),
+        _tasks,
+        _breakdowns,
+        _section("predictions", "Predictions", *PREDICTIONS),
+        _section("learning", "Training", "training", "by_epoch", "by_epoch_second", metrics.epochs_grid, "weights",
+            "conflicts", "autoencoder", note=metrics.frozen_note),
+        _section("space", "Latents", _latents, note=lambda _: "Coordinates of texts, projected to three dimensions."),
+        PROVENANCE,
+    ],
+)  # fmt: skip
 
 PAGES = {
     "run": VARIANTS,
     "multitask": VARIANTS,
-    "layers": Page(summary.probe_lead, summary.subset_tiles, _layer_results, (_layers, _provenance)),
-    "ablation": Page(
-        summary.probe_lead, summary.subset_tiles, lambda run: subsets.subset_grids(run)[:1], (_ablation, _provenance)
-    ),
-    "study": Page(summary.probe_lead, summary.duration_tiles, summary.trial_grids, (_study, _provenance)),
-    "similarity": Page(
-        similarity.similarity_lead, similarity.similarity_tiles, similarity.cosine_grids,
-        (similarity.similarity_sections, _provenance),
-    ),
-    "pretraining": Page(
-        summary.pretraining_lead, summary.pretraining_tiles, summary.pretraining_grids, (_pretraining, _provenance)
-    ),
+    "layers": Page(summary.probe_lead, summary.subset_tiles, [subsets.tasks_grid, subsets.layers_grid], [
+        _section("tasks", "Tasks by layer", subsets.tasks_grid, "layer_map", subsets.layers_grid, "layer_curves",
+            subsets.subset_grids),
+        PROVENANCE,
+    ]),
+    "ablation": Page(summary.probe_lead, summary.subset_tiles, [lambda run: subsets.subset_grids(run)[:1]], [
+        _section("layers", "Ablation", "layer_curves", "choices", "selectivity", subsets.subset_grids),
+        PROVENANCE,
+    ]),
+    "study": Page(summary.probe_lead, summary.duration_tiles, [summary.trial_grids], [
+        _section("search", "Study", summary.trial_grids, "history", "intermediate", "importances", "unexplained",
+            note=summary.trials_note),
+        PROVENANCE,
+    ]),
+    "similarity": Page(similarity.similarity_lead, similarity.similarity_tiles, [similarity.cosine_grids], [
+        similarity.similarity_sections, PROVENANCE,
+    ]),
+    "pretraining": Page(summary.pretraining_lead, summary.pretraining_tiles, [summary.pretraining_grids], [
+        _section("results", "Results", summary.pretraining_grids, "loss"), PROVENANCE,
+    ]),
 }  # fmt: skip
 """Experiment, as the record names it -> its page."""

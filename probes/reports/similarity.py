@@ -63,10 +63,10 @@ def similarity_sections(run: Tables) -> list[Section]:
         text_columns=3,
     )
     caption = "Darker is nearer; one scale for all."
-    pictures = [
-        Picture(name=f"heatmap-{number}-{_slug(title)}", title=title, caption=caption, figure=figure)
-        for number, (title, figure) in enumerate(heatmaps(run).items(), 1)
-    ]
+    pictures = []
+    for number, (title, figure) in enumerate(heatmaps(run).items(), 1):
+        slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "backbone"
+        pictures.append(Picture(name=f"heatmap-{number}-{slug}", title=title, caption=caption, figure=figure))
     data = sentence_maps(run["maps"], texts, titles)
     notes = [
         "Colour is the backbone, the marker the sentence.",
@@ -80,7 +80,3 @@ def similarity_sections(run: Tables) -> list[Section]:
         Section("heatmaps", "Heatmaps", "", pictures),
         Section("space", "Sentences in space", " ".join(filter(None, notes)), cloud),
     ]
-
-
-def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "backbone"

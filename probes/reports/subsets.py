@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 
 from permafrost.probes.config.names import RANDOM_TARGETS
-from permafrost.probes.figures.style import mean_rows
 from permafrost.probes.figures.subsets import ALL_LAYERS, subset_rows
 from permafrost.probes.results.files import number
 from permafrost.probes.results.formatting import decimals, format_p, metric_title, unbroken_duration
@@ -59,7 +58,7 @@ def subset_grids(run: Tables) -> list[Grid]:
 
     The scored split comes first. With several tasks each metric has a line of its own.
     """
-    rows = mean_rows(run.metrics)
+    rows = run.means
     rows = rows[rows["subset"] != ""]
     first = reported_split(rows)
     splits = sorted(dict.fromkeys(rows["split"]), key=lambda split: split != first)[:4]

@@ -1,4 +1,4 @@
-"""Reading of the tables of a run folder, with validation against a :class:`Schema`.
+"""The tables of a run folder: their columns, and reading with validation against a :class:`Schema`.
 
 Text columns stay text ("NA" is a word), number columns hold finite numbers or NaN, and a file that cannot be read
 raises a :class:`ReportError` that names it.
@@ -39,6 +39,45 @@ class Schema:
     """Optional number columns; NaN if the table lacks them."""
 
 
+SCHEMAS: dict[str, Schema] = {
+    "metrics": Schema(
+        ("variant", "against", "backbone", "corpus", "view", "subset", "control", "task", "split", "metric"),
+        ("layer", "value", "low", "high", "p", "n", "seed"),
+    ),
+    "predictions": Schema(("target",), ("seed",)),
+    "training": Schema(("variant", "phase"), ("seed", "epoch", "loss", "value"), ("task",), ("weight",)),
+    "autoencoder": Schema(("variant", "plan", "view"), ("seed", "layer", "norm", "loss", "unexplained")),
+    "latents": Schema(("plan", "view", "method", "label", "text"), ("layer", "x", "y", "z")),
+    "trials": Schema(("state",), ("number", "value", "seconds")),
+    "intermediate": Schema((), ("trial", "step", "value")),
+    "importances": Schema(("parameter",), ("importance",)),
+    "breakdown": Schema(("variant", "split", "kind", "group", "metric"), ("value", "low", "high", "n")),
+    "epochs": Schema(("variant", "task", "metric"), ("seed", "epoch", "value")),
+    "conflicts": Schema(("variant", "first", "second"), ("seed", "epoch", "cosine", "conflict")),
+    "frozen": Schema(("variant", "component"), ("seed", "epoch")),
+    "confusion": Schema(("variant", "target", "label"), ("n",)),
+    "losses": Schema((), ("step", "loss")),
+    "cosines": Schema(("backbone",), ("first", "second", "cosine")),
+    "sentences": Schema(("text",), ("sentence",)),
+    "maps": Schema(("map", "backbone", "method"), ("sentence", "x", "y", "z")),
+}
+"""Table name -> schema; the file is ``<name>.csv``."""
+
+TASK_TABLES = ("predictions", "breakdown", "confusion")
+"""Tables in the folder of one task of a multi-task run."""
+
+NEEDED = {
+    "run": ("metrics.csv",),
+    "multitask": ("metrics.csv",),
+    "layers": ("metrics.csv",),
+    "ablation": ("metrics.csv",),
+    "study": ("trials.csv",),
+    "similarity": ("cosines.csv", "sentences.csv", "maps.csv"),
+    "pretraining": ("losses.csv", "metrics.csv", RECIPE),
+}
+"""Experiment, as the record names it -> files that every finished run of it has."""
+
+
 def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
     """Read a csv file of a run; an empty table with the columns of the schema if the run wrote no such file.
 
@@ -47,17 +86,16 @@ def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
         DamageError: the file differs from what the run wrote.
     """
     path, content = run.path / name, run.read(name)
-    numbers = (*schema.numbers, *schema.spare_numbers)
-    expected = [*schema.text, *schema.spare_text, *numbers]
-    if not run.has(name):
-        return pd.DataFrame({column: pd.Series(dtype="float" if column in numbers else "str") for column in expected})
+    columns = [*schema.text, *schema.spare_text, *schema.numbers, *schema.spare_numbers]
+    frame = pd.DataFrame(columns=columns, dtype="str")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            frame = pd.read_csv(
-                io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8",
-                lineterminator="\n",
-            )  # fmt: skip
+            if run.has(name):
+                frame = pd.read_csv(
+                    io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8",
+                    lineterminator="\n",
+                )  # fmt: skip
     except (ValueError, Warning) as error:
         raise ReportError(f"{path} is no table that can be read ({first_line(error)}).") from error
     return with_schema(path, frame, schema)
@@ -72,29 +110,6 @@ def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame
     frame = frame.assign(**{name: "" for name in optional if name not in frame})
     numbers = (*schema.numbers, *schema.spare_numbers)
     return frame.assign(**{name: _number_column(path, frame, name) for name in numbers})
-
-
-def read_recipe_text(run: RunFolder) -> str:
-    """Return the text of a run's recipe, empty if the run has none.
-
-    Raises:
-        ReportError: the recipe is not UTF-8.
-    """
-    try:
-        return run.read(RECIPE).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ReportError(f"{run.path / RECIPE} cannot be read ({first_line(error)}).") from error
-
-
-def run_name(run: RunFolder, kind: str) -> str:
-    """Return the name of a run: that of its folder, or that in its record while the folder has a temporary name.
-
-    Args:
-        run: the run.
-        kind: the name to show if the record has none.
-    """
-    name = run.path.resolve().name
-    return str(run.record.get("name") or kind) if name.startswith(".") else name
 
 
 def as_numbers(texts: pd.Series) -> pd.Series:

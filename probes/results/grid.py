@@ -1,9 +1,9 @@
-"""Tables of results: built once as a :class:`Grid`, printed on the terminal, on the page, as Markdown or as LaTeX."""
+"""Tables of results, printed on the terminal, on the page, as Markdown or as LaTeX; and texts with marked pieces."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from permafrost.data.script import JOINERS, is_mark
 from permafrost.probes.results.formatting import decimals
@@ -44,6 +44,40 @@ class Grid:
     """Title under which the page folds the table; empty: not folded."""
 
     kind: str = "grid"
+
+
+Look = Literal["plain", "right", "missed", "extra", "differs"]
+"""How a piece of text is marked: not at all, or by the outcome of a prediction."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a text; a marked one says in ``note`` what it is, so that no meaning depends on colour alone."""
+
+    text: str
+    look: Look = "plain"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text in pieces, some of them marked."""
+
+    pieces: Sequence[Piece]
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A list of marked texts."""
+
+    caption: str
+    examples: Sequence[Example]
+    fold: str = ""
+    """Title under which they are folded; empty: not folded."""
+
+    kind: str = "examples"
 
 
 def cell_text(value: object, longest: int = MOST_TEXT) -> str:

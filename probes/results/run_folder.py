@@ -1,10 +1,13 @@
-"""Run folders: writing of the record, and reading of files with a check of their digests.
+"""Run folders: writing of the record, the environment in it, and reading of files with a check of their digests.
 
 ``record.json`` is written last. It holds a digest of every file that is read again, and one of itself; every reader of
 a run folder uses :class:`RunFolder`. Figures and ``report.html`` are made from the other files and are never read.
 """
 
+import contextlib
 import json
+import platform
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,20 @@ from typing import Any
 from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import DIGESTS, DamageError, digest_of, digests_of_files, parse_with_digests, with_digests
 from permafrost.data.errors import InputError
+from permafrost.data.machine import machine_name, package_version
 from permafrost.probes.config.load import read_file
-from permafrost.probes.config.names import RECORD
+from permafrost.probes.config.names import RECORD, TASK_NAME
 
 FORMAT = 6
 """Version of the run folder format; folders of other versions are refused."""
 
 NEVER_READ = ("figures", "report.html")
 """Folders and files that the record has no digests of."""
+
+TASKS_FOLDER = "tasks"
+
+PACKAGES = ("permafrost", "torch", "transformers", "h5py", "numpy", "scipy", "pandas", "scikit-learn")
+"""Packages whose versions are recorded."""
 
 REMEDY = "copy the whole run again, or run its recipe again"
 """Advice in the messages about damaged files."""
@@ -33,14 +42,26 @@ def write_record(folder: Path, record: Mapping[str, Any], names: Iterable[str] |
         record: content of the record.
         names: files that are read again, as paths within the folder; None takes all but those of ``NEVER_READ``.
     """
-    digests = digests_of_files(folder, _readable_files(folder) if names is None else names)
+    if names is None:
+        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        names = [path.as_posix() for path in files if path.parts[0] not in NEVER_READ and path != Path(RECORD)]
+    digests = digests_of_files(folder, names)
     content = with_digests({"format": FORMAT} | dict(record), digests)
     write_atomically(folder / RECORD, json.dumps(content, indent=2, ensure_ascii=False).encode())
 
 
-def _readable_files(folder: Path) -> list[str]:
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return [path.as_posix() for path in files if path.parts[0] not in NEVER_READ and path != Path(RECORD)]
+def environment() -> dict[str, Any]:
+    """Return the package versions, git commit, host name and machine of this process."""
+    commit = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return {
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
+        "commit": commit,
+        "host": platform.node(),
+        "machine": machine_name(),
+    }
 
 
 class RunError(InputError):
@@ -69,7 +90,7 @@ class RunFolder:
         if not (path / RECORD).is_file():
             again = "Run the study again" if (path / "journal.log").exists() else "Run the recipe again"
             raise error(f"{path} is no finished run: it has no {RECORD}. {again}.")
-        self._refuse_link(RECORD)
+        self.refuse_link(RECORD)
         content = read_file(path / RECORD)
         record = parse_with_digests(path / RECORD, content, REMEDY)
         if digest and digest_of(content) != digest:
@@ -102,7 +123,7 @@ class RunFolder:
             InputError: the file is a link.
             DamageError: the file is missing, changed, or not of this run.
         """
-        self._refuse_link(name)
+        self.refuse_link(name)
         if not self.has(name):
             return b""
         if not (self.path / name).is_file():
@@ -117,12 +138,24 @@ class RunFolder:
         self.read(f"{name}/{RECORD}")
         return RunFolder(self.path / name, self._error, self.digests.get(f"{name}/{RECORD}", ""))
 
-    def subfolders(self, name: str) -> list[str]:
-        """Return the names of the folders in ``name`` that hold files of the run, sorted."""
-        paths = [path.split("/") for path in self.digests]
-        return sorted({parts[1] for parts in paths if len(parts) > 2 and parts[0] == name})
+    def task_names(self) -> list[str]:
+        """Return the names of the tasks of a multi-task run, sorted; empty for a run of one task.
 
-    def _refuse_link(self, name: str) -> None:
+        Raises:
+            InputError: the folder of all tasks is a link.
+            DamageError: there is a task folder that the run did not write.
+        """
+        self.refuse_link(TASKS_FOLDER)
+        paths = [path.split("/") for path in self.digests]
+        names = sorted({parts[1] for parts in paths if len(parts) > 2 and parts[0] == TASKS_FOLDER})
+        for path in sorted((self.path / TASKS_FOLDER).glob("*")):
+            is_task = path.is_dir() and not path.is_symlink() and TASK_NAME.fullmatch(path.name)
+            if is_task and path.name not in names:
+                raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
+        return names
+
+    def refuse_link(self, name: str) -> None:
+        """Raise an :class:`InputError` if a file or folder of the run, or a folder it lies in, is a link."""
         path = self.path
         for component in name.split("/"):
             path /= component

@@ -3,7 +3,7 @@
 A report is made from these tables alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,10 @@ from typing import Any
 import pandas as pd
 
 from permafrost.data.corpora.records import HELD_OUT
-from permafrost.data.digests import DamageError
-from permafrost.probes.config.names import PROBABILITY, PROBE, TASK_NAME, UNTRAINED
-from permafrost.probes.results.files import Schema, read_recipe_text, read_table, run_name, with_schema
-from permafrost.probes.results.run_folder import REMEDY, ReportError, RunFolder
-from permafrost.probes.results.schema import NEEDED, SCHEMAS, TASK_TABLES
+from permafrost.data.errors import first_line
+from permafrost.probes.config.names import PROBABILITY, PROBE, RECIPE, TASK_NAME, UNTRAINED
+from permafrost.probes.results.files import NEEDED, SCHEMAS, TASK_TABLES, Schema, read_table, with_schema
+from permafrost.probes.results.run_folder import TASKS_FOLDER, ReportError, RunFolder
 
 Frames = Mapping[str, pd.DataFrame]
 """Name of a table -> the table; it is empty, with its columns, if there is no such file."""
@@ -50,6 +49,11 @@ class Tables:
         """The rows of ``metrics.csv`` that are metrics on a split."""
         rows = self["metrics"]
         return rows[(rows["against"] == "") & (rows["split"] != "")]
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The rows of ``metrics`` that aggregate over seeds and have a value."""
+        return self.metrics[self.metrics["seed"].isna() & self.metrics["value"].notna()]
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -136,21 +140,24 @@ def read_tables(folder: Path) -> Tables:
     experiment = str(run.record.get("experiment"))
     if experiment not in NEEDED:
         raise ReportError(f"{folder}: its record names the experiment {experiment[:40]!r}; known: {', '.join(NEEDED)}.")
-    for name in NEEDED[experiment]:
-        if not run.has(name):
-            raise ReportError(f"{folder} is no finished run: it has no {name}. Run the recipe again.")
-    frames = {name: read_table(run, f"{name}.csv", schema) for name, schema in SCHEMAS.items()}
-    frames["predictions"] = _read_predictions(run, PROBE)
+    for file in NEEDED[experiment]:
+        if not run.has(file):
+            raise ReportError(f"{folder} is no finished run: it has no {file}. Run the recipe again.")
+    frames = _read_frames(run, SCHEMAS, PROBE)
     if experiment == "similarity":
         _check_sentences(folder, frames)
-    order = list(dict.fromkeys(frames["metrics"]["task"]))
-    return Tables(
-        name=run_name(run, experiment),
-        record=run.record,
-        recipe=read_recipe_text(run),
-        frames=frames,
-        tasks=_task_tables(run, order),
-    )
+    name = folder.resolve().name
+    if name.startswith("."):  # a temporary one, while the run is being written
+        name = str(run.record.get("name") or experiment)
+    try:
+        recipe = run.read(RECIPE).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{folder / RECIPE} cannot be read ({first_line(error)}).") from error
+    tasks = {
+        task: _read_frames(run, TASK_TABLES, task, f"{TASKS_FOLDER}/{task}/")
+        for task in _task_names(run, frames["metrics"]["task"])
+    }
+    return Tables(name=name, record=run.record, recipe=recipe, frames=frames, tasks=tasks)
 
 
 def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -180,41 +187,26 @@ def _check_sentences(folder: Path, frames: Frames) -> None:
         raise ReportError(f"{folder / 'cosines.csv'} holds no cosines. Run 'similarity' again.")
 
 
-def _task_tables(run: RunFolder, order: Sequence[str]) -> dict[str, Frames]:
-    """Return the tables of every task, those of ``order`` first; they are empty if a task has no folder."""
-    written = run.subfolders("tasks")
-    _check_task_folders(run.path / "tasks", written)
-    names = dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written]) if written else {}
-    frames = {
-        task: {name: read_table(run, f"tasks/{task}/{name}.csv", SCHEMAS[name]) for name in TASK_TABLES}
-        for task in names
-    }
-    return {
-        task: tables | {"predictions": _read_predictions(run, task, f"tasks/{task}/")}
-        for task, tables in frames.items()
-    }
-
-
-def _check_task_folders(folder: Path, written: Sequence[str]) -> None:
-    if folder.is_symlink():
-        raise ReportError(f"{folder} is a link; a run folder holds its files itself.")
-    paths = [path for path in sorted(folder.iterdir()) if path.name[0] != "."] if folder.is_dir() else []
-    for path in paths:
+def _task_names(run: RunFolder, order: Iterable[str]) -> list[str]:
+    """Return the tasks of a multi-task run, those of ``order`` first, even if they have no folder."""
+    folder = run.path / TASKS_FOLDER
+    run.refuse_link(TASKS_FOLDER)
+    for path in sorted(folder.glob("[!.]*")):
         if path.is_symlink() or not path.is_dir() or not TASK_NAME.fullmatch(path.name):
             expected = "expected the folder of a task, named by at most 64 letters, digits, _ and -, no sign first"
             raise ReportError(f"{folder}: {expected}; found {path.name[:80]!r}.")
-        if path.name not in written:
-            raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
+    written = run.task_names()
+    return list(dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])) if written else []
 
 
-def _read_predictions(run: RunFolder, task: str, within: str = "") -> pd.DataFrame:
-    """Read the predictions of a task, with the number columns that the record names."""
-    path = f"{within}predictions.csv"
-    frame = read_table(run, path, SCHEMAS["predictions"])
-    about = run.record.get("tasks")
+def _read_frames(run: RunFolder, tables: Iterable[str], task: str, within: str = "") -> dict[str, pd.DataFrame]:
+    """Read tables of a folder within the run; the record names the number columns of a task's predictions."""
+    frames = {name: read_table(run, f"{within}{name}.csv", SCHEMAS[name]) for name in tables}
+    predictions, about = frames["predictions"], run.record.get("tasks")
     own = about.get(task) if isinstance(about, dict) else None
     named = own.get("numbers") if isinstance(own, dict) else None
     named = named if isinstance(named, list) else []
-    texts = [name for name in map(str, frame) if name not in SCHEMAS["predictions"].numbers]
+    texts = [name for name in map(str, predictions) if name not in SCHEMAS["predictions"].numbers]
     numbers = tuple(name for name in texts if name in named or name.startswith(PROBABILITY))
-    return with_schema(run.path / path, frame, Schema((), numbers))
+    path = run.path / f"{within}predictions.csv"
+    return frames | {"predictions": with_schema(path, predictions, Schema((), numbers))}

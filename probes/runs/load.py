@@ -22,41 +22,24 @@ from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import View
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import TOKENS, Column
-from permafrost.probes.config.names import PROBE, RECIPE, TASK_NAME
+from permafrost.probes.config.names import PROBE, RECIPE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.calibration import CALIBRATIONS, Calibration
 from permafrost.probes.models.probe import Probe, layout_for
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.objectives.heads import HEADS
-from permafrost.probes.results.run_folder import FORMAT, REMEDY, RunError, RunFolder
+from permafrost.probes.results.run_folder import FORMAT, REMEDY, TASKS_FOLDER, RunError, RunFolder
 from permafrost.probes.tasks.base import Calibrated, Task
 from permafrost.probes.tasks.registry import TASKS
 
 PROBE_FILE = "probe.safetensors"
-TASKS_FOLDER, BACKBONE_FOLDER = "tasks", "backbone"
+BACKBONE_FOLDER = "backbone"
 
 CALIBRATION = "calibration."
 """Prefix of the tensors that hold a calibration."""
 
 REQUIRED_KEYS = ("variant", "columns", "widths", "members", "sides", "kind", "labels", "score_range")
 """Keys that the description of a probe must have."""
-
-
-def _task_names(run: RunFolder) -> list[str]:
-    """Return the names of the tasks of a multi-task run; empty for a run of one task. Other folders do not count.
-
-    Raises:
-        RunError: the folder of a task, or of all tasks, is a link.
-        DamageError: there is a task folder that the run did not write.
-    """
-    names, folder = run.subfolders(TASKS_FOLDER), run.path / TASKS_FOLDER
-    children = sorted(folder.iterdir()) if folder.is_dir() else []
-    for path in (folder, *children):
-        if path.is_symlink():
-            raise RunError(f"{path} is a link; a run folder holds its files itself.")
-        if path != folder and path.is_dir() and TASK_NAME.fullmatch(path.name) and path.name not in names:
-            raise DamageError(f"{path} was not written by the run: remove it, or {REMEDY}.")
-    return names
 
 
 def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
@@ -70,7 +53,9 @@ def load_tasks(path: Path, task: str = "") -> dict[str, LoadedRun]:
         DamageError: a file is not as the run wrote it.
     """
     folder = RunFolder(path, RunError)
-    names = _task_names(folder)
+    names = folder.task_names()
+    for child in sorted((path / TASKS_FOLDER).glob("*")):
+        folder.refuse_link(f"{TASKS_FOLDER}/{child.name}")
     runs = {} if names else {PROBE: _load_run(folder)}
     if task and task not in names:
         hint = nearest(task, names) if names else "It has one task without a name: leave --task out."

@@ -30,9 +30,8 @@ from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.reports.report import write_report
-from permafrost.probes.results.environment import environment
-from permafrost.probes.results.run_folder import FORMAT, write_record
-from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE, TASKS_FOLDER
+from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
+from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 
 
 @dataclass(frozen=True, eq=False)

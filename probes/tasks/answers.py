@@ -19,8 +19,7 @@ from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import bootstrap_ratio
 from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     QUESTION,
     BreakdownRow,

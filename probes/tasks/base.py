@@ -23,8 +23,7 @@ from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
 from permafrost.probes.metrics.calibration import Calibration, Thresholds
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 
 SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
 """Names of the texts of an item."""

@@ -14,8 +14,7 @@ from permafrost.data.corpora.label_sets import read_labels
 from permafrost.data.script import is_mark, is_unspaced
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.results.formatting import decimals
-from permafrost.probes.results.grid import Grid, cell_text
-from permafrost.probes.results.marked_text import Example, Examples, Look, Piece
+from permafrost.probes.results.grid import Example, Examples, Grid, Look, Piece, cell_text
 from permafrost.probes.results.run_tables import first_seed
 
 MAX_MISTAKES = 12

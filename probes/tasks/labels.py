@@ -21,8 +21,7 @@ from permafrost.probes.metrics.label_sets import (
     micro_f1,
     subset_accuracy,
 )
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     BreakdownRow,
     Calibrated,

@@ -19,8 +19,7 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.calibration import Calibration, calibrate
 from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1, pearson, spearman
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     BreakdownRow,
     Calibrated,

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
-from permafrost.probes.results.grid import Grid
-from permafrost.probes.results.marked_text import Examples
+from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.base import (
     BreakdownRow,

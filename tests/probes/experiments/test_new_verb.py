@@ -18,9 +18,9 @@ from permafrost.probes.experiments.experiment import Experiment
 from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.reports.report import PAGES
+from permafrost.probes.results.files import NEEDED
 from permafrost.probes.results.metric_row import MetricRow
 from permafrost.probes.results.outcomes import RunResult
-from permafrost.probes.results.schema import NEEDED
 from permafrost.probes.variants.record import latent_stores
 from permafrost.stages import PROVIDER
 from tests.support.bench import Bench

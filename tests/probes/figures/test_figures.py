@@ -13,8 +13,8 @@ from permafrost.probes.figures.study import history
 from permafrost.probes.figures.style import SETTINGS, short_name
 from permafrost.probes.figures.subsets import selectivities, subset_layers, subset_rows
 from permafrost.probes.reports.figures import FIGURES
+from permafrost.probes.results.files import SCHEMAS, TASK_TABLES
 from permafrost.probes.results.run_tables import Tables
-from permafrost.probes.results.schema import SCHEMAS, TASK_TABLES
 from tests.support.example_run import (
     SELECTED,
     VARIANTS,
