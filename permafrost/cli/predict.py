@@ -3,9 +3,8 @@
 Importing this loads torch; :mod:`permafrost.cli.main` does so once the arguments are known to be right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from permafrost import api
 from permafrost.cli.console import Console, cell, show_json, show_table
@@ -16,9 +15,7 @@ from permafrost.probes.prediction.output import (
     screen_rows,
     write_predictions,
 )
-from permafrost.probes.prediction.requests import PredictionRequest, requests_from_file, requests_from_texts
-
-Answers = Sequence[Mapping[str, Any]]
+from permafrost.probes.prediction.requests import requests_from_file, requests_from_texts
 
 
 def predict(
@@ -27,36 +24,22 @@ def predict(
     """Answer texts, or the rows of a file, with a finished run; print the answers, or write them to ``out``."""
     if out:
         check_output_path(out, file)
-    requests, answers = _answer(run_folder, texts, file, task)
-    if out:
-        write_predictions(out, requests, answers)
-    _show(requests, answers, out, as_json)
-
-
-def _answer(
-    run_folder: Path, texts: Sequence[str], file: Path | None, task: str
-) -> tuple[Sequence[PredictionRequest], Answers]:
-    """The requests and their answers; those of several tasks are joined by item."""
     console, predictor = Console(), api.load(run_folder, task)
     runs = predictor.tasks
     requests = requests_from_file(runs, file) if file else requests_from_texts(runs, texts)
     if left_out := [name for name in runs if name not in requests]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
-    answers = {
-        name: predictor.predict_task(
-            name, [request.texts for request in items], console, [request.location for request in items]
-        )
+    by_task = {
+        name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
         for name, items in requests.items()
     }
-    return merge_tasks(requests, answers)
-
-
-def _show(requests: Sequence[PredictionRequest], answers: Answers, out: Path | None, as_json: bool) -> None:
-    """Print a line per item or entity; only the number of answers if they were written to ``out``."""
+    items, answers = merge_tasks(requests, by_task)
+    if out:
+        write_predictions(out, items, answers)
     if as_json:
-        show_json({"predictions": predictions_in_json(requests, answers)})
+        show_json({"predictions": predictions_in_json(items, answers)})
     elif out:
         print(f"answers: {len(answers):,}, to {out}")
     else:
-        lines = screen_rows(requests, answers)
+        lines = screen_rows(items, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
