@@ -129,16 +129,13 @@ class Recipe:
 
         A recipe without ``[tasks]`` is its own single task, under the name "probe".
         """
-        self._check_task_names()
+        for name in self.multitask.tasks:
+            if name not in self.tasks:
+                raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
         if not self.tasks:
             return {PROBE: self}
         chosen = self.multitask.tasks or tuple(self.tasks)
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
-
-    def _check_task_names(self) -> None:
-        for name in self.multitask.tasks:
-            if name not in self.tasks:
-                raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
 
     def select_variants(self, names: Sequence[str]) -> "Recipe":
         """Return the recipe with the named variants only, or with all if no name is given.
@@ -213,9 +210,7 @@ def _metrics(recipe: Recipe) -> dict[str, object]:
     """Return the metric of [train] and of every task, dotted key -> metric."""
     metrics: dict[str, object] = {"train.metric": recipe.train.metric}
     for task, tables in recipe.tasks.items():
-        train = tables.get("train")
-        task_metric = train.get("metric") if isinstance(train, dict) else None
-        metrics[f"tasks.{task}.train.metric"] = recipe.train.metric if task_metric is None else task_metric
+        metrics[f"tasks.{task}.train.metric"] = tables.get("train", {}).get("metric", recipe.train.metric)
     return metrics
 
 
