@@ -12,7 +12,7 @@ written by hand, and ``add`` and ``output`` keep them.
 import argparse
 import ast
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -166,8 +166,12 @@ def stale() -> list[str]:
 def main(arguments: Iterable[str]) -> int:
     """The command line; returns the exit code."""
     arguments = list(arguments)
-    if arguments[:1] == ["output"]:  # its command has options of its own
-        return _output(arguments[1:])
+    match arguments:  # before argparse: the command of "output" has options of its own
+        case ["output", name, "--", *command] if command:
+            result_files.write(name, result_files.of_output(command))
+            return 0
+        case ["output", *_]:
+            raise SystemExit("usage: python docs/build.py output NAME -- COMMAND...")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only; exit with 1 if a page differs")
     adding = parser.add_subparsers(dest="verb").add_parser("add", help="store the results of a finished run")
@@ -185,14 +189,6 @@ def main(arguments: Iterable[str]) -> int:
         for path, text in pages().items():
             path.write_text(text, "utf-8")
     return 0
-
-
-def _output(arguments: Sequence[str]) -> int:
-    match arguments:
-        case [name, "--", *command] if command:
-            result_files.write(name, result_files.of_output(command))
-            return 0
-    raise SystemExit("usage: python docs/build.py output NAME -- COMMAND...")
 
 
 if __name__ == "__main__":

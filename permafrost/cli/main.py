@@ -12,7 +12,16 @@ import typer
 from permafrost import api
 from permafrost.cli import options
 from permafrost.cli.cache import cache_app
-from permafrost.cli.console import Console, show_facts, show_json, show_results, show_similarity, show_training
+from permafrost.cli.console import (
+    Console,
+    cell,
+    show_facts,
+    show_json,
+    show_results,
+    show_similarity,
+    show_table,
+    show_training,
+)
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
 from permafrost.data.corpora.records import CorpusError
@@ -224,9 +233,29 @@ def predict_command(
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
     RunFolder(run_folder, RunError)
-    from permafrost.cli.predict import predict  # loads torch
+    from permafrost.probes.prediction import output, requests  # these load torch
 
-    predict(run_folder, texts or [], file, task, out, as_json)
+    if out:
+        output.check_output_path(out, file)
+    console, predictor = Console(), api.load(run_folder, task)
+    runs = predictor.tasks
+    requested = requests.requests_from_file(runs, file) if file else requests.requests_from_texts(runs, texts or [])
+    if left_out := [name for name in runs if name not in requested]:
+        console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
+    by_task = {
+        name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
+        for name, items in requested.items()
+    }
+    items, answers = output.merge_tasks(requested, by_task)
+    if out:
+        output.write_predictions(out, items, answers)
+    if as_json:
+        show_json({"predictions": output.predictions_in_json(items, answers)})
+    elif out:
+        print(f"answers: {len(answers):,}, to {out}")
+    else:
+        lines = output.screen_rows(items, answers)
+        show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
 
 
 def main() -> NoReturn:
