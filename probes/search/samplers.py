@@ -14,7 +14,7 @@ import optuna
 
 from permafrost.data.errors import first_line
 from permafrost.data.spec import SpecError, nearest
-from permafrost.probes.config.study import Range, Scalar, StudySpec
+from permafrost.probes.config.study import Range, StudySpec
 
 SEQUENCES = ("GridSampler", "QMCSampler")
 """Samplers that go through a fixed sequence of values, which the seed alone determines."""
@@ -73,8 +73,11 @@ def _make(
         if key not in parameters:
             raise SpecError(f"{setting}_options: {name} has no '{key}'. {nearest(key, parameters)}")
     arguments = {key: value for key, value in (dict(defaults) | dict(options)).items() if key in parameters}
-    if "search_space" in parameters:
-        arguments["search_space"] = arguments.get("search_space") or _grid(source, ranges)
+    if "search_space" in parameters and not arguments.get("search_space"):
+        grid = {key: dimension.values() for key, dimension in ranges.items()}
+        if uncountable := [key for key, values in grid.items() if values is None]:
+            raise SpecError(f"{source} needs values that can be counted: give '{uncountable[0]}' a step, or choices.")
+        arguments["search_space"] = grid
     for key, inner in INNER.items():
         if key in parameters:
             arguments[key] = _make(kind, str(arguments.get(key) or inner), {}, defaults, ranges)
@@ -86,11 +89,3 @@ def _make(
             return made(**arguments)
     except (TypeError, ValueError, AssertionError, ImportError) as error:
         raise SpecError(f"{source} cannot be made: {first_line(error)}") from error
-
-
-def _grid(source: str, ranges: Mapping[str, Range]) -> dict[str, list[Scalar] | None]:
-    grid = {key: dimension.values() for key, dimension in ranges.items()}
-    for key, values in grid.items():
-        if values is None:
-            raise SpecError(f"{source} needs values that can be counted: give '{key}' a step, or choices.")
-    return grid
