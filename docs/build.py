@@ -12,7 +12,8 @@ written by hand, and ``add`` and ``output`` keep them.
 import argparse
 import ast
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -39,18 +40,15 @@ def settings_page() -> str:
         tables.setdefault(setting.key.rpartition(".")[0], []).append(setting)
     text = MADE_BY.format("the docstring under the field of the spec") + "# Settings\n\n"
     text += "Every key of a recipe: its type, default and meaning, as `permafrost config` prints them. A recipe sets "
-    text += (
-        "them in TOML; `--set TABLE.KEY=VALUE` overrides one on the command line. `permafrost config RECIPE` shows the "
-    )
-    text += "values of a recipe.\n\n"
+    text += "them in TOML; `--set TABLE.KEY=VALUE` overrides one on the command line. `permafrost config RECIPE` shows "
+    text += "the values of a recipe.\n\n"
     text += "Order of precedence: defaults, recipe, `--set`, then the `set` of a variant or the trial of a study.\n"
     for table, settings in tables.items():
         text += f"\n## {f'`[{table}]`' if table else 'Top level'}\n\n{_meaning(table)}"
-        if base := tables.get(table.rpartition(".")[2] if "." in table else "-"):
-            text += (
-                f"The keys of [`[{table.rpartition('.')[2]}]`](#{table.rpartition('.')[2]}); defaults that differ:\n\n"
-            )
-            known = {setting.key.rpartition(".")[2]: setting.default for setting in base}
+        outer, _, name = table.rpartition(".")
+        if outer and name in tables:
+            text += f"The keys of [`[{name}]`](#{name}); defaults that differ:\n\n"
+            known = {setting.key.rpartition(".")[2]: setting.default for setting in tables[name]}
             settings = [one for one in settings if known.get(one.key.rpartition(".")[2]) != one.default]
         rows = [[f"`{one.key}`", one.type, f"`{one.default}`", one.meaning] for one in settings]
         text += markdown_table(["key", "type", "default", "meaning"], rows)
@@ -117,12 +115,10 @@ def layering(allowed: Mapping[str, set[str]]) -> str:
 
     Imports that follow from another one are left out: if a imports b and b imports c, then "a: b" is enough.
     """
-    floors: dict[str, int] = {}
 
+    @cache
     def floor(name: str) -> int:
-        if name not in floors:
-            floors[name] = 1 + max((floor(other) for other in allowed.get(name, ())), default=-1)
-        return floors[name]
+        return 1 + max((floor(other) for other in allowed.get(name, ())), default=-1)
 
     def below(name: str) -> set[str]:
         return allowed.get(name, set()).union(*(below(other) for other in allowed.get(name, ())))
@@ -170,8 +166,12 @@ def stale() -> list[str]:
 def main(arguments: Iterable[str]) -> int:
     """The command line; returns the exit code."""
     arguments = list(arguments)
-    if arguments[:1] == ["output"]:  # its command has options of its own
-        return _output(arguments[1:])
+    match arguments:  # before argparse: the command of "output" has options of its own
+        case ["output", name, "--", *command] if command:
+            result_files.write(name, result_files.of_output(command))
+            return 0
+        case ["output", *_]:
+            raise SystemExit("usage: python docs/build.py output NAME -- COMMAND...")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only; exit with 1 if a page differs")
     adding = parser.add_subparsers(dest="verb").add_parser("add", help="store the results of a finished run")
@@ -189,14 +189,6 @@ def main(arguments: Iterable[str]) -> int:
         for path, text in pages().items():
             path.write_text(text, "utf-8")
     return 0
-
-
-def _output(arguments: Sequence[str]) -> int:
-    match arguments:
-        case [name, "--", *command] if command:
-            result_files.write(name, result_files.of_output(command))
-            return 0
-    raise SystemExit("usage: python docs/build.py output NAME -- COMMAND...")
 
 
 if __name__ == "__main__":

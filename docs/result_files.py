@@ -103,35 +103,25 @@ def of_output(command: Sequence[str]) -> Result:
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows that the screen shows: means over seeds, untrained references at their best layer."""
     summed = [row for row in rows if row["seed"] is None and not row["metric"].endswith("_p")]
-    splits = {task: {row["split"] for row in summed if row["task"] == task} for task in map(_task, summed)}
+    splits: dict[Any, set[str]] = {}
+    for row in summed:
+        splits.setdefault(row["task"], set()).add(row["split"])
     selection = "held-out" if any(row["split"] == "held-out" for row in summed) else "validation"
+    first = {row["task"]: row["metric"] for row in reversed(summed)}
     best: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    first = {_task(row): row["metric"] for row in reversed(summed)}
     for row in summed:
-        if row["split"] == selection and row["metric"] == first[_task(row)] and _untrained(row):
-            best[_reference(row)] = max(best.get(_reference(row), row), row, key=lambda one: one["value"])
+        untrained = row["variant"].startswith(UNTRAINED) and row["layer"] is not None
+        if untrained and row["split"] == selection and row["metric"] == first[row["task"]]:
+            reference = row["variant"], row["view"], row["task"]
+            best[reference] = max(best.get(reference, row), row, key=lambda one: one["value"])
     for row in summed:
-        chosen = best.get(_reference(row), row)
-        scored = "test" if "test" in splits[_task(row)] else "validation"
+        chosen = best.get((row["variant"], row["view"], row["task"]), row)
+        scored = "test" if "test" in splits[row["task"]] else "validation"
         split = "train" if row["control"] == RANDOM_TARGETS else scored
         if row["split"] == split and row["layer"] == chosen["layer"]:
-            yield {key: _plain(key, row[key]) for key in (*KEPT, *FIGURES) if row[key] is not None and row[key] != ""}
-
-
-def _plain(key: str, value: Any) -> Any:
-    return int(value) if key == "layer" else value  # pandas reads a column with gaps as float
-
-
-def _task(row: Mapping[str, Any]) -> Any:
-    return row["task"]
-
-
-def _untrained(row: Mapping[str, Any]) -> bool:
-    return row["variant"].startswith(UNTRAINED) and row["layer"] is not None
-
-
-def _reference(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["variant"], row["view"], row["task"]
+            kept = {key: row[key] for key in (*KEPT, *FIGURES) if row[key] is not None and row[key] != ""}
+            # pandas reads a column with gaps as float
+            yield kept | ({"layer": int(kept["layer"])} if "layer" in kept else {})
 
 
 def _variants(run: Tables) -> Result:

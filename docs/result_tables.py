@@ -4,12 +4,15 @@ A result's ``layout`` says how its rows become a table: ``metrics`` (a column a 
 ``differences``, ``cosines`` or ``commands`` (a line a command). A result with ``output`` is shown as it was printed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from permafrost.probes.results.grid import markdown_table
 
 Row = Mapping[str, Any]
+
+Cells = dict[tuple[tuple[str, ...], Any], str]
+"""(What names a line of a table, its column) -> the cell."""
 
 KEYS = ("variant", "kind", "name", "layers", "view", "subset", "layer", "control", "parameters")
 """Columns that tell the rows of a table of metrics apart; those that are empty throughout are left out."""
@@ -57,54 +60,43 @@ def metrics_table(result: Row) -> str:
     """A line a variant, subset or layer; a column a metric, then what a variant cost."""
     rows = result["metrics"]
     keys = [key for key in KEYS if any(row.get(key) not in (None, "") for row in rows)]
-    columns = list(dict.fromkeys((row.get("task", ""), row["metric"], row["split"]) for row in rows))
-    lines: dict[tuple[Any, ...], dict[tuple[str, str, str], str]] = {}
+    cells: Cells = {}
     for row in rows:
-        column = (row.get("task", ""), row["metric"], row["split"])
-        lines.setdefault(tuple(row.get(key) for key in keys), {})[column] = with_interval(row)
+        line = tuple(_cell(row.get(key)) for key in keys)
+        cells[line, (row.get("task", ""), row["metric"], row["split"])] = with_interval(row)
+    columns = list(dict.fromkeys(column for _, column in cells))
     one_task = len({task for task, _, _ in columns}) == 1
     heads = [f"{metric} on {split}" if one_task else f"{task}: {metric} on {split}" for task, metric, split in columns]
     costs = {row["variant"]: row for row in result.get("variants", ())}
     paid = [key for key in COSTS if any(key in row for row in costs.values())]
-    return markdown_table(
-        [*keys, *heads, *(COSTS[key] for key in paid)],
-        [
-            [
-                *map(_cell, line),
-                *(cells.get(column, "") for column in columns),
-                *(_cell(costs.get(line[0], {}).get(key)) for key in paid),
-            ]
-            for line, cells in lines.items()
-        ],
-    )
+    lines = [[*line, *(_cell(costs.get(line[0], {}).get(key)) for key in paid)] for line in _pivot(cells, columns)]
+    return markdown_table([*keys, *heads, *(COSTS[key] for key in paid)], lines)
 
 
 def layers_table(result: Row) -> str:
     """A line a task and control, a column a layer, by the first metric of the task."""
-    rows = result["metrics"]
-    first = {row["task"]: row["metric"] for row in reversed(rows)}
-    rows = [row for row in rows if row["metric"] == first[row["task"]]]
-    layers = sorted({row.get("layer") for row in rows}, key=lambda layer: (layer is None, layer))
-    lines: dict[tuple[str, ...], dict[int | None, str]] = {}
-    for row in rows:
-        line = (row["task"], row["metric"], f"{row.get('control') or row['variant']}, {row['split']}")
-        lines.setdefault(line, {})[row.get("layer")] = f"{row['value']:.3f}"
+    first = {row["task"]: row["metric"] for row in reversed(result["metrics"])}
+    cells: Cells = {}
+    for row in result["metrics"]:
+        if row["metric"] == first[row["task"]]:
+            line = row["task"], row["metric"], f"{row.get('control') or row['variant']}, {row['split']}"
+            cells[line, row.get("layer")] = f"{row['value']:.3f}"
+    layers = sorted({layer for _, layer in cells}, key=lambda layer: (layer is None, layer))
     heads = ["task", "metric", "", *("all" if layer is None else str(layer) for layer in layers)]
-    return markdown_table(
-        heads, [[*line, *(cells.get(layer, "") for layer in layers)] for line, cells in lines.items()]
-    )
+    return markdown_table(heads, _pivot(cells, layers))
 
 
 def pairs_table(result: Row, style: str) -> str:
     """A line a variant, a column a task (or a backbone, if there is no task)."""
-    rows = result["metrics"]
-    columns = list(dict.fromkeys(row["task"] or row["metric"] for row in rows))
-    lines: dict[str, dict[str, str]] = {}
-    for row in rows:
-        lines.setdefault(row["variant"], {})[row["task"] or row["metric"]] = with_interval(row, style)
-    return markdown_table(
-        ["", *columns], [[name, *(cells[column] for column in columns)] for name, cells in lines.items()]
-    )
+    cells = {((row["variant"],), row["task"] or row["metric"]): with_interval(row, style) for row in result["metrics"]}
+    columns = list(dict.fromkeys(column for _, column in cells))
+    return markdown_table(["", *columns], _pivot(cells, columns))
+
+
+def _pivot(cells: Cells, columns: Sequence[Any]) -> list[list[Any]]:
+    """The lines of a table: what names a line, then its cell of every column, empty where it has none."""
+    lines = dict.fromkeys(line for line, _ in cells)
+    return [[*line, *(cells.get((line, column), "") for column in columns)] for line in lines]
 
 
 def commands_table(result: Row) -> str:

@@ -1,7 +1,7 @@
 """The Python interface: the commands of the command line as functions.
 
-Reading and refusing a recipe needs no torch, so each function imports :mod:`permafrost.stages`, which loads torch, only
-after its recipe has been checked.
+Reading and refusing a recipe needs no torch, so each function imports what loads torch only after its recipe has been
+checked.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,9 +46,15 @@ def extract(
     recipe_name, spec = load_training(recipe, overrides)
     check_trainable(recipe_name, spec)
     progress = progress or NoProgress()
-    from permafrost import stages
+    from permafrost.probes.variants.workspace import Workspace
+    from permafrost.stages import PROVIDER, with_pretrained_backbone
 
-    return stages.extract(stages.with_pretrained_backbone(recipe_name, spec, None, progress), progress)
+    spec = with_pretrained_backbone(recipe_name, spec, None, progress)
+    workspace = Workspace(PROVIDER, progress)
+    task_recipes = [task for variant in spec.variant_recipes().values() for task in variant.task_recipes().values()]
+    corpora = {id(corpus): corpus for corpus in (workspace.corpus(task.corpus) for task in task_recipes)}
+    workspace.prepare(task_recipes)
+    return list(corpora.values()), list(workspace.stored.values())
 
 
 def run(
@@ -74,17 +80,15 @@ def run(
         MachineError: the machine failed; the message says what is safe.
     """
     recipe_name, spec = load_recipe(recipe, overrides)
-    runs, progress = Path(runs), progress or NoProgress()
-    _announce(spec, only, progress)
-    spec = spec.select_variants(only)
-    if not spec.similarity.texts:
-        check_trainable(recipe_name, spec)
-    _check_folder(runs)
-    from permafrost import stages
-
+    progress = progress or NoProgress()
+    spec = _select_variants(spec, only, progress)
     if spec.similarity.texts:
-        return stages.similarity(recipe_name, spec, runs, progress)
-    return stages.run(recipe_name, stages.with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress)
+        return _compare(recipe_name, spec, runs, progress)
+    check_trainable(recipe_name, spec)
+    runs = _checked_folder(runs)
+    from permafrost.stages import train_probes, with_pretrained_backbone
+
+    return train_probes(recipe_name, with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress)
 
 
 def pretrain(
@@ -101,10 +105,11 @@ def pretrain(
     """
     recipe_name, spec = load_recipe(recipe, overrides)
     check_language_model(recipe_name, spec)
-    _check_folder(Path(runs))
-    from permafrost import stages
+    runs = _checked_folder(runs)
+    from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
+    from permafrost.probes.experiments.language_model import run_pretraining
 
-    return stages.pretrain(recipe_name, spec, Path(runs), progress or NoProgress())
+    return run_pretraining(recipe_name, spec, runs, progress or NoProgress(), pretrain_model)
 
 
 def train(
@@ -117,12 +122,12 @@ def train(
     """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
     recipe_name, spec = load_training(recipe, overrides)
     progress = progress or NoProgress()
-    _announce(spec, only, progress)
-    spec = spec.select_variants(only)
-    _check_folder(Path(runs))
-    from permafrost import stages
+    spec = _select_variants(spec, only, progress)
+    runs = _checked_folder(runs)
+    from permafrost.probes.inputs.providers import CacheProvider
+    from permafrost.stages import train_probes
 
-    return stages.train(recipe_name, resolve_language_model(recipe_name, spec), Path(runs), progress)
+    return train_probes(recipe_name, resolve_language_model(recipe_name, spec), runs, progress, CacheProvider())
 
 
 def ablate(
@@ -134,15 +139,15 @@ def ablate(
 ) -> RunResult:
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
-    spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
+    spec, progress = spec.select_variant(variant), progress or NoProgress()
     check_trainable(recipe_name, spec)
     check_frozen(spec)
-    _check_folder(runs)
-    from permafrost import stages
+    runs = _checked_folder(runs)
+    from permafrost.probes.experiments.ablation import run_ablation
+    from permafrost.stages import PROVIDER, with_pretrained_backbone
 
-    return stages.ablate(
-        recipe_name, stages.with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress
-    )
+    spec = with_pretrained_backbone(recipe_name, spec, runs, progress)
+    return run_ablation(recipe_name, spec, runs, progress, PROVIDER)
 
 
 def study(
@@ -169,14 +174,15 @@ def study(
         the result of the study, and that of the run of its best trial.
     """
     recipe_name, spec = load_training(recipe, overrides, one_task=True)
-    spec, runs, progress = spec.select_variant(variant), Path(runs), progress or NoProgress()
+    spec, name, progress = spec.select_variant(variant), name or recipe_name, progress or NoProgress()
     check_trainable(recipe_name, spec)
-    check_study(spec, name or recipe_name, trials, workers, storage)
-    _check_folder(runs)
-    from permafrost import stages
+    check_study(spec, name, trials, workers, storage)
+    runs = _checked_folder(runs)
+    from permafrost.probes.experiments.study import run_study
+    from permafrost.stages import PROVIDER, make_evaluate, with_pretrained_backbone
 
-    spec = stages.with_pretrained_backbone(recipe_name, spec, runs, progress)
-    return stages.study(recipe_name, spec, name or recipe_name, runs, storage, trials, workers, progress)
+    spec = with_pretrained_backbone(recipe_name, spec, runs, progress)
+    return run_study(recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER)
 
 
 def report(path: Path | str) -> Path:
@@ -190,9 +196,11 @@ def report(path: Path | str) -> Path:
 def load(path: Path | str, task: str = "") -> "Predictor":
     """Load a finished run that can predict: all of its tasks, or the task that is named."""
     RunFolder(Path(path), RunError)
-    from permafrost import stages
+    from permafrost.probes.prediction.predictor import Predictor
+    from permafrost.probes.runs.load import load_tasks
+    from permafrost.stages import make_extractor
 
-    return stages.load(Path(path), task)
+    return Predictor(load_tasks(Path(path), task), make_extractor)
 
 
 def similarity(
@@ -216,17 +224,25 @@ def similarity(
     """
     recipe_name, spec = load_recipe("similarity", overrides)
     spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
-    _check_folder(Path(runs))
-    from permafrost import stages
-
-    return stages.similarity(recipe_name, spec, Path(runs), progress or NoProgress())
+    return _compare(recipe_name, spec, runs, progress or NoProgress())
 
 
-def _announce(recipe: Recipe, only: Sequence[str], progress: Progress) -> None:
+def _compare(name: str, recipe: Recipe, runs: Path | str, progress: Progress) -> SimilarityResult:
+    runs = _checked_folder(runs)
+    from permafrost.probes.experiments.similarity import compare_sentences
+    from permafrost.stages import PROVIDER
+
+    return compare_sentences(name, recipe, runs, progress, PROVIDER)
+
+
+def _select_variants(recipe: Recipe, only: Sequence[str], progress: Progress) -> Recipe:
     if recipe.duration and not only:  # it is the time of all variants
         progress.note(f"expected time: {recipe.duration}")
+    return recipe.select_variants(only)
 
 
-def _check_folder(runs: Path) -> None:
-    if runs.exists() and not runs.is_dir():  # found before the training, not after it
-        raise InputError(f"{runs}: a folder is needed here; set --runs to another.")
+def _checked_folder(runs: Path | str) -> Path:
+    path = Path(runs)
+    if path.exists() and not path.is_dir():  # found before the training, not after it
+        raise InputError(f"{path}: a folder is needed here; set --runs to another.")
+    return path

@@ -139,8 +139,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.store",
         "permafrost",
         "probes.config",
-        "probes.experiments",
-        "probes.inputs",
         "probes.prediction",
         "probes.reports",
         "probes.results",

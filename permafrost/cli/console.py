@@ -1,9 +1,10 @@
-"""Terminal output: tables and JSON on stdout, notices and progress bars on stderr."""
+"""Terminal output: tables, results and JSON on stdout, notices and progress bars on stderr."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -11,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.results.grid import Grid, plain_text
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult
 
 WIDE = 240
 """Width in characters of a table that goes to a file or a pipe."""
@@ -68,6 +71,44 @@ def show_grid(grid: Grid) -> None:
     """Print a table of results on stdout, its caption below it."""
     show_table(grid.heads, [[plain_text(cell) for cell in line] for line in grid.rows], grid.strong)
     print(grid.caption)
+
+
+def show_results(run: Path) -> None:
+    """Print the tables of results of a run folder."""
+    from permafrost.probes.reports.report import result_grids  # loads matplotlib and pandas
+
+    for grid in result_grids(run):
+        show_grid(grid)
+
+
+def show_training(result: RunResult, as_json: bool) -> None:
+    """Print the tables of results of a run that trained, the chosen variant, counts of texts and the run folder."""
+    if as_json:
+        show_json({"run": str(result.path)} | {key: value for key, value in vars(result).items() if key != "path"})
+        return
+    show_results(result.path)
+    if result.selected:
+        held_out = any(row["split"] == HELD_OUT for row in result.metrics)
+        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
+    print(
+        f"texts: {result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}; {result.seconds:.1f} s"
+    )
+    print(f"run: {result.path}")
+
+
+def show_similarity(result: SimilarityResult, as_json: bool) -> None:
+    """Print the cosine of each pair of sentences: a line per pair, a column per backbone."""
+    if as_json:
+        show_json({"cosines": result.cosines.to_dict("records"), "run": str(result.path)})
+        return
+    show_results(result.path)
+    print(f"texts: {len(result.texts):,}, run {result.texts_run:,}; {result.seconds:.1f} s")
+    print(f"run: {result.path}")
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Print a table of facts, a line each."""
+    show_table(["", ""], [[key.replace("_", " "), cell(value)] for key, value in facts.items()])
 
 
 def show_json(value: Mapping[str, Any]) -> None:

@@ -10,12 +10,22 @@ from typing import NoReturn
 import typer
 
 from permafrost import api
-from permafrost.cli import options, render
+from permafrost.cli import options
 from permafrost.cli.cache import cache_app
-from permafrost.cli.console import Console
+from permafrost.cli.console import (
+    Console,
+    cell,
+    show_facts,
+    show_json,
+    show_results,
+    show_similarity,
+    show_table,
+    show_training,
+)
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
 from permafrost.data.corpora.records import CorpusError
+from permafrost.probes.results.outcomes import SimilarityResult
 from permafrost.probes.results.run_folder import RunError, RunFolder
 
 app = typer.Typer(
@@ -56,7 +66,11 @@ def run_command(
     several tasks share a backbone.
     """
     overrides = options.recipe_overrides(set_, max_bytes, strict)
-    render.show_run(api.run(recipe, overrides, runs, Console(), only or ()), as_json)
+    result = api.run(recipe, overrides, runs, Console(), only or ())
+    if isinstance(result, SimilarityResult):
+        show_similarity(result, as_json)
+    else:
+        show_training(result, as_json)
 
 
 @app.command("pretrain")
@@ -71,7 +85,12 @@ def pretrain_command(
     The recipe's table [language] describes it. The command writes a model folder, which plan.backbone can name. You may
     stop the command at any time and repeat it: it continues.
     """
-    render.show_pretraining(api.pretrain(recipe, options.recipe_overrides(set_), runs, Console()), as_json)
+    result = api.pretrain(recipe, options.recipe_overrides(set_), runs, Console())
+    if as_json:
+        show_json({"run": result.path and str(result.path)} | result.facts)
+        return
+    show_facts(result.facts)
+    print(f"run: {result.path}" if result.path else "it was there already")
 
 
 @app.command("train")
@@ -85,7 +104,7 @@ def train_command(
 ) -> None:
     """Like run, from cached latents alone: no backbone is needed."""
     overrides = options.recipe_overrides(set_, strict=strict)
-    render.show_training(api.train(recipe, overrides, runs, Console(), only or ()), as_json)
+    show_training(api.train(recipe, overrides, runs, Console(), only or ()), as_json)
 
 
 @app.command("ablate")
@@ -105,7 +124,7 @@ def ablate_command(
     alone.
     """
     overrides = options.recipe_overrides(set_, max_bytes, strict)
-    render.show_training(api.ablate(recipe, overrides, runs, Console(), variant), as_json)
+    show_training(api.ablate(recipe, overrides, runs, Console(), variant), as_json)
 
 
 @app.command("study")
@@ -129,7 +148,15 @@ def study_command(
     """
     overrides = options.recipe_overrides(set_, max_bytes, strict)
     result, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant)
-    render.show_study(result, best, as_json)
+    if as_json:
+        chosen = {"value": result.value, "params": result.params}
+        paths = {"recipe": str(result.recipe), "run": str(best.path)}
+        show_json({"study": result.study, "trials": result.trials, "best": chosen} | paths)
+        return
+    show_results(result.folder)
+    print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
+    print(f"its recipe: {result.recipe}")
+    show_training(best, as_json)
 
 
 @app.command("similarity")
@@ -153,7 +180,7 @@ def similarity_command(
 
     sentences = read_sentences(file) if file else texts or None
     overrides = options.recipe_overrides(set_, max_bytes)
-    render.show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)
+    show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)
 
 
 @app.command("extract")
@@ -169,7 +196,17 @@ def extract_command(
     Texts whose latents are cached already are skipped. You may stop the command at any time and repeat it.
     """
     overrides = options.recipe_overrides(set_, max_bytes, strict)
-    render.show_extraction(*api.extract(recipe, overrides, Console()), as_json)
+    corpora, latents = api.extract(recipe, overrides, Console())
+    facts = {
+        "stores": [str(plan.store.path) for plan in latents],
+        "seconds": sum(plan.seconds for plan in latents),
+        "texts": sum(corpus.text_count for corpus in corpora),
+        "texts_distinct": sum(len(corpus.texts) for corpus in corpora),
+        "texts_run": sum(plan.texts_run for plan in latents),
+        "truncated": sum(plan.truncated for plan in latents),
+    }
+    show = show_json if as_json else show_facts
+    show(facts)
 
 
 @app.command("predict")
@@ -196,9 +233,29 @@ def predict_command(
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
     RunFolder(run_folder, RunError)
-    from permafrost.cli.predict import predict  # loads torch
+    from permafrost.probes.prediction import output, requests  # these load torch
 
-    predict(run_folder, texts or [], file, task, out, as_json)
+    if out:
+        output.check_output_path(out, file)
+    console, predictor = Console(), api.load(run_folder, task)
+    runs = predictor.tasks
+    requested = requests.requests_from_file(runs, file) if file else requests.requests_from_texts(runs, texts or [])
+    if left_out := [name for name in runs if name not in requested]:
+        console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
+    by_task = {
+        name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
+        for name, items in requested.items()
+    }
+    items, answers = output.merge_tasks(requested, by_task)
+    if out:
+        output.write_predictions(out, items, answers)
+    if as_json:
+        show_json({"predictions": output.predictions_in_json(items, answers)})
+    elif out:
+        print(f"answers: {len(answers):,}, to {out}")
+    else:
+        lines = output.screen_rows(items, answers)
+        show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
 
 
 def main() -> NoReturn:

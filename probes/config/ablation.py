@@ -1,10 +1,9 @@
 """Ablation settings, and the subsets of a probe's columns that an ablation trains on."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column, view_name
@@ -59,20 +58,20 @@ def subsets(kind: str, columns: Sequence[Column]) -> list[Subset]:
     """Return the subsets of one kind; a layer is kept or left out in all views that have it.
 
     Args:
-        kind: a key of :data:`SUBSETS`.
+        kind: "all", or a key of :data:`COMPARISONS`.
         columns: all columns of the probe.
     """
-    return list(SUBSETS[kind](columns))
-
-
-def distinct_layers(columns: Sequence[Column]) -> list[int]:
-    """Return the distinct layers of the columns, ascending."""
-    return sorted({column.layer for column in columns})
-
-
-def column_positions(columns: Sequence[Column], keep: Callable[[Column], bool]) -> tuple[int, ...]:
-    """Return the indices of the columns for which ``keep`` is true."""
-    return tuple(index for index, column in enumerate(columns) if keep(column))
+    if kind == "all":
+        return [Subset("all", "all", tuple(range(len(columns))))]
+    by_view, keeps = kind == "view", COMPARISONS[kind]
+    values: list[Any] = [view_name([column]) if by_view else column.layer for column in columns]
+    distinct = list(dict.fromkeys(values)) if by_view else sorted(set(values))
+    if kind in ("without", "view") and len(distinct) == 1:
+        return []
+    return [
+        Subset(kind, str(own), tuple(position for position, value in enumerate(values) if keeps(value, own)))
+        for own in distinct
+    ]
 
 
 def format_layers(layers: Sequence[int]) -> str:
@@ -86,34 +85,11 @@ def format_layers(layers: Sequence[int]) -> str:
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def _all(columns: Sequence[Column]) -> Iterator[Subset]:
-    yield Subset("all", "all", tuple(range(len(columns))))
-
-
-def _by_layer(kind: str, columns: Sequence[Column]) -> Iterator[Subset]:
-    """Yield a subset for each layer: of the columns whose layer compares to it as the kind says."""
-    layers, keeps = distinct_layers(columns), COMPARISONS[kind]
-    for layer in layers if kind != "without" or len(layers) > 1 else []:
-        positions = [position for position, column in enumerate(columns) if keeps(column.layer, layer)]
-        yield Subset(kind, str(layer), tuple(positions))
-
-
-def _view(columns: Sequence[Column]) -> Iterator[Subset]:
-    names = list(dict.fromkeys(view_name([column]) for column in columns))
-    for name in names if len(names) > 1 else []:
-        yield Subset("view", name, column_positions(columns, lambda column, name=name: view_name([column]) == name))  # type: ignore[misc]
-
-
-COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "single": operator.eq,
     "without": operator.ne,
     "prefix": operator.le,
     "suffix": operator.ge,
+    "view": operator.eq,
 }
-"""Kind -> comparison of a column's layer with the layer that defines the subset; true if the column is kept."""
-
-SUBSETS: dict[str, Callable[[Sequence[Column]], Iterator[Subset]]] = {
-    "all": _all,
-    **{kind: partial(_by_layer, kind) for kind in COMPARISONS},
-    "view": _view,
-}
+"""Kind -> comparison of a column's layer, or its view, with the one that defines the subset; true if it is kept."""

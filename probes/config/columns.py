@@ -13,9 +13,6 @@ from permafrost.probes.config.probe import ProbeSpec
 
 NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYER_PATTERN.pattern}))?")
 
-TOKENS = "tokens"
-"""The view that holds the hidden states of every token."""
-
 
 class Column(NamedTuple):
     """One layer of one view of one capture plan."""
@@ -61,24 +58,22 @@ def resolve_columns(spec: ProbeSpec, plans: Mapping[str, Columns]) -> tuple[Colu
         SpecError: the probe names a view or layer that the plan does not keep, or a column twice.
     """
     names = [parse_input(name) for name in spec.inputs] or [InputName("", view, "") for view in plans[""]]
-    columns = [column for name in names for column in _columns_of(name, spec, plans[name.plan])]
+    columns: list[Column] = []
+    for plan, view, layers in names:
+        if view not in plans[plan]:
+            table = f"plans.{plan}" if plan else "plan"
+            raise SpecError(
+                f"probe.inputs names '{view}', which {table}.views does not keep. {nearest(view, plans[plan])}"
+            )
+        try:
+            resolved = resolve_layers(layers or spec.layers, plans[plan][view])
+        except SpecError as error:
+            raise SpecError(f"the probe reads layers that the plan does not keep: {error}") from None
+        columns += [Column(plan, view, layer) for layer in resolved]
     if len(set(columns)) < len(columns):
         repeated = next(column for column in columns if columns.count(column) > 1)
         raise SpecError(f"probe.inputs names layer {repeated.layer} of {repeated.view} twice.")
     return tuple(columns)
-
-
-def _columns_of(name: InputName, spec: ProbeSpec, layers_by_view: Columns) -> list[Column]:
-    if name.view not in layers_by_view:
-        table = f"plans.{name.plan}" if name.plan else "plan"
-        raise SpecError(
-            f"probe.inputs names '{name.view}', which {table}.views does not keep. {nearest(name.view, layers_by_view)}"
-        )
-    try:
-        layers = resolve_layers(name.layers or spec.layers, layers_by_view[name.view])
-    except SpecError as error:
-        raise SpecError(f"the probe reads layers that the plan does not keep: {error}") from None
-    return [Column(name.plan, name.view, layer) for layer in layers]
 
 
 def view_name(columns: Sequence[Column]) -> str:

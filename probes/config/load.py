@@ -51,7 +51,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
     if path is None:
         raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped_recipes())}")
     try:
-        text = read_recipe_file(path)
+        text = _read_recipe(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree: Tree = override(read_toml(text, str(path)), overrides)
@@ -168,14 +168,8 @@ def _with_backbone(tree: Any, folder: str, key: str = "") -> Any:
     return folder if tree == LANGUAGE and key.endswith(("backbone", "backbones")) else tree
 
 
-def read_recipe_file(path: Path) -> str:
-    """Read the text of a recipe file; a recipe in a run folder is compared with its digest.
-
-    Raises:
-        OSError: the file cannot be read.
-        UnicodeDecodeError: the file is not UTF-8.
-        DamageError: the file, or the record beside it, differs from what the run wrote.
-    """
+def _read_recipe(path: Path) -> str:
+    """Read the text of a recipe file; raise a :class:`DamageError` if it is not as the run of its folder wrote it."""
     content, record = path.read_bytes(), path.with_name(RECORD)
     if record.is_file():
         remedy = f"copy the run again, or {path.name} to a folder of its own to run it as it is"

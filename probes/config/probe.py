@@ -118,23 +118,16 @@ class ProbeSpec:
         Raises:
             SpecError: ``code`` has more fractions than an input has layers.
         """
-        if not inputs:
-            return self._code_widths(widths)
         code_widths = [0] * len(widths)
-        for name in dict.fromkeys(inputs):
-            positions = [position for position, other in enumerate(inputs) if other == name]
-            of_input = self._code_widths([widths[position] for position in positions])
-            for position, width in zip(positions, of_input, strict=True):
-                code_widths[position] = width
+        groups = inputs or [""] * len(widths)
+        for group in dict.fromkeys(groups):
+            positions = [position for position, other in enumerate(groups) if other == group]
+            if len(self.code) > len(positions):
+                raise SpecError(
+                    f"probe.code names {len(self.code)} fractions, but the probe reads {len(positions)} layers."
+                )
+            bounds = [round(index * len(positions) / len(self.code)) for index in range(len(self.code) + 1)]
+            for fraction, (low, high) in zip(self.code, pairwise(bounds), strict=True):
+                for position in positions[low:high]:
+                    code_widths[position] = max(1, round(fraction * widths[position]))
         return code_widths
-
-    def _code_widths(self, widths: Sequence[int]) -> list[int]:
-        if len(self.code) > len(widths):
-            raise SpecError(f"probe.code names {len(self.code)} fractions, but the probe reads {len(widths)} layers.")
-        bounds = [round(index * len(widths) / len(self.code)) for index in range(len(self.code) + 1)]
-        fractions = [
-            fraction
-            for fraction, (low, high) in zip(self.code, pairwise(bounds), strict=True)
-            for _ in range(low, high)
-        ]
-        return [max(1, round(fraction * width)) for fraction, width in zip(fractions, widths, strict=True)]

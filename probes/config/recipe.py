@@ -87,21 +87,16 @@ class Recipe:
     def __post_init__(self) -> None:
         plans = {name: _with_types(self.plan, table, f"[plans.{name}]") for name, table in self.plans.items()}
         object.__setattr__(self, "plans", plans)
-        for name, tables in self.tasks.items():
-            _check_task(name, tables)
+        for task, tables in self.tasks.items():
+            if not TASK_NAME.fullmatch(task) or task in RESERVED:
+                raise SpecError(
+                    f"[tasks.{task}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
+                )
+            for table, values in tables.items():
+                if table not in TASK_TABLES or not isinstance(values, dict):
+                    raise SpecError(f"[tasks.{task}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
         self.task_recipes()
-        object.__setattr__(self, "tasks", {name: self._typed_task(name) for name in self.tasks})
-        self._check_plans_of_inputs()
-        names = [variant.name for variant in self.variants]
-        repeated = [name for name in names if names.count(name) > 1]
-        if repeated:
-            raise SpecError(f"two variants are called '{repeated[0]}'.")
-
-    def _typed_task(self, task: str) -> dict[str, Any]:
-        tables = self.tasks[task].items()
-        return {name: _with_types(getattr(self, name), table, f"[tasks.{task}.{name}]") for name, table in tables}
-
-    def _check_plans_of_inputs(self) -> None:
+        object.__setattr__(self, "tasks", {task: self._typed_task(task) for task in self.tasks})
         for name in self.probe.inputs:
             plan = parse_input(name).plan
             if plan and plan not in self.plans:
@@ -110,6 +105,14 @@ class Recipe:
                 raise SpecError(
                     f"finetune.cut fine-tunes the backbone of [plan], but probe.inputs names '{name}' of another plan."
                 )
+        names = [variant.name for variant in self.variants]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise SpecError(f"two variants are called '{repeated[0]}'.")
+
+    def _typed_task(self, task: str) -> dict[str, Any]:
+        tables = self.tasks[task].items()
+        return {name: _with_types(getattr(self, name), table, f"[tasks.{task}.{name}]") for name, table in tables}
 
     def capture_plan(self, name: str) -> CapturePlan:
         """Return the capture plan called ``name``; the empty name stands for ``[plan]``."""
@@ -129,16 +132,13 @@ class Recipe:
 
         A recipe without ``[tasks]`` is its own single task, under the name "probe".
         """
-        self._check_task_names()
+        for name in self.multitask.tasks:
+            if name not in self.tasks:
+                raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
         if not self.tasks:
             return {PROBE: self}
         chosen = self.multitask.tasks or tuple(self.tasks)
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
-
-    def _check_task_names(self) -> None:
-        for name in self.multitask.tasks:
-            if name not in self.tasks:
-                raise SpecError(f"multitask.tasks names the task '{name}'. {nearest(name, self.tasks)}")
 
     def select_variants(self, names: Sequence[str]) -> "Recipe":
         """Return the recipe with the named variants only, or with all if no name is given.
@@ -168,16 +168,6 @@ def _with_types(spec: Any, table: Mapping[str, Any], source: str) -> dict[str, A
     """Return the values of a table that changes keys of a spec, text of ``--set`` among them, with their types."""
     parsed = plain(parse(type(spec), plain(spec) | table, source))
     return {key: parsed[key] for key in table}
-
-
-def _check_task(name: str, tables: Mapping[str, object]) -> None:
-    if not TASK_NAME.fullmatch(name) or name in RESERVED:
-        raise SpecError(
-            f"[tasks.{name}]: a task is named by letters, digits, - and _, and not {' or '.join(RESERVED)}."
-        )
-    for table, values in tables.items():
-        if table not in TASK_TABLES or not isinstance(values, dict):
-            raise SpecError(f"[tasks.{name}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
 
 
 def _with_task(recipe: Recipe, name: str, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
@@ -213,9 +203,7 @@ def _metrics(recipe: Recipe) -> dict[str, object]:
     """Return the metric of [train] and of every task, dotted key -> metric."""
     metrics: dict[str, object] = {"train.metric": recipe.train.metric}
     for task, tables in recipe.tasks.items():
-        train = tables.get("train")
-        task_metric = train.get("metric") if isinstance(train, dict) else None
-        metrics[f"tasks.{task}.train.metric"] = recipe.train.metric if task_metric is None else task_metric
+        metrics[f"tasks.{task}.train.metric"] = tables.get("train", {}).get("metric", recipe.train.metric)
     return metrics
 
 

@@ -177,21 +177,15 @@ def _interval(key: str, setting: object) -> Interval:
     if log and low <= 0:
         raise SpecError(f"{source}: a logarithmic range needs low above 0, got low = {low}.")
     if step is not None:
-        _check_step(source, low, high, step, log)
-        assert _is_number(step)
+        if not _is_number(step) or step <= 0:
+            raise SpecError(f"{source}: step must be a number above 0, got {json.dumps(step)}.")
+        if log:
+            raise SpecError(f"{source}: a range is logarithmic or has a step, not both.")
+        if remainder := (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)):
+            reached = Decimal(str(high)) - remainder
+            raise SpecError(f"{source}: steps of {step} from {low} do not reach high = {high}; the last is {reached}.")
     whole = all(isinstance(value, int) for value in (low, high, step or 0))
     return Interval(low, high, log, step) if whole else Interval(float(low), float(high), log, step and float(step))
-
-
-def _check_step(source: str, low: float, high: float, step: object, log: bool) -> None:
-    if not _is_number(step) or step <= 0:
-        raise SpecError(f"{source}: step must be a number above 0, got {json.dumps(step)}.")
-    if log:
-        raise SpecError(f"{source}: a range is logarithmic or has a step, not both.")
-    remainder = (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
-    if remainder:
-        reached = Decimal(str(high)) - remainder
-        raise SpecError(f"{source}: steps of {step} from {low} do not reach high = {high}; the last is {reached}.")
 
 
 def _choice(key: str, values: list[object] | tuple[object, ...]) -> Choice:

@@ -19,9 +19,9 @@ from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import View
+from permafrost.data.store.plan import TOKENS, View
 from permafrost.data.text import text_problem
-from permafrost.probes.config.columns import TOKENS, Column
+from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RECIPE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.metrics.calibration import CALIBRATIONS, Calibration

@@ -4,19 +4,23 @@ Only this module, :mod:`permafrost.probes.search.trial_log` and :mod:`permafrost
 """
 
 import contextlib
+import inspect
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import optuna
 
-from permafrost.data.spec import SpecError
-from permafrost.probes.config.study import Range, Scalar, StudySpec
-from permafrost.probes.search.factory import from_name
+from permafrost.data.errors import first_line
+from permafrost.data.spec import SpecError, nearest
+from permafrost.probes.config.study import Range, StudySpec
 
 SEQUENCES = ("GridSampler", "QMCSampler")
 """Samplers that go through a fixed sequence of values, which the seed alone determines."""
+
+INNER = {"base_sampler": "TPESampler", "wrapped_pruner": "MedianPruner"}
+"""Parameter that takes another sampler or pruner, in a recipe by its name -> the default."""
 
 
 def make_sampler(spec: StudySpec, ranges: Mapping[str, Range], turn: int) -> optuna.samplers.BaseSampler:
@@ -28,13 +32,14 @@ def make_sampler(spec: StudySpec, ranges: Mapping[str, Range], turn: int) -> opt
     draw = 0 if spec.sampler in SEQUENCES else turn
     seed = int(np.random.SeedSequence([spec.seed, draw]).generate_state(1)[0])
     defaults = {"seed": seed, "warn_independent_sampling": False, "warn_asynchronous_seeding": False}
-    sampler = _make("sampler", spec.sampler, spec.sampler_options, defaults, ranges)
-    return cast(optuna.samplers.BaseSampler, sampler)
+    sampler: optuna.samplers.BaseSampler = _make("sampler", spec.sampler, spec.sampler_options, defaults, ranges)
+    return sampler
 
 
 def make_pruner(spec: StudySpec) -> optuna.pruners.BasePruner:
     """Return the pruner of a study; errors as of :func:`make_sampler`."""
-    return cast(optuna.pruners.BasePruner, _make("pruner", spec.pruner, spec.pruner_options, {}, {}))
+    pruner: optuna.pruners.BasePruner = _make("pruner", spec.pruner, spec.pruner_options, {}, {})
+    return pruner
 
 
 @contextlib.contextmanager
@@ -47,26 +52,40 @@ def silence_warnings() -> Iterator[None]:
 
 def _make(
     kind: str, name: str, options: Mapping[str, object], defaults: Mapping[str, object], ranges: Mapping[str, Range]
-) -> object:
+) -> Any:
+    """Return an instance of one of Optuna's classes, named in the recipe at ``study.<kind>``; errors name the setting.
+
+    ``defaults`` are arguments that the class gets if it has such parameters and the recipe's ``options`` set none.
+    """
+    setting = f"study.{kind}"
+    source = f"{setting} = '{name}'"
     module = optuna.samplers if kind == "sampler" else optuna.pruners
     class_names = [export for export in module.__all__ if export[0].isupper() and not export.startswith("Base")]
-    classes = {class_name: vars(module)[class_name] for class_name in class_names}
-
-    def make_inner(name: object) -> object:
-        return _make(kind, str(name), {}, defaults, ranges)
-
-    builders = {
-        "search_space": lambda option: option or _grid(f"study.{kind} = '{name}'", ranges),
-        "base_sampler": lambda option: make_inner(option or "TPESampler"),
-        "wrapped_pruner": lambda option: make_inner(option or "MedianPruner"),
+    if name not in class_names:
+        raise SpecError(f"{source}: {nearest(name, class_names)}")
+    made: Callable[..., Any] = vars(module)[name]
+    parameters = {
+        key: parameter
+        for key, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    with silence_warnings():
-        return from_name(f"study.{kind}", name, classes, options, defaults, builders)
-
-
-def _grid(source: str, ranges: Mapping[str, Range]) -> dict[str, list[Scalar]]:
-    grid = {key: dimension.values() for key, dimension in ranges.items()}
-    for key, values in grid.items():
-        if values is None:
-            raise SpecError(f"{source} needs values that can be counted: give '{key}' a step, or choices.")
-    return cast(dict[str, list[Scalar]], grid)
+    for key in options:
+        if key not in parameters:
+            raise SpecError(f"{setting}_options: {name} has no '{key}'. {nearest(key, parameters)}")
+    arguments = {key: value for key, value in (dict(defaults) | dict(options)).items() if key in parameters}
+    if "search_space" in parameters and not arguments.get("search_space"):
+        grid = {key: dimension.values() for key, dimension in ranges.items()}
+        if uncountable := [key for key, values in grid.items() if values is None]:
+            raise SpecError(f"{source} needs values that can be counted: give '{uncountable[0]}' a step, or choices.")
+        arguments["search_space"] = grid
+    for key, inner in INNER.items():
+        if key in parameters:
+            arguments[key] = _make(kind, str(arguments.get(key) or inner), {}, defaults, ranges)
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise SpecError(f"{source} needs '{key}': set it in {setting}_options.")
+    try:
+        with silence_warnings():
+            return made(**arguments)
+    except (TypeError, ValueError, AssertionError, ImportError) as error:
+        raise SpecError(f"{source} cannot be made: {first_line(error)}") from error

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,27 +118,17 @@ def _run_trials(
     workers: int,
     total: int,
 ) -> None:
-    finished = search_progress.trial_log.finished
-    if finished >= total:
-        return
-    if workers == 1:
-        _run_in_process(search_progress, recipe, shared, make_evaluate, total)
-    else:
-        with WorkerPool(recipe, shared, make_evaluate, min(workers, total - finished)) as pool:
-            _run_in_pool(search_progress, pool, total)
-
-
-def _run_in_process(
-    search_progress: _SearchProgress, recipe: Recipe, shared: Path, make_evaluate: MakeEvaluate, total: int
-) -> None:
     trial_log = search_progress.trial_log
+    if trial_log.finished >= total:
+        return
+    if workers > 1:
+        with WorkerPool(recipe, shared, make_evaluate, min(workers, total - trial_log.finished)) as pool:
+            _run_in_pool(search_progress, pool, total)
+        return
     evaluate = make_evaluate(recipe, shared)
     while trial_log.finished < total:
         number, params = trial_log.ask()
-
-        def report(step: int, value: float, number: int = number) -> bool:
-            return trial_log.report(number, step, value)
-
+        report = partial(trial_log.report, number)
         search_progress.record(number, run_trial(evaluate, recipe, number, params, report))
 
 
@@ -146,7 +137,7 @@ def _run_in_pool(search_progress: _SearchProgress, pool: WorkerPool, total: int)
     trial_log = search_progress.trial_log
     while trial_log.finished < total:
         while (worker := pool.idle) and trial_log.finished + pool.busy < total:
-            pool.assign(worker, trial_log.ask())
+            pool.assign(worker, *trial_log.ask())
         for worker, message in pool.messages():
             match message:
                 case EpochReport(step, value):

@@ -84,9 +84,7 @@ def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStora
 
 
 def _lock_study(engine: Engine, name: str, source: str, stack: contextlib.ExitStack) -> None:
-    """Take PostgreSQL's advisory lock on the study, which ends with the connection; lock files protect one host
-    only.
-    """
+    """Take PostgreSQL's advisory lock, which ends with the connection; lock files protect a study on one host only."""
     connection: Connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     stack.callback(connection.invalidate)
     key = int(fingerprint(name), 16) >> 1

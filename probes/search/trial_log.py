@@ -4,7 +4,6 @@ Only the process that holds the study's lock asks and tells; workers only train.
 a study is opened was therefore cut short.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import optuna
@@ -45,7 +44,8 @@ class TrialLog:
         self._distributions = {key: _distribution(dimension) for key, dimension in self._ranges.items()}
         self._running: dict[int, Trial] = {}
         study.stop = lambda: None  # type: ignore[method-assign]  # samplers call it at the end of a grid
-        self.finished = sum(map(_is_finished, self._trials()))
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        self.finished = sum(trial.state in ended or REASON in trial.user_attrs for trial in self._trials())
         """Number of trials that are complete, pruned or refused."""
 
     def ask(self) -> tuple[int, dict[str, Scalar]]:
@@ -92,14 +92,13 @@ class TrialLog:
         self.finished += 1
         return False
 
-    def recover(self) -> int:
-        """Queue the values of every trial that was cut short again; return the number of such trials."""
+    def recover(self) -> None:
+        """Queue the values of every trial that was cut short again."""
         trials = self._trials()
-        interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        for trial in interrupted:
-            self._put_back(trial, trials, trial.user_attrs.get(DEATHS, 0))
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self._put_back(trial, trials, trial.user_attrs.get(DEATHS, 0))
         self._running.clear()
-        return len(interrupted)
 
     def best(self) -> BestTrial | None:
         """Return the best complete trial, of several the first; None if no trial is complete."""
@@ -111,7 +110,19 @@ class TrialLog:
 
     def rows(self) -> list[Row]:
         """Return one row per trial: number, state, value, seconds, parameters, retry, reason, attributes."""
-        return [_row(trial, self._ranges) for trial in self._trials()]
+        return [
+            {
+                "number": trial.number,
+                "state": trial.state.name,
+                "value": trial.value,
+                "seconds": trial.duration.total_seconds() if trial.duration else None,
+                **{key: trial.params.get(key) for key in self._ranges},
+                RETRY: trial.user_attrs.get(RETRY),
+                REASON: trial.user_attrs.get(REASON),
+                **{key: value for key, value in trial.user_attrs.items() if key not in (RETRY, DEATHS, REASON)},
+            }
+            for trial in self._trials()
+        ]
 
     def intermediate(self) -> list[Row]:
         """Return one row per reported epoch: trial, step, value."""
@@ -140,18 +151,14 @@ class TrialLog:
         return self._study.get_trials(deepcopy=False)
 
     def _turn(self) -> int:
-        """Return the index of the next draw; a retry counts as its first trial, so a resumed study proposes the same
-        values.
-        """
+        """Return the index of the next draw; a retry has that of its first trial, so a resumed study draws the same."""
         trials = self._trials()
         waiting = next((trial for trial in trials if trial.state == TrialState.WAITING), None)
         end = waiting.user_attrs.get(RETRY, waiting.number) if waiting else len(trials)
         return sum(RETRY not in trial.user_attrs for trial in trials[:end])
 
     def _put_back(self, trial: FrozenTrial, trials: list[FrozenTrial], deaths: int) -> None:
-        """Queue a retry, then fail the trial: in this order a crash in between loses nothing and queues no second
-        retry.
-        """
+        """Queue a retry, then fail the trial: a crash in between loses nothing and queues no second retry."""
         first = trial.user_attrs.get(RETRY, trial.number)
         if not any(other.user_attrs.get(RETRY) == first for other in trials[trial.number + 1 :]):
             system = {key: value for key, value in trial.system_attrs.items() if not key.startswith("completed_rung")}
@@ -172,10 +179,6 @@ def cause_of(error: BaseException) -> str:
     return first_line(cause).removeprefix("(builtins.")
 
 
-def _is_finished(trial: FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or REASON in trial.user_attrs
-
-
 def _distribution(dimension: Range) -> BaseDistribution:
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.values())
@@ -183,17 +186,3 @@ def _distribution(dimension: Range) -> BaseDistribution:
     if dimension.whole:
         return IntDistribution(int(low), int(high), log, int(step or 1))
     return FloatDistribution(low, high, log, step)
-
-
-def _row(trial: FrozenTrial, ranges: Mapping[str, Range]) -> Row:
-    attributes = {key: value for key, value in trial.user_attrs.items() if key not in (RETRY, DEATHS, REASON)}
-    return {
-        "number": trial.number,
-        "state": trial.state.name,
-        "value": trial.value,
-        "seconds": trial.duration.total_seconds() if trial.duration else None,
-        **{key: trial.params.get(key) for key in ranges},
-        RETRY: trial.user_attrs.get(RETRY),
-        REASON: trial.user_attrs.get(REASON),
-        **attributes,
-    }

@@ -126,25 +126,20 @@ def check_study(recipe: Recipe, name: str, trials: int | None, workers: int, sto
     if workers < 1 or (trials is not None and trials < 1):
         raise SpecError("a study needs at least one worker and one trial.")
     if storage:
-        check_storage(storage)
+        from sqlalchemy import make_url  # slow to import, and a study in a journal file does without it
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+        shown = "ADDRESS"
+        try:
+            url = make_url(storage)
+            shown = url.render_as_string(hide_password=True)
+            url.get_dialect()  # loads no driver
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise SpecError(
+                f"--storage {shown}: expected an address such as postgresql+psycopg://user@host/database or "
+                f"sqlite:///study.db ({first_line(error)})."
+            ) from error
     check_space(recipe)
-
-
-def check_storage(storage: str) -> None:
-    """Raise a :class:`SpecError` if ``storage`` is no address of a database of a known kind; no driver is loaded."""
-    from sqlalchemy import make_url  # slow to import, and a study in a journal file does without it
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    shown = "ADDRESS"
-    try:
-        url = make_url(storage)
-        shown = url.render_as_string(hide_password=True)
-        url.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise SpecError(
-            f"--storage {shown}: expected an address such as postgresql+psycopg://user@host/database or "
-            f"sqlite:///study.db ({first_line(error)})."
-        ) from error
 
 
 def check_space(recipe: Recipe) -> None:

@@ -21,9 +21,6 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Scalar
 from permafrost.probes.search.trials import MakeEvaluate, TrialResult, run_trial
 
-Assignment = tuple[int, Mapping[str, Scalar]]
-"""Number of a trial, and its values."""
-
 Pipe = connection.Connection
 
 
@@ -99,10 +96,10 @@ class WorkerPool:
         """A worker without a trial, or None if all are busy."""
         return next((worker for worker in self._workers if worker.trial is None), None)
 
-    def assign(self, worker: Worker, assignment: Assignment) -> None:
-        """Send a trial to a worker."""
-        worker.trial = assignment[0]
-        _send(worker.pipe, assignment)
+    def assign(self, worker: Worker, number: int, params: Mapping[str, Scalar]) -> None:
+        """Send a trial to a worker: its number and its values."""
+        worker.trial = number
+        _send(worker.pipe, (number, params))
 
     def answer(self, worker: Worker, stop: bool) -> None:
         """Answer the report of an epoch: whether to stop the trial."""

@@ -15,8 +15,9 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.answers import Answering
 from permafrost.probes.tasks.base import Scorer, Task
+from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.labels import MultiLabel
-from permafrost.probes.tasks.sentences import Classification, Similarity
+from permafrost.probes.tasks.scores import Similarity
 from permafrost.probes.tasks.tagging import Tagging
 
 TASKS: dict[str, Task] = {}

@@ -18,7 +18,7 @@ from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
 from permafrost.probes.results.metric_row import MetricRow
 from permafrost.probes.tasks.base import Decoded
 from permafrost.probes.tasks.registry import Problem
-from permafrost.probes.tasks.sentences import to_corpus_range
+from permafrost.probes.tasks.scores import to_corpus_range
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
 Where = Mapping[str, Any]

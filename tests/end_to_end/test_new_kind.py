@@ -11,9 +11,9 @@ from permafrost.data.corpora.targets import TARGETS, Classes
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_tables import read_tables
 from permafrost.probes.tasks.base import BreakdownRow, softmax
+from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.registry import TASKS, register
 from permafrost.probes.tasks.rows import RowScorer, RowTask, measured_ratio, predict_items, text_columns
-from permafrost.probes.tasks.sentences import Classification
 
 
 def mean_distance(prediction: NDArray[Any], target: NDArray[Any]) -> Any:

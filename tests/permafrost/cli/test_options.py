@@ -5,7 +5,7 @@ import re
 import pytest
 
 from permafrost import api
-from permafrost.cli import render
+from permafrost.cli import inspect
 from permafrost.cli.main import app
 from permafrost.cli.options import recipe_overrides, size_in_bytes
 from permafrost.data.spec import SpecError
@@ -59,12 +59,12 @@ def test_every_command_that_reads_or_stores_has_the_option(option, commands, mon
         assert heard.value.args == (command, True)
 
 
-@pytest.mark.parametrize("table_format", render.FORMATS)
+@pytest.mark.parametrize("table_format", inspect.FORMATS)
 def test_the_results_of_a_run_are_printed_in_a_format(table_format, tmp_path, capsys):
     folder = example(tmp_path / "run")
     app(["report", str(folder), "--format", table_format], standalone_mode=False)
     printed = capsys.readouterr().out
-    assert printed == "\n".join(render.FORMATS[table_format](grid) for grid in result_grids(folder))
+    assert printed == "\n".join(inspect.FORMATS[table_format](grid) for grid in result_grids(folder))
     assert not (folder / "report.html").exists()
 
 

@@ -13,7 +13,7 @@ from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
-from permafrost.probes.config.ablation import SUBSETS, AblationSpec, format_layers, subsets
+from permafrost.probes.config.ablation import COMPARISONS, AblationSpec, format_layers, subsets
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RANDOM_TARGETS
 from permafrost.probes.config.probe import ProbeSpec
@@ -42,7 +42,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("kind", SUBSETS)
+@pytest.mark.parametrize("kind", ["all", *COMPARISONS])
 def test_a_layer_stands_for_all_views_that_have_it(kind):
     assert {one.name: one.layer_positions for one in subsets(kind, COLUMNS)} == EXPECTED[kind]
 

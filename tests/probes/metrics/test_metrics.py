@@ -14,7 +14,8 @@ from permafrost.probes.metrics.bootstrap import (
     paired_difference,
 )
 from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
-from permafrost.probes.tasks.sentences import Classification, Similarity
+from permafrost.probes.tasks.classes import Classification
+from permafrost.probes.tasks.scores import Similarity
 
 REFERENCES = {
     "pearson": lambda prediction, target: stats.pearsonr(prediction, target).statistic,

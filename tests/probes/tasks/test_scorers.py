@@ -11,9 +11,10 @@ from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import paired_difference
 from permafrost.probes.metrics.squad import answer_text, exact_match, token_f1
 from permafrost.probes.tasks.answers import AnswerScorer
+from permafrost.probes.tasks.classes import ClassScorer
 from permafrost.probes.tasks.labels import LabelScorer
 from permafrost.probes.tasks.registry import TASKS, task_of
-from permafrost.probes.tasks.sentences import ClassScorer, ScoreScorer
+from permafrost.probes.tasks.scores import ScoreScorer
 from permafrost.probes.tasks.tagging import TagScorer
 from tests.support.synthetic import TAGS, answered, classed, drawn_tags, inputs, labelled, scored, tagged
 from tests.support.trainings import scorer_of

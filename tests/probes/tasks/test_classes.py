@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.corpus import Corpus, Rows
-from permafrost.probes.tasks.sentences import patterns, word_overlap
+from permafrost.probes.tasks.classes import patterns, word_overlap
 
 
 def of_classes(texts: tuple[str, ...], sides: int) -> Corpus:
