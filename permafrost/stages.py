@@ -83,8 +83,9 @@ def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
     return partial(evaluate_recipe, Workspace(PROVIDER, NoProgress(), SharedInputs(folder)))
 
 
-with_pretrained_backbone = partial(with_own_backbone, pretrain=pretrain)
-"""Return a recipe with its own language model as backbone if it names it; the model is pretrained if it is missing."""
+def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress) -> Recipe:
+    """Return a recipe with its own language model as backbone if it names it; the model is pretrained if missing."""
+    return with_own_backbone(name, recipe, runs, progress, pretrain) if recipe.language.corpus else recipe
 
 
 def train_probes(

@@ -20,7 +20,6 @@ from permafrost.data.progress import Progress
 from permafrost.data.readers.plain_text import find_text, read_documents
 from permafrost.probes.config.load import (
     check_language_model,
-    check_trainable,
     names_own_backbone,
     resolve_language_model,
 )
@@ -119,9 +118,8 @@ def with_own_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Pr
     The model is pretrained first if the recipe names it; ``runs`` is as of :func:`run_pretraining`.
 
     Raises:
-        InputError: as of :func:`run_pretraining`, or the recipe does nothing but pretrain.
+        InputError: as of :func:`run_pretraining`.
     """
-    check_trainable(name, recipe)
     changed = resolve_language_model(name, recipe)
     if names_own_backbone(recipe):
         run_pretraining(name, changed, runs, progress, pretrain)
