@@ -51,7 +51,7 @@ class Balancer(nn.Module):
         A parameter outside ``shared`` gets the sum of its tasks' weighted gradients.
 
         Args:
-            losses: task -> its loss (:mod:`permafrost.probes.objectives.losses`), a scalar or ``[member]`` of one member.
+            losses: task -> its loss, a scalar or ``[member]`` of one member; see :mod:`permafrost.probes.objectives.losses`.
             shared: parameters that all tasks share; only balancers that compare gradients use them.
 
         Raises:
