@@ -51,7 +51,7 @@ class Balancer(nn.Module):
         A parameter outside ``shared`` gets the sum of its tasks' weighted gradients.
 
         Args:
-            losses: task -> its loss, a scalar or ``[member]`` of one member; see :mod:`permafrost.probes.objectives.losses`.
+            losses: task -> its loss, a scalar or ``[member]`` of one member.
             shared: parameters that all tasks share; only balancers that compare gradients use them.
 
         Raises:
