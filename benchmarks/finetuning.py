@@ -214,7 +214,7 @@ def plan_of(options: argparse.Namespace) -> tuple[CapturePlan, str]:
     init = "pretrained" if options.backbone == "minilm" else "random"
     exact: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32"}
     plan = CapturePlan(backbone=options.backbone, init=init, tokenizer=options.tokenizer, views=("tokens",), **exact)
-    return replace(plan, final_norm=bool(find_backbone(plan).family.final_norm)), init
+    return replace(plan, final_norm=bool(find_backbone(plan).architecture.tail)), init
 
 
 if __name__ == "__main__":

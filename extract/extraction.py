@@ -26,6 +26,7 @@ from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.capture.proof import on_fastest_road
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
@@ -66,7 +67,7 @@ def extract(
     spec, progress = spec or ExtractSpec(), progress or NoProgress()
     started = time.perf_counter()
     check_texts(plan, texts)
-    source = find_backbone(plan)
+    source = find_backbone(plan, Path(spec.cache))
     device = pick_device(spec.device)
     identity = identify(source, plan, device, Path(spec.cache))
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
@@ -79,7 +80,7 @@ def extract(
         backbone = load_backbone(source, plan, identity.compute_dtype, device)
         windows = windows or windowed(backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
         missing = store.missing_columns(text_keys(windows), columns)
-        runner = BackboneRunner(plan, source, identity, spec, backbone)
+        runner = on_fastest_road(BackboneRunner(plan, source, identity, spec, backbone))
         texts_run = run_missing(runner, store, windows, missing, progress) if missing else 0
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
@@ -99,10 +100,10 @@ class Extractor:
     def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
         """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
         spec = spec or ExtractSpec()
-        source, device = find_backbone(plan), pick_device(spec.device)
+        source, device = find_backbone(plan, Path(spec.cache)), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
         self.backbone = backbone or load_backbone(source, plan, self.identity.compute_dtype, device)
-        self._runner = BackboneRunner(plan, source, self.identity, spec, self.backbone)
+        self._runner = on_fastest_road(BackboneRunner(plan, source, self.identity, spec, self.backbone))
         self._checked = False
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:

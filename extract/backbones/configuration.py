@@ -58,9 +58,6 @@ LEFT_OUT_WORDS = {
 """Words of keys that name code, a download, or how to run (``auto_map``, ``attn_implementation``,
 ``base_model_tp_plan``, ...)."""
 
-PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
-"""Configurations of sub-models, by which transformers would treat a model as a composite; no family has any."""
-
 
 class BackboneError(InputError):
     """A backbone that is not on this machine, is of no supported family, or cannot be loaded safely."""
@@ -114,8 +111,6 @@ def _described(value: Any, origin: str) -> Any:
 def _is_left_out(key: str, value: Any) -> bool:
     words = key.lower().split("_")
     if key in LEFT_OUT or key.startswith("_") or not LEFT_OUT_WORDS.isdisjoint(words):
-        return True
-    if key in PARTS and isinstance(value, Mapping):
         return True
     return "kernel" in words and not _is_size(value)  # kernel_config; the kernel_size of a convolution stays
 

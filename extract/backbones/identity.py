@@ -42,7 +42,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
 
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
     """Return the digests of a plan's backbone, ``weights`` and ``tokenizer``; no latents need to be stored."""
-    identity = identify(find_backbone(plan), plan, pick_device(spec.device), Path(spec.cache))
+    identity = identify(find_backbone(plan, Path(spec.cache)), plan, pick_device(spec.device), Path(spec.cache))
     return {"weights": identity.weights, "tokenizer": identity.tokenizer}
 
 

@@ -21,6 +21,7 @@ from permafrost.data.errors import first_line
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.locate import INDEX, Source
+from permafrost.extract.backbones.small_model import make_config, model_arguments
 from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
 
 if TYPE_CHECKING:
@@ -59,10 +60,11 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str) ->
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model = _pretrained(source, source.folder) if source.folder else untrained_model(source, plan.init_seed)
-    model.requires_grad_(False).eval().to(device=device, dtype=getattr(torch, dtype))
+    tower = model.get_submodule(source.architecture.tower)
+    tower.requires_grad_(False).eval().to(device=device, dtype=getattr(torch, dtype))
     return Backbone(
         source=source,
-        model=model,
+        model=tower,
         tokenizer=load_tokenizer(source.tokenizer_files),
         dtype=getattr(torch, dtype),
         device=torch.device(device),
@@ -197,8 +199,8 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
         source.check_unchanged()
         raise BackboneError(f"'{source.name}': {folder} cannot be loaded ({first_line(error)}).") from error
     source.check_unchanged()
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
+    missing = sorted(name for name in loading["missing_keys"] if name.startswith(source.architecture.tower))
+    if missing:
         raise BackboneError(f"'{source.name}': {folder} lacks {len(missing)} weights, the first is {missing[0]}.")
     model.config.name_or_path = str(folder)
     return model
@@ -206,10 +208,7 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
 
 def _model_arguments(source: Source) -> dict[str, Any]:
     """Return the arguments that decide which model transformers makes."""
-    from transformers import AutoConfig
-
-    values = dict(source.config)
-    values |= {key: _FUSED[value] for key, value in values.items() if isinstance(value, str) and value in _FUSED}
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    pooler = {"add_pooling_layer": False} if source.family.pooler else {}
-    return {"config": config, "attn_implementation": source.family.attention, **pooler}
+    config = make_config(
+        {key: _FUSED.get(value, value) if isinstance(value, str) else value for key, value in source.config.items()}
+    )
+    return {"config": config, "attn_implementation": source.architecture.attention, **model_arguments(config)}

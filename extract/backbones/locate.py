@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from permafrost.data.errors import first_line
 from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan
+from permafrost.extract.backbones.architecture import Architecture, architecture_of
 from permafrost.extract.backbones.configuration import BackboneError, model_config, read_json
-from permafrost.extract.backbones.families import BACKBONES, Family
-from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
+from permafrost.extract.backbones.file_digest import FileChangedError, Memo, Stamp, stamp_of
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
 from permafrost.extract.backbones.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
 
@@ -27,13 +27,19 @@ _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", *(f"*{suffix}" for su
 INDEX = "model.safetensors.index.json"
 """File that lists the weight files of a checkpoint with several of them."""
 
+UNLIMITED = 1 << 20
+"""Longest text of a model whose positions have no end, in tokens."""
+
+ARCHITECTURES = "architectures.json"
+"""File of the remembered architectures, in the cache."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Backbone found on this machine: its configuration and the folders of its files. Nothing is loaded yet."""
 
     name: str
-    family: Family
+    architecture: Architecture
     config: Mapping[str, Any]
     """Keys of ``config.json`` that describe the model; transformers is given no others."""
 
@@ -69,28 +75,26 @@ class Source:
     @property
     def layers(self) -> int:
         """Number of layers that can be captured: the embedding output and one per block."""
-        return int(self.config[self.family.block_count]) + 1
+        return self.architecture.layers
 
     @property
     def width(self) -> int:
         """Width of a hidden state."""
-        return int(self.config[self.family.width])
+        return self.architecture.width
 
     @property
     def segments(self) -> bool:
         """Whether the model takes ``token_type_ids`` that tell two segments apart."""
-        return self.family.segments and int(self.config.get("type_vocab_size", 2)) > 1
+        return self.architecture.segments
 
     @property
     def longest(self) -> int:
-        """Longest text, in tokens, whose tokens see all earlier ones, and whose positions no other text stretches.
+        """Longest text, in tokens, that the model reads, and whose positions no other text stretches.
 
-        Limited by the position embeddings, by a sliding window of attention, and by the length from which ``longrope``
-        and ``dynamic`` position scaling depend on the longest text of a batch.
+        Limited by the positions, and by the length from which ``longrope`` and ``dynamic`` scaling of positions depend
+        on the longest text of a batch.
         """
-        limits: list[Any] = [int(self.config.get(self.family.positions, 512)) - self.family.positions_unused]
-        if self.config.get("use_sliding_window"):
-            limits.append(self.config.get("sliding_window"))
+        limits: list[Any] = [self.architecture.positions, UNLIMITED]
         rope = self.config.get("rope_parameters") or self.config.get("rope_scaling")
         if isinstance(rope, Mapping) and rope.get("rope_type", rope.get("type")) in ("longrope", "dynamic"):
             limits += [settings.get("original_max_position_embeddings") for settings in (rope, self.config)]
@@ -106,11 +110,14 @@ class Source:
             )
 
 
-def find_backbone(plan: CapturePlan) -> Source:
+def find_backbone(plan: CapturePlan, cache: Path | None = None) -> Source:
     """Find the files of ``plan.backbone``: a short name, a local folder, or a hub id.
 
+    Args:
+        cache: folder in which the architectures of models are remembered; None remembers them in this process only.
+
     Raises:
-        BackboneError: the backbone cannot be found, is no model, is of an unknown family, or has pickled weights only.
+        BackboneError: the backbone cannot be found, is no model that can be read, or has pickled weights only.
         SpecError: the plan asks for layers that this backbone does not have.
     """
     random, checkpoint = plan.init == "random", SHORT_NAMES.get(plan.backbone)
@@ -129,16 +136,18 @@ def find_backbone(plan: CapturePlan) -> Source:
     if plan.tokenizer:
         tokenizer = _existing_folder(plan.tokenizer)
     assert tokenizer is not None
-    family = _find_family(plan.backbone, config)
     if folder and not random:
         weight_files(folder)
         if (folder / "adapter_config.json").exists():
             raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
     config = model_config(config, str(folder or plan.backbone))
-    _check_sizes(plan.backbone, family, config)
+    try:
+        architecture = architecture_of(config, Memo(cache / ARCHITECTURES) if cache else None)
+    except BackboneError as error:
+        raise BackboneError(f"'{plan.backbone}': {error}.") from error
     source = Source(
         name=plan.backbone,
-        family=family,
+        architecture=architecture,
         config=config,
         folder=None if random else folder,
         tokenizer=tokenizer,
@@ -182,29 +191,12 @@ def weight_files(folder: Path) -> list[Path]:
     raise BackboneError(f"{folder} holds no weights (model.safetensors).")
 
 
-def _find_family(name: str, config: Mapping[str, Any]) -> Family:
-    model_type = str(config.get("model_type"))
-    if model_type not in BACKBONES:
-        raise BackboneError(
-            f"'{name}' is of the family '{model_type}', which is not among: {', '.join(BACKBONES)}. "
-            "Code that ships with a model is never run."
-        )
-    return BACKBONES[model_type]
-
-
-def _check_sizes(name: str, family: Family, config: Mapping[str, Any]) -> None:
-    for key in (family.block_count, family.width, family.positions):
-        value = config.get(key, 512 if key == family.positions else None)
-        if type(value) is not int or value < 1:
-            raise BackboneError(f"'{name}': '{key}' in its config.json must be a positive whole number, got {value!r}.")
-
-
 def _check_plan(plan: CapturePlan, source: Source) -> None:
     if plan.max_tokens > source.longest:
         raise BackboneError(
             f"plan.max_tokens = {plan.max_tokens}, but '{source.name}' reads at most {source.longest} tokens."
         )
-    if plan.final_norm and not source.family.final_norm:
+    if plan.final_norm and not source.architecture.tail:
         raise BackboneError(f"plan.final_norm = true, but '{source.name}' has no norm after its last block.")
     plan.columns(source.layers)
 

@@ -5,8 +5,10 @@ output of block ``k`` before any final norm, or the embeddings for layer 0. Each
 computed, so at most one layer of hidden states is in memory, besides those of the ``tokens`` view.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,19 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, Columns
+from permafrost.extract.backbones.discover import blocks_of, hidden_states
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS
+from permafrost.extract.capture.roads import Road, tree_masks
 
 Pooled = dict[str, NDArray[np.floating[Any]]]
 """View -> ``[layer, text, width]``; of ``tokens``, ``[layer, token, width]``, text after text."""
 
 
-def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False) -> Pooled:
+def capture(backbone: Backbone, layout: Layout, columns: Columns, road: Road, final_norm: bool = False) -> Pooled:
     """Return the latents of the texts of ``layout`` for every column.
 
     Args:
         columns: view -> layers, ascending.
+        road: how the layout is to be read.
         final_norm: take the last layer after the backbone's final norm.
 
     Returns:
@@ -54,49 +59,75 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
 
     last = max(layer for layers in columns.values() for layer in layers)
     with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
-        backbone.model(**_inputs(backbone, layout))
+        backbone.model(**_inputs(backbone, layout, road))
     latents = {view: torch.stack([by_layer[layer] for layer in columns[view]]) for view, by_layer in pooled.items()}
     if token_layers:
         latents[TOKENS] = states
     return {view: values.cpu().numpy() for view, values in latents.items()}
 
 
-def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
-    ids = torch.from_numpy(layout.ids).to(backbone.device)
-    if layout.attention_mask is None:
-        padding_mask = None if layout.real.all() else torch.from_numpy(layout.real).to(backbone.device)
-        inputs = {"input_ids": ids, "attention_mask": padding_mask}
-        if layout.token_type_ids is not None and backbone.source.segments:
-            inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(backbone.device)
-        return inputs
-    # Additive and in the compute dtype: boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
-    hidden = ~torch.from_numpy(layout.attention_mask).to(backbone.device)
-    mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
-    mask.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
-    positions = torch.from_numpy(layout.positions).to(backbone.device)
-    return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, "use_cache": False}
+def _inputs(backbone: Backbone, layout: Layout, road: Road) -> dict[str, Any]:
+    device = backbone.device
+    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.ids).to(device)}
+    if "use_cache" in inspect.signature(backbone.model.forward).parameters:
+        inputs["use_cache"] = False
+    if layout.token_type_ids is not None and backbone.source.segments:
+        inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(device)
+    if road is Road.PADDED and not layout.real.all():
+        inputs["attention_mask"] = torch.from_numpy(layout.real).to(device)
+    if layout.ancestors is not None:
+        masks = tree_masks(road, backbone.source.architecture, layout.ancestors, layout.positions)
+        additive = {name: _additive(mask, backbone)[:, None] for name, mask in masks.items()}
+        inputs["attention_mask"] = additive.get("", additive)
+        inputs["position_ids"] = torch.from_numpy(layout.positions).to(device)
+    return inputs
+
+
+def _additive(mask: NDArray[np.bool_], backbone: Backbone) -> Tensor:
+    """Return a mask that is added to the scores, in the compute dtype.
+
+    Boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
+    """
+    hidden = ~torch.from_numpy(mask).to(backbone.device)
+    zeros = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
+    return zeros.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
+
+
+class _Stop(Exception):  # noqa: N818  no error
+    """Ends a forward pass above the last layer that is asked for."""
 
 
 @contextmanager
 def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Cut the backbone above block ``last``, and pass every layer to ``keep``; restore the backbone afterwards."""
-    model, family = backbone.model, backbone.source.family
-    blocks: nn.ModuleList = model.get_submodule(family.blocks)
-    cut: dict[str, nn.Module] = {family.blocks: blocks[:last]}
-    if family.final_norm and not (final_norm and last == len(blocks)):
-        cut[family.final_norm] = nn.Identity()
-    whole = {path: model.get_submodule(path) for path in cut}
-    handles = [
-        block.register_forward_pre_hook(lambda _, inputs, layer=layer: keep(layer, inputs[0]))
-        for layer, block in enumerate(blocks[:last])
-    ]
-    handles.append(model.register_forward_hook(lambda _, inputs, output: keep(last, output[0])))
-    for path, module in cut.items():
-        model.set_submodule(path, module, strict=True)
+    """Pass every layer up to ``last`` to ``keep``, and run nothing above it."""
+    architecture = backbone.source.architecture
+    ends_with_model = last == architecture.layers - 1 and (final_norm or not architecture.chained)
+    entered = count()
+
+    def pass_on(layer: int, values: Any) -> None:
+        states = hidden_states(values)
+        keep(layer, states.transpose(0, 1) if architecture.tokens_first else states)
+        if layer == last:
+            raise _Stop
+
+    def enter(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        pass_on(next(entered), [*positional, named])
+
+    def leave(_: nn.Module, arguments: Any, output: Any) -> None:
+        if next(left) == architecture.layers - 1:
+            pass_on(architecture.layers - 1, output)
+
+    left = count(1)
+    handles = []
+    for block in blocks_of(backbone.model, architecture.blocks):
+        handles.append(block.register_forward_pre_hook(enter, with_kwargs=True))
+        if not ends_with_model:
+            handles.append(block.register_forward_hook(leave))
+    if ends_with_model:
+        handles.append(backbone.model.register_forward_hook(lambda _, __, output: keep(last, output[0])))
     try:
-        yield
+        with suppress(_Stop):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for path, module in whole.items():
-            model.set_submodule(path, module, strict=True)

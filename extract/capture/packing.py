@@ -1,8 +1,8 @@
 """Packing: which texts share a forward pass, and how their tokens are laid out in it.
 
-Encoders run texts of similar length together, one text a row, so that little is padding. Causal backbones run rows that
-hold a prefix tree: texts that begin alike share the tokens, and the computation, of their common prefix; an ancestor
-mask and explicit positions make every text independent of the others. Any subset of a pack can be laid out.
+Either rows hold one text each, with others of similar or equal length, so that little is padding; or they hold a prefix
+tree: texts that begin alike share the tokens, and the computation, of their common prefix, and an ancestor mask and
+explicit positions make every text independent of the others. Any subset of a pack can be laid out.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import pad_index
+from permafrost.extract.capture.roads import Road
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 Indices = NDArray[np.int64]
@@ -36,8 +37,9 @@ class Layout:
     token_type_ids: NDArray[np.int64] | None
     """``[row, token]``, zero in padding; None if the backbone is not told segments."""
 
-    attention_mask: NDArray[np.bool_] | None
-    """``[row, query, key]``, True if a token attends to another; None if every token attends to all real ones."""
+    ancestors: NDArray[np.bool_] | None
+    """``[row, query, key]``, True for the tokens of a prefix tree that a token comes after, and itself; None if rows
+    hold one text each."""
 
     token_index: Indices
     """``[text, token]``: index of each pooled token of a text in the flattened ``[row, token]``; anything beyond."""
@@ -49,26 +51,27 @@ class Layout:
     """Whether the tokens of texts must be gathered by ``token_index``; else each row is one text, pooled as a whole."""
 
 
-def make_packs(tokens: TokenBatch, causal: bool, row_tokens: int, batch_tokens: int) -> list[Pack]:
+def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: int) -> list[Pack]:
     """Group all texts into packs of at most ``batch_tokens`` tokens, padding included.
 
     A single row that is longer is a pack of its own. The same texts give the same packs in any order, except that texts
     with equal tokens may change places.
     """
-    rows = _tree_rows(tokens, row_tokens) if causal else _length_rows(tokens)
+    rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
     packs: list[Pack] = []
     current: list[Indices] = []
     longest = 0
     for row, size in rows:
-        longest = max(longest, size)
-        if current and longest * (len(current) + 1) > batch_tokens:
+        full = max(longest, size) * (len(current) + 1) > batch_tokens
+        if current and (full or (road is Road.EQUAL and size != longest)):
             packs.append(tuple(current))
-            current, longest = [], size
+            current, longest = [], 0
+        longest = max(longest, size)
         current.append(row)
     return [*packs, tuple(current)] if current else packs
 
 
-def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout:
+def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
     row_index, real = pad_index(np.array([len(row.ids) for row in rows]))
@@ -78,7 +81,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout
         return np.where(real, np.concatenate(values)[row_index], 0)
 
     token_type_ids = None
-    if not causal and tokens.token_type_ids is not None:
+    if not road.is_tree and tokens.token_type_ids is not None:
         token_type_ids = pad([tokens.token_type_ids_of(int(text)).astype(np.int64) for (text,) in pack])
     paths = [
         (path + number * width)[tokens.viewed_range(int(text))]
@@ -91,10 +94,10 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, causal: bool) -> Layout
         positions=pad([row.positions for row in rows]),
         real=real,
         token_type_ids=token_type_ids,
-        attention_mask=_ancestor_mask(rows, width) if causal else None,
+        ancestors=_ancestors(rows, width) if road.is_tree else None,
         token_index=np.concatenate(paths)[path_index],
         token_mask=token_mask,
-        gathered=causal or tokens.pooled is not None,
+        gathered=road.is_tree or tokens.pooled is not None,
     )
 
 
@@ -158,7 +161,7 @@ def _shared(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:
     return int(differ.argmax()) if differ.any() else shortest
 
 
-def _ancestor_mask(rows: Sequence[_Row], width: int) -> NDArray[np.bool_]:
+def _ancestors(rows: Sequence[_Row], width: int) -> NDArray[np.bool_]:
     """Return ``[row, query, key]``, True for a token's ancestors and itself.
 
     Padding attends to itself, so that no softmax is over nothing.

@@ -6,7 +6,7 @@ twin of the backbone's configuration, and the result is remembered for the same 
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -20,14 +20,16 @@ from permafrost.data import ragged
 from permafrost.data.digests import digest_of, digest_of_stream
 from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import package_version
-from permafrost.extract.backbones import configuration, load, locate
+from permafrost.extract.backbones import configuration, discover, load, locate, small_config, small_model
 from permafrost.extract.backbones.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import Memo
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.capture import forward, packing, pooling, reference, structure, twin
+from permafrost.extract.backbones.small_config import VOCABULARY, WINDOW, special_ids
+from permafrost.extract.capture import forward, packing, pooling, reference, roads, structure, twin
+from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.structure import evenly_spaced, structure_deviation
-from permafrost.extract.capture.twin import VOCABULARY, make_copy, make_twin, special_ids
+from permafrost.extract.capture.twin import make_copy, make_twin
 from permafrost.extract.tokenization import token_batch
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
@@ -48,16 +50,55 @@ COPY_TOKENS = {("cpu", "float32"): 3_000, ("cpu", "bfloat16"): 12_000}
 
 COPY_TOKENS_ELSEWHERE = 24_000
 
+_SMALL = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+_LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW, "use_sliding_window": True}
+
+CONTROLS: dict[Road, dict[str, Any]] = {
+    Road.TREE: {"model_type": "llama", **_SMALL},
+    Road.WINDOWED_TREE: {"model_type": "mistral", "sliding_window": WINDOW, **_SMALL},
+    Road.TYPED_TREE: {"model_type": "qwen2", **_LAYERS, **_SMALL},
+    Road.UNMASKED: {"model_type": "llama", **_SMALL},
+    Road.PADDED: {"model_type": "bert", **_SMALL},
+    Road.EQUAL: {"model_type": "bert", **_SMALL},
+}
+"""Configurations of models for which a road is exact."""
+
 
 class SelfCheckError(MachineError):
     """Latents that differ from those of each text alone."""
 
     def __init__(self, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f'self-check: {reason}. These latents cannot be trusted and are not kept. Try extract.device = "cpu" or '
             'plan.compute_dtype = "float32"; if it stays, report this message: torch '
             f"{torch.__version__}, transformers {package_version('transformers')}."
         )
+
+
+def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
+    """Return the runner on the fastest road by which texts together have the latents of each alone.
+
+    That is proven on a small twin, unless it was before.
+
+    Raises:
+        SelfCheckError: there is none; or a road fails on the model that stands for those that allow it, so that
+            something is wrong with the code and not with the backbone.
+    """
+
+    def choose() -> str:
+        failures = []
+        for road in candidate_roads(runner.source.architecture):
+            try:
+                _prove_on_twin(replace(runner, road=road))
+            except SelfCheckError as error:
+                failures.append(f"{road}: {error.reason}")
+                _prove_control(replace(runner, road=road))
+            else:
+                return road.value
+        raise SelfCheckError(f"'{runner.source.name}' allows no way to run texts together ({'; '.join(failures)})")
+
+    return replace(runner, road=Road(Memo(Path(runner.spec.cache) / MEMO).get(f"road {_proof_key(runner)}", choose)))
 
 
 def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int) -> None:
@@ -70,29 +111,50 @@ def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int)
         SelfCheckError: they have not.
     """
     backbone = runner.backbone
+    _prove_on_twin(runner)
     cost = COPY_TOKENS.get((backbone.device.type, runner.identity.compute_dtype), COPY_TOKENS_ELSEWHERE)
     copy_bytes = backbone.parameter_count * (8 + backbone.dtype.itemsize)
     if cost <= COPY_SHARE * run_tokens and copy_bytes <= _free_memory(backbone.device) / 2:
         ids = np.unique(tokens.ids[:KNOWN_TOKENS])
         _prove_on(runner, make_copy(backbone), ids[evenly_spaced(np.arange(len(ids)), VOCABULARY)])
-        return
 
-    def prove_on_twin() -> str:
-        small = make_twin(backbone)
-        ids = np.array(sorted({*range(VOCABULARY)} - special_ids(small.source)), np.int32)
-        return f"{_prove_on(runner, small, ids):.1e}"
 
-    Memo(Path(runner.spec.cache) / MEMO).get(_proof_key(runner), prove_on_twin)
+def _prove_on_twin(runner: BackboneRunner) -> None:
+    """Show it on a small twin, unless it was shown before."""
+
+    def prove() -> str:
+        small = make_twin(runner.backbone)
+        return f"{_prove_on(runner, small, _ids_of(small)):.1e}"
+
+    Memo(Path(runner.spec.cache) / MEMO).get(f"structure {runner.road} {_proof_key(runner)}", prove)
+
+
+def _prove_control(runner: BackboneRunner) -> None:
+    """Show that a road is exact for a model that is known to allow it; else the code is wrong, not the backbone."""
+    control = make_twin(runner.backbone, CONTROLS[runner.road])
+    try:
+        _prove_on(
+            replace(runner, source=control.source, plan=replace(runner.plan, final_norm=False)),
+            control,
+            _ids_of(control),
+        )
+    except SelfCheckError as error:
+        raise SelfCheckError(f"{error.reason}, also for a model that is known to allow it") from error
+
+
+def _ids_of(model: Backbone) -> NDArray[np.int32]:
+    return np.array(sorted({*range(VOCABULARY)} - special_ids(model.source.config)), np.int32)
 
 
 def _proof_key(runner: BackboneRunner) -> str:
     """Return a key of everything that a proof on a twin depends on, the code included."""
     source = runner.source
-    subject = [canonical_json(source.config), source.family, runner.plan.final_norm, runner.backbone.device.type]
-    under_proof = (ragged, locate, configuration, load, forward, packing, pooling, token_batch)
-    modules = [*under_proof, sys.modules[BackboneRunner.__module__], reference, structure, twin, sys.modules[__name__]]
+    subject = [canonical_json(source.config), source.architecture, runner.plan.final_norm, runner.backbone.device.type]
+    under_proof = (ragged, locate, configuration, load, forward, packing, pooling, token_batch, discover, roads)
+    of_proof = (small_config, small_model, reference, structure, twin, sys.modules[__name__])
+    modules = [*under_proof, *of_proof, sys.modules[BackboneRunner.__module__]]
     versions = [torch.__version__, package_version("transformers"), _code_digest(modules)]
-    return f"structure {digest_of(repr((subject, versions)).encode())}"
+    return digest_of(repr((subject, versions)).encode())
 
 
 def _prove_on(runner: BackboneRunner, model: Backbone, ids: NDArray[np.int32]) -> float:

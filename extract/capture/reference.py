@@ -17,6 +17,7 @@ from torch import Tensor
 
 from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
+from permafrost.extract.backbones.discover import blocks_of, call, hidden_states
 from permafrost.extract.backbones.load import Backbone, make_tokenizer
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
 from permafrost.extract.tokenization.rewording import reword
@@ -151,18 +152,27 @@ def reference_states(
     Returns:
         ``[layer, token, width]`` in the backbone's dtype.
     """
-    model, outputs = backbone.model, []
-    last = model.get_submodule(backbone.source.family.blocks)[-1]
-    handle = last.register_forward_hook(lambda _, __, output: outputs.append(output))
+    model, architecture = backbone.model, backbone.source.architecture
+    entering: list[Tensor] = []
+    leaving: list[Tensor] = []
+    handles = []
+    for block in blocks_of(model, architecture.blocks):
+        enter = block.register_forward_pre_hook(
+            lambda _, values, named: entering.append(hidden_states([*values, named])),
+            with_kwargs=True,
+        )
+        leave = block.register_forward_hook(lambda _, __, output: leaving.append(hidden_states(output)))
+        handles += [enter, leave]
     segments = {"token_type_ids": token_type_ids} if token_type_ids and backbone.source.segments else {}
     row = {name: torch.tensor([values]).to(backbone.device) for name, values in ({"input_ids": ids} | segments).items()}
     try:
-        with torch.inference_mode():
-            states = model(**row, output_hidden_states=True).hidden_states
+        output = call(model, **row, output_hidden_states=True)
     finally:
-        handle.remove()
-    block = outputs[0] if isinstance(outputs[0], Tensor) else outputs[0][0]
-    return torch.cat([*states[:-1], states[-1] if final_norm else block])
+        for handle in handles:
+            handle.remove()
+    last = output[0] if final_norm or not architecture.chained else leaving[-1]
+    states = [*(output.hidden_states[:-1] if architecture.reported else entering), last]
+    return torch.cat([layer if layer.shape[0] == 1 else layer.transpose(0, 1) for layer in states])
 
 
 def reference_latents(states: Tensor, seen: Sequence[int], columns: Columns) -> dict[str, NDArray[Any]]:

@@ -22,6 +22,7 @@ from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, capture
 from permafrost.extract.capture.packing import Indices, Pack, lay_out, make_packs
+from permafrost.extract.capture.roads import Road
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.token_ids import tokenize_by_plan
 
@@ -43,6 +44,9 @@ class BackboneRunner:
     identity: Identity
     spec: ExtractSpec
     backbone: Backbone
+    road: Road = Road.EQUAL
+    """How texts share a forward pass."""
+
     on_forward: Callable[[Indices, Pooled], None] | None = None
     """Called with the texts of each forward pass and their latents."""
 
@@ -55,7 +59,7 @@ class BackboneRunner:
         """Group texts into packs of at most ``batch_tokens``; 0 takes the setting, or else the device's default."""
         default = self.spec.batch_tokens or BATCH_TOKENS.get(self.backbone.device.type, BATCH_TOKENS["cuda"])
         batch_tokens = batch_tokens or default
-        return make_packs(tokens, self.source.family.causal, min(row_tokens, batch_tokens), batch_tokens)
+        return make_packs(tokens, self.road, min(row_tokens, batch_tokens), batch_tokens)
 
     def forward(
         self, rows: Sequence[Indices], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
@@ -65,8 +69,8 @@ class BackboneRunner:
         Args:
             backbone: another of the same family; None takes the runner's own.
         """
-        layout = lay_out(rows, tokens, self.source.family.causal)
-        return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
+        layout = lay_out(rows, tokens, self.road)
+        return capture(backbone or self.backbone, layout, columns, self.road, self.plan.final_norm)
 
     def blocks(
         self, packs: Sequence[Pack], members: Indices, tokens: TokenBatch, texts: Sequence[Text], columns: Columns

@@ -45,12 +45,14 @@ class FinetunedBackbone(nn.Module):
         self.layers = (*frozen_layers, *self.blocks.layers)
         """Layers that :meth:`forward` can return, ascending."""
 
-        self._in_rows = self.blocks.source.family.attention == "sdpa"  # other families support only their own attention
+        self._in_rows = (
+            self.blocks.source.architecture.attention == "sdpa"
+        )  # other families support only their own attention
         if self._in_rows:
             self.blocks.model.set_attn_implementation(register_attention())
         if dropout is not None:
             attention = dropout if attention_dropout is None else attention_dropout
-            set_dropout(self.blocks.model, self.blocks.source.family, dropout, attention)
+            set_dropout(self.blocks.model, self.blocks.family, dropout, attention)
 
     def forward(
         self,

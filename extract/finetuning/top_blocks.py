@@ -15,10 +15,10 @@ from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, resolve_layers
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.families import Family
 from permafrost.extract.backbones.file_digest import sample_of
 from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
 from permafrost.extract.backbones.locate import Source, find_backbone
+from permafrost.extract.finetuning.families import Family, family_of
 from permafrost.extract.finetuning.varlen import Row
 from permafrost.extract.tokenization.tokenize import TEXT
 
@@ -46,6 +46,7 @@ class TopBlocks(nn.Module):
         """
         super().__init__()
         self.source: Source = find_backbone(plan)
+        self.family = family_of(self.source)
         self.cut = cut
         frozen = _count_frozen(self.source, plan, cut)
         self.layers = resolve_layers(layers, range(frozen + 1, self.source.layers))
@@ -58,7 +59,7 @@ class TopBlocks(nn.Module):
         """Samples of the weight files as they were loaded."""
 
         final_norm = plan.final_norm and last == self.source.layers - 1
-        cut_model(self.model, self.source.family, frozen, last, embeddings=cut == "none", final_norm=final_norm)
+        cut_model(self.model, self.family, frozen, last, embeddings=cut == "none", final_norm=final_norm)
         self.eval()
 
     def forward(self, inputs: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -78,7 +79,9 @@ class TopBlocks(nn.Module):
             BackboneError: the states are not of this backbone, hold NaN or infinity, or are not padded on the right.
         """
         arguments = self._model_inputs(inputs, attention_mask, token_type_ids)
-        if not self.source.family.causal and not attention_mask.all():  # a causal model sees nothing of later padding
+        if (
+            not self.source.architecture.causal and not attention_mask.all()
+        ):  # a causal model sees nothing of later padding
             arguments["attention_mask"] = attention_mask
         return self._run_model(arguments)
 
@@ -99,7 +102,7 @@ class TopBlocks(nn.Module):
         """
         mask = torch.ones(1, len(inputs), dtype=torch.bool, device=inputs.device)
         arguments = self._model_inputs(inputs[None], mask, None if token_type_ids is None else token_type_ids[None])
-        positions = row.positions + (self.source.family.positions_unused if self.cut == "none" else 0)
+        positions = row.positions + (self.family.positions_unused if self.cut == "none" else 0)
         return self._run_model(arguments | {"position_ids": positions[None], "groups": row.groups})[:, 0]
 
     def save(self, folder: Path) -> None:
@@ -130,14 +133,14 @@ class TopBlocks(nn.Module):
 
     def _run_model(self, arguments: dict[str, Any]) -> Tensor:
         """Return ``[layer, row, token, width]`` of :attr:`layers`."""
-        if self.source.family.causal:
+        if self.source.architecture.causal:
             arguments = arguments | {"use_cache": False}
         states: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             return lambda _, inputs: states.__setitem__(layer, inputs[0])
 
-        blocks = self.model.get_submodule(self.source.family.blocks)
+        blocks = self.model.get_submodule(self.family.blocks)
         handles = [
             block.register_forward_pre_hook(keep(int(name)))
             for name, block in blocks.named_children()
@@ -192,6 +195,7 @@ def check_cut(plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)
 
 def _count_frozen(source: Source, plan: CapturePlan, cut: Cut) -> int:
     """Return the number of frozen blocks; raise :class:`SpecError` if the backbone cannot be cut there."""
+    family_of(source)
     blocks = source.layers - 1
     if cut != "none" and not 0 <= cut < blocks:
         raise SpecError(

@@ -1,0 +1,121 @@
+"""Small random models with the structure of a configuration, to find and to prove things about the large one.
+
+A forward pass that treats masks, positions, padding or layers wrongly does so on the small model too.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from permafrost.data.errors import first_line
+from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.backbones.discover import block_classes, blocks_of, text_tower
+from permafrost.extract.backbones.small_config import DEPTH_KEYS, small_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+MOST_BLOCKS, MOST_PARAMETERS = 1_000, 1_000_000_000
+"""Largest number of blocks of a configuration, and of parameters of its small model."""
+
+
+def make_config(values: Mapping[str, Any]) -> "PreTrainedConfig":
+    """Return the configuration of transformers with these keys.
+
+    Raises:
+        BackboneError: transformers has no such kind of model, or the values do not make one.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    others = dict(values)
+    kind = str(others.pop("model_type", None))
+    if kind not in CONFIG_MAPPING:
+        raise BackboneError(f"transformers has no model of the kind '{kind}', and code that comes with one is not run")
+    try:
+        config = AutoConfig.for_model(kind, **others)
+    except Exception as error:  # a configuration can be wrong in as many ways as it has keys
+        raise BackboneError(f"its config.json cannot be used ({first_line(error)})") from error
+    if type(config) not in MODEL_MAPPING:
+        raise BackboneError(f"transformers has no base model of the kind '{kind}'")
+    return config
+
+
+def model_arguments(config: "PreTrainedConfig") -> dict[str, Any]:
+    """Return the arguments by which a model of a configuration is made without a pooler, where it can be."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    made = MODEL_MAPPING[type(config)]
+    parameters = inspect.signature((made[0] if isinstance(made, tuple) else made).__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+
+
+def small_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the smallest configuration whose model has every kind of block of the large one.
+
+    Raises:
+        BackboneError: no model can be made of the configuration.
+    """
+    config = make_config(values)
+    complete = {key: value for key, value in config.to_dict().items() if key not in ("transformers_version", "dtype")}
+    depth = max((value for key, value in complete.items() if key in DEPTH_KEYS and type(value) is int), default=2)
+    depth = max(depth, int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0))
+    if depth > MOST_BLOCKS:
+        raise BackboneError(f"its config.json says {depth:,} blocks, and at most {MOST_BLOCKS:,} are read")
+    with torch.device("meta"):
+        model = _make(small_config(complete, depth))
+        if sum(parameter.numel() for parameter in model.parameters()) / max(depth, 1) > MOST_PARAMETERS:
+            raise BackboneError("its blocks are too large to make some of them in memory")
+        _, tower = text_tower(model)
+        signatures = [_signature(block) for block in blocks_of(tower, next(block_classes(tower, depth), ()))]
+    first_of_each = [signatures.index(signature) for signature in set(signatures)]
+    return small_config(complete, max([1, *first_of_each]) + 1)
+
+
+def small_model(values: Mapping[str, Any]) -> "PreTrainedModel":
+    """Return a model of a small configuration in float32, with weights by which every module has an effect."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _make(values)
+    _draw_weights(model)
+    return model.requires_grad_(False).eval()
+
+
+def _make(values: Mapping[str, Any]) -> "PreTrainedModel":
+    from transformers import AutoModel
+
+    config = make_config(values)
+    config._experts_implementation = "eager"  # others have no float64
+    try:
+        model: PreTrainedModel = AutoModel.from_config(config, **model_arguments(config))
+    except Exception as error:  # as above
+        raise BackboneError(f"no model can be made of its config.json ({first_line(error)})") from error
+    return model
+
+
+def _signature(block: nn.Module) -> tuple[Any, ...]:
+    """Return what tells kinds of blocks apart: the classes of their modules, and switches and windows of these."""
+    return tuple(
+        (path, type(module).__name__, key, value)
+        for path, module in block.named_modules()
+        for key, value in [("", None), *sorted(vars(module).items())]
+        if isinstance(value, bool | str | None) or ("window" in key or "chunk" in key)
+        if not key.startswith("_")
+    )
+
+
+def _draw_weights(model: nn.Module) -> None:
+    """Draw weights so that every module has an effect: no norm is the identity, no attention uniform or one-hot."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            drawn = torch.randn(weight.shape, generator=generator)
+            if weight.dim() > 1:
+                weight.copy_(drawn / math.sqrt(weight.shape[-1]))
+            else:
+                weight.add_(drawn, alpha=0.3)
