@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 VOCABULARY, INNER_WIDTH, EXPERTS, WINDOW = 64, 64, 8, 8
-"""Sizes in the small model: of the vocabulary and of feed-forward layers, experts of a layer, tokens of a window."""
+"""Sizes in the small model: its vocabulary; largest feed-forward layers, experts of a layer, tokens of a window."""
 
 LARGEST = (
-    (re.compile(r"(^|_)vocab_size$"), VOCABULARY),
     (
         re.compile(r"(intermediate|inner|ffn|feed_forward)_(size|dim|hidden_size)$|^(d_ff|n_inner|hidden_dim)$"),
         INNER_WIDTH,
@@ -53,6 +52,8 @@ def special_ids(values: Mapping[str, Any]) -> set[int]:
 def _shrink(key: str, value: Any) -> Any:
     if type(value) is not int:
         return value
+    if key.endswith("vocab_size"):
+        return VOCABULARY
     if key.endswith("_token_id"):
         return value if value < VOCABULARY else 0
     return next((min(value, largest) for pattern, largest in LARGEST if pattern.search(key)), value)

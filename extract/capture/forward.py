@@ -27,12 +27,11 @@ Pooled = dict[str, NDArray[np.floating[Any]]]
 """View -> ``[layer, text, width]``; of ``tokens``, ``[layer, token, width]``, text after text."""
 
 
-def capture(backbone: Backbone, layout: Layout, columns: Columns, road: Road, final_norm: bool = False) -> Pooled:
+def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False) -> Pooled:
     """Return the latents of the texts of ``layout`` for every column.
 
     Args:
         columns: view -> layers, ascending.
-        road: how the layout is to be read.
         final_norm: take the last layer after the backbone's final norm.
 
     Returns:
@@ -59,24 +58,24 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, road: Road, fi
 
     last = max(layer for layers in columns.values() for layer in layers)
     with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
-        backbone.model(**_inputs(backbone, layout, road))
+        backbone.model(**_inputs(backbone, layout))
     latents = {view: torch.stack([by_layer[layer] for layer in columns[view]]) for view, by_layer in pooled.items()}
     if token_layers:
         latents[TOKENS] = states
     return {view: values.cpu().numpy() for view, values in latents.items()}
 
 
-def _inputs(backbone: Backbone, layout: Layout, road: Road) -> dict[str, Any]:
+def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     device = backbone.device
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.ids).to(device)}
     if "use_cache" in inspect.signature(backbone.model.forward).parameters:
         inputs["use_cache"] = False
     if layout.token_type_ids is not None and backbone.source.segments:
         inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(device)
-    if road is Road.PADDED and not layout.real.all():
+    if layout.road is Road.PADDED and not layout.real.all():
         inputs["attention_mask"] = torch.from_numpy(layout.real).to(device)
-    if layout.ancestors is not None:
-        masks = tree_masks(road, backbone.source.architecture, layout.ancestors, layout.positions)
+    if layout.attention_mask is not None:
+        masks = tree_masks(layout.road, backbone.source.architecture, layout.attention_mask, layout.positions)
         additive = {name: _additive(mask, backbone)[:, None] for name, mask in masks.items()}
         inputs["attention_mask"] = additive.get("", additive)
         inputs["position_ids"] = torch.from_numpy(layout.positions).to(device)

@@ -37,9 +37,8 @@ class Layout:
     token_type_ids: NDArray[np.int64] | None
     """``[row, token]``, zero in padding; None if the backbone is not told segments."""
 
-    ancestors: NDArray[np.bool_] | None
-    """``[row, query, key]``, True for the tokens of a prefix tree that a token comes after, and itself; None if rows
-    hold one text each."""
+    attention_mask: NDArray[np.bool_] | None
+    """``[row, query, key]``, True for a token's ancestors in its prefix tree, and itself; None if rows hold one text."""
 
     token_index: Indices
     """``[text, token]``: index of each pooled token of a text in the flattened ``[row, token]``; anything beyond."""
@@ -47,6 +46,7 @@ class Layout:
     token_mask: NDArray[np.bool_]
     """``[text, token]``: whether a text has that pooled token."""
 
+    road: Road
     gathered: bool
     """Whether the tokens of texts must be gathered by ``token_index``; else each row is one text, pooled as a whole."""
 
@@ -94,9 +94,10 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
         positions=pad([row.positions for row in rows]),
         real=real,
         token_type_ids=token_type_ids,
-        ancestors=_ancestors(rows, width) if road.is_tree else None,
+        attention_mask=_ancestor_mask(rows, width) if road.is_tree else None,
         token_index=np.concatenate(paths)[path_index],
         token_mask=token_mask,
+        road=road,
         gathered=road.is_tree or tokens.pooled is not None,
     )
 
@@ -161,7 +162,7 @@ def _shared(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:
     return int(differ.argmax()) if differ.any() else shortest
 
 
-def _ancestors(rows: Sequence[_Row], width: int) -> NDArray[np.bool_]:
+def _ancestor_mask(rows: Sequence[_Row], width: int) -> NDArray[np.bool_]:
     """Return ``[row, query, key]``, True for a token's ancestors and itself.
 
     Padding attends to itself, so that no softmax is over nothing.

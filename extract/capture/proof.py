@@ -51,13 +51,14 @@ COPY_TOKENS = {("cpu", "float32"): 3_000, ("cpu", "bfloat16"): 12_000}
 COPY_TOKENS_ELSEWHERE = 24_000
 
 _SMALL = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+_DECODER = {**_SMALL, "num_key_value_heads": 2}
 _LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW, "use_sliding_window": True}
 
 CONTROLS: dict[Road, dict[str, Any]] = {
-    Road.TREE: {"model_type": "llama", **_SMALL},
-    Road.WINDOWED_TREE: {"model_type": "mistral", "sliding_window": WINDOW, **_SMALL},
-    Road.TYPED_TREE: {"model_type": "qwen2", **_LAYERS, **_SMALL},
-    Road.UNMASKED: {"model_type": "llama", **_SMALL},
+    Road.TREE: {"model_type": "llama", **_DECODER},
+    Road.WINDOWED_TREE: {"model_type": "mistral", "sliding_window": WINDOW, **_DECODER},
+    Road.TYPED_TREE: {"model_type": "qwen2", **_LAYERS, **_DECODER},
+    Road.UNMASKED: {"model_type": "llama", **_DECODER},
     Road.PADDED: {"model_type": "bert", **_SMALL},
     Road.EQUAL: {"model_type": "bert", **_SMALL},
 }

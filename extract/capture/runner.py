@@ -70,7 +70,7 @@ class BackboneRunner:
             backbone: another of the same family; None takes the runner's own.
         """
         layout = lay_out(rows, tokens, self.road)
-        return capture(backbone or self.backbone, layout, columns, self.road, self.plan.final_norm)
+        return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
         self, packs: Sequence[Pack], members: Indices, tokens: TokenBatch, texts: Sequence[Text], columns: Columns

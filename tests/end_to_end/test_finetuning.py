@@ -16,7 +16,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost import api
 from permafrost.data.digests import digests_of_files
-from permafrost.extract.backbones.families import BACKBONES
+from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.probes.config.names import PROBE
 from tests.support.bench import Bench, pairs
 from tests.support.damage import resealed
@@ -161,7 +161,7 @@ def test_the_saved_model_is_the_backbone_with_other_upper_blocks_alone(family, c
 
     before = AutoModel.from_pretrained(tiny(family)).state_dict()
     after = AutoModel.from_pretrained(run_of(cut, "class", family) / "backbone").state_dict()
-    frozen, known = 0 if cut == "none" else int(cut), BACKBONES[family]
+    frozen, known = 0 if cut == "none" else int(cut), FAMILIES[family]
     names = [name for name in after if "pooler" not in name and not name.startswith(("ln_f", "pooler"))]
     blocks = {
         name: int(name.split(".")[known.blocks.count(".") + 1]) for name in names if name.startswith(known.blocks)
@@ -300,7 +300,7 @@ def test_blocks_above_a_cut_learn_what_the_whole_model_with_the_others_frozen_le
     bench = Bench(tmp_path, tiny(family))
     still = ["finetune.dropout=0", "probe.dropout=0", "train.epochs=3", "train.rates={backbone=0.002}"]
     still += [f"plan.final_norm={str(family == 'gpt2').lower()}"]
-    below = LOWER[family][: len(BACKBONES[family].embeddings[:2]) + int(cut)]
+    below = LOWER[family][: len(FAMILIES[family].embeddings[:2]) + int(cut)]
     names = ", ".join(f'"backbone.blocks.model.{part}" = 0' for part in below)
     cached = ran(bench, kind, f"finetune.cut={cut}", *still)
     whole = ran(bench, kind, "finetune.cut=none", f"train.freeze={{{names}}}", *still)

@@ -18,9 +18,9 @@ from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.finetuning.families import FAMILIES
 
 VIEWS = get_args(View)
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_further_layers_run_only_those_layers(plan, texts, tmp_path):
     )
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_latent_depends_on_nothing_but_its_text(family, tiny, texts, tmp_path):
     """Order, batch size, shards, company and restart change nothing beyond the tolerance of float32 sums."""
     plan = CapturePlan(

@@ -10,11 +10,11 @@ import torch
 
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.registry import SHORT_NAMES
+from permafrost.extract.finetuning.families import FAMILIES
 from tests.support.real import real_model
 
 
@@ -23,7 +23,7 @@ def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:
     return identify(find_backbone(made), made, "cpu", cache)
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_says_how_many_layers_it_has_without_being_loaded(family, tiny):
     source = find_backbone(CapturePlan(backbone=str(tiny(family)), max_tokens=32))
     assert (source.layers, source.width) == (4, 32)

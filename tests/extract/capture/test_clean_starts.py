@@ -9,9 +9,9 @@ import pytest
 
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
+from permafrost.extract.finetuning.families import FAMILIES
 from tests.support.backbones import WORDS, tiny_folder
 from tests.support.real import DEVICE, real_model
 
@@ -49,7 +49,7 @@ def drawn_plan(rng: np.random.Generator, folder: str, dtype: str) -> CapturePlan
         max_tokens=int(rng.integers(48, 62) if pairs else rng.integers(24, 62)),
         truncation="windows" if pairs else "cut",
         stride=2,
-        final_norm=bool(source.family.final_norm) and bool(rng.integers(2)),
+        final_norm=bool(source.architecture.tail) and bool(rng.integers(2)),
         compute_dtype=dtype,  # type: ignore[arg-type]
         stored_dtype="float32",
     )
@@ -70,7 +70,7 @@ def loud(folder: Path, target: Path, family: str) -> Path:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "name", [*BACKBONES, "gpt2-loud", "llama-loud", "bert-loud", "stories260K", "babyllama", "minilm"]
+    "name", [*FAMILIES, "gpt2-loud", "llama-loud", "bert-loud", "stories260K", "babyllama", "minilm"]
 )
 def test_a_right_run_starts(name, dtype, tmp_path):
     family, _, massive = name.partition("-")
@@ -79,7 +79,7 @@ def test_a_right_run_starts(name, dtype, tmp_path):
         rng = np.random.default_rng([seed, *name.encode(), *dtype.encode()])
         if name == "minilm":
             folder = name
-        elif family in BACKBONES:
+        elif family in FAMILIES:
             folder = str(tiny_folder(family, tmp_path / f"model{seed}", seed))
             folder = str(loud(Path(folder), tmp_path / f"loud{seed}", family)) if massive else folder
         else:

@@ -14,10 +14,10 @@ from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize
 from tests.support.backbones import WORDS
@@ -115,7 +115,7 @@ def test_minilm_spans_spell_real_sentences():
             assert token == "[UNK]" or token.removeprefix("##") == covered.lower()
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_store_and_an_extractor_give_the_same_tokens_in_the_order_asked(family, tiny, texts, tmp_path):
     plan = CapturePlan(backbone=str(tiny(family)), views=("tokens", "mean"), max_tokens=32, **FLOAT32)
     store = extract(plan, texts, settings(tmp_path)).store

@@ -19,6 +19,7 @@ from permafrost.data.text import Segments
 from permafrost.extract import job
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.backbones.small_model import small_values
 from permafrost.extract.capture import forward as capture
 from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
 from permafrost.extract.extraction import Extractor, extract
@@ -27,7 +28,7 @@ from permafrost.extract.tokenization import windows as segments
 from tests.support.backbones import WORDS, tiny_folder
 from tests.support.real import DEVICE, real_model
 
-FAMILIES = ("gpt2", "llama", "bert")
+KINDS = ("gpt2", "llama", "bert")
 CAUSAL = ("gpt2", "llama")
 LOUD = {
     "gpt2": "h.1.mlp.c_proj.bias",
@@ -148,7 +149,7 @@ def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
 def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
     def twice(real: Any, backbone: Any, layout: Any, columns: Any, final_norm: bool = False) -> Any:
         found = real(backbone, layout, columns, final_norm)
-        norm = backbone.model.get_submodule(backbone.source.family.final_norm)
+        norm = backbone.model.get_submodule(backbone.source.architecture.tail[0])
         for view, layers in columns.items():
             if backbone.source.layers - 1 in layers:
                 again = norm(torch.from_numpy(found[view][-1]).to(backbone.device, backbone.dtype))
@@ -173,20 +174,20 @@ def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:
 ECHO = {"template": "near {text} , and {text}"}
 PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
     left_padding: (CAUSAL, {}),
-    last_token_off_by_one: (FAMILIES, {"views": ("last",)}),
+    last_token_off_by_one: (KINDS, {"views": ("last",)}),
     padding_pooled: (("bert",), {}),
-    template_words_pooled: (FAMILIES, ECHO),
-    stale_tokenizer: (FAMILIES, {}),
-    under_other_keys: (FAMILIES, {}),
-    latents_of_others: (FAMILIES, {}),
-    latents_moved_on_the_way: (FAMILIES, {"layers": (3,)}),
-    lengths_of_others: (FAMILIES, {}),
+    template_words_pooled: (KINDS, ECHO),
+    stale_tokenizer: (KINDS, {}),
+    under_other_keys: (KINDS, {}),
+    latents_of_others: (KINDS, {}),
+    latents_moved_on_the_way: (KINDS, {"layers": (3,)}),
+    lengths_of_others: (KINDS, {}),
     siblings_visible: (CAUSAL, {}),
     prefix_one_token_too_long: (CAUSAL, {}),
     not_causal: (CAUSAL, {}),
-    weak_mask: (FAMILIES, {}),
+    weak_mask: (KINDS, {}),
     final_norm_twice: (CAUSAL, {"final_norm": True}),
-    layers_off_by_one: (FAMILIES, {}),
+    layers_off_by_one: (KINDS, {}),
     positions_start_at_one: (("gpt2",), {}),
 }
 """A fault, the families that it can be planted in, and the plan that it shows in."""
@@ -252,7 +253,7 @@ def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, 
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 @pytest.mark.parametrize("loud", [False, True])
 def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
     for seed in range(4):
@@ -270,7 +271,7 @@ def middle_windows_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
     wrapped(patch, segments, "_windows", lambda real, *given: iter([*real(*given)][::2]))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_windows_that_leave_out_tokens_are_found(family, models, tmp_path, monkeypatch):
     texts = [Segments("the dog", " ".join(made_texts(seed, 4))) for seed in range(3)]
     plan = plan_of(models(family, False), "float32", max_tokens=14, truncation="windows", stride=2)
@@ -360,7 +361,7 @@ def test_what_was_proven_of_other_code_is_proven_again(fault, models, tmp_path, 
         extract(plan, made_texts(1), spec)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(family, models, tmp_path, monkeypatch):
     layouts: list[packing.Layout] = []
 
@@ -398,7 +399,7 @@ def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monk
         extract(plan_of(models("gpt2", True), "float32"), made_texts(1), spec)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 @pytest.mark.parametrize("truncation", ["cut", "windows"])
 def test_two_segments_are_checked_too(family, truncation, models, tmp_path, monkeypatch):
     texts = [Segments(first, f"{first} {second}") for first, second in zip(made_texts(1), made_texts(2), strict=False)]
@@ -440,18 +441,15 @@ def test_every_pooling_has_a_definition_to_be_checked_against():
     assert set(reference.POOLINGS) == set(pooling.POOLINGS)
 
 
-def test_every_layer_type_has_two_blocks_in_the_twin():
-    from permafrost.extract.backbones.families import BACKBONES
-    from permafrost.extract.backbones.locate import Source
-    from permafrost.extract.capture.twin import small_config
-
-    kinds = ["full_attention", "sliding_attention"] * 4 + ["full_attention"]
-    config = {"num_hidden_layers": 9, "layer_types": kinds, "vocab_size": 9000, "bos_token_id": 8000, "pad_token_id": 1}
-    small = small_config(
-        Source(name="x", family=BACKBONES["qwen2"], config=config, folder=None, tokenizer=Path(), revision="")
-    )
+def test_every_kind_of_block_is_in_the_twin():
+    kinds = ["full_attention"] * 3 + ["sliding_attention", "full_attention"] * 3
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 9}
+    special = {"vocab_size": 9000, "bos_token_id": 8000, "pad_token_id": 1}
+    config = {"model_type": "qwen2", "layer_types": kinds, "sliding_window": 4096, "use_sliding_window": True}
+    small = small_values(config | sizes | special)
     assert small["layer_types"] == kinds[:4]
     assert (small["num_hidden_layers"], small["bos_token_id"], small["pad_token_id"]) == (4, 0, 1)
+    assert small["sliding_window"] < 10
 
 
 @pytest.mark.parametrize("name", ["minilm", "stories260K", "babyllama"])

@@ -13,15 +13,15 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.finetuning.varlen import MAX_GROUP_TOKENS, group_by_length, rows_of
 from permafrost.extract.tokenization.token_ids import read_token_ids
 
-FAMILY = pytest.mark.parametrize("family", BACKBONES)
+FAMILY = pytest.mark.parametrize("family", FAMILIES)
 CUTS = (0, 2, "none")
 
 
@@ -29,7 +29,7 @@ CUTS = (0, 2, "none")
 def plan_of(tiny: Any) -> Any:
     def made(family: str, **more: Any) -> CapturePlan:
         settings: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32", "max_tokens": 32}
-        settings["final_norm"] = bool(BACKBONES[family].final_norm)
+        settings["final_norm"] = bool(FAMILIES[family].final_norm)
         return CapturePlan(backbone=str(tiny(family)), **(settings | {"views": ("tokens",)} | more))
 
     return made

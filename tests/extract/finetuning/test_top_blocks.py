@@ -16,13 +16,13 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.tokenization.tokenize import tokenize
 
-FAMILY = pytest.mark.parametrize("family", BACKBONES)
+FAMILY = pytest.mark.parametrize("family", FAMILIES)
 CUTS = (0, 1, 2, "none")
 DROPOUT = 0.3
 BELOW = {"bert": "embeddings", "roberta": "embeddings", "distilbert": "embeddings", "mpnet": "embeddings"} | {
@@ -47,7 +47,7 @@ def plan_of(tiny: Any, tmp_path: Path) -> Callable[..., CapturePlan]:
             changed = {key: dropout for key, value in config.items() if "drop" in key and value is not None}
             (folder / "config.json").write_text(json.dumps(config | changed))
         settings: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32", "max_tokens": 32}
-        settings["final_norm"] = bool(BACKBONES[family].final_norm)
+        settings["final_norm"] = bool(FAMILIES[family].final_norm)
         return CapturePlan(backbone=str(folder), views=("tokens",), **(settings | more))
 
     return made
@@ -79,7 +79,7 @@ def whole(plan: CapturePlan) -> Any:
 def all_layers(model: Any, ids: Tensor, real: Tensor, final_norm: bool) -> Tensor:
     """``[layer, text, token, width]`` by transformers alone."""
     outputs: list[Any] = []
-    blocks = model.get_submodule(BACKBONES[model.config.model_type].blocks)
+    blocks = model.get_submodule(FAMILIES[model.config.model_type].blocks)
     handle = blocks[-1].register_forward_hook(lambda _, __, output: outputs.append(output))
     states = model(ids.clamp(min=0), attention_mask=real.long(), output_hidden_states=True).hidden_states
     handle.remove()
@@ -95,7 +95,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("family", "final_norm"),
-    [(name, norm) for name, family in BACKBONES.items() for norm in (False, True)[: 1 + bool(family.final_norm)]],
+    [(name, norm) for name, family in FAMILIES.items() for norm in (False, True)[: 1 + bool(family.final_norm)]],
 )
 def test_every_layer_above_every_cut_is_that_of_the_whole_model(family, final_norm, plan_of, below_of, some):
     plan = plan_of(family, final_norm=final_norm)
@@ -126,7 +126,7 @@ def steps(model: nn.Module, states: Callable[[], Tensor], real: Tensor) -> None:
 def freeze(model: Any, family: str, cut: int) -> Iterator[nn.Module]:
     """The parts of a whole model that a cut freezes."""
     yield from (model.get_submodule(name) for name in BELOW[family].split())
-    yield from model.get_submodule(BACKBONES[family].blocks)[:cut]
+    yield from model.get_submodule(FAMILIES[family].blocks)[:cut]
     if family == "mpnet" and cut:  # all blocks share it: were it trained, frozen blocks would change
         yield model.encoder.relative_attention_bias
 
@@ -168,7 +168,7 @@ def test_dropout_is_that_of_the_top_blocks_alone(family, plan_of, below_of, some
     assert torch.equal(blocks(below, real), blocks(below, real))
     blocks.train()
     entered: list[Tensor] = []
-    first = next(blocks.model.get_submodule(BACKBONES[family].blocks).children())
+    first = next(blocks.model.get_submodule(FAMILIES[family].blocks).children())
     first.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
     assert not torch.equal(blocks(below, real)[:, real], blocks(below, real)[:, real])
     assert torch.equal(entered[0][real], below[real])

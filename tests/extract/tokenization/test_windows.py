@@ -15,9 +15,9 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments, TextError
 from permafrost.extract import extraction
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.backbones import WORDS
 from tests.support.blocks import assert_equal_tokens
@@ -113,7 +113,7 @@ def test_pooled_views_see_every_token_of_a_window(plan, pairs, tmp_path):
     np.testing.assert_allclose(sums / read.lengths[:, None], means, atol=1e-5 * np.abs(read.states).max())
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_window_depends_on_nothing_but_itself(family, tiny, pairs, tmp_path):
     """Order, batch size, company and restart change nothing beyond the tolerance of float32 sums; nor does the road."""
     plan = CapturePlan(
