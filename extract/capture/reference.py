@@ -153,9 +153,9 @@ def reference_states(
     """
     model, outputs = backbone.model, []
     last = model.get_submodule(backbone.source.family.blocks)[-1]
-    handle = last.register_forward_hook(lambda _, __, output: outputs.append(output))
     segments = {"token_type_ids": token_type_ids} if token_type_ids and backbone.source.segments else {}
     row = {name: torch.tensor([values]).to(backbone.device) for name, values in ({"input_ids": ids} | segments).items()}
+    handle = last.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
         with torch.inference_mode():
             states = model(**row, output_hidden_states=True).hidden_states
