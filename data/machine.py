@@ -3,7 +3,6 @@
 import os
 import platform
 from functools import cache
-from importlib import metadata
 
 
 def machine_name() -> str:
@@ -22,6 +21,8 @@ def native_bfloat16() -> bool:
 @cache
 def package_version(package: str) -> str | None:
     """Return the version of an installed package; None if it is not installed."""
+    from importlib import metadata  # a tenth of the time of a refused command
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

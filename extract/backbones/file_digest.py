@@ -98,7 +98,8 @@ class Memo:
         try:
             content = json.loads(self.path.read_text("utf-8"))
             entries: dict[str, str] = content["entries"]
-            return entries if content["checksum"] == _checksum(entries) else {}
+            sound = isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
+            return entries if sound and content["checksum"] == _checksum(entries) else {}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 

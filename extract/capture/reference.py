@@ -152,6 +152,8 @@ def reference_states(
     Returns:
         ``[layer, token, width]`` in the backbone's dtype.
     """
+    segments = {"token_type_ids": token_type_ids} if token_type_ids and backbone.source.segments else {}
+    row = {name: torch.tensor([values]).to(backbone.device) for name, values in ({"input_ids": ids} | segments).items()}
     model, architecture = backbone.model, backbone.source.architecture
     entering: list[Tensor] = []
     leaving: list[Tensor] = []
@@ -163,8 +165,6 @@ def reference_states(
         )
         leave = block.register_forward_hook(lambda _, __, output: leaving.append(hidden_states(output)))
         handles += [enter, leave]
-    segments = {"token_type_ids": token_type_ids} if token_type_ids and backbone.source.segments else {}
-    row = {name: torch.tensor([values]).to(backbone.device) for name, values in ({"input_ids": ids} | segments).items()}
     try:
         output = call(model, **row, output_hidden_states=True)
     finally:

@@ -6,8 +6,9 @@ nearly equal for all texts has no spread to compare with.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ SHORT_ROW_TOKENS, ROW_TOKENS, LONGEST_TEXT = 24, 256, 48
 """Tokens of a short row, of a row of ordinary length, and of the longest text."""
 
 
-class Deviation(NamedTuple):
+@dataclass(frozen=True)
+class Deviation:
     """Largest difference between texts run together and alone, with its view and layer."""
 
     value: float

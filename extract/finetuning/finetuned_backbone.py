@@ -108,7 +108,7 @@ class FinetunedBackbone(nn.Module):
             for group in row.groups:
                 segments = None if token_type_ids is None else group.padded(token_type_ids)
                 outputs.append(self.blocks(group.padded(at_cut), group.mask, segments)[:, group.mask])
-        states = torch.cat(outputs, 1).float()
+        states = (outputs[0] if self._in_rows else torch.cat(outputs, 1)).float()
         if not self.frozen_layers:
             return states
         return torch.cat([inputs[: len(self.frozen_layers), row.tokens].float(), states])

@@ -15,7 +15,7 @@ from permafrost.probes.balancing.base import FORMS, BalancedStep, Balancer
 from permafrost.probes.config.multitask import BalancingSpec
 
 EVERY_STEPS = 10
-"""Steps between two measurements, the first in the first step of an epoch: each costs a backward pass for each task."""
+"""Steps between two measurements of cosines, from the first of an epoch on: each costs a backward pass per task."""
 
 
 def gradient_cosines(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[tuple[str, str], float]:

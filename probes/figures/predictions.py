@@ -21,6 +21,7 @@ MOST_CLASSES = 20
 
 MOST_SMALL_CLASSES = 6
 """Number of classes up to which a matrix is drawn for each variant; with more their cells would be unreadable."""
+
 MOST_GROUPS = 25
 """Groups that figures and tables show; if there are more, those with the most rows."""
 

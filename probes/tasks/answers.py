@@ -146,6 +146,7 @@ class Answering(Task):
         gold = scorer.rows.spans
         assert gold is not None
         decoded = scorer.decode(predictions)
+        spans = decoded * (decoded[:, :1] < decoded[:, 1:])  # 0 twice for an answer of white space alone
         metrics = {name: scorer.counts(name, decoded)[0] for name in ("exact_match", "f1")}
         return {
             "question": scorer.questions,
@@ -153,8 +154,8 @@ class Answering(Task):
             "target": [golds[0] for golds in scorer.golds],
             "target_start": gold.characters[gold.offsets[:-1], 0],
             "answer": [answer_text(context, span) for context, span in zip(scorer.contexts, decoded, strict=True)],
-            "start": decoded[:, 0],
-            "end": decoded[:, 1],
+            "start": spans[:, 0],
+            "end": spans[:, 1],
             "score": predictions[:, 2],
         } | metrics
 

@@ -82,23 +82,26 @@ class UnfinishedTrainings:
         Yields:
             False if another process holds it.
         """
-        lock = self.path.with_name(f"{self.path.name}.lock")
+        lock, unfinished = self.path.with_name(f"{self.path.name}.lock"), self.path.parent
+        made = [unfinished] if unfinished.parent.exists() else [unfinished, unfinished.parent]
         with file_lock(lock, wait=False) as free:
             try:
                 yield free
             finally:
                 if free:
                     lock.unlink(missing_ok=True)
-                    self._remove_parent()
+                    _remove_empty(made)
 
     def remove(self) -> None:
         """Remove the folder, after the run is written."""
         shutil.rmtree(self.path, ignore_errors=True)
-        self._remove_parent()
+        _remove_empty([self.path.parent])
 
-    def _remove_parent(self) -> None:
-        with suppress(OSError):  # another run has put something there, or was faster
-            self.path.parent.rmdir()
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # another run has put something there, or was faster
+        for folder in folders:
+            folder.rmdir()
 
 
 @lru_cache(maxsize=64)
