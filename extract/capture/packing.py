@@ -38,7 +38,7 @@ class Layout:
     """``[row, token]``, zero in padding; None if the backbone is not told segments."""
 
     attention_mask: NDArray[np.bool_] | None
-    """``[row, query, key]``, True for a token's ancestors in the prefix tree, and itself; None if rows hold one text."""
+    """``[row, query, key]``, True for a token's ancestors in its tree, and itself; None if rows hold one text."""
 
     token_index: Indices
     """``[text, token]``: index of each pooled token of a text in the flattened ``[row, token]``; anything beyond."""
