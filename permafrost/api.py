@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.store.plan import ExtractSpec
 from permafrost.probes.config.load import (
     check_frozen,
     check_language_model,
@@ -27,6 +28,7 @@ from permafrost.probes.search.trials import check_study
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
+    from permafrost.extract.examination import Examination
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
     from permafrost.probes.prediction.predictor import Predictor
@@ -225,6 +227,22 @@ def similarity(
     recipe_name, spec = load_recipe("similarity", overrides)
     spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
     return _compare(recipe_name, spec, runs, progress or NoProgress())
+
+
+def backbone(name: str, cache: Path | str = "cache", device: str = "auto") -> "Examination":
+    """Examine a backbone: its architecture, the roads by which texts may share a pass, its largest values, its speed.
+
+    Args:
+        name: a short name, a folder of a model, or an id on the Hugging Face hub.
+        cache: the folder of the latent stores, where what is found is remembered.
+
+    Raises:
+        InputError: it cannot be found or is no model of text.
+        MachineError: no way to run texts together gives the latents of each alone.
+    """
+    from permafrost.extract.examination import examine
+
+    return examine(name, ExtractSpec(cache=str(cache), device=device))
 
 
 def _compare(name: str, recipe: Recipe, runs: Path | str, progress: Progress) -> SimilarityResult:

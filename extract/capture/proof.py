@@ -102,6 +102,21 @@ def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
     return replace(runner, road=Road(Memo(Path(runner.spec.cache) / MEMO).get(f"road {_proof_key(runner)}", choose)))
 
 
+def deviations_by_road(runner: BackboneRunner) -> dict[Road, float | str]:
+    """Return, for each road, the deviation of texts together from texts alone on a small twin, or why it cannot be run.
+
+    Deviations are shares of the spread of a dimension over texts; a road whose deviation is at most
+    :data:`STRUCTURE_TOLERANCE` is exact.
+    """
+    small, found = make_twin(runner.backbone), dict[Road, float | str]()
+    for road in candidate_roads(runner.source.architecture):
+        try:
+            found[road] = structure_deviation(replace(runner, road=road), small, _ids_of(small)).value
+        except Exception as error:  # a mask or positions that a model does not take
+            found[road] = first_line(error)
+    return found
+
+
 def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int) -> None:
     """Show that texts run together have the latents of each alone.
 

@@ -11,6 +11,7 @@ import typer
 
 from permafrost import api
 from permafrost.cli import options
+from permafrost.cli.backbone import backbone_app
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import (
     Console,
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(inspect_app)
+app.add_typer(backbone_app)
 app.add_typer(cache_app, name="cache")
 
 

@@ -1,0 +1,111 @@
+"""Examination of a backbone: its architecture, by which roads texts may share a forward pass, its peaks and speed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
+from permafrost.extract.backbones.architecture import Architecture
+from permafrost.extract.backbones.identity import identify, pick_device
+from permafrost.extract.backbones.load import load_backbone
+from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road, on_fastest_road
+from permafrost.extract.capture.runner import BackboneRunner
+
+TEXTS = (
+    "It rains.",
+    "The small brown dog runs over the green grass and then sleeps near an old stove.",
+    "Prices rose by 2.5 % in March, the bank said; shares of the firm fell to 41.07 dollars.",
+    "How do I return a parcel that never arrived, and who pays for the postage?",
+    "def mean(values):\n    return sum(values) / len(values)",
+    "Der Zug nach München fährt heute erst um 17:45 Uhr ab.",
+    "Воды озера прозрачны, и дно видно до пяти метров.",
+    "今日は天気がいいので、公園まで歩きました。",
+    *(
+        f"Line {number} of a list whose lines begin alike and end in a number: {number * number}."
+        for number in range(24)
+    ),
+)
+"""The texts that are run."""
+
+PASSES = 3
+"""Number of times that the texts are run for the speed; the fastest counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """Facts about a backbone on this machine."""
+
+    name: str
+    kind: str
+    """``model_type`` of its configuration."""
+
+    folder: str
+    """Folder of the weights; empty if they are drawn."""
+
+    architecture: Architecture
+    parameters: int
+    longest: int
+    """Longest text that it reads, in tokens."""
+
+    device: str
+    compute_dtype: str
+    road: str
+    """The road that is taken."""
+
+    roads: Mapping[str, float | str]
+    """Road -> deviation of texts together from texts alone, as a share of the spread; or why it cannot be run."""
+
+    peaks: Sequence[float]
+    """``[layer]``, largest absolute value over the tokens of the texts that were run."""
+
+    texts_per_second: float
+    tokens_per_second: float
+    bytes_per_text: int
+    """Bytes of one view of all layers in the store."""
+
+    @property
+    def exact(self) -> list[str]:
+        """Roads by which texts together have the latents of each alone."""
+        return [road for road, value in self.roads.items() if isinstance(value, float) and value <= STRUCTURE_TOLERANCE]
+
+
+def examine(name: str, spec: ExtractSpec) -> Examination:
+    """Examine a backbone, named as in a plan.
+
+    Raises:
+        BackboneError: it cannot be found, read or loaded.
+        SelfCheckError: there is no way to run texts together that gives the latents of each alone.
+    """
+    source, device = find_backbone(CapturePlan(backbone=name, max_tokens=1), Path(spec.cache)), pick_device(spec.device)
+    plan = CapturePlan(backbone=name, max_tokens=min(CapturePlan().max_tokens, source.longest))
+    identity = identify(source, plan, device, Path(spec.cache))
+    backbone = load_backbone(source, plan, identity.compute_dtype, device)
+    runner = on_fastest_road(BackboneRunner(plan, source, identity, spec, backbone))
+    tokens, packs = runner.tokenize_and_pack(TEXTS)
+    everything = {TOKENS: tuple(range(source.layers))}
+    seconds = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        captured = [runner.forward(pack, tokens, everything)[TOKENS] for pack in packs]
+        seconds.append(time.perf_counter() - started)
+    value_bytes = 4 if identity.stored_dtype == "float32" else 2
+    return Examination(
+        name=name,
+        kind=str(source.config["model_type"]),
+        folder=str(source.folder or ""),
+        architecture=source.architecture,
+        parameters=backbone.parameter_count,
+        longest=source.longest,
+        device=device,
+        compute_dtype=identity.compute_dtype,
+        road=runner.road.value,
+        roads={road.value: value for road, value in deviations_by_road(runner).items()},
+        peaks=np.max([np.abs(states).max((1, 2)) for states in captured], axis=0).tolist(),
+        texts_per_second=len(TEXTS) / min(seconds),
+        tokens_per_second=float(tokens.lengths.sum()) / min(seconds),
+        bytes_per_text=source.layers * source.width * value_bytes,
+    )

@@ -1,0 +1,65 @@
+"""Commands about backbones: what a model is, and which have a short name or lie in the local hub cache."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from permafrost import api
+from permafrost.cli.console import show_facts, show_json, show_table
+from permafrost.cli.options import JsonOption
+from permafrost.extract.backbones.known import known_backbones
+
+backbone_app = typer.Typer()
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A short name, a folder of a model, or an id on the Hugging Face hub.")
+]
+
+CacheOption = Annotated[Path, typer.Option("--cache", metavar="FOLDER", help="The folder of the latent stores.")]
+
+
+@backbone_app.command("backbone")
+def backbone_command(name: NameArgument, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+    """Examine a model: its blocks, how texts may share a forward pass, largest values by layer, speed."""
+    found = api.backbone(name, cache=cache)
+    if as_json:
+        show_json({"backbone": asdict(found) | {"exact": found.exact}})
+        return
+    architecture = found.architecture
+    show_facts(
+        {
+            "backbone": found.name,
+            "kind": found.kind,
+            "folder": found.folder or "weights are drawn",
+            "blocks": f"{architecture.layers - 1} x {' or '.join(architecture.blocks)}",
+            "layers": f"0 to {architecture.layers - 1}, of width {architecture.width}",
+            "parameters": f"{found.parameters:,}",
+            "reads": f"{found.longest:,} tokens",
+            "attention": _attention_text(architecture),
+            "after the last block": ", ".join(architecture.tail) or "nothing",
+            "runs": f"{found.compute_dtype} on {found.device}, road: {found.road}",
+            "speed": f"{found.texts_per_second:,.1f} texts/s, {found.tokens_per_second:,.0f} tokens/s",
+            "stored": f"{found.bytes_per_text:,} bytes a text and view, all layers",
+        }
+    )
+    lines = [[road, f"{value:.1e}" if isinstance(value, float) else value] for road, value in found.roads.items()]
+    show_table(["road", "texts together against texts alone, share of the spread"], lines)
+    show_table(["layer", "largest value"], [[str(layer), f"{peak:,.1f}"] for layer, peak in enumerate(found.peaks)])
+
+
+@backbone_app.command("backbones")
+def backbones_command(as_json: JsonOption = False) -> None:
+    """List the short names of models, and the models in the local hub cache."""
+    found = known_backbones()
+    if as_json:
+        show_json({"backbones": [asdict(line) for line in found]})
+        return
+    show_table(["name", "model", "about", "here"], [list(asdict(line).values()) for line in found])
+
+
+def _attention_text(architecture: Any) -> str:
+    limits = {"window": architecture.window, "chunks": architecture.chunk}
+    limited = [f"{name} of {size:,} tokens" for name, size in limits.items() if size]
+    return ", ".join(["causal" if architecture.causal else "bidirectional", *architecture.layer_types, *limited])
