@@ -11,7 +11,7 @@ from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.backbones.architecture import Architecture
 from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.load import load_backbone
-from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.locate import find_backbone, fitting_plan
 from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road, on_fastest_road
 from permafrost.extract.capture.runner import BackboneRunner
 
@@ -80,8 +80,8 @@ def examine(name: str, spec: ExtractSpec) -> Examination:
         BackboneError: it cannot be found, read or loaded.
         SelfCheckError: there is no way to run texts together that gives the latents of each alone.
     """
-    source, device = find_backbone(CapturePlan(backbone=name, max_tokens=1), Path(spec.cache)), pick_device(spec.device)
-    plan = CapturePlan(backbone=name, max_tokens=min(CapturePlan().max_tokens, source.longest))
+    plan = fitting_plan(CapturePlan(backbone=name), Path(spec.cache))
+    source, device = find_backbone(plan, Path(spec.cache)), pick_device(spec.device)
     identity = identify(source, plan, device, Path(spec.cache))
     backbone = load_backbone(source, plan, identity.compute_dtype, device)
     runner = on_fastest_road(BackboneRunner(plan, source, identity, spec, backbone))

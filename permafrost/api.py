@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
-from permafrost.data.store.plan import ExtractSpec
+from permafrost.data.spec import parse
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.load import (
     check_frozen,
     check_language_model,
@@ -28,6 +29,7 @@ from permafrost.probes.search.trials import check_study
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
+    from permafrost.data.store.shard import Latents
     from permafrost.extract.examination import Examination
     from permafrost.probes.experiments.language_model import PretrainingResult
     from permafrost.probes.inputs.providers import PlanLatents
@@ -227,6 +229,44 @@ def similarity(
     recipe_name, spec = load_recipe("similarity", overrides)
     spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
     return _compare(recipe_name, spec, runs, progress or NoProgress())
+
+
+def latents(
+    texts: Sequence[str],
+    backbone: str,
+    views: Sequence[str] = ("mean",),
+    layers: Sequence[int] | str = "all",
+    max_tokens: int = CapturePlan().max_tokens,
+    cache: Path | str | None = "cache",
+    compute_dtype: str = "auto",
+    stored_dtype: str = "float16",
+    progress: Progress | None = None,
+) -> dict[str, "Latents"]:
+    """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
+
+    Args:
+        texts: repeated ones are run once.
+        backbone: a short name, a folder of a model, or an id on the Hugging Face hub.
+        views: how the hidden states of a text become one vector: mean, last, cls, ...; not ``tokens``.
+        layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
+        max_tokens: longer texts are cut; lowered to what the backbone reads.
+        cache: folder of the latent stores; None keeps the latents in memory only.
+        compute_dtype, stored_dtype: as in a plan.
+
+    Raises:
+        InputError: the backbone, a view, a layer or a text cannot be used.
+        MachineError: the machine failed; the message says what is safe.
+    """
+    settings = {
+        "backbone": backbone,
+        "views": list(views),
+        "layers": layers if isinstance(layers, str) else list(layers),
+    }
+    settings |= {"max_tokens": max_tokens, "compute_dtype": compute_dtype, "stored_dtype": stored_dtype}
+    plan = parse(CapturePlan, settings, "latents")
+    from permafrost.extract.text_latents import text_latents
+
+    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())
 
 
 def backbone(name: str, cache: Path | str = "cache", device: str = "auto") -> "Examination":

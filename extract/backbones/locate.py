@@ -5,7 +5,7 @@ Only small files are read, so a run whose latents are all stored never imports t
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,12 @@ def find_backbone(plan: CapturePlan, cache: Path | None = None) -> Source:
     )
     _check_plan(plan, source)
     return source
+
+
+def fitting_plan(plan: CapturePlan, cache: Path | None = None) -> CapturePlan:
+    """Return the plan with ``max_tokens`` lowered to what its backbone reads; errors as of :func:`find_backbone`."""
+    longest = find_backbone(replace(plan, max_tokens=1), cache).longest
+    return replace(plan, max_tokens=min(plan.max_tokens, longest))
 
 
 def find_tokenizer(name: str) -> Path:

@@ -1,0 +1,43 @@
+"""Latents of texts as arrays: from the store of a plan, where what is missing is run first, or in memory alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from permafrost.data.progress import Progress
+from permafrost.data.spec import SpecError
+from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
+from permafrost.data.store.shard import Latents
+from permafrost.extract.backbones.locate import fitting_plan
+from permafrost.extract.extraction import Extractor, extract
+
+
+def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress) -> dict[str, Latents]:
+    """Return the latents of texts, view -> ``[layer, text, width]`` in the stored precision.
+
+    Args:
+        plan: its ``max_tokens`` are lowered to what the backbone reads.
+        texts: repeated ones are run once.
+        cache: folder of the latent stores; None keeps nothing.
+
+    Raises:
+        SpecError: there are no texts, or the plan has the view ``tokens``.
+    """
+    if TOKENS in plan.views:
+        raise SpecError(
+            "the view tokens has one latent for each token of a text, and no array holds these: leave it out."
+        )
+    if not texts:
+        raise SpecError("there are no texts; give one or more.")
+    plan = fitting_plan(plan, cache)
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    if cache is not None:
+        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
+        return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
+    with TemporaryDirectory(prefix="permafrost-") as folder:
+        extractor = Extractor(plan, ExtractSpec(cache=folder))
+        latents = extractor(list(numbers), plan.columns(extractor.backbone.source.layers))
+    order = np.array([numbers[text] for text in texts])
+    return {view: values[:, order] for view, values in latents.items()}

@@ -1,0 +1,35 @@
+"""Latents of texts as arrays: the same from the store and from memory, one row for every text as it was given."""
+
+import numpy as np
+import pytest
+
+from permafrost import api
+from permafrost.data.errors import InputError
+
+TEXTS = ["the small brown dog runs", "it sleeps", "the small brown dog runs", "then a dog"]
+
+
+def test_the_store_and_the_memory_give_the_same_latents_of_every_text(tiny, tmp_path):
+    asked = {"backbone": str(tiny("gpt2")), "views": ("last", "mean"), "layers": (0, -1), "stored_dtype": "float32"}
+    kept = api.latents(TEXTS, cache=tmp_path / "cache", **asked)
+    unkept = api.latents(TEXTS, cache=None, **asked)
+    assert {view: values.shape for view, values in kept.items()} == {"last": (2, 4, 32), "mean": (2, 4, 32)}
+    for view, values in kept.items():
+        np.testing.assert_array_equal(values, unkept[view])
+        np.testing.assert_array_equal(values[:, 0], values[:, 2])
+        assert not np.array_equal(values[:, 0], values[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"views": ("tokens",)}, "the view tokens has one latent for each token"),
+        ({"views": ("meen",)}, "Did you mean 'mean'"),
+        ({"layers": (9,)}, "layer 9 is out of range"),
+        ({"texts": []}, "there are no texts"),
+        ({"stored_dtype": "int8"}, "stored_dtype"),
+    ],
+)
+def test_what_gives_no_array_is_refused(change, message, tiny):
+    with pytest.raises(InputError, match=message):
+        api.latents(**{"texts": TEXTS, "backbone": str(tiny("gpt2")), "cache": None} | change)
