@@ -147,8 +147,8 @@ def _read_model(file: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]"
     except Exception as error:  # a damaged file fails in as many ways as it has fields
         raise BackboneError(
             f"{file}: transformers {package_version('transformers')} cannot read this GGUF file, of the architecture "
-            f"{metadata['general.architecture']!r} ({first_line(error)}); download it again, or set plan.backbone "
-            "to a folder of the same model in safetensors."
+            f"{metadata['general.architecture']!r} ({first_line(error)}); set plan.backbone to a folder of the "
+            "same model in safetensors, or download the file again if it is damaged."
         ) from error
     tokenizer.chat_template = None
     if metadata.get("tokenizer.ggml.pre") in SINGLE_DIGITS:
