@@ -175,7 +175,7 @@ def _read_header(file: Path) -> Mapping[str, Any]:
         if blocks > len(tensors):
             raise ValueError(f"it states {blocks:,} blocks and lists {len(tensors):,} tensors")
     except Exception as error:  # as above
-        raise BackboneError(f"{file} is not a whole GGUF file ({first_line(error)}); download it again.") from error
+        raise BackboneError(f"{file}: its header cannot be read ({first_line(error)}); download it again.") from error
     parts = metadata.get("split.count")
     if isinstance(parts, int) and parts > 1:
         raise BackboneError(

@@ -148,11 +148,11 @@ def cut(path: Path, size: int) -> None:
 BROKEN = {
     "not a GGUF file": (lambda path: path.write_bytes(b"PK\3\4" + bytes(100)), "is not a GGUF file"),
     "empty": (lambda path: cut(path, 0), "is not a GGUF file"),
-    "cut in the header": (lambda path: cut(path, 300), "is not a whole GGUF file"),
+    "cut in the header": (lambda path: cut(path, 300), "its header cannot be read"),
     "cut in the weights": (lambda path: cut(path, path.stat().st_size - 9000), "cannot read this GGUF file"),
     "countless keys": (
         lambda path: path.write_bytes(path.read_bytes()[:16] + b"\xff" * 8 + path.read_bytes()[24:]),
-        "is not a whole GGUF file",
+        "its header cannot be read",
     ),
     "unknown architecture": (
         lambda path: tiny_gguf(path, architecture="alien"),
