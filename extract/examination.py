@@ -80,8 +80,8 @@ def examine(name: str, spec: ExtractSpec) -> Examination:
         BackboneError: it cannot be found, read or loaded.
         SelfCheckError: there is no way to run texts together that gives the latents of each alone.
     """
-    plan = fitting_plan(CapturePlan(backbone=name), Path(spec.cache))
-    source, device = find_backbone(plan, Path(spec.cache)), pick_device(spec.device)
+    plan = fitting_plan(CapturePlan(backbone=name), spec.cache)
+    source, device = find_backbone(plan, spec.cache), pick_device(spec.device)
     identity = identify(source, plan, device, Path(spec.cache))
     backbone = load_backbone(source, plan, identity.compute_dtype, device)
     runner = on_fastest_road(BackboneRunner(plan, source, identity, spec, backbone))

@@ -67,7 +67,7 @@ def extract(
     spec, progress = spec or ExtractSpec(), progress or NoProgress()
     started = time.perf_counter()
     check_texts(plan, texts)
-    source = find_backbone(plan, Path(spec.cache))
+    source = find_backbone(plan, spec.cache, progress)
     device = pick_device(spec.device)
     identity = identify(source, plan, device, Path(spec.cache))
     store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
@@ -100,7 +100,7 @@ class Extractor:
     def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
         """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
         spec = spec or ExtractSpec()
-        source, device = find_backbone(plan, Path(spec.cache)), pick_device(spec.device)
+        source, device = find_backbone(plan, spec.cache), pick_device(spec.device)
         self.identity = identify(source, plan, device, Path(spec.cache))
         self.backbone = backbone or load_backbone(source, plan, self.identity.compute_dtype, device)
         self._runner = on_fastest_road(BackboneRunner(plan, source, self.identity, spec, self.backbone))

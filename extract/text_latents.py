@@ -31,7 +31,7 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
         )
     if not texts:
         raise SpecError("there are no texts; give one or more.")
-    plan = fitting_plan(plan, cache)
+    plan = fitting_plan(plan, str(cache) if cache else None)
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if cache is not None:
         found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)

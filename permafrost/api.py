@@ -7,7 +7,7 @@ checked.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
@@ -257,7 +257,7 @@ def latents(
         InputError: the backbone, a view, a layer or a text cannot be used.
         MachineError: the machine failed; the message says what is safe.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "backbone": backbone,
         "views": list(views),
         "layers": layers if isinstance(layers, str) else list(layers),

@@ -53,21 +53,31 @@ class BackboneProvider:
         """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
         return PlanLatents(**vars(extract(plan, corpus.texts, spec, progress)))
 
-    def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
+    def blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> nn.Module:
         """Return trainable copies of the blocks above the cut."""
         assert spec.cut != "frozen"
         return FinetunedBackbone(
-            plan, spec.cut, layers, spec.dropout, spec.attention_dropout, spec.frozen_layer_indices()
+            plan,
+            spec.cut,
+            layers,
+            spec.dropout,
+            spec.attention_dropout,
+            spec.frozen_layer_indices(),
+            extract.cache,
         )
 
-    def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
+    def check_blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> None:
         """Raise a :class:`SpecError` if the backbone cannot be cut at ``spec.cut``."""
         assert spec.cut != "frozen"
-        check_cut(plan, spec.cut, layers)
+        check_cut(plan, spec.cut, layers, extract.cache)
 
-    def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
+    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Return the token ids of texts, for blocks that are trained from the embeddings on."""
-        batch, tokens = read_token_ids(plan, texts)
+        batch, tokens = read_token_ids(plan, texts, extract.cache)
         return FrozenStates(tokens, batch.rows)
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:

@@ -33,8 +33,8 @@ class CapturePlan:
     """Hidden states to store for each text; equal plans read the same store."""
 
     backbone: str = "minilm"
-    """Frozen language model: a short name (minilm, gpt2-medium, qwen2-0.5b, bert-base, ...), a hub id, or a local
-    folder."""
+    """Frozen language model: a short name (minilm, smollm2, gpt2-medium, bert-base, ...), a hub id, a local folder, or
+    a GGUF file, which is converted once, into the cache."""
 
     revision: str = ""
     """Commit of the hub repository; empty uses the commit pinned for a short name, else the one in the local hub cache,

@@ -6,17 +6,21 @@ model of the same configuration.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from permafrost.data.digests import digest_of
+from permafrost.data.digests import digest_of, digest_of_parts
 from permafrost.data.machine import package_version
 from permafrost.data.spec import parse, plain
 from permafrost.extract.backbones.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import Memo
+
+FOUND_BY = ("architecture.py", "discover.py", "small_config.py", "small_model.py")
+"""Files of the code that finds an architecture; what other code found is found again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +84,8 @@ def architecture_of(config: Mapping[str, Any], memo: Memo | None = None) -> Arch
     """
     canonical = canonical_json(config)
     versions = f"torch {torch.__version__}, transformers {package_version('transformers')}"
-    facts = " ".join(field.name for field in fields(Architecture))
-    key = f"architecture {digest_of(canonical.encode())} {digest_of(facts.encode())} {versions}"
+    code = digest_of_parts([Path(__file__).with_name(name).read_bytes() for name in FOUND_BY])
+    key = f"architecture {digest_of(canonical.encode())} {code} {versions}"
     found = memo.get(key, lambda: _find(canonical)) if memo else _find(canonical)
     return parse(Architecture, json.loads(found), "a remembered architecture")
 

@@ -18,6 +18,9 @@ from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import digest_of_parts, digest_of_stream, file_digest
 from permafrost.data.errors import InputError
 
+MEMO = "digests.json"
+"""File of the remembered digests, in the cache."""
+
 SMALL_BYTES = 8 << 20
 """Files up to this size are hashed on every start."""
 

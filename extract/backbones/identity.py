@@ -16,12 +16,9 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.configuration import BackboneError, canonical_json
-from permafrost.extract.backbones.file_digest import Memo, cached_digest
+from permafrost.extract.backbones.file_digest import MEMO, Memo, cached_digest
 from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
 from permafrost.extract.backbones.locate import Source, find_backbone
-
-MEMO = "digests.json"
-"""File of the remembered digests, in the cache."""
 
 
 def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
@@ -42,7 +39,7 @@ def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Ide
 
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
     """Return the digests of a plan's backbone, ``weights`` and ``tokenizer``; no latents need to be stored."""
-    identity = identify(find_backbone(plan, Path(spec.cache)), plan, pick_device(spec.device), Path(spec.cache))
+    identity = identify(find_backbone(plan, spec.cache), plan, pick_device(spec.device), Path(spec.cache))
     return {"weights": identity.weights, "tokenizer": identity.tokenizer}
 
 

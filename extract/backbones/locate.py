@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.errors import first_line
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import nearest
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.architecture import Architecture, architecture_of
 from permafrost.extract.backbones.configuration import BackboneError, model_config, read_json
 from permafrost.extract.backbones.file_digest import FileChangedError, Memo, Stamp, stamp_of
+from permafrost.extract.backbones.gguf import converted_folder, gguf_file
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
 from permafrost.extract.backbones.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
 
@@ -110,11 +112,13 @@ class Source:
             )
 
 
-def find_backbone(plan: CapturePlan, cache: Path | None = None) -> Source:
-    """Find the files of ``plan.backbone``: a short name, a local folder, or a hub id.
+def find_backbone(plan: CapturePlan, cache: str | None = None, progress: Progress | None = None) -> Source:
+    """Find the files of ``plan.backbone``: a short name, a local folder, a GGUF file, or a hub id.
 
     Args:
-        cache: folder in which the architectures of models are remembered; None remembers them in this process only.
+        cache: folder of the latent stores, in which GGUF files are converted, and architectures are remembered; None
+            remembers these in this process only.
+        progress: told of a conversion.
 
     Raises:
         BackboneError: the backbone cannot be found, is no model that can be read, or has pickled weights only.
@@ -122,12 +126,17 @@ def find_backbone(plan: CapturePlan, cache: Path | None = None) -> Source:
     """
     random, checkpoint = plan.init == "random", SHORT_NAMES.get(plan.backbone)
     revision = plan.revision or (checkpoint.revision if checkpoint else "")
+    converted = cache or ExtractSpec.cache
     folder: Path | None = None
     if random and checkpoint and checkpoint.architecture:
         config: Mapping[str, Any] = checkpoint.architecture
-        tokenizer = None if plan.tokenizer else _find_folder(plan.backbone, checkpoint, revision, weights=False)
+        tokenizer = (
+            None
+            if plan.tokenizer
+            else _find_folder(plan.backbone, checkpoint, revision, converted, progress, weights=False)
+        )
     else:
-        folder = _find_folder(plan.backbone, checkpoint, revision, weights=not random)
+        folder = _find_folder(plan.backbone, checkpoint, revision, converted, progress, weights=not random)
         revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
         if not (folder / "config.json").is_file():
             raise BackboneError(f"{folder} is no model folder: it has no config.json.")
@@ -142,7 +151,7 @@ def find_backbone(plan: CapturePlan, cache: Path | None = None) -> Source:
             raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
     config = model_config(config, str(folder or plan.backbone))
     try:
-        architecture = architecture_of(config, Memo(cache / ARCHITECTURES) if cache else None)
+        architecture = architecture_of(config, Memo(Path(cache) / ARCHITECTURES) if cache else None)
     except BackboneError as error:
         raise BackboneError(f"'{plan.backbone}': {error}.") from error
     source = Source(
@@ -157,20 +166,20 @@ def find_backbone(plan: CapturePlan, cache: Path | None = None) -> Source:
     return source
 
 
-def fitting_plan(plan: CapturePlan, cache: Path | None = None) -> CapturePlan:
+def fitting_plan(plan: CapturePlan, cache: str | None = None) -> CapturePlan:
     """Return the plan with ``max_tokens`` lowered to what its backbone reads; errors as of :func:`find_backbone`."""
     longest = find_backbone(replace(plan, max_tokens=1), cache).longest
     return replace(plan, max_tokens=min(plan.max_tokens, longest))
 
 
-def find_tokenizer(name: str) -> Path:
+def find_tokenizer(name: str, cache: str = ExtractSpec.cache) -> Path:
     """Return the folder with the tokenizer of a backbone, named as in a plan; its weights need not be there.
 
     Raises:
         BackboneError: the backbone cannot be found.
     """
     checkpoint = SHORT_NAMES.get(name)
-    return _find_folder(name, checkpoint, checkpoint.revision if checkpoint else "", weights=False)
+    return _find_folder(name, checkpoint, checkpoint.revision if checkpoint else "", cache, None, weights=False)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -207,12 +216,22 @@ def _check_plan(plan: CapturePlan, source: Source) -> None:
     plan.columns(source.layers)
 
 
-def _find_folder(name: str, checkpoint: PublishedCheckpoint | None, revision: str, *, weights: bool) -> Path:
+def _find_folder(
+    name: str,
+    checkpoint: PublishedCheckpoint | None,
+    revision: str,
+    cache: str,
+    progress: Progress | None,
+    *,
+    weights: bool,
+) -> Path:
     """Return the model folder of a backbone; without ``weights``, one that holds its small files is enough."""
+    if file := gguf_file(name, checkpoint, revision):
+        return converted_folder(file, Path(cache), progress or NoProgress())
     if checkpoint and checkpoint.package and revision == checkpoint.revision:
         spec = importlib.util.find_spec(checkpoint.package)
         if spec and spec.origin:
-            return Path(spec.origin).parent / "model"
+            return Path(spec.origin).parent / checkpoint.file
     path = Path(name).expanduser()
     if checkpoint is None and (path.is_dir() or name.startswith((".", "/", "~"))):
         return _existing_folder(name)

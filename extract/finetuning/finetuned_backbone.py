@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from permafrost.data.store.plan import TOKENS, CapturePlan
+from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks, set_dropout
 from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
@@ -27,6 +27,7 @@ class FinetunedBackbone(nn.Module):
         dropout: float | None = None,
         attention_dropout: float | None = None,
         frozen_layers: tuple[int, ...] = (),
+        cache: str = ExtractSpec.cache,
     ) -> None:
         """Load the backbone of ``plan``, and drop what is not trained.
 
@@ -35,12 +36,13 @@ class FinetunedBackbone(nn.Module):
             dropout: in all trained blocks; None keeps that of the backbone's configuration.
             attention_dropout: of attention weights, if ``dropout`` is given; None takes the same as ``dropout``.
             frozen_layers: layers at or below the cut, ascending, that :meth:`forward` returns as they are stored.
+            cache: folder of the latent stores.
 
         Raises:
             BackboneError, SpecError: as :class:`permafrost.extract.finetuning.top_blocks.TopBlocks`.
         """
         super().__init__()
-        self.blocks = TopBlocks(plan, cut, layers)
+        self.blocks = TopBlocks(plan, cut, layers, cache)
         self.cut, self.frozen_layers, self.width = cut, frozen_layers, self.blocks.source.width
         self.layers = (*frozen_layers, *self.blocks.layers)
         """Layers that :meth:`forward` can return, ascending."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, resolve_layers
+from permafrost.data.store.plan import CapturePlan, ExtractSpec, resolve_layers
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
 from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
@@ -33,11 +33,18 @@ class TopBlocks(nn.Module):
     is 0, because the stored states were computed with them.
     """
 
-    def __init__(self, plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
+    def __init__(
+        self,
+        plan: CapturePlan,
+        cut: Cut,
+        layers: tuple[int, ...] | str = (-1,),
+        cache: str = ExtractSpec.cache,
+    ) -> None:
         """Load the backbone of ``plan``, and drop what is not trained.
 
         Args:
             layers: layers that :meth:`forward` returns, as a plan names layers; all must be above the cut.
+            cache: folder of the latent stores.
 
         Raises:
             BackboneError: the backbone is missing or incomplete, or its tokenizer cannot be saved with it.
@@ -45,7 +52,7 @@ class TopBlocks(nn.Module):
                 text's tokens.
         """
         super().__init__()
-        self.source: Source = find_backbone(plan)
+        self.source: Source = find_backbone(plan, cache)
         self.family = family_of(self.source)
         self.cut = cut
         frozen = _count_frozen(self.source, plan, cut)
@@ -183,9 +190,11 @@ class TopBlocks(nn.Module):
         return arguments
 
 
-def check_cut(plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,)) -> None:
+def check_cut(
+    plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,), cache: str = ExtractSpec.cache
+) -> None:
     """Raise what :class:`TopBlocks` would raise for the same arguments, without reading weights."""
-    source = find_backbone(plan)
+    source = find_backbone(plan, cache)
     frozen = _count_frozen(source, plan, cut)
     try:
         resolve_layers(layers, range(frozen + 1, source.layers))

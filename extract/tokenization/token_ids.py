@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone
@@ -66,8 +66,13 @@ def tokenize_by_plan(
     return tokens
 
 
-def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> tuple[TokenBatch, TokenIndex]:
+def read_token_ids(
+    plan: CapturePlan, texts: Sequence[Text], cache: str = ExtractSpec.cache
+) -> tuple[TokenBatch, TokenIndex]:
     """Tokenize ``texts`` as an extraction of the same plan does.
+
+    Args:
+        cache: folder of the latent stores.
 
     Returns:
         the tokens of every window, all windows of a text one after another, and where those of each text are.
@@ -78,7 +83,7 @@ def read_token_ids(plan: CapturePlan, texts: Sequence[Text]) -> tuple[TokenBatch
         SpecError: the template alone fills ``max_tokens``, or texts of two segments meet a template or a rewording.
     """
     check_texts(plan, texts)
-    source = find_backbone(plan)
+    source = find_backbone(plan, cache)
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
     batch = tokenize_by_plan(plan, source, tokenizer, windows, True)

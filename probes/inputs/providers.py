@@ -80,16 +80,20 @@ class LatentProvider(Protocol):
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Get the latents of a plan for the texts of a corpus."""
 
-    def blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> nn.Module:
+    def blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> nn.Module:
         """Make the blocks above a cut, with the backbone's weights: a module with ``layers``, ``width`` and ``save``.
 
         It is called as :class:`permafrost.extract.finetuning.finetuned_backbone.FinetunedBackbone` is.
         """
 
-    def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> None:
+    def check_blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> None:
         """Raise a :class:`SpecError` if there are no such blocks; no weights are read."""
 
-    def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
+    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Tokenize texts, for blocks that begin at the embeddings."""
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> Mapping[str, str]:
@@ -123,13 +127,15 @@ class CacheProvider:
         seconds = time.perf_counter() - started
         return PlanLatents(store=store, columns=columns, texts_run=0, truncated=truncated, seconds=seconds)
 
-    def check_blocks(self, plan: CapturePlan, spec: FinetuneSpec, layers: tuple[int, ...] | str) -> NoReturn:
+    def check_blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> NoReturn:
         """Raise a :class:`SpecError`: there are no blocks without a backbone."""
         self._refuse(plan, str(spec.cut))
 
     blocks = check_blocks
 
-    def token_ids(self, plan: CapturePlan, texts: Sequence[Text]) -> FrozenStates:
+    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Raise as :meth:`check_blocks` does."""
         self._refuse(plan, "none")
 

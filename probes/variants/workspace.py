@@ -109,7 +109,7 @@ class Workspace:
         requests: dict[PlanKey, list[LatentRequest]] = {}
         for recipe in recipes:
             if recipe.finetune.trains_backbone:
-                self.provider.check_blocks(recipe.plan, recipe.finetune, finetuned_view(recipe)[1])
+                self.provider.check_blocks(recipe.plan, recipe.extract, recipe.finetune, finetuned_view(recipe)[1])
             if recipe.finetune.cut == "none":
                 self._frozen_states_of(recipe)
             corpora = (
@@ -177,14 +177,14 @@ class Workspace:
 
     def top_blocks(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
         """Create the blocks above the recipe's cut, with the backbone's weights."""
-        return self.provider.blocks(recipe.plan, recipe.finetune, layers)
+        return self.provider.blocks(recipe.plan, recipe.extract, recipe.finetune, layers)
 
     def _frozen_states_of(self, recipe: Recipe) -> FrozenStates:
         key = fingerprint([recipe.corpus, recipe.plan, recipe.finetune.cut, recipe.finetune.frozen_layer_indices()])
         if key not in self._frozen_states:
             texts = self.corpus(recipe.corpus).texts
             if recipe.finetune.cut == "none":
-                self._frozen_states[key] = self.provider.token_ids(recipe.plan, texts)
+                self._frozen_states[key] = self.provider.token_ids(recipe.plan, recipe.extract, texts)
             else:
                 self.prepare([recipe])
                 self._frozen_states[key] = cached_states(self.plan_latents(recipe, recipe.corpus)[""], texts)

@@ -21,8 +21,8 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
 from permafrost.extract.backbones import file_digest, identity
 from permafrost.extract.backbones.configuration import BackboneError, model_config
-from permafrost.extract.backbones.file_digest import FileChangedError, Memo
-from permafrost.extract.backbones.identity import MEMO, identify
+from permafrost.extract.backbones.file_digest import MEMO, FileChangedError, Memo
+from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tokenizer_digest, tokenizer_for_saving
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer

