@@ -26,7 +26,7 @@ def known_backbones() -> list[KnownBackbone]:
     for name, checkpoint in SHORT_NAMES.items():
         packaged = bool(checkpoint.package) and importlib.util.find_spec(checkpoint.package) is not None
         here = f"package {checkpoint.package}" if packaged else cached.get(checkpoint.hub, "")
-        lines.append(KnownBackbone(name, checkpoint.hub, "", here))
+        lines.append(KnownBackbone(name, checkpoint.hub or checkpoint.file, checkpoint.about, here))
     short = {checkpoint.hub for checkpoint in SHORT_NAMES.values()}
     return lines + [KnownBackbone(hub, hub, "", here) for hub, here in sorted(cached.items()) if hub not in short]
 

