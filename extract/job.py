@@ -88,7 +88,7 @@ def _announce(
     progress.note(
         f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "
         f"{runner.backbone.device.type}; {len(todo):,} texts, {int(tokens.lengths[todo].sum()):,} tokens, "
-        f"{size / 1e6:,.1f} MB in {store.identity.stored_dtype} to {store.path}"
+        f"{size / 1e6:,.1f} MB to {store.path}, in {store.identity.stored_dtype}"
     )
 
 
