@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,13 @@ from benchmarks.machine import describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.identity import compute_dtype, identify, pick_device
+from permafrost.extract.backbones.identity import compute_dtype, pick_device
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract
+from permafrost.extract.resolved_plan import resolve_plan
 
 
 def count_time(seconds: dict[str, float], what: str, owner: type, name: str) -> None:
@@ -73,7 +73,7 @@ def main() -> None:
             proof, back = spent["proof"], spent["read-back"]
             warm = min(extract(plan, texts, spec).seconds for _ in range(5))
             started = time.perf_counter()
-            identify(find_backbone(plan), plan, device, Path(cache))
+            resolve_plan(plan, spec)
             known = time.perf_counter() - started
         shares.append((proof + back) / cold)
         share = f"{100 * shares[-1]:.2f} %"

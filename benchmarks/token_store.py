@@ -22,11 +22,9 @@ from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
-from permafrost.extract.backbones.identity import identify, pick_device
-from permafrost.extract.backbones.load import load_backbone
-from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.capture.runner import BackboneRunner
+from permafrost.extract.backbones.identity import pick_device
 from permafrost.extract.job import run_missing, stored_bytes
+from permafrost.extract.resolved_plan import resolve_plan
 
 
 class Arm:
@@ -34,12 +32,10 @@ class Arm:
 
     def __init__(self, view: str, options: argparse.Namespace, device: str, folder: Path) -> None:
         self.plan = CapturePlan(backbone=options.backbone, views=(view,), max_tokens=options.max_tokens)
-        self.source, self.folder = find_backbone(self.plan), folder / view
+        self.folder = folder / view
+        self.runner = resolve_plan(self.plan, ExtractSpec(cache=str(self.folder), device=device)).runner()
+        self.source, self.identity = self.runner.source, self.runner.identity
         self.columns = self.plan.columns(self.source.layers)
-        self.identity = identify(self.source, self.plan, device, folder)
-        backbone = load_backbone(self.source, self.plan, self.identity.compute_dtype, device)
-        spec = ExtractSpec(cache=str(self.folder), device=device)
-        self.runner = BackboneRunner(self.plan, self.source, self.identity, spec, backbone)
         self.seconds: list[float] = []
         self.bytes = self.estimate = 0
 

@@ -3,33 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.backbones.architecture import Architecture
-from permafrost.extract.backbones.identity import identify, pick_device
-from permafrost.extract.backbones.load import load_backbone
-from permafrost.extract.backbones.locate import find_backbone, fitting_plan
-from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road, on_fastest_road
-from permafrost.extract.capture.runner import BackboneRunner
-
-TEXTS = (
-    "It rains.",
-    "The small brown dog runs over the green grass and then sleeps near an old stove.",
-    "Prices rose by 2.5 % in March, the bank said; shares of the firm fell to 41.07 dollars.",
-    "How do I return a parcel that never arrived, and who pays for the postage?",
-    "def mean(values):\n    return sum(values) / len(values)",
-    "Der Zug nach München fährt heute erst um 17:45 Uhr ab.",
-    "Воды озера прозрачны, и дно видно до пяти метров.",
-    "今日は天気がいいので、公園まで歩きました。",
-    *(
-        f"Line {number} of a list whose lines begin alike and end in a number: {number * number}."
-        for number in range(24)
-    ),
-)
-"""The texts that are run."""
+from permafrost.extract.backbones.locate import fitting_plan
+from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
+from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road
+from permafrost.extract.resolved_plan import resolve_plan
 
 PASSES = 3
 """Number of times that the texts are run for the speed; the fastest counts."""
@@ -53,6 +35,7 @@ class Examination:
 
     device: str
     compute_dtype: str
+    stored_dtype: str
     road: str
     """The road that is taken."""
 
@@ -80,32 +63,31 @@ def examine(name: str, spec: ExtractSpec) -> Examination:
         BackboneError: it cannot be found, read or loaded.
         SelfCheckError: there is no way to run texts together that gives the latents of each alone.
     """
-    plan = fitting_plan(CapturePlan(backbone=name), spec.cache)
-    source, device = find_backbone(plan, spec.cache), pick_device(spec.device)
-    identity = identify(source, plan, device, Path(spec.cache))
-    backbone = load_backbone(source, plan, identity.compute_dtype, device)
-    runner = on_fastest_road(BackboneRunner(plan, source, identity, spec, backbone))
-    tokens, packs = runner.tokenize_and_pack(TEXTS)
+    resolved = resolve_plan(fitting_plan(CapturePlan(backbone=name), spec.cache), spec)
+    runner, source = resolved.runner(), resolved.source
+    texts = [text for text in PILOT_TEXTS if runner.backbone.tokenizer.encode(text).ids]
+    tokens, packs = runner.tokenize_and_pack(texts)
     everything = {TOKENS: tuple(range(source.layers))}
     seconds = []
     for _ in range(PASSES):
         started = time.perf_counter()
         captured = [runner.forward(pack, tokens, everything)[TOKENS] for pack in packs]
         seconds.append(time.perf_counter() - started)
-    value_bytes = 4 if identity.stored_dtype == "float32" else 2
+    value_bytes = 4 if resolved.identity.stored_dtype == "float32" else 2
     return Examination(
         name=name,
         kind=str(source.config["model_type"]),
         folder=str(source.folder or ""),
         architecture=source.architecture,
-        parameters=backbone.parameter_count,
+        parameters=runner.backbone.parameter_count,
         longest=source.longest,
-        device=device,
-        compute_dtype=identity.compute_dtype,
+        device=runner.backbone.device.type,
+        compute_dtype=resolved.identity.compute_dtype,
+        stored_dtype=resolved.identity.stored_dtype,
         road=runner.road.value,
         roads={road.value: value for road, value in deviations_by_road(runner).items()},
         peaks=np.max([np.abs(states).max((1, 2)) for states in captured], axis=0).tolist(),
-        texts_per_second=len(TEXTS) / min(seconds),
+        texts_per_second=len(texts) / min(seconds),
         tokens_per_second=float(tokens.lengths.sum()) / min(seconds),
         bytes_per_text=source.layers * source.width * value_bytes,
     )

@@ -23,14 +23,11 @@ from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
-from permafrost.extract.backbones.identity import identify, pick_device
-from permafrost.extract.backbones.load import Backbone, load_backbone
-from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.capture.proof import on_fastest_road
+from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.read_back import ReadBack
-from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.job import run_missing
+from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_texts
 from permafrost.extract.tokenization.tokenize import windowed
 
@@ -67,20 +64,17 @@ def extract(
     spec, progress = spec or ExtractSpec(), progress or NoProgress()
     started = time.perf_counter()
     check_texts(plan, texts)
-    source = find_backbone(plan, spec.cache, progress)
-    device = pick_device(spec.device)
-    identity = identify(source, plan, device, Path(spec.cache))
-    store = LatentStore.at(Path(spec.cache), plan.backbone, identity)
-    columns = plan.columns(source.layers)
+    resolved = resolve_plan(plan, spec, progress=progress)
+    store = LatentStore.at(Path(spec.cache), plan.backbone, resolved.identity)
+    columns = plan.columns(resolved.source.layers)
     windows: list[Text] | None = None
     with contextlib.suppress(StoreError):  # it lacks a window of some text
         windows = store.expand_windows(texts)[0]
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
-        backbone = load_backbone(source, plan, identity.compute_dtype, device)
-        windows = windows or windowed(backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
+        runner = resolved.runner()
+        windows = windows or windowed(runner.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
         missing = store.missing_columns(text_keys(windows), columns)
-        runner = on_fastest_road(BackboneRunner(plan, source, identity, spec, backbone))
         texts_run = run_missing(runner, store, windows, missing, progress) if missing else 0
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
@@ -99,11 +93,8 @@ class Extractor:
 
     def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
         """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
-        spec = spec or ExtractSpec()
-        source, device = find_backbone(plan, spec.cache), pick_device(spec.device)
-        self.identity = identify(source, plan, device, Path(spec.cache))
-        self.backbone = backbone or load_backbone(source, plan, self.identity.compute_dtype, device)
-        self._runner = on_fastest_road(BackboneRunner(plan, source, self.identity, spec, self.backbone))
+        self._runner = resolve_plan(plan, spec or ExtractSpec(), backbone).runner()
+        self.identity, self.backbone = self._runner.identity, self._runner.backbone
         self._checked = False
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
@@ -118,7 +109,7 @@ class Extractor:
             texts: if the plan has windows, a text of two segments stands for the one window that it names.
 
         Returns:
-            view -> ``[layer, text, width]`` in the stored precision; of ``tokens``, a
+            view -> ``[layer, text, width]`` as the store reads them, in the stored precision; of ``tokens``, a
             :class:`permafrost.data.ragged.TokenLatents`.
 
         Raises:
@@ -161,14 +152,15 @@ def matching_extractor(
     """Return an extractor of the same latents as those that something was trained on.
 
     Args:
-        identity: of those latents; its compute dtype replaces that of the plan.
+        identity: of those latents; its dtypes replace those of the plan.
         origin: what was trained, for messages.
         backbone: as of :class:`Extractor`.
 
     Raises:
         CorpusError: the backbone on this machine is another.
     """
-    plan = replace(plan, compute_dtype=identity.compute_dtype)  # type: ignore[arg-type]
+    dtypes: dict[str, Any] = {"compute_dtype": identity.compute_dtype, "stored_dtype": identity.stored_dtype}
+    plan = replace(plan, **dtypes)
     extractor = Extractor(plan, spec, backbone)
     if differences := extractor.identity.differences(identity):
         raise CorpusError(

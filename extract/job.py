@@ -17,6 +17,7 @@ from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError
+from permafrost.data.store.identity import STORED_BYTES
 from permafrost.data.store.plan import TOKENS, Columns, ExtractSpec, union_of_columns
 from permafrost.data.store.shard import Block
 from permafrost.data.store.shard_layout import KEY_BYTES
@@ -87,14 +88,14 @@ def _announce(
     progress.note(
         f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "
         f"{runner.backbone.device.type}; {len(todo):,} texts, {int(tokens.lengths[todo].sum()):,} tokens, "
-        f"{size / 1e6:,.1f} MB to {store.path}"
+        f"{size / 1e6:,.1f} MB to {store.path}, in {store.identity.stored_dtype}"
     )
 
 
 def stored_bytes(runner: BackboneRunner, tokens: TokenBatch, columns: Columns, members: NDArray[np.int64]) -> int:
     """Return the bytes that the latents of the texts ``members`` take on disk, except for a few kB per shard."""
     texts, seen = len(members), int(tokens.viewed_lengths[members].sum())
-    state = runner.source.width * np.dtype(runner.plan.stored_dtype).itemsize
+    state = runner.source.width * STORED_BYTES[runner.identity.stored_dtype]
     size = texts * (KEY_BYTES + np.dtype(np.int32).itemsize)
     for view, layers in columns.items():
         size += len(layers) * state * (seen if view == TOKENS else texts)

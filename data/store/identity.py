@@ -13,6 +13,12 @@ from permafrost.data.store.plan import NO_WINDOWS, CapturePlan
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
 
+STORED_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+"""Legal dtype on disk -> bytes of a value."""
+
+AUTO_STORED_DTYPES = ("float16", "bfloat16")
+"""Dtypes on disk that ``auto`` selects from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -36,8 +42,10 @@ class Identity:
     """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
 
     @classmethod
-    def of(cls, plan: CapturePlan, weights: str, tokenizer: str, compute_dtype: str) -> "Identity":
-        """Return the identity of a plan whose names are resolved to digests, and ``auto`` to a dtype."""
+    def of(
+        cls, plan: CapturePlan, *, weights: str, tokenizer: str, compute_dtype: str, stored_dtype: str
+    ) -> "Identity":
+        """Return the identity of a plan whose names are resolved to digests, and ``auto`` to dtypes."""
         return cls(
             weights=weights,
             tokenizer=tokenizer,
@@ -45,7 +53,7 @@ class Identity:
             rewording=json.dumps(plan.rewording),
             max_tokens=plan.max_tokens,
             compute_dtype=compute_dtype,
-            stored_dtype=plan.stored_dtype,
+            stored_dtype=stored_dtype,
             final_norm=plan.final_norm,
             stride=plan.overlap,
         )
@@ -66,6 +74,8 @@ class Identity:
                 raise ValueError(f"{key} is not of type {names[key]}")
         if values["compute_dtype"] not in COMPUTE_DTYPES:
             raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
+        if values["stored_dtype"] not in STORED_BYTES:
+            raise ValueError(f"stored_dtype is {values['stored_dtype']!r}")
         return cls(**values)
 
     def differences(self, other: "Identity") -> list[str]:

@@ -86,14 +86,29 @@ def store_summary(folder: Path) -> dict[str, Any]:
 
 
 def store_details(folder: Path) -> dict[str, Any]:
-    """Return the summary of a store with its identity and its shards."""
+    """Return the summary of a store with its identity, its shards, and the largest absolute value in each layer."""
     store = LatentStore.open(folder)
     shards = [
         {"name": shard.path.name, "texts": shard.texts, "tokens": shard.tokens, "bytes": shard.bytes}
         | {"columns": shard.columns, "provenance": shard.provenance}
         for shard in store.shards
     ]
-    return store_summary(folder) | {"identity": plain(store.identity), "shards": shards}
+    return store_summary(folder) | {
+        "peaks": _peaks(store.shards),
+        "identity": plain(store.identity),
+        "shards": shards,
+    }
+
+
+def _peaks(shards: Sequence[Shard]) -> dict[str, dict[int, float]]:
+    """Return view -> layer -> largest absolute value in any shard; shards of earlier versions do not record it."""
+    peaks: dict[str, dict[int, float]] = {}
+    for shard in shards:
+        for view, values in shard.peaks.items():
+            largest = peaks.setdefault(view, {})
+            for layer, value in zip(shard.columns[view], values, strict=True):
+                largest[layer] = max(value, largest.get(layer, 0.0))
+    return {view: dict(sorted(largest.items())) for view, largest in sorted(peaks.items())}
 
 
 def stores_with_shards(cache: Path) -> list[Path]:

@@ -24,10 +24,18 @@ from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import MachineError
 from permafrost.data.ragged import NO_SPAN, Counts, TokenLatents
 from permafrost.data.spec import plain
+from permafrost.data.store.bfloat16 import decode, encode, largest_magnitude, memory_dtype
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS
-from permafrost.data.store.shard_layout import KEY_BYTES, dataset_name, read_about, read_regions
+from permafrost.data.store.shard_layout import (
+    KEY_BYTES,
+    STORED_TYPES,
+    dataset_name,
+    read_about,
+    read_peaks,
+    read_regions,
+)
 
 SUFFIX = ".h5"
 
@@ -50,7 +58,7 @@ class Block:
 
     columns: Mapping[str, tuple[int, ...]]
     latents: Mapping[str, Latents]
-    """Pooled view -> ``[layer, text, width]``."""
+    """Pooled view -> ``[layer, text, width]``, in the stored dtype; if that is bfloat16, float32 rounded to it."""
 
     tokens: TokenLatents | None = None
     """Tokens of the same texts in the layers of the view ``tokens``; None if the columns do not have it."""
@@ -84,18 +92,19 @@ def write_shard(
 
 
 def _file_image(identity: Identity, provenance: Mapping[str, Any], block: Block) -> bytes:
+    states = dict(block.latents)
+    if block.tokens:
+        states[TOKENS] = block.tokens.states
     about = json.dumps(
         {
             "format": FORMAT,
             "identity": plain(identity),
             "provenance": dict(provenance),
             "columns": {view: list(layers) for view, layers in block.columns.items()},
+            "peaks": {view: list(map(_peak, values)) for view, values in states.items()},
         },
         sort_keys=True,
     ).encode()
-    states = {dataset_name(view): values for view, values in block.latents.items()}
-    if block.tokens:
-        states[dataset_name(TOKENS)] = block.tokens.states
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         file.attrs["about"] = np.bytes_(about)
@@ -103,20 +112,33 @@ def _file_image(identity: Identity, provenance: Mapping[str, Any], block: Block)
         keys = np.frombuffer(np.ascontiguousarray(block.keys).tobytes(), np.uint8).reshape(-1, KEY_BYTES)
         _write_dataset(file, "keys", keys)
         _write_dataset(file, "lengths", block.lengths)
-        for name, values in states.items():
-            _write_dataset(file, name, values, by_layer=True)
+        for view, values in states.items():
+            _write_latents(file, dataset_name(view), values, identity.stored_dtype)
         if block.tokens:
             for name in ("offsets", "ids", "spans"):
                 _write_dataset(file, f"tokens/{name}", getattr(block.tokens, name))
     return image.getvalue()
 
 
-def _write_dataset(file: h5py.File, name: str, values: NDArray[Any], by_layer: bool = False) -> None:
-    dataset = file.create_dataset(name, values.shape, values.dtype)
-    slices: list[Any] = list(range(len(values))) if by_layer else [...]
-    for index in slices:  # a single layer is contiguous even if the whole array is not, and then needs no copy
-        dataset[index] = values[index]
-    dataset.attrs["xxh3"] = np.array([checksum(values[index]) for index in slices], np.uint64)
+def _write_dataset(file: h5py.File, name: str, values: NDArray[Any]) -> None:
+    file.create_dataset(name, data=values).attrs["xxh3"] = np.array([checksum(values)], np.uint64)
+
+
+def _write_latents(file: h5py.File, name: str, values: Latents, stored_dtype: str) -> None:
+    stored_type = STORED_TYPES[stored_dtype]
+    dataset = file.create_dataset(name, values.shape, h5py.Datatype(stored_type))
+    space, checksums = dataset.id.get_space(), []
+    for index, layer in enumerate(values):
+        stored = np.ascontiguousarray(encode(layer, stored_dtype))
+        space.select_hyperslab((index, 0, 0), (1, *stored.shape))
+        memory = h5py.h5s.create_simple((1, *stored.shape))
+        dataset.id.write(memory, space, stored, stored_type)  # its type in memory is that on disk: nothing is converted
+        checksums.append(checksum(stored))
+    dataset.attrs["xxh3"] = np.array(checksums, np.uint64)
+
+
+def _peak(layer: Latents) -> float:
+    return float(f"{largest_magnitude(layer):.6g}")
 
 
 def checksum(values: NDArray[Any]) -> int:
@@ -140,7 +162,9 @@ class Shard:
                 self.identity = Identity.from_json(about["identity"])
                 self.provenance: dict[str, Any] = dict(about["provenance"])
                 self.columns = {str(view): tuple(map(int, layers)) for view, layers in about["columns"].items()}
-                self._regions = dict(read_regions(file, self.columns, path.stat().st_size))
+                stored_dtype, size = self.identity.stored_dtype, path.stat().st_size
+                self._regions = dict(read_regions(file, self.columns, stored_dtype, size))
+                self.peaks = read_peaks(about, self.columns)
         except OtherVersionError:
             raise
         except Exception as error:  # a hostile file can raise any exception
@@ -191,15 +215,17 @@ class Shard:
         """Return the width of the latents of ``view``."""
         return self._regions[dataset_name(view)].shape[2]
 
-    def dtype(self, view: str) -> np.dtype[Any]:
-        """Return the stored dtype of the latents of ``view``."""
-        return self._regions[dataset_name(view)].dtype
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the latents once :func:`permafrost.data.store.bfloat16.decode` has been applied."""
+        return memory_dtype(self.identity.stored_dtype)
 
-    def layer(self, view: str, layer: int) -> Latents:
-        """Return one layer, memory-mapped; its checksum is verified on first use.
+    def layer(self, view: str, layer: int) -> NDArray[Any]:
+        """Return one layer as it is stored, memory-mapped; its checksum is verified on first use.
 
         Returns:
-            ``[text, width]``; ``[token, width]`` for the view ``tokens``.
+            ``[text, width]``; ``[token, width]`` for the view ``tokens``. Latents in bfloat16 are ``uint16``: apply
+            :func:`permafrost.data.store.bfloat16.decode` to the rows that are needed.
 
         Raises:
             ShardError: the bytes have changed since they were written.
@@ -217,7 +243,7 @@ class Shard:
             for index in range(len(region.checksums)):
                 try:
                     values = self._part(name, index)
-                    if region.by_layer and not np.isfinite(values).all():
+                    if region.by_layer and not np.isfinite(decode(values)).all():
                         problems.append(f"{name}[{index}] holds values that are not finite")
                 except ShardError as error:
                     problems.append(error.reason)

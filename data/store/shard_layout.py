@@ -1,6 +1,7 @@
 """The shard format: attributes and datasets of a shard file, and the checks of a file before any of it is trusted.
 
-    about                      attribute, JSON: format, identity, provenance, columns
+    about                      attribute, JSON: format, identity, provenance, columns, and peaks: for each view, the
+                               largest absolute value in each layer
     keys     [text, 16]        digest of each text
     lengths  [text]            tokens of each text before truncation; of a window, up to the end of its text
     latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
@@ -10,7 +11,8 @@
     tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
                                segments, in the whole second one
 
-A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused.
+Latents are IEEE float16, IEEE float32 or :data:`BFLOAT16`, as the identity says; h5py, netCDF4 and h5dump read bfloat16
+as float32. A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused.
 :data:`permafrost.data.store.errors.FORMAT` is the version of the format.
 """
 
@@ -33,12 +35,38 @@ ABOUT_BYTES = 60_000
 """Maximum size of the description; HDF5 attributes of the default file version are limited to 64 KiB."""
 
 
+def _bfloat16_type() -> h5py.h5t.TypeFloatID:
+    """Return the HDF5 type of a float32 without its lower 16 bits."""
+    float_type = h5py.h5t.IEEE_F32LE.copy()
+    float_type.set_fields(15, 7, 8, 0, 7)  # sign, exponent and its size, mantissa and its size
+    float_type.set_precision(16)
+    float_type.set_ebias(127)
+    float_type.set_size(2)
+    return float_type
+
+
+BFLOAT16 = _bfloat16_type()
+
+STORED_TYPES = {"float16": h5py.h5t.IEEE_F16LE, "bfloat16": BFLOAT16, "float32": h5py.h5t.IEEE_F32LE}
+"""Stored dtype of latents -> its HDF5 type."""
+
+_READ_AS: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4"),
+    "uint8": np.dtype("u1"), "int32": np.dtype("<i4"), "int64": np.dtype("<i8"),
+}  # fmt: skip
+"""Name of a type in a shard -> dtype of its bytes; numpy has no bfloat16."""
+
+_TYPES = STORED_TYPES | {"uint8": h5py.h5t.STD_U8LE, "int32": h5py.h5t.STD_I32LE, "int64": h5py.h5t.STD_I64LE}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Region:
     """Position of one dataset in its file; ``checksums`` has one xxh3 for each slice that is read on its own."""
 
     offset: int
     dtype: np.dtype[Any]
+    """Dtype of the bytes; ``uint16`` if they are bfloat16."""
+
     shape: tuple[int, ...]
     checksums: tuple[int, ...]
     by_layer: bool
@@ -71,11 +99,28 @@ def read_about(file: h5py.File) -> dict[str, Any]:
     return dict(about)
 
 
-def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: int) -> Iterator[tuple[str, Region]]:
+def read_peaks(about: Mapping[str, Any], columns: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[float, ...]]:
+    """Return view -> largest absolute value in each layer; empty if an earlier version wrote the shard.
+
+    Raises:
+        ValueError: the peaks are not those of the columns.
+    """
+    peaks = {str(view): tuple(map(float, values)) for view, values in about.get("peaks", {}).items()}
+    if peaks and {view: len(values) for view, values in peaks.items()} != {
+        view: len(layers) for view, layers in columns.items()
+    }:
+        raise ValueError("its peaks are not those of its columns")
+    return peaks
+
+
+def read_regions(
+    file: h5py.File, columns: Mapping[str, tuple[int, ...]], stored_dtype: str, size: int
+) -> Iterator[tuple[str, Region]]:
     """Yield the name and the region of every dataset in a shard.
 
     Args:
         columns: view -> layers, as the shard declares them.
+        stored_dtype: dtype of the latents, as its identity says.
         size: size of the file, in bytes.
 
     Raises:
@@ -88,8 +133,8 @@ def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: 
         raise ValueError("it holds other things than latents")
     if pooled and _members(file["latents"]) != pooled:
         raise ValueError("its views are not those it declares")
-    yield "keys", (keys := _region(file["keys"], size, ["u1"]))
-    yield "lengths", (lengths := _region(file["lengths"], size, ["<i4"]))
+    yield "keys", (keys := _region(file["keys"], size, "uint8"))
+    yield "lengths", (lengths := _region(file["lengths"], size, "int32"))
     if keys.shape[1:] != (KEY_BYTES,) or lengths.shape != keys.shape[:1]:
         raise ValueError("keys and lengths do not fit each other")
     if TOKENS in columns:
@@ -97,7 +142,7 @@ def read_regions(file: h5py.File, columns: Mapping[str, tuple[int, ...]], size: 
     for view, layers in columns.items():
         name = dataset_name(view)
         texts = file["tokens/ids"].shape[0] if view == TOKENS else keys.shape[0]
-        region = _region(file[name], size, ["<f2", "<f4"], by_layer=True)
+        region = _region(file[name], size, stored_dtype, by_layer=True)
         if region.shape[:2] != (len(layers), texts) or len(region.shape) != 3 or len(set(layers)) < len(layers):
             raise ValueError(f"{name} has shape {region.shape}, declared are {len(layers)} layers")
         yield name, region
@@ -107,8 +152,8 @@ def _token_regions(group: Any, texts: int, size: int) -> Iterator[tuple[str, Reg
     """Yield the regions of the view ``tokens``, but for its states."""
     if _members(group) != {"states", "offsets", "ids", "spans"}:
         raise ValueError("its tokens are not what belongs to tokens")
-    dtypes = {"offsets": "<i8", "ids": "<i4", "spans": "<i4"}
-    offsets, ids, spans = regions = [_region(group[name], size, [dtype]) for name, dtype in dtypes.items()]
+    dtypes = {"offsets": "int64", "ids": "int32", "spans": "int32"}
+    offsets, ids, spans = regions = [_region(group[name], size, dtype) for name, dtype in dtypes.items()]
     if (offsets.shape, len(ids.shape), spans.shape) != ((texts + 1,), 1, (*ids.shape, 2)):
         raise ValueError("tokens/offsets, ids and spans do not fit each other")
     yield from zip((f"tokens/{name}" for name in dtypes), regions, strict=True)
@@ -123,15 +168,16 @@ def _members(group: Any) -> set[str]:
     return set(group)
 
 
-def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) -> Region:
+def _region(dataset: Any, size: int, type_name: str, by_layer: bool = False) -> Region:
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError("a dataset was expected")
     properties = dataset.id.get_create_plist()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count() or properties.get_nfilters():
         raise ValueError(f"{dataset.name} is not stored in one plain run of bytes")
-    if dataset.dtype not in [np.dtype(name) for name in dtypes]:
-        raise ValueError(f"{dataset.name} has dtype {dataset.dtype}")
-    offset, length = dataset.id.get_offset(), dataset.size * dataset.dtype.itemsize
+    if dataset.id.get_type() != _TYPES[type_name]:  # the dtype that h5py makes of it says less: bfloat16 is float32
+        raise ValueError(f"{dataset.name} has dtype {dataset.dtype} and not the type {type_name}")
+    dtype = _READ_AS[type_name]
+    offset, length = dataset.id.get_offset(), dataset.size * dtype.itemsize
     if offset is None or 0 in dataset.shape or offset + length > size:
         raise ValueError(f"{dataset.name} declares {length:,} bytes, which the file does not hold")
     if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * max(1, dataset.shape[0]):
@@ -143,7 +189,7 @@ def _region(dataset: Any, size: int, dtypes: list[str], by_layer: bool = False) 
         raise ValueError(f"{dataset.name} has checksums of dtype {sums.dtype}")
     return Region(
         offset=offset,
-        dtype=dataset.dtype,
+        dtype=dtype,
         shape=dataset.shape,
         checksums=tuple(int(value) for value in sums),
         by_layer=by_layer,

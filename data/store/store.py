@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError, nearest
+from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.identity import Identity
+from permafrost.data.store.identity import AUTO_STORED_DTYPES, Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
 from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
@@ -102,7 +103,7 @@ class LatentStore:
         return groups
 
     def read(self, texts: Sequence[Text], view: str, layers: Sequence[int]) -> Latents:
-        """Read latents of ``texts``, ``[layer, text, width]``, in the stored dtype; only these layers are read.
+        """Read latents of ``texts``, ``[layer, text, width]``; only these layers are read.
 
         Raises:
             SpecError: no shard holds this view.
@@ -112,12 +113,12 @@ class LatentStore:
         if view == TOKENS:
             raise StoreError("the view tokens has no latent of a text but one of each of its tokens: use read_tokens.")
         example, locations_of_layers = self._locate_layers(texts, view, layers)
-        values = np.empty((len(layers), len(texts), example.width(view)), example.dtype(view))
+        values = np.empty((len(layers), len(texts), example.width(view)), example.dtype)
         for index, (layer, locations) in enumerate(zip(layers, locations_of_layers, strict=True)):
             for shard_index, shard in enumerate(locations.shards):
                 selected = np.flatnonzero(locations.shard_indices == shard_index)
                 if len(selected):
-                    values[index, selected] = shard.layer(view, layer)[locations.rows[selected]]
+                    values[index, selected] = decode(shard.layer(view, layer)[locations.rows[selected]])
         return values
 
     def read_tokens(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenLatents:
@@ -238,10 +239,12 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
         raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first.")
     if len(matching) > 1:
         names = ", ".join(store.path.name for store in matching)
+        differences = matching[0].identity.differences(matching[1].identity)
+        dtypes = [f"plan.{key}" for key in differences if key in ("compute_dtype", "stored_dtype")]
         raise StoreError(
-            f"{folder} holds {len(matching)} stores of this plan ({names}): they differ in "
-            f"{', '.join(matching[0].identity.differences(matching[1].identity))}. Remove one with 'permafrost cache "
-            "prune --whole', or 'run', which reads the weights to know."
+            f"{folder} holds {len(matching)} stores of this plan ({names}): they differ in {', '.join(differences)}. "
+            + (f"Set {' and '.join(dtypes)} to that of one of them, remove" if dtypes else "Remove")
+            + " one with 'permafrost cache prune --whole', or 'run', which reads the weights to know."
         )
     return matching[0]
 
@@ -257,5 +260,13 @@ def _matches(shard: Shard, plan: CapturePlan) -> bool:
     if plan.revision:
         names["revision"] = plan.revision
     compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
-    same = identity == Identity.of(plan, identity.weights, identity.tokenizer, compute_dtype)
+    is_auto = plan.stored_dtype == "auto" and identity.stored_dtype in AUTO_STORED_DTYPES
+    stored_dtype = identity.stored_dtype if is_auto else plan.stored_dtype
+    same = identity == Identity.of(
+        plan,
+        weights=identity.weights,
+        tokenizer=identity.tokenizer,
+        compute_dtype=compute_dtype,
+        stored_dtype=stored_dtype,
+    )
     return same and all(provenance.get(key) == value for key, value in names.items())

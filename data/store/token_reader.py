@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import Counts, TokenLatents, copy_slices, offsets_from_lengths
+from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.errors import ShardError
 from permafrost.data.store.key_index import TextLocations
 from permafrost.data.store.plan import TOKENS
@@ -39,7 +40,7 @@ class TokenReader:
         Raises:
             ShardError: a shard has changed since it was written, or two shards disagree on the tokens of a text.
         """
-        self.layers, self.width, self._dtype = tuple(layers), example.width(TOKENS), example.dtype(TOKENS)
+        self.layers, self.width, self._dtype = tuple(layers), example.width(TOKENS), example.dtype
         columns: dict[int, tuple[TextLocations, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
         for output, (locations, layer) in enumerate(zip(locations_of_layers, layers, strict=True)):
             columns.setdefault(id(locations), (locations, []))[1].append((output, layer))
@@ -100,7 +101,7 @@ class _TokenTable:
             for output, array in self.arrays[shard_index].items():
                 if output in targets:
                     for source, target in slices:
-                        targets[output][target] = array[source]
+                        targets[output][target] = decode(array[source])
 
 
 def _output_array(shard: Shard, output: int, layer: int) -> NDArray[Any]:

@@ -1,9 +1,10 @@
-"""Store identity of a capture plan on this machine: digests of weights and tokenizer, and the resolved dtype.
+"""Store identity of a capture plan on this machine: digests of weights and tokenizer, and the resolved dtypes.
 
-Slow digests are remembered in the cache, so a run whose latents are all stored hashes no large file and imports no
-transformers.
+Slow digests, and the peak by which the stored dtype is decided, are remembered in the cache, so a run whose latents are
+all stored hashes no large file, loads no backbone and imports no transformers.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,28 +20,36 @@ from permafrost.extract.backbones.configuration import BackboneError, canonical_
 from permafrost.extract.backbones.file_digest import MEMO, Memo, cached_digest
 from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
 from permafrost.extract.backbones.locate import Source, find_backbone
+from permafrost.extract.backbones.stored_dtype import choose_stored_dtype, pilot_key
 
 
-def identify(source: Source, plan: CapturePlan, device: str, cache: Path) -> Identity:
+def identify(
+    source: Source, plan: CapturePlan, device: str, cache: Path, measure_peak: Callable[[], float]
+) -> Identity:
     """Return the identity of the store that holds the latents of ``plan`` on this machine.
+
+    Args:
+        measure_peak: returns the largest magnitude in the latents of the pilot texts; called if ``plan.stored_dtype``
+            is ``auto`` and the cache does not remember it.
 
     Raises:
         BackboneError: the weights cannot be read, or no tokenizer can be made of its files.
         FileChangedError: a weight file changed while it was read.
     """
     memo = Memo(cache / MEMO)
-    weights = _random_digest(source, plan.init_seed, memo) if source.folder is None else _weights_digest(source, memo)
-    files = source.tokenizer_files
-    versions = _versions("transformers", "tokenizers", "sentencepiece", "tiktoken")
-    key = f"tokenizer {files.digest} {versions}"
-    tokenizer = memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
-    return Identity.of(plan, weights, tokenizer, compute_dtype(plan, device))
+    weights, tokenizer = _digests(source, plan.init_seed, memo)
+    computed, stored = compute_dtype(plan, device), str(plan.stored_dtype)
+    if stored == "auto":
+        key = pilot_key(weights, tokenizer, computed, plan.final_norm)
+        stored = choose_stored_dtype(float(memo.get(key, lambda: f"{measure_peak():.6g}")))
+    return Identity.of(plan, weights=weights, tokenizer=tokenizer, compute_dtype=computed, stored_dtype=stored)
 
 
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
     """Return the digests of a plan's backbone, ``weights`` and ``tokenizer``; no latents need to be stored."""
-    identity = identify(find_backbone(plan, spec.cache), plan, pick_device(spec.device), Path(spec.cache))
-    return {"weights": identity.weights, "tokenizer": identity.tokenizer}
+    source = find_backbone(plan, spec.cache)
+    weights, tokenizer = _digests(source, plan.init_seed, Memo(Path(spec.cache) / MEMO))
+    return {"weights": weights, "tokenizer": tokenizer}
 
 
 def pick_device(wanted: str) -> str:
@@ -72,6 +81,15 @@ def compute_dtype(plan: CapturePlan, device: str) -> str:
     else:
         native = device == "cpu" and native_bfloat16()
     return "bfloat16" if native else "float32"
+
+
+def _digests(source: Source, seed: int, memo: Memo) -> tuple[str, str]:
+    """Return the digests of the weights and of the tokenizer."""
+    weights = _random_digest(source, seed, memo) if source.folder is None else _weights_digest(source, memo)
+    files = source.tokenizer_files
+    versions = _versions("transformers", "tokenizers", "sentencepiece", "tiktoken")
+    key = f"tokenizer {files.digest} {versions}"
+    return weights, memo.get(key, lambda: tokenizer_digest(load_tokenizer(files)))
 
 
 def _weights_digest(source: Source, memo: Memo) -> str:

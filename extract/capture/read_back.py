@@ -20,6 +20,7 @@ from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.capture.proof import SelfCheckError
+from permafrost.extract.capture.runner import round_to
 from permafrost.extract.capture.self_check import TOLERATED_SHARE, SelfCheck
 from permafrost.extract.capture.structure import evenly_spaced
 
@@ -74,7 +75,7 @@ class ReadBack:
             for view, expected in captured.items():
                 token_latents = latents[view].select(np.array([text])) if view == TOKENS else None
                 values = token_latents.states if token_latents else latents[view][:, text]
-                equal = np.array_equal(values, expected.astype(values.dtype))
+                equal = np.array_equal(values, round_to(expected, self._check.identity.stored_dtype))
                 if not equal or (token_latents and not self._are_tokens_of(np.array([text]), token_latents)):
                     raise SelfCheckError(f"text {quote_text(self._check.texts[text])} is given the latents of another")
 
@@ -141,7 +142,7 @@ class ReadBack:
             by_text = list(store.read(texts, view, layers).swapaxes(0, 1))
         stored = dict(zip(watched, by_text, strict=True))
         for text, values in stored.items():
-            if not np.array_equal(values, self._watched[text][view].astype(values.dtype)):
+            if not np.array_equal(values, round_to(self._watched[text][view], self._check.identity.stored_dtype)):
                 raise SelfCheckError(
                     f"the stored latents of text {quote_text(self._check.texts[text])} (view {view}) are not those "
                     "that were computed for it"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from permafrost.data.errors import MachineError
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.identity import Identity
+from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.store.shard import Block, Latents
@@ -32,7 +32,11 @@ ROW_TOKENS = 256
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Device -> tokens of a pack, padding included, if ``extract.batch_tokens`` does not say."""
 
-FLOAT16_LARGEST = 65504.0
+LARGEST = {dtype: torch.finfo(getattr(torch, dtype)).max for dtype in STORED_BYTES}
+"""Stored dtype -> largest value that it represents."""
+
+LARGER = {"float16": '"bfloat16" or "float32"', "bfloat16": '"float32"'}
+"""Stored dtype -> those that represent larger values."""
 
 
 @dataclass
@@ -100,7 +104,7 @@ class BackboneRunner:
         latents: dict[str, Latents] = {}
         for view, values in captured.items():
             texts_of_values = texts_of_tokens if view == TOKENS else member_texts
-            latents[view] = to_storage_dtype(values, self.plan.stored_dtype, view, columns[view], texts_of_values)
+            latents[view] = to_storage_dtype(values, self.identity.stored_dtype, view, columns[view], texts_of_values)
         token_latents = None
         if TOKENS in columns:
             assert tokens.characters is not None
@@ -120,20 +124,21 @@ class BackboneRunner:
 def to_storage_dtype(
     values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
 ) -> Latents:
-    """Convert latents to their stored precision.
+    """Check that latents fit their stored dtype, and round them to it.
 
     Args:
         values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
         texts: ``[text]``; of the view ``tokens``, the text of every token.
 
+    Returns:
+        as :func:`round_to`.
+
     Raises:
-        StoreError: a value is not finite, or does not fit float16; the message names layer and text.
+        StoreError: a value is not finite, or does not fit the dtype; the message names layer and text.
     """
     low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
-    if np.isfinite([low, high]).all() and (dtype != "float16" or max(-low, high) <= FLOAT16_LARGEST):
-        # The same bits as values.astype(dtype), several times as fast.
-        converted: Latents = torch.from_numpy(values).to(getattr(torch, dtype)).numpy()
-        return converted
+    if np.isfinite([low, high]).all() and max(-low, high) <= LARGEST[dtype]:
+        return round_to(values, dtype)
     finite = np.isfinite(values)
     if not finite.all():
         layer, text, _ = np.argwhere(~finite)[0]
@@ -141,9 +146,18 @@ def to_storage_dtype(
             f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that "
             "is not finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
         )
-    layer, text, _ = np.argwhere(np.abs(values) > FLOAT16_LARGEST)[0]
-    largest = np.abs(values[layer, text]).max()
+    layer, text, _ = np.argwhere(np.abs(values) > LARGEST[dtype])[0]
+    largest = float(np.abs(values[layer, text]).max())
+    shown = f"{largest:,.0f}" if largest < 1e12 else f"{largest:.4g}"
     raise StoreError(
-        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {largest:,.0f} does not fit "
-        'float16; set plan.stored_dtype = "float32".'
+        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {shown} does not fit {dtype}; "
+        f"set plan.stored_dtype = {LARGER[dtype]}."
     )
+
+
+def round_to(values: NDArray[np.float32], dtype: str) -> Latents:
+    """Round latents to a stored dtype; of bfloat16, which numpy does not have, the result is in float32."""
+    # The same bits as values.astype(dtype), several times as fast.
+    rounded = torch.from_numpy(values).to(getattr(torch, dtype))
+    converted: Latents = (rounded.float() if dtype == "bfloat16" else rounded).numpy()
+    return converted

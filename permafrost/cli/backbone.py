@@ -41,7 +41,7 @@ def backbone_command(name: NameArgument, cache: CacheOption = Path("cache"), as_
             "after the last block": ", ".join(architecture.tail) or "nothing",
             "runs": f"{found.compute_dtype} on {found.device}, road: {found.road}",
             "speed": f"{found.texts_per_second:,.1f} texts/s, {found.tokens_per_second:,.0f} tokens/s",
-            "stored": f"{found.bytes_per_text:,} bytes a text and view, all layers",
+            "stored": f"{found.stored_dtype}, {found.bytes_per_text:,} bytes a text and view, all layers",
         }
     )
     lines = [[road, f"{value:.1e}" if isinstance(value, float) else value] for road, value in found.roads.items()]

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from permafrost import api
 from permafrost.cli.main import app
-from permafrost.extract.examination import TEXTS
+from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
 
 ROADS = {"gpt2": ["tree", "padded, unmasked", "equal lengths"], "bert": ["padded", "equal lengths"]}
 
@@ -25,7 +25,9 @@ def test_the_facts_of_a_backbone_are_those_of_its_latents(family, tiny, tmp_path
         32,
         64 + 2 * (family == "bert"),
     )
-    latents = api.latents(TEXTS, folder, views=("max",), cache=None, compute_dtype="float32", stored_dtype="float32")
+    latents = api.latents(
+        PILOT_TEXTS, folder, views=("max",), cache=None, compute_dtype="float32", stored_dtype="float32"
+    )
     assert (np.array(found["peaks"]) >= latents["max"].max((1, 2)) - 1e-4).all()
 
 

@@ -231,7 +231,7 @@ def test_latents_that_are_not_finite_are_refused_by_layer_and_text(view, tiny, t
 
 
 @pytest.mark.parametrize("view", ["mean", "tokens"])
-def test_float16_that_would_overflow_is_refused_and_float32_is_the_way_out(view, tiny, texts, tmp_path):
+def test_float16_that_would_overflow_is_refused_and_other_dtypes_are_the_way_out(view, tiny, texts, tmp_path):
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -240,9 +240,11 @@ def test_float16_that_would_overflow_is_refused_and_float32_is_the_way_out(view,
     weights = load_file(loud / "model.safetensors")
     weights["h.1.mlp.c_proj.bias"][:] = 9e4
     save_file(weights, loud / "model.safetensors", {"format": "pt"})
-    plan = CapturePlan(backbone=str(loud), views=(view,), max_tokens=32)
+    plan = CapturePlan(backbone=str(loud), views=(view,), max_tokens=32, stored_dtype="float16")
     with pytest.raises(
-        StoreError, match=rf'layer 2, view {view}, text .* does not fit float16; set plan.stored_dtype = "fl'
+        StoreError, match=rf'layer 2, view {view}, text .* does not fit float16; set plan.stored_dtype = "bfl'
     ):
         extract(plan, texts, settings(tmp_path))
-    assert extract(replace(plan, stored_dtype="float32"), texts, settings(tmp_path)).texts_run
+    for dtype in ("bfloat16", "float32"):
+        other: dict[str, Any] = {"stored_dtype": dtype}
+        assert extract(replace(plan, **other), texts, settings(tmp_path)).texts_run

@@ -16,8 +16,16 @@ Columns = dict[str, tuple[int, ...]]
 def block_of(keys: Any, columns: Columns, width: int = 4, dtype: str = "float32", seed: int = 0) -> Block:
     """A block of random latents under given keys."""
     rng = np.random.default_rng(seed)
-    latents = {v: rng.normal(size=(len(ls), len(keys), width)).astype(dtype) for v, ls in columns.items()}
+    latents = {v: drawn_latents(rng, (len(ls), len(keys), width), dtype) for v, ls in columns.items()}
     return Block(keys=keys, lengths=np.arange(1, len(keys) + 1, dtype=np.int32), columns=columns, latents=latents)
+
+
+def drawn_latents(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Random latents in a stored dtype; those of bfloat16 are float32 without the lower 16 bits."""
+    values = rng.normal(size=shape)
+    if dtype != "bfloat16":
+        return values.astype(dtype)
+    return (values.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
 
 
 def lengths_of(texts: Sequence[str]) -> np.ndarray:
@@ -35,7 +43,7 @@ def ragged_block(
         return block
     lengths = lengths_of(texts)
     rng = np.random.default_rng([seed, 1])
-    states = rng.normal(size=(len(columns["tokens"]), lengths.sum(), width)).astype(dtype)
+    states = drawn_latents(rng, (len(columns["tokens"]), int(lengths.sum()), width), dtype)
     ids = np.concatenate([ord(text[0]) * 10 + np.arange(n) for text, n in zip(texts, lengths, strict=True)])
     spans = np.stack([ids, ids + 1], axis=1)
     spans[offsets_from_lengths(lengths)[:-1]] = -1  # the first token of each is special

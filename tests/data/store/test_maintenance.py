@@ -253,6 +253,19 @@ def test_details_are_the_summary_with_identity_and_provenance(store):
     assert (shard["name"], shard["texts"], shard["provenance"]["host"]) == (path.name, 2, "h")
 
 
+def test_the_peak_of_a_layer_is_the_largest_magnitude_in_any_shard(store):
+    add(store, ["a", "b"], {"mean": (0, 2)})
+    store.append(ragged_block(["c"], {"mean": (2,), "tokens": (1,)}, seed=1), {"backbone": "model", "host": "h"})
+    peaks = maintenance.store_details(store.path)["peaks"]
+    tokens = store.read_tokens(["c"], [1]).states
+    expected = {
+        "mean": {0: np.abs(store.read(["a", "b"], "mean", [0])).max()}
+        | {2: np.abs(store.read(["a", "b", "c"], "mean", [2])).max()},
+        "tokens": {1: np.abs(tokens).max()},
+    }
+    assert peaks == {view: pytest.approx(values, rel=1e-5) for view, values in expected.items()}
+
+
 def test_stores_are_picked_by_folder_or_by_the_beginning_of_their_identity(store, tmp_path):
     other = LatentStore.at(tmp_path, "model", OTHER)
     for each in (store, other):

@@ -1,11 +1,13 @@
 """One shard: a plain HDF5 file that is whole or absent, and a foreign file that is refused whatever it tries."""
 
 import json
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from hypothesis import strategies as st
 
 from permafrost.data.errors import MachineError
 from permafrost.data.spec import plain
+from permafrost.data.store import shard_layout
+from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
-from permafrost.data.store.identity import Identity
+from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
+from permafrost.extract.capture.runner import round_to
 from tests.support.blocks import block_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,25 +67,87 @@ def problems(path: Path) -> list[str]:
         return [error.reason]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", STORED_BYTES)
 def test_a_shard_gives_back_what_was_written(tmp_path, dtype):
-    written = block(dtype=dtype)
-    shard = Shard(write_shard(tmp_path, IDENTITY, {"host": "h"}, written))
-    assert (shard.identity, shard.provenance, shard.columns) == (IDENTITY, {"host": "h"}, COLUMNS)
-    assert (shard.texts, shard.width("mean"), shard.dtype("mean")) == (3, 4, np.dtype(dtype))
+    written, identity = block(dtype=dtype), replace(IDENTITY, stored_dtype=dtype)
+    shard = Shard(write_shard(tmp_path, identity, {"host": "h"}, written))
+    assert (shard.identity, shard.provenance, shard.columns) == (identity, {"host": "h"}, COLUMNS)
+    assert (shard.texts, shard.width("mean"), shard.dtype) == (3, 4, written.latents["mean"].dtype)
     np.testing.assert_array_equal(shard.keys, written.keys)
     np.testing.assert_array_equal(shard.lengths, written.lengths)
     for view, layers in COLUMNS.items():
         for index, layer in enumerate(layers):
-            np.testing.assert_array_equal(shard.layer(view, layer), written.latents[view][index])
+            values = written.latents[view][index]
+            np.testing.assert_array_equal(decode(shard.layer(view, layer)), values)
+            assert shard.layer(view, layer).nbytes == values.size * STORED_BYTES[dtype]
+            assert shard.peaks[view][index] == pytest.approx(np.abs(values).max(), rel=1e-5)
     assert shard.problems() == []
+
+
+@pytest.mark.parametrize("dtype", STORED_BYTES)
+@given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=12), peak=st.floats(1, 60_000))
+@settings(deadline=None, max_examples=50)
+def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, bits, peak):
+    drawn = np.array(bits, np.uint32).view(np.float32)
+    drawn = np.append(drawn[np.isfinite(drawn)], np.float32(peak))
+    if dtype == "float16":
+        drawn = np.clip(drawn, -60_000, 60_000)
+    values = round_to(drawn.reshape(1, -1, 1), dtype)
+    written = Block(
+        keys=text_keys([str(text) for text in range(values.shape[1])]),
+        lengths=np.ones(values.shape[1], np.int32),
+        columns={"mean": (3,)},
+        latents={"mean": values},
+    )
+    path = write_shard(tmp_path_factory.mktemp("bits"), replace(IDENTITY, stored_dtype=dtype), {}, written)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["latents/mean"][:].astype(np.float32), values.astype(np.float32))
+    assert decode(Shard(path).layer("mean", 3)).tobytes() == values.tobytes()
+    assert Shard(path).peaks == {"mean": (pytest.approx(float(np.abs(values).max()), rel=1e-5),)}
+
+
+def test_latents_that_are_not_in_the_dtype_of_the_store_are_not_written(tmp_path):
+    for dtype, wrong in (("float16", block()), ("bfloat16", block()), ("float32", block(dtype="float16"))):
+        with pytest.raises(ValueError, match=f"cannot be stored as {dtype}|rounded to {dtype}"):
+            write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {}, wrong)
+
+
+@pytest.fixture
+def of_bfloat16(tmp_path: Path) -> Path:
+    return write_shard(tmp_path, replace(IDENTITY, stored_dtype="bfloat16"), {}, block(dtype="bfloat16"))
+
+
+def test_netcdf4_reads_bfloat16_as_numbers(of_bfloat16):
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(of_bfloat16) as file:
+        for view, values in block(dtype="bfloat16").latents.items():
+            np.testing.assert_array_equal(file["latents"][view][:], values)
+
+
+@pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump is not installed")
+def test_h5dump_reads_bfloat16_as_numbers(of_bfloat16):
+    command = ["h5dump", "--noindex", "--dataset", "/latents/last", of_bfloat16]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = said.split("DATA {")[1].split("}")[0].replace(",", " ").split()
+    np.testing.assert_allclose(
+        [float(number) for number in shown], block(dtype="bfloat16").latents["last"].reshape(-1), rtol=1e-4
+    )
+
+
+def test_a_shard_without_peaks_is_one_of_an_earlier_version(path):
+    with h5py.File(path, "r+") as file:
+        about = json.loads(file.attrs["about"])
+        del about["peaks"]
+        describe(file, json.dumps(about).encode())
+    assert Shard(path).peaks == {}
+    np.testing.assert_array_equal(Shard(path).layer("mean", 0), block().latents["mean"][0])
 
 
 def test_plain_h5py_reads_the_layout_that_the_module_describes(path):
     written = block()
     with h5py.File(path) as file:
         about = json.loads(file.attrs["about"])
-        assert set(about) == {"format", "identity", "provenance", "columns"}
+        assert set(about) == {"format", "identity", "provenance", "columns", "peaks"}
         assert about["format"] == FORMAT
         assert set(file) == {"keys", "lengths", "latents"}
         np.testing.assert_array_equal(file["keys"][:].view("S16")[:, 0], written.keys)
@@ -205,6 +272,14 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("latents/mean", layout)
 
 
+def float_type(size: int, bias: int) -> h5py.Datatype:
+    """A float type that h5py reads as float32, as it does bfloat16."""
+    made = shard_layout.BFLOAT16.copy()
+    made.set_size(size)
+    made.set_ebias(bias)
+    return h5py.Datatype(made)
+
+
 PLAIN, LAYOUT, SHAPE = "not stored in one plain run of bytes", "other things than latents", "declared are 2 layers"
 HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "soft link": (linked(h5py.SoftLink("/latents/last")), "'mean' is a link that leads elsewhere"),
@@ -218,6 +293,9 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "objects": (instead("keys", data=["a", "b", "c"]), "dtype object"),
     "a scalar": (instead("keys", data=np.uint8(1)), ""),
     "double precision": (instead("latents/mean", dtype="<f8"), "dtype float64"),
+    "half precision": (instead("latents/mean", dtype="<f2"), "not the type float32"),
+    "bfloat16 where float32 is declared": (instead("latents/mean", dtype=float_type(2, 127)), "not the type float32"),
+    "a float that is none of ours": (instead("latents/mean", dtype=float_type(4, 100)), "not the type float32"),
     "the other byte order": (instead("latents/mean", dtype=">f4"), "dtype >f4"),
     "no width": (instead("latents/mean", data=np.zeros((2, 3, 0), "<f4")), "declares 0 bytes"),
     "one text less": (instead("latents/mean", data=np.zeros((2, 2, 4), "<f4")), SHAPE),
@@ -247,6 +325,16 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
         about_with(identity=plain(IDENTITY) | {"compute_dtype": "int4"}),
         "compute_dtype is 'int4'",
     ),
+    "a dtype that nothing is stored in": (
+        about_with(identity=plain(IDENTITY) | {"stored_dtype": "auto"}),
+        "stored_dtype is 'auto'",
+    ),
+    "bfloat16 that is declared and not there": (
+        about_with(identity=plain(IDENTITY) | {"stored_dtype": "bfloat16"}),
+        "not the type bfloat16",
+    ),
+    "peaks of other columns": (about_with(peaks={"mean": [1.0], "last": [1.0]}), "not those of its columns"),
+    "peaks that are no numbers": (about_with(peaks={"mean": [1.0, "x"], "last": [1.0]}), "could not convert"),
     "unknown view": (about_with(columns={"mean": [0, 2], "tokens": [1]}), LAYOUT),
     "a layer twice": (about_with(columns={"mean": [0, 0], "last": [1]}), SHAPE),
     "infinite layer": (about_with(columns={"mean": [0, float("inf")], "last": [1]}), "infinity"),

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from permafrost.data.spec import SpecError
 from permafrost.data.store import errors, shard, shard_layout
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.identity import Identity
+from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.shard import Block, Shard
 from permafrost.data.store.store import LatentStore, find_store, folder_name, init_name
 from permafrost.data.text import Segments
-from permafrost.extract.capture.runner import to_storage_dtype
+from permafrost.extract.capture.runner import LARGEST, to_storage_dtype
 from tests.support.blocks import block_of
 
 IDENTITY = Identity(
@@ -211,6 +211,27 @@ def test_a_plan_finds_its_store_and_no_other(tmp_path):
         find_store(tmp_path, plan)
 
 
+def test_a_plan_whose_stored_dtype_is_auto_finds_what_auto_may_have_chosen(tmp_path):
+    plan = CapturePlan(backbone="org/model")
+
+    def stored(dtype: str) -> LatentStore:
+        store = LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, stored_dtype=dtype))
+        add(store, ["a"])
+        return store
+
+    exact = stored("float32")  # which auto never chooses
+    with pytest.raises(StoreError, match="no latents of this plan"):
+        find_store(tmp_path, plan)
+    brain = stored("bfloat16")
+    assert find_store(tmp_path, plan).path == brain.path
+    half = stored("float16")
+    with pytest.raises(StoreError, match=r"differ in stored_dtype\. Set plan\.stored_dtype to that of one of them"):
+        find_store(tmp_path, plan)
+    for store in (exact, brain, half):
+        chosen: Any = store.identity.stored_dtype
+        assert find_store(tmp_path, dataclasses.replace(plan, stored_dtype=chosen)).path == store.path
+
+
 def test_two_seeds_of_random_weights_have_two_names():
     plans = [CapturePlan(init="random", init_seed=seed) for seed in (0, 1)]
     assert len({init_name(plan) for plan in [*plans, CapturePlan()]}) == 3
@@ -248,7 +269,7 @@ def test_a_border_between_segments_is_part_of_the_key():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", STORED_BYTES)
 def test_a_value_that_is_not_finite_names_layer_view_and_text(value, dtype):
     values = np.zeros((2, 3, 4), np.float32)
     values[1, 2, 3] = value
@@ -263,9 +284,20 @@ def test_an_overflow_of_float16_names_layer_text_value_and_the_way_out():
     with pytest.raises(StoreError) as error:
         to_storage_dtype(values, "float16", "mean", [5, 7], ["a", "b"])
     assert str(error.value) == (
-        "layer 7, view mean, text 'a': |value| 71,680 does not fit float16; set plan.stored_dtype = \"float32\"."
+        "layer 7, view mean, text 'a': |value| 71,680 does not fit float16; set plan.stored_dtype = \"bfloat16\" or "
+        '"float32".'
     )
-    np.testing.assert_array_equal(to_storage_dtype(values, "float32", "mean", [5, 7], ["a", "b"]), values)
+    for dtype in ("bfloat16", "float32"):
+        stored = to_storage_dtype(values, dtype, "mean", [5, 7], ["a", "b"])
+        np.testing.assert_allclose(stored, values, rtol=2.0**-8 if dtype == "bfloat16" else 0)
+
+
+def test_an_overflow_of_bfloat16_is_an_error_though_float32_holds_it():
+    values = np.full((1, 1, 4), LARGEST["bfloat16"], np.float32)
+    assert to_storage_dtype(values, "bfloat16", "mean", [5], ["a"]).max() == LARGEST["bfloat16"]
+    values[0, 0, 2] = np.finfo(np.float32).max
+    with pytest.raises(StoreError, match=r'3.403e\+38 does not fit bfloat16; set plan.stored_dtype = "float32"\.'):
+        to_storage_dtype(values, "bfloat16", "mean", [5], ["a"])
 
 
 def test_the_stored_precision_rounds_as_numpy_does():
@@ -277,6 +309,13 @@ def test_the_stored_precision_rounds_as_numpy_does():
         stored = to_storage_dtype(values, dtype, "mean", [5], ["a"] * values.shape[1])
         assert stored.dtype == dtype
         assert stored.tobytes() == values.astype(dtype).tobytes()
+    stored = to_storage_dtype(values, "bfloat16", "mean", [5], ["a"] * values.shape[1])
+    upper = values.view(np.uint32) >> 16
+    below, above = ((upper << 16).view(np.float32), ((upper + 1) << 16).view(np.float32))  # those on either side
+    even = np.where(upper % 2 == 0, below, above)
+    nearest = np.where(np.abs(values - below) < np.abs(above - values), below, above)
+    tie = values - below == above - values
+    np.testing.assert_array_equal(stored, np.where(tie, even, nearest))
 
 
 def test_a_token_that_cannot_be_stored_names_the_text_it_belongs_to():
@@ -294,12 +333,16 @@ shards = st.lists(st.tuples(st.lists(st.sampled_from("abcdef"), min_size=1, uniq
 
 
 @settings(max_examples=40, deadline=None)  # every shard is synced
-@given(shards=shards.filter(lambda made: len(made) < 6), asked=st.lists(st.sampled_from("abcdef"), max_size=5))
-def test_the_store_reads_like_a_dictionary(tmp_path_factory, shards, asked):
-    store = LatentStore(tmp_path_factory.mktemp("store"), IDENTITY)
+@given(
+    dtype=st.sampled_from(sorted(STORED_BYTES)),
+    shards=shards.filter(lambda made: len(made) < 6),
+    asked=st.lists(st.sampled_from("abcdef"), max_size=5),
+)
+def test_the_store_reads_like_a_dictionary(tmp_path_factory, dtype, shards, asked):
+    store = LatentStore(tmp_path_factory.mktemp("store"), dataclasses.replace(IDENTITY, stored_dtype=dtype))
     made: dict[str, tuple[list[str], Block]] = {}
     for seed, (texts, layers) in enumerate(shards):
-        block = block_of(text_keys(texts), layers, dtype="float16", seed=seed)
+        block = block_of(text_keys(texts), layers, dtype=dtype, seed=seed)
         made[store.append(block, {}).name] = (texts, block)
     naive: dict[tuple[str, str, int], Any] = {}
     for name in sorted(made, reverse=True):  # the first by name counts, so it comes last

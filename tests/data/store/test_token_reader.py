@@ -1,6 +1,7 @@
 """Shards of the token view: ragged, read by text and layer; a damaged or hostile one is refused by name."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from permafrost.data.ragged import TokenLatents, concatenate, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
+from permafrost.data.store.bfloat16 import decode, memory_dtype
 from permafrost.data.store.errors import ShardError, StoreError
-from permafrost.data.store.identity import Identity
+from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.shard import Block, Shard, write_shard
 from permafrost.data.store.store import LatentStore
@@ -52,22 +54,22 @@ def tokens_of(block: Block) -> TokenLatents:
     return block.tokens
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("dtype", STORED_BYTES)
 @pytest.mark.parametrize("columns", [BOTH, {"tokens": (2,)}])
 def test_a_shard_gives_back_the_tokens_that_were_written(tmp_path, dtype, columns):
     written = ragged_block(TEXTS, columns, dtype)
-    shard = Shard(write_shard(tmp_path, IDENTITY, {}, written))
+    shard = Shard(write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {}, written))
     assert (shard.columns, shard.texts, shard.tokens) == (columns, 4, 11)
-    assert (shard.width("tokens"), shard.dtype("tokens")) == (4, np.dtype(dtype))
-    states = np.stack([shard.layer("tokens", layer) for layer in columns["tokens"]])
+    assert (shard.width("tokens"), shard.dtype) == (4, tokens_of(written).states.dtype)
+    states = np.stack([decode(shard.layer("tokens", layer)) for layer in columns["tokens"]])
     assert_equal_tokens(TokenLatents(states, shard.offsets, shard.ids, shard.spans), tokens_of(written))
     for index, layer in enumerate(columns.get("mean", ())):
-        np.testing.assert_array_equal(shard.layer("mean", layer), written.latents["mean"][index])
+        np.testing.assert_array_equal(decode(shard.layer("mean", layer)), written.latents["mean"][index])
     assert shard.problems() == []
 
 
 def test_plain_h5py_reads_the_layout_that_the_module_describes(tmp_path):
-    written = ragged_block(TEXTS, BOTH)
+    written = ragged_block(TEXTS, BOTH, "float16")
     with h5py.File(write_shard(tmp_path, IDENTITY, {}, written)) as file:
         assert set(file) == {"keys", "lengths", "latents", "tokens"}
         assert set(file["tokens"]) == set(PARTS)
@@ -279,12 +281,18 @@ shards = st.lists(st.tuples(names, layers, st.booleans()), min_size=1, max_size=
 
 
 @settings(max_examples=40, deadline=None)  # every shard is synced
-@given(shards=shards, asked=st.lists(st.sampled_from("abcdefi"), max_size=6), wanted=layers, batch=st.data())
-def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, shards, asked, wanted, batch):
-    store = LatentStore(tmp_path_factory.mktemp("store"), IDENTITY)
+@given(
+    dtype=st.sampled_from(sorted(STORED_BYTES)),
+    shards=shards,
+    asked=st.lists(st.sampled_from("abcdefi"), max_size=6),
+    wanted=layers,
+    batch=st.data(),
+)
+def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, dtype, shards, asked, wanted, batch):
+    store = LatentStore(tmp_path_factory.mktemp("store"), replace(IDENTITY, stored_dtype=dtype))
     made: dict[str, tuple[list[str], Block]] = {}
     for seed, (texts, held, pooled) in enumerate(shards):
-        block = ragged_block(texts, {"tokens": held} | ({"mean": (0,)} if pooled else {}), "float16", seed)
+        block = ragged_block(texts, {"tokens": held} | ({"mean": (0,)} if pooled else {}), dtype, seed)
         made[store.append(block, {}).name] = (texts, block)
     naive: dict[tuple[str, int], np.ndarray] = {}
     for name in sorted(made, reverse=True):  # the first by name counts, so it comes last
@@ -299,7 +307,8 @@ def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, shards, aske
         found, texts = reader.read(chosen), [asked[index] for index in chosen]
         assert found.offsets.tolist() == offsets_from_lengths(lengths_of(texts)).tolist()
         parts = [np.stack([naive[text, layer] for layer in wanted]) for text in texts]
-        expected = np.concatenate([np.empty((len(wanted), 0, 4), np.float16), *parts], axis=1)
+        expected = np.concatenate([np.empty((len(wanted), 0, 4), memory_dtype(dtype)), *parts], axis=1)
+        assert found.states.dtype == expected.dtype
         np.testing.assert_array_equal(found.states, expected)
         whole = ragged_block(texts, {"tokens": (0,)}) if texts else None
         if whole:

@@ -27,6 +27,7 @@ from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tok
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
 from permafrost.extract.extraction import Extractor, extract, matching_extractor
+from tests.support.backbones import no_pilot
 from tests.support.real import real_model
 
 TEXTS = ["the small brown dog runs over green grass", "It sleeps near an old warm stove .", "dog", "Winter and then"]
@@ -41,7 +42,7 @@ def plan_of(folder: Any, **changes: Any) -> CapturePlan:
 
 def identity_of(folder: Any, cache: Path, **changes: Any) -> Any:
     plan = plan_of(folder, **changes)
-    return identify(find_backbone(plan), plan, "cpu", cache)
+    return identify(find_backbone(plan), plan, "cpu", cache, no_pilot)
 
 
 def latents(plan: CapturePlan, cache: Path) -> np.ndarray:
@@ -370,7 +371,7 @@ def test_a_memo_that_cannot_be_written_costs_nothing_but_time(tmp_path):
 def test_weights_that_change_between_digest_and_loading_are_refused(put, tiny, tmp_path):
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
     source = find_backbone(plan_of(folder))
-    identify(source, plan_of(folder), "cpu", tmp_path)
+    identify(source, plan_of(folder), "cpu", tmp_path, no_pilot)
     weights(put)(folder)
     with pytest.raises(FileChangedError, match=r"model.safetensors changed while it was being read; run the same"):
         load_backbone(source, plan_of(folder), "float32", "cpu")
@@ -379,7 +380,7 @@ def test_weights_that_change_between_digest_and_loading_are_refused(put, tiny, t
 def test_a_tokenizer_that_changes_after_its_digest_is_not_the_one_that_is_used(tiny, tmp_path):
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
     source = find_backbone(plan_of(folder))
-    identify(source, plan_of(folder), "cpu", tmp_path)
+    identify(source, plan_of(folder), "cpu", tmp_path, no_pilot)
     tokenizer_json(swapped_words)(folder)
     ids = load_backbone(source, plan_of(folder), "float32", "cpu").tokenizer.encode(TEXTS[0]).ids
     assert ids == load_tokenizer(tiny("bert")).encode(TEXTS[0]).ids

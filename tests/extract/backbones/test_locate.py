@@ -15,12 +15,14 @@ from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.extract.finetuning.families import FAMILIES
+from tests.support.backbones import no_pilot
 from tests.support.real import real_model
 
 
 def identity_of(cache: Path, backbone: Any, **plan: Any) -> Any:
-    made = CapturePlan(backbone=str(backbone), **{"max_tokens": 32, "compute_dtype": "float32", **plan})
-    return identify(find_backbone(made), made, "cpu", cache)
+    exact = {"max_tokens": 32, "compute_dtype": "float32", "stored_dtype": "float16"}
+    made = CapturePlan(backbone=str(backbone), **exact | plan)
+    return identify(find_backbone(made), made, "cpu", cache, no_pilot)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from permafrost.data.ragged import TokenLatents
+from permafrost.data.store.identity import STORED_BYTES
 from permafrost.data.store.store import LatentStore
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs import latents
@@ -106,11 +107,11 @@ def test_what_a_store_holds_of_tokens_is_taken_as_it_is():
     np.testing.assert_array_equal(found.tokens.spans, spans)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", STORED_BYTES)
 def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, tmp_path, identity, monkeypatch):
     texts, layers = list("abcde"), {"tokens": (0, 1, 2)}
     block = ragged_block(texts, layers, dtype, width=WIDE)
-    store = LatentStore.at(tmp_path, "org/model", identity)
+    store = LatentStore.at(tmp_path, "org/model", replace(identity, stored_dtype=dtype))
     store.append(block, {"layers": 3})
     plan = PlanLatents(store=store, columns=layers, texts_run=0, truncated=0, seconds=0.0)
     held = as_inputs(block.tokens)
