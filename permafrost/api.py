@@ -239,7 +239,7 @@ def latents(
     max_tokens: int = CapturePlan().max_tokens,
     cache: Path | str | None = "cache",
     compute_dtype: str = "auto",
-    stored_dtype: str = "float16",
+    stored_dtype: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, "Latents"]:
     """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
