@@ -1,6 +1,6 @@
 """bfloat16 without a numpy dtype: latents are float32 in memory, and their upper 16 bits, as ``uint16``, in a shard.
 
-A bfloat16 is a float32 without its lower 16 bits, so both directions are copies of every other half.
+A bfloat16 is a float32 without its lower 16 bits, so a shift of bits converts exactly in both directions.
 """
 
 from typing import Any

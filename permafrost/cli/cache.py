@@ -57,7 +57,7 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
 
 @cache_app.command("show")
 def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Show stores in full: identity, provenance, shards."""
+    """Show stores in full: identity, largest value in each layer, provenance, shards."""
     from permafrost.data.store import maintenance
 
     details = []
