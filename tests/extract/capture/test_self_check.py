@@ -388,15 +388,20 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
-def test_a_large_run_is_proven_on_its_own_backbone(fault, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(proof, "COPY_TOKENS", {(DEVICE, "float32"): 1})
-    monkeypatch.setattr(proof, "make_twin", lambda _: pytest.fail("a twin was made"))
+def test_a_large_run_is_proven_on_a_copy_of_its_backbone_too(fault, models, tmp_path, monkeypatch):
+    def made(real: Any, backbone: Any) -> Any:
+        fault(monkeypatch, tmp_path)
+        return real(backbone)
+
     spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
+    extract(plan_of(models("gpt2", True), "float32"), made_texts(0), spec)
+    monkeypatch.setattr(proof, "COPY_TOKENS", {(DEVICE, "float32"): 1})
     for family in CAUSAL:
-        extract(plan_of(models(family, True), "float32"), made_texts(0), spec)
-    fault(monkeypatch, tmp_path)
-    with pytest.raises(MachineError, match="in float64"):
-        extract(plan_of(models("gpt2", True), "float32"), made_texts(1), spec)
+        extract(plan_of(models(family, True), "float32"), made_texts(1), spec)
+    wrapped(monkeypatch, proof, "make_copy", made)
+    with pytest.raises(MachineError, match=r"in float64 .* cannot be trusted"):
+        extract(plan_of(models("gpt2", True), "float32"), made_texts(2), spec)
+
 
 
 @pytest.mark.parametrize("family", KINDS)
