@@ -18,7 +18,11 @@ USUAL = {
     "max_position_embeddings": 66,
 }
 GROUPED = {"num_key_value_heads": 2}
-EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "roberta": {"pad_token_id": 1}, "mpnet": {"pad_token_id": 1}}
+WINDOWED = GROUPED | {"sliding_window": 4}
+TYPED = WINDOWED | {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "mistral": WINDOWED, "gemma3_text": TYPED} | {
+    "roberta": {"pad_token_id": 1}, "mpnet": {"pad_token_id": 1}
+}
 
 
 def tiny_folder(family: str, folder: Path, seed: int = 0, width: int = 32, blocks: int = 3) -> Path:
