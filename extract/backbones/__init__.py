@@ -1,4 +1,4 @@
-"""Backbones: families, short names, lookup and loading of weights, and the digests that identify them.
+"""Backbones: architectures, short names, lookup and loading of weights, and the digests that identify them.
 
 May import: data, data.language, data.store.
 Start reading at locate.py, find_backbone.

@@ -153,6 +153,8 @@ def discover(model: nn.Module) -> Architecture:
     config: Any = tower.config
     config = config.get_text_config()
     blocks, ids = int(config.num_hidden_layers), torch.full((2, LONG), 5)
+    if blocks < 1:
+        raise BackboneError(f"its config.json says {blocks} blocks, and at least 1 is needed")
     for classes in block_classes(tower, blocks):
         with watched(tower, classes) as watch, PositionTables() as tables:
             final = run(tower, ids)

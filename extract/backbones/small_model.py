@@ -4,16 +4,25 @@ A forward pass that treats masks, positions, padding or layers wrongly does so o
 """
 
 import inspect
+import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from permafrost.data.digests import digest_of, digest_of_parts
 from permafrost.data.errors import first_line
-from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.discover import block_classes, blocks_of, text_tower
+from permafrost.data.machine import package_version
+from permafrost.data.spec import parse, plain
+from permafrost.extract.backbones.architecture import Architecture
+from permafrost.extract.backbones.configuration import BackboneError, canonical_json
+from permafrost.extract.backbones.discover import block_classes, blocks_of, discover, positive_size, text_tower
+from permafrost.extract.backbones.file_digest import Memo
 from permafrost.extract.backbones.small_config import DEPTH_KEYS, small_config
 
 if TYPE_CHECKING:
@@ -21,6 +30,41 @@ if TYPE_CHECKING:
 
 MOST_BLOCKS, MOST_PARAMETERS = 1_000, 1_000_000_000
 """Largest number of blocks of a configuration, and of parameters of its small model."""
+
+FOUND_BY = ("architecture.py", "discover.py", "small_config.py", "small_model.py")
+"""Files of the code that finds an architecture; what other code found is found again."""
+
+
+def architecture_of(config: Mapping[str, Any], memo: Memo | None = None) -> Architecture:
+    """Return the architecture of a model configuration: remembered, or found by running a small model of it.
+
+    Args:
+        memo: where it is remembered; None remembers it in this process only.
+
+    Raises:
+        BackboneError: it is no configuration of a model that can be read, with the reason.
+    """
+    canonical = canonical_json(config)
+    versions = f"torch {torch.__version__}, transformers {package_version('transformers')}"
+    code = digest_of_parts([Path(__file__).with_name(name).read_bytes() for name in FOUND_BY])
+    key = f"architecture {digest_of(canonical.encode())} {code} {versions}"
+    found = memo.get(key, lambda: _find(canonical)) if memo else _find(canonical)
+    return parse(Architecture, json.loads(found), "a remembered architecture")
+
+
+@lru_cache(maxsize=256)
+def _find(canonical: str) -> str:
+    """Return as JSON what a small model of a configuration, given as JSON, shows, with the sizes of the large one."""
+    values = json.loads(canonical)
+    try:
+        found, config = discover(small_model(small_values(values))), make_config(values).get_text_config()
+        window, chunk = positive_size(config, "sliding_window"), positive_size(config, "attention_chunk_size")
+        layers = int(config.num_hidden_layers) + 1
+    except BackboneError:
+        raise
+    except Exception as error:  # a configuration can be wrong in as many ways as it has keys
+        raise BackboneError(f"its config.json makes no model that can be run ({first_line(error)})") from error
+    return json.dumps(plain(replace(found, layers=layers, window=window, chunk=chunk)))
 
 
 def make_config(values: Mapping[str, Any]) -> "PreTrainedConfig":
@@ -39,8 +83,9 @@ def make_config(values: Mapping[str, Any]) -> "PreTrainedConfig":
         raise BackboneError(f"transformers has no model of the kind '{kind}', and code that comes with one is not run")
     try:
         config = AutoConfig.for_model(kind, **others)
-    except Exception as error:  # a configuration can be wrong in as many ways as it has keys
-        raise BackboneError(f"its config.json cannot be used ({first_line(error)})") from error
+    except Exception as error:  # as above
+        reason = first_line(error.__cause__ or error)
+        raise BackboneError(f"its config.json cannot be used ({reason})") from error
     if type(config) not in MODEL_MAPPING:
         raise BackboneError(f"transformers has no base model of the kind '{kind}'")
     return config

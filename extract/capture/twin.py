@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from permafrost.extract.backbones.architecture import architecture_of
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
-from permafrost.extract.backbones.small_model import small_model, small_values
+from permafrost.extract.backbones.small_model import architecture_of, small_model, small_values
 
 
 class Float64(TorchFunctionMode):

@@ -1,6 +1,7 @@
 """Tiny random backbones of every family, with tokenizers."""
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
@@ -17,29 +18,49 @@ USUAL = {
     "max_position_embeddings": 66,
 }
 GROUPED = {"num_key_value_heads": 2}
-EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "roberta": {"pad_token_id": 1}, "mpnet": {"pad_token_id": 1}}
+WINDOWED = GROUPED | {"sliding_window": 4}
+TYPED = WINDOWED | {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "mistral": WINDOWED, "gemma3_text": TYPED} | {
+    "roberta": {"pad_token_id": 1},
+    "mpnet": {"pad_token_id": 1},
+}
 
 
 def tiny_folder(family: str, folder: Path, seed: int = 0, width: int = 32, blocks: int = 3) -> Path:
     """A model folder as ``save_pretrained`` writes it: a tiny random backbone of a family, with a tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+    from transformers import AutoConfig
 
     tokenizer = byte_tokenizer() if family == "qwen2" else word_tokenizer(special=family != "gpt2")
     sizes = SIZES.get(family, USUAL | EXTRA.get(family, {}))
     sizes = sizes | {name: width for name in ("n_embd", "dim", "hidden_size") if name in sizes}
     sizes |= {name: blocks for name in ("n_layer", "n_layers", "num_hidden_layers") if name in sizes}
     config = AutoConfig.for_model(family, vocab_size=tokenizer.get_vocab_size(), **sizes)
+    save_tokenizer(tokenizer, folder)
+    return save_random(config, folder, seed)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> Path:
+    """Save a tokenizer as ``save_pretrained`` does."""
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    return folder
+
+
+def save_random(config: Any, folder: Path, seed: int = 0) -> Path:
+    """Save a model of a configuration with random weights, as wide as trained ones."""
+    import torch
+    from transformers import AutoModel
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(config)
-        for name, weight in model.named_parameters():  # as wide as trained weights, so that blocks do something
+        for name, weight in model.named_parameters():  # else blocks do nearly nothing
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=0.3)
             elif "bias" in name:
                 torch.nn.init.normal_(weight, std=0.1)
     model.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
     return folder
 
 

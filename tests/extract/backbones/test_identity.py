@@ -27,7 +27,8 @@ from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tok
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
 from permafrost.extract.extraction import Extractor, extract, matching_extractor
-from tests.support.backbones import no_pilot
+from tests.support.backbones import no_pilot, save_random, save_tokenizer, word_tokenizer
+from tests.support.kinds import tiny_config
 from tests.support.real import real_model
 
 TEXTS = ["the small brown dog runs over green grass", "It sleeps near an old warm stove .", "dog", "Winter and then"]
@@ -195,7 +196,7 @@ CHANGES: list[tuple[str, str, Change, str]] = [
     (
         "nested",
         "gpt2",
-        config(text_config=NESTED | {"n_head": 2}, encoder=NESTED, per_layer_config={"0": NESTED}),
+        config(text_config=NESTED, encoder=NESTED, per_layer_config={"0": NESTED}),
         SAME,
     ),
     ("name", "bert", config(_name_or_path="allenai/dolma2-tokenizer", name_or_path="x/y"), SAME),
@@ -223,6 +224,15 @@ def test_a_change_of_a_model_folder_gives_another_store_where_latents_can_differ
         np.testing.assert_array_equal(values, changed)
     elif change not in UNUSED:
         assert not np.array_equal(values, changed)
+
+
+def test_the_configuration_of_a_part_is_part_of_the_identity(tmp_path):
+    folder = save_random(tiny_config("clip"), tmp_path / "model")
+    plan = plan_of(folder, tokenizer=str(save_tokenizer(word_tokenizer(special=False), tmp_path / "tokenizer")))
+    before, values = identify(find_backbone(plan), plan, "cpu", tmp_path), latents(plan, tmp_path)
+    as_json(folder / "config.json", lambda settings: settings["text_config"].update(layer_norm_eps=0.1))
+    assert identify(find_backbone(plan), plan, "cpu", tmp_path).name != before.name
+    assert not np.array_equal(values, latents(plan, tmp_path))
 
 
 PLANS: list[tuple[str, dict[str, Any], str]] = [

@@ -12,10 +12,11 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone
-from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.locate import UNLIMITED, find_backbone
 from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.extract.finetuning.families import FAMILIES
-from tests.support.backbones import no_pilot
+from tests.support.backbones import no_pilot, save_random
+from tests.support.kinds import tiny_config
 from tests.support.real import real_model
 
 
@@ -104,7 +105,9 @@ def test_what_is_no_backbone_is_refused_with_the_way_out(tiny, tmp_path):
         str(without(bert, tmp_path / "plain", "config.json")): "it has no config.json",
         str(pickled): "pickled weights only",
         str(without(bert, tmp_path / "empty", "model.safetensors")): "holds no weights",
-        str(without(bert, tmp_path / "alien", model_type="alien", auto_map={"AutoModel": "x.Y"})): "family 'alien'",
+        str(
+            without(bert, tmp_path / "alien", model_type="alien", auto_map={"AutoModel": "x.Y"})
+        ): "no model of the kind 'alien'",
         str(without(bert, tmp_path / "mute", "tokenizer.json", "tokenizer_config.json")): "holds no tokenizer",
     }
     for backbone, message in cases.items():
@@ -132,22 +135,31 @@ def test_what_would_load_other_weights_than_those_digested_is_refused(tiny, tmp_
             identity_of(tmp_path, folder)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"num_hidden_layers": 0}, {"hidden_size": "32"}, {"max_position_embeddings": None}, {"model_type": ["bert"]}],
-)
-def test_a_configuration_with_impossible_numbers_is_refused(change, tiny, tmp_path):
-    with pytest.raises(BackboneError, match=r"must be a positive whole number|is of the family"):
-        identity_of(tmp_path, without(tiny("bert"), tmp_path / "odd", **change))
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"num_hidden_layers": 0}, "says 0 blocks, and at least 1 is needed"),
+    ({"num_hidden_layers": 1_000_000}, "says 1,000,000 blocks, and at most 1,000 are read"),
+    ({"hidden_size": "32"}, r"cannot be used \(Field 'hidden_size' expected int, got str"),
+    ({"hidden_size": 10**9}, "too large to make some of them in memory"),
+    ({"max_position_embeddings": None}, r"cannot be used \(Field 'max_position_embeddings' expected int"),
+    ({"max_position_embeddings": 0}, "makes no model that can be run"),
+    ({"model_type": ["bert"]}, "transformers has no model of the kind"),
+    ({"model_type": "encodec"}, "no part of it takes token ids, so it is no model of text"),
+    ({"hidden_dropout_prob": "much"}, r"cannot be used \(Field 'hidden_dropout_prob'"),
+    ({"num_attention_heads": 0}, "no model can be made of its config.json"),
+    ({"hidden_act": "none"}, r"no model can be made of its config.json \('none'\)"),
+]
 
 
-@pytest.mark.parametrize(
-    "change", [{"num_attention_heads": 0}, {"hidden_dropout_prob": "much"}, {"hidden_act": "none"}]
-)
-def test_a_configuration_that_makes_no_model_is_refused(change, tiny, tmp_path):
-    plan = CapturePlan(backbone=str(without(tiny("bert"), tmp_path / "odd", **change)), max_tokens=32)
-    with pytest.raises(BackboneError, match="cannot be loaded"):
-        load_backbone(find_backbone(plan), plan, "float32", "cpu")
+@pytest.mark.parametrize(("change", "message"), IMPOSSIBLE, ids=[str(change) for change, _ in IMPOSSIBLE])
+def test_a_configuration_that_makes_no_model_of_text_is_refused(change, message, tiny, tmp_path):
+    folder = without(tiny("bert"), tmp_path / "odd", **change)
+    with pytest.raises(BackboneError, match=f"^'{folder}': .*{message}"):
+        identity_of(tmp_path, folder)
+
+
+def test_positions_without_a_table_and_a_longest_text_in_the_configuration_limit_no_text(tmp_path):
+    folder = save_random(tiny_config("t5"), tmp_path / "model")
+    assert find_backbone(CapturePlan(backbone=str(folder), max_tokens=100_000)).longest == UNLIMITED
 
 
 def test_the_attention_of_a_configuration_is_not_asked(tiny, tmp_path):
@@ -176,14 +188,22 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
         loaded(lacking)
 
 
-@pytest.mark.parametrize(
-    "rope", ["dynamic", ["dynamic"], {"rope_type": "longrope", "original_max_position_embeddings": "x"}]
-)
-def test_settings_of_positions_that_make_no_sense_limit_no_text(rope, tiny, tmp_path):
-    source = find_backbone(
-        CapturePlan(backbone=str(without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)), max_tokens=32)
-    )
-    assert source.longest == 66
+SCALED = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "factor": 2.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+}
+
+
+@pytest.mark.parametrize("rope", ["dynamic", ["dynamic"], SCALED | {"original_max_position_embeddings": "x"}])
+def test_settings_of_positions_that_make_no_sense_are_refused(rope, tiny, tmp_path):
+    folder = without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)
+    with pytest.raises(
+        BackboneError, match=r"(config.json cannot be used \(Field 'rope_parameters'|must be real number)"
+    ):
+        find_backbone(CapturePlan(backbone=str(folder), max_tokens=32))
 
 
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):

@@ -309,9 +309,13 @@ def test_what_top_blocks_cannot_run_on_is_refused(plan_of):
         assert "\n" not in str(caught.value)
 
 
-def test_a_family_without_blocks_is_refused(plan_of, tmp_path):
-    folder = Path(shutil.copytree(plan_of("bert").backbone, tmp_path / "alien"))
+@pytest.mark.parametrize("kind", [{"model_type": "ernie"}, {"use_sliding_window": True, "sliding_window": 8}])
+def test_a_kind_whose_blocks_cannot_be_trained_is_refused(kind, plan_of, tmp_path):
+    folder = Path(shutil.copytree(plan_of("qwen2").backbone, tmp_path / "other"))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "word2vec"}))
-    with pytest.raises(BackboneError, match="family 'word2vec', which is not among: gpt2"):
+    (folder / "config.json").write_text(json.dumps(config | kind))
+    message = (
+        f"'{folder}', of the kind '.*', cannot be trained. Without a sliding window, those of these kinds can: gpt2"
+    )
+    with pytest.raises(SpecError, match=message):
         TopBlocks(replace(plan_of("bert"), backbone=str(folder)), 1)
