@@ -20,6 +20,7 @@ from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone, load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone, find_tokenizer
 from permafrost.extract.extraction import Extractor
+from tests.support.backbones import no_pilot
 from tests.support.bench import Bench
 from tests.support.gguf import BLOCKS, WIDTH, gguf_name, tiny_gguf
 
@@ -35,7 +36,7 @@ class Notes(NoProgress):
 
 
 def found(file: Path | str, cache: Path, notes: Notes | None = None) -> Source:
-    return find_backbone(CapturePlan(backbone=str(file), max_tokens=32), str(cache), notes)
+    return find_backbone(CapturePlan(backbone=str(file), max_tokens=32, stored_dtype="float16"), str(cache), notes)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def test_it_is_converted_once_and_another_machine_makes_the_same_of_it(file, tmp
     copy = Path(shutil.copy(file, tmp_path / "Copy of it.gguf"))
     sources = [found(file, tmp_path / "a", notes), found(file, tmp_path / "a", notes), found(copy, tmp_path / "b")]
     assert [note.split(":")[0] for note in notes.notes] == ["tiny.gguf"]
-    plan = CapturePlan(backbone=str(file), max_tokens=32)
-    assert len({identify(source, plan, "cpu", tmp_path / "digests") for source in sources}) == 1
+    plan = CapturePlan(backbone=str(file), max_tokens=32, stored_dtype="float16")
+    assert len({identify(source, plan, "cpu", tmp_path / "digests", no_pilot) for source in sources}) == 1
     first, other = sources[0].folder, sources[2].folder
     assert first is not None
     assert other is not None
@@ -128,8 +129,8 @@ def test_files_beside_it_and_of_its_name_elsewhere_are_not_read(file, tmp_path, 
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(folder))
     shutil.copy(file, folder / "tiny.gguf")
-    plan = CapturePlan(backbone=str(file), max_tokens=32)
-    identities = {identify(found(name, tmp_path), plan, "cpu", tmp_path) for name in (file, "~/tiny.gguf")}
+    plan = CapturePlan(backbone=str(file), max_tokens=32, stored_dtype="float16")
+    identities = {identify(found(name, tmp_path), plan, "cpu", tmp_path, no_pilot) for name in (file, "~/tiny.gguf")}
     assert len(identities) == 1
     assert not (tmp_path / "ran").exists()
 

@@ -229,9 +229,9 @@ def test_a_change_of_a_model_folder_gives_another_store_where_latents_can_differ
 def test_the_configuration_of_a_part_is_part_of_the_identity(tmp_path):
     folder = save_random(tiny_config("clip"), tmp_path / "model")
     plan = plan_of(folder, tokenizer=str(save_tokenizer(word_tokenizer(special=False), tmp_path / "tokenizer")))
-    before, values = identify(find_backbone(plan), plan, "cpu", tmp_path), latents(plan, tmp_path)
+    before, values = identify(find_backbone(plan), plan, "cpu", tmp_path, no_pilot), latents(plan, tmp_path)
     as_json(folder / "config.json", lambda settings: settings["text_config"].update(layer_norm_eps=0.1))
-    assert identify(find_backbone(plan), plan, "cpu", tmp_path).name != before.name
+    assert identify(find_backbone(plan), plan, "cpu", tmp_path, no_pilot).name != before.name
     assert not np.array_equal(values, latents(plan, tmp_path))
 
 
