@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
-from permafrost.extract.backbones.architecture import Architecture
+from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.backbones.locate import fitting_plan
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
 from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road

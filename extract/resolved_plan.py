@@ -11,9 +11,9 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype, identify, pick_device
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.capture.pilot import pilot_peak
 from permafrost.extract.capture.proof import on_fastest_road
 from permafrost.extract.capture.runner import BackboneRunner
+from permafrost.extract.pilot import pilot_peak
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

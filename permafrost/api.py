@@ -7,7 +7,7 @@ checked.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
@@ -257,13 +257,9 @@ def latents(
         InputError: the backbone, a view, a layer or a text cannot be used.
         MachineError: the machine failed; the message says what is safe.
     """
-    settings: dict[str, Any] = {
-        "backbone": backbone,
-        "views": list(views),
-        "layers": layers if isinstance(layers, str) else list(layers),
-    }
-    settings |= {"max_tokens": max_tokens, "compute_dtype": compute_dtype, "stored_dtype": stored_dtype}
-    plan = parse(CapturePlan, settings, "latents")
+    layers = layers if isinstance(layers, str) else list(layers)
+    settings = {"backbone": backbone, "views": list(views), "layers": layers, "max_tokens": max_tokens}
+    plan = parse(CapturePlan, settings | {"compute_dtype": compute_dtype, "stored_dtype": stored_dtype}, "latents")
     from permafrost.extract.text_latents import text_latents
 
     return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())

@@ -1,4 +1,4 @@
-"""File digests by content, and a memo of digests that are slow to compute.
+"""File digests by content; those that are slow to compute are remembered.
 
 A small file is hashed on every start. A large file is recognised by device, inode, times, size and a sample of its
 bytes; if any of them differs from the memo's entry, the file is hashed again.
@@ -9,14 +9,13 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from permafrost.data.atomic import write_atomically
-from permafrost.data.digests import digest_of_parts, digest_of_stream, file_digest
+from permafrost.data.digests import digest_of_stream, file_digest
 from permafrost.data.errors import InputError
+from permafrost.data.memo import Memo
 
 MEMO = "digests.json"
 """File of the remembered digests, in the cache."""
@@ -58,53 +57,6 @@ def stamp_of(status: os.stat_result) -> Stamp:
         mtime_ns=status.st_mtime_ns,
         ctime_ns=status.st_ctime_ns,
     )
-
-
-class Memo:
-    """Persistent string cache, key -> string: a small JSON file with a checksum over its content.
-
-    A missing, damaged or foreign file counts as empty, and its entries are computed again. If two processes write at
-    once, one may lose its entry, but the file stays valid.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def get(self, key: str, compute: Callable[[], str]) -> str:
-        """Return the string under ``key``; compute and remember it if there is none."""
-        value = self.read(key)
-        if value is None:
-            value = compute()
-            self.write(key, value)
-        return value
-
-    def read(self, key: str) -> str | None:
-        """Return the string under ``key``, or None."""
-        return self._entries().get(key)
-
-    def write(self, key: str, value: str) -> None:
-        """Remember ``value``; a file that cannot be written is ignored.
-
-        Raises:
-            NotADirectoryError, FileExistsError: the path of the memo's folder is a file.
-        """
-        entries = {**self._entries(), key: value}
-        content = json.dumps({"checksum": _checksum(entries), "entries": entries}, indent=1, sort_keys=True)
-        try:
-            write_atomically(self.path, content.encode())
-        except (NotADirectoryError, FileExistsError):
-            raise
-        except OSError:
-            return
-
-    def _entries(self) -> dict[str, str]:
-        try:
-            content = json.loads(self.path.read_text("utf-8"))
-            entries: dict[str, str] = content["entries"]
-            sound = isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
-            return entries if sound and content["checksum"] == _checksum(entries) else {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return {}
 
 
 def cached_digest(path: Path, memo: Memo) -> str:
@@ -161,7 +113,3 @@ def _sample(file: BinaryIO, size: int, seed: str) -> str:
     last = max(0, size - BLOCK_BYTES)
     offsets = (0, last, *(draws.randint(0, last) for _ in range(SAMPLE_BLOCKS)))
     return digest_of_stream(os.pread(file.fileno(), BLOCK_BYTES, offset) for offset in offsets)
-
-
-def _checksum(entries: object) -> str:
-    return digest_of_parts([json.dumps(entries, sort_keys=True).encode()])

@@ -26,9 +26,10 @@ from permafrost.data.atomic import file_lock, move_into_place, remove_leftovers,
 from permafrost.data.digests import digest_of_parts
 from permafrost.data.errors import MachineError, PermafrostError, first_line
 from permafrost.data.machine import package_version
+from permafrost.data.memo import Memo
 from permafrost.data.progress import Progress
-from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.file_digest import MEMO, FileChangedError, Memo, Stamp, cached_digest, stamp_of
+from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.backbones.file_digest import MEMO, FileChangedError, Stamp, cached_digest, stamp_of
 from permafrost.extract.backbones.registry import PublishedCheckpoint
 from permafrost.extract.backbones.tokenizer_files import CONFIG
 

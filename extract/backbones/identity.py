@@ -13,11 +13,12 @@ from permafrost.data.digests import digest_of_parts, digest_of_stream
 from permafrost.data.errors import first_line
 from permafrost.data.language.record import check_model_files
 from permafrost.data.machine import native_bfloat16, package_version
+from permafrost.data.memo import Memo
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.configuration import BackboneError, canonical_json
-from permafrost.extract.backbones.file_digest import MEMO, Memo, cached_digest
+from permafrost.extract.architecture.configuration import BackboneError, canonical_json
+from permafrost.extract.backbones.file_digest import MEMO, cached_digest
 from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.backbones.stored_dtype import choose_stored_dtype, pilot_key

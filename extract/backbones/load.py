@@ -19,9 +19,9 @@ import torch
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.architecture.small_model import make_config, model_arguments
 from permafrost.extract.backbones.locate import INDEX, Source
-from permafrost.extract.backbones.small_model import make_config, model_arguments
 from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
 
 if TYPE_CHECKING:

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.errors import first_line
+from permafrost.data.memo import Memo
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.architecture import Architecture
-from permafrost.extract.backbones.configuration import BackboneError, model_config, read_json
-from permafrost.extract.backbones.file_digest import FileChangedError, Memo, Stamp, stamp_of
+from permafrost.extract.architecture.architecture import Architecture
+from permafrost.extract.architecture.configuration import BackboneError, model_config, read_json
+from permafrost.extract.architecture.small_model import architecture_of
+from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
 from permafrost.extract.backbones.gguf import converted_folder, gguf_file
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
-from permafrost.extract.backbones.small_model import architecture_of
 from permafrost.extract.backbones.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", *(f"*{suffix}" for suffix in SUFFIXES)]

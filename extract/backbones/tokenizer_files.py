@@ -12,7 +12,7 @@ from typing import Any
 
 from permafrost.data.digests import digest_of_parts
 from permafrost.data.errors import first_line
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
 
 SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".spm", ".bpe", ".codes", ".vocab", ".tokenizer")
 

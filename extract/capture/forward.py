@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, Columns
-from permafrost.extract.backbones.discover import blocks_of, hidden_states
+from permafrost.extract.architecture.discover import blocks_of, hidden_states
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS

@@ -20,11 +20,12 @@ from permafrost.data import ragged
 from permafrost.data.digests import digest_of, digest_of_stream
 from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import package_version
-from permafrost.extract.backbones import configuration, discover, load, locate, small_config, small_model
-from permafrost.extract.backbones.configuration import canonical_json
-from permafrost.extract.backbones.file_digest import Memo
+from permafrost.data.memo import Memo
+from permafrost.extract.architecture import architecture, configuration, discover, small_config, small_model
+from permafrost.extract.architecture.configuration import canonical_json
+from permafrost.extract.architecture.small_config import VOCABULARY, WINDOW, special_ids
+from permafrost.extract.backbones import load, locate
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.backbones.small_config import VOCABULARY, WINDOW, special_ids
 from permafrost.extract.capture import forward, packing, pooling, reference, roads, structure, twin
 from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner
@@ -166,7 +167,19 @@ def _proof_key(runner: BackboneRunner) -> str:
     """Return a key of everything that a proof on a twin depends on, the code included."""
     source = runner.source
     subject = [canonical_json(source.config), source.architecture, runner.plan.final_norm, runner.backbone.device.type]
-    under_proof = (ragged, locate, configuration, load, forward, packing, pooling, token_batch, discover, roads)
+    under_proof = (
+        ragged,
+        architecture,
+        locate,
+        configuration,
+        load,
+        forward,
+        packing,
+        pooling,
+        token_batch,
+        discover,
+        roads,
+    )
     of_proof = (small_config, small_model, reference, structure, twin, sys.modules[__name__])
     modules = [*under_proof, *of_proof, sys.modules[BackboneRunner.__module__]]
     versions = [torch.__version__, package_version("transformers"), _code_digest(modules)]

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.extract.backbones.architecture import Architecture
+from permafrost.extract.architecture.architecture import Architecture
 
 
 class Road(StrEnum):

@@ -1,7 +1,7 @@
 """Float64 models for the structure proof: a small twin of a backbone, or a copy of it.
 
 The twin has the classes and the configuration of the backbone, except few blocks, short windows, a small vocabulary,
-narrow feed-forward layers and random weights (:mod:`permafrost.extract.backbones.small_model`). A forward pass that
+narrow feed-forward layers and random weights (:mod:`permafrost.extract.architecture.small_model`). A forward pass that
 treats masks, positions, padding or layers wrongly does so on the twin too.
 """
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from permafrost.extract.architecture.small_model import architecture_of, small_model, small_values
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
-from permafrost.extract.backbones.small_model import architecture_of, small_model, small_values
 
 
 class Float64(TorchFunctionMode):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, resolve_layers
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
 from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
 from permafrost.extract.backbones.locate import Source, find_backbone

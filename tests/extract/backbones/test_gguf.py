@@ -15,7 +15,7 @@ from permafrost import api
 from permafrost.data.errors import MachineError
 from permafrost.data.progress import NoProgress
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone, load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone, find_tokenizer

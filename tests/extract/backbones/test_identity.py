@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.memo import Memo
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
+from permafrost.extract.architecture.configuration import BackboneError, model_config
 from permafrost.extract.backbones import file_digest, identity
-from permafrost.extract.backbones.configuration import BackboneError, model_config
-from permafrost.extract.backbones.file_digest import MEMO, FileChangedError, Memo
+from permafrost.extract.backbones.file_digest import MEMO, FileChangedError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tokenizer_digest, tokenizer_for_saving
 from permafrost.extract.backbones.locate import find_backbone

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import UNLIMITED, find_backbone

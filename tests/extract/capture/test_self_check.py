@@ -17,9 +17,9 @@ from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract import job
+from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.architecture.small_model import small_values
 from permafrost.extract.backbones import load as loading
-from permafrost.extract.backbones.configuration import BackboneError
-from permafrost.extract.backbones.small_model import small_values
 from permafrost.extract.capture import forward as capture
 from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
 from permafrost.extract.extraction import Extractor, extract

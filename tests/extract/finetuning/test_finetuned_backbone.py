@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.finetuning.families import FAMILIES

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.finetuning.families import FAMILIES

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from permafrost.extract.backbones import architecture, discover, small_config, small_model
-from permafrost.extract.backbones.architecture import Architecture
-from permafrost.extract.backbones.configuration import BackboneError, model_config
-from permafrost.extract.backbones.discover import call, watched
-from permafrost.extract.backbones.file_digest import Memo
-from permafrost.extract.backbones.small_model import architecture_of
+from permafrost.data.memo import Memo
+from permafrost.extract.architecture import architecture, discover, small_config, small_model
+from permafrost.extract.architecture.architecture import Architecture
+from permafrost.extract.architecture.configuration import BackboneError, model_config
+from permafrost.extract.architecture.discover import call, watched
+from permafrost.extract.architecture.small_model import architecture_of
 from permafrost.extract.capture import forward, packing, reference, roads
 from tests.support.kinds import BLOCKS, tiny_config
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from permafrost.extract.backbones.architecture import Architecture
-from permafrost.extract.backbones.configuration import BackboneError
+from permafrost.extract.architecture.architecture import Architecture
+from permafrost.extract.architecture.configuration import BackboneError
 
 LONG = 12
 """Tokens of the texts that are run."""

@@ -18,12 +18,12 @@ from torch import nn
 from permafrost.data.digests import digest_of, digest_of_parts
 from permafrost.data.errors import first_line
 from permafrost.data.machine import package_version
+from permafrost.data.memo import Memo
 from permafrost.data.spec import parse, plain
-from permafrost.extract.backbones.architecture import Architecture
-from permafrost.extract.backbones.configuration import BackboneError, canonical_json
-from permafrost.extract.backbones.discover import block_classes, blocks_of, discover, positive_size, text_tower
-from permafrost.extract.backbones.file_digest import Memo
-from permafrost.extract.backbones.small_config import DEPTH_KEYS, small_config
+from permafrost.extract.architecture.architecture import Architecture
+from permafrost.extract.architecture.configuration import BackboneError, canonical_json
+from permafrost.extract.architecture.discover import block_classes, blocks_of, discover, positive_size, text_tower
+from permafrost.extract.architecture.small_config import DEPTH_KEYS, small_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

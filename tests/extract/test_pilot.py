@@ -11,7 +11,7 @@ from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS, PILOT_TOKENS, choose_stored_dtype
-from permafrost.extract.capture.pilot import pilot_peak
+from permafrost.extract.pilot import pilot_peak
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
