@@ -269,12 +269,10 @@ def backbone(name: str, cache: Path | str = "cache", device: str = "auto") -> "E
     """Examine a backbone: its architecture, the roads by which texts may share a pass, its largest values, its speed.
 
     Args:
-        name: a short name, a folder of a model, or an id on the Hugging Face hub.
-        cache: the folder of the latent stores, where what is found is remembered.
+        name, cache: as ``backbone`` and ``cache`` of :func:`latents`.
 
     Raises:
-        InputError: it cannot be found or is no model of text.
-        MachineError: no way to run texts together gives the latents of each alone.
+        InputError, MachineError: it cannot be found, is no model of text, or has no road that is exact.
     """
     from permafrost.extract.examination import examine
 
