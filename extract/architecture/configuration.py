@@ -59,6 +59,10 @@ LEFT_OUT_WORDS = {
 ``base_model_tp_plan``, ...)."""
 
 
+FLOATS = {text: float(text) for text in ("Infinity", "-Infinity", "NaN")}
+"""Numbers that JSON lacks; transformers writes them as ``{"__float__": "Infinity"}``."""
+
+
 class BackboneError(InputError):
     """A backbone that is not on this machine, is of no supported family, or cannot be loaded safely."""
 
@@ -101,7 +105,8 @@ def canonical_json(config: Mapping[str, Any]) -> str:
 
 def _described(value: Any, origin: str) -> Any:
     if isinstance(value, Mapping):
-        return model_config(value, origin)
+        number = FLOATS.get(str(value.get("__float__"))) if len(value) == 1 else None
+        return model_config(value, origin) if number is None else number
     if isinstance(value, list | tuple):
         kept = [_described(item, origin) for item in value]
         return kept if any(item is not None and item != {} for item in kept) else []

@@ -52,7 +52,7 @@ def special_ids(values: Mapping[str, Any]) -> set[int]:
 def _shrink(key: str, value: Any) -> Any:
     if type(value) is not int:
         return value
-    if key.endswith("vocab_size") and not key.startswith("type_"):
+    if "vocab_size" in key and not key.startswith("type_"):
         return VOCABULARY
     if key.endswith("_token_id"):
         return value if value < VOCABULARY else 0

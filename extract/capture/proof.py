@@ -63,7 +63,7 @@ CONTROLS: dict[Road, dict[str, Any]] = {
     Road.PADDED: {"model_type": "bert", **_SMALL},
     Road.EQUAL: {"model_type": "bert", **_SMALL},
 }
-"""Configurations of models for which a road is exact; that of a tree has absolute positions, which show any shift."""
+"""Configurations of models for which a road is exact; that of a tree has absolute positions, which a shift changes."""
 
 
 class SelfCheckError(MachineError):

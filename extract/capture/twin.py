@@ -20,7 +20,21 @@ from permafrost.extract.backbones.locate import Source
 
 
 class Float64(TorchFunctionMode):
-    """Torch function mode that replaces float32 by float64 in a model's code: in norms, softmax and rotary tables."""
+    """Torch function mode that replaces float32 by float64 in a model's code: in norms, softmax and rotary tables.
+
+    Tensors that are made without a dtype are in float64 too.
+    """
+
+    def __enter__(self) -> Any:
+        """Make float64 the default."""
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        """Restore the default."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        torch.set_default_dtype(self._default)
 
     def __torch_function__(
         self,

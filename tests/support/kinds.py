@@ -7,18 +7,22 @@ BLOCKS, VOCABULARY, LONGEST = 4, 96, 64
 """Blocks, rows of the table of tokens, and longest text of a tiny model."""
 
 DEPTH = re.compile(r"^(n_layers?|num(_hidden)?_layers|(encoder|decoder)_layers|num_(encoder|decoder)_layers)$")
+WIDTH = "hidden_size|d_model|n_embd|dim|emb_dim|embedding_size|word_embed_proj_dim|embed_dim|projection_dim"
 LARGEST: tuple[tuple[str, int], ...] = (
-    (r"^(hidden_size|d_model|n_embd|dim|emb_dim|embedding_size|word_embed_proj_dim|embed_dim|projection_dim)$", 32),
+    (rf"^({WIDTH}|lru_width|attention_hidden_size)$", 32),
     (r"^(n_heads?|num_heads|(num|encoder|decoder)_attention_heads|linear_num_value_heads)$", 4),
     (r"^(num_key_value_heads|linear_num_key_heads|num_experts_per_tok|top_k)$", 2),
     (r"^((shared_expert_)?intermediate_size|((encoder|decoder)_)?ffn_dim|d_ff|hidden_dim|n_inner)$", 48),
     (r"^(num|n)_(local_|routed_)?experts$", 4),
     (r"^moe_intermediate_size$", 16),
-    (r"^(head_dim|d_head|d_kv|linear_(key|value)_head_dim)$", 8),
-    (r"^(sliding_window|attention_chunk_size)$", 4),
+    (r"^(q|kv)_lora_rank$", 16),
+    (r"^(head_dim|d_head|d_kv|(linear_(key|value)|qk_nope|qk_rope|v)_head_dim)$", 8),
+    (r"^rotary_dim$", 4),
+    (r"^(n_group|topk_group)$", 1),
+    (r"^(sliding_window|attention_window_size|attention_chunk_size)$", 4),
     (r"^local_attention$", 8),
     (r"^(max_position_embeddings|n_positions|n_ctx)$", LONGEST),
-    (r"^(src_|tgt_)?vocab_size$", VOCABULARY),
+    (r"^(src_|tgt_)?vocab_size(_per_layer_input)?$", VOCABULARY),
     (r"^image_size$", 32),
 )
 """(keys of a configuration, their largest value in a tiny one)."""
@@ -41,8 +45,9 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
 def _smaller(key: str, value: Any, depths: set[Any]) -> Any:
     if isinstance(value, dict) and key.endswith("_config"):
         return _small(value)
-    if isinstance(value, list) and len(value) in depths:  # a value for every block
-        return value[:BLOCKS]
+    if isinstance(value, list) and len(value) in depths:  # a value for every block; of types of blocks, each
+        types = list(dict.fromkeys(value)) if isinstance(value[0], str) else value
+        return (types * BLOCKS)[:BLOCKS]
     if type(value) is not int:
         return value
     if key.endswith("token_id"):

@@ -495,6 +495,8 @@ def test_what_names_code_is_left_out_at_any_depth_and_sizes_of_convolutions_stay
     }
     sizes = {"conv_kernel": [10, 3], "conv_kernel_size": 31, "kernel_size": 4}
     assert model_config(sizes | {"kernel": "org/x"}, "x") == sizes
+    assert model_config({"limits": [0.0, {"__float__": "Infinity"}]}, "x") == {"limits": [0.0, float("inf")]}
+    assert model_config({"limits": [0.0, {"__float__": "org/x"}]}, "x") == {"limits": [0.0, {}]}
 
 
 def test_a_tokenizer_that_is_code_of_its_own_is_refused(tiny, tmp_path):

@@ -97,6 +97,7 @@ def test_what_is_no_backbone_is_refused_with_the_way_out(tiny, tmp_path):
     bert = tiny("bert")
     pickled = without(bert, tmp_path / "pickled", "model.safetensors")
     torch.save({}, pickled / "pytorch_model.bin")
+    code = {"AutoModel": "x.Y"}
     cases = {
         "minilmm": "Did you mean 'minilm'",
         "gpt2-medium": "not in the local hub cache and the hub cannot be reached",
@@ -105,9 +106,7 @@ def test_what_is_no_backbone_is_refused_with_the_way_out(tiny, tmp_path):
         str(without(bert, tmp_path / "plain", "config.json")): "it has no config.json",
         str(pickled): "pickled weights only",
         str(without(bert, tmp_path / "empty", "model.safetensors")): "holds no weights",
-        str(
-            without(bert, tmp_path / "alien", model_type="alien", auto_map={"AutoModel": "x.Y"})
-        ): "no model of the kind 'alien'",
+        str(without(bert, tmp_path / "alien", model_type="alien", auto_map=code)): "no model of the kind 'alien'",
         str(without(bert, tmp_path / "mute", "tokenizer.json", "tokenizer_config.json")): "holds no tokenizer",
     }
     for backbone, message in cases.items():
@@ -188,21 +187,13 @@ def test_weights_that_are_damaged_or_missing_are_refused(tiny, tmp_path):
         loaded(lacking)
 
 
-SCALED = {
-    "rope_type": "longrope",
-    "rope_theta": 1e4,
-    "factor": 2.0,
-    "short_factor": [1.0] * 4,
-    "long_factor": [2.0] * 4,
-}
+SCALED = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [2] * 4}
 
 
 @pytest.mark.parametrize("rope", ["dynamic", ["dynamic"], SCALED | {"original_max_position_embeddings": "x"}])
 def test_settings_of_positions_that_make_no_sense_are_refused(rope, tiny, tmp_path):
     folder = without(tiny("llama"), tmp_path / "odd", rope_parameters=rope)
-    with pytest.raises(
-        BackboneError, match=r"(config.json cannot be used \(Field 'rope_parameters'|must be real number)"
-    ):
+    with pytest.raises(BackboneError, match=r"cannot be used \(Field 'rope_parameters'|must be real number"):
         find_backbone(CapturePlan(backbone=str(folder), max_tokens=32))
 
 

@@ -472,12 +472,19 @@ def test_every_pooling_has_a_definition_to_be_checked_against():
 def test_every_kind_of_block_is_in_the_twin():
     kinds = ["full_attention"] * 3 + ["sliding_attention", "full_attention"] * 3
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 9}
-    special = {"vocab_size": 9000, "bos_token_id": 8000, "pad_token_id": 1}
+    special = {
+        "vocab_size": 9000,
+        "vocab_size_per_layer_input": 9000,
+        "type_vocab_size": 1,
+        "bos_token_id": 8000,
+        "pad_token_id": 1,
+    }
     config = {"model_type": "qwen2", "layer_types": kinds, "sliding_window": 4096, "use_sliding_window": True}
     small = small_values(config | sizes | special)
     assert small["layer_types"] == kinds[:4]
     assert (small["num_hidden_layers"], small["bos_token_id"], small["pad_token_id"]) == (4, 0, 1)
     assert small["sliding_window"] < 10
+    assert (small["vocab_size"], small["vocab_size_per_layer_input"], small["type_vocab_size"]) == (64, 64, 1)
 
 
 @pytest.mark.parametrize("name", ["minilm", "stories260K", "babyllama"])
