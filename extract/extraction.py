@@ -94,7 +94,7 @@ class Extractor:
     def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
         """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
         self._runner = resolve_plan(plan, spec or ExtractSpec(), backbone).runner()
-        self.identity, self.backbone = self._runner.identity, self._runner.backbone
+        self.identity, self.backbone, self.road = self._runner.identity, self._runner.backbone, self._runner.road
         self._checked = False
 
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
