@@ -15,11 +15,9 @@ from permafrost.extract.extraction import Extractor
 from tests.support.backbones import WORDS, save_random, save_tokenizer, word_tokenizer
 from tests.support.kinds import tiny_config
 
-pytestmark = pytest.mark.slow
-
 ROADS: dict[Road, str] = {
     Road.TREE: """
-        gpt2 opt llama gpt_neox gptj codegen falcon phi phi3 stablelm starcoder2 qwen2 qwen2_vl qwen3 qwen3_moe gemma
+        gpt2 opt llama gpt_neox gptj codegen falcon phi phi3 stablelm starcoder2 qwen2 qwen3 qwen3_moe gemma
         olmo olmo2 olmoe granite granitemoe cohere mixtral deepseek_v2 deepseek_v3 nemotron glm glm4 smollm3 xglm biogpt
         ctrl jetmoe arcee helium persimmon
     """,
@@ -40,6 +38,15 @@ ROADS: dict[Road, str] = {
 }
 """The fastest road that is exact for a kind."""
 
+QUICK = ("llama", "mistral", "gemma3_text", "bloom", "bert", "fnet")
+"""A kind of each road; what is tried on further ones is slow."""
+
+CASES = [
+    pytest.param(kind, road, marks=() if kind in QUICK else pytest.mark.slow)
+    for road, kinds in ROADS.items()
+    for kind in kinds.split()
+]
+
 REFUSED = {
     "gemma3n_text": "several streams or skips tokens",
     "deepseek_v4": "several streams or skips tokens",
@@ -53,7 +60,7 @@ REFUSED = {
 
 CHANGES: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16, "attn_layer_indices": [1, 3]},  # heads x width = 2 x hidden_size
-    "deepseek_v2": {"num_key_value_heads": 4},  # as many as there are heads
+    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2},  # as many as heads; has no default
     "deepseek_v3": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32},
     "gemma3n_text": {"num_kv_shared_layers": 0},  # of more blocks than there are
@@ -101,7 +108,7 @@ def states_alone(tower: Any, architecture: Any, ids: list[int]) -> list[np.ndarr
     return [(states.transpose(0, 1) if architecture.tokens_first else states)[0].numpy() for states in layers]
 
 
-@pytest.mark.parametrize(("kind", "road"), [(kind, road) for road, kinds in ROADS.items() for kind in kinds.split()])
+@pytest.mark.parametrize(("kind", "road"), CASES)
 def test_every_layer_and_view_of_a_kind_is_that_of_the_text_alone(kind, road, tokenizer, tmp_path):
     from transformers import AutoModel
 
@@ -118,6 +125,7 @@ def test_every_layer_and_view_of_a_kind_is_that_of_the_text_alone(kind, road, to
     assert extractor._runner.road is road
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_kind_that_is_refused_is_so_before_any_text(kind, tokenizer, tmp_path):
     with pytest.raises(BackboneError, match=REFUSED[kind]):
