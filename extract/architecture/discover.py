@@ -178,7 +178,7 @@ def discover(model: nn.Module) -> Architecture:
         positions=tables.longest or positive_size(config, "max_position_embeddings"),
         causal=_alike(run(tower, changed)[:, :-1], final[:, :-1]),
         segments=(positive_size(config, "type_vocab_size") or 0) > 1 and _tells_segments(tower, ids, final),
-        tail=_tail(watch, final) if chained else (),
+        tail=_tail(watch, final.transpose(0, 1) if shape[0] == LONG else final) if chained else (),
         chained=chained,
         tokens_first=shape[0] == LONG,
         reported=_reports(tower, ids, watch.entering),

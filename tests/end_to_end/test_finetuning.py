@@ -233,7 +233,7 @@ DAMAGES = {
 SIGNED = {
     "weights cut short": (lambda path: cut_short(path / "model.safetensors"), "cannot be loaded"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "holds no weights"),
-    "an unknown family": (lambda path: changed(path / "config.json", model_type="word2vec"), "family 'word2vec'"),
+    "an unknown kind": (lambda path: changed(path / "config.json", model_type="word2vec"), "of the kind 'word2vec'"),
     "more blocks than weights": (lambda path: changed(path / "config.json", num_hidden_layers=5), "lacks 32 weights"),
     "other sizes": (lambda path: changed(path / "config.json", intermediate_size=48), "cannot be loaded"),
     "no files": (

@@ -37,7 +37,7 @@ LARGEST: tuple[tuple[str, int], ...] = (
 
 ROADS: dict[Road, str] = {
     Road.TREE: """
-        gpt2 opt llama gpt_neox gptj codegen falcon phi phi3 stablelm starcoder2 qwen2 qwen2_vl qwen3 qwen3_moe gemma
+        gpt2 opt llama gpt_neox gptj codegen falcon phi phi3 stablelm starcoder2 qwen2 qwen3 qwen3_moe gemma
         olmo olmo2 olmoe granite granitemoe cohere mixtral deepseek_v2 deepseek_v3 nemotron glm glm4 smollm3 xglm biogpt
         ctrl jetmoe arcee helium persimmon
     """,
@@ -71,7 +71,7 @@ REFUSED = {
 
 CHANGES: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16, "attn_layer_indices": [1, 3]},  # heads x width = 2 x hidden_size
-    "deepseek_v2": {"num_key_value_heads": 4},  # as many as there are heads
+    "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2},  # as many as heads; has no default
     "deepseek_v3": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32},
     "gemma3n_text": {"num_kv_shared_layers": 0},  # of more blocks than there are

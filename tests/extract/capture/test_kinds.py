@@ -12,7 +12,14 @@ from permafrost.extract.extraction import Extractor
 from tests.support.backbones import save_random, save_tokenizer, word_tokenizer
 from tests.support.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config
 
-pytestmark = pytest.mark.slow
+QUICK = ("llama", "mistral", "gemma3_text", "bloom", "bert", "fnet")
+"""A kind of each road; what is tried on further ones is slow."""
+
+CASES = [
+    pytest.param(kind, road, marks=() if kind in QUICK else pytest.mark.slow)
+    for road, kinds in ROADS.items()
+    for kind in kinds.split()
+]
 
 TOLERANCE = 1e-5
 """As a share of the largest value, or of 1: the rounding of float32 in the blocks of tiny models."""
@@ -34,7 +41,7 @@ def extractor_of(kind: str, tokenizer: Path, folder: Path) -> Extractor:
     return Extractor(plan, ExtractSpec(cache=str(folder / "cache"), device="cpu"))
 
 
-@pytest.mark.parametrize(("kind", "road"), [(kind, road) for road, kinds in ROADS.items() for kind in kinds.split()])
+@pytest.mark.parametrize(("kind", "road"), CASES)
 def test_every_layer_and_view_of_a_kind_is_that_of_the_text_alone(kind, road, tokenizer, tmp_path):
     from transformers import AutoModel
 
@@ -51,6 +58,7 @@ def test_every_layer_and_view_of_a_kind_is_that_of_the_text_alone(kind, road, to
     assert extractor._runner.road is road
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_kind_that_is_refused_is_so_before_any_text(kind, tokenizer, tmp_path):
     with pytest.raises(BackboneError, match=REFUSED[kind]):

@@ -277,6 +277,16 @@ def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, 
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
+TOLD = [(positions_start_at_one, "gpt2"), (window_ignored, "mistral"), (window_ignored, "gemma3_text")]
+
+
+@pytest.mark.parametrize(("fault", "family"), TOLD)
+def test_a_fault_is_told_from_what_a_kind_of_model_does_not_allow(fault, family, models, tmp_path, monkeypatch):
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match="also for a model that is known to allow it"):
+        Extractor(plan_of(models(family, False), "float32"), ExtractSpec(cache=str(tmp_path), device=DEVICE))
+
+
 @pytest.mark.parametrize("family", KINDS + WINDOWED)
 @pytest.mark.parametrize("loud", [False, True])
 def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
