@@ -19,9 +19,9 @@ from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
 from permafrost.extract import resolved_plan
-from permafrost.extract.backbones.families import BACKBONES
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.extraction import Extractor, extract, matching_extractor
+from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.resolved_plan import resolve_plan
 from tests.support.backbones import no_pilot, word_tokenizer
 
@@ -52,7 +52,7 @@ def massive(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return changed(tiny("llama"), folder, "embed_tokens.weight", lambda weight: weight.mul_(5e5))
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_auto_is_float16_for_latents_far_below_its_limit(family, tiny, tmp_path):
     for dtype in ("float32", "bfloat16"):
         identity = resolve_plan(plan_of(tiny(family), compute_dtype=dtype), spec_of(tmp_path)).identity
