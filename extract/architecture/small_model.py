@@ -28,6 +28,9 @@ from permafrost.extract.architecture.small_config import DEPTH_KEYS, small_confi
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
+"""Keys by which transformers takes a model for one of several parts; left out where the kind has no such part."""
+
 MOST_BLOCKS, MOST_PARAMETERS = 1_000, 1_000_000_000
 """Largest number of blocks of a configuration, and of parameters of its small model."""
 
@@ -81,6 +84,8 @@ def make_config(values: Mapping[str, Any]) -> "PreTrainedConfig":
     kind = str(others.pop("model_type", None))
     if kind not in CONFIG_MAPPING:
         raise BackboneError(f"transformers has no model of the kind '{kind}', and code that comes with one is not run")
+    parts = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
+    others = {key: value for key, value in others.items() if key in parts or key not in PARTS}
     try:
         config = AutoConfig.for_model(kind, **others)
     except Exception as error:  # as above

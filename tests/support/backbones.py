@@ -21,7 +21,7 @@ GROUPED = {"num_key_value_heads": 2}
 WINDOWED = GROUPED | {"sliding_window": 4}
 TYPED = WINDOWED | {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 EXTRA = {"qwen2": GROUPED, "llama": GROUPED, "mistral": WINDOWED, "gemma3_text": TYPED} | {
-    "roberta": {"pad_token_id": 1},
+    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
     "mpnet": {"pad_token_id": 1},
 }
 
