@@ -18,8 +18,8 @@ from benchmarks.machine import describe, parse_options
 from permafrost.data.errors import InputError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import Extractor
-from tests.support.backbones import save_random, save_tokenizer, word_tokenizer
-from tests.support.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config
+from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
+from tests.support.models.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config
 
 VIEWS = {"last": lambda states: states[-1], "mean": lambda states: states.mean(0)}
 

@@ -31,12 +31,12 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
         )
     if not texts:
         raise SpecError("there are no texts; give one or more.")
-    plan = fitting_plan(plan, str(cache) if cache else None)
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if cache is not None:
-        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
+        found = extract(fitting_plan(plan, str(cache)), list(numbers), ExtractSpec(cache=str(cache)), progress)
         return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
     with TemporaryDirectory(prefix="permafrost-") as folder:
+        plan = fitting_plan(plan, folder)
         extractor = Extractor(plan, ExtractSpec(cache=folder))
         latents = extractor(list(numbers), plan.columns(extractor.backbone.source.layers))
     order = np.array([numbers[text] for text in texts])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from permafrost.data.store.identity import Identity
-from tests.support.backbones import WORDS, tiny_folder
+from tests.support.models.backbones import WORDS, tiny_folder
 from tests.support.site.sitecustomize import refuse_top_level_packages
 
 refuse_top_level_packages()

@@ -210,12 +210,15 @@ def _reports(tower: nn.Module, ids: Tensor, entering: list[Tensor]) -> bool:
 
 
 def _tail(watch: Watch, final: Tensor) -> tuple[str, ...]:
-    """Return the paths of the modules that were called after the last block, up to the one that gave ``final``."""
+    """Return the paths of the modules that were called after the last block, up to the one that gave ``final``.
+
+    None if that has another width: then it is no layer of the backbone.
+    """
 
     def gave(output: Any) -> bool:
         return isinstance(output, Tensor) and output.shape == final.shape and torch.equal(output, final)
 
-    if gave(watch.leaving[-1]):
+    if gave(watch.leaving[-1]) or final.shape != watch.leaving[-1].shape:  # a projection to another width is no norm
         return ()
     paths = [path for path, _ in watch.afterwards]
     last = next((number for number, (_, output) in enumerate(watch.afterwards) if gave(output)), len(paths) - 1)

@@ -60,14 +60,23 @@ def _find(canonical: str) -> str:
     """Return as JSON what a small model of a configuration, given as JSON, shows, with the sizes of the large one."""
     values = json.loads(canonical)
     try:
-        found, config = discover(small_model(small_values(values))), make_config(values).get_text_config()
-        window, chunk = positive_size(config, "sliding_window"), positive_size(config, "attention_chunk_size")
-        layers = int(config.num_hidden_layers) + 1
+        found = resized(discover(small_model(small_values(values))), values)
     except BackboneError:
         raise
     except Exception as error:  # a configuration can be wrong in as many ways as it has keys
         raise BackboneError(f"its config.json makes no model that can be run ({first_line(error)})") from error
-    return json.dumps(plain(replace(found, layers=layers, window=window, chunk=chunk)))
+    return json.dumps(plain(found))
+
+
+def resized(architecture: Architecture, values: Mapping[str, Any]) -> Architecture:
+    """Return an architecture with the sizes of another configuration of the same structure."""
+    config = make_config(values).get_text_config()
+    return replace(
+        architecture,
+        layers=int(config.num_hidden_layers) + 1,
+        window=positive_size(config, "sliding_window"),
+        chunk=positive_size(config, "attention_chunk_size"),
+    )
 
 
 def make_config(values: Mapping[str, Any]) -> "PreTrainedConfig":
@@ -122,7 +131,8 @@ def small_values(values: Mapping[str, Any]) -> dict[str, Any]:
         if sum(parameter.numel() for parameter in model.parameters()) / max(depth, 1) > MOST_PARAMETERS:
             raise BackboneError("its blocks are too large to make some of them in memory")
         _, tower = text_tower(model)
-        signatures = [_signature(block) for block in blocks_of(tower, next(block_classes(tower, depth), ()))]
+        blocks = blocks_of(tower, next(block_classes(tower, depth), ()))
+        signatures = [(_signature(block), *_settings(tower, number)) for number, block in enumerate(blocks)]
     first_of_each = [signatures.index(signature) for signature in set(signatures)]
     return small_config(complete, max([1, *first_of_each]) + 1)
 
@@ -157,6 +167,15 @@ def _signature(block: nn.Module) -> tuple[Any, ...]:
         if isinstance(value, bool | str | None) or ("window" in key or "chunk" in key)
         if not key.startswith("_")
     )
+
+
+def _settings(tower: nn.Module, block: int) -> list[Any]:
+    """Return what a configuration says of one block in lists of names and switches that have an entry for each."""
+    config: Any = tower.config
+    config = config.get_text_config()
+    values = config.to_dict().values()
+    lists = [value for value in values if isinstance(value, list) and len(value) == config.num_hidden_layers]
+    return [value[block] for value in lists if all(isinstance(entry, bool | str) or entry in (0, 1) for entry in value)]
 
 
 def _draw_weights(model: nn.Module) -> None:

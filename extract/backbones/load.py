@@ -10,16 +10,19 @@ stored does without them.
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.architecture.discover import blocks_of
 from permafrost.extract.architecture.small_model import make_config, model_arguments
 from permafrost.extract.backbones.locate import INDEX, Source
 from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
@@ -41,6 +44,11 @@ class Backbone:
     tokenizer: "Tokenizer"
     dtype: torch.dtype
     device: torch.device
+
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        """Modules whose calls are the blocks."""
+        return blocks_of(self.model, self.source.architecture.blocks)
 
     @property
     def parameter_count(self) -> int:

@@ -5,7 +5,6 @@ output of block ``k`` before any final norm, or the embeddings for layer 0. Each
 computed, so at most one layer of hidden states is in memory, besides those of the ``tokens`` view.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, Columns
-from permafrost.extract.architecture.discover import blocks_of, hidden_states
+from permafrost.extract.architecture.discover import call, hidden_states
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS
@@ -58,7 +57,7 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
 
     last = max(layer for layers in columns.values() for layer in layers)
     with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
-        backbone.model(**_inputs(backbone, layout))
+        call(backbone.model, **_inputs(backbone, layout))
     latents = {view: torch.stack([by_layer[layer] for layer in columns[view]]) for view, by_layer in pooled.items()}
     if token_layers:
         latents[TOKENS] = states
@@ -68,8 +67,6 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
 def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     device = backbone.device
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.ids).to(device)}
-    if "use_cache" in inspect.signature(backbone.model.forward).parameters:
-        inputs["use_cache"] = False
     if layout.token_type_ids is not None and backbone.source.segments:
         inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(device)
     if layout.road is Road.PADDED and not layout.real.all():
@@ -100,8 +97,9 @@ class _Stop(Exception):  # noqa: N818  no error
 def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Pass every layer up to ``last`` to ``keep``, and run nothing above it."""
     architecture = backbone.source.architecture
-    ends_with_model = last == architecture.layers - 1 and (final_norm or not architecture.chained)
-    entered = count()
+    is_top = last == architecture.layers - 1
+    ends_with_model = is_top and (final_norm or not architecture.chained)
+    entered, left = count(), count(1)
 
     def pass_on(layer: int, values: Any) -> None:
         states = hidden_states(values)
@@ -113,15 +111,12 @@ def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int
         pass_on(next(entered), [*positional, named])
 
     def leave(_: nn.Module, arguments: Any, output: Any) -> None:
-        if next(left) == architecture.layers - 1:
-            pass_on(architecture.layers - 1, output)
+        if next(left) == last:
+            pass_on(last, output)
 
-    left = count(1)
-    handles = []
-    for block in blocks_of(backbone.model, architecture.blocks):
-        handles.append(block.register_forward_pre_hook(enter, with_kwargs=True))
-        if not ends_with_model:
-            handles.append(block.register_forward_hook(leave))
+    handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in backbone.blocks]
+    if is_top and not ends_with_model:
+        handles += [block.register_forward_hook(leave) for block in backbone.blocks]
     if ends_with_model:
         handles.append(backbone.model.register_forward_hook(lambda _, __, output: keep(last, output[0])))
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
-from permafrost.extract.architecture.discover import blocks_of, call, hidden_states
+from permafrost.extract.architecture.discover import call, hidden_states
 from permafrost.extract.backbones.load import Backbone, make_tokenizer
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
 from permafrost.extract.tokenization.rewording import reword
@@ -158,7 +158,7 @@ def reference_states(
     entering: list[Tensor] = []
     leaving: list[Tensor] = []
     handles = []
-    for block in blocks_of(model, architecture.blocks):
+    for block in backbone.blocks:
         enter = block.register_forward_pre_hook(
             lambda _, values, named: entering.append(hidden_states([*values, named])),
             with_kwargs=True,

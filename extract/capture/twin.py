@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from permafrost.extract.architecture.small_model import architecture_of, small_model, small_values
+from permafrost.extract.architecture.small_model import architecture_of, resized, small_model, small_values
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 
@@ -58,7 +58,7 @@ def make_twin(backbone: Backbone, config: Mapping[str, Any] | None = None) -> Ba
         config: of another backbone, whose twin is made in its place.
     """
     values = small_values(config or backbone.source.config)
-    architecture = architecture_of(values)
+    architecture = resized(architecture_of(config) if config else backbone.source.architecture, values)
     model = small_model(values).get_submodule(architecture.tower)
     return _in_float64(backbone, replace(backbone.source, folder=None, config=values, architecture=architecture), model)
 

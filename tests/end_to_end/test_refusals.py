@@ -15,8 +15,8 @@ from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.training.resume import UnfinishedTrainings
-from tests.support.backbones import WORDS
 from tests.support.bench import Bench, pairs, write
+from tests.support.models.backbones import WORDS
 
 pytestmark = pytest.mark.usefixtures("quick")
 NOTES = (

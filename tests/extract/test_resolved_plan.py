@@ -23,7 +23,7 @@ from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.extraction import Extractor, extract, matching_extractor
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.resolved_plan import resolve_plan
-from tests.support.backbones import no_pilot, word_tokenizer
+from tests.support.models.backbones import no_pilot, word_tokenizer
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,6 +5,7 @@ import pytest
 
 from permafrost import api
 from permafrost.data.errors import InputError
+from tests.support.models.gguf import tiny_gguf
 
 TEXTS = ["the small brown dog runs", "it sleeps", "the small brown dog runs", "then a dog"]
 
@@ -18,6 +19,15 @@ def test_the_store_and_the_memory_give_the_same_latents_of_every_text(tiny, tmp_
         np.testing.assert_array_equal(values, unkept[view])
         np.testing.assert_array_equal(values[:, 0], values[:, 2])
         assert not np.array_equal(values[:, 0], values[:, 1])
+
+
+def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
+    """Not even of a GGUF file, which is converted."""
+    tiny_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert api.latents(["a dog"], str(tmp_path / "tiny.gguf"), cache=None)["mean"].shape[1] == 1
+    assert not list((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize(

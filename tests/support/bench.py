@@ -17,7 +17,7 @@ import numpy as np
 
 from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
-from tests.support.backbones import WORDS
+from tests.support.models.backbones import WORDS
 
 ROOT = Path(__file__).parents[2]
 FILES = {"recipe.toml", "record.json", "probe.safetensors", "figures", "report.html"}

@@ -17,7 +17,7 @@ from permafrost.extract.architecture.configuration import BackboneError, model_c
 from permafrost.extract.architecture.discover import call, watched
 from permafrost.extract.architecture.small_model import architecture_of
 from permafrost.extract.capture import forward, packing, reference, roads
-from tests.support.kinds import BLOCKS, tiny_config
+from tests.support.models.kinds import BLOCKS, tiny_config
 
 CAUSAL = {"gpt2", "opt", "llama", "mistral", "gemma3_text", "mamba", "clip"}
 KINDS = sorted(CAUSAL | {"bert", "roberta", "mpnet", "albert", "t5", "bart", "xlnet"})
@@ -139,3 +139,13 @@ def test_no_kind_of_model_is_named_where_models_are_found_and_run():
     for module in (architecture, discover, small_config, small_model, forward, packing, reference, roads):
         nodes = ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
         assert not {node.value for node in nodes if isinstance(node, ast.Constant)} & {*CONFIG_MAPPING}
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "llama4_text", "qwen3_next", "modernbert", "lfm2"])
+def test_a_small_model_has_a_block_of_every_type_of_the_large_one(kind):
+    from transformers import AutoConfig
+
+    values = json.loads(json.dumps(AutoConfig.for_model(kind).to_dict()))
+    small = small_model.small_values(model_config(values, kind))
+    assert {*small["layer_types"]} == {*values["layer_types"]}
+    assert len(small["layer_types"]) == small["num_hidden_layers"] < values["num_hidden_layers"]

@@ -20,9 +20,9 @@ from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone, load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone, find_tokenizer
 from permafrost.extract.extraction import Extractor
-from tests.support.backbones import no_pilot
 from tests.support.bench import Bench
-from tests.support.gguf import BLOCKS, WIDTH, gguf_name, tiny_gguf
+from tests.support.models.backbones import no_pilot
+from tests.support.models.gguf import BLOCKS, WIDTH, gguf_name, tiny_gguf
 
 FLOAT32 = {"max_tokens": 32, "compute_dtype": "float32", "stored_dtype": "float32"}
 

@@ -29,8 +29,8 @@ from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tok
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
 from permafrost.extract.extraction import Extractor, extract, matching_extractor
-from tests.support.backbones import no_pilot, save_random, save_tokenizer, word_tokenizer
-from tests.support.kinds import tiny_config
+from tests.support.models.backbones import no_pilot, save_random, save_tokenizer, word_tokenizer
+from tests.support.models.kinds import tiny_config
 from tests.support.real import real_model
 
 TEXTS = ["the small brown dog runs over green grass", "It sleeps near an old warm stove .", "dog", "Winter and then"]

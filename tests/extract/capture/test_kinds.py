@@ -9,8 +9,8 @@ import pytest
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.extraction import Extractor
-from tests.support.backbones import save_random, save_tokenizer, word_tokenizer
-from tests.support.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config
+from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
+from tests.support.models.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config
 
 QUICK = ("llama", "mistral", "gemma3_text", "bloom", "bert", "fnet")
 """A kind of each road; what is tried on further ones is slow."""

@@ -20,8 +20,8 @@ from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize
-from tests.support.backbones import WORDS
 from tests.support.blocks import assert_equal_tokens
+from tests.support.models.backbones import WORDS
 from tests.support.real import real_data, real_model
 
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}

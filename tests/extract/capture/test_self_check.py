@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,9 +27,10 @@ from permafrost.extract.capture import packing, pooling, proof, read_back, refer
 from permafrost.extract.extraction import Extractor, extract
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
-from tests.support.backbones import WORDS, tiny_folder
+from tests.support.models.backbones import WORDS, tiny_folder
 from tests.support.real import DEVICE, real_model
 
+ROOT = Path(__file__).resolve().parents[3]
 KINDS = ("gpt2", "llama", "bert")
 CAUSAL = ("gpt2", "llama")
 WINDOWED = ("mistral", "gemma3_text")
@@ -408,6 +411,21 @@ def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(fam
     first = layouts[0]
     assert len(set(first.real.sum(1).tolist())) >= 3
     assert (first.real.sum() < first.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
+
+
+def test_another_process_remembers_a_proof(models, tmp_path):
+    """What a proof depends on is the same in every process: no address of an object is in it."""
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
+    plan = plan_of(models("gpt2", False), "float32")
+    extract(plan, made_texts(0), spec)
+    proven = (tmp_path / "cache" / proof.MEMO).read_text()
+    code = (
+        "from permafrost.data.store.plan import CapturePlan, ExtractSpec\n"
+        "from permafrost.extract.extraction import extract\n"
+        f"assert extract({plan!r}, ['then it sleeps near a stove'], {spec!r}).texts_run"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert (tmp_path / "cache" / proof.MEMO).read_text() == proven
 
 
 def test_a_proof_is_remembered(models, tmp_path, monkeypatch):

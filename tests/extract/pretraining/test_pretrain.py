@@ -36,8 +36,8 @@ from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, 
 from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain
 from permafrost.extract.pretraining.trainer import mark_complete, newest_checkpoint
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
-from tests.support.backbones import WORDS, word_tokenizer
 from tests.support.damage import flipped, resigned
+from tests.support.models.backbones import WORDS, word_tokenizer
 from tests.support.real import real_data, real_model
 
 ROOT = Path(__file__).parents[3]

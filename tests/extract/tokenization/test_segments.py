@@ -15,7 +15,7 @@ from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import CHUNK, tokenize, windowed
-from tests.support.backbones import WORDS
+from tests.support.models.backbones import WORDS
 from tests.support.real import real_model
 
 QUESTION = "the dog runs"

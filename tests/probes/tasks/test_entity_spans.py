@@ -20,9 +20,9 @@ from permafrost.probes.prediction import predictor as prediction
 from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.tasks import entity_spans
 from permafrost.probes.tasks.entity_spans import find_entities
-from tests.support.backbones import WORDS
 from tests.support.bench import Bench
 from tests.support.damage import resealed
+from tests.support.models.backbones import WORDS
 
 NAMES = [word.title() for word in WORDS[:12]]
 TEXT = "The  Dog, then Small\tGrass; near the Stove in winter. It sleeps (Over the Dog)."

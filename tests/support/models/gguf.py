@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.backbones import byte_tokenizer
+from tests.support.models.backbones import byte_tokenizer
 
 BLOCKS, WIDTH, HEADS, KEY_HEADS, INNER = 2, 32, 4, 2, 64
 NAMES = {

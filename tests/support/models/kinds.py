@@ -8,7 +8,7 @@ import torch
 
 from permafrost.extract.architecture.discover import call, watched
 from permafrost.extract.capture.roads import Road
-from tests.support.backbones import WORDS
+from tests.support.models.backbones import WORDS
 
 BLOCKS, VOCABULARY, LONGEST = 4, 96, 64
 """Blocks, rows of the table of tokens, and longest text of a tiny model."""
