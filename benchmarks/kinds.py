@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe, parse_options
-from permafrost.data.errors import InputError
+from permafrost.data.errors import PermafrostError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import Extractor
 from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
@@ -37,8 +37,9 @@ def line_of(kind: str, folder: Path) -> str:
     )
     try:
         extractor = Extractor(plan, ExtractSpec(cache=str(folder / "cache"), device="cpu"))
-    except InputError as error:
-        return f"{kind:22} refused: {str(error).partition(': ')[2]}"
+    except PermafrostError as error:
+        reason = str(error).partition(": ")[2].replace(f"'{plan.backbone}' ", "").partition(" (")[0]
+        return f"{kind:22} refused: {reason.rstrip('.')}"
     texts, architecture = made_texts(), extractor.backbone.source.architecture
     latents = extractor(texts, dict.fromkeys(VIEWS, tuple(range(architecture.layers))))
     deviation = max(_deviations(extractor, texts, latents))

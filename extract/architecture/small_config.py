@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-VOCABULARY, INNER_WIDTH, EXPERTS, WINDOW = 64, 64, 8, 8
-"""Sizes in the small model: its vocabulary; largest feed-forward layers, experts of a layer, tokens of a window."""
+VOCABULARY, INNER_WIDTH, EXPERTS, WINDOW, SPARSE_BLOCK = 64, 64, 8, 8, 2
+"""Sizes in the small model: its vocabulary; largest feed-forward layers, experts of a layer, tokens of a window, and
+tokens of a block of sparse attention, which takes texts of many blocks only."""
 
 LARGEST = (
     (
@@ -16,7 +17,8 @@ LARGEST = (
         INNER_WIDTH,
     ),
     (re.compile(r"^(num|n)_(local_|routed_)?experts$"), EXPERTS),
-    (re.compile(r"^(sliding_window|window_size|local_attention|attention_chunk_size|attention_window)$"), WINDOW),
+    (re.compile(r"(window(_size|_len)?|local_attention|local_radius|chunk_size)$"), WINDOW),
+    (re.compile(r"(^|_)block_size$"), SPARSE_BLOCK),
 )
 """(keys of a configuration, largest value in the small model)."""
 

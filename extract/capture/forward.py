@@ -70,7 +70,7 @@ def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     if layout.token_type_ids is not None and backbone.source.segments:
         inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(device)
     if layout.road is Road.PADDED and not layout.real.all():
-        inputs["attention_mask"] = torch.from_numpy(layout.real).to(device)
+        inputs["attention_mask"] = torch.from_numpy(layout.real).to(device, torch.int64)
     if layout.attention_mask is not None:
         masks = tree_masks(layout.road, backbone.source.architecture, layout.attention_mask, layout.positions)
         additive = {name: _additive(mask, backbone)[:, None] for name, mask in masks.items()}

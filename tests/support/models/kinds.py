@@ -51,7 +51,7 @@ ROADS: dict[Road, str] = {
     """,
     Road.PADDED: """
         bert roberta distilbert mpnet albert electra ernie xlm-roberta camembert rembert roformer megatron-bert deberta
-        deberta-v2 modernbert nomic_bert eurobert xlm flaubert big_bird ibert luke t5 mt5 umt5 longt5 bart mbart pegasus
+        deberta-v2 modernbert nomic_bert eurobert xlm flaubert ibert luke t5 mt5 umt5 longt5 bart mbart pegasus
         blenderbot marian m2m_100 switch_transformers
     """,
     Road.EQUAL: "fnet convbert nystromformer yoso mobilebert xlnet prophetnet",
@@ -65,6 +65,8 @@ REFUSED = {
     "led": "several streams or skips tokens",
     "canine": "none of its modules is called once for each of its 2 blocks",  # it has blocks before and after those
     "squeezebert": "none of its modules is called once for each of its 2 blocks",
+    "big_bird": "allows no way to run texts together",  # after a short text, its attention stays dense for all others
+    "bigbird_pegasus": "allows no way to run texts together",
     "vit": "it is no model of text",
     "wav2vec2": "it is no model of text",
 }
