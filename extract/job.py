@@ -110,6 +110,7 @@ def _provenance(runner: BackboneRunner, self_check: float) -> dict[str, Any]:
     return {
         "backbone": source.name,
         "revision": source.revision,
+        "adapter": runner.plan.adapter,
         "tokenizer": runner.plan.tokenizer,
         "layers": source.layers,
         "init": init_name(runner.plan),

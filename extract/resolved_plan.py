@@ -47,6 +47,7 @@ def resolve_plan(
         InputError: the backbone or the device cannot be used.
     """
     source, device = find_backbone(plan, spec.cache, progress), pick_device(spec.device)
-    load = cache(lambda: backbone or load_backbone(source, plan, compute_dtype(plan, device), device))
+    computed = compute_dtype(plan, device)
+    load = cache(lambda: backbone or load_backbone(source, plan, computed, device, spec.device_map))
     identity = identify(source, plan, device, Path(spec.cache), lambda: pilot_peak(load(), plan.final_norm))
     return ResolvedPlan(plan=plan, spec=spec, source=source, identity=identity, backbone=load)

@@ -40,6 +40,10 @@ class CapturePlan:
     """Commit of the hub repository; empty uses the commit pinned for a short name, else the one in the local hub cache,
     else the newest."""
 
+    adapter: str = ""
+    """Folder of a LoRA adapter of the backbone (adapter_config.json, adapter_model.safetensors), which peft merges into
+    the weights in memory; empty reads the backbone as it is."""
+
     init: Literal["pretrained", "random"] = "pretrained"
     """Weights of the backbone: "pretrained" loads them; "random" builds the same architecture untrained, the control of
     probing papers."""
@@ -98,6 +102,8 @@ class CapturePlan:
                 f"stride = {self.stride} must be less than max_tokens = {self.max_tokens}, or windows never come to an "
                 "end."
             )
+        if self.adapter and self.init == "random":
+            raise SpecError('adapter is merged into trained weights, and init = "random" draws them: leave one out.')
         if self.template.count("{text}") not in (1, 2):
             raise SpecError(f"template must contain {{text}} once or twice, got {self.template!r}.")
         for change in self.rewording:
@@ -135,6 +141,11 @@ class ExtractSpec:
     device: str = "auto"
     """Device to run on: "cpu", "cuda", "cuda:1", ...; "auto" uses the GPU if there is one."""
 
+    device_map: Literal["", "auto"] = ""
+    """Where the weights lie: empty puts all of them on the device; "auto" lets accelerate spread them over all GPUs,
+    then the memory of the CPU, then the disk, for a backbone that fits no single device. Untrained weights (plan.init)
+    are not spread."""
+
     batch_tokens: int = 0
     """Maximum number of tokens per forward pass, padding included; 0 chooses by device. Lower it if memory is short."""
 
@@ -151,6 +162,11 @@ class ExtractSpec:
     def __post_init__(self) -> None:
         if self.max_bytes < 0:
             raise SpecError(f"max_bytes must be 0 (the free disk space) or more, got {self.max_bytes}.")
+        if self.device_map and self.device != "auto":
+            raise SpecError(
+                f'device = "{self.device}" names one device, and device_map = "{self.device_map}" takes all of them: '
+                "leave one of them out."
+            )
         if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
 

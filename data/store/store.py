@@ -256,7 +256,7 @@ def init_name(plan: CapturePlan) -> str:
 
 def _matches(shard: Shard, plan: CapturePlan) -> bool:
     identity, provenance = shard.identity, shard.provenance
-    names = {"backbone": plan.backbone, "tokenizer": plan.tokenizer, "init": init_name(plan)}
+    names = {"backbone": plan.backbone, "adapter": plan.adapter, "tokenizer": plan.tokenizer, "init": init_name(plan)}
     if plan.revision:
         names["revision"] = plan.revision
     compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
@@ -269,4 +269,4 @@ def _matches(shard: Shard, plan: CapturePlan) -> bool:
         compute_dtype=compute_dtype,
         stored_dtype=stored_dtype,
     )
-    return same and all(provenance.get(key) == value for key, value in names.items())
+    return same and all(provenance.get(key, "") == value for key, value in names.items())

@@ -94,14 +94,17 @@ def _digests(source: Source, seed: int, memo: Memo) -> tuple[str, str]:
 
 
 def _weights_digest(source: Source, memo: Memo) -> str:
-    """Return the digest of the weight files and of the model configuration."""
+    """Return the digest of the weight files and of the model configuration, and those of the adapter."""
     try:
-        file_digests = {path.name: cached_digest(path, memo) for path in source.stamps}
+        file_digests = {path.name: cached_digest(path, memo) for path in source.weights}
         if source.folder:
             check_model_files(source.folder, file_digests)
+        parts = [canonical_json(source.config), *file_digests.values()]
+        if source.adapter:
+            parts += [canonical_json(source.adapter.config), cached_digest(source.adapter.weights, memo)]
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
-    return digest_of_parts([canonical_json(source.config).encode(), *map(str.encode, file_digests.values())])
+    return digest_of_parts(map(str.encode, parts))
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:

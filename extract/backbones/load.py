@@ -7,24 +7,28 @@ transformers and tokenizers are imported where they are used: they are slow to i
 stored does without them.
 """
 
+import importlib.util
 import json
 import shutil
+import weakref
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from permafrost.data.digests import digest_of
-from permafrost.data.errors import first_line
+from permafrost.data.errors import MachineError, PermafrostError, first_line
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.discover import blocks_of
 from permafrost.extract.architecture.small_model import make_config, model_arguments
+from permafrost.extract.backbones.adapter import merge_adapter
 from permafrost.extract.backbones.locate import INDEX, Source
+from permafrost.extract.backbones.memory import free_memory
 from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
 
 if TYPE_CHECKING:
@@ -44,6 +48,8 @@ class Backbone:
     tokenizer: "Tokenizer"
     dtype: torch.dtype
     device: torch.device
+    spread: bool = False
+    """Whether its weights may lie on several devices and on the disk."""
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -56,26 +62,40 @@ class Backbone:
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str) -> Backbone:
+def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "") -> Backbone:
     """Load a frozen backbone, in evaluation mode, without language-model head or pooler.
 
+    Args:
+        device_map: as of :class:`permafrost.data.store.plan.ExtractSpec`.
+
     Raises:
-        BackboneError: the files do not hold the whole model.
+        BackboneError: the files do not hold the whole model, or its adapter is of another one.
         FileChangedError: a weight file is another than the one whose digest was taken.
+        MachineError: the weights do not fit the memory.
     """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = _pretrained(source, source.folder) if source.folder else untrained_model(source, plan.init_seed)
-    tower = model.get_submodule(source.architecture.tower)
-    tower.requires_grad_(False).eval().to(device=device, dtype=getattr(torch, dtype))
+    precision, spread = getattr(torch, dtype), bool(device_map and source.folder)
+    if source.folder:
+        if not spread:
+            _check_memory(source, precision, torch.device(device))
+        model = _pretrained(source, source.folder, precision, device_map or None)
+    else:
+        model = untrained_model(source, plan.init_seed)
+    tower = model.get_submodule(source.architecture.tower).requires_grad_(False).eval()
+    if spread:
+        tower.register_forward_pre_hook(lambda *_: source.check_unchanged())  # of what is on the disk
+    else:
+        tower.to(device=device, dtype=precision)
     return Backbone(
         source=source,
         model=tower,
         tokenizer=load_tokenizer(source.tokenizer_files),
-        dtype=getattr(torch, dtype),
+        dtype=precision,
         device=torch.device(device),
+        spread=spread,
     )
 
 
@@ -182,36 +202,81 @@ def _tokenizer_config(files: TokenizerFiles) -> "PreTrainedConfig":
     return config
 
 
-def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
+def _check_memory(source: Source, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise :class:`MachineError` if the weights do not fit the memory of the CPU, which reads them, or of the device.
+
+    Files that are far smaller than the memory are not looked at.
+    """
     from transformers import AutoModel
 
+    free = {place.type: free_memory(place) for place in (torch.device("cpu"), device)}
+    if sum(stamp.size for stamp in source.stamps.values()) * dtype.itemsize < min(free.values()):
+        return
+    with torch.device("meta"):
+        model = AutoModel.from_config(**_model_arguments(source))
+    size = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
+    place = min(free, key=lambda place: free[place])
+    if size > free[place]:
+        halved = ' plan.compute_dtype = "bfloat16", which halves it, or' if dtype is torch.float32 else ""
+        raise MachineError(
+            f"'{source.name}' takes {size / 1e9:,.1f} GB in {str(dtype).removeprefix('torch.')}, and the {place} has "
+            f'{free[place] / 1e9:,.1f} GB free: set{halved} extract.device_map = "auto", which spreads it over all '
+            "devices and the disk."
+        )
+
+
+def _pretrained(source: Source, folder: Path, dtype: torch.dtype, device_map: str | None) -> "PreTrainedModel":
+    from transformers import AutoModel
+
+    if device_map and importlib.util.find_spec("accelerate") is None:
+        raise BackboneError(
+            f'extract.device_map = "{device_map}" needs the package accelerate; install it: pip install accelerate.'
+        )
+    weights = Path(mkdtemp(prefix="weights-"))  # with links to the weight files and nothing else
+    remove = weakref.finalize(source, shutil.rmtree, weights, ignore_errors=True)
     try:
-        with TemporaryDirectory(prefix="weights-") as name:  # with links to the weight files and nothing else
-            weights = Path(name)
-            for path in source.stamps:
-                (weights / path.name).symlink_to(path.absolute())
-            if (folder / INDEX).is_file():
-                shutil.copyfile(folder / INDEX, weights / INDEX)
-            model, loading = AutoModel.from_pretrained(
-                weights,
-                trust_remote_code=False,
-                use_safetensors=True,
-                local_files_only=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **_model_arguments(source),
-            )
-            for weight in (*model.parameters(), *model.buffers()):
-                weight.data = weight.data.clone()  # else it is a memory map of the file, and changes with the file
+        for path in source.weights:
+            (weights / path.name).symlink_to(path.absolute())
+        if (folder / INDEX).is_file():
+            shutil.copyfile(folder / INDEX, weights / INDEX)
+        model, loading = AutoModel.from_pretrained(
+            weights,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=dtype,
+            device_map=device_map,
+            offload_folder=weights / "offloaded" if device_map else None,
+            output_loading_info=True,
+            **_model_arguments(source),
+        )
+        _own_memory(model, dtype)
+        if source.adapter:
+            merge_adapter(model, source.adapter, source.name)
+    except PermafrostError:
+        raise
     except Exception as error:  # a broken configuration fails in as many ways as it has fields
         source.check_unchanged()
         raise BackboneError(f"'{source.name}': {folder} cannot be loaded ({first_line(error)}).") from error
+    finally:
+        if not device_map:  # else weights are read from the disk as long as the model runs
+            remove()
     source.check_unchanged()
     missing = sorted(name for name in loading["missing_keys"] if name.startswith(source.architecture.tower))
     if missing:
         raise BackboneError(f"'{source.name}': {folder} lacks {len(missing)} weights, the first is {missing[0]}.")
     model.config.name_or_path = str(folder)
     return model
+
+
+def _own_memory(model: nn.Module, dtype: torch.dtype) -> None:
+    """Copy the tensors of a model one by one, in ``dtype`` if they are floating-point.
+
+    Else they are memory maps of the files, and change with these; and buffers stay in float32.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not tensor.is_meta:
+            tensor.data = tensor.data.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _model_arguments(source: Source) -> dict[str, Any]:

@@ -20,7 +20,10 @@ from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError, model_config, read_json
-from permafrost.extract.architecture.small_model import architecture_of
+from permafrost.extract.architecture.discover import positive_size
+from permafrost.extract.architecture.small_model import architecture_of, make_config
+from permafrost.extract.backbones import adapter
+from permafrost.extract.backbones.adapter import Adapter, find_adapter
 from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
 from permafrost.extract.backbones.gguf import converted_folder, gguf_file
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
@@ -50,6 +53,9 @@ class Source:
     folder: Path | None
     """Folder of the weights; None for an untrained backbone of known architecture."""
 
+    adapter: Adapter | None = None
+    """Adapter that is merged into the weights."""
+
     tokenizer: Path
     """Folder of the tokenizer's files."""
 
@@ -62,9 +68,15 @@ class Source:
         return read_tokenizer(self.tokenizer)
 
     @cached_property
+    def weights(self) -> list[Path]:
+        """Weight files of the model; none of an untrained one."""
+        return weight_files(self.folder) if self.folder else []
+
+    @cached_property
     def stamps(self) -> dict[Path, Stamp]:
-        """Stamp of each weight file, taken on first access."""
-        return {path: stamp_of(path.stat()) for path in weight_files(self.folder)} if self.folder else {}
+        """Stamp of each weight file, that of the adapter included, taken on first access."""
+        added = [self.adapter.weights] if self.adapter else []
+        return {path: stamp_of(path.stat()) for path in [*self.weights, *added]}
 
     def check_unchanged(self) -> None:
         """Raise :class:`FileChangedError` if a weight file is another than when its stamp was taken."""
@@ -106,8 +118,9 @@ class Source:
 
     def check_ids(self, ids: NDArray[np.int32]) -> None:
         """Raise :class:`BackboneError` if a token id has no row in the embedding table."""
-        rows, largest = self.config.get("vocab_size"), int(ids.max(initial=0))
-        if isinstance(rows, int) and largest >= rows:
+        rows = positive_size(make_config(self.config).get_text_config(), "vocab_size")
+        largest = int(ids.max(initial=0))
+        if rows and largest >= rows:
             raise BackboneError(
                 f"the tokenizer in {self.tokenizer} gives token {largest:,}, and '{self.name}' knows {rows:,}: "
                 "it is of another model. Set plan.tokenizer to that of the model, or leave it out."
@@ -140,6 +153,12 @@ def find_backbone(plan: CapturePlan, cache: str | None = None, progress: Progres
     else:
         folder = _find_folder(plan.backbone, checkpoint, revision, converted, progress, weights=not random)
         revision = folder.name if folder.parent.name == "snapshots" else revision  # the commit the hub's newest is now
+        if (folder / adapter.CONFIG).is_file():
+            base = read_json(folder / adapter.CONFIG).get("base_model_name_or_path") or "the model that it was made for"
+            raise BackboneError(
+                f"{folder} holds an adapter ({adapter.CONFIG}): set plan.backbone to its base, {base}, and "
+                "plan.adapter to this folder."
+            )
         if not (folder / "config.json").is_file():
             raise BackboneError(f"{folder} is no model folder: it has no config.json.")
         config = read_json(folder / "config.json")
@@ -149,8 +168,6 @@ def find_backbone(plan: CapturePlan, cache: str | None = None, progress: Progres
     assert tokenizer is not None
     if folder and not random:
         weight_files(folder)
-        if (folder / "adapter_config.json").exists():
-            raise BackboneError(f"{folder} holds an adapter (adapter_config.json); merge it into the weights first.")
     config = model_config(config, str(folder or plan.backbone))
     try:
         architecture = architecture_of(config, Memo(Path(cache) / ARCHITECTURES) if cache else None)
@@ -161,6 +178,7 @@ def find_backbone(plan: CapturePlan, cache: str | None = None, progress: Progres
         architecture=architecture,
         config=config,
         folder=None if random else folder,
+        adapter=find_adapter(plan.adapter) if plan.adapter else None,
         tokenizer=tokenizer,
         revision=revision,
     )

@@ -46,6 +46,7 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
     states = torch.empty(len(token_layers), len(real), backbone.source.width, device=device, dtype=dtype)
 
     def keep(layer: int, hidden: Tensor) -> None:
+        hidden = hidden.to(device)  # a block may be on another one
         flat = hidden.reshape(-1, hidden.shape[-1])
         if layer in token_layers:
             states[token_layers.index(layer)] = flat[real]

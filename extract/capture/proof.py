@@ -13,7 +13,6 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +26,7 @@ from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.architecture.small_config import VOCABULARY, WINDOW, special_ids
 from permafrost.extract.backbones import load, locate
 from permafrost.extract.backbones.load import Backbone
+from permafrost.extract.backbones.memory import free_memory
 from permafrost.extract.capture import forward, packing, pooling, reference, roads, structure, twin
 from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner
@@ -136,7 +136,8 @@ def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int)
     _prove_on_twin(runner)
     cost = COPY_TOKENS.get((backbone.device.type, runner.identity.compute_dtype), COPY_TOKENS_ELSEWHERE)
     copy_bytes = backbone.parameter_count * (8 + backbone.dtype.itemsize)
-    if cost <= COPY_SHARE * run_tokens and copy_bytes <= _free_memory(backbone.device) / 2:
+    affordable = cost <= COPY_SHARE * run_tokens and copy_bytes <= free_memory(backbone.device) / 2
+    if affordable and not backbone.spread:
         ids = np.unique(tokens.ids[:KNOWN_TOKENS])
         _prove_on(runner, make_copy(backbone), ids[evenly_spaced(np.arange(len(ids)), VOCABULARY)])
 
@@ -204,18 +205,6 @@ def _prove_on(runner: BackboneRunner, model: Backbone, ids: NDArray[np.int32]) -
             f"(view {largest.view}, layer {largest.layer}); {STRUCTURE_TOLERANCE:g} is allowed"
         )
     return largest.value
-
-
-def _free_memory(device: torch.device) -> int:
-    """Return the bytes that this process may still allocate."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    limits = [Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current")]  # of a container
-    try:
-        most, used = (int(path.read_text()) for path in limits)
-    except (OSError, ValueError):  # there is none, or no limit
-        return int(psutil.virtual_memory().available)
-    return min(most - used, int(psutil.virtual_memory().available))
 
 
 def _code_digest(modules: Iterable[ModuleType]) -> str:

@@ -171,7 +171,8 @@ def reference_states(
         for handle in handles:
             handle.remove()
     last = output[0] if final_norm or not architecture.chained else leaving[-1]
-    states = [*(output.hidden_states[:-1] if architecture.reported else entering), last]
+    below = output.hidden_states[:-1] if architecture.reported else entering
+    states = [layer.to(backbone.device) for layer in (*below, last)]
     return torch.cat([layer if layer.shape[0] == 1 else layer.transpose(0, 1) for layer in states])
 
 

@@ -87,5 +87,6 @@ class LoadedRun(FittedProbe):
         capture_plan = self.recipe.capture_plan(plan)
         if self.backbone_folder is None:
             return capture_plan
-        finetuned = {"backbone": str(self.backbone_folder), "revision": "", "init": "pretrained", "tokenizer": ""}
+        folder, others = str(self.backbone_folder), dict.fromkeys(("revision", "adapter", "tokenizer"), "")
+        finetuned = {"backbone": folder, "init": "pretrained", **others}
         return replace(capture_plan, **finetuned, compute_dtype="float32", stored_dtype="float32")  # type: ignore[arg-type]
