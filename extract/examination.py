@@ -56,14 +56,14 @@ class Examination:
         return [road for road, value in self.roads.items() if isinstance(value, float) and value <= STRUCTURE_TOLERANCE]
 
 
-def examine(name: str, spec: ExtractSpec) -> Examination:
-    """Examine a backbone, named as in a plan.
+def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
+    """Examine a backbone, named as in a plan, as is its adapter.
 
     Raises:
         BackboneError: it cannot be found, read or loaded.
         SelfCheckError: there is no way to run texts together that gives the latents of each alone.
     """
-    resolved = resolve_plan(fitting_plan(CapturePlan(backbone=name), spec.cache), spec)
+    resolved = resolve_plan(fitting_plan(CapturePlan(backbone=name, adapter=adapter), spec.cache), spec)
     runner, source = resolved.runner(), resolved.source
     texts = [text for text in PILOT_TEXTS if runner.backbone.tokenizer.encode(text).ids]
     tokens, packs = runner.tokenize_and_pack(texts)

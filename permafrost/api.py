@@ -265,18 +265,18 @@ def latents(
     return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())
 
 
-def backbone(name: str, cache: Path | str = "cache", device: str = "auto") -> "Examination":
+def backbone(name: str, cache: Path | str = "cache", device: str = "auto", adapter: str = "") -> "Examination":
     """Examine a backbone: its architecture, the roads by which texts may share a pass, its largest values, its speed.
 
     Args:
-        name, cache: as ``backbone`` and ``cache`` of :func:`latents`.
+        name, cache, adapter: as ``plan.backbone``, ``extract.cache`` and ``plan.adapter``.
 
     Raises:
         InputError, MachineError: it cannot be found, is no model of text, or has no road that is exact.
     """
     from permafrost.extract.examination import examine
 
-    return examine(name, ExtractSpec(cache=str(cache), device=device))
+    return examine(name, ExtractSpec(cache=str(cache), device=device), adapter)
 
 
 def _compare(name: str, recipe: Recipe, runs: Path | str, progress: Progress) -> SimilarityResult:

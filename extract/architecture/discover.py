@@ -47,8 +47,10 @@ def text_tower(model: nn.Module) -> tuple[str, nn.Module]:
     """
     config: Any = model.config
     names: tuple[str, ...] = ()
-    if getattr(config, "is_encoder_decoder", False):
-        names = ("get_encoder",)
+    if getattr(config, "is_encoder_decoder", False) or {"encoder", "decoder"} <= {
+        name for name, _ in model.named_children()
+    }:
+        names = ("get_encoder",)  # a checkpoint of the encoder alone does not say that its kind has both
     elif config.get_text_config() is not config:
         names = ("get_decoder", "get_encoder", "language_model", "text_model")
     for part in (*(_part(model, name) for name in names), model):

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from permafrost.data.errors import first_line
 from permafrost.extract.architecture.configuration import BackboneError, read_json
+
+if TYPE_CHECKING:  # a run whose latents are all stored does without torch
+    from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -104,7 +105,7 @@ def find_adapter(name: str) -> Adapter:
     return Adapter(folder=folder, config=config, base=str(values.get("base_model_name_or_path") or ""))
 
 
-def merge_adapter(model: nn.Module, adapter: Adapter, name: str) -> None:
+def merge_adapter(model: "nn.Module", adapter: Adapter, name: str) -> None:
     """Add an adapter to the weights of a model, each in float32 and then in its own dtype.
 
     Tensors of a head or a pooler, which the model does not have, are left out.
@@ -142,11 +143,13 @@ def merge_adapter(model: nn.Module, adapter: Adapter, name: str) -> None:
         ) from error
 
 
-def _fitted_to(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+def _fitted_to(model: "nn.Module", tensors: "Mapping[str, Tensor]") -> "tuple[nn.Module, dict[str, Tensor]]":
     """Return a module in which the parts of ``model`` have the names of an adapter, and the tensors for these parts.
 
     An adapter that was trained on a model with a head names the model below the head first.
     """
+    from torch import nn
+
     parts = {name for name, _ in model.named_children()}
     prefix = f"{model.base_model_prefix}."
     named = {key.removeprefix(SAVED_PREFIX).replace(".base_layer.", "."): value for key, value in tensors.items()}
@@ -159,13 +162,13 @@ def _fitted_to(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[nn.Modu
     return root, {key: value for key, value in named.items() if key[start:].split(".")[0] in parts}
 
 
-def _of_shape(tensor: Tensor, weight: Tensor, key: str) -> Tensor:
+def _of_shape(tensor: "Tensor", weight: "Tensor", key: str) -> "Tensor":
     if tensor.shape != weight.shape:
         raise ValueError(f"{key} is {list(tensor.shape)}, and that of the model {list(weight.shape)}")
     return tensor
 
 
-def _merge(root: nn.Module, config: Mapping[str, Any], added: Mapping[str, Tensor]) -> None:
+def _merge(root: "nn.Module", config: Mapping[str, Any], added: "Mapping[str, Tensor]") -> None:
     """Add the products of low rank to the weights of the modules that they are named after."""
     from peft import LoraConfig, set_peft_model_state_dict
     from peft.tuners.lora import LoraLayer, LoraModel

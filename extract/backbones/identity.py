@@ -96,12 +96,13 @@ def _digests(source: Source, seed: int, memo: Memo) -> tuple[str, str]:
 def _weights_digest(source: Source, memo: Memo) -> str:
     """Return the digest of the weight files and of the model configuration, and those of the adapter."""
     try:
-        file_digests = {path.name: cached_digest(path, memo) for path in source.weights}
+        digests = {path: cached_digest(path, memo) for path in source.stamps}
+        file_digests = {path.name: digests[path] for path in source.weights}
         if source.folder:
             check_model_files(source.folder, file_digests)
         parts = [canonical_json(source.config), *file_digests.values()]
         if source.adapter:
-            parts += [canonical_json(source.adapter.config), cached_digest(source.adapter.weights, memo)]
+            parts += [canonical_json(source.adapter.config), digests[source.adapter.weights]]
     except OSError as error:
         raise BackboneError(f"{error.filename or source.folder} cannot be read ({first_line(error)}).") from error
     return digest_of_parts(map(str.encode, parts))

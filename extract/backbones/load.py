@@ -262,7 +262,12 @@ def _pretrained(source: Source, folder: Path, dtype: torch.dtype, device_map: st
         if not device_map:  # else weights are read from the disk as long as the model runs
             remove()
     source.check_unchanged()
-    missing = sorted(name for name in loading["missing_keys"] if name.startswith(source.architecture.tower))
+    computed = model._keys_to_ignore_on_load_missing or ()  # positions of Marian, which no file holds
+    missing = sorted(
+        name
+        for name in loading["missing_keys"]
+        if name.startswith(source.architecture.tower) and f"{model.base_model_prefix}.{name}" not in computed
+    )
     if missing:
         raise BackboneError(f"'{source.name}': {folder} lacks {len(missing)} weights, the first is {missing[0]}.")
     model.config.name_or_path = str(folder)

@@ -17,13 +17,17 @@ NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A short name, a folder of a model, or an id on the Hugging Face hub.")
 ]
 
+AdapterOption = Annotated[str, typer.Option("--adapter", metavar="FOLDER", help="A LoRA adapter to merge into it.")]
+
 CacheOption = Annotated[Path, typer.Option("--cache", metavar="FOLDER", help="The folder of the latent stores.")]
 
 
 @backbone_app.command("backbone")
-def backbone_command(name: NameArgument, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+def backbone_command(
+    name: NameArgument, adapter: AdapterOption = "", cache: CacheOption = Path("cache"), as_json: JsonOption = False
+) -> None:
     """Examine a model: its blocks, how texts may share a forward pass, largest values by layer, speed."""
-    found = api.backbone(name, cache=cache)
+    found = api.backbone(name, cache=cache, adapter=adapter)
     if as_json:
         show_json({"backbone": asdict(found) | {"exact": found.exact}})
         return
