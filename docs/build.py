@@ -91,11 +91,18 @@ def benchmarks_page() -> str:
 def backbones_page() -> str:
     """Kinds of models, the road of each, and its deviation."""
     text = MADE_BY.format(f"docs/results/{KINDS}.json") + "# Backbones\n\n"
-    text += "`plan.backbone` is a short name, a folder, a GGUF file or an id on the hub, of any kind of text model "
+    text += (
+        "`plan.backbone` is a short name, a folder, a GGUF file (converted once, in the cache) or an id on the hub, of "
+    )
+    text += "any kind of text model "
     text += "that transformers has. `permafrost backbone NAME` says what one is, and `permafrost backbones` lists the "
     text += "short names. What capture must know of a model is found by running a small one of its configuration. The "
     text += "way in which texts share a forward pass, the road, is the fastest that is exact for that small one in "
-    text += "float64. A kind that cannot be served is refused, with the reason.\n"
+    text += (
+        "float64. A kind that cannot be served is refused, with the reason. `plan.adapter` merges a LoRA adapter into "
+    )
+    text += "the weights, and `extract.device_map` spreads them where one device is too small "
+    text += "([how](guide/own-data.md#backbones-templates-the-cache)).\n"
     return text + result_section(result_files.read(KINDS), "##")
 
 
