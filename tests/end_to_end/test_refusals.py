@@ -1,5 +1,6 @@
 """What cannot be done ends in one line that says why, the right exit code, and nothing half-written."""
 
+import json
 import re
 import shutil
 import signal
@@ -13,10 +14,11 @@ from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress
+from permafrost.extract.backbones import load
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.training.resume import UnfinishedTrainings
 from tests.support.bench import Bench, pairs, write
-from tests.support.models.backbones import WORDS
+from tests.support.models.backbones import WORDS, byte_tokenizer, save_tokenizer
 
 pytestmark = pytest.mark.usefixtures("quick")
 NOTES = (
@@ -45,6 +47,14 @@ def bench(tmp_path_factory, tiny):
     (bench.folder / "pickled" / "model.safetensors").rename(bench.folder / "pickled" / "pytorch_model.bin")
     shutil.copytree(bench.backbone, bench.folder / "torn")
     (bench.folder / "torn" / "model.safetensors").write_bytes(b"not a tensor")
+    for kind in ("vit", "wav2vec2"):
+        shutil.copytree(bench.backbone, bench.folder / kind)
+        (bench.folder / kind / "config.json").write_text(json.dumps({"model_type": kind}))
+    shutil.copytree(bench.backbone, bench.folder / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    save_tokenizer(byte_tokenizer(), bench.folder / "bytes")
+    (bench.folder / "adapter").mkdir()
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "bert-base"}
+    (bench.folder / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
     api.run("pairs", bench.of_pairs(), bench.folder / "done")
     api.run("classify", bench.of_topics(), bench.folder / "done")
     return bench
@@ -115,6 +125,17 @@ BACKBONES = {
     "folder that is no model": ("plan.backbone={0}/empty", "is no model folder: it has no config.json"),
     "pickled weights only": ("plan.backbone={0}/pickled", "holds pickled weights only (pytorch_model.bin)"),
     "torn weights": ("plan.backbone={0}/torn", "torn cannot be loaded"),
+    "model of images": ("plan.backbone={0}/vit", "no part of it takes token ids, so it is no model of text"),
+    "model of speech": ("plan.backbone={0}/wav2vec2", "no part of it takes token ids, so it is no model of text"),
+    "no tokenizer": ("plan.backbone={0}/mute", "holds no tokenizer; set plan.tokenizer to a folder that does"),
+    "tokenizer of another model": ("plan.tokenizer={0}/bytes", "it is of another model. Set plan.tokenizer to that"),
+    "adapter alone": (
+        "plan.backbone={0}/adapter",
+        "set plan.backbone to its base, bert-base, and plan.adapter to this",
+    ),
+    "adapter without weights": ("plan.adapter={0}/adapter", "adapter holds no weights (adapter_model.safetensors)"),
+    "no adapter": ("plan.adapter={0}/empty", "is no folder of an adapter: it has no adapter_config.json"),
+    "map of devices and one device": ("extract.device=cpu extract.device_map=auto", "leave one of them out"),
     "file for a cache": ("extract.cache={0}/few.csv", "few.csv: a folder is needed here"),
     "more tokens than positions": ("plan.max_tokens=999", "plan.max_tokens = 999, but"),
     "no final norm": ("plan.final_norm=true", "has no norm after its last block"),
@@ -268,6 +289,14 @@ def test_a_damaged_shard_is_named_set_aside_and_run_again(damage, tmp_path, tiny
     again = api.run("pairs", settings, bench.runs)
     assert again.texts_run == first.texts_run
     assert again.metrics == first.metrics
+
+
+def test_a_backbone_that_does_not_fit_the_memory_is_one_line_of_a_failing_machine(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(load, "free_memory", lambda device: 1000)
+    bench = Bench(tmp_path, tiny("bert"))
+    code, out, err = bench.command("run", "pairs", settings=bench.of_pairs("plan.compute_dtype=float32"))
+    assert (code, out) == (3, "")
+    assert re.search(r"takes .* GB in float32, and the cpu has .* free: set plan.compute_dtype = ", one_line(err))
 
 
 @pytest.mark.slow
