@@ -236,7 +236,7 @@ def latents(
     backbone: str,
     views: Sequence[str] = ("mean",),
     layers: Sequence[int] | str = "all",
-    max_tokens: int = CapturePlan().max_tokens,
+    max_tokens: int | str = CapturePlan().max_tokens,
     cache: Path | str | None = "cache",
     compute_dtype: str = "auto",
     stored_dtype: str = "auto",
@@ -249,7 +249,7 @@ def latents(
         backbone: a short name, a folder of a model, or an id on the Hugging Face hub.
         views: how the hidden states of a text become one vector: mean, last, cls, ...; not ``tokens``.
         layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
-        max_tokens: longer texts are cut; lowered to what the backbone reads.
+        max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
         compute_dtype, stored_dtype: as in a plan.
 
