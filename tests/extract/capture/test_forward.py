@@ -155,6 +155,29 @@ def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, text
         np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, ids[inside])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_views_over_many_tokens_and_text_last_leave_out_the_words_of_a_template(family, tiny, texts, tmp_path):
+    folder, template = tiny(family), "then {text} , near it"
+    dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
+    plan = CapturePlan(backbone=str(folder), views=VIEWS, template=template, max_tokens=12, **dtypes)
+    captured = Extractor(plan, ExtractSpec(cache=str(tmp_path)))(texts, plan.columns(4))
+    assert set(captured) == {"tokens", *POOLINGS}
+    tokenizer = load_backbone(find_backbone(plan), plan, "float32", "cpu").tokenizer
+    for index, text in enumerate(texts):
+        encoding = tokenizer.encode(template.replace("{text}", text))
+        of_text = [
+            end > 5 and first < 5 + len(text) and not mask
+            for (first, end), mask in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        ]
+        room = 12 - len(of_text) + sum(of_text)
+        kept = [token for token, own in enumerate(of_text) if not own or sum(of_text[:token]) < room]
+        states = reference(folder, np.array(encoding.ids, np.int32)[kept], False)
+        own = states[:, [place for place, token in enumerate(kept) if of_text[token]]]
+        for view in POOLINGS:
+            expected = naive_view(view, states if view in ("last", "cls") else own, -1).numpy()
+            np.testing.assert_allclose(captured[view][:, index], expected, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.final_norm])
 def test_the_final_norm_can_be_asked_for(family, tiny, texts, tmp_path):
     assert_parity(tiny(family), texts[:10], tmp_path, final_norm=True, max_tokens=32)
