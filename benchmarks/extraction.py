@@ -53,7 +53,7 @@ def plain_loop(plan: CapturePlan, dtype: str, device: str) -> Arm:
     source = find_backbone(plan)
     model, tokenizer = _unmodified(source, plan, dtype, device), load_tokenizer(source.tokenizer)
     tokenizer.enable_padding()
-    tokenizer.enable_truncation(plan.max_tokens)
+    tokenizer.enable_truncation(plan.token_limit)
 
     def run(texts: Sequence[str]) -> np.ndarray:
         parts = []
@@ -109,7 +109,7 @@ def main() -> None:
             arms["sentence-transformers, float32"] = sentence_transformers_encode(source.folder, device)
         seconds = race(arms, texts, options.rounds, device)
 
-    tokens = tokenize(backbone.tokenizer, texts, plan.template, plan.max_tokens)
+    tokens = tokenize(backbone.tokenizer, texts, plan.template, plan.token_limit)
     roofs = {dtype: matmul_gflops(getattr(torch, dtype), device) for dtype in ("float32", default)}
     print(describe(device))
     print(*(f"{dtype} matmul {roof:,.0f} GFLOP/s" for dtype, roof in roofs.items()), sep=", ", end="; ")

@@ -109,6 +109,24 @@ def concatenate_ranges(starts: NDArray[np.integer[Any]], lengths: NDArray[np.int
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
 
 
+def covering_ranges(spans: NDArray[np.integer[Any]], offsets: Counts) -> Counts:
+    """Return the range of tokens of each text from the first to the last that covers characters of it.
+
+    Args:
+        spans: ``[token, 2]``, as :attr:`TokenLatents.spans`.
+        offsets: ``[text + 1]``.
+
+    Returns:
+        ``[text, 2]``, counted within the text, end excluded; (0, 0) if no token does.
+    """
+    covering = np.flatnonzero(spans[:, 0] != NO_SPAN)
+    low, high = np.searchsorted(covering, offsets[:-1]), np.searchsorted(covering, offsets[1:])
+    ranges = np.zeros((len(low), 2), np.int64)
+    some = high > low
+    ranges[some] = np.stack([covering[low[some]], covering[high[some] - 1] + 1], 1) - offsets[:-1][some, None]
+    return ranges
+
+
 def pad_index(lengths: Counts, starts: Counts | None = None) -> tuple[Counts, NDArray[np.bool_]]:
     """Return which token every position has if texts are padded on the right to the longest.
 

@@ -3,15 +3,21 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from permafrost.data.memo import Memo
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.architecture.architecture import Architecture
-from permafrost.extract.backbones.locate import fitting_plan
+from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.backbones.file_digest import MEMO
+from permafrost.extract.backbones.load import special_tokens_around
+from permafrost.extract.backbones.locate import Source
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
 from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road
 from permafrost.extract.resolved_plan import resolve_plan
+from permafrost.extract.tokenization.prompt import chat_template
 
 PASSES = 3
 """Number of times that the texts are run for the speed; the fastest counts."""
@@ -32,6 +38,12 @@ class Examination:
     parameters: int
     longest: int
     """Longest text that it reads, in tokens."""
+
+    special_tokens: str
+    """Special tokens that the tokenizer puts around a text, which "..." stands for; empty if there are none."""
+
+    chat_template: str
+    """What ``plan.template = "chat"`` stands for; empty if the tokenizer has no chat template, or none for a text."""
 
     device: str
     compute_dtype: str
@@ -63,7 +75,7 @@ def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
         BackboneError: it cannot be found, read or loaded.
         SelfCheckError: there is no way to run texts together that gives the latents of each alone.
     """
-    resolved = resolve_plan(fitting_plan(CapturePlan(backbone=name, adapter=adapter), spec.cache), spec)
+    resolved = resolve_plan(CapturePlan(backbone=name, adapter=adapter), spec)
     runner, source = resolved.runner(), resolved.source
     texts = [text for text in PILOT_TEXTS if runner.backbone.tokenizer.encode(text).ids]
     tokens, packs = runner.tokenize_and_pack(texts)
@@ -81,6 +93,8 @@ def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
         architecture=source.architecture,
         parameters=runner.backbone.parameter_count,
         longest=source.longest,
+        special_tokens=special_tokens_around(runner.backbone.tokenizer),
+        chat_template=_chat_template(source, spec),
         device=runner.backbone.device.type,
         compute_dtype=resolved.identity.compute_dtype,
         stored_dtype=resolved.identity.stored_dtype,
@@ -91,3 +105,10 @@ def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
         tokens_per_second=float(tokens.lengths.sum()) / min(seconds),
         bytes_per_text=source.layers * source.width * value_bytes,
     )
+
+
+def _chat_template(source: Source, spec: ExtractSpec) -> str:
+    try:
+        return chat_template(source.tokenizer_files, "", Memo(Path(spec.cache) / MEMO))
+    except BackboneError:
+        return ""

@@ -65,6 +65,7 @@ def extract(
     started = time.perf_counter()
     check_texts(plan, texts)
     resolved = resolve_plan(plan, spec, progress=progress)
+    asked, plan = plan, resolved.plan
     store = LatentStore.at(Path(spec.cache), plan.backbone, resolved.identity)
     columns = plan.columns(resolved.source.layers)
     windows: list[Text] | None = None
@@ -73,9 +74,9 @@ def extract(
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
         runner = resolved.runner()
-        windows = windows or windowed(runner.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)[0]
+        windows = windows or windowed(runner.backbone.tokenizer, texts, plan.token_limit, plan.overlap)[0]
         missing = store.missing_columns(text_keys(windows), columns)
-        texts_run = run_missing(runner, store, windows, missing, progress) if missing else 0
+        texts_run = run_missing(runner, store, windows, missing, progress, asked) if missing else 0
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
@@ -100,7 +101,7 @@ class Extractor:
     def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
         """Split texts into windows, as :func:`permafrost.extract.tokenization.tokenize.windowed` does."""
         plan = self._runner.plan
-        return windowed(self.backbone.tokenizer, texts, plan.max_tokens, plan.overlap)
+        return windowed(self.backbone.tokenizer, texts, plan.token_limit, plan.overlap)
 
     def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
         """Return the latents of distinct ``texts``, for columns of the plan.

@@ -18,7 +18,7 @@ from permafrost.data.progress import Eta, Progress
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import STORED_BYTES
-from permafrost.data.store.plan import TOKENS, Columns, ExtractSpec, union_of_columns
+from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec, union_of_columns
 from permafrost.data.store.shard import Block
 from permafrost.data.store.shard_layout import KEY_BYTES
 from permafrost.data.store.store import LatentStore, init_name
@@ -33,9 +33,17 @@ Missing = Sequence[tuple[Columns, Any]]
 
 
 def run_missing(
-    runner: BackboneRunner, store: LatentStore, texts: Sequence[Text], missing: Missing, progress: Progress
+    runner: BackboneRunner,
+    store: LatentStore,
+    texts: Sequence[Text],
+    missing: Missing,
+    progress: Progress,
+    asked: CapturePlan,
 ) -> int:
     """Run the latents that a store lacks, and append them; return the number of texts that ran.
+
+    Args:
+        asked: the plan as it was written, before it was resolved; its prompt is recorded.
 
     Raises:
         InputError: a text cannot be used, or the latents exceed ``extract.max_bytes``.
@@ -47,7 +55,7 @@ def run_missing(
     check = SelfCheck(runner, texts, tokens)
     deviation = check.check_before_run(todo, union_of_columns(columns for columns, _ in missing))
     progress.note(f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value")
-    provenance = _provenance(runner, deviation)
+    provenance = _provenance(runner, deviation, asked)
     expected = Eta(progress, int(tokens.lengths[todo].sum()), after=1.0)
     with progress.bar(f"{runner.source.name} on texts", len(todo)) as advance:
         for columns, members in missing:
@@ -57,7 +65,7 @@ def run_missing(
             with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
                 for block in runner.blocks(packs, members, tokens, texts, columns):
                     writer.add(block)
-                    expected.advance(int(np.minimum(block.lengths, runner.plan.max_tokens).sum()))
+                    expected.advance(int(np.minimum(block.lengths, runner.plan.token_limit).sum()))
                     advance(len(block.keys))
     return len(todo)
 
@@ -104,7 +112,7 @@ def stored_bytes(runner: BackboneRunner, tokens: TokenBatch, columns: Columns, m
     return size
 
 
-def _provenance(runner: BackboneRunner, self_check: float) -> dict[str, Any]:
+def _provenance(runner: BackboneRunner, self_check: float, asked: CapturePlan) -> dict[str, Any]:
     source, device = runner.source, runner.backbone.device
     gpu = device.type == "cuda"
     return {
@@ -112,6 +120,9 @@ def _provenance(runner: BackboneRunner, self_check: float) -> dict[str, Any]:
         "revision": source.revision,
         "adapter": runner.plan.adapter,
         "tokenizer": runner.plan.tokenizer,
+        "template": asked.template,
+        "system": asked.system,
+        "longest": source.longest,
         "layers": source.layers,
         "init": init_name(runner.plan),
         "parameters": runner.backbone.parameter_count,

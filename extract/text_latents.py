@@ -10,7 +10,6 @@ from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.store.shard import Latents
-from permafrost.extract.backbones.locate import fitting_plan
 from permafrost.extract.extraction import Extractor, extract
 
 
@@ -18,7 +17,6 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
     """Return the latents of texts, view -> ``[layer, text, width]`` in the stored precision.
 
     Args:
-        plan: its ``max_tokens`` are lowered to what the backbone reads.
         texts: repeated ones are run once.
         cache: folder of the latent stores; None keeps nothing.
 
@@ -33,10 +31,9 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
         raise SpecError("there are no texts; give one or more.")
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if cache is not None:
-        found = extract(fitting_plan(plan, str(cache)), list(numbers), ExtractSpec(cache=str(cache)), progress)
+        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
         return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
     with TemporaryDirectory(prefix="permafrost-") as folder:
-        plan = fitting_plan(plan, folder)
         extractor = Extractor(plan, ExtractSpec(cache=folder))
         latents = extractor(list(numbers), plan.columns(extractor.backbone.source.layers))
     order = np.array([numbers[text] for text in texts])

@@ -7,7 +7,7 @@ checked.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
@@ -236,22 +236,21 @@ def latents(
     backbone: str,
     views: Sequence[str] = ("mean",),
     layers: Sequence[int] | str = "all",
-    max_tokens: int = CapturePlan().max_tokens,
+    max_tokens: int | str = CapturePlan().max_tokens,
     cache: Path | str | None = "cache",
-    compute_dtype: str = "auto",
-    stored_dtype: str = "auto",
     progress: Progress | None = None,
+    **others: Any,
 ) -> dict[str, "Latents"]:
     """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
 
     Args:
         texts: repeated ones are run once.
         backbone: a short name, a folder of a model, or an id on the Hugging Face hub.
-        views: how the hidden states of a text become one vector: mean, last, cls, ...; not ``tokens``.
+        views: how the hidden states of a text become one vector: mean, last, text_last, cls, ...; not ``tokens``.
         layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
-        max_tokens: longer texts are cut; lowered to what the backbone reads.
+        max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
-        compute_dtype, stored_dtype: as in a plan.
+        others: further settings of a plan: ``template``, ``system``, ``compute_dtype``, ``stored_dtype``, ...
 
     Raises:
         InputError: the backbone, a view, a layer or a text cannot be used.
@@ -259,7 +258,7 @@ def latents(
     """
     layers = layers if isinstance(layers, str) else list(layers)
     settings = {"backbone": backbone, "views": list(views), "layers": layers, "max_tokens": max_tokens}
-    plan = parse(CapturePlan, settings | {"compute_dtype": compute_dtype, "stored_dtype": stored_dtype}, "latents")
+    plan = parse(CapturePlan, settings | others, "latents")
     from permafrost.extract.text_latents import text_latents
 
     return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())

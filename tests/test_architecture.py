@@ -25,14 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extract.backbones": {"data", "data.language", "data.store", "extract.architecture"},
     "extract.tokenization": {"data", "data.store", "extract.backbones"},
     "extract.capture": {"data", "data.store", "extract.architecture", "extract.backbones", "extract.tokenization"},
-    "extract.finetuning": {
-        "data",
-        "data.store",
-        "extract.architecture",
-        "extract.backbones",
-        "extract.capture",
-        "extract.tokenization",
-    },
+    "extract.finetuning": {"data", "data.store", "extract.architecture", "extract.backbones", "extract.capture"},
     "extract.pretraining": {
         "data",
         "data.corpora",

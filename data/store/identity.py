@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from permafrost.data.spec import fingerprint, plain
-from permafrost.data.store.plan import NO_WINDOWS, CapturePlan
+from permafrost.data.store.plan import CHAT, NO_WINDOWS, SYSTEM, CapturePlan
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
@@ -41,21 +41,35 @@ class Identity:
     stride: int = NO_WINDOWS
     """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
 
+    add_special_tokens: bool | None = None
+    """False if the tokenizer's special tokens are left out, else None, which is left out of the fingerprint."""
+
+    pools_text: bool | None = None
+    """True if views are over the tokens of the text alone because the template has words around it, else None."""
+
     @classmethod
     def of(
         cls, plan: CapturePlan, *, weights: str, tokenizer: str, compute_dtype: str, stored_dtype: str
     ) -> "Identity":
-        """Return the identity of a plan whose names are resolved to digests, and ``auto`` to dtypes."""
+        """Return the identity of a plan whose names are resolved to digests, and ``auto`` to dtypes.
+
+        Args:
+            plan: its template is no name, and its ``max_tokens`` is a number.
+        """
+        assert plan.template != CHAT
+        assert isinstance(plan.max_tokens, int)
         return cls(
             weights=weights,
             tokenizer=tokenizer,
-            template=plan.template,
+            template=plan.template.replace(SYSTEM, plan.system),
             rewording=json.dumps(plan.rewording),
             max_tokens=plan.max_tokens,
             compute_dtype=compute_dtype,
             stored_dtype=stored_dtype,
             final_norm=plan.final_norm,
             stride=plan.overlap,
+            add_special_tokens=None if plan.add_special_tokens else False,
+            pools_text=True if plan.pools_text else None,
         )
 
     @property
@@ -66,12 +80,13 @@ class Identity:
     @classmethod
     def from_json(cls, values: Any) -> "Identity":
         """Build an identity from the parsed JSON of a shard; raise ``ValueError`` if it is not one."""
-        names = {field.name: field.type for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != set(names):
+        types = {field.name: field.type for field in fields(cls)}
+        required = {field.name for field in fields(cls) if field.default is not None}
+        if not isinstance(values, dict) or not required <= set(values) <= set(types):
             raise ValueError("not an identity")
         for key, value in values.items():
-            if type(value) is not names[key]:
-                raise ValueError(f"{key} is not of type {names[key]}")
+            if type(value) is not types[key] and not (key not in required and type(value) is bool):
+                raise ValueError(f"{key} is not of type {types[key]}")
         if values["compute_dtype"] not in COMPUTE_DTYPES:
             raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
         if values["stored_dtype"] not in STORED_BYTES:
@@ -81,4 +96,4 @@ class Identity:
     def differences(self, other: "Identity") -> list[str]:
         """Return the names of the fields in which two identities differ."""
         values, other_values = plain(self), plain(other)
-        return [key for key in values if values[key] != other_values[key]]
+        return [key for key in vars(self) if values.get(key) != other_values.get(key)]

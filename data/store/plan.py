@@ -7,14 +7,32 @@ machine: digests for names, a dtype for ``auto``.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from permafrost.data.spec import SpecError
 
-View = Literal["last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
+View = Literal["last", "text_last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
 
 TOKENS = "tokens"
 """The only view that is not pooled: it keeps every token of a text."""
+
+TEXT_LAST: Final = "text_last"
+"""The view that is the last token of the text itself, not of the template nor a special token."""
+
+SUMMARIES: tuple[View, ...] = ("mean", "weighted_mean", "max", "sum")
+"""Views over many tokens: of the text alone if the template has words around it, else special tokens included."""
+
+TEXT = "{text}"
+"""Placeholder of the text in a template."""
+
+SYSTEM = "{system}"
+"""Placeholder of the system message in a template."""
+
+CHAT = "chat"
+"""Template that stands for the chat template of the tokenizer."""
+
+OR_FEWER = re.compile(r"(\d+) or fewer")
+"""Limit of tokens that is lowered to what the backbone reads."""
 
 Columns = Mapping[str, tuple[int, ...]]
 """View -> layers."""
@@ -56,22 +74,33 @@ class CapturePlan:
 
     template: str = "{text}"
     """Text around each input, e.g. 'This sentence : "{text}" means in one word:"'; if {text} occurs twice, only the
-    second occurrence is pooled."""
+    second occurrence is pooled. "chat" is the tokenizer's chat template: the text as the user's message, up to where
+    the answer would begin; a date that it writes is 26 July 2024."""
+
+    system: str = ""
+    """System message: takes the place of {system} in the template, and is the system message of the chat template;
+    empty leaves the one that the chat template has itself, if any."""
+
+    add_special_tokens: bool = True
+    """Put the tokenizer's special tokens (BOS, EOS, [CLS], ...) around the filled template; false for a template that
+    writes them itself. A chat template does: none are added to it."""
 
     rewording: tuple[str, ...] = ()
     """Changes to a text before the template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
 
     views: tuple[View, ...] = ("mean",)
-    """How the hidden states of a text become latents; several views cost one forward pass. "tokens" keeps every token,
-    with its id and its span of characters."""
+    """How the hidden states of a text become latents; several views cost one forward pass. "last" and "cls" are the
+    last and the first token of all, "text_last" is the last token that covers characters of the text. "mean",
+    "weighted_mean", "max" and "sum" are over all tokens, special ones included; if the template has words around the
+    text, over the tokens of the text alone. "tokens" keeps every token, with its id and its span of characters."""
 
     layers: tuple[int, ...] | str = "all"
     """Layers to keep: "all", a list, or a range such as "1..-1". 0 is the embedding output, k the output of block k;
     negative numbers count from the last."""
 
-    max_tokens: int = 256
+    max_tokens: int | str = "256 or fewer"
     """Maximum number of tokens, template and special tokens included; longer texts are truncated at the end (see
-    truncation)."""
+    truncation). A number must not exceed what the backbone reads; "256 or fewer" is lowered to it, with a note."""
 
     truncation: Literal["cut", "refuse", "windows"] = "cut"
     """Treatment of texts of more than max_tokens: "cut" truncates them and reports how many; "refuse" stops before
@@ -93,19 +122,23 @@ class CapturePlan:
     """Store the last layer after the final norm of the backbone (GPT-2, Qwen2 and Llama have one)."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
+        if isinstance(self.max_tokens, str) and not OR_FEWER.fullmatch(self.max_tokens):
+            raise SpecError(
+                f'max_tokens must be a whole number, or one that may be lowered, as "256 or fewer"; got '
+                f"{self.max_tokens!r}."
+            )
+        if self.token_limit < 1:
             raise SpecError(f"max_tokens must be at least 1, got {self.max_tokens}.")
         if self.stride < 0:
             raise SpecError(f"stride must be 0 or more, got {self.stride}.")
-        if self.overlap >= self.max_tokens:
+        if self.overlap >= self.token_limit:
             raise SpecError(
-                f"stride = {self.stride} must be less than max_tokens = {self.max_tokens}, or windows never come to an "
-                "end."
+                f"stride = {self.stride} must be less than max_tokens = {self.token_limit}, or windows never come to "
+                "an end."
             )
         if self.adapter and self.init == "random":
             raise SpecError('adapter is merged into trained weights, and init = "random" draws them: leave one out.')
-        if self.template.count("{text}") not in (1, 2):
-            raise SpecError(f"template must contain {{text}} once or twice, got {self.template!r}.")
+        check_template(self.template, self.system)
         for change in self.rewording:
             if change not in REWORDINGS and not re.match(r"\S+=", change):
                 raise SpecError(f"rewording '{change}' is not {', '.join(REWORDINGS)} or OLD=NEW.")
@@ -124,6 +157,22 @@ class CapturePlan:
     def overlap(self) -> int:
         """Number of tokens by which windows overlap; -1 if texts are not split into windows."""
         return self.stride if self.truncation == "windows" else NO_WINDOWS
+
+    @property
+    def token_limit(self) -> int:
+        """Number in :attr:`max_tokens`, which "or fewer" may still lower."""
+        return int(str(self.max_tokens).split()[0])
+
+    @property
+    def text_views(self) -> tuple[View, ...]:
+        """Views that see the tokens of the text alone, and neither words of the template nor special tokens."""
+        has_words = self.template != TEXT and self.template.count(TEXT) < 2  # of two occurrences, all see the second
+        return (TEXT_LAST, *SUMMARIES) if has_words else (TEXT_LAST,)
+
+    @property
+    def pools_text(self) -> bool:
+        """Whether some of the views are over the tokens of the text alone because the template has words around it."""
+        return not {*self.views, TEXT_LAST}.isdisjoint(self.text_views[1:])
 
     def columns(self, layers: int) -> dict[str, tuple[int, ...]]:
         """Return the columns of this plan for a backbone with ``layers`` layers, the embedding output included."""
@@ -178,6 +227,19 @@ def union_of_columns(all_columns: Iterable[Columns]) -> dict[str, tuple[int, ...
         for view, layers in columns.items():
             union.setdefault(view, set()).update(layers)
     return {view: tuple(sorted(layers)) for view, layers in sorted(union.items())}
+
+
+def check_template(template: str, system: str) -> None:
+    """Raise a :class:`SpecError` if a template has no place for a text, or a system message and it do not fit."""
+    if template != CHAT and template.count(TEXT) not in (1, 2):
+        raise SpecError(f'template must contain {{text}} once or twice, or be "chat", got {template!r}.')
+    if TEXT in system or SYSTEM in system:
+        raise SpecError(f"system must not contain {{text}} or {{system}}, got {system!r}.")
+    if template != CHAT and bool(system) != (SYSTEM in template):
+        problem = "has no {system}" if system else "has {system}, and system is empty"
+        raise SpecError(
+            f'template = {template!r} {problem}; set both or none, or set template = "chat", which needs no {{system}}.'
+        )
 
 
 def check_layers(wanted: tuple[int, ...] | str) -> None:

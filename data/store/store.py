@@ -6,6 +6,7 @@ shard by every reader.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import AUTO_STORED_DTYPES, Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
+from permafrost.data.store.plan import CHAT, NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
@@ -256,14 +257,20 @@ def init_name(plan: CapturePlan) -> str:
 
 def _matches(shard: Shard, plan: CapturePlan) -> bool:
     identity, provenance = shard.identity, shard.provenance
+    max_tokens = plan.max_tokens
+    if isinstance(max_tokens, str):
+        max_tokens = min(plan.token_limit, provenance.get("longest", plan.token_limit))
     names = {"backbone": plan.backbone, "adapter": plan.adapter, "tokenizer": plan.tokenizer, "init": init_name(plan)}
     if plan.revision:
         names["revision"] = plan.revision
+    if plan.template == CHAT:  # which only the tokenizer's files tell
+        names |= {"template": plan.template, "system": plan.system}
+        plan = replace(plan, template=identity.template, system="", add_special_tokens=False)
     compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
     is_auto = plan.stored_dtype == "auto" and identity.stored_dtype in AUTO_STORED_DTYPES
     stored_dtype = identity.stored_dtype if is_auto else plan.stored_dtype
     same = identity == Identity.of(
-        plan,
+        replace(plan, max_tokens=max_tokens),
         weights=identity.weights,
         tokenizer=identity.tokenizer,
         compute_dtype=compute_dtype,

@@ -41,7 +41,7 @@ SUFFIX = ".gguf"
 FOLDER = "gguf"
 """Folder of the converted models, in the cache."""
 
-CONVERSION = "1"
+CONVERSION = "2"
 """Version of what this module writes; a new one converts files again."""
 
 CONVERTING_PACKAGES = ("transformers", "tokenizers", "safetensors", "gguf")
@@ -151,7 +151,6 @@ def _read_model(file: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]"
             f"{metadata['general.architecture']!r} ({first_line(error)}); set plan.backbone to a folder of the "
             "same model in safetensors, or download the file again if it is damaged."
         ) from error
-    tokenizer.chat_template = None
     if metadata.get("tokenizer.ggml.pre") in SINGLE_DIGITS:
         rules = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)

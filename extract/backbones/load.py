@@ -13,6 +13,7 @@ import shutil
 import weakref
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,14 @@ def tokenizer_digest(tokenizer: "Tokenizer") -> str:
     """Return the hex digest of everything that decides how a tokenizer turns a text into ids."""
     special = "special tokens in a text are text" if tokenizer.encode_special_tokens else ""
     return digest_of(tokenizer.to_str().encode() + special.encode())
+
+
+def special_tokens_around(tokenizer: "Tokenizer") -> str:
+    """Return the special tokens that a tokenizer puts around a text, as "[CLS] ... [SEP]"; empty if there are none."""
+    encoding = tokenizer.encode("a")
+    tokens = zip(encoding.tokens, encoding.special_tokens_mask, strict=True)
+    shown = [token for token, _ in groupby(token if special else "..." for token, special in tokens)]
+    return " ".join(shown) if any(encoding.special_tokens_mask) else ""
 
 
 def tokenizer_for_saving(source: Source) -> TokenizerFiles:

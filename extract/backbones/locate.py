@@ -5,7 +5,7 @@ Only small files are read, so a run whose latents are all stored never imports t
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ from permafrost.extract.backbones.adapter import Adapter, find_adapter
 from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
 from permafrost.extract.backbones.gguf import converted_folder, gguf_file
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint
-from permafrost.extract.backbones.tokenizer_files import SUFFIXES, TokenizerFiles, read_tokenizer
+from permafrost.extract.backbones.tokenizer_files import CHAT_TEMPLATE, SUFFIXES, TokenizerFiles, read_tokenizer
 
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", *(f"*{suffix}" for suffix in SUFFIXES)]
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", CHAT_TEMPLATE, *(f"*{suffix}" for suffix in SUFFIXES)]
 
 INDEX = "model.safetensors.index.json"
 """File that lists the weight files of a checkpoint with several of them."""
@@ -186,12 +186,6 @@ def find_backbone(plan: CapturePlan, cache: str | None = None, progress: Progres
     return source
 
 
-def fitting_plan(plan: CapturePlan, cache: str | None = None) -> CapturePlan:
-    """Return the plan with ``max_tokens`` lowered to what its backbone reads; errors as of :func:`find_backbone`."""
-    longest = find_backbone(replace(plan, max_tokens=1), cache).longest
-    return replace(plan, max_tokens=min(plan.max_tokens, longest))
-
-
 def find_tokenizer(name: str, cache: str = ExtractSpec.cache) -> Path:
     """Return the folder with the tokenizer of a backbone, named as in a plan; its weights need not be there.
 
@@ -227,9 +221,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _check_plan(plan: CapturePlan, source: Source) -> None:
-    if plan.max_tokens > source.longest:
+    if isinstance(plan.max_tokens, int) and plan.max_tokens > source.longest:
         raise BackboneError(
-            f"plan.max_tokens = {plan.max_tokens}, but '{source.name}' reads at most {source.longest} tokens."
+            f"plan.max_tokens = {plan.max_tokens}, but '{source.name}' reads at most {source.longest} tokens; set it "
+            f'to that, or to "{plan.max_tokens} or fewer".'
         )
     if plan.final_norm and not source.architecture.tail:
         raise BackboneError(f"plan.final_norm = true, but '{source.name}' has no norm after its last block.")

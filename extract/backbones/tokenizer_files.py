@@ -39,6 +39,9 @@ BEGINNINGS = (
 
 CONFIG = "config.json"
 
+CHAT_TEMPLATE = "chat_template.jinja"
+"""File of the chat template; older folders have it in ``tokenizer_config.json``."""
+
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 """Files whose keys become arguments of a tokenizer's class."""
 
@@ -89,6 +92,9 @@ class TokenizerFiles:
     custom: bool = False
     """Whether the folder asks for its own code to make the tokenizer."""
 
+    chat_template: str = field(default="", repr=False)
+    """Chat template, a Jinja program; empty if there is none. :attr:`digest` leaves it out: it changes no token."""
+
     @property
     def config(self) -> dict[str, str]:
         """Keys of ``config.json`` that decide which tokenizer class is made."""
@@ -107,10 +113,12 @@ class TokenizerFiles:
         return digest_of_parts([b"custom" if self.custom else b"", *parts])
 
     def write(self, folder: Path) -> None:
-        """Write the files; a ``config.json`` that is already there stays."""
+        """Write the files and the chat template; a ``config.json`` that is already there stays."""
         for name, content in self.files.items():
             if name != CONFIG or not (folder / name).exists():
                 (folder / name).write_bytes(content)
+        if self.chat_template:
+            (folder / CHAT_TEMPLATE).write_text(self.chat_template, "utf-8")
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
@@ -124,6 +132,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         files = {path.name: path.read_bytes() for path in paths}
         settings = {name: _parse_object(name, files[name]) for name in SETTINGS if name in files}
         config = _parse_object(CONFIG, (folder / CONFIG).read_bytes()) if (folder / CONFIG).is_file() else None
+        template = (folder / CHAT_TEMPLATE).read_text("utf-8") if (folder / CHAT_TEMPLATE).is_file() else None
     except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{folder}: no tokenizer can be made of it ({first_line(error)}).") from error
     if not files:
@@ -133,7 +142,13 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     if config is not None:
         deciding = {key: config[key] for key in OF_CONFIG if isinstance(config.get(key), str)}
         files[CONFIG] = json.dumps(deciding).encode()
-    return TokenizerFiles(folder, files, bool(settings.get("tokenizer_config.json", {}).get("auto_map")))
+    tokenizer_settings = settings.get(SETTINGS[0], {})
+    template = tokenizer_settings.get("chat_template") if template is None else template
+    for entry in template if isinstance(template, list) else ():  # several, by name
+        if isinstance(entry, dict) and entry.get("name") == "default":
+            template = entry.get("template")
+    chat_template = template if isinstance(template, str) else ""
+    return TokenizerFiles(folder, files, bool(tokenizer_settings.get("auto_map")), chat_template)
 
 
 def is_of_tokenizer(name: str) -> bool:

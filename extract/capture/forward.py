@@ -40,6 +40,8 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
     device, dtype = backbone.device, torch.promote_types(backbone.dtype, torch.float32)
     token_index = torch.from_numpy(layout.token_index).to(device)
     token_mask = torch.from_numpy(layout.token_mask).to(device)
+    own_mask = token_mask if layout.own_mask is None else torch.from_numpy(layout.own_mask).to(device)
+    assert layout.own_mask is not None or columns.keys().isdisjoint(layout.own_views)
     pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns if view != TOKENS}
     token_layers = columns.get(TOKENS, ())
     real = token_index[token_mask]
@@ -54,7 +56,7 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
         if views:
             texts = (flat[token_index] if layout.gathered else hidden).to(dtype)
             for view in views:
-                pooled[view][layer] = POOLINGS[view](texts, token_mask)
+                pooled[view][layer] = POOLINGS[view](texts, own_mask if view in layout.own_views else token_mask)
 
     last = max(layer for layers in columns.values() for layer in layers)
     with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):

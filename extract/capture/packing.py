@@ -46,6 +46,12 @@ class Layout:
     token_mask: NDArray[np.bool_]
     """``[text, token]``: whether a text has that pooled token."""
 
+    own_mask: NDArray[np.bool_] | None
+    """``[text, token]``: whether a pooled token is one of those in :attr:`TokenBatch.own`; None if no view asks."""
+
+    own_views: tuple[str, ...]
+    """Views that see those tokens alone."""
+
     road: Road
     gathered: bool
     """Whether the tokens of texts must be gathered by ``token_index``; else each row is one text, pooled as a whole."""
@@ -97,6 +103,8 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
         attention_mask=_ancestor_mask(rows, width) if road.is_tree else None,
         token_index=np.concatenate(paths)[path_index],
         token_mask=token_mask,
+        own_mask=_own_mask(np.concatenate(pack), token_mask.shape[1], tokens),
+        own_views=tokens.own_views,
         road=road,
         gathered=road.is_tree or tokens.pooled is not None,
     )
@@ -108,6 +116,15 @@ class _Row:
     positions: Indices
     paths: list[Indices]
     """For each text of the row, the indices of its tokens within the row, ascending."""
+
+
+def _own_mask(texts: Indices, width: int, tokens: TokenBatch) -> NDArray[np.bool_] | None:
+    """Return ``[text, token]``, True for a text's own tokens among those that the views see; None if no view asks."""
+    if tokens.own is None:
+        return None
+    ranges = tokens.own[texts] - (0 if tokens.pooled is None else tokens.pooled[texts, :1])
+    positions = np.arange(width)
+    return np.asarray((ranges[:, :1] <= positions) & (positions < ranges[:, 1:]))
 
 
 def _length_rows(tokens: TokenBatch) -> list[tuple[Indices, int]]:

@@ -1,7 +1,7 @@
 """Poolings: pure functions from the hidden states of a text to its latent, which never read padding.
 
-``hidden`` is ``[..., text, token, width]`` in float32 or float64; ``mask`` is ``[text, token]``, True for the tokens of
-the text, which come before its padding; the latent is ``[..., text, width]``.
+``hidden`` is ``[..., text, token, width]`` in float32 or float64; ``mask`` is ``[text, token]``, True for the tokens
+that a view sees of a text, which follow one another; the latent is ``[..., text, width]``.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 
 def pool_last(hidden: Tensor, mask: Tensor) -> Tensor:
     """Return the last token."""
-    return _select_token(hidden, mask.sum(1) - 1)
+    return _select_token(hidden, mask.cumsum(1).argmax(1))
 
 
 def pool_cls(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -21,12 +21,12 @@ def pool_cls(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def pool_sum(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return the sum over tokens, special tokens included."""
+    """Return the sum over tokens."""
     return _fill_padding(hidden, mask, 0).sum(-2)
 
 
 def pool_mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over tokens, special tokens included.
+    """Return the mean over tokens.
 
     Source: Reimers and Gurevych, "Sentence-BERT" (2019), section 3, MEAN-strategy.
     """
@@ -40,7 +40,7 @@ def pool_weighted_mean(hidden: Tensor, mask: Tensor) -> Tensor:
 
     Source: Muennighoff, "SGPT: GPT Sentence Embeddings for Semantic Search" (2022), section 4.1.
     """
-    weights = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    weights = mask * mask.cumsum(1)
     weighted = _fill_padding(hidden, mask, 0) * weights[:, :, None]
     return weighted.sum(-2) / weights.sum(1)[:, None]
 
@@ -52,6 +52,7 @@ def pool_max(hidden: Tensor, mask: Tensor) -> Tensor:
 
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "last": pool_last,
+    "text_last": pool_last,
     "mean": pool_mean,
     "weighted_mean": pool_weighted_mean,
     "cls": pool_cls,

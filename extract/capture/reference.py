@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # a run whose latents are all stored does without transformer
 
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "last": lambda states: states[:, -1],
+    "text_last": lambda states: states[:, -1],
     "cls": lambda states: states[:, 0],
     "sum": lambda states: states.sum(1),
     "mean": lambda states: states.mean(1),
@@ -35,6 +36,9 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "weighted_mean": lambda states: torch.einsum("ltw,t->lw", states, _ranks(states)) / _ranks(states).sum(),
 }
 """View -> its pooling by definition, ``[layer, token, width]`` to ``[layer, width]``."""
+
+OVER_MANY = ("mean", "weighted_mean", "max", "sum")
+"""Views over many tokens."""
 
 
 def _ranks(states: Tensor) -> Tensor:
@@ -58,11 +62,20 @@ class ReferenceText:
     seen: list[int]
     """Indices of the tokens that the views see."""
 
+    words: bool
+    """Whether there are words around the text, which views over many tokens leave out."""
+
     spans: list[Span]
     """Characters of the text that each token in ``seen`` covers, end excluded; (-1, -1) if it covers none."""
 
     uncut: int
     """Tokens before truncation."""
+
+    @property
+    def own(self) -> list[int]:
+        """Indices of the tokens from the first to the last that covers characters of the text."""
+        covering = [index for index, span in zip(self.seen, self.spans, strict=True) if span != NOTHING]
+        return [index for index in self.seen if covering and covering[0] <= index <= covering[-1]]
 
 
 class ReferenceTokenizer:
@@ -87,6 +100,7 @@ class ReferenceTokenizer:
             return self._tokenize_pair(encoding, length, uncut)
         reworded, pieces = reword(text, self._plan.rewording), self._plan.template.split("{text}")
         starts = [len(reworded.join(pieces[:count])) for count in range(1, len(pieces))]
+        options["add_special_tokens"] = self._plan.add_special_tokens
         encoding = self._tokenizer(reworded.join(pieces), **options)
         return self._tokenize_single(encoding, [(start, start + len(reworded)) for start in starts])
 
@@ -107,8 +121,8 @@ class ReferenceTokenizer:
             for low, high in occurrences
         ]
         kept = list(range(len(ids)))
-        if len(ids) > self._plan.max_tokens:
-            room = (self._plan.max_tokens - len(ids) + sum(map(len, inside))) // len(inside)
+        if len(ids) > self._plan.token_limit:
+            room = (self._plan.token_limit - len(ids) + sum(map(len, inside))) // len(inside)
             kept = sorted({*kept} - {n for tokens in inside for n in tokens[room:]})
         seen = [index for index, n in enumerate(kept) if len(occurrences) == 1 or n in inside[-1]]
         low, high = occurrences[-1]
@@ -118,16 +132,23 @@ class ReferenceTokenizer:
             else NOTHING
             for n in (kept[index] for index in seen)
         ]
-        return ReferenceText(ids=[ids[n] for n in kept], token_type_ids=None, seen=seen, spans=spans, uncut=len(ids))
+        return ReferenceText(
+            ids=[ids[n] for n in kept],
+            token_type_ids=None,
+            seen=seen,
+            words=len(occurrences) == 1 and self._plan.template != "{text}",
+            spans=spans,
+            uncut=len(ids),
+        )
 
     def _tokenize_pair(self, encoding: "BatchEncoding", length: int, uncut: int) -> ReferenceText:
         """Cut the second segment, or select the stretch of it that a window holds."""
         ids, segments = encoding["input_ids"], encoding.sequence_ids(0)
         second = [n for n, segment in enumerate(segments) if segment == 1]
         fixed = len(ids) - len(second)
-        whole = self._plan.overlap == NO_WINDOWS or len(ids) <= self._plan.max_tokens
+        whole = self._plan.overlap == NO_WINDOWS or len(ids) <= self._plan.token_limit
         start = 0 if whole else max(0, len(ids) - uncut)
-        size = min(len(ids) if whole else length, self._plan.max_tokens) - fixed
+        size = min(len(ids) if whole else length, self._plan.token_limit) - fixed
         held = set(second[start : start + size])
         kept = [n for n, segment in enumerate(segments) if segment != 1 or n in held]
         offsets = encoding["offset_mapping"]
@@ -136,6 +157,7 @@ class ReferenceTokenizer:
             ids=[ids[n] for n in kept],
             token_type_ids=[encoding["token_type_ids"][n] for n in kept],
             seen=list(range(len(kept))),
+            words=False,
             spans=spans,
             uncut=len(ids) - start,
         )
@@ -176,14 +198,20 @@ def reference_states(
     return torch.cat([layer if layer.shape[0] == 1 else layer.transpose(0, 1) for layer in states])
 
 
-def reference_latents(states: Tensor, seen: Sequence[int], columns: Columns) -> dict[str, NDArray[Any]]:
+def reference_latents(
+    states: Tensor, seen: Sequence[int], own: Sequence[int], words: bool, columns: Columns
+) -> dict[str, NDArray[Any]]:
     """Pool hidden states: view -> ``[layer, width]`` in float64; of ``tokens``, ``[layer, token, width]``.
 
     Args:
         seen: indices of the tokens that the views see.
+        own: indices of those of the text itself.
+        words: whether there are words around the text, which views over many tokens leave out.
     """
-    exact = states[:, list(seen)].to("cpu", torch.float64)
-    return {
-        view: (exact if view == TOKENS else POOLINGS[view](exact))[list(layers)].numpy()
-        for view, layers in columns.items()
-    }
+    exact = states.to("cpu", torch.float64)
+    latents = {}
+    for view, layers in columns.items():
+        chosen = own if view == "text_last" or (words and view in OVER_MANY) else seen
+        tokens = exact[:, list(chosen)]
+        latents[view] = (tokens if view == TOKENS else POOLINGS[view](tokens))[list(layers)].numpy()
+    return latents

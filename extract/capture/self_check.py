@@ -78,6 +78,8 @@ class SelfCheck:
         ]
         if tokens.token_type_ids is not None:
             comparisons.append(("segments", tokens.token_type_ids_of(text), expected.token_type_ids or [0] * length))
+        if tokens.own is not None:
+            comparisons.append(("tokens of its own", np.arange(length)[slice(*tokens.own[text])], expected.own))
         if tokens.characters is not None:
             spans = tokens.characters[tokens.viewed_index(np.array([text]))]
             comparisons.append(("character spans", spans.reshape(-1), np.reshape(expected.spans, -1)))
@@ -138,7 +140,7 @@ class SelfCheck:
             states = reference_states(backbone, final_norm, reference.ids, reference.token_type_ids)
             if len(self.known_states) < RUN_TEXTS:
                 self.known_states[text] = states
-        return reference_latents(states, reference.seen, columns)
+        return reference_latents(states, reference.seen, reference.own, reference.words, columns)
 
 
 def _relative_difference(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.plan import TOKENS, Columns
+from permafrost.data.store.plan import SUMMARIES, TEXT_LAST, TOKENS, Columns
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.forward import Pooled
 from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states
@@ -73,7 +73,9 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
             for text in np.concatenate([row for rows in request_packs for row in rows]).tolist():
                 seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
                 states = states_alone(text, tokens.token_type_ids is not None)
-                alone.append(reference_latents(states, seen, columns))
+                assert tokens.own is not None
+                own, words = np.arange(*tokens.own[text]).tolist(), tokens is partial
+                alone.append(reference_latents(states, seen, own, words, columns))
             deviations += _deviations(together, alone, columns)
     return max(reversed(deviations), key=lambda deviation: (np.isnan(deviation.value), deviation.value))
 
@@ -108,15 +110,22 @@ def _draw_texts() -> list[NDArray[np.int64]]:
 
 
 def _as_tokens(texts: Sequence[NDArray[np.int32]], partial: bool, segments: bool) -> TokenBatch:
-    """Return texts as a batch; if ``partial``, views see a part of the tokens, and segments are told apart if asked."""
+    """Return texts as a batch, whose own tokens lie in the middle.
+
+    If ``partial``, views see a part of the tokens, those over many tokens see the own ones alone, and segments are told
+    apart if asked.
+    """
     lengths = np.array([len(text) for text in texts])
     pooled = np.array([[size // 3, size] for size in lengths], np.int32)
+    own = np.array([[size // 2, size - size // 5] for size in lengths])
     token_type_ids = np.concatenate([np.arange(size) >= size // 2 for size in lengths]).astype(np.int8)
     return TokenBatch(
         ids=np.concatenate(texts).astype(np.int32),
         offsets=offsets_from_lengths(lengths),
         uncut=lengths.astype(np.int32),
         pooled=pooled if partial else None,
+        own=own,
+        own_views=(TEXT_LAST, *SUMMARIES) if partial else (TEXT_LAST,),
         token_type_ids=token_type_ids if partial and segments else None,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
@@ -63,6 +64,7 @@ class FinetunedBackbone(nn.Module):
         view: str,
         token_type_ids: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        seen: NDArray[np.int64] | None = None,
     ) -> Tensor:
         """Return a view of some texts, computed with the current weights.
 
@@ -73,6 +75,7 @@ class FinetunedBackbone(nn.Module):
             view: "tokens", or one of :data:`permafrost.extract.capture.pooling.POOLINGS`.
             token_type_ids: ``[token]``, with token ids; None if all texts have one segment.
             layers: some of :attr:`layers`; None returns all of them.
+            seen: ``[text, 2]``, the range of each text's tokens that the view sees, end excluded; None if all.
 
         Returns:
             ``[layer, text, width]`` in float32, in the order given; of tokens, ``[layer, token, width]``.
@@ -92,7 +95,7 @@ class FinetunedBackbone(nn.Module):
         outputs = []
         for row in rows:
             states = self._states(inputs, row, None if token_type_ids is None else token_type_ids[row.tokens])[chosen]
-            outputs.append(states if view == TOKENS else _pool(states, row, view))
+            outputs.append(states if view == TOKENS else _pool(states, row, view, seen))
         if view == TOKENS:
             order = torch.cat([row.tokens for row in rows])
         else:
@@ -120,9 +123,14 @@ class FinetunedBackbone(nn.Module):
         self.blocks.save(folder)
 
 
-def _pool(states: Tensor, row: Row, view: str) -> Tensor:
+def _pool(states: Tensor, row: Row, view: str, seen: NDArray[np.int64] | None) -> Tensor:
     """Pool ``[layer, token, width]`` of a row to ``[layer, text, width]``."""
-    pool = POOLINGS[view]
-    return torch.cat(
-        [pool(torch.stack([group.padded(layer) for layer in states]), group.mask) for group in row.groups], 1
-    )
+    pooled = []
+    for group in row.groups:
+        mask = group.mask
+        if seen is not None:
+            first, end = torch.from_numpy(seen[group.texts]).to(mask.device).T[:, :, None]
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            mask = (first <= positions) & (positions < end)
+        pooled.append(POOLINGS[view](torch.stack([group.padded(layer) for layer in states]), mask))
+    return torch.cat(pooled, 1)

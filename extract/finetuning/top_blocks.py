@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec, resolve_layers
+from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec, resolve_layers
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
 from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.finetuning.families import Family, family_of
 from permafrost.extract.finetuning.varlen import Row
-from permafrost.extract.tokenization.tokenize import TEXT
 
 Cut = int | Literal["none"]
 """Last layer whose states are frozen, 0 for the embeddings; "none" if nothing is frozen."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import NO_SPAN, Counts, concatenate_ranges, offsets_from_lengths
+from permafrost.data.store.plan import TEXT_LAST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,13 @@ class TokenBatch:
     characters: NDArray[np.int32] | None = None
     """``[token, 2]``: the characters of the text that each token covers, end excluded, (-1, -1) if it covers none; of
     two segments, characters of the second. None if not asked for."""
+
+    own: NDArray[np.int64] | None = None
+    """``[text, 2]``: the range of tokens from the first to the last that covers characters of the text, end excluded;
+    None if no view asks for it."""
+
+    own_views: tuple[str, ...] = (TEXT_LAST,)
+    """Views that see the tokens in :attr:`own` alone."""
 
     token_type_ids: NDArray[np.int8] | None = None
     """``[token]``: the segment of each token, as the tokenizer numbers it; None if all texts have one segment."""
@@ -75,6 +83,8 @@ class TokenBatch:
             uncut=self.uncut[texts],
             pooled=None if self.pooled is None else self.pooled[texts],
             characters=None if self.characters is None else self.characters[index],
+            own=None if self.own is None else self.own[texts],
+            own_views=self.own_views,
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids[index],
         )
 

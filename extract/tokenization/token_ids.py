@@ -1,20 +1,25 @@
 """Tokenization of texts by a plan, without loading any weights, and the texts that a plan refuses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import TokenIndex
+from permafrost.data.memo import Memo
+from permafrost.data.ragged import TokenIndex, covering_ranges
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError
+from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone
+from permafrost.extract.tokenization.prompt import resolve_prompt
 from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.token_batch import TokenBatch
-from permafrost.extract.tokenization.tokenize import TEXT, tokenize, windowed
+from permafrost.extract.tokenization.tokenize import no_token, tokenize, windowed
 
 if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
     from tokenizers import Tokenizer
@@ -24,8 +29,9 @@ def check_texts(plan: CapturePlan, texts: Sequence[Text]) -> None:
     """Raise :class:`SpecError` if a plan has a template or a rewording, and some texts have two segments."""
     if all(isinstance(text, str) for text in texts):
         return
-    for key, default, value in (("template", TEXT, plan.template), ("rewording", (), plan.rewording)):
-        if value != default:
+    defaults = {"template": TEXT, "rewording": (), "add_special_tokens": True}
+    for key, default in defaults.items():
+        if (value := getattr(plan, key)) != default:
             raise SpecError(
                 f"plan.{key} = {value!r} is for texts of one segment, and this corpus has texts of two; leave it out."
             )
@@ -37,9 +43,9 @@ def refuse_long_texts(texts: Sequence[Text], uncut: NDArray[np.integer[Any]], pl
     Args:
         uncut: ``[text]``, tokens before truncation.
     """
-    longest, count = int(np.argmax(uncut)), int((uncut > plan.max_tokens).sum())
+    longest, count = int(np.argmax(uncut)), int((uncut > plan.token_limit).sum())
     raise TextError(
-        f"{count:,} texts exceed plan.max_tokens = {plan.max_tokens}, the longest has {int(uncut[longest])} tokens "
+        f"{count:,} texts exceed plan.max_tokens = {plan.token_limit}, the longest has {int(uncut[longest])} tokens "
         f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
         texts[longest],
     )
@@ -51,6 +57,7 @@ def tokenize_by_plan(
     """Reword and tokenize a whole request.
 
     Args:
+        plan: as :func:`permafrost.extract.tokenization.prompt.resolve_prompt` returns it.
         characters: whether to return the characters of the text that each token covers.
 
     Raises:
@@ -59,10 +66,25 @@ def tokenize_by_plan(
         SpecError: the template alone fills ``max_tokens``.
     """
     reworded = [reword(str(text), plan.rewording) for text in texts] if plan.rewording else texts
-    tokens = tokenize(tokenizer, reworded, plan.template, plan.max_tokens, characters, plan.overlap)
+    own_views = [view for view in plan.views if view in plan.text_views]
+    tokens = tokenize(
+        tokenizer,
+        reworded,
+        plan.template,
+        plan.token_limit,
+        characters or bool(own_views),
+        plan.overlap,
+        plan.add_special_tokens,
+    )
     source.check_ids(tokens.ids)
-    if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
+    if plan.truncation == "refuse" and (tokens.uncut > plan.token_limit).any():
         refuse_long_texts(texts, tokens.uncut, plan)
+    if own_views:
+        assert tokens.characters is not None
+        own = covering_ranges(tokens.characters, tokens.offsets)
+        if not (own[:, 1] > 0).all():
+            raise no_token(texts[int(np.argmin(own[:, 1]))])
+        tokens = replace(tokens, own=own, own_views=plan.text_views)
     return tokens
 
 
@@ -84,8 +106,9 @@ def read_token_ids(
     """
     check_texts(plan, texts)
     source = find_backbone(plan, cache)
+    plan = resolve_prompt(plan, source, Memo(Path(cache) / MEMO))
     tokenizer = load_tokenizer(source.tokenizer_files)
-    windows, starts = windowed(tokenizer, texts, plan.max_tokens, plan.overlap)
+    windows, starts = windowed(tokenizer, texts, plan.token_limit, plan.overlap)
     batch = tokenize_by_plan(plan, source, tokenizer, windows, True)
     assert batch.characters is not None
     return batch, TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts)

@@ -13,7 +13,7 @@ import numpy as np
 
 from permafrost.data.ragged import Counts, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import NO_WINDOWS
+from permafrost.data.store.plan import NO_WINDOWS, TEXT
 from permafrost.data.text import Segments, Text, TextError, expand_windows, quote_text
 from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
 from permafrost.extract.tokenization.windows import Pair, joint
@@ -25,9 +25,6 @@ if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
 CHUNK = 1024
 """Texts per call of the tokenizer."""
 
-TEXT = "{text}"
-"""Placeholder of the text in a template."""
-
 
 def tokenize(
     tokenizer: "Tokenizer",
@@ -36,6 +33,7 @@ def tokenize(
     max_tokens: int,
     characters: bool = False,
     stride: int = NO_WINDOWS,
+    add_special_tokens: bool = True,
 ) -> TokenBatch:
     """Return the token ids of ``texts`` within ``template``, at most ``max_tokens`` each, special tokens included.
 
@@ -46,6 +44,7 @@ def tokenize(
             twice, those of the second occurrence.
         stride: tokens by which the windows of two segments overlap; -1 cuts the second segment instead. A text of two
             segments stands for the one window that it names.
+        add_special_tokens: whether to put the tokenizer's special tokens around a text, which two segments need.
 
     Raises:
         TextError: a text has no token, has no such window, or its first segment leaves no room in ``max_tokens`` for
@@ -55,14 +54,16 @@ def tokenize(
     paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
     batch = TokenBatchBuilder(paired, echo, characters)
-    for encoding, windows in _encode(tokenizer, texts, template, paired or echo or characters):
+    for encoding, windows in _encode(tokenizer, texts, template, add_special_tokens, paired or echo or characters):
         pair: Pair | None = None
         for text in windows:
             if isinstance(text, Segments):
                 pair = pair or Pair(text, encoding, max_tokens, stride)
                 batch.add(pair.window(text.window))
             else:
-                batch.add(_tokenize_single(tokenizer, encoding, text, template, max_tokens, echo, characters))
+                if len(encoding) > max_tokens and not (echo or characters):  # where to cut needs offsets
+                    encoding = tokenizer.encode(template.replace(TEXT, text), add_special_tokens=add_special_tokens)
+                batch.add(_tokenize_single(encoding, text, template, max_tokens, echo, characters))
     return batch.build()
 
 
@@ -81,7 +82,7 @@ def windowed(
     pairs = [(index, text) for index, text in enumerate(texts) if isinstance(text, Segments)]
     if stride != NO_WINDOWS and pairs:
         start = 0
-        for encoding, windows in _encode(tokenizer, [text for _, text in pairs], TEXT, True):
+        for encoding, windows in _encode(tokenizer, [text for _, text in pairs], TEXT, True, True):
             pair = Pair(pairs[start][1], encoding, max_tokens, stride)
             for index, text in pairs[start : start + len(windows)]:
                 counts[index] = max(1, len(pair.windows) - text.window)
@@ -90,7 +91,7 @@ def windowed(
 
 
 def _encode(
-    tokenizer: "Tokenizer", texts: Sequence[Text], template: str, offsets: bool
+    tokenizer: "Tokenizer", texts: Sequence[Text], template: str, add_special_tokens: bool, offsets: bool
 ) -> Iterator[tuple["Encoding", list[Text]]]:
     """Encode runs of consecutive texts that differ in their window only, once each; yield encoding and texts."""
     between = joint(tokenizer) if any(isinstance(text, Segments) for text in texts) else ""
@@ -101,26 +102,23 @@ def _encode(
 
     runs = ((key, list(windows)) for key, windows in groupby(texts, tokenizer_input))
     while chunk := list(islice(runs, CHUNK)):
-        yield from zip(encode([key for key, _ in chunk]), (windows for _, windows in chunk), strict=True)
+        yield from zip(
+            encode([key for key, _ in chunk], add_special_tokens=add_special_tokens),
+            (windows for _, windows in chunk),
+            strict=True,
+        )
 
 
 def _tokenize_single(
-    tokenizer: "Tokenizer",
-    encoding: "Encoding",
-    text: str,
-    template: str,
-    max_tokens: int,
-    echo: bool,
-    characters: bool,
+    encoding: "Encoding", text: str, template: str, max_tokens: int, echo: bool, characters: bool
 ) -> TokenizedText:
     ids: list[int] = encoding.ids
     if not len(ids):
-        raise _no_token(text)
+        raise no_token(text)
     tokens = TokenizedText(ids=ids, uncut=len(ids))
     kept = None
     if echo or len(ids) > max_tokens:
-        with_offsets = encoding if echo or characters else tokenizer.encode(template.replace(TEXT, text))
-        kept, tokens.pooled = _fit(with_offsets, text, template, max_tokens)
+        kept, tokens.pooled = _fit(encoding, text, template, max_tokens)
         tokens.ids = list(compress(ids, kept))
     if characters:
         tokens.offsets, tokens.outside = encoding.offsets, encoding.special_tokens_mask
@@ -143,7 +141,7 @@ def _fit(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tup
         for low, high in _occurrences(template, text)
     ]
     if not all(occurrences):
-        raise _no_token(text)
+        raise no_token(text)
     fixed = len(special) - sum(map(len, occurrences))
     room = (max_tokens - fixed) // len(occurrences)
     if room < 1:
@@ -158,7 +156,8 @@ def _fit(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tup
     return kept, (before, before + sum(kept[index] for index in occurrences[-1]))
 
 
-def _no_token(text: str) -> TextError:
+def no_token(text: Text) -> TextError:
+    """Return the error of a text that is nothing to the tokenizer."""
     return TextError(f"text {quote_text(text)}: the tokenizer makes no token of it; leave it out.", text)
 
 

@@ -1,5 +1,6 @@
 """Commands about backbones: what a model is, and which have a short name or lie in the local hub cache."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,8 @@ def backbone_command(
             "parameters": f"{found.parameters:,}",
             "reads": f"{found.longest:,} tokens",
             "attention": _attention_text(architecture),
+            "special tokens": found.special_tokens or "none",
+            "chat template": json.dumps(found.chat_template, ensure_ascii=False) if found.chat_template else "none",
             "after the last block": ", ".join(architecture.tail) or "nothing",
             "runs": f"{found.compute_dtype} on {found.device}, road: {found.road}",
             "speed": f"{found.texts_per_second:,.1f} texts/s, {found.tokens_per_second:,.0f} tokens/s",

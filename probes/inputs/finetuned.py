@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
+from permafrost.data.ragged import concatenate_ranges, covering_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.text import Text
@@ -43,6 +43,9 @@ class FinetunedInputs(ProbeInputs):
     below: FrozenStates
     """Inputs of the blocks; each text is one window."""
 
+    own: bool = False
+    """Whether the view sees the tokens of the text alone, and neither words of a template nor special tokens."""
+
     @property
     def longest(self) -> int:
         """Largest number of tokens of a text: blocks run on tokens, whatever they return."""
@@ -51,24 +54,27 @@ class FinetunedInputs(ProbeInputs):
     @torch.no_grad()
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`, without a gradient."""
-        return _run_blocks(self.blocks, self.below, self.columns, texts, [layer])[0]
+        return _run_blocks(self.blocks, self.below, self.columns, texts, [layer], self.own)[0]
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
         """As :meth:`ProbeInputs.text_states`; a text that occurs several times is run once."""
         rows = single_order(texts)
         distinct, inverse = np.unique(rows, return_inverse=True)
         layers = range(len(self.columns)) if reads.all_layers else reads.sources.tolist()
-        latents = _run_blocks(self.blocks, self.below, self.columns, distinct, layers)
+        latents = _run_blocks(self.blocks, self.below, self.columns, distinct, layers, self.own)
         return [latents[:, column] for column in torch.from_numpy(inverse.reshape(rows.shape)).T]
 
 
 def finetuned_inputs(
-    top_blocks: nn.Module, below: FrozenStates, view: str, layers: Sequence[int]
+    top_blocks: nn.Module, below: FrozenStates, view: str, layers: Sequence[int], own: bool = False
 ) -> FinetunedInputs | TokenInputs:
     """Return the inputs of one view of some layers of trainable blocks.
 
+    Args:
+        own: whether the view sees the tokens of the text alone.
+
     Raises:
-        SpecError: a pooled view of texts that are split into windows.
+        SpecError: a pooled view of texts that are split into windows, or of a text that has no tokens of its own.
     """
     columns = tuple(Column("", view, layer) for layer in layers)
     widths = (int(top_blocks.width),) * len(layers)  # type: ignore[arg-type]
@@ -77,7 +83,9 @@ def finetuned_inputs(
         return TokenInputs(columns=columns, widths=widths, tokens=below.tokens, blocks=top_blocks, read=read)
     if (np.diff(below.tokens.starts) != 1).any():
         raise SpecError('a view of whole texts cannot be made of windows; set plan.truncation = "cut", or read tokens.')
-    return FinetunedInputs(columns=columns, widths=widths, blocks=top_blocks, below=below)
+    if own and not covering_ranges(below.tokens.spans, below.tokens.offsets)[:, 1].all():
+        raise SpecError(f"the tokenizer makes no token of some text, so it has no view {view}; leave such texts out.")
+    return FinetunedInputs(columns=columns, widths=widths, blocks=top_blocks, below=below, own=own)
 
 
 def _run_distinct(
@@ -94,12 +102,21 @@ def _run_distinct(
 
 
 def _run_blocks(
-    blocks: nn.Module, below: FrozenStates, columns: Sequence[Column], windows: NDArray[np.int64], layers: Sequence[int]
+    blocks: nn.Module,
+    below: FrozenStates,
+    columns: Sequence[Column],
+    windows: NDArray[np.int64],
+    layers: Sequence[int],
+    own: bool = False,
 ) -> Tensor:
     """Return the view of the columns, ``[layer, window, width]`` or ``[layer, token, width]``."""
     values, segments = below.rows(windows)
-    lengths = below.tokens.lengths[windows].tolist()
+    lengths = below.tokens.lengths[windows]
+    spans = below.tokens.spans[below.tokens.tokens_of(windows)] if own else None
+    seen = None if spans is None else covering_ranges(spans, offsets_from_lengths(lengths))
     token_type_ids = None if segments is None else torch.from_numpy(segments)
     backbone_layers = [columns[layer].layer for layer in layers]
-    latents: Tensor = blocks(torch.from_numpy(values), lengths, columns[0].view, token_type_ids, backbone_layers)
+    latents: Tensor = blocks(
+        torch.from_numpy(values), lengths.tolist(), columns[0].view, token_type_ids, backbone_layers, seen
+    )
     return latents

@@ -121,7 +121,7 @@ class CacheProvider:
         truncated = store.count_truncated(corpus.texts)
         if truncated and plan.truncation == "refuse":
             raise StoreError(
-                f"{truncated:,} texts exceed plan.max_tokens = {plan.max_tokens}; raise it, or set "
+                f"{truncated:,} texts exceed plan.max_tokens = {store.identity.max_tokens}; raise it, or set "
                 'plan.truncation = "cut".'
             )
         seconds = time.perf_counter() - started

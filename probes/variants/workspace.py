@@ -44,8 +44,8 @@ class LatentRequest:
 
     @property
     def forward_key(self) -> PlanKey:
-        """Key that requests share if one forward pass serves them all: they differ in views only."""
-        return fingerprint(self.corpus), replace(self.plan, views=("mean",))
+        """Key that requests share if one store serves them all: they differ in views only."""
+        return fingerprint(self.corpus), replace(self.plan, views=("mean" if self.plan.pools_text else "last",))
 
 
 class Workspace:
@@ -71,6 +71,7 @@ class Workspace:
         self._corpora: dict[str, Corpus] = {}
         self._problems: dict[str, Problem] = {}
         self._frozen_states: dict[str, FrozenStates] = {}
+        self._lowered: set[str] = set()
 
     def corpus(self, spec: CorpusSpec) -> Corpus:
         """Return the corpus; the first call reads it and notes its sizes."""
@@ -127,7 +128,13 @@ class Workspace:
         corpus, plan = self.corpus(requests[0].corpus), requests[0].plan
         views = tuple(dict.fromkeys(view for request in requests for view in request.plan.views))
         latents = self.provider.latents(replace(plan, views=views), requests[0].extract, corpus, self.progress)
-        cut = f"; {latents.truncated:,} texts cut to {plan.max_tokens} tokens" if latents.truncated else ""
+        limit = latents.store.identity.max_tokens
+        if limit < plan.token_limit and plan.backbone not in self._lowered:
+            self._lowered.add(plan.backbone)
+            self.progress.note(
+                f'{plan.backbone} reads {limit} tokens, which plan.max_tokens = "{plan.max_tokens}" becomes'
+            )
+        cut = f"; {latents.truncated:,} texts cut to {limit} tokens" if latents.truncated else ""
         unit = " windows" if plan.truncation == "windows" else ""
         run = f"{latents.texts_run:,}{unit} of {len(corpus.texts):,} texts run, {latents.seconds:.2f} s"
         self.progress.note(f"stage one, {plan.backbone} on {corpus.name}: {run}{cut}")
@@ -173,7 +180,9 @@ class Workspace:
         frozen = recipe.finetune.frozen_layer_indices()
         finetuned = [layer for layer in blocks.layers if layer not in frozen]  # type: ignore[union-attr]
         read_layers = (*frozen, *resolve_layers(layers, finetuned))
-        return finetuned_inputs(blocks, self._frozen_states_of(recipe), view, read_layers)
+        return finetuned_inputs(
+            blocks, self._frozen_states_of(recipe), view, read_layers, view in recipe.plan.text_views
+        )
 
     def top_blocks(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
         """Create the blocks above the recipe's cut, with the backbone's weights."""

@@ -71,9 +71,10 @@ def test_every_view_can_be_asked_for(view):
         ("plan.veiws=mean", "unknown key 'veiws' in [plan]. Did you mean 'views'?"),
         ("plann.views=mean", "unknown key 'plann'. Did you mean 'plan'?"),
         ("plan.views=meen", "plan.views = 'meen': Did you mean 'mean'?"),
-        ("plan.max_tokens=many", "plan.max_tokens must be whole number, got 'many'."),
-        ("plan.max_tokens=1.5", "plan.max_tokens must be whole number, got 1.5."),
-        ("plan.max_tokens=true", "plan.max_tokens must be whole number, got true."),
+        ("plan.max_tokens=many", 'plan.max_tokens must be a whole number, or one that may be lowered, as "256 or few'),
+        ("plan.stride=many", "plan.stride must be whole number, got 'many'."),
+        ("plan.stride=1.5", "plan.stride must be whole number, got 1.5."),
+        ("plan.stride=true", "plan.stride must be whole number, got true."),
         ("plan.max_tokens=0", "plan.max_tokens must be at least 1, got 0."),
         ("plan.final_norm=1", "plan.final_norm must be true or false, got 1."),
         ("plan.layers=first", "plan.layers must be"),
@@ -159,7 +160,7 @@ plans = st.builds(
     template=st.tuples(st.text(), st.text()).map("{text}".join).filter(lambda t: t.count("{text}") == 1),
     views=st.lists(st.sampled_from(get_args(View)), min_size=1, unique=True).map(tuple),
     layers=st.one_of(st.just("all"), st.lists(st.integers(-99, 99), min_size=1, unique=True).map(tuple)),
-    max_tokens=st.integers(1, 10**6),
+    max_tokens=st.one_of(st.integers(1, 10**6), st.integers(1, 10**6).map("{} or fewer".format)),
     final_norm=st.booleans(),
 )
 
@@ -183,7 +184,7 @@ def test_numbers_survive_toml_to_the_last_bit(seconds, limit):
 
 def test_a_fingerprint_changes_with_every_field_and_with_nothing_else(identity):
     changed = [
-        dataclasses.replace(identity, **{field.name: not value if value is False else type(value)(f"{value}9")})
+        dataclasses.replace(identity, **{field.name: type(value)(f"{value}9") if value else value is None or not value})
         for field in dataclasses.fields(identity)
         for value in [getattr(identity, field.name)]
     ]
@@ -195,8 +196,13 @@ def test_a_fingerprint_changes_with_every_field_and_with_nothing_else(identity):
 
 
 def test_an_identity_is_read_back_strictly(identity):
-    assert Identity.from_json(plain(identity)) == identity
-    for wrong in (None, [], {}, plain(identity) | {"max_tokens": "16"}, plain(identity) | {"more": 1}):
+    full = dataclasses.replace(identity, add_special_tokens=False, pools_text=True)
+    for written in (identity, full):
+        assert Identity.from_json(plain(written)) == written
+    for more in ({"max_tokens": "16"}, {"more": 1}, {"pools_text": None}, {"pools_text": "yes"}):
+        with pytest.raises(ValueError):
+            Identity.from_json(plain(identity) | more)
+    for wrong in (None, [], {}):
         with pytest.raises(ValueError):
             Identity.from_json(wrong)
 

@@ -187,8 +187,12 @@ def test_settings_that_the_guide_names_exist(page):
 
 
 @pytest.fixture(scope="module")
-def backbone(tiny) -> Path:
-    return tiny("bert", blocks=6)  # as many as the backbone that the pages cut
+def backbone(tiny, tmp_path_factory) -> Path:
+    """A tiny model with a chat template, and as many blocks as the backbone that the pages cut."""
+    folder = Path(shutil.copytree(tiny("bert", blocks=6), tmp_path_factory.mktemp("chat") / "model"))
+    template = "{% for message in messages %}{{ message.role }} : {{ message.content }} . {% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
 
 
 @pytest.fixture

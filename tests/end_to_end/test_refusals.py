@@ -247,6 +247,17 @@ def test_truncation_is_refused_and_counted_on_a_warm_cache_too(plan, tmp_path, t
         assert ("texts exceed plan.max_tokens = 6" if plan else "texts cut to 6 tokens") in err
 
 
+def test_a_limit_of_tokens_that_is_not_the_users_is_lowered_with_one_note(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    settings = [setting for setting in bench.of_pairs() if not setting.startswith("plan.max_tokens")]
+    for verb in ("run", "train"):
+        code, _, err = bench.command(verb, "pairs", settings=settings)
+        assert (code, err.count('reads 66 tokens, which plan.max_tokens = "256 or fewer" becomes')) == (0, 1)
+    code, _, err = bench.command("run", "pairs", settings=[*settings, "plan.max_tokens=256"])
+    assert code == 2
+    assert "plan.max_tokens = 256, but" in one_line(err)
+
+
 def test_train_without_latents_says_to_extract_first(tmp_path, tiny):
     bench = Bench(tmp_path, tiny("bert"))
     code, _, err = bench.command("train", "pairs", settings=bench.of_pairs())

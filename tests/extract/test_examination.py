@@ -20,6 +20,7 @@ def test_the_facts_of_a_backbone_are_those_of_its_latents(family, tiny, tmp_path
     found = json.loads(shown.stdout)["backbone"]
     assert list(found["roads"]) == found["exact"] == ROADS[family]
     assert found["road"] == ROADS[family][0]
+    assert (found["special_tokens"], found["chat_template"]) == ({"gpt2": "", "bert": "<s> ... </s>"}[family], "")
     assert (found["architecture"]["layers"], found["architecture"]["width"], found["longest"]) == (
         4,
         32,
@@ -33,7 +34,7 @@ def test_the_facts_of_a_backbone_are_those_of_its_latents(family, tiny, tmp_path
 
 def test_a_table_shows_every_road_and_layer(tiny, tmp_path):
     shown = CliRunner().invoke(app, ["backbone", str(tiny("llama")), "--cache", str(tmp_path)])
-    for word in ("LlamaDecoderLayer", "padded, unmasked", "causal", "texts/s", "largest value"):
+    for word in ("LlamaDecoderLayer", "padded, unmasked", "causal", "texts/s", "largest value", "<s> ... </s>"):
         assert word in shown.stdout
 
 

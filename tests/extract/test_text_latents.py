@@ -21,6 +21,14 @@ def test_the_store_and_the_memory_give_the_same_latents_of_every_text(tiny, tmp_
         assert not np.array_equal(values[:, 0], values[:, 1])
 
 
+def test_a_prompt_may_be_given(tiny):
+    folder, views = str(tiny("gpt2")), ("last", "text_last")
+    found = api.latents(["a dog"], folder, views, cache=None, template="{system} {text} then", system="the old")
+    whole = api.latents(["the old a dog then", "the old a dog"], folder, views, cache=None)
+    np.testing.assert_allclose(found["last"][:, 0], whole["last"][:, 0], atol=2e-3)
+    np.testing.assert_allclose(found["text_last"][:, 0], whole["last"][:, 1], atol=2e-3)
+
+
 def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
     """Not even of a GGUF file, which is converted."""
     tiny_gguf(tmp_path / "tiny.gguf")
@@ -36,6 +44,7 @@ def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
         ({"views": ("tokens",)}, "the view tokens has one latent for each token"),
         ({"views": ("meen",)}, "Did you mean 'mean'"),
         ({"layers": (9,)}, "layer 9 is out of range"),
+        ({"temlate": "so {text}"}, "unknown key 'temlate'. Did you mean 'template'"),
         ({"texts": []}, "there are no texts"),
         ({"stored_dtype": "int8"}, "stored_dtype"),
     ],

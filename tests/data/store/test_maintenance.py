@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from permafrost.data.spec import plain
 from permafrost.data.store import errors, maintenance, shard, shard_layout
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
@@ -248,7 +249,7 @@ def test_a_summary_counts_a_text_once_and_sums_the_shards(store):
 def test_details_are_the_summary_with_identity_and_provenance(store):
     path = add(store, ["a", "b"])
     details = maintenance.store_details(store.path)
-    assert details["identity"] == dataclasses.asdict(IDENTITY)
+    assert details["identity"] == plain(IDENTITY)
     (shard,) = details["shards"]
     assert (shard["name"], shard["texts"], shard["provenance"]["host"]) == (path.name, 2, "h")
 

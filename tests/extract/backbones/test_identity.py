@@ -19,6 +19,7 @@ from permafrost.data import memo as memo_module
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.memo import Memo
 from permafrost.data.store.errors import StoreError
+from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
 from permafrost.extract.architecture.configuration import BackboneError, model_config
@@ -239,6 +240,9 @@ def test_the_configuration_of_a_part_is_part_of_the_identity(tmp_path):
 
 PLANS: list[tuple[str, dict[str, Any], str]] = [
     ("template", {"template": "so {text}"}, ANOTHER),
+    ("system message", {"template": "{system} {text}", "system": "so"}, ANOTHER),
+    ("no special tokens", {"add_special_tokens": False}, ANOTHER),
+    ("a limit that is low enough", {"max_tokens": 32}, SAME),
     ("rewording", {"rewording": ("dog=grass",)}, ANOTHER),
     ("max_tokens", {"max_tokens": 31}, ANOTHER),
     ("windows", {"truncation": "windows", "stride": 4}, ANOTHER),
@@ -259,6 +263,29 @@ PLANS: list[tuple[str, dict[str, Any], str]] = [
 def test_a_change_of_the_plan_gives_another_store_where_latents_can_differ(changes, outcome, tiny, tmp_path):
     before, after = identity_of(tiny("gpt2"), tmp_path), identity_of(tiny("gpt2"), tmp_path, **changes)
     assert (ANOTHER, SAME)[before.name == after.name] == outcome
+
+
+NAMES: dict[str, dict[str, Any]] = {
+    "4ef670d923e98d44": {"views": ("mean", "text_last")},
+    "81332212e2739e69": {"template": "so {text}", "views": ("last", "cls", "tokens", "text_last")},
+    "34668e844c3e9e03": {"template": "so {text} then {text}", "views": ("mean", "max")},
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), NAMES.items())
+def test_stores_of_earlier_versions_keep_their_names(name, changes):
+    assert named(changes) == name
+
+
+@pytest.mark.parametrize("view", ["mean", "weighted_mean", "max", "sum"])
+def test_only_views_that_leave_out_the_words_of_a_template_have_another_store_than_before(view):
+    assert named({"template": "so {text}", "views": ("last", view)}) not in NAMES
+
+
+def named(changes: dict[str, Any]) -> str:
+    """The name of the store of a plan whose digests are known."""
+    plan = CapturePlan(**{"max_tokens": 256, **changes})
+    return Identity.of(plan, weights="w", tokenizer="t", compute_dtype="float32", stored_dtype="float16").name
 
 
 def test_further_seeds_strides_and_tokenizers_give_further_stores(tiny, tmp_path):

@@ -199,7 +199,7 @@ def test_settings_of_positions_that_make_no_sense_are_refused(rope, tiny, tmp_pa
 
 def test_texts_longer_than_the_backbone_reads_are_refused(tiny):
     with pytest.raises(BackboneError, match=r"plan.max_tokens = 256, but .* reads at most 64 tokens"):
-        find_backbone(CapturePlan(backbone=str(tiny("gpt2"))))
+        find_backbone(CapturePlan(backbone=str(tiny("gpt2")), max_tokens=256))
 
 
 def test_code_that_ships_with_a_model_never_runs(tiny, tmp_path):

@@ -44,11 +44,12 @@ def reference(folder: Path, ids: np.ndarray, final_norm: bool) -> torch.Tensor:
     return torch.stack([*states[:-1], states[-1] if final_norm else last])[:, 0]
 
 
-def naive_view(view: str, states: torch.Tensor) -> torch.Tensor:
-    """``[layer, token, width]`` -> ``[layer, width]`` by the definition of each view."""
+def naive_view(view: str, states: torch.Tensor, last: int) -> torch.Tensor:
+    """``[layer, token, width]`` -> ``[layer, width]`` by the definition of each view; ``last`` is the text's own."""
     weights = torch.arange(1.0, states.shape[1] + 1)
     return {
         "last": lambda: states[:, -1],
+        "text_last": lambda: states[:, last],
         "cls": lambda: states[:, 0],
         "mean": lambda: states.mean(1),
         "sum": lambda: states.sum(1),
@@ -68,14 +69,16 @@ def assert_parity(folder: Path, texts: list[str], cache: Path, final_norm: bool 
     )
     source = find_backbone(made)
     captured = Extractor(made, ExtractSpec(cache=str(cache)))(texts, made.columns(source.layers))
-    tokens = tokenize(load_backbone(source, made, "float32", "cpu").tokenizer, texts, made.template, made.max_tokens)
+    tokenizer = load_backbone(source, made, "float32", "cpu").tokenizer
+    tokens = tokenize(tokenizer, texts, made.template, made.token_limit)
+    special = sum(tokenizer.encode("a").special_tokens_mask[-1:])
     for index in range(len(texts)):
         states = reference(folder, tokens.ids_of(index), final_norm)
-        assert_views(captured, index, states)
+        assert_views(captured, index, states, -1 - special)
         np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, tokens.ids_of(index))
 
 
-def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> None:
+def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor, last: int = -1) -> None:
     """Every view of one text is what its definition makes of ``[layer, token, width]``."""
     assert set(captured) == {"tokens", *POOLINGS}
     for view, values in captured.items():
@@ -83,7 +86,7 @@ def assert_views(captured: dict[str, Any], index: int, states: torch.Tensor) -> 
             own, expected = values.select(np.array([index])).states, states.numpy()
             assert own.shape == expected.shape
         else:
-            own, expected = values[:, index], naive_view(view, states).numpy()
+            own, expected = values[:, index], naive_view(view, states, last).numpy()
         tolerance = 1e-5 * np.maximum(1, np.abs(expected).max(axis=-1, keepdims=True))
         assert (np.abs(own - expected) <= tolerance).all(), (view, index)
 
@@ -150,6 +153,29 @@ def test_an_echoed_text_is_pooled_over_its_second_place_alone(family, tiny, text
         states = reference(folder, ids, False)[:, np.flatnonzero(inside)]
         assert_views(captured, index, states)
         np.testing.assert_array_equal(captured["tokens"].select(np.array([index])).ids, ids[inside])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_views_over_many_tokens_and_text_last_leave_out_the_words_of_a_template(family, tiny, texts, tmp_path):
+    folder, template = tiny(family), "then {text} , near it"
+    dtypes = {"compute_dtype": "float32", "stored_dtype": "float32"}
+    plan = CapturePlan(backbone=str(folder), views=VIEWS, template=template, max_tokens=12, **dtypes)
+    captured = Extractor(plan, ExtractSpec(cache=str(tmp_path)))(texts, plan.columns(4))
+    assert set(captured) == {"tokens", *POOLINGS}
+    tokenizer = load_backbone(find_backbone(plan), plan, "float32", "cpu").tokenizer
+    for index, text in enumerate(texts):
+        encoding = tokenizer.encode(template.replace("{text}", text))
+        of_text = [
+            end > 5 and first < 5 + len(text) and not mask
+            for (first, end), mask in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        ]
+        room = 12 - len(of_text) + sum(of_text)
+        kept = [token for token, own in enumerate(of_text) if not own or sum(of_text[:token]) < room]
+        states = reference(folder, np.array(encoding.ids, np.int32)[kept], False)
+        own = states[:, [place for place, token in enumerate(kept) if of_text[token]]]
+        for view in POOLINGS:
+            expected = naive_view(view, states if view in ("last", "cls") else own, -1).numpy()
+            np.testing.assert_allclose(captured[view][:, index], expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.final_norm])

@@ -85,6 +85,10 @@ def template_words_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
     wrapped(patch, tokens, "_fit", lambda real, *given: (real(*given)[0], (0, sum(real(*given)[0]))))
 
 
+def words_around_the_text_pooled(patch: pytest.MonkeyPatch, _: Path) -> None:
+    wrapped(patch, packing, "_own_mask", lambda real, *given: np.ones_like(real(*given)))
+
+
 def stale_tokenizer(patch: pytest.MonkeyPatch, folder: Path) -> None:
     other = folder / "other"
     shutil.copytree(next(path for path in folder.iterdir() if path.name.startswith("model")), other)
@@ -201,6 +205,7 @@ PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
     last_token_off_by_one: (KINDS + WINDOWED, {"views": ("last",)}),
     padding_pooled: (("bert",), {}),
     template_words_pooled: (KINDS, ECHO),
+    words_around_the_text_pooled: (KINDS, {"template": "near {text} , and"}),
     stale_tokenizer: (KINDS + WINDOWED, {}),
     under_other_keys: (KINDS + WINDOWED, {}),
     latents_of_others: (KINDS + WINDOWED, {}),

@@ -36,7 +36,7 @@ class Blocks(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
 
-    def forward(self, below, lengths, view, kinds=None, layers=None):
+    def forward(self, below, lengths, view, kinds=None, layers=None, seen=None):
         states = torch.stack([below[-1] * self.weight[layer] for layer in layers])
         if view == "tokens":
             return states

@@ -22,7 +22,7 @@ from tests.support.bench import pairs, write
 from tests.support.synthetic import layout
 
 CUTS = (0, 1, "none")
-POOLED = ("last", "mean", "weighted_mean", "sum", "max", "cls")
+POOLED = ("last", "text_last", "mean", "weighted_mean", "sum", "max", "cls")
 FAMILIES = ("bert", "gpt2", "mpnet")
 WINDOWS = {"truncation": "windows", "max_tokens": 32, "stride": 4}
 TOLERANCE = {"float32": 1e-5, "float16": 3e-3}
@@ -96,6 +96,17 @@ def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, 
     windows = np.array([3, 0, 7, 3])
     assert_same(made.token_states(windows, [1, 0]).detach(), cached.token_states(windows, [1, 0]), dtype)
     assert_same(made.pooled(0, windows), cached.pooled(0, windows), dtype)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("view", POOLED)
+def test_views_leave_out_the_words_of_a_template_as_the_cached_ones_do(view, cut, workspace, recipe):
+    cached, made = both(workspace, recipe("bert", view, template="then {text} , near an old stove"), cut)
+    plain, _ = both(workspace, recipe("bert", view), cut)
+    texts = np.arange(20)
+    for layer in (0, 1):
+        assert_same(made.pooled(layer, texts), cached.pooled(layer, texts))
+        assert not torch.allclose(plain.pooled(layer, texts), cached.pooled(layer, texts), atol=1e-2)
 
 
 @pytest.mark.parametrize("cut", CUTS)

@@ -94,7 +94,7 @@ def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, 
     pairs_of = list(zip(table["sentence1"], table["sentence2"], strict=True))
     said = [answer["score"] for answer in predictor.predict(pairs_of)]
     np.testing.assert_allclose(said, table["score"], atol=1e-3)  # latents in float16, other texts in the batch
-    assert len({round(score, 2) for score in said}) > 5
+    assert len({round(score, 2) for score in said}) > 4
     backwards = predictor.predict(pairs_of[::-1])[::-1]
     np.testing.assert_allclose([answer["score"] for answer in backwards], said, atol=1e-3)
 
