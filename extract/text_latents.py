@@ -8,10 +8,10 @@ import numpy as np
 
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
+from permafrost.data.store.block import Latents
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
-from permafrost.data.store.shard import Latents
 from permafrost.extract.backbones.locate import fitting_plan
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.extraction import extract
 
 
 def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress) -> dict[str, Latents]:
@@ -35,6 +35,8 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
     if cache is not None:
         found = extract(fitting_plan(plan, str(cache)), list(numbers), ExtractSpec(cache=str(cache)), progress)
         return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
+    from permafrost.extract.extractor import Extractor  # loads torch, which stored latents do without
+
     with TemporaryDirectory(prefix="permafrost-") as folder:
         plan = fitting_plan(plan, folder)
         extractor = Extractor(plan, ExtractSpec(cache=folder))

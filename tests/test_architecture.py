@@ -177,7 +177,7 @@ NO_TORCH = {
 """Sub-packages that work where torch is absent."""
 
 ONLY_IN = {
-    "h5py": {"data.store.shard", "data.store.shard_layout"},
+    "h5py": {"data.store.block", "data.store.shard", "data.store.shard_layout"},
     "optuna": {"probes.search.samplers", "probes.search.storage", "probes.search.trial_log"},
     "transformers": {"extract"},
     "typer": {"permafrost.cli"},

@@ -78,6 +78,17 @@ class Identity:
             raise ValueError(f"stored_dtype is {values['stored_dtype']!r}")
         return cls(**values)
 
+    def fits(self, plan: CapturePlan) -> bool:
+        """Return whether this is the identity of a plan with some digests, and some choice of its dtypes ``auto``."""
+        is_auto = plan.stored_dtype == "auto" and self.stored_dtype in AUTO_STORED_DTYPES
+        return self == Identity.of(
+            plan,
+            weights=self.weights,
+            tokenizer=self.tokenizer,
+            compute_dtype=self.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype,
+            stored_dtype=self.stored_dtype if is_auto else plan.stored_dtype,
+        )
+
     def differences(self, other: "Identity") -> list[str]:
         """Return the names of the fields in which two identities differ."""
         values, other_values = plain(self), plain(other)

@@ -20,7 +20,7 @@ from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError, model_config, read_json
-from permafrost.extract.architecture.small_model import architecture_of
+from permafrost.extract.architecture.lookup import architecture_of
 from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
 from permafrost.extract.backbones.gguf import converted_folder, gguf_file
 from permafrost.extract.backbones.registry import SHORT_NAMES, PublishedCheckpoint

@@ -10,8 +10,8 @@ from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError
-from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import TEXT, tokenize, windowed

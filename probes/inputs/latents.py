@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.ragged import TokenIndex
-from permafrost.data.store.shard import Latents
+from permafrost.data.store.block import Latents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
-from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512

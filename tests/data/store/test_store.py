@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from permafrost.data.spec import SpecError
 from permafrost.data.store import errors, shard, shard_layout
+from permafrost.data.store.block import Block
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan
-from permafrost.data.store.shard import Block, Shard
+from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore, find_store, folder_name, init_name
 from permafrost.data.text import Segments
 from permafrost.extract.capture.runner import LARGEST, to_storage_dtype

@@ -17,9 +17,10 @@ from permafrost.data.progress import NoProgress
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
-from permafrost.extract.backbones.load import load_backbone, load_tokenizer
+from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import Source, find_backbone, find_tokenizer
-from permafrost.extract.extraction import Extractor
+from permafrost.extract.backbones.tokenizer import load_tokenizer
+from permafrost.extract.extractor import Extractor
 from tests.support.bench import Bench
 from tests.support.models.backbones import no_pilot
 from tests.support.models.gguf import BLOCKS, WIDTH, gguf_name, tiny_gguf
