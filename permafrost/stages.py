@@ -19,7 +19,7 @@ from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.variants.train_variant import evaluate_recipe
 from permafrost.probes.variants.workspace import Workspace
-from permafrost.provider import PROVIDER
+from permafrost.stage_one import PROVIDER
 
 
 def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> Extractor:
