@@ -15,7 +15,7 @@ from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.extraction import extract
 from permafrost.extract.finetuning.cut import check_cut
-from permafrost.extract.tokenization.token_ids import read_token_ids
+from permafrost.extract.tokenization.token_ids import check_token_ids, read_token_ids
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.providers import FrozenStates
@@ -54,6 +54,10 @@ class BackboneProvider:
         """Raise a :class:`SpecError` if the backbone cannot be cut at ``spec.cut``."""
         assert spec.cut != "frozen"
         check_cut(plan, spec.cut, layers, extract.cache)
+
+    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> None:
+        """Raise an :class:`InputError` if texts cannot be tokenized; those that could be once are not again."""
+        check_token_ids(plan, texts, extract.cache)
 
     def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Return the token ids of texts, for blocks that are trained from the embeddings on."""

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Callable, Container, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -161,4 +160,4 @@ class RecordReader:
                     reason = f"some rows have a split and some have none; fill '{self.spec.split_column}' in"
                     raise CorpusError(f"{record.origin}: {reason}.")
                 split = "train" if not self.encoding.has_target and not split else split
-                yield record if record.split == split else replace(record, split=split)
+                yield record.in_split(split)

@@ -97,6 +97,8 @@ class LatentStore:
         lacking = np.zeros((len(keys), len(wanted)), bool)
         for column, locations in enumerate(self._key_index.locate_columns(keys, self.shards, wanted)):
             lacking[:, column] = ~locations.found
+        if not lacking.any():
+            return []
         groups = []
         patterns, group_of_text = np.unique(lacking, axis=0, return_inverse=True)
         for group, pattern in enumerate(patterns):

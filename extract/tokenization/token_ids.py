@@ -1,15 +1,22 @@
 """Tokenization of texts by a plan, without loading any weights, and the texts that a plan refuses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.digests import digest_of_parts
+from permafrost.data.machine import package_version
+from permafrost.data.memo import Memo
 from permafrost.data.ragged import TokenIndex
-from permafrost.data.spec import SpecError
+from permafrost.data.spec import SpecError, fingerprint
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError
+from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.rewording import reword
@@ -64,6 +71,21 @@ def tokenize_by_plan(
     if plan.truncation == "refuse" and (tokens.uncut > plan.max_tokens).any():
         refuse_long_texts(texts, tokens.uncut, plan)
     return tokens
+
+
+def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> None:
+    """Raise what :func:`read_token_ids` raises for the same arguments; texts that passed are remembered."""
+    source = find_backbone(plan, cache)
+    versions = [str(package_version(package)) for package in ("transformers", "tokenizers")]
+    settings = replace(plan, backbone="", revision="", layers="all", views=("mean",))
+    subject = [source.tokenizer_files.digest, *versions, str(source.config.get("vocab_size")), fingerprint(settings)]
+    key = f"tokenized {digest_of_parts([*map(str.encode, subject), text_keys(texts).tobytes()])}"
+
+    def tokenize_all() -> str:
+        read_token_ids(plan, texts, cache)
+        return ""
+
+    Memo(Path(cache) / MEMO).get(key, tokenize_all)
 
 
 def read_token_ids(

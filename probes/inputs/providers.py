@@ -79,6 +79,9 @@ class LatentProvider(Protocol):
     ) -> None:
         """Raise a :class:`SpecError` if there are no such blocks; no weights are read."""
 
+    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> None:
+        """Raise an :class:`InputError` if :meth:`token_ids` would, before anything is run or trained."""
+
     def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Tokenize texts, for blocks that begin at the embeddings."""
 
@@ -121,9 +124,11 @@ class CacheProvider:
 
     blocks = check_blocks
 
-    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
+    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> NoReturn:
         """Raise as :meth:`check_blocks` does."""
         self._refuse(plan, "none")
+
+    check_token_ids = token_ids
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> Mapping[str, str]:
         """Raise as :meth:`check_blocks` does."""

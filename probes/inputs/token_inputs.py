@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -90,8 +91,10 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
             )
         reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
         return stored_tokens(reader.read, tokens, columns, reader.width)
+    parts = groupby(columns, lambda column: (column.plan, column.view))
     return pooled_inputs(
-        [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns], columns
+        [stored[plan].store.read(texts, view, [column.layer for column in group]) for (plan, view), group in parts],
+        columns,
     )
 
 

@@ -30,7 +30,6 @@ from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.objectives.fitted import FittedProbe
-from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
 from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 
@@ -125,6 +124,8 @@ class RunWriter:
         seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
         about = {"name": self._name, "summary": self._recipe.summary, "experiment": self._kind}
         write_record(folder, environment() | about | dict(record) | seconds, names)
+        from permafrost.probes.reports.report import write_report  # loads matplotlib, which no training needs
+
         write_report(folder)
 
 

@@ -83,9 +83,11 @@ class LatentWorkspace:
                 self._extract(group)
 
     def _check(self, recipe: Recipe) -> None:
-        """Raise a :class:`SpecError` if the recipe fine-tunes blocks that the backbone does not have."""
+        """Raise an :class:`InputError` if the recipe fine-tunes blocks and the backbone or a text forbids it."""
         if recipe.finetune.trains_backbone:
             self.provider.check_blocks(recipe.plan, recipe.extract, recipe.finetune, finetuned_view(recipe)[1])
+        if recipe.finetune.cut == "none":  # no latents are read
+            self.provider.check_token_ids(recipe.plan, recipe.extract, self.corpus(recipe.corpus).texts)
 
     def _extract(self, requests: list[LatentRequest]) -> None:
         """Get the latents of requests that differ in views only, in one forward pass."""

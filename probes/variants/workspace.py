@@ -52,12 +52,6 @@ class Workspace(LatentWorkspace):
             self._problems[key] = make_problem(recipe, self.corpus(recipe.corpus))
         return self._problems[key]
 
-    def _check(self, recipe: Recipe) -> None:
-        """Check as every workspace; tokenize the texts of a recipe that fine-tunes the whole backbone."""
-        super()._check(recipe)
-        if recipe.finetune.cut == "none":
-            self._frozen_states_of(recipe)
-
     def latent_identities(self, recipe: Recipe) -> dict[str, str]:
         """Return plan name, or "plan" -> identity of its latents, for every plan that the recipe's probe reads.
 

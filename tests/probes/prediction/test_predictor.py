@@ -75,7 +75,7 @@ def run_of(tmp_path_factory, tiny):
             (bench.folder / "own.toml").write_text(OWN + tasks.format(path=path, pairs=scored), "utf-8")
             exact = ["plan.stored_dtype=float32", "train.epochs=2", "train.learning_rate=0.02"]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+                patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
                 patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
                 settings = bench.settings(*exact, *more)
                 made[name] = bench, api.run(str(bench.folder / "own.toml"), settings, bench.runs).path

@@ -34,7 +34,7 @@ def runs_of_kinds(tmp_path_factory, tiny):
         "answers": bench.settings("corpus.name=samples-questions", *tokens, "plan.truncation=windows", "plan.stride=8"),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
         patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
         recipe = str(bench.folder / "own.toml")
         return bench, {kind: api.run(recipe, some, bench.runs).path for kind, some in kinds.items()}

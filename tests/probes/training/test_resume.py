@@ -223,8 +223,8 @@ def test_every_setting_is_told_apart_by_the_fingerprint_that_names_the_folder():
 
 
 QUICK = (
-    "from permafrost.probes.runs import write; from permafrost.probes.metrics import bootstrap\n"
-    "write.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
+    "from permafrost.probes.reports import report; from permafrost.probes.metrics import bootstrap\n"
+    "report.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
 )
 SLOW = (
     "; import time, permafrost.probes.training.checkpoint as kept; written = kept.Checkpoint.save\n"

@@ -334,7 +334,7 @@ ALL = (
 def together(tmp_path_factory, tiny):
     """A run of all kinds of variants, with fixed weights of both tasks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
         patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
         tasks = Tasks(Bench(tmp_path_factory.mktemp("together"), tiny("bert")))
         return tasks.run("balancing.balancer=fixed", "balancing.weights={topic=0.5,tone=2.0}", variants=ALL)
