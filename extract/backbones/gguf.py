@@ -8,6 +8,7 @@ torch is imported only if a file is converted (:mod:`permafrost.extract.backbone
 
 import importlib.util
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from permafrost.data.digests import digest_of_parts
@@ -65,19 +66,52 @@ def converted_folder(file: Path, cache: Path, progress: Progress) -> Path:
     if not file.is_file():
         raise BackboneError(f"{file}: no such file.")
     try:
-        stamp = stamp_of(file.stat())
-        digest = cached_digest(file, Memo(cache / MEMO))
+        stamp, memo = stamp_of(file.stat()), Memo(cache / MEMO)
+        digest = cached_digest(file, memo)
     except OSError as error:
         raise BackboneError(f"{error.filename or file} cannot be read ({first_line(error)}).") from error
     versions = [f"{package} {package_version(package)}" for package in CONVERTING_PACKAGES]
     key = digest_of_parts(part.encode() for part in (CONVERSION, digest, *versions))[:32]
     folder = cache / FOLDER / f"{re.sub(r'[^A-Za-z0-9._-]', '_', file.stem)[:60]}-{key}"
-    if folder.is_dir():
-        return folder
-    with open(file, "rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise BackboneError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
-    from permafrost.extract.backbones.gguf_conversion import convert_once
+    if not folder.is_dir():
+        with open(file, "rb") as opened:
+            if opened.read(4) != b"GGUF":
+                raise BackboneError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
+        from permafrost.extract.backbones.gguf_conversion import convert_once
 
-    convert_once(file, stamp, folder, progress)
+        convert_once(file, stamp, folder, progress)
+    if memo.read(_memo_key(folder)) != str(file.resolve()):
+        memo.write(_memo_key(folder), str(file.resolve()))
     return folder
+
+
+@dataclass(frozen=True)
+class ConvertedModel:
+    """Model folder in the cache that a GGUF file was converted into."""
+
+    folder: Path
+    file: str
+    """The GGUF file when the folder was last used; empty if the cache does not remember it."""
+
+    bytes: int
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether its GGUF file is gone."""
+        return bool(self.file) and not Path(self.file).is_file()
+
+
+def converted_models(cache: Path) -> list[ConvertedModel]:
+    """Return the models in a cache that were converted from GGUF files."""
+    memo = Memo(cache / MEMO)
+    return [
+        ConvertedModel(
+            folder, memo.read(_memo_key(folder)) or "", sum(path.stat().st_size for path in folder.iterdir())
+        )
+        for folder in sorted((cache / FOLDER).glob("[!.]*"))
+        if folder.is_dir()
+    ]
+
+
+def _memo_key(folder: Path) -> str:
+    return f"GGUF file of {folder.name}"
