@@ -13,7 +13,7 @@ from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.conll import read_columns, tagged_row
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
 from permafrost.data.readers.tabular import READERS, TypedRow, as_text, get_field, read_by_suffix, suffix_of
-from permafrost.data.script import WORD_END
+from permafrost.data.script import WORD_END, lazy_pattern
 from permafrost.data.spec import SpecError, nearest
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
@@ -54,7 +54,7 @@ QUOTES = " \t\r\n\"'`“”‘’«»「」『』"
 QUESTION_MARKS = ("?", "？", "؟", "\u037e", "፧")
 """Question marks: Latin, Chinese and Japanese, Arabic, Greek, Ethiopic."""
 
-WH_WORD = re.compile(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
+WH_WORD = lazy_pattern(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
 
 
 class Rule(NamedTuple):
@@ -70,7 +70,7 @@ def label_question(text: str) -> str:
     Quotation marks and white space around the text are ignored.
     """
     stripped = text.strip(QUOTES)
-    return "question" if WH_WORD.match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
+    return "question" if WH_WORD().match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
 
 
 RULES = {"question": Rule(("statement", "question"), label_question)}
