@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from permafrost.data.spec import SpecError
-from permafrost.data.store import errors, shard, shard_layout
+from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.block import Block
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import STORED_BYTES, Identity
@@ -180,7 +180,7 @@ def test_a_store_without_shards_cannot_be_opened(tmp_path):
 def test_a_store_of_another_version_is_in_no_plans_way(tmp_path, monkeypatch):
     plan = CapturePlan(backbone="org/model")
     old = LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, weights="v"))
-    for module in (errors, shard, shard_layout):
+    for module in (block, errors, shard_layout):
         monkeypatch.setattr(module, "FORMAT", module.FORMAT - 1)
     add(old, ["a"])
     monkeypatch.undo()
