@@ -25,9 +25,10 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype, pick_device
-from permafrost.extract.backbones.load import Backbone, load_tokenizer
+from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.extraction import Extractor
+from permafrost.extract.backbones.tokenizer import load_tokenizer
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization.tokenize import tokenize
 
 Arm = Callable[[Sequence[str]], Any]

@@ -10,7 +10,8 @@ Hindi word at each vowel sign. On Latin letters without combining marks they mat
 import re
 import unicodedata
 from collections import Counter
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Literal
 
@@ -53,6 +54,11 @@ def _marks() -> str:
     return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs) + "\uff9e\uff9f"  # sound marks of narrow Katakana
 
 
+def lazy_pattern(pattern: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
+    """Return a function that compiles a pattern on its first call: with all combining marks in it, that is slow."""
+    return cache(lambda: re.compile(pattern, flags))
+
+
 MARKS = _marks()
 
 JOINERS = "\u200c\u200d"
@@ -70,23 +76,23 @@ WORD_START = rf"(?<![^\W{UNSPACED}])(?<!(?![{UNSPACED}{_SYMBOL_MARKS}])[{MARKS}{
 WORD_END = rf"(?!{_IN_WORD})"
 """Pattern of zero width: end of a word."""
 
-CHARACTER = re.compile(rf"[^{MARKS}]?[{MARKS}]+|[^{MARKS}]", re.DOTALL)
+CHARACTER = lazy_pattern(rf"[^{MARKS}]?[{MARKS}]+|[^{MARKS}]", re.DOTALL)
 """A character with its combining marks."""
 
-UNIT = re.compile(rf"{_SINGLE_CHARACTER}|[^\W{UNSPACED}]{_IN_WORD}*")
+UNIT = lazy_pattern(rf"{_SINGLE_CHARACTER}|[^\W{UNSPACED}]{_IN_WORD}*")
 
-UNBREAKABLE = re.compile(rf"{_SINGLE_CHARACTER}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
+UNBREAKABLE = lazy_pattern(rf"{_SINGLE_CHARACTER}|(?:(?![{UNSPACED}])\S[{MARKS}]*+)+")
 """Characters that a cut must not separate: a run without white space, or one character of a script without spaces."""
 
 
 def units(text: str) -> list[str]:
     """Return the words of a text, or the characters of a script without spaces; no punctuation."""
-    return UNIT.findall(text)
+    return UNIT().findall(text)
 
 
 def unbreakable_spans(text: str) -> list[tuple[int, int]]:
     """Return the (start, end) of every stretch of characters that a cut must not separate; the end is exclusive."""
-    return [match.span() for match in UNBREAKABLE.finditer(text)]
+    return [match.span() for match in UNBREAKABLE().finditer(text)]
 
 
 @lru_cache(maxsize=1024)

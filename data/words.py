@@ -9,7 +9,7 @@ character before it.
 
 import re
 
-from permafrost.data.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START
+from permafrost.data.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START, lazy_pattern
 
 CharacterSpan = tuple[int, int]
 """First character and end (exclusive)."""
@@ -24,7 +24,7 @@ IN_URL = rf"[^\s<>\"{PUNCTUATION}{UNSPACED}]"
 
 IN_MAIL = rf"(?:[^\W{UNSPACED}]|-)"
 
-TOKEN = re.compile(
+TOKEN = lazy_pattern(
     rf"""
       (?P<address>
           (?:https?://|www\.){IN_URL}*(?![{SYMBOLS}]){IN_URL}
@@ -44,7 +44,7 @@ CLITIC = re.compile(r"(?:n['’]t|['’](?:s|m|re|ve|ll|d))$", re.IGNORECASE)
 
 SPACES, NEXT_WORD = re.compile(r"\s*"), re.compile(r"\s+\S")
 
-DOTTED_LETTERS = re.compile(rf"[^\W\d_][{MARKS}]*(?:\.[^\W\d_][{MARKS}]*)+")
+DOTTED_LETTERS = lazy_pattern(rf"[^\W\d_][{MARKS}]*(?:\.[^\W\d_][{MARKS}]*)+")
 
 ABBREVIATION = re.compile(
     "mrs?|ms|dr|prof|st|[sj]r|gen|col|capt|lt|maj|sgt|gov|sen|rep|rev|hon|corp|inc|co|ltd|bros|vs|etc|vol|dept|"
@@ -57,7 +57,7 @@ ABBREVIATION = re.compile(
 def split_words(text: str) -> list[CharacterSpan]:
     """Return the spans of the words of a text, in order; every character but white space is in exactly one."""
     spans: list[CharacterSpan] = []
-    for token in TOKEN.finditer(text):
+    for token in TOKEN().finditer(text):
         start, end = token.span("word")
         if token["word"] is None or (token["stop"] and _keeps_stop(text, start, end)):
             spans.append(token.span())
@@ -75,7 +75,7 @@ def split_words(text: str) -> list[CharacterSpan]:
 def _keeps_stop(text: str, start: int, end: int) -> bool:
     """Return whether the full stop after a word is part of it, as in ``U.S.``, initials and numbered items."""
     word, has_next = text[start:end], bool(NEXT_WORD.match(text, end + 1))
-    if DOTTED_LETTERS.fullmatch(word) or ABBREVIATION.fullmatch(word):
+    if DOTTED_LETTERS().fullmatch(word) or ABBREVIATION.fullmatch(word):
         return True
     if len(word) == 1 and word.isupper():
         return has_next

@@ -12,9 +12,9 @@ from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import MEMO
-from permafrost.extract.backbones.load import special_tokens_around
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
+from permafrost.extract.backbones.tokenizer import special_tokens_around
 from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road
 from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.prompt import chat_template

@@ -1,4 +1,6 @@
-"""Extraction: run the texts whose latents a store lacks for a plan, and append them; or keep the latents in memory.
+"""Extraction: run the texts whose latents a store lacks for a plan, and append them.
+
+What is missing is decided without torch: :mod:`permafrost.extract.job`, which runs it, is imported only then.
 
 Packs are laid out over the whole request before the store is looked up, and a shard holds whole packs. A run that was
 killed therefore repeats the same packs and gives the same bits, and no committed pack runs twice.
@@ -7,51 +9,21 @@ killed therefore repeats the same packs and gives the same bits, and no committe
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from permafrost.data.corpora.records import CorpusError
 from permafrost.data.progress import NoProgress, Progress
-from permafrost.data.ragged import Counts, concatenate
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.shard import Block
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.text import Text
-from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.capture.read_back import ReadBack
-from permafrost.extract.capture.self_check import SelfCheck
-from permafrost.extract.job import run_missing
 from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_texts
-from permafrost.extract.tokenization.tokenize import windowed
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractionResult:
-    """Store of an extraction, and counts of what it ran."""
-
-    store: LatentStore
-    columns: Columns
-    """Columns of the store that the plan asks for."""
-
-    texts_run: int
-    """Texts that went through the backbone, every window counted; 0 if all was stored."""
-
-    truncated: int
-    """Texts that lost tokens to ``max_tokens``; a text that is run in windows loses none."""
-
-    seconds: float
 
 
 def extract(
     plan: CapturePlan, texts: Sequence[Text], spec: ExtractSpec | None = None, progress: Progress | None = None
-) -> ExtractionResult:
+) -> PlanLatents:
     """Make the store of ``plan`` hold every column of the plan for ``texts``; run what is missing.
 
     Args:
@@ -73,99 +45,11 @@ def extract(
         windows = store.expand_windows(texts)[0]
     texts_run = 0
     if windows is None or store.missing_columns(text_keys(windows), columns):
-        runner = resolved.runner()
-        windows = windows or windowed(runner.backbone.tokenizer, texts, plan.token_limit, plan.overlap)[0]
-        missing = store.missing_columns(text_keys(windows), columns)
-        texts_run = run_missing(runner, store, windows, missing, progress, asked) if missing else 0
+        from permafrost.extract.job import complete_store
+
+        texts_run = complete_store(resolved.runner(), store, texts, windows, columns, progress, asked)
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
-    return ExtractionResult(
-        store=store,
-        columns=columns,
-        texts_run=texts_run,
-        truncated=truncated,
-        seconds=time.perf_counter() - started,
-    )
-
-
-class Extractor:
-    """Loaded backbone that turns texts into latents in memory, computed as those of the store are."""
-
-    def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
-        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
-        self._runner = resolve_plan(plan, spec or ExtractSpec(), backbone).runner()
-        self.identity, self.backbone, self.road = self._runner.identity, self._runner.backbone, self._runner.road
-        self._checked = False
-
-    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Split texts into windows, as :func:`permafrost.extract.tokenization.tokenize.windowed` does."""
-        plan = self._runner.plan
-        return windowed(self.backbone.tokenizer, texts, plan.token_limit, plan.overlap)
-
-    def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
-        """Return the latents of distinct ``texts``, for columns of the plan.
-
-        Args:
-            texts: if the plan has windows, a text of two segments stands for the one window that it names.
-
-        Returns:
-            view -> ``[layer, text, width]`` as the store reads them, in the stored precision; of ``tokens``, a
-            :class:`permafrost.data.ragged.TokenLatents`.
-
-        Raises:
-            MachineError: the self-check failed, which is done before the first latents are returned.
-        """
-        check_texts(self._runner.plan, texts)
-        tokens, packs = self._runner.tokenize_and_pack(texts, TOKENS in columns)
-        everything = np.arange(len(texts))
-        read_back = None
-        if not self._checked:
-            check = SelfCheck(self._runner, texts, tokens)
-            check.check_before_run(everything, columns)
-            read_back = ReadBack(check, columns)
-        self._runner.on_forward = read_back.watch if read_back else None
-        blocks = list(self._runner.blocks(packs, everything, tokens, texts, columns))
-        latents = _in_order(blocks, texts, columns)
-        if read_back:
-            read_back.compare_returned(latents)
-            self._checked = True
-        return latents
-
-
-def _in_order(blocks: Sequence[Block], texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
-    """Join the latents of blocks, in the order of ``texts``."""
-    keys = np.concatenate([block.keys for block in blocks])
-    order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
-    latents: dict[str, Any] = {
-        view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order]
-        for view in columns
-        if view != TOKENS
-    }
-    if TOKENS in columns:
-        latents[TOKENS] = concatenate([block.tokens for block in blocks if block.tokens]).select(order)
-    return latents
-
-
-def matching_extractor(
-    plan: CapturePlan, spec: ExtractSpec, identity: Identity, origin: str, backbone: Backbone | None = None
-) -> Extractor:
-    """Return an extractor of the same latents as those that something was trained on.
-
-    Args:
-        identity: of those latents; its dtypes replace those of the plan.
-        origin: what was trained, for messages.
-        backbone: as of :class:`Extractor`.
-
-    Raises:
-        CorpusError: the backbone on this machine is another.
-    """
-    dtypes: dict[str, Any] = {"compute_dtype": identity.compute_dtype, "stored_dtype": identity.stored_dtype}
-    plan = replace(plan, **dtypes)
-    extractor = Extractor(plan, spec, backbone)
-    if differences := extractor.identity.differences(identity):
-        raise CorpusError(
-            f"{origin}: the backbone '{plan.backbone}' found here has other {' and '.join(differences)} than the one "
-            "this run was trained on; give it back what it had, or run the recipe again."
-        )
-    return extractor
+    seconds = time.perf_counter() - started
+    return PlanLatents(store=store, columns=columns, texts_run=texts_run, truncated=truncated, seconds=seconds)

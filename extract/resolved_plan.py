@@ -1,44 +1,45 @@
-"""Capture plan resolved on this machine: its backbone, device and store identity."""
+"""Capture plan resolved on this machine: its backbone, device and store identity, without torch if it is remembered."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from permafrost.data.memo import Memo
 from permafrost.data.progress import Progress
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.file_digest import MEMO
-from permafrost.extract.backbones.identity import compute_dtype, identify, pick_device
-from permafrost.extract.backbones.load import Backbone, load_backbone
+from permafrost.extract.backbones.identity import identify, pick_device
 from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.capture.proof import on_fastest_road
-from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.pilot import pilot_peak
 from permafrost.extract.tokenization.prompt import resolve_prompt
+
+if TYPE_CHECKING:  # these load torch
+    from permafrost.extract.backbones.load import Backbone
+    from permafrost.extract.capture.runner import BackboneRunner
+    from permafrost.extract.loader import BackboneLoader
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ResolvedPlan:
-    """A plan whose backbone is found and whose identity is known; the backbone is loaded at most once."""
+    """A plan whose backbone is found and whose identity is known."""
 
     plan: CapturePlan
     """The plan with a literal template and number of tokens, as :func:`resolve_prompt` returns it."""
 
-    spec: ExtractSpec
     source: Source
     identity: Identity
-    backbone: Callable[[], Backbone]
-    """Function that returns the loaded backbone."""
+    loader: "Callable[[], BackboneLoader]"
+    """Function that returns the loader of the backbone, always the same one; the first call imports torch."""
 
-    def runner(self) -> BackboneRunner:
+    def runner(self) -> "BackboneRunner":
         """Load the backbone, and return the runner of the plan, on the fastest road that is exact for it."""
-        return on_fastest_road(BackboneRunner(self.plan, self.source, self.identity, self.spec, self.backbone()))
+        return self.loader().runner(self.identity)
 
 
 def resolve_plan(
-    plan: CapturePlan, spec: ExtractSpec, backbone: Backbone | None = None, progress: Progress | None = None
+    plan: CapturePlan, spec: ExtractSpec, backbone: "Backbone | None" = None, progress: Progress | None = None
 ) -> ResolvedPlan:
     """Find the backbone of a plan, and the identity of its latents.
 
@@ -53,7 +54,12 @@ def resolve_plan(
     """
     source, device = find_backbone(plan, spec.cache, progress), pick_device(spec.device)
     plan = resolve_prompt(plan, source, Memo(Path(spec.cache) / MEMO))
-    computed = compute_dtype(plan, device)
-    load = cache(lambda: backbone or load_backbone(source, plan, computed, device, spec.device_map))
-    identity = identify(source, plan, device, Path(spec.cache), lambda: pilot_peak(load(), plan.final_norm))
-    return ResolvedPlan(plan=plan, spec=spec, source=source, identity=identity, backbone=load)
+
+    @cache
+    def loader() -> "BackboneLoader":
+        from permafrost.extract.loader import BackboneLoader
+
+        return BackboneLoader(plan, spec, source, device, backbone)
+
+    identity = identify(source, plan, device, Path(spec.cache), lambda: loader().peak())
+    return ResolvedPlan(plan=plan, source=source, identity=identity, loader=loader)

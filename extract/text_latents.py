@@ -8,9 +8,9 @@ import numpy as np
 
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
+from permafrost.data.store.block import Latents
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
-from permafrost.data.store.shard import Latents
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.extraction import extract
 
 
 def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress) -> dict[str, Latents]:
@@ -33,6 +33,8 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
     if cache is not None:
         found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
         return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
+    from permafrost.extract.extractor import Extractor  # loads torch, which stored latents do without
+
     with TemporaryDirectory(prefix="permafrost-") as folder:
         extractor = Extractor(plan, ExtractSpec(cache=folder))
         latents = extractor(list(numbers), plan.columns(extractor.backbone.source.layers))

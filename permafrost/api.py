@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import parse
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
@@ -24,15 +23,15 @@ from permafrost.probes.config.load import (
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import with_arguments
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
-from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder
+from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
-    from permafrost.data.store.shard import Latents
+    from permafrost.data.store.block import Latents
+    from permafrost.data.store.store import PlanLatents
     from permafrost.extract.examination import Examination
     from permafrost.probes.experiments.language_model import PretrainingResult
-    from permafrost.probes.inputs.providers import PlanLatents
     from permafrost.probes.prediction.predictor import Predictor
 
 Overrides = Iterable[str]
@@ -50,11 +49,11 @@ def extract(
     recipe_name, spec = load_training(recipe, overrides)
     check_trainable(recipe_name, spec)
     progress = progress or NoProgress()
-    from permafrost.probes.variants.workspace import Workspace
-    from permafrost.stages import PROVIDER, with_pretrained_backbone
+    from permafrost.probes.variants.latent_workspace import LatentWorkspace
+    from permafrost.stage_one import PROVIDER, with_pretrained_backbone
 
     spec = with_pretrained_backbone(recipe_name, spec, None, progress)
-    workspace = Workspace(PROVIDER, progress)
+    workspace = LatentWorkspace(PROVIDER, progress)
     task_recipes = [task for variant in spec.variant_recipes().values() for task in variant.task_recipes().values()]
     corpora = {id(corpus): corpus for corpus in (workspace.corpus(task.corpus) for task in task_recipes)}
     workspace.prepare(task_recipes)
@@ -89,8 +88,9 @@ def run(
     if spec.similarity.texts:
         return _compare(recipe_name, spec, runs, progress)
     check_trainable(recipe_name, spec)
-    runs = _checked_folder(runs)
-    from permafrost.stages import train_probes, with_pretrained_backbone
+    runs = checked_folder(runs)
+    from permafrost.stage_one import with_pretrained_backbone
+    from permafrost.stages import train_probes
 
     return train_probes(recipe_name, with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress)
 
@@ -109,7 +109,7 @@ def pretrain(
     """
     recipe_name, spec = load_recipe(recipe, overrides)
     check_language_model(recipe_name, spec)
-    runs = _checked_folder(runs)
+    runs = checked_folder(runs)
     from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
     from permafrost.probes.experiments.language_model import run_pretraining
 
@@ -127,7 +127,7 @@ def train(
     recipe_name, spec = load_training(recipe, overrides)
     progress = progress or NoProgress()
     spec = _select_variants(spec, only, progress)
-    runs = _checked_folder(runs)
+    runs = checked_folder(runs)
     from permafrost.probes.inputs.providers import CacheProvider
     from permafrost.stages import train_probes
 
@@ -146,9 +146,9 @@ def ablate(
     spec, progress = spec.select_variant(variant), progress or NoProgress()
     check_trainable(recipe_name, spec)
     check_frozen(spec)
-    runs = _checked_folder(runs)
+    runs = checked_folder(runs)
     from permafrost.probes.experiments.ablation import run_ablation
-    from permafrost.stages import PROVIDER, with_pretrained_backbone
+    from permafrost.stage_one import PROVIDER, with_pretrained_backbone
 
     spec = with_pretrained_backbone(recipe_name, spec, runs, progress)
     return run_ablation(recipe_name, spec, runs, progress, PROVIDER)
@@ -181,9 +181,10 @@ def study(
     spec, name, progress = spec.select_variant(variant), name or recipe_name, progress or NoProgress()
     check_trainable(recipe_name, spec)
     check_study(spec, name, trials, workers, storage)
-    runs = _checked_folder(runs)
+    runs = checked_folder(runs)
     from permafrost.probes.experiments.study import run_study
-    from permafrost.stages import PROVIDER, make_evaluate, with_pretrained_backbone
+    from permafrost.stage_one import PROVIDER, with_pretrained_backbone
+    from permafrost.stages import make_evaluate
 
     spec = with_pretrained_backbone(recipe_name, spec, runs, progress)
     return run_study(recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER)
@@ -279,9 +280,9 @@ def backbone(name: str, cache: Path | str = "cache", device: str = "auto", adapt
 
 
 def _compare(name: str, recipe: Recipe, runs: Path | str, progress: Progress) -> SimilarityResult:
-    runs = _checked_folder(runs)
+    runs = checked_folder(runs)
     from permafrost.probes.experiments.similarity import compare_sentences
-    from permafrost.stages import PROVIDER
+    from permafrost.stage_one import PROVIDER
 
     return compare_sentences(name, recipe, runs, progress, PROVIDER)
 
@@ -290,10 +291,3 @@ def _select_variants(recipe: Recipe, only: Sequence[str], progress: Progress) ->
     if recipe.duration and not only:  # it is the time of all variants
         progress.note(f"expected time: {recipe.duration}")
     return recipe.select_variants(only)
-
-
-def _checked_folder(runs: Path | str) -> Path:
-    path = Path(runs)
-    if path.exists() and not path.is_dir():  # found before the training, not after it
-        raise InputError(f"{path}: a folder is needed here; set --runs to another.")
-    return path

@@ -69,7 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Any:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures and few bootstrap samples, which take longer than all else of a small one."""
-    monkeypatch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+    monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
     monkeypatch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data.readers": {"data", "data.corpora"},
     "extract.architecture": {"data"},
     "extract.backbones": {"data", "data.language", "data.store", "extract.architecture"},
-    "extract.tokenization": {"data", "data.store", "extract.backbones"},
+    "extract.tokenization": {"data", "data.store", "extract.architecture", "extract.backbones"},
     "extract.capture": {"data", "data.store", "extract.architecture", "extract.backbones", "extract.tokenization"},
     "extract.finetuning": {"data", "data.store", "extract.architecture", "extract.backbones", "extract.capture"},
     "extract.pretraining": {
@@ -166,11 +166,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 NO_TORCH = {
     "data", "data.corpora", "data.language", "data.store", "data.readers", "probes.config", "probes.results",
     "probes.metrics", "probes.search", "probes.figures", "probes.reports", "probes.tasks",
+    "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.cut", "extract.shard_writer",
+    "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
 }  # fmt: skip
-"""Sub-packages that work where torch is absent."""
+"""Sub-packages, and modules of others, that work where torch is absent; with them, all that a warm start needs."""
+
+DRAWN = {"scipy", "sklearn", "seqeval", "matplotlib", "plotly", "jinja2", "transformers"}
+"""Packages that a training begins without: they measure and draw what was trained, or load a backbone."""
 
 ONLY_IN = {
-    "h5py": {"data.store.shard", "data.store.shard_layout"},
+    "h5py": {"data.store.block", "data.store.shard", "data.store.shard_layout"},
     "optuna": {"probes.search.samplers", "probes.search.storage", "probes.search.trial_log"},
     "transformers": {"extract"},
     "typer": {"permafrost.cli"},
@@ -312,9 +317,13 @@ def loaded_by(code: str, among: set[str]) -> set[str]:
 
 
 def test_what_needs_no_torch_loads_none():
-    names = [module for module in MODULES if room_of(module) in NO_TORCH]
+    names = [module for module in MODULES if {module, room_of(module)} & NO_TORCH]
     dotted = [name if name.startswith("permafrost") else f"permafrost.{name}" for name in names]
     assert not loaded_by("\n".join(f"import {name}" for name in dotted), {"torch", "transformers"})
+
+
+def test_a_training_begins_without_what_measures_and_draws():
+    assert not loaded_by("import permafrost.cli.main, permafrost.stages", DRAWN)
 
 
 def test_stage_two_loads_no_language_model():

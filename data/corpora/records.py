@@ -49,6 +49,12 @@ class Record:
 
     spans: tuple[Span, ...] = ()
 
+    def in_split(self, split: str) -> "Record":
+        """Return the record as one of a split; a corpus calls this for each of its rows."""
+        if split == self.split:
+            return self
+        return Record(origin=self.origin, split=split, texts=self.texts, target=self.target, spans=self.spans)
+
 
 Kind = str
 """Kind of target of a row, a key of :data:`permafrost.data.corpora.targets.TARGETS`: "none", "score" (a number),

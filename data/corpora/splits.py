@@ -28,7 +28,7 @@ def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float]
     bounds = np.cumsum(fractions)[:-1] * len(groups)
     for rank, group in zip(np.argsort(order), groups.values(), strict=True):
         split = SPLITS[int(np.searchsorted(bounds, rank, side="right"))]
-        yield from (replace(record, split=split) for record in group)
+        yield from (record.in_split(split) for record in group)
 
 
 def limit_records(records: Iterable[Record], limit: int, limits: Mapping[str, int], spread: bool) -> Iterator[Record]:

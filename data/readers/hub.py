@@ -1,7 +1,6 @@
 """Reader of data sets from the Hugging Face hub: parquet or csv files, never a loading script."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,4 +46,4 @@ def _split_records(hub: str, split: str, rows: Any, reader: RecordReader) -> Ite
         tag_names = tuple(getattr(getattr(features.get(column), "feature", None), "names", ()))
     for number, fields in enumerate(rows, 1):
         for record in reader.read_row((f"{hub}:{split}:{number}", fields), tag_names):
-            yield replace(record, split=split)
+            yield record.in_split(split)

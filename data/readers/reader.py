@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Callable, Container, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.conll import read_columns, tagged_row
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
 from permafrost.data.readers.tabular import READERS, TypedRow, as_text, get_field, read_by_suffix, suffix_of
-from permafrost.data.script import WORD_END
+from permafrost.data.script import WORD_END, lazy_pattern
 from permafrost.data.spec import SpecError, nearest
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
@@ -55,7 +54,7 @@ QUOTES = " \t\r\n\"'`“”‘’«»「」『』"
 QUESTION_MARKS = ("?", "？", "؟", "\u037e", "፧")
 """Question marks: Latin, Chinese and Japanese, Arabic, Greek, Ethiopic."""
 
-WH_WORD = re.compile(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
+WH_WORD = lazy_pattern(rf"(what|who|whom|whose|which|when|where|why|how){WORD_END}", re.IGNORECASE)
 
 
 class Rule(NamedTuple):
@@ -71,7 +70,7 @@ def label_question(text: str) -> str:
     Quotation marks and white space around the text are ignored.
     """
     stripped = text.strip(QUOTES)
-    return "question" if WH_WORD.match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
+    return "question" if WH_WORD().match(stripped) or stripped.endswith(QUESTION_MARKS) else "statement"
 
 
 RULES = {"question": Rule(("statement", "question"), label_question)}
@@ -161,4 +160,4 @@ class RecordReader:
                     reason = f"some rows have a split and some have none; fill '{self.spec.split_column}' in"
                     raise CorpusError(f"{record.origin}: {reason}.")
                 split = "train" if not self.encoding.has_target and not split else split
-                yield record if record.split == split else replace(record, split=split)
+                yield record.in_split(split)

@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow
-from pyarrow import parquet
-
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.spec import nearest
 
@@ -116,6 +113,9 @@ def read_lines(path: Path) -> Iterator[Row]:
 
 def read_parquet(path: Path) -> Iterator[TypedRow]:
     """Read a parquet file; one batch of rows is in memory at a time."""
+    import pyarrow  # slow to import, and text files do without it
+    from pyarrow import parquet
+
     number = 0
     try:
         with parquet.ParquetFile(path, memory_map=False) as file:
@@ -167,7 +167,7 @@ def _field_text(value: Any) -> str:
 
 def _parse_json(origin: str, text: str) -> Any:
     try:
-        value = json.loads(text, object_pairs_hook=_refuse_duplicates)
+        value = _DECODER.decode(text)
         if SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -184,6 +184,9 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"it names '{min(name for name in fields if names.count(name) > 1)}' twice")
     return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:

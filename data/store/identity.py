@@ -4,7 +4,7 @@ Its fingerprint names the folder of the store.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from permafrost.data.spec import fingerprint, plain
@@ -92,6 +92,26 @@ class Identity:
         if values["stored_dtype"] not in STORED_BYTES:
             raise ValueError(f"stored_dtype is {values['stored_dtype']!r}")
         return cls(**values)
+
+    def fits(self, plan: CapturePlan, longest: int) -> bool:
+        """Return whether this is the identity of a plan with some digests, and some choice of its dtypes ``auto``.
+
+        Any template is one of a plan with the template ``chat``.
+
+        Args:
+            longest: number of tokens that the backbone reads.
+        """
+        limit = plan.max_tokens if isinstance(plan.max_tokens, int) else min(plan.token_limit, longest)
+        if plan.template == CHAT:
+            plan = replace(plan, template=self.template, system="", add_special_tokens=False)
+        is_auto = plan.stored_dtype == "auto" and self.stored_dtype in AUTO_STORED_DTYPES
+        return self == Identity.of(
+            replace(plan, max_tokens=limit),
+            weights=self.weights,
+            tokenizer=self.tokenizer,
+            compute_dtype=self.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype,
+            stored_dtype=self.stored_dtype if is_auto else plan.stored_dtype,
+        )
 
     def differences(self, other: "Identity") -> list[str]:
         """Return the names of the fields in which two identities differ."""

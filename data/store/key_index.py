@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import KEY_BYTES
-from permafrost.data.text import Text
+from permafrost.data.text import Segments, Text
 
 Keys = NDArray[np.bytes_]
 
@@ -77,12 +77,15 @@ def _sorted_keys(shards: tuple[Shard, ...]) -> SortedKeys:
 
 def text_keys(texts: Sequence[Text]) -> Keys:
     """Return a 16-byte key (xxh3) for each text, ``[text]``; the windows of a text have different keys."""
-    return np.frombuffer(b"".join(xxhash.xxh3_128_digest(_text_bytes(text)) for text in texts), f"S{KEY_BYTES}")
+    digest = xxhash.xxh3_128_digest
+    keys = [
+        digest(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else _segment_bytes(text))
+        for text in texts
+    ]
+    return np.frombuffer(b"".join(keys), f"S{KEY_BYTES}")
 
 
-def _text_bytes(text: Text) -> bytes:
-    """Return bytes that are different for different texts: byte 255 occurs in no UTF-8 string."""
-    if isinstance(text, str):
-        return text.encode("utf-8", "surrogatepass")
+def _segment_bytes(text: Segments) -> bytes:
+    """Return bytes that are different for different texts, and no string's: byte 255 occurs in no UTF-8."""
     segments = json.dumps([text.first, text.second, text.window], ensure_ascii=False)
     return b"\xff" + segments.encode("utf-8", "surrogatepass")

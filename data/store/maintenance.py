@@ -3,6 +3,7 @@
 No function deletes an intact latent that has no other copy, except :func:`remove_stores`.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,10 +19,15 @@ import numpy as np
 from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.shard import SHARD_NAME, STORE_NAME, SUFFIX, Shard
+from permafrost.data.store.shard import Shard
+from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.store import LatentStore
 
 DAMAGED = ".damaged"
+
+STORE_NAME = re.compile(r"[0-9a-f]{16}")
+
+SHARD_NAME = re.compile(r"[0-9a-f]{32}\.h5")
 
 LEFTOVER_SECONDS = 3600.0
 """Age at which a temporary file belongs to no running writer: a shard is written in one go."""

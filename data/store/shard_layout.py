@@ -17,7 +17,7 @@ as float32. A file that has links, filters, external or virtual storage, or a si
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -25,9 +25,13 @@ from typing import Any, get_args
 import h5py
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
+from permafrost.data.ragged import NO_SPAN
 from permafrost.data.store.errors import FORMAT, OtherVersionError
 from permafrost.data.store.plan import TOKENS, View
+
+SUFFIX = ".h5"
 
 KEY_BYTES = 16
 
@@ -75,6 +79,11 @@ class Region:
 def dataset_name(view: str) -> str:
     """Return the path of the dataset that holds the latents of a view."""
     return "tokens/states" if view == TOKENS else f"latents/{view}"
+
+
+def checksum(values: NDArray[Any]) -> int:
+    """Return the 64-bit xxh3 of the bytes of an array."""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(values).data)
 
 
 def read_about(file: h5py.File) -> dict[str, Any]:
@@ -194,3 +203,20 @@ def _region(dataset: Any, size: int, type_name: str, by_layer: bool = False) -> 
         checksums=tuple(int(value) for value in sums),
         by_layer=by_layer,
     )
+
+
+def _are_offsets(offsets: NDArray[Any], tokens: int) -> bool:
+    return bool(offsets[0] == 0 and offsets[-1] == tokens and (offsets[1:] > offsets[:-1]).all())
+
+
+def _are_spans(spans: NDArray[Any], _: int) -> bool:
+    start, end = spans[:, 0], spans[:, 1]
+    return bool(np.where(start == NO_SPAN, end == NO_SPAN, (start >= 0) & (end > start)).all())
+
+
+VALIDATORS: dict[str, Callable[[NDArray[Any], int], bool]] = {
+    "tokens/offsets": _are_offsets,
+    "tokens/spans": _are_spans,
+    "tokens/ids": lambda ids, _: bool((ids >= 0).all()),
+}
+"""Dataset -> check of its values, which index other arrays: a forged file may have valid checksums."""

@@ -6,7 +6,7 @@ shard by every reader.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.bfloat16 import decode
+from permafrost.data.store.block import Block, Latents, write_shard
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.identity import AUTO_STORED_DTYPES, Identity
+from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
 from permafrost.data.store.plan import CHAT, NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
-from permafrost.data.store.shard import SUFFIX, Block, Latents, Shard, write_shard
+from permafrost.data.store.shard import Shard
+from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
 
@@ -95,6 +97,8 @@ class LatentStore:
         lacking = np.zeros((len(keys), len(wanted)), bool)
         for column, locations in enumerate(self._key_index.locate_columns(keys, self.shards, wanted)):
             lacking[:, column] = ~locations.found
+        if not lacking.any():
+            return []
         groups = []
         patterns, group_of_text = np.unique(lacking, axis=0, return_inverse=True)
         for group, pattern in enumerate(patterns):
@@ -211,6 +215,23 @@ class LatentStore:
         return expand_windows(texts, counts), offsets_from_lengths(counts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanLatents:
+    """Latents of one plan, ready to be read, and the cost of the extraction."""
+
+    store: LatentStore
+    columns: Columns
+    """View -> layers that the plan selects."""
+
+    texts_run: int
+    """Number of texts that were run through the backbone, every window counted; 0 if all were stored."""
+
+    truncated: int
+    """Number of texts that lost tokens to ``plan.max_tokens``; a text that is run in windows loses none."""
+
+    seconds: float
+
+
 def folder_name(backbone: str) -> str:
     """Return the folder name of a backbone: the last two parts of a hub id or a path."""
     parts = [part for part in backbone.replace("\\", "/").split("/") if part not in ("", ".", "..")]
@@ -256,24 +277,12 @@ def init_name(plan: CapturePlan) -> str:
 
 
 def _matches(shard: Shard, plan: CapturePlan) -> bool:
-    identity, provenance = shard.identity, shard.provenance
-    max_tokens = plan.max_tokens
-    if isinstance(max_tokens, str):
-        max_tokens = min(plan.token_limit, provenance.get("longest", plan.token_limit))
     names = {"backbone": plan.backbone, "adapter": plan.adapter, "tokenizer": plan.tokenizer, "init": init_name(plan)}
     if plan.revision:
         names["revision"] = plan.revision
     if plan.template == CHAT:  # which only the tokenizer's files tell
         names |= {"template": plan.template, "system": plan.system}
-        plan = replace(plan, template=identity.template, system="", add_special_tokens=False)
-    compute_dtype = identity.compute_dtype if plan.compute_dtype == "auto" else plan.compute_dtype
-    is_auto = plan.stored_dtype == "auto" and identity.stored_dtype in AUTO_STORED_DTYPES
-    stored_dtype = identity.stored_dtype if is_auto else plan.stored_dtype
-    same = identity == Identity.of(
-        replace(plan, max_tokens=max_tokens),
-        weights=identity.weights,
-        tokenizer=identity.tokenizer,
-        compute_dtype=compute_dtype,
-        stored_dtype=stored_dtype,
+    provenance = shard.provenance
+    return shard.identity.fits(plan, provenance.get("longest", plan.token_limit)) and all(
+        provenance.get(key, "") == value for key, value in names.items()
     )
-    return same and all(provenance.get(key, "") == value for key, value in names.items())

@@ -1,5 +1,5 @@
 """Architecture of models: what their configuration says, and what running a small model of it shows.
 
 May import: data.
-Start reading at small_model.py, architecture_of; then discover.py.
+Start reading at lookup.py, architecture_of; then small_model.py and discover.py.
 """

@@ -1,6 +1,6 @@
 """Architecture of a backbone: what capture must know about a model.
 
-No family of models is named: :func:`permafrost.extract.architecture.small_model.architecture_of` finds these facts by
+No family of models is named: :func:`permafrost.extract.architecture.lookup.architecture_of` finds these facts by
 running a small model of the same configuration.
 """
 

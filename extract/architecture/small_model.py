@@ -9,19 +9,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from permafrost.data.digests import digest_of, digest_of_parts
 from permafrost.data.errors import first_line
-from permafrost.data.machine import package_version
-from permafrost.data.memo import Memo
-from permafrost.data.spec import parse, plain
+from permafrost.data.spec import plain
 from permafrost.extract.architecture.architecture import Architecture
-from permafrost.extract.architecture.configuration import BackboneError, canonical_json
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.discover import block_classes, blocks_of, discover, positive_size, text_tower
 from permafrost.extract.architecture.small_config import DEPTH_KEYS, small_config
 
@@ -34,29 +30,9 @@ PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text
 MOST_BLOCKS, MOST_PARAMETERS = 1_000, 1_000_000_000
 """Largest number of blocks of a configuration, and of parameters of its small model."""
 
-FOUND_BY = ("architecture.py", "discover.py", "small_config.py", "small_model.py")
-"""Files of the code that finds an architecture; what other code found is found again."""
-
-
-def architecture_of(config: Mapping[str, Any], memo: Memo | None = None) -> Architecture:
-    """Return the architecture of a model configuration: remembered, or found by running a small model of it.
-
-    Args:
-        memo: where it is remembered; None remembers it in this process only.
-
-    Raises:
-        BackboneError: it is no configuration of a model that can be read, with the reason.
-    """
-    canonical = canonical_json(config)
-    versions = f"torch {torch.__version__}, transformers {package_version('transformers')}"
-    code = digest_of_parts([Path(__file__).with_name(name).read_bytes() for name in FOUND_BY])
-    key = f"architecture {digest_of(canonical.encode())} {code} {versions}"
-    found = memo.get(key, lambda: _find(canonical)) if memo else _find(canonical)
-    return parse(Architecture, json.loads(found), "a remembered architecture")
-
 
 @lru_cache(maxsize=256)
-def _find(canonical: str) -> str:
+def find_architecture(canonical: str) -> str:
     """Return as JSON what a small model of a configuration, given as JSON, shows, with the sizes of the large one."""
     values = json.loads(canonical)
     try:

@@ -3,38 +3,22 @@
 A folder is named after the digest of the file and the versions of the packages that convert it, and is complete or
 absent. Its bytes depend on nothing else, so that every machine gives its latents the same identity.
 
-A weight keeps the value that it is dequantised to: a tensor is stored in bfloat16 or float16 if that holds all of its
-values, else in float32. Four-bit blocks need float32: 79 % of the weights of SmolLM2-135M in Q4_1 are no bfloat16
-numbers.
-
-A GGUF file holds no code, but it may be damaged or hostile: its header is read by bounds-checked code first, and
-compared with the size of the file before anything is allocated by the sizes that it states.
+torch is imported only if a file is converted (:mod:`permafrost.extract.backbones.gguf_conversion`).
 """
 
-import contextlib
 import importlib.util
-import io
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
-import torch
-
-from permafrost.data.atomic import file_lock, move_into_place, remove_leftovers, temporary_path
 from permafrost.data.digests import digest_of_parts
-from permafrost.data.errors import MachineError, PermafrostError, first_line
+from permafrost.data.errors import first_line
 from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
 from permafrost.data.progress import Progress
 from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.backbones.file_digest import MEMO, FileChangedError, Stamp, cached_digest, stamp_of
+from permafrost.extract.backbones.file_digest import MEMO, cached_digest, stamp_of
 from permafrost.extract.backbones.registry import PublishedCheckpoint
-from permafrost.extract.backbones.tokenizer_files import CONFIG
-
-if TYPE_CHECKING:  # a run whose latents are all stored does without transformers
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SUFFIX = ".gguf"
 
@@ -45,15 +29,6 @@ CONVERSION = "2"
 """Version of what this module writes; a new one converts files again."""
 
 CONVERTING_PACKAGES = ("transformers", "tokenizers", "safetensors", "gguf")
-
-WEIGHTS_PER_BYTE = 8
-"""Most weights that a byte of a file can stand for: blocks of one bit."""
-
-SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-"""Pre-tokenizers, as ``tokenizer.ggml.pre`` names them, that split numbers into digits before GPT-2's rule applies.
-
-transformers 5.23 takes GPT-2's rule alone for them, which differs where several spaces or line feeds precede a digit.
-"""
 
 
 def gguf_file(name: str, checkpoint: PublishedCheckpoint | None, revision: str = "") -> Path | None:
@@ -91,128 +66,52 @@ def converted_folder(file: Path, cache: Path, progress: Progress) -> Path:
     if not file.is_file():
         raise BackboneError(f"{file}: no such file.")
     try:
-        stamp = stamp_of(file.stat())
-        digest = cached_digest(file, Memo(cache / MEMO))
+        stamp, memo = stamp_of(file.stat()), Memo(cache / MEMO)
+        digest = cached_digest(file, memo)
     except OSError as error:
         raise BackboneError(f"{error.filename or file} cannot be read ({first_line(error)}).") from error
     versions = [f"{package} {package_version(package)}" for package in CONVERTING_PACKAGES]
     key = digest_of_parts(part.encode() for part in (CONVERSION, digest, *versions))[:32]
     folder = cache / FOLDER / f"{re.sub(r'[^A-Za-z0-9._-]', '_', file.stem)[:60]}-{key}"
-    if folder.is_dir():
-        return folder
-    with open(file, "rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise BackboneError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
-    _convert_once(file, stamp, folder, progress)
+    if not folder.is_dir():
+        with open(file, "rb") as opened:
+            if opened.read(4) != b"GGUF":
+                raise BackboneError(f"{file} is not a GGUF file: it does not begin with the letters GGUF.")
+        from permafrost.extract.backbones.gguf_conversion import convert_once
+
+        convert_once(file, stamp, folder, progress)
+    if memo.read(_memo_key(folder)) != str(file.resolve()):
+        memo.write(_memo_key(folder), str(file.resolve()))
     return folder
 
 
-def _convert_once(file: Path, stamp: Stamp, folder: Path, progress: Progress) -> None:
-    """Make the model folder of a GGUF file of this stamp, unless another process has just made it."""
-    from safetensors import SafetensorError
+@dataclass(frozen=True)
+class ConvertedModel:
+    """Model folder in the cache that a GGUF file was converted into."""
 
-    try:
-        with file_lock(folder.parent / f".{folder.name}.lock"):
-            if folder.is_dir():
-                return
-            remove_leftovers(folder.parent, f"{folder.name}-")
-            progress.note(f"{file.name}: converted to safetensors, once, in {folder}")
-            with temporary_path(folder.parent, f"{folder.name}-") as temporary:
-                model, tokenizer = _read_model(file)
-                model.save_pretrained(temporary)
-                tokenizer.save_pretrained(temporary)
-                for path in temporary.glob("*.safetensors"):  # written for their owner alone, unlike the others
-                    path.chmod((temporary / CONFIG).stat().st_mode)
-                if stamp_of(file.stat()) != stamp:
-                    raise FileChangedError(file)
-                move_into_place(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        raise MachineError(
-            f"{folder.parent}: the converted model cannot be written ({first_line(error)}); free some disk space, or "
-            "set extract.cache to another disk."
-        ) from error
+    folder: Path
+    file: str
+    """The GGUF file when the folder was last used; empty if the cache does not remember it."""
+
+    bytes: int
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether its GGUF file is gone."""
+        return bool(self.file) and not Path(self.file).is_file()
 
 
-def _read_model(file: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """Return the model of a GGUF file, every tensor in its smallest exact dtype, and its tokenizer."""
-    from tokenizers import pre_tokenizers
-
-    metadata = _read_header(file)
-    try:
-        with TemporaryDirectory(prefix="gguf-") as name:  # with a link to the file and nothing else
-            link = Path(name) / f"model{SUFFIX}"
-            link.symlink_to(file.absolute())
-            model, tokenizer = _load(file, link)
-    except PermafrostError:
-        raise
-    except Exception as error:  # a damaged file fails in as many ways as it has fields
-        raise BackboneError(
-            f"{file}: transformers {package_version('transformers')} cannot read this GGUF file, of the architecture "
-            f"{metadata['general.architecture']!r} ({first_line(error)}); set plan.backbone to a folder of the "
-            "same model in safetensors, or download the file again if it is damaged."
-        ) from error
-    if metadata.get("tokenizer.ggml.pre") in SINGLE_DIGITS:
-        rules = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
-    return model, tokenizer
-
-
-def _read_header(file: Path) -> Mapping[str, Any]:
-    """Return the metadata of a GGUF file; refuse a file that states more blocks than it has tensors."""
-    try:
-        import accelerate  # noqa: F401
-        import gguf  # noqa: F401
-        from transformers.integrations.gguf import read_gguf_metadata
-    except ImportError as error:
-        raise BackboneError(
-            f"{file}: reading a GGUF file needs transformers 5.23 or later and the packages gguf and accelerate "
-            f"({first_line(error)}); install them: pip install 'permafrost[gguf]'."
-        ) from error
-    try:
-        metadata: dict[str, Any] = {}
-        metadata, tensors = read_gguf_metadata(str(file))
-        blocks = max((value for key, value in metadata.items() if key.endswith(".block_count")), default=0)
-        if blocks > len(tensors):
-            raise ValueError(f"it states {blocks:,} blocks and lists {len(tensors):,} tensors")
-    except Exception as error:  # as above
-        raise BackboneError(f"{file}: its header cannot be read ({first_line(error)}); download it again.") from error
-    parts = metadata.get("split.count")
-    if isinstance(parts, int) and parts > 1:
-        raise BackboneError(
-            f"{file} is one of {parts} parts of a model (split.count); merge them into one file first: "
-            "llama-gguf-split --merge."
+def converted_models(cache: Path) -> list[ConvertedModel]:
+    """Return the models in a cache that were converted from GGUF files."""
+    memo = Memo(cache / MEMO)
+    return [
+        ConvertedModel(
+            folder, memo.read(_memo_key(folder)) or "", sum(path.stat().st_size for path in folder.iterdir())
         )
-    return metadata
+        for folder in sorted((cache / FOLDER).glob("[!.]*"))
+        if folder.is_dir()
+    ]
 
 
-def _load(file: Path, link: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
-    """Return the model and the tokenizer that transformers makes of a GGUF file, which is read through a link."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    options = {"gguf_file": str(link), "trust_remote_code": False, "local_files_only": True}
-    config = transformers.AutoConfig.from_pretrained(link.parent, **options)
-    with torch.device("meta"):
-        model = transformers.AutoModel.from_config(config)
-    stated = sum(weight.numel() for weight in model.parameters())
-    if stated > WEIGHTS_PER_BYTE * file.stat().st_size:
-        raise BackboneError(f"{file} states {stated:,} weights, more than a file of its size holds; download it again.")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(link.parent, **options)
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
-        loaded, loading = transformers.AutoModel.from_pretrained(
-            link.parent, **options, config=config, dtype=torch.float32, output_loading_info=True
-        )
-    if missing := sorted(loading["missing_keys"]):
-        raise BackboneError(f"{file} lacks {len(missing)} weights, the first is {missing[0]}.")
-    weights = {key: smallest_exact(weight) for key, weight in loaded.state_dict().items()}
-    model.load_state_dict(weights, assign=True)  # the loaded model itself refuses to be saved
-    return model, tokenizer
-
-
-def smallest_exact(weight: torch.Tensor) -> torch.Tensor:
-    """Return a float32 tensor in bfloat16 or float16 if that holds all of its values, else as it is."""
-    for dtype in (torch.bfloat16, torch.float16):
-        if torch.equal(weight.to(dtype).float(), weight):
-            return weight.to(dtype)
-    return weight
+def _memo_key(folder: Path) -> str:
+    return f"GGUF file of {folder.name}"

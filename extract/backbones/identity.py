@@ -1,27 +1,27 @@
 """Store identity of a capture plan on this machine: digests of weights and tokenizer, and the resolved dtypes.
 
-Slow digests, and the peak by which the stored dtype is decided, are remembered in the cache, so a run whose latents are
-all stored hashes no large file, loads no backbone and imports no transformers.
+Slow digests, the peak by which the stored dtype is decided, and what torch says of the processor are remembered in the
+cache, so a run whose latents are all stored hashes no large file, loads no backbone, and imports neither transformers
+nor, on a machine without a GPU, torch.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from permafrost.data.digests import digest_of_parts, digest_of_stream
+from permafrost.data.digests import digest_of, digest_of_parts, digest_of_stream
 from permafrost.data.errors import first_line
 from permafrost.data.language.record import check_model_files
-from permafrost.data.machine import native_bfloat16, package_version
+from permafrost.data.machine import may_have_gpu, native_bfloat16, package_version, processor
 from permafrost.data.memo import Memo
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError, canonical_json
 from permafrost.extract.backbones.file_digest import MEMO, cached_digest
-from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest, untrained_model
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.backbones.stored_dtype import choose_stored_dtype, pilot_key
+from permafrost.extract.backbones.tokenizer import load_tokenizer, tokenizer_digest
 
 
 def identify(
@@ -39,7 +39,7 @@ def identify(
     """
     memo = Memo(cache / MEMO)
     weights, tokenizer = _digests(source, plan.init_seed, memo)
-    computed, stored = compute_dtype(plan, device), str(plan.stored_dtype)
+    computed, stored = compute_dtype(plan, device, memo), str(plan.stored_dtype)
     if stored == "auto":
         key = pilot_key(weights, tokenizer, computed, plan.final_norm)
         stored = choose_stored_dtype(float(memo.get(key, lambda: f"{measure_peak():.6g}")))
@@ -59,6 +59,10 @@ def pick_device(wanted: str) -> str:
     Raises:
         SpecError: torch knows no such device, or this machine has none.
     """
+    if wanted == "cpu" or (wanted == "auto" and not may_have_gpu()):
+        return "cpu"
+    import torch
+
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -70,18 +74,28 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
-def compute_dtype(plan: CapturePlan, device: str) -> str:
+def compute_dtype(plan: CapturePlan, device: str, memo: Memo | None = None) -> str:
     """Return the plan's compute dtype; ``auto`` is bfloat16 if the hardware's flags report native support.
 
     Never decided by timing, because the dtype is part of the identity.
+
+    Args:
+        memo: where it is remembered what torch says of the processor.
     """
     if plan.compute_dtype != "auto":
         return plan.compute_dtype
     if device.startswith("cuda"):
-        native = torch.cuda.get_device_capability(device)[0] >= 8
-    else:
-        native = device == "cpu" and native_bfloat16()
-    return "bfloat16" if native else "float32"
+        import torch
+
+        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
+    if device != "cpu":
+        return "float32"
+    key = f"compute dtype of torch {package_version('torch')} on {digest_of(processor().encode())}"
+    return memo.get(key, _native_dtype) if memo else _native_dtype()
+
+
+def _native_dtype() -> str:
+    return "bfloat16" if native_bfloat16() else "float32"
 
 
 def _digests(source: Source, seed: int, memo: Memo) -> tuple[str, str]:
@@ -109,15 +123,17 @@ def _weights_digest(source: Source, memo: Memo) -> str:
 
 
 def _random_digest(source: Source, seed: int, memo: Memo) -> str:
-    """Return the digest of the untrained weights, remembered by configuration, seed, versions and CPU capability."""
+    """Return the digest of the untrained weights, remembered by configuration, seed, versions and processor."""
     config = canonical_json(source.config).encode()
-    environment = f"{_versions('torch', 'transformers')} {torch.backends.cpu.get_cpu_capability()}"
+    environment = f"{_versions('torch', 'transformers')} {os.environ.get('ATEN_CPU_CAPABILITY')} {processor()}"
 
     def digest() -> str:
+        from permafrost.extract.backbones.load import untrained_model
+
         weights = untrained_model(source, seed).state_dict().items()
         return digest_of_stream(name.encode() + weight.contiguous().numpy().tobytes() for name, weight in weights)
 
-    key = f"untrained {digest_of_parts([config])} seed {seed} {environment}"
+    key = f"untrained {digest_of_parts([config, environment.encode()])} seed {seed}"
     return digest_of_parts([config, memo.get(key, digest).encode()])
 
 

@@ -1,27 +1,24 @@
-"""Backbone loading: a frozen model in evaluation mode, without head or pooler, and its tokenizer.
+"""Backbone loading: a frozen model in evaluation mode, without head or pooler.
 
 No code that ships with a model is run, nothing is unpickled, and nothing is downloaded: transformers is given the
 filtered configuration, the attention implementation of the family, and folders that hold the digested files only.
 
-transformers and tokenizers are imported where they are used: they are slow to import, and a run whose latents are all
-stored does without them.
+transformers is imported where it is used, because it is slow to import.
 """
 
 import importlib.util
-import json
 import shutil
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from torch import nn
 
-from permafrost.data.digests import digest_of
 from permafrost.data.errors import MachineError, PermafrostError, first_line
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
@@ -29,13 +26,15 @@ from permafrost.extract.architecture.discover import blocks_of
 from permafrost.extract.architecture.small_model import make_config, model_arguments
 from permafrost.extract.backbones.adapter import merge_adapter
 from permafrost.extract.backbones.locate import INDEX, Source
-from permafrost.extract.backbones.memory import free_memory
-from permafrost.extract.backbones.tokenizer_files import CONFIG, TokenizerFiles, read_tokenizer
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel
 
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Folder of the limits of a container."""
 
 _FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function, in one pass
 
@@ -109,106 +108,17 @@ def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
         return AutoModel.from_config(**_model_arguments(source))
 
 
-def load_tokenizer(files: Path | TokenizerFiles) -> "Tokenizer":
-    """Return the fast tokenizer of a folder or of its files, without padding and truncation.
-
-    Raises:
-        BackboneError: no tokenizer can be made of the files, or only by code that ships with them.
-    """
-    files = read_tokenizer(files) if isinstance(files, Path) else files
-    tokenizer: Tokenizer = make_tokenizer(files).backend_tokenizer
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
-    """Return the tokenizer that transformers makes of some files.
-
-    Raises:
-        BackboneError: no fast tokenizer can be made of the files, or only by code that ships with them.
-    """
-    from transformers import AutoTokenizer, GPT2Tokenizer
-
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that this process may still allocate."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available = int(psutil.virtual_memory().available)
     try:
-        with TemporaryDirectory(prefix="tokenizer-") as name:  # with the files and nothing else
-            folder = Path(name)
-            files.write(folder)
-            if "encoder.json" in files.files and "vocab.bpe" in files.files:  # as OpenAI published GPT-2
-                tokenizer = GPT2Tokenizer(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
-            else:
-                config = _tokenizer_config(files)
-                tokenizer = AutoTokenizer.from_pretrained(
-                    folder, config=config, trust_remote_code=False, local_files_only=True
-                )
-        assert tokenizer.backend_tokenizer is not None
-    except BackboneError:
-        raise
-    except Exception as error:  # a broken tokenizer file fails in as many ways as it has fields
-        reason = first_line(error)
-        raise BackboneError(f"{files.folder}: no tokenizer can be made of it ({reason}).") from error
-    return tokenizer
-
-
-def tokenizer_digest(tokenizer: "Tokenizer") -> str:
-    """Return the hex digest of everything that decides how a tokenizer turns a text into ids."""
-    special = "special tokens in a text are text" if tokenizer.encode_special_tokens else ""
-    return digest_of(tokenizer.to_str().encode() + special.encode())
-
-
-def special_tokens_around(tokenizer: "Tokenizer") -> str:
-    """Return the special tokens that a tokenizer puts around a text, as "[CLS] ... [SEP]"; empty if there are none."""
-    encoding = tokenizer.encode("a")
-    tokens = zip(encoding.tokens, encoding.special_tokens_mask, strict=True)
-    shown = [token for token, _ in groupby(token if special else "..." for token, special in tokens)]
-    return " ".join(shown) if any(encoding.special_tokens_mask) else ""
-
-
-def tokenizer_for_saving(source: Source) -> TokenizerFiles:
-    """Return tokenizer files to save in one folder with the ``config.json`` of the model of ``source``.
-
-    Raises:
-        BackboneError: with that ``config.json``, transformers would make another tokenizer of the files.
-    """
-    import transformers
-
-    files, model_type = source.tokenizer_files, source.config["model_type"]
-    version = transformers.__version__
-    config = {CONFIG: json.dumps({"model_type": model_type, "transformers_version": version}).encode()}
-    unchanged = replace(files, files={**files.files, **config})
-    settled = {key: value for key, value in files.config.items() if key != "transformers_version"}
-    if settled == {"model_type": model_type}:
-        return unchanged
-    tokenizer = load_tokenizer(files)
-    settings = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}).encode()
-    serialized = {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": settings}
-    for candidate in (unchanged, replace(files, files={**serialized, **config}, custom=False)):
-        if tokenizer_digest(load_tokenizer(candidate)) == tokenizer_digest(tokenizer):
-            return candidate
-    raise BackboneError(
-        f"the tokenizer in {files.folder} does not match the configuration of '{source.name}', so a fine-tuned "
-        f"model cannot be saved with it; set plan.tokenizer to a folder of a {model_type} model."
-    )
-
-
-def _tokenizer_config(files: TokenizerFiles) -> "PreTrainedConfig":
-    """Return a configuration that decides the tokenizer class; without one, the folder's name would decide it."""
-    import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING, tokenizer_class_from_name
-
-    settings = files.config
-    model_type, class_name = settings.get("model_type"), files.tokenizer_class
-    known = model_type in CONFIG_MAPPING
-    config: PreTrainedConfig = CONFIG_MAPPING[model_type]() if known else transformers.PreTrainedConfig()
-    if files.custom and not (
-        type(config) in TOKENIZER_MAPPING or (class_name and tokenizer_class_from_name(class_name))
-    ):
-        raise BackboneError(f"{files.folder}: its tokenizer is code of its own, which is never run.")
-    for key in ("tokenizer_class", "model_name"):
-        if key in settings:
-            setattr(config, key, settings[key])
-    return config
+        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # there is none, or no limit
+        return available
+    return min(most - used + int(counts.get("inactive_file", 0)), available)  # cached files give way
 
 
 def _check_memory(source: Source, dtype: torch.dtype, device: torch.device) -> None:

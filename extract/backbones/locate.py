@@ -20,8 +20,7 @@ from permafrost.data.spec import nearest
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError, model_config, read_json
-from permafrost.extract.architecture.discover import positive_size
-from permafrost.extract.architecture.small_model import architecture_of, make_config
+from permafrost.extract.architecture.lookup import architecture_of
 from permafrost.extract.backbones import adapter
 from permafrost.extract.backbones.adapter import Adapter, find_adapter
 from permafrost.extract.backbones.file_digest import FileChangedError, Stamp, stamp_of
@@ -118,6 +117,9 @@ class Source:
 
     def check_ids(self, ids: NDArray[np.int32]) -> None:
         """Raise :class:`BackboneError` if a token id has no row in the embedding table."""
+        from permafrost.extract.architecture.discover import positive_size
+        from permafrost.extract.architecture.small_model import make_config
+
         rows = positive_size(make_config(self.config).get_text_config(), "vocab_size")
         largest = int(ids.max(initial=0))
         if rows and largest >= rows:

@@ -1,5 +1,6 @@
-"""Short names of backbones: hub id, pinned commit and architecture of each."""
+"""Backbones that can be named: short names, with hub id, pinned commit and architecture; and the local hub cache."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,3 +104,40 @@ SHORT_NAMES: dict[str, PublishedCheckpoint] = {
         about="sentence encoder; paraphrase-mpnet-base-v2 is another",
     ),
 }
+
+
+@dataclass(frozen=True)
+class KnownBackbone:
+    """A backbone by the name that a plan may give it."""
+
+    name: str
+    model: str
+    """Id on the Hugging Face hub."""
+
+    about: str
+    here: str
+    """Where it lies on this machine; empty if it must be downloaded."""
+
+
+def known_backbones() -> list[KnownBackbone]:
+    """Return the backbones with a short name, then all others in the local hub cache."""
+    cached = _cached_models()
+    lines = []
+    for name, checkpoint in SHORT_NAMES.items():
+        packaged = bool(checkpoint.package) and importlib.util.find_spec(checkpoint.package) is not None
+        here = f"package {checkpoint.package}" if packaged else cached.get(checkpoint.hub, "")
+        lines.append(KnownBackbone(name, checkpoint.hub or checkpoint.file, checkpoint.about, here))
+    short = {checkpoint.hub for checkpoint in SHORT_NAMES.values()}
+    return lines + [KnownBackbone(hub, hub, "", here) for hub, here in sorted(cached.items()) if hub not in short]
+
+
+def _cached_models() -> dict[str, str]:
+    """Return hub id -> "hub cache" and its size, of the models in the local hub cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return {}
+    return {repo.repo_id: f"hub cache, {repo.size_on_disk_str}" for repo in repositories if repo.repo_type == "model"}

@@ -21,12 +21,11 @@ from permafrost.data.digests import digest_of, digest_of_stream
 from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
-from permafrost.extract.architecture import architecture, configuration, discover, small_config, small_model
+from permafrost.extract.architecture import architecture, configuration, discover, lookup, small_config, small_model
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.architecture.small_config import VOCABULARY, WINDOW, special_ids
 from permafrost.extract.backbones import load, locate
-from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.backbones.memory import free_memory
+from permafrost.extract.backbones.load import Backbone, free_memory
 from permafrost.extract.capture import forward, packing, pooling, reference, roads, structure, twin
 from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner
@@ -176,6 +175,7 @@ def _proof_key(runner: BackboneRunner) -> str:
     under_proof = (
         ragged,
         architecture,
+        lookup,
         locate,
         configuration,
         load,

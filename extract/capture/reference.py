@@ -18,7 +18,8 @@ from torch import Tensor
 from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
 from permafrost.extract.architecture.discover import call, hidden_states
-from permafrost.extract.backbones.load import Backbone, make_tokenizer
+from permafrost.extract.backbones.load import Backbone
+from permafrost.extract.backbones.tokenizer import make_tokenizer
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
 from permafrost.extract.tokenization.rewording import reword
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns
 from permafrost.data.text import Segments, Text, quote_text
-from permafrost.extract.backbones.load import tokenizer_digest
+from permafrost.extract.backbones.tokenizer import tokenizer_digest
 from permafrost.extract.capture.proof import SelfCheckError, prove_structure
 from permafrost.extract.capture.reference import ReferenceText, ReferenceTokenizer, reference_latents, reference_states
 from permafrost.extract.capture.runner import BackboneRunner

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from permafrost.extract.architecture.small_model import architecture_of, resized, small_model, small_values
+from permafrost.extract.architecture.lookup import architecture_of
+from permafrost.extract.architecture.small_model import resized, small_model, small_values
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 

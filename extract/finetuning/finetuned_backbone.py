@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.capture.pooling import POOLINGS
-from permafrost.extract.finetuning.top_blocks import Cut, TopBlocks, set_dropout
+from permafrost.extract.finetuning.cut import Cut
+from permafrost.extract.finetuning.top_blocks import TopBlocks, set_dropout
 from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
 
 

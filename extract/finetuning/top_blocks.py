@@ -6,23 +6,21 @@ Blocks at or below the cut are dropped as soon as they are loaded: they never ru
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from permafrost.data.atomic import move_into_place, temporary_path
-from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec, resolve_layers
+from permafrost.data.store.plan import CapturePlan, ExtractSpec, resolve_layers
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
-from permafrost.extract.backbones.load import load_backbone, tokenizer_for_saving
+from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import Source, find_backbone
+from permafrost.extract.backbones.tokenizer import tokenizer_for_saving
+from permafrost.extract.finetuning.cut import Cut, count_frozen
 from permafrost.extract.finetuning.families import Family, family_of
 from permafrost.extract.finetuning.varlen import Row
-
-Cut = int | Literal["none"]
-"""Last layer whose states are frozen, 0 for the embeddings; "none" if nothing is frozen."""
 
 
 class TopBlocks(nn.Module):
@@ -54,7 +52,7 @@ class TopBlocks(nn.Module):
         self.source: Source = find_backbone(plan, cache)
         self.family = family_of(self.source)
         self.cut = cut
-        frozen = _count_frozen(self.source, plan, cut)
+        frozen = count_frozen(self.source, plan, cut)
         self.layers = resolve_layers(layers, range(frozen + 1, self.source.layers))
         """Layers of the output, ascending."""
 
@@ -187,35 +185,6 @@ class TopBlocks(nn.Module):
         if token_type_ids is not None and self.source.segments:
             arguments["token_type_ids"] = token_type_ids.long().masked_fill(~mask, 0)
         return arguments
-
-
-def check_cut(
-    plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,), cache: str = ExtractSpec.cache
-) -> None:
-    """Raise what :class:`TopBlocks` would raise for the same arguments, without reading weights."""
-    source = find_backbone(plan, cache)
-    frozen = _count_frozen(source, plan, cut)
-    try:
-        resolve_layers(layers, range(frozen + 1, source.layers))
-    except SpecError as error:
-        raise SpecError(f"a probe reads layers above the cut, {cut}: {error}") from None
-
-
-def _count_frozen(source: Source, plan: CapturePlan, cut: Cut) -> int:
-    """Return the number of frozen blocks; raise :class:`SpecError` if the backbone cannot be cut there."""
-    family_of(source)
-    blocks = source.layers - 1
-    if cut != "none" and not 0 <= cut < blocks:
-        raise SpecError(
-            f"finetune.cut = {cut}, but '{source.name}' has {blocks} blocks: a cut lies from 0, which freezes the "
-            f'embeddings alone, to {blocks - 1}, or is "none".'
-        )
-    if plan.template.count(TEXT) > 1:
-        raise SpecError(
-            "plan.template names {text} twice, so only the second occurrence is pooled, but fine-tuned blocks run on "
-            "both; name it once."
-        )
-    return 0 if cut == "none" else cut
 
 
 def cut_model(model: nn.Module, family: Family, frozen: int, last: int, *, embeddings: bool, final_norm: bool) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.spec import SpecError
 from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.backbones.load import load_tokenizer, tokenizer_digest
 from permafrost.extract.backbones.locate import find_tokenizer
 from permafrost.extract.backbones.registry import SHORT_NAMES
+from permafrost.extract.backbones.tokenizer import load_tokenizer, tokenizer_digest
 from permafrost.extract.backbones.tokenizer_files import read_tokenizer
 from permafrost.extract.pretraining.blocks import Frame, Masking
 

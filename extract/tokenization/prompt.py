@@ -15,8 +15,8 @@ from permafrost.data.memo import Memo
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CHAT, SYSTEM, TEXT, CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.backbones.load import make_tokenizer
 from permafrost.extract.backbones.locate import Source
+from permafrost.extract.backbones.tokenizer import make_tokenizer
 from permafrost.extract.backbones.tokenizer_files import TokenizerFiles
 
 TODAY = date(2024, 7, 26)

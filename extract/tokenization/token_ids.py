@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.digests import digest_of_parts
+from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
 from permafrost.data.ragged import TokenIndex, covering_ranges
-from permafrost.data.spec import SpecError
+from permafrost.data.spec import SpecError, fingerprint
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError
+from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import MEMO
-from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import Source, find_backbone
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.prompt import resolve_prompt
 from permafrost.extract.tokenization.rewording import reword
 from permafrost.extract.tokenization.token_batch import TokenBatch
@@ -86,6 +90,21 @@ def tokenize_by_plan(
             raise no_token(texts[int(np.argmin(own[:, 1]))])
         tokens = replace(tokens, own=own, own_views=plan.text_views)
     return tokens
+
+
+def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> None:
+    """Raise what :func:`read_token_ids` raises for the same arguments; texts that passed are remembered."""
+    source, memo = find_backbone(plan, cache), Memo(Path(cache) / MEMO)
+    versions = [str(package_version(package)) for package in ("transformers", "tokenizers")]
+    settings = replace(resolve_prompt(plan, source, memo), backbone="", revision="", layers="all")
+    subject = [source.tokenizer_files.digest, *versions, canonical_json(source.config), fingerprint(settings)]
+    key = f"tokenized {digest_of_parts([*map(str.encode, subject), text_keys(texts).tobytes()])}"
+
+    def tokenize_all() -> str:
+        read_token_ids(plan, texts, cache)
+        return ""
+
+    memo.get(key, tokenize_all)
 
 
 def read_token_ids(

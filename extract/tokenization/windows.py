@@ -112,7 +112,7 @@ def _breaks(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.int64]
 
 def _within_character(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.bool_]:
     """Return ``[token]``: true if a token continues a character with combining marks, unless that exceeds ``room``."""
-    characters = np.array([match.span() for match in CHARACTER.finditer(text)] + [(len(text), len(text))])
+    characters = np.array([match.span() for match in CHARACTER().finditer(text)] + [(len(text), len(text))])
     of_token = np.searchsorted(characters[:-1, 1], spans[:, 0], side="right")
     first, last = characters[of_token].T
     begun = np.append(0, spans[:-1, 1]) > first

@@ -10,7 +10,7 @@ import typer
 from permafrost import api
 from permafrost.cli.console import show_facts, show_json, show_table
 from permafrost.cli.options import JsonOption
-from permafrost.extract.backbones.known import known_backbones
+from permafrost.extract.backbones.registry import known_backbones
 
 backbone_app = typer.Typer()
 

@@ -4,6 +4,7 @@ They read the stores alone; no recipe, no backbone, no torch. Each imports h5py,
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -36,9 +37,13 @@ SUMMARY_KEYS = [
 
 @cache_app.command("list")
 def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """List every store: backbone, texts, views, bytes."""
+    """List every store: backbone, texts, views, bytes; and the models converted from GGUF files."""
     from permafrost.data.store import maintenance
+    from permafrost.extract.backbones.gguf import converted_models
 
+    models = [
+        {"model": str(model.folder), "bytes": model.bytes, "file": model.file} for model in converted_models(cache)
+    ]
     summaries = []
     for folder in maintenance.stores_with_shards(cache):
         try:
@@ -46,13 +51,15 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
         except ShardError as error:
             Console().note(f"left out: {error}")
     if as_json:
-        show_json({"stores": summaries})
+        show_json({"stores": summaries, "gguf": models})
         return
     lines = [
         [_columns_text(summary[key]) if key == "columns" else cell(summary[key]) for key in SUMMARY_KEYS]
         for summary in summaries
     ]
     show_table(SUMMARY_KEYS, lines)
+    if models:
+        show_table(list(models[0]), [list(map(cell, model.values())) for model in models])
 
 
 @cache_app.command("show")
@@ -114,15 +121,25 @@ def cache_prune(
     stores: StoreNames = None,
     cache: CacheOption = Path("cache"),
     whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores entirely.")] = False,
+    gguf: Annotated[bool, typer.Option("--gguf", help="Remove every model converted from a GGUF file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove redundant shards, shards set aside, and leftovers; with --whole, remove the named stores."""
+    """Remove redundant shards, shards set aside, leftovers, and converted models whose GGUF file is gone.
+
+    With --whole, remove the named stores. A GGUF file whose converted model is removed is converted again when used.
+    """
     if whole and not stores:
         raise StoreError("--whole removes stores for good: name them.")
     from permafrost.data.store import maintenance
+    from permafrost.extract.backbones.gguf import converted_models
 
     folders = maintenance.pick_stores(cache, stores or [])
     removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
+    for model in converted_models(cache):
+        if gguf or (model.is_orphan and not stores):
+            shutil.rmtree(model.folder)
+            removed.append(model.folder)
+            size += model.bytes
     if as_json:
         show_json({"removed": list(map(str, removed)), "bytes": size})
     else:

@@ -16,9 +16,10 @@ from permafrost.data.errors import InputError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
+from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import SimilaritySpec
-from permafrost.probes.inputs.providers import LatentProvider, PlanLatents
+from permafrost.probes.inputs.providers import LatentProvider, latents_record
 from permafrost.probes.metrics.cosines import cosine_matrix, matrix_from_pairs, pair_table
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.results.outcomes import SimilarityResult
@@ -62,7 +63,7 @@ def compare_sentences(
         "texts": len(spec.texts),
         "texts_distinct": len(corpus.texts),
         "texts_run": texts_run,
-        "stores": {backbone: plan_latents.record() for backbone, plan_latents in stored.items()},
+        "stores": {backbone: latents_record(plan_latents) for backbone, plan_latents in stored.items()},
     }
     sentences = pd.DataFrame({"sentence": range(1, len(spec.texts) + 1), "text": spec.texts})
     tables = {"cosines": measured, "sentences": sentences, "maps": _maps(latents, matrices, spec.texts)}

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from permafrost.data.ragged import concatenate_ranges, covering_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
+from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, single_order
-from permafrost.probes.inputs.providers import FrozenStates, PlanLatents
+from permafrost.probes.inputs.providers import FrozenStates
 from permafrost.probes.inputs.token_inputs import TokenInputs, open_tokens
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.ragged import TokenIndex
-from permafrost.data.store.shard import Latents
+from permafrost.data.store.block import Latents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
@@ -105,7 +105,7 @@ class ProbeInputs(ABC):
         windows = texts if self.tokens is None else self.tokens.starts[texts]
         latents = self.token_states(windows, [layer])[0] if by_token else self.pooled(layer, texts)
         mean = latents.mean(0, keepdim=True) if center else torch.zeros(1, latents.shape[1])
-        squares = (latents - mean).square()
+        squares = (latents - mean).square_()
         if scale == "layer":
             deviation = squares[:, : self.widths[layer]].mean().sqrt().view(1, 1)
         else:
@@ -137,10 +137,10 @@ def pooled_inputs(parts: Sequence[Latents], columns: Sequence[Column]) -> Pooled
     """Concatenate ``[layer, text, width]`` along the layer axis, in float32, padded with zeros to the largest width."""
     layers = [layer for part in parts for layer in part]
     widths = tuple(layer.shape[1] for layer in layers)
-    values = np.zeros((len(layers), len(layers[0]), max(widths)), np.float32)
+    values = torch.zeros(len(layers), len(layers[0]), max(widths))
     for index, layer in enumerate(layers):
-        values[index, :, : widths[index]] = layer
-    return PooledInputs(columns=tuple(columns), widths=widths, values=torch.from_numpy(values))
+        values[index, :, : widths[index]] = torch.from_numpy(layer)  # from float16 several times as fast as in numpy
+    return PooledInputs(columns=tuple(columns), widths=widths, values=values)
 
 
 def single_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:

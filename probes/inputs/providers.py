@@ -1,58 +1,44 @@
 """Latent providers: where a workspace gets latents, token ids and trainable blocks of a backbone from.
 
-:class:`LatentProvider` is the protocol; the one that runs backbones is :class:`permafrost.stages.BackboneProvider`.
+:class:`LatentProvider` is the protocol; the one that runs backbones is :class:`permafrost.stage_one.BackboneProvider`.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError, plain
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.plan import CapturePlan, Columns, ExtractSpec
-from permafrost.data.store.store import LatentStore, find_store
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.store import PlanLatents, find_store
 from permafrost.data.text import Text
 from permafrost.probes.config.finetuning import FinetuneSpec
 
+if TYPE_CHECKING:  # latents that are all stored are found without torch
+    from torch import nn
 
-@dataclass(frozen=True, kw_only=True)
-class PlanLatents:
-    """Latents of one plan, ready to be read, and the cost of the extraction."""
 
-    store: LatentStore
-    columns: Columns
-    """View -> layers that the plan selects."""
-
-    texts_run: int
-    """Number of texts that were run through the backbone, 0 if all were cached."""
-
-    truncated: int
-    """Number of texts that were truncated to ``plan.max_tokens``."""
-
-    seconds: float
-
-    def record(self) -> dict[str, Any]:
-        """Return what the record of a run says about them: path, identity, columns and provenance."""
-        provenance = self.store.shards[0].provenance
-        return {
-            "path": str(self.store.path),
-            "identity": plain(self.store.identity),
-            "columns": {view: list(layers) for view, layers in self.columns.items()},
-            "truncated": self.truncated,
-            "seconds": self.seconds,
-            "backbone_parameters": provenance.get("parameters"),
-            "device": provenance.get("device"),
-            "self_check": provenance.get("self_check"),
-        }
+def latents_record(latents: PlanLatents) -> dict[str, Any]:
+    """Return what the record of a run says about latents: path, identity, columns and provenance."""
+    provenance = latents.store.shards[0].provenance
+    return {
+        "path": str(latents.store.path),
+        "identity": plain(latents.store.identity),
+        "columns": {view: list(layers) for view, layers in latents.columns.items()},
+        "truncated": latents.truncated,
+        "seconds": latents.seconds,
+        "backbone_parameters": provenance.get("parameters"),
+        "device": provenance.get("device"),
+        "self_check": provenance.get("self_check"),
+    }
 
 
 def count_backbone_parameters(plans: Iterable[PlanLatents]) -> int:
@@ -82,7 +68,7 @@ class LatentProvider(Protocol):
 
     def blocks(
         self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
-    ) -> nn.Module:
+    ) -> "nn.Module":
         """Make the blocks above a cut, with the backbone's weights: a module with ``layers``, ``width`` and ``save``.
 
         It is called as :class:`permafrost.extract.finetuning.finetuned_backbone.FinetunedBackbone` is.
@@ -92,6 +78,9 @@ class LatentProvider(Protocol):
         self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
     ) -> None:
         """Raise a :class:`SpecError` if there are no such blocks; no weights are read."""
+
+    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> None:
+        """Raise an :class:`InputError` if :meth:`token_ids` would, before anything is run or trained."""
 
     def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Tokenize texts, for blocks that begin at the embeddings."""
@@ -135,9 +124,11 @@ class CacheProvider:
 
     blocks = check_blocks
 
-    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
+    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> NoReturn:
         """Raise as :meth:`check_blocks` does."""
         self._refuse(plan, "none")
+
+    check_token_ids = token_ids
 
     def digests(self, plan: CapturePlan, spec: ExtractSpec) -> Mapping[str, str]:
         """Raise as :meth:`check_blocks` does."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -11,12 +12,11 @@ from torch import Tensor
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
-from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512
@@ -91,8 +91,10 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
             )
         reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
         return stored_tokens(reader.read, tokens, columns, reader.width)
+    parts = groupby(columns, lambda column: (column.plan, column.view))
     return pooled_inputs(
-        [stored[column.plan].store.read(texts, column.view, [column.layer]) for column in columns], columns
+        [stored[plan].store.read(texts, view, [column.layer for column in group]) for (plan, view), group in parts],
+        columns,
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from permafrost.probes.metrics.metrics import CORRELATIONS, Metric, of_resamples, pearson
 
@@ -165,6 +164,8 @@ def correlation_p_value(metric: Metric, prediction: NDArray[Any], target: NDArra
     """Return the two-sided p-value of a correlation against zero correlation; None if it is undefined."""
     if len(target) < 3 or _is_constant(target) or _is_constant(prediction):
         return None
+    from scipy import stats  # slow to import, and needed once a model is trained
+
     if metric is pearson:
         return float(stats.pearsonr(prediction, target).pvalue)
     return float(stats.spearmanr(prediction, target).pvalue)

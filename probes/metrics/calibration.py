@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
 
 KNOTS = 16
 """Number of quantile intervals of the raw predictions, whose edges are the knots of the map."""
@@ -58,6 +57,8 @@ def calibrate(raw: NDArray[np.floating], target: NDArray[Any], top: float) -> Ca
         target: ``[row]``, in 0..1.
         top: raw prediction of identical texts; it and all larger predictions map to 1.
     """
+    from sklearn.isotonic import IsotonicRegression  # slow to import, and needed once a model is trained
+
     raw = raw.astype(np.float64)
     edges = np.unique(np.quantile(raw, np.linspace(0, 1, KNOTS + 1)))
     edges = edges[edges < top]

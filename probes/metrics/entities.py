@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.corpora.corpus import Spans
 
@@ -73,11 +72,19 @@ def entity_counts(predicted: NDArray[np.integer], gold: Spans, labels: Sequence[
     names = np.array(labels, object)
     predicted_tags, gold_tags = names[predicted].tolist(), names[gold.codes].tolist()
     for sentence, (low, high) in enumerate(pairwise(gold.offsets.tolist())):
-        predicted_set, gold_set = set(get_entities(predicted_tags[low:high])), set(get_entities(gold_tags[low:high]))
+        predicted_set, gold_set = set(entities_of(predicted_tags[low:high])), set(entities_of(gold_tags[low:high]))
         for column, entities in enumerate((predicted_set, gold_set, predicted_set & gold_set)):
             for entity_type, _, _ in entities:
                 counts[sentence, type_index[entity_type], column] += 1
     return counts
+
+
+def entities_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return the entities of a sentence: type, first and last word."""
+    from seqeval.metrics.sequence_labeling import get_entities  # loads scikit-learn, which takes longer than a corpus
+
+    entities: list[tuple[str, int, int]] = get_entities(list(tags))
+    return entities
 
 
 def entity_types(labels: Sequence[str]) -> list[str]:

@@ -1,11 +1,13 @@
-"""Metrics of scores and classes, vectorised over leading axes so that bootstrap resamples are computed at once."""
+"""Metrics of scores and classes, vectorised over leading axes so that bootstrap resamples are computed at once.
+
+scipy.stats is imported where it is used: that takes as long as reading a corpus, and a training begins without it.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Metric = Callable[..., NDArray[Any]]
 """Metric of predictions and targets, ``[..., row]`` each -> ``[...]``; or of rows with a set of labels,
@@ -14,11 +16,15 @@ Metric = Callable[..., NDArray[Any]]
 
 def pearson(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     """Return the Pearson correlation over the last axis."""
+    from scipy import stats
+
     return np.asarray(stats.pearsonr(prediction, target, axis=-1).statistic)
 
 
 def spearman(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     """Return the Spearman rank correlation over the last axis; ties get their mean rank."""
+    from scipy import stats
+
     return pearson(stats.rankdata(prediction, axis=-1), stats.rankdata(target, axis=-1))
 
 

@@ -5,9 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
 MAX_TEXTS = 1000
 """Maximum number of texts that are projected; of more texts, a random sample of this size is."""
@@ -31,6 +28,10 @@ def project(latents: NDArray[np.float32]) -> pd.DataFrame:
     Returns:
         columns ``method`` (``pca`` or ``tsne``), ``x, y, z``; the index ``row`` is the row of ``latents``.
     """
+    from sklearn.decomposition import PCA  # slow to import, and needed once a model is trained
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
     rows = np.flatnonzero(np.isfinite(latents).all(1))
     if len(rows) > MAX_TEXTS:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_TEXTS, replace=False))

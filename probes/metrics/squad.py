@@ -91,7 +91,7 @@ def normalize_answer(answer: str, script: Script | None = None) -> str:
     )
     if script == "arabic":
         text = text.replace("ال", " ")
-    return " ".join(UNBREAKABLE.findall(text) if script == "unspaced" else text.split())
+    return " ".join(UNBREAKABLE().findall(text) if script == "unspaced" else text.split())
 
 
 def exact_match(answer: str, gold: str, context: str = "") -> float:

@@ -14,8 +14,8 @@ import torch
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.ragged import Counts, TokenLatents
+from permafrost.data.store.block import Latents
 from permafrost.data.store.plan import Columns
-from permafrost.data.store.shard import Latents
 from permafrost.data.text import Segments, Text, TextError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs

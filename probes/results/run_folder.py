@@ -161,3 +161,11 @@ class RunFolder:
             path /= component
             if path.is_symlink():
                 raise self._error(f"{path} is a link; a run folder holds its files itself.")
+
+
+def checked_folder(runs: Path | str) -> Path:
+    """Return the folder of run folders; raise :class:`InputError` if it is a file, before a training and not after."""
+    path = Path(runs)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: a folder is needed here; set --runs to another.")
+    return path

@@ -25,11 +25,11 @@ from safetensors.torch import save_file
 from permafrost.data.atomic import write_atomically
 from permafrost.data.digests import digests_of_files
 from permafrost.data.spec import to_toml
+from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
-from permafrost.probes.inputs.providers import PlanLatents
+from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.objectives.fitted import FittedProbe
-from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
 from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 
@@ -124,6 +124,8 @@ class RunWriter:
         seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
         about = {"name": self._name, "summary": self._recipe.summary, "experiment": self._kind}
         write_record(folder, environment() | about | dict(record) | seconds, names)
+        from permafrost.probes.reports.report import write_report  # loads matplotlib, which no training needs
+
         write_report(folder)
 
 
@@ -152,7 +154,7 @@ def _write_task(folder: Path, task: TaskContents, shared: Mapping[str, str]) -> 
     folder.mkdir(parents=True)
     fitted = task.selected
     recipe = replace(fitted.recipe, variants=(Variant(fitted.variant),))
-    stores = {fitted.variant: {name: stored.record() for name, stored in task.stored.items()}}
+    stores = {fitted.variant: {name: latents_record(stored) for name, stored in task.stored.items()}}
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
     write_tables(folder, task.tables)
     _save_selected(folder, fitted, shared)

@@ -15,7 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, script_of, unbreakable_spans
+from permafrost.data.script import (
+    SENTENCE_ENDS,
+    UNSPACED,
+    WORD_END,
+    WORD_START,
+    lazy_pattern,
+    script_of,
+    unbreakable_spans,
+)
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import bootstrap_ratio
 from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
@@ -37,7 +45,7 @@ from permafrost.probes.tasks.base import (
 from permafrost.probes.tasks.examples import answer_examples
 from permafrost.probes.tasks.rows import align_predictions, measured_ratio, pair_of_texts
 
-QUESTION_WORD = re.compile(
+QUESTION_WORD = lazy_pattern(
     rf"{WORD_START}(how\s+(?:many|much)|what|who|whom|whose|when|where|why|how|which){WORD_END}(?!-)", re.IGNORECASE
 )
 """English question words; questions in other languages have none of them."""
@@ -209,7 +217,7 @@ class Answering(Task):
 
 def question_word(question: str) -> str:
     """Return the first English question word, ``how many`` and ``how much`` as one; ``other`` if there is none."""
-    match = QUESTION_WORD.search(question)
+    match = QUESTION_WORD().search(question)
     if not match:
         return OTHER
     word = " ".join(match[1].lower().split())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.script import WORD_END, WORD_START, units
+from permafrost.data.script import WORD_END, WORD_START, lazy_pattern, units
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1
@@ -38,7 +38,7 @@ from permafrost.probes.tasks.rows import (
     text_columns,
 )
 
-NEGATION = re.compile(
+NEGATION = lazy_pattern(
     rf"{WORD_START}(?:not|no|never|nobody|nothing|none|neither|nor|without|cannot){WORD_END}|n['’]t{WORD_END}",
     re.IGNORECASE,
 )
@@ -153,7 +153,7 @@ def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:
     first. A pattern that all rows or none have gives no group.
     """
     pairs = [pair_of_texts(corpus, text_indices) for text_indices in rows.texts]
-    negated = np.array([bool(NEGATION.search(second)) for _, second in pairs], bool)
+    negated = np.array([bool(NEGATION().search(second)) for _, second in pairs], bool)
     groups = {"negation": negated, "no negation": ~negated}
     if pairs and pairs[0][0] is not None:
         high = np.array([word_overlap(first or "", second) >= HIGH_OVERLAP for first, second in pairs], bool)

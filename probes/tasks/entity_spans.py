@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.script import SENTENCE_ENDS, unbreakable_spans
 from permafrost.data.words import CharacterSpan, split_words
-from permafrost.probes.metrics.entities import decode_tags
+from permafrost.probes.metrics.entities import decode_tags, entities_of
 from permafrost.probes.tasks.base import Predict, softmax
 
 Entity = dict[str, Any]
@@ -74,7 +73,7 @@ def _tag_pieces(labels: Sequence[str], pieces: Sequence[str], predict: Predict) 
     for piece, spans, low, high in zip(pieces, words, offsets, offsets[1:], strict=False):
         next_word = _next_word(piece, spans, was_read[low:high])
         entities: list[Entity] = []
-        for label, first, last in get_entities([labels[tag] for tag in tags[low : low + next_word]]):
+        for label, first, last in entities_of([labels[tag] for tag in tags[low : low + next_word]]):
             start, end = spans[first][0], spans[last][1]
             probability = float(np.prod(tag_probabilities[low + first : low + last + 1], dtype=np.float64))
             entities.append(

@@ -8,11 +8,11 @@ from itertools import groupby
 
 import numpy as np
 import pandas as pd
-from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost.data.corpora.label_sets import read_labels
 from permafrost.data.script import is_mark, is_unspaced
 from permafrost.probes.config.names import PROBABILITY
+from permafrost.probes.metrics.entities import entities_of
 from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Example, Examples, Grid, Look, Piece, cell_text
 from permafrost.probes.results.run_tables import first_seed
@@ -57,7 +57,7 @@ def tagged_examples(predictions: pd.DataFrame) -> list[Examples]:
     """Return sentences with mistakes, the most mistakes first, and without, the most entities first."""
     wrong, right = [], []
     for number, rows in first_seed(predictions).groupby("sentence", sort=False):
-        gold, predicted = (set(get_entities(rows[column].tolist())) for column in ("target", "label"))
+        gold, predicted = (set(entities_of(rows[column].tolist())) for column in ("target", "label"))
         if mistakes := len(gold ^ predicted):
             wrong.append((mistakes, str(number), rows["word"].tolist(), gold, predicted))
         elif gold:

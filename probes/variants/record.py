@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.inputs.providers import PlanLatents
+from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 from permafrost.probes.variants.workspace import Workspace
 
@@ -30,7 +31,9 @@ def data_record(corpora: Sequence[Corpus], stores: Stores, workspace: Workspace)
         "texts_distinct": sum(len(corpus.texts) for corpus in distinct),
         "texts_run": sum(latents.texts_run for latents in workspace.stored.values()),
         "bytes": sum(path.stat().st_size for path in shards),
-        "stores": {key: {name: latents.record() for name, latents in plans.items()} for key, plans in stores.items()},
+        "stores": {
+            key: {name: latents_record(latents) for name, latents in plans.items()} for key, plans in stores.items()
+        },
     }
 
 

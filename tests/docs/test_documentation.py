@@ -272,7 +272,7 @@ def with_small(function: Any, backbone: Path) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=named)
 def test_the_examples_of_a_page_run(page, folder, backbone, monkeypatch):
-    monkeypatch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+    monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
     names: dict[str, Any] = {}
     for block in blocks(page):
         if block.not_run:

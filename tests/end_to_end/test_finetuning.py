@@ -72,7 +72,7 @@ def run_of(tmp_path_factory, tiny):
     def folder(cut: str, kind: str, family: str = "bert") -> Path:
         if (cut, kind, family) not in made:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+                patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
                 patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
                 bench = Bench(tmp_path_factory.mktemp(f"{family}-{cut}-{kind}"), tiny(family))
                 made[cut, kind, family] = ran(bench, kind, f"finetune.cut={cut}")

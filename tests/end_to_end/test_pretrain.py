@@ -44,7 +44,7 @@ def of_nli(bench: Bench, *more: str) -> list[str]:
 @pytest.fixture
 def figureless(monkeypatch):
     """Pages are not drawn, and intervals of few samples."""
-    monkeypatch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+    monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
     monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
 
 

@@ -19,7 +19,8 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.finetuning.families import FAMILIES
 
 VIEWS = get_args(View)

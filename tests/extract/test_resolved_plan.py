@@ -18,9 +18,10 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore, find_store
-from permafrost.extract import resolved_plan
+from permafrost.extract import loader
 from permafrost.extract.backbones.load import load_backbone
-from permafrost.extract.extraction import Extractor, extract, matching_extractor
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor, matching_extractor
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.resolved_plan import resolve_plan
 from tests.support.models.backbones import no_pilot, word_tokenizer
@@ -124,7 +125,7 @@ def test_a_value_that_does_not_fit_stops_the_run_and_what_is_committed_stays(tin
 def test_one_pilot_serves_every_plan_of_a_backbone(tiny, tmp_path, monkeypatch):
     plan, spec = plan_of(tiny("gpt2"), compute_dtype="float32"), spec_of(tmp_path)
     resolve_plan(plan, spec)
-    monkeypatch.setattr(resolved_plan, "pilot_peak", lambda *_: no_pilot())
+    monkeypatch.setattr(loader, "pilot_peak", lambda *_: no_pilot())
     for others in ({"template": "so {text}"}, {"views": ("tokens",)}, {"layers": (1,)}, {"max_tokens": 9}):
         assert resolve_plan(replace(plan, **others), spec).identity.stored_dtype == "float16"  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="pilot ran"):
@@ -134,7 +135,7 @@ def test_one_pilot_serves_every_plan_of_a_backbone(tiny, tmp_path, monkeypatch):
 
 def test_the_backbone_is_loaded_once_for_pilot_and_run(tiny, texts, tmp_path, monkeypatch):
     loaded = []
-    monkeypatch.setattr(resolved_plan, "load_backbone", lambda *given: loaded.append(1) or load_backbone(*given))
+    monkeypatch.setattr(loader, "load_backbone", lambda *given: loaded.append(1) or load_backbone(*given))
     extract(plan_of(tiny("bert")), texts, spec_of(tmp_path))
     assert len(loaded) == 1
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
+from permafrost.data.store.block import Block
 from permafrost.data.store.key_index import text_keys
-from permafrost.data.store.shard import Block
 
 Columns = dict[str, tuple[int, ...]]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from permafrost.data.spec import plain
-from permafrost.data.store import errors, maintenance, shard, shard_layout
+from permafrost.data.store import block, errors, maintenance, shard_layout
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
@@ -137,7 +137,7 @@ def test_repair_sets_damaged_shards_aside_and_the_rest_reads_on(store):
 
 
 def test_shards_of_another_version_are_told_apart_and_left_alone(store, monkeypatch):
-    for module in (errors, shard, shard_layout):
+    for module in (block, errors, shard_layout):
         monkeypatch.setattr(module, "FORMAT", module.FORMAT - 1)
     others = [add(store, ["a"], seed=seed) for seed in range(2)]
     monkeypatch.undo()

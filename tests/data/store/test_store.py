@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from permafrost.data.spec import SpecError
-from permafrost.data.store import errors, shard, shard_layout
+from permafrost.data.store import block, errors, shard_layout
+from permafrost.data.store.block import Block
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan
-from permafrost.data.store.shard import Block, Shard
+from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore, find_store, folder_name, init_name
 from permafrost.data.text import Segments
 from permafrost.extract.capture.runner import LARGEST, to_storage_dtype
@@ -179,7 +180,7 @@ def test_a_store_without_shards_cannot_be_opened(tmp_path):
 def test_a_store_of_another_version_is_in_no_plans_way(tmp_path, monkeypatch):
     plan = CapturePlan(backbone="org/model")
     old = LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, weights="v"))
-    for module in (errors, shard, shard_layout):
+    for module in (block, errors, shard_layout):
         monkeypatch.setattr(module, "FORMAT", module.FORMAT - 1)
     add(old, ["a"])
     monkeypatch.undo()

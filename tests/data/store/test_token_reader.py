@@ -16,10 +16,11 @@ from permafrost.data.ragged import TokenLatents, concatenate, offsets_from_lengt
 from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.bfloat16 import decode, memory_dtype
+from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.key_index import text_keys
-from permafrost.data.store.shard import Block, Shard, write_shard
+from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from tests.support.blocks import Columns, assert_equal_tokens, lengths_of, ragged_block
 

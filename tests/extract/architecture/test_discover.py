@@ -15,7 +15,7 @@ from permafrost.extract.architecture import architecture, discover, small_config
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError, model_config
 from permafrost.extract.architecture.discover import call, watched
-from permafrost.extract.architecture.small_model import architecture_of
+from permafrost.extract.architecture.lookup import architecture_of
 from permafrost.extract.capture import forward, packing, reference, roads
 from tests.support.models.kinds import BLOCKS, tiny_config
 
@@ -127,7 +127,7 @@ def test_an_architecture_is_remembered_for_its_configuration(tmp_path, monkeypat
     values = {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 50}
     memo = Memo(tmp_path / "architectures.json")
     first = architecture_of(values, memo)
-    monkeypatch.setattr(small_model, "_find", lambda _: pytest.fail("a model was run"))
+    monkeypatch.setattr(small_model, "find_architecture", lambda _: pytest.fail("a model was run"))
     assert architecture_of(dict(reversed(values.items())), memo) == first
     with pytest.raises(pytest.fail.Exception, match="a model was run"):
         architecture_of(values | {"n_positions": 51}, memo)

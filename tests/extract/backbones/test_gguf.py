@@ -17,9 +17,10 @@ from permafrost.data.progress import NoProgress
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
-from permafrost.extract.backbones.load import load_backbone, load_tokenizer
+from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import Source, find_backbone, find_tokenizer
-from permafrost.extract.extraction import Extractor
+from permafrost.extract.backbones.tokenizer import load_tokenizer
+from permafrost.extract.extractor import Extractor
 from tests.support.bench import Bench
 from tests.support.models.backbones import no_pilot
 from tests.support.models.gguf import BLOCKS, WIDTH, gguf_name, tiny_gguf
@@ -199,3 +200,26 @@ def test_a_run_that_trains_its_blocks_converts_in_its_own_cache_and_predicts(fil
     done = api.run("pairs", bench.of_pairs("corpus.target=score", "train.seeds=0", "variants=[]", *trained), bench.runs)
     assert [path.name for path in tmp_path.iterdir()] == ["bench"]
     assert api.load(done.path).predict([("the dog", "a dog")])[0]["score"] == pytest.approx(0.5, abs=0.6)
+
+
+def test_converted_models_are_listed_and_pruned_once_their_file_is_gone(tmp_path, tiny):
+    bench, file = Bench(tmp_path, tiny("bert")), tmp_path / "tiny.gguf"
+    tiny_gguf(file)
+    folder = found(file, tmp_path / "cache").folder
+    assert folder is not None
+    words = ("--cache", str(tmp_path / "cache"), "--json")
+
+    def listed() -> list[dict[str, object]]:
+        return list(json.loads(bench.command("cache", "list", *words)[1])["gguf"])
+
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert listed() == [{"model": str(folder), "bytes": size, "file": str(file)}]
+    moved = file.rename(tmp_path / "moved.gguf")
+    renamed = found(moved, tmp_path / "cache").folder
+    assert {model["file"] for model in listed()} == {str(file), str(moved)}
+    assert json.loads(bench.command("cache", "prune", *words)[1]) == {"removed": [str(folder)], "bytes": size}
+    assert renamed is not None
+    assert [model["model"] for model in listed()] == [str(renamed)]
+    assert json.loads(bench.command("cache", "prune", "--gguf", *words)[1])["removed"] == [str(renamed)]
+    assert listed() == []
+    assert found(moved, tmp_path / "cache").folder == renamed

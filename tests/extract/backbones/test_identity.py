@@ -26,10 +26,12 @@ from permafrost.extract.architecture.configuration import BackboneError, model_c
 from permafrost.extract.backbones import file_digest, identity
 from permafrost.extract.backbones.file_digest import MEMO, FileChangedError
 from permafrost.extract.backbones.identity import identify
-from permafrost.extract.backbones.load import load_backbone, load_tokenizer, tokenizer_digest, tokenizer_for_saving
+from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.tokenizer import load_tokenizer, tokenizer_digest, tokenizer_for_saving
 from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
-from permafrost.extract.extraction import Extractor, extract, matching_extractor
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor, matching_extractor
 from tests.support.models.backbones import no_pilot, save_random, save_tokenizer, word_tokenizer
 from tests.support.models.kinds import tiny_config
 from tests.support.real import real_model

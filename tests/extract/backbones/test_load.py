@@ -17,7 +17,7 @@ from permafrost.extract.architecture.discover import call
 from permafrost.extract.backbones import load
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.extraction import Extractor
+from permafrost.extract.extractor import Extractor
 from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
 from tests.support.models.kinds import CHANGES, ROADS, tiny_config
 

@@ -14,9 +14,10 @@ from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.backbones.tokenizer import load_tokenizer
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize

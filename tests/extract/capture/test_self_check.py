@@ -18,13 +18,14 @@ from permafrost.data.errors import MachineError
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
-from permafrost.extract import job
+from permafrost.extract import shard_writer
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.small_model import small_values
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.capture import forward as capture
 from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
 from tests.support.models.backbones import WORDS, tiny_folder
@@ -114,14 +115,14 @@ def latents_moved_on_the_way(patch: pytest.MonkeyPatch, _: Path) -> None:
         moved = {view: np.roll(values, 1, 1) for view, values in block.latents.items()}
         real(writer, replace(block, latents=moved))
 
-    wrapped(patch, job.ShardWriter, "add", rolled)
+    wrapped(patch, shard_writer.ShardWriter, "add", rolled)
 
 
 def lengths_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
     def rolled(real: Any, writer: Any, block: Any) -> None:
         real(writer, replace(block, lengths=np.roll(block.lengths, 1)))
 
-    wrapped(patch, job.ShardWriter, "add", rolled)
+    wrapped(patch, shard_writer.ShardWriter, "add", rolled)
 
 
 def siblings_visible(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -480,7 +481,7 @@ def test_tokens_that_are_stored_wrong_are_found(what, models, tmp_path, monkeypa
             replace(block, tokens=replace(block.tokens, **{what: np.roll(getattr(block.tokens, what), 1, axis)})),
         )
 
-    wrapped(monkeypatch, job.ShardWriter, "add", moved)
+    wrapped(monkeypatch, shard_writer.ShardWriter, "add", moved)
     with pytest.raises(MachineError, match="self-check"):
         extract(
             plan_of(models("bert", False), "bfloat16", views=("tokens",)),

@@ -14,7 +14,8 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.capture.pooling import POOLINGS
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks

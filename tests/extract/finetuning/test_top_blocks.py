@@ -16,8 +16,9 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.backbones.load import load_tokenizer
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.backbones.tokenizer import load_tokenizer
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.tokenization.tokenize import tokenize

@@ -30,7 +30,7 @@ from permafrost.data.readers.plain_text import read_documents
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import backbone_digests
-from permafrost.extract.backbones.load import load_tokenizer
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain

@@ -21,8 +21,8 @@ from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
-from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.tokenization.prompt import resolve_prompt
 from permafrost.extract.tokenization.token_ids import tokenize_by_plan

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Segments, TextError
-from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import CHUNK, tokenize, windowed
 from tests.support.models.backbones import WORDS

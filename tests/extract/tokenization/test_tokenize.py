@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import TextError
-from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.backbones.locate import find_backbone
+from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.tokenize import CHUNK, tokenize
 from tests.support.real import real_model
 

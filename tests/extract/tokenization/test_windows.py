@@ -14,9 +14,10 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
 from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments, TextError
-from permafrost.extract import resolved_plan
+from permafrost.extract import loader
 from permafrost.extract.capture import runner
-from permafrost.extract.extraction import Extractor, extract
+from permafrost.extract.extraction import extract
+from permafrost.extract.extractor import Extractor
 from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.blocks import assert_equal_tokens
@@ -53,7 +54,7 @@ def no_backbone(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call it, and from then on nothing can be loaded."""
 
     def forbid() -> None:
-        monkeypatch.setattr(resolved_plan, "load_backbone", lambda *given: pytest.fail("a backbone was loaded"))
+        monkeypatch.setattr(loader, "load_backbone", lambda *given: pytest.fail("a backbone was loaded"))
 
     return forbid
 

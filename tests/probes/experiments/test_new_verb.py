@@ -22,7 +22,7 @@ from permafrost.probes.results.files import NEEDED
 from permafrost.probes.results.metric_row import MetricRow
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.variants.record import latent_stores
-from permafrost.stages import PROVIDER
+from permafrost.stage_one import PROVIDER
 from tests.support.bench import Bench
 
 SHARES = (0.25, 0.5, 1.0)

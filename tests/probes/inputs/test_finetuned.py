@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from permafrost import stages
+from permafrost import stage_one
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
@@ -32,7 +32,7 @@ and as much at the end."""
 
 @pytest.fixture
 def workspace():
-    return Workspace(stages.PROVIDER, NoProgress())
+    return Workspace(stage_one.PROVIDER, NoProgress())
 
 
 @pytest.fixture

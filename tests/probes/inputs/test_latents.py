@@ -6,10 +6,10 @@ import torch
 
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import resolve_layers
+from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.columns import Column, parse_input, resolve_columns, single_layer, view_name
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.inputs.latents import pooled_inputs
-from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.shared_reads import shared_reads

@@ -8,11 +8,10 @@ import torch
 
 from permafrost.data.ragged import TokenLatents
 from permafrost.data.store.identity import STORED_BYTES
-from permafrost.data.store.store import LatentStore
+from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs import latents
 from permafrost.probes.inputs import token_inputs as token_inputs_module
-from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.inputs.token_inputs import read_inputs, stored_tokens
 from permafrost.probes.models.shared_reads import shared_reads
 from tests.support.blocks import ragged_block

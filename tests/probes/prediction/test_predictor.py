@@ -75,7 +75,7 @@ def run_of(tmp_path_factory, tiny):
             (bench.folder / "own.toml").write_text(OWN + tasks.format(path=path, pairs=scored), "utf-8")
             exact = ["plan.stored_dtype=float32", "train.epochs=2", "train.learning_rate=0.02"]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+                patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
                 patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
                 settings = bench.settings(*exact, *more)
                 made[name] = bench, api.run(str(bench.folder / "own.toml"), settings, bench.runs).path
@@ -254,14 +254,14 @@ def test_a_row_of_several_texts_is_shown_and_written_with_a_line_for_each_entity
 
 @pytest.mark.parametrize(("name", "most"), [("frozen", 1), ("reading", 1), ("messages", 2)])
 def test_a_backbone_that_tasks_have_in_common_is_loaded_once(name, most, run_of, monkeypatch):
-    from permafrost.extract import resolved_plan
+    from permafrost.extract import loader
 
     _, folder = run_of(name)
-    runs, loads, load = load_tasks(folder), [], resolved_plan.load_backbone
+    runs, loads, load = load_tasks(folder), [], loader.load_backbone
     if most == 2:  # as if each task had left blocks of its own
         backbone_key = "permafrost.probes.objectives.fitted.LoadedRun.backbone_key"
         monkeypatch.setattr(backbone_key, lambda self, plan: (self.path.name,))
-    monkeypatch.setattr(resolved_plan, "load_backbone", lambda *some: loads.append(some) or load(*some))
+    monkeypatch.setattr(loader, "load_backbone", lambda *some: loads.append(some) or load(*some))
     predictor = api.load(folder)
     said = predictor.predict(["the dog runs"] + [QUESTION] * (name == "reading"))
     predictor.predict("it sleeps")

@@ -34,7 +34,7 @@ def runs_of_kinds(tmp_path_factory, tiny):
         "answers": bench.settings("corpus.name=samples-questions", *tokens, "plan.truncation=windows", "plan.stride=8"),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
         patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
         recipe = str(bench.folder / "own.toml")
         return bench, {kind: api.run(recipe, some, bench.runs).path for kind, some in kinds.items()}
@@ -234,10 +234,10 @@ def test_a_place_where_answers_cannot_go_is_refused_before_they_are_made(runs_of
 
 
 def test_the_backbone_is_loaded_once_for_all_that_is_asked(runs_of_kinds, monkeypatch):
-    from permafrost.extract import resolved_plan
+    from permafrost.extract import loader
 
-    loads, load = [], resolved_plan.load_backbone
-    monkeypatch.setattr(resolved_plan, "load_backbone", lambda *some: loads.append(some) or load(*some))
+    loads, load = [], loader.load_backbone
+    monkeypatch.setattr(loader, "load_backbone", lambda *some: loads.append(some) or load(*some))
     monkeypatch.setattr("permafrost.probes.prediction.predictor.SLICE_TEXTS", 2)
     predictor = api.load(runs_of_kinds[1]["class"])
     assert len(predictor.predict([f"the dog {number}" for number in range(9)])) == 9

@@ -47,7 +47,7 @@ STEPS = {**SPACE, "train.learning_rate": {"low": 0.001, "high": 0.009, "step": 0
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch):
     """Studies draw no figures, which take longer than all else of a small one."""
-    monkeypatch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+    monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
 
 
 def rows(folder: Path, name: str = "trials") -> list[dict[str, str]]:

@@ -54,7 +54,7 @@ def token_runs(tmp_path_factory, tiny):
     tags += ["train.seeds=0,1", "train.average=true", "probe.context=bilstm", "probe.context_width=16"]
     questions = ["corpus.name=samples-questions", "plan.max_tokens=48", "plan.truncation=windows", "plan.stride=8"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
         patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
         done = {
             kind: api.run(str(recipe), bench.settings("plan.views=tokens", *more), bench.runs)

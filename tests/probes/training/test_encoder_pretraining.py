@@ -12,12 +12,12 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
+from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.inputs.providers import PlanLatents
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder, pretrain
 from permafrost.probes.variants import train_variant
 from permafrost.probes.variants.members import MemberConfig, initial_probe

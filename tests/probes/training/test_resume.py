@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from permafrost import api, stages
+from permafrost import api, stage_one
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import NoProgress
@@ -204,7 +204,7 @@ def of_text(backbone, cache) -> dict[str, str]:
     recipe = replace(
         RECIPE, plan=plan, extract=ExtractSpec(cache=str(cache), device="cpu"), finetune=FinetuneSpec("none")
     )
-    return Workspace(stages.PROVIDER, NoProgress()).latent_identities(recipe)
+    return Workspace(stage_one.PROVIDER, NoProgress()).latent_identities(recipe)
 
 
 def test_a_training_from_the_text_on_knows_its_backbone(tmp_path, tiny):
@@ -223,8 +223,8 @@ def test_every_setting_is_told_apart_by_the_fingerprint_that_names_the_folder():
 
 
 QUICK = (
-    "from permafrost.probes.runs import write; from permafrost.probes.metrics import bootstrap\n"
-    "write.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
+    "from permafrost.probes.reports import report; from permafrost.probes.metrics import bootstrap\n"
+    "report.write_report = lambda folder: None; bootstrap.RESAMPLES = 50"
 )
 SLOW = (
     "; import time, permafrost.probes.training.checkpoint as kept; written = kept.Checkpoint.save\n"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from permafrost import api, stages
+from permafrost import api, stage_one
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
@@ -283,7 +283,7 @@ def test_a_variant_that_cannot_be_costs_a_run_no_other(tasks):
 def test_texts_are_refused_before_stage_one_of_other_variants(tasks):
     long = '"finetune.cut" = "none", "plan.max_tokens" = 3, "plan.truncation" = "refuse"'
     recipe = load_recipe(tasks.recipe(("good", '"finetune.cut" = 1'), ("long", long)), tasks.bench.settings())[1]
-    workspace = Workspace(stages.PROVIDER, NoProgress())
+    workspace = Workspace(stage_one.PROVIDER, NoProgress())
     with pytest.raises(TextError, match=r"texts exceed plan.max_tokens = 3"):
         workspace.prepare([task for one in recipe.variant_recipes().values() for task in one.task_recipes().values()])
     assert not workspace.stored
@@ -334,7 +334,7 @@ ALL = (
 def together(tmp_path_factory, tiny):
     """A run of all kinds of variants, with fixed weights of both tasks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("permafrost.probes.runs.write.write_report", lambda folder: None)
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
         patch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
         tasks = Tasks(Bench(tmp_path_factory.mktemp("together"), tiny("bert")))
         return tasks.run("balancing.balancer=fixed", "balancing.weights={topic=0.5,tone=2.0}", variants=ALL)

@@ -1,0 +1,103 @@
+"""Extractor: latents of texts in memory, computed and checked as those of the store are."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.ragged import Counts, concatenate
+from permafrost.data.store.block import Block
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
+from permafrost.data.text import Text
+from permafrost.extract.backbones.load import Backbone
+from permafrost.extract.capture.read_back import ReadBack
+from permafrost.extract.capture.self_check import SelfCheck
+from permafrost.extract.resolved_plan import resolve_plan
+from permafrost.extract.tokenization.token_ids import check_texts
+from permafrost.extract.tokenization.tokenize import windowed
+
+
+class Extractor:
+    """Loaded backbone that turns texts into latents in memory, computed as those of the store are."""
+
+    def __init__(self, plan: CapturePlan, spec: ExtractSpec | None = None, backbone: Backbone | None = None) -> None:
+        """Load the backbone of ``plan``; or use ``backbone`` if it is loaded already, for this plan or another."""
+        self._runner = resolve_plan(plan, spec or ExtractSpec(), backbone).runner()
+        self.identity, self.backbone, self.road = self._runner.identity, self._runner.backbone, self._runner.road
+        self._checked = False
+
+    def windowed(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
+        """Split texts into windows, as :func:`permafrost.extract.tokenization.tokenize.windowed` does."""
+        plan = self._runner.plan
+        return windowed(self.backbone.tokenizer, texts, plan.token_limit, plan.overlap)
+
+    def __call__(self, texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
+        """Return the latents of distinct ``texts``, for columns of the plan.
+
+        Args:
+            texts: if the plan has windows, a text of two segments stands for the one window that it names.
+
+        Returns:
+            view -> ``[layer, text, width]`` as the store reads them, in the stored precision; of ``tokens``, a
+            :class:`permafrost.data.ragged.TokenLatents`.
+
+        Raises:
+            MachineError: the self-check failed, which is done before the first latents are returned.
+        """
+        check_texts(self._runner.plan, texts)
+        tokens, packs = self._runner.tokenize_and_pack(texts, TOKENS in columns)
+        everything = np.arange(len(texts))
+        read_back = None
+        if not self._checked:
+            check = SelfCheck(self._runner, texts, tokens)
+            check.check_before_run(everything, columns)
+            read_back = ReadBack(check, columns)
+        self._runner.on_forward = read_back.watch if read_back else None
+        blocks = list(self._runner.blocks(packs, everything, tokens, texts, columns))
+        latents = _in_order(blocks, texts, columns)
+        if read_back:
+            read_back.compare_returned(latents)
+            self._checked = True
+        return latents
+
+
+def _in_order(blocks: Sequence[Block], texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
+    """Join the latents of blocks, in the order of ``texts``."""
+    keys = np.concatenate([block.keys for block in blocks])
+    order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
+    latents: dict[str, Any] = {
+        view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order]
+        for view in columns
+        if view != TOKENS
+    }
+    if TOKENS in columns:
+        latents[TOKENS] = concatenate([block.tokens for block in blocks if block.tokens]).select(order)
+    return latents
+
+
+def matching_extractor(
+    plan: CapturePlan, spec: ExtractSpec, identity: Identity, origin: str, backbone: Backbone | None = None
+) -> Extractor:
+    """Return an extractor of the same latents as those that something was trained on.
+
+    Args:
+        identity: of those latents; its dtypes replace those of the plan.
+        origin: what was trained, for messages.
+        backbone: as of :class:`Extractor`.
+
+    Raises:
+        CorpusError: the backbone on this machine is another.
+    """
+    dtypes: dict[str, Any] = {"compute_dtype": identity.compute_dtype, "stored_dtype": identity.stored_dtype}
+    plan = replace(plan, **dtypes)
+    extractor = Extractor(plan, spec, backbone)
+    if differences := extractor.identity.differences(identity):
+        raise CorpusError(
+            f"{origin}: the backbone '{plan.backbone}' found here has other {' and '.join(differences)} than the one "
+            "this run was trained on; give it back what it had, or run the recipe again."
+        )
+    return extractor

@@ -1,0 +1,82 @@
+"""What stage two runs of stage one: the provider of latents, and the pretraining of a recipe's own language model.
+
+Importing this loads no torch, and neither does the provider if all latents are stored.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.progress import Progress
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.store.store import PlanLatents
+from permafrost.data.text import Text
+from permafrost.extract.backbones.identity import backbone_digests
+from permafrost.extract.extraction import extract
+from permafrost.extract.finetuning.cut import check_cut
+from permafrost.extract.tokenization.token_ids import check_token_ids, read_token_ids
+from permafrost.probes.config.finetuning import FinetuneSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.inputs.providers import FrozenStates
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class BackboneProvider:
+    """Provider of latents, trainable blocks, token ids and digests that loads and runs backbones when needed."""
+
+    def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
+        """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
+        return extract(plan, corpus.texts, spec, progress)
+
+    def blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> "nn.Module":
+        """Return trainable copies of the blocks above the cut."""
+        from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
+
+        assert spec.cut != "frozen"
+        return FinetunedBackbone(
+            plan,
+            spec.cut,
+            layers,
+            spec.dropout,
+            spec.attention_dropout,
+            spec.frozen_layer_indices(),
+            extract.cache,
+        )
+
+    def check_blocks(
+        self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
+    ) -> None:
+        """Raise a :class:`SpecError` if the backbone cannot be cut at ``spec.cut``."""
+        assert spec.cut != "frozen"
+        check_cut(plan, spec.cut, layers, extract.cache)
+
+    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> None:
+        """Raise an :class:`InputError` if texts cannot be tokenized; those that could be once are not again."""
+        check_token_ids(plan, texts, extract.cache)
+
+    def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
+        """Return the token ids of texts, for blocks that are trained from the embeddings on."""
+        batch, tokens = read_token_ids(plan, texts, extract.cache)
+        return FrozenStates(tokens, batch.rows)
+
+    def digests(self, plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
+        """Return digests of the backbone's weights and tokenizer."""
+        return backbone_digests(plan, spec)
+
+
+PROVIDER = BackboneProvider()
+
+
+def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress) -> Recipe:
+    """Return a recipe with its own language model as backbone if it names it; the model is pretrained if missing."""
+    if not recipe.language.corpus:
+        return recipe
+    from permafrost.extract.pretraining.pretrain import pretrain
+    from permafrost.probes.experiments.language_model import with_own_backbone
+
+    return with_own_backbone(name, recipe, runs, progress, pretrain)
