@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError
 
-LONG = 12
-"""Tokens of the texts that are run."""
+LONG = 11
+"""Tokens of the texts that are run: an odd number, so that a model that pads texts to whole blocks is seen to."""
 
 SAME = 1e-4
 """Largest difference of equal states in float32, as a share of the largest value; experts add in another order."""

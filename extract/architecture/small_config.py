@@ -38,7 +38,10 @@ WIDTHS = re.compile(
 )
 """Keys of numbers of heads, and of widths that are multiples of such a number."""
 
-DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "depth")
+DEPTH_KEYS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_encoder_layers",
+    "num_decoder_layers", "depth",
+)  # fmt: skip
 """Keys of the number of blocks."""
 
 
@@ -69,7 +72,8 @@ def narrow_config(values: Mapping[str, Any], least: int) -> dict[str, Any]:
     """
     sizes = {key: value for key, value in values.items() if type(value) is int and value > 1}
     heads = {key: value for key, value in sizes.items() if HEADS.search(key)}
-    widths = {key: value for key, value in sizes.items() if WIDTHS.search(key)}
+    inner = {key for key in sizes if any(pattern.search(key) for pattern, _ in LARGEST)}  # made small already
+    widths = {key: value for key, value in sizes.items() if WIDTHS.search(key) and key not in inner}
 
     def fits(factor: int) -> bool:
         whole = all(width % factor == 0 for width in widths.values())

@@ -58,7 +58,8 @@ ROADS: dict[Road, str] = {
         bert roberta distilbert mpnet albert electra ernie xlm-roberta camembert rembert roformer megatron-bert deberta
         deberta-v2 modernbert nomic_bert eurobert xlm flaubert ibert luke t5 mt5 umt5 longt5 bart mbart pegasus
         blenderbot marian m2m_100 switch_transformers xlnet prophetnet align bert-generation blenderbot-small blip
-        data2vec-text jina_embeddings_v3 layoutlm markuplm mvp nllb-moe openai_privacy_filter plbart
+        data2vec-text jina_embeddings_v3 layoutlm markuplm mvp nllb-moe openai_privacy_filter plbart fsmt
+        roberta-prelayernorm xlm-roberta-xl tapas
     """,
     Road.EQUAL: "fnet convbert nystromformer yoso mobilebert",
 }
@@ -69,6 +70,7 @@ REFUSED = {
     "deepseek_v4": "several streams or skips tokens",
     "longformer": "several streams or skips tokens",  # it pads texts to whole windows
     "led": "several streams or skips tokens",
+    "pegasus_x": "several streams or skips tokens",  # likewise
     "canine": "none of its modules is called once for each of its 2 blocks",  # it has blocks before and after those
     "squeezebert": "none of its modules is called once for each of its 2 blocks",
     "hrm_text": "none of its modules is called once for each of its 2 blocks",  # it goes through its blocks in cycles
