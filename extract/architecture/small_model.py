@@ -41,7 +41,7 @@ PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text
 """Keys by which transformers takes a model for one of several parts; left out where the kind has no such part."""
 
 MOST_BLOCKS, MOST_PARAMETERS, WIDE_PARAMETERS = 1_000, 1_000_000_000, 8_000_000
-"""Largest number of blocks of a configuration, of parameters of its small model, and of those of one whose states are
+"""Largest number of blocks of a configuration, of parameters of a block, and of those of a small model whose states are
 as wide as in the large model."""
 
 FOUND_BY = ("architecture.py", "discover.py", "small_config.py", "small_model.py")
@@ -157,24 +157,22 @@ def _small_values(canonical: str) -> dict[str, Any]:
         raise BackboneError(f"its config.json says {depth:,} blocks, and at most {MOST_BLOCKS:,} are read")
     with torch.device("meta"):
         model = _make(small_config(complete, depth))
+        if sum(parameter.numel() for parameter in model.parameters()) / max(depth, 1) > MOST_PARAMETERS:
+            raise BackboneError("its blocks are too large to make some of them in memory")
         _, tower = text_tower(model)
         blocks = blocks_of(tower, next(block_classes(tower, depth), ()))
         text = text_config(model, tower)
         signatures = [(_signature(block), *_settings(text, number)) for number, block in enumerate(blocks)]
     first_of_each = [signatures.index(signature) for signature in set(signatures)]
     small = small_config(complete, max([1, *first_of_each]) + 1)
-    if _parameters(small) > WIDE_PARAMETERS:
-        small = _narrow(small)
-    if _parameters(small) > MOST_PARAMETERS:
-        raise BackboneError("its blocks are too large to make some of them in memory")
-    return small
+    return _narrow(small) if _parameters(small) > WIDE_PARAMETERS else small
 
 
 def _narrow(values: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with narrow states; the same, if no model of it runs, or the width is not what it says."""
     for least in LEAST_WIDTHS:
         narrow = narrow_config(values, least)
-        if narrow != values and _parameters(narrow) < _parameters(values) and _parameters(narrow) <= MOST_PARAMETERS:
+        if _parameters(narrow) < _parameters(values):
             with suppress(Exception):  # other sizes may hang on the width
                 if discover(small_model(narrow)).width == _width(narrow):
                     return narrow

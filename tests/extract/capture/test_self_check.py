@@ -144,8 +144,8 @@ def not_causal(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
     def weaker(mask: torch.Tensor, backbone: Any) -> torch.Tensor:
-        if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=backbone.dtype).masked_fill(~mask, -9)[:, None, None]
+        if not mask.is_floating_point():
+            mask = torch.zeros_like(mask, dtype=backbone.dtype).masked_fill(mask == 0, -9)[:, None, None]
             mask = mask.expand(-1, -1, mask.shape[-1], -1)
         return mask.clamp(min=-9)
 
