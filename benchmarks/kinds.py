@@ -1,6 +1,7 @@
 """Kinds of models: the road that each takes, and how far its latents are from those of each text alone.
 
     python -m benchmarks.kinds
+    python -m benchmarks.kinds --kinds gpt2,bert
 
 Tiny models with random weights are made of the default configuration of each kind and run through the product, with
 texts longer than their windows. A deviation is the largest over all layers, texts and two views, as a share of the
@@ -62,12 +63,12 @@ def _deviations(extractor: Extractor, texts: list[str], latents: dict[str, Any])
 
 
 def main() -> None:
-    """Print a line for every kind."""
-    parse_options(__doc__)
+    """Print a line for every kind, or for those asked for."""
+    options = parse_options(__doc__, kinds=",".join([*" ".join(ROADS.values()).split(), *REFUSED]))
     torch.set_num_threads(1)
     print(describe("cpu"))
     print(f"{'kind':22} {'road':24} {'deviation':>9}  what was found")
-    for kind in [*(kind for kinds in ROADS.values() for kind in kinds.split()), *REFUSED]:
+    for kind in options.kinds.split(","):
         with TemporaryDirectory() as folder:
             print(line_of(kind, Path(folder)), flush=True)
 

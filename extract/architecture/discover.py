@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError
 
-LONG = 12
-"""Tokens of the texts that are run."""
+LONG = 11
+"""Tokens of the texts that are run: an odd number, so that a model that pads texts to whole blocks is seen to."""
 
 SAME = 1e-4
 """Largest difference of equal states in float32, as a share of the largest value; experts add in another order."""
@@ -57,6 +57,12 @@ def text_tower(model: nn.Module) -> tuple[str, nn.Module]:
         if part is not None and "input_ids" in inspect.signature(part.forward).parameters:
             return next(path for path, module in model.named_modules() if module is part), part
     raise BackboneError("no part of it takes token ids, so it is no model of text")
+
+
+def text_config(model: nn.Module, tower: nn.Module) -> Any:
+    """Return the configuration of the part of a model that reads texts; some parts have none of their own."""
+    config: Any = getattr(tower, "config", model.config)
+    return config.get_text_config()
 
 
 def _part(model: nn.Module, name: str) -> nn.Module | None:
@@ -124,7 +130,7 @@ def watched(tower: nn.Module, classes: tuple[str, ...]) -> Iterator[Watch]:
 
 
 class PositionTables(TorchFunctionMode):
-    """Records the sizes of tables that are looked up by position: by consecutive numbers, whatever the tokens."""
+    """Records the sizes of tables that are looked up by position: a consecutive number for each of the tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +142,7 @@ class PositionTables(TorchFunctionMode):
         if function is nn.functional.embedding:
             numbers, table = args[0], args[1]
             row = numbers.reshape(-1, numbers.shape[-1])[0]
-            if len(row) > 1 and bool((row.diff() == 1).all()):
+            if len(row) == LONG and bool((row.diff() == 1).all()):
                 rows = len(table) - int(row[0])
                 self.longest = min(rows, self.longest or rows)
         return function(*args, **(kwargs or {}))
@@ -152,9 +158,8 @@ def discover(model: nn.Module) -> Architecture:
         BackboneError: it is no model of text, or its hidden states are not one vector for each token and layer.
     """
     path, tower = text_tower(model)
-    config: Any = tower.config
-    config = config.get_text_config()
-    blocks, ids = int(config.num_hidden_layers), torch.full((2, LONG), 5)
+    config = text_config(model, tower)
+    blocks, ids = int(getattr(config, "num_hidden_layers", 0)), torch.full((2, LONG), 5)
     if blocks < 1:
         raise BackboneError(f"its config.json says {blocks} blocks, and at least 1 is needed")
     for classes in block_classes(tower, blocks):

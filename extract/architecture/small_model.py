@@ -3,10 +3,12 @@
 A forward pass that treats masks, positions, padding or layers wrongly does so on the small model too.
 """
 
+import copy
 import inspect
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,16 @@ from torch import nn
 from permafrost.data.errors import first_line
 from permafrost.data.spec import plain
 from permafrost.extract.architecture.architecture import Architecture
-from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.architecture.discover import block_classes, blocks_of, discover, positive_size, text_tower
-from permafrost.extract.architecture.small_config import DEPTH_KEYS, small_config
+from permafrost.extract.architecture.configuration import BackboneError, canonical_json
+from permafrost.extract.architecture.discover import (
+    block_classes,
+    blocks_of,
+    discover,
+    positive_size,
+    text_config,
+    text_tower,
+)
+from permafrost.extract.architecture.small_config import DEPTH_KEYS, LEAST_WIDTHS, narrow_config, small_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -27,8 +36,9 @@ if TYPE_CHECKING:
 PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
 """Keys by which transformers takes a model for one of several parts; left out where the kind has no such part."""
 
-MOST_BLOCKS, MOST_PARAMETERS = 1_000, 1_000_000_000
-"""Largest number of blocks of a configuration, and of parameters of its small model."""
+MOST_BLOCKS, MOST_PARAMETERS, WIDE_PARAMETERS = 1_000, 1_000_000_000, 8_000_000
+"""Largest number of blocks of a configuration, of parameters of a block, and of those of a small model whose states are
+as wide as in the large model."""
 
 
 @lru_cache(maxsize=256)
@@ -36,7 +46,8 @@ def find_architecture(canonical: str) -> str:
     """Return as JSON what a small model of a configuration, given as JSON, shows, with the sizes of the large one."""
     values = json.loads(canonical)
     try:
-        found = resized(discover(small_model(small_values(values))), values)
+        small = small_values(values)
+        found = resized(discover(small_model(small)), small, values)
     except BackboneError:
         raise
     except Exception as error:  # a configuration can be wrong in as many ways as it has keys
@@ -44,15 +55,27 @@ def find_architecture(canonical: str) -> str:
     return json.dumps(plain(found))
 
 
-def resized(architecture: Architecture, values: Mapping[str, Any]) -> Architecture:
-    """Return an architecture with the sizes of another configuration of the same structure."""
+def resized(architecture: Architecture, origin: Mapping[str, Any], values: Mapping[str, Any]) -> Architecture:
+    """Return an architecture with the sizes of another configuration of the same structure.
+
+    Args:
+        origin: the configuration that it is the architecture of.
+        values: the other one.
+    """
     config = make_config(values).get_text_config()
+    widths = [_width(values), _width(origin)]
     return replace(
         architecture,
         layers=int(config.num_hidden_layers) + 1,
+        width=architecture.width if widths[0] == widths[1] else widths[0],
         window=positive_size(config, "sliding_window"),
         chunk=positive_size(config, "attention_chunk_size"),
     )
+
+
+def _width(values: Mapping[str, Any]) -> int:
+    """Return the width of hidden states that a configuration says."""
+    return positive_size(make_config(values).get_text_config(), "hidden_size") or 0
 
 
 def make_config(values: Mapping[str, Any]) -> "PreTrainedConfig":
@@ -96,6 +119,12 @@ def small_values(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BackboneError: no model can be made of the configuration.
     """
+    return copy.deepcopy(_small_values(canonical_json(values)))
+
+
+@lru_cache(maxsize=256)
+def _small_values(canonical: str) -> dict[str, Any]:
+    values = json.loads(canonical)
     config = make_config(values)
     complete = {key: value for key, value in config.to_dict().items() if key not in ("transformers_version", "dtype")}
     depth = max((value for key, value in complete.items() if key in DEPTH_KEYS and type(value) is int), default=2)
@@ -108,9 +137,27 @@ def small_values(values: Mapping[str, Any]) -> dict[str, Any]:
             raise BackboneError("its blocks are too large to make some of them in memory")
         _, tower = text_tower(model)
         blocks = blocks_of(tower, next(block_classes(tower, depth), ()))
-        signatures = [(_signature(block), *_settings(tower, number)) for number, block in enumerate(blocks)]
+        text = text_config(model, tower)
+        signatures = [(_signature(block), *_settings(text, number)) for number, block in enumerate(blocks)]
     first_of_each = [signatures.index(signature) for signature in set(signatures)]
-    return small_config(complete, max([1, *first_of_each]) + 1)
+    small = small_config(complete, max([1, *first_of_each]) + 1)
+    return _narrow(small) if _parameters(small) > WIDE_PARAMETERS else small
+
+
+def _narrow(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with narrow states; the same, if no model of it runs, or the width is not what it says."""
+    for least in LEAST_WIDTHS:
+        narrow = narrow_config(values, least)
+        if _parameters(narrow) < _parameters(values):
+            with suppress(Exception):  # other sizes may hang on the width
+                if discover(small_model(narrow)).width == _width(narrow):
+                    return narrow
+    return values
+
+
+def _parameters(values: Mapping[str, Any]) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in _make(values).parameters())
 
 
 def small_model(values: Mapping[str, Any]) -> "PreTrainedModel":
@@ -145,10 +192,8 @@ def _signature(block: nn.Module) -> tuple[Any, ...]:
     )
 
 
-def _settings(tower: nn.Module, block: int) -> list[Any]:
+def _settings(config: Any, block: int) -> list[Any]:
     """Return what a configuration says of one block in lists of names and switches that have an entry for each."""
-    config: Any = tower.config
-    config = config.get_text_config()
     values = config.to_dict().values()
     lists = [value for value in values if isinstance(value, list) and len(value) == config.num_hidden_layers]
     return [value[block] for value in lists if all(isinstance(entry, bool | str) or entry in (0, 1) for entry in value)]

@@ -1,8 +1,9 @@
 """Float64 models for the structure proof: a small twin of a backbone, or a copy of it.
 
 The twin has the classes and the configuration of the backbone, except few blocks, short windows, a small vocabulary,
-narrow feed-forward layers and random weights (:mod:`permafrost.extract.architecture.small_model`). A forward pass that
-treats masks, positions, padding or layers wrongly does so on the twin too.
+narrow feed-forward layers, fewer heads and narrow states if the backbone is large, and random weights
+(:mod:`permafrost.extract.architecture.small_model`). A forward pass that treats masks, positions, padding or layers
+wrongly does so on the twin too.
 """
 
 import copy
@@ -58,8 +59,9 @@ def make_twin(backbone: Backbone, config: Mapping[str, Any] | None = None) -> Ba
     Args:
         config: of another backbone, whose twin is made in its place.
     """
-    values = small_values(config or backbone.source.config)
-    architecture = resized(architecture_of(config) if config else backbone.source.architecture, values)
+    origin = config or backbone.source.config
+    values = small_values(origin)
+    architecture = resized(architecture_of(config) if config else backbone.source.architecture, origin, values)
     model = small_model(values).get_submodule(architecture.tower)
     return _in_float64(backbone, replace(backbone.source, folder=None, config=values, architecture=architecture), model)
 
@@ -67,7 +69,8 @@ def make_twin(backbone: Backbone, config: Mapping[str, Any] | None = None) -> Ba
 def make_copy(backbone: Backbone) -> Backbone:
     """Return a copy of the backbone in float64."""
     model = copy.deepcopy(backbone.model)
-    model.config._experts_implementation = "eager"  # others have no float64
+    if hasattr(model, "config"):
+        model.config._experts_implementation = "eager"  # others have no float64
     return _in_float64(backbone, backbone.source, model)
 
 

@@ -109,10 +109,32 @@ def test_sizes_are_those_of_the_large_model_and_not_of_the_small_one_that_was_ru
     assert facts.layer_types == ("full_attention", "sliding_attention")
 
 
+LARGE: list[tuple[dict[str, Any], int]] = [
+    (
+        {"model_type": "llama", "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64}
+        | {"num_key_value_heads": 8, "intermediate_size": 28672},
+        8192,
+    ),
+    ({"model_type": "t5", "d_model": 4096, "d_kv": 64, "num_heads": 64, "d_ff": 10240, "num_layers": 24}, 4096),
+    ({"model_type": "falcon", "hidden_size": 4544, "num_attention_heads": 71, "num_hidden_layers": 32}, 4544),
+    ({"model_type": "deepseek_v3", "num_key_value_heads": 128, "n_group": 8, "n_routed_experts": 256}, 7168),
+]
+"""Configurations of large models, and the width of their hidden states."""
+
+
+@pytest.mark.parametrize(("values", "width"), LARGE, ids=[values["model_type"] for values, _ in LARGE])
+def test_the_small_model_of_a_large_one_takes_little_memory_and_its_width_is_told(values, width):
+    small = small_model.small_values(values)
+    weights = sum(weight.numel() for weight in small_model.small_model(small).parameters())
+    assert weights < 25_000_000  # 200 MB in float64
+    assert architecture_of(values).width == width
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("vit", {}, "no part of it takes token ids, so it is no model of text"),
     ("wav2vec2", {}, "no part of it takes token ids, so it is no model of text"),
     ("gemma3n_text", {"num_kv_shared_layers": 0}, "several streams or skips tokens"),
+    ("pegasus_x", {}, "several streams or skips tokens"),
     ("canine", {}, "none of its modules is called once for each of its 2 blocks"),
 ]
 

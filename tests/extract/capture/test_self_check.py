@@ -64,10 +64,10 @@ def left_padding(patch: pytest.MonkeyPatch, _: Path) -> None:
             name: np.stack([np.roll(row, by, 0) for row, by in zip(getattr(found, name), shift, strict=True)])
             for name in ("ids", "real")
         }
-        index = found.token_index + shift[found.token_index // width]
-        seen = np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
+        index = (found.token_index + shift[found.token_index // width]) * found.token_mask
+        seen = None if found.attention_mask is None else np.repeat(np.tri(width, dtype=bool)[None], len(shift), axis=0)
         positions = np.repeat(np.minimum(np.arange(width), 60)[None], len(shift), axis=0)
-        return replace(found, **rolled, positions=positions, attention_mask=seen, token_index=index * found.token_mask)
+        return replace(found, **rolled, positions=positions, attention_mask=seen, token_index=index, gathered=True)
 
     wrapped(patch, runner, "lay_out", padded)
 
@@ -149,8 +149,8 @@ def not_causal(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
     def weaker(mask: torch.Tensor, backbone: Any) -> torch.Tensor:
-        if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=backbone.dtype).masked_fill(~mask, -9)[:, None, None]
+        if not mask.is_floating_point():
+            mask = torch.zeros_like(mask, dtype=backbone.dtype).masked_fill(mask == 0, -9)[:, None, None]
             mask = mask.expand(-1, -1, mask.shape[-1], -1)
         return mask.clamp(min=-9)
 
@@ -164,10 +164,10 @@ def weak_mask(patch: pytest.MonkeyPatch, _: Path) -> None:
     wrapped(patch, capture, "_inputs", weak)
 
 
-def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
+def norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
     def twice(real: Any, backbone: Any, layout: Any, columns: Any, final_norm: bool = False) -> Any:
         found = real(backbone, layout, columns, final_norm)
-        norm = backbone.model.get_submodule(backbone.source.architecture.tail[0])
+        norm = [module for module in backbone.model.modules() if type(module).__name__.endswith("Norm")][-1]
         for view, layers in columns.items():
             if backbone.source.layers - 1 in layers:
                 again = norm(torch.from_numpy(found[view][-1]).to(backbone.device, backbone.dtype))
@@ -175,6 +175,11 @@ def final_norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
         return found
 
     wrapped(patch, runner, "capture", twice)
+
+
+def norm_not_asked_for(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Of BERT, whose blocks end with a norm, the second one."""
+    norm_twice(patch, folder)
 
 
 def layers_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -187,6 +192,15 @@ def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:
         return given | {"position_ids": (given["position_ids"] + 1).clamp(max=60)} if "position_ids" in given else given
 
     wrapped(patch, capture, "_inputs", later)
+
+
+def positions_not_restarted(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def counted(real: Any, backbone: Any, layout: packing.Layout) -> dict[str, Any]:
+        given = real(backbone, layout)
+        places = torch.arange(layout.ids.shape[1], device=backbone.device).clamp(max=60)
+        return given | {"position_ids": places.expand(layout.ids.shape)} if "position_ids" in given else given
+
+    wrapped(patch, capture, "_inputs", counted)
 
 
 def window_ignored(patch: pytest.MonkeyPatch, _: Path) -> None:
@@ -202,9 +216,9 @@ def window_measured_in_places(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 ECHO = {"template": "near {text} , and {text}"}
 PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
-    left_padding: (CAUSAL + WINDOWED, {}),
+    left_padding: (KINDS + WINDOWED, {}),
     last_token_off_by_one: (KINDS + WINDOWED, {"views": ("last",)}),
-    padding_pooled: (("bert",), {}),
+    padding_pooled: (KINDS + WINDOWED, {}),
     template_words_pooled: (KINDS, ECHO),
     words_around_the_text_pooled: (KINDS, {"template": "near {text} , and"}),
     stale_tokenizer: (KINDS + WINDOWED, {}),
@@ -216,9 +230,11 @@ PLANTED: dict[Plant, tuple[tuple[str, ...], dict[str, Any]]] = {
     prefix_one_token_too_long: (CAUSAL + WINDOWED, {}),
     not_causal: (CAUSAL + WINDOWED, {}),
     weak_mask: (KINDS + WINDOWED, {}),
-    final_norm_twice: (CAUSAL + WINDOWED, {"final_norm": True}),
+    norm_twice: (CAUSAL + WINDOWED, {"final_norm": True}),
+    norm_not_asked_for: (KINDS + WINDOWED, {}),
     layers_off_by_one: (KINDS + WINDOWED, {}),
     positions_start_at_one: (("gpt2", *WINDOWED), {}),
+    positions_not_restarted: (CAUSAL + WINDOWED, {}),
     window_ignored: (WINDOWED, {}),
     window_measured_in_places: (WINDOWED, {}),
 }

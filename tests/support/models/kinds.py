@@ -39,22 +39,29 @@ ROADS: dict[Road, str] = {
     Road.TREE: """
         gpt2 opt llama gpt_neox gptj codegen falcon phi phi3 stablelm starcoder2 qwen2 qwen3 qwen3_moe gemma
         olmo olmo2 olmoe granite granitemoe cohere mixtral deepseek_v2 deepseek_v3 nemotron glm glm4 smollm3 xglm biogpt
-        ctrl jetmoe arcee helium persimmon
+        ctrl jetmoe arcee helium persimmon gpt-sw3 gpt_bigcode gpt_neox_japanese apertus aria_text axk1 axk2 bitnet
+        deepseek_v32 diffllama ernie4_5 ernie4_5_moe flex_olmo glm4_moe glm4_moe_lite glm_moe_dsa granite_docling_text
+        granitemoeshared hy_v3 hyperclovax internlm3 iquestcoder jais2 laguna mellum minimax_m2 minimax_m3_vl_text
+        ministral3 molmo2_text nanochat phimoe qwen2_moe qwen2_vl_text seed_oss
     """,
     Road.WINDOWED_TREE: "mistral",
     Road.TYPED_TREE: """
         gemma2 gemma3 gemma3_text gemma4_text olmo3 cohere2 gpt_oss exaone4 llama4_text modernbert-decoder
+        afmoe beam cohere2_moe cwm exaone_moe flint granite_swa granitemoe_swa kolibri1 mimo_v2_flash muse_glimmer_text
+        muse_spark_text
     """,
     Road.UNMASKED: """
         bloom mpt gpt_neo openai-gpt clip clip_text_model qwen3_next qwen3_5_text mamba mamba2 falcon_mamba jamba bamba
-        lfm2 recurrent_gemma falcon_h1 rwkv
+        lfm2 recurrent_gemma falcon_h1 rwkv doge inkling_text lfm3 minimax olmo_hybrid
     """,
     Road.PADDED: """
         bert roberta distilbert mpnet albert electra ernie xlm-roberta camembert rembert roformer megatron-bert deberta
         deberta-v2 modernbert nomic_bert eurobert xlm flaubert ibert luke t5 mt5 umt5 longt5 bart mbart pegasus
-        blenderbot marian m2m_100 switch_transformers
+        blenderbot marian m2m_100 switch_transformers xlnet prophetnet align bert-generation blenderbot-small blip
+        data2vec-text jina_embeddings_v3 layoutlm markuplm mvp nllb-moe openai_privacy_filter plbart fsmt
+        roberta-prelayernorm xlm-roberta-xl tapas
     """,
-    Road.EQUAL: "fnet convbert nystromformer yoso mobilebert xlnet prophetnet",
+    Road.EQUAL: "fnet convbert nystromformer yoso mobilebert",
 }
 """The fastest road that is exact for a kind."""
 
@@ -63,16 +70,23 @@ REFUSED = {
     "deepseek_v4": "several streams or skips tokens",
     "longformer": "several streams or skips tokens",  # it pads texts to whole windows
     "led": "several streams or skips tokens",
+    "pegasus_x": "several streams or skips tokens",  # likewise
     "canine": "none of its modules is called once for each of its 2 blocks",  # it has blocks before and after those
     "squeezebert": "none of its modules is called once for each of its 2 blocks",
+    "hrm_text": "none of its modules is called once for each of its 2 blocks",  # it goes through its blocks in cycles
+    "hy_v4": "several streams or skips tokens",
+    "cpmant": "several streams or skips tokens",  # it puts a prompt of its own before the text
     "big_bird": "allows no way to run texts together",  # after a short text, its attention stays dense for all others
     "bigbird_pegasus": "allows no way to run texts together",
     "vit": "it is no model of text",
     "wav2vec2": "it is no model of text",
+    "perceiver": "it is no model of text",
 }
 
 CHANGES: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16, "attn_layer_indices": [1, 3]},  # heads x width = 2 x hidden_size
+    **{key: {"num_key_value_heads": 4} for key in ("axk1", "glm4_moe_lite")},  # as many as heads
+    **{key: {"num_key_value_heads": 4, "index_topk": 4} for key in ("axk2", "deepseek_v32", "glm_moe_dsa")},
     "deepseek_v2": {"num_key_value_heads": 4, "num_experts_per_tok": 2},  # as many as heads; has no default
     "deepseek_v3": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32},
@@ -81,6 +95,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},  # else no block has attention
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},  # likewise, no convolution
     "mamba2": {"head_dim": 16, "n_groups": 1},  # heads x width = 2 x hidden_size
+    "minimax_m3_vl_text": {"index_topk_blocks": 1, "index_block_size": 2},  # fewer than a text has
+    "nllb-moe": {"expert_capacity": 2},  # likewise
+    "qwen2_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+    "switch_transformers": {"expert_capacity": 2},
     "nemotron": {"num_key_value_heads": 2},  # has no default
 }
 """What the generic rules for sizes do not know of a kind."""
