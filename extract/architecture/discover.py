@@ -129,13 +129,17 @@ class PositionTables(TorchFunctionMode):
         self.longest: int | None = None
         """Longest text that all tables have rows for; None if there is no table."""
 
+        self.first = 0
+        """Position of the first token."""
+
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call ``function``; look at the numbers if it looks up a table."""
         if function is nn.functional.embedding:
             numbers, table = args[0], args[1]
             row = numbers.reshape(-1, numbers.shape[-1])[0]
             if len(row) > 1 and bool((row.diff() == 1).all()):
-                rows = len(table) - int(row[0])
+                self.first = int(row[0])
+                rows = len(table) - self.first
                 self.longest = min(rows, self.longest or rows)
         return function(*args, **(kwargs or {}))
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-_FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function, in one pass
+FUSED = {"gelu_new": "gelu_pytorch_tanh"}
+"""Activation function -> the same function, in one pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,7 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str) ->
         BackboneError: the files do not hold the whole model.
         FileChangedError: a weight file is another than the one whose digest was taken.
     """
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    model = _pretrained(source, source.folder) if source.folder else untrained_model(source, plan.init_seed)
+    model = load_whole_model(source, plan)
     tower = model.get_submodule(source.architecture.tower)
     tower.requires_grad_(False).eval().to(device=device, dtype=getattr(torch, dtype))
     return Backbone(
@@ -77,6 +74,15 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str) ->
         dtype=getattr(torch, dtype),
         device=torch.device(device),
     )
+
+
+def load_whole_model(source: Source, plan: CapturePlan) -> "PreTrainedModel":
+    """Load a backbone in float32 with the parts beside the one that reads texts; errors as of :func:`load_backbone`."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return _pretrained(source, source.folder) if source.folder else untrained_model(source, plan.init_seed)
 
 
 def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
@@ -217,6 +223,6 @@ def _pretrained(source: Source, folder: Path) -> "PreTrainedModel":
 def _model_arguments(source: Source) -> dict[str, Any]:
     """Return the arguments that decide which model transformers makes."""
     config = make_config(
-        {key: _FUSED.get(value, value) if isinstance(value, str) else value for key, value in source.config.items()}
+        {key: FUSED.get(value, value) if isinstance(value, str) else value for key, value in source.config.items()}
     )
     return {"config": config, "attn_implementation": source.architecture.attention, **model_arguments(config)}

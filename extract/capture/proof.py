@@ -187,7 +187,7 @@ def _proof_key(runner: BackboneRunner) -> str:
     )
     of_proof = (small_config, small_model, reference, structure, twin, sys.modules[__name__])
     modules = [*under_proof, *of_proof, sys.modules[BackboneRunner.__module__]]
-    versions = [torch.__version__, package_version("transformers"), _code_digest(modules)]
+    versions = [torch.__version__, package_version("transformers"), code_digest(modules)]
     return digest_of(repr((subject, versions)).encode())
 
 
@@ -218,7 +218,7 @@ def _free_memory(device: torch.device) -> int:
     return min(most - used, int(psutil.virtual_memory().available))
 
 
-def _code_digest(modules: Iterable[ModuleType]) -> str:
+def code_digest(modules: Iterable[ModuleType]) -> str:
     """Return a hex digest of every function and constant of modules, as they are loaded; the same in every process."""
     return digest_of_stream(
         ADDRESS.sub("", f"{name} {description}\n").encode()

@@ -20,7 +20,7 @@ from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.extract.finetuning.families import FAMILIES
+from tests.support.models.families import FAMILIES
 
 VIEWS = get_args(View)
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ from permafrost.data.text import Segments
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.load import load_tokenizer
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.tokenization.tokenize import tokenize
+from tests.support.models.families import FAMILIES
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 CUTS = (0, 1, 2, "none")

@@ -17,10 +17,10 @@ from permafrost.data.text import Segments, TextError
 from permafrost.extract import resolved_plan
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import Extractor, extract
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.blocks import assert_equal_tokens
 from tests.support.models.backbones import WORDS
+from tests.support.models.families import FAMILIES
 
 VIEWS = get_args(View)
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}

@@ -1,0 +1,210 @@
+"""Proof of a cut: blocks above a layer, entered by its states, have the states of the whole model.
+
+Masks, positions and what blocks hand to each other are proven in float64, for every cut of a small twin of the
+backbone's configuration; the cut itself, with the backbone's weights, in float32 and in bfloat16. Both results are
+remembered.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from permafrost.data import ragged
+from permafrost.data.digests import digest_of
+from permafrost.data.errors import first_line
+from permafrost.data.machine import package_version
+from permafrost.data.memo import Memo
+from permafrost.data.spec import SpecError
+from permafrost.extract.architecture import discover, small_config, small_model
+from permafrost.extract.architecture.configuration import canonical_json
+from permafrost.extract.architecture.small_config import VOCABULARY, special_ids
+from permafrost.extract.backbones.load import Backbone, load_tokenizer
+from permafrost.extract.backbones.locate import Source
+from permafrost.extract.capture import reference, structure, twin
+from permafrost.extract.capture.proof import MEMO, STRUCTURE_TOLERANCE, code_digest
+from permafrost.extract.capture.reference import reference_states
+from permafrost.extract.capture.self_check import PRECISION_TOLERANCE, TOLERATED_SHARE
+from permafrost.extract.capture.structure import draw_texts, relative_to_spread
+from permafrost.extract.capture.twin import Float64
+from permafrost.extract.finetuning import cut_model, varlen
+from permafrost.extract.finetuning.cut_model import Batching, Cut, CutModel, CutRoad
+from permafrost.extract.finetuning.varlen import rows_of
+
+CHECKED_TEXTS = 2
+"""Texts that the backbone itself is run on."""
+
+
+class ProofTexts:
+    """Texts, back to back, and the states that each has in the whole model, alone."""
+
+    def __init__(self, backbone: Backbone, final_norm: bool, texts: Sequence[Sequence[int]]) -> None:
+        """Run each text through the whole model; of two segments if the model tells them apart."""
+        self.lengths = np.array([len(text) for text in texts])
+        self.ids = torch.tensor([token for text in texts for token in text])
+        segments = [[int(place >= len(text) // 2) for place in range(len(text))] for text in texts]
+        self.token_type_ids = torch.tensor([kind for text in segments for kind in text]) if backbone.source.segments else None
+        states = [
+            reference_states(backbone, final_norm, text, kinds if backbone.source.segments else None)
+            for text, kinds in zip(texts, segments, strict=True)
+        ]
+        self.states = torch.cat(states, 1)
+        """``[layer, token, width]``."""
+
+    def states_above(self, model: CutModel) -> Tensor:
+        """Return ``[layer, token, width]`` of the layers above a cut, by texts together."""
+        inputs = self.ids if model.cut == "none" else self.states[model.cut]
+        segments = self.token_type_ids if model.cut == "none" else None
+        rows = rows_of(self.lengths, torch.device("cpu"), model.road.batching is Batching.EQUAL)
+        with torch.no_grad():
+            outputs = [
+                model.run_row(inputs[row.tokens], row, None if segments is None else segments[row.tokens])
+                for row in rows
+            ]
+        return torch.cat(outputs, 1)[:, torch.cat([row.tokens for row in rows]).argsort()]
+
+
+def proven_road(source: Source, cut: Cut, final_norm: bool, cache: str) -> CutRoad:
+    """Return the fastest road by which the blocks above a cut have the states of the whole model.
+
+    That is proven on a small twin, unless it was before.
+
+    Raises:
+        SpecError: there is none.
+    """
+    place = "first block" if cut == 0 else "between blocks" if cut != "none" else "whole"
+    key = f"cut {place} {_proof_key(source, final_norm)}"
+
+    def choose() -> str:
+        road = _choose(source, cut, final_norm)
+        return json.dumps([road.batching, road.runs_first])
+
+    batching, runs_first = json.loads(Memo(Path(cache) / MEMO).get(key, choose))
+    return CutRoad(batching=Batching(batching), runs_first=runs_first)
+
+
+def candidate_roads(source: Source, cut: Cut) -> list[CutRoad]:
+    """Return the roads that may be exact for a model, the fastest first."""
+    rows = [Batching.ROWS] if source.architecture.attention == "sdpa" else []  # others know no registered attention
+    firsts = (False,) if cut in (0, "none") else (False, True)
+    return [
+        CutRoad(batching=batching, runs_first=first)
+        for first in firsts
+        for batching in (*rows, Batching.PADDED, Batching.EQUAL)
+    ]
+
+
+def _choose(source: Source, cut: Cut, final_norm: bool) -> CutRoad:
+    """Return the first road that is exact for every such cut of a small twin."""
+    small = _twin(source)
+    blocks = small.source.layers - 1
+    cuts: Sequence[Cut] = [cut] if cut in (0, "none") else range(1, blocks)
+    ids = sorted({*range(VOCABULARY)} - special_ids(small.source.config))
+    longest = small.source.longest
+    with Float64():
+        texts = ProofTexts(small, final_norm, [[ids[n % len(ids)] for n in text[:longest]] for text in draw_texts()])
+        failures: dict[str, float] = {}
+        for road in candidate_roads(source, cut):
+            try:
+                worst = max(
+                    (_deviation(small, texts, each, final_norm, road) for each in cuts), key=lambda found: found[0]
+                )
+            except SpecError:
+                raise
+            except Exception as error:  # masks, positions or returned values that a model does not take
+                failures[f"{first_line(error)}"] = np.inf
+                continue
+            if worst[0] <= STRUCTURE_TOLERANCE:
+                return road
+            failures[
+                f"they differ from those of the whole model by {worst[0]:.2g} of the spread of a dimension, at layer "
+                f"{worst[1]} of a small model of its configuration; {STRUCTURE_TOLERANCE:g} is allowed"
+            ] = worst[0]
+    raise SpecError(
+        f"finetune.cut = {cut}: the blocks of '{source.name}', of the kind '{source.config['model_type']}', cannot be "
+        f'trained above layer {cut}: {min(failures, key=lambda text: failures[text])}. Set finetune.cut = "none" or '
+        '"frozen".'
+    )
+
+
+def _twin(source: Source) -> Backbone:
+    values = small_model.small_values(source.config)
+    architecture = small_model.resized(source.architecture, values)
+    tower = small_model.small_model(values).get_submodule(architecture.tower).double()
+    small = replace(source, folder=None, config=values, architecture=architecture)
+    tokenizer = load_tokenizer(source.tokenizer_files)
+    return Backbone(source=small, model=tower, tokenizer=tokenizer, dtype=torch.float64, device=torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def _deviation(backbone: Backbone, texts: ProofTexts, cut: Cut, final_norm: bool, road: CutRoad) -> tuple[float, int]:
+    """Return the largest deviation of a cut copy from the whole model, and its layer; infinite if not finite."""
+    copied = replace(backbone, model=copy.deepcopy(backbone.model))
+    layers = tuple(range(0 if cut == "none" else cut, backbone.source.layers))[1:]
+    model = CutModel(copied, cut, layers, final_norm, road)
+    model.set_attention()
+    found = texts.states_above(model)
+    deviations = [
+        relative_to_spread(states.numpy(), texts.states[layer].numpy())
+        for layer, states in zip(layers, found, strict=True)
+    ]
+    finite = [value if np.isfinite(value) else np.inf for value in deviations]
+    return max(finite), layers[int(np.argmax(finite))]
+
+
+class CutCheck:
+    """Check that a cut backbone has the states of the whole one, in float32 and as it is trained in bfloat16."""
+
+    def __init__(self, backbone: Backbone, cut: Cut, final_norm: bool, cache: str) -> None:
+        """Run the whole backbone on a few texts, before it is cut; nothing if that was checked before."""
+        source = backbone.source
+        stamps = sorted((path.name, repr(stamp)) for path, stamp in source.stamps.items())
+        self._memo = Memo(Path(cache) / MEMO)
+        self._key = f"cut weights {digest_of(repr((cut, stamps, _proof_key(source, final_norm))).encode())}"
+        self._texts: dict[str, ProofTexts] = {}
+        if self._memo.read(self._key) is not None:
+            return
+        vocabulary = int(source.config.get("vocab_size") or VOCABULARY)
+        ids = [token for token in range(min(vocabulary, 50_000)) if token not in special_ids(source.config)]
+        drawn = sorted(draw_texts(), key=len)[-CHECKED_TEXTS:]
+        texts = [[ids[n % len(ids)] for n in text[: source.longest]] for text in drawn]
+        for dtype in PRECISION_TOLERANCE:
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                self._texts[dtype] = ProofTexts(backbone, final_norm, texts)
+
+    def compare(self, model: CutModel) -> None:
+        """Compare the states above the cut.
+
+        Raises:
+            SpecError: they differ.
+        """
+        for dtype, texts in self._texts.items():
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                found = texts.states_above(model).float()
+            expected = texts.states[list(model.layers)].float()
+            scale = expected.abs().amax(-1).clamp(min=1)
+            apart = ((found - expected).abs().amax(-1) / scale).nan_to_num(torch.inf)
+            limit, by_layer = PRECISION_TOLERANCE[dtype], apart.quantile(TOLERATED_SHARE[dtype], 1)
+            if not float(by_layer.max()) <= limit:
+                raise SpecError(
+                    f"finetune.cut = {model.cut}: the blocks of '{model.source.name}', of the kind "
+                    f"'{model.source.config['model_type']}', cannot be trained above layer {model.cut}: in {dtype} "
+                    f"their states differ from those of the whole model by {float(by_layer.max()):.2g} of the largest "
+                    f"value, at layer {model.layers[int(by_layer.argmax())]}; {limit:g} is allowed."
+                )
+        self._memo.write(self._key, "equal")
+
+
+def _proof_key(source: Source, final_norm: bool) -> str:
+    """Return a key of everything that a proof depends on, the code included."""
+    modules = (
+        ragged, discover, small_config, small_model, reference, structure, twin, varlen, cut_model,
+        sys.modules[__name__],
+    )  # fmt: skip
+    versions = [torch.__version__, package_version("transformers"), code_digest(modules)]
+    return digest_of(repr((canonical_json(source.config), source.architecture, final_norm, versions)).encode())
