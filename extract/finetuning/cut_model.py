@@ -22,6 +22,7 @@ from permafrost.extract.architecture.discover import PositionTables, hidden_stat
 from permafrost.extract.architecture.small_config import special_ids
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.finetuning.dropout import set_dropout
+from permafrost.extract.finetuning.skipped_blocks import SkippedBlock, recorded_calls, skip_blocks, with_states
 from permafrost.extract.finetuning.varlen import Row, register_attention
 
 Cut = int | Literal["none"]
@@ -53,15 +54,6 @@ class CutRoad:
     """Whether the first block is run too, on any states, for what it hands to all others (the position bias of T5)."""
 
 
-@dataclass(frozen=True)
-class _Call:
-    """Call of a block in the forward pass of the whole model."""
-
-    block: nn.Module
-    returned: int | None
-    """Number of values that it returned in a tuple; None if it returned hidden states alone."""
-
-
 class CutModel(nn.Module):
     """Model without the blocks below a cut and above the last layer asked for, in evaluation mode.
 
@@ -77,7 +69,7 @@ class CutModel(nn.Module):
             final_norm: take the backbone's last layer after its final norm.
 
         Raises:
-            SpecError: every parameter above the cut is also used below it.
+            SpecError: every parameter above the cut is also used below it, or the model changes its weights itself.
         """
         super().__init__()
         self.model: Any = backbone.model
@@ -87,15 +79,20 @@ class CutModel(nn.Module):
         self._any_token = next(token for token in range(len(special) + 1) if token not in special)
         is_top = layers[-1] == self._architecture.layers - 1
         self._ends_with_model = is_top and (final_norm or not self._architecture.chained)
-        self._first_position = 0
-        calls = self._record_calls(backbone)
+        versions = [weight._version for weight in self.model.parameters()]
+        with torch.no_grad(), PositionTables() as tables, recorded_calls(backbone.blocks) as calls:
+            self.model(**self._without_cache(), input_ids=self._any_ids(1, TRIED_TOKENS))
+        if versions != [weight._version for weight in self.model.parameters()]:
+            raise self._refusal("the model itself changes its weights when it is run", '"frozen"')
+        self._first_position = tables.first
         below = {weight for call in calls[: self._frozen] for weight in call.block.parameters()}
-        self._blocks = self._skip_blocks(calls)
+        self._blocks = skip_blocks(self.model, calls, range(self._frozen, layers[-1]), road.runs_first)
         if not self._ends_with_model:
             for path in self._architecture.tail:
                 self.model.set_submodule(path, nn.Identity(), strict=True)
         above = [call.block for call in calls[self._frozen : layers[-1]]]
-        self._trained = [self.model] if cut == "none" else [*above, *self._tail()]
+        tail = [self.model.get_submodule(path) for path in self._architecture.tail]
+        self._trained = [self.model] if cut == "none" else [*above, *tail]
         self._freeze(below)
         self.eval()
 
@@ -161,39 +158,6 @@ class CutModel(nn.Module):
         self.training = mode
         return self
 
-    def _record_calls(self, backbone: Backbone) -> list[_Call]:
-        """Return the calls of blocks of one forward pass, in order."""
-        calls: list[_Call] = []
-
-        def leave(block: nn.Module, arguments: Any, output: Any) -> None:
-            calls.append(_Call(block, len(output) if isinstance(output, tuple) else None))
-
-        handles = [block.register_forward_hook(leave) for block in backbone.blocks]
-        try:
-            with torch.no_grad(), PositionTables() as tables:
-                self.model(**self._without_cache(), input_ids=self._any_ids(1, TRIED_TOKENS))
-        finally:
-            for handle in handles:
-                handle.remove()
-        self._first_position = tables.first
-        return calls
-
-    def _skip_blocks(self, calls: list[_Call]) -> list[nn.Module]:
-        """Replace the blocks that are not trained; return the distinct blocks of the cut model."""
-        kept = {call.block for call in calls[self._frozen : self.layers[-1]]}
-        first = calls[0].block if self.road.runs_first else None
-        paths = {module: path for path, module in self.model.named_modules()}
-        blocks: dict[nn.Module, nn.Module] = {}
-        for call in calls:
-            if call.block not in blocks and call.block not in kept and call.block is not first:
-                blocks[call.block] = _SkippedBlock(call, repeats=first is not None)
-                self.model.set_submodule(paths[call.block], blocks[call.block], strict=True)
-            blocks.setdefault(call.block, call.block)
-        return list(blocks.values())
-
-    def _tail(self) -> list[nn.Module]:
-        return [self.model.get_submodule(path) for path in self._architecture.tail]
-
     def _freeze(self, below: set[nn.Parameter]) -> None:
         """Let the parameters learn that blocks below the cut do not use; all others become constants.
 
@@ -205,11 +169,8 @@ class CutModel(nn.Module):
             return
         trained = {weight for module in self._trained for weight in module.parameters()} - below
         if not trained:
-            raise SpecError(
-                f"finetune.cut: the blocks of '{self.source.name}', of the kind '{self.source.config['model_type']}', "
-                "share their weights, so those above a layer cannot change while those below it stay; set "
-                'finetune.cut = 0 or "none".'
-            )
+            reason = "they share their weights, so those above a layer cannot change while those below it stay"
+            raise self._refusal(reason, '0 or "none"')
         if self.cut == 0:  # nothing was computed with what embeddings do not use
             others = [weight for weight in self.model.parameters() if weight not in trained]
             with torch.enable_grad():
@@ -225,12 +186,19 @@ class CutModel(nn.Module):
                     delattr(module, name)
                     module.register_buffer(name, values, persistent=False)
 
+    def _refusal(self, reason: str, others: str) -> SpecError:
+        return SpecError(
+            f"finetune.cut: the blocks of '{self.source.name}', of the kind '{self.source.config['model_type']}', "
+            f"cannot be trained: {reason}. Set finetune.cut = {others}."
+        )
+
     def _try_out(self) -> Tensor:
         """Return what comes of one text of any states."""
         device = next(self.model.parameters()).device
         mask = torch.ones(1, TRIED_TOKENS, dtype=torch.bool, device=device)
         states = torch.randn(1, TRIED_TOKENS, self.source.width, device=device)
-        return self(self._any_ids(1, TRIED_TOKENS) if self.cut == "none" else states, mask)
+        found: Tensor = self(self._any_ids(1, TRIED_TOKENS) if self.cut == "none" else states, mask)
+        return found
 
     def _any_ids(self, texts: int, tokens: int) -> Tensor:
         """Return ``[text, token]``, ids of a token that is not special: hidden states come in their place."""
@@ -260,7 +228,7 @@ class CutModel(nn.Module):
         def enter(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
             layer = next(entered)
             if given is not None and layer == self._frozen:
-                return _with_states(positional, named, self._texts_first(given))
+                return with_states(positional, named, self._texts_first(given))
             keep(layer, [*positional, named])
             return positional, named
 
@@ -268,7 +236,7 @@ class CutModel(nn.Module):
             layer = next(left)
             if layer == 1 and self.road.runs_first:
                 for block in self._blocks:
-                    if isinstance(block, _SkippedBlock):
+                    if isinstance(block, SkippedBlock):
                         block.output = output
             if layer == self._architecture.layers - 1 == last and not self._ends_with_model:
                 keep(layer, output)
@@ -323,32 +291,3 @@ class CutModel(nn.Module):
 
 class _Stop(Exception):  # noqa: N818  no error
     """Ends a forward pass above the last layer that is asked for."""
-
-
-class _SkippedBlock(nn.Module):
-    """Replacement of a block that is not run: returns the states that it is given, or what the first block returned."""
-
-    def __init__(self, call: _Call, repeats: bool) -> None:
-        super().__init__()
-        settings = {key: value for key, value in vars(call.block).items() if not key.startswith("_")}
-        self.__dict__.update(settings)  # the type of its attention, which the model asks for
-        self._returned, self._repeats = call.returned, repeats
-        self.output: Any = None
-        """What the first block returned."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._repeats:
-            return self.output
-        states = hidden_states([*args, kwargs])
-        return states if self._returned is None else (states, *[None] * (self._returned - 1))
-
-
-def _with_states(
-    positional: tuple[Any, ...], named: dict[str, Any], states: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a block with other hidden states."""
-    old = hidden_states([*positional, named])
-    return (
-        tuple(states if value is old else value for value in positional),
-        {name: states if value is old else value for name, value in named.items()},
-    )

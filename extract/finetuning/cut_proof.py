@@ -33,7 +33,7 @@ from permafrost.extract.capture.reference import reference_states
 from permafrost.extract.capture.self_check import PRECISION_TOLERANCE, TOLERATED_SHARE
 from permafrost.extract.capture.structure import draw_texts, relative_to_spread
 from permafrost.extract.capture.twin import Float64
-from permafrost.extract.finetuning import cut_model, varlen
+from permafrost.extract.finetuning import cut_model, skipped_blocks, varlen
 from permafrost.extract.finetuning.cut_model import Batching, Cut, CutModel, CutRoad
 from permafrost.extract.finetuning.varlen import rows_of
 
@@ -49,7 +49,9 @@ class ProofTexts:
         self.lengths = np.array([len(text) for text in texts])
         self.ids = torch.tensor([token for text in texts for token in text])
         segments = [[int(place >= len(text) // 2) for place in range(len(text))] for text in texts]
-        self.token_type_ids = torch.tensor([kind for text in segments for kind in text]) if backbone.source.segments else None
+        self.token_type_ids = (
+            torch.tensor([kind for text in segments for kind in text]) if backbone.source.segments else None
+        )
         states = [
             reference_states(backbone, final_norm, text, kinds if backbone.source.segments else None)
             for text, kinds in zip(texts, segments, strict=True)
@@ -101,35 +103,38 @@ def candidate_roads(source: Source, cut: Cut) -> list[CutRoad]:
 
 
 def _choose(source: Source, cut: Cut, final_norm: bool) -> CutRoad:
-    """Return the first road that is exact for every such cut of a small twin."""
+    """Return the first road that is exact for every such cut of a small twin, and for all of its blocks."""
     small = _twin(source)
-    blocks = small.source.layers - 1
-    cuts: Sequence[Cut] = [cut] if cut in (0, "none") else range(1, blocks)
+    cuts: Sequence[Cut] = [cut] if cut in (0, "none") else range(small.source.layers - 1)
     ids = sorted({*range(VOCABULARY)} - special_ids(small.source.config))
     longest = small.source.longest
+    failures: list[tuple[float, str]] = []
     with Float64():
         texts = ProofTexts(small, final_norm, [[ids[n % len(ids)] for n in text[:longest]] for text in draw_texts()])
-        failures: dict[str, float] = {}
         for road in candidate_roads(source, cut):
             try:
-                worst = max(
-                    (_deviation(small, texts, each, final_norm, road) for each in cuts), key=lambda found: found[0]
-                )
+                deviations = [_deviation(small, texts, each, final_norm, road) for each in cuts]
             except SpecError:
                 raise
             except Exception as error:  # masks, positions or returned values that a model does not take
-                failures[f"{first_line(error)}"] = np.inf
+                failures.append((np.inf, f"they cannot be run so ({first_line(error)})"))
                 continue
-            if worst[0] <= STRUCTURE_TOLERANCE:
+            largest, layer = max(deviations)
+            if largest <= STRUCTURE_TOLERANCE:
                 return road
-            failures[
-                f"they differ from those of the whole model by {worst[0]:.2g} of the spread of a dimension, at layer "
-                f"{worst[1]} of a small model of its configuration; {STRUCTURE_TOLERANCE:g} is allowed"
-            ] = worst[0]
-    raise SpecError(
-        f"finetune.cut = {cut}: the blocks of '{source.name}', of the kind '{source.config['model_type']}', cannot be "
-        f'trained above layer {cut}: {min(failures, key=lambda text: failures[text])}. Set finetune.cut = "none" or '
-        '"frozen".'
+            failures.append((largest, _difference(f"{largest:.2g} of the spread of a dimension", layer)))
+    raise _refusal(source, cut, f"{min(failures)[1]} of a small model; {STRUCTURE_TOLERANCE:g} is allowed")
+
+
+def _difference(size: str, layer: int) -> str:
+    return f"their states differ from those of the whole model by {size}, at layer {layer}"
+
+
+def _refusal(source: Source, cut: Cut, reason: str) -> SpecError:
+    kind, others = source.config["model_type"], '"frozen"' if cut == "none" else '"none" or "frozen"'
+    return SpecError(
+        f"finetune.cut = {cut}: the blocks of '{source.name}', of the kind '{kind}', cannot be trained from there: "
+        f"{reason}. Set finetune.cut = {others}."
     )
 
 
@@ -139,7 +144,7 @@ def _twin(source: Source) -> Backbone:
     tower = small_model.small_model(values).get_submodule(architecture.tower).double()
     small = replace(source, folder=None, config=values, architecture=architecture)
     tokenizer = load_tokenizer(source.tokenizer_files)
-    return Backbone(source=small, model=tower, tokenizer=tokenizer, dtype=torch.float64, device=torch.device("cpu"))  # type: ignore[arg-type]
+    return Backbone(source=small, model=tower, tokenizer=tokenizer, dtype=torch.float64, device=torch.device("cpu"))
 
 
 def _deviation(backbone: Backbone, texts: ProofTexts, cut: Cut, final_norm: bool, road: CutRoad) -> tuple[float, int]:
@@ -147,6 +152,7 @@ def _deviation(backbone: Backbone, texts: ProofTexts, cut: Cut, final_norm: bool
     copied = replace(backbone, model=copy.deepcopy(backbone.model))
     layers = tuple(range(0 if cut == "none" else cut, backbone.source.layers))[1:]
     model = CutModel(copied, cut, layers, final_norm, road)
+    model.set_dropout(0.1, 0.1)  # it must run in training mode too
     model.set_attention()
     found = texts.states_above(model)
     deviations = [
@@ -191,19 +197,17 @@ class CutCheck:
             apart = ((found - expected).abs().amax(-1) / scale).nan_to_num(torch.inf)
             limit, by_layer = PRECISION_TOLERANCE[dtype], apart.quantile(TOLERATED_SHARE[dtype], 1)
             if not float(by_layer.max()) <= limit:
-                raise SpecError(
-                    f"finetune.cut = {model.cut}: the blocks of '{model.source.name}', of the kind "
-                    f"'{model.source.config['model_type']}', cannot be trained above layer {model.cut}: in {dtype} "
-                    f"their states differ from those of the whole model by {float(by_layer.max()):.2g} of the largest "
-                    f"value, at layer {model.layers[int(by_layer.argmax())]}; {limit:g} is allowed."
-                )
-        self._memo.write(self._key, "equal")
+                size = f"{float(by_layer.max()):.2g} of the largest value"
+                reason = _difference(size, model.layers[int(by_layer.argmax())])
+                raise _refusal(model.source, model.cut, f"in {dtype} {reason}; {limit:g} is allowed")
+        if self._texts:
+            self._memo.write(self._key, "equal")
 
 
 def _proof_key(source: Source, final_norm: bool) -> str:
     """Return a key of everything that a proof depends on, the code included."""
     modules = (
-        ragged, discover, small_config, small_model, reference, structure, twin, varlen, cut_model,
+        ragged, discover, small_config, small_model, reference, structure, twin, varlen, cut_model, skipped_blocks,
         sys.modules[__name__],
     )  # fmt: skip
     versions = [torch.__version__, package_version("transformers"), code_digest(modules)]
