@@ -80,8 +80,12 @@ class CutModel(nn.Module):
         is_top = layers[-1] == self._architecture.layers - 1
         self._ends_with_model = is_top and (final_norm or not self._architecture.chained)
         versions = [weight._version for weight in self.model.parameters()]
-        with torch.no_grad(), PositionTables() as tables, recorded_calls(backbone.blocks) as calls:
-            self.model(**self._without_cache(), input_ids=self._any_ids(1, TRIED_TOKENS))
+        one_text = {"input_ids": self._any_ids(1, TRIED_TOKENS), **self._without_cache()}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with PositionTables() as tables, recorded_calls(backbone.blocks) as calls:
+                self.model(**one_text)
+            self.model.train()(**one_text)
+        self.model.eval()
         if versions != [weight._version for weight in self.model.parameters()]:
             raise self._refusal("the model itself changes its weights when it is run", '"frozen"')
         self._first_position = tables.first

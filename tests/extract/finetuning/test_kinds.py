@@ -26,6 +26,8 @@ KINDS = [kind for kinds in ROADS.values() for kind in kinds.split() if kind != "
 QUICK = ("gemma3_text", "modernbert", "t5", "albert")
 REFUSED = {
     "gemma4_text": "their states differ",  # each block is given embeddings of the tokens
+    "flaubert": "their states differ",  # what enters a block is not all that is handed on
+    "xlm": "their states differ",
     "rwkv": "itself changes its weights",
 }
 """Kinds that cannot be cut anywhere, with the reason."""
