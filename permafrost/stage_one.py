@@ -14,7 +14,7 @@ from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.extraction import extract
-from permafrost.extract.finetuning.cut import check_cut
+from permafrost.extract.finetuning.proven_cut import check_cut
 from permafrost.extract.tokenization.token_ids import check_token_ids, read_token_ids
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.recipe import Recipe

@@ -132,18 +132,24 @@ def watched(tower: nn.Module, classes: tuple[str, ...]) -> Iterator[Watch]:
 class PositionTables(TorchFunctionMode):
     """Records the sizes of tables that are looked up by position: a consecutive number for each of the tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int) -> None:
+        """Record nothing yet; ``tokens`` is the length of the texts that will be run."""
         super().__init__()
+        self._tokens = tokens
         self.longest: int | None = None
         """Longest text that all tables have rows for; None if there is no table."""
+
+        self.first = 0
+        """Position of the first token."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call ``function``; look at the numbers if it looks up a table."""
         if function is nn.functional.embedding:
             numbers, table = args[0], args[1]
             row = numbers.reshape(-1, numbers.shape[-1])[0]
-            if len(row) == LONG and bool((row.diff() == 1).all()):
-                rows = len(table) - int(row[0])
+            if len(row) == self._tokens and bool((row.diff() == 1).all()):
+                self.first = int(row[0])
+                rows = len(table) - self.first
                 self.longest = min(rows, self.longest or rows)
         return function(*args, **(kwargs or {}))
 
@@ -163,7 +169,7 @@ def discover(model: nn.Module) -> Architecture:
     if blocks < 1:
         raise BackboneError(f"its config.json says {blocks} blocks, and at least 1 is needed")
     for classes in block_classes(tower, blocks):
-        with watched(tower, classes) as watch, PositionTables() as tables:
+        with watched(tower, classes) as watch, PositionTables(LONG) as tables:
             final = run(tower, ids)
         if len(watch.entering) == blocks:
             break

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 CGROUP = Path("/sys/fs/cgroup")
 """Folder of the limits of a container."""
 
-_FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function, in one pass
+FUSED = {"gelu_new": "gelu_pytorch_tanh"}
+"""Activation function -> the same function, in one pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +74,8 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, de
         FileChangedError: a weight file is another than the one whose digest was taken.
         MachineError: the weights do not fit the memory.
     """
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     precision, spread = getattr(torch, dtype), bool(device_map and source.folder)
-    if source.folder:
-        if not spread:
-            _check_memory(source, precision, torch.device(device))
-        model = _pretrained(source, source.folder, precision, device_map or None)
-    else:
-        model = untrained_model(source, plan.init_seed)
+    model = load_whole_model(source, plan, dtype, device, device_map)
     tower = model.get_submodule(source.architecture.tower).requires_grad_(False).eval()
     if spread:
         tower.register_forward_pre_hook(lambda *_: source.check_unchanged())  # of what is on the disk
@@ -97,6 +89,25 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, de
         device=torch.device(device),
         spread=spread,
     )
+
+
+def load_whole_model(
+    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = ""
+) -> "PreTrainedModel":
+    """Load a backbone with the parts beside the one that reads texts; arguments and errors as of :func:`load_backbone`.
+
+    It is on the CPU if there is no ``device_map``; ``device`` is where it must fit. Untrained, it is in float32.
+    """
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if not source.folder:
+        return untrained_model(source, plan.init_seed)
+    precision = getattr(torch, dtype)
+    if not device_map:
+        _check_memory(source, precision, torch.device(device))
+    return _pretrained(source, source.folder, precision, device_map or None)
 
 
 def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
@@ -206,6 +217,6 @@ def _own_memory(model: nn.Module, dtype: torch.dtype) -> None:
 def _model_arguments(source: Source) -> dict[str, Any]:
     """Return the arguments that decide which model transformers makes."""
     config = make_config(
-        {key: _FUSED.get(value, value) if isinstance(value, str) else value for key, value in source.config.items()}
+        {key: FUSED.get(value, value) if isinstance(value, str) else value for key, value in source.config.items()}
     )
     return {"config": config, "attn_implementation": source.architecture.attention, **model_arguments(config)}

@@ -49,7 +49,7 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
         model: in float64.
         ids: token ids that the texts are made of.
     """
-    layers, texts = model.source.layers, [ids[text % len(ids)][: model.source.longest] for text in _draw_texts()]
+    layers, texts = model.source.layers, [ids[text % len(ids)][: model.source.longest] for text in draw_texts()]
     whole, partial = _as_tokens(texts, False, False), _as_tokens(texts, True, model.source.segments)
     short_packs = runner.pack(whole, SHORT_ROW_TOKENS, SHORT_ROW_TOKENS * len(texts))
     packs = runner.pack(whole, ROW_TOKENS, ROW_TOKENS * len(texts))
@@ -93,10 +93,10 @@ def _deviations(
         by_layer = np.concatenate([latents[view] for latents in together], axis=1)
         texts = [latents[view] if view == TOKENS else latents[view][:, None] for latents in alone]
         for layer, actual, wanted in zip(layers, by_layer, np.concatenate(texts, axis=1), strict=True):
-            yield Deviation(_relative_to_spread(actual, wanted), view, layer)
+            yield Deviation(relative_to_spread(actual, wanted), view, layer)
 
 
-def _draw_texts() -> list[NDArray[np.int64]]:
+def draw_texts() -> list[NDArray[np.int64]]:
     """Draw texts of 1 to 48 tokens: prefixes of others, equal ends after different beginnings, repetitions."""
     rng = np.random.default_rng(0)
 
@@ -130,7 +130,7 @@ def _as_tokens(texts: Sequence[NDArray[np.int32]], partial: bool, segments: bool
     )
 
 
-def _relative_to_spread(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+def relative_to_spread(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     """Return the largest difference of ``[text, width]`` as a share of a dimension's spread; NaN if a value is NaN."""
     finite = np.isfinite(expected).all(0)  # other values are reported by layer and text when they are stored
     actual, expected = actual[:, finite], expected[:, finite]

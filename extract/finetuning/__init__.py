@@ -2,5 +2,5 @@
 
 May import: data, data.store, extract.architecture, extract.backbones, extract.capture.
 Start reading at finetuned_backbone.py, FinetunedBackbone.
-Padding inside the attention of fine-tuned blocks is in varlen.py.
+How a model is cut is in cut_model.py, and the proof that it may be in cut_proof.py.
 """

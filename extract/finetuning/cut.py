@@ -1,31 +1,60 @@
-"""The cut of a backbone below its trainable blocks, and whether a backbone has one there; nothing here loads torch."""
+"""The cut of a backbone below its trainable blocks, and how the blocks above it can be run; without torch."""
 
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
+from permafrost.data.digests import digest_of, digest_of_parts
+from permafrost.data.machine import package_version
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec, resolve_layers
-from permafrost.extract.backbones.locate import Source, find_backbone
-from permafrost.extract.finetuning.families import family_of
+from permafrost.data.store.plan import TEXT, CapturePlan
+from permafrost.extract.architecture.configuration import canonical_json
+from permafrost.extract.backbones.locate import Source
 
 Cut = int | Literal["none"]
 """Last layer whose states are frozen, 0 for the embeddings; "none" if nothing is frozen."""
 
+PROVEN_BY = (
+    "data/ragged.py",
+    "extract/architecture/discover.py",
+    "extract/architecture/small_config.py",
+    "extract/architecture/small_model.py",
+    "extract/capture/reference.py",
+    "extract/capture/structure.py",
+    "extract/capture/twin.py",
+    "extract/finetuning/cut_model.py",
+    "extract/finetuning/cut_proof.py",
+    "extract/finetuning/skipped_blocks.py",
+    "extract/finetuning/varlen.py",
+)
+"""Files of the code that is proven, and that proves it; what other code proved is proven again."""
 
-def check_cut(
-    plan: CapturePlan, cut: Cut, layers: tuple[int, ...] | str = (-1,), cache: str = ExtractSpec.cache
-) -> None:
-    """Raise what a ``TopBlocks`` would raise for the same arguments, without reading weights."""
-    source = find_backbone(plan, cache)
-    frozen = count_frozen(source, plan, cut)
-    try:
-        resolve_layers(layers, range(frozen + 1, source.layers))
-    except SpecError as error:
-        raise SpecError(f"a probe reads layers above the cut, {cut}: {error}") from None
+
+class Batching(StrEnum):
+    """How texts of unequal length share a forward pass."""
+
+    ROWS = "back to back"
+    """In one row without padding; attention is kept within each text."""
+
+    PADDED = "padded"
+    """In groups of similar length, padding on the right; masked, unless the model is causal."""
+
+    EQUAL = "equal lengths"
+    """In groups of one length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutRoad:
+    """How the blocks above a cut are run."""
+
+    batching: Batching
+    runs_first: bool = False
+    """Whether the first block is run too, on any states, for what it hands to all others (the position bias of T5)."""
 
 
 def count_frozen(source: Source, plan: CapturePlan, cut: Cut) -> int:
     """Return the number of frozen blocks; raise :class:`SpecError` if the backbone cannot be cut there."""
-    family_of(source)
     blocks = source.layers - 1
     if cut != "none" and not 0 <= cut < blocks:
         raise SpecError(
@@ -38,3 +67,11 @@ def count_frozen(source: Source, plan: CapturePlan, cut: Cut) -> int:
             "both; name it once."
         )
     return 0 if cut == "none" else cut
+
+
+def proof_key(source: Source, final_norm: bool) -> str:
+    """Return a key of everything that a proof of a cut depends on, the code included."""
+    root = Path(__file__).parents[2]
+    code = digest_of_parts([(root / name).read_bytes() for name in PROVEN_BY])
+    versions = [package_version("torch"), package_version("transformers"), code]
+    return digest_of(repr((canonical_json(source.config), source.architecture, final_norm, versions)).encode())

@@ -1,4 +1,4 @@
-"""Fine-tuned backbone: trainable top blocks over texts of any length, back to back and without padding.
+"""Fine-tuned backbone: trainable top blocks over texts of any length, in few forward passes.
 
 The output has the order of the input, and is that of each text alone.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.capture.pooling import POOLINGS
-from permafrost.extract.finetuning.cut import Cut
-from permafrost.extract.finetuning.top_blocks import TopBlocks, set_dropout
-from permafrost.extract.finetuning.varlen import Row, register_attention, rows_of
+from permafrost.extract.finetuning.cut import Batching, Cut
+from permafrost.extract.finetuning.top_blocks import TopBlocks
+from permafrost.extract.finetuning.varlen import Row, rows_of
 
 
 class FinetunedBackbone(nn.Module):
@@ -49,14 +49,9 @@ class FinetunedBackbone(nn.Module):
         self.layers = (*frozen_layers, *self.blocks.layers)
         """Layers that :meth:`forward` can return, ascending."""
 
-        self._in_rows = (
-            self.blocks.source.architecture.attention == "sdpa"
-        )  # other families support only their own attention
-        if self._in_rows:
-            self.blocks.model.set_attn_implementation(register_attention())
         if dropout is not None:
-            attention = dropout if attention_dropout is None else attention_dropout
-            set_dropout(self.blocks.model, self.blocks.family, dropout, attention)
+            self.blocks.set_dropout(dropout, dropout if attention_dropout is None else attention_dropout)
+        self.blocks.set_attention()
 
     def forward(
         self,
@@ -92,7 +87,7 @@ class FinetunedBackbone(nn.Module):
         chosen = [self.layers.index(layer) for layer in (self.layers if layers is None else layers)]
         device = next(self.parameters()).device
         inputs, token_type_ids = inputs.to(device), None if token_type_ids is None else token_type_ids.to(device)
-        rows = rows_of(counts, device)
+        rows = rows_of(counts, device, self.blocks.road.batching is Batching.EQUAL)
         outputs = []
         for row in rows:
             states = self._states(inputs, row, None if token_type_ids is None else token_type_ids[row.tokens])[chosen]
@@ -107,14 +102,7 @@ class FinetunedBackbone(nn.Module):
     def _states(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
         """Return ``[layer, token, width]`` of :attr:`layers`."""
         at_cut = inputs[row.tokens] if self.cut == "none" else inputs[-1, row.tokens]
-        if self._in_rows:
-            outputs = [self.blocks.in_one_row(at_cut, row, token_type_ids)]
-        else:
-            outputs = []
-            for group in row.groups:
-                segments = None if token_type_ids is None else group.padded(token_type_ids)
-                outputs.append(self.blocks(group.padded(at_cut), group.mask, segments)[:, group.mask])
-        states = (outputs[0] if self._in_rows else torch.cat(outputs, 1)).float()
+        states = self.blocks.run_row(at_cut, row, token_type_ids).float()
         if not self.frozen_layers:
             return states
         return torch.cat([inputs[: len(self.frozen_layers), row.tokens].float(), states])

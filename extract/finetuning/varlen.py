@@ -66,11 +66,15 @@ class Row:
     """``[token]``: number of tokens of the same text before each token."""
 
 
-def rows_of(lengths: NDArray[np.int64], device: torch.device) -> list[Row]:
-    """Lay out texts in rows of at most :data:`MAX_GROUP_TOKENS` tokens, those of similar length side by side."""
+def rows_of(lengths: NDArray[np.int64], device: torch.device, equal: bool = False) -> list[Row]:
+    """Lay out texts in rows of at most :data:`MAX_GROUP_TOKENS` tokens, those of similar length side by side.
+
+    Args:
+        equal: whether only texts of one length are in a group.
+    """
     rows: list[list[NDArray[np.int64]]] = []
     size = MAX_GROUP_TOKENS + 1
-    for texts in group_by_length(lengths):
+    for texts in group_by_length(lengths, 0 if equal else GROUP_COST_TOKENS):
         count = int(lengths[texts].sum())
         if size + count > MAX_GROUP_TOKENS:
             rows.append([])
@@ -81,8 +85,11 @@ def rows_of(lengths: NDArray[np.int64], device: torch.device) -> list[Row]:
     return [_make_row(groups, starts, lengths, device) for groups in rows]
 
 
-def group_by_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def group_by_length(lengths: NDArray[np.int64], group_cost: int = GROUP_COST_TOKENS) -> list[NDArray[np.int64]]:
     """Group texts by length, so that padding and the cost of starting groups are least in sum.
+
+    Args:
+        group_cost: of one more group, in tokens of padding; with 0 there is no padding.
 
     Returns:
         the indices of the texts of each group.
@@ -92,7 +99,7 @@ def group_by_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     ends = offsets_from_lengths(counts)
     least, begins = np.zeros(len(ends)), np.zeros(len(ends), np.int64)
     for end, size in enumerate(sizes, 1):
-        costs = least[:end] + GROUP_COST_TOKENS + size * (ends[end] - ends[:end])
+        costs = least[:end] + group_cost + size * (ends[end] - ends[:end])
         begins[end] = costs.argmin()
         least[end] = costs[begins[end]]
     groups: list[NDArray[np.int64]] = []
@@ -123,24 +130,36 @@ def _attend_within_texts(
     dropout: float = 0.0,
     *,
     groups: Sequence[Group],
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention within each text of a row, ``[1, token, head, size]``, and no attention weights.
 
     Args:
         query: ``[1, head, token, size]``; ``key`` and ``value`` may have fewer heads, each shared by several queries.
+        sliding_window: tokens that a token sees on one side, its own included; None if it sees all.
     """
     heads = query.shape[1]
     row = [states[0].repeat_interleave(heads // states.shape[1], 0).transpose(0, 1) for states in (query, key, value)]
     outputs = []
     for group in groups:
-        mask = None if module.is_causal or group.pad_index is None else group.mask[:, None, None]
+        causal, mask = _visible(group, bool(module.is_causal), sliding_window)
         padded_query, padded_key, padded_value = (group.padded(states).transpose(1, 2) for states in row)
         attended = nn.functional.scaled_dot_product_attention(
-            padded_query, padded_key, padded_value, mask, dropout, bool(module.is_causal), scale=scaling
+            padded_query, padded_key, padded_value, mask, dropout, causal, scale=scaling
         )
         outputs.append(group.packed(attended.transpose(1, 2)))
     return torch.cat(outputs)[None], None
+
+
+def _visible(group: Group, causal: bool, window: int | None) -> tuple[bool, Tensor | None]:
+    """Return whether tokens see the ones before them only, and if that is not all, a mask of what they see."""
+    longest = group.mask.shape[1]
+    if window and longest > window:
+        near = group.mask.new_ones(longest, longest).triu(1 - window).tril(0 if causal else window - 1)
+        itself = torch.eye(longest, dtype=torch.bool, device=near.device)  # so that no softmax is over nothing
+        return False, (near & group.mask[:, None] | itself)[:, None]
+    return causal, None if causal or group.pad_index is None else group.mask[:, None, None]
 
 
 def _make_row(

@@ -16,10 +16,10 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost import api
 from permafrost.data.digests import digests_of_files
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.probes.config.names import PROBE
 from tests.support.bench import Bench, pairs
 from tests.support.damage import resealed
+from tests.support.models.families import FAMILIES
 
 OWN = '[probe]\nlayers = [-1]\nencoder = "none"\nmixer = "last"\n[train]\nbatch_rows = 8\n'
 EXACT = ["plan.stored_dtype=float32", "train.epochs=2", "train.learning_rate=0.01", "train.rates={backbone=0.002}"]

@@ -21,7 +21,7 @@ from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
-from permafrost.extract.finetuning.families import FAMILIES
+from tests.support.models.families import FAMILIES
 
 VIEWS = get_args(View)
 ROOT = Path(__file__).parents[2]

@@ -22,9 +22,9 @@ from permafrost.extract import loader
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor, matching_extractor
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.resolved_plan import resolve_plan
 from tests.support.models.backbones import no_pilot, word_tokenizer
+from tests.support.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 

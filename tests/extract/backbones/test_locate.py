@@ -14,8 +14,8 @@ from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import UNLIMITED, find_backbone
 from permafrost.extract.backbones.registry import SHORT_NAMES
-from permafrost.extract.finetuning.families import FAMILIES
 from tests.support.models.backbones import no_pilot, save_random
+from tests.support.models.families import FAMILIES
 from tests.support.models.kinds import tiny_config
 from tests.support.real import real_model
 

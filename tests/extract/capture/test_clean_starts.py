@@ -11,8 +11,8 @@ from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
-from permafrost.extract.finetuning.families import FAMILIES
 from tests.support.models.backbones import WORDS, tiny_folder
+from tests.support.models.families import FAMILIES
 from tests.support.real import DEVICE, real_model
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.registry import SHORT_NAMES
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extractor import Extractor
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.tokenization.tokenize import tokenize
+from tests.support.models.families import FAMILIES
 from tests.support.real import real_model
 
 VIEWS = get_args(View)

@@ -18,11 +18,11 @@ from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import tokenize
 from tests.support.blocks import assert_equal_tokens
 from tests.support.models.backbones import WORDS
+from tests.support.models.families import FAMILIES
 from tests.support.real import real_data, real_model
 
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}

@@ -16,11 +16,11 @@ from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.finetuning.varlen import MAX_GROUP_TOKENS, group_by_length, rows_of
 from permafrost.extract.tokenization.token_ids import read_token_ids
+from tests.support.models.families import FAMILIES
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 CUTS = (0, 2, "none")

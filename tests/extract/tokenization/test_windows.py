@@ -18,10 +18,10 @@ from permafrost.extract import loader
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
-from permafrost.extract.finetuning.families import FAMILIES
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.blocks import assert_equal_tokens
 from tests.support.models.backbones import WORDS
+from tests.support.models.families import FAMILIES
 
 VIEWS = get_args(View)
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}
