@@ -52,8 +52,8 @@ class ProbeSpec:
     """Whether the "mlp" encoder starts with a layer norm."""
 
     dropout: float = 0.0
-    """Dropout probability in [0, 1): on the input of the "linear" encoder, in the "mlp" encoder, the context and the
-    head."""
+    """Dropout probability in [0, 1): on what every encoder reads, between the layers of the "mlp" encoder, in the
+    context and the head."""
 
     mixer: Literal["last", "softmax", "mlp", "concat", "attention", "self_attention", "unified"] = "softmax"
     """How the layers are combined. With the head "cosine", the mixers "last" (last layer only), "softmax" (learned

@@ -7,7 +7,7 @@ embedding, and every layer is reconstructed from it.
 import torch
 from torch import Tensor, nn
 
-from permafrost.probes.models.layerwise import GroupedByWidth, LayerwiseLinear, mlp
+from permafrost.probes.models.layerwise import GroupedByWidth, LayerwiseLinear, linear_layers
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import TextStates, shared_reads
 
@@ -22,7 +22,8 @@ class Autoencoder(nn.Module):
 
         def build_decoder(layers: int, code: int, width: int) -> nn.Module:
             if spec.encoder == "mlp" and not self.unified:
-                return mlp(layers, code, width, spec.depth, spec.dropout, norm=False)
+                sizes = [code, *[width] * spec.depth]
+                return nn.Sequential(*linear_layers(layers, sizes, spec.dropout, nn.GELU))
             return LayerwiseLinear(layers, code, width)
 
         codes = [max(widths)] * len(widths) if self.unified else probe.layout.codes

@@ -181,8 +181,9 @@ def runs(*by_layer: Sequence[int]) -> Iterator[slice]:
 
 
 def mlp(layers: int, width: int, code: int, depth: int, dropout: float, norm: bool) -> nn.Sequential:
-    """Return ``depth`` linear maps with GELU and dropout between them, after a layer norm if ``norm``."""
-    first = [LayerwiseNorm(layers, width)] if norm else []
+    """Return ``depth`` linear maps with GELU between them and dropout before each, after a layer norm if ``norm``."""
+    first: list[nn.Module] = [LayerwiseNorm(layers, width)] if norm else []
+    first += [Dropout(dropout)] if dropout else []
     return nn.Sequential(*first, *linear_layers(layers, [width, *[code] * depth], dropout, nn.GELU))
 
 

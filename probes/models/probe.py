@@ -54,6 +54,9 @@ class Probe(nn.Module):
     features = 0
     """Input width of the head; 0 if there is none."""
 
+    head_drops_out = True
+    """Whether the head has the dropout of latents that no encoder reads."""
+
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, *sizes: int) -> None:
         """Build the encoder.
 
@@ -77,13 +80,13 @@ class Probe(nn.Module):
     def _build_encoder(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
         if spec.encoder == "none":
-            return nn.Identity()
-        if spec.encoder == "lowrank":
-            return LayerwiseLowRank(layers, width, spec.rank)
+            return nn.Identity() if self.head_drops_out or not spec.dropout else Dropout(spec.dropout)
         if spec.encoder == "mlp":
             return mlp(layers, width, code, spec.depth, spec.dropout, spec.norm)
-        linear = LayerwiseLinear(layers, width, code, spec.start)
-        return nn.Sequential(Dropout(spec.dropout), linear) if spec.dropout else linear
+        encoder: nn.Module = LayerwiseLinear(layers, width, code, spec.start)
+        if spec.encoder == "lowrank":
+            encoder = LayerwiseLowRank(layers, width, spec.rank)
+        return nn.Sequential(Dropout(spec.dropout), encoder) if spec.dropout else encoder
 
     def set_normalization(self, center: Tensor, scale: Tensor) -> None:
         """Set centre and scale, ``[input layer, 1, width]``; the scale may be ``[input layer, 1, 1]``."""

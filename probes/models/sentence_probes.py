@@ -23,6 +23,8 @@ ROUNDING = 1e-5
 class ScoreProbe(Probe):
     """Similarity score of two texts: a mix of the layers' cosines, or the cosine of the mixed codes."""
 
+    head_drops_out = False
+
     def __init__(self, spec: ProbeSpec, layout: MemberLayout) -> None:
         super().__init__(spec, layout)
         self.over_codes = spec.mixer in CODE_MIXERS
@@ -41,7 +43,7 @@ class ScoreProbe(Probe):
         """Return ``[layer, row]``, without computing codes if the encoder has a shorter way to their cosines."""
         encoder = self.encoder.parts[0]
         if not self.noise.active and len(self.encoder.parts) == 1:
-            if self.spec.encoder == "none":
+            if isinstance(encoder, nn.Identity):
                 return reads.expand(cosines(self.normalize(first, reads), self.normalize(second, reads)))
             if isinstance(encoder, LayerwiseLowRank):
                 width = self.encoder.shapes[0][0]

@@ -47,6 +47,14 @@ def adapt(probe: Probe, widths=EVEN) -> None:
     probe.set_normalization(*inputs(widths).moments(np.arange(40), probe.spec.center, probe.spec.scale))
 
 
+@pytest.mark.parametrize(("encoder", "mixer"), EVERY)
+def test_dropout_has_a_say_in_every_encoder(encoder, mixer):
+    probe, x = score_probe(encoder, mixer, dropout=0.5), latents(EVEN)
+    quiet = encode(probe, x)
+    probe.seed([0])
+    assert not torch.equal(encode(probe.train(), x), quiet)
+
+
 def halves(x: torch.Tensor) -> list[torch.Tensor]:
     return list(x.chunk(2, 1))
 
