@@ -166,7 +166,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 NO_TORCH = {
     "data", "data.corpora", "data.language", "data.store", "data.readers", "probes.config", "probes.results",
     "probes.metrics", "probes.search", "probes.figures", "probes.reports", "probes.tasks",
-    "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.cut", "extract.shard_writer",
+    "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut", "extract.shard_writer",
     "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
 }  # fmt: skip
 """Sub-packages, and modules of others, that work where torch is absent; with them, all that a warm start needs."""
