@@ -283,6 +283,5 @@ def _matches(shard: Shard, plan: CapturePlan) -> bool:
     if plan.template == CHAT:  # which only the tokenizer's files tell
         names |= {"template": plan.template, "system": plan.system}
     provenance = shard.provenance
-    return shard.identity.fits(plan, provenance.get("longest", plan.token_limit)) and all(
-        provenance.get(key, "") == value for key, value in names.items()
-    )
+    is_named = all(provenance.get(key, "") == value for key, value in names.items())
+    return is_named and shard.identity.fits(plan, provenance.get("longest", plan.token_limit))

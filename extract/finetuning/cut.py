@@ -25,6 +25,7 @@ PROVEN_BY = (
     "extract/capture/twin.py",
     "extract/finetuning/cut_model.py",
     "extract/finetuning/cut_proof.py",
+    "extract/finetuning/dropout.py",
     "extract/finetuning/skipped_blocks.py",
     "extract/finetuning/varlen.py",
 )

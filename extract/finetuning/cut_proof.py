@@ -148,12 +148,12 @@ def _deviation(backbone: Backbone, texts: ProofTexts, cut: Cut, final_norm: bool
 class CutCheck:
     """Check that a cut backbone has the states of the whole one, in float32 and as it is trained in bfloat16."""
 
-    def __init__(self, backbone: Backbone, cut: Cut, final_norm: bool, cache: str) -> None:
-        """Run the whole backbone on a few texts, before it is cut; nothing if that was checked before."""
+    def __init__(self, backbone: Backbone, cut: Cut, layers: tuple[int, ...], final_norm: bool, cache: str) -> None:
+        """Run the whole backbone on a few texts, before it is cut; nothing if these layers were checked before."""
         source = backbone.source
         stamps = sorted((path.name, repr(stamp)) for path, stamp in source.stamps.items())
         self._memo = Memo(Path(cache) / MEMO)
-        self._key = f"cut weights {digest_of(repr((cut, stamps, proof_key(source, final_norm))).encode())}"
+        self._key = f"cut weights {digest_of(repr((cut, layers, stamps, proof_key(source, final_norm))).encode())}"
         self._texts: dict[str, ProofTexts] = {}
         if self._memo.read(self._key) is not None:
             return

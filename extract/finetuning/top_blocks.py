@@ -45,7 +45,7 @@ class TopBlocks(CutModel):
         selected = resolve_layers(layers, range(frozen + 1, source.layers))
         road = proven_road(source, cut, plan.final_norm, cache)
         backbone = load_backbone(source, plan, "float32", "cpu")
-        check = CutCheck(backbone, cut, plan.final_norm, cache)
+        check = CutCheck(backbone, cut, selected, plan.final_norm, cache)
         super().__init__(backbone, cut, selected, plan.final_norm, road)
         self._plan, self._tokenizer = plan, tokenizer_for_saving(source)
         self._samples = {path: sample_of(path) for path in source.stamps}

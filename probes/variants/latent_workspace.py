@@ -31,7 +31,7 @@ class LatentRequest:
 
     @property
     def key(self) -> PlanKey:
-        """Key of these latents in :attr:`Workspace.stored`."""
+        """Key of these latents in :attr:`LatentWorkspace.stored`."""
         return fingerprint(self.corpus), self.plan
 
     @property

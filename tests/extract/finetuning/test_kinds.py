@@ -160,6 +160,14 @@ def test_the_road_is_proven_once(kind, road, plan_of, tmp_path, monkeypatch):
     FinetunedBackbone(plan, 2, cache=str(tmp_path))
 
 
+def test_layers_that_were_not_compared_before_are(plan_of, tmp_path):
+    plan, compared = plan_of("t5"), list[tuple[int, ...]]()
+    for layers in ((3, 4), (3,), (3,)):
+        blocks = FinetunedBackbone(plan, 2, layers, cache=str(tmp_path)).blocks
+        compared += [blocks.layers] * bool(blocks._check._texts)
+    assert compared == [(3, 4), (3,)]
+
+
 def test_a_cut_of_the_backbone_itself_that_is_wrong_is_refused(plan_of, tmp_path, monkeypatch):
     """The proof on a small model is passed over, as if that did not show what is wrong."""
     monkeypatch.setattr(cut_proof, "choose_road", lambda *_: CutRoad(batching=Batching.PADDED))
