@@ -92,8 +92,8 @@ def tokenizer_for_saving(source: Source) -> TokenizerFiles:
     settled = {key: value for key, value in files.config.items() if key != "transformers_version"}
     if settled == {"model_type": model_type}:
         return unchanged
-    tokenizer = load_tokenizer(files)
-    settings = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}).encode()
+    tokenizer, special = load_tokenizer(files), make_tokenizer(files).special_tokens_map  # chat templates write these
+    settings = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}).encode()
     serialized = {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": settings}
     for candidate in (unchanged, replace(files, files={**serialized, **config}, custom=False)):
         if tokenizer_digest(load_tokenizer(candidate)) == tokenizer_digest(tokenizer):

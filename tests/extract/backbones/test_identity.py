@@ -28,8 +28,13 @@ from permafrost.extract.backbones.file_digest import MEMO, FileChangedError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.backbones.tokenizer import load_tokenizer, tokenizer_digest, tokenizer_for_saving
-from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer
+from permafrost.extract.backbones.tokenizer import (
+    load_tokenizer,
+    make_tokenizer,
+    tokenizer_digest,
+    tokenizer_for_saving,
+)
+from permafrost.extract.backbones.tokenizer_files import is_of_tokenizer, read_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor, matching_extractor
 from tests.support.models.backbones import no_pilot, save_random, save_tokenizer, word_tokenizer
@@ -471,6 +476,8 @@ def test_a_saved_model_keeps_the_tokenizer_of_another_kind(tiny, tmp_path):
     beside.write(tmp_path / "saved")
     saved, given = load_tokenizer(tmp_path / "saved"), load_tokenizer(vocabulary)
     assert tokenizer_digest(saved) == tokenizer_digest(given)
+    special = [make_tokenizer(read_tokenizer(folder)).special_tokens_map for folder in (tmp_path / "saved", vocabulary)]
+    assert special[0] == special[1] != {}
 
 
 def test_files_of_every_tokenizer_of_transformers_are_known(tmp_path):
