@@ -278,7 +278,8 @@ def _download(name: str, hub: str, revision: str, package: str, weights: bool) -
         except (OSError, ValueError, RuntimeError) as error:
             reason = first_line(error)
             continue
-        incomplete = folder if (folder / "config.json").is_file() else incomplete
+        is_found = any((folder / name).is_file() for name in ("config.json", adapter.CONFIG))
+        incomplete = folder if is_found else incomplete
         if incomplete and (not weights or next(folder.glob("*.safetensors"), None)):
             return folder
         reason = f"its snapshot in {folder} is not whole"
