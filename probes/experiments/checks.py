@@ -14,7 +14,18 @@ from permafrost.probes.tasks.registry import Problem, check_probe
 from permafrost.probes.training.parameter_groups import BACKBONE
 from permafrost.probes.variants.workspace import Workspace
 
-SHARED_PLAN_KEYS = ("backbone", "revision", "adapter", "init", "init_seed", "tokenizer", "template", "final_norm")
+SHARED_PLAN_KEYS = (
+    "backbone",
+    "revision",
+    "adapter",
+    "init",
+    "init_seed",
+    "tokenizer",
+    "template",
+    "system",
+    "add_special_tokens",
+    "final_norm",
+)
 """Keys of ``[plan]`` that must be equal for tasks that share fine-tuned blocks."""
 
 TASK_TRAIN_KEYS = ("loss", "metric", "batch_rows")
