@@ -53,6 +53,9 @@ class CutModel(nn.Module):
         self._any_token = next(token for token in range(len(special) + 1) if token not in special)
         is_top = layers[-1] == self._architecture.layers - 1
         self._ends_with_model = is_top and (final_norm or not self._architecture.chained)
+        for module in self.model.modules():
+            if hasattr(module, "layerdrop"):
+                module.layerdrop = 0.0  # no block is skipped at random in training
         versions = [weight._version for weight in self.model.parameters()]
         one_text = {"input_ids": self._any_ids(1, TRIED_TOKENS), **self._without_cache()}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -104,8 +104,9 @@ def choose_road(source: Source, cut: Cut, final_norm: bool) -> CutRoad:
             largest, layer = max(deviations)
             if largest <= STRUCTURE_TOLERANCE:
                 return road
-            failures.append((largest, _difference(f"{largest:.2g} of the spread of a dimension", layer)))
-    raise _refusal(source, cut, f"{min(failures)[1]} of a small model; {STRUCTURE_TOLERANCE:g} is allowed")
+            size = f"{largest:.2g} of the spread of a dimension of a small model"
+            failures.append((largest, f"{_difference(size, layer)}; {STRUCTURE_TOLERANCE:g} is allowed"))
+    raise _refusal(source, cut, min(failures)[1])
 
 
 def _difference(size: str, layer: int) -> str:

@@ -30,6 +30,7 @@ REFUSED = {
     "flaubert": "their states differ",  # what enters a block is not all that is handed on
     "xlm": "their states differ",
     "rwkv": "itself changes its weights",
+    "fsmt": "cannot be run so",
 }
 """Kinds that cannot be cut anywhere, with the reason."""
 
