@@ -6,7 +6,7 @@ gradient checkpointing, else of a class of the list that has an entry for every 
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError
@@ -271,3 +272,18 @@ def block_classes(tower: nn.Module, blocks: int) -> Iterator[tuple[str, ...]]:
     for module in tower.modules():
         if isinstance(module, nn.ModuleList) and len(module) == blocks:
             yield tuple(dict.fromkeys(type(entry).__name__ for entry in module))
+
+
+class Stop(Exception):  # noqa: N818  no error
+    """Ends a forward pass above the last layer that is asked for; raised in a hook within :func:`stoppable`."""
+
+
+@contextmanager
+def stoppable(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Allow hooks to end the forward pass by raising :class:`Stop`, and remove them after it."""
+    try:
+        with suppress(Stop):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -6,7 +6,7 @@ computed, so at most one layer of hidden states is in memory, besides those of t
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.store.plan import TOKENS, Columns
-from permafrost.extract.architecture.discover import call, hidden_states
+from permafrost.extract.architecture.discover import Stop, call, hidden_states, stoppable
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS
@@ -92,10 +92,6 @@ def _additive(mask: NDArray[np.bool_], backbone: Backbone) -> Tensor:
     return zeros.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
 
 
-class _Stop(Exception):  # noqa: N818  no error
-    """Ends a forward pass above the last layer that is asked for."""
-
-
 @contextmanager
 def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Pass every layer up to ``last`` to ``keep``, and run nothing above it."""
@@ -108,7 +104,7 @@ def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int
         states = hidden_states(values)
         keep(layer, states.transpose(0, 1) if architecture.tokens_first else states)
         if layer == last:
-            raise _Stop
+            raise Stop
 
     def enter(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         pass_on(next(entered), [*positional, named])
@@ -122,9 +118,5 @@ def _tapped(backbone: Backbone, last: int, final_norm: bool, keep: Callable[[int
         handles += [block.register_forward_hook(leave) for block in backbone.blocks]
     if ends_with_model:
         handles.append(backbone.model.register_forward_hook(lambda _, __, output: keep(last, output[0])))
-    try:
-        with suppress(_Stop):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with stoppable(handles):
+        yield

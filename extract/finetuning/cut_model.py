@@ -7,7 +7,7 @@ model. No kind of model is named: whether a model can be cut so is proven in
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError
 from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.architecture.discover import PositionTables, hidden_states
+from permafrost.extract.architecture.discover import PositionTables, Stop, hidden_states, stoppable
 from permafrost.extract.architecture.small_config import special_ids
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.finetuning.cut import Batching, Cut, CutRoad
@@ -204,7 +204,7 @@ class CutModel(nn.Module):
             if layer in self.layers:
                 kept[layer] = self._texts_first(hidden_states(values))
             if layer == last:
-                raise _Stop
+                raise Stop
 
         def enter(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
             layer = next(entered)
@@ -228,12 +228,8 @@ class CutModel(nn.Module):
         handles += [block.register_forward_hook(leave) for block in self._blocks]
         if self._ends_with_model:
             handles.append(self.model.register_forward_hook(lambda _, __, output: kept.setdefault(last, output[0])))
-        try:
-            with suppress(_Stop):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with stoppable(handles):
+            yield
 
     def _texts_first(self, states: Tensor) -> Tensor:
         return states.transpose(0, 1) if self._architecture.tokens_first else states
@@ -268,7 +264,3 @@ class CutModel(nn.Module):
         if token_type_ids is not None and self.source.segments:
             arguments["token_type_ids"] = token_type_ids.long().masked_fill(~mask, 0)
         return None, arguments
-
-
-class _Stop(Exception):  # noqa: N818  no error
-    """Ends a forward pass above the last layer that is asked for."""
