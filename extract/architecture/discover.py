@@ -219,6 +219,10 @@ def call(tower: nn.Module, **arguments: Any) -> Any:
 
 def _reports(tower: nn.Module, ids: Tensor, entering: list[Tensor]) -> bool:
     reported = getattr(call(tower, input_ids=ids, output_hidden_states=True), "hidden_states", None) or ()
+    if len(reported) > len(entering) + 1:
+        raise BackboneError(
+            f"{len(entering)} blocks were found, and it reports the states of {len(reported) - 1}: some lie in others"
+        )
     pairs = zip(reported, entering, strict=False)
     return len(reported) == len(entering) + 1 and all(a.shape == b.shape and _alike(a, b) for a, b in pairs)
 

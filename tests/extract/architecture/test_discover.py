@@ -136,6 +136,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3n_text", {"num_kv_shared_layers": 0}, "several streams or skips tokens"),
     ("pegasus_x", {}, "several streams or skips tokens"),
     ("canine", {}, "none of its modules is called once for each of its 2 blocks"),
+    ("albert", {"inner_group_num": 2, "num_hidden_groups": 2}, "it reports the states of 4: some lie in others"),
 ]
 
 
