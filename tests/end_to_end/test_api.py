@@ -28,6 +28,7 @@ def bench(tmp_path, tiny):
 SMALL = {
     "quickstart": lambda bench: bench.settings("corpus.limit=20"),
     "sts": Bench.of_named,
+    "sts-decoder": Bench.of_named,
     "freeze-sts": Bench.of_named,
     "freeze-sts-tried": lambda bench: bench.of_named("train.epochs=1", "pretraining.train.epochs=1"),
     "pairs": Bench.of_pairs,
