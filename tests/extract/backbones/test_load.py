@@ -23,8 +23,8 @@ from tests.support.models.kinds import CHANGES, ROADS, tiny_config
 
 IDS = torch.arange(5, 17)[None]
 TEXTS = ["the small brown dog runs", "it sleeps near an old warm stove .", "the dog"]
-QUICK = ("llama", "gptj", "deepseek_v3", "bert", "deberta", "t5", "bart", "marian")
-"""Kinds with tables of positions, weights that transformers keeps in float32, and weights in two places."""
+QUICK = ("llama", "gemma", "gptj", "ernie4_5_moe", "bert", "deberta", "t5", "bart", "marian")
+"""Kinds with tables of positions, scales, weights that transformers keeps in float32, and weights in two places."""
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +54,30 @@ def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
         for kind in kinds.split()
     ],
 )
-def test_weights_and_buffers_are_those_of_float32_rounded_once_and_no_memory_maps(kind, stored, tokenizer, tmp_path):
+def test_a_model_in_bfloat16_is_the_one_that_transformers_loads_trained_or_not(kind, stored, tokenizer, tmp_path):
     from transformers import AutoModel
 
     folder = save_random(tiny_config(kind, **CHANGES.get(kind, {})), tmp_path / "model")
     AutoModel.from_pretrained(folder, dtype=stored).save_pretrained(folder)
-    rounded = tensors(loaded(folder, tokenizer).model.to(torch.bfloat16))
-    direct = tensors(loaded(folder, tokenizer, "bfloat16").model)
-    (folder / "model.safetensors").write_bytes(bytes((folder / "model.safetensors").stat().st_size))
-    assert direct.keys() == rounded.keys()
-    for name, tensor in rounded.items():
-        assert tensor.dtype == direct[name].dtype
-        assert torch.equal(tensor, direct[name]), name
+    plan = plan_of(folder, tokenizer, init="random" if stored is torch.float32 else "pretrained")
+    source = find_backbone(plan)
+    if plan.init == "random":
+        load.untrained_model(source, plan.init_seed).save_pretrained(folder)
+    direct = load_backbone(source, plan, "bfloat16", "cpu").model
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    (folder / "model.safetensors").write_bytes(bytes((folder / "model.safetensors").stat().st_size))  # if it is mapped
+    theirs = AutoModel.from_pretrained(copied, dtype=torch.bfloat16, **load._model_arguments(source))
+    theirs = theirs.get_submodule(source.architecture.tower).eval()
+    if kind in load.FLOAT32_TENSORS:
+        theirs.to(torch.bfloat16)
+    expected, actual = tensors(theirs), tensors(direct)
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert tensor.dtype == actual[name].dtype, name
+        assert torch.equal(tensor, actual[name]), name
+    if kind != "fnet":  # whose Fourier transform has no bfloat16
+        assert torch.equal(call(direct, input_ids=IDS)[0], call(theirs, input_ids=IDS)[0])
 
 
 HEADS = [
