@@ -116,6 +116,10 @@ def test_a_chat_shares_its_store_with_the_template_that_it_stands_for(chat, tmp_
     assert identity_of(plan, tmp_path) == identity_of(by_hand, tmp_path)
     others = [replace(by_hand, add_special_tokens=True), replace(plan, system="A dog ."), replace(plan, system="")]
     assert len({identity_of(other, tmp_path).name for other in [plan, *others]}) == 4
+    spec = ExtractSpec(cache=str(tmp_path), device="cpu")
+    assert extract(by_hand, TEXTS, spec).store.path == extract(plan, TEXTS, spec).store.path
+    with pytest.raises(StoreError, match="or 'run', which finds those of the same template written out"):
+        find_store(tmp_path, plan)  # only the tokenizer tells that they are the same
 
 
 def test_the_store_of_a_chat_is_found_without_its_tokenizer(chat, tmp_path):
