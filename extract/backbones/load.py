@@ -67,11 +67,15 @@ class Backbone:
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "") -> Backbone:
+def load_backbone(
+    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "", cache: Path | None = None
+) -> Backbone:
     """Load a frozen backbone, in evaluation mode, without language-model head or pooler.
 
     Args:
         device_map: as of :class:`permafrost.data.store.plan.ExtractSpec`.
+        cache: folder of the latent stores, in which weights are kept while the backbone lives if they are spread over
+            devices and the disk; None is the system's folder of temporary files.
 
     Raises:
         BackboneError: the files do not hold the whole model, or its adapter is of another one.
@@ -79,7 +83,7 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, de
         MachineError: the weights do not fit the memory.
     """
     precision, spread = getattr(torch, dtype), bool(device_map and source.folder)
-    model = load_whole_model(source, plan, dtype, device, device_map)
+    model = load_whole_model(source, plan, dtype, device, device_map, cache)
     tower = model.get_submodule(source.architecture.tower).requires_grad_(False).eval()
     if spread:
         tower.register_forward_pre_hook(lambda *_: source.check_unchanged())  # of what is on the disk
@@ -96,7 +100,7 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, de
 
 
 def load_whole_model(
-    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = ""
+    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "", cache: Path | None = None
 ) -> "PreTrainedModel":
     """Load a backbone with the parts beside the one that reads texts; arguments and errors as of :func:`load_backbone`.
 
@@ -113,7 +117,7 @@ def load_whole_model(
         return model if precision is torch.float32 else _loaded_again(model, source, precision)
     if not device_map:
         _check_memory(source, precision, torch.device(device))
-    return _pretrained(source, source.folder, precision, device_map or None)
+    return _pretrained(source, source.folder, precision, device_map or None, cache)
 
 
 def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
@@ -171,14 +175,19 @@ def _check_memory(source: Source, dtype: torch.dtype, device: torch.device) -> N
         )
 
 
-def _pretrained(source: Source, folder: Path, dtype: torch.dtype, device_map: str | None) -> "PreTrainedModel":
+def _pretrained(
+    source: Source, folder: Path, dtype: torch.dtype, device_map: str | None, cache: Path | None
+) -> "PreTrainedModel":
     from transformers import AutoModel
 
     if device_map and importlib.util.find_spec("accelerate") is None:
         raise BackboneError(
             f'extract.device_map = "{device_map}" needs the package accelerate; install it: pip install accelerate.'
         )
-    weights = Path(mkdtemp(prefix="weights-"))  # with links to the weight files and nothing else
+    parent = cache if device_map else None  # spread weights may be written again, and be large
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    weights = Path(mkdtemp(prefix="weights-", dir=parent))  # with links to the weight files and nothing else
     remove = weakref.finalize(source, shutil.rmtree, weights, ignore_errors=True)
     try:
         for path in source.weights:

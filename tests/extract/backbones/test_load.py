@@ -1,5 +1,6 @@
 """Weights land where they belong, once, in the precision that they are run in, wherever they fit."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -158,6 +159,21 @@ def test_latents_are_the_same_bits_where_the_weights_are_spread(kind, dtype, tok
     assert (spread, some) == (torch.cuda.is_available(), True)
     np.testing.assert_array_equal(on_one, on_the_cpu)
     np.testing.assert_array_equal(on_one, partly_on_disk)
+
+
+def test_spread_weights_lie_in_the_cache_as_long_as_the_backbone_lives(tokenizer, tmp_path, monkeypatch):
+    from transformers.integrations import accelerate
+
+    monkeypatch.setattr(accelerate, "accelerate_max_memory", lambda *_: {"cpu": 30_000})
+    plan = plan_of(save_random(tiny_config("bert"), tmp_path / "model"), tokenizer)
+    cache = tmp_path / "cache"
+    extractor = Extractor(plan, ExtractSpec(cache=str(cache), device_map="auto"))
+    (folder,) = cache.glob("weights-*")
+    assert (folder / "model.safetensors").is_symlink()
+    assert len(extractor(TEXTS, {"mean": (0,)})["mean"][0]) == len(TEXTS)
+    del extractor
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_weights_on_the_disk_that_change_during_a_run_are_noticed(tokenizer, tmp_path, monkeypatch):
