@@ -1,6 +1,7 @@
 """A prompt is resolved once: a chat template is the one that transformers fills, without the day and a second BOS."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,6 +170,14 @@ def test_a_chat_template_that_does_not_take_a_text_is_refused(template, system, 
         resolved(plan_of(chat(template), system=system), tmp_path)
     if template == NO_SYSTEM:
         assert resolved(plan_of(chat(template)), tmp_path).template == "<s>user , {text} . Then"
+
+
+def test_a_snapshot_without_a_chat_template_says_how_to_fetch_it(chat, tmp_path):
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "c0ffee"
+    shutil.copytree(chat(""), snapshot)
+    fetch = "'hf download org/name chat_template.jinja --revision c0ffee' fetches that of the hub, if it has one; else"
+    with pytest.raises(BackboneError, match=f"has no chat template; {fetch} write plan.template out"):
+        resolved(plan_of(snapshot), tmp_path)
 
 
 def test_a_chat_template_in_the_settings_of_older_folders_is_read(chat, tmp_path):
