@@ -76,11 +76,11 @@ def _unmodified(source: Source, plan: CapturePlan, dtype: str, device: str) -> A
     from transformers import AutoConfig, AutoModel
 
     if source.folder:
-        model = AutoModel.from_pretrained(source.folder)
+        model = AutoModel.from_pretrained(source.folder, dtype=dtype)
     else:
         config = dict(source.config)
-        model = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
-    return model.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype))
+        model = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config), dtype=dtype)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def sentence_transformers_encode(folder: Path, device: str) -> Arm:

@@ -20,6 +20,9 @@ from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.token_ids import check_texts
 from permafrost.extract.tokenization.tokenize import windowed
 
+OUTDATED = {"pools_text", "keeps_float32"}
+"""Fields of an identity that say how latents are computed; the backbone is the same where these differ."""
+
 
 class Extractor:
     """Loaded backbone that turns texts into latents in memory, computed as those of the store are."""
@@ -95,7 +98,13 @@ def matching_extractor(
     dtypes: dict[str, Any] = {"compute_dtype": identity.compute_dtype, "stored_dtype": identity.stored_dtype}
     plan = replace(plan, **dtypes)
     extractor = Extractor(plan, spec, backbone)
-    if differences := extractor.identity.differences(identity):
+    differences = extractor.identity.differences(identity)
+    if differences and OUTDATED.issuperset(differences):
+        raise CorpusError(
+            f"{origin}: this run was trained on latents of an earlier version, which computed those of "
+            f"'{plan.backbone}' in another way ({', '.join(differences)}); run the recipe again."
+        )
+    if differences:
         raise CorpusError(
             f"{origin}: the backbone '{plan.backbone}' found here has other {' and '.join(differences)} than the one "
             "this run was trained on; give it back what it had, or run the recipe again."

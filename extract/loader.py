@@ -1,6 +1,7 @@
 """Loader of the backbone of a plan, which is loaded at most once: for the pilot texts, and for what is run."""
 
 from functools import cached_property
+from pathlib import Path
 
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
@@ -24,8 +25,10 @@ class BackboneLoader:
     @cached_property
     def backbone(self) -> Backbone:
         """The loaded backbone."""
-        dtype = compute_dtype(self._plan, self._device)
-        return self._given or load_backbone(self._source, self._plan, dtype, self._device, self._spec.device_map)
+        dtype, spec = compute_dtype(self._plan, self._device), self._spec
+        return self._given or load_backbone(
+            self._source, self._plan, dtype, self._device, spec.device_map, Path(spec.cache)
+        )
 
     def peak(self) -> float:
         """Return the largest magnitude in the latents of the pilot texts."""

@@ -9,6 +9,7 @@ import numpy as np
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.block import Latents
+from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 
@@ -32,11 +33,18 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if cache is not None:
         found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
+        _note(plan, found.store.identity, progress)
         return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
     from permafrost.extract.extractor import Extractor  # loads torch, which stored latents do without
 
     with TemporaryDirectory(prefix="permafrost-") as folder:
         extractor = Extractor(plan, ExtractSpec(cache=folder))
+        _note(plan, extractor.identity, progress)
         latents = extractor(list(numbers), plan.columns(extractor.backbone.source.layers))
     order = np.array([numbers[text] for text in texts])
     return {view: values[:, order] for view, values in latents.items()}
+
+
+def _note(plan: CapturePlan, identity: Identity, progress: Progress) -> None:
+    if note := plan.limit_note(identity.max_tokens):
+        progress.note(note)

@@ -240,6 +240,7 @@ def latents(
     max_tokens: int | str = CapturePlan().max_tokens,
     cache: Path | str | None = "cache",
     progress: Progress | None = None,
+    adapter: str = "",
     **others: Any,
 ) -> dict[str, "Latents"]:
     """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
@@ -251,6 +252,7 @@ def latents(
         layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
         max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
+        adapter: folder of a LoRA adapter of the backbone, as in a plan.
         others: further settings of a plan: ``template``, ``system``, ``compute_dtype``, ``stored_dtype``, ...
 
     Raises:
@@ -258,8 +260,8 @@ def latents(
         MachineError: the machine failed; the message says what is safe.
     """
     layers = layers if isinstance(layers, str) else list(layers)
-    settings = {"backbone": backbone, "views": list(views), "layers": layers, "max_tokens": max_tokens}
-    plan = parse(CapturePlan, settings | others, "latents")
+    settings = {"backbone": backbone, "adapter": adapter, "views": list(views), "layers": layers}
+    plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
     from permafrost.extract.text_latents import text_latents
 
     return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())

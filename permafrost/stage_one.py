@@ -55,9 +55,9 @@ class BackboneProvider:
         assert spec.cut != "frozen"
         check_cut(plan, spec.cut, layers, extract.cache)
 
-    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> None:
-        """Raise an :class:`InputError` if texts cannot be tokenized; those that could be once are not again."""
-        check_token_ids(plan, texts, extract.cache)
+    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> int:
+        """Return the maximum number of tokens of a text; raise an :class:`InputError` if some cannot be tokenized."""
+        return check_token_ids(plan, texts, extract.cache)
 
     def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Return the token ids of texts, for blocks that are trained from the embeddings on."""

@@ -47,6 +47,10 @@ class Identity:
     pools_text: bool | None = None
     """True if views are over the tokens of the text alone because the template has words around it, else None."""
 
+    keeps_float32: bool | None = None
+    """True if the forward pass is in bfloat16: what transformers keeps in float32, such as the frequencies of rotary
+    positions, stays so; else None. Stores without it were computed with that rounded too."""
+
     @classmethod
     def of(
         cls, plan: CapturePlan, *, weights: str, tokenizer: str, compute_dtype: str, stored_dtype: str
@@ -70,6 +74,7 @@ class Identity:
             stride=plan.overlap,
             add_special_tokens=None if plan.add_special_tokens else False,
             pools_text=True if plan.pools_text else None,
+            keeps_float32=True if compute_dtype == "bfloat16" else None,
         )
 
     @property

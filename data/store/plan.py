@@ -163,6 +163,11 @@ class CapturePlan:
         """Number in :attr:`max_tokens`, which "or fewer" may still lower."""
         return int(str(self.max_tokens).split()[0])
 
+    def limit_note(self, limit: int) -> str:
+        """Return a note that :attr:`max_tokens` becomes ``limit``, which the backbone reads; empty if it need not."""
+        changed = f'{self.backbone} reads {limit} tokens, which plan.max_tokens = "{self.max_tokens}" becomes'
+        return changed if limit < self.token_limit else ""
+
     @property
     def text_views(self) -> tuple[View, ...]:
         """Views that see the tokens of the text alone, and neither words of the template nor special tokens."""

@@ -258,7 +258,8 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
     if not matching and first_error:
         raise first_error
     if not matching:
-        raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first.")
+        also = ", or 'run', which finds those of the same template written out" if plan.template == CHAT else ""
+        raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first{also}.")
     if len(matching) > 1:
         names = ", ".join(store.path.name for store in matching)
         differences = matching[0].identity.differences(matching[1].identity)

@@ -39,6 +39,10 @@ CGROUP = Path("/sys/fs/cgroup")
 FUSED = {"gelu_new": "gelu_pytorch_tanh"}
 """Activation function -> the same function, in one pass."""
 
+FLOAT32_TENSORS = ("deberta", "xlnet")
+"""Kinds whose classes make some weights in float32 whatever the dtype, and do not run in another one unless these are
+cast."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
@@ -63,11 +67,15 @@ class Backbone:
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "") -> Backbone:
+def load_backbone(
+    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "", cache: Path | None = None
+) -> Backbone:
     """Load a frozen backbone, in evaluation mode, without language-model head or pooler.
 
     Args:
         device_map: as of :class:`permafrost.data.store.plan.ExtractSpec`.
+        cache: folder of the latent stores, in which weights are kept while the backbone lives if they are spread over
+            devices and the disk; None is the system's folder of temporary files.
 
     Raises:
         BackboneError: the files do not hold the whole model, or its adapter is of another one.
@@ -75,12 +83,12 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, de
         MachineError: the weights do not fit the memory.
     """
     precision, spread = getattr(torch, dtype), bool(device_map and source.folder)
-    model = load_whole_model(source, plan, dtype, device, device_map)
+    model = load_whole_model(source, plan, dtype, device, device_map, cache)
     tower = model.get_submodule(source.architecture.tower).requires_grad_(False).eval()
     if spread:
         tower.register_forward_pre_hook(lambda *_: source.check_unchanged())  # of what is on the disk
     else:
-        tower.to(device=device, dtype=precision)
+        tower.to(device=device)
     return Backbone(
         source=source,
         model=tower,
@@ -92,22 +100,24 @@ def load_backbone(source: Source, plan: CapturePlan, dtype: str, device: str, de
 
 
 def load_whole_model(
-    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = ""
+    source: Source, plan: CapturePlan, dtype: str, device: str, device_map: str = "", cache: Path | None = None
 ) -> "PreTrainedModel":
     """Load a backbone with the parts beside the one that reads texts; arguments and errors as of :func:`load_backbone`.
 
-    It is on the CPU if there is no ``device_map``; ``device`` is where it must fit. Untrained, it is in float32.
+    It is on the CPU if there is no ``device_map``; ``device`` is where it must fit. In bfloat16, all that transformers
+    keeps in float32 stays so: buffers such as the frequencies of rotary positions, and weights of some routers.
     """
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if not source.folder:
-        return untrained_model(source, plan.init_seed)
     precision = getattr(torch, dtype)
+    if not source.folder:
+        model = untrained_model(source, plan.init_seed)
+        return model if precision is torch.float32 else _loaded_again(model, source, precision)
     if not device_map:
         _check_memory(source, precision, torch.device(device))
-    return _pretrained(source, source.folder, precision, device_map or None)
+    return _pretrained(source, source.folder, precision, device_map or None, cache)
 
 
 def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
@@ -117,6 +127,16 @@ def untrained_model(source: Source, seed: int) -> "PreTrainedModel":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModel.from_config(**_model_arguments(source))
+
+
+def _loaded_again(model: "PreTrainedModel", source: Source, dtype: torch.dtype) -> "PreTrainedModel":
+    """Return an untrained model as transformers would load it from files in ``dtype``."""
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])  # each once, if it is in two places
+    loaded: PreTrainedModel = type(model).from_pretrained(
+        None, state_dict=tensors, dtype=dtype, **_model_arguments(source)
+    )
+    _own_memory(loaded, dtype)
+    return loaded
 
 
 def free_memory(device: torch.device) -> int:
@@ -155,14 +175,19 @@ def _check_memory(source: Source, dtype: torch.dtype, device: torch.device) -> N
         )
 
 
-def _pretrained(source: Source, folder: Path, dtype: torch.dtype, device_map: str | None) -> "PreTrainedModel":
+def _pretrained(
+    source: Source, folder: Path, dtype: torch.dtype, device_map: str | None, cache: Path | None
+) -> "PreTrainedModel":
     from transformers import AutoModel
 
     if device_map and importlib.util.find_spec("accelerate") is None:
         raise BackboneError(
             f'extract.device_map = "{device_map}" needs the package accelerate; install it: pip install accelerate.'
         )
-    weights = Path(mkdtemp(prefix="weights-"))  # with links to the weight files and nothing else
+    parent = cache if device_map else None  # spread weights may be written again, and be large
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    weights = Path(mkdtemp(prefix="weights-", dir=parent))  # with links to the weight files and nothing else
     remove = weakref.finalize(source, shutil.rmtree, weights, ignore_errors=True)
     try:
         for path in source.weights:
@@ -204,14 +229,13 @@ def _pretrained(source: Source, folder: Path, dtype: torch.dtype, device_map: st
     return model
 
 
-def _own_memory(model: nn.Module, dtype: torch.dtype) -> None:
-    """Copy the tensors of a model one by one, in ``dtype`` if they are floating-point.
-
-    Else they are memory maps of the files, and change with these; and buffers stay in float32.
-    """
+def _own_memory(model: "PreTrainedModel", dtype: torch.dtype) -> None:
+    """Copy the tensors of a model one by one; else they are memory maps of the files, and change with these."""
+    is_cast = model.config.model_type in FLOAT32_TENSORS
     for tensor in (*model.parameters(), *model.buffers()):
         if not tensor.is_meta:
-            tensor.data = tensor.data.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+            is_left = not is_cast or not tensor.is_floating_point()
+            tensor.data = tensor.data.to(tensor.dtype if is_left else dtype, copy=True)
 
 
 def _model_arguments(source: Source) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.errors import first_line
+from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.cut import Batching, Cut
@@ -78,6 +80,7 @@ class FinetunedBackbone(nn.Module):
 
         Raises:
             BackboneError: the states are not of this backbone, or hold NaN or infinity.
+            SpecError: the blocks do not run in bfloat16, and autocast is on.
             ValueError: the lengths do not add up to the tokens of ``inputs``.
         """
         counts = np.asarray(lengths, np.int64)
@@ -102,7 +105,16 @@ class FinetunedBackbone(nn.Module):
     def _states(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
         """Return ``[layer, token, width]`` of :attr:`layers`."""
         at_cut = inputs[row.tokens] if self.cut == "none" else inputs[-1, row.tokens]
-        states = self.blocks.run_row(at_cut, row, token_type_ids).float()
+        try:
+            states = self.blocks.run_row(at_cut, row, token_type_ids).float()
+        except RuntimeError as error:
+            if not torch.is_autocast_enabled(inputs.device.type) or "type" not in str(error):
+                raise
+            source = self.blocks.source
+            raise SpecError(
+                f"the blocks of '{source.name}', of the kind '{source.config['model_type']}', do not run in bfloat16 "
+                f'({first_line(error)}); set train.compute_dtype = "float32".'
+            ) from error
         if not self.frozen_layers:
             return states
         return torch.cat([inputs[: len(self.frozen_layers), row.tokens].float(), states])

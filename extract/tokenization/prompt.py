@@ -17,7 +17,7 @@ from permafrost.data.store.plan import CHAT, SYSTEM, TEXT, CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.backbones.tokenizer import make_tokenizer
-from permafrost.extract.backbones.tokenizer_files import TokenizerFiles
+from permafrost.extract.backbones.tokenizer_files import CHAT_TEMPLATE, TokenizerFiles
 
 TODAY = date(2024, 7, 26)
 """Date that chat templates write; that of the day would make another store every day."""
@@ -57,9 +57,13 @@ def chat_template(files: TokenizerFiles, system: str, memo: Memo) -> str:
         BackboneError: there is no chat template, or it does not take a text or the system message.
     """
     if not files.chat_template:
+        snapshots, commit = files.folder.parent, files.folder.name
+        hub = snapshots.parent.name.removeprefix("models--").replace("--", "/")
+        fetch = f"'hf download {hub} {CHAT_TEMPLATE} --revision {commit}' fetches that of the hub, if it has one; else "
         raise BackboneError(
-            f'plan.template = "chat", but the tokenizer in {files.folder} has no chat template; write plan.template '
-            "out, with {text} in it."
+            f'plan.template = "chat", but the tokenizer in {files.folder} has no chat template; '
+            + (fetch if snapshots.name == "snapshots" else "")
+            + "write plan.template out, with {text} in it."
         )
     versions = [f"{package} {package_version(package)}" for package in ("transformers", "jinja2")]
     parts = [files.digest, files.chat_template, system, SAMPLE, f"{TODAY}", *versions]

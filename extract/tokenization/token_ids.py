@@ -92,8 +92,11 @@ def tokenize_by_plan(
     return tokens
 
 
-def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> None:
-    """Raise what :func:`read_token_ids` raises for the same arguments; texts that passed are remembered."""
+def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> int:
+    """Return the maximum number of tokens of a text; raise what :func:`read_token_ids` raises for the same arguments.
+
+    Texts that passed are remembered.
+    """
     source, memo = find_backbone(plan, cache), Memo(Path(cache) / MEMO)
     versions = [str(package_version(package)) for package in ("transformers", "tokenizers")]
     settings = replace(resolve_prompt(plan, source, memo), backbone="", revision="", layers="all")
@@ -105,6 +108,7 @@ def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> Non
         return ""
 
     memo.get(key, tokenize_all)
+    return settings.token_limit
 
 
 def read_token_ids(

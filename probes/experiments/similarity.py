@@ -114,6 +114,8 @@ def _extract(
         except InputError as error:
             errors[backbone] = error
             continue
+        if note := plan.limit_note(stored[backbone].store.identity.max_tokens):
+            progress.note(note)
         if truncated := stored[backbone].truncated:
             progress.note(f"{backbone}: {truncated:,} sentences are longer than plan.max_tokens and were cut")
     if not stored:

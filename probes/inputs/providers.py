@@ -79,8 +79,8 @@ class LatentProvider(Protocol):
     ) -> None:
         """Raise a :class:`SpecError` if there are no such blocks; no weights are read."""
 
-    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> None:
-        """Raise an :class:`InputError` if :meth:`token_ids` would, before anything is run or trained."""
+    def check_token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> int:
+        """Return the maximum number of tokens of a text; raise an :class:`InputError` if :meth:`token_ids` would."""
 
     def token_ids(self, plan: CapturePlan, extract: ExtractSpec, texts: Sequence[Text]) -> FrozenStates:
         """Tokenize texts, for blocks that begin at the embeddings."""

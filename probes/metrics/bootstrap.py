@@ -80,23 +80,18 @@ def bootstrap_metric(
         None if the metric is undefined: there are fewer than two rows, it is a correlation with a constant, or no row
         has a label.
     """
-    n, is_correlation = len(target), metric in CORRELATIONS
-    if n < 2 or (is_correlation and any(map(_is_constant, (target, *predictions)))):
+    n = len(target)
+    if n < 2 or (metric in CORRELATIONS and any(map(_is_constant, (target, *predictions)))):
         return None
     value = float(np.mean([metric(prediction, target) for prediction in predictions]))
     if target.ndim > 1 and np.isnan(value):
         return None
     rng = np.random.default_rng(0)
-    draws = np.full(RESAMPLES, np.nan)
+    draws = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, CHUNK):
         rows = rng.integers(0, n, (CHUNK, n))
-        defined = np.ones(CHUNK, bool)
-        if is_correlation:
-            defined = ~np.any([_is_constant(values[rows]) for values in (target, *predictions)], axis=0)
-            rows = rows[defined]
-        if len(rows):
-            values = np.mean([of_resamples(metric, prediction, target, rows) for prediction in predictions], axis=0)
-            draws[start : start + CHUNK][defined] = values
+        values = [of_resamples(metric, prediction, target, rows) for prediction in predictions]
+        draws[start : start + CHUNK] = np.mean(values, axis=0)
     return BootstrapSamples(value, draws, n)
 
 

@@ -62,15 +62,41 @@ CORRELATIONS = (pearson, spearman)
 def of_resamples(
     metric: Metric, prediction: NDArray[Any], target: NDArray[Any], rows: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """Return a metric of resampled rows, ``[resample]``.
+    """Return a metric of resampled rows, ``[resample]``; NaN where it is undefined.
 
     Args:
         prediction: of the shape of ``target``.
         target: ``[row]``, or ``[row, label]`` of 0 and 1.
         rows: ``[resample, row]``, indices of rows.
     """
+    if target.ndim == 1 and metric not in CORRELATIONS:
+        return metric(prediction[rows], target[rows])
+    keys = rows + rows.shape[1] * np.arange(len(rows))[:, None]
+    counts = np.bincount(keys.ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
     if target.ndim > 1:
-        offsets = rows.shape[1] * np.arange(len(rows))[:, None]
-        counts = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape)
-        return metric(prediction, target, counts.astype(np.float64))
-    return metric(prediction[rows], target[rows])
+        return metric(prediction, target, counts)
+    deviations = _rank_deviations if metric is spearman else _deviations
+    first, second = (deviations(values, counts) for values in (prediction, target))
+    weighted = counts * first
+    scale = np.sqrt((weighted * first).sum(1) * (counts * second**2).sum(1))
+    constant = np.any([(values[rows] == values[rows[:, :1]]).all(1) for values in (prediction, target)], axis=0)
+    correlation = (weighted * second).sum(1) / np.where(constant, 1.0, scale)
+    return np.where(constant, np.nan, np.clip(correlation, -1, 1))
+
+
+def _deviations(values: NDArray[Any], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the deviations of all rows from the mean of each resample, in which they are ``counts`` times."""
+    return np.asarray(values.astype(np.float64) - (counts @ values.astype(np.float64) / len(values))[:, None])
+
+
+def _rank_deviations(values: NDArray[Any], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return those of ranks, as :func:`spearman` has them; values are sorted once for all resamples."""
+    order = np.argsort(values)
+    _, starts, inverse = np.unique(values[order], return_index=True, return_inverse=True)
+    tied = counts[:, order]
+    if len(starts) < len(values):
+        tied = np.add.reduceat(tied, starts, axis=1)
+    ranks = np.cumsum(tied, axis=1) - (tied - 1) / 2
+    deviations = np.empty_like(counts)
+    deviations[:, order] = ranks[:, inverse] - (len(values) + 1) / 2
+    return deviations

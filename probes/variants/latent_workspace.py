@@ -88,7 +88,13 @@ class LatentWorkspace:
         if recipe.finetune.trains_backbone:
             self.provider.check_blocks(recipe.plan, recipe.extract, recipe.finetune, finetuned_view(recipe)[1])
         if recipe.finetune.cut == "none":  # no latents are read
-            self.provider.check_token_ids(recipe.plan, recipe.extract, self.corpus(recipe.corpus).texts)
+            texts = self.corpus(recipe.corpus).texts
+            self._note_limit(recipe.plan, self.provider.check_token_ids(recipe.plan, recipe.extract, texts))
+
+    def _note_limit(self, plan: CapturePlan, limit: int) -> None:
+        if (note := plan.limit_note(limit)) and plan.backbone not in self._lowered:
+            self._lowered.add(plan.backbone)
+            self.progress.note(note)
 
     def _extract(self, requests: list[LatentRequest]) -> None:
         """Get the latents of requests that differ in views only, in one forward pass."""
@@ -96,11 +102,7 @@ class LatentWorkspace:
         views = tuple(dict.fromkeys(view for request in requests for view in request.plan.views))
         latents = self.provider.latents(replace(plan, views=views), requests[0].extract, corpus, self.progress)
         limit = latents.store.identity.max_tokens
-        if limit < plan.token_limit and plan.backbone not in self._lowered:
-            self._lowered.add(plan.backbone)
-            self.progress.note(
-                f'{plan.backbone} reads {limit} tokens, which plan.max_tokens = "{plan.max_tokens}" becomes'
-            )
+        self._note_limit(plan, limit)
         cut = f"; {latents.truncated:,} texts cut to {limit} tokens" if latents.truncated else ""
         unit = " windows" if plan.truncation == "windows" else ""
         run = f"{latents.texts_run:,}{unit} of {len(corpus.texts):,} texts run, {latents.seconds:.2f} s"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from permafrost import api
+from permafrost.cli.console import Console
 from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from permafrost.data.errors import InputError
@@ -247,12 +248,20 @@ def test_truncation_is_refused_and_counted_on_a_warm_cache_too(plan, tmp_path, t
         assert ("texts exceed plan.max_tokens = 6" if plan else "texts cut to 6 tokens") in err
 
 
-def test_a_limit_of_tokens_that_is_not_the_users_is_lowered_with_one_note(tmp_path, tiny):
+def test_a_limit_of_tokens_that_is_not_the_users_is_lowered_with_one_note(tmp_path, tiny, capsys):
     bench = Bench(tmp_path, tiny("bert"))
     settings = [setting for setting in bench.of_pairs() if not setting.startswith("plan.max_tokens")]
-    for verb in ("run", "train"):
-        code, _, err = bench.command(verb, "pairs", settings=settings)
-        assert (code, err.count('reads 66 tokens, which plan.max_tokens = "256 or fewer" becomes')) == (0, 1)
+    unread = ["finetune.cut=none", "probe.layers=-1", "probe.mixer=last", "probe.encoder=none", "train.epochs=1"]
+    note = f'{tiny("bert")} reads 66 tokens, which plan.max_tokens = "256 or fewer" becomes'
+    for verb, more in (("run", []), ("train", []), ("run", unread)):
+        code, _, err = bench.command(verb, "pairs", settings=[*settings, *more])
+        assert (code, err.count(note)) == (0, 1)
+    compared = ("similarity", "a dog", "a stove", "--backbone", str(tiny("bert")), "--runs", str(tmp_path / "runs"))
+    code, _, err = bench.command(*compared, settings=[f"extract.cache={tmp_path / 'cache'}"])
+    assert (code, err.count(note)) == (0, 1)
+    for cache in (tmp_path / "cache", None):
+        api.latents(["a dog"], str(tiny("bert")), cache=cache, progress=Console())
+        assert capsys.readouterr().err.count(note) == 1
     code, _, err = bench.command("run", "pairs", settings=[*settings, "plan.max_tokens=256"])
     assert code == 2
     assert "plan.max_tokens = 256, but" in one_line(err)

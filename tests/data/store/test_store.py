@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permafrost.data.spec import SpecError
+from permafrost.data.spec import SpecError, plain
 from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.block import Block
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
@@ -210,6 +210,18 @@ def test_a_plan_finds_its_store_and_no_other(tmp_path):
     add(LatentStore.at(tmp_path, "org/model", dataclasses.replace(IDENTITY, weights="v")), ["a"])
     with pytest.raises(StoreError, match=r"holds 2 stores of this plan .* they differ in weights"):
         find_store(tmp_path, plan)
+
+
+def test_a_store_in_bfloat16_from_before_anything_stayed_in_float32_is_not_read(tmp_path):
+    plan = CapturePlan(backbone="org/model", compute_dtype="bfloat16")
+    before = dataclasses.replace(IDENTITY, compute_dtype="bfloat16")
+    add(LatentStore.at(tmp_path, "org/model", before), ["a"])
+    with pytest.raises(StoreError, match="no latents of this plan"):
+        find_store(tmp_path, plan)
+    now = LatentStore.at(tmp_path, "org/model", dataclasses.replace(before, keeps_float32=True))
+    add(now, ["a"])
+    assert find_store(tmp_path, plan).path == now.path
+    assert "keeps_float32" not in plain(IDENTITY)
 
 
 def test_a_plan_whose_stored_dtype_is_auto_finds_what_auto_may_have_chosen(tmp_path):

@@ -136,7 +136,12 @@ def test_a_store_is_found_by_its_adapter_without_the_weights(tiny, tmp_path):
     with_adapter, plain = plan_of(tiny("gpt2"), folder), plan_of(tiny("gpt2"), "")
     stores = [extract(plan, TEXTS, spec).store for plan in (with_adapter, plain)]
     assert [find_store(tmp_path, plan).path for plan in (with_adapter, plain)] == [store.path for store in stores]
-    assert not np.array_equal(*(store.read(TEXTS, "mean", [3]) for store in stores))
+    read = [store.read(TEXTS, "mean", [3]) for store in stores]
+    assert not np.array_equal(*read)
+    exact = {"layers": [3], "max_tokens": 32, "compute_dtype": "float32", "stored_dtype": "float32"}
+    for adapter, values in zip((str(folder), ""), read, strict=True):
+        found = api.latents(TEXTS, str(tiny("gpt2")), cache=None, adapter=adapter, **exact)
+        np.testing.assert_array_equal(found["mean"], values)
     assert (
         api.backbone(str(tiny("gpt2")), tmp_path, "cpu", str(folder)).peaks
         != api.backbone(str(tiny("gpt2")), tmp_path, "cpu").peaks

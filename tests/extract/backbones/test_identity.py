@@ -453,6 +453,15 @@ def test_another_model_at_the_same_path_is_never_served_from_the_cache_of_the_fi
         find_store(cache, plan)
 
 
+@pytest.mark.parametrize(("field", "dtype"), [("pools_text", "float32"), ("keeps_float32", "bfloat16")])
+def test_a_run_on_latents_of_an_earlier_version_says_to_run_the_recipe_again(field, dtype, tiny, tmp_path):
+    plan = plan_of(tiny("bert"), template="so {text}", views=("mean",), compute_dtype=dtype)
+    spec = ExtractSpec(cache=str(tmp_path), device="cpu")
+    earlier = replace(Extractor(plan, spec).identity, **{field: None})
+    with pytest.raises(CorpusError, match=rf"earlier version, .* in another way \({field}\); run the recipe again"):
+        matching_extractor(plan, spec, earlier, "runs/x")
+
+
 def test_the_config_beside_a_tokenizer_counts_where_it_changes_tokens_and_only_there(tiny, tmp_path):
     """The report: ``[CLS] ... [SEP]`` of the same vocabulary had other ids by another ``model_type``."""
     vocabulary = Path(shutil.copytree(real_model("bert_vocab"), tmp_path / "vocabulary"))

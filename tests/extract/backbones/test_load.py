@@ -1,5 +1,6 @@
 """Weights land where they belong, once, in the precision that they are run in, wherever they fit."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -23,8 +24,8 @@ from tests.support.models.kinds import CHANGES, ROADS, tiny_config
 
 IDS = torch.arange(5, 17)[None]
 TEXTS = ["the small brown dog runs", "it sleeps near an old warm stove .", "the dog"]
-QUICK = ("llama", "gptj", "deepseek_v3", "bert", "deberta", "t5", "bart", "marian")
-"""Kinds with tables of positions, weights that transformers keeps in float32, and weights in two places."""
+QUICK = ("llama", "gemma", "gptj", "ernie4_5_moe", "bert", "deberta", "t5", "bart", "marian")
+"""Kinds with tables of positions, scales, weights that transformers keeps in float32, and weights in two places."""
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,30 @@ def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
         for kind in kinds.split()
     ],
 )
-def test_weights_and_buffers_are_those_of_float32_rounded_once_and_no_memory_maps(kind, stored, tokenizer, tmp_path):
+def test_a_model_in_bfloat16_is_the_one_that_transformers_loads_trained_or_not(kind, stored, tokenizer, tmp_path):
     from transformers import AutoModel
 
     folder = save_random(tiny_config(kind, **CHANGES.get(kind, {})), tmp_path / "model")
     AutoModel.from_pretrained(folder, dtype=stored).save_pretrained(folder)
-    rounded = tensors(loaded(folder, tokenizer).model.to(torch.bfloat16))
-    direct = tensors(loaded(folder, tokenizer, "bfloat16").model)
-    (folder / "model.safetensors").write_bytes(bytes((folder / "model.safetensors").stat().st_size))
-    assert direct.keys() == rounded.keys()
-    for name, tensor in rounded.items():
-        assert tensor.dtype == direct[name].dtype
-        assert torch.equal(tensor, direct[name]), name
+    plan = plan_of(folder, tokenizer, init="random" if stored is torch.float32 else "pretrained")
+    source = find_backbone(plan)
+    if plan.init == "random":
+        load.untrained_model(source, plan.init_seed).save_pretrained(folder)
+    direct = load_backbone(source, plan, "bfloat16", "cpu").model
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    (folder / "model.safetensors").write_bytes(bytes((folder / "model.safetensors").stat().st_size))  # if it is mapped
+    theirs = AutoModel.from_pretrained(copied, dtype=torch.bfloat16, **load._model_arguments(source))
+    theirs = theirs.get_submodule(source.architecture.tower).eval()
+    if kind in load.FLOAT32_TENSORS:
+        theirs.to(torch.bfloat16)
+    expected, actual = tensors(theirs), tensors(direct)
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert tensor.dtype == actual[name].dtype, name
+        assert torch.equal(tensor, actual[name]), name
+    if kind != "fnet":  # whose Fourier transform has no bfloat16
+        assert torch.equal(call(direct, input_ids=IDS)[0], call(theirs, input_ids=IDS)[0])
 
 
 HEADS = [
@@ -146,6 +159,21 @@ def test_latents_are_the_same_bits_where_the_weights_are_spread(kind, dtype, tok
     assert (spread, some) == (torch.cuda.is_available(), True)
     np.testing.assert_array_equal(on_one, on_the_cpu)
     np.testing.assert_array_equal(on_one, partly_on_disk)
+
+
+def test_spread_weights_lie_in_the_cache_as_long_as_the_backbone_lives(tokenizer, tmp_path, monkeypatch):
+    from transformers.integrations import accelerate
+
+    monkeypatch.setattr(accelerate, "accelerate_max_memory", lambda *_: {"cpu": 30_000})
+    plan = plan_of(save_random(tiny_config("bert"), tmp_path / "model"), tokenizer)
+    cache = tmp_path / "cache"
+    extractor = Extractor(plan, ExtractSpec(cache=str(cache), device_map="auto"))
+    (folder,) = cache.glob("weights-*")
+    assert (folder / "model.safetensors").is_symlink()
+    assert len(extractor(TEXTS, {"mean": (0,)})["mean"][0]) == len(TEXTS)
+    del extractor
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_weights_on_the_disk_that_change_during_a_run_are_noticed(tokenizer, tmp_path, monkeypatch):

@@ -121,6 +121,16 @@ def test_gradients_are_those_of_the_whole_model(kind, cut, plan_of, tmp_path):
         assert len(learning) >= len(blocks) * (BLOCKS - cut) / BLOCKS / 2
 
 
+def test_a_kind_that_does_not_run_in_bfloat16_says_what_to_set(plan_of, tmp_path):
+    states, lengths = stored(plan_of("deberta"), tmp_path, (2,))
+    model = FinetunedBackbone(plan_of("deberta"), 2, cache=str(tmp_path / "cache"))
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(SpecError, match=r"of the kind 'deberta', do not run in bfloat16 .* train.compute_dtype = "),
+    ):
+        model(states, lengths, "tokens")
+
+
 SAVED = ("gemma3_text", "t5", "deberta-v2", "albert", "olmoe", "mamba", "modernbert", "clip")
 
 

@@ -1,6 +1,7 @@
 """A prompt is resolved once: a chat template is the one that transformers fills, without the day and a second BOS."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,6 +117,10 @@ def test_a_chat_shares_its_store_with_the_template_that_it_stands_for(chat, tmp_
     assert identity_of(plan, tmp_path) == identity_of(by_hand, tmp_path)
     others = [replace(by_hand, add_special_tokens=True), replace(plan, system="A dog ."), replace(plan, system="")]
     assert len({identity_of(other, tmp_path).name for other in [plan, *others]}) == 4
+    spec = ExtractSpec(cache=str(tmp_path), device="cpu")
+    assert extract(by_hand, TEXTS, spec).store.path == extract(plan, TEXTS, spec).store.path
+    with pytest.raises(StoreError, match="or 'run', which finds those of the same template written out"):
+        find_store(tmp_path, plan)  # only the tokenizer tells that they are the same
 
 
 def test_the_store_of_a_chat_is_found_without_its_tokenizer(chat, tmp_path):
@@ -165,6 +170,14 @@ def test_a_chat_template_that_does_not_take_a_text_is_refused(template, system, 
         resolved(plan_of(chat(template), system=system), tmp_path)
     if template == NO_SYSTEM:
         assert resolved(plan_of(chat(template)), tmp_path).template == "<s>user , {text} . Then"
+
+
+def test_a_snapshot_without_a_chat_template_says_how_to_fetch_it(chat, tmp_path):
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "c0ffee"
+    shutil.copytree(chat(""), snapshot)
+    fetch = "'hf download org/name chat_template.jinja --revision c0ffee' fetches that of the hub, if it has one; else"
+    with pytest.raises(BackboneError, match=f"has no chat template; {fetch} write plan.template out"):
+        resolved(plan_of(snapshot), tmp_path)
 
 
 def test_a_chat_template_in_the_settings_of_older_folders_is_read(chat, tmp_path):

@@ -1,5 +1,7 @@
 """Metrics against scipy and scikit-learn, and their bootstrap intervals."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,7 +15,7 @@ from permafrost.probes.metrics.bootstrap import (
     estimate_metric,
     paired_difference,
 )
-from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error
+from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error, of_resamples
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.scores import Similarity
 
@@ -50,6 +52,20 @@ def test_a_batch_of_rows_equals_row_by_row(name):
     prediction, target = drawn(name, (5, 30))
     alone = [METRICS[name](*row) for row in zip(prediction, target, strict=True)]
     np.testing.assert_allclose(METRICS[name](prediction, target), alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", CORRELATED)
+@pytest.mark.parametrize("scale", [1.0, 1e9])
+def test_a_correlation_of_resamples_is_that_of_their_rows_and_nan_where_one_side_is_constant(name, scale):
+    prediction, target = drawn(name, (40,))
+    prediction[:30], prediction[-1] = np.round(prediction[:30]), scale  # ties, and a value far from the others
+    rows = np.random.default_rng(1).integers(0, 40, (200, 40))
+    rows[0], rows[1], rows[2] = 7, np.where(target == target[0], np.arange(40), 0), np.arange(40)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        expected = METRICS[name](prediction[rows], target[rows])
+    expected[[0, 1]] = np.nan
+    np.testing.assert_allclose(of_resamples(METRICS[name], prediction, target, rows), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_class_that_a_row_lacks_does_not_count_in_its_macro_f1():
