@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers side by side; read when
 # Child programs too: what is in site/ makes `import data`, a second copy of permafrost.data, an error.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -20,6 +21,8 @@ from tests.support.models.backbones import WORDS, tiny_folder
 from tests.support.site.sitecustomize import refuse_top_level_packages
 
 refuse_top_level_packages()
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 OTHER_FAMILIES = {"qwen2", "roberta", "distilbert", "mpnet"}

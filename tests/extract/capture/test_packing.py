@@ -22,7 +22,7 @@ def as_tokens(rows: list[list[int]]) -> TokenBatch:
 
 
 @pytest.mark.parametrize("road", list(Road))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=token_lists, budget=st.integers(4, 40))
 def test_every_text_is_in_one_pack_and_packs_keep_their_budget(road, rows, budget):
     tokens = as_tokens(rows)
@@ -33,7 +33,7 @@ def test_every_text_is_in_one_pack_and_packs_keep_their_budget(road, rows, budge
         assert layout.ids.size <= budget or len(pack) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=token_lists)
 def test_packs_do_not_depend_on_the_order_of_texts(rows):
     rows = [list(row) for row in {tuple(row) for row in rows}]
@@ -48,7 +48,7 @@ def test_packs_do_not_depend_on_the_order_of_texts(rows):
 
 
 @pytest.mark.parametrize("road", list(Road))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=token_lists, keep=st.data())
 def test_a_layout_of_any_part_of_a_pack_spells_its_texts(road, rows, keep):
     tokens = as_tokens(rows)

@@ -250,7 +250,7 @@ def test_every_short_answer_lies_whole_in_a_window(context):
 
 
 @pytest.mark.parametrize("kind", ["words", "bytes", "word pieces"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(context=contexts, max_tokens=st.integers(14, 40), stride=st.integers(0, 6))
 def test_windows_lose_nothing_end_at_words_and_overlap(kind, tokenizers, context, max_tokens, stride):
     tokenizer, text = tokenizers[kind], Segments("the dog?", context)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from permafrost.probes.metrics.calibration import calibrate
@@ -18,7 +18,6 @@ def rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
     return raw.astype(np.float32), np.array(target), draw(st.integers(-9_999, 10_000)) * GRID
 
 
-@settings(deadline=None)
 @given(rows(), raws)
 def test_the_map_keeps_order_below_the_top_and_ends_at_one(fitted_on, asked):
     raw, target, top = fitted_on
