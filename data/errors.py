@@ -16,6 +16,10 @@ class InputError(PermafrostError):
     exit_code = 2
 
 
+class CorpusError(InputError):
+    """A corpus that cannot be used; the message begins with file and line if there is one."""
+
+
 class MachineError(PermafrostError):
     """A failure of the machine despite valid input: a full disk, a damaged file, no memory."""
 

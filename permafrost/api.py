@@ -16,6 +16,7 @@ from permafrost.probes.config.load import (
     check_frozen,
     check_language_model,
     check_trainable,
+    load_one_task,
     load_recipe,
     load_training,
     resolve_language_model,
@@ -25,6 +26,7 @@ from permafrost.probes.config.similarity import with_arguments
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
+from permafrost.user_data import Data, DataArguments, load_with_data
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.data.corpora.corpus import Corpus
@@ -39,16 +41,21 @@ Overrides = Iterable[str]
 
 
 def extract(
-    recipe: str, overrides: Overrides = (), progress: Progress | None = None
+    recipe: str,
+    overrides: Overrides = (),
+    progress: Progress | None = None,
+    data: Data = None,
+    columns: Sequence[str] = (),
+    target: str = "",
 ) -> tuple[list["Corpus"], list["PlanLatents"]]:
     """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
 
     Returns:
         the corpora of the recipe, and the latents of each plan.
     """
-    recipe_name, spec = load_training(recipe, overrides)
-    check_trainable(recipe_name, spec)
     progress = progress or NoProgress()
+    recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target), progress)
+    check_trainable(recipe_name, spec)
     from permafrost.probes.variants.latent_workspace import LatentWorkspace
     from permafrost.stage_one import PROVIDER, with_pretrained_backbone
 
@@ -66,6 +73,9 @@ def run(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     only: Sequence[str] = (),
+    data: Data = None,
+    columns: Sequence[str] = (),
+    target: str = "",
 ) -> RunResult | SimilarityResult:
     """Extract latents that are not cached yet, train every variant, evaluate, and write a run folder.
 
@@ -77,13 +87,17 @@ def run(
         runs: the folder in which the run folder is written.
         progress: receives notices and bars; None is silent.
         only: the variants to train; empty trains all.
+        data: takes the place of the recipe's corpus: a file, a folder, the name of a corpus, the id of a hub data set,
+            a pandas or ``datasets`` table, or a list of texts, tuples or dicts.
+        columns: as ``corpus.columns``; empty finds them.
+        target: as ``corpus.target``; empty finds it.
 
     Raises:
         InputError: something in the recipe, the corpus or the backbone is wrong.
         MachineError: the machine failed; the message says what is safe.
     """
-    recipe_name, spec = load_recipe(recipe, overrides)
     progress = progress or NoProgress()
+    recipe_name, spec = load_with_data(load_recipe, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     if spec.similarity.texts:
         return _compare(recipe_name, spec, runs, progress)
@@ -122,10 +136,13 @@ def train(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     only: Sequence[str] = (),
+    data: Data = None,
+    columns: Sequence[str] = (),
+    target: str = "",
 ) -> RunResult:
     """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
-    recipe_name, spec = load_training(recipe, overrides)
     progress = progress or NoProgress()
+    recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     runs = checked_folder(runs)
     from permafrost.probes.inputs.providers import CacheProvider
@@ -140,10 +157,15 @@ def ablate(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     variant: str = "",
+    data: Data = None,
+    columns: Sequence[str] = (),
+    target: str = "",
 ) -> RunResult:
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
-    recipe_name, spec = load_training(recipe, overrides, one_task=True)
-    spec, progress = spec.select_variant(variant), progress or NoProgress()
+    progress = progress or NoProgress()
+    arguments = DataArguments(data, columns, target)
+    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
+    spec = spec.select_variant(variant)
     check_trainable(recipe_name, spec)
     check_frozen(spec)
     runs = checked_folder(runs)
@@ -164,6 +186,9 @@ def study(
     runs: Path | str = "runs",
     progress: Progress | None = None,
     variant: str = "",
+    data: Data = None,
+    columns: Sequence[str] = (),
+    target: str = "",
 ) -> tuple[StudyResult, RunResult]:
     """Search the space of a recipe, then train the best trial again with several seeds.
 
@@ -177,8 +202,10 @@ def study(
     Returns:
         the result of the study, and that of the run of its best trial.
     """
-    recipe_name, spec = load_training(recipe, overrides, one_task=True)
-    spec, name, progress = spec.select_variant(variant), name or recipe_name, progress or NoProgress()
+    progress = progress or NoProgress()
+    arguments = DataArguments(data, columns, target)
+    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
+    spec, name = spec.select_variant(variant), name or recipe_name
     check_trainable(recipe_name, spec)
     check_study(spec, name, trials, workers, storage)
     runs = checked_folder(runs)

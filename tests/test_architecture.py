@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data.corpora": {"data"},
     "data.language": {"data"},
     "data.store": {"data"},
-    "data.readers": {"data", "data.corpora"},
+    "data.readers": {"data", "data.corpora", "data.files"},
     "extract.architecture": {"data"},
     "extract.backbones": {"data", "data.language", "data.store", "extract.architecture"},
     "extract.tokenization": {"data", "data.store", "extract.architecture", "extract.backbones"},
@@ -102,6 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.prediction": {
         "data",
         "data.corpora",
+        "data.files",
         "data.readers",
         "data.store",
         "probes.config",
@@ -131,6 +132,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost": {
         "data",
         "data.corpora",
+        "data.readers",
         "data.store",
         "extract",
         "extract.backbones",
@@ -160,6 +162,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.reports",
         "probes.results",
     },
+    "data.files": {"data"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

@@ -6,17 +6,13 @@ Every record carries its place (``file:line``), so that an error can name it.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from permafrost.data.errors import InputError
+from permafrost.data.errors import CorpusError as CorpusError  # noqa: PLC0414  part of this module
 from permafrost.data.text import Text, text_problem
 
 SPLITS = ("train", "validation", "test")
 
 HELD_OUT = "held-out"
 """Name of the split that is cut off train for model selection, so that validation can be reported."""
-
-
-class CorpusError(InputError):
-    """A corpus that cannot be used; the message begins with file and line if there is one."""
 
 
 class Span(NamedTuple):

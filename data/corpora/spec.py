@@ -16,25 +16,42 @@ class CorpusSpec:
     set."""
 
     path: str = ""
-    """Your own file (csv, tsv, jsonl, parquet, txt; .gz), or a folder with train, validation and test files. For tags:
-    a file of columns in CoNLL format (txt, conll, tsv, bio), or jsonl or parquet with lists. For answers: JSON in SQuAD
-    format, or a table."""
+    """Your own file: delimited text (csv, tsv, txt), json, jsonl, parquet, Arrow or xlsx; text may be compressed by gz,
+    zst, xz or bz2. Or a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
+    tags: columns as in CoNLL's files, or lists of words and tags. For answers: JSON in SQuAD format, or a table."""
 
     columns: tuple[str, ...] = ()
-    """Your column names in order: one text or two, then the target, e.g. first,second,score. For tags: the lists of
-    words and of tags. For answers: question, context, answer and, if there is one, the column with the offset of the
-    answer's first character."""
+    """Your columns in order: one text or two, then the target, e.g. first,second,score; by name, or by position from 1,
+    e.g. 6,7,5. Or one regular expression that matches a line, with the groups text, second and label, e.g.
+    '(?P<label>[A-Z]+):[a-z]+ (?P<text>.*)'. For tags: the lists of words and of tags. For answers: question, context,
+    answer and, if there is one, the column with the offset of the answer's first character. Empty finds them."""
 
     target: str = ""
-    """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (an IOB2 tag for each word),
-    "answers" (to a question on a passage), or "none". Empty uses the kind of a named corpus."""
+    """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (a tag for each word),
+    "answers" (to a question on a passage), or "none". Empty uses the kind of a named corpus, or finds it from the
+    file."""
+
+    encoding: str = "auto"
+    """Encoding of a file of text, e.g. "cp1252"; "auto" reads UTF-8, and UTF-16 or UTF-32 that begin with their
+    mark."""
+
+    delimiter: str = "auto"
+    """What separates the fields of a line: "tab", "comma", "semicolon", "bar" or a single character; "none" makes each
+    line one text. "auto" finds it from the first lines."""
+
+    quoting: Literal["auto", "double", "none"] = "auto"
+    """Whether fields may stand in double quotes ("double"), or quotation marks are part of the texts ("none")."""
+
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether the first line names the columns; without a header they are named by their positions, "1", "2", ..."""
 
     rule: Literal["", "question"] = ""
     """Derive the classes of single sentences by a rule instead of a column. "question": a sentence that begins with a
     wh-word or ends with a question mark is a question, any other a statement."""
 
-    score_range: tuple[float, float] = (0.0, 1.0)
-    """Lowest and highest score."""
+    score_range: tuple[float, float] | Literal["auto"] = "auto"
+    """Lowest and highest score. "auto": of your own file, the whole numbers that enclose all its scores; of a named
+    corpus 0 to 1."""
 
     labels: tuple[str, ...] = ()
     """Names of classes, labels or tags in order; empty uses the names in the training rows, of labels those in all
@@ -45,8 +62,8 @@ class CorpusSpec:
     list such as ["late", "refund"]; an empty one is a row without labels."""
 
     split_column: str = "split"
-    """Name of the column that holds train, validation or test; if a file has no such column, rows are split at
-    random."""
+    """Name of the column that holds train, validation or test, or words such as dev; if there is none of this name,
+    one whose values are all such words. A file without one is split at random."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Fractions of train, validation and test for a random split. If only validation is missing, its fraction is held
@@ -85,7 +102,7 @@ class CorpusSpec:
                 raise SpecError(f"target = '{self.target}': {nearest(self.target, ['', *TARGETS])}")
         if self.name and self.path:
             raise SpecError("name and path exclude each other: a corpus is either named or a file.")
-        if not self.score_range[0] < self.score_range[1]:
+        if self.score_range != "auto" and not self.score_range[0] < self.score_range[1]:
             raise SpecError(f"score_range must rise, got {list(self.score_range)}.")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise SpecError(f"fractions must be shares that add up to 1, got {list(self.fractions)}.")

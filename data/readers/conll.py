@@ -6,7 +6,9 @@ from pathlib import Path
 
 from permafrost.data.corpora.iob2 import check_tag, split_tag
 from permafrost.data.corpora.records import CorpusError, Record, Span
-from permafrost.data.readers.tabular import TypedRow, get_field, lines_of
+from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.opening import lines_of
+from permafrost.data.files.table import get_field
 
 WORDS = ("tokens", "words")
 
@@ -18,7 +20,7 @@ TaggedWord = tuple[str, str, str]
 """Origin, word, tag."""
 
 
-def read_columns(path: Path) -> Iterator[Record]:
+def read_columns(path: Path, encoding: str = "auto") -> Iterator[Record]:
     """Read a column file: one word per line with its tag in the last column; a blank line ends a sentence.
 
     The text of a sentence is its words joined by one space.
@@ -28,7 +30,7 @@ def read_columns(path: Path) -> Iterator[Record]:
     """
     split, words = "", list[TaggedWord]()
     width, first, tabs = 0, 0, False
-    for number, line in lines_of(path):
+    for number, line in lines_of(path, encoding):
         line = line.rstrip("\r\n")
         if not line.strip(" \t") or line.startswith("-DOCSTART-"):
             if words:

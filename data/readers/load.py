@@ -11,29 +11,31 @@ from pathlib import Path
 
 from permafrost.data.corpora.build import build_corpus, check_training
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.corpora.records import SPLITS, CorpusError, Record, check_text
+from permafrost.data.corpora.records import CorpusError, Record, check_text
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
 from permafrost.data.corpora.targets import TARGETS, Targets
+from permafrost.data.files.table import as_text, open_table
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
-from permafrost.data.readers.tabular import read_table
+from permafrost.data.readers.resolve import resolve_corpus
 from permafrost.data.spec import SpecError, nearest
 
 
 def load_corpus(spec: CorpusSpec) -> Corpus:
-    """Read the corpus that ``spec`` names.
+    """Read the corpus that ``spec`` names; what it leaves open about a file is found from the file.
 
     Raises:
         CorpusError: the corpus is missing or broken; the message gives file and line.
         SpecError: the spec is incomplete.
     """
-    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="none" if spec.path else "", hub=spec.name))
+    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
     name = spec.name or Path(spec.path).expanduser().name
-    reader, records = _open_path(spec, entry) if spec.path else _open_named(spec, entry)
+    reader, records = _open_path(spec) if spec.path else _open_named(spec, entry)
     labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
-    targets = Targets(reader.spec.target, spec.score_range, labels, spec.label_separator)
+    score_range = reader.spec.score_range if reader.spec.score_range != "auto" else (0.0, 1.0)
+    targets = Targets(reader.spec.target, score_range, labels, reader.spec.label_separator)
     records = limit_records(records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
@@ -65,17 +67,10 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Ite
     return reader, records
 
 
-def _open_path(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:
-    path, reader = Path(spec.path).expanduser(), _make_reader(spec, entry, ())
-    if path.is_dir():
-        candidates = {split: _split_file(path, split, reader.suffixes) for split in SPLITS}
-        files = {split: file for split, file in candidates.items() if file}
-        if "train" not in files:
-            first, *others = reader.suffixes
-            raise CorpusError(f"{path}: expected a file train{first} (or {', '.join(others)}; .gz), found none.")
-    else:
-        files = {"": path}
-    return reader, _file_records(files, reader, spec)
+def _open_path(spec: CorpusSpec) -> tuple[RecordReader, Iterator[Record]]:
+    resolved = resolve_corpus(spec)
+    reader = _make_reader(resolved.spec, CorpusEntry(files={}, target=""), ())
+    return reader, _file_records(dict(resolved.files), reader, spec)
 
 
 def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...]) -> RecordReader:
@@ -95,13 +90,6 @@ def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec
     return records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
 
 
-def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | None:
-    names = [split + suffix + gz for suffix in suffixes for gz in ("", ".gz")]
-    if split == "validation":
-        names += [name.replace("validation", "dev", 1) for name in names]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
 COLUMNS = ("sentence", "text")
 """Possible names of the column of sentences in a file."""
 
@@ -113,7 +101,8 @@ def read_sentences(path: Path) -> list[str]:
         CorpusError: the file cannot be read, has neither column, or holds an empty sentence.
     """
     sentences: list[str] = []
-    for origin, fields in read_table(path):
+    for origin, typed in open_table(path).rows():
+        fields = as_text(typed)
         column = next((name for name in COLUMNS if name in fields), None)
         if column is None:
             raise CorpusError(f"{origin}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")

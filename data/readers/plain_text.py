@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError, check_text
+from permafrost.data.files.opening import lines_of
+from permafrost.data.files.table import suffix_of
 from permafrost.data.readers.registry import CORPORA
-from permafrost.data.readers.tabular import lines_of, read_by_suffix, suffix_of
 
 
 def find_text(corpus: str) -> Path:
@@ -46,8 +46,7 @@ def read_documents(path: Path, lines: bool = False) -> list[str]:
             raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
     else:
         files = [path]
-    readers = {".txt": partial(_read_text, lines=lines)}
-    documents = [text for file in files for text in read_by_suffix(file, readers)]
+    documents = [text for file in files for text in _read_text(file, lines)]
     if not documents:
         raise CorpusError(f"{path}: it holds no text.")
     return documents

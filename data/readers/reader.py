@@ -2,19 +2,23 @@
 
 import re
 import sys
-from collections.abc import Callable, Container, Iterator
-from functools import partial
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from permafrost.data.corpora.records import SPLITS, CorpusError, Record
+from permafrost.data.corpora.records import CorpusError, Record
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.files import column_names
+from permafrost.data.files.column_names import split_of
+from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.table import as_text, get_field, open_table
 from permafrost.data.readers.conll import read_columns, tagged_row
+from permafrost.data.readers.resolve import GROUPS, file_format, line_pattern
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
-from permafrost.data.readers.tabular import READERS, TypedRow, as_text, get_field, read_by_suffix, suffix_of
 from permafrost.data.script import WORD_END, lazy_pattern
-from permafrost.data.spec import SpecError, nearest
+from permafrost.data.spec import SpecError
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
     "columns": (
@@ -30,24 +34,6 @@ EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
     ),
 }
 """What rows hold -> error message, and the numbers of columns that can be named."""
-
-NO_COLUMNS = {
-    "columns": ((), ""),
-    "words": (
-        (".conll", ".txt", ".bio", ".tsv"),
-        "a file of tagged words names no columns; its first is the word, its last the tag.",
-    ),
-    "questions": ((".json",), "JSON in the layout of SQuAD names no columns; leave it out."),
-}
-"""What rows hold -> suffixes of files without column names, and why a recipe names none."""
-
-TABLES = {
-    "columns": tuple(READERS),
-    "words": (".jsonl", ".parquet"),
-    "questions": (".jsonl", ".parquet", ".csv", ".tsv"),
-}
-"""What rows hold -> suffixes of files with a row for each record."""
-
 
 QUOTES = " \t\r\n\"'`“”‘’«»「」『』"
 
@@ -90,7 +76,10 @@ class RecordReader:
 
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec, self.columns, self.encoding = spec, spec.columns, TARGETS[spec.target]
-        self.omissions = Omissions(strict=spec.strict)
+        self.omissions, self.skipped = Omissions(strict=spec.strict), SkippedRows(spec.strict)
+        self._pattern = line_pattern(spec.columns)
+        if self._pattern:
+            self.columns = tuple(name for name in GROUPS if name in self._pattern.groupindex)
         if spec.rule and len(self.columns) != 1:
             raise SpecError(
                 f'corpus.rule = "{spec.rule}" labels single sentences: name one column in corpus.columns, '
@@ -100,11 +89,6 @@ class RecordReader:
         if len(self.columns) not in counts:
             raise SpecError(message.format(list(self.columns)))
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the files that can be read."""
-        return (*NO_COLUMNS[self.encoding.reads][0], *TABLES[self.encoding.reads])
-
     def read_file(self, path: Path) -> Iterator[Record]:
         """Read the records of a file, each with the split that the file gives, if any.
 
@@ -112,18 +96,22 @@ class RecordReader:
             CorpusError: the file is missing or broken; the message names the line.
             SpecError: columns are given for a file that has no column names.
         """
-        without_columns, reason = NO_COLUMNS[self.encoding.reads]
-        if self.columns and suffix_of(path) in without_columns:
-            raise SpecError(f"corpus.columns: {reason}")
-        words = self.encoding.reads == "words"
-        read_whole = read_columns if words else partial(read_squad, omissions=self.omissions)
-        yield from read_by_suffix(
-            path, {suffix: read_whole if suffix in without_columns else self._read_rows for suffix in self.suffixes}
-        )
-
-    def _read_rows(self, path: Path) -> Iterator[Record]:
-        for row in READERS[suffix_of(path)](path):
-            yield from self.read_row(row)
+        table = open_table(path, file_format(self.spec))
+        reads = self.encoding.reads
+        if reads == "questions" and table.kind == "squad":
+            if self.columns:
+                raise SpecError("corpus.columns: JSON in the layout of SQuAD names no columns; leave it out.")
+            yield from read_squad(path, table.value, self.omissions)
+        elif reads == "words" and table.kind == "text":
+            if self.columns:
+                raise SpecError(
+                    "corpus.columns: a file of tagged words names no columns; its first is the word, its last the tag."
+                )
+            yield from read_columns(path, table.encoding)
+        else:
+            for block in table.blocks(self.skipped.skip):
+                for row in block:
+                    yield from self.read_row(row)
 
     def read_row(self, row: TypedRow, tag_names: tuple[str, ...] = ()) -> Iterator[Record]:
         """Read the records of a typed row, such as one of a hub data set; numbers of tags have ``tag_names``."""
@@ -135,12 +123,23 @@ class RecordReader:
                 yield from question_row(row, self.columns, split_column, self.omissions)
             case "columns":
                 origin, fields = row[0], as_text(row[1])
+                if self._pattern and not (fields := self._match(origin, fields)):
+                    return
                 texts, target = [get_field((origin, fields), column) for column in self.columns], None
                 if self.spec.rule:
                     target = RULES[self.spec.rule].label(texts[0])
                 elif self.encoding.has_target:
                     target = texts.pop()
                 yield Record(origin=origin, split=fields.get(split_column, ""), texts=tuple(texts), target=target)
+
+    def _match(self, origin: str, fields: Mapping[str, str]) -> dict[str, str]:
+        """Return the groups of a line; none, and the line is skipped, if it does not match ``corpus.columns``."""
+        assert self._pattern
+        (line,) = fields.values()
+        if match := self._pattern.fullmatch(line):
+            return {name: text or "" for name, text in match.groupdict().items()}
+        self.skipped.skip(origin, "other lines", f"the line does not match corpus.columns: {line[:60]!r}")
+        return {}
 
     def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
         """Read the records of several files.
@@ -152,9 +151,13 @@ class RecordReader:
         for file_split, path in files.items():
             has_split = None
             for record in self.read_file(path):
-                split = file_split or record.split
-                if split not in (*SPLITS, ""):
-                    raise CorpusError(f"{record.origin}: unknown split {split!r}. {nearest(split, SPLITS)}")
+                split = file_split or split_of(record.split)
+                if record.split and not split:
+                    known = ", ".join(column_names.SPLITS)
+                    raise CorpusError(
+                        f"{record.origin}: unknown split {record.split!r}; write one of {known}, or set "
+                        "corpus.split_column to another column."
+                    )
                 has_split = bool(split) if has_split is None else has_split
                 if bool(split) != has_split:
                     reason = f"some rows have a split and some have none; fill '{self.spec.split_column}' in"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from permafrost.data.corpora.records import CorpusError, Record, Span
-from permafrost.data.readers.tabular import TypedRow, get_field, read_json
+from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.table import get_field
 from permafrost.data.spec import nearest
 from permafrost.data.text import Segments
 
@@ -56,13 +57,13 @@ class Omissions:
         return tuple(sentences)
 
 
-def read_squad(path: Path, omissions: Omissions) -> Iterator[Record]:
-    """Read JSON in SQuAD's layout, version 1.1 or 2.0; an article may have a ``split`` of its own.
+def read_squad(path: Path, value: Any, omissions: Omissions) -> Iterator[Record]:
+    """Yield the questions of JSON in SQuAD's layout, 1.1 or 2.0; an article may have a ``split`` of its own.
 
     Each question is a text of two segments with a span for every answer; ``omissions`` counts what is left out.
     """
     number = 0
-    for article_number, article in enumerate(_get_typed(str(path), read_json(path), "data", list), 1):
+    for article_number, article in enumerate(_get_typed(str(path), value, "data", list), 1):
         article_origin = f"{path}: article {article_number}"
         paragraphs = _get_typed(article_origin, article, "paragraphs", list)
         split = _get_typed(article_origin, article, "split", str) if "split" in article else ""

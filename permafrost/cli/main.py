@@ -52,6 +52,10 @@ app.add_typer(cache_app, name="cache")
 @app.command("run")
 def run_command(
     recipe: options.RecipeName,
+    data: options.DataOption = "",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
     runs: options.RunsOption = Path("runs"),
@@ -67,8 +71,9 @@ def run_command(
     The setting finetune.cut trains the top blocks of the backbone as well; the setting multitask.schedule says how
     several tasks share a backbone.
     """
-    overrides = options.recipe_overrides(set_, max_bytes, strict)
-    result = api.run(recipe, overrides, runs, Console(), only or ())
+    own = options.corpus_arguments(data, columns, target)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    result = api.run(recipe, overrides, runs, Console(), only or (), **own)
     if isinstance(result, SimilarityResult):
         show_similarity(result, as_json)
     else:
@@ -98,6 +103,10 @@ def pretrain_command(
 @app.command("train")
 def train_command(
     recipe: options.RecipeName,
+    data: options.DataOption = "",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
     runs: options.RunsOption = Path("runs"),
@@ -105,13 +114,18 @@ def train_command(
     as_json: options.JsonOption = False,
 ) -> None:
     """Like run, from cached latents alone: no backbone is needed."""
-    overrides = options.recipe_overrides(set_, strict=strict)
-    show_training(api.train(recipe, overrides, runs, Console(), only or ()), as_json)
+    own = options.corpus_arguments(data, columns, target)
+    overrides = options.recipe_overrides(set_, "", strict, backbone)
+    show_training(api.train(recipe, overrides, runs, Console(), only or (), **own), as_json)
 
 
 @app.command("ablate")
 def ablate_command(
     recipe: options.RecipeName,
+    data: options.DataOption = "",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
     set_: options.SetOption = None,
     variant: options.VariantOption = "",
     runs: options.RunsOption = Path("runs"),
@@ -125,13 +139,18 @@ def ablate_command(
     which are trained, and which controls. Each result has a 95 % interval and a paired test against the last layer
     alone.
     """
-    overrides = options.recipe_overrides(set_, max_bytes, strict)
-    show_training(api.ablate(recipe, overrides, runs, Console(), variant), as_json)
+    own = options.corpus_arguments(data, columns, target)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    show_training(api.ablate(recipe, overrides, runs, Console(), variant, **own), as_json)
 
 
 @app.command("study")
 def study_command(
     recipe: options.RecipeName,
+    data: options.DataOption = "",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
     set_: options.SetOption = None,
     name: options.StudyName = "",
     trials: options.TrialsOption = None,
@@ -148,8 +167,9 @@ def study_command(
     The recipe's table [study.space] says which settings are searched. The best trial is trained again with several
     seeds. You may stop the command at any time: a study of the same name continues.
     """
-    overrides = options.recipe_overrides(set_, max_bytes, strict)
-    result, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant)
+    own = options.corpus_arguments(data, columns, target)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    result, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant, **own)
     if as_json:
         chosen = {"value": result.value, "params": result.params}
         paths = {"recipe": str(result.recipe), "run": str(best.path)}
@@ -188,6 +208,10 @@ def similarity_command(
 @app.command("extract")
 def extract_command(
     recipe: options.RecipeName,
+    data: options.DataOption = "",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
     set_: options.SetOption = None,
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
@@ -197,8 +221,9 @@ def extract_command(
 
     Texts whose latents are cached already are skipped. You may stop the command at any time and repeat it.
     """
-    overrides = options.recipe_overrides(set_, max_bytes, strict)
-    corpora, latents = api.extract(recipe, overrides, Console())
+    own = options.corpus_arguments(data, columns, target)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    corpora, latents = api.extract(recipe, overrides, Console(), **own)
     facts = {
         "stores": [str(plan.store.path) for plan in latents],
         "seconds": sum(plan.seconds for plan in latents),

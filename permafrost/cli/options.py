@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -128,13 +128,62 @@ FormatOption = Annotated[
 ]
 
 
-def recipe_overrides(set_: list[str] | None, max_bytes: str = "", strict: bool = False) -> list[str]:
-    """Return options as ``KEY=VALUE`` settings: those of ``--set``, then ``--max-bytes`` and ``--strict``.
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="FILE|FOLDER|NAME",
+        help="Your data instead of the recipe's: a file, a folder with a file per split, a corpus or a hub data set.",
+    ),
+]
+
+ColumnsOption = Annotated[
+    str,
+    typer.Option(
+        "--columns",
+        metavar="A,B,C",
+        help="Its columns, texts first, then the target: names, positions from 1, or a regular expression with the "
+        "groups text, second, label. Default: found from the file.",
+    ),
+]
+
+TargetOption = Annotated[
+    str,
+    typer.Option("--target", metavar="KIND", help="Kind of its target: class, score, labels, tags, answers or none."),
+]
+
+ModelOption = Annotated[
+    str, typer.Option("--backbone", metavar="NAME", help="The backbone: a short name, a folder or a hub id.")
+]
+
+DropLeaksOption = Annotated[
+    bool, typer.Option("--drop-leaks", help="Leave out training rows that are in validation or test too.")
+]
+
+
+class CorpusArguments(TypedDict):
+    """Arguments of the interface's functions that replace the corpus of a recipe."""
+
+    data: str | None
+    columns: list[str]
+    target: str
+
+
+def corpus_arguments(data: str, columns: str, target: str) -> CorpusArguments:
+    """Return ``--data``, ``--columns`` and ``--target``; columns are split at commas but for a regular expression."""
+    names = [columns] if "(?P<" in columns else [name.strip() for name in columns.split(",") if name.strip()]
+    return CorpusArguments(data=data or None, columns=names, target=target)
+
+
+def recipe_overrides(
+    set_: list[str] | None, max_bytes: str = "", strict: bool = False, backbone: str = ""
+) -> list[str]:
+    """Return options as ``KEY=VALUE`` settings: those of ``--set``, then those with a name of their own.
 
     Raises:
         SpecError: ``max_bytes`` is no size.
     """
-    overrides = list(set_ or ())
+    overrides = [*(set_ or ()), *([f"plan.backbone={backbone}"] if backbone else [])]
     if max_bytes:
         overrides.append(f"extract.max_bytes={size_in_bytes(max_bytes)}")
     if strict:

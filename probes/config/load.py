@@ -3,7 +3,7 @@
 Order of precedence: defaults < recipe < ``--set``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ LANGUAGE = "language"
 """Name of a recipe's own language model: its table ``[language]``, and the value of ``backbone`` that refers to it."""
 
 
+CorpusTable = Callable[[Recipe], Tree]
+"""Function from a recipe to the table that takes the place of its ``[corpus]``."""
+
 RENAMED = {
     "takes": "'duration'",
     "upper": "'finetune' (beside: frozen_layers)",
@@ -33,12 +36,13 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
-def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
+def load_recipe(name: str, overrides: Iterable[str] = (), corpus: CorpusTable | None = None) -> tuple[str, Recipe]:
     """Load a shipped recipe by name, or a recipe file by path, and apply overrides.
 
     Args:
         name: name of a shipped recipe, or a path that ends in ``.toml``.
         overrides: ``key=value`` as of ``--set``; a later one wins.
+        corpus: makes the table ``[corpus]`` that takes the place of the recipe's, before the overrides.
 
     Returns:
         the name of the recipe, and the recipe.
@@ -54,7 +58,10 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> tuple[str, Recipe]:
         text = _read_recipe(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    tree: Tree = override(read_toml(text, str(path)), overrides)
+    tree = read_toml(text, str(path))
+    if corpus:
+        tree["corpus"] = corpus(parse(Recipe, tree, f"recipe {path.name}"))
+    tree = override(tree, overrides)
     if renamed := [f"'{key}' is now {name}" for key, name in RENAMED.items() if key in tree]:
         raise SpecError(
             f"recipe {path.name}: keys of an earlier version: {'; '.join(renamed)}. 'config' shows every key and its "
@@ -88,18 +95,18 @@ def _check_multitask(name: str, recipe: Recipe) -> None:
         )
 
 
-def load_training(name: str, overrides: Iterable[str] = (), one_task: bool = False) -> tuple[str, Recipe]:
-    """Load a recipe that trains probes; arguments and errors as of :func:`load_recipe`.
-
-    Args:
-        name: name or path of the recipe.
-        overrides: ``key=value`` as of ``--set``.
-        one_task: whether to refuse a recipe of several tasks.
-    """
-    name, recipe = load_recipe(name, overrides)
+def load_training(name: str, overrides: Iterable[str] = (), corpus: CorpusTable | None = None) -> tuple[str, Recipe]:
+    """Load a recipe that trains probes; arguments and errors as of :func:`load_recipe`."""
+    name, recipe = load_recipe(name, overrides, corpus)
     if recipe.similarity.texts:
         raise SpecError(f"recipe '{name}' compares sentences and trains nothing: 'run' it.")
-    if one_task and recipe.tasks:
+    return name, recipe
+
+
+def load_one_task(name: str, overrides: Iterable[str] = (), corpus: CorpusTable | None = None) -> tuple[str, Recipe]:
+    """Load like :func:`load_training`; refuse a recipe of several tasks."""
+    name, recipe = load_training(name, overrides, corpus)
+    if recipe.tasks:
         training = f"trains layers on {len(recipe.tasks)} tasks"
         if recipe.multitask.schedule != "separate":
             training = f"trains {len(recipe.tasks)} tasks together"

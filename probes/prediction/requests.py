@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.files.table import Row, as_text, open_table
 from permafrost.data.readers.registry import CORPORA
-from permafrost.data.readers.tabular import Row, read_table
 from permafrost.data.spec import nearest
 from permafrost.data.text import text_problem
 from permafrost.probes.config.names import PROBE
@@ -121,7 +121,7 @@ def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, l
     Raises:
         CorpusError: the file is missing, broken or empty, lacks the columns of all tasks, or has an invalid target.
     """
-    rows = list(read_table(path))
+    rows = [(origin, as_text(fields)) for origin, fields in open_table(path).rows()]
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
     location, fields = rows[0]

@@ -1,0 +1,5 @@
+"""Files as people have them: compression, encodings, delimiters and formats, to typed rows with their places.
+
+May import: data.
+Start reading at table.py, open_table.
+"""

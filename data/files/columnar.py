@@ -1,0 +1,93 @@
+"""Rows of files that hold columns with types: parquet, Arrow, and the first sheet of an xlsx workbook."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.json_rows import TypedRow
+
+
+def read_parquet(path: Path) -> Iterator[TypedRow]:
+    """Read a parquet file; one batch of rows is in memory at a time."""
+    from pyarrow import parquet  # slow to import, and text files do without it
+
+    with _arrow_errors(path, "parquet file"), parquet.ParquetFile(path, memory_map=False) as file:
+        _check_names(path, file.schema_arrow.names)
+        yield from _rows(path, file.iter_batches())
+
+
+def read_arrow(path: Path) -> Iterator[TypedRow]:
+    """Read an Arrow file or stream, as ``datasets`` and pandas (feather) write them."""
+    import pyarrow
+
+    with _arrow_errors(path, "Arrow file"), pyarrow.OSFile(str(path)) as file:
+        try:
+            reader = pyarrow.ipc.open_file(file)
+            batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
+        except pyarrow.ArrowInvalid:
+            file.seek(0)
+            reader = batches = pyarrow.ipc.open_stream(file)
+        _check_names(path, reader.schema.names)
+        yield from _rows(path, batches)
+
+
+def read_xlsx(path: Path) -> Iterator[TypedRow]:
+    """Read the first sheet of a workbook; its first row names the columns.
+
+    Raises:
+        CorpusError: python-calamine is not installed, or the file is no workbook.
+    """
+    try:
+        import python_calamine as calamine
+    except ImportError:
+        raise CorpusError(
+            f"{path}: xlsx needs python-calamine: pip install 'permafrost[xlsx]', or save the sheet as .csv."
+        ) from None
+    try:
+        rows = calamine.CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
+    except (calamine.CalamineError, OSError, ValueError) as error:
+        raise CorpusError(f"{path}: it cannot be read as a workbook ({error}).") from error
+    if not rows:
+        raise CorpusError(f"{path}:1: expected a row that names the columns, found nothing.")
+    names = [str(name).strip() or str(number) for number, name in enumerate(rows[0], 1)]
+    _check_names(path, names)
+    for number, values in enumerate(rows[1:], 2):
+        if any(value != "" for value in values):
+            yield f"{path}:{number}", dict(zip(names, map(_cell, values), strict=True))
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell; whole numbers, which a sheet holds as floats, as integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _rows(path: Path, batches: Any) -> Iterator[TypedRow]:
+    number = 0
+    try:
+        for batch in batches:
+            try:
+                rows = iter(batch.to_pylist())
+            except UnicodeDecodeError:  # convert row by row, which is slower, to find the broken one
+                rows = (batch.slice(row, 1).to_pylist()[0] for row in range(batch.num_rows))
+            for fields in rows:
+                number += 1
+                yield f"{path}:{number}", fields
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}:{number + 1}: not UTF-8 at byte {error.start + 1} of a text.") from None
+
+
+@contextmanager
+def _arrow_errors(path: Path, noun: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CorpusError(f"{path}: not a {noun} that can be read ({error}).") from error
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise CorpusError(f"{path}: the header names the column '{duplicates[0]}' twice; rename one of them.")

@@ -1,0 +1,74 @@
+"""Rows of delimited text: fields by the names of a header, or by their positions from 1."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.dialect import Dialect, split_rows
+from permafrost.data.files.opening import LONGEST_LINE, lines_of
+from permafrost.data.files.settings import Skip
+
+Fields = tuple[str, dict[str, str]]
+"""Origin (``file:line``), and the fields of a row by column."""
+
+TEXT = "sentence"
+"""Name of the only column of a file whose lines are texts."""
+
+
+def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> Iterator[Fields]:
+    """Read the rows of a file of text; blank lines are left out.
+
+    Raises:
+        CorpusError: the file cannot be read, a header names a column twice, or a quotation mark is out of place.
+    """
+    if not dialect.delimiter:
+        for number, line in lines_of(path, encoding):
+            if line.strip():
+                yield f"{path}:{number}", {TEXT: line.strip()}
+        return
+    csv.field_size_limit(LONGEST_LINE)
+    number = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal number
+        for number, line in lines_of(path, encoding):  # noqa: B007  the number is read between lines
+            yield line
+
+    names = list[str]()
+    start = 1
+    try:
+        for values in split_rows(counted(), dialect):
+            origin, start = f"{path}:{start}", number + 1  # a quoted field may span lines: a row is where it begins
+            if dialect.header and not names:
+                names = [value.strip() or str(position) for position, value in enumerate(values, 1)]
+                _check_names(origin, names)
+            elif any(values) and (fields := _fields(origin, values, names, dialect, skip)):
+                yield origin, fields
+    except csv.Error as error:
+        raise CorpusError(
+            f'{path}:{start}: {error}; if quotes are part of the texts, set corpus.quoting = "none".'
+        ) from None
+    if dialect.header and not names:
+        raise CorpusError(f"{path}:1: expected a header that names the columns, found nothing.")
+
+
+def _fields(origin: str, values: list[str], names: list[str], dialect: Dialect, skip: Skip) -> dict[str, str]:
+    """Return the fields of a row by column; none if it is skipped."""
+    if names and len(values) != len(names):
+        skip(origin, "fields", f"expected {len(names)} fields ({', '.join(names)}), found {len(values)}")
+        return {}
+    low, high = dialect.widths
+    if not names and not low <= len(values) <= high:
+        expected = str(low) if low == high else f"{low} to {high}"
+        skip(origin, "fields", f"expected {expected} fields, found {len(values)}")
+        return {}
+    return dict(zip(names or map(str, range(1, len(values) + 1)), values, strict=False))
+
+
+def _check_names(origin: str, names: list[str]) -> None:
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise CorpusError(
+            f"{origin}: the header names the column '{duplicates[0]}' twice; rename one, or set corpus.header = \"no\" "
+            "if the line is a row."
+        )

@@ -1,0 +1,218 @@
+"""The layout of delimited text: delimiter, quoting and header, found from the first lines of a file.
+
+The number of fields of the rows decides, not the name of the file: in a delimited file nearly all rows have the same
+number of them. Only a suffix that names the delimiter (.csv, .tsv) settles what the rows leave open.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.column_names import KNOWN, plain_name
+from permafrost.data.files.settings import FileFormat
+
+DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
+"""Name of a delimiter -> the character; a tab is the surest, as no text holds one."""
+
+QUOTINGS = ("double", "none")
+
+SAME_WIDTH = 0.9
+"""Share of the rows that have the commonest number of fields, in a delimited file."""
+
+NEARLY_ALL = 0.99
+"""Share from which on the delimiter that the suffix names is not doubted."""
+
+MOST_SAMPLED = 5000
+"""Lines that the layout is found from."""
+
+MOST_CUT = 50
+"""Lines at the end of the sample that a quoted field may hold which the sample cuts."""
+
+SPACED = 0.5
+"""Share of delimiters with a blank after them from which on they are punctuation."""
+
+HEADED = (".csv", ".tsv", ".tab")
+"""Suffixes of files whose first row names the columns, unless it is seen not to."""
+
+LONGEST_NAME = 6
+"""Words of the longest name of a column."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the fields of a row are separated."""
+
+    delimiter: str
+    """The character; empty if each line is one text."""
+
+    quoted: bool = False
+    """Whether fields may stand in double quotes, which are then no part of them."""
+
+    header: bool = False
+    """Whether the first row names the columns."""
+
+    widths: tuple[int, int] = (1, 1)
+    """Smallest and largest number of fields of a row without a header."""
+
+    def describe(self) -> str:
+        """Return the layout in words."""
+        if not self.delimiter:
+            return "one text per line"
+        name = next((name for name, character in DELIMITERS.items() if character == self.delimiter), "")
+        parts = [f"{name}s" if name else repr(self.delimiter), "header" if self.header else "no header"]
+        return ", ".join([*parts, *(["quotes"] if self.quoted else [])])
+
+
+def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dialect:
+    """Return the layout of a file of text.
+
+    Args:
+        lines: the first lines of the file.
+        suffix: of its name, in lower case, e.g. ``.csv``; empty if there is none.
+        settings: what is not "auto" is taken as it is.
+
+    Raises:
+        CorpusError: a setting is none of the known values.
+    """
+    lines = [line for line in lines[:MOST_SAMPLED] if line.strip()]
+    delimiter = _set_delimiter(settings.delimiter)
+    if delimiter is None:
+        delimiter = _find_delimiter(lines, suffix)
+    if not delimiter:
+        return Dialect("")
+    quoted = settings.quoting == "double"
+    if settings.quoting not in ("auto", *QUOTINGS):
+        raise CorpusError(f'corpus.quoting = "{settings.quoting}": set it to "auto", "double" or "none".')
+    if settings.quoting == "auto":
+        quoted = _is_quoted(lines, delimiter)
+    rows = list(_split(lines, delimiter, quoted))
+    if settings.header not in ("auto", "yes", "no"):
+        raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
+    header = settings.header == "yes" if settings.header != "auto" else _has_header(rows, suffix)
+    found = Dialect(delimiter, quoted, header)
+    widths = Counter(map(len, rows))
+    common = [width for width, count in widths.items() if count >= 0.01 * len(rows)] or [1]
+    return replace(found, widths=(min(common), max(common)))
+
+
+def split_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
+    """Yield the fields of each row; a quoted field may span lines.
+
+    Raises:
+        csv.Error: a quotation mark stands where the dialect has none.
+    """
+    if dialect.quoted:
+        yield from csv.reader(lines, delimiter=dialect.delimiter, strict=True)
+    else:
+        for line in lines:
+            yield line.rstrip("\r\n").split(dialect.delimiter)
+
+
+def _set_delimiter(setting: str) -> str | None:
+    """Return the delimiter that is set: its name or the character itself; None for "auto"."""
+    if setting == "auto":
+        return None
+    if setting == "none":
+        return ""
+    delimiter = DELIMITERS.get(setting, setting.replace("\\t", "\t"))
+    if len(delimiter) != 1:
+        names = ", ".join(f'"{name}"' for name in DELIMITERS)
+        raise CorpusError(f'corpus.delimiter = "{setting}": set it to {names}, "none" or a single character.')
+    return delimiter
+
+
+def _find_delimiter(lines: Sequence[str], suffix: str) -> str:
+    """Return the delimiter by which the rows have the same number of fields; empty if each line is one text."""
+    named = {".csv": ",", ".tsv": "\t", ".tab": "\t"}.get(suffix, "")
+    best, best_rank = named, (0.0, 0)
+    for delimiter in DELIMITERS.values():
+        rows = list(_split(lines, delimiter, _is_quoted(lines, delimiter)))
+        widths = Counter(map(len, rows))
+        if not rows or widths[1] > 0.05 * len(rows) or (len(rows) < 2 and delimiter != named):
+            continue
+        share = widths.most_common(1)[0][1] / len(rows)
+        if delimiter == named and share >= NEARLY_ALL:
+            return named
+        sure = delimiter == "\t" or suffix in HEADED
+        if not sure and (share < SAME_WIDTH or (_is_punctuation(lines, delimiter) and not _has_header(rows))):
+            continue
+        if delimiter not in ("\t", named) and share < SAME_WIDTH:
+            continue
+        # a delimiter whose rows are all alike beats one whose are not; a tab and the suffix break ties
+        rank = (round(share, 1) + 0.5 * (delimiter == "\t"), (delimiter == named) + (delimiter == "\t"))
+        if rank > best_rank:
+            best, best_rank = delimiter, rank
+    return best
+
+
+def _is_punctuation(lines: Sequence[str], delimiter: str) -> bool:
+    count = sum(line.count(delimiter) for line in lines)
+    return sum(line.count(f"{delimiter} ") for line in lines) >= SPACED * max(count, 1)
+
+
+def _is_quoted(lines: Sequence[str], delimiter: str) -> bool:
+    """Return whether fields that begin with a quotation mark are quoted, not texts that begin with one.
+
+    They are if all rows can be read so, with no fewer rows of the commonest number of fields. After a tab, some field
+    must need its quotes too: around a tab, a line's end or a quotation mark.
+    """
+    text = "".join(lines)
+    if f'{delimiter}"' not in text and '\n"' not in text and not text.startswith('"'):
+        return delimiter != "\t"
+    rows = list(_split(lines, delimiter, quoted=True))
+    plain = list(_split(lines, delimiter, quoted=False))
+    if not rows or not _reach_the_end(lines, rows) or _same_width(rows) < _same_width(plain):
+        return False
+    return delimiter != "\t" or any(mark in field for row in rows for field in row for mark in ('"', "\n", "\t"))
+
+
+def _reach_the_end(lines: Sequence[str], rows: Sequence[list[str]]) -> bool:
+    """Return whether rows were read up to the end of the sample, or to a quoted field that the sample cuts."""
+    read = sum(1 + sum(field.count("\n") for field in row) for row in rows)
+    return read >= len(lines) - MOST_CUT
+
+
+def _same_width(rows: Sequence[list[str]]) -> float:
+    return max(Counter(map(len, rows)).values()) / len(rows)
+
+
+def _split(lines: Sequence[str], delimiter: str, quoted: bool) -> Iterator[list[str]]:
+    """Yield the fields of rows as far as they can be read."""
+    csv.field_size_limit(1 << 24)
+    try:
+        yield from split_rows(iter(lines), Dialect(delimiter, quoted))
+    except csv.Error:
+        return
+
+
+def _has_header(rows: Sequence[list[str]], suffix: str = "") -> bool:
+    """Return whether the first row names the columns.
+
+    It does not if a cell is a number, a long text, or a value of its column. Else it does if it holds a usual name of a
+    column, if a column below it is of numbers, if texts below it are far longer, or if the suffix is of such files.
+    """
+    if not rows:
+        return False
+    first, others = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
+    if any(is_number(cell) or len(cell.split()) > LONGEST_NAME for cell in first) or not any(first):
+        return False
+    columns = list(zip(*others, strict=True)) if others else [()] * len(first)
+    if any(column.count(cell) for cell, column in zip(rows[0], columns, strict=True)):
+        return False  # a name that is a value too, such as a class
+    if suffix in HEADED or any(plain_name(cell) in KNOWN for cell in first):
+        return True
+    numeric = any(any(column) and all(map(is_number, filter(None, column))) for column in columns)
+    longer = any(
+        len(cell) < sum(map(len, column)) / len(column) / 3
+        for cell, column in zip(first, columns, strict=True)
+        if column
+    )
+    return numeric or (longer and all(len(cell) < 30 for cell in first))
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is written as a number."""
+    return bool(re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text, re.ASCII))

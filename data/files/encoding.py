@@ -1,0 +1,54 @@
+"""Encodings of files of text: UTF-8, UTF-16 and UTF-32 by their mark, UTF-8 without one, or what is set."""
+
+import codecs
+from pathlib import Path
+
+from permafrost.data.errors import CorpusError
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+"""First bytes of a file -> its encoding; the mark of UTF-32 begins with that of UTF-16."""
+
+MANY_ZEROS = 0.2
+"""Share of zero bytes from which on a file is no UTF-8."""
+
+
+def find_encoding(path: Path, sample: bytes, encoding: str = "auto") -> str:
+    """Return the encoding of a file, from the mark at its start; without one it is UTF-8.
+
+    Args:
+        path: of the file, for messages.
+        sample: its first bytes.
+        encoding: the name of an encoding takes that one.
+
+    Raises:
+        CorpusError: there is no such encoding; or the file is UTF-16 without a mark, or no text.
+    """
+    if encoding != "auto":
+        try:
+            return codecs.lookup(encoding).name.replace("_", "-")
+        except LookupError:
+            raise CorpusError(
+                f'corpus.encoding = "{encoding}": there is no such encoding; set it to one of Python\'s, e.g. "utf-8", '
+                '"cp1252", "latin-1" or "utf-16-le".'
+            ) from None
+    marked = next((name for mark, name in MARKS.items() if sample.startswith(mark)), "")
+    if not marked and (zeros := sample.count(0)) > MANY_ZEROS * len(sample):
+        at_odd = sample[1::2].count(0)
+        guess = "utf-16-le" if at_odd > 0.9 * zeros else "utf-16-be" if at_odd < 0.1 * zeros else ""
+        if guess:
+            raise CorpusError(f'{path}: it looks like UTF-16 without a mark; set corpus.encoding = "{guess}".')
+        raise CorpusError(f"{path}: it is no file of text: {zeros:,} of its first {len(sample):,} bytes are zero.")
+    return marked or "utf-8"
+
+
+def guess_encoding(path: Path) -> str:
+    """Return the encoding that a file which is not UTF-8 could be, with the setting; empty if there is no guess."""
+    from charset_normalizer import from_bytes  # slow to import, and needed only for a message
+
+    from permafrost.data.files.opening import read_sample
+
+    best = from_bytes(read_sample(path)).best()
+    return f'it could be {best.encoding}: set corpus.encoding = "{best.encoding}"' if best else ""

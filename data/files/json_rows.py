@@ -1,0 +1,133 @@
+"""Rows of JSON: a line or a list item each; or the lists of an object, by split or by column."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.column_names import split_of
+from permafrost.data.files.opening import lines_of, read_whole
+
+TypedRow = tuple[str, Mapping[str, Any]]
+"""Origin (``file:line``), and the fields by column with the types of the file: text, numbers, lists, None."""
+
+SPLIT = "split"
+"""Column of the split of a row whose split is named outside the row."""
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""JSON escape of a surrogate: half of a character beyond 16 bits. Without its other half, it cannot be encoded."""
+
+
+def read_jsonl(path: Path, encoding: str = "auto") -> Iterator[TypedRow]:
+    """Read one JSON object or list per line; the items of a list are columns by their position from 1."""
+    for number, line in lines_of(path, encoding):
+        if line.strip():
+            origin = f"{path}:{number}"
+            yield origin, _fields(origin, _parse(origin, line))
+
+
+def read_json(path: Path) -> Any:
+    """Read a file that is a single JSON value."""
+    content = read_whole(path)
+    try:
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CorpusError(f"{path}:{line}: not UTF-8 at byte {error.start + 1}; save it as UTF-8.") from None
+    return _parse(str(path), text)
+
+
+def is_squad(value: Any) -> bool:
+    """Return whether a JSON value has the layout of SQuAD: articles of paragraphs under ``data``."""
+    articles = value.get("data") if isinstance(value, dict) else None
+    return isinstance(articles, list) and any(isinstance(item, dict) and "paragraphs" in item for item in articles[:1])
+
+
+def json_rows(path: Path, value: Any) -> Iterator[TypedRow]:
+    """Yield the rows of a JSON value.
+
+    Args:
+        path: of the file, for origins.
+        value: a list of objects or of lists; an object of such lists by split; or an object of lists, or of objects
+            with the same keys, by column, as pandas writes them.
+
+    Raises:
+        CorpusError: it is none of these.
+    """
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
+    if isinstance(value, list):
+        yield from _items(f"{path}: item", value)
+    elif isinstance(value, dict) and value and all(_is_table(table) for table in value.values()):
+        for split, table in value.items():
+            if split in foreign_splits(value):
+                continue
+            yield from ((origin, {**fields, SPLIT: split}) for origin, fields in _items(f"{path}: {split}", table))
+    elif isinstance(value, dict) and value and len({_length(column) for column in value.values()} | {-1}) == 2:
+        columns = {name: list(item.values() if isinstance(item, dict) else item) for name, item in value.items()}
+        for number, row in enumerate(zip(*columns.values(), strict=True), 1):
+            yield f"{path}: item {number}", dict(zip(columns, row, strict=True))
+    else:
+        raise CorpusError(
+            f"{path}: expected a list of objects, an object of lists by split or by column, or SQuAD's layout; write "
+            "it as one of these, or as .jsonl with one object per line."
+        )
+
+
+def foreign_splits(value: Any) -> dict[str, int]:
+    """Return the keys of an object of lists by split that are no words for splits, with their numbers of rows.
+
+    They are left out, such as the rows out of scope of CLINC150, if other keys are splits.
+    """
+    if not isinstance(value, dict) or not any(map(split_of, value)) or not all(map(_is_table, value.values())):
+        return {}
+    return {name: len(table) for name, table in value.items() if not split_of(name)}
+
+
+def _items(place: str, items: list[Any]) -> Iterator[TypedRow]:
+    for number, item in enumerate(items, 1):
+        yield f"{place} {number}", _fields(f"{place} {number}", item)
+
+
+def _fields(origin: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list):
+        return {str(number): item for number, item in enumerate(value, 1)}
+    if isinstance(value, dict):
+        return value
+    raise CorpusError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict | list) for item in value[:100])
+
+
+def _length(column: Any) -> int:
+    return len(column) if isinstance(column, dict | list) else -1
+
+
+def _parse(origin: str, text: str) -> Any:
+    try:
+        value = _DECODER.decode(text)
+        if SURROGATE.search(text) or not text.isascii():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        if "\udc80" <= half <= "\udcff":
+            raise CorpusError(f"{origin}: not UTF-8; set corpus.encoding to that of the file.") from None
+        raise CorpusError(f"{origin}: it holds half a character ({half!r}, a lone surrogate).") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{origin}: not valid JSON ({error}).") from None
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names '{min(name for name in fields if names.count(name) > 1)}' twice")
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)

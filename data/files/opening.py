@@ -1,0 +1,150 @@
+"""Opening files: bytes and lines of plain and compressed files, in memory that no file can exceed.
+
+Compression is recognised by the first bytes, not by the name.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.encoding import find_encoding
+
+LONGEST_LINE = 1 << 24
+"""Bytes of the longest line, and of the longest field that spans lines."""
+
+LARGEST_VALUE = 1 << 29
+"""Bytes of the largest file that is read as a single JSON value."""
+
+MOST_UNPACKED, LARGEST_RATIO = 1 << 26, 100
+"""A compressed file may unpack to so many bytes, and beyond them to so many times the bytes that were read of it."""
+
+SAMPLE = 1 << 20
+"""Bytes at the start of a file that its encoding and layout are found from."""
+
+ZSTD = b"\x28\xb5\x2f\xfd"
+
+COMPRESSIONS = {b"\x1f\x8b": "gzip", ZSTD: "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
+"""First bytes of a file -> its compression."""
+
+
+class _Unpacked(io.RawIOBase):
+    """Stream that refuses to unpack far more bytes than it read."""
+
+    def __init__(self, path: Path, packed: BinaryIO, unpacked: BinaryIO) -> None:
+        self._path, self._packed, self._unpacked, self._count = path, packed, unpacked, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        data = self._unpacked.read(len(buffer))
+        self._count += len(data)
+        read = max(self._packed.tell(), 1)
+        if self._count > MOST_UNPACKED and self._count > LARGEST_RATIO * read:
+            raise CorpusError(
+                f"{self._path}: its first {read:,} bytes unpack to more than {LARGEST_RATIO} times as many; no file of "
+                "texts is like that. Unpack it and give the unpacked file if it is right."
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading, unpacked if it is compressed by gzip, zstd, xz or bzip2.
+
+    Raises:
+        CorpusError: the file is missing, no regular file, cannot be read or unpacked, or unpacks to far more than it
+            holds.
+    """
+    if path.exists() and not path.is_file():
+        raise CorpusError(f"{path}: it is {'a folder' if path.is_dir() else 'a device or pipe'}, expected a file.")
+    try:
+        with open(path, "rb") as packed:
+            compression = next((name for mark, name in COMPRESSIONS.items() if packed.peek(8).startswith(mark)), "")
+            if not compression:
+                yield packed
+                return
+            with _unpack(packed, compression) as unpacked:
+                yield cast(BinaryIO, io.BufferedReader(_Unpacked(path, packed, unpacked), 1 << 16))
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: no such file.") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"{path}: it cannot be read ({reason}).") from error
+
+
+def _unpack(packed: BinaryIO, compression: str) -> BinaryIO:
+    if compression == "zstd":
+        import pyarrow  # slow to import, and other files do without it
+
+        return cast(BinaryIO, pyarrow.CompressedInputStream(packed, "zstd"))
+    openers = {"gzip": gzip.GzipFile, "xz": lzma.LZMAFile, "bzip2": bz2.BZ2File}
+    if compression == "gzip":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=packed))
+    return cast(BinaryIO, openers[compression](packed))
+
+
+def read_sample(path: Path) -> bytes:
+    """Return the first bytes of a file, unpacked."""
+    with open_bytes(path) as file:
+        return file.read(SAMPLE)
+
+
+def read_whole(path: Path) -> bytes:
+    """Return all bytes of a file, unpacked; raise a :class:`CorpusError` if there are too many for a JSON value."""
+    with open_bytes(path) as file:
+        content = file.read(LARGEST_VALUE + 1)
+    if len(content) > LARGEST_VALUE:
+        raise CorpusError(
+            f"{path}: more than {LARGEST_VALUE >> 20} MiB of JSON; write it as .jsonl, one object per line, or parquet."
+        )
+    return content
+
+
+def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file of text with their numbers from 1; line ends are kept.
+
+    A byte that is not of the encoding becomes half a character (a lone surrogate), which no text may hold: such a row
+    is told when it is used.
+
+    Raises:
+        CorpusError: as :func:`open_bytes`; or a line is longer than 16 MiB.
+    """
+    sample = read_sample(path)
+    encoding = find_encoding(path, sample, encoding)
+    with open_bytes(path) as file:
+        lines = io.TextIOWrapper(file, encoding, errors=_decode_errors(encoding), newline=_line_end(sample, encoding))
+        number = 0
+        try:
+            while line := lines.readline(LONGEST_LINE):
+                number += 1
+                if len(line) == LONGEST_LINE and not line.endswith(("\n", "\r")):
+                    raise CorpusError(
+                        f"{path}:{number}: the line has more than {LONGEST_LINE >> 20} million characters; a file of "
+                        "texts has one row per line."
+                    )
+                yield number, line
+        except UnicodeError as error:
+            raise CorpusError(
+                f"{path}:{number + 1}: not {encoding} ({error}); set corpus.encoding to that of the file."
+            ) from None
+        finally:
+            lines.detach()
+
+
+def _decode_errors(encoding: str) -> str:
+    return "surrogateescape" if encoding.startswith("utf-8") or not encoding.startswith("utf") else "strict"
+
+
+def _line_end(sample: bytes, encoding: str) -> str:
+    """Return the end of a line: a carriage return if the file has no other, as on the first Macintosh."""
+    alone = b"\r" in sample and b"\n" not in sample and not encoding.startswith(("utf-16", "utf-32"))
+    return "\r" if alone else "\n"

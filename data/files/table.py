@@ -1,0 +1,170 @@
+"""Tables: the rows of a file of any format, whose layout is found from its content.
+
+The first bytes tell parquet, Arrow and xlsx; the first characters tell JSON; the first lines tell the delimiter.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from permafrost.data.errors import CorpusError
+from permafrost.data.files import columnar, json_rows
+from permafrost.data.files.delimited import read_delimited
+from permafrost.data.files.dialect import Dialect, find_dialect
+from permafrost.data.files.encoding import find_encoding
+from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.opening import COMPRESSIONS, SAMPLE, lines_of, read_sample
+from permafrost.data.files.settings import FileFormat, Skip, refuse_row
+from permafrost.data.spec import nearest
+
+T = TypeVar("T")
+
+Row = tuple[str, Mapping[str, str]]
+"""Origin (``file:line``), and the fields by column as text."""
+
+BLOCK_ROWS = 1 << 14
+
+Kind = Literal["parquet", "arrow", "xlsx", "jsonl", "json", "squad", "text"]
+
+BINARY: dict[bytes, Kind] = {
+    b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"PK\x03\x04": "xlsx",
+}  # fmt: skip
+"""First bytes of a file -> its kind."""
+
+BINARY_READERS = {"parquet": columnar.read_parquet, "arrow": columnar.read_arrow, "xlsx": columnar.read_xlsx}
+
+BINARY_SUFFIXES = (".parquet", ".arrow", ".feather", ".xlsx")
+
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd", ".xz", ".bz2")
+
+
+LINES = Dialect("")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of rows, and how it is read."""
+
+    path: Path
+    kind: Kind
+    encoding: str = "utf-8"
+    dialect: Dialect = LINES
+    value: Any = None
+    """The content of a file that is a single JSON value."""
+
+    def describe(self) -> str:
+        """Return the format in words, e.g. ``tabs, no header, UTF-8``."""
+        if self.kind != "text":
+            left_out = ", ".join(
+                f"{name} ({count:,} rows)" for name, count in json_rows.foreign_splits(self.value).items()
+            )
+            name = {"squad": "JSON in SQuAD's layout", "json": "JSON", "jsonl": "JSON lines"}.get(self.kind, self.kind)
+            return f"{name}, without {left_out}" if left_out else name
+        encoding = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8 with a mark"}.get(self.encoding, self.encoding)
+        return f"{self.dialect.describe()}, {encoding}"
+
+    def rows(self, skip: Skip = refuse_row) -> Iterator[TypedRow]:
+        """Yield the rows with their origins; ``skip`` receives those that cannot be read.
+
+        Raises:
+            CorpusError: the file is broken; the message names the line.
+        """
+        if self.kind in BINARY_READERS:
+            yield from BINARY_READERS[self.kind](self.path)
+        elif self.kind == "jsonl":
+            yield from json_rows.read_jsonl(self.path, self.encoding)
+        elif self.kind == "json":
+            yield from json_rows.json_rows(self.path, self.value)
+        elif self.kind == "squad":
+            raise CorpusError(f'{self.path}: it has the layout of SQuAD, not rows; set corpus.target = "answers".')
+        else:
+            yield from read_delimited(self.path, self.encoding, self.dialect, skip)
+
+    def blocks(self, skip: Skip = refuse_row) -> Iterator[list[TypedRow]]:
+        """Yield the rows in lists of at most :data:`BLOCK_ROWS`."""
+        rows = self.rows(skip)
+        while block := list(islice(rows, BLOCK_ROWS)):
+            yield block
+
+
+def open_table(path: Path, settings: FileFormat | None = None) -> Table:
+    """Find how a file is written.
+
+    Args:
+        path: of the file; compressed by gzip, zstd, xz or bzip2 if it is text.
+        settings: what is known of a file of text.
+
+    Raises:
+        CorpusError: the file is missing, cannot be read, is of no known format, or contradicts a setting.
+    """
+    settings = settings or FileFormat()
+    sample = read_sample(path)
+    if kind := next((kind for mark, kind in BINARY.items() if sample.startswith(mark)), None):
+        with open(path, "rb") as file:
+            if any(file.read(8).startswith(mark) for mark in COMPRESSIONS):
+                raise CorpusError(f"{path}: a compressed {kind} file; unpack it, its columns are compressed already.")
+        return Table(path, kind)
+    suffix = suffix_of(path)
+    if suffix in BINARY_SUFFIXES:
+        raise CorpusError(f"{path}: not a {suffix[1:]} file that can be read; its first bytes are of another format.")
+    encoding = find_encoding(path, sample, settings.encoding)
+    lines = _first_lines(path, encoding)
+    if settings.delimiter == "auto" and (kind := _json_kind(lines, suffix)):
+        if kind == "jsonl":
+            return Table(path, kind, encoding)
+        value = json_rows.read_json(path)
+        return Table(path, "squad" if json_rows.is_squad(value) else "json", encoding, value=value)
+    return Table(path, "text", encoding, find_dialect(lines, suffix, settings))
+
+
+def _first_lines(path: Path, encoding: str) -> list[str]:
+    """Return the first lines of a file, as many as the sample has."""
+    lines, size = list[str](), 0
+    for _, line in lines_of(path, encoding):
+        lines.append(line)
+        size += len(line)
+        if size >= SAMPLE:
+            break
+    return lines
+
+
+def _json_kind(lines: list[str], suffix: str) -> Kind | None:
+    """Return "jsonl" if the first line is a whole object or list, "json" if a value spans lines; None if neither."""
+    first = next((line.strip() for line in lines if line.strip()), "")
+    if suffix == ".jsonl":
+        return "jsonl"
+    if not first.startswith(("{", "[")) or suffix in (".csv", ".tsv", ".txt", ".conll"):
+        return "json" if suffix == ".json" and first else None
+    one_line = sum(bool(line.strip()) for line in lines[:2]) == 1
+    if first[-1:] in "}]" and (not one_line or (first[:1] == "{" and suffix != ".json")):
+        return "jsonl"
+    return "json"
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file without that of its compression: ``.csv`` for ``a.csv`` and for ``a.csv.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compressed = suffixes[-1:] and suffixes[-1] in COMPRESSED_SUFFIXES
+    return suffixes[-2] if compressed and len(suffixes) > 1 else "" if compressed else "".join(suffixes[-1:])
+
+
+def get_field(row: tuple[str, Mapping[str, T]], column: str) -> T:
+    """Return one field of a row; raise a :class:`CorpusError` that names the nearest column if it is missing."""
+    origin, fields = row
+    if column not in fields:
+        raise CorpusError(f"{origin}: no column '{column}'; set corpus.columns. {nearest(column, fields)}")
+    return fields[column]
+
+
+def as_text(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return typed fields as strings; None becomes the empty string, a list or a table JSON."""
+    return {key: _field_text(value) for key, value in fields.items()}
+
+
+def _field_text(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else str(value)

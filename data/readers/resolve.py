@@ -1,0 +1,188 @@
+"""What a corpus spec leaves open about a file, found from the file: columns, kind of target, range of scores, splits.
+
+The spec that results names everything, so that a run records how its corpus was read.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from permafrost.data.corpora.records import CorpusError, Kind
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.files.dialect import is_number
+from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.settings import FileFormat
+from permafrost.data.files.table import Table, open_table
+from permafrost.data.readers.layout import Layout, find_layout
+from permafrost.data.readers.sources import find_files
+
+SAMPLE_ROWS = 5000
+"""Rows that columns and kind of target are found from."""
+
+GROUPS = ("text", "second", "label")
+"""Groups of a regular expression that matches a line, in the order of columns."""
+
+TAG = re.compile(r"(O|[A-Za-z]+|[BIELSUMW][-_][\w-]+|[\w]+[-_][BIELSUMW])")
+
+
+@dataclass(frozen=True)
+class ResolvedCorpus:
+    """A corpus spec that names everything, and how it was found."""
+
+    spec: CorpusSpec
+    files: Mapping[str, Path]
+    """Split -> file; the empty name is a single file."""
+
+    description: str
+    """A line for the user: format, columns, target and splits."""
+
+
+def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
+    """Return the spec of a file with what it leaves open.
+
+    Args:
+        spec: of a corpus with a path.
+        hint: the kind of target that a recipe is for; taken if the file can be of that kind and the spec names none.
+
+    Raises:
+        CorpusError: the file cannot be read, or it is not clear what its columns hold.
+    """
+    path = Path(spec.path).expanduser()
+    files = find_files(path)
+    table = open_table(next(iter(files.values())), file_format(spec))
+    kind = spec.target or _kind_of_file(table, hint)
+    reads = TARGETS[kind].reads if kind else "columns"
+    if reads != "columns":
+        resolved = replace(spec, target=kind)
+        return ResolvedCorpus(resolved, files, f"{path.name}: {_format_of(table, kind)}; target: {kind}")
+    pattern = line_pattern(spec.columns)
+    if pattern:
+        columns = tuple(name for name in GROUPS if name in pattern.groupindex)
+        layout = Layout(columns, kind or ("class" if "label" in columns else "none"))
+    else:
+        layout = _layout_of_table(table, spec, kind or hint)
+    if spec.rule:
+        layout = replace(layout, columns=layout.columns[:1], target="class")
+    spec = _with_layout(spec, layout, bool(pattern))
+    if spec.target == "score" and spec.score_range == "auto":
+        spec = replace(spec, score_range=_score_range(files, spec))
+    return ResolvedCorpus(spec, files, _describe(path, table, spec, len(files)))
+
+
+def file_format(spec: CorpusSpec) -> FileFormat:
+    """Return what a spec says of how its files are written; a regular expression reads whole lines."""
+    delimiter = "none" if line_pattern(spec.columns) else spec.delimiter
+    return FileFormat(encoding=spec.encoding, delimiter=delimiter, quoting=spec.quoting, header=spec.header)
+
+
+def line_pattern(columns: Sequence[str]) -> re.Pattern[str] | None:
+    """Return the regular expression that ``corpus.columns`` is; None if it holds names.
+
+    Raises:
+        CorpusError: it is not valid, or has no group ``text``.
+    """
+    if len(columns) != 1 or "(?P<" not in columns[0]:
+        return None
+    try:
+        pattern = re.compile(columns[0])
+    except re.error as error:
+        raise CorpusError(f"corpus.columns: {columns[0]!r} is no regular expression ({error}).") from None
+    if "text" not in pattern.groupindex or set(pattern.groupindex) - set(GROUPS):
+        raise CorpusError(
+            f"corpus.columns: the groups of {columns[0]!r} must be text, second (of pairs) and label, "
+            f"got {', '.join(pattern.groupindex)}."
+        )
+    return pattern
+
+
+def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
+    rows = _sample(table)
+    if not rows:
+        raise CorpusError(f"{table.path}: it holds no rows.")
+    if spec.rule and not spec.columns:
+        hint = "none"
+    return find_layout(rows, spec.columns, hint, str(table.path))
+
+
+def _sample(table: Table) -> list[TypedRow]:
+    return list(islice(table.rows(skip=lambda *_: None), SAMPLE_ROWS))
+
+
+def _with_layout(spec: CorpusSpec, layout: Layout, is_pattern: bool) -> CorpusSpec:
+    target = spec.target or layout.target
+    return replace(
+        spec,
+        columns=spec.columns if is_pattern else layout.columns,
+        target="" if spec.rule else target,
+        split_column=layout.split_column or spec.split_column,
+        label_separator=layout.label_separator or spec.label_separator,
+    )
+
+
+def _kind_of_file(table: Table, hint: Kind) -> Kind:
+    """Return the kind of target that the format of a file tells: answers or tags; empty for a table of columns."""
+    if table.kind == "squad":
+        return "answers"
+    if hint and TARGETS[hint].reads != "columns":
+        return hint
+    if table.kind == "text" and not table.dialect.header and _is_tagged(_sample(table)):
+        return "tags"
+    names = {name for _, fields in _sample(table)[:1] for name in fields}
+    if {"question", "context"} <= names and names & {"answer", "answers"}:
+        return "answers"
+    if names & {"tokens", "words"} and names & {"tags", "ner_tags"}:
+        return "tags"
+    return ""
+
+
+def _is_tagged(rows: Sequence[TypedRow]) -> bool:
+    """Return whether lines are a word each with its tag: short, of the same number of columns, one in ten not ``O``."""
+    lines = [" ".join(map(str, fields.values())).split() for _, fields in rows]
+    lines = [line for line in lines if line and line[0] not in ("-DOCSTART-", "#")]
+    if len(lines) < 3 or len({len(line) for line in lines}) > 1 or len(lines[0]) < 2:
+        return False
+    tags = [line[-1] for line in lines]
+    return "O" in tags and all(map(TAG.fullmatch, tags)) and len(set(tags)) < max(20, len(tags) / 5)
+
+
+def _score_range(files: Mapping[str, Path], spec: CorpusSpec) -> tuple[float, float]:
+    """Return the whole numbers that enclose the scores of all files."""
+    low, high = math.inf, -math.inf
+    for path in files.values():
+        for _, fields in open_table(path, file_format(spec)).rows(skip=lambda *_: None):
+            text = str(fields.get(spec.columns[-1], ""))
+            if is_number(text):
+                low, high = min(low, float(text)), max(high, float(text))
+    if low > high:
+        raise CorpusError(f"{spec.path}: column '{spec.columns[-1]}' holds no numbers; set corpus.target or --columns.")
+    bounds = math.floor(low), math.ceil(high)
+    return (float(bounds[0]), float(bounds[1] if bounds[1] > bounds[0] else bounds[0] + 1))
+
+
+def _format_of(table: Table, kind: Kind) -> str:
+    if kind == "tags" and table.kind == "text" and not table.dialect.delimiter:
+        return f"columns of words and tags, {table.encoding.upper()}"
+    return table.describe()
+
+
+def _describe(path: Path, table: Table, spec: CorpusSpec, files: int) -> str:
+    has_target = bool(spec.target) and TARGETS[spec.target].has_target
+    texts = spec.columns[:-1] if has_target else spec.columns
+    parts = [table.describe(), f"{'texts' if len(texts) > 1 else 'text'}: {', '.join(texts)}"]
+    if line_pattern(spec.columns):
+        parts[1:] = ["lines that match corpus.columns"]
+    if has_target and spec.target == "score" and spec.score_range != "auto":
+        low, high = spec.score_range
+        parts.append(f"target: {spec.columns[-1]}, a score from {low:g} to {high:g}")
+    elif has_target:
+        column = "label" if line_pattern(spec.columns) else spec.columns[-1]
+        parts.append(f"target: {column}, {'labels' if spec.target == 'labels' else f'a {spec.target}'}")
+    else:
+        parts.append("no target")
+    if files > 1:
+        parts.append(f"{files} splits")
+    return f"{path.name}: {'; '.join(parts)}"

@@ -1,0 +1,181 @@
+"""A user's own data in place of the corpus of a recipe: files, named corpora, hub data sets, and tables in memory.
+
+What a corpus spec leaves open about a file is found here, before anything runs, and recorded with the recipe.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from permafrost.data.atomic import write_atomically
+from permafrost.data.corpora.records import CorpusError, Kind
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.digests import digest_of
+from permafrost.data.progress import Progress
+from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
+from permafrost.probes.config.recipe import Recipe
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+Data = Union[str, Path, "pd.DataFrame", "datasets.Dataset", "datasets.DatasetDict", Sequence[Any], None]
+"""A file, a folder, the name of a corpus, the id of a hub data set; or rows: a pandas or ``datasets`` table, a list of
+dicts, of tuples or of texts. None: the corpus of the recipe."""
+
+KEPT = ("rule", "fractions", "split_seed")
+"""Settings of a recipe's corpus that are kept if other data take its place; the others belong to the corpus."""
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """The arguments that replace the corpus of a recipe."""
+
+    data: Data = None
+    columns: Sequence[str] = ()
+    target: Kind = ""
+    cache: str = "cache"
+    """Folder under which rows from memory are written, so that a run can be repeated."""
+
+    def corpus_table(self, recipe: Recipe) -> Tree:
+        """Return the ``[corpus]`` table that takes the place of the recipe's.
+
+        Raises:
+            SpecError: the recipe has several tasks, each with a corpus of its own.
+            CorpusError: there is no such file, folder or corpus.
+        """
+        given: Tree = {"columns": list(self.columns)} if self.columns else {}
+        given |= {"target": self.target} if self.target else {}
+        if self.data is None:
+            return {**plain(recipe.corpus), **given}
+        if recipe.tasks:
+            raise SpecError(
+                f"--data gives one corpus, and this recipe has {len(recipe.tasks)} tasks: set that of a task by --set "
+                f"tasks.{next(iter(recipe.tasks))}.corpus.path=FILE."
+            )
+        kept = {key: value for key, value in plain(recipe.corpus).items() if key in KEPT}
+        return kept | source_of(self.data, self.cache) | given
+
+
+def load_with_data(
+    load: Callable[..., tuple[str, Recipe]],
+    name: str,
+    overrides: Iterable[str],
+    arguments: DataArguments,
+    progress: Progress,
+) -> tuple[str, Recipe]:
+    """Return the name of a recipe and the recipe, with the user's data and what was found in its files.
+
+    Args:
+        load: :func:`permafrost.probes.config.load.load_recipe` or another of that module.
+        name, overrides: as of ``load``.
+        arguments: the data; by default the recipe's own.
+        progress: receives a line for each file.
+    """
+    hints = list[Kind]()
+
+    def corpus_table(recipe: Recipe) -> Tree:
+        hints.append(kind_of_corpus(recipe.corpus))
+        return arguments.corpus_table(recipe)
+
+    recipe_name, recipe = load(name, overrides, corpus_table)
+    return recipe_name, with_found_corpora(recipe, hints[0], progress)
+
+
+def source_of(data: Data, cache: str) -> dict[str, str]:
+    """Return the setting, ``path`` or ``name``, that stands for data.
+
+    Raises:
+        CorpusError: there is no such file, folder or corpus; or rows are of no known form.
+    """
+    if not isinstance(data, str | Path):
+        return {"path": str(save_rows(data, Path(cache) / "data"))}
+    from permafrost.data.readers.registry import CORPORA
+
+    if Path(data).expanduser().exists():
+        return {"path": str(data)}
+    if str(data) in CORPORA or (str(data).count("/") == 1 and not Path(data).suffix):
+        return {"name": str(data)}
+    raise CorpusError(
+        f"--data {data}: there is no such file or folder, and no corpus of this name. {nearest(str(data), CORPORA)}"
+    )
+
+
+def save_rows(data: Any, folder: Path) -> Path:
+    """Write rows from memory as parquet under a name that is their digest; return the path.
+
+    Raises:
+        CorpusError: the rows are of no known form.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    table = _as_table(data)
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table.replace_schema_metadata(None), sink)
+    content = sink.getvalue().to_pybytes()
+    path = folder / f"{digest_of(content)[:16]}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return path
+
+
+def _as_table(data: Any) -> Any:
+    import pyarrow
+
+    if isinstance(data, Mapping):  # a DatasetDict, or a table for each split
+        tables = [_as_table(rows).append_column("split", [[name] * len(rows)]) for name, rows in data.items()]
+        return pyarrow.concat_tables(tables, promote_options="default")
+    if hasattr(data, "with_format") and hasattr(data, "column_names"):  # datasets.Dataset, also after a selection
+        return data.with_format("arrow")[:]
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):
+        return pyarrow.Table.from_pandas(data, preserve_index=False)
+    rows = list(data) if isinstance(data, Iterable) else []
+    if rows and all(isinstance(row, str) for row in rows):
+        return pyarrow.table({"text": rows})
+    if rows and all(isinstance(row, Mapping) for row in rows):
+        return pyarrow.Table.from_pylist([dict(row) for row in rows])
+    if rows and all(isinstance(row, list | tuple) for row in rows):
+        names = [str(number) for number in range(1, max(map(len, rows)) + 1)]
+        return pyarrow.Table.from_pylist([dict(zip(names, row, strict=False)) for row in rows])
+    raise CorpusError(
+        f"data = {type(data).__name__}: give a file, a folder, a name, a pandas or datasets table, or a list of texts, "
+        "tuples or dicts with at least one row."
+    )
+
+
+def kind_of_corpus(spec: CorpusSpec) -> Kind:
+    """Return the kind of target that a corpus spec names, or that of a named corpus; empty if it is unknown."""
+    from permafrost.data.readers.registry import CORPORA
+
+    return "class" if spec.rule else spec.target or (CORPORA[spec.name].target if spec.name in CORPORA else "")
+
+
+def with_found_corpora(recipe: Recipe, hint: Kind, progress: Progress) -> Recipe:
+    """Return a recipe whose corpora from files name everything that was found in the files.
+
+    Args:
+        recipe: a recipe.
+        hint: the kind of target that the recipe is for.
+        progress: receives a line for each file.
+    """
+    tree, found = plain(recipe), dict[str, CorpusSpec]()
+    places = {"": (tree, recipe.corpus)}
+    for task, task_recipe in recipe.task_recipes().items() if recipe.tasks else ():
+        if "corpus" in tree["tasks"][task]:
+            places[task] = (tree["tasks"][task], task_recipe.corpus)
+    for table, spec in places.values():
+        if not spec.path:
+            continue
+        from permafrost.data.readers.resolve import resolve_corpus  # loads numpy
+
+        key = str(spec)
+        if key not in found:
+            resolved = resolve_corpus(spec, hint)
+            progress.note(resolved.description)
+            found[key] = resolved.spec
+        defaults = plain(CorpusSpec() if table is tree else recipe.corpus)
+        table["corpus"] = {name: value for name, value in plain(found[key]).items() if value != defaults[name]}
+    return parse(Recipe, tree, "recipe") if found else recipe
