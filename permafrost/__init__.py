@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from permafrost.api import ablate, backbone, latents, load, pretrain, report, run, similarity, study, train
+    from permafrost.api import ablate, backbone, latents, load, look, pretrain, report, run, similarity, study, train
 
-__all__ = ["ablate", "backbone", "latents", "load", "pretrain", "report", "run", "similarity", "study", "train"]
+__all__ = ["ablate", "backbone", "latents", "load", "look", "pretrain", "report", "run", "similarity", "study", "train"]
 
 if not (Path(__file__).parent / "data").exists():  # a checkout, where data, extract and probes lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permafrost.data.progress import NoProgress, Progress
-from permafrost.data.spec import parse
+from permafrost.data.spec import override, parse
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.load import (
     check_frozen,
@@ -28,8 +28,12 @@ from permafrost.probes.results.run_folder import ReportError, RunError, RunFolde
 from permafrost.probes.search.trials import check_study
 from permafrost.user_data import Data, DataArguments, load_with_data
 
-if TYPE_CHECKING:  # these load torch
+if TYPE_CHECKING:  # these load torch or numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
     from permafrost.data.corpora.corpus import Corpus
+    from permafrost.data.readers.summary import CorpusSummary
     from permafrost.data.store.block import Latents
     from permafrost.data.store.store import PlanLatents
     from permafrost.extract.examination import Examination
@@ -292,6 +296,39 @@ def latents(
     from permafrost.extract.text_latents import text_latents
 
     return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())
+
+
+def look(
+    data: Data,
+    columns: Sequence[str] = (),
+    target: str = "",
+    overrides: Overrides = (),
+    backbone: str = CapturePlan().backbone,
+    cache: Path | str = "cache",
+) -> tuple["CorpusSummary", "NDArray[np.int64]"]:
+    """Read data as a run would, and run nothing.
+
+    Args:
+        data, columns, target: as of :func:`run`.
+        overrides: ``corpus.KEY=value`` settings, as after ``--set``.
+        backbone: its tokenizer counts tokens.
+        cache: as ``extract.cache``.
+
+    Returns:
+        what the data hold, and the number of tokens of each distinct text ``[text]``, special tokens included.
+
+    Raises:
+        InputError: the data or the tokenizer cannot be found; the file cannot be read; or it is not clear which columns
+            hold texts and target.
+    """
+    spec = parse(
+        Recipe, override({"corpus": DataArguments(data, columns, target).corpus_table(Recipe())}, overrides), "look"
+    )
+    from permafrost.data.readers.summary import summarize
+    from permafrost.extract.tokenization.lengths import token_lengths
+
+    summary = summarize(spec.corpus)
+    return summary, token_lengths(backbone, summary.texts, str(cache))
 
 
 def backbone(name: str, cache: Path | str = "cache", device: str = "auto", adapter: str = "") -> "Examination":

@@ -23,8 +23,12 @@ from permafrost.data.readers.resolve import resolve_corpus
 from permafrost.data.spec import SpecError, nearest
 
 
-def load_corpus(spec: CorpusSpec) -> Corpus:
+def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     """Read the corpus that ``spec`` names; what it leaves open about a file is found from the file.
+
+    Args:
+        spec: of the corpus.
+        most_rows: rows of each file that are read at most; None reads all.
 
     Raises:
         CorpusError: the corpus is missing or broken; the message gives file and line.
@@ -32,7 +36,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     """
     entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
     name = spec.name or Path(spec.path).expanduser().name
-    reader, records = _open_path(spec) if spec.path else _open_named(spec, entry)
+    reader, records = _open_path(spec, most_rows) if spec.path else _open_named(spec, entry)
     labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
     score_range = reader.spec.score_range if reader.spec.score_range != "auto" else (0.0, 1.0)
     targets = Targets(reader.spec.target, score_range, labels, reader.spec.label_separator)
@@ -67,9 +71,10 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Ite
     return reader, records
 
 
-def _open_path(spec: CorpusSpec) -> tuple[RecordReader, Iterator[Record]]:
+def _open_path(spec: CorpusSpec, most_rows: int | None) -> tuple[RecordReader, Iterator[Record]]:
     resolved = resolve_corpus(spec)
     reader = _make_reader(resolved.spec, CorpusEntry(files={}, target=""), ())
+    reader.most_rows = most_rows
     return reader, _file_records(dict(resolved.files), reader, spec)
 
 

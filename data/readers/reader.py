@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,7 @@ class RecordReader:
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec, self.columns, self.encoding = spec, spec.columns, TARGETS[spec.target]
         self.omissions, self.skipped = Omissions(strict=spec.strict), SkippedRows(spec.strict)
+        self.most_rows: int | None = None
         self._pattern = line_pattern(spec.columns)
         if self._pattern:
             self.columns = tuple(name for name in GROUPS if name in self._pattern.groupindex)
@@ -150,7 +152,7 @@ class RecordReader:
         """
         for file_split, path in files.items():
             has_split = None
-            for record in self.read_file(path):
+            for record in islice(self.read_file(path), self.most_rows):
                 split = file_split or split_of(record.split)
                 if record.split and not split:
                     known = ", ".join(column_names.SPLITS)

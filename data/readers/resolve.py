@@ -100,7 +100,7 @@ def line_pattern(columns: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
-    rows = _sample(table)
+    rows = sample_rows(table)
     if not rows:
         raise CorpusError(f"{table.path}: it holds no rows.")
     if spec.rule and not spec.columns:
@@ -108,7 +108,8 @@ def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
     return find_layout(rows, spec.columns, hint, str(table.path))
 
 
-def _sample(table: Table) -> list[TypedRow]:
+def sample_rows(table: Table) -> list[TypedRow]:
+    """Return the first rows of a file that can be read."""
     return list(islice(table.rows(skip=lambda *_: None), SAMPLE_ROWS))
 
 
@@ -129,9 +130,9 @@ def _kind_of_file(table: Table, hint: Kind) -> Kind:
         return "answers"
     if hint and TARGETS[hint].reads != "columns":
         return hint
-    if table.kind == "text" and not table.dialect.header and _is_tagged(_sample(table)):
+    if table.kind == "text" and not table.dialect.header and _is_tagged(sample_rows(table)):
         return "tags"
-    names = {name for _, fields in _sample(table)[:1] for name in fields}
+    names = {name for _, fields in sample_rows(table)[:1] for name in fields}
     if {"question", "context"} <= names and names & {"answer", "answers"}:
         return "answers"
     if names & {"tokens", "words"} and names & {"tags", "ner_tags"}:

@@ -2,20 +2,34 @@
 
 import json
 import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from permafrost import api
 from permafrost.cli import options
-from permafrost.cli.console import show_grid, show_json, show_table
+from permafrost.cli.console import cell, show_facts, show_grid, show_json, show_table
 from permafrost.data.spec import SpecError, manual, nearest, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.grid import to_latex, to_markdown
 from permafrost.probes.results.run_folder import ReportError, RunFolder
 
+if TYPE_CHECKING:  # loads numpy, half of the time of a refused command
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from permafrost.data.readers.summary import CorpusSummary
+
 inspect_app = typer.Typer()
+
+MOST_CHARACTERS = 60
+"""Characters of a cell of a row that is shown."""
+
+LOOK_FACTS = ("splits", "labels", "scores", "texts", "repeated", "tokens")
 
 FORMATS = {"markdown": to_markdown, "latex": to_latex}
 """Format of printed tables -> its renderer."""
@@ -52,6 +66,55 @@ def config_command(
     for entry in settings:
         print(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}    ({entry['type']})")
         print(textwrap.indent(textwrap.fill(entry["meaning"], 96), "    "))
+
+
+@inspect_app.command("look")
+def look_command(
+    data: options.LookedData,
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "minilm",
+    set_: options.SetOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Show what a run would read from a file: columns, target, splits, rows, lengths. Nothing is run.
+
+    Lengths are tokens of the backbone. The settings of the table [corpus] can be changed by --set.
+    """
+    summary, lengths = api.look(
+        **options.corpus_arguments(data, columns, target), overrides=set_ or (), backbone=backbone
+    )
+    facts = asdict(summary) | {"texts": len(summary.texts), "tokens": _length_facts(lengths)}
+    if as_json:
+        show_json({"look": facts})
+        return
+    show_look(summary, facts)
+
+
+def _length_facts(lengths: "NDArray[np.int64]") -> dict[str, int]:
+    """Return how long texts are, in tokens."""
+    if not len(lengths):
+        return {}
+    ordered = sorted(lengths.tolist())
+    middle, most = ordered[len(ordered) // 2], ordered[int(0.95 * len(ordered))]
+    return {"shortest": ordered[0], "median": middle, "95 %": most, "longest": ordered[-1]}
+
+
+def show_look(summary: "CorpusSummary", facts: Mapping[str, Any]) -> None:
+    """Print what a corpus holds: its columns, its first rows, counts and notes."""
+    print(summary.description)
+    tables = [summary.columns, summary.rows] if summary.columns else [summary.rows]
+    for table in filter(None, tables):
+        print()
+        show_table(list(table[0]), [[cell(value)[:MOST_CHARACTERS] for value in row.values()] for row in table])
+    print()
+    show_facts({key: value for key, value in facts.items() if value and key in LOOK_FACTS})
+    if summary.partial:
+        print("of the first rows of each file; a run reads all")
+    for note in summary.notes:
+        print(note)
+    if summary.problem:
+        print(f"a run would stop: {summary.problem}")
 
 
 @inspect_app.command("report")

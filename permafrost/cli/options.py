@@ -137,6 +137,10 @@ DataOption = Annotated[
     ),
 ]
 
+LookedData = Annotated[
+    str, typer.Argument(metavar="FILE", help="A file, a folder with a file per split, a corpus or a hub data set.")
+]
+
 ColumnsOption = Annotated[
     str,
     typer.Option(
