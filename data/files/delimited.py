@@ -40,10 +40,12 @@ def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> I
     try:
         for values in split_rows(counted(), dialect):
             origin, start = f"{path}:{start}", number + 1  # a quoted field may span lines: a row is where it begins
+            if not any(values):
+                continue
             if dialect.header and not names:
                 names = [value.strip() or str(position) for position, value in enumerate(values, 1)]
                 _check_names(origin, names)
-            elif any(values) and (fields := _fields(origin, values, names, dialect, skip)):
+            elif fields := _fields(origin, values, names, dialect, skip):
                 yield origin, fields
     except csv.Error as error:
         raise CorpusError(

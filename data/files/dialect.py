@@ -78,6 +78,8 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dia
         CorpusError: a setting is none of the known values.
     """
     lines = [line for line in lines[:MOST_SAMPLED] if line.strip()]
+    if not lines and suffix in HEADED:
+        return Dialect(",", header=True)
     delimiter = _set_delimiter(settings.delimiter)
     if delimiter is None:
         delimiter = _find_delimiter(lines, suffix)

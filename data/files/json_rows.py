@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def json_rows(path: Path, value: Any) -> Iterator[TypedRow]:
             if split in foreign_splits(value):
                 continue
             yield from ((origin, {**fields, SPLIT: split}) for origin, fields in _items(f"{path}: {split}", table))
-    elif isinstance(value, dict) and value and len({_length(column) for column in value.values()} | {-1}) == 2:
+    elif isinstance(value, dict) and value and _same_length(value.values()):
         columns = {name: list(item.values() if isinstance(item, dict) else item) for name, item in value.items()}
         for number, row in enumerate(zip(*columns.values(), strict=True), 1):
             yield f"{path}: item {number}", dict(zip(columns, row, strict=True))
@@ -103,8 +103,10 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict | list) for item in value[:100])
 
 
-def _length(column: Any) -> int:
-    return len(column) if isinstance(column, dict | list) else -1
+def _same_length(columns: Iterable[Any]) -> bool:
+    """Return whether values are all lists or objects of the same length."""
+    lengths = {len(column) if isinstance(column, dict | list) else -1 for column in columns}
+    return len(lengths) == 1 and -1 not in lengths
 
 
 def _parse(origin: str, text: str) -> Any:

@@ -137,7 +137,7 @@ def _json_kind(lines: list[str], suffix: str) -> Kind | None:
     if suffix == ".jsonl":
         return "jsonl"
     if not first.startswith(("{", "[")) or suffix in (".csv", ".tsv", ".txt", ".conll"):
-        return "json" if suffix == ".json" and first else None
+        return "json" if suffix == ".json" else None
     one_line = sum(bool(line.strip()) for line in lines[:2]) == 1
     if first[-1:] in "}]" and (not one_line or (first[:1] == "{" and suffix != ".json")):
         return "jsonl"

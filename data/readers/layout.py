@@ -16,6 +16,7 @@ from permafrost.data.files.column_names import plain_name, split_of
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.script import UNSPACED
+from permafrost.data.spec import nearest
 
 FEW_WORDS = 2.5
 """Mean number of words from which on a column holds texts."""
@@ -177,8 +178,8 @@ def _named(known: dict[str, Column], column: str, place: str) -> str:
     if len(alike) == 1:
         return alike[0]
     raise CorpusError(
-        f"{place}: no column '{column}'; set corpus.columns (--columns) to some of: {_list(known)}, or to positions "
-        "from 1."
+        f"{place}: no column '{column}'; set corpus.columns (--columns) to some of {_list(known)}, or to positions "
+        f"from 1. {nearest(column, known)}"
     )
 
 

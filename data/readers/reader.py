@@ -100,7 +100,7 @@ class RecordReader:
         """
         table = open_table(path, file_format(self.spec))
         reads = self.encoding.reads
-        if reads == "questions" and table.kind == "squad":
+        if reads == "questions" and isinstance(table.value, dict) and not any(map(split_of, table.value)):
             if self.columns:
                 raise SpecError("corpus.columns: JSON in the layout of SQuAD names no columns; leave it out.")
             yield from read_squad(path, table.value, self.omissions)
