@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from permafrost.api import ablate, backbone, latents, load, look, pretrain, report, run, similarity, study, train
+    from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.inspection import backbone, latents, look
 
 __all__ = ["ablate", "backbone", "latents", "load", "look", "pretrain", "report", "run", "similarity", "study", "train"]
 
@@ -24,5 +25,6 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("permafrost.api"), name)
+        module = "inspection" if name in ("backbone", "latents", "look") else "api"
+        return getattr(importlib.import_module(f"permafrost.{module}"), name)
     raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

@@ -44,11 +44,9 @@ def find_encoding(path: Path, sample: bytes, encoding: str = "auto") -> str:
     return marked or "utf-8"
 
 
-def guess_encoding(path: Path) -> str:
-    """Return the encoding that a file which is not UTF-8 could be, with the setting; empty if there is no guess."""
+def guess_encoding(sample: bytes) -> str:
+    """Return the encoding that a file which is not UTF-8 could be; empty if there is no guess."""
     from charset_normalizer import from_bytes  # slow to import, and needed only for a message
 
-    from permafrost.data.files.opening import read_sample
-
-    best = from_bytes(read_sample(path)).best()
-    return f'it could be {best.encoding}: set corpus.encoding = "{best.encoding}"' if best else ""
+    best = from_bytes(sample).best()
+    return best.encoding if best else ""

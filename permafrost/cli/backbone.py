@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from permafrost import api
+from permafrost import inspection
 from permafrost.cli.console import show_facts, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.extract.backbones.registry import known_backbones
@@ -28,7 +28,7 @@ def backbone_command(
     name: NameArgument, adapter: AdapterOption = "", cache: CacheOption = Path("cache"), as_json: JsonOption = False
 ) -> None:
     """Examine a model: its blocks, how texts may share a forward pass, largest values by layer, speed."""
-    found = api.backbone(name, cache=cache, adapter=adapter)
+    found = inspection.backbone(name, cache=cache, adapter=adapter)
     if as_json:
         show_json({"backbone": asdict(found) | {"exact": found.exact}})
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from permafrost import api
+from permafrost import inspection
 from permafrost.cli import options
 from permafrost.cli.console import cell, show_facts, show_grid, show_json, show_table
 from permafrost.data.spec import SpecError, manual, nearest, plain, read_toml
@@ -81,7 +81,7 @@ def look_command(
 
     Lengths are tokens of the backbone. The settings of the table [corpus] can be changed by --set.
     """
-    summary, lengths = api.look(
+    summary, lengths = inspection.look(
         **options.corpus_arguments(data, columns, target), overrides=set_ or (), backbone=backbone
     )
     facts = asdict(summary) | {"texts": len(summary.texts), "tokens": _length_facts(lengths)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from permafrost import api
+from permafrost import inspection
 from permafrost.cli.main import app
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
 
@@ -26,7 +26,7 @@ def test_the_facts_of_a_backbone_are_those_of_its_latents(family, tiny, tmp_path
         32,
         64 + 2 * (family == "bert"),
     )
-    latents = api.latents(
+    latents = inspection.latents(
         PILOT_TEXTS, folder, views=("max",), cache=None, compute_dtype="float32", stored_dtype="float32"
     )
     assert (np.array(found["peaks"]) >= latents["max"].max((1, 2)) - 1e-4).all()

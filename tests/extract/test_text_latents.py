@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from permafrost import api
+from permafrost import inspection
 from permafrost.data.errors import InputError
 from tests.support.models.gguf import tiny_gguf
 
@@ -12,8 +12,8 @@ TEXTS = ["the small brown dog runs", "it sleeps", "the small brown dog runs", "t
 
 def test_the_store_and_the_memory_give_the_same_latents_of_every_text(tiny, tmp_path):
     asked = {"backbone": str(tiny("gpt2")), "views": ("last", "mean"), "layers": (0, -1), "stored_dtype": "float32"}
-    kept = api.latents(TEXTS, cache=tmp_path / "cache", **asked)
-    unkept = api.latents(TEXTS, cache=None, **asked)
+    kept = inspection.latents(TEXTS, cache=tmp_path / "cache", **asked)
+    unkept = inspection.latents(TEXTS, cache=None, **asked)
     assert {view: values.shape for view, values in kept.items()} == {"last": (2, 4, 32), "mean": (2, 4, 32)}
     for view, values in kept.items():
         np.testing.assert_array_equal(values, unkept[view])
@@ -23,8 +23,8 @@ def test_the_store_and_the_memory_give_the_same_latents_of_every_text(tiny, tmp_
 
 def test_a_prompt_may_be_given(tiny):
     folder, views = str(tiny("gpt2")), ("last", "text_last")
-    found = api.latents(["a dog"], folder, views, cache=None, template="{system} {text} then", system="the old")
-    whole = api.latents(["the old a dog then", "the old a dog"], folder, views, cache=None)
+    found = inspection.latents(["a dog"], folder, views, cache=None, template="{system} {text} then", system="the old")
+    whole = inspection.latents(["the old a dog then", "the old a dog"], folder, views, cache=None)
     np.testing.assert_allclose(found["last"][:, 0], whole["last"][:, 0], atol=2e-3)
     np.testing.assert_allclose(found["text_last"][:, 0], whole["last"][:, 1], atol=2e-3)
 
@@ -34,7 +34,7 @@ def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
     tiny_gguf(tmp_path / "tiny.gguf")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert api.latents(["a dog"], str(tmp_path / "tiny.gguf"), cache=None)["mean"].shape[1] == 1
+    assert inspection.latents(["a dog"], str(tmp_path / "tiny.gguf"), cache=None)["mean"].shape[1] == 1
     assert not list((tmp_path / "here").iterdir())
 
 
@@ -51,4 +51,4 @@ def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
 )
 def test_what_gives_no_array_is_refused(change, message, tiny):
     with pytest.raises(InputError, match=message):
-        api.latents(**{"texts": TEXTS, "backbone": str(tiny("gpt2")), "cache": None} | change)
+        inspection.latents(**{"texts": TEXTS, "backbone": str(tiny("gpt2")), "cache": None} | change)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from permafrost import api
+from permafrost import inspection
 from permafrost.data.machine import may_have_gpu
 from tests.support.bench import ROOT, Bench
 from tests.support.models.gguf import tiny_gguf
@@ -63,7 +63,7 @@ def test_stored_latents_are_read_without_torch(kind, tiny, tmp_path):
     name = tmp_path / "tiny.gguf" if kind == "gguf" else tiny("gpt2")
     if kind == "gguf":
         tiny_gguf(name)
-    cold = api.latents(TEXTS, str(name), ("mean", "last"), cache=tmp_path / "cache")
+    cold = inspection.latents(TEXTS, str(name), ("mean", "last"), cache=tmp_path / "cache")
     program = f"""
 import sys
 import numpy as np

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from permafrost import api
+from permafrost import inspection
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import find_store
@@ -140,11 +140,11 @@ def test_a_store_is_found_by_its_adapter_without_the_weights(tiny, tmp_path):
     assert not np.array_equal(*read)
     exact = {"layers": [3], "max_tokens": 32, "compute_dtype": "float32", "stored_dtype": "float32"}
     for adapter, values in zip((str(folder), ""), read, strict=True):
-        found = api.latents(TEXTS, str(tiny("gpt2")), cache=None, adapter=adapter, **exact)
+        found = inspection.latents(TEXTS, str(tiny("gpt2")), cache=None, adapter=adapter, **exact)
         np.testing.assert_array_equal(found["mean"], values)
     assert (
-        api.backbone(str(tiny("gpt2")), tmp_path, "cpu", str(folder)).peaks
-        != api.backbone(str(tiny("gpt2")), tmp_path, "cpu").peaks
+        inspection.backbone(str(tiny("gpt2")), tmp_path, "cpu", str(folder)).peaks
+        != inspection.backbone(str(tiny("gpt2")), tmp_path, "cpu").peaks
     )
 
 

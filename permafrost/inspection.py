@@ -1,0 +1,101 @@
+"""What a user looks at before or without a training: a file of data, a backbone, the latents of texts."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.spec import override, parse
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.probes.config.recipe import Recipe
+from permafrost.user_data import Data, DataArguments
+
+if TYPE_CHECKING:  # these load torch or numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from permafrost.data.readers.summary import CorpusSummary
+    from permafrost.data.store.block import Latents
+    from permafrost.extract.examination import Examination
+
+
+def look(
+    data: Data,
+    columns: Sequence[str] = (),
+    target: str = "",
+    overrides: Iterable[str] = (),
+    backbone: str = CapturePlan().backbone,
+    cache: Path | str = "cache",
+) -> tuple["CorpusSummary", "NDArray[np.int64]"]:
+    """Read data as a run would, and run nothing.
+
+    Args:
+        data, columns, target: as of :func:`run`.
+        overrides: ``corpus.KEY=value`` settings, as after ``--set``.
+        backbone: its tokenizer counts tokens.
+        cache: as ``extract.cache``.
+
+    Returns:
+        what the data hold, and the number of tokens of each distinct text ``[text]``, special tokens included.
+
+    Raises:
+        InputError: the data or the tokenizer cannot be found; the file cannot be read; or it is not clear which columns
+            hold texts and target.
+    """
+    spec = parse(
+        Recipe, override({"corpus": DataArguments(data, columns, target).corpus_table(Recipe())}, overrides), "look"
+    )
+    from permafrost.data.readers.summary import summarize
+    from permafrost.extract.tokenization.lengths import token_lengths
+
+    summary = summarize(spec.corpus)
+    return summary, token_lengths(backbone, summary.texts, str(cache))
+
+
+def backbone(name: str, cache: Path | str = "cache", device: str = "auto", adapter: str = "") -> "Examination":
+    """Examine a backbone: its architecture, the roads by which texts may share a pass, its largest values, its speed.
+
+    Args:
+        name, cache, adapter: as ``plan.backbone``, ``extract.cache`` and ``plan.adapter``.
+
+    Raises:
+        InputError, MachineError: it cannot be found, is no model of text, or has no road that is exact.
+    """
+    from permafrost.extract.examination import examine
+
+    return examine(name, ExtractSpec(cache=str(cache), device=device), adapter)
+
+
+def latents(
+    texts: Sequence[str],
+    backbone: str,
+    views: Sequence[str] = ("mean",),
+    layers: Sequence[int] | str = "all",
+    max_tokens: int | str = CapturePlan().max_tokens,
+    cache: Path | str | None = "cache",
+    progress: Progress | None = None,
+    adapter: str = "",
+    **others: Any,
+) -> dict[str, "Latents"]:
+    """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
+
+    Args:
+        texts: repeated ones are run once.
+        backbone: a short name, a folder of a model, or an id on the Hugging Face hub.
+        views: how the hidden states of a text become one vector: mean, last, text_last, cls, ...; not ``tokens``.
+        layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
+        max_tokens: longer texts are cut; as in a plan.
+        cache: folder of the latent stores; None keeps the latents in memory only.
+        adapter: folder of a LoRA adapter of the backbone, as in a plan.
+        others: further settings of a plan: ``template``, ``system``, ``compute_dtype``, ``stored_dtype``, ...
+
+    Raises:
+        InputError: the backbone, a view, a layer or a text cannot be used.
+        MachineError: the machine failed; the message says what is safe.
+    """
+    layers = layers if isinstance(layers, str) else list(layers)
+    settings = {"backbone": backbone, "adapter": adapter, "views": list(views), "layers": layers}
+    plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
+    from permafrost.extract.text_latents import text_latents
+
+    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())
