@@ -16,7 +16,7 @@ from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.resolve import ResolvedCorpus, file_format, resolve_corpus, sample_rows
 from permafrost.data.text import Text
 
-MOST_ROWS = 50_000
+MOST_ROWS = 20_000
 """Rows of each file that are looked at."""
 
 SHOWN = 10
