@@ -26,7 +26,7 @@ class CorpusSpec:
     answer's first character."""
 
     target: str = ""
-    """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (an IOB2 tag for each word),
+    """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (a tag for each word),
     "answers" (to a question on a passage), or "none". Empty uses the kind of a named corpus."""
 
     rule: Literal["", "question"] = ""
@@ -47,6 +47,10 @@ class CorpusSpec:
     split_column: str = "split"
     """Name of the column that holds train, validation or test; if a file has no such column, rows are split at
     random."""
+
+    tag_scheme: Literal["auto", "IO", "IOB1", "IOB2", "IOE1", "IOE2", "BIOES", "BILOU"] = "auto"
+    """Scheme of tags, which are converted to IOB2. "auto" finds it, and refuses a corpus that mixes schemes; with the
+    name of one, any entity that is written otherwise is repaired and counted. "IO": types, or I- and a type."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Fractions of train, validation and test for a random split. If only validation is missing, its fraction is held
@@ -69,7 +73,8 @@ class CorpusSpec:
     """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
     strict: bool = False
-    """Refuse answers that are empty or not at their offset; otherwise they are left out and counted."""
+    """Refuse answers that are empty or not at their offset, and entities that are not written as in the scheme of their
+    tags; otherwise the answers are left out, the entities repaired, and both counted."""
 
     revision: str = ""
     """Commit of the hub data set; empty uses the pinned commit of a named corpus, else the newest."""

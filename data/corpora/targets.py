@@ -5,7 +5,7 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.iob2 import OUTSIDE, check_tag, check_transitions, split_tag
 from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
-from permafrost.data.corpora.records import CorpusError, Kind, Record, check_text
+from permafrost.data.corpora.records import CorpusError, Kind, Record, Span, check_text
+from permafrost.data.corpora.tag_schemes import OUTSIDE, TagScheme, find_scheme, split_tag
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.spec import nearest
 
@@ -36,6 +36,12 @@ class Targets:
     label_separator: str = ","
     """Separator of the labels of a row."""
 
+    tag_scheme: str = "auto"
+    """Scheme of tags; "auto" finds it."""
+
+    strict: bool = False
+    """Refuse entities that are not written as in the scheme of the tags; otherwise they are repaired and counted."""
+
 
 class TargetEncoding(ABC):
     """Encoding of one kind of target as arrays."""
@@ -48,6 +54,9 @@ class TargetEncoding(ABC):
 
     is_scaled: ClassVar[bool] = False
     """Whether targets are scores, scaled from their range to [0, 1]."""
+
+    notes: tuple[str, ...] = ()
+    """Notes for the user on how targets were read, once they are encoded."""
 
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
@@ -209,39 +218,57 @@ class LabelSets(NamedTargets):
 
 
 class Tags(NamedTargets):
-    """An IOB2 tag per word."""
+    """A tag per word, in any scheme; IOB2 once encoded."""
 
     reads = "words"
+    scheme: TagScheme
 
     def check_record(self, record: Record) -> None:
-        """Raise a :class:`CorpusError` if a tag is not IOB2."""
-        for span in record.spans if not self.targets.labels else ():
-            check_tag(span.origin, span.tag)
+        """Raise a :class:`CorpusError` if a tag is missing."""
+        for span in record.spans:
+            if not span.tag:
+                raise CorpusError(f"{span.origin}: the tag is missing.")
 
     def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Return the given tags, which must be IOB2, else ``O`` and those of each type that occurs in training."""
+        """Find the scheme of the tags of all records; return the given tags in IOB2, else those of training.
+
+        They are ``O``, then ``B-`` and ``I-`` of each type; of given tags that are IOB2 already, those alone.
+        """
+        sentences = (self._named_spans(record) for split in records.values() for record in split)
+        self.scheme = find_scheme(sentences, self.targets.tag_scheme, self.targets.strict)
+        self.notes = self.scheme.notes()
         labels = self.targets.labels
-        wrong = [label for label in labels if not split_tag(label)[0]]
-        if wrong or labels[:1] not in ((), (OUTSIDE,)):
+        if not labels:
+            return super().label_names(name, records)
+        is_iob2 = all(split_tag(label)[0] for label in labels)
+        wrong = [label for label in labels if not is_iob2 and label != OUTSIDE and not self.scheme.parse(label).type]
+        if wrong or OUTSIDE not in labels or (is_iob2 and labels[0] != OUTSIDE):
             label = repr(wrong[0]) if wrong else f"{labels[0]!r} first"
             raise CorpusError(
                 f"corpus.labels: of tags they are 'O', then B-TYPE and I-TYPE of each type; found {label}."
             )
-        return super().label_names(name, records)
+        return labels if is_iob2 else _iob2_labels(self.scheme.parse(label).type for label in labels)
+
+    def _named_spans(self, record: Record) -> Sequence[Span]:
+        """Return the words of a record, with the names of tags that are given as numbers of ``corpus.labels``."""
+        names = {str(number): name for number, name in enumerate(self.targets.labels)}
+        if names.keys().isdisjoint(span.tag for span in record.spans):
+            return record.spans
+        return [span._replace(tag=names.get(span.tag, span.tag)) for span in record.spans]
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        types = sorted({split_tag(span.tag)[1] for record in records["train"] for span in record.spans} - {""})
+        types = {self.scheme.parse(span.tag).type for record in records["train"] for span in record.spans} - {""}
         if not types:
             raise CorpusError(f"{name}: its training rows hold no entity: every tag is '{OUTSIDE}'.")
-        return (OUTSIDE, *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
+        return _iob2_labels(sorted(types))
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""
         codes, tags = _codes_of(labels), list[int]()
         for record in records:
-            own = [self._code(span.origin, span.tag, codes, "tag") for span in record.spans]
-            check_transitions([labels[code] for code in own], [span.origin for span in record.spans])
-            tags += own
+            spans = self._named_spans(record)
+            names = self.scheme.to_iob2(span.tag for span in spans)
+            tags += [self._code(span.origin, name, codes, "tag") for span, name in zip(spans, names, strict=True)]
         return _rows_of_spans(texts, records, tags)
 
     @classmethod
@@ -267,6 +294,10 @@ TARGETS: dict[str, type[TargetEncoding]] = {
     "score": Scores, "class": Classes, "labels": LabelSets, "none": NoTargets, "tags": Tags, "answers": Answers,
 }  # fmt: skip
 """Kind of target -> its encoding; the keys are the values of ``corpus.target``."""
+
+
+def _iob2_labels(types: Iterable[str]) -> tuple[str, ...]:
+    return (OUTSIDE, *(f"{letter}-{type_}" for type_ in dict.fromkeys(types) if type_ for letter in "BI"))
 
 
 def _codes_of(labels: Sequence[str]) -> dict[str, int]:

@@ -33,7 +33,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     name = spec.name or Path(spec.path).expanduser().name
     reader, records = _open_path(spec, entry) if spec.path else _open_named(spec, entry)
     labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
-    targets = Targets(reader.spec.target, spec.score_range, labels, spec.label_separator)
+    targets = Targets(reader.spec.target, spec.score_range, labels, spec.label_separator, spec.tag_scheme, spec.strict)
     records = limit_records(records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
@@ -44,7 +44,7 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=reader.omissions.notes() + check_training(corpus))
+    return replace(corpus, notes=reader.omissions.notes() + corpus.notes + check_training(corpus))
 
 
 def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from permafrost.data.corpora.records import SPLITS, CorpusError, Record
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.targets import TARGETS
-from permafrost.data.readers.conll import read_columns, tagged_row
+from permafrost.data.readers.conll import ColumnFile, tagged_row
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
 from permafrost.data.readers.tabular import READERS, TypedRow, as_text, get_field, read_by_suffix, suffix_of
 from permafrost.data.script import WORD_END, lazy_pattern
@@ -22,7 +23,10 @@ EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
         "for example --set corpus.columns=first,second,score.",
         range(1, sys.maxsize),
     ),
-    "words": ("corpus.columns of tags are those of words and of tags, got {}.", (0, 2)),
+    "words": (
+        "corpus.columns of tags are those of words and of tags, or of sentences, words and tags, got {}.",
+        (0, 2, 3),
+    ),
     "questions": (
         "corpus.columns of answers are question, context, answer and, where there is one, the answer's first "
         "character, got {}.",
@@ -33,17 +37,17 @@ EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
 
 NO_COLUMNS = {
     "columns": ((), ""),
-    "words": (
-        (".conll", ".txt", ".bio", ".tsv"),
-        "a file of tagged words names no columns; its first is the word, its last the tag.",
-    ),
+    "words": ((), ""),
     "questions": ((".json",), "JSON in the layout of SQuAD names no columns; leave it out."),
 }
 """What rows hold -> suffixes of files without column names, and why a recipe names none."""
 
+WORD_FILES = (".conll", ".txt", ".bio", ".tsv", ".csv")
+"""Suffixes of files with a word per line."""
+
 TABLES = {
     "columns": tuple(READERS),
-    "words": (".jsonl", ".parquet"),
+    "words": (*WORD_FILES, ".jsonl", ".parquet"),
     "questions": (".jsonl", ".parquet", ".csv", ".tsv"),
 }
 """What rows hold -> suffixes of files with a row for each record."""
@@ -90,7 +94,7 @@ class RecordReader:
 
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec, self.columns, self.encoding = spec, spec.columns, TARGETS[spec.target]
-        self.omissions = Omissions(strict=spec.strict)
+        self.omissions, self.skipped = Omissions(strict=spec.strict), SkippedRows(strict=spec.strict)
         if spec.rule and len(self.columns) != 1:
             raise SpecError(
                 f'corpus.rule = "{spec.rule}" labels single sentences: name one column in corpus.columns, '
@@ -115,11 +119,14 @@ class RecordReader:
         without_columns, reason = NO_COLUMNS[self.encoding.reads]
         if self.columns and suffix_of(path) in without_columns:
             raise SpecError(f"corpus.columns: {reason}")
-        words = self.encoding.reads == "words"
-        read_whole = read_columns if words else partial(read_squad, omissions=self.omissions)
-        yield from read_by_suffix(
-            path, {suffix: read_whole if suffix in without_columns else self._read_rows for suffix in self.suffixes}
-        )
+        readers: dict[str, Callable[[Path], Iterator[Record]]] = dict.fromkeys(self.suffixes, self._read_rows)
+        readers |= dict.fromkeys(without_columns, partial(read_squad, omissions=self.omissions))
+        if self.encoding.reads == "words":
+            readers |= dict.fromkeys(WORD_FILES, self._read_words)
+        yield from read_by_suffix(path, readers)
+
+    def _read_words(self, path: Path) -> Iterator[Record]:
+        yield from ColumnFile(path, self.columns, self.spec.split_column, self.skipped).records()
 
     def _read_rows(self, path: Path) -> Iterator[Record]:
         for row in READERS[suffix_of(path)](path):
@@ -130,7 +137,7 @@ class RecordReader:
         split_column = self.spec.split_column
         match self.encoding.reads:
             case "words":
-                yield tagged_row(row, self.columns, split_column, tag_names)
+                yield from tagged_row(row, self.columns, split_column, self.skipped, tag_names)
             case "questions":
                 yield from question_row(row, self.columns, split_column, self.omissions)
             case "columns":
