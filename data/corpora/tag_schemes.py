@@ -1,8 +1,7 @@
 """Schemes in which entities are written as tags of words, and their conversion to IOB2.
 
-One rule reads every scheme: an entity begins at a tag ``B-`` or ``S-``, where the type changes, and after a tag ``E-``
-or ``S-``. So the entities do not depend on the scheme that is found; the scheme says which of them are slips, and are
-repaired.
+One rule reads every scheme: an entity begins at ``B-`` and ``S-``, where the type changes, and after ``E-`` and ``S-``.
+So entities do not depend on the scheme that is found; the scheme says which of them are slips, and are repaired.
 
 | scheme | first word | further words | last word | single word |
 |---|---|---|---|---|
@@ -63,10 +62,10 @@ class WordPlace(NamedTuple):
     first: bool
     last: bool
     after: bool
-    """The word before the entity ends one of the same type."""
+    """Whether an entity of the same type is directly before this one."""
 
     before: bool
-    """The word after the entity begins one of the same type."""
+    """Whether one is directly after it."""
 
 
 SCHEMES: dict[str, Callable[[WordPlace], str]] = {
@@ -79,8 +78,6 @@ SCHEMES: dict[str, Callable[[WordPlace], str]] = {
 }
 """Scheme -> the letter that it has for a word of an entity."""
 
-LETTERS = {"IOB2": "BI", "IO": "I", "IOB1": "BI", "IOE1": "IE", "IOE2": "IE", "BIOES": "BIES"}
-
 
 def split_tag(tag: str) -> tuple[str, str]:
     """Split an IOB2 tag: ``B-PER -> (B, PER)``, ``O -> (O, "")``; two empty strings if it is none."""
@@ -89,7 +86,13 @@ def split_tag(tag: str) -> tuple[str, str]:
     return (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") and len(tag) > 2 else ("", "")
 
 
-def _prefixed(tag: str) -> Tag | None:
+def iob2_labels(types: Iterable[str]) -> tuple[str, ...]:
+    """Return ``O``, then ``B-`` and ``I-`` of each type."""
+    return (OUTSIDE, *(f"{letter}-{type_}" for type_ in dict.fromkeys(types) for letter in "BI"))
+
+
+def split_prefix(tag: str) -> Tag | None:
+    """Split a tag that is written as ``B-PER`` or ``B_PER``, of any scheme; None for others."""
     return Tag(ROLES[tag[0]], tag[2:], tag[0]) if len(tag) > 2 and tag[0] in ROLES and tag[1] in "-_" else None
 
 
@@ -105,12 +108,7 @@ def _type(tag: str) -> Tag | None:
     return Tag("I", tag, "I")
 
 
-WITH_LETTER: tuple[Style, ...] = (_prefixed, _suffixed, _letter)
-
-
-def has_prefix(tag: str) -> bool:
-    """Return whether a tag is written as ``B-PER`` or ``B_PER``."""
-    return _prefixed(tag) is not None
+WITH_LETTER: tuple[Style, ...] = (split_prefix, _suffixed, _letter)
 
 
 def has_letter(tag: str) -> bool:
@@ -155,21 +153,38 @@ class TagScheme:
 
     def parse(self, tag: str) -> Tag:
         """Return the parts of a tag."""
-        return (None if tag == OUTSIDE else self.style(tag)) or NO_ENTITY
+        return NO_ENTITY if tag == OUTSIDE else self.style(tag) or NO_ENTITY
 
-    def to_iob2(self, tags: Iterable[str]) -> list[str]:
-        """Return the tags of a sentence in IOB2."""
-        previous, converted = NO_ENTITY, list[str]()
-        for name in tags:
-            tag = NO_ENTITY if name == OUTSIDE else self.parse(name)
-            converted.append(f"{'B' if begins(previous, tag) else 'I'}-{tag.type}" if tag.type else OUTSIDE)
+    def to_iob2(self, spans: Sequence[Span]) -> tuple[Span, ...]:
+        """Return the words of a sentence with their tags in IOB2."""
+        previous, converted = NO_ENTITY, list[Span]()
+        for span in spans:
+            tag = self.parse(span.tag)
+            name = f"{'B' if begins(previous, tag) else 'I'}-{tag.type}" if tag.type else OUTSIDE
+            converted.append(span if name == span.tag else span._replace(tag=name))
             previous = tag
-        return converted
+        return tuple(converted)
+
+    def labels_to_iob2(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return ``O``, then ``B-`` and ``I-`` of each type of the given tags; they stay if they are such already.
+
+        Raises:
+            CorpusError: a label is no tag, or there is no ``O``.
+        """
+        types = [split_tag(label)[1] or self.parse(label).type for label in labels if label != OUTSIDE]
+        if OUTSIDE not in labels or not all(types):
+            raise CorpusError(
+                "corpus.labels: of tags they are 'O' and those of each type, e.g. O,B-PER,I-PER; got "
+                f"{', '.join(labels)}."
+            )
+        is_iob2 = labels[0] == OUTSIDE and all(split_tag(label)[0] for label in labels)
+        return tuple(labels) if is_iob2 else iob2_labels(types)
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence on the scheme if it is not IOB2, and one on the entities that are repaired."""
         is_iob2 = self.name == "IOB2" and split_tag(self.example)[0]
-        scheme = () if is_iob2 else (f"tags are {self.name}, as in {self.example!r}, read as IOB2",)
+        name = "IO or IOB1" if self.name == "IO" and self.style is not _type else self.name
+        scheme = () if is_iob2 else (f"tags are {name}, as in {self.example!r}, read as IOB2",)
         return (*scheme, self.repairs) if self.repairs else scheme
 
 
@@ -187,25 +202,28 @@ def find_scheme(sentences: Iterable[Sequence[Span]], setting: str = "auto", stri
     counts = Counter(span.tag for spans in sentences for span in spans)
     origins = {span.tag: span.origin for spans in reversed(sentences) for span in reversed(spans)}
     written = [tag for tag in counts if tag != OUTSIDE]
+    if "" in counts:
+        raise CorpusError(f"{origins['']}: the tag is missing.")
     style = _find_style(written, counts, origins, setting)
     tags = {tag: style(tag) or NO_ENTITY for tag in written}
     letters = _letters_of(tags, origins)
-    slips = _Slips(sentences, {**tags, OUTSIDE: NO_ENTITY})
+    slips = _Slips(sentences, {**tags, OUTSIDE: NO_ENTITY}, letters)
     kind = "BIOES" if setting == "BILOU" else setting
     if setting == "auto":
-        kind = min(SCHEMES, key=lambda name: (slips.counts[name], not set(letters) <= set(LETTERS[name])))
+        # a scheme has its letters in its name
+        kind = min(SCHEMES, key=lambda name: (slips.counts[name], not set(letters) <= {*name}))
     name = _name_of(letters) if kind == "BIOES" else kind
     example = next((tag for tag in written if tags[tag].role != "I"), written[0] if written else "B-X")
     count = slips.counts[kind]
     if not count:
         return TagScheme(name=name, style=style, example=example)
-    first = slips.first[kind].describe(name, letters)
+    first = slips.first[kind]
     number = f"{count:,} of {slips.entities:,} entities are not written as in {name}"
     if strict:
-        raise CorpusError(f"{first}. Correct it, or leave out --strict (corpus.strict) to have it repaired.")
+        raise CorpusError(f"{first} in {name}. Correct it, or leave out --strict (corpus.strict) to have it repaired.")
     if setting == "auto" and count > max(FEW, SHARE * slips.entities):
         raise CorpusError(
-            f'{first}. {number}: the corpus mixes schemes. Correct it, or set corpus.tag_scheme = "{kind}" to '
+            f'{first}; {number}: the corpus mixes schemes. Correct it, or set corpus.tag_scheme = "{kind}" to '
             "have all of them repaired."
         )
     return TagScheme(name=name, style=style, example=example, repairs=f"{number} and were repaired; the first: {first}")
@@ -247,35 +265,17 @@ def _letters_of(tags: Mapping[str, Tag], origins: Mapping[str, str]) -> dict[str
 
 def _name_of(letters: Mapping[str, str]) -> str:
     """Return the name of the variant of BIOES that has these letters, role -> letter."""
-    if letters.get("E") == "L" or letters.get("S") == "U":
-        return "BILOU"
-    return ("BMEWO" if letters.get("S") == "W" else "BMES") if letters.get("I") == "M" else "BIOES"
-
-
-class _Slip(NamedTuple):
-    """A word whose tag another scheme would write."""
-
-    spans: Sequence[Span]
-    """The words of its sentence."""
-
-    word: int
-    place: WordPlace
-    tag: Tag
-
-    def describe(self, scheme: str, letters: Mapping[str, str]) -> str:
-        """Return a description without its full stop; ``letters`` are those of the corpus, role -> letter."""
-        span = self.spans[self.word]
-        context = f"follows {self.spans[self.word - 1].tag!r}" if self.word else "begins a sentence"
-        role = SCHEMES.get(scheme, SCHEMES["BIOES"])(self.place)
-        expected = f"{letters.get(role, role)}-{self.tag.type}"
-        return f"{span.origin}: invalid {scheme} transition: {span.tag!r} {context}; expected {expected}"
+    written = set(letters.values())
+    return "BILOU" if written & {"L", "U"} else "BMEWO" if "W" in written else "BMES" if "M" in written else "BIOES"
 
 
 class _Slips:
-    """Entities that schemes would write differently, by scheme."""
+    """Entities that schemes would write differently: their number by scheme, and a description of the first."""
 
-    def __init__(self, sentences: Sequence[Sequence[Span]], tags: Mapping[str, Tag]) -> None:
-        self.entities, self.counts, self.first = 0, Counter[str](), dict[str, _Slip]()
+    def __init__(
+        self, sentences: Sequence[Sequence[Span]], tags: Mapping[str, Tag], letters: Mapping[str, str]
+    ) -> None:
+        self.entities, self.counts, self.first, self.letters = 0, Counter[str](), dict[str, str](), letters
         for spans in sentences:
             parts = [tags[span.tag] for span in spans]
             if entities := entities_of(parts):
@@ -294,5 +294,10 @@ class _Slips:
                 for name in differing - counted:
                     self.counts[name] += 1
                     if name not in self.first:
-                        self.first[name] = _Slip(spans, index, place, tags[index])
+                        context = f"follows {spans[index - 1].tag!r}" if index else "begins a sentence"
+                        role = SCHEMES[name](place)
+                        self.first[name] = (
+                            f"{spans[index].origin}: {spans[index].tag!r} {context}; expected "
+                            f"{self.letters.get(role, role)}-{tags[index].type}"
+                        )
                 counted |= differing

@@ -6,7 +6,7 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
-from permafrost.data.corpora.records import CorpusError, Kind, Record, Span, check_text
-from permafrost.data.corpora.tag_schemes import OUTSIDE, TagScheme, find_scheme, split_tag
+from permafrost.data.corpora.records import CorpusError, Kind, Record, check_text
+from permafrost.data.corpora.tag_schemes import OUTSIDE, find_scheme, iob2_labels, split_tag
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.spec import nearest
 
@@ -37,10 +37,8 @@ class Targets:
     """Separator of the labels of a row."""
 
     tag_scheme: str = "auto"
-    """Scheme of tags; "auto" finds it."""
-
     strict: bool = False
-    """Refuse entities that are not written as in the scheme of the tags; otherwise they are repaired and counted."""
+    """Refuse entities that are not written as in the scheme of the tags."""
 
 
 class TargetEncoding(ABC):
@@ -55,11 +53,13 @@ class TargetEncoding(ABC):
     is_scaled: ClassVar[bool] = False
     """Whether targets are scores, scaled from their range to [0, 1]."""
 
-    notes: tuple[str, ...] = ()
-    """Notes for the user on how targets were read, once they are encoded."""
-
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
+
+    @classmethod
+    def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
+        """Return targets and all records of a corpus as they are encoded, and notes on how they were read."""
+        return targets, records, ()
 
     def check_record(self, record: Record) -> None:  # noqa: B027
         """Raise a :class:`CorpusError` if the target of a record is no name of a label or tag."""
@@ -218,57 +218,36 @@ class LabelSets(NamedTargets):
 
 
 class Tags(NamedTargets):
-    """A tag per word, in any scheme; IOB2 once encoded."""
+    """An IOB2 tag per word."""
 
     reads = "words"
-    scheme: TagScheme
 
-    def check_record(self, record: Record) -> None:
-        """Raise a :class:`CorpusError` if a tag is missing."""
-        for span in record.spans:
-            if not span.tag:
-                raise CorpusError(f"{span.origin}: the tag is missing.")
-
-    def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Find the scheme of the tags of all records; return the given tags in IOB2, else those of training.
-
-        They are ``O``, then ``B-`` and ``I-`` of each type; of given tags that are IOB2 already, those alone.
-        """
-        sentences = (self._named_spans(record) for split in records.values() for record in split)
-        self.scheme = find_scheme(sentences, self.targets.tag_scheme, self.targets.strict)
-        self.notes = self.scheme.notes()
-        labels = self.targets.labels
-        if not labels:
-            return super().label_names(name, records)
-        is_iob2 = all(split_tag(label)[0] for label in labels)
-        wrong = [label for label in labels if not is_iob2 and label != OUTSIDE and not self.scheme.parse(label).type]
-        if wrong or OUTSIDE not in labels or (is_iob2 and labels[0] != OUTSIDE):
-            label = repr(wrong[0]) if wrong else f"{labels[0]!r} first"
-            raise CorpusError(
-                f"corpus.labels: of tags they are 'O', then B-TYPE and I-TYPE of each type; found {label}."
-            )
-        return labels if is_iob2 else _iob2_labels(self.scheme.parse(label).type for label in labels)
-
-    def _named_spans(self, record: Record) -> Sequence[Span]:
-        """Return the words of a record, with the names of tags that are given as numbers of ``corpus.labels``."""
-        names = {str(number): name for number, name in enumerate(self.targets.labels)}
-        if names.keys().isdisjoint(span.tag for span in record.spans):
-            return record.spans
-        return [span._replace(tag=names.get(span.tag, span.tag)) for span in record.spans]
+    @classmethod
+    def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
+        """Convert tags and given labels to IOB2, ``O`` first; tags that are numbers of labels become their names."""
+        labels, records = targets.labels, list(records)
+        names = {str(number): label for number, label in enumerate(labels)}
+        sentences = [record.spans for record in records]
+        if names:
+            sentences = [
+                tuple(span._replace(tag=names.get(span.tag, span.tag)) for span in spans) for spans in sentences
+            ]
+        scheme = find_scheme(sentences, targets.tag_scheme, targets.strict)
+        if labels:
+            targets = replace(targets, labels=scheme.labels_to_iob2(labels))
+        converted = zip(records, map(scheme.to_iob2, sentences), strict=True)
+        return targets, [replace(record, spans=spans) for record, spans in converted], scheme.notes()
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        types = {self.scheme.parse(span.tag).type for record in records["train"] for span in record.spans} - {""}
+        types = sorted({split_tag(span.tag)[1] for record in records["train"] for span in record.spans} - {""})
         if not types:
             raise CorpusError(f"{name}: its training rows hold no entity: every tag is '{OUTSIDE}'.")
-        return _iob2_labels(sorted(types))
+        return iob2_labels(types)
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""
-        codes, tags = _codes_of(labels), list[int]()
-        for record in records:
-            spans = self._named_spans(record)
-            names = self.scheme.to_iob2(span.tag for span in spans)
-            tags += [self._code(span.origin, name, codes, "tag") for span, name in zip(spans, names, strict=True)]
+        codes = _codes_of(labels)
+        tags = [self._code(span.origin, span.tag, codes, "tag") for record in records for span in record.spans]
         return _rows_of_spans(texts, records, tags)
 
     @classmethod
@@ -294,10 +273,6 @@ TARGETS: dict[str, type[TargetEncoding]] = {
     "score": Scores, "class": Classes, "labels": LabelSets, "none": NoTargets, "tags": Tags, "answers": Answers,
 }  # fmt: skip
 """Kind of target -> its encoding; the keys are the values of ``corpus.target``."""
-
-
-def _iob2_labels(types: Iterable[str]) -> tuple[str, ...]:
-    return (OUTSIDE, *(f"{letter}-{type_}" for type_ in dict.fromkeys(types) if type_ for letter in "BI"))
 
 
 def _codes_of(labels: Sequence[str]) -> dict[str, int]:

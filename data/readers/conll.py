@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from permafrost.data.corpora.records import CorpusError, Record, Span
 from permafrost.data.corpora.skipped import SkippedRows
-from permafrost.data.corpora.tag_schemes import OUTSIDE, has_prefix
+from permafrost.data.corpora.tag_schemes import OUTSIDE, split_prefix
 from permafrost.data.readers.tabular import TypedRow, get_field, lines_of, suffix_of
 from permafrost.data.spec import nearest
 
@@ -24,8 +24,8 @@ HEADER_SENTENCES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "se
 
 BLANKS = re.compile(r"[ \t]+")
 
-COMMENT = re.compile(r"#\s*(split|global\.columns)\s*=\s*(\S.*)")
-"""Comment that gives the split of the sentence after it, or the names of the columns."""
+COMMENT = re.compile(r"#\s*([\w.]+)\s*=\s*(\S.*)")
+"""Comment with a key and a value: the split of the sentence after it, the names of the columns, or another."""
 
 DOCUMENT = "-DOCSTART-"
 
@@ -86,9 +86,12 @@ class ColumnFile:
             cells = self._cells(line.strip("\r\n"))
             own, ends = sentence, not any(cells) or DOCUMENT in line
             if not ends:
-                if line.startswith("#") and not lines and not self._is_word(cells):
-                    if match := COMMENT.fullmatch(line.strip()):
-                        split, self.names = (match[2], self.names) if match[1] == "split" else (split, match[2].split())
+                if line.startswith("#") and not lines and not self._is_word(line, cells):
+                    comment = COMMENT.fullmatch(line.strip())
+                    if comment and comment[1] == "split":
+                        split = comment[2]
+                    elif comment and comment[1] == "global.columns":
+                        self.names = comment[2].split()
                     continue
                 if not self.columns and self._is_header(number, cells):
                     continue
@@ -123,10 +126,11 @@ class ColumnFile:
         index = getattr(self.columns, name)
         return cells[index] if index is not None and index < len(cells) else ""
 
-    def _is_word(self, cells: Sequence[str]) -> bool:
-        """Return whether a line that may be a comment has a tag in its column."""
+    def _is_word(self, line: str, cells: Sequence[str]) -> bool:
+        """Return whether a line that starts with ``#`` has as many cells as others, and a tag."""
         tag = cells[self.columns.tag if self.columns and len(cells) == self.width else -1]
-        return len(cells) == (self.width or len(cells)) and (tag in self.tags or has_prefix(tag))
+        is_whole = len(cells) == (self.width or len(cells)) and " = " not in line
+        return is_whole and (tag in self.tags or split_prefix(tag) is not None)
 
     def _is_header(self, number: int, cells: Sequence[str]) -> bool:
         """Find the columns in the first line, and return whether it is a header."""
