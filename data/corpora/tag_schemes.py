@@ -111,11 +111,6 @@ def _type(tag: str) -> Tag | None:
 WITH_LETTER: tuple[Style, ...] = (split_prefix, _suffixed, _letter)
 
 
-def has_letter(tag: str) -> bool:
-    """Return whether a tag is ``O`` or has the letter of a scheme, as ``B-PER``, ``PER_B`` and ``B`` have."""
-    return tag == OUTSIDE or any(style(tag) for style in WITH_LETTER)
-
-
 def begins(previous: Tag, tag: Tag) -> bool:
     """Return whether an entity begins at a tag."""
     return bool(tag.type) and (tag.role in "BS" or tag.type != previous.type or previous.role in "ES")
@@ -173,10 +168,8 @@ class TagScheme:
         """
         types = [split_tag(label)[1] or self.parse(label).type for label in labels if label != OUTSIDE]
         if OUTSIDE not in labels or not all(types):
-            raise CorpusError(
-                "corpus.labels: of tags they are 'O' and those of each type, e.g. O,B-PER,I-PER; got "
-                f"{', '.join(labels)}."
-            )
+            expected = "of tags they are 'O' and those of each type, e.g. O,B-PER,I-PER"
+            raise CorpusError(f"corpus.labels: {expected}; got {', '.join(labels)}.")
         is_iob2 = labels[0] == OUTSIDE and all(split_tag(label)[0] for label in labels)
         return tuple(labels) if is_iob2 else iob2_labels(types)
 
@@ -210,8 +203,7 @@ def find_scheme(sentences: Iterable[Sequence[Span]], setting: str = "auto", stri
     slips = _Slips(sentences, {**tags, OUTSIDE: NO_ENTITY}, letters)
     kind = "BIOES" if setting == "BILOU" else setting
     if setting == "auto":
-        # a scheme has its letters in its name
-        kind = min(SCHEMES, key=lambda name: (slips.counts[name], not set(letters) <= {*name}))
+        kind = min(SCHEMES, key=lambda name: (slips.counts[name], not set(letters) <= {*name}))  # named by its letters
     name = _name_of(letters) if kind == "BIOES" else kind
     example = next((tag for tag in written if tags[tag].role != "I"), written[0] if written else "B-X")
     count = slips.counts[kind]
@@ -236,17 +228,22 @@ def _find_style(written: Sequence[str], counts: Mapping[str, int], origins: Mapp
         return next((style for style in fitting if all(tag.letter == "I" for tag in map(style, written) if tag)), _type)
     if fitting:
         return fitting[0]
-    known = [tag for tag in written if has_letter(tag)]
-    most = max(counts, key=lambda tag: counts[tag])
-    if setting == "auto" and not known and most == OUTSIDE:
-        return _type
     style = max(WITH_LETTER, key=lambda style: sum(counts[tag] for tag in written if style(tag)))
-    odd = next(tag for tag in written if not style(tag))
-    reason = f"the others are as {known[0]!r} ({origins[known[0]]})" if known else f"most are {most!r}, not 'O'"
+    like, unlike = ([tag for tag in written if bool(style(tag)) is fits] for fits in (True, False))
+    most = max(counts, key=lambda tag: counts[tag])
+    if setting == "auto" and most == OUTSIDE and not any(style(tag) for style in WITH_LETTER for tag in written):
+        return _type
+    are_tags = sum(counts[tag] for tag in like) > sum(counts[tag] for tag in unlike) or (like and most == OUTSIDE)
+    reason = f"others are as {like[0]!r} ({origins[like[0]]})" if are_tags else f"most are {most!r}"
+    remedy = (
+        "if it is not from the column of tags, set corpus.columns to those of words and tags, e.g. corpus.columns=1,4; "
+        'if tags are types without a letter, set corpus.tag_scheme = "IO"'
+    )
+    if unlike[0].isdecimal():
+        remedy = "if tags are numbers, set corpus.labels to their names in order, e.g. corpus.labels=O,B-PER,I-PER"
     raise CorpusError(
-        f"{origins[odd]}: {odd!r} is no tag: expected O, B-TYPE or I-TYPE, as in B-PER, or those of another scheme; "
-        f"{reason}. Correct it; if it is not from the column of tags, set corpus.columns to those of words and tags, "
-        'e.g. corpus.columns=1,4; if tags are types without a letter, set corpus.tag_scheme = "IO".'
+        f"{origins[unlike[0]]}: {unlike[0]!r} is no tag: expected O, B-TYPE or I-TYPE, as in B-PER, or another scheme; "
+        f"{reason}. Correct it; {remedy}."
     )
 
 
@@ -294,10 +291,10 @@ class _Slips:
                 for name in differing - counted:
                     self.counts[name] += 1
                     if name not in self.first:
-                        context = f"follows {spans[index - 1].tag!r}" if index else "begins a sentence"
-                        role = SCHEMES[name](place)
-                        self.first[name] = (
-                            f"{spans[index].origin}: {spans[index].tag!r} {context}; expected "
-                            f"{self.letters.get(role, role)}-{tags[index].type}"
-                        )
+                        self.first[name] = self._describe(spans, index, SCHEMES[name](place), tags[index].type)
                 counted |= differing
+
+    def _describe(self, spans: Sequence[Span], index: int, role: str, type_: str) -> str:
+        context = f"follows {spans[index - 1].tag!r}" if index else "begins a sentence"
+        expected = f"{self.letters.get(role, role)}-{type_}"
+        return f"{spans[index].origin}: {spans[index].tag!r} {context}; expected {expected}"

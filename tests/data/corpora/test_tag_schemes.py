@@ -148,13 +148,16 @@ def test_a_corpus_that_mixes_schemes_is_refused_unless_the_scheme_is_named():
     ("tags", "message"),
     [
         (["E-X", "O", "L-X"], "f:1:3: 'L-X' and 'E-X' (f:1:1) are of two schemes; write E for L in the tags"),
-        (["B-X", "PER", "O"], "f:1:2: 'PER' is no tag: expected O, B-TYPE or I-TYPE, as in B-PER, or those of another"),
+        (["B-X", "PER", "O"], "f:1:2: 'PER' is no tag: expected O, B-TYPE or I-TYPE, as in B-PER, or another scheme"),
         (["B-X", "X-B", "B-X"], "f:1:2: 'X-B' is no tag"),
         (["B-X", "B-"], "f:1:2: 'B-' is no tag"),
         (
-            ["NN", "VB", "NN", "O"],
-            "f:1:1: 'NN' is no tag: .*most are 'NN', not 'O'.*corpus.columns=1,4.*tag_scheme = \"IO\"",
+            ["NN", "I", "NN", "O"],
+            "f:1:1: 'NN' is no tag: .*most are 'NN'.*corpus.columns=1,4.*tag_scheme = \"IO\"",
         ),
+        (["O", "O", "PER", "B"], "f:1:3: 'PER' is no tag: .*others are as 'B' (f:1:4)"),
+        (["0", "1"], "f:1:1: '0' is no tag: .*corpus.labels=O,B-PER,I-PER"),
+        (["O", ""], "f:1:2: the tag is missing."),
     ],
 )
 def test_what_is_no_tag_is_told_with_its_place_and_the_way_out(tags, message):
