@@ -17,13 +17,14 @@ class CorpusSpec:
 
     path: str = ""
     """Your own file (csv, tsv, jsonl, parquet, txt; .gz), or a folder with train, validation and test files. For tags:
-    a file of columns in CoNLL format (txt, conll, tsv, bio), or jsonl or parquet with lists. For answers: JSON in SQuAD
+    a file with a word per line (conll, txt, tsv, bio, csv), or jsonl or parquet with lists. For answers: JSON in SQuAD
     format, or a table."""
 
     columns: tuple[str, ...] = ()
-    """Your column names in order: one text or two, then the target, e.g. first,second,score. For tags: the lists of
-    words and of tags. For answers: question, context, answer and, if there is one, the column with the offset of the
-    answer's first character."""
+    """Your column names in order: one text or two, then the target, e.g. first,second,score. For tags: words and tags,
+    or sentences, words and tags; in a file with a word per line also positions from 1, or from -1 at the end. For
+    answers: question, context, answer and, if there is one, the column with the offset of the answer's first
+    character."""
 
     target: str = ""
     """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (a tag for each word),
