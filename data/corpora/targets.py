@@ -227,11 +227,10 @@ class Tags(NamedTargets):
         """Convert tags and given labels to IOB2, ``O`` first; tags that are numbers of labels become their names."""
         labels, records = targets.labels, list(records)
         names = {str(number): label for number, label in enumerate(labels)}
-        sentences = [record.spans for record in records]
-        if names:
-            sentences = [
-                tuple(span._replace(tag=names.get(span.tag, span.tag)) for span in spans) for spans in sentences
-            ]
+        sentences = [
+            [span._replace(tag=names[span.tag]) if span.tag in names else span for span in record.spans]
+            for record in records
+        ]
         scheme = find_scheme(sentences, targets.tag_scheme, targets.strict)
         if labels:
             targets = replace(targets, labels=scheme.labels_to_iob2(labels))
