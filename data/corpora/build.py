@@ -18,8 +18,9 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets) -> Corp
 
     Raises:
         CorpusError: a text or label is empty; a score is not a number or out of range; a label is unknown; a tag is
-            not IOB2 or cannot follow the one before it; or there are no rows.
+            of no scheme; or there are no rows.
     """
+    targets, records, notes = TARGETS[targets.kind].convert(targets, records)
     encoding = TARGETS[targets.kind](targets)
     text_indices: dict[Text, int] = {}
     row_texts: dict[str, list[list[int]]] = {}
@@ -44,6 +45,7 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets) -> Corp
         labels=labels,
         score_range=targets.score_range if encoding.is_scaled else None,
         kind=targets.kind,
+        notes=notes,
     )
 
 

@@ -18,12 +18,13 @@ class CorpusSpec:
     path: str = ""
     """Your own file: delimited text (csv, tsv, txt), json, jsonl, parquet, Arrow or xlsx; text may be compressed by gz,
     zst, xz or bz2. Or a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
-    tags: columns as in CoNLL's files, or lists of words and tags. For answers: JSON in SQuAD format, or a table."""
+    tags: a file with a word per line, or lists of words and tags. For answers: JSON in SQuAD format, or a table."""
 
     columns: tuple[str, ...] = ()
     """Your columns in order: one text or two, then the target, e.g. first,second,score; by name, or by position from 1,
     e.g. 6,7,5. Or one regular expression that matches a line, with the groups text, second and label, e.g.
-    '(?P<label>[A-Z]+):[a-z]+ (?P<text>.*)'. For tags: the lists of words and of tags. For answers: question, context,
+    '(?P<label>[A-Z]+):[a-z]+ (?P<text>.*)'. For tags: words and tags, or sentences, words and
+    tags; in a file with a word per line also positions from 1, or from -1 at the end. For answers: question, context,
     answer and, if there is one, the column with the offset of the answer's first character. Empty finds them."""
 
     target: str = ""
@@ -65,6 +66,10 @@ class CorpusSpec:
     """Name of the column that holds train, validation or test, or words such as dev; if there is none of this name,
     one whose values are all such words. A file without one is split at random."""
 
+    tag_scheme: Literal["auto", "IO", "IOB1", "IOB2", "IOE1", "IOE2", "BIOES", "BILOU"] = "auto"
+    """Scheme of tags, which are converted to IOB2. "auto" finds it, and refuses a corpus that mixes schemes; with the
+    name of one, any entity that is written otherwise is repaired and counted. "IO": types, or I- and a type."""
+
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Fractions of train, validation and test for a random split. If only validation is missing, its fraction is held
     out of train."""
@@ -86,7 +91,8 @@ class CorpusSpec:
     """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
     strict: bool = False
-    """Refuse answers that are empty or not at their offset; otherwise they are left out and counted."""
+    """Refuse answers that are empty or not at their offset, and entities that are not written as in the scheme of their
+    tags; otherwise the answers are left out, the entities repaired, and both counted."""
 
     revision: str = ""
     """Commit of the hub data set; empty uses the pinned commit of a named corpus, else the newest."""

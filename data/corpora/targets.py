@@ -5,17 +5,17 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.iob2 import OUTSIDE, check_tag, check_transitions, split_tag
 from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
 from permafrost.data.corpora.records import CorpusError, Kind, Record, check_text
+from permafrost.data.corpora.tag_schemes import OUTSIDE, find_scheme, iob2_labels, split_tag
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.spec import nearest
 
@@ -36,6 +36,10 @@ class Targets:
     label_separator: str = ","
     """Separator of the labels of a row."""
 
+    tag_scheme: str = "auto"
+    strict: bool = False
+    """Refuse entities that are not written as in the scheme of the tags."""
+
 
 class TargetEncoding(ABC):
     """Encoding of one kind of target as arrays."""
@@ -51,6 +55,11 @@ class TargetEncoding(ABC):
 
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
+
+    @classmethod
+    def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
+        """Return targets and all records of a corpus as they are encoded, and notes on how they were read."""
+        return targets, records, ()
 
     def check_record(self, record: Record) -> None:  # noqa: B027
         """Raise a :class:`CorpusError` if the target of a record is no name of a label or tag."""
@@ -213,35 +222,31 @@ class Tags(NamedTargets):
 
     reads = "words"
 
-    def check_record(self, record: Record) -> None:
-        """Raise a :class:`CorpusError` if a tag is not IOB2."""
-        for span in record.spans if not self.targets.labels else ():
-            check_tag(span.origin, span.tag)
-
-    def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Return the given tags, which must be IOB2, else ``O`` and those of each type that occurs in training."""
-        labels = self.targets.labels
-        wrong = [label for label in labels if not split_tag(label)[0]]
-        if wrong or labels[:1] not in ((), (OUTSIDE,)):
-            label = repr(wrong[0]) if wrong else f"{labels[0]!r} first"
-            raise CorpusError(
-                f"corpus.labels: of tags they are 'O', then B-TYPE and I-TYPE of each type; found {label}."
-            )
-        return super().label_names(name, records)
+    @classmethod
+    def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
+        """Convert tags and given labels to IOB2, ``O`` first; tags that are numbers of labels become their names."""
+        labels, records = targets.labels, list(records)
+        names = {str(number): label for number, label in enumerate(labels)}
+        sentences = [
+            [span._replace(tag=names[span.tag]) if span.tag in names else span for span in record.spans]
+            for record in records
+        ]
+        scheme = find_scheme(sentences, targets.tag_scheme, targets.strict)
+        if labels:
+            targets = replace(targets, labels=scheme.labels_to_iob2(labels))
+        converted = zip(records, map(scheme.to_iob2, sentences), strict=True)
+        return targets, [replace(record, spans=spans) for record, spans in converted], scheme.notes()
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
         types = sorted({split_tag(span.tag)[1] for record in records["train"] for span in record.spans} - {""})
         if not types:
             raise CorpusError(f"{name}: its training rows hold no entity: every tag is '{OUTSIDE}'.")
-        return (OUTSIDE, *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
+        return iob2_labels(types)
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""
-        codes, tags = _codes_of(labels), list[int]()
-        for record in records:
-            own = [self._code(span.origin, span.tag, codes, "tag") for span in record.spans]
-            check_transitions([labels[code] for code in own], [span.origin for span in record.spans])
-            tags += own
+        codes = _codes_of(labels)
+        tags = [self._code(span.origin, span.tag, codes, "tag") for record in records for span in record.spans]
         return _rows_of_spans(texts, records, tags)
 
     @classmethod

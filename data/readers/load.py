@@ -39,7 +39,9 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     reader, records = _open_path(spec, most_rows) if spec.path else _open_named(spec, entry)
     labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
     score_range = reader.spec.score_range if reader.spec.score_range != "auto" else (0.0, 1.0)
-    targets = Targets(reader.spec.target, score_range, labels, reader.spec.label_separator)
+    targets = Targets(
+        reader.spec.target, score_range, labels, reader.spec.label_separator, spec.tag_scheme, spec.strict
+    )
     records = limit_records(records, spec.limit, spec.limits, spec.spread)
     first = next(records, None)
     if first is None:
@@ -50,7 +52,7 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=reader.omissions.notes() + check_training(corpus))
+    return replace(corpus, notes=reader.omissions.notes() + corpus.notes + check_training(corpus))
 
 
 def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:

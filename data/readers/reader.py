@@ -15,7 +15,7 @@ from permafrost.data.files import column_names
 from permafrost.data.files.column_names import split_of
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.table import as_text, get_field, open_table
-from permafrost.data.readers.conll import read_columns, tagged_row
+from permafrost.data.readers.conll import ColumnFile, tagged_row
 from permafrost.data.readers.resolve import GROUPS, file_format, line_pattern
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
 from permafrost.data.script import WORD_END, lazy_pattern
@@ -27,7 +27,10 @@ EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
         "for example --set corpus.columns=first,second,score.",
         range(1, sys.maxsize),
     ),
-    "words": ("corpus.columns of tags are those of words and of tags, got {}.", (0, 2)),
+    "words": (
+        "corpus.columns of tags are those of words and of tags, or of sentences, words and tags, got {}.",
+        (0, 2, 3),
+    ),
     "questions": (
         "corpus.columns of answers are question, context, answer and, where there is one, the answer's first "
         "character, got {}.",
@@ -105,11 +108,8 @@ class RecordReader:
                 raise SpecError("corpus.columns: JSON in the layout of SQuAD names no columns; leave it out.")
             yield from read_squad(path, table.value, self.omissions)
         elif reads == "words" and table.kind == "text":
-            if self.columns:
-                raise SpecError(
-                    "corpus.columns: a file of tagged words names no columns; its first is the word, its last the tag."
-                )
-            yield from read_columns(path, table.encoding)
+            file = ColumnFile(path, table.encoding, self.columns, self.spec.split_column, self.skipped)
+            yield from file.records()
         else:
             for block in table.blocks(self.skipped.skip):
                 for row in block:
@@ -120,7 +120,7 @@ class RecordReader:
         split_column = self.spec.split_column
         match self.encoding.reads:
             case "words":
-                yield tagged_row(row, self.columns, split_column, tag_names)
+                yield from tagged_row(row, self.columns, split_column, self.skipped, tag_names)
             case "questions":
                 yield from question_row(row, self.columns, split_column, self.omissions)
             case "columns":

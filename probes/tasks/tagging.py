@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.iob2 import OUTSIDE, split_tag
+from permafrost.data.corpora.tag_schemes import OUTSIDE, split_tag
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.results.run_folder import ReportError

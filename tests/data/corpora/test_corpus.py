@@ -177,32 +177,48 @@ def test_tags_are_taken_by_name_and_by_number_where_the_names_are_given():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("a/O", "b/I-X"), "f.conll:2: invalid IOB transition: 'I-X' follows 'O'; expected B-X or I-X before it."),
-        (("a/I-X",), "f.conll:1: invalid IOB transition: 'I-X' begins a sentence; expected B-X or I-X before it."),
-        (("a/B-Y", "b/I-X"), "f.conll:2: invalid IOB transition: 'I-X' follows 'B-Y'; expected B-X or I-X"),
+        (("a/O", "b/I-X"), "f.conll:2: 'I-X' follows 'O'; expected B-X in IOB2. "),
+        (("a/I-X",), "f.conll:1: 'I-X' begins a sentence; expected B-X in IOB2. "),
+        (("a/B-Y", "b/I-X"), "f.conll:2: 'I-X' follows 'B-Y'; expected B-X"),
         (("a/B-Z",), "f.conll:1: unknown tag 'B-Z': it never occurs in training. Did you mean"),
+        (("a/O", "b/X"), "f.conll:2: 'X' is no tag: expected O, B-TYPE or I-TYPE"),
+        (("a/",), "f.conll:1: the tag is missing."),
     ],
 )
 def test_a_bad_tag_is_told_with_its_line(words, message):
+    train = tagged("a/B-X", "b/I-X", "c/B-Y")
     with pytest.raises(CorpusError) as error:
-        build_corpus("c", [tagged("a/B-X", "b/I-X", "c/B-Y"), tagged(*words, split="test")], TAGS)
+        build_corpus("c", [train, tagged(*words, split="test")], Targets("tags", strict=True))
     assert str(error.value).startswith(message)
 
 
-def test_an_entity_does_not_reach_over_the_end_of_its_sentence():
-    with pytest.raises(CorpusError, match=r"f\.conll:3: invalid IOB transition: 'I-X' begins a sentence"):
-        build_corpus("c", [tagged("a/O", "b/B-X"), tagged("c/I-X", line=3)], TAGS)
+def test_an_entity_that_goes_on_over_the_end_of_its_sentence_is_repaired_and_counted():
+    corpus = build_corpus("c", [tagged("a/B-X", "b/O"), tagged("a/O", "b/B-X"), tagged("c/I-X", line=3)], TAGS)
+    assert corpus.split("train").spans.codes.tolist() == [1, 0, 0, 1, 1]
+    assert corpus.notes[0].startswith(
+        "1 of 3 entities are not written as in IOB2 and were repaired; the first: f.conll:3"
+    )
 
 
-@pytest.mark.parametrize("labels", [("B-X", "I-X", "O"), ("O", "X")])
-def test_labels_of_tags_must_be_those_of_iob2(labels):
-    with pytest.raises(CorpusError, match=r"corpus\.labels: of tags they are 'O', then B-TYPE"):
-        build_corpus("c", [tagged("a/O")], Targets("tags", labels=labels))
+def test_the_scheme_is_that_of_all_splits_and_labels_are_iob2():
+    rows = [tagged("a/S-X", "b/O"), tagged("a/B-X", "b/I-X", "c/E-X", split="test")]
+    corpus = build_corpus("c", rows, TAGS)
+    assert corpus.labels == ("O", "B-X", "I-X")
+    assert corpus.split("test").spans.codes.tolist() == [1, 2, 2]
+    assert corpus.notes == ("tags are BIOES, as in 'S-X', read as IOB2",)
 
 
-def test_what_is_no_tag_of_iob2_is_refused_at_its_word_whoever_read_it():
-    with pytest.raises(CorpusError, match=r"f\.conll:2: 'B_X' is no IOB2 tag; expected O, B-TYPE or I-TYPE"):
-        build_corpus("c", [tagged("a/O", "b/B_X")], TAGS)
+def test_given_labels_may_be_numbered_in_the_scheme_of_the_file():
+    labels = ("S-X", "O", "B-X", "E-X")
+    corpus = build_corpus("c", [tagged("a/0", "b/1", "c/2", "d/3")], Targets("tags", labels=labels))
+    assert corpus.labels == ("O", "B-X", "I-X")
+    assert corpus.split("train").spans.codes.tolist() == [1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("labels", [("O", "X"), ("B-X", "I-X")])
+def test_labels_of_tags_must_be_those_of_a_scheme_with_o(labels):
+    with pytest.raises(CorpusError, match=r"corpus\.labels: of tags they are 'O' and those of each"):
+        build_corpus("c", [tagged("a/O", "b/B-X")], Targets("tags", labels=labels))
 
 
 @pytest.mark.parametrize(("label", "fault"), [(" ", "is empty"), ("\ud800", "holds half a character")])
