@@ -1,5 +1,6 @@
 """Texts in windows: every view is that of the windows run alone by transformers, each token counted once."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import torch
 
 from permafrost.data.ragged import NO_SPAN
 from permafrost.data.spec import SpecError
+from permafrost.data.store.block import Block
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization.token_ids import read_token_ids
+from permafrost.probes.inputs.finetuned import cached_states
 from tests.extract.capture.test_forward import VIEWS, naive_view, reference
 from tests.support.blocks import assert_equal_tokens
 from tests.support.models.backbones import WORDS
@@ -118,8 +122,6 @@ def test_the_token_view_has_every_token_once_with_its_characters(kind, tiny, tmp
     plan = plan_of(tiny(kind), views=("tokens",), template="the small {text} in winter", max_tokens=32)
     store = extract(plan, [text], settings(tmp_path)).store
     read = store.read_tokens([text], [])
-    whole = extract(replace(plan, max_tokens=10_000, stride=0, truncation="cut", views=("tokens",)), [], None) if 0 else None
-    assert whole is None
     encoding = Extractor(plan, settings(tmp_path)).backbone.tokenizer.encode(plan.template.replace("{text}", text))
     assert read.ids.tolist() == encoding.ids
     assert store.lengths([text]).tolist() == [len(encoding.ids)]
@@ -130,3 +132,100 @@ def test_the_token_view_has_every_token_once_with_its_characters(kind, tiny, tmp
         inside = not special and high > shift and low < shift + len(text) and high > low
         clipped = max(low - shift, 0), min(high - shift, len(text))
         assert (start, end) == (clipped if inside else (NO_SPAN, NO_SPAN))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_that_fit_have_the_bits_that_they_have_without_windows(kind, tiny, long_texts, tmp_path):
+    fitting = [" ".join(WORDS[start : start + size]) for start in range(8) for size in (1, 5, 9)]
+    plan = plan_of(tiny(kind))
+    cut = extract(replace(plan, truncation="cut"), fitting, settings(tmp_path)).store
+    for texts, folder in ((fitting, "a"), ([*long_texts[-3:], *fitting], "b")):
+        windows = extract(plan, texts, settings(tmp_path / folder)).store
+        assert_equal_tokens(windows.read_tokens(fitting, LAYERS), cut.read_tokens(fitting, LAYERS))
+        for view in VIEWS:
+            if view != "tokens":
+                np.testing.assert_array_equal(
+                    windows.read(fitting, view, LAYERS), cut.read(fitting, view, LAYERS), err_msg=view
+                )
+
+
+def test_an_interrupted_run_ends_with_the_same_bits_and_runs_no_text_twice(tiny, long_texts, tmp_path, monkeypatch):
+    plan, ran = plan_of(tiny("llama")), []
+    real = runner.BackboneRunner._block
+
+    def interrupted(self: Any, *given: Any) -> Any:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(real(self, *given))
+        return ran[-1]
+
+    monkeypatch.setattr(runner, "BATCH_TOKENS", {"cpu": 16})
+    monkeypatch.setattr(runner.BackboneRunner, "_block", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(plan, long_texts, settings(tmp_path))
+    monkeypatch.setattr(runner.BackboneRunner, "_block", real)
+    done = extract(plan, long_texts, settings(tmp_path))
+    assert done.texts_run == len(long_texts) - sum(len(block.keys) for block in ran)
+    assert extract(plan, long_texts[::-1], settings(tmp_path)).texts_run == 0
+    whole = extract(plan, long_texts, settings(tmp_path / "whole")).store
+    assert_equal_tokens(done.store.read_tokens(long_texts, LAYERS), whole.read_tokens(long_texts, LAYERS))
+    np.testing.assert_array_equal(done.store.read(long_texts, "mean", LAYERS), whole.read(long_texts, "mean", LAYERS))
+
+
+def test_a_text_that_an_earlier_version_cut_is_run_again(tiny, long_texts, tmp_path):
+    """It was stored under the identity of the same plan, with the key of the text alone."""
+    plan = plan_of(tiny("bert"))
+    identity = Extractor(plan, settings(tmp_path)).identity
+    old = extract(replace(plan, truncation="cut"), long_texts, settings(tmp_path / "old")).store
+    block = Block(
+        keys=text_keys(long_texts),
+        lengths=old.lengths(long_texts),
+        columns=dict.fromkeys(sorted(VIEWS), tuple(LAYERS)),
+        latents={view: old.read(long_texts, view, LAYERS) for view in VIEWS if view != "tokens"},
+        tokens=old.read_tokens(long_texts, LAYERS),
+    )
+    store = LatentStore.at(tmp_path / "cache", plan.backbone, identity)
+    store.append(block, old.shards[0].provenance)
+    assert extract(plan, long_texts, settings(tmp_path)).texts_run == len(long_texts)
+    assert store.lengths(long_texts).tolist() == [len(text.split()) + 2 for text in long_texts]
+    assert (np.diff(store.read_tokens(long_texts, []).offsets) == store.lengths(long_texts)).all()
+
+
+def test_a_text_of_a_million_characters_is_one_row(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    text = " ".join(rng.choice(WORDS, 215_000))
+    assert len(text) > 1_000_000
+    plan = plan_of(tiny("bert", 8, 1), views=("mean", "max", "last"), max_tokens=64, layers=(1,))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store = extract(plan, [text, "the dog"], settings(tmp_path)).store
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000, "in kB"
+    assert store.lengths([text]).tolist() == [215_002]
+    assert np.isfinite(store.read([text], "mean", [1])).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stride": 14}, r"plan.stride = 14 must be less than 14, the tokens of a text that a window has room for"),
+        ({"template": "a b c d e f g h i j k l m n {text}"}, "leaves no room for a text"),
+    ],
+)
+def test_windows_that_cannot_go_on_are_refused(changes, message, tiny, long_texts, tmp_path):
+    with pytest.raises(SpecError, match=message):
+        extract(plan_of(tiny("bert"), **changes), long_texts, settings(tmp_path))
+
+
+def test_a_template_that_has_the_text_twice_is_refused_with_the_plan(tiny):
+    with pytest.raises(SpecError, match=r'needs a template that has {text} once; set truncation = "cut"'):
+        plan_of(tiny("bert"), template="{text} again {text}")
+
+
+def test_blocks_that_are_trained_are_given_no_text_in_windows(tiny, long_texts, tmp_path):
+    plan = plan_of(tiny("bert"), views=("tokens",))
+    message = r"a text has 152 tokens, .* at most plan.max_tokens = 16, .* set plan.truncation = \"cut\""
+    with pytest.raises(SpecError, match=message):
+        read_token_ids(plan, long_texts, str(tmp_path / "cache"))
+    with pytest.raises(SpecError, match=message):
+        cached_states(extract(plan, long_texts, settings(tmp_path)), long_texts)
+    assert read_token_ids(plan, long_texts[:3], str(tmp_path / "cache"))[1].longest == 16
+    assert cached_states(extract(plan, long_texts[:3], settings(tmp_path)), long_texts[:3]).tokens.longest == 16
