@@ -77,7 +77,8 @@ def run_missing(
     deviation = check.check_before_run(todo, union_of_columns(columns for columns, _ in missing))
     progress.note(f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value")
     provenance = _provenance(runner, deviation, asked)
-    expected = Eta(progress, int(tokens.run_lengths[todo].sum()), after=1.0)
+    run_lengths = tokens.run_lengths
+    expected = Eta(progress, int(run_lengths[todo].sum()), after=1.0)
     with progress.bar(f"{runner.source.name} on texts", len(todo)) as advance:
         for columns, members in missing:
             tokens_per_text = float(tokens.viewed_lengths[members].mean())
@@ -86,7 +87,7 @@ def run_missing(
             with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
                 for indices, block in runner.blocks(packs, members, tokens, texts, columns):
                     writer.add(block)
-                    expected.advance(int(tokens.run_lengths[indices].sum()))
+                    expected.advance(int(run_lengths[indices].sum()))
                     advance(len(block.keys))
     return len(todo)
 

@@ -69,7 +69,7 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
     to be packed in turn; the others have the packs that they have without those.
     """
     if tokens.windows is not None:
-        whole = np.flatnonzero(~tokens.split)
+        whole = np.flatnonzero(~tokens.split(np.arange(len(tokens.uncut))))
         of_whole = make_packs(replace(tokens.select(whole), windows=None), road, row_tokens, batch_tokens)
         of_windows = _packs_of_windows(tokens, PASSES_OF_WINDOWS * batch_tokens)
         return [*of_windows, *(tuple(whole[row] for row in pack) for pack in of_whole)]
@@ -89,15 +89,16 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
 
 def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
     """Yield packs of texts that run in several windows, the longest texts first, a text a row."""
+    texts = np.flatnonzero(tokens.split(np.arange(len(tokens.uncut))))
+    lengths = tokens.run_lengths[texts]
     current: list[Indices] = []
     size = 0
-    for row, _ in _length_rows(tokens):
-        if tokens.split[row[0]]:
-            current.append(row)
-            size += int(tokens.run_lengths[row[0]])
-            if size >= least_tokens:
-                yield tuple(current)
-                current, size = [], 0
+    for row, _ in _length_rows(tokens.select(texts)):
+        current.append(texts[row])
+        size += int(lengths[row[0]])
+        if size >= least_tokens:
+            yield tuple(current)
+            current, size = [], 0
     if current:
         yield tuple(current)
 

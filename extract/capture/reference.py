@@ -128,11 +128,12 @@ class ReferenceTokenizer:
         if len(ids) > self._plan.token_limit and self._plan.overlap == NO_WINDOWS:
             room = (self._plan.token_limit - len(ids) + sum(map(len, inside))) // len(inside)
             kept = sorted({*kept} - {n for tokens in inside for n in tokens[room:]})
-        seen = [index for index, n in enumerate(kept) if len(occurrences) == 1 or n in inside[-1]]
+        pooled = {*inside[-1]}
+        seen = [index for index, n in enumerate(kept) if len(occurrences) == 1 or n in pooled]
         low, high = occurrences[-1]
         spans = [
             (max(offsets[n][0], low) - low, min(offsets[n][1], high) - low)
-            if n in inside[-1] and offsets[n][0] < offsets[n][1]
+            if n in pooled and offsets[n][0] < offsets[n][1]
             else NOTHING
             for n in (kept[index] for index in seen)
         ]
@@ -143,7 +144,7 @@ class ReferenceTokenizer:
             words=len(occurrences) == 1 and self._plan.template != "{text}",
             spans=spans,
             uncut=len(ids),
-            inside=(inside[-1][0], inside[-1][-1] + 1),
+            inside=(inside[-1][0], inside[-1][-1] + 1) if inside[-1] else (0, 0),
         )
 
     def _tokenize_pair(self, encoding: "BatchEncoding", length: int, uncut: int) -> ReferenceText:

@@ -75,7 +75,7 @@ class BackboneRunner:
             backbone: another of the same family; None takes the runner's own.
         """
         texts = np.concatenate(rows)
-        if tokens.split[texts].any():
+        if tokens.split(texts).any():
             windows, text_of_window = tokens.in_windows(texts)
             pools = WindowPools(windows, text_of_window, columns)
             for pack in self.pack(windows):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns
+from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.tokenizer import tokenizer_digest
 from permafrost.extract.capture.proof import SelfCheckError, prove_structure
@@ -102,24 +102,26 @@ class SelfCheck:
 
     def _check_windows(self, text: int, reference: ReferenceText) -> None:
         """Raise :class:`SelfCheckError` if the windows of a text leave out a token of it, or are too long."""
-        segments = self.texts[text]
-        if self.tokens.split[text]:
-            around = reference.inside[0], len(reference.ids) - reference.inside[1]
-            ends = [around[0], *(stop for _, stop in self._stretches(text))]
-            room = self._runner.plan.token_limit - sum(around)
-            fit = all(
-                stop - room <= start <= end for (start, stop), end in zip(self._stretches(text), ends, strict=False)
-            )
-            if not fit or (self._stretches(text)[0][0], ends[-1]) != reference.inside:
-                raise SelfCheckError(f"the windows of text {quote_text(segments)} are not those of its tokens")
-        if not isinstance(segments, Segments) or self._runner.plan.overlap == NO_WINDOWS:
-            return
-        windows = [text - segments.window]
-        while self.texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
-            windows.append(windows[-1] + 1)
-        lengths, uncut = self.tokens.lengths[windows], self.tokens.uncut[windows]
-        if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
+        covers, segments = True, self.texts[text]
+        if self.window_counts[text] > 1:
+            covers = self._stretches_cover(text, reference)
+        elif isinstance(segments, Segments) and self.identity.in_windows:
+            windows = [text - segments.window]
+            following = segments.shift_window(1 - segments.window)
+            while self.texts[windows[-1] + 1 : windows[-1] + 2] == [following.shift_window(len(windows) - 1)]:
+                windows.append(windows[-1] + 1)
+            lengths, uncut = self.tokens.lengths[windows], self.tokens.uncut[windows]
+            covers = self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist())
+        if not covers:
             raise SelfCheckError(f"the windows of text {quote_text(segments)} leave out tokens of it")
+
+    def _stretches_cover(self, text: int, reference: ReferenceText) -> bool:
+        """Return whether the windows of a text of one segment hold every token of it, and are not too long."""
+        (first, end), stretches = reference.inside, self._stretches(text)
+        room = self._runner.plan.token_limit - (len(reference.ids) - (end - first))
+        ends = [first, *(stop for _, stop in stretches)]
+        fit = all(stop - room <= start <= before for before, (start, stop) in zip(ends, stretches, strict=False))
+        return fit and (stretches[0][0], ends[-1]) == (first, end)
 
     def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
         """Return the largest relative difference between texts together and alone in the run's precision."""
@@ -129,8 +131,11 @@ class SelfCheck:
             self._differences(tokens, lambda number: self.reference_latents(whole[number], columns), columns)
         )
         for text in {*sample} - {*whole}:
+            words = self._reference_text(text).words
             windows = self.tokens.in_windows(np.array([text]))[0].select(np.arange(2))
-            differences += self._differences(windows, partial(self._latents_of_window, text, windows, columns), columns)
+            differences += self._differences(
+                windows, partial(self._latents_of_window, windows, words, columns), columns
+            )
         dtype = self.identity.compute_dtype
         limit, largest = PRECISION_TOLERANCE[dtype], float(np.quantile(differences, TOLERATED_SHARE[dtype]))
         if not largest <= limit:
@@ -153,13 +158,13 @@ class SelfCheck:
                     yield from _relative_difference(latents[view][:, index], wanted).reshape(-1).tolist()
 
     def _latents_of_window(
-        self, text: int, windows: TokenBatch, columns: Columns, number: int
+        self, windows: TokenBatch, words: bool, columns: Columns, number: int
     ) -> dict[str, NDArray[Any]]:
         """Return what a window of a text adds to its latents, by the reference."""
         states = self._states(windows.ids_of(number).tolist())
         seen = np.arange(len(states[0]))[windows.viewed_range(number)].tolist()
         own = seen if windows.own is None else np.arange(*windows.own[number]).tolist()
-        return reference_latents(states, seen, own, self._reference_text(text).words, columns)
+        return reference_latents(states, seen, own, words, columns)
 
     @cached_property
     def window_counts(self) -> NDArray[np.int64]:
@@ -187,7 +192,7 @@ class SelfCheck:
         states = self.known_states.get(text)
         if states is None:
             ids = reference.ids
-            if self.tokens.split[text]:
+            if self.window_counts[text] > 1:
                 stretches = self._stretches(text)
                 states = states_in_windows(lambda held: self._states([ids[n] for n in held]), stretches, len(ids))
             else:

@@ -71,7 +71,7 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
         return reference_states(model, runner.plan.final_norm, whole.ids_of(text).tolist(), token_type_ids)
 
     def states_of(text: int, tokens: TokenBatch) -> Tensor:
-        if not tokens.split[text]:
+        if not tokens.split(np.array([text])).any():
             return states_alone(text, tokens.token_type_ids is not None)
         assert tokens.windows is not None
         stretches = tokens.windows.select(np.array([text])).ranges.tolist()

@@ -44,10 +44,11 @@ class TokenBatch:
     windows: TextWindows | None = None
     """Windows that the texts run in; None if each runs as it is."""
 
-    @property
-    def split(self) -> NDArray[np.bool_]:
-        """``[text]``: whether a text runs in several windows."""
-        return np.zeros(len(self.uncut), bool) if self.windows is None else self.windows.counts > 1
+    def split(self, texts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some texts run in several windows, ``[text]``."""
+        if self.windows is None:
+            return np.zeros(len(texts), bool)
+        return self.windows.offsets[texts + 1] - self.windows.offsets[texts] > 1
 
     @property
     def run_lengths(self) -> NDArray[np.int64]:

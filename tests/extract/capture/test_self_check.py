@@ -339,7 +339,7 @@ def test_windows_that_leave_out_tokens_are_found(family, first, models, tmp_path
     texts = [Segments(first, second) if first else second for second in seconds]
     plan = plan_of(models(family, False), "float32", max_tokens=14, truncation="windows", stride=2)
     middle_windows_left_out(monkeypatch, tmp_path)
-    with pytest.raises(MachineError, match="leave out tokens of it" if first else "are not those of its tokens"):
+    with pytest.raises(MachineError, match="leave out tokens of it"):
         extract(plan, texts, ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE))
 
 
