@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from permafrost.data.errors import InputError
+from permafrost.data.spec import SpecError
 
 if TYPE_CHECKING:  # numpy would be half of the time of a refused command
     import numpy as np
@@ -48,6 +49,15 @@ def text_problem(text: str) -> str:
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return "holds half a character (a lone surrogate)"
     return ""
+
+
+def check_unsplit(longest: int, max_tokens: int) -> None:
+    """Raise a :class:`SpecError` if a text that trainable blocks are to run has more than ``max_tokens`` tokens."""
+    if longest > max_tokens:
+        raise SpecError(
+            f"a text has {longest:,} tokens, and blocks that are fine-tuned run texts of at most plan.max_tokens = "
+            f'{max_tokens}, and no windows of a text; set plan.truncation = "cut", or raise plan.max_tokens.'
+        )
 
 
 def expand_windows(texts: Sequence[Text], counts: "NDArray[np.int64]") -> list[Text]:

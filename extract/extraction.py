@@ -44,7 +44,7 @@ def extract(
     with contextlib.suppress(StoreError):  # it lacks a window of some text
         windows = store.expand_windows(texts)[0]
     texts_run = 0
-    if windows is None or store.missing_columns(text_keys(windows), columns):
+    if windows is None or store.missing_columns(text_keys(windows, store.identity.in_windows), columns):
         from permafrost.extract.job import complete_store
 
         texts_run = complete_store(resolved.runner(), store, texts, windows, columns, progress, asked)

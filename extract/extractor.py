@@ -10,7 +10,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.ragged import Counts, concatenate
 from permafrost.data.store.block import Block
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.key_index import Keys, text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
@@ -60,18 +60,18 @@ class Extractor:
             check.check_before_run(everything, columns)
             read_back = ReadBack(check, columns)
         self._runner.on_forward = read_back.watch if read_back else None
-        blocks = list(self._runner.blocks(packs, everything, tokens, texts, columns))
-        latents = _in_order(blocks, texts, columns)
+        blocks = [block for _, block in self._runner.blocks(packs, everything, tokens, texts, columns)]
+        latents = _in_order(blocks, text_keys(texts, self.identity.in_windows), columns)
         if read_back:
             read_back.compare_returned(latents)
             self._checked = True
         return latents
 
 
-def _in_order(blocks: Sequence[Block], texts: Sequence[Text], columns: Columns) -> dict[str, Any]:
-    """Join the latents of blocks, in the order of ``texts``."""
+def _in_order(blocks: Sequence[Block], wanted: Keys, columns: Columns) -> dict[str, Any]:
+    """Join the latents of blocks, in the order of the keys wanted."""
     keys = np.concatenate([block.keys for block in blocks])
-    order = np.argsort(keys)[np.argsort(np.argsort(text_keys(texts)))]
+    order = np.argsort(keys)[np.argsort(np.argsort(wanted))]
     latents: dict[str, Any] = {
         view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order]
         for view in columns

@@ -42,14 +42,14 @@ def complete_store(
     progress: Progress,
     asked: CapturePlan,
 ) -> int:
-    """Run what a store lacks of some columns, as :func:`run_missing`; return the number of windows that ran.
+    """Run what a store lacks of some columns, as :func:`run_missing`; return the number of texts that ran.
 
     Args:
-        windows: every window of every text; None if the store does not know them all yet.
+        windows: the texts, those of two segments window by window; None if the store does not know them all yet.
         asked: as of :func:`run_missing`.
     """
     windows = windows or windowed(runner.backbone.tokenizer, texts, runner.plan.token_limit, runner.plan.overlap)[0]
-    missing = store.missing_columns(text_keys(windows), columns)
+    missing = store.missing_columns(text_keys(windows, store.identity.in_windows), columns)
     return run_missing(runner, store, windows, missing, progress, asked) if missing else 0
 
 
@@ -77,16 +77,17 @@ def run_missing(
     deviation = check.check_before_run(todo, union_of_columns(columns for columns, _ in missing))
     progress.note(f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value")
     provenance = _provenance(runner, deviation, asked)
-    expected = Eta(progress, int(tokens.lengths[todo].sum()), after=1.0)
+    run_lengths = tokens.run_lengths
+    expected = Eta(progress, int(run_lengths[todo].sum()), after=1.0)
     with progress.bar(f"{runner.source.name} on texts", len(todo)) as advance:
         for columns, members in missing:
             tokens_per_text = float(tokens.viewed_lengths[members].mean())
             read_back = ReadBack(check, columns)
             runner.on_forward = read_back.watch
             with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
-                for block in runner.blocks(packs, members, tokens, texts, columns):
+                for indices, block in runner.blocks(packs, members, tokens, texts, columns):
                     writer.add(block)
-                    expected.advance(int(np.minimum(block.lengths, runner.plan.token_limit).sum()))
+                    expected.advance(int(run_lengths[indices].sum()))
                     advance(len(block.keys))
     return len(todo)
 
@@ -116,7 +117,7 @@ def _announce(
         )
     progress.note(
         f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "
-        f"{runner.backbone.device.type}; {len(todo):,} texts, {int(tokens.lengths[todo].sum()):,} tokens, "
+        f"{runner.backbone.device.type}; {len(todo):,} texts, {int(tokens.run_lengths[todo].sum()):,} tokens, "
         f"{size / 1e6:,.1f} MB to {store.path}, in {store.identity.stored_dtype}"
     )
 

@@ -78,6 +78,11 @@ class Identity:
         )
 
     @property
+    def in_windows(self) -> bool:
+        """Whether texts that are too long are split into windows."""
+        return self.stride != NO_WINDOWS
+
+    @property
     def name(self) -> str:
         """Folder name of the store: 16 hex digits."""
         return fingerprint(self)

@@ -75,17 +75,23 @@ def _sorted_keys(shards: tuple[Shard, ...]) -> SortedKeys:
     return keys[order], shard_indices[order], rows[order]
 
 
-def text_keys(texts: Sequence[Text]) -> Keys:
-    """Return a 16-byte key (xxh3) for each text, ``[text]``; the windows of a text have different keys."""
-    digest = xxhash.xxh3_128_digest
+def text_keys(texts: Sequence[Text], in_windows: bool = False) -> Keys:
+    """Return a 16-byte key (xxh3) for each text, ``[text]``; the windows of two segments have different keys.
+
+    Args:
+        in_windows: whether the store is one of windows. There a text of one segment has a key of its own kind, because
+            earlier versions cut such a text, and stored it under the same identity.
+    """
     keys = [
-        digest(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else _segment_bytes(text))
+        xxhash.xxh3_128_digest(
+            text.encode("utf-8", "surrogatepass") if isinstance(text, str) and not in_windows else _list_bytes(text)
+        )
         for text in texts
     ]
     return np.frombuffer(b"".join(keys), f"S{KEY_BYTES}")
 
 
-def _segment_bytes(text: Segments) -> bytes:
+def _list_bytes(text: Text) -> bytes:
     """Return bytes that are different for different texts, and no string's: byte 255 occurs in no UTF-8."""
-    segments = json.dumps([text.first, text.second, text.window], ensure_ascii=False)
-    return b"\xff" + segments.encode("utf-8", "surrogatepass")
+    parts = [text.first, text.second, text.window] if isinstance(text, Segments) else [text]
+    return b"\xff" + json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")

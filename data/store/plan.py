@@ -104,11 +104,13 @@ class CapturePlan:
 
     truncation: Literal["cut", "refuse", "windows"] = "cut"
     """Treatment of texts of more than max_tokens: "cut" truncates them and reports how many; "refuse" stops before
-    anything runs; "windows" splits a text of two segments into several windows, each with the whole first segment and a
-    part of the second, split between words (a text of one segment is truncated)."""
+    anything runs; "windows" runs a text in several windows of max_tokens, split between words, each with the template
+    and the special tokens. Views are then those of the whole text, of which every token counts once, in the window
+    where it has most context; the view tokens has all of them. Of two segments, each window has the whole first one
+    and a part of the second, and is read on its own."""
 
     stride: int = 128
-    """Tokens of the second segment that one window shares with the next, if truncation is "windows"."""
+    """Tokens of the text, or its second segment, that one window shares with the next if truncation is "windows"."""
 
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the forward pass; "auto" selects bfloat16 if the hardware supports it natively, else float32."""
@@ -136,6 +138,8 @@ class CapturePlan:
                 f"stride = {self.stride} must be less than max_tokens = {self.token_limit}, or windows never come to "
                 "an end."
             )
+        if self.overlap != NO_WINDOWS and self.template.count(TEXT) > 1:
+            raise SpecError('truncation = "windows" needs a template that has {text} once; set truncation = "cut".')
         if self.adapter and self.init == "random":
             raise SpecError('adapter is merged into trained weights, and init = "random" draws them: leave one out.')
         check_template(self.template, self.system)

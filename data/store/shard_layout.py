@@ -3,7 +3,7 @@
     about                      attribute, JSON: format, identity, provenance, columns, and peaks: for each view, the
                                largest absolute value in each layer
     keys     [text, 16]        digest of each text
-    lengths  [text]            tokens of each text before truncation; of a window, up to the end of its text
+    lengths  [text]            tokens of each text before truncation; of a window of two segments, up to its end
     latents/<view>             [layer, text, width], contiguous: one layer is one run of bytes
     tokens/states              [layer, token, width], contiguous; the group tokens/ exists only for the view tokens
     tokens/offsets [text + 1]  text i has the tokens offsets[i]:offsets[i + 1]

@@ -20,7 +20,7 @@ from permafrost.data.store.block import Block, Latents, write_shard
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
-from permafrost.data.store.plan import CHAT, NO_WINDOWS, TOKENS, CapturePlan, Columns, union_of_columns
+from permafrost.data.store.plan import CHAT, TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.token_reader import TokenReader
@@ -142,7 +142,7 @@ class LatentStore:
         if locations:
             return TokenReader(example, locations[0], locations, layers)
         shards = [shard for shard in self.shards if TOKENS in shard.columns]
-        index = self._key_index.locate(text_keys(texts), shards)
+        index = self._key_index.locate(text_keys(texts, self.identity.in_windows), shards)
         self._check_found(texts, index, f"has no latent of view {TOKENS}")
         return TokenReader(example, index, [], [])
 
@@ -156,7 +156,7 @@ class LatentStore:
             known = {name for shard in shards for name in shard.columns}
             raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")
         columns = [(view, layer) for layer in layers]
-        locations_of_layers, keys = [], text_keys(texts)
+        locations_of_layers, keys = [], text_keys(texts, self.identity.in_windows)
         for layer, locations in zip(layers, self._key_index.locate_columns(keys, shards, columns), strict=True):
             locations_of_layers.append(locations)
             self._check_found(texts, locations, f"has no latent of view {view}, layer {layer}")
@@ -173,7 +173,7 @@ class LatentStore:
         Raises:
             StoreError: a text is not in the store.
         """
-        locations = self._key_index.locate(text_keys(texts), self.shards)
+        locations = self._key_index.locate(text_keys(texts, self.identity.in_windows), self.shards)
         self._check_found(texts, locations, "is not in the store")
         lengths = np.empty(len(texts), np.int32)
         for shard_index, shard in enumerate(locations.shards):
@@ -182,29 +182,29 @@ class LatentStore:
         return lengths
 
     def count_truncated(self, texts: Sequence[Text]) -> int:
-        """Return how many of ``texts`` were truncated to ``max_tokens``; a text that is split into windows is not.
+        """Return how many of ``texts`` were truncated to ``max_tokens``; none are if texts are split into windows.
 
         Raises like :meth:`lengths`.
         """
-        candidates = [text for text in texts if self.identity.stride == NO_WINDOWS or isinstance(text, str)]
-        return int((self.lengths(candidates) > self.identity.max_tokens).sum()) if candidates else 0
+        return 0 if self.identity.in_windows else int((self.lengths(texts) > self.identity.max_tokens).sum())
 
     def expand_windows(self, texts: Sequence[Text]) -> tuple[list[Text], Counts]:
-        """Return every window of every text, in order, as the extraction made them; no tokenizer is needed.
+        """Return every window of texts of two segments, as the extraction made them; no tokenizer is needed.
 
+        A text of one segment has one row, whether it ran in windows or not.
         A window that would have more than ``max_tokens`` tokens if it went on to the end of its text is followed by
         another one.
 
         Returns:
-            the windows (a text of one segment or a text that fits is its own window), and their offsets by text,
-            ``[text + 1]``.
+            the windows of all texts, in order (a text of one segment or a text that fits is its own window), and their
+            offsets by text, ``[text + 1]``.
 
         Raises:
             StoreError: a text of two segments, or a window of one, is not in the store.
         """
         counts = np.ones(len(texts), np.int64)
         last_windows = {index: text for index, text in enumerate(texts) if isinstance(text, Segments)}
-        while self.identity.stride != NO_WINDOWS and last_windows:
+        while self.identity.in_windows and last_windows:
             continues = self.lengths(list(last_windows.values())) > self.identity.max_tokens
             last_windows = {
                 index: text.shift_window(1)
@@ -224,7 +224,7 @@ class PlanLatents:
     """View -> layers that the plan selects."""
 
     texts_run: int
-    """Number of texts that were run through the backbone, every window counted; 0 if all were stored."""
+    """Number of texts that were run through the backbone, of two segments their windows; 0 if all were stored."""
 
     truncated: int
     """Number of texts that lost tokens to ``plan.max_tokens``; a text that is run in windows loses none."""

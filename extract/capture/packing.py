@@ -5,8 +5,8 @@ tree: texts that begin alike share the tokens, and the computation, of their com
 explicit positions make every text independent of the others. Any subset of a pack can be laid out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ Indices = NDArray[np.int64]
 
 Pack = tuple[Indices, ...]
 """Rows of one forward pass; each holds the indices of its texts."""
+
+PASSES_OF_WINDOWS = 4
+"""Number of forward passes whose tokens a pack of texts in windows has at least, if there are so many: the results of
+its windows are in memory together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,14 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
     """Group all texts into packs of at most ``batch_tokens`` tokens, padding included.
 
     A single row that is longer is a pack of its own. The same texts give the same packs in any order, except that texts
-    with equal tokens may change places.
+    with equal tokens may change places. Texts that run in windows come first, in packs of their own whose windows are
+    to be packed in turn; the others have the packs that they have without those.
     """
+    if tokens.windows is not None:
+        whole = np.flatnonzero(~tokens.split(np.arange(len(tokens.uncut))))
+        of_whole = make_packs(replace(tokens.select(whole), windows=None), road, row_tokens, batch_tokens)
+        of_windows = _packs_of_windows(tokens, PASSES_OF_WINDOWS * batch_tokens)
+        return [*of_windows, *(tuple(whole[row] for row in pack) for pack in of_whole)]
     rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
     packs: list[Pack] = []
     current: list[Indices] = []
@@ -75,6 +85,22 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
         longest = max(longest, size)
         current.append(row)
     return [*packs, tuple(current)] if current else packs
+
+
+def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
+    """Yield packs of texts that run in several windows, the longest texts first, a text a row."""
+    texts = np.flatnonzero(tokens.split(np.arange(len(tokens.uncut))))
+    lengths = tokens.run_lengths[texts]
+    current: list[Indices] = []
+    size = 0
+    for row, _ in _length_rows(tokens.select(texts)):
+        current.append(texts[row])
+        size += int(lengths[row[0]])
+        if size >= least_tokens:
+            yield tuple(current)
+            current, size = [], 0
+    if current:
+        yield tuple(current)
 
 
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:

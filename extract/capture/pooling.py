@@ -1,13 +1,21 @@
-"""Poolings: pure functions from the hidden states of a text to its latent, which never read padding.
+"""Poolings: from the hidden states of a text to its latent, never reading padding; and from windows to their text.
 
-``hidden`` is ``[..., text, token, width]`` in float32 or float64; ``mask`` is ``[text, token]``, True for the tokens
-that a view sees of a text, which follow one another; the latent is ``[..., text, width]``.
+A pooling is a pure function. ``hidden`` is ``[..., text, token, width]`` in float32 or float64; ``mask`` is
+``[text, token]``, True for the tokens that a view sees of a text, which follow one another; the latent is
+``[..., text, width]``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from permafrost.data.ragged import Counts, concatenate_ranges, offsets_from_lengths
+from permafrost.data.store.plan import TOKENS, Columns, union_of_columns
+from permafrost.extract.tokenization.token_batch import TokenBatch
 
 
 def pool_last(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -60,6 +68,98 @@ POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": pool_sum,
 }
 """View -> its pooling."""
+
+SHARES: dict[str, Callable[[Counts, Counts, Counts], NDArray[Any]]] = {
+    "last": lambda counts, before, total: (counts > 0) & (before + counts == total),
+    "text_last": lambda counts, before, total: (counts > 0) & (before + counts == total),
+    "mean": lambda counts, before, total: counts / total,
+    "weighted_mean": lambda counts, before, total: counts * (counts + 1) / (total * (total + 1)),
+    "cls": lambda counts, before, total: (counts > 0) & (before == 0),
+    "sum": lambda counts, before, total: counts > 0,
+}
+"""View -> the factors ``[window]`` by which the latents of windows add up to that of their text.
+
+Arguments, ``[window]`` each: the tokens that the view sees of a window, of the windows before it, and of its text.
+"""
+
+
+class WindowPools:
+    """Latents of texts, made of those of their windows, which may come in any order; sums are in float64."""
+
+    def __init__(self, windows: TokenBatch, text_of_window: Counts, columns: Columns) -> None:
+        """Start with nothing added.
+
+        Args:
+            windows: all windows of the texts, in order, as :meth:`TokenBatch.in_windows` returns them.
+            columns: columns that are wanted of the texts.
+        """
+        self._windows, self._texts, self._wanted = windows, text_of_window, columns
+        weighted = {"mean": columns["weighted_mean"]} if "weighted_mean" in columns else {}
+        self.columns: Columns = union_of_columns([columns, weighted])
+        """Columns that are needed of the windows."""
+
+        self._shares = {view: SHARES[view](*self._counts(view)) for view in self.columns if view in SHARES}
+        self._token_starts = offsets_from_lengths(windows.viewed_lengths)
+        self._pools: dict[str, NDArray[Any]] = {}
+
+    def add(self, members: Counts, captured: Mapping[str, NDArray[Any]]) -> None:
+        """Add the latents of the windows ``members``, as :func:`permafrost.extract.capture.forward.capture` returns."""
+        self._pools = self._pools or {view: self._empty_pool(view, values) for view, values in captured.items()}
+        for view, values in captured.items():
+            if view == TOKENS:
+                lengths = self._windows.viewed_lengths[members]
+                self._pools[view][:, concatenate_ranges(self._token_starts[members], lengths)] = values
+            else:
+                for position, window in enumerate(members.tolist()):
+                    self._add_window(view, window, values[:, position])
+        if "weighted_mean" in captured:
+            self._shift_positions(members, captured["mean"])
+
+    def latents(self, dtype: Any) -> dict[str, NDArray[Any]]:
+        """Return view -> ``[layer, text, width]``; of ``tokens``, ``[layer, token, width]``, each token once, in order.
+
+        Args:
+            dtype: dtype of what was added.
+        """
+        latents = {}
+        for view, layers in self._wanted.items():
+            index = [self.columns[view].index(layer) for layer in layers]
+            pool = self._pools[view]
+            latents[view] = (pool if len(index) == len(pool) else pool[index]).astype(dtype, copy=False)
+        return latents
+
+    def _counts(self, view: str) -> tuple[Counts, Counts, Counts]:
+        """Return the arguments of :data:`SHARES`."""
+        windows, is_first = self._windows, np.diff(self._texts, prepend=-1) != 0
+        counts = windows.viewed_lengths
+        if view in windows.own_views and windows.own is not None:
+            counts = np.diff(windows.own, axis=1)[:, 0]
+        starts = np.cumsum(counts) - counts
+        total = np.add.reduceat(counts, np.flatnonzero(is_first))
+        return counts, starts - starts[is_first][self._texts], total[self._texts]
+
+    def _empty_pool(self, view: str, values: NDArray[Any]) -> NDArray[Any]:
+        layers, _, width = values.shape
+        if view == TOKENS:
+            return np.empty((layers, int(self._token_starts[-1]), width), values.dtype)
+        return np.full((layers, int(self._texts[-1]) + 1, width), -np.inf if view == "max" else 0.0)
+
+    def _add_window(self, view: str, window: int, latents: NDArray[Any]) -> None:
+        pool = self._pools[view][:, self._texts[window]]
+        if view == "max":
+            np.maximum(pool, latents, out=pool)
+        elif share := float(self._shares[view][window]):  # the latent of a window without tokens may be nan
+            pool += share * latents.astype(np.float64)
+
+    def _shift_positions(self, members: Counts, means: NDArray[Any]) -> None:
+        """Add to weighted means what the tokens of windows weigh more by the positions of the windows before."""
+        counts, before, total = self._counts("weighted_mean")
+        shifts = 2 * counts * before / (total * (total + 1))
+        layers = [self.columns["mean"].index(layer) for layer in self.columns["weighted_mean"]]
+        for position, window in enumerate(members.tolist()):
+            if shifts[window]:
+                pool = self._pools["weighted_mean"][:, self._texts[window]]
+                pool += shifts[window] * means[layers, position].astype(np.float64)
 
 
 def _fill_padding(hidden: Tensor, mask: Tensor, filler: float) -> Tensor:

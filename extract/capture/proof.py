@@ -21,6 +21,7 @@ from permafrost.data.digests import digest_of, digest_of_stream
 from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
+from permafrost.data.store.plan import NO_WINDOWS
 from permafrost.extract.architecture import architecture, configuration, discover, lookup, small_config, small_model
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.architecture.small_config import VOCABULARY, WINDOW, special_ids
@@ -31,7 +32,7 @@ from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.structure import evenly_spaced, structure_deviation
 from permafrost.extract.capture.twin import make_copy, make_twin
-from permafrost.extract.tokenization import token_batch
+from permafrost.extract.tokenization import text_windows, token_batch
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 STRUCTURE_TOLERANCE = 1e-5
@@ -148,7 +149,8 @@ def _prove_on_twin(runner: BackboneRunner) -> None:
         small = make_twin(runner.backbone)
         return f"{_prove_on(runner, small, _ids_of(small)):.1e}"
 
-    Memo(Path(runner.spec.cache) / MEMO).get(f"structure {runner.road} {_proof_key(runner)}", prove)
+    subject = f"structure{' in windows' * (runner.plan.overlap != NO_WINDOWS)}"
+    Memo(Path(runner.spec.cache) / MEMO).get(f"{subject} {runner.road} {_proof_key(runner)}", prove)
 
 
 def _prove_control(runner: BackboneRunner) -> None:
@@ -183,6 +185,7 @@ def _proof_key(runner: BackboneRunner) -> str:
         packing,
         pooling,
         token_batch,
+        text_windows,
         discover,
         roads,
     )

@@ -72,6 +72,9 @@ class ReferenceText:
     uncut: int
     """Tokens before truncation."""
 
+    inside: Span
+    """Range of the tokens of the text, those of the template and special ones left out, end excluded."""
+
     @property
     def own(self) -> list[int]:
         """Indices of the tokens from the first to the last that covers characters of the text."""
@@ -122,14 +125,15 @@ class ReferenceTokenizer:
             for low, high in occurrences
         ]
         kept = list(range(len(ids)))
-        if len(ids) > self._plan.token_limit:
+        if len(ids) > self._plan.token_limit and self._plan.overlap == NO_WINDOWS:
             room = (self._plan.token_limit - len(ids) + sum(map(len, inside))) // len(inside)
             kept = sorted({*kept} - {n for tokens in inside for n in tokens[room:]})
-        seen = [index for index, n in enumerate(kept) if len(occurrences) == 1 or n in inside[-1]]
+        pooled = {*inside[-1]}
+        seen = [index for index, n in enumerate(kept) if len(occurrences) == 1 or n in pooled]
         low, high = occurrences[-1]
         spans = [
             (max(offsets[n][0], low) - low, min(offsets[n][1], high) - low)
-            if n in inside[-1] and offsets[n][0] < offsets[n][1]
+            if n in pooled and offsets[n][0] < offsets[n][1]
             else NOTHING
             for n in (kept[index] for index in seen)
         ]
@@ -140,6 +144,7 @@ class ReferenceTokenizer:
             words=len(occurrences) == 1 and self._plan.template != "{text}",
             spans=spans,
             uncut=len(ids),
+            inside=(inside[-1][0], inside[-1][-1] + 1) if inside[-1] else (0, 0),
         )
 
     def _tokenize_pair(self, encoding: "BatchEncoding", length: int, uncut: int) -> ReferenceText:
@@ -161,6 +166,7 @@ class ReferenceTokenizer:
             words=False,
             spans=spans,
             uncut=len(ids) - start,
+            inside=(0, len(kept)),
         )
 
 
@@ -197,6 +203,34 @@ def reference_states(
     below = output.hidden_states[:-1] if architecture.reported else entering
     states = [layer.to(backbone.device) for layer in (*below, last)]
     return torch.cat([layer if layer.shape[0] == 1 else layer.transpose(0, 1) for layer in states])
+
+
+def states_in_windows(states_alone: Callable[[list[int]], Tensor], stretches: Sequence[Span], tokens: int) -> Tensor:
+    """Return the hidden states of a text that is run in windows, ``[layer, token, width]``.
+
+    Args:
+        states_alone: indices of the tokens of a window -> its hidden states.
+        stretches: tokens of the text in each window, end excluded; the tokens around them are in every window.
+        tokens: number of tokens of the text, with those around.
+    """
+    before, after = range(stretches[0][0]), range(stretches[-1][1], tokens)
+
+    def distance(window: int, token: int) -> int:
+        """Return how far a token is from the nearer end of a window; negative outside."""
+        start, stop = stretches[window]
+        return min(token - start, stop - 1 - token)
+
+    windows = range(len(stretches))
+    counts_in = [0 if token in before else windows[-1] for token in range(tokens)]
+    for token in range(len(before), tokens - len(after)):
+        counts_in[token] = max(windows, key=lambda window: (distance(window, token), -window))
+    found: list[Tensor] = [torch.empty(0)] * tokens
+    for window, stretch in enumerate(stretches):
+        held = [*before, *range(*stretch), *after]
+        for token, state in zip(held, states_alone(held).unbind(1), strict=True):
+            if counts_in[token] == window:
+                found[token] = state
+    return torch.stack(found, 1)
 
 
 def reference_latents(

@@ -22,6 +22,7 @@ from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, capture
 from permafrost.extract.capture.packing import Indices, Pack, lay_out, make_packs
+from permafrost.extract.capture.pooling import WindowPools
 from permafrost.extract.capture.roads import Road
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.token_ids import tokenize_by_plan
@@ -68,24 +69,35 @@ class BackboneRunner:
     def forward(
         self, rows: Sequence[Indices], tokens: TokenBatch, columns: Columns, backbone: Backbone | None = None
     ) -> Pooled:
-        """Return the latents of the texts in ``rows``, run in one forward pass.
+        """Return the latents of the texts in ``rows``, run in one forward pass, or in several if texts have windows.
 
         Args:
             backbone: another of the same family; None takes the runner's own.
         """
+        texts = np.concatenate(rows)
+        if tokens.split(texts).any():
+            windows, text_of_window = tokens.in_windows(texts)
+            pools = WindowPools(windows, text_of_window, columns)
+            for pack in self.pack(windows):
+                captured = self.forward(pack, windows, pools.columns, backbone)
+                pools.add(np.concatenate(pack), captured)
+            return pools.latents(next(iter(captured.values())).dtype)
         layout = lay_out(rows, tokens, self.road)
         return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
         self, packs: Sequence[Pack], members: Indices, tokens: TokenBatch, texts: Sequence[Text], columns: Columns
-    ) -> Iterator[Block]:
-        """Yield the latents of the texts with the indices ``members``, pack by pack; other packs are skipped."""
+    ) -> Iterator[tuple[Indices, Block]]:
+        """Yield the latents of the texts with the indices ``members``, pack by pack; other packs are skipped.
+
+        Each block comes with the indices of its texts.
+        """
         is_member = np.zeros(len(texts), bool)
         is_member[members] = True
         for pack in packs:
             rows = [kept for row in pack if len(kept := row[is_member[row]])]
             if rows:
-                yield self._block(rows, tokens, texts, columns)
+                yield np.concatenate(rows), self._block(rows, tokens, texts, columns)
 
     def _block(self, rows: Sequence[Indices], tokens: TokenBatch, texts: Sequence[Text], columns: Columns) -> Block:
         members = np.concatenate(rows)
@@ -113,7 +125,7 @@ class BackboneRunner:
                 latents.pop(TOKENS), offsets_from_lengths(counts), tokens.ids[seen], tokens.characters[seen]
             )
         return Block(
-            keys=text_keys(member_texts),
+            keys=text_keys(member_texts, self.identity.in_windows),
             lengths=tokens.uncut[members],
             columns=columns,
             latents=latents,

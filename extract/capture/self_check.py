@@ -8,7 +8,8 @@
    (:mod:`permafrost.extract.capture.read_back`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, Columns
+from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.tokenizer import tokenizer_digest
 from permafrost.extract.capture.proof import SelfCheckError, prove_structure
-from permafrost.extract.capture.reference import ReferenceText, ReferenceTokenizer, reference_latents, reference_states
+from permafrost.extract.capture.reference import (
+    ReferenceText,
+    ReferenceTokenizer,
+    reference_latents,
+    reference_states,
+    states_in_windows,
+)
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.structure import evenly_spaced
 from permafrost.extract.tokenization.token_batch import TokenBatch
@@ -33,6 +40,9 @@ TOLERATED_SHARE = {"float32": 1.0, "bfloat16": 0.5}
 
 TOKENIZED_TEXTS, RUN_TEXTS = 64, 2
 """Texts whose tokens are checked, and texts that are run alone."""
+
+MOST_WINDOWS = 8
+"""Most windows of a text that is compared as a whole; of a longer one, the first two windows are compared."""
 
 
 class SelfCheck:
@@ -61,9 +71,8 @@ class SelfCheck:
             raise SelfCheckError(f"the tokenizer in use is not the one in {self._runner.source.tokenizer}")
         by_length = todo[np.argsort(self.tokens.lengths[todo], kind="stable")]
         for text in evenly_spaced(by_length, TOKENIZED_TEXTS):
-            self._reference_text(text)
-            self._check_windows(text)
-        prove_structure(self._runner, self.tokens, int(self.tokens.lengths[todo].sum()))
+            self._check_windows(text, self._reference_text(text))
+        prove_structure(self._runner, self.tokens, int(self.tokens.run_lengths[todo].sum()))
         return self._check_arithmetic(evenly_spaced(by_length, RUN_TEXTS), columns)
 
     def _reference_text(self, text: int) -> ReferenceText:
@@ -91,30 +100,42 @@ class SelfCheck:
                 )
         return expected
 
-    def _check_windows(self, text: int) -> None:
-        """Raise :class:`SelfCheckError` if the windows of a text of two segments leave out a token of it."""
-        segments = self.texts[text]
-        if not isinstance(segments, Segments) or self._runner.plan.overlap == NO_WINDOWS:
-            return
-        windows = [text - segments.window]
-        while self.texts[windows[-1] + 1 : windows[-1] + 2] == [segments.shift_window(len(windows) - segments.window)]:
-            windows.append(windows[-1] + 1)
-        lengths, uncut = self.tokens.lengths[windows], self.tokens.uncut[windows]
-        if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
+    def _check_windows(self, text: int, reference: ReferenceText) -> None:
+        """Raise :class:`SelfCheckError` if the windows of a text leave out a token of it, or are too long."""
+        covers, segments = True, self.texts[text]
+        if self.window_counts[text] > 1:
+            covers = self._stretches_cover(text, reference)
+        elif isinstance(segments, Segments) and self.identity.in_windows:
+            windows = [text - segments.window]
+            following = segments.shift_window(1 - segments.window)
+            while self.texts[windows[-1] + 1 : windows[-1] + 2] == [following.shift_window(len(windows) - 1)]:
+                windows.append(windows[-1] + 1)
+            lengths, uncut = self.tokens.lengths[windows], self.tokens.uncut[windows]
+            covers = self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist())
+        if not covers:
             raise SelfCheckError(f"the windows of text {quote_text(segments)} leave out tokens of it")
+
+    def _stretches_cover(self, text: int, reference: ReferenceText) -> bool:
+        """Return whether the windows of a text of one segment hold every token of it, and are not too long."""
+        (first, end), stretches = reference.inside, self._stretches(text)
+        room = self._runner.plan.token_limit - (len(reference.ids) - (end - first))
+        ends = [first, *(stop for _, stop in stretches)]
+        fit = all(stop - room <= start <= before for before, (start, stop) in zip(ends, stretches, strict=False))
+        return fit and (stretches[0][0], ends[-1]) == (first, end)
 
     def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
         """Return the largest relative difference between texts together and alone in the run's precision."""
-        tokens = self.tokens.select(np.array(sample))
-        differences: list[float] = []
-        for pack in self._runner.pack(tokens):
-            texts, latents = np.concatenate(pack), self._runner.forward(pack, tokens, columns)
-            ends = offsets_from_lengths(tokens.viewed_lengths[texts])
-            for number, text in enumerate(texts):
-                expected = self.reference_latents(int(sample[text]), columns)
-                for view, wanted in expected.items():
-                    index = slice(ends[number], ends[number + 1]) if view == TOKENS else number
-                    differences += _relative_difference(latents[view][:, index], wanted).reshape(-1).tolist()
+        whole = [text for text in sample if self.window_counts[text] <= MOST_WINDOWS]
+        tokens = self.tokens.select(np.array(whole, np.int64))
+        differences = list(
+            self._differences(tokens, lambda number: self.reference_latents(whole[number], columns), columns)
+        )
+        for text in {*sample} - {*whole}:
+            words = self._reference_text(text).words
+            windows = self.tokens.in_windows(np.array([text]))[0].select(np.arange(2))
+            differences += self._differences(
+                windows, partial(self._latents_of_window, windows, words, columns), columns
+            )
         dtype = self.identity.compute_dtype
         limit, largest = PRECISION_TOLERANCE[dtype], float(np.quantile(differences, TOLERATED_SHARE[dtype]))
         if not largest <= limit:
@@ -123,6 +144,40 @@ class SelfCheck:
                 f"{limit:g} is allowed"
             )
         return max(differences)
+
+    def _differences(
+        self, tokens: TokenBatch, expected: Callable[[int], dict[str, NDArray[Any]]], columns: Columns
+    ) -> Iterator[float]:
+        """Yield the relative differences of some texts together from ``expected``, which is called with each text."""
+        for pack in self._runner.pack(tokens) if len(tokens.uncut) else ():
+            texts, latents = np.concatenate(pack), self._runner.forward(pack, tokens, columns)
+            ends = offsets_from_lengths(tokens.viewed_lengths[texts])
+            for number, text in enumerate(texts.tolist()):
+                for view, wanted in expected(text).items():
+                    index = slice(ends[number], ends[number + 1]) if view == TOKENS else number
+                    yield from _relative_difference(latents[view][:, index], wanted).reshape(-1).tolist()
+
+    def _latents_of_window(
+        self, windows: TokenBatch, words: bool, columns: Columns, number: int
+    ) -> dict[str, NDArray[Any]]:
+        """Return what a window of a text adds to its latents, by the reference."""
+        states = self._states(windows.ids_of(number).tolist())
+        seen = np.arange(len(states[0]))[windows.viewed_range(number)].tolist()
+        own = seen if windows.own is None else np.arange(*windows.own[number]).tolist()
+        return reference_latents(states, seen, own, words, columns)
+
+    @cached_property
+    def window_counts(self) -> NDArray[np.int64]:
+        """``[text]``: number of windows."""
+        return np.ones(len(self.texts), np.int64) if self.tokens.windows is None else self.tokens.windows.counts
+
+    def _stretches(self, text: int) -> list[tuple[int, int]]:
+        """Return the stretches of a text that runs in windows."""
+        assert self.tokens.windows is not None
+        return list(map(tuple, self.tokens.windows.select(np.array([text])).ranges.tolist()))
+
+    def _states(self, ids: list[int], token_type_ids: list[int] | None = None) -> Tensor:
+        return reference_states(self._runner.backbone, self._runner.plan.final_norm, ids, token_type_ids)
 
     def reference_latents(self, text: int, columns: Columns) -> dict[str, NDArray[Any]]:
         """Return the latents of one text by the reference.
@@ -136,8 +191,12 @@ class SelfCheck:
         reference = self._reference_text(text)
         states = self.known_states.get(text)
         if states is None:
-            backbone, final_norm = self._runner.backbone, self._runner.plan.final_norm
-            states = reference_states(backbone, final_norm, reference.ids, reference.token_type_ids)
+            ids = reference.ids
+            if self.window_counts[text] > 1:
+                stretches = self._stretches(text)
+                states = states_in_windows(lambda held: self._states([ids[n] for n in held]), stretches, len(ids))
+            else:
+                states = self._states(ids, reference.token_type_ids)
             if len(self.known_states) < RUN_TEXTS:
                 self.known_states[text] = states
         return reference_latents(states, reference.seen, reference.own, reference.words, columns)

@@ -6,7 +6,7 @@ nearly equal for all texts has no spread to compare with.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.plan import SUMMARIES, TEXT_LAST, TOKENS, Columns
+from permafrost.data.ragged import Counts, offsets_from_lengths
+from permafrost.data.store.plan import NO_WINDOWS, SUMMARIES, TEXT_LAST, TOKENS, Columns
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.forward import Pooled
-from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states
+from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states, states_in_windows
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.twin import Float64
+from permafrost.extract.tokenization.text_windows import TextWindows
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 FLOOR = 1e-2
@@ -43,7 +44,8 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
     """Return the largest deviation of texts run together from each alone, over all views and layers, in float64.
 
     NaN counts as larger than any number. Two requests are compared: all layers, in short rows; and in rows of ordinary
-    length, the inner layers of a subset of the texts, with views that see a part of the tokens.
+    length, the inner layers of a subset of the texts, with views that see a part of the tokens. If the plan has
+    windows, a third is of texts in windows.
 
     Args:
         model: in float64.
@@ -59,11 +61,24 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
         (whole, short_packs, dict.fromkeys(views, tuple(range(layers)))),
         (partial, half, dict.fromkeys(views, tuple(range(1, layers - 1)) or (0,))),
     ]
+    if runner.plan.overlap != NO_WINDOWS:
+        windowed = replace(whole, own_views=partial.own_views, windows=_draw_windows(whole.lengths))
+        requests.append((windowed, runner.pack(windowed), dict.fromkeys(views, tuple(range(layers)))))
 
     @cache
     def states_alone(text: int, paired: bool) -> Tensor:
         token_type_ids = partial.token_type_ids_of(text).tolist() if paired else None
         return reference_states(model, runner.plan.final_norm, whole.ids_of(text).tolist(), token_type_ids)
+
+    def states_of(text: int, tokens: TokenBatch) -> Tensor:
+        if not tokens.split(np.array([text])).any():
+            return states_alone(text, tokens.token_type_ids is not None)
+        assert tokens.windows is not None
+        stretches = tokens.windows.select(np.array([text])).ranges.tolist()
+        ids, final_norm = tokens.ids_of(text), runner.plan.final_norm
+        return states_in_windows(
+            lambda held: reference_states(model, final_norm, ids[held].tolist()), stretches, len(ids)
+        )
 
     deviations: list[Deviation] = []
     with Float64():
@@ -72,10 +87,9 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
             alone = []
             for text in np.concatenate([row for rows in request_packs for row in rows]).tolist():
                 seen = np.arange(tokens.lengths[text])[tokens.viewed_range(text)].tolist()
-                states = states_alone(text, tokens.token_type_ids is not None)
                 assert tokens.own is not None
-                own, words = np.arange(*tokens.own[text]).tolist(), tokens is partial
-                alone.append(reference_latents(states, seen, own, words, columns))
+                own, words = np.arange(*tokens.own[text]).tolist(), SUMMARIES[0] in tokens.own_views
+                alone.append(reference_latents(states_of(text, tokens), seen, own, words, columns))
             deviations += _deviations(together, alone, columns)
     return max(reversed(deviations), key=lambda deviation: (np.isnan(deviation.value), deviation.value))
 
@@ -107,6 +121,16 @@ def draw_texts() -> list[NDArray[np.int64]]:
     texts = [first[:1], first[:7], [*first[:7], *end], [*first[:7], *draw(5)], [*first[:12], *draw(2)], first]
     texts += [second, [*second[:4], *draw(7), *end], np.repeat(draw(1), 6), long, [*long[:30], *draw(6)]]
     return [np.asarray(text) for text in texts]
+
+
+def _draw_windows(lengths: Counts) -> TextWindows:
+    """Return windows of at most eight tokens between the first and the last of a text; short texts have one."""
+    of_texts = [
+        [(start, min(start + 8, size - 1)) for start in range(1, size - 4, 5)] if size > 12 else [(0, size)]
+        for size in lengths.tolist()
+    ]
+    counts = np.array([len(windows) for windows in of_texts])
+    return TextWindows(offsets=offsets_from_lengths(counts), ranges=np.concatenate(of_texts))
 
 
 def _as_tokens(texts: Sequence[NDArray[np.int32]], partial: bool, segments: bool) -> TokenBatch:

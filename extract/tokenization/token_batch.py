@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import NO_SPAN, Counts, concatenate_ranges, offsets_from_lengths
 from permafrost.data.store.plan import TEXT_LAST
+from permafrost.extract.tokenization.text_windows import TextWindows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,23 @@ class TokenBatch:
 
     token_type_ids: NDArray[np.int8] | None = None
     """``[token]``: the segment of each token, as the tokenizer numbers it; None if all texts have one segment."""
+
+    windows: TextWindows | None = None
+    """Windows that the texts run in; None if each runs as it is."""
+
+    def split(self, texts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some texts run in several windows, ``[text]``."""
+        if self.windows is None:
+            return np.zeros(len(texts), bool)
+        return self.windows.offsets[texts + 1] - self.windows.offsets[texts] > 1
+
+    @property
+    def run_lengths(self) -> NDArray[np.int64]:
+        """``[text]``: tokens that run, those of each window counted."""
+        if self.windows is None:
+            return self.lengths
+        _, sizes = self.windows.pieces(self.lengths)
+        return np.add.reduceat(sizes.sum(1), self.windows.offsets[:-1])
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -86,7 +104,33 @@ class TokenBatch:
             own=None if self.own is None else self.own[texts],
             own_views=self.own_views,
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids[index],
+            windows=None if self.windows is None else self.windows.select(texts),
         )
+
+    def in_windows(self, texts: NDArray[np.int64]) -> tuple["TokenBatch", Counts]:
+        """Return the windows of some texts as texts of their own, and the index of the text of each.
+
+        Views see in each window the tokens that count there.
+        """
+        chosen = self.select(texts)
+        windows = chosen.windows
+        assert windows is not None
+        assert chosen.pooled is None
+        starts, sizes = windows.pieces(chosen.lengths)
+        first = chosen.offsets[:-1][windows.texts]
+        index = concatenate_ranges((starts + first[:, None]).reshape(-1), sizes.reshape(-1))
+        counted, shift = windows.counted(chosen.lengths), (starts[:, 1] - sizes[:, 0])[:, None]
+        own = None if chosen.own is None else chosen.own[windows.texts].clip(counted[:, :1], counted[:, 1:]) - shift
+        batch = TokenBatch(
+            ids=chosen.ids[index],
+            offsets=offsets_from_lengths(sizes.sum(1)),
+            uncut=sizes.sum(1).astype(np.int32),
+            pooled=(counted - shift).astype(np.int32),
+            own=own,
+            own_views=chosen.own_views,
+            token_type_ids=None if chosen.token_type_ids is None else chosen.token_type_ids[index],
+        )
+        return batch, windows.texts
 
 
 @dataclass(kw_only=True)
@@ -110,6 +154,9 @@ class TokenizedText:
     extent: tuple[int, int] = (0, 0)
     """Range of characters that the text has in the tokenizer's input, end excluded."""
 
+    windows: Sequence[tuple[int, int]] = ()
+    """Stretches of the windows, as :attr:`TextWindows.ranges`; empty if the text runs as it is."""
+
 
 class TokenBatchBuilder:
     """Token batch under construction, in flat arrays: an object per text would take more memory than its tokens."""
@@ -126,12 +173,16 @@ class TokenBatchBuilder:
         self._ids, self._lengths, self._uncut, self._pooled = array("i"), array("q"), array("i"), array("i")
         self._token_type_ids, self._offsets = array("b"), array("i")
         self._outside, self._extents = array("b"), array("q")
+        self._window_counts, self._stretches = array("q"), array("q")
 
     def add(self, text: TokenizedText) -> None:
         """Append the tokens of the next text."""
         self._ids.extend(text.ids)
         self._lengths.append(len(text.ids))
         self._uncut.append(text.uncut)
+        windows = text.windows or [(0, len(text.ids))]
+        self._window_counts.append(len(windows))
+        self._stretches.extend(chain.from_iterable(windows))
         if self._echo:
             self._pooled.extend(text.pooled)
         if self._paired:
@@ -143,7 +194,8 @@ class TokenBatchBuilder:
 
     def build(self) -> TokenBatch:
         """Return the batch of all texts added."""
-        lengths = np.array(self._lengths, np.int64)
+        lengths, counts = np.array(self._lengths, np.int64), np.array(self._window_counts, np.int64)
+        ranges = np.array(self._stretches, np.int64).reshape(-1, 2)
         return TokenBatch(
             ids=np.array(self._ids, np.int32),
             offsets=offsets_from_lengths(lengths),
@@ -151,6 +203,7 @@ class TokenBatchBuilder:
             pooled=np.array(self._pooled, np.int32).reshape(-1, 2) if self._echo else None,
             characters=self._spans(lengths) if self._characters else None,
             token_type_ids=np.array(self._token_type_ids, np.int8) if self._paired else None,
+            windows=TextWindows(offsets=offsets_from_lengths(counts), ranges=ranges) if (counts > 1).any() else None,
         )
 
     def _spans(self, lengths: Counts) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from permafrost.data.ragged import TokenIndex, covering_ranges
 from permafrost.data.spec import SpecError, fingerprint
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec
-from permafrost.data.text import Text, TextError
+from permafrost.data.text import Text, TextError, check_unsplit
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.locate import Source, find_backbone
@@ -50,7 +50,7 @@ def refuse_long_texts(texts: Sequence[Text], uncut: NDArray[np.integer[Any]], pl
     longest, count = int(np.argmax(uncut)), int((uncut > plan.token_limit).sum())
     raise TextError(
         f"{count:,} texts exceed plan.max_tokens = {plan.token_limit}, the longest has {int(uncut[longest])} tokens "
-        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut". Nothing was run.',
+        f'({str(texts[longest])[:40]!r}...); raise it, or set plan.truncation = "cut" or "windows". Nothing was run.',
         texts[longest],
     )
 
@@ -114,7 +114,7 @@ def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> int
 def read_token_ids(
     plan: CapturePlan, texts: Sequence[Text], cache: str = ExtractSpec.cache
 ) -> tuple[TokenBatch, TokenIndex]:
-    """Tokenize ``texts`` as an extraction of the same plan does.
+    """Tokenize ``texts`` as an extraction of the same plan does, for blocks that are trained from the embeddings on.
 
     Args:
         cache: folder of the latent stores.
@@ -125,7 +125,8 @@ def read_token_ids(
     Raises:
         BackboneError: the backbone is not on this machine, has no tokenizer, or has that of another model.
         TextError: a text has no token, or is longer than the plan allows.
-        SpecError: the template alone fills ``max_tokens``, or texts of two segments meet a template or a rewording.
+        SpecError: the template alone fills ``max_tokens``, texts of two segments meet a template or a rewording, or a
+            text of one segment is split into windows.
     """
     check_texts(plan, texts)
     source = find_backbone(plan, cache)
@@ -134,4 +135,6 @@ def read_token_ids(
     windows, starts = windowed(tokenizer, texts, plan.token_limit, plan.overlap)
     batch = tokenize_by_plan(plan, source, tokenizer, windows, True)
     assert batch.characters is not None
-    return batch, TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts)
+    tokens = TokenIndex(offsets=batch.offsets, spans=batch.characters, starts=starts)
+    check_unsplit(tokens.longest, plan.token_limit)
+    return batch, tokens

@@ -1,13 +1,13 @@
 """Tokenization: texts to token ids, with template, special tokens and truncation, and without padding.
 
-A text that is too long loses tokens at its own end: special tokens and the words of the template stay. Of two segments,
-the second is cut, or run in windows.
+A text that is too long loses tokens at its own end, or is run in windows: special tokens and the words of the template
+stay. Of two segments, the second is cut, or run in windows.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from itertools import compress, groupby, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import NO_WINDOWS, TEXT
 from permafrost.data.text import Segments, Text, TextError, expand_windows, quote_text
 from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
-from permafrost.extract.tokenization.windows import Pair, joint
+from permafrost.extract.tokenization.windows import Pair, joint, stretches
 
 if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers
     from tokenizers import Encoding, Tokenizer
 
 
-CHUNK = 1024
-"""Texts per call of the tokenizer."""
+CHUNK, CHUNK_CHARACTERS = 1024, 1 << 22
+"""Texts per call of the tokenizer, and characters after which one takes no further text."""
 
 
 def tokenize(
@@ -37,19 +37,21 @@ def tokenize(
 ) -> TokenBatch:
     """Return the token ids of ``texts`` within ``template``, at most ``max_tokens`` each, special tokens included.
 
+    With windows, a text of one segment keeps all of its tokens, and each of its windows has at most ``max_tokens``.
+
     The template applies to texts of one segment; two segments are joined as the tokenizer joins a pair.
 
     Args:
         characters: whether to return the characters of the text that each token covers; if the template has the text
             twice, those of the second occurrence.
-        stride: tokens by which the windows of two segments overlap; -1 cuts the second segment instead. A text of two
+        stride: tokens by which windows overlap; -1 cuts the text, or its second segment, instead. A text of two
             segments stands for the one window that it names.
         add_special_tokens: whether to put the tokenizer's special tokens around a text, which two segments need.
 
     Raises:
         TextError: a text has no token, has no such window, or its first segment leaves no room in ``max_tokens`` for
             ``stride`` tokens of the second and one more.
-        SpecError: the template alone fills ``max_tokens``.
+        SpecError: the template alone fills ``max_tokens``, or leaves no room for more than ``stride`` tokens.
     """
     paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
@@ -63,17 +65,18 @@ def tokenize(
             else:
                 if len(encoding) > max_tokens and not (echo or characters):  # where to cut needs offsets
                     encoding = tokenizer.encode(template.replace(TEXT, text), add_special_tokens=add_special_tokens)
-                batch.add(_tokenize_single(encoding, text, template, max_tokens, echo, characters))
+                batch.add(_tokenize_single(encoding, text, template, max_tokens, echo, characters, stride))
     return batch.build()
 
 
 def windowed(
     tokenizer: "Tokenizer", texts: Sequence[Text], max_tokens: int, stride: int = NO_WINDOWS
 ) -> tuple[list[Text], Counts]:
-    """Split texts into windows.
+    """Split texts of two segments into windows.
 
     Returns:
-        every text with its further windows, and ``[text + 1]``, at which those of each text begin.
+        every text with its further windows, and ``[text + 1]``, at which those of each text begin; a text of one
+        segment stands for all of its windows.
 
     Raises:
         TextError: as :func:`tokenize`, of texts of two segments.
@@ -101,7 +104,7 @@ def _encode(
         return template.replace(TEXT, text) if isinstance(text, str) else (text.first + between, text.second)
 
     runs = ((key, list(windows)) for key, windows in groupby(texts, tokenizer_input))
-    while chunk := list(islice(runs, CHUNK)):
+    while chunk := list(_chunk(runs)):
         yield from zip(
             encode([key for key, _ in chunk], add_special_tokens=add_special_tokens),
             (windows for _, windows in chunk),
@@ -109,15 +112,27 @@ def _encode(
         )
 
 
+def _chunk(runs: Iterator[tuple[str | tuple[str, str], list[Text]]]) -> Iterator[tuple[Any, list[Text]]]:
+    """Yield the next inputs of the tokenizer that are encoded in one call."""
+    characters = 0
+    for key, windows in islice(runs, CHUNK):
+        yield key, windows
+        characters += len(key) if isinstance(key, str) else len(key[0]) + len(key[1])
+        if characters > CHUNK_CHARACTERS:
+            return
+
+
 def _tokenize_single(
-    encoding: "Encoding", text: str, template: str, max_tokens: int, echo: bool, characters: bool
+    encoding: "Encoding", text: str, template: str, max_tokens: int, echo: bool, characters: bool, stride: int
 ) -> TokenizedText:
     ids: list[int] = encoding.ids
     if not len(ids):
         raise no_token(text)
     tokens = TokenizedText(ids=ids, uncut=len(ids))
     kept = None
-    if echo or len(ids) > max_tokens:
+    if len(ids) > max_tokens and stride != NO_WINDOWS:
+        tokens.windows = _split(encoding, text, template, max_tokens, stride)
+    elif echo or len(ids) > max_tokens:
         kept, tokens.pooled = _fit(encoding, text, template, max_tokens)
         tokens.ids = list(compress(ids, kept))
     if characters:
@@ -130,30 +145,50 @@ def _tokenize_single(
 
 def _fit(encoding: "Encoding", text: str, template: str, max_tokens: int) -> tuple[list[bool], tuple[int, int]]:
     """Return which tokens stay if the text is cut to ``max_tokens``, and the range of its last occurrence in those."""
-    special = encoding.special_tokens_mask
-    kept = [True] * len(special)
-    occurrences = [
-        [
-            index
-            for index, (start, end) in enumerate(encoding.offsets)
-            if not special[index] and end > low and start < high
-        ]
-        for low, high in _occurrences(template, text)
-    ]
-    if not all(occurrences):
-        raise no_token(text)
-    fixed = len(special) - sum(map(len, occurrences))
-    room = (max_tokens - fixed) // len(occurrences)
-    if room < 1:
-        raise SpecError(
-            f"plan.max_tokens = {max_tokens} leaves no room for a text: template and special tokens take {fixed}."
-        )
-    if len(special) > max_tokens:
+    kept, occurrences = [True] * len(encoding), _tokens_of_occurrences(encoding, text, template)
+    room = (max_tokens - len(encoding) + sum(map(len, occurrences))) // len(occurrences)
+    _check_room(room, max_tokens, len(encoding) - sum(map(len, occurrences)))
+    if len(encoding) > max_tokens:
         for tokens in occurrences:
             for index in tokens[room:]:
                 kept[index] = False
     before = sum(kept[: occurrences[-1][0]])
     return kept, (before, before + sum(kept[index] for index in occurrences[-1]))
+
+
+def _split(encoding: "Encoding", text: str, template: str, max_tokens: int, stride: int) -> list[tuple[int, int]]:
+    """Return the stretches of the windows of a text that its template has once, as :attr:`TextWindows.ranges`."""
+    (tokens,), ((low, high),) = _tokens_of_occurrences(encoding, text, template), _occurrences(template, text)
+    first, stop = tokens[0], tokens[-1] + 1
+    fixed = len(encoding) - (stop - first)
+    room = max_tokens - fixed
+    _check_room(room, max_tokens, fixed)
+    if stride >= room:
+        raise SpecError(
+            f"plan.stride = {stride} must be less than {room}, the tokens of a text that a window has room for: "
+            f"plan.max_tokens = {max_tokens}, and template and special tokens take {fixed}."
+        )
+    spans = np.clip(np.array(encoding.offsets[first:stop]) - low, 0, high - low)
+    return [(first + start, first + end) for start, end in stretches(text, spans, room, stride)]
+
+
+def _tokens_of_occurrences(encoding: "Encoding", text: str, template: str) -> list[list[int]]:
+    """Return the indices of the tokens of each occurrence of the text; raise :class:`TextError` if one has none."""
+    special, offsets = encoding.special_tokens_mask, encoding.offsets
+    occurrences = [
+        [index for index, (start, end) in enumerate(offsets) if not special[index] and end > low and start < high]
+        for low, high in _occurrences(template, text)
+    ]
+    if not all(occurrences):
+        raise no_token(text)
+    return occurrences
+
+
+def _check_room(room: int, max_tokens: int, fixed: int) -> None:
+    if room < 1:
+        raise SpecError(
+            f"plan.max_tokens = {max_tokens} leaves no room for a text: template and special tokens take {fixed}."
+        )
 
 
 def no_token(text: Text) -> TextError:

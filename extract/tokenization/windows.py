@@ -1,10 +1,10 @@
-"""Windows over two segments: how the segments are joined, and how a second segment that is too long is split.
+"""Windows: where a text that is too long is split; and how two segments are joined, of which the second is split.
 
-A window is the whole first segment and a stretch of the second, with the tokens that both have if the whole pair is
-tokenized. It begins and ends between words (a word: characters between white space, or a single character in a script
-that is written without spaces). The next window begins at the word that lies ``stride`` tokens before its end, so the
-two overlap by at least ``stride`` tokens, or by fewer if the following word is so long that the window must begin later
-to hold it. A word longer than a window is cut anywhere, except before a combining mark.
+A window of two segments is the whole first segment and a stretch of the second, with the tokens that both have if the
+whole pair is tokenized. A stretch begins and ends between words (a word: characters between white space, or a single
+character in a script that is written without spaces). The next one begins at the word that lies ``stride`` tokens
+before its end, so the two overlap by at least ``stride`` tokens, or by fewer if the following word is so long that the
+stretch must begin later to hold it. A word longer than a window is cut anywhere, except before a combining mark.
 """
 
 from collections.abc import Iterator
@@ -94,7 +94,27 @@ class Pair:
                 self.text,
             )
         spans = np.array(self._encoding.offsets[self._first : self._stop])
-        return list(_windows(_breaks(self.text.second, spans, room), room, stride))
+        return list(stretches(self.text.second, spans, room, stride))
+
+
+def stretches(text: str, spans: NDArray[np.int64], room: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Yield the range of tokens of each window, end excluded.
+
+    Args:
+        spans: ``[token, 2]``, the characters of the text that each token covers.
+        room: most tokens of a window, more than ``stride``.
+        stride: tokens by which windows overlap.
+    """
+    breaks = _breaks(text, spans, room)
+    start, size = 0, len(spans)
+    while size - start > room:
+        end = int(np.searchsorted(breaks, start + room, "right")) - 1
+        stop, further = breaks[end : end + 2].tolist()
+        yield start, stop
+        least = int(np.searchsorted(breaks, max(start + 1, further - room)))  # the next window must hold one more word
+        wanted = int(np.searchsorted(breaks, stop - stride, "right")) - 1
+        start = int(breaks[max(least, wanted)])
+    yield start, size
 
 
 def _breaks(text: str, spans: NDArray[np.int64], room: int) -> NDArray[np.int64]:
@@ -118,16 +138,3 @@ def _within_character(text: str, spans: NDArray[np.int64], room: int) -> NDArray
     begun = np.append(0, spans[:-1, 1]) > first
     continues: NDArray[np.bool_] = begun & (last - first > 1) & (np.bincount(of_token) <= room)[of_token]
     return continues
-
-
-def _windows(breaks: NDArray[np.int64], room: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Yield the range of tokens of each window, end excluded; a window holds at most ``room`` tokens."""
-    start, size = 0, int(breaks[-1])
-    while size - start > room:
-        end = int(np.searchsorted(breaks, start + room, "right")) - 1
-        stop, further = breaks[end : end + 2].tolist()
-        yield start, stop
-        least = int(np.searchsorted(breaks, max(start + 1, further - room)))  # the next window must hold one more word
-        wanted = int(np.searchsorted(breaks, stop - stride, "right")) - 1
-        start = int(breaks[max(least, wanted)])
-    yield start, size

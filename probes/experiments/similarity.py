@@ -117,7 +117,10 @@ def _extract(
         if note := plan.limit_note(stored[backbone].store.identity.max_tokens):
             progress.note(note)
         if truncated := stored[backbone].truncated:
-            progress.note(f"{backbone}: {truncated:,} sentences are longer than plan.max_tokens and were cut")
+            progress.note(
+                f"{backbone}: {truncated:,} sentences are longer than plan.max_tokens and were cut; plan.truncation = "
+                '"windows" reads them whole'
+            )
     if not stored:
         raise next(iter(errors.values()))
     reasons = {backbone: str(error) for backbone, error in errors.items()}

@@ -17,7 +17,7 @@ from permafrost.data.ragged import concatenate_ranges, covering_ranges, offsets_
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.store import PlanLatents
-from permafrost.data.text import Text
+from permafrost.data.text import Text, check_unsplit
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, single_order
 from permafrost.probes.inputs.providers import FrozenStates
@@ -30,8 +30,12 @@ def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> FrozenStates:
 
     Args:
         stored: latents of a plan that :meth:`FinetuneSpec.cached_plan` returns.
+
+    Raises:
+        SpecError: a text of one segment is split into windows.
     """
     reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS])
+    check_unsplit(tokens.longest, stored.store.identity.max_tokens)
     return FrozenStates(tokens, lambda windows: (reader.read(windows).states, None))  # only embeddings use segments
 
 

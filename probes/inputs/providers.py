@@ -111,7 +111,7 @@ class CacheProvider:
         if truncated and plan.truncation == "refuse":
             raise StoreError(
                 f"{truncated:,} texts exceed plan.max_tokens = {store.identity.max_tokens}; raise it, or set "
-                'plan.truncation = "cut".'
+                'plan.truncation = "cut" or "windows".'
             )
         seconds = time.perf_counter() - started
         return PlanLatents(store=store, columns=columns, texts_run=0, truncated=truncated, seconds=seconds)

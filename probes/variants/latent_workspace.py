@@ -14,6 +14,7 @@ from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import fingerprint
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import PlanLatents
+from permafrost.data.text import Segments
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.providers import LatentProvider
 
@@ -103,8 +104,9 @@ class LatentWorkspace:
         latents = self.provider.latents(replace(plan, views=views), requests[0].extract, corpus, self.progress)
         limit = latents.store.identity.max_tokens
         self._note_limit(plan, limit)
-        cut = f"; {latents.truncated:,} texts cut to {limit} tokens" if latents.truncated else ""
-        unit = " windows" if plan.truncation == "windows" else ""
+        count = latents.truncated
+        cut = f'; {count:,} texts cut to {limit} tokens (plan.truncation = "windows" reads them whole)' if count else ""
+        unit = " windows" if plan.truncation == "windows" and isinstance(corpus.texts[0], Segments) else ""
         run = f"{latents.texts_run:,}{unit} of {len(corpus.texts):,} texts run, {latents.seconds:.2f} s"
         self.progress.note(f"stage one, {plan.backbone} on {corpus.name}: {run}{cut}")
         for request in requests:

@@ -26,6 +26,7 @@ from permafrost.extract.capture import forward as capture
 from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
+from permafrost.extract.tokenization import text_windows
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
 from tests.support.models.backbones import WORDS, tiny_folder
@@ -327,16 +328,64 @@ def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
 
 
 def middle_windows_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
-    wrapped(patch, segments, "_windows", lambda real, *given: iter([*real(*given)][::2]))
+    for module in (segments, tokens):
+        wrapped(patch, module, "stretches", lambda real, *given: iter([*real(*given)][::2]))
 
 
 @pytest.mark.parametrize("family", KINDS)
-def test_windows_that_leave_out_tokens_are_found(family, models, tmp_path, monkeypatch):
-    texts = [Segments("the dog", " ".join(made_texts(seed, 4))) for seed in range(3)]
+@pytest.mark.parametrize("first", ["", "the dog"])
+def test_windows_that_leave_out_tokens_are_found(family, first, models, tmp_path, monkeypatch):
+    seconds = [" ".join(made_texts(seed, 4)) for seed in range(3)]
+    texts = [Segments(first, second) if first else second for second in seconds]
     plan = plan_of(models(family, False), "float32", max_tokens=14, truncation="windows", stride=2)
     middle_windows_left_out(monkeypatch, tmp_path)
     with pytest.raises(MachineError, match="leave out tokens of it"):
         extract(plan, texts, ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE))
+
+
+def overlaps_of_the_earlier_window(patch: pytest.MonkeyPatch, _: Path) -> None:
+    def earlier(real: Any, windows: Any, lengths: Any) -> Any:
+        counted = real(windows, lengths)
+        within = np.flatnonzero(np.diff(windows.texts) == 0)
+        counted[within, 1] = counted[within + 1, 0] = windows.ranges[within, 1]
+        return counted
+
+    wrapped(patch, text_windows.TextWindows, "counted", earlier)
+
+
+def mean_of_the_means_of_windows(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setitem(pooling.SHARES, "mean", lambda counts, before, total: (total / total) / (1 + (before > 0)))
+
+
+def positions_begin_anew_in_each_window(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setattr(pooling.WindowPools, "_shift_positions", lambda *given: None)
+
+
+def last_of_the_first_window(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setitem(pooling.SHARES, "last", pooling.SHARES["cls"])
+
+
+@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize(
+    ("fault", "view"),
+    [
+        (overlaps_of_the_earlier_window, "mean"),
+        (mean_of_the_means_of_windows, "mean"),
+        (positions_begin_anew_in_each_window, "weighted_mean"),
+        (last_of_the_first_window, "last"),
+    ],
+)
+def test_windows_that_are_put_together_wrongly_are_found(fault, view, family, models, tmp_path, monkeypatch):
+    texts = [" ".join(made_texts(seed, 30)) for seed in range(3)]
+    plan = plan_of(
+        models(family, True), "bfloat16", max_tokens=14, truncation="windows", stride=6, views=(view,), layers=(1, 2)
+    )
+    spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)
+    fault(monkeypatch, tmp_path)
+    with pytest.raises(MachineError, match=r"self-check: .* cannot be trusted and are not kept"):
+        extract(plan, texts, spec)
+    monkeypatch.undo()
+    assert extract(plan, texts, spec).texts_run == 3
 
 
 def test_a_file_of_weights_that_is_written_over_changes_no_loaded_model(models, tmp_path):

@@ -163,14 +163,17 @@ def test_windows_of_a_script_without_spaces_end_between_characters_and_overlap_a
     assert pieces == ["so一二三四五六七八九", "七八九十一二三四五六", "四五六七八九十it"]
 
 
-def test_a_plain_text_has_no_windows_and_is_cut(tiny):
+def test_a_plain_text_stands_for_all_of_its_windows(tiny):
     tokenizer = load_tokenizer(tiny("bert"))
     windows, offsets = windowed(tokenizer, [STORY], 8, 2)
     assert (windows, offsets.tolist()) == ([STORY], [0, 1])
-    assert (
-        pair_tokens(tokenizer, windows, 8, 2).ids_of(0).tolist()
-        == pair_tokens(tokenizer, windows, 8).ids_of(0).tolist()
-    )
+    tokens = pair_tokens(tokenizer, windows, 8, 2)
+    assert tokens.ids_of(0).tolist() == tokenizer.encode(STORY).ids
+    parts, texts = tokens.in_windows(np.array([0]))
+    assert len(texts) > 2
+    assert parts.lengths.max() == 8
+    held = [parts.ids_of(window)[parts.viewed_range(window)] for window in range(len(texts))]
+    assert np.concatenate(held).tolist() == tokenizer.encode(STORY).ids
 
 
 def test_texts_and_windows_keep_their_order_over_chunks(tiny):
