@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Kind
+from permafrost.data.corpora.skipped import SkippedRow
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import nearest
 from permafrost.data.text import Text
@@ -77,7 +78,11 @@ class Corpus:
     """Kind of target of the rows."""
 
     notes: tuple[str, ...] = ()
-    """Notes for the user: how many rows were left out and why, which labels never occur in training."""
+    """Notes for the user: how many rows were left out and why, which labels never occur in training, which texts
+    several splits share."""
+
+    skipped: tuple[SkippedRow, ...] = ()
+    """Rows that were left out."""
 
     @property
     def selection_split(self) -> str:

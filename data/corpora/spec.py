@@ -45,22 +45,24 @@ class CorpusSpec:
     list such as ["late", "refund"]; an empty one is a row without labels."""
 
     split_column: str = "split"
-    """Name of the column that holds train, validation or test; if a file has no such column, rows are split at
-    random."""
+    """Name of the column that holds train, validation or test; if a file has no such column, rows are split by
+    fractions."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Fractions of train, validation and test for a random split. If only validation is missing, its fraction is held
-    out of train."""
+    """Fractions of train, validation and test for rows without a split. The digest of a row's first text (of an
+    answer: of its context) and split_seed decide alone, so that rows added later leave the others where they are. A
+    class without a training row keeps all its rows in train; a split that no digest falls into takes its share of the
+    rows of train whose digests are nearest. If only validation is missing, its fraction is held out of train."""
 
     split_seed: int = 0
-    """Seed of the random split."""
+    """Seed of the split by fractions, and of what is held out of train."""
 
     held_out: float = 0.0
     """Fraction of train that is held out (by split_seed) for selecting epochs and variants, so that validation can be
     reported beside test. If the corpus has no validation split, none is created."""
 
     limit: int = 0
-    """Maximum number of rows of each split; 0 keeps all."""
+    """Maximum number of rows of each split; 0 keeps all. Rows that stay in train for their class come on top."""
 
     limits: dict[str, int] = field(default_factory=dict)
     """Like limit, per split, e.g. {train = 4000}; rows held out of train count as train."""
@@ -68,8 +70,22 @@ class CorpusSpec:
     spread: bool = False
     """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
+    ignore: tuple[str, ...] = ()
+    """Labels or scores of rows to leave out, as the file has them, e.g. ["-"]; they are counted, and most_skipped does
+    not apply to them. Empty uses those of a named corpus."""
+
+    most_skipped: float = 0.01
+    """Largest share of all rows that may be left out because they cannot be used: no score or one outside score_range,
+    an empty text or label, a label that training rows lack. They are counted, and listed in skipped.csv of the run;
+    more are an error."""
+
     strict: bool = False
-    """Refuse answers that are empty or not at their offset; otherwise they are left out and counted."""
+    """Refuse the first row that cannot be used, and answers that are empty or not at their offset; otherwise they are
+    left out and counted."""
+
+    drop_leaks: bool = False
+    """Take training rows out whose text, or pair of texts in either order, is in validation or test too; otherwise
+    they are only counted."""
 
     revision: str = ""
     """Commit of the hub data set; empty uses the pinned commit of a named corpus, else the newest."""
@@ -100,6 +116,8 @@ class CorpusSpec:
         repeated = [label for label in self.labels if self.labels.count(label) > 1]
         if repeated:
             raise SpecError(f"labels names '{repeated[0]}' twice.")
+        if not 0 <= self.most_skipped <= 1:
+            raise SpecError(f"most_skipped must be a share of all rows, from 0 to 1, got {self.most_skipped:g}.")
         if not self.label_separator:
             raise SpecError("label_separator must not be empty.")
         if not 0 <= self.held_out < 1:

@@ -9,12 +9,22 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from permafrost.data.corpora.build import build_corpus, check_training
+from permafrost.data.corpora.build import build_corpus, check_training, make_encoding, usable_records
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import SPLITS, CorpusError, Record, check_text
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
-from permafrost.data.corpora.targets import TARGETS, Targets
+from permafrost.data.corpora.splits import (
+    cut_by_seed,
+    drop_leaks,
+    leak_notes,
+    limit_records,
+    settle_splits,
+    with_held_out,
+    with_validation,
+)
+from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
@@ -31,23 +41,42 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     """
     entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="none" if spec.path else "", hub=spec.name))
     name = spec.name or Path(spec.path).expanduser().name
-    reader, records = _open_path(spec, entry) if spec.path else _open_named(spec, entry)
+    skipped = SkippedRows(spec.strict, spec.most_skipped, spec.ignore or entry.ignore)
+    reader, unsplit = _open_path(spec, entry, skipped) if spec.path else _open_named(spec, entry, skipped)
     labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
     targets = Targets(reader.spec.target, spec.score_range, labels, spec.label_separator)
-    records = limit_records(records, spec.limit, spec.limits, spec.spread)
-    first = next(records, None)
-    if first is None:
-        reasons = "; ".join(reader.omissions.notes())
+    by_digest, all_records = _with_splits(unsplit, spec)
+    encoding = make_encoding(targets)
+    usable = usable_records(all_records, encoding, skipped)
+    records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
+    skipped.check(name)
+    if not records:
+        reasons = "; ".join((*skipped.notes(), *reader.omissions.notes()))
         raise CorpusError(f"{name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
-    corpus = build_corpus(name, chain([first], records), targets)
+    if by_digest:
+        records = settle_splits(records, spec.fractions, spec.split_seed, encoding.names)
+    corpus = build_corpus(name, records, targets, skipped)
+    skipped.check(name)
+    if spec.drop_leaks:
+        corpus = drop_leaks(corpus)
+    corpus = replace(corpus, notes=(*corpus.notes, *leak_notes(corpus)), skipped=skipped.all_rows)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=reader.omissions.notes() + check_training(corpus))
+    return replace(corpus, notes=(*reader.omissions.notes(), *skipped.notes(), *corpus.notes, *check_training(corpus)))
 
 
-def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:
+def _with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Iterator[Record]]:
+    """Return whether records have no split, and the records with one: their own, or that of their digest."""
+    first = next(records, None)
+    if first is None:
+        return False, records
+    records = chain([first], records)
+    return not first.split, records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
+
+
+def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
     if spec.name not in CORPORA and "/" not in spec.name:
@@ -58,15 +87,12 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Ite
     columns = entry.columns if is_local else entry.hub_columns or entry.columns
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
-    reader = _make_reader(spec, entry, columns)
-    records = _file_records(files, reader, spec) if is_local else hub_records(spec, entry, reader)
-    if entry.unlabelled:
-        records = (record for record in records if record.target not in entry.unlabelled)
-    return reader, records
+    reader = _make_reader(spec, entry, columns, skipped)
+    return reader, reader.read_splits(files) if is_local else hub_records(spec, entry, reader)
 
 
-def _open_path(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:
-    path, reader = Path(spec.path).expanduser(), _make_reader(spec, entry, ())
+def _open_path(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
+    path, reader = Path(spec.path).expanduser(), _make_reader(spec, entry, (), skipped)
     if path.is_dir():
         candidates = {split: _split_file(path, split, reader.suffixes) for split in SPLITS}
         files = {split: file for split, file in candidates.items() if file}
@@ -75,24 +101,15 @@ def _open_path(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iter
             raise CorpusError(f"{path}: expected a file train{first} (or {', '.join(others)}; .gz), found none.")
     else:
         files = {"": path}
-    return reader, _file_records(files, reader, spec)
+    return reader, reader.read_splits(files)
 
 
-def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...]) -> RecordReader:
+def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...], skipped: SkippedRows) -> RecordReader:
     """Return the reader of a corpus; ``columns`` are for a spec that names none."""
     kind = "class" if spec.rule else spec.target or entry.target
     if not kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
-    return RecordReader(replace(spec, target=kind, columns=spec.columns or columns))
-
-
-def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
-    records = reader.read_splits(files)
-    first = next(records, None) if "" in files and reader.encoding.has_target else None
-    if first is None:
-        return records
-    records = chain([first], records)
-    return records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
+    return RecordReader(replace(spec, target=kind, columns=spec.columns or columns), skipped)
 
 
 def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | None:

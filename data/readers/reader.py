@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from permafrost.data.corpora.records import SPLITS, CorpusError, Record
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.conll import read_columns, tagged_row
@@ -78,19 +79,21 @@ RULES = {"question": Rule(("statement", "question"), label_question)}
 
 
 class RecordReader:
-    """Reader of the files or rows of one corpus; its ``omissions`` count what is left out while reading.
+    """Reader of the files or rows of one corpus; its ``omissions`` count answers that are left out while reading.
 
     Args:
         spec: names the kind of target and the columns: texts, then the target unless a rule makes it; for tags and
             answers, empty takes default names.
+        skipped: gets the rows that cannot be read; None makes a collection of the spec's settings.
 
     Raises:
         SpecError: the number of columns does not fit the kind of target.
     """
 
-    def __init__(self, spec: CorpusSpec) -> None:
+    def __init__(self, spec: CorpusSpec, skipped: SkippedRows | None = None) -> None:
         self.spec, self.columns, self.encoding = spec, spec.columns, TARGETS[spec.target]
         self.omissions = Omissions(strict=spec.strict)
+        self.skipped = skipped or SkippedRows(spec.strict, spec.most_skipped)
         if spec.rule and len(self.columns) != 1:
             raise SpecError(
                 f'corpus.rule = "{spec.rule}" labels single sentences: name one column in corpus.columns, '

@@ -187,10 +187,10 @@ def _corpus_columns(run: LoadedRun) -> Item:
 
 
 def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:
-    """Return the target of an item; None if it is unknown: an empty field, or a mark that annotators did not agree."""
+    """Return the target of an item; None if it is unknown: an empty field, or one that the corpus ignores."""
     spec = run.recipe.corpus
     entry = CORPORA.get(spec.name)
-    if not (value.strip() or run.task.empty_is_target) or (entry and value in entry.unlabelled):
+    if not (value.strip() or run.task.empty_is_target) or value in (spec.ignore or (entry.ignore if entry else ())):
         return None
     numbered = bool(spec.labels or (entry and entry.labels))
     try:

@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.encoding import TargetEncoding
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.targets import TargetEncoding
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
