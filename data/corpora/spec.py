@@ -51,8 +51,9 @@ class CorpusSpec:
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Fractions of train, validation and test for rows without a split. The digest of a row's first text (of an
     answer: of its context) and split_seed decide alone, so that rows added later leave the others where they are. A
-    class without a training row keeps all its rows in train; a split that no digest falls into takes its share of the
-    rows of train whose digests are nearest. If only validation is missing, its fraction is held out of train."""
+    class without a training row keeps all its rows in train; a split that no digest falls into takes its share of
+    the rows of train whose digests are nearest, two at least. If only validation is missing, its
+    fraction is held out of train."""
 
     split_seed: int = 0
     """Seed of the split by fractions, and of what is held out of train."""

@@ -42,7 +42,8 @@ def settle_splits(
     """Return the records of :func:`cut_by_seed` in splits that can be learnt from and measured.
 
     A record with a name that no training record has goes to train. If validation or test has no record, it takes its
-    share of the groups of train whose digests are nearest, but none with the last training record of a name.
+    share of the groups of train whose digests are nearest, two at least, but none with the last training record of a
+    name.
 
     Args:
         names: of the classes, labels or types of tags of a record.
@@ -72,7 +73,7 @@ def _nearest_rows(
         if split == "train":
             groups.setdefault(_place(records[row], seed), []).append(row)
     left = Counter(name for rows in groups.values() for row in rows for name in names_of[row])
-    wanted, spare = max(1, round(fraction * len(groups))), len(groups) - 1
+    wanted, spare = max(2, round(fraction * len(groups))), len(groups) - 1
     for place in sorted(groups, reverse=True):
         taken = Counter(name for row in groups[place] for name in names_of[row])
         if wanted and spare and all(left[name] > count for name, count in taken.items()):

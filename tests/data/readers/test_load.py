@@ -64,10 +64,10 @@ def test_fifty_rows_added_to_a_file_leave_validation_and_test_as_they_were(tmp_p
     assert all(set(before[split]) <= set(after[split]) for split in SPLITS)
 
 
-def test_six_rows_of_three_classes_are_enough_and_each_split_has_one(tmp_path):
+def test_six_rows_of_three_classes_are_enough_and_each_split_has_some(tmp_path):
     rows = [(f"text {number}", "abc"[number % 3]) for number in range(6)]
     corpus = own(table(tmp_path / "m.csv", [("text", "mood"), *rows]), ("text", "mood"), "class")
-    assert sizes(corpus) == {"train": 4, "validation": 1, "test": 1}
+    assert sizes(corpus) == {"train": 3, "validation": 2, "test": 1}
     assert corpus.labels == ("a", "b", "c")
 
 
