@@ -203,6 +203,10 @@ class Task(ABC):
         """
         return None
 
+    def balanced_weights(self, rows: Rows) -> NDArray[np.float32] | None:
+        """Return weights for the loss by which all classes of some rows count alike; None if there are no classes."""
+        return None
+
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any] | None:
         """Return the decoded predictions of a reference without a probe; None if it is the cosine of the latents."""
         return None
