@@ -76,6 +76,7 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets, skipped
         labels=labels,
         score_range=targets.score_range if encoding.is_scaled else None,
         kind=targets.kind,
+        first_number=targets.first_number if targets.labels else None,
     )
 
 

@@ -74,6 +74,9 @@ class Corpus:
     score_range: tuple[float, float] | None = None
     """Lowest and highest score before scaling; None if the targets are not scores."""
 
+    first_number: int | None = None
+    """Number of the first label, if rows may have numbers instead of names; else None."""
+
     kind: Kind = "none"
     """Kind of target of the rows."""
 

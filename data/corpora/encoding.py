@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,6 +28,9 @@ class Targets:
 
     label_separator: str = ","
     """Separator of the labels of a row."""
+
+    first_number: int = 0
+    """Number of the first of ``labels``, which rows may have instead of their names."""
 
 
 class TargetEncoding(ABC):
@@ -140,9 +143,25 @@ class NamedTargets(TargetEncoding):
     def _name(self, label: str) -> str:
         """Return the name of a label, which may be written as its number if the user gives the names."""
         if self._given and label not in self._given and label.isascii() and label.isdigit():
-            number = int(label)
-            return self.targets.labels[number] if number < len(self.targets.labels) else label
+            number = int(label) - self.targets.first_number
+            return self.targets.labels[number] if 0 <= number < len(self.targets.labels) else label
         return label
+
+    @classmethod
+    def with_numbers(cls, targets: Targets, records: Iterable[Record], names: tuple[str, ...]) -> Targets:
+        """Return the targets with the names, and the first number, that the labels of all records stand for.
+
+        Labels are numbers from 0, or from 1 if none is 0 and one is the number of names.
+
+        Args:
+            names: for labels that are numbers, if the targets have no names.
+        """
+        plain = cls(replace(targets, labels=()))
+        found = {label for record in records for label, _ in plain._labels(record)}
+        numbers = {int(label) for label in found if label.isascii() and label.isdigit()}
+        labels = targets.labels or (names if len(numbers) == len(found) else ())
+        from_one = 0 not in numbers and len(labels) in numbers and not found & set(labels)
+        return replace(targets, labels=labels, first_number=int(from_one))
 
 
 def codes_of(labels: Sequence[str]) -> dict[str, int]:

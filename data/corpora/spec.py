@@ -37,8 +37,10 @@ class CorpusSpec:
     """Lowest and highest score."""
 
     labels: tuple[str, ...] = ()
-    """Names of classes, labels or tags in order; empty uses the names in the training rows, of labels those in all
-    rows. Each class and tag must occur in training; a label that does not is never predicted."""
+    """Names of classes, labels or tags in order. Rows have the names, or their numbers from 0, or from 1 if no row has
+    0 and one the number of names. Empty uses classes.txt, a file beside yours or in your folder with a name in each
+    line, if all labels are numbers; else the names in the training rows, of labels those in all rows. Each tag must
+    occur in training; a class or label that does not cannot be learnt."""
 
     label_separator: str = ","
     """For target = "labels": separator of the labels in a column, e.g. ",", "|", ";" or " ". A field may also be a

@@ -4,14 +4,14 @@ A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from permafrost.data.corpora.build import build_corpus, check_training, make_encoding, usable_records
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.corpora.encoding import Targets
+from permafrost.data.corpora.encoding import NamedTargets, Targets
 from permafrost.data.corpora.records import SPLITS, CorpusError, Record, check_text
 from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.spec import CorpusSpec
@@ -28,7 +28,7 @@ from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
-from permafrost.data.readers.tabular import read_table
+from permafrost.data.readers.tabular import lines_of, read_table
 from permafrost.data.spec import SpecError, nearest
 
 
@@ -46,25 +46,57 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
     labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
     targets = Targets(reader.spec.target, spec.score_range, labels, spec.label_separator)
     by_digest, all_records = _with_splits(unsplit, spec)
-    encoding = make_encoding(targets)
-    usable = usable_records(all_records, encoding, skipped)
+    usable = usable_records(all_records, make_encoding(targets), skipped)
     records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
     skipped.check(name)
     if not records:
         reasons = "; ".join((*skipped.notes(), *reader.omissions.notes()))
         raise CorpusError(f"{name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
+    targets, name_notes = _with_names(targets, records, Path(spec.path).expanduser() if spec.path else None)
     if by_digest:
-        records = settle_splits(records, spec.fractions, spec.split_seed, encoding.names)
+        names = make_encoding(targets).names
+        records = settle_splits(records, spec.fractions, spec.split_seed, names)
     corpus = build_corpus(name, records, targets, skipped)
     skipped.check(name)
     if spec.drop_leaks:
         corpus = drop_leaks(corpus)
-    corpus = replace(corpus, notes=(*corpus.notes, *leak_notes(corpus)), skipped=skipped.all_rows)
+    notes = (*skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
+    corpus = replace(corpus, notes=notes, skipped=skipped.all_rows)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=(*reader.omissions.notes(), *skipped.notes(), *corpus.notes, *check_training(corpus)))
+    return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *check_training(corpus)))
+
+
+CLASSES = "classes.txt"
+"""File beside a corpus, with the names of classes that its rows have as numbers, one a line."""
+
+
+def _with_names(targets: Targets, records: Sequence[Record], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
+    """Return the targets with the names of classes that rows have as numbers, and notes for the user."""
+    encoding = TARGETS[targets.kind]
+    if not issubclass(encoding, NamedTargets) or encoding.reads != "columns":
+        return targets, ()
+    file = path and (path if path.is_dir() else path.parent) / CLASSES
+    names = tuple(_read_names(file)) if file and file != path and file.is_file() and not targets.labels else ()
+    named, notes = encoding.with_numbers(targets, records, names), list[str]()
+    if named.labels != targets.labels:
+        notes.append(f"names of classes are those of {file}; set corpus.labels to use others")
+    if named.first_number:
+        notes.append(f"labels are numbers from 1, which is {named.labels[0]!r}")
+    return named, tuple(notes)
+
+
+def _read_names(path: Path) -> Iterator[str]:
+    seen = set[str]()
+    for number, line in lines_of(path):
+        name = line.strip()
+        check_text(f"{path}:{number}", "the name", name)
+        if name in seen:
+            raise CorpusError(f"{path}:{number}: it names {name!r} twice.")
+        seen.add(name)
+        yield name
 
 
 def _with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Iterator[Record]]:

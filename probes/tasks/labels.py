@@ -180,10 +180,10 @@ class MultiLabel(RowTask):
             for row, values in zip(predicted, probabilities, strict=True)
         ]
 
-    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
         """As :meth:`Task.parse_target`: the labels of the item, joined."""
         labels = parse_labels(f"column '{column}'", value, spec.label_separator)
-        return format_labels([parse_label(space.labels, label, column, numbered) for label in labels])
+        return format_labels([parse_label(space, label, column) for label in labels])
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the labels of each row, joined."""

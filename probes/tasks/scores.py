@@ -118,7 +118,7 @@ class Similarity(RowTask):
         scores = to_corpus_range(space.calibration(predict_items(items, predict)), space.score_range)
         return [{"score": float(score)} for score in scores]
 
-    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
         """As :meth:`Task.parse_target`."""
         low, high = space.score_range or (0.0, 1.0)
         try:

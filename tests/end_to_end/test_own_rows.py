@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.probes.prediction.requests import requests_from_file
 from permafrost.probes.reports.report import write_report  # not the one that the fixture puts in its place
+from permafrost.probes.runs.load import load_tasks
 from tests.support.bench import Bench, write
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -49,6 +51,15 @@ def test_six_rows_run_and_a_split_of_one_row_says_why_it_has_no_metric(bench):
     code, _, err = bench.command("run", "classify", settings=settings(bench, rows))
     assert code == 0
     assert "rows.csv: test has 1 row: no metric, which needs two" in err
+
+
+def test_numbers_of_classes_mean_the_same_to_a_finished_run(bench):
+    rows = [(f"the soup was {'warm' if row % 2 else 'cold'} on day {row}", str(1 + row % 2)) for row in range(90)]
+    (bench.folder / "classes.txt").write_text("cold\nwarm\n")
+    run = api.run("classify", settings(bench, rows), bench.runs)
+    asked = write(bench.folder / "new.csv", ["text", "label"], [("a soup", "1"), ("some soup", "2"), ("soup", "warm")])
+    (requests,) = requests_from_file(load_tasks(run.path), asked).values()
+    assert [request.target for request in requests] == ["cold", "warm", "warm"]
 
 
 def test_a_hundred_and_fifty_classes_warn_of_nothing(bench):

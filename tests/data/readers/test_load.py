@@ -67,7 +67,7 @@ def test_fifty_rows_added_to_a_file_leave_validation_and_test_as_they_were(tmp_p
 def test_six_rows_of_three_classes_are_enough_and_each_split_has_some(tmp_path):
     rows = [(f"text {number}", "abc"[number % 3]) for number in range(6)]
     corpus = own(table(tmp_path / "m.csv", [("text", "mood"), *rows]), ("text", "mood"), "class")
-    assert sizes(corpus) == {"train": 3, "validation": 2, "test": 1}
+    assert sizes(corpus) == {"train": 3, "validation": 1, "test": 2}
     assert corpus.labels == ("a", "b", "c")
 
 
@@ -625,3 +625,41 @@ def test_a_data_set_in_a_folder_is_read_again_when_its_content_changed_and_its_t
         file.write_text("".join(json.dumps({"text": f"{word} {number}"}) + "\n" for number in range(9)))
         os.utime(file, (1, 1))
         assert load_corpus(spec).texts[0] == f"{word} 0"
+
+
+def numbered(path: Path, numbers: list[int], *names: str) -> Path:
+    """A file whose classes are numbers, and their names beside it."""
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    rows = [(f"text {row}", str(numbers[row % len(numbers)])) for row in range(60)]
+    return table(path, [("text", "label"), *rows])
+
+
+@pytest.mark.parametrize(("numbers", "first"), [([0, 1, 2], 0), ([0, 1], 0), ([1, 2, 3], 1), ([3, 1], 1), ([1, 2], 0)])
+def test_numbers_of_classes_have_the_names_of_a_file_beside_them_or_of_the_setting(tmp_path, numbers, first):
+    path = numbered(tmp_path / "p.csv", numbers, "World", "Sports", "Sci/Tech")
+    corpus = own(path, ("text", "label"), "class")
+    named = own(path, ("text", "label"), "class", labels=("World", "Sports", "Sci/Tech"))
+    assert (corpus.labels, corpus.first_number) == (("World", "Sports", "Sci/Tech"), first)
+    for split, rows in corpus.splits.items():
+        for text, code in zip(rows.texts[:, 0], rows.targets, strict=True):
+            assert code == numbers[int(corpus.texts[text].split()[1]) % len(numbers)] - first
+        assert named.split(split).targets.tolist() == rows.targets.tolist()
+    note = f"names of classes are those of {tmp_path / 'classes.txt'}; set corpus.labels to use others"
+    assert (note in corpus.notes, note in named.notes) == (True, False)
+    assert ("labels are numbers from 1, which is 'World'" in corpus.notes) == bool(first)
+
+
+def test_a_file_of_names_is_for_numbers_alone_and_names_each_class_once(tmp_path):
+    path = numbered(tmp_path / "p.csv", [0, 1], "World", "Sports")
+    others = own(path, ("label", "text"), "class", fractions=(1.0, 0.0, 0.0))
+    assert len(others.labels) == 60
+    assert (others.first_number, own(path, ("text",), "none").labels) == (None, ())
+    folder = numbered(tmp_path / "folder" / "train.csv", [0, 1], "World", "Sports").parent
+    assert own(folder, ("text", "label"), "labels").labels == ("World", "Sports")
+    numbered(path, [0, 1], "World", "World")
+    with pytest.raises(CorpusError, match=r"classes\.txt:2: it names 'World' twice\."):
+        own(path, ("text", "label"), "class")
+    numbered(path, [0, 1], "World", "", "Sports")
+    with pytest.raises(CorpusError, match=r"classes\.txt:2: the name is empty\."):
+        own(path, ("text", "label"), "class")
