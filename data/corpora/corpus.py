@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Kind
+from permafrost.data.corpora.skipped import SkippedRow
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import nearest
 from permafrost.data.text import Text
@@ -73,11 +74,18 @@ class Corpus:
     score_range: tuple[float, float] | None = None
     """Lowest and highest score before scaling; None if the targets are not scores."""
 
+    first_number: int | None = None
+    """Number of the first label, if rows may have numbers instead of names; else None."""
+
     kind: Kind = "none"
     """Kind of target of the rows."""
 
     notes: tuple[str, ...] = ()
-    """Notes for the user: how many rows were left out and why, which labels never occur in training."""
+    """Notes for the user: how many rows were left out and why, which labels never occur in training, which texts
+    several splits share."""
+
+    skipped: tuple[SkippedRow, ...] = ()
+    """Rows that were left out."""
 
     @property
     def selection_split(self) -> str:

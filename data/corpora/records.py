@@ -15,6 +15,20 @@ HELD_OUT = "held-out"
 """Name of the split that is cut off train for model selection, so that validation can be reported."""
 
 
+class RowError(CorpusError):
+    """A row that cannot be used; it is left out, counted by its reason, unless rows are not to be left out.
+
+    Args:
+        origin: ``file:line``.
+        reason: the same words for all rows of a kind.
+        problem: what is wrong with this row, a sentence without its full stop.
+    """
+
+    def __init__(self, origin: str, reason: str, problem: str) -> None:
+        super().__init__(f"{origin}: {problem}.")
+        self.origin, self.reason, self.problem = origin, reason, problem
+
+
 class Span(NamedTuple):
     """A character span in the text of a record: a word with its tag, or an answer."""
 
@@ -37,7 +51,7 @@ class Record:
     """``file:line``, for error messages."""
 
     split: str
-    """``train``, ``validation``, ``test``, or empty if the corpus is to be split by seed."""
+    """``train``, ``validation``, ``test``, or empty if the corpus is to be split by the digests of its texts."""
 
     texts: tuple[Text, ...]
     target: str | None = None
@@ -58,6 +72,8 @@ Kind = str
 
 
 def check_text(origin: str, noun: str, text: str) -> None:
-    """Raise a :class:`CorpusError` that begins with ``origin`` if a string is empty or cannot be encoded."""
+    """Raise a :class:`RowError` if a string is empty or cannot be encoded."""
     if problem := text_problem(text):
-        raise CorpusError(f"{origin}: {noun} {problem}.")
+        kind = noun.removeprefix("the ").split()[0]
+        reason = f"{kind} with half a character" if text.strip() else f"empty {kind}"
+        raise RowError(origin, reason, f"{noun} {problem}")

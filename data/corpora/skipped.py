@@ -1,5 +1,7 @@
 """Rows that cannot be used: left out one by one, counted by reason, and limited in number."""
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from permafrost.data.corpora.records import CorpusError
@@ -24,10 +26,20 @@ class SkippedRows:
     Args:
         strict: raise an error for the first row instead of leaving it out.
         most: largest share of all rows of the corpus that may be left out.
+        ignored: targets of rows that the user wants left out; they are counted, and no share limits them.
     """
 
-    def __init__(self, strict: bool = False, most: float = 0.01) -> None:
-        self.strict, self.most, self.rows = strict, most, list[SkippedRow]()
+    def __init__(self, strict: bool = False, most: float = 0.01, ignored: Iterable[str] = ()) -> None:
+        self.strict, self.most, self.ignored = strict, most, frozenset(ignored)
+        self.rows = list[SkippedRow]()
+        self.unwanted = list[SkippedRow]()
+        """Rows with a target of ``ignored``."""
+
+        self.kept = 0
+        """Number of rows that were read and are not left out."""
+
+        self.remedies = dict[str, str]()
+        """Reason -> what to do about its rows, for the error message, if that is not to correct them."""
 
     def skip(self, origin: str, reason: str, problem: str) -> None:
         """Leave a row out.
@@ -36,5 +48,58 @@ class SkippedRows:
             CorpusError: rows are not to be left out.
         """
         if self.strict:
-            raise CorpusError(f"{origin}: {problem}; correct it, or leave out --strict (corpus.strict) to skip it.")
+            remedy = f"{self.remedies[reason]}, or " if reason in self.remedies else "correct it, or "
+            raise CorpusError(f"{origin}: {problem}; {remedy}leave out --strict (corpus.strict = false) to skip it.")
         self.rows.append(SkippedRow(origin, reason, problem))
+
+    def ignore(self, origin: str, target: str | None) -> bool:
+        """Return whether a target is one of those to leave out; its row is counted if it is."""
+        if target not in self.ignored:
+            return False
+        self.unwanted.append(SkippedRow(origin, f"label '{target}'", "corpus.ignore names its label"))
+        return True
+
+    @property
+    def all_rows(self) -> tuple[SkippedRow, ...]:
+        """All rows that are left out, those that the user wants left out last."""
+        return *self.rows, *self.unwanted
+
+    def check(self, name: str) -> None:
+        """Check that few rows of the corpus ``name`` are left out.
+
+        Raises:
+            CorpusError: they are more than the largest share; the message begins with the first one.
+        """
+        count, total = len(self.rows), len(self.rows) + self.kept
+        if count <= self.most * total:
+            return
+        first, reasons = self.rows[0], by_reason(self.rows)
+        counts = "; ".join(
+            f"{reason}: {len(rows):,}" + f", the first {rows[0].origin}" * (rows[0] is not first)
+            for reason, rows in reasons.items()
+        )
+        share = min(1.0, math.ceil(1000 * count / total) / 1000)
+        remedies = [self.remedies[reason] for reason in reasons if reason in self.remedies]
+        remedies += ["correct them"] * (len(remedies) < len(reasons))
+        raise CorpusError(
+            f"{first.origin}: {first.problem}; {count:,} of {total:,} rows of {name} cannot be used ({counts}), and "
+            f"corpus.most_skipped = {self.most:g} allows {math.floor(self.most * total):,}; {', or '.join(remedies)}, "
+            f"or set corpus.most_skipped = {share:g} to leave them out."
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each reason: how many rows are left out, and the first one."""
+        total = len(self.rows) + len(self.unwanted) + self.kept
+        return tuple(
+            f"{len(rows):,} of {total:,} rows ({len(rows) / total:.2%}) are left out, {reason}; the first: "
+            f"{rows[0].origin}"
+            for reason, rows in by_reason(self.all_rows).items()
+        )
+
+
+def by_reason(rows: Iterable[SkippedRow]) -> Mapping[str, list[SkippedRow]]:
+    """Return rows by reason, in the order of their first ones."""
+    reasons = dict[str, list[SkippedRow]]()
+    for row in rows:
+        reasons.setdefault(row.reason, []).append(row)
+    return reasons

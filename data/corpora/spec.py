@@ -55,8 +55,10 @@ class CorpusSpec:
     corpus 0 to 1."""
 
     labels: tuple[str, ...] = ()
-    """Names of classes, labels or tags in order; empty uses the names in the training rows, of labels those in all
-    rows. Each class and tag must occur in training; a label that does not is never predicted."""
+    """Names of classes, labels or tags in order. Rows have the names, or their numbers from 0, or from 1 if no row has
+    0 and one the number of names. Empty uses classes.txt, a file beside yours or in your folder with a name in each
+    line, if all labels are numbers; else the names in the training rows, of labels those in all rows. Each tag must
+    occur in training; a class or label that does not cannot be learnt."""
 
     label_separator: str = ","
     """For target = "labels": separator of the labels in a column, e.g. ",", "|", ";" or " ". A field may also be a
@@ -64,25 +66,28 @@ class CorpusSpec:
 
     split_column: str = "split"
     """Name of the column that holds train, validation or test, or words such as dev; if there is none of this name,
-    one whose values are all such words. A file without one is split at random."""
+    one whose values are all such words. A file without one is split by fractions."""
 
     tag_scheme: Literal["auto", "IO", "IOB1", "IOB2", "IOE1", "IOE2", "BIOES", "BILOU"] = "auto"
     """Scheme of tags, which are converted to IOB2. "auto" finds it, and refuses a corpus that mixes schemes; with the
     name of one, any entity that is written otherwise is repaired and counted. "IO": types, or I- and a type."""
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    """Fractions of train, validation and test for a random split. If only validation is missing, its fraction is held
-    out of train."""
+    """Fractions of train, validation and test for rows without a split. The digest of a row's first text (of an
+    answer: of its context) and split_seed decide alone, so that rows added later leave the others where they are. A
+    class without a training row keeps all its rows in train; a split that no digest falls into takes its share of
+    the rows of train whose digests are nearest, two at least. If only validation is missing, its
+    fraction is held out of train."""
 
     split_seed: int = 0
-    """Seed of the random split."""
+    """Seed of the split by fractions, and of what is held out of train."""
 
     held_out: float = 0.0
     """Fraction of train that is held out (by split_seed) for selecting epochs and variants, so that validation can be
     reported beside test. If the corpus has no validation split, none is created."""
 
     limit: int = 0
-    """Maximum number of rows of each split; 0 keeps all."""
+    """Maximum number of rows of each split; 0 keeps all. Rows that stay in train for their class come on top."""
 
     limits: dict[str, int] = field(default_factory=dict)
     """Like limit, per split, e.g. {train = 4000}; rows held out of train count as train."""
@@ -90,9 +95,23 @@ class CorpusSpec:
     spread: bool = False
     """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
+    ignore: tuple[str, ...] = ()
+    """Labels or scores of rows to leave out, as the file has them, e.g. ["-"]; they are counted, and most_skipped does
+    not apply to them. Empty uses those of a named corpus."""
+
+    most_skipped: float = 0.01
+    """Largest share of all rows that may be left out because they cannot be used: no score or one outside score_range,
+    an empty text or label, a label that training rows lack. They are counted, and listed in skipped.csv of the run;
+    more are an error."""
+
     strict: bool = False
-    """Refuse answers that are empty or not at their offset, and entities that are not written as in the scheme of their
-    tags; otherwise the answers are left out, the entities repaired, and both counted."""
+    """Refuse the first row that cannot be used, answers that are empty or not at their offset, and entities that are
+    not written as in the scheme of their tags; otherwise rows and answers are left out, entities repaired, and all
+    counted."""
+
+    drop_leaks: bool = False
+    """Take training rows out whose text, or pair of texts in either order, is in validation or test too; otherwise
+    they are only counted."""
 
     revision: str = ""
     """Commit of the hub data set; empty uses the pinned commit of a named corpus, else the newest."""
@@ -123,6 +142,8 @@ class CorpusSpec:
         repeated = [label for label in self.labels if self.labels.count(label) > 1]
         if repeated:
             raise SpecError(f"labels names '{repeated[0]}' twice.")
+        if not 0 <= self.most_skipped <= 1:
+            raise SpecError(f"most_skipped must be a share of all rows, from 0 to 1, got {self.most_skipped:g}.")
         if not self.label_separator:
             raise SpecError("label_separator must not be empty.")
         if not 0 <= self.held_out < 1:

@@ -4,94 +4,18 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from collections.abc import Collection, Container, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.corpora.label_sets import parse_labels, sorted_labels
-from permafrost.data.corpora.records import CorpusError, Kind, Record, check_text
+from permafrost.data.corpora.encoding import NEVER_LEARNT, NamedTargets, Splits, TargetEncoding, Targets, codes_of
+from permafrost.data.corpora.label_sets import LabelSets
+from permafrost.data.corpora.records import CorpusError, Record, RowError, check_text
 from permafrost.data.corpora.tag_schemes import OUTSIDE, find_scheme, iob2_labels, split_tag
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.spec import nearest
-
-Splits = Mapping[str, Sequence[Record]]
-"""Split -> its records."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The kind of the targets of a corpus, and their legal values."""
-
-    kind: Kind = "none"
-
-    score_range: tuple[float, float] = (0.0, 1.0)
-    labels: tuple[str, ...] = ()
-    """Names of classes, labels or tags; empty takes those of the rows."""
-
-    label_separator: str = ","
-    """Separator of the labels of a row."""
-
-    tag_scheme: str = "auto"
-    strict: bool = False
-    """Refuse entities that are not written as in the scheme of the tags."""
-
-
-class TargetEncoding(ABC):
-    """Encoding of one kind of target as arrays."""
-
-    reads: ClassVar[Literal["columns", "words", "questions"]] = "columns"
-    """What the rows of a file hold: columns of texts, then the target; words with tags; or questions with answers."""
-
-    has_target: ClassVar[bool] = True
-    """Whether rows have a target; if not, they are not split at random."""
-
-    is_scaled: ClassVar[bool] = False
-    """Whether targets are scores, scaled from their range to [0, 1]."""
-
-    def __init__(self, targets: Targets) -> None:
-        self.targets = targets
-
-    @classmethod
-    def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
-        """Return targets and all records of a corpus as they are encoded, and notes on how they were read."""
-        return targets, records, ()
-
-    def check_record(self, record: Record) -> None:  # noqa: B027
-        """Raise a :class:`CorpusError` if the target of a record is no name of a label or tag."""
-
-    def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Return the names of classes, labels or tags of all records of the corpus ``name``; empty for other kinds."""
-        return ()
-
-    @abstractmethod
-    def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
-        """Return the rows of a split.
-
-        Args:
-            texts: ``[row, side]``, indices of texts.
-            records: ``[row]``.
-            labels: names from :meth:`label_names`.
-
-        Raises:
-            CorpusError: a target is not legal; the message begins with the origin of its record.
-        """
-
-    @classmethod
-    def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:
-        """Check that the training rows can be learnt from.
-
-        Returns:
-            notes for the user: labels that never occur, texts in several rows with different labels.
-
-        Raises:
-            CorpusError: a class, or the ``B-`` tag of a type of entity, does not occur, or no row has a label.
-        """
-        return ()
 
 
 class NoTargets(TargetEncoding):
@@ -104,123 +28,97 @@ class NoTargets(TargetEncoding):
         return Rows(texts, np.zeros(len(texts), np.int64))
 
 
+OUT_OF_RANGE = "score outside corpus.score_range"
+
+
 class Scores(TargetEncoding):
     """A number per row, scaled from its range to [0, 1]."""
 
     is_scaled = True
 
+    def __init__(self, targets: Targets) -> None:
+        super().__init__(targets)
+        self._lowest, self._highest = math.inf, -math.inf
+
+    def check_record(self, record: Record) -> None:
+        """Raise a :class:`RowError` if the score is missing, no number, or outside the range."""
+        (low, high), target = self.targets.score_range, str(record.target).strip()
+        if not target:
+            raise RowError(record.origin, "no score", "the score is missing")
+        try:
+            score = float(target)
+        except ValueError:
+            problem = f"the score must be a number, got {target!r}"
+            raise RowError(record.origin, "score that is no number", problem) from None
+        if math.isnan(score):
+            raise RowError(record.origin, "no score", f"the score is {target}")
+        if math.isfinite(score):
+            self._lowest, self._highest = min(self._lowest, score), max(self._highest, score)
+        if not low <= score <= high:
+            problem = f"the score {target} is outside corpus.score_range = [{low:g}, {high:g}]"
+            raise RowError(record.origin, OUT_OF_RANGE, problem)
+
+    def remedies(self) -> dict[str, str]:
+        """Return the range that all scores lie in, in whole numbers."""
+        if self._lowest > self._highest:
+            return {}
+        low, high = math.floor(self._lowest), math.ceil(self._highest)
+        found = f"scores reach from {self._lowest:g} to {self._highest:g}"
+        return {OUT_OF_RANGE: f"set corpus.score_range = [{low}, {high}] ({found})"}
+
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with ``[row]`` scores."""
         low, high = self.targets.score_range
-        scores = np.empty(len(records))
-        for row, record in enumerate(records):
-            target = str(record.target)
-            try:
-                score = scores[row] = float(target)
-            except ValueError:
-                raise CorpusError(f"{record.origin}: the score must be a number, got {target!r}.") from None
-            if not math.isfinite(score) or not low <= score <= high:
-                reason = f"the score {target} is outside {low:g} to {high:g}"
-                raise CorpusError(f"{record.origin}: {reason}; correct it or set corpus.score_range.")
+        scores = np.array([float(str(record.target)) for record in records])
         return Rows(texts, (scores - low) / (high - low))
-
-
-class NamedTargets(TargetEncoding):
-    """Targets with names, which ``corpus.labels`` gives or the rows hold."""
-
-    def label_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        """Return the given names, else those that occur."""
-        if self.targets.labels:
-            return self.targets.labels
-        if not records.get("train"):
-            raise CorpusError(f"{name}: it has no training rows to take its classes from; set corpus.labels.")
-        return self._occurring_names(name, records)
-
-    @abstractmethod
-    def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]: ...
-
-    def _code(self, origin: str, label: str, codes: Mapping[str, int], noun: str = "label") -> int:
-        """Return the index of a label, written as its name or, if the user gives the names, as its number."""
-        if label in codes:
-            return codes[label]
-        if self.targets.labels and label.isascii() and label.isdigit() and int(label) < len(codes):
-            return int(label)
-        reason = "" if self.targets.labels else ": it never occurs in training"
-        raise CorpusError(f"{origin}: unknown {noun} {label!r}{reason}. {nearest(label, codes)}")
 
 
 class Classes(NamedTargets):
     """One class per row."""
 
     def check_record(self, record: Record) -> None:
-        """Raise a :class:`CorpusError` if the label is empty or cannot be encoded."""
-        if not self.targets.labels:
-            check_text(record.origin, "the label", str(record.target))
+        """Raise a :class:`RowError` if the label is empty or cannot be encoded."""
+        check_text(record.origin, "the label", str(record.target))
+
+    def _labels(self, record: Record) -> Iterable[tuple[str, str]]:
+        return [(str(record.target), record.origin)]
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
         return tuple(sorted({str(record.target) for record in records["train"]}))
 
+    def check_labels(self, record: Record, labels: Collection[str], learnt: Container[str]) -> None:
+        """Raise a :class:`RowError` if the class is none of the names, or that of no training row."""
+        super().check_labels(record, labels, learnt)
+        if self._name(str(record.target)) not in learnt:
+            raise RowError(record.origin, NEVER_LEARNT, f"the label {record.target!r} never occurs in training")
+
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with ``[row]`` indices of classes."""
-        codes = _codes_of(labels)
-        return Rows(texts, np.array([self._code(record.origin, str(record.target), codes) for record in records]))
+        codes = codes_of(labels)
+        return Rows(texts, np.array([codes[self._name(str(record.target))] for record in records], np.int64))
 
     @classmethod
     def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:
-        """Raise a :class:`CorpusError` if a class does not occur."""
-        _refuse_missing(corpus, corpus.labels, train.targets.astype(np.int64), "class")
-        return ()
-
-
-class LabelSets(NamedTargets):
-    """Any number of labels per row, none included."""
-
-    def check_record(self, record: Record) -> None:
-        """Raise a :class:`CorpusError` if the cell is a list of other than texts and whole numbers."""
-        for label in self._parse(record):
-            if not self.targets.labels:
-                check_text(record.origin, "the label", label)
-
-    def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        return sorted_labels({label for split in records.values() for record in split for label in self._parse(record)})
-
-    def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
-        """Return rows with ``[row, label]`` targets, 1 if the row has the label and 0 if not."""
-        codes, targets = _codes_of(labels), np.zeros((len(records), len(labels)))
-        for row, record in enumerate(records):
-            targets[row, [self._code(record.origin, label, codes) for label in self._parse(record)]] = 1
-        return Rows(texts, targets)
-
-    @classmethod
-    def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:
-        """Raise a :class:`CorpusError` if no row has a label; note labels without rows, and texts labelled twice."""
-        if not train.targets.any():
-            raise CorpusError(
-                f"{corpus.name}: none of its {len(train):,} training rows has a label; "
-                "check corpus.columns and corpus.label_separator."
-            )
-        notes, targets_of = list[str](), dict[tuple[int, ...], set[bytes]]()
-        missing = [corpus.labels[code] for code in np.flatnonzero(~train.targets.any(axis=0))]
-        if missing:
-            notes.append(
-                f"no training row has {', '.join(map(repr, missing))}: such a label cannot be learnt, is never "
-                "predicted, and counts as missed where it occurs"
-            )
-        for rows in corpus.splits.values():
-            for texts, targets in zip(rows.texts.tolist(), rows.targets, strict=True):
-                targets_of.setdefault(tuple(texts), set()).add(targets.tobytes())
-        if count := sum(len(targets) > 1 for targets in targets_of.values()):
-            notes.append(f"texts that occur in several rows with different labels: {count:,}; all their rows are kept")
+        """Note classes without training rows, with a single one, or without rows in another split."""
+        counts = {
+            split: np.bincount(rows.targets, minlength=len(corpus.labels)) for split, rows in corpus.splits.items()
+        }
+        learnt, notes = counts.pop("train"), list[str]()
+        if not learnt.all():
+            notes.append(f"no training row is of {_listed(corpus, learnt == 0)}: it cannot be learnt")
+        if (learnt == 1).any():
+            notes.append(f"a single training row is of {_listed(corpus, learnt == 1)}")
+        for split, found in counts.items():
+            if (missing := (found == 0) & (learnt > 0)).any():
+                notes.append(f"no row of {split} is of {_listed(corpus, missing)}: it is not measured there")
         return tuple(notes)
-
-    def _parse(self, record: Record) -> tuple[str, ...]:
-        return parse_labels(record.origin, record.target or "", self.targets.label_separator)
 
 
 class Tags(NamedTargets):
-    """An IOB2 tag per word."""
+    """A tag per word; entities are encoded by IOB2."""
 
     reads = "words"
+    noun = "tag"
 
     @classmethod
     def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
@@ -237,6 +135,13 @@ class Tags(NamedTargets):
         converted = zip(records, map(scheme.to_iob2, sentences), strict=True)
         return targets, [replace(record, spans=spans) for record, spans in converted], scheme.notes()
 
+    def _labels(self, record: Record) -> Iterable[tuple[str, str]]:
+        return [(span.tag, span.origin) for span in record.spans]
+
+    def names(self, record: Record) -> Iterable[str]:
+        """Return the types of the entities of a converted record."""
+        return {split_tag(self._name(tag))[1] for tag, _ in self._labels(record)} - {""}
+
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
         types = sorted({split_tag(span.tag)[1] for record in records["train"] for span in record.spans} - {""})
         if not types:
@@ -245,8 +150,8 @@ class Tags(NamedTargets):
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with a span per word."""
-        codes = _codes_of(labels)
-        tags = [self._code(span.origin, span.tag, codes, "tag") for record in records for span in record.spans]
+        codes = codes_of(labels)
+        tags = [codes[self._name(span.tag)] for record in records for span in record.spans]
         return _rows_of_spans(texts, records, tags)
 
     @classmethod
@@ -274,10 +179,6 @@ TARGETS: dict[str, type[TargetEncoding]] = {
 """Kind of target -> its encoding; the keys are the values of ``corpus.target``."""
 
 
-def _codes_of(labels: Sequence[str]) -> dict[str, int]:
-    return {label: code for code, label in enumerate(labels)}
-
-
 def _rows_of_spans(texts: NDArray[np.int64], records: Sequence[Record], codes: Sequence[int]) -> Rows:
     characters = [(span.start, span.end) for record in records for span in record.spans]
     spans = Spans(
@@ -286,6 +187,12 @@ def _rows_of_spans(texts: NDArray[np.int64], records: Sequence[Record], codes: S
         offsets_from_lengths(np.array([len(record.spans) for record in records], np.int64)),
     )
     return Rows(texts, np.zeros(len(texts), np.int64), spans)
+
+
+def _listed(corpus: Corpus, chosen: NDArray[np.bool_]) -> str:
+    """Return the names of some labels, five at most."""
+    names = [repr(corpus.labels[code]) for code in np.flatnonzero(chosen)]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def _refuse_missing(corpus: Corpus, needed: Sequence[str], codes: NDArray[np.int64], noun: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from permafrost.data.corpora.records import CorpusError, Record
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.splits import cut_by_seed
 from permafrost.data.errors import first_line
 from permafrost.data.readers.conll import TAGS
 from permafrost.data.readers.reader import RecordReader
@@ -15,7 +14,7 @@ from permafrost.data.readers.registry import CorpusEntry
 
 
 def hub_records(spec: CorpusSpec, entry: CorpusEntry, reader: RecordReader) -> Iterator[Record]:
-    """Load a hub data set and read its records; a data set of train alone is split by seed.
+    """Load a hub data set and read its records; those of train alone have no split.
 
     Raises:
         CorpusError: the data set cannot be loaded.
@@ -32,18 +31,18 @@ def hub_records(spec: CorpusSpec, entry: CorpusEntry, reader: RecordReader) -> I
         reason = f"the hub data set '{entry.hub}' cannot be loaded ({first_line(error)}){remedy}"
         raise CorpusError(f"'{spec.name}': {reason}.") from error
     splits = {entry.hub_splits[split]: rows for split, rows in dataset.items() if split in entry.hub_splits}
-    records = chain.from_iterable(_split_records(entry.hub, split, rows, reader) for split, rows in splits.items())
     if list(splits) == ["train"] and reader.encoding.has_target:
-        return cut_by_seed(records, spec.fractions, spec.split_seed)
-    return records
+        return _split_records(entry.hub, "train", splits["train"], reader, "")
+    return chain.from_iterable(_split_records(entry.hub, split, rows, reader, split) for split, rows in splits.items())
 
 
-def _split_records(hub: str, split: str, rows: Any, reader: RecordReader) -> Iterator[Record]:
+def _split_records(hub: str, name: str, rows: Any, reader: RecordReader, split: str) -> Iterator[Record]:
+    """Yield the records of the rows called ``name``, in ``split``."""
     tag_names: tuple[str, ...] = ()
     if reader.encoding.reads == "words":  # the data set may hold tags as numbers
         features = rows.features or {}
         column = reader.columns[1] if reader.columns else next((name for name in TAGS if name in features), "")
         tag_names = tuple(getattr(getattr(features.get(column), "feature", None), "names", ()))
     for number, fields in enumerate(rows, 1):
-        for record in reader.read_row((f"{hub}:{split}:{number}", fields), tag_names):
+        for record in reader.read_row((f"{hub}:{name}:{number}", fields), tag_names):
             yield record.in_split(split)

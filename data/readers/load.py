@@ -4,17 +4,28 @@ A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from permafrost.data.corpora.build import build_corpus, check_training
+from permafrost.data.corpora.build import build_corpus, check_training, make_encoding, usable_records
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import NamedTargets, Targets
 from permafrost.data.corpora.records import CorpusError, Record, check_text
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
-from permafrost.data.corpora.targets import TARGETS, Targets
+from permafrost.data.corpora.splits import (
+    cut_by_seed,
+    drop_leaks,
+    leak_notes,
+    limit_records,
+    settle_splits,
+    with_held_out,
+    with_validation,
+)
+from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.files.opening import lines_of
 from permafrost.data.files.table import as_text, open_table
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
@@ -36,26 +47,79 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     """
     entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
     name = spec.name or Path(spec.path).expanduser().name
-    reader, records = _open_path(spec, most_rows) if spec.path else _open_named(spec, entry)
-    labels = RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels
-    score_range = reader.spec.score_range if reader.spec.score_range != "auto" else (0.0, 1.0)
-    targets = Targets(
-        reader.spec.target, score_range, labels, reader.spec.label_separator, spec.tag_scheme, spec.strict
-    )
-    records = limit_records(records, spec.limit, spec.limits, spec.spread)
-    first = next(records, None)
-    if first is None:
-        reasons = "; ".join(reader.omissions.notes())
+    skipped = SkippedRows(spec.strict, spec.most_skipped, spec.ignore or entry.ignore)
+    reader, unsplit = _open_path(spec, skipped, most_rows) if spec.path else _open_named(spec, entry, skipped)
+    targets = _targets(reader.spec, RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels)
+    by_digest, all_records = _with_splits(unsplit, spec)
+    usable = usable_records(all_records, make_encoding(targets), skipped)
+    records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
+    skipped.check(name)
+    if not records:
+        reasons = "; ".join((*skipped.notes(), *reader.omissions.notes()))
         raise CorpusError(f"{name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
-    corpus = build_corpus(name, chain([first], records), targets)
+    targets, name_notes = _with_names(targets, records, Path(spec.path).expanduser() if spec.path else None)
+    if by_digest:
+        targets, converted, read_notes = make_encoding(targets).convert(targets, records)
+        name_notes = (*name_notes, *read_notes)
+        records = settle_splits(list(converted), spec.fractions, spec.split_seed, make_encoding(targets).names)
+    corpus = build_corpus(name, records, targets, skipped)
+    skipped.check(name)
+    if spec.drop_leaks:
+        corpus = drop_leaks(corpus)
+    notes = (*skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
+    corpus = replace(corpus, notes=notes, skipped=skipped.all_rows)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=reader.omissions.notes() + corpus.notes + check_training(corpus))
+    return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *check_training(corpus)))
 
 
-def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:
+def _targets(spec: CorpusSpec, labels: tuple[str, ...]) -> Targets:
+    score_range = spec.score_range if spec.score_range != "auto" else (0.0, 1.0)
+    return Targets(spec.target, score_range, labels, spec.label_separator, spec.tag_scheme, spec.strict)
+
+
+CLASSES = "classes.txt"
+"""File beside a corpus, with the names of classes that its rows have as numbers, one a line."""
+
+
+def _with_names(targets: Targets, records: Sequence[Record], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
+    """Return the targets with the names of classes that rows have as numbers, and notes for the user."""
+    encoding = TARGETS[targets.kind]
+    if not issubclass(encoding, NamedTargets) or encoding.reads != "columns":
+        return targets, ()
+    file = path and (path if path.is_dir() else path.parent) / CLASSES
+    names = tuple(_read_names(file)) if file and file != path and file.is_file() and not targets.labels else ()
+    named, notes = encoding.with_numbers(targets, records, names), list[str]()
+    if named.labels != targets.labels:
+        notes.append(f"names of classes are those of {file}; set corpus.labels to use others")
+    if named.first_number:
+        notes.append(f"labels are numbers from 1, which is {named.labels[0]!r}")
+    return named, tuple(notes)
+
+
+def _read_names(path: Path) -> Iterator[str]:
+    seen = set[str]()
+    for number, line in lines_of(path):
+        name = line.strip()
+        check_text(f"{path}:{number}", "the name", name)
+        if name in seen:
+            raise CorpusError(f"{path}:{number}: it names {name!r} twice.")
+        seen.add(name)
+        yield name
+
+
+def _with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Iterator[Record]]:
+    """Return whether records have no split, and the records with one: their own, or that of their digest."""
+    first = next(records, None)
+    if first is None:
+        return False, records
+    records = chain([first], records)
+    return not first.split, records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
+
+
+def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
     if not spec.name:
         raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
     if spec.name not in CORPORA and "/" not in spec.name:
@@ -66,35 +130,23 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Ite
     columns = entry.columns if is_local else entry.hub_columns or entry.columns
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
-    reader = _make_reader(spec, entry, columns)
-    records = _file_records(files, reader, spec) if is_local else hub_records(spec, entry, reader)
-    if entry.unlabelled:
-        records = (record for record in records if record.target not in entry.unlabelled)
-    return reader, records
+    reader = _make_reader(spec, entry, columns, skipped)
+    return reader, reader.read_splits(files) if is_local else hub_records(spec, entry, reader)
 
 
-def _open_path(spec: CorpusSpec, most_rows: int | None) -> tuple[RecordReader, Iterator[Record]]:
+def _open_path(spec: CorpusSpec, skipped: SkippedRows, most_rows: int | None) -> tuple[RecordReader, Iterator[Record]]:
     resolved = resolve_corpus(spec)
-    reader = _make_reader(resolved.spec, CorpusEntry(files={}, target=""), ())
+    reader = _make_reader(resolved.spec, CorpusEntry(files={}, target=""), (), skipped)
     reader.most_rows = most_rows
-    return reader, _file_records(dict(resolved.files), reader, spec)
+    return reader, reader.read_splits(resolved.files)
 
 
-def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...]) -> RecordReader:
+def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...], skipped: SkippedRows) -> RecordReader:
     """Return the reader of a corpus; ``columns`` are for a spec that names none."""
     kind = "class" if spec.rule else spec.target or entry.target
     if not kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
-    return RecordReader(replace(spec, target=kind, columns=spec.columns or columns))
-
-
-def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec) -> Iterator[Record]:
-    records = reader.read_splits(files)
-    first = next(records, None) if "" in files and reader.encoding.has_target else None
-    if first is None:
-        return records
-    records = chain([first], records)
-    return records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
+    return RecordReader(replace(spec, target=kind, columns=spec.columns or columns), skipped)
 
 
 COLUMNS = ("sentence", "text")

@@ -68,19 +68,21 @@ RULES = {"question": Rule(("statement", "question"), label_question)}
 
 
 class RecordReader:
-    """Reader of the files or rows of one corpus; its ``omissions`` count what is left out while reading.
+    """Reader of the files or rows of one corpus; its ``omissions`` count answers that are left out while reading.
 
     Args:
         spec: names the kind of target and the columns: texts, then the target unless a rule makes it; for tags and
             answers, empty takes default names.
+        skipped: gets the rows that cannot be read; None makes a collection of the spec's settings.
 
     Raises:
         SpecError: the number of columns does not fit the kind of target.
     """
 
-    def __init__(self, spec: CorpusSpec) -> None:
+    def __init__(self, spec: CorpusSpec, skipped: SkippedRows | None = None) -> None:
         self.spec, self.columns, self.encoding = spec, spec.columns, TARGETS[spec.target]
-        self.omissions, self.skipped = Omissions(strict=spec.strict), SkippedRows(spec.strict)
+        self.omissions = Omissions(strict=spec.strict)
+        self.skipped = skipped or SkippedRows(spec.strict, spec.most_skipped)
         self.most_rows: int | None = None
         self._pattern = line_pattern(spec.columns)
         if self._pattern:
@@ -143,7 +145,7 @@ class RecordReader:
         self.skipped.skip(origin, "other lines", f"the line does not match corpus.columns: {line[:60]!r}")
         return {}
 
-    def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
+    def read_splits(self, files: Mapping[str, Path]) -> Iterator[Record]:
         """Read the records of several files.
 
         Args:

@@ -29,8 +29,8 @@ class CorpusEntry:
     hub_splits: dict[str, str] = field(default_factory=lambda: {split: split for split in SPLITS})
     """Split on the hub -> split of the corpus."""
 
-    unlabelled: tuple[str, ...] = ()
-    """Targets of rows without a label (annotators disagree, or the label is withheld); such rows are left out."""
+    ignore: tuple[str, ...] = ()
+    """Default of ``corpus.ignore``: targets of rows whose annotators disagree, or whose label is withheld."""
 
     folder: Path | None = None
     """Folder of the files; None takes ``PERMAFROST_DATA``."""
@@ -59,7 +59,7 @@ CORPORA: dict[str, CorpusEntry] = {
         labels=NLI,
         hub="stanfordnlp/snli",
         revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
-        unlabelled=("-", "-1"),
+        ignore=("-", "-1"),
     ),
     "sst2": CorpusEntry(
         files=_splits("sst2/{}.tsv"),
@@ -68,7 +68,7 @@ CORPORA: dict[str, CorpusEntry] = {
         labels=("negative", "positive"),
         hub="stanfordnlp/sst2",
         revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
-        unlabelled=("-1",),
+        ignore=("-1",),
     ),
     "conll2003": CorpusEntry(
         files=_splits("conll2003/{}.txt"),

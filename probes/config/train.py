@@ -17,6 +17,11 @@ class TrainSpec:
     tags, "binary_cross_entropy" (the mean over labels) for label sets, and "span" for answers (the mean of the
     cross-entropies of the start and end positions)."""
 
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of classes or labels in the loss. "balanced" multiplies the loss of a row by rows / (classes * rows of
+    its class), as scikit-learn does, so that all classes count alike; of label sets, that of a row with a label by the
+    rows without it / those with it. Not for other targets."""
+
     epochs: int = 10
     """Maximum number of epochs; patience can end the training earlier."""
 
@@ -92,7 +97,7 @@ class TrainSpec:
             raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
 
 
-UNUSED_IN_PRETRAINING = ("loss", "metric", "seeds", "average", "mixer_learning_rate")
+UNUSED_IN_PRETRAINING = ("loss", "class_weights", "metric", "seeds", "average", "mixer_learning_rate")
 """Settings of :class:`TrainSpec` that have no effect on pretraining: its task or the recipe fixes them."""
 
 

@@ -28,7 +28,7 @@ SHARED_PLAN_KEYS = (
 )
 """Keys of ``[plan]`` that must be equal for tasks that share fine-tuned blocks."""
 
-TASK_TRAIN_KEYS = ("loss", "metric", "batch_rows")
+TASK_TRAIN_KEYS = ("loss", "class_weights", "metric", "batch_rows")
 """Keys of ``[train]`` that may differ between tasks that are trained together."""
 
 SHARED_COMPONENTS = (BACKBONE, f"{BACKBONE}.blocks")

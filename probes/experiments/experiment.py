@@ -4,13 +4,14 @@ A command says what it trains and which rows and tables it writes; see :mod:`per
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from permafrost.data.corpora.records import CorpusError
@@ -27,6 +28,7 @@ from permafrost.probes.runs.write import RunWriter, TaskContents
 from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.record import Stores, data_record
+from permafrost.probes.variants.tables import skipped_table
 from permafrost.probes.variants.workspace import Workspace
 
 T = TypeVar("T")
@@ -81,6 +83,7 @@ class Experiment:
             InputError: a variant does not fit its corpus, or no variant can be read.
         """
         problems = resolve_problems(variants, self.workspace, joint)
+        self._note_unmeasured(problems.values())
         task_recipes = {variant: list(recipe.task_recipes().values()) for variant, recipe in variants.items()}
         try:
             self.workspace.prepare([recipe for recipes in task_recipes.values() for recipe in recipes])
@@ -103,6 +106,15 @@ class Experiment:
             )
         self._training_started = time.perf_counter()
         return problems
+
+    def _note_unmeasured(self, problems: Iterable[Problem]) -> None:
+        """Say why a split will have no metric, or no correlation."""
+        for corpus in {id(problem.corpus): problem.corpus for problem in problems}.values():
+            for split, rows in corpus.splits.items():
+                if split != "train" and len(rows) < 2:
+                    self.progress.note(f"{corpus.name}: {split} has {len(rows)} row: no metric, which needs two")
+                elif split != "train" and corpus.score_range and np.ptp(rows.targets) == 0:
+                    self.progress.note(f"{corpus.name}: all scores of {split} are the same: no correlation")
 
     def train(
         self,
@@ -157,7 +169,8 @@ class Experiment:
             tables: further tables by name.
             tasks: what predicts new texts, and its tables, by task.
         """
-        common = data_record([problem.corpus for problem in problems.values()], stores, self.workspace)
+        corpora = [problem.corpus for problem in problems.values()]
+        common = data_record(corpora, stores, self.workspace)
         seconds = {"training": time.perf_counter() - self._training_started}
         metrics = {task: problem.metric for task, problem in problems.items()}
         selection = {"metric": metrics[PROBE]} if set(metrics) == {PROBE} else {"metrics": metrics}
@@ -170,7 +183,7 @@ class Experiment:
             for name, problem in problems.items()
         }
         complete = common | selection | {"tasks": tasks_record} | {"seconds": seconds} | dict(record)
-        all_tables = {"metrics": metrics_frame(rows)} | dict(tables or {})
+        all_tables = {"metrics": metrics_frame(rows), "skipped": skipped_table(corpora)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})
         return RunResult(
             path=path,

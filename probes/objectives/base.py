@@ -52,10 +52,15 @@ def chunk_size(item_bytes: int) -> int:
 
 
 class RowObjective(Objective):
-    """Objective of one target per row: a score, a class or a set of labels."""
+    """Objective of one target per row: a score, a class or a set of labels.
 
-    def __init__(self, inputs: ProbeInputs, rows: Rows) -> None:
+    Args:
+        weights: of the classes or labels, for the loss; None weighs all alike.
+    """
+
+    def __init__(self, inputs: ProbeInputs, rows: Rows, weights: NDArray[np.float32] | None = None) -> None:
         self.inputs, self.rows = inputs, rows
+        self.weights = () if weights is None else (torch.from_numpy(weights),)
 
     def loss(
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
@@ -63,7 +68,8 @@ class RowObjective(Objective):
         """As :meth:`Objective.loss`."""
         target = torch.from_numpy(self.rows.targets[rows[orders]])
         target = target.float() if target.is_floating_point() else target
-        return LOSSES[loss_name](probe(self.inputs.text_states(reads, self.rows.texts[rows]), reads), target)
+        prediction = probe(self.inputs.text_states(reads, self.rows.texts[rows]), reads)
+        return LOSSES[loss_name](prediction, target, *self.weights)
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return scores ``[member, row]`` or logits ``[member, row, class]``."""

@@ -29,9 +29,12 @@ OBJECTIVES: dict[type[Probe], type[Objective]] = {TagProbe: WordObjective, SpanP
 """Probe class -> objective; all other probes have one target per row."""
 
 
-def objective_of(probe: Probe, inputs: ProbeInputs, rows: Rows) -> Objective:
-    """Return the objective of a probe on some rows."""
-    return OBJECTIVES.get(type(probe), RowObjective)(inputs, rows)
+def objective_of(
+    probe: Probe, inputs: ProbeInputs, rows: Rows, weights: NDArray[np.float32] | None = None
+) -> Objective:
+    """Return the objective of a probe on some rows; ``weights`` are those of the classes or labels in the loss."""
+    objective = OBJECTIVES.get(type(probe))
+    return objective(inputs, rows) if objective else RowObjective(inputs, rows, weights)
 
 
 def predictions(probe: Probe, inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:

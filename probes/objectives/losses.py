@@ -39,27 +39,32 @@ def log_variance(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.log(torch.var(prediction - target, dim=-1) + SMALLEST_VARIANCE)
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy, ``[...]``.
 
     Args:
         logits: ``[..., row, class]``.
         target: ``[..., row]``, class indices.
+        weights: ``[class]``, factor of the rows of each class before the mean over rows; None weighs all alike.
     """
-    flat = functional.cross_entropy(logits.flatten(0, -2), target.expand(logits.shape[:-1]).flatten(), reduction="none")
-    return flat.view(logits.shape[:-1]).mean(-1)
+    classes = target.expand(logits.shape[:-1])
+    flat = functional.cross_entropy(logits.flatten(0, -2), classes.flatten(), reduction="none")
+    losses = flat.view(logits.shape[:-1])
+    return (losses if weights is None else losses * weights[classes]).mean(-1)
 
 
-def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def binary_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean binary cross-entropy of every label by itself, ``[...]``.
 
     Args:
         logits: ``[..., row, label]``.
         target: ``[..., row, label]``, 0 or 1.
+        weights: ``[label]``, factor of the rows that have the label; None weighs all alike.
     """
-    return functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none").mean(
-        (-2, -1)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, target.expand_as(logits), reduction="none", pos_weight=weights
     )
+    return losses.mean((-2, -1))
 
 
 def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -74,13 +79,14 @@ def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return cross_entropy(logits.transpose(-1, -2).flatten(-3, -2), target.flatten())
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse,
     "log_variance": log_variance,
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "span": span_cross_entropy,
 }
+"""Loss -> function of predictions and targets; those of classes and label sets take weights too."""
 
 MIN_BATCH_ROWS = {"log_variance": 2}
 """Minimum batch size for which a loss is defined, by name of the loss; 1 for all others."""

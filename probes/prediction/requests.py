@@ -1,7 +1,7 @@
 """Prediction requests: texts from the command line or a file, parsed into the items that a trained run expects."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
@@ -187,13 +187,14 @@ def _corpus_columns(run: LoadedRun) -> Item:
 
 
 def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:
-    """Return the target of an item; None if it is unknown: an empty field, or a mark that annotators did not agree."""
+    """Return the target of an item; None if it is unknown: an empty field, or one that the corpus ignores."""
     spec = run.recipe.corpus
     entry = CORPORA.get(spec.name)
-    if not (value.strip() or run.task.empty_is_target) or (entry and value in entry.unlabelled):
+    if not (value.strip() or run.task.empty_is_target) or value in (spec.ignore or (entry.ignore if entry else ())):
         return None
-    numbered = bool(spec.labels or (entry and entry.labels))
+    if run.first_number is None and (spec.labels or (entry and entry.labels)):  # a run of an earlier version
+        run = replace(run, first_number=0)
     try:
-        return run.task.parse_target(run, value, column, spec, numbered)
+        return run.task.parse_target(run, value, column, spec)
     except CorpusError as error:
         raise CorpusError(f"{location}: {error}") from None

@@ -109,7 +109,8 @@ def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame
     optional = (*schema.spare_text, *schema.spare_numbers)
     frame = frame.assign(**{name: "" for name in optional if name not in frame})
     numbers = (*schema.numbers, *schema.spare_numbers)
-    return frame.assign(**{name: _number_column(path, frame, name) for name in numbers})
+    frame = frame.assign(**{name: _number_column(path, frame, name) for name in numbers})
+    return frame.copy()  # in one block: with one for each of 150 classes, pandas warns when a column is added
 
 
 def as_numbers(texts: pd.Series) -> pd.Series:

@@ -104,6 +104,7 @@ def _read_run(folder: RunFolder) -> LoadedRun:
         probe=probe.eval(),
         calibration=calibration,
         labels=tuple(about["labels"]),
+        first_number=about.get("first_number"),
         score_range=about["score_range"] and tuple(about["score_range"]),
         kind=about["kind"],
         texts_per_row=texts_per_row,
@@ -164,6 +165,8 @@ def _read_description(path: Path, weights: bytes) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in TASKS:
         raise RunError(f"{path}: a probe for {kind!r} is unknown; this version has {', '.join(TASKS)}.")
     _check_labels(path, TASKS[kind], about["labels"])
+    if about.get("first_number") not in (None, 0, 1):
+        raise RunError(f"{path}: the first_number of probe.safetensors must be 0 or 1.")
     if about["score_range"] is not None and not _is_interval(about["score_range"]):
         raise RunError(f"{path}: the score_range of probe.safetensors must be two numbers that rise.")
     return about

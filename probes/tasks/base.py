@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.encoding import TargetEncoding
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.targets import TargetEncoding
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
@@ -76,6 +76,9 @@ class OutputSpace:
 
     calibration: Calibrated | None
     """What the task fitted on validation rows; None if it needs nothing. See :meth:`Task.calibrate`."""
+
+    first_number: int | None = None
+    """Number of the first label, if rows may have numbers instead of names; else None."""
 
 
 class Scorer(ABC):
@@ -177,18 +180,17 @@ class Task(ABC):
             )
         return self.heads[0] if spec.head == "auto" else spec.head
 
-    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
         """Return the gold target of an item to predict, from a field of its file.
 
         Args:
             column: name of the field, for the message.
             spec: of the corpus that the probe was trained on.
-            numbered: whether labels may be written as their index.
 
         Raises:
             CorpusError: the field holds no target of this task; the message lacks the location.
         """
-        return parse_label(space.labels, value, column, numbered)
+        return parse_label(space, value, column)
 
     def text_names(self, texts_per_row: int) -> Item:
         """Return the names of the texts of an item to predict."""
@@ -201,6 +203,10 @@ class Task(ABC):
             predictions: of one member, or the mean of several, for the rows of that split.
             top: the largest prediction that is possible, that of identical texts.
         """
+        return None
+
+    def balanced_weights(self, rows: Rows) -> NDArray[np.float32] | None:
+        """Return weights for the loss by which all classes of some rows count alike; None if there are no classes."""
         return None
 
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any] | None:
@@ -256,12 +262,13 @@ class Task(ABC):
         return len(space.labels) > 1
 
 
-def parse_label(labels: Sequence[str], value: str, column: str, numbered: bool) -> str:
-    """Return the label that a field names, as its name or, if labels are ``numbered``, as its index."""
+def parse_label(space: OutputSpace, value: str, column: str) -> str:
+    """Return the label that a field names, as its name or as its number if labels have numbers."""
+    labels, first = space.labels, space.first_number
     if value in labels:
         return value
-    if numbered and value.isascii() and value.isdigit() and int(value) < len(labels):
-        return labels[int(value)]
+    if first is not None and value.isascii() and value.isdigit() and 0 <= int(value) - first < len(labels):
+        return labels[int(value) - first]
     raise CorpusError(f"unknown label {value!r} in column '{column}'. {nearest(value, labels)}")
 
 

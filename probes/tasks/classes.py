@@ -79,6 +79,12 @@ class Classification(RowTask):
         """As :meth:`Task.metric_names`; the F1 score is that of the second of two classes."""
         return tuple(name for name in self.metrics if name != "f1" or len(corpus.labels) == 2)
 
+    def balanced_weights(self, rows: Rows) -> NDArray[np.float32]:
+        """Return ``rows / (classes * rows of the class)``, as scikit-learn does, of the classes that occur; else 0."""
+        counts: NDArray[np.int64] = np.bincount(rows.targets.astype(np.int64))
+        weights = len(rows) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return np.where(counts > 0, weights, 0.0).astype(np.float32)
+
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return the most frequent class of the training rows for every row, ``[row]``."""
         return np.full(len(rows), int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax()))

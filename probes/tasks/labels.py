@@ -111,6 +111,13 @@ class MultiLabel(RowTask):
         thresholds = np.where(learnt, best_thresholds(sigmoid(predictions), rows.targets), NEVER)
         return Thresholds(thresholds.astype(np.float32))
 
+    def balanced_weights(self, rows: Rows) -> NDArray[np.float32]:
+        """Return rows without a label / rows with it, so that both count alike; 1 if all rows are alike."""
+        positive = rows.targets.sum(0)
+        negative = len(rows) - positive
+        mixed = (positive > 0) & (negative > 0)
+        return np.where(mixed, negative / np.maximum(positive, 1), 1.0).astype(np.float32)
+
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return for every row the share of training rows that have each label, less one half, ``[row, label]``."""
         return np.tile(corpus.split("train").targets.mean(0) - UNCALIBRATED, (len(rows), 1))
@@ -173,10 +180,10 @@ class MultiLabel(RowTask):
             for row, values in zip(predicted, probabilities, strict=True)
         ]
 
-    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
         """As :meth:`Task.parse_target`: the labels of the item, joined."""
         labels = parse_labels(f"column '{column}'", value, spec.label_separator)
-        return format_labels([parse_label(space.labels, label, column, numbered) for label in labels])
+        return format_labels([parse_label(space, label, column) for label in labels])
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the labels of each row, joined."""

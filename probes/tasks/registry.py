@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from permafrost.data.corpora.corpus import Corpus
@@ -83,6 +85,10 @@ class Problem:
     metric: str
     """Metric that selects epochs and variants."""
 
+    weights: NDArray[np.float32] | None = None
+    """Weights of classes ``[class]`` or of the rows that have a label ``[label]`` in the loss; None weighs all
+    alike."""
+
     _scorers: dict[str, Scorer] = field(init=False, default_factory=dict)
 
     @property
@@ -107,7 +113,7 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
 
     Raises:
         CorpusError: there is nothing to learn from the corpus.
-        SpecError: the task has no such head, loss or metric.
+        SpecError: the task has no such head, loss or metric, or no classes to weigh.
     """
     task = task_of(corpus)
     loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
@@ -117,7 +123,13 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
             raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
     texts_per_row = int(corpus.split("train").texts.shape[1])
     head = task.head(recipe.probe, texts_per_row)
-    return Problem(corpus=corpus, task=task, head=head, loss=loss, metric=metric)
+    weights = task.balanced_weights(corpus.split("train")) if recipe.train.class_weights == "balanced" else None
+    if recipe.train.class_weights == "balanced" and weights is None:
+        raise SpecError(
+            f'train.class_weights = "balanced" weighs classes or labels, which {task.name} has not; set '
+            'train.class_weights = "none".'
+        )
+    return Problem(corpus=corpus, task=task, head=head, loss=loss, metric=metric, weights=weights)
 
 
 def check_probe(spec: ProbeSpec, problem: Problem, views: Sequence[str]) -> None:

@@ -64,8 +64,14 @@ class Similarity(RowTask):
     numbers = ("target", "score", "raw")
 
     def check(self, corpus: Corpus) -> None:
-        """Raise a :class:`CorpusError` if the scores that select are all the same."""
-        if np.ptp(corpus.split(corpus.selection_split).targets) == 0:
+        """Raise a :class:`CorpusError` if the scores that select are all the same, or a single one."""
+        rows = corpus.split(corpus.selection_split)
+        if len(rows) < 2:
+            raise CorpusError(
+                f"{corpus.name}: its {corpus.selection_split} split has {len(rows)} row, and a correlation needs two; "
+                "give it more rows."
+            )
+        if np.ptp(rows.targets) == 0:
             raise CorpusError(
                 f"{corpus.name}: all its {corpus.selection_split} scores are the same, a constant correlates with "
                 "nothing."
@@ -112,7 +118,7 @@ class Similarity(RowTask):
         scores = to_corpus_range(space.calibration(predict_items(items, predict)), space.score_range)
         return [{"score": float(score)} for score in scores]
 
-    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec, numbered: bool) -> Target:
+    def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
         """As :meth:`Task.parse_target`."""
         low, high = space.score_range or (0.0, 1.0)
         try:

@@ -3,13 +3,15 @@
 The rows of ``metrics.csv`` are made by :mod:`permafrost.probes.variants.metric_rows`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.skipped import SkippedRow
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.projection import project
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
@@ -94,6 +96,13 @@ def prediction_table(variant: TrainedTask, split: str) -> pd.DataFrame:
         frame = pd.DataFrame(problem.task.prediction_columns(output, problem.scorer(split), calibration))
         frames.append(frame.assign(seed=pd.array([seed] * len(frame), "Int64")))
     return pd.concat(frames, ignore_index=True)
+
+
+def skipped_table(corpora: Iterable[Corpus]) -> pd.DataFrame:
+    """Return the rows that were left out of some corpora: the place of each, the reason, and what is wrong with it."""
+    distinct = {id(corpus): corpus for corpus in corpora}.values()
+    rows = [{"corpus": corpus.name} | row._asdict() for corpus in distinct for row in corpus.skipped]
+    return pd.DataFrame(rows, columns=["corpus", *SkippedRow._fields])
 
 
 def _log_rows(variant: TrainedVariant, table: str, **columns: str) -> Iterator[dict[str, Any]]:

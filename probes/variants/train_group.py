@@ -125,7 +125,8 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     probe.seed(seeds)
     orders = order_indices(seeds)
     reads = shared_reads(probe.layout, orders)
-    training, validation = objective_of(probe, inputs, train), objective_of(probe, inputs, scorer.rows)
+    training = objective_of(probe, inputs, train, problem.weights)
+    validation = objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
         return training.loss(probe, reads, rows, orders, problem.loss)

@@ -86,6 +86,7 @@ class TrainedTask:
             probe=self.probe if self.average else unstack(self.probe, self.best_index),
             calibration=self.calibrations[0 if self.average else self.best_index],
             labels=corpus.labels,
+            first_number=corpus.first_number,
             score_range=corpus.score_range,
             kind=self.problem.task.kind,
             texts_per_row=self.problem.texts_per_row,

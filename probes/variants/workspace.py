@@ -41,13 +41,14 @@ class Workspace(LatentWorkspace):
         self._frozen_states: dict[str, FrozenStates] = {}
 
     def problem(self, recipe: Recipe) -> Problem:
-        """Return what a recipe of one task trains on its corpus: task, head, loss and metric, resolved once.
+        """Return what a recipe of one task trains on its corpus: task, head, loss and so on, resolved once.
 
         Raises:
             CorpusError: the corpus cannot be read, or has nothing to learn.
             SpecError: the recipe names a head, loss or metric that does not fit.
         """
-        key = fingerprint([recipe.corpus, recipe.probe.head, recipe.train.loss, recipe.train.metric])
+        train = recipe.train
+        key = fingerprint([recipe.corpus, recipe.probe.head, train.loss, train.metric, train.class_weights])
         if key not in self._problems:
             self._problems[key] = make_problem(recipe, self.corpus(recipe.corpus))
         return self._problems[key]

@@ -70,7 +70,7 @@ CORPORA = {
         "corpus.columns=first,secnd,score",
         "no column 'secnd'; set corpus.columns. Did you mean 'second'?",
     ),
-    "score outside its range": ("corpus.score_range=0,0.5", "is outside 0 to 0.5"),
+    "score outside its range": ("corpus.score_range=0,0.5", "is outside corpus.score_range = [0, 0.5]"),
     "cosines of one text": (
         "corpus.columns=first,score probe.head=cosine",
         "probe.head = 'cosine' needs two texts a row; corpus.columns names one: use 'regression'",

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from permafrost.data.corpora.build import build_corpus, check_training
+from permafrost.data.corpora.build import build_corpus, check_training, make_encoding, usable_records
+from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import CorpusError, Record, Span
-from permafrost.data.corpora.targets import Targets
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))
@@ -19,6 +21,11 @@ def records(*rows: tuple[str, ...], split: str = "train") -> list[Record]:
     return [
         Record(origin=f"f.csv:{line}", split=split, texts=row[:-1], target=row[-1]) for line, row in enumerate(rows, 2)
     ]
+
+
+def strictly(rows: list[Record], targets: Targets) -> Corpus:
+    """A corpus of records, none of which may be left out."""
+    return build_corpus("c", usable_records(rows, make_encoding(targets), SkippedRows(strict=True)), targets)
 
 
 def test_a_text_that_comes_twice_is_held_once_in_order_of_first_appearance():
@@ -72,22 +79,18 @@ def test_a_corpus_without_targets_has_none():
 @pytest.mark.parametrize(
     ("row", "targets", "message"),
     [
-        (("a", "", "1"), SCORES, "f.csv:2: text 2 is empty."),
-        ((" \t", "b", "1"), SCORES, "f.csv:2: text 1 is empty."),
-        (("\u3000", "red"), COLOURS, "f.csv:2: the text is empty."),
-        (
-            ("a", "b", "5.01"),
-            SCORES,
-            "f.csv:2: the score 5.01 is outside 0 to 5; correct it or set corpus.score_range.",
-        ),
-        (("a", "b", "-1"), SCORES, "f.csv:2: the score -1 is outside 0 to 5"),
-        (("a", "b", "nan"), SCORES, "f.csv:2: the score nan is outside 0 to 5"),
-        (("a", "b", "inf"), SCORES, "f.csv:2: the score inf is outside 0 to 5"),
-        (("a", "b", "high"), SCORES, "f.csv:2: the score must be a number, got 'high'."),
-        (("a", "b", ""), SCORES, "f.csv:2: the score must be a number, got ''."),
-        (("a", "b", "1,5"), SCORES, "f.csv:2: the score must be a number, got '1,5'."),
-        (("a", "gren"), COLOURS, "f.csv:2: unknown label 'gren'. Did you mean 'green'?"),
-        (("a", "2"), COLOURS, "f.csv:2: unknown label '2'. Known: green, red."),
+        (("a", "", "1"), SCORES, "f.csv:2: text 2 is empty; correct it, or leave out --strict (corpus.strict = false)"),
+        ((" \t", "b", "1"), SCORES, "f.csv:2: text 1 is empty;"),
+        (("\u3000", "red"), COLOURS, "f.csv:2: the text is empty;"),
+        (("a", "b", "5.01"), SCORES, "f.csv:2: the score 5.01 is outside corpus.score_range = [0, 5];"),
+        (("a", "b", "-1"), SCORES, "f.csv:2: the score -1 is outside corpus.score_range = [0, 5];"),
+        (("a", "b", "inf"), SCORES, "f.csv:2: the score inf is outside corpus.score_range = [0, 5];"),
+        (("a", "b", "nan"), SCORES, "f.csv:2: the score is nan;"),
+        (("a", "b", " "), SCORES, "f.csv:2: the score is missing;"),
+        (("a", "b", "high"), SCORES, "f.csv:2: the score must be a number, got 'high';"),
+        (("a", "b", "1,5"), SCORES, "f.csv:2: the score must be a number, got '1,5';"),
+        (("a", "gren"), COLOURS, "f.csv:2: unknown label 'gren'. Did you mean 'green'?;"),
+        (("a", "2"), COLOURS, "f.csv:2: unknown label '2'. Known: green, red;"),
         (("a", "-1"), COLOURS, "f.csv:2: unknown label '-1'."),
         (("a", "²"), COLOURS, "f.csv:2: unknown label '²'."),
         (("1",), SCORES, "f.csv:2: expected one text or two, corpus.columns and corpus.target make it 0."),
@@ -100,17 +103,26 @@ def test_a_corpus_without_targets_has_none():
 )
 def test_a_bad_row_is_told_with_its_place(row, targets, message):
     with pytest.raises(CorpusError) as error:
-        build_corpus("c", records(row), targets)
+        strictly(records(row), targets)
     assert str(error.value).startswith(message)
 
 
-def test_a_label_that_training_never_saw_is_unknown_elsewhere():
-    with pytest.raises(CorpusError, match=r"f\.csv:2: unknown label 'c': it never occurs in training\. Known: b\."):
-        build_corpus("c", [*records(("y", "b")), *records(("x", "c"), split="test")], Targets("class"))
+@pytest.mark.parametrize("targets", [Targets("class"), Targets("class", labels=("b", "c"))])
+def test_a_row_whose_label_training_never_saw_is_left_out_whoever_names_it(targets):
+    rows = [*records(("y", "b")), *records(("x", "c"), ("z", "b"), split="test")]
+    skipped = SkippedRows()
+    skipped.kept = 3
+    corpus = build_corpus("c", rows, targets, skipped)
+    assert (corpus.texts, len(corpus.split("test")), skipped.kept) == (("y", "z"), 1, 2)
+    assert skipped.rows == [
+        ("f.csv:2", "label that never occurs in training", "the label 'c' never occurs in training")
+    ]
+    with pytest.raises(CorpusError, match=r"^f\.csv:2: the label 'c' never occurs in training; correct it"):
+        build_corpus("c", rows, targets)
 
 
 def test_a_number_is_no_label_where_no_names_are_given():
-    with pytest.raises(CorpusError, match="unknown label '0'"):
+    with pytest.raises(CorpusError, match="the label '0' never occurs"):
         build_corpus("c", [*records(("y", "b")), *records(("x", "0"), split="test")], Targets("class"))
 
 
@@ -135,7 +147,7 @@ def test_records_are_not_held_in_memory_while_they_are_read():
             yield Record(origin=f"f:{number}", split="train", texts=("" if number == 3 else "x",), target="red")
 
     with pytest.raises(CorpusError, match="f:3"):
-        build_corpus("c", endless(), COLOURS)
+        strictly(endless(), COLOURS)
     assert taken == [0, 1, 2, 3]
 
 
@@ -180,7 +192,7 @@ def test_tags_are_taken_by_name_and_by_number_where_the_names_are_given():
         (("a/O", "b/I-X"), "f.conll:2: 'I-X' follows 'O'; expected B-X in IOB2. "),
         (("a/I-X",), "f.conll:1: 'I-X' begins a sentence; expected B-X in IOB2. "),
         (("a/B-Y", "b/I-X"), "f.conll:2: 'I-X' follows 'B-Y'; expected B-X"),
-        (("a/B-Z",), "f.conll:1: unknown tag 'B-Z': it never occurs in training. Did you mean"),
+        (("a/B-Z",), "f.conll:1: the tag 'B-Z' never occurs in training;"),
         (("a/O", "b/X"), "f.conll:2: 'X' is no tag: expected O, B-TYPE or I-TYPE"),
         (("a/",), "f.conll:1: the tag is missing."),
     ],
@@ -224,7 +236,7 @@ def test_labels_of_tags_must_be_those_of_a_scheme_with_o(labels):
 @pytest.mark.parametrize(("label", "fault"), [(" ", "is empty"), ("\ud800", "holds half a character")])
 def test_a_label_must_be_a_text(label, fault):
     with pytest.raises(CorpusError, match=f"the label {fault}"):
-        build_corpus("c", records(("a", "red"), ("b", label)), Targets("class"))
+        strictly(records(("a", "red"), ("b", label)), Targets("class"))
 
 
 def test_training_rows_without_an_entity_are_refused():
@@ -246,24 +258,26 @@ def test_answers_are_marks_of_the_context_and_the_first_is_the_one_to_learn():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (Segments(" ", "c"), "f:1: the question is empty."),
-        (Segments("q", ""), "f:1: the context is empty."),
+        (Segments(" ", "c"), "f:1: the question is empty;"),
+        (Segments("q", ""), "f:1: the context is empty;"),
         (Segments("q", "\ud800"), "f:1: the context holds half a character"),
     ],
 )
 def test_both_segments_of_a_text_are_checked(text, message):
     with pytest.raises(CorpusError) as error:
-        build_corpus("q", [Record(origin="f:1", split="train", texts=(text,), spans=(Span(0, 1),))], Targets("answers"))
+        strictly([Record(origin="f:1", split="train", texts=(text,), spans=(Span(0, 1),))], Targets("answers"))
     assert str(error.value).startswith(message)
 
 
-def test_a_class_that_never_occurs_in_training_is_named():
-    corpus = build_corpus("c", [*records(("a", "red")), *records(("b", "green"), split="test")], COLOURS)
-    with pytest.raises(
-        CorpusError, match=r"^c: the class 'green' never occurs in its 1 training rows; .*corpus\.labels"
-    ):
-        check_training(corpus)
-    check_training(build_corpus("c", records(("a", "red"), ("b", "green")), COLOURS))
+def test_classes_that_are_rare_are_noted_and_stop_nothing():
+    rows = [*records(("a", "red"), ("b", "red"), ("c", "green")), *records(("d", "red"), split="validation")]
+    corpus = build_corpus("c", rows, Targets("class", labels=("red", "green", "blue")))
+    assert check_training(corpus) == (
+        "no training row is of 'blue': it cannot be learnt",
+        "a single training row is of 'green'",
+        "no row of validation is of 'green': it is not measured there",
+    )
+    assert check_training(build_corpus("c", records(*[("a", "red"), ("b", "green")] * 2), COLOURS)) == ()
     check_training(build_corpus("c", records(("a", "red"), split="validation"), COLOURS))  # nothing is learnt
 
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.data.corpora.build import build_corpus, check_training
+from permafrost.data.corpora.build import build_corpus, check_training, make_encoding, usable_records
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.label_sets import format_labels, parse_labels, read_labels, sorted_labels
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Record
+from permafrost.data.corpora.skipped import SkippedRows
 from permafrost.data.corpora.splits import cut_by_seed, with_held_out
-from permafrost.data.corpora.targets import Targets
 
 SETS = Targets("labels")
 GIVEN = Targets("labels", labels=("late", "broken", "thanks"))
@@ -69,8 +70,8 @@ def test_a_list_that_is_broken_is_not_taken_for_names(cell):
 @pytest.mark.parametrize("item", ["1.5", "null", "true", '["a"]', '{"a": 1}'])
 def test_what_is_no_label_in_a_list_is_told_with_its_place(item):
     with pytest.raises(CorpusError) as error:
-        build_corpus("c", records(("x", f'["a", {item}]')), SETS)
-    assert str(error.value) == f"f.csv:2: a list of labels holds their names or numbers, found {item}."
+        list(usable_records(records(("x", f'["a", {item}]')), make_encoding(SETS), SkippedRows(strict=True)))
+    assert str(error.value).startswith(f"f.csv:2: a list of labels holds their names or numbers, found {item};")
 
 
 @given(st.sets(st.integers(-99, 99), max_size=9))
@@ -103,7 +104,7 @@ def test_given_labels_keep_their_order_and_may_be_written_by_number():
     ("cell", "message"),
     [
         ("late,brokn", "f.csv:2: unknown label 'brokn'. Did you mean 'broken'?"),
-        ("3", "f.csv:2: unknown label '3'. Known: broken, late, thanks."),
+        ("3", "f.csv:2: unknown label '3'. Known: broken, late, thanks;"),
         ('["late", -1]', "f.csv:2: unknown label '-1'."),
     ],
 )
@@ -155,4 +156,4 @@ def test_one_label_is_enough_and_none_is_refused():
 
 def test_a_label_that_cannot_be_a_text_is_refused():
     with pytest.raises(CorpusError, match=r"f\.csv:2: the label holds half a character"):
-        build_corpus("c", records(("a", "x,\ud800")), SETS)
+        list(usable_records(records(("a", "x,\ud800")), make_encoding(SETS), SkippedRows(strict=True)))

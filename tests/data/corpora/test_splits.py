@@ -1,15 +1,17 @@
-"""Splits: what is cut, held out or limited never parts rows of the same text, and repeats itself."""
+"""Splits: a digest decides and rows added later change nothing; what is held out never parts rows of a text."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from permafrost.data.corpora.build import build_corpus
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record, Span
-from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
-from permafrost.data.corpora.targets import Targets
+from permafrost.data.corpora.splits import cut_by_seed, limit_records, settle_splits, with_held_out, with_validation
 from permafrost.data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))
@@ -38,41 +40,96 @@ def contexts(corpus: Corpus, split: str) -> set[str]:
     return {corpus.texts[text].second for text in corpus.split(split).texts[:, 0]}
 
 
-uncut = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef")), max_size=40)
+FRACTIONS = (0.8, 0.1, 0.1)
+
+uncut = st.lists(st.tuples(st.sampled_from("abcdefghijklmnop"), st.sampled_from("abcdef")), max_size=40)
+
+
+def cut(rows: list[Record], fractions: tuple[float, float, float] = FRACTIONS, seed: int = 0) -> list[Record]:
+    """Records as a corpus of one file has them, their target the name of their class."""
+    return settle_splits(
+        list(cut_by_seed(rows, fractions, seed)), fractions, seed, lambda record: [record.target or ""]
+    )
 
 
 @given(pairs=uncut, seed=st.integers(0, 99))
-def test_a_cut_loses_nothing_and_repeats_itself_and_never_parts_a_pair(pairs, seed):
+def test_a_cut_loses_nothing_and_repeats_itself_whatever_the_order(pairs, seed):
     before = records(*((a, b, str(number)) for number, (a, b) in enumerate(pairs)), split="")
     after = list(cut_by_seed(before, (0.5, 0.25, 0.25), seed))
-    assert after == list(cut_by_seed(before, (0.5, 0.25, 0.25), seed))
-    assert sorted(record.origin for record in after) == sorted(record.origin for record in before)
-    homes: dict[frozenset[str], set[str]] = {}
-    for record in after:
-        homes.setdefault(frozenset(record.texts), set()).add(record.split)
-    assert all(len(splits) == 1 and splits <= set(SPLITS) for splits in homes.values())
+    assert [record.origin for record in after] == [record.origin for record in before]
+    homes = {record.texts[0]: record.split for record in after}
+    assert all(record.split == homes[record.texts[0]] and record.split in SPLITS for record in after)
+    assert list(cut_by_seed(before[::-1], (0.5, 0.25, 0.25), seed)) == after[::-1]
 
 
-def test_a_cut_has_the_shares_asked_and_another_seed_cuts_otherwise():
-    before = records(*((f"a{n}", f"b{n}", "1") for n in range(200)), split="")
-    cuts = [[record.split for record in cut_by_seed(before, (0.8, 0.1, 0.1), seed)] for seed in (0, 1)]
-    assert [[cut.count(split) for split in SPLITS] for cut in cuts] == [[160, 20, 20]] * 2
+def test_a_cut_has_about_the_shares_asked_and_another_seed_cuts_otherwise():
+    before = records(*((f"a{n}", f"b{n}", "1") for n in range(4000)), split="")
+    cuts = [[record.split for record in cut_by_seed(before, FRACTIONS, seed)] for seed in (0, 1)]
+    for splits in cuts:
+        for split, fraction in zip(SPLITS, FRACTIONS, strict=True):
+            deviation = (4000 * fraction * (1 - fraction)) ** 0.5
+            assert abs(splits.count(split) - 4000 * fraction) < 4 * deviation
     assert cuts[0] != cuts[1]
-    assert len({record.split for record in cut_by_seed(before, (1.0, 0.0, 0.0), 0)}) == 1
+    assert {record.split for record in cut_by_seed(before, (1.0, 0.0, 0.0), 0)} == {"train"}
+    assert {record.split for record in cut_by_seed(before, (0.5, 0.0, 0.5), 0)} == {"train", "test"}
 
 
-@pytest.mark.parametrize("cut", ["by seed", "validation", HELD_OUT])
-def test_questions_on_one_context_stay_together(cut):
+labelled = st.lists(st.tuples(st.text("abcdefgh ", min_size=1, max_size=3), st.sampled_from("xyz")), max_size=50)
+
+
+added = st.lists(
+    st.tuples(st.one_of(st.text("abc ", min_size=1), st.integers(0, 98)), st.sampled_from("uvwxyz")), max_size=50
+)
+
+
+@given(old=st.integers(0, 999), new=added, at=st.integers(0, 99), seed=st.integers(0, 9))
+def test_rows_added_later_move_no_row_of_validation_or_test(old, new, at, seed):
+    texts = [f"{old} text {n}" for n in range(99)]
+    before = records(*((text, "uvw"[n % 3]) for n, text in enumerate(texts)), split="")
+    splits = {record.texts: record.split for record in cut(before, seed=seed)}
+    assume(len(set(splits.values())) == 3)
+    rows = records(*((texts[text] if isinstance(text, int) else text, name) for text, name in new), split="")
+    after = cut([*before[:at], *(replace(record, origin="new") for record in rows), *before[at:]], seed=seed)
+    kept = {record.texts: record.split for record in after if record.origin != "new"}
+    assert kept == splits
+
+
+@given(rows=labelled, seed=st.integers(0, 99))
+def test_every_class_is_learnt_and_every_split_that_can_be_filled_is(rows, seed):
+    after = cut(records(*rows, split=""), seed=seed)
+    by_split = {split: [record for record in after if record.split == split] for split in SPLITS}
+    assert {record.target for record in by_split["train"]} == {record.target for record in after}
+    for split in ("validation", "test"):
+        if not by_split[split]:
+            train, texts = by_split["train"], {record.texts for record in by_split["train"]}
+            for text in texts if len(texts) > 1 else ():  # each group holds the last rows of a class
+                others = {record.target for record in train if record.texts != text}
+                assert {record.target for record in train if record.texts == text} - others
+
+
+def test_a_split_that_no_digest_falls_into_takes_its_share_of_the_nearest():
+    rows = records(*((f"text {n}", "x") for n in range(100)), split="")
+    train = [record for record in cut_by_seed(rows, FRACTIONS, 0) if record.split == "train"][:30]
+    after = cut([replace(record, split="") for record in train])
+    assert [sum(record.split == split for record in after) for split in SPLITS] == [24, 3, 3]
+    wider = (0.7, 0.2, 0.1)
+    nearest = {record.texts for record in cut_by_seed(train, wider, 0) if record.split == "validation"}
+    assert {record.texts for record in after if record.split != "train"} & nearest
+
+
+@pytest.mark.parametrize("how", ["by seed", "validation", HELD_OUT])
+def test_questions_on_one_context_stay_together(how):
     rows = questions(20, 5)
-    if cut == "by seed":
+    if how == "by seed":
         corpus = build_corpus("q", cut_by_seed(rows, (0.8, 0.1, 0.1), 0), Targets("answers"))
     else:
         whole = build_corpus("q", rows, Targets("answers"))
-        corpus = with_validation(whole, 0.1, 0) if cut == "validation" else with_held_out(whole, 0.1, 0)
+        corpus = with_validation(whole, 0.1, 0) if how == "validation" else with_held_out(whole, 0.1, 0)
     sets = [contexts(corpus, split) for split in corpus.splits]
-    assert len(sets) == (3 if cut == "by seed" else 2)
+    assert len(sets) == (3 if how == "by seed" else 2)
     assert sum(map(len, sets)) == len(set.union(*sets)) == 20
-    assert len(corpus.splits[SPLITS[1] if cut == "by seed" else cut]) == 10
+    if how != "by seed":
+        assert len(corpus.splits[how]) == 10
 
 
 def test_a_held_out_part_chooses_and_leaves_validation_as_it_is():

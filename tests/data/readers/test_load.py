@@ -47,11 +47,40 @@ def sizes(corpus: Corpus) -> dict[str, int]:
 def test_a_file_without_splits_is_cut_by_seed(tmp_path):
     path = table(tmp_path / "p.csv", [PAIRS, *pairs(50)])
     corpus = own(path)
-    assert sizes(corpus) == {"train": 40, "validation": 5, "test": 5}
+    assert sum(sizes(corpus).values()) == 50
+    assert min(sizes(corpus).values()) >= 2
     tests = [own(path, split_seed=seed).split("test").texts.tolist() for seed in (0, 0, 1)]
     assert tests[0] == tests[1] != tests[2]
-    assert sizes(own(path, fractions=(0.5, 0.0, 0.5))) == {"train": 25, "test": 25}
-    assert sizes(own(path, limit=3)) == {"train": 3, "validation": 3, "test": 3}
+    assert list(sizes(own(path, fractions=(0.5, 0.0, 0.5)))) == ["train", "test"]
+    assert sizes(own(path, limit=2)) == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_fifty_rows_added_to_a_file_leave_validation_and_test_as_they_were(tmp_path):
+    path, splits = tmp_path / "p.csv", []
+    for count in (60, 110):
+        corpus = own(table(path, [PAIRS, *pairs(count)]))
+        splits.append({split: [corpus.texts[text] for text, _ in rows.texts] for split, rows in corpus.splits.items()})
+    before, after = splits
+    assert all(set(before[split]) <= set(after[split]) for split in SPLITS)
+
+
+def test_six_rows_of_three_classes_are_enough_and_each_split_has_some(tmp_path):
+    rows = [(f"text {number}", "abc"[number % 3]) for number in range(6)]
+    corpus = own(table(tmp_path / "m.csv", [("text", "mood"), *rows]), ("text", "mood"), "class")
+    assert sizes(corpus) == {"train": 3, "validation": 1, "test": 2}
+    assert corpus.labels == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("settings", [{}, {"labels": ("a", "b", "c")}])
+def test_a_class_with_one_row_stays_in_train_and_is_told(tmp_path, settings):
+    rows = [(f"text {number}", "ab"[number % 2]) for number in range(100)]
+    for number in range(8):  # the digest of some would be of test
+        path = table(tmp_path / f"m{number}.csv", [("text", "mood"), *rows, (f"alone {number}", "c")])
+        corpus = own(path, ("text", "mood"), "class", **settings)
+        assert (corpus.split("train").targets == 2).sum() == 1
+        assert "a single training row is of 'c'" in corpus.notes
+        assert "no row of test is of 'c': it is not measured there" in corpus.notes
+        assert corpus.skipped == ()
 
 
 def test_a_split_column_is_obeyed_and_its_name_is_free(tmp_path):
@@ -119,11 +148,15 @@ def test_single_sentences_carry_classes_by_name_or_by_number(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a,b", "p.csv:3: expected 3 fields (first, second, score), found 2."),
-        ("a,,1", "p.csv:3: text 2 is empty."),
-        ("a,b,1.5", "p.csv:3: the score 1.5 is outside 0 to 1; correct it or set corpus.score_range."),
-        ("a,b,NaN", "p.csv:3: the score NaN is outside 0 to 1"),
-        ("a,b,x", "p.csv:3: the score must be a number, got 'x'."),
+        ("a,b", "p.csv:3: expected 3 fields (first, second, score), found 2; 1 of 2 rows"),
+        (
+            "a,,1",
+            "p.csv:3: text 2 is empty; 1 of 2 rows of p.csv cannot be used (empty text: 1), and corpus.most_skipped = "
+            "0.01 allows 0; correct them, or set corpus.most_skipped = 0.5 to leave them out.",
+        ),
+        ("a,b,1.5", "p.csv:3: the score 1.5 is outside corpus.score_range = [0, 1]; 1 of 2 rows"),
+        ("a,b,NaN", "p.csv:3: the score is NaN; 1 of 2 rows"),
+        ("a,b,x", "p.csv:3: the score must be a number, got 'x'; 1 of 2 rows"),
     ],
 )
 def test_a_bad_row_of_the_users_file_is_told_with_file_and_line(tmp_path, line, message):
@@ -132,6 +165,49 @@ def test_a_bad_row_of_the_users_file_is_told_with_file_and_line(tmp_path, line, 
         own(tmp_path / "p.csv", score_range=(0.0, 1.0))
     assert str(error.value).removeprefix(f"{tmp_path}/").startswith(message)
     assert error.value.exit_code == 2
+
+
+def test_one_row_in_a_hundred_may_be_left_out_and_no_limit_counts_it(tmp_path):
+    path = table(tmp_path / "p.csv", [PAIRS, *pairs(50), ("a", "b", ""), *pairs(50, start=50)])
+    for settings in ({}, {"limit": 2}):
+        corpus = own(path, **settings)
+        assert corpus.notes == (f"1 of 101 rows (0.99%) are left out, no score; the first: {path}:52",)
+        assert corpus.skipped == ((f"{path}:52", "no score", "the score is missing"),)
+    for settings, message in (
+        ({"strict": True}, r"p\.csv:52: the score is missing; correct it, or leave out --strict"),
+        (
+            {"most_skipped": 0.009},
+            r"p\.csv:52: the score is missing; 1 of 101 rows .* set corpus\.most_skipped = 0\.01 ",
+        ),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            own(path, **settings)
+    with pytest.raises(SpecError, match="most_skipped must be a share of all rows, from 0 to 1, got 2"):
+        own(path, most_skipped=2.0)
+
+
+def test_labels_that_the_user_ignores_are_left_out_without_limit_also_with_strict(tmp_path):
+    rows = [(f"text {number}", ("a", "b", "-", "?")[number % 4]) for number in range(80)]
+    path = table(tmp_path / "m.csv", [("text", "mood"), *rows])
+    corpus = own(path, ("text", "mood"), "class", ignore=("-", "?"), strict=True)
+    assert (corpus.labels, sum(sizes(corpus).values()), len(corpus.skipped)) == (("a", "b"), 40, 40)
+    assert corpus.notes == (
+        f"20 of 80 rows (25.00%) are left out, label '-'; the first: {path}:4",
+        f"20 of 80 rows (25.00%) are left out, label '?'; the first: {path}:5",
+    )
+
+
+def test_leaks_of_a_folder_are_told_or_dropped(tmp_path):
+    table(tmp_path / "train.csv", [PAIRS, *pairs(30)])
+    table(tmp_path / "test.csv", [PAIRS, ("b3", "a3", "1"), ("a4", "b7", "1"), ("x", "y", "1")])
+    corpus, dropped = own(tmp_path), own(tmp_path, drop_leaks=True)
+    assert corpus.notes == (
+        "1 of 3 rows of test have the same texts as a row of train, so figures read high; set corpus.drop_leaks = true "
+        "to take such rows out of train",
+        "1 of 3 rows of test share one of their two texts with a row of train",
+    )
+    assert dropped.notes[0] == "1 of 30 rows of train are taken out: their texts are in validation or test too"
+    assert sum(sizes(corpus).values()) == sum(sizes(dropped).values()) + 1
 
 
 def sentence(number: int) -> str:
@@ -157,7 +233,7 @@ def test_tagged_sentences_come_as_a_folder_or_as_one_file_that_is_cut(tmp_path):
     whole = tmp_path / "all.conll"
     whole.write_text("".join(map(sentence, range(50))))
     corpus = own(whole, (), "tags")
-    assert sizes(corpus) == {"train": 40, "validation": 5, "test": 5}
+    assert (sum(sizes(corpus).values()), list(corpus.splits)) == (50, list(SPLITS))
     assert (corpus.kind, corpus.labels) == ("tags", ("O", "B-LOC", "I-LOC", "B-PER", "I-PER"))
     for split, count in (("train", 20), ("dev", 3)):
         (tmp_path / f"{split}.tsv").write_text("".join(map(sentence, range(count))))
@@ -170,7 +246,7 @@ def test_tagged_sentences_come_as_a_folder_or_as_one_file_that_is_cut(tmp_path):
 def test_a_tag_that_training_never_saw_is_told_with_file_and_line(tmp_path):
     (tmp_path / "train.conll").write_text(sentence(0))
     (tmp_path / "test.conll").write_text("home O\n\nit O\nMars B-LOK\n")
-    with pytest.raises(CorpusError, match=r"test\.conll:4: unknown tag 'B-LOK': it never.*Did you mean 'B-LOC'\?"):
+    with pytest.raises(CorpusError, match=r"test\.conll:4: the tag 'B-LOK' never occurs in training; 1 of 3 rows"):
         own(tmp_path, (), "tags")
 
 
@@ -178,7 +254,7 @@ def test_questions_on_one_context_are_in_one_split(tmp_path):
     path = tmp_path / "q.json"
     path.write_text(squad(30))
     corpus = own(path, (), "answers")
-    assert sizes(corpus) == {"train": 48, "validation": 6, "test": 6}
+    assert (sum(sizes(corpus).values()), list(corpus.splits)) == (60, list(SPLITS))
     for rows in corpus.splits.values():
         _, questions = np.unique([corpus.texts[text].second for text in rows.texts[:, 0]], return_counts=True)
         assert set(questions) == {2}
@@ -255,13 +331,16 @@ def test_a_rule_makes_the_labels_of_single_sentences(tmp_path):
     assert 0 < topics.split("train").targets.mean() < 0.5
 
 
-def test_a_class_that_never_occurs_in_training_is_refused_whoever_names_it(tmp_path):
-    rows = [("text", "mood", "split"), ("a", "glad", "train"), ("b", "sad", "test")]
-    path = table(tmp_path / "m.csv", rows)
-    with pytest.raises(CorpusError, match=r"m\.csv:3: unknown label 'sad': it never occurs in training"):
-        own(path, ("text", "mood"), "class")
-    with pytest.raises(CorpusError, match=r"m\.csv: the class 'sad' never occurs in its 1 training rows"):
-        own(path, ("text", "mood"), "class", labels=("sad", "glad"))
+@pytest.mark.parametrize("labels", [(), ("sad", "glad")])
+def test_a_class_that_a_given_train_lacks_is_left_out_of_test_whoever_names_it(tmp_path, labels):
+    rows = [*((f"text {number}", "glad", ("train", "test")[number % 2]) for number in range(99)), ("b", "sad", "test")]
+    path = table(tmp_path / "m.csv", [("text", "mood", "split"), *rows])
+    corpus = own(path, ("text", "mood"), "class", labels=labels)
+    assert sizes(corpus)["test"] == 49
+    assert [row.problem for row in corpus.skipped] == ["the label 'sad' never occurs in training"]
+    assert ("no training row is of 'sad': it cannot be learnt" in corpus.notes) == bool(labels)
+    with pytest.raises(CorpusError, match=r"m\.csv:101: the label 'sad' never occurs in training; give them training"):
+        own(path, ("text", "mood"), "class", labels=labels, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +402,7 @@ def test_label_sets_survive_cuts_and_limits(tmp_path):
     rows = [(f"text {number}", "a,b" if number % 2 else "b,c") for number in range(60)]
     path = table(tmp_path / "m.csv", [("text", "labels"), *rows])
     corpus = own(path, ("text", "labels"), "labels", limits={"train": 20}, held_out=0.25)
-    assert sizes(corpus) == {"train": 15, HELD_OUT: 5, "validation": 6, "test": 6}
+    assert [sizes(corpus)[split] for split in ("train", HELD_OUT)] == [15, 5]
     for split in corpus.splits.values():
         for text, targets in zip(split.texts[:, 0], split.targets, strict=True):
             odd = int(corpus.texts[text].split()[1]) % 2
@@ -544,3 +623,41 @@ def test_a_data_set_in_a_folder_is_read_again_when_its_content_changed_and_its_t
         file.write_text("".join(json.dumps({"text": f"{word} {number}"}) + "\n" for number in range(9)))
         os.utime(file, (1, 1))
         assert load_corpus(spec).texts[0] == f"{word} 0"
+
+
+def numbered(path: Path, numbers: list[int], *names: str) -> Path:
+    """A file whose classes are numbers, and their names beside it."""
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    rows = [(f"text {row}", str(numbers[row % len(numbers)])) for row in range(60)]
+    return table(path, [("text", "label"), *rows])
+
+
+@pytest.mark.parametrize(("numbers", "first"), [([0, 1, 2], 0), ([0, 1], 0), ([1, 2, 3], 1), ([3, 1], 1), ([1, 2], 0)])
+def test_numbers_of_classes_have_the_names_of_a_file_beside_them_or_of_the_setting(tmp_path, numbers, first):
+    path = numbered(tmp_path / "p.csv", numbers, "World", "Sports", "Sci/Tech")
+    corpus = own(path, ("text", "label"), "class")
+    named = own(path, ("text", "label"), "class", labels=("World", "Sports", "Sci/Tech"))
+    assert (corpus.labels, corpus.first_number) == (("World", "Sports", "Sci/Tech"), first)
+    for split, rows in corpus.splits.items():
+        for text, code in zip(rows.texts[:, 0], rows.targets, strict=True):
+            assert code == numbers[int(corpus.texts[text].split()[1]) % len(numbers)] - first
+        assert named.split(split).targets.tolist() == rows.targets.tolist()
+    note = f"names of classes are those of {tmp_path / 'classes.txt'}; set corpus.labels to use others"
+    assert (note in corpus.notes, note in named.notes) == (True, False)
+    assert ("labels are numbers from 1, which is 'World'" in corpus.notes) == bool(first)
+
+
+def test_a_file_of_names_is_for_numbers_alone_and_names_each_class_once(tmp_path):
+    path = numbered(tmp_path / "p.csv", [0, 1], "World", "Sports")
+    others = own(path, ("label", "text"), "class", fractions=(1.0, 0.0, 0.0))
+    assert len(others.labels) == 60
+    assert (others.first_number, own(path, ("text",), "none").labels) == (None, ())
+    folder = numbered(tmp_path / "folder" / "train.csv", [0, 1], "World", "Sports").parent
+    assert own(folder, ("text", "label"), "labels").labels == ("World", "Sports")
+    numbered(path, [0, 1], "World", "World")
+    with pytest.raises(CorpusError, match=r"classes\.txt:2: it names 'World' twice\."):
+        own(path, ("text", "label"), "class")
+    numbered(path, [0, 1], "World", "", "Sports")
+    with pytest.raises(CorpusError, match=r"classes\.txt:2: the name is empty\."):
+        own(path, ("text", "label"), "class")

@@ -31,6 +31,7 @@ class Space:
     """What a trained probe predicts."""
 
     labels: tuple[str, ...] = NAMES
+    first_number: int | None = None
     score_range: None = None
     calibration: Thresholds | None = None
 
@@ -132,7 +133,7 @@ def test_an_empty_set_is_a_target_and_a_prediction_like_any_other():
     assert [target == "" for target in columns["target"]] == empty.tolist()
     (answer,) = TASK.answers(Space(), [("a",)], lambda *_: silent[:1])
     assert answer["labels"] == []
-    assert TASK.parse_target(Space(), "", "labels", SPEC, numbered=False) == ""
+    assert TASK.parse_target(Space(), "", "labels", SPEC) == ""
     assert TASK.row_labels(corpus, corpus.split("test"))[0] == ""
 
 
@@ -152,11 +153,11 @@ def test_the_metrics_of_decoded_margins_are_those_of_scikit_learn(split, seed):
 
 
 def test_a_target_names_known_labels_joined_by_the_separator_of_the_corpus():
-    assert TASK.parse_target(Space(), "lost | late", "labels", SPEC, numbered=False) == "lost, late"
-    assert TASK.parse_target(Space(), '["late"]', "labels", SPEC, numbered=False) == "late"
-    assert TASK.parse_target(Space(), "0|2", "labels", SPEC, numbered=True) == "late, lost"
+    assert TASK.parse_target(Space(), "lost | late", "labels", SPEC) == "lost, late"
+    assert TASK.parse_target(Space(), '["late"]', "labels", SPEC) == "late"
+    assert TASK.parse_target(Space(first_number=0), "0|2", "labels", SPEC) == "late, lost"
     with pytest.raises(CorpusError, match=r"unknown label 'lots' in column 'labels'\. Did you mean 'lost'"):
-        TASK.parse_target(Space(), "late|lots", "labels", SPEC, numbered=False)
+        TASK.parse_target(Space(), "late|lots", "labels", SPEC)
 
 
 def test_a_stored_probe_is_complete_with_a_threshold_for_every_label():
