@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import SPLITS, CorpusError, Record, check_text
-from permafrost.data.corpora.targets import TARGETS, Targets
+from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.text import Segments, Text
 
 

@@ -23,11 +23,15 @@ class CorpusSpec:
     columns: tuple[str, ...] = ()
     """Your column names in order: one text or two, then the target, e.g. first,second,score. For tags: the lists of
     words and of tags. For answers: question, context, answer and, if there is one, the column with the offset of the
-    answer's first character."""
+    answer's first character. To rank: query, passage and relevance; or query, a relevant passage, and any number of
+    passages that are not."""
 
     target: str = ""
     """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (an IOB2 tag for each word),
-    "answers" (to a question on a passage), or "none". Empty uses the kind of a named corpus."""
+    "answers" (to a question on a passage), "rank" (the relevance of passages to a query, 0 or more), or "none". A query
+    ranks the passages that the file pairs it with; if all of a file are relevant, all distinct passages of its split.
+    Metrics leave out queries without a relevant passage; equal scores count as ranked in the worst order.
+    Empty uses the kind of a named corpus."""
 
     rule: Literal["", "question"] = ""
     """Derive the classes of single sentences by a rule instead of a column. "question": a sentence that begins with a

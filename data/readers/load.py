@@ -11,10 +11,11 @@ from pathlib import Path
 
 from permafrost.data.corpora.build import build_corpus, check_training
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import SPLITS, CorpusError, Record, check_text
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
-from permafrost.data.corpora.targets import TARGETS, Targets
+from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
@@ -44,7 +45,8 @@ def load_corpus(spec: CorpusSpec) -> Corpus:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    return replace(corpus, notes=reader.omissions.notes() + check_training(corpus))
+    corpus = TARGETS[corpus.kind].complete(corpus)
+    return replace(corpus, notes=reader.omissions.notes() + corpus.notes + check_training(corpus))
 
 
 def _open_named(spec: CorpusSpec, entry: CorpusEntry) -> tuple[RecordReader, Iterator[Record]]:

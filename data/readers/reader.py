@@ -140,7 +140,10 @@ class RecordReader:
                     target = RULES[self.spec.rule].label(texts[0])
                 elif self.encoding.has_target:
                     target = texts.pop()
-                yield Record(origin=origin, split=fields.get(split_column, ""), texts=tuple(texts), target=target)
+                split = fields.get(split_column, "")
+                yield from self.encoding.records_of(
+                    Record(origin=origin, split=split, texts=tuple(texts), target=target)
+                )
 
     def read_splits(self, files: dict[str, Path]) -> Iterator[Record]:
         """Read the records of several files.

@@ -13,6 +13,8 @@ from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe
 from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.objectives.base import Objective, RowObjective
+from permafrost.probes.objectives.losses import RANKING_LOSS
+from permafrost.probes.objectives.ranking import RankObjective
 from permafrost.probes.objectives.tokens import SpanObjective, WordObjective
 
 HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
@@ -29,8 +31,10 @@ OBJECTIVES: dict[type[Probe], type[Objective]] = {TagProbe: WordObjective, SpanP
 """Probe class -> objective; all other probes have one target per row."""
 
 
-def objective_of(probe: Probe, inputs: ProbeInputs, rows: Rows) -> Objective:
-    """Return the objective of a probe on some rows."""
+def objective_of(probe: Probe, inputs: ProbeInputs, rows: Rows, loss_name: str = "") -> Objective:
+    """Return the objective of a probe on some rows; ``loss_name`` is that of a training."""
+    if loss_name == RANKING_LOSS:
+        return RankObjective(inputs, rows)
     return OBJECTIVES.get(type(probe), RowObjective)(inputs, rows)
 
 

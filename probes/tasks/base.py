@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.corpora.encoding import TargetEncoding
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.corpora.targets import TargetEncoding
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
@@ -25,7 +25,7 @@ from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, boot
 from permafrost.probes.metrics.calibration import Calibration, Thresholds
 from permafrost.probes.results.grid import Examples, Grid
 
-SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
+SINGLE, PAIR, QUESTION, RANKED = ("text",), ("first", "second"), ("question", "context"), ("query", "passage")
 """Names of the texts of an item."""
 
 Item = tuple[str, ...]
@@ -151,6 +151,12 @@ class Task(ABC):
     target_is_column: ClassVar[bool] = True
     """Whether the target of an item is a single field of a file."""
 
+    unit: ClassVar[str] = "rows"
+    """Plural of what metrics are means over, and what is resampled for intervals."""
+
+    compares_texts: ClassVar[bool] = False
+    """Whether its untrained reference is the cosine of the latents of two texts."""
+
     reference: ClassVar[str]
     """The untrained reference in words."""
 
@@ -238,6 +244,10 @@ class Task(ABC):
     @abstractmethod
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return the prediction for each new item, as users receive it."""
+
+    def compared(self, items: Sequence[Item], answers: list[Prediction]) -> list[Prediction]:
+        """Return the predictions for all items, with what depends on the other items."""
+        return answers
 
     @abstractmethod
     def shuffled(self, corpus: Corpus, rows: Rows, rng: np.random.Generator) -> Rows:

@@ -17,6 +17,7 @@ from permafrost.probes.tasks.answers import Answering
 from permafrost.probes.tasks.base import Scorer, Task
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.labels import MultiLabel
+from permafrost.probes.tasks.ranking import Ranking
 from permafrost.probes.tasks.scores import Similarity
 from permafrost.probes.tasks.tagging import Tagging
 
@@ -31,7 +32,7 @@ def register(task: Task) -> None:
         TARGETS[task.kind] = task.encoding
 
 
-for known in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering()):
+for known in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering(), Ranking()):
     register(known)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.build import build_corpus, check_training
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import CorpusError, Record, Span
-from permafrost.data.corpora.targets import Targets
 from permafrost.data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from permafrost.data.corpora.build import build_corpus, check_training
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.label_sets import format_labels, parse_labels, read_labels, sorted_labels
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Record
 from permafrost.data.corpora.splits import cut_by_seed, with_held_out
-from permafrost.data.corpora.targets import Targets
 
 SETS = Targets("labels")
 GIVEN = Targets("labels", labels=("late", "broken", "thanks"))

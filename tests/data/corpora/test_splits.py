@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from permafrost.data.corpora.build import build_corpus
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.encoding import Targets
 from permafrost.data.corpora.records import HELD_OUT, SPLITS, CorpusError, Record, Span
 from permafrost.data.corpora.splits import cut_by_seed, limit_records, with_held_out, with_validation
-from permafrost.data.corpora.targets import Targets
 from permafrost.data.text import Segments
 
 SCORES = Targets("score", (0.0, 5.0))
