@@ -44,6 +44,9 @@ class TargetEncoding(ABC):
     is_scaled: ClassVar[bool] = False
     """Whether targets are scores, scaled from their range to [0, 1]."""
 
+    group_texts: ClassVar[int | None] = None
+    """Number of first texts that rows of one group have in common, which get the same split; None for all texts."""
+
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
 

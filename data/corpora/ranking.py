@@ -24,6 +24,8 @@ MOST_PAIRS = 4_000_000
 class Relevance(TargetEncoding):
     """A number per pair of a query and a passage, above 0 if the passage is relevant; a query has several passages."""
 
+    group_texts = 1
+
     @classmethod
     def records_of(cls, record: Record) -> Iterator[Record]:
         """Yield a record for each pair of a query and a passage.
@@ -39,20 +41,23 @@ class Relevance(TargetEncoding):
         for number, passage in enumerate([*passages, last]):
             yield replace(record, texts=(query, passage), target=NEGATIVE if number else POSITIVE)
 
+    def check_record(self, record: Record) -> None:
+        """Raise a :class:`CorpusError` if a record has no relevance."""
+        if _relevance(record.target or "") is None:
+            expected = "a number in the last column of corpus.columns (0: not relevant), or a passage"
+            raise CorpusError(f"{record.origin}: expected {expected}, got {record.target!r}.")
+
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with ``[row]`` relevances; those below 0 become 0."""
-        of_triples = {record.target in (POSITIVE, NEGATIVE) for record in records}
-        relevances = np.empty(len(records))
-        for row, record in enumerate(records):
-            relevance = _relevance(record.target or "")
-            if relevance is None or (len(of_triples) > 1 and record.target not in (POSITIVE, NEGATIVE)):
-                expected = "a passage, as in other rows" if len(of_triples) > 1 else "a number (0: not relevant)"
-                raise CorpusError(
-                    f"{record.origin}: expected {expected}, in the last column of corpus.columns, got "
-                    f"{record.target!r}; correct it or leave the row out."
-                )
-            relevances[row] = max(relevance, 0.0)
-        return Rows(texts, relevances)
+        of_triples = [record.target in (POSITIVE, NEGATIVE) for record in records]
+        if any(of_triples) and not all(of_triples):
+            record = records[of_triples.index(False)]
+            raise CorpusError(
+                f"{record.origin}: the last column of corpus.columns holds passages in other rows, and here the number "
+                f"{record.target}, which is read as a relevance; leave the row out, or write the passage in words."
+            )
+        relevances = [_relevance(record.target or "") or 0.0 for record in records]
+        return Rows(texts, np.maximum(np.array(relevances, np.float64), 0.0))
 
     @classmethod
     def complete(cls, corpus: Corpus) -> Corpus:

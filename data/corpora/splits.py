@@ -19,11 +19,17 @@ MIN_GROUPS = 10
 """Smallest number of distinct groups of training texts that a split can be held out of."""
 
 
-def cut_by_seed(records: Iterable[Record], fractions: tuple[float, float, float], seed: int) -> Iterator[Record]:
-    """Assign records to train, validation and test at random, group by group, in these shares."""
+def cut_by_seed(
+    records: Iterable[Record], fractions: tuple[float, float, float], seed: int, group_texts: int | None = None
+) -> Iterator[Record]:
+    """Assign records to train, validation and test at random, group by group, in these shares.
+
+    Args:
+        group_texts: as :attr:`TargetEncoding.group_texts`.
+    """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        groups.setdefault(tuple(sorted(map(_group_key, record.texts))), []).append(record)
+        groups.setdefault(tuple(sorted(map(_group_key, record.texts[:group_texts]))), []).append(record)
     order = np.random.default_rng(seed).permutation(len(groups))
     bounds = np.cumsum(fractions)[:-1] * len(groups)
     for rank, group in zip(np.argsort(order), groups.values(), strict=True):
@@ -83,7 +89,8 @@ def _cut_off_train(corpus: Corpus, name: str, fraction: float, seed: int, max_ro
     train = corpus.splits["train"]
     keys: dict[str, int] = {}
     key_of_text = np.array([keys.setdefault(_group_key(text), len(keys)) for text in corpus.texts])
-    _, group_of_row = np.unique(np.sort(key_of_text[train.texts], axis=1), axis=0, return_inverse=True)
+    texts = train.texts[:, : TARGETS[corpus.kind].group_texts]
+    _, group_of_row = np.unique(np.sort(key_of_text[texts], axis=1), axis=0, return_inverse=True)
     group_of_row = group_of_row.reshape(-1)
     sizes: NDArray[np.int64] = np.bincount(group_of_row)
     if len(sizes) < MIN_GROUPS:

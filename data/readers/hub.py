@@ -34,7 +34,7 @@ def hub_records(spec: CorpusSpec, entry: CorpusEntry, reader: RecordReader) -> I
     splits = {entry.hub_splits[split]: rows for split, rows in dataset.items() if split in entry.hub_splits}
     records = chain.from_iterable(_split_records(entry.hub, split, rows, reader) for split, rows in splits.items())
     if list(splits) == ["train"] and reader.encoding.has_target:
-        return cut_by_seed(records, spec.fractions, spec.split_seed)
+        return cut_by_seed(records, spec.fractions, spec.split_seed, reader.encoding.group_texts)
     return records
 
 

@@ -94,7 +94,9 @@ def _file_records(files: dict[str, Path], reader: RecordReader, spec: CorpusSpec
     if first is None:
         return records
     records = chain([first], records)
-    return records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
+    return (
+        records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed, reader.encoding.group_texts)
+    )
 
 
 def _split_file(folder: Path, split: str, suffixes: tuple[str, ...]) -> Path | None:

@@ -48,7 +48,7 @@ def relevant_ranks(
     _, first, counts = np.unique(queries[relevant], return_index=True, return_counts=True)
     place = np.arange(len(relevant)) - np.repeat(first, counts)
     query = np.repeat(np.arange(len(first)), counts)
-    shape = len(first), int(counts.max(initial=0))
+    shape = len(first), int(counts.max(initial=1))
     padded_ranks, padded_relevances = np.full(shape, np.inf), np.zeros(shape)
     padded_ranks[query, place], padded_relevances[query, place] = ranks[relevant], relevances[relevant]
     return padded_ranks, padded_relevances

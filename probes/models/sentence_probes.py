@@ -52,7 +52,7 @@ class ScoreProbe(Probe):
         return cosines(*self.encode(both_texts(first, second), reads).chunk(2, 1))  # one matmul for both texts
 
     def matrix(self, first: TextStates, second: TextStates, reads: SharedReads) -> Tensor:
-        """``[distinct, row, width]``, ``[distinct, column, width]`` -> scores of all pairs ``[member, row, column]``."""
+        """Score all pairs: ``[distinct, row, width]``, ``[distinct, column, width]`` -> ``[member, row, column]``."""
         if self.over_codes:
             codes = (self.mixer(self.layout.by_member(self.encode(text, reads))) for text in (first, second))
             return cosine_matrix(*codes)

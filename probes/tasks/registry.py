@@ -51,6 +51,11 @@ def task_of(corpus: Corpus) -> Task:
     return TASKS[corpus.kind]
 
 
+def unit_of(kind: str) -> str:
+    """Return what the metrics of a kind are means over, in the plural; ``rows`` for an unknown kind."""
+    return TASKS[kind].unit if kind in TASKS else Task.unit
+
+
 def task_of_predictions(kind: str, predictions: pd.DataFrame) -> Task | None:
     """Return the task whose predictions a table holds; None if it is of no known kind.
 
