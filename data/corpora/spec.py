@@ -101,6 +101,8 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
             if limit < 0:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
+        if self.spread and self.target == "rank":
+            raise SpecError("spread takes single rows and would part the passages of a query; set it to false.")
         repeated = [label for label in self.labels if self.labels.count(label) > 1]
         if repeated:
             raise SpecError(f"labels names '{repeated[0]}' twice.")

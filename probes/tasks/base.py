@@ -85,6 +85,11 @@ class Scorer(ABC):
         """Create a scorer; ``metrics`` are those of its task."""
         self.metrics, self.corpus, self.rows = metrics, corpus, corpus.split(split)
 
+    @property
+    def size(self) -> int:
+        """Number of rows, or of what else the metrics are means over."""
+        return len(self.rows)
+
     @abstractmethod
     def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
         """Return the decoded predictions of one member, from ``[row, ...]`` or ``[word, ...]``."""

@@ -49,6 +49,11 @@ class RankScorer(CountScorer):
         self.defined = has_ranking(self.rows)
         self._recent: list[tuple[NDArray[Any], RankedQueries]] = []
 
+    @property
+    def size(self) -> int:
+        """Number of queries with a relevant passage."""
+        return len(np.unique(self.queries[self.rows.targets > 0]))
+
     def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
         """Return the scores ``[row]`` as they are."""
         return predictions

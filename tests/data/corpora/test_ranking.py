@@ -8,6 +8,7 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import HELD_OUT, CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
+from permafrost.data.spec import SpecError
 
 PAIRS = ["query", "passage", "relevance", "split"]
 LISTED = "each query ranks the passages that the file pairs it with"
@@ -95,6 +96,11 @@ def test_too_many_pairs_leave_queries_out_and_not_passages(read, monkeypatch):
     assert {query for query, _, _ in found} == {"q2", "q11"}
     assert sum(target for *_, target in found) == 2
     assert corpus.notes[1].startswith("2 of 10 test queries are ranked, at even distances: all would be more than 25")
+
+
+def test_rows_at_even_distances_are_refused():
+    with pytest.raises(SpecError, match=r"spread takes single rows .* passages of a query; set it to false\."):
+        CorpusSpec(path="p.tsv", target="rank", limit=10, spread=True)
 
 
 @pytest.mark.parametrize("held_out", [0.0, 0.3])

@@ -31,7 +31,7 @@ def test_metrics_are_means_over_the_queries_with_a_relevant_passage_whatever_the
     scores = np.array([0.1, 0.9, 0.3, 0.2, 0.8, 0.7, 1.0])  # the query itself, relevance -1, is no candidate
     scorer = scorer_of(corpus, "validation")
     assert scorer.value("mrr", scores) == pytest.approx((1 / 2 + 1) / 2)
-    assert scorer.resampled("mrr", [scores]).n == 2
+    assert scorer.resampled("mrr", [scores]).n == scorer.size == 2
     assert scorer.ranks(scores).tolist() == [2, 1, 1, 2, 1, 2, 3]
 
 
