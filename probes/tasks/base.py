@@ -7,7 +7,7 @@ untrained reference and the control targets. How a probe is trained on it is in 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -294,14 +294,3 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
     values: NDArray[np.float32] = torch.sigmoid(torch.from_numpy(logits)).numpy()
     return values
-
-
-def shuffle_targets(task: Task, corpus: Corpus, seed: int) -> Corpus:
-    """Return the corpus with random training targets and the same rows as validation split.
-
-    A probe can fit them only by memorising them. Source: Hewitt and Liang, "Designing and Interpreting Probes with
-    Control Tasks" (2019), section 2. There a random target belongs to a word type, which occurs again in the test
-    split; here it belongs to a row, so the fit is measured on the training rows themselves.
-    """
-    rows = task.shuffled(corpus, corpus.split("train"), np.random.default_rng(seed))
-    return replace(corpus, splits={"train": rows, "validation": rows})

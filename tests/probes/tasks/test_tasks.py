@@ -24,8 +24,8 @@ from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.base import untrained_cosines
 from permafrost.probes.objectives.heads import objective_of, predictions
 from permafrost.probes.objectives.losses import LOSSES
-from permafrost.probes.tasks.base import shuffle_targets
 from permafrost.probes.tasks.registry import TASKS, make_problem
+from permafrost.probes.tasks.rows import shuffle_targets
 from permafrost.probes.variants.members import initial_probe
 from tests.support.synthetic import SPECIAL, WIDE, moved, pieces, token_inputs
 from tests.support.trainings import member_config
