@@ -46,7 +46,8 @@ class Rows:
 
     targets: NDArray[np.float64] | NDArray[np.int64]
     """``[row]``: scores scaled to [0, 1], or class indices; zeros if the corpus has no target, or has spans. For the
-    kind "labels" ``[row, label]``: 1 if the row has the label, else 0."""
+    kind "labels" ``[row, label]``: 1 if the row has the label, else 0. For the kind "rank" relevances: 0 if the passage
+    is not relevant, -1 if it is no candidate."""
 
     spans: Spans | None = None
     """Tagged words, all of a row; or its answers, the first of which is the training target. None for other kinds."""

@@ -1,7 +1,10 @@
-"""Interface of the encoding of targets: what is checked in a record, names of labels, arrays, training rows."""
+"""Interface of the encoding of targets: what is checked in a record, names of labels, arrays, training rows.
+
+The kinds are in :mod:`permafrost.data.corpora.targets` and :mod:`permafrost.data.corpora.ranking`.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -49,8 +52,16 @@ class TargetEncoding(ABC):
     is_scaled: ClassVar[bool] = False
     """Whether targets are scores, scaled from their range to [0, 1]."""
 
+    group_texts: ClassVar[int | None] = None
+    """Number of first texts that rows of one group have in common, which are held out together; None for all texts."""
+
     def __init__(self, targets: Targets) -> None:
         self.targets = targets
+
+    @classmethod
+    def records_of(cls, record: Record) -> Iterator[Record]:
+        """Yield the records of a row of columns, whose last one was read as the target."""
+        yield record
 
     @classmethod
     def convert(cls, targets: Targets, records: Iterable[Record]) -> tuple[Targets, Iterable[Record], tuple[str, ...]]:
@@ -89,6 +100,11 @@ class TargetEncoding(ABC):
             records: ``[row]``, checked.
             labels: names from :meth:`label_names`.
         """
+
+    @classmethod
+    def complete(cls, corpus: Corpus) -> Corpus:
+        """Return the corpus with what rows get once its splits are final, and notes of it for the user."""
+        return corpus
 
     @classmethod
     def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:

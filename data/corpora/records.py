@@ -68,7 +68,7 @@ class Record:
 
 Kind = str
 """Kind of target of a row, a key of :data:`permafrost.data.corpora.targets.TARGETS`: "none", "score" (a number),
-"class", "labels" (any number of them), "tags" (one for each word), or "answers" (their spans)."""
+"class", "labels" (any number of them), "tags" (one for each word), "answers" (their spans), or "rank" (a relevance)."""
 
 
 def check_text(origin: str, noun: str, text: str) -> None:

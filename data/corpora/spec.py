@@ -25,12 +25,15 @@ class CorpusSpec:
     e.g. 6,7,5. Or one regular expression that matches a line, with the groups text, second and label, e.g.
     '(?P<label>[A-Z]+):[a-z]+ (?P<text>.*)'. For tags: words and tags, or sentences, words and
     tags; in a file with a word per line also positions from 1, or from -1 at the end. For answers: question, context,
-    answer and, if there is one, the column with the offset of the answer's first character. Empty finds them."""
+    answer and, if there is one, the column with the offset of the answer's first character. To rank: query, passage
+    and relevance; or query, a relevant passage, and any number of passages that are not. Empty finds them."""
 
     target: str = ""
     """Kind of target: "score", "class", "labels" (any number of them for a row), "tags" (a tag for each word),
-    "answers" (to a question on a passage), or "none". Empty uses the kind of a named corpus, or finds it from the
-    file."""
+    "answers" (to a question on a passage), "rank" (the relevance of passages to a query, 0 or more), or "none". A query
+    ranks the passages that the file pairs it with; if all of a file are relevant, all distinct passages of its split.
+    Metrics leave out queries without a relevant passage; equal scores count as ranked in the worst order. Empty uses
+    the kind of a named corpus, or finds it from the file."""
 
     encoding: str = "auto"
     """Encoding of a file of text, e.g. "cp1252"; "auto" reads UTF-8, and UTF-16 or UTF-32 that begin with their
@@ -139,6 +142,8 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
             if limit < 0:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
+        if self.spread and self.target == "rank":
+            raise SpecError("spread takes single rows and would part the passages of a query; set it to false.")
         repeated = [label for label in self.labels if self.labels.count(label) > 1]
         if repeated:
             raise SpecError(f"labels names '{repeated[0]}' twice.")

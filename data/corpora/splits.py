@@ -140,7 +140,8 @@ def _cut_off_train(corpus: Corpus, name: str, fraction: float, seed: int, max_ro
     train = corpus.splits["train"]
     keys: dict[str, int] = {}
     key_of_text = np.array([keys.setdefault(_group_key(text), len(keys)) for text in corpus.texts])
-    _, group_of_row = np.unique(np.sort(key_of_text[train.texts], axis=1), axis=0, return_inverse=True)
+    texts = train.texts[:, : TARGETS[corpus.kind].group_texts]
+    _, group_of_row = np.unique(np.sort(key_of_text[texts], axis=1), axis=0, return_inverse=True)
     group_of_row = group_of_row.reshape(-1)
     sizes: NDArray[np.int64] = np.bincount(group_of_row)
     if len(sizes) < MIN_GROUPS:

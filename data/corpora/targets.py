@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.encoding import NEVER_LEARNT, NamedTargets, Splits, TargetEncoding, Targets, codes_of
 from permafrost.data.corpora.label_sets import LabelSets
+from permafrost.data.corpora.ranking import Relevance
 from permafrost.data.corpora.records import CorpusError, Record, RowError, check_text
 from permafrost.data.corpora.tag_schemes import OUTSIDE, find_scheme, iob2_labels, split_tag
 from permafrost.data.ragged import offsets_from_lengths
@@ -175,6 +176,7 @@ class Answers(TargetEncoding):
 
 TARGETS: dict[str, type[TargetEncoding]] = {
     "score": Scores, "class": Classes, "labels": LabelSets, "none": NoTargets, "tags": Tags, "answers": Answers,
+    "rank": Relevance,
 }  # fmt: skip
 """Kind of target -> its encoding; the keys are the values of ``corpus.target``."""
 

@@ -72,6 +72,7 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
+    corpus = TARGETS[corpus.kind].complete(corpus)
     return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *check_training(corpus)))
 
 

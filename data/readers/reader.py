@@ -134,7 +134,10 @@ class RecordReader:
                     target = RULES[self.spec.rule].label(texts[0])
                 elif self.encoding.has_target:
                     target = texts.pop()
-                yield Record(origin=origin, split=fields.get(split_column, ""), texts=tuple(texts), target=target)
+                split = fields.get(split_column, "")
+                yield from self.encoding.records_of(
+                    Record(origin=origin, split=split, texts=tuple(texts), target=target)
+                )
 
     def _match(self, origin: str, fields: Mapping[str, str]) -> dict[str, str]:
         """Return the groups of a line; none, and the line is skipped, if it does not match ``corpus.columns``."""

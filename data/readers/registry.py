@@ -111,6 +111,9 @@ CORPORA: dict[str, CorpusEntry] = {
     "samples-nli": CorpusEntry(
         files={"": "nli.csv"}, target="class", columns=("premise", "hypothesis", "label"), labels=NLI, folder=SAMPLES
     ),
+    "samples-ranking": CorpusEntry(
+        files={"": "ranking.csv"}, target="rank", columns=("query", "passage", "relevance"), folder=SAMPLES
+    ),
     "samples-tags": CorpusEntry(files={"": "tags.conll"}, target="tags", folder=SAMPLES),
     "samples-questions": CorpusEntry(files={"": "questions.json"}, target="answers", folder=SAMPLES),
     "samples-sentences": CorpusEntry(

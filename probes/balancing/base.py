@@ -19,6 +19,7 @@ FORMS = {
     "cross_entropy": "classes",
     "binary_cross_entropy": "classes",
     "span": "classes",
+    "multiple_negatives_ranking": "classes",
 }
 """Loss -> its form: squared residuals, log of the variance of residuals, or negative log likelihood of classes."""
 

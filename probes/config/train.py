@@ -14,8 +14,10 @@ class TrainSpec:
 
     loss: str = "auto"
     """Training loss. "auto" selects "log_variance" for scores, which "mse" serves too, "cross_entropy" for classes and
-    tags, "binary_cross_entropy" (the mean over labels) for label sets, and "span" for answers (the mean of the
-    cross-entropies of the start and end positions)."""
+    tags, "binary_cross_entropy" (the mean over labels) for label sets, "span" for answers (the mean of the
+    cross-entropies of the start and end positions), and "multiple_negatives_ranking" for pairs to rank: the
+    cross-entropy of choosing the relevant passage by 20 times the cosine, among the passages of the batch. Passages
+    that are relevant to the same query are left out, and each pair brings up to 4 irrelevant ones of its query."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of classes or labels in the loss. "balanced" multiplies the loss of a row by rows / (classes * rows of
@@ -26,7 +28,7 @@ class TrainSpec:
     """Maximum number of epochs; patience can end the training earlier."""
 
     batch_rows: int = 64
-    """Batch size in rows."""
+    """Batch size in rows; for pairs to rank, in relevant pairs."""
 
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, reached after the warm-up; then it decays linearly to 0."""
@@ -78,9 +80,10 @@ class TrainSpec:
 
     metric: str = "auto"
     """Validation metric that selects the best epoch and the best variant. "auto" selects "spearman" for scores,
-    "accuracy" for classes, "mean_average_precision" for label sets, and "f1" for tags and answers. Others are "pearson"
-    for scores; "macro_f1" for classes and, of two classes, "f1", that of the second; "micro_f1", "macro_f1" and
-    "subset_accuracy" for label sets; "precision", "recall" and "accuracy" for tags; "exact_match" for answers."""
+    "accuracy" for classes, "mean_average_precision" for label sets, "f1" for tags and answers, and "ndcg@10" for pairs
+    to rank. Others are "pearson" for scores; "macro_f1" for classes and, of two classes, "f1", that of the second;
+    "micro_f1", "macro_f1" and "subset_accuracy" for label sets; "precision", "recall" and "accuracy" for tags;
+    "exact_match" for answers; "map", "mrr", "precision@1" and "recall@10" for pairs to rank."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:

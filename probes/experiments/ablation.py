@@ -20,7 +20,7 @@ from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.metric_row import MetricRow
 from permafrost.probes.results.outcomes import RunResult
-from permafrost.probes.tasks.base import shuffle_targets
+from permafrost.probes.tasks.rows import shuffle_targets
 from permafrost.probes.variants.record import latent_stores
 from permafrost.probes.variants.workspace import Workspace
 

@@ -161,7 +161,7 @@ class SubsetTrainer:
                 self._resampled[key] = scorer.resampled(metric, decoded)
             else:
                 value = float(np.mean([scorer.value(metric, each) for each in decoded]))
-                without_interval = BootstrapSamples(value, np.empty(0), len(scorer.rows))
+                without_interval = BootstrapSamples(value, np.empty(0), scorer.size)
                 self._resampled[key] = without_interval if np.isfinite(value) else None
         return self._resampled[key]
 

@@ -135,7 +135,7 @@ def _encoder_text(probe: Mapping[str, Any]) -> str:
 def _head(probe: Mapping[str, Any], run: Tables) -> tuple[str, bool]:
     """The name of the head, and whether it reads two texts; inferred from the predictions if the record lacks them."""
     sides = number(probe.get("sides"))
-    pairs = sides == 2 if sides is not None else "sentence1" in run["predictions"]
+    pairs = sides == 2 if sides is not None else bool({"sentence1", "passage"} & set(run["predictions"]))
     inferred = {"score": "cosine" if pairs else "regression", "class": "classes", "tags": "tags", "answers": "span"}
     return str(probe.get("head") or inferred.get(run.kind, "cosine")), pairs
 

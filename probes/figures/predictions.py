@@ -29,7 +29,11 @@ MOST_GROUPS = 25
 def predicted_against_gold(run: Tables) -> Figure | None:
     """Draw scores against targets, a point per row of the first seed; None if the predictions are not scores."""
     rows = run["predictions"]
-    if rows.empty or any(name not in rows or not is_numeric_dtype(rows[name]) for name in ("target", "score")):
+    if (
+        rows.empty
+        or "rank" in rows
+        or any(name not in rows or not is_numeric_dtype(rows[name]) for name in ("target", "score"))
+    ):
         return None
     rows = first_seed(rows).dropna(subset=["target", "score"])
     if rows.empty:

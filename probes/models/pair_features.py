@@ -53,6 +53,16 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
     return torch.where((first == second).all(-1), 1.0, torch.cosine_similarity(first, second, dim=-1))
 
 
+def cosine_matrix(first: Tensor, second: Tensor) -> Tensor:
+    """Return the cosines of all pairs: ``[..., row, width]`` and ``[..., column, width]`` -> ``[..., row, column]``.
+
+    They are computed in float32: with a scale of 20, bfloat16 would round losses to two digits.
+    """
+    with torch.autocast("cpu", enabled=False):
+        unit = [functional.normalize(texts.float(), dim=-1) for texts in (first, second)]
+        return torch.matmul(unit[0], unit[1].mT)
+
+
 def pair_features(first: Tensor, second: Tensor) -> Tensor:
     """Return ``[u, v, |u - v|, u * v]``: ``[..., width]`` twice -> ``[..., 4 width]``.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.layerwise import Dropout, LayerwiseLowRank, linear_layers
 from permafrost.probes.models.mixers import CODE_MIXERS, code_mixer, mixed_width
-from permafrost.probes.models.pair_features import cosines, difference_features, pair_features
+from permafrost.probes.models.pair_features import cosine_matrix, cosines, difference_features, pair_features
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import MemberLayout, SharedReads, TextStates, both_texts
 
@@ -50,6 +50,18 @@ class ScoreProbe(Probe):
                 normalized = [self.normalize(text, reads)[..., :width] for text in (first, second)]
                 return encoder.cosines(normalized[0], normalized[1], reads)
         return cosines(*self.encode(both_texts(first, second), reads).chunk(2, 1))  # one matmul for both texts
+
+    def matrix(self, first: TextStates, second: TextStates, reads: SharedReads) -> Tensor:
+        """Score all pairs: ``[distinct, row, width]``, ``[distinct, column, width]`` -> ``[member, row, column]``."""
+        if self.over_codes:
+            codes = (self.mixer(self.layout.by_member(self.encode(text, reads))) for text in (first, second))
+            return cosine_matrix(*codes)
+        if isinstance(self.encoder.parts[0], nn.Identity) and len(self.encoder.parts) == 1 and not self.noise.active:
+            layers = reads.expand(cosine_matrix(self.normalize(first, reads), self.normalize(second, reads)))
+        else:
+            layers = cosine_matrix(self.encode(first, reads), self.encode(second, reads))
+        scores: Tensor = self.mixer(self.layout.by_member(layers.flatten(1)))
+        return scores.view(len(scores), *layers.shape[1:])
 
     def top(self) -> Tensor:
         """Return the score of two identical texts, ``[member]``, less a rounding error of cosines."""

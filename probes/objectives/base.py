@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
+from permafrost.data.corpora.ranking import candidate_grid
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.pair_features import cosines
+from permafrost.probes.models.pair_features import cosine_matrix, cosines
 from permafrost.probes.models.probe import Probe, unstack
+from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.losses import LOSSES
 
@@ -20,6 +22,8 @@ CHUNK_BYTES = 256 << 20
 
 class Objective(ABC):
     """Loss and predictions of a probe on the rows of one split. A probe knows neither rows nor targets."""
+
+    rows: Rows
 
     @abstractmethod
     def __init__(self, inputs: ProbeInputs, rows: Rows) -> None: ...
@@ -36,6 +40,11 @@ class Objective(ABC):
             orders: ``[member]``, index of the row order of each member.
             loss_name: key of :data:`permafrost.probes.objectives.losses.LOSSES`.
         """
+
+    @property
+    def training_rows(self) -> int:
+        """Number of rows that batches are drawn from."""
+        return len(self.rows)
 
     @abstractmethod
     def predict(self, probe: Probe) -> NDArray[np.float32]:
@@ -79,6 +88,8 @@ class RowObjective(Objective):
         reads, texts = shared_reads(probe.layout), self.rows.texts
         row_bytes = len(probe.layout.sources) * self.inputs.width * 4 * texts.shape[1] * self.inputs.longest
         size = chunk_size(row_bytes)
+        if len(texts) > size and isinstance(probe, ScoreProbe) and (grid := candidate_grid(texts)):
+            return self._predict_grid(probe, *grid)
         outputs = [
             probe(self.inputs.text_states(reads, texts[None, start : start + size]), reads)
             for start in range(0, len(texts), size)
@@ -86,8 +97,27 @@ class RowObjective(Objective):
         predictions: NDArray[np.float32] = torch.cat(outputs, 1).detach().numpy()
         return predictions
 
+    def _predict_grid(
+        self, probe: ScoreProbe, first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the scores ``[member, row]`` of all pairs of some first and some second texts; each is read once."""
+        reads = shared_reads(probe.layout)
+        size = chunk_size(len(probe.layout.sources) * self.inputs.width * 4 * self.inputs.longest)
+        scores = np.empty((len(probe.layout.members), len(first), len(second)), np.float32)
+        for start in range(0, len(second), size):
+            (columns,) = self.inputs.text_states(reads, second[None, start : start + size, None])
+            for top in range(0, len(first), size):
+                (rows,) = self.inputs.text_states(reads, first[None, top : top + size, None])
+                block = probe.matrix(rows, columns, reads).detach().numpy()
+                scores[:, top : top + size, start : start + size] = block
+        return scores.reshape(len(scores), -1)
+
 
 def untrained_cosines(inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
     """Return the untrained baseline for scores: cosines of the raw latents of each pair, ``[layer, row]``."""
-    pairs = ([inputs.pooled(layer, column) for column in rows.texts.T] for layer in range(len(inputs.columns)))
+    layers = range(len(inputs.columns))
+    if len(rows) > chunk_size(inputs.width * 4) and (grid := candidate_grid(rows.texts)):
+        blocks = ([inputs.pooled(layer, texts)[None] for texts in grid] for layer in layers)
+        return np.concatenate([cosine_matrix(*block).flatten(1).numpy() for block in blocks])
+    pairs = ([inputs.pooled(layer, column) for column in rows.texts.T] for layer in layers)
     return torch.stack([cosines(first, second) for first, second in pairs]).numpy()

@@ -13,6 +13,8 @@ from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe
 from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.objectives.base import Objective, RowObjective
+from permafrost.probes.objectives.losses import RANKING_LOSS
+from permafrost.probes.objectives.ranking import RankObjective
 from permafrost.probes.objectives.tokens import SpanObjective, WordObjective
 
 HEADS: dict[str, Callable[[ProbeSpec, MemberLayout, int, int], Probe]] = {
@@ -30,9 +32,20 @@ OBJECTIVES: dict[type[Probe], type[Objective]] = {TagProbe: WordObjective, SpanP
 
 
 def objective_of(
-    probe: Probe, inputs: ProbeInputs, rows: Rows, weights: NDArray[np.float32] | None = None
+    probe: Probe,
+    inputs: ProbeInputs,
+    rows: Rows,
+    weights: NDArray[np.float32] | None = None,
+    loss_name: str = "",
 ) -> Objective:
-    """Return the objective of a probe on some rows; ``weights`` are those of the classes or labels in the loss."""
+    """Return the objective of a probe on some rows.
+
+    Args:
+        weights: of the classes or labels in the loss.
+        loss_name: name of the loss of a training; empty if nothing is trained.
+    """
+    if loss_name == RANKING_LOSS:
+        return RankObjective(inputs, rows)
     objective = OBJECTIVES.get(type(probe))
     return objective(inputs, rows) if objective else RowObjective(inputs, rows, weights)
 

@@ -1,4 +1,4 @@
-"""Losses of scores, classes, label sets, word tags and answer spans.
+"""Losses of scores, classes, label sets, word tags, answer spans and pairs to rank.
 
 They reduce over rows only, so each stacked member has its own loss.
 """
@@ -11,6 +11,11 @@ from torch.nn import functional
 
 SMALLEST_VARIANCE = 1e-8
 """Added to the variance, so that a perfect batch has a finite loss."""
+
+SCALE = 20.0
+"""Factor of the cosines of a query and its candidates."""
+
+RANKING_LOSS = "multiple_negatives_ranking"
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -79,14 +84,28 @@ def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return cross_entropy(logits.transpose(-1, -2).flatten(-3, -2), target.flatten())
 
 
+def multiple_negatives_ranking(scores: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy of choosing the passage of each query among candidates, by 20 times the score.
+
+    Source: Henderson et al., "Efficient Natural Language Response Suggestion for Smart Reply" (2017), section 4.4; with
+    the scale of sentence-transformers' MultipleNegativesRankingLoss, a temperature of 0.05.
+
+    Args:
+        scores: ``[..., row, candidate]``, cosines; -inf for candidates that are no negatives of a query.
+        target: ``[..., row]``, indices of candidates.
+    """
+    return cross_entropy(SCALE * scores, target)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse,
     "log_variance": log_variance,
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "span": span_cross_entropy,
+    RANKING_LOSS: multiple_negatives_ranking,
 }
 """Loss -> function of predictions and targets; those of classes and label sets take weights too."""
 
-MIN_BATCH_ROWS = {"log_variance": 2}
+MIN_BATCH_ROWS = {"log_variance": 2, RANKING_LOSS: 2}
 """Minimum batch size for which a loss is defined, by name of the loss; 1 for all others."""

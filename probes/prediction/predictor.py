@@ -78,6 +78,7 @@ class Predictor:
         classes             ``label``, and ``probabilities`` by label
         labels              ``labels``, a list, and ``probabilities`` by label
         tags                ``entities``, each with ``text``, ``start``, ``end``, ``label``, ``probability``
+        pairs to rank       ``score``, and ``rank`` among the items with the same query
         answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``
         ==================  ================================================================================
 
@@ -123,7 +124,7 @@ class Predictor:
                     asked = [location for item, location in zip(items, locations, strict=True) if text in (item, *item)]
                     raise CorpusError(f"{asked[0]}: {error}" if asked else str(error)) from error
                 advance(len(distinct))
-        return [dict(predictions[item]) for item in items]
+        return run.task.compared(items, [dict(predictions[item]) for item in items])
 
     def _inputs(self, task: str, texts: Sequence[Text]) -> ProbeInputs:
         """Return the latents of texts, in the order of the run's columns."""

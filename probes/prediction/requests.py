@@ -11,16 +11,22 @@ from permafrost.data.spec import nearest
 from permafrost.data.text import text_problem
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.objectives.fitted import LoadedRun
-from permafrost.probes.tasks.base import PAIR, QUESTION, SINGLE, Item, Target
+from permafrost.probes.tasks.base import PAIR, QUESTION, RANKED, SINGLE, Item, Target
 
 USUAL_COLUMNS: dict[Item, Sequence[Item]] = {
     SINGLE: (("sentence",), ("text",)),
     PAIR: (("sentence1", "sentence2"), ("premise", "hypothesis")),
     QUESTION: (QUESTION,),
+    RANKED: (RANKED, ("question", "answer")),
 }
 """Names of the texts of an item -> usual column names, which are read if a file lacks the columns of the corpus."""
 
-ITEM_DESCRIPTIONS = {SINGLE: "one text", PAIR: "two texts", QUESTION: "a question and its context"}
+ITEM_DESCRIPTIONS = {
+    SINGLE: "one text",
+    PAIR: "two texts",
+    QUESTION: "a question and its context",
+    RANKED: "a query and a passage",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

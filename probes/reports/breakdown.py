@@ -7,6 +7,7 @@ from permafrost.probes.figures.predictions import CLASS_METRICS, largest_groups,
 from permafrost.probes.results.formatting import decimals
 from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
 from permafrost.probes.results.run_tables import Tables, reported_split
+from permafrost.probes.tasks.registry import unit_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
         heads = (cell_text(metric.replace("_", " "), 40) for metric in metrics)
         grids.append(
             Grid(
-                caption=f"{on}; in brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}.{more}",
+                caption=f"{on}; in brackets the bootstrap 95 % interval over {unit_of(run.kind)}, "
+                f"{run.seed_aggregation}.{more}",
                 heads=[about.head, *heads, about.counted],
                 rows=pivot_lines(shown, ["group"], metrics, closing=["n"]),
                 fold=on if split != first else "",

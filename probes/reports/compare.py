@@ -74,7 +74,7 @@ def comparison_grid(frame: pd.DataFrame) -> Grid:
     lines = [
         [
             *(cell_text(row[name], 80) for name in ("run", "corpus", "variant")),
-            f"{cell_text(row['metric'], 40)} on {row['split']}, {decimals(row['n'], 0)} rows",
+            f"{cell_text(row['metric'], 40)} on {row['split']}, n = {decimals(row['n'], 0)}",
             value_cell(row),
             decimals(row["parameters"], 0),
             _difference_cell(row),
@@ -83,8 +83,8 @@ def comparison_grid(frame: pd.DataFrame) -> Grid:
         for _, row in frame.iterrows()
     ]
     return Grid(
-        caption="Chosen variants. Brackets are bootstrap 95 % intervals over rows. Differences are from the first run, "
-        "on the same rows.",
+        caption="Chosen variants. Brackets are bootstrap 95 % intervals over rows, or queries. Differences are "
+        "from the first run, on the same rows.",
         heads=["run", "corpus", "chosen", "measured", "value", "parameters", "difference", "p"],
         rows=lines,
         text_columns=4,

@@ -25,7 +25,7 @@ class FigureSpec:
 
 FIGURES = {
     "variants": FigureSpec("Variants", metrics.variants,
-        "The selection metric, with 95 % intervals over rows; the chosen variant is filled, the untrained reference "
+        "The selection metric, with 95 % intervals; the chosen variant is filled, the untrained reference "
         "grey. A variant without a point was not trained on that task."),
     "by_layer": FigureSpec("By layer", metrics.by_layer,
         "Cosine of raw latents, a line per view, with 95 % intervals; the line across is the chosen variant."),
@@ -46,7 +46,7 @@ FIGURES = {
     "by_pattern": FigureSpec("By pattern", partial(predictions.group_bars, kind="pattern"),
         "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard."),
     "by_question_word": FigureSpec("By question word", partial(predictions.group_bars, kind="question word"),
-        "Exact match and F1 of the questions with each question word."),
+        "Metrics of the questions with each question word."),
     "layer_map": FigureSpec("Tasks by layer", subsets.layer_map,
         "A row per task, in its own metric and on its own scale; darker is nearer to the best value of the task."),
     "layer_curves": FigureSpec("By layer, with controls", subsets.layer_curves,

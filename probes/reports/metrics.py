@@ -22,6 +22,7 @@ from permafrost.probes.results.formatting import (
 from permafrost.probes.results.grid import Cell, Grid, cell_text, pivot_lines, value_cell
 from permafrost.probes.results.metric_row import PARAMETERS, SAVED_PARAMETERS, TRAINED_PARAMETERS
 from permafrost.probes.results.run_tables import Tables
+from permafrost.probes.tasks.registry import unit_of
 
 MOST_COLUMNS = 4
 """Metrics that the table of several tasks shows; of more metrics the first of each task, at least one."""
@@ -136,9 +137,9 @@ def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
 
 def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str]) -> str:
     n = rows.loc[rows["split"].isin(splits), "n"].max()
-    of = f" of {n:,.0f} rows" if pd.notna(n) and not run.tasks and len(splits) == 1 else ""
+    of = f" of {n:,.0f} {unit_of(run.kind)}" if pd.notna(n) and not run.tasks and len(splits) == 1 else ""
     on = f"On {cell_text(splits[0], 40)}{of}; in" if len(splits) == 1 else "In"
-    caption = f"{on} brackets the bootstrap 95 % interval over rows, {run.seed_aggregation}."
+    caption = f"{on} brackets the bootstrap 95 % interval over {unit_of(run.kind)}, {run.seed_aggregation}."
     reference = run.record_table("tasks", PROBE).get("reference")
     if rows["variant"].str.startswith(UNTRAINED).any() and reference:
         caption += f" “{UNTRAINED}” is {cell_text(reference).replace('{split}', run.selection)}."

@@ -7,7 +7,7 @@ untrained reference and the control targets. How a probe is trained on it is in 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, boot
 from permafrost.probes.metrics.calibration import Calibration, Thresholds
 from permafrost.probes.results.grid import Examples, Grid
 
-SINGLE, PAIR, QUESTION = ("text",), ("first", "second"), ("question", "context")
+SINGLE, PAIR, QUESTION, RANKED = ("text",), ("first", "second"), ("question", "context"), ("query", "passage")
 """Names of the texts of an item."""
 
 Item = tuple[str, ...]
@@ -87,6 +87,11 @@ class Scorer(ABC):
     def __init__(self, metrics: Mapping[str, Any], corpus: Corpus, split: str) -> None:
         """Create a scorer; ``metrics`` are those of its task."""
         self.metrics, self.corpus, self.rows = metrics, corpus, corpus.split(split)
+
+    @property
+    def size(self) -> int:
+        """Number of rows, or of what else the metrics are means over."""
+        return len(self.rows)
 
     @abstractmethod
     def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
@@ -153,6 +158,12 @@ class Task(ABC):
 
     target_is_column: ClassVar[bool] = True
     """Whether the target of an item is a single field of a file."""
+
+    unit: ClassVar[str] = "rows"
+    """Plural of what metrics are means over, and what is resampled for intervals."""
+
+    compares_texts: ClassVar[bool] = False
+    """Whether its untrained reference is the cosine of the latents of two texts."""
 
     reference: ClassVar[str]
     """The untrained reference in words."""
@@ -245,6 +256,10 @@ class Task(ABC):
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return the prediction for each new item, as users receive it."""
 
+    def compared(self, items: Sequence[Item], answers: list[Prediction]) -> list[Prediction]:
+        """Return the predictions for all items, with what depends on the other items."""
+        return answers
+
     @abstractmethod
     def shuffled(self, corpus: Corpus, rows: Rows, rng: np.random.Generator) -> Rows:
         """Return rows with random targets, which a probe can only fit by memorising them."""
@@ -286,14 +301,3 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
     values: NDArray[np.float32] = torch.sigmoid(torch.from_numpy(logits)).numpy()
     return values
-
-
-def shuffle_targets(task: Task, corpus: Corpus, seed: int) -> Corpus:
-    """Return the corpus with random training targets and the same rows as validation split.
-
-    A probe can fit them only by memorising them. Source: Hewitt and Liang, "Designing and Interpreting Probes with
-    Control Tasks" (2019), section 2. There a random target belongs to a word type, which occurs again in the test
-    split; here it belongs to a row, so the fit is measured on the training rows themselves.
-    """
-    rows = task.shuffled(corpus, corpus.split("train"), np.random.default_rng(seed))
-    return replace(corpus, splits={"train": rows, "validation": rows})

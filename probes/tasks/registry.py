@@ -19,6 +19,7 @@ from permafrost.probes.tasks.answers import Answering
 from permafrost.probes.tasks.base import Scorer, Task
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.labels import MultiLabel
+from permafrost.probes.tasks.ranking import Ranking
 from permafrost.probes.tasks.scores import Similarity
 from permafrost.probes.tasks.tagging import Tagging
 
@@ -33,7 +34,7 @@ def register(task: Task) -> None:
         TARGETS[task.kind] = task.encoding
 
 
-for known in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering()):
+for known in (Similarity(), Classification(), MultiLabel(), Tagging(), Answering(), Ranking()):
     register(known)
 
 
@@ -50,6 +51,11 @@ def task_of(corpus: Corpus) -> Task:
         corpus.split(split)
     TASKS[corpus.kind].check(corpus)
     return TASKS[corpus.kind]
+
+
+def unit_of(kind: str) -> str:
+    """Return what the metrics of a kind are means over, in the plural; ``rows`` for an unknown kind."""
+    return TASKS[kind].unit if kind in TASKS else Task.unit
 
 
 def task_of_predictions(kind: str, predictions: pd.DataFrame) -> Task | None:

@@ -34,6 +34,17 @@ class RowTask(Task):
         return replace(rows, targets=rng.permutation(rows.targets))
 
 
+def shuffle_targets(task: Task, corpus: Corpus, seed: int) -> Corpus:
+    """Return the corpus with random training targets and the same rows as validation split.
+
+    A probe can fit them only by memorising them. Source: Hewitt and Liang, "Designing and Interpreting Probes with
+    Control Tasks" (2019), section 2. There a random target belongs to a word type, which occurs again in the test
+    split; here it belongs to a row, so the fit is measured on the training rows themselves.
+    """
+    rows = task.shuffled(corpus, corpus.split("train"), np.random.default_rng(seed))
+    return replace(corpus, splits={"train": rows, "validation": rows})
+
+
 def text_columns(scorer: Scorer) -> dict[str, Any]:
     """Return the columns of a prediction table that hold the texts of every row."""
     texts = scorer.rows.texts

@@ -59,6 +59,7 @@ class Similarity(RowTask):
     metrics: ClassVar = {"pearson": pearson, "spearman": spearman}
     heads = ("cosine", "regression")
     scorer_class = ScoreScorer
+    compares_texts = True
     reference = "the cosine of latents as they are, of the last layer and of the best one on {split}"
     required = ("target", "score")
     numbers = ("target", "score", "raw")

@@ -81,12 +81,12 @@ def _mean_predictions(probe: Probe, inputs: ProbeInputs, corpus: Corpus) -> Spli
 
 @torch.inference_mode()
 def _untrained_cosines(member: TrainedMember) -> SplitPredictions:
-    """Return split -> ``[layer, row]``; empty if the rows are no scored pairs of texts, or latents are trained."""
-    config = member.config
-    compares = config.problem.corpus.score_range and config.problem.texts_per_row == 2
+    """Return split -> ``[layer, row]``; empty if the task has another reference, or latents are trained."""
+    config, problem = member.config, member.config.problem
+    compares = problem.texts_per_row == 2 and problem.task.compares_texts
     if not compares or config.inputs.blocks is not None:
         return {}
-    return {split: untrained_cosines(config.inputs, rows) for split, rows in config.problem.corpus.splits.items()}
+    return {split: untrained_cosines(config.inputs, rows) for split, rows in problem.corpus.splits.items()}
 
 
 def _calibrations(

@@ -125,7 +125,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     probe.seed(seeds)
     orders = order_indices(seeds)
     reads = shared_reads(probe.layout, orders)
-    training = objective_of(probe, inputs, train, problem.weights)
+    training = objective_of(probe, inputs, train, problem.weights, problem.loss)
     validation = objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
@@ -138,7 +138,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     return TaskObjective(
         loss=loss,
         validate=validate,
-        rows=len(train),
+        rows=training.training_rows,
         batch_rows=config.recipe.train.batch_rows,
         smallest_batch=MIN_BATCH_ROWS.get(problem.loss, 1),
     )

@@ -176,6 +176,20 @@ def test_the_topics_are_many_distinct_and_of_every_class_and_tone_in_every_split
         assert {(row["split"], row[column]) for row in found} == {(split, name) for split in SPLITS for name in names}
 
 
+def test_the_passages_are_distinct_and_graded_four_to_a_query_of_one_split():
+    found = rows("ranking.csv")
+    by_query: dict[tuple[str, str], list[int]] = {}
+    for row in found:
+        by_query.setdefault((row["query"], row["split"]), []).append(int(row["relevance"]))
+    assert len({query for query, _ in by_query}) == len(by_query) >= 60
+    assert len(set(folded([row["passage"] for row in found]))) == len(found)
+    assert all(len(grades) == 4 and sorted(grades)[:2] == [0, 0] for grades in by_query.values())
+    without = [split for (_, split), grades in by_query.items() if not any(grades)]
+    assert sorted(without) == ["test", "train"]
+    assert all(max(grades) == 2 for grades in by_query.values() if any(grades))
+    assert {split for _, split in by_query} == SPLITS
+
+
 MESSAGE_LABELS = {"billing", "delivery", "account", "fault", "urgent"}
 
 

@@ -11,7 +11,9 @@ from permafrost.data.errors import InputError
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.metrics.squad import exact_match, token_f1
+from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import result_grids
+from permafrost.probes.tasks.registry import TASKS
 from tests.support.bench import Bench
 from tests.support.page_reader import Page
 
@@ -196,3 +198,29 @@ def test_stage_one_alone_runs_the_texts_of_every_task(bench):
     corpora, stored = api.extract("layers", bench.settings(*changes))
     assert [corpus.name for corpus in corpora] == [some[0].split("=")[1] for some in LAYERS.values()]
     assert sum(one.texts_run for one in stored) >= len({text for corpus in corpora for text in corpus.texts})
+
+
+def test_passages_are_ranked_by_a_run_that_is_compared_by_query_and_ranks_new_ones(bench):
+    done, again = (api.run("rank", bench.settings(f"train.seeds={seed}"), bench.runs) for seed in (0, 1))
+    rows = pd.DataFrame(done.metrics)
+    assert set(rows["variant"]) == {"raw", "weights", "lowrank"}
+    assert set(rows.loc[rows["variant"] == "raw", "split"]) == {"train", "validation", "test"}
+    test = rows[(rows["split"] == "test") & (rows["variant"] == done.selected) & rows["seed"].isna()]
+    assert dict(zip(test["metric"], test["n"], strict=True)) == dict.fromkeys(TASKS["rank"].metrics, 8)
+    table = pd.read_csv(done.path / "predictions.csv")
+    assert list(table) == ["query", "passage", "target", "score", "rank", "seed"]
+    assert table.groupby("query")["rank"].apply(sorted).tolist() == [[1, 2, 3, 4]] * 9
+    page = Page((done.path / "report.html").read_text("utf-8"))
+    assert "over queries" in page.text
+    assert not {"nan", "None"} & set(page.text.split())
+    compared = comparison([done.path, again.path])
+    assert compared["n"].tolist() == [8, 8]
+    assert compared["difference"].notna().tolist() == [False, True]
+
+    file, out = bench.folder / "asked.csv", bench.folder / "ranked.csv"
+    table[["passage", "query"]].head(8).to_csv(file, index=False)
+    code, _, err = bench.command("predict", str(done.path), "--file", str(file), "--out", str(out), settings=[])
+    assert code == 0, err
+    answered = pd.read_csv(out)
+    assert answered["rank"].tolist() == table["rank"].head(8).tolist()
+    assert answered["score"].to_numpy() == pytest.approx(table["score"].head(8).to_numpy(), abs=1e-4)

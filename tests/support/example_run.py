@@ -214,6 +214,19 @@ def answered() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def ranking() -> pd.DataFrame:
+    """Two queries with three passages each: one has its relevant passage first, the other last."""
+    rows = [
+        ("How long is the Nile?", "6,650 km", 2.0, 0.9, 1, 0),
+        ("How long is the Nile?", CONTEXT, 1.0, 0.5, 2, 0),
+        ("How long is the Nile?", "The sea is deep.", 0.0, 0.1, 3, 0),
+        ("Who <i>lives</i> there?", "many", 0.0, 0.9, 1, 0),
+        ("Who <i>lives</i> there?", "few", 0.0, 0.8, 2, 0),
+        ("Who <i>lives</i> there?", "Crocodiles <b>do</b>.", 1.0, 0.3, 3, 0),
+    ]
+    return pd.DataFrame(rows, columns=["query", "passage", "target", "score", "rank", "seed"])
+
+
 def ablation() -> pd.DataFrame:
     """Every kind of subset, two views and two backbones, with controls and differences to the last layer."""
     rows = []
@@ -378,7 +391,14 @@ def task_record(kind: str) -> dict[str, Any]:
     return {"kind": kind, "reference": task.reference, "numbers": list(task.numbers)}
 
 
-KIND_OF_COLUMN = {"word": "tags", "answer": "answers", "labels": "labels", "label": "class", "score": "score"}
+KIND_OF_COLUMN = {
+    "rank": "rank",
+    "word": "tags",
+    "answer": "answers",
+    "labels": "labels",
+    "label": "class",
+    "score": "score",
+}
 """Column of a prediction table -> the kind of its rows; the first that is there."""
 
 

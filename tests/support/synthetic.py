@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,16 @@ def labelled(source: ProbeInputs, sides: int = 2, layer: int = 1) -> Corpus:
     sums = source.values[layer, :, :3].numpy()[pairs].sum(1)
     sets = sums > np.quantile(sums, [0.5, 0.7, 1.0], axis=0).diagonal()
     return _corpus(texts, Rows(pairs, sets.astype(np.float64)), ("large", "larger", "nowhere"))
+
+
+def ranked(source: PooledInputs, candidates: int = 4, layer: int = 1) -> Corpus:
+    """Queries with several passages each, of which the two nearest in one layer are relevant, the nearest most."""
+    texts = source.values.shape[1]
+    queries = texts // (candidates + 1)
+    pairs = np.stack([np.repeat(np.arange(queries), candidates), np.arange(queries, queries * (candidates + 1))], 1)
+    near = cosines(*(source.values[layer, column] for column in pairs.T)).numpy().reshape(queries, candidates)
+    places = np.argsort(np.argsort(-near, 1), 1).reshape(-1)
+    return replace(_corpus(texts, Rows(pairs, np.maximum(2.0 - places, 0)), ()), score_range=None, kind="rank")
 
 
 def _corpus(texts: int, rows: Rows, labels: tuple[str, ...]) -> Corpus:

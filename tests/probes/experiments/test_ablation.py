@@ -22,8 +22,8 @@ from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.experiments import subsets as subsets_module
 from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.tasks.base import shuffle_targets
 from permafrost.probes.tasks.registry import TASKS
+from permafrost.probes.tasks.rows import shuffle_targets
 from permafrost.probes.tasks.tagging import repair_tags
 from permafrost.probes.variants import members as members_module
 from permafrost.probes.variants.combine_seeds import combine_seeds

@@ -33,12 +33,17 @@ BY_HAND = {
         torch.tensor([[1, 2]]),
         (math.log(5 / 3) + math.log(2)) / 2,
     ),
+    "multiple_negatives_ranking": (  # 20 times the cosines: log 3 and 0 of two, and 0 of the one that is left of two
+        torch.tensor([[math.log(3.0) / 20, 0.0], [-1000.0, 0.5]]),
+        torch.tensor([0, 1]),
+        math.log(4 / 3) / 2,
+    ),
 }
 
 
 def drawn(name: str, members: int, orders: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Predictions of members, and targets: one order of rows for all, or one for each."""
-    if name == "cross_entropy":
+    if name in ("cross_entropy", "multiple_negatives_ranking"):
         return torch.randn(members, 8, 3), torch.randint(3, (orders, 8))
     if name == "binary_cross_entropy":
         return torch.randn(members, 8, 3), torch.randint(2, (orders, 8, 3)).float()

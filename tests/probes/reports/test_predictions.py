@@ -19,6 +19,7 @@ from tests.support.example_run import (
     label_sets,
     metrics,
     predictions,
+    ranking,
     record,
     tagged,
     task_record,
@@ -33,6 +34,7 @@ TABLES = {
     "labels": label_sets(),
     "tags": tagged(),
     "answers": answered(),
+    "rank": ranking(),
 }
 """Kind of a task -> a table of its predictions."""
 

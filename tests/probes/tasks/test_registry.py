@@ -14,7 +14,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec, TrainSpec
 from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.tasks.registry import TASKS, Problem, check_probe, make_problem, task_of
-from tests.support.synthetic import answered, classed, inputs, labelled, scored, tagged
+from tests.support.synthetic import answered, classed, inputs, labelled, ranked, scored, tagged
 
 
 def regressed(sides: int) -> Corpus:
@@ -30,6 +30,7 @@ TOYS = {
     "labels": lambda sides: labelled(inputs(), sides),
     "tags": lambda sides: tagged()[1],
     "answers": lambda sides: answered()[1],
+    "rank": lambda sides: ranked(inputs()),
 }
 
 
@@ -44,6 +45,7 @@ TOYS = {
         ("labels", 2, "labels"),
         ("tags", 1, "tags"),
         ("answers", 1, "span"),
+        ("rank", 2, "cosine"),
     ],
 )
 def test_where_none_is_named_the_head_is_that_of_the_targets(kind, sides, head):
@@ -168,6 +170,7 @@ def test_what_is_not_named_is_that_of_the_task():
         "labels": ("binary_cross_entropy", "mean_average_precision"),
         "tags": ("cross_entropy", "f1"),
         "answers": ("span", "f1"),
+        "rank": ("multiple_negatives_ranking", "ndcg@10"),
     }
 
 
@@ -182,7 +185,7 @@ def test_two_classes_have_the_f1_of_the_second_and_may_choose_by_it():
 
 def test_a_corpus_that_poses_no_task_is_refused():
     corpus = scored(inputs())
-    kinds = r"it has no targets to learn; set corpus\.target to score, class, labels, tags or"
+    kinds = r"it has no targets to learn; set corpus\.target to score, class, labels, tags, answers or"
     with pytest.raises(CorpusError, match=kinds):
         task_of(replace(corpus, kind="none"))
     with pytest.raises(CorpusError, match="all its training rows are of the class 'a'"):

@@ -13,6 +13,7 @@ from permafrost.probes.metrics.squad import answer_text, exact_match, token_f1
 from permafrost.probes.tasks.answers import AnswerScorer
 from permafrost.probes.tasks.classes import ClassScorer
 from permafrost.probes.tasks.labels import LabelScorer
+from permafrost.probes.tasks.ranking import RankScorer
 from permafrost.probes.tasks.registry import TASKS, task_of
 from permafrost.probes.tasks.scores import ScoreScorer
 from permafrost.probes.tasks.tagging import TagScorer
@@ -120,6 +121,7 @@ def test_every_kind_has_a_scorer_of_its_own():
         "labels": LabelScorer,
         "tags": TagScorer,
         "answers": AnswerScorer,
+        "rank": RankScorer,
     }
     assert expected.keys() == TASKS.keys()
     for kind, make in EVERY.items():

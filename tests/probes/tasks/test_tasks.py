@@ -24,8 +24,8 @@ from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.base import untrained_cosines
 from permafrost.probes.objectives.heads import objective_of, predictions
 from permafrost.probes.objectives.losses import LOSSES
-from permafrost.probes.tasks.base import shuffle_targets
 from permafrost.probes.tasks.registry import TASKS, make_problem
+from permafrost.probes.tasks.rows import shuffle_targets
 from permafrost.probes.variants.members import initial_probe
 from tests.support.synthetic import SPECIAL, WIDE, moved, pieces, token_inputs
 from tests.support.trainings import member_config
@@ -36,6 +36,7 @@ SAMPLES = {
     "labels": "samples-labels",
     "tags": "samples-tags",
     "answers": "samples-questions",
+    "rank": "samples-ranking",
 }
 KINDS = pytest.mark.parametrize("kind", TASKS)  # a new kind without a sample corpus fails here
 SPLITS = ("train", "validation", "test")
@@ -103,7 +104,8 @@ def test_a_scorer_decodes_and_measures_what_the_objective_predicts(kind, split):
     for metric in task.metric_names(corpus):
         resampled = scorer.resampled(metric, [decoded, decoded])
         assert resampled.value == pytest.approx(scorer.value(metric, decoded))
-        assert resampled.n == len(corpus.split(split))
+        rows = corpus.split(split)
+        assert resampled.n == (len(set(rows.texts[rows.targets > 0, 0])) if kind == "rank" else len(rows))
 
 
 @KINDS
@@ -182,6 +184,7 @@ KEYS = {
     "labels": {"labels", "probabilities"},
     "tags": {"entities"},
     "answers": {"answer"},
+    "rank": {"score"},
 }
 
 
@@ -196,7 +199,7 @@ def test_every_new_item_has_one_prediction_whatever_is_asked_beside_it(kind):
     def predict(texts, rows: Rows) -> np.ndarray:
         """What a probe could predict of a text alone: it depends on the characters of a row's texts and no more."""
         sizes = np.array([sum(len(str(texts[index])) for index in row) for row in rows.texts])
-        if kind == "score":
+        if kind in ("score", "rank"):
             return np.sin(sizes).astype(np.float32)
         if kind == "answers":
             return np.array([(0, min(9, len(texts[index].second)), 0.5) for (index,) in rows.texts], np.float32)
@@ -235,8 +238,8 @@ def test_the_breakdown_is_of_the_scored_split_and_its_parts_have_rows(kind):
 def test_the_objective_has_a_finite_loss_for_every_loss_of_the_task(kind):
     config = member_config(Recipe(probe=ProbeSpec(encoder="none")), states(kind), sample(kind))
     probe = initial_probe(config)
-    objective = objective_of(probe, states(kind), sample(kind).split("train"))
     for loss in TASKS[kind].losses:
+        objective = objective_of(probe, states(kind), sample(kind).split("train"), None, loss)
         values = objective.loss(probe, shared_reads(probe.layout), np.arange(6)[None], np.zeros(1, np.int64), loss)
         assert values.shape == (1,)
         assert values.isfinite().all()
