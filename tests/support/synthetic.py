@@ -228,7 +228,8 @@ def answered(
     Before the tokens of the context stand a special one, two of the question and a special one, after them another.
 
     Args:
-        unanswered: one of so many questions has no answer; 0 gives all one.
+        unanswered: one of so many questions has no answer; 0 gives all one. The state of a window's first token then
+            says that it is the first.
     """
     rng = np.random.default_rng(seed)
     texts, windows, starts, spans, counts = [], [], [0], [], []
@@ -246,6 +247,7 @@ def answered(
             spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
     latents = token_latents(windows, layers, seed)
     marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), offsets_from_lengths(np.array(counts)))
+    latents.states[-1, latents.offsets[:-1], 2] += 4 * bool(unanswered)
     for number in np.flatnonzero(counts):
         first, last = spans[marks.offsets[number]]
         for window in range(starts[number], starts[number + 1]):
