@@ -42,9 +42,6 @@ from permafrost.probes.tasks.base import (
 from permafrost.probes.tasks.examples import answer_examples
 from permafrost.probes.tasks.rows import align_predictions, measured_ratio, pair_of_texts
 
-UNCALIBRATED = 0.0
-"""Threshold of null scores during training: the likelier of the best span and no answer is predicted."""
-
 HAS_ANSWER, NO_ANSWER = "has answer", "no answer"
 """Groups of questions of a corpus in which some have no answer."""
 
@@ -55,10 +52,10 @@ def null_scores(predictions: NDArray[Any]) -> NDArray[Any]:
     return scores
 
 
-def abstained(predictions: NDArray[Any], calibration: Calibrated | None) -> NDArray[np.bool_]:
+def abstained(predictions: NDArray[Any], calibration: Calibrated) -> NDArray[np.bool_]:
     """Return which rows are predicted to have no answer."""
-    threshold = calibration.null if isinstance(calibration, NullThreshold) else UNCALIBRATED
-    return np.asarray(null_scores(predictions) > threshold)
+    assert isinstance(calibration, NullThreshold)
+    return np.asarray(null_scores(predictions) > calibration.null)
 
 
 class AnswerScorer(CountScorer):
@@ -68,11 +65,21 @@ class AnswerScorer(CountScorer):
     """
 
     def decode(self, predictions: NDArray[Any], calibration: Calibrated | None = None) -> NDArray[Any]:
-        """Return spans of whole words ``[row, 2]``, end exclusive, from ``[row, 4]``; 0 twice for no answer."""
+        """Return spans of whole words ``[row, 2]``, end exclusive, from ``[row, 4]``; 0 twice for no answer.
+
+        Without a calibration, as after an epoch of training, the threshold is the best one of these rows: with a fixed
+        one, all epochs that abstain from every question would be equal.
+        """
         decoded = _widened(self.contexts, predictions)
         if self.may_abstain:
-            decoded[abstained(predictions, calibration)] = 0
+            decoded[abstained(predictions, calibration or self.best_threshold(predictions))] = 0
         return decoded
+
+    def best_threshold(self, predictions: NDArray[Any]) -> NullThreshold:
+        """Return the threshold of null scores with the highest F1 on the rows."""
+        answered, _ = self.counts("f1", _widened(self.contexts, predictions))
+        unanswered, _ = self.counts("f1", np.zeros((len(predictions), 2), np.int64))
+        return NullThreshold(np.array([best_null_threshold(null_scores(predictions), answered - unanswered)]))
 
     def counts(self, metric: str, decoded: NDArray[Any]) -> Counts:
         """As :meth:`CountScorer.counts`: the best value over the acceptable answers, and 1."""
@@ -148,12 +155,7 @@ class Answering(Task):
         None if every question of the corpus has an answer.
         """
         scorer = self.scorer_class(self.metrics, corpus, corpus.selection_split)
-        if not scorer.may_abstain:
-            return None
-        never = NullThreshold(np.array([np.inf]))
-        answered, _ = scorer.counts("f1", scorer.decode(predictions, never))
-        unanswered, _ = scorer.counts("f1", np.zeros((len(scorer.rows), 2), np.int64))
-        return NullThreshold(np.array([best_null_threshold(null_scores(predictions), answered - unanswered)]))
+        return scorer.best_threshold(predictions) if scorer.may_abstain else None
 
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return the span of the sentence that shares most words with the question, ``[row, 2]``, end exclusive."""

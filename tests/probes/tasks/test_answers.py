@@ -38,7 +38,7 @@ def unanswerable(name: str = "validation") -> Corpus:
 def test_a_question_without_an_answer_is_right_if_nothing_is_said():
     scorer = TASKS["answers"].scorer(unanswerable(), "validation")
     told = np.array(TOLD, np.float32)
-    decoded = scorer.decode(told)  # null scores of -0.3, -1.1, 0.8, 2.1 and 1.8
+    decoded = scorer.decode(told, NullThreshold(np.zeros(1)))  # null scores of -0.3, -1.1, 0.8, 2.1 and 1.8
     assert decoded.tolist() == [[0, 3], [4, 7], [0, 0], [0, 0], [0, 0]]
     exact, ones = scorer.counts("exact_match", decoded)
     assert (exact.tolist(), ones.tolist()) == ([1, 1, 0, 1, 1], [1] * 5)  # "the" has no words, as a span and as gold
@@ -56,6 +56,7 @@ def test_the_threshold_is_that_with_the_highest_f1_on_the_split_that_selects():
     for threshold in np.linspace(-3, 3, 61):
         assert scorer.value("f1", scorer.decode(told, NullThreshold(np.array([threshold])))) <= best
     assert best == pytest.approx((1 + 1 + 1 + 1 + 1) / 5)
+    assert scorer.value("f1", scorer.decode(told)) == best  # as in training
     corpus = unanswerable()
     some = corpus.splits["train"].select(np.array([0, 2]))
     answered = Corpus(name="toy", texts=corpus.texts, splits={"train": some, "validation": some}, kind="answers")
