@@ -17,6 +17,13 @@ from typing import Literal
 
 Script = Literal["latin", "unspaced", "arabic", "other"]
 
+LANGUAGES: dict[str, Script] = {
+    "en": "latin", "de": "latin", "es": "latin", "vi": "latin", "hi": "other", "ar": "arabic", "zh": "unspaced",
+}  # fmt: skip
+"""Languages whose rules for the comparison of answers are published -> script."""
+
+_LANGUAGE_IN_NAME = re.compile(rf"(?:^|[\W_])({'|'.join(LANGUAGES)})(?=[\W_]|$)")
+
 UNSPACED = (
     "\u0e01-\u0e3a\u0e40-\u0e4e"  # Thai
     "\u0e80-\u0ecf\u0edc-\u0edf"  # Lao
@@ -107,6 +114,17 @@ def script_of(text: str) -> Script:
     others: tuple[Script, ...] = ("unspaced", "arabic", "other")
     commonest = max(others, key=lambda script: counts[script])
     return commonest if counts[commonest] and counts[commonest] >= counts["latin"] else "latin"
+
+
+def language_in_name(name: str, text: str) -> str:
+    """Return the first code of :data:`LANGUAGES` in the name of a file, such as ``xquad.zh.json``.
+
+    Args:
+        name: of the file; of several codes, as in ``dev-context-de-question-es.json``, the first counts.
+        text: a text of the file; empty is returned if it is not in the script of the language.
+    """
+    match = _LANGUAGE_IN_NAME.search(name)
+    return match[1] if match and LANGUAGES[match[1]] == script_of(text) else ""
 
 
 def _unit_script(unit: str) -> Script | None:

@@ -30,6 +30,12 @@ class Spans:
     offsets: NDArray[np.int64]
     """``[row + 1]``: row ``i`` has the spans ``offsets[i]:offsets[i + 1]``."""
 
+    @property
+    def are_missing(self) -> NDArray[np.bool_]:
+        """Whether each row has no span, ``[row]``."""
+        missing: NDArray[np.bool_] = np.diff(self.offsets) == 0
+        return missing
+
     def select(self, rows: NDArray[np.integer[Any]]) -> "Spans":
         """Return the spans of the given rows, in that order."""
         lengths = np.diff(self.offsets)[rows]
@@ -50,7 +56,8 @@ class Rows:
     is not relevant, -1 if it is no candidate."""
 
     spans: Spans | None = None
-    """Tagged words, all of a row; or its answers, the first of which is the training target. None for other kinds."""
+    """Tagged words, all of a row; or its answers, the first of which is the training target, and none if the question
+    has no answer. None for other kinds."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -80,6 +87,10 @@ class Corpus:
 
     kind: Kind = "none"
     """Kind of target of the rows."""
+
+    language: str = ""
+    """Language by whose rules answers are compared, a key of :data:`permafrost.data.script.LANGUAGES`; empty takes the
+    rules for the script of each context."""
 
     notes: tuple[str, ...] = ()
     """Notes for the user: how many rows were left out and why, which labels never occur in training, which texts

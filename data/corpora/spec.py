@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from permafrost.data.corpora.records import SPLITS
+from permafrost.data.script import LANGUAGES
 from permafrost.data.spec import SpecError, nearest
 
 
@@ -67,6 +68,11 @@ class CorpusSpec:
     """For target = "labels": separator of the labels in a column, e.g. ",", "|", ";" or " ". A field may also be a
     list such as ["late", "refund"]; an empty one is a row without labels."""
 
+    language: str = ""
+    """Language of the answers, by whose published rules exact match and F1 compare them: "en" (SQuAD's, which XQuAD
+    uses for every language), "ar", "de", "es", "hi", "vi" or "zh" (MLQA's). Empty takes it from the name of the file,
+    e.g. xquad.zh.json; without one, the rules for the script of each context."""
+
     split_column: str = "split"
     """Name of the column that holds train, validation or test, or words such as dev; if there is none of this name,
     one whose values are all such words. A file without one is split by fractions."""
@@ -128,6 +134,8 @@ class CorpusSpec:
 
             if self.target not in TARGETS:
                 raise SpecError(f"target = '{self.target}': {nearest(self.target, ['', *TARGETS])}")
+        if self.language and self.language not in LANGUAGES:
+            raise SpecError(f"language = '{self.language}': {nearest(self.language, ['', *LANGUAGES])}")
         if self.name and self.path:
             raise SpecError("name and path exclude each other: a corpus is either named or a file.")
         if self.score_range != "auto" and not self.score_range[0] < self.score_range[1]:

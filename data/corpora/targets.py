@@ -165,7 +165,7 @@ class Tags(NamedTargets):
 
 
 class Answers(TargetEncoding):
-    """The spans of the answers to a question."""
+    """The spans of the answers to a question; none if it has no answer."""
 
     reads = "questions"
 

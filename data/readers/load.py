@@ -31,7 +31,9 @@ from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.resolve import resolve_corpus
+from permafrost.data.script import language_in_name, script_of
 from permafrost.data.spec import SpecError, nearest
+from permafrost.data.text import Segments
 
 
 def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
@@ -72,8 +74,23 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    corpus = TARGETS[corpus.kind].complete(corpus)
-    return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *check_training(corpus)))
+    corpus, language_notes = _with_language(TARGETS[corpus.kind].complete(corpus), spec)
+    return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *language_notes, *check_training(corpus)))
+
+
+def _with_language(corpus: Corpus, spec: CorpusSpec) -> tuple[Corpus, tuple[str, ...]]:
+    """Return a corpus with the language of its answers, and a note if the recipe does not say which."""
+    text, name = corpus.texts[0], Path(spec.path).name or spec.config
+    if corpus.kind != "answers" or spec.language or not isinstance(text, Segments):
+        return replace(corpus, language=spec.language), ()
+    language, script = language_in_name(name, text.second), script_of(text.second)
+    if language not in ("", "en"):
+        rules = f"MLQA's rules for '{language}', as the name {name} says"
+    elif script != "latin":
+        language, rules = "", "the rules for the script of each context"
+    else:
+        return corpus, ()
+    return replace(corpus, language=language), (f"answers are compared by {rules}; corpus.language sets others",)
 
 
 def _targets(spec: CorpusSpec, labels: tuple[str, ...]) -> Targets:

@@ -1,7 +1,7 @@
 """Readers of extractive question answering: SQuAD's JSON, and tables with question, context and answer.
 
 An answer is a character span of its context. An answer that is not at the offset in the file is left out and counted,
-or refused.
+or refused. A question without an answer, as in SQuAD 2.0, is a record without spans.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,29 +38,35 @@ class Omissions:
     empty: list[str] = field(default_factory=list)
     """Origins of the answers without text."""
 
-    impossible: int = 0
-    """Number of questions marked as impossible to answer."""
+    questions: int = 0
+    """Number of questions read."""
+
+    without_answer: list[str] = field(default_factory=list)
+    """Origins of the questions that the corpus gives no answer to; they are not left out."""
 
     unanswered: int = 0
-    """Number of questions that have no usable answer."""
+    """Number of questions whose answers are all left out."""
 
     def notes(self) -> tuple[str, ...]:
-        """Return a sentence for each reason that something was left out."""
+        """Return a sentence for each reason that something was left out, and for questions without an answer."""
         sentences = []
         for origins, reason in ((self.misplaced, "not at their offset"), (self.empty, "empty")):
             if origins:
                 count = f"{len(origins):,} of {self.answers:,} answers are {reason} and are left out"
                 sentences.append(f"{count}; the first: {origins[0]}")
-        for number, reason in ((self.impossible, "said to be impossible"), (self.unanswered, "without an answer")):
-            if number:
-                sentences.append(f"questions {reason} are left out: {number:,}")
+        if self.unanswered:
+            sentences.append(f"questions whose answers are all left out are left out too: {self.unanswered:,}")
+        if self.without_answer:
+            count = f"{len(self.without_answer):,} of {self.questions:,} questions have no answer"
+            sentences.append(f"{count}, which the probe learns to say; the first: {self.without_answer[0]}")
         return tuple(sentences)
 
 
 def read_squad(path: Path, value: Any, omissions: Omissions) -> Iterator[Record]:
     """Yield the questions of JSON in SQuAD's layout, 1.1 or 2.0; an article may have a ``split`` of its own.
 
-    Each question is a text of two segments with a span for every answer; ``omissions`` counts what is left out.
+    Each question is a text of two segments with a span for every answer, none if it is impossible to answer;
+    ``omissions`` counts what is left out.
     """
     number = 0
     for article_number, article in enumerate(_get_typed(str(path), value, "data", list), 1):
@@ -78,10 +84,10 @@ def read_squad(path: Path, value: Any, omissions: Omissions) -> Iterator[Record]
 
 
 def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omissions: Omissions) -> Iterator[Record]:
-    """Yield the question of a row; nothing if it has no usable answer.
+    """Yield the question of a row; nothing if its answers are left out.
 
-    The answer is a text, with or without its first character; or, as on the hub, a column ``answers`` with the lists
-    ``text`` and ``answer_start``.
+    The answer is a text, with or without its first character, or empty if the question has none; or, as on the hub, a
+    column ``answers`` with the lists ``text`` and ``answer_start``.
 
     Args:
         columns: names of the columns of question, context, answer and, if there is one, first character of the
@@ -100,18 +106,15 @@ def question_row(row: TypedRow, columns: tuple[str, ...], split_column: str, omi
         if columns[3:]:
             get_field(row, columns[3])
         start = _parse_start(origin, fields.get(names[3])) if names[3:] else None
-        answers = [(text, start)]
+        answers = [(text, start)] if text.strip() else []
     yield from _question_record(origin, str(fields.get(split_column) or ""), question, context, answers, omissions)
 
 
 def _parse_squad_question(origin: str, item: Any, context: str, split: str, omissions: Omissions) -> Iterator[Record]:
     question = _get_typed(origin, item, "question", str)
-    if item.get("is_impossible") is True:
-        omissions.impossible += 1
-        return
     answers: list[Answer] = [
         (_get_typed(origin, answer, "text", str), _get_typed(origin, answer, "answer_start", int))
-        for answer in _get_typed(origin, item, "answers", list)
+        for answer in ([] if item.get("is_impossible") is True else _get_typed(origin, item, "answers", list))
     ]
     yield from _question_record(origin, split, question, context, answers, omissions)
 
@@ -122,9 +125,12 @@ def _question_record(
     for noun, segment in (("question", question), ("context", context)):
         if not segment.strip():
             raise CorpusError(f"{origin}: the {noun} is empty; a question needs a context that answers it.")
+    omissions.questions += 1
+    if not answers:
+        omissions.without_answer.append(origin)
     spans = [_answer_span(origin, context, text, start, omissions) for text, start in answers]
     distinct = tuple(dict.fromkeys(span for span in spans if span))
-    if distinct:
+    if distinct or not answers:
         yield Record(origin=origin, split=split, texts=(Segments(question, context),), spans=distinct)
     else:
         omissions.unanswered += 1

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Rows
-from permafrost.data.ragged import TokenIndex
+from permafrost.data.ragged import NO_SPAN, TokenIndex
 
 
 def tokens_at(tokens: TokenIndex, windows: NDArray[np.int64], characters: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -41,10 +41,11 @@ def answer_tokens(
 ) -> NDArray[np.int64]:
     """Return ``[window, 2]``, first and last token of the row's first answer, counted within the window.
 
-    Both are 0 if the window does not hold the answer: no answer covers token 0.
+    Both are 0 if the window does not hold the answer, or the row has none: no answer covers token 0.
     """
     assert rows.spans is not None
-    first_answers = rows.spans.characters[rows.spans.offsets[:-1]]
+    first_answers = np.full((len(rows), 2), NO_SPAN)
+    first_answers[~rows.spans.are_missing] = rows.spans.characters[rows.spans.offsets[:-1][~rows.spans.are_missing]]
     spans = np.repeat(first_answers, np.diff(offsets), axis=0)
     ends = np.stack([tokens_at(tokens, windows, spans[:, 0]), tokens_at(tokens, windows, spans[:, 1] - 1)], 1)
     within = ends - tokens.offsets[windows][:, None]

@@ -1,4 +1,4 @@
-"""Calibration on validation rows: a map from a probe's raw predictions to scores in 0..1, or thresholds of labels.
+"""Calibration on validation rows: a map from a probe's raw predictions to scores in 0..1, or thresholds.
 
 The map is strictly increasing: ranks are unchanged, and identical texts get the highest score by construction.
 """
@@ -42,9 +42,18 @@ class Thresholds:
     """``[label]``, in 0..1; 2 for a label that is never predicted."""
 
 
-CALIBRATIONS: dict[frozenset[str], Callable[..., Calibration | Thresholds]] = {
+@dataclass(frozen=True, eq=False)
+class NullThreshold:
+    """Null score above which a question is said to have no answer."""
+
+    null: NDArray[np.float64]
+    """``[1]``."""
+
+
+CALIBRATIONS: dict[frozenset[str], Callable[..., Calibration | Thresholds | NullThreshold]] = {
     frozenset(("x", "y")): Calibration,
     frozenset(("values",)): Thresholds,
+    frozenset(("null",)): NullThreshold,
 }
 """Names of arrays -> what they are the fields of, to read it from a file."""
 
@@ -96,3 +105,21 @@ def best_thresholds(scores: NDArray[Any], target: NDArray[Any]) -> NDArray[np.fl
     distance = np.where(f1 == f1.max(0), np.abs(thresholds - DEFAULT_THRESHOLD), np.inf)
     nearest = np.where(distance == distance.min(0), thresholds, np.inf).min(0)
     return np.where(true.any(0), nearest, DEFAULT_THRESHOLD)
+
+
+def best_null_threshold(scores: NDArray[Any], gains: NDArray[np.float64]) -> float:
+    """Return the null score above which no answer is given, with the largest sum of gains over the rows below it.
+
+    Thresholds lie midway between neighbouring scores, below all and above all; the lowest of equally good ones is
+    taken. Source: ``find_best_thresh`` of SQuAD 2.0's ``evaluate-v2.0.py``, which takes the score below.
+
+    Args:
+        scores: ``[row]``, null scores.
+        gains: ``[row]``, metric of the row if it is answered less that if it is not.
+    """
+    order = np.argsort(scores, kind="stable")
+    ascending = scores[order].astype(np.float64)
+    thresholds = np.concatenate([[ascending[0] - 1], (ascending[1:] + ascending[:-1]) / 2, [ascending[-1] + 1]])
+    sums = np.concatenate([[0.0], np.cumsum(gains[order])])
+    sums[1:-1][np.diff(ascending) == 0] = -np.inf  # rows with equal scores are answered together
+    return float(thresholds[np.argmax(sums)])

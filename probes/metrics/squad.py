@@ -1,26 +1,38 @@
-"""Exact match and F1 of extractive answers: the official rules of SQuAD 1.1, and those of MLQA for other scripts.
+"""Exact match and F1 of extractive answers: the official rules of SQuAD 1.1 and 2.0, and those of MLQA.
 
-Answers are normalised by script: that of the context, or else of both answers. Latin script follows SQuAD. Other
+Answers are normalised by the rules of a language if it is known: English follows SQuAD, all others MLQA, which drops
+Unicode punctuation and the articles of the language, and takes every Chinese character as a word.
+
+If it is not known, the script of the context, or else of both answers, decides. Latin script follows SQuAD. Other
 scripts lose Unicode punctuation and keep articles, except that each Arabic ``ال`` becomes a space. In scripts written
 without spaces, every character with its combining marks is a word; runs of other scripts are split at spaces.
 
-Differences to MLQA: its rules depend on the name of the language, not on characters; it knows Chinese as the only
-script without spaces; and it removes German, Spanish and Vietnamese articles, which SQuAD's rules keep.
-
-Sources: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), section 6.1; Lewis et
-al., "MLQA: Evaluating Cross-lingual Extractive Question Answering" (2020), section 5, and its script,
-``mlqa_evaluation_v1.py``.
+Sources: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), section 6.1; Rajpurkar,
+Jia and Liang, "Know What You Don't Know: Unanswerable Questions for SQuAD" (2018), section 5; Lewis et al., "MLQA:
+Evaluating Cross-lingual Extractive Question Answering" (2020), section 5, and its script, ``mlqa_evaluation_v1.py``.
 """
 
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from permafrost.data.script import UNBREAKABLE, Script, is_mark, script_of
+from permafrost.data.script import UNBREAKABLE, is_mark, script_of
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+MLQA_ARTICLES = {
+    "de": re.compile(r"\b(der|die|das|den|dem|des|ein|eine|einen|einem|einer|eines)\b"),
+    "es": re.compile(r"\b(el|la|los|las|un|una|unos|unas)\b"),
+    "vi": re.compile(r"\b(của|là|cái|chiếc|những)\b"),
+    "ar": re.compile("ال"),
+    "arabic": re.compile("ال"),
+}
+"""Language or script -> its articles in the rules of MLQA; Hindi and Chinese have none."""
+
+HAN = re.compile("[\u4e00-\u9fa5]")
+"""A character that is a word in the rules of MLQA for Chinese."""
 
 ALPHABETS = ("LATIN", "GREEK", "CYRILLIC")
 """Scripts in which a predicted span is widened to whole words, as in the Unicode names of their letters."""
@@ -74,44 +86,65 @@ def _is_word_character(character: str) -> bool:
     return character < "\u0530" or any(name in unicodedata.name(character, "") for name in ALPHABETS)
 
 
-def normalize_answer(answer: str, script: Script | None = None) -> str:
+def normalize_answer(answer: str, rules: str = "") -> str:
     """Normalise an answer: lower case, no punctuation, no articles, and words separated by single spaces.
 
     Args:
         answer: its text.
-        script: whose rules apply; None takes the script of the answer.
+        rules: language or script whose rules apply; empty takes the script of the answer.
     """
-    lower, script = answer.lower(), script or script_of(answer)
-    if script == "latin":
+    lower, rules = answer.lower(), rules or script_of(answer)
+    if rules in ("latin", "en"):
         return " ".join(ARTICLES.sub(" ", lower.translate(PUNCTUATION)).split())
     text = "".join(
         character
         for character in lower.translate(PUNCTUATION)
         if character.isascii() or unicodedata.category(character)[0] != "P"
     )
-    if script == "arabic":
-        text = text.replace("ال", " ")
-    return " ".join(UNBREAKABLE().findall(text) if script == "unspaced" else text.split())
+    if rules in MLQA_ARTICLES:
+        text = MLQA_ARTICLES[rules].sub(" ", text)
+    if rules == "zh":
+        text = HAN.sub(r" \g<0> ", text)
+    return " ".join(UNBREAKABLE().findall(text) if rules == "unspaced" else text.split())
 
 
-def exact_match(answer: str, gold: str, context: str = "") -> float:
+def exact_match(answer: str, gold: str, context: str = "", language: str = "") -> float:
     """Return 1 if the normalised answers are equal, else 0.
 
     Args:
         answer: the predicted answer.
         gold: the gold answer.
         context: text that contains them, whose script selects the rules; if empty, the script of both answers does.
+        language: whose rules apply instead, a key of :data:`permafrost.data.script.LANGUAGES`.
     """
-    script = script_of(context or f"{answer} {gold}")
-    return float(normalize_answer(answer, script) == normalize_answer(gold, script))
+    rules = language or script_of(context or f"{answer} {gold}")
+    return float(normalize_answer(answer, rules) == normalize_answer(gold, rules))
 
 
-def token_f1(answer: str, gold: str, context: str = "") -> float:
+def token_f1(answer: str, gold: str, context: str = "", language: str = "") -> float:
     """Return the F1 score of the answer's words against those of the gold answer, counted with repetition.
 
     Arguments are those of :func:`exact_match`; the score is 0 if they have no word in common.
     """
-    script = script_of(context or f"{answer} {gold}")
-    words, gold_words = normalize_answer(answer, script).split(), normalize_answer(gold, script).split()
+    rules = language or script_of(context or f"{answer} {gold}")
+    words, gold_words = normalize_answer(answer, rules).split(), normalize_answer(gold, rules).split()
     common = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * common / (len(words) + len(gold_words)) if common else 0.0
+
+
+def best_score(
+    compare: Callable[[str, str, str, str], float], answer: str, golds: Sequence[str], context: str, language: str = ""
+) -> float:
+    """Return the score of an answer by the rules of SQuAD 2.0, where a question may have no answer.
+
+    Gold answers without words do not count. If no other is left, only an answer without words is right.
+
+    Args:
+        compare: :func:`exact_match` or :func:`token_f1`.
+        golds: acceptable answers; empty if the question has none.
+    """
+    rules = language or script_of(context)
+    golds = [gold for gold in golds if normalize_answer(gold, rules)]
+    if not golds or not normalize_answer(answer, rules):
+        return float(not golds and not normalize_answer(answer, rules))
+    return max(compare(answer, gold, context, language) for gold in golds)

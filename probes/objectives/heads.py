@@ -55,7 +55,7 @@ def predictions(probe: Probe, inputs: ProbeInputs, rows: Rows) -> NDArray[np.flo
 
     Returns:
         Scores ``[member, row]``, logits ``[member, row, class]`` or ``[member, word, tag]``, or answer spans with their
-        probability ``[member, row, 3]``.
+        probability and the null score ``[member, row, 4]``.
     """
     return objective_of(probe, inputs, rows).predict(probe)
 

@@ -135,31 +135,36 @@ class SpanObjective(Objective):
         return LOSSES[loss_name](logits, torch.from_numpy(self.targets[window_indices]))
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
-        """Return start, end (exclusive) and probability of the best span of all windows, ``[member, row, 3]``.
+        """Return the best span of all windows and the null score, ``[member, row, 4]``.
 
-        Start and end are characters of the context; -1 twice if no token of the context was read.
+        Of the span: start and end (exclusive), characters of the context, -1 twice if no token of the context was
+        read; and its probability. The null score is the smallest log-probability of any window that it holds no answer.
+        Source: Devlin et al., "BERT" (2019), section 4.3; the smallest one as in its ``run_squad.py``.
         """
         return self._best_spans(probe, len(probe.layout.members), lambda logits: logits)
 
     def predict_mean(self, probe: Probe) -> NDArray[np.float32]:
-        """Return the best span by the mean of the members' token probabilities, ``[row, 3]``."""
+        """Return span and null score by the mean of the members' token probabilities, ``[row, 4]``."""
         return np.asarray(
             self._best_spans(probe, 1, lambda logits: torch.softmax(logits, -2).mean(0, keepdim=True).log())[0]
         )
 
     def _best_spans(self, probe: Probe, members: int, combine: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         reads, row_of_window = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
-        predictions = np.full((members, len(self.rows), 3), -1, np.float32)
-        predictions[..., 2] = 0
+        predictions = np.full((members, len(self.rows), 4), -1, np.float32)
+        predictions[..., 2:] = 0  # a log-probability is at most 0
         for indices in chunks(self.inputs, probe, self.windows):
-            first, last, probability = best_spans(combine(self._logits(probe, reads, indices).detach()))
+            logits = combine(self._logits(probe, reads, indices).detach())
+            first, last, probability = best_spans(logits)
+            null = torch.log_softmax(logits, -2)[..., 0, :].sum(-1).numpy()
+            np.minimum.at(predictions[..., 3].T, row_of_window[indices], null.T)
             starts, spans = self.tokens.offsets[self.windows[indices]], self.tokens.spans
             begin, end = spans[starts + first, 0], spans[starts + last, 1]
             for member in range(members):
                 for window, row in enumerate(row_of_window[indices]):
                     if probability[member, window] > predictions[member, row, 2]:
                         span = begin[member, window], end[member, window], probability[member, window]
-                        predictions[member, row] = span
+                        predictions[member, row, :3] = span
         return predictions
 
     def _logits(self, probe: Probe, reads: SharedReads, indices: NDArray[np.int64]) -> Tensor:

@@ -133,8 +133,7 @@ def _rows_of_task(prediction: Prediction, flat: bool) -> list[TableRow]:
         rows = [{"entity": entity["text"]} | {key: entity[key] for key in keys} for entity in prediction["entities"]]
         return rows or [dict.fromkeys(("entity", *keys))]
     if "answer" in prediction:
-        answer = prediction["answer"]
-        return [{"answer": answer["text"], **{key: answer[key] for key in ("start", "end", "score")}}]
+        return [{("answer" if key == "text" else key): value for key, value in prediction["answer"].items()}]
     if flat and "probabilities" in prediction:
         columns = {f"probability_{label}": value for label, value in prediction["probabilities"].items()}
         several = {"labels": format_labels(prediction["labels"])} if "labels" in prediction else {}

@@ -79,7 +79,8 @@ class Predictor:
         labels              ``labels``, a list, and ``probabilities`` by label
         tags                ``entities``, each with ``text``, ``start``, ``end``, ``label``, ``probability``
         pairs to rank       ``score``, and ``rank`` among the items with the same query
-        answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``
+        answers             ``answer``, with ``text`` (empty for none), ``start``, ``end`` and ``score``; of a run
+                            whose corpus has questions without an answer, also ``has_answer`` and ``null_score``
         ==================  ================================================================================
 
         Starts and ends are characters of the original text or context: ``text[start:end]`` is the entity or answer. If

@@ -22,7 +22,7 @@ from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
-from permafrost.probes.metrics.calibration import Calibration, Thresholds
+from permafrost.probes.metrics.calibration import Calibration, NullThreshold, Thresholds
 from permafrost.probes.results.grid import Examples, Grid
 
 SINGLE, PAIR, QUESTION, RANKED = ("text",), ("first", "second"), ("question", "context"), ("query", "passage")
@@ -40,7 +40,7 @@ Prediction = dict[str, Any]
 Predict = Callable[[Sequence[Text], Rows], NDArray[np.float32]]
 """Function from distinct texts and rows of them to the predictions of a trained probe, without an axis of members."""
 
-Calibrated = Calibration | Thresholds
+Calibrated = Calibration | Thresholds | NullThreshold
 """What is fitted to raw predictions on validation rows, and needed to decode or scale others."""
 
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -57,7 +57,7 @@ class BreakdownRow(NamedTuple):
     """Metric of one group of rows."""
 
     kind: str
-    """Grouping criterion: class, label, pattern, entity type or question word."""
+    """Grouping criterion: class, label, pattern, entity type, answer or question word."""
 
     group: str
     metric: str
@@ -292,12 +292,4 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     import torch  # loaded already by whoever has logits; pages and checks of recipes have none
 
     values: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), 1).numpy()
-    return values
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logistic function of logits, element by element."""
-    import torch  # as above
-
-    values: NDArray[np.float32] = torch.sigmoid(torch.from_numpy(logits)).numpy()
     return values

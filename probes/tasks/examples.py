@@ -120,7 +120,7 @@ def _question(row: pd.Series) -> Example:
     gold_span = nearest_span(context, gold, int(gold_start) if pd.notna(gold_start) else start)
     answer = f"predicted “{cell_text(row['answer'], 120)}”" if str(row["answer"]) else "predicted no answer"
     f1 = f", F1 {row['f1']:.2f}" if pd.notna(row["f1"]) else ""
-    note = f"{answer}, gold is “{cell_text(gold, 120)}”{f1}"
+    note = f"{answer}, gold is {f'“{cell_text(gold, 120)}”' if gold else 'no answer'}{f1}"
     return Example(list(_excerpt(context, predicted_span, gold_span)), cell_text(row["question"], 300), note)
 
 

@@ -33,7 +33,6 @@ from permafrost.probes.tasks.base import (
     ResampledPair,
     Target,
     parse_label,
-    sigmoid,
 )
 from permafrost.probes.tasks.examples import label_errors, text_names
 from permafrost.probes.tasks.rows import (
@@ -60,7 +59,7 @@ class LabelScorer(RowScorer):
 
         A threshold does not change the order of the rows of its label, so ranking metrics are those of the logits.
         """
-        return sigmoid(predictions) - thresholds_of(calibration)
+        return _sigmoid(predictions) - thresholds_of(calibration)
 
 
 def thresholds_of(calibration: Calibrated | None) -> NDArray[np.float32] | float:
@@ -108,7 +107,7 @@ class MultiLabel(RowTask):
         A label that no training row has cannot be learnt, and is never predicted.
         """
         rows, learnt = corpus.split(corpus.selection_split), corpus.split("train").targets.any(0)
-        thresholds = np.where(learnt, best_thresholds(sigmoid(predictions), rows.targets), NEVER)
+        thresholds = np.where(learnt, best_thresholds(_sigmoid(predictions), rows.targets), NEVER)
         return Thresholds(thresholds.astype(np.float32))
 
     def balanced_weights(self, rows: Rows) -> NDArray[np.float32]:
@@ -133,7 +132,7 @@ class MultiLabel(RowTask):
         self, predictions: NDArray[np.float32], scorer: LabelScorer, calibration: Calibrated | None
     ) -> dict[str, Any]:
         """Return texts, gold labels, predicted labels and probability of each label of every row."""
-        names, probabilities = scorer.corpus.labels, sigmoid(predictions)
+        names, probabilities = scorer.corpus.labels, _sigmoid(predictions)
         predicted = scorer.decode(predictions, calibration) >= 0
         by_label = {PROBABILITY + name: probabilities[:, index] for index, name in enumerate(names)}
         sets = {"target": joined(names, scorer.rows.targets > 0), "labels": joined(names, predicted)}
@@ -170,7 +169,7 @@ class MultiLabel(RowTask):
 
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
         """Return the labels of each item, with the probability of every label."""
-        probabilities = sigmoid(predict_items(items, predict))
+        probabilities = _sigmoid(predict_items(items, predict))
         predicted = probabilities >= thresholds_of(space.calibration)
         return [
             {
@@ -204,3 +203,11 @@ def indicators(cells: Iterable[object], labels: Sequence[str]) -> NDArray[np.flo
 def joined(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[str]:
     """Return the names of the labels of each row, ``[row, label]`` -> ``a, b``."""
     return [format_labels([name for name, is_chosen in zip(names, row, strict=True) if is_chosen]) for row in chosen]
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logistic function of logits, element by element."""
+    import torch  # as above
+
+    values: NDArray[np.float32] = torch.sigmoid(torch.from_numpy(logits)).numpy()
+    return values

@@ -12,10 +12,10 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_ratio
+from permafrost.probes.metrics.questions import question_word
 from permafrost.probes.metrics.ranking import RANKING_METRICS, rank_candidates, relevant_ranks
 from permafrost.probes.results.grid import Examples, Grid, cell_text
 from permafrost.probes.results.run_tables import first_seed
-from permafrost.probes.tasks.answers import question_word
 from permafrost.probes.tasks.base import (
     RANKED,
     BreakdownRow,

@@ -13,6 +13,7 @@ from permafrost.data.script import (
     WORD_START,
     is_mark,
     is_unspaced,
+    language_in_name,
     script_of,
     unbreakable_spans,
     units,
@@ -94,3 +95,20 @@ SCRIPTS = {
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_the_script_of_a_text_is_that_of_most_of_its_words(text):
     assert script_of(text) == SCRIPTS[text]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "language"),
+    [
+        ("xquad.zh.json", "野马队赢了比赛。", "zh"),
+        ("dev-context-ar-question-en.json", "الكتاب الجديد", "ar"),
+        ("test-context-de-question-es.json", "Der Hund", "de"),
+        ("mlqa.vi.vi", "Những người", "vi"),
+        ("xquad.zh.json", "The broncos", ""),  # the text is not in the script of the language
+        ("xquad.ru.json", "Команда", ""),
+        ("zhe.desk.json", "Der Hund", ""),
+        ("squad.json", "The dog", ""),
+    ],
+)
+def test_the_name_of_a_file_says_its_language_if_its_text_may_be_in_it(name, text, language):
+    assert language_in_name(name, text) == language

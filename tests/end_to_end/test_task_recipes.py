@@ -7,7 +7,10 @@ import pytest
 
 import tests.end_to_end.test_pretrain as test_pretrain_command
 from permafrost import api
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
+from permafrost.data.readers.load import load_corpus
+from permafrost.data.readers.registry import SAMPLES
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.metrics import bootstrap
 from permafrost.probes.metrics.squad import exact_match, token_f1
@@ -165,6 +168,59 @@ def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_ar
         if (row["variant"], row["split"], row["seed"]) == ("probe", "test", None)
     }
     assert figures == pytest.approx({"f1": said["f1"].mean(), "exact_match": said["exact_match"].mean()})
+
+
+def test_questions_without_an_answer_are_learnt_and_answered_by_a_threshold_of_validation(bench, tmp_path):
+    content = json.loads((SAMPLES / "questions.json").read_text("utf-8"))
+    paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
+    for number, item in enumerate(item for paragraph in paragraphs for item in paragraph["qas"]):
+        item.update({"is_impossible": True, "answers": []} if number % 3 == 0 else {})
+    (tmp_path / "two.json").write_text(json.dumps(content), "utf-8")
+    corpus = ["corpus.name=", f"corpus.path={tmp_path / 'two.json'}", "corpus.target=answers"]
+    done = api.run("qa", bench.settings(*SMALL["qa"][0], *corpus), bench.runs)
+    told = pd.read_csv(done.path / "predictions.csv", keep_default_na=False)
+    assert (told["target"] == "").any()
+    assert ((told["answer"] != "") == told["has_answer"]).all()
+    right = told["exact_match"][told["target"] == ""]
+    assert (right == (told["answer"][told["target"] == ""] == "")).all()
+    by_answer = pd.read_csv(done.path / "breakdown.csv").query("split == 'test' and kind == 'answer'")
+    (row,) = by_answer.query("group == 'no answer' and metric == 'exact_match'").itertuples()
+    assert (row.n, row.value) == (len(right), pytest.approx(right.mean()))
+    run = api.load(done.path)
+    again = pd.DataFrame(
+        [one["answer"] for one in run.predict(list(told[["question", "context"]].itertuples(index=False, name=None)))]
+    )
+    assert again["text"].tolist() == told["answer"].tolist()
+    assert again["has_answer"].tolist() == told["has_answer"].tolist()
+    assert again["null_score"].tolist() == pytest.approx(told["null_score"].tolist(), abs=1e-2)
+    assert "gold is no answer" in Page((done.path / "report.html").read_text("utf-8")).text
+
+
+ABROAD = {"zh": "野马队在{}年赢了比赛，他们很高兴。", "ar": "فاز الفريق في القاهرة عام {}، وهم سعداء."}
+
+
+@pytest.mark.parametrize("language", ABROAD)
+def test_one_file_of_xquad_is_split_and_answered_in_its_language(bench, tmp_path, language):
+    items = []
+    for year in range(1990, 2014):
+        context = ABROAD[language].format(year)
+        gold = {"zh": "野马队", "ar": "القاهرة"}[language] if year % 2 else str(year)
+        answer = {"text": gold, "answer_start": context.index(gold)}
+        items.append(
+            {"context": context, "qas": [{"id": str(year), "question": "؟" * (year % 9 + 1), "answers": [answer]}]}
+        )
+    path = tmp_path / f"xquad.{language}.json"
+    path.write_text(json.dumps({"version": "1.1", "data": [{"paragraphs": items}]}), "utf-8")
+    changes = [*SMALL["qa"][0], "corpus.name=", f"corpus.path={path}", "corpus.target=answers", "corpus.limits={}"]
+    done = api.run("qa", bench.settings(*changes), bench.runs)
+    told = pd.read_csv(done.path / "predictions.csv", keep_default_na=False, dtype={"answer": str, "target": str})
+    assert len(told) > 0
+    for row in told.itertuples():
+        assert row.answer == row.context[row.start : row.end]
+        assert row.f1 == pytest.approx(token_f1(row.answer, row.target, "", language))
+    (note,) = load_corpus(CorpusSpec(path=str(path), target="answers")).notes
+    rules = f"MLQA's rules for '{language}', as the name {path.name} says"
+    assert note == f"answers are compared by {rules}; corpus.language sets others"
 
 
 def test_layers_trains_every_task_on_every_layer_alone_with_controls(bench, tiny):

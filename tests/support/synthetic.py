@@ -232,11 +232,15 @@ def tagged(
 
 
 def answered(
-    questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0
+    questions: int = 24, room: int = 12, stride: int = 4, layers: int = 2, seed: int = 0, unanswered: int = 0
 ) -> tuple[TokenInputs, Corpus]:
     """Questions on contexts in windows of ``room`` tokens; the states of the answer's first and last token say so.
 
     Before the tokens of the context stand a special one, two of the question and a special one, after them another.
+
+    Args:
+        unanswered: one of so many questions has no answer; 0 gives all one. The state of a window's first token then
+            says that it is the first.
     """
     rng = np.random.default_rng(seed)
     texts, windows, starts, spans, counts = [], [], [0], [], []
@@ -248,13 +252,14 @@ def answered(
             windows.append([*[SPECIAL] * 4, *tokens[at : at + room], SPECIAL])
         starts.append(len(windows))
         words = [match.span() for match in re.finditer(r"\S+", context)]
-        counts.append(int(rng.integers(1, 4)))
+        counts.append(0 if unanswered and number % unanswered == 0 else int(rng.integers(1, 4)))
         for _ in range(counts[-1]):
             first = int(rng.integers(len(words)))
             spans.append((words[first][0], words[min(first + int(rng.integers(3)), len(words) - 1)][1]))
     latents = token_latents(windows, layers, seed)
     marks = Spans(np.array(spans), np.zeros(len(spans), np.int64), offsets_from_lengths(np.array(counts)))
-    for number in range(questions):
+    latents.states[-1, latents.offsets[:-1], 2] += 4 * bool(unanswered)
+    for number in np.flatnonzero(counts):
         first, last = spans[marks.offsets[number]]
         for window in range(starts[number], starts[number + 1]):
             for token, (low, high) in enumerate(windows[window]):

@@ -274,6 +274,28 @@ def test_answers_that_are_off_are_a_note_or_with_strict_an_error(tmp_path):
         own(path, (), "answers", strict=True)
 
 
+def test_the_language_of_answers_is_given_or_in_the_name_or_left_to_the_script(tmp_path):
+    def read(name: str, context: str, **settings: str) -> Corpus:
+        path = tmp_path / name
+        path.write_text("question,context,answer\n" + "".join(f"q{n}?,{context}{n},{context}\n" for n in range(20)))
+        return load_corpus(CorpusSpec(path=str(path), target="answers", **settings))
+
+    german = read("xquad.de.csv", "Der Hund")
+    assert (german.language, len(german.notes)) == ("de", 1)
+    assert german.notes[0].startswith("answers are compared by MLQA's rules for 'de', as the name xquad.de.csv says; ")
+    chinese = read("mine.csv", "野马队")
+    rules = "the rules for the script of each context; corpus.language sets others"
+    assert (chinese.language, chinese.notes) == ("", (f"answers are compared by {rules}",))
+    assert [read(name, "The dog").notes for name in ("mine.csv", "xquad.en.csv", "xquad.ar.csv")] == [(), (), ()]
+    for name in ("mine.csv", "xquad.de.csv"):
+        assert (read(name, "Der Hund", language="es").language, read(name, "Der Hund", language="en").notes) == (
+            "es",
+            (),
+        )
+    with pytest.raises(SpecError, match=r"language = 'cn': .*Known: .*zh"):
+        CorpusSpec(language="cn")
+
+
 def test_where_every_answer_is_off_the_error_says_so(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("question,context,answer,start\nWho?,Ada lives,Ada,1\nWho?,Bob lives,Bob,2\n")
@@ -281,7 +303,7 @@ def test_where_every_answer_is_off_the_error_says_so(tmp_path):
         own(path, (), "answers")
     assert str(error.value) == (
         "q.csv: it holds no rows that can be used: 2 of 2 answers are not at their offset and are left out; the first: "
-        f"{path}:2; questions without an answer are left out: 2."
+        f"{path}:2; questions whose answers are all left out are left out too: 2."
     )
 
 

@@ -77,7 +77,7 @@ def test_answers_that_are_not_at_their_offset_are_counted_and_left_out(tmp_path)
     assert notes == (
         f"3 of 6 answers are not at their offset and are left out; the first: {path}: question 'q8'",
         f"1 of 6 answers are empty and are left out; the first: {path}: question 'q10'",
-        "questions without an answer are left out: 2",
+        "questions whose answers are all left out are left out too: 2",
     )
 
 
@@ -96,10 +96,35 @@ def test_strictness_refuses_what_would_be_left_out(tmp_path, item, message):
     assert "set corpus.strict = false" in str(error.value)
 
 
-def test_questions_that_say_they_are_impossible_are_left_out_and_told(tmp_path):
-    impossible = {"id": "x", "question": "Why?", "is_impossible": True, "answers": []}
-    records, notes = read(written(tmp_path / "f.json", squad(impossible, asked(is_impossible=False))), strict=True)
-    assert (len(records), notes) == (1, ("questions said to be impossible are left out: 1",))
+def test_questions_without_an_answer_are_records_without_spans_and_are_told(tmp_path):
+    impossible = {"id": "x", "question": "Why?", "is_impossible": True, "answers": [], "plausible_answers": asked()}
+    empty = {"id": "y", "question": "Why not?", "answers": []}
+    path = written(tmp_path / "f.json", squad(asked(is_impossible=False), impossible, empty))
+    records, notes = read(path, strict=True)
+    assert [answers(record) for record in records] == [["Nepal"], [], []]
+    assert notes == (
+        f"2 of 3 questions have no answer, which the probe learns to say; the first: {path}: question 'x'",
+    )
+
+
+EMPTY = {
+    "f.csv": "question,context,answer,start\nWhy?,here,,\nWho?,here,here,0\nWhen?,here, ,3\n",
+    "f.jsonl": "".join(
+        json.dumps({"question": "q", "context": "here", "answer": answer}) + "\n" for answer in (None, "here", "")
+    ),
+    "hub.jsonl": "".join(
+        json.dumps({"question": "q", "context": "here", "answers": {"text": [text] * n, "answer_start": [0] * n}})
+        + "\n"
+        for text, n in (("", 0), ("here", 1), ("", 0))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_answer_of_a_table_is_a_question_without_one(tmp_path, name):
+    records, (note,) = read(written(tmp_path / name, EMPTY[name]), strict=True)
+    assert [answers(record) for record in records] == [[], ["here"], []]
+    assert note.startswith("2 of 3 questions have no answer, ")
 
 
 TABLES: dict[str, Callable[[str], str]] = {

@@ -214,6 +214,14 @@ def test_shuffled_answers_are_whole_words_of_their_contexts_as_many_as_before(se
     assert same < len(rows) / 2
 
 
+def test_shuffled_questions_without_an_answer_are_as_many_and_others():
+    _, corpus = answered(60, unanswered=3)
+    rows = corpus.split("train")
+    others = [shuffled(corpus, seed).split("train").spans.are_missing for seed in range(3)]
+    assert {int(missing.sum()) for missing in others} == {int(rows.spans.are_missing.sum())}
+    assert all((missing != rows.spans.are_missing).any() for missing in others)
+
+
 @pytest.mark.parametrize(
     "context", ["野马队赢了2016年的比赛，他们很高兴。", "ที่นี่มี ๕๐ เขต", "नई दिल्ली भारत की राजधानी है।"]
 )

@@ -113,3 +113,15 @@ def test_the_tokens_of_answers_spell_the_answers_of_many_rows(seed):
                 assert context[low:high] == context[first:last]
                 assert re.fullmatch(r"\S.*\S|\S", context[first:last])
     assert said.any(1).sum() >= len(rows)  # what overlaps, and what is short, is whole in one at least
+
+
+def test_a_question_without_an_answer_has_none_in_any_window_and_leaves_the_others_alone():
+    inputs, corpus = answered(unanswered=3)
+    found, rows = inputs.tokens, corpus.split("train")
+    windows, offsets = found.windows_of(rows.texts[:, 0])
+    said, missing = answer_tokens(found, rows, windows, offsets), rows.spans.are_missing
+    assert 0 < missing.sum() < len(rows)
+    assert not said[np.repeat(missing, np.diff(offsets))].any()
+    others = rows.select(np.flatnonzero(~missing))
+    alone = answer_tokens(found, others, *found.windows_of(others.texts[:, 0]))
+    np.testing.assert_array_equal(said[~np.repeat(missing, np.diff(offsets))], alone)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.probes.metrics.calibration import calibrate
+from permafrost.probes.metrics.calibration import best_null_threshold, calibrate
 
 GRID = 1e-4  # raw predictions are cosines in float32: what is closer than this is hardly two predictions
 raws = st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=60).map(lambda values: np.array(values) * GRID)
@@ -55,3 +55,16 @@ def test_calibrated_scores_are_nearer_to_the_truth():
     calibration = calibrate(raw[:300], target[:300], top=1.0)
     before, after = np.abs(raw - target)[300:].mean(), np.abs(calibration(raw[300:]) - target[300:]).mean()
     assert after < 0.1 < before
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_null_threshold_gains_more_than_the_best_which_is_the_lowest_of_equals(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.choice(np.linspace(-2, 2, 9), 12).astype(np.float32)
+    gains = rng.choice([-1.0, 0.0, 0.5, 1.0], 12)
+    best = best_null_threshold(scores, gains)
+    others = np.concatenate([[-9.0], np.unique(scores)])  # answered are the rows up to a score
+    sums = np.array([gains[scores <= other].sum() for other in others])
+    assert gains[scores <= best].sum() == sums.max()
+    assert (scores <= best).tolist() == (scores <= others[np.argmax(sums)]).tolist()
+    assert np.isfinite(best)

@@ -10,7 +10,14 @@ import pytest
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.script import is_mark
-from permafrost.probes.metrics.squad import answer_text, exact_match, normalize_answer, token_f1, widen_to_words
+from permafrost.probes.metrics.squad import (
+    answer_text,
+    best_score,
+    exact_match,
+    normalize_answer,
+    token_f1,
+    widen_to_words,
+)
 from tests.support.real import real_data
 
 CONTEXT = "Its height is 8,848.86 metres, or so they say."
@@ -131,6 +138,46 @@ def test_answers_in_other_scripts_are_compared_by_the_rules_of_mlqa(language):
             assert exact_match(said, true, context) == float(same), (said, true)
             if not (said + true).isascii():
                 assert token_f1(said, true) == pytest.approx(mlqa_f1(said, true, language)), (said, true)
+
+
+LANGUAGES = [
+    ("de", "Der Hund des Hauses – „EINE“ Katze!", "hund hauses katze"),
+    ("es", "El perro, unas casas y ¿la ñ?", "perro casas y ñ"),
+    ("vi", "Những người của Việt Nam là ai?", "người việt nam ai"),
+    ("hi", "“नई दिल्ली” the है।", "नई दिल्ली the है"),
+    ("ar", "«الكتاب» في القاهرة؟", "كتاب في قاهرة"),
+    ("zh", "《野马队》2016年 NBA。〇トヨタ", "野 马 队 2016 年 nba〇トヨタ"),
+    ("en", "The “quoted” 野马队, a word", "“quoted” 野马队 word"),
+]
+"""Language, answer, and what the official scripts make of it: SQuAD's for English, MLQA's for all others."""
+
+
+@pytest.mark.parametrize(("language", "answer", "normalised"), LANGUAGES)
+def test_an_answer_is_normalised_by_the_official_rules_of_its_language(language, answer, normalised):
+    assert normalize_answer(answer, language) == normalised
+    assert exact_match(answer, normalised, CONTEXT, language) == 1
+    gold = " ".join(normalised.split()[:2])
+    assert token_f1(answer, gold, CONTEXT, language) == pytest.approx(2 * 2 / (2 + len(normalised.split())))
+
+
+@pytest.mark.parametrize(
+    ("answer", "golds", "exact", "f1"),
+    [
+        ("", [], 1, 1),
+        ("the", [], 1, 1),  # without words
+        ("cat", [], 0, 0),
+        ("", ["cat"], 0, 0),
+        ("the", ["cat"], 0, 0),
+        ("the cat", ["dog", "cat"], 1, 1),
+        ("a big cat", ["cat"], 0, 2 / 3),
+        ("", ["the", "!"], 1, 1),  # a question whose answers have no words
+        ("cat", ["the"], 0, 0),
+        ("a cat", ["the", "cat"], 1, 1),
+    ],
+)
+def test_with_questions_that_have_no_answer_the_rules_are_those_of_squad_2(answer, golds, exact, f1):
+    assert best_score(exact_match, answer, golds, CONTEXT) == exact
+    assert best_score(token_f1, answer, golds, CONTEXT) == pytest.approx(f1)
 
 
 def test_the_context_says_whose_rules_apply():

@@ -20,6 +20,7 @@ from permafrost.probes.objectives.base import RowObjective
 from permafrost.probes.objectives.heads import objective_of, predictions
 from permafrost.probes.objectives.losses import LOSSES
 from permafrost.probes.objectives.tokens import IMPOSSIBLE_LOGIT, MAX_ANSWER_TOKENS, SpanObjective, WordObjective
+from permafrost.probes.tasks.answers import null_scores
 from permafrost.probes.tasks.registry import TASKS
 from tests.support.synthetic import WIDE, answered, classed, inputs, labelled, moved, scored, tagged
 from tests.support.trainings import build, member_config, scorer_of, train_all
@@ -133,7 +134,7 @@ def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(c
         (said,) = predictions(probe, found, rows)
     won = []
     for row, text in enumerate(rows.texts[:, 0]):
-        best = (0.0, -1, -1, -1)
+        best, null = (0.0, -1, -1, -1), 0.0
         for window in range(found.tokens.starts[text], found.tokens.starts[text + 1]):
             spans = found.tokens.spans[found.tokens.offsets[window] : found.tokens.offsets[window + 1]]
             choices = [0, *(at for at, span in enumerate(spans) if span[0] >= 0)]
@@ -142,7 +143,8 @@ def test_an_answer_is_the_likeliest_span_of_all_windows_and_within_the_context(c
                 for high in range(low, min(low + MAX_ANSWER_TOKENS, len(choices))):
                     likely = float(shares[low, 0] * shares[high, 1])
                     best = max(best, (likely, spans[choices[low]][0], spans[choices[high]][1], window))
-        assert said[row].tolist() == pytest.approx([best[1], best[2], best[0]], rel=1e-4)
+            null = min(null, float(shares[0].log().sum()))
+        assert said[row].tolist() == pytest.approx([best[1], best[2], best[0], null], rel=1e-4)
         assert 0 <= said[row, 0] < said[row, 1] <= len(corpus.texts[text].second)
         won.append(best[3] - found.tokens.starts[text])
     assert len(set(won)) > 1  # not the first window of all
@@ -152,7 +154,7 @@ def test_where_no_token_of_the_context_was_read_nothing_is_said():
     found, corpus = answered()
     found = replace(found, tokens=replace(found.tokens, spans=np.full_like(found.tokens.spans, -1)))
     (said,) = predictions(probe_of(found, corpus), found, corpus.split("validation"))
-    assert (said == [-1, -1, 0]).all()
+    assert (said == [-1, -1, 0, 0]).all()
     answers = scorer_of(corpus, "validation").decode(said)
     assert scorer_of(corpus, "validation").value("f1", answers) == 0
 
@@ -217,6 +219,20 @@ def test_answers_that_stand_in_the_states_are_learnt(context):
     assert result(*answered(60), context=context) > 0.7  # F1 of words
 
 
+def test_that_a_question_has_no_answer_is_learnt():
+    found, corpus = answered(90, unanswered=2)
+    recipe = Recipe(
+        probe=ProbeSpec(encoder="none", context="transformer", context_width=16),
+        train=TrainSpec(epochs=25, batch_rows=8, learning_rate=0.02, patience=25),
+    )
+    (trained,) = train_all([member_config(recipe, found, corpus)])
+    said = predictions(trained.probe.eval(), found, corpus.split("validation"))[0]
+    abstains = null_scores(said) > 0
+    missing = corpus.split("validation").spans.are_missing
+    assert 0.3 < missing.mean() < 0.7
+    assert (abstains == missing).mean() > 0.8
+
+
 @pytest.mark.parametrize("mixer", ["last", "softmax", "concat", "attention", "self_attention", "unified"])
 @pytest.mark.parametrize("kind", TOYS)
 def test_every_mixer_of_codes_reads_tokens(kind, mixer):
@@ -263,14 +279,15 @@ def test_members_answer_together_by_the_mean_of_the_probabilities_that_they_give
     np.testing.assert_allclose(twice, objective_of(first, found, rows).predict(first)[0], rtol=1e-5)
     assert (said[:, :2] != twice[:, :2]).any()
     for row, text in enumerate(rows.texts[:, 0]):
-        best = (0.0, -1, -1)
+        best, null = (0.0, -1, -1), 0.0
         for window in range(found.tokens.starts[text], found.tokens.starts[text + 1]):
             spans = found.tokens.spans[found.tokens.offsets[window] : found.tokens.offsets[window + 1]]
             choices = [0, *(at for at in range(1, len(spans)) if spans[at, 0] >= 0)]
             shares = torch.stack([torch.softmax(read_alone(one, found, window)[choices], 0) for one in (first, second)])
             start, end = shares.mean(0).T.tolist()
+            null = min(null, float(np.log(start[0] * end[0])))
             for low in range(1, len(choices)):
                 for high in range(low, min(len(choices), low + MAX_ANSWER_TOKENS)):
                     likely = start[low] * end[high]
                     best = max(best, (likely, int(spans[choices[low], 0]), int(spans[choices[high], 1])))
-        np.testing.assert_allclose(said[row], [best[1], best[2], best[0]], rtol=1e-4)
+        np.testing.assert_allclose(said[row], [best[1], best[2], best[0], null], rtol=1e-4)
