@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,24 @@ TOKENIZED_TEXTS, RUN_TEXTS = 64, 2
 """Texts whose tokens are checked, and texts that are run alone."""
 
 
+class Rounding(NamedTuple):
+    """Differences between texts run together and alone in the run's precision, as shares of the largest value."""
+
+    dtype: str
+    tolerated: float
+    """Largest difference of the share of the latents that must keep the tolerance, ``TOLERATED_SHARE``."""
+
+    largest: float
+
+    def __str__(self) -> str:
+        share = TOLERATED_SHARE[self.dtype]
+        latents = "latents" if share == 1 else f"{share:.0%} of the latents"
+        return (
+            f"{latents} of texts together differ from those of each text alone by at most {self.tolerated:.1e} of the "
+            f"largest value, and {PRECISION_TOLERANCE[self.dtype]:g} is allowed in {self.dtype}"
+        )
+
+
 class SelfCheck:
     """Checks of one request."""
 
@@ -45,14 +63,11 @@ class SelfCheck:
         self.known_states: dict[int, Tensor] = {}
         """Text -> its hidden states by the reference, of the texts that the arithmetic was checked on."""
 
-    def check_before_run(self, todo: NDArray[np.int64], columns: Columns) -> float:
-        """Check tokens, structure and arithmetic before anything is stored.
+    def check_before_run(self, todo: NDArray[np.int64], columns: Columns) -> Rounding:
+        """Check tokens, structure and arithmetic before anything is stored; return the result of the arithmetic check.
 
         Args:
             todo: the texts that are to run.
-
-        Returns:
-            the largest difference of the arithmetic check.
 
         Raises:
             SelfCheckError: a check failed.
@@ -103,8 +118,8 @@ class SelfCheck:
         if not self._tokenizer.covers(segments, lengths.tolist(), uncut.tolist()):
             raise SelfCheckError(f"the windows of text {quote_text(segments)} leave out tokens of it")
 
-    def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
-        """Return the largest relative difference between texts together and alone in the run's precision."""
+    def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> Rounding:
+        """Return the relative differences between texts together and alone in the run's precision."""
         tokens = self.tokens.select(np.array(sample))
         differences: list[float] = []
         for pack in self._runner.pack(tokens):
@@ -116,13 +131,11 @@ class SelfCheck:
                     index = slice(ends[number], ends[number + 1]) if view == TOKENS else number
                     differences += _relative_difference(latents[view][:, index], wanted).reshape(-1).tolist()
         dtype = self.identity.compute_dtype
-        limit, largest = PRECISION_TOLERANCE[dtype], float(np.quantile(differences, TOLERATED_SHARE[dtype]))
-        if not largest <= limit:
-            raise SelfCheckError(
-                f"in {dtype} texts together differ from texts alone by {largest:.2g} of the largest value; "
-                f"{limit:g} is allowed"
-            )
-        return max(differences)
+        tolerated = float(np.quantile(differences, TOLERATED_SHARE[dtype]))
+        rounding = Rounding(dtype, tolerated, max(differences))
+        if not tolerated <= PRECISION_TOLERANCE[dtype]:
+            raise SelfCheckError(str(rounding))
+        return rounding
 
     def reference_latents(self, text: int, columns: Columns) -> dict[str, NDArray[Any]]:
         """Return the latents of one text by the reference.
