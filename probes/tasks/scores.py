@@ -65,10 +65,11 @@ class Similarity(RowTask):
 
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if the scores that select are all the same."""
-        if np.ptp(corpus.split(corpus.selection_split).targets) == 0:
+        targets, split = corpus.split(corpus.selection_split).targets, corpus.selection_split
+        if np.ptp(targets) == 0:
             raise CorpusError(
-                f"{corpus.name}: all its {corpus.selection_split} scores are the same, a constant correlates with "
-                "nothing."
+                f"{corpus.name}: all its {split} scores are the same ({len(targets)} of them), and nothing correlates "
+                "with a constant; add rows with other scores to it."
             )
 
     def head(self, spec: ProbeSpec, texts_per_row: int) -> str:

@@ -59,11 +59,12 @@ def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     more = {"autoencoder.csv"} if pretrained else set()
     more |= {"breakdown.csv"} if done.metrics[0]["task"] != "similarity" else set()  # scores have no groups
     more |= {"epochs.csv"} if any(one.finetune.trains_backbone for one in recipes.values()) else set()
-    of_blocks = recipes[done.selected].finetune.trains_backbone
+    raw = done.selected.startswith("raw (")
+    of_blocks = not raw and recipes[done.selected].finetune.trains_backbone
     left = (FILES - {"latents.csv"}) | {"backbone"} if of_blocks else FILES
     assert {path.name for path in done.path.iterdir()} == left | more
     assert {row["variant"] for row in done.metrics if not row["variant"].startswith("raw")} == set(recipes)
-    assert done.selected in recipes
+    assert raw or done.selected in recipes
     measured = [row for row in done.metrics if row["split"]]  # others are counts of parameters
     assert {row["split"] for row in measured} == {"train", "validation", "test"}
     assert {row["split"] for row in done.metrics if row["variant"] == "raw"} == {"train", "validation", "test"}
@@ -210,10 +211,24 @@ def test_identical_texts_get_exactly_the_top_even_where_a_layer_is_blind(mixer, 
     assert answers[1]["score"] < 1.0 or mixer == "mlp"  # which may put others above identical texts, and ties them
 
 
-def test_a_name_with_a_dollar_is_drawn_as_it_is(bench):
+def test_a_name_with_a_dollar_is_drawn_as_it_is(bench, trained_only):
     recipe = bench.folder / "dollar.toml"
     recipe.write_text('[corpus]\ntarget = "score"\n[[variants]]\nname = "cost $x^$"\n')
     assert api.run(str(recipe), bench.of_pairs(), bench.runs).selected == "cost $x^$"
+
+
+def test_a_table_without_a_metric_says_why(bench, monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
+    path = write(
+        bench.folder / "six.csv", ["text", "label"], [(row[0], "ab"[at % 2]) for at, row in enumerate(pairs()[:6])]
+    )
+    settings = bench.settings(f"corpus.path={path}", "corpus.columns=text,label")
+    code, out, err = bench.command("run", "classify", settings=settings)
+    assert code == 0, err
+    assert "No metric: it needs two rows or more of validation, which has 1. Add labelled rows, or give" in out
+    code, out, err = bench.command("run", "classify", settings=[*settings, "corpus.fractions=0.5,0.25,0.25"])
+    assert code == 0, err
+    assert "No metric" not in out
 
 
 def test_a_majority_is_an_honest_accuracy(bench, quick):
