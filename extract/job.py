@@ -74,9 +74,9 @@ def run_missing(
     todo = np.sort(np.concatenate([members for _, members in missing]))
     _announce(runner, store, tokens, todo, missing, progress)
     check = SelfCheck(runner, texts, tokens)
-    deviation = check.check_before_run(todo, union_of_columns(columns for columns, _ in missing))
-    progress.note(f"self-check: texts together are those of each alone, within {deviation:.1e} of the largest value")
-    provenance = _provenance(runner, deviation, asked)
+    rounding = check.check_before_run(todo, union_of_columns(columns for columns, _ in missing))
+    progress.note(f"self-check: passed; {rounding}")
+    provenance = _provenance(runner, rounding.largest, asked)
     run_lengths = tokens.run_lengths
     expected = Eta(progress, int(run_lengths[todo].sum()), after=1.0)
     with progress.bar(f"{runner.source.name} on texts", len(todo)) as advance:

@@ -61,12 +61,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Any:
-    """A bench on which ``run pairs`` is done, with two seeds, and what it said."""
+    """A bench on which ``run pairs`` is done, with two seeds, and what it said; a trained variant is chosen."""
     from permafrost import api
     from tests.support.bench import Bench
 
     bench = Bench(tmp_path_factory.mktemp("finished"), tiny("bert"))
-    return bench, api.run("pairs", bench.of_pairs("train.seeds=0,1"), bench.runs)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_raw(patch)
+        return bench, api.run("pairs", bench.of_pairs("train.seeds=0,1"), bench.runs)
+
+
+def leave_out_raw(patch: pytest.MonkeyPatch) -> None:
+    """Make runs choose among what they train: three epochs on a tiny random backbone rarely beat its cosines."""
+    patch.setattr("permafrost.probes.experiments.run.untrained_variant", lambda variants, workspace: None)
+
+
+@pytest.fixture
+def trained_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs choose among what they train; see :func:`leave_out_raw`."""
+    leave_out_raw(monkeypatch)
 
 
 @pytest.fixture

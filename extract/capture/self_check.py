@@ -10,7 +10,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,24 @@ MOST_WINDOWS = 8
 """Most windows of a text that is compared as a whole; of a longer one, the first two windows are compared."""
 
 
+class Rounding(NamedTuple):
+    """Differences between texts run together and alone in the run's precision, as shares of the largest value."""
+
+    dtype: str
+    tolerated: float
+    """Largest difference of the share of the latents that must keep the tolerance, ``TOLERATED_SHARE``."""
+
+    largest: float
+
+    def __str__(self) -> str:
+        share = TOLERATED_SHARE[self.dtype]
+        latents = "latents" if share == 1 else f"{share:.0%} of the latents"
+        return (
+            f"{latents} of texts together differ from those of each text alone by at most {self.tolerated:.1e} of the "
+            f"largest value, and {PRECISION_TOLERANCE[self.dtype]:g} is allowed in {self.dtype}"
+        )
+
+
 class SelfCheck:
     """Checks of one request."""
 
@@ -55,14 +73,11 @@ class SelfCheck:
         self.known_states: dict[int, Tensor] = {}
         """Text -> its hidden states by the reference, of the texts that the arithmetic was checked on."""
 
-    def check_before_run(self, todo: NDArray[np.int64], columns: Columns) -> float:
-        """Check tokens, structure and arithmetic before anything is stored.
+    def check_before_run(self, todo: NDArray[np.int64], columns: Columns) -> Rounding:
+        """Check tokens, structure and arithmetic before anything is stored; return the result of the arithmetic check.
 
         Args:
             todo: the texts that are to run.
-
-        Returns:
-            the largest difference of the arithmetic check.
 
         Raises:
             SelfCheckError: a check failed.
@@ -123,8 +138,8 @@ class SelfCheck:
         fit = all(stop - room <= start <= before for before, (start, stop) in zip(ends, stretches, strict=False))
         return fit and (stretches[0][0], ends[-1]) == (first, end)
 
-    def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> float:
-        """Return the largest relative difference between texts together and alone in the run's precision."""
+    def _check_arithmetic(self, sample: Sequence[int], columns: Columns) -> Rounding:
+        """Return the relative differences between texts together and alone in the run's precision."""
         whole = [text for text in sample if self.window_counts[text] <= MOST_WINDOWS]
         tokens = self.tokens.select(np.array(whole, np.int64))
         differences = list(
@@ -137,13 +152,11 @@ class SelfCheck:
                 windows, partial(self._latents_of_window, windows, words, columns), columns
             )
         dtype = self.identity.compute_dtype
-        limit, largest = PRECISION_TOLERANCE[dtype], float(np.quantile(differences, TOLERATED_SHARE[dtype]))
-        if not largest <= limit:
-            raise SelfCheckError(
-                f"in {dtype} texts together differ from texts alone by {largest:.2g} of the largest value; "
-                f"{limit:g} is allowed"
-            )
-        return max(differences)
+        tolerated = float(np.quantile(differences, TOLERATED_SHARE[dtype]))
+        rounding = Rounding(dtype, tolerated, max(differences))
+        if not tolerated <= PRECISION_TOLERANCE[dtype]:
+            raise SelfCheckError(str(rounding))
+        return rounding
 
     def _differences(
         self, tokens: TokenBatch, expected: Callable[[int], dict[str, NDArray[Any]]], columns: Columns

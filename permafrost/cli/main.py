@@ -249,7 +249,8 @@ def predict_command(
 
     Give the texts as arguments or in a file. From a file, the columns of the run's corpus are read, or else the usual
     ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
-    run's target column too, the target is shown beside the prediction.
+    run's target column too, the target is shown beside the prediction; a column of that name with a value that is no
+    target of the run is carried along.
 
     A run of several tasks predicts with every task whose columns are there; --task picks one.
 
@@ -266,7 +267,10 @@ def predict_command(
         output.check_output_path(out, file)
     console, predictor = Console(), api.load(run_folder, task)
     runs = predictor.tasks
-    requested = requests.requests_from_file(runs, file) if file else requests.requests_from_texts(runs, texts or [])
+    if file:
+        requested = requests.requests_from_file(runs, file, console)
+    else:
+        requested = requests.requests_from_texts(runs, texts or [])
     if left_out := [name for name in runs if name not in requested]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
     by_task = {

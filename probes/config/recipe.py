@@ -12,7 +12,7 @@ from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.spec import SpecError, assign, nearest, parse, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
-from permafrost.probes.config.columns import InputName, parse_input
+from permafrost.probes.config.columns import Column, InputName, parse_input
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.multitask import BalancingSpec, MultitaskSpec
 from permafrost.probes.config.names import PROBE, TASK_NAME, UNTRAINED
@@ -223,3 +223,12 @@ def finetuned_view(recipe: Recipe) -> tuple[str, tuple[int, ...] | str]:
             f"layers, e.g. mean:5..6; probe.inputs or plan.views name {listed}."
         )
     return names[0].view, names[0].layers or recipe.probe.layers
+
+
+def untrained_recipe(recipe: Recipe, column: Column) -> Recipe:
+    """Return the recipe of the untrained reference of scores: the cosine of one layer, with nothing to train."""
+    plan = f"{column.plan}/" if column.plan else ""
+    layer = f"{plan}{column.view}:{column.layer}"
+    probe = ProbeSpec(inputs=(layer,), center=False, encoder="none", mixer="last", head="cosine")
+    train = replace(recipe.train, average=True)  # there are no seeds, and a single prediction
+    return replace(recipe, probe=probe, pretraining=PretrainingSpec(), train=train)

@@ -9,6 +9,7 @@ from permafrost.data.progress import Progress
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.experiment import Experiment
+from permafrost.probes.experiments.untrained import untrained_variant
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import TaskContents
@@ -35,9 +36,13 @@ def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provid
             _note_splits(problem, progress)
         variants, refused = experiment.train(variant_recipes, train_variant, keep_best_blocks)
         problems = {task: problem for task, problem in problems.items() if any(task in each.tasks for each in variants)}
-        selected = best_variant(variants)
+        untrained = untrained_variant(variants, experiment.workspace)
+        selected = best_variant([*variants, untrained] if untrained else variants)
+        if selected is untrained:
+            variants.append(selected)
         progress.note("measuring every variant, with intervals")
-        read = selected.recipe.task_recipes() if recipe.tasks else {each.variant: each.recipe for each in variants}
+        trained = [each for each in variants if each is not untrained]
+        read = selected.recipe.task_recipes() if recipe.tasks else {each.variant: each.recipe for each in trained}
         return experiment.finish(
             all_rows(variants, problems),
             problems,

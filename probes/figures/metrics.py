@@ -37,7 +37,9 @@ def by_layer(run: Tables) -> Figure | None:
     """Draw the untrained reference by layer with its interval, a panel per split, and the chosen variant as a line."""
     rows = run.means
     rows = rows[rows["metric"] == run.metric]
-    untrained = rows[rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna()]
+    untrained = rows[
+        rows["variant"].str.startswith(UNTRAINED) & rows["layer"].notna() & (rows["variant"] != run.selected)
+    ]
     splits = [split for split in SPLITS if (untrained["split"] == split).any()]
     if not splits or run.tasks:
         return None

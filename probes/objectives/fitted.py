@@ -23,6 +23,11 @@ class FittedProbe(OutputSpace):
     """Trained probe of one task; several members predict by the mean of their outputs."""
 
     variant: str
+    """Name of the variant; of an untrained reference, the one whose latents it compares."""
+
+    untrained: bool = False
+    """Whether it is an untrained reference: :func:`permafrost.probes.config.recipe.untrained_recipe`."""
+
     recipe: Recipe
     """Resolved recipe of the variant."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.table import Row, as_text, open_table
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.spec import nearest
 from permafrost.data.text import text_problem
@@ -119,13 +120,16 @@ def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> 
     return dict.fromkeys(by_names[names], requests)
 
 
-def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, list[PredictionRequest]]:
+def requests_from_file(
+    runs: Mapping[str, LoadedRun], path: Path, progress: Progress | None = None
+) -> dict[str, list[PredictionRequest]]:
     """Return the items of a file, task -> items, by the columns of the task's corpus or their usual names.
 
-    Tasks whose columns the file lacks are left out.
+    Tasks whose columns the file lacks are left out. A target column with a value that is no target of the run is
+    carried along like any other column.
 
     Raises:
-        CorpusError: the file is missing, broken or empty, lacks the columns of all tasks, or has an invalid target.
+        CorpusError: the file is missing, broken or empty, or lacks the columns of all tasks.
     """
     rows = [(origin, as_text(fields)) for origin, fields in open_table(path).rows()]
     if not rows:
@@ -141,29 +145,40 @@ def requests_from_file(runs: Mapping[str, LoadedRun], path: Path) -> dict[str, l
         raise CorpusError(f"{location}: expected the columns {expected}; found {', '.join(fields)}.")
     single_task = len(columns) == 1
     return {
-        task: _requests_from_rows(runs[task], rows, names, runs[task].text_names if single_task else names)
+        task: _requests_from_rows(
+            runs[task], rows, names, runs[task].text_names if single_task else names, progress or NoProgress()
+        )
         for task, names in columns.items()
     }
 
 
-def _requests_from_rows(run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item) -> list[PredictionRequest]:
+def _requests_from_rows(
+    run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item, progress: Progress
+) -> list[PredictionRequest]:
     of_corpus, count = _corpus_columns(run), run.texts_per_row
     has_target = run.task.target_is_column and len(of_corpus) > count and not run.recipe.corpus.rule
     target_column = of_corpus[count] if has_target else ""
+    targets: list[Target] = []
+    try:
+        for location, fields in rows:
+            known = target_column in fields
+            targets.append(_target(run, location, target_column, fields[target_column]) if known else None)
+    except CorpusError as error:
+        progress.note(f"column '{target_column}' holds no targets of this run and is carried along: {error}")
+        target_column, targets = "", [None] * len(rows)
     requests = []
-    for location, fields in rows:
+    for (location, fields), target in zip(rows, targets, strict=True):
         for column in columns:
             if column not in fields:
                 raise CorpusError(f"{location}: no column '{column}'. {nearest(column, fields)}")
-        labelled = target_column in fields
         requests.append(
             PredictionRequest(
                 texts=tuple(fields[column] for column in columns),
                 names=names,
                 location=location,
                 columns={name: value for name, value in fields.items() if name != target_column},
-                labelled=labelled,
-                target=_target(run, location, target_column, fields[target_column]) if labelled else None,
+                labelled=target_column in fields,
+                target=target,
             )
         )
     return requests

@@ -136,6 +136,11 @@ def _columns(run: Tables, rows: pd.DataFrame) -> list[Column]:
 
 
 def _caption(run: Tables, rows: pd.DataFrame, splits: list[str], costs: list[str]) -> str:
+    if not splits and number(found := run.record_table("corpus", "rows").get(run.split)) == 1:
+        return (
+            f"No metric: it needs two rows or more of {run.split}, which has {found}. Add labelled rows, or give "
+            f"{run.split} more of them, e.g. corpus.fractions = [0.5, 0.25, 0.25]."
+        )
     n = rows.loc[rows["split"].isin(splits), "n"].max()
     of = f" of {n:,.0f} {unit_of(run.kind)}" if pd.notna(n) and not run.tasks and len(splits) == 1 else ""
     on = f"On {cell_text(splits[0], 40)}{of}; in" if len(splits) == 1 else "In"

@@ -109,8 +109,8 @@ def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame
     optional = (*schema.spare_text, *schema.spare_numbers)
     frame = frame.assign(**{name: "" for name in optional if name not in frame})
     numbers = (*schema.numbers, *schema.spare_numbers)
-    frame = frame.assign(**{name: _number_column(path, frame, name) for name in numbers})
-    return frame.copy()  # in one block: with one for each of 150 classes, pandas warns when a column is added
+    parsed = {name: _number_column(path, frame, name) for name in numbers}
+    return pd.DataFrame({name: parsed.get(str(name), frame[name]) for name in frame}, index=frame.index)
 
 
 def as_numbers(texts: pd.Series) -> pd.Series:

@@ -89,6 +89,8 @@ class Tables:
     @property
     def seed_aggregation(self) -> str:
         """How the seeds are combined, in words for captions."""
+        if self.selected.startswith(UNTRAINED):
+            return "of all seeds"
         joint = len(self["predictions"]) and self["predictions"]["seed"].isna().all()
         return "the seeds answering together" if joint else "means over seeds"
 

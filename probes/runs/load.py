@@ -23,7 +23,7 @@ from permafrost.data.store.plan import TOKENS, View
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RECIPE
-from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.recipe import Recipe, untrained_recipe
 from permafrost.probes.metrics.calibration import CALIBRATIONS, Calibration
 from permafrost.probes.models.probe import Probe, layout_for
 from permafrost.probes.objectives.fitted import LoadedRun
@@ -90,8 +90,13 @@ def _read_run(folder: RunFolder) -> LoadedRun:
     variants = parse(Recipe, tree, str(path / RECIPE)).variant_recipes()
     if about["variant"] not in variants:
         raise RunError(f"{path}: its weights are of the variant '{about['variant']}', which its recipe does not have.")
-    recipe = variants[about["variant"]]
     columns = tuple(Column(str(plan), str(view), int(layer)) for plan, view, layer in about["columns"])
+    recipe = variants[about["variant"]]
+    if about.get("untrained"):
+        try:
+            recipe = untrained_recipe(recipe, columns[0])
+        except SpecError as error:
+            raise RunError(f"{path}: its recipe does not fit what probe.safetensors reads: {error}") from error
     calibration, texts_per_row = _pop_calibration(tensors), int(about["sides"])
     probe = _build_probe(path, recipe, columns, tensors, about)
     stores = folder.record["stores"][about["variant"]]
@@ -99,6 +104,7 @@ def _read_run(folder: RunFolder) -> LoadedRun:
     backbone = _backbone_folder(path, about) if recipe.finetune.trains_backbone else None
     run = LoadedRun(
         variant=about["variant"],
+        untrained=bool(about.get("untrained")),
         recipe=recipe,
         columns=columns,
         probe=probe.eval(),

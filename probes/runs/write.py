@@ -182,6 +182,7 @@ def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, 
     about = {
         "format": FORMAT,
         "variant": fitted.variant,
+        "untrained": fitted.untrained,
         "seeds": fitted.seeds,
         "members": len(probe.layout.members),
         "columns": fitted.columns,

@@ -73,7 +73,10 @@ class Classification(RowTask):
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if there is a single class."""
         if len(corpus.labels) < 2:
-            raise CorpusError(f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'.")
+            raise CorpusError(
+                f"{corpus.name}: all its training rows are of the class '{corpus.labels[0]}'; add rows of a second "
+                "class, or name another column for the class, last in corpus.columns."
+            )
 
     def metric_names(self, corpus: Corpus) -> tuple[str, ...]:
         """As :meth:`Task.metric_names`; the F1 score is that of the second of two classes."""

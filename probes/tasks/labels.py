@@ -99,7 +99,9 @@ class MultiLabel(RowTask):
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if no row that selects has a label."""
         if not corpus.split(corpus.selection_split).targets.any():
-            raise CorpusError(f"{corpus.name}: none of its {corpus.selection_split} rows has a label.")
+            raise CorpusError(
+                f"{corpus.name}: none of its {corpus.selection_split} rows has a label; add rows with labels to it."
+            )
 
     def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
         """Choose the threshold of each label that has the highest F1 score on the rows that select.

@@ -66,16 +66,16 @@ class Similarity(RowTask):
 
     def check(self, corpus: Corpus) -> None:
         """Raise a :class:`CorpusError` if the scores that select are all the same, or a single one."""
-        rows = corpus.split(corpus.selection_split)
-        if len(rows) < 2:
+        targets, split = corpus.split(corpus.selection_split).targets, corpus.selection_split
+        if len(targets) < 2:
             raise CorpusError(
-                f"{corpus.name}: its {corpus.selection_split} split has {len(rows)} row, and a correlation needs two; "
-                "give it more rows."
+                f"{corpus.name}: its {split} split has {len(targets)} row, and a correlation needs two; give it more "
+                "rows."
             )
-        if np.ptp(rows.targets) == 0:
+        if np.ptp(targets) == 0:
             raise CorpusError(
-                f"{corpus.name}: all its {corpus.selection_split} scores are the same, a constant correlates with "
-                "nothing."
+                f"{corpus.name}: all its {split} scores are the same ({len(targets)} of them), and nothing correlates "
+                "with a constant; add rows with other scores to it."
             )
 
     def head(self, spec: ProbeSpec, texts_per_row: int) -> str:

@@ -1,5 +1,6 @@
 """Unfinished trainings of a run: checkpoints in a folder next to the runs, from which the same command resumes."""
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ from permafrost.probes.training.checkpoint import Checkpoint
 
 FOLDER = "unfinished"
 
+TOLD = ".told"
+"""Empty file in a folder of checkpoints that a run with other settings has named once."""
+
 
 @dataclass(frozen=True)
 class UnfinishedTrainings:
@@ -30,7 +34,7 @@ class UnfinishedTrainings:
 
     @classmethod
     def of(cls, runs: Path, name: str, recipe: Recipe, progress: Progress) -> "UnfinishedTrainings":
-        """Return the folder of a recipe; note a folder that the recipe left with other settings."""
+        """Return the folder of a recipe; note a folder that the recipe left with other settings, once each."""
         unfinished = cls(runs / FOLDER / f"{name}-{fingerprint(_relevant_settings(recipe))}")
         others = [
             folder
@@ -38,11 +42,14 @@ class UnfinishedTrainings:
             if folder.name.rpartition("-")[0] == name and folder != unfinished.path
             if folder.is_dir() and any(folder.iterdir())
         ]
-        if others:
-            progress.note(
-                f"{others[0]} holds an unfinished training of this recipe with other settings or of another version; "
-                "it is not used here and may be removed."
-            )
+        for folder in others:
+            if not (folder / TOLD).exists() and not _is_held(folder):
+                progress.note(
+                    f"{folder} holds an unfinished training of this recipe with other settings or of another version, "
+                    f"which is not used here; to remove it: rm -r {shlex.quote(str(folder))}"
+                )
+                with suppress(OSError):  # it may be another user's
+                    (folder / TOLD).touch()
         return unfinished
 
     def checkpoint_for(
@@ -82,7 +89,7 @@ class UnfinishedTrainings:
         Yields:
             False if another process holds it.
         """
-        lock, unfinished = self.path.with_name(f"{self.path.name}.lock"), self.path.parent
+        lock, unfinished = _lock_of(self.path), self.path.parent
         made = [unfinished] if unfinished.parent.exists() else [unfinished, unfinished.parent]
         with file_lock(lock, wait=False) as free:
             try:
@@ -96,6 +103,18 @@ class UnfinishedTrainings:
         """Remove the folder, after the run is written."""
         shutil.rmtree(self.path, ignore_errors=True)
         _remove_empty([self.path.parent])
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _is_held(folder: Path) -> bool:
+    """Return whether a process trains with the checkpoints of a folder."""
+    if not _lock_of(folder).exists():
+        return False
+    with file_lock(_lock_of(folder), wait=False) as free:
+        return not free
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -5,9 +5,10 @@ Untrained references predict without a probe. Scores: the cosine similarity of e
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.store.plan import CapturePlan
@@ -63,27 +64,55 @@ def untrained_rows(trained: Sequence[TrainedTask], problem: Problem, split: str)
 
 
 def _cosine_rows(trained: Sequence[TrainedTask], problem: Problem, split: str) -> Iterator[MetricRow]:
-    """Yield the rows of the cosine similarity of every layer that a variant reads, each once.
+    for reference in cosine_references(trained):
+        where = _where(problem, split, untrained_name(reference.of), reference.backbone) | {
+            "view": view_name([reference.column]),
+            "layer": reference.column.layer,
+        }
+        cosine = reference.cosines[split]
+        yield from metric_rows(where, problem, [cosine], None)
+        yield from p_value_rows(where, problem, cosine, None)
 
-    If a variant uses the name of a plan for another capture than the variants before, its reference is named after it.
-    """
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CosineReference:
+    """The untrained reference of scores: the cosine similarity of one layer that a variant reads."""
+
+    of: str
+    """Name of the variant if it uses the name of a plan for another capture than the variants before; else empty."""
+
+    variant: TrainedTask
+    column: Column
+    backbone: str
+    cosines: Mapping[str, NDArray[np.float32]]
+    """Split -> ``[row]``."""
+
+
+def cosine_references(trained: Sequence[TrainedTask]) -> Iterator[CosineReference]:
+    """Yield the cosine similarity of every layer that a variant reads, each once."""
     plans_by_name: dict[str, list[CapturePlan]] = {}
     done: set[tuple[Column, CapturePlan]] = set()
     for variant in trained:
-        for column, cosine in zip(variant.columns, variant.untrained_cosines.get(split, ()), strict=False):
+        for index, column in enumerate(variant.columns if variant.untrained_cosines else ()):
             plan = replace(variant.recipe.capture_plan(column.plan), views=("mean",), layers="all")
             plans = plans_by_name.setdefault(column.plan, [])
             if plan not in plans:
                 plans.append(plan)
             if (column, plan) not in done:
                 done.add((column, plan))
-                name = UNTRAINED if plan == plans[0] else f"{UNTRAINED} ({variant.variant})"
-                where = _where(problem, split, name, plan.backbone) | {
-                    "view": view_name([column]),
-                    "layer": column.layer,
-                }
-                yield from metric_rows(where, problem, [cosine], None)
-                yield from p_value_rows(where, problem, cosine, None)
+                yield CosineReference(
+                    of="" if plan == plans[0] else variant.variant,
+                    variant=variant,
+                    column=column,
+                    backbone=plan.backbone,
+                    cosines={split: cosines[index] for split, cosines in variant.untrained_cosines.items()},
+                )
+
+
+def untrained_name(*further: str) -> str:
+    """Return the name of an untrained reference in the tables: ``raw``, or ``raw (further, ...)``."""
+    named = ", ".join(filter(None, further))
+    return f"{UNTRAINED} ({named})" if named else UNTRAINED
 
 
 def variant_rows(variant: TrainedTask, split: str) -> list[MetricRow]:

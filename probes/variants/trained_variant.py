@@ -37,6 +37,8 @@ class TrainedTask:
     """Columns of the inputs that each member of the probe reads."""
 
     seeds: tuple[int, ...]
+    """Empty for an untrained reference."""
+
     probe: Probe
     """Stacked probe with one member per seed."""
 
@@ -68,6 +70,9 @@ class TrainedTask:
     """Index of the seed that predicts new texts if a single one does: the best on validation, or, if tasks keep one
     state of their shared blocks, the best by the mean over tasks."""
 
+    untrained_of: str = ""
+    """Name of the variant whose latents it compares, if it is an untrained reference; else empty."""
+
     seed_blocks: Sequence[Callable[[], nn.Module]] = ()
     """``[seed]``, functions that return the fine-tuned blocks with the weights that were kept; empty if none were."""
 
@@ -80,7 +85,8 @@ class TrainedTask:
         """Return what predicts new texts: all seeds if they predict together, else the best one."""
         corpus = self.problem.corpus
         return FittedProbe(
-            variant=self.variant,
+            variant=self.untrained_of or self.variant,
+            untrained=bool(self.untrained_of),
             recipe=self.recipe,
             columns=self.columns,
             probe=self.probe if self.average else unstack(self.probe, self.best_index),

@@ -109,7 +109,7 @@ def test_every_number_of_a_shown_result_comes_from_its_file(builder):
             assert any(f"{value:{style}}" in page for style in (".4f", ".3f", ".6f")), (result["title"], row)
 
 
-def test_a_finished_run_becomes_a_result(builder, tiny, quick, tmp_path, monkeypatch):
+def test_a_finished_run_becomes_a_result(builder, tiny, quick, tmp_path, monkeypatch, trained_only):
     bench = Bench(tmp_path, tiny("bert"))
     done = api.run("pairs", bench.of_pairs("train.epochs=1"), bench.runs)
     monkeypatch.setattr(builder.result_files, "FOLDER", tmp_path)

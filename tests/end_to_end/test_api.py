@@ -59,11 +59,12 @@ def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     more = {"autoencoder.csv"} if pretrained else set()
     more |= {"breakdown.csv"} if done.metrics[0]["task"] != "similarity" else set()  # scores have no groups
     more |= {"epochs.csv"} if any(one.finetune.trains_backbone for one in recipes.values()) else set()
-    of_blocks = recipes[done.selected].finetune.trains_backbone
+    raw = done.selected.startswith("raw (")
+    of_blocks = not raw and recipes[done.selected].finetune.trains_backbone
     left = (FILES - {"latents.csv"}) | {"backbone"} if of_blocks else FILES
     assert {path.name for path in done.path.iterdir()} == left | more
     assert {row["variant"] for row in done.metrics if not row["variant"].startswith("raw")} == set(recipes)
-    assert done.selected in recipes
+    assert raw or done.selected in recipes
     measured = [row for row in done.metrics if row["split"]]  # others are counts of parameters
     assert {row["split"] for row in measured} == {"train", "validation", "test"}
     assert {row["split"] for row in done.metrics if row["variant"] == "raw"} == {"train", "validation", "test"}
@@ -84,7 +85,7 @@ def test_classes_of_pairs_run(bench, quick):
     assert set(answer["probabilities"]) == {"same", "other"}
 
 
-def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, quick):
+def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, quick, trained_only):
     graded = [(first, second, 5 * score, split) for first, second, score, split in pairs()]
     done = api.run("pairs", bench.of_pairs("corpus.score_range=0,5", "train.seeds=0,1", rows=graded), bench.runs)
     errors = {row["split"]: row["value"] for row in done.metrics if row["metric"] == "mae"}
@@ -174,7 +175,7 @@ def test_variants_that_differ_in_views_share_one_forward(bench, quick):
     assert [sorted(stores[name][""]["columns"]) for name in ("mean", "both")] == [["mean"], ["max", "mean"]]
 
 
-def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, bench, quick):
+def test_the_test_split_has_no_say_in_what_is_selected_or_trained(finished, bench, quick, trained_only):
     _, done = finished
     turned = [(a, b, 1 - score if split == "test" else score, split) for a, b, score, split in pairs()]
     other = api.run("pairs", bench.of_pairs("train.seeds=0,1", rows=turned), bench.runs)
@@ -210,10 +211,24 @@ def test_identical_texts_get_exactly_the_top_even_where_a_layer_is_blind(mixer, 
     assert answers[1]["score"] < 1.0 or mixer == "mlp"  # which may put others above identical texts, and ties them
 
 
-def test_a_name_with_a_dollar_is_drawn_as_it_is(bench):
+def test_a_name_with_a_dollar_is_drawn_as_it_is(bench, trained_only):
     recipe = bench.folder / "dollar.toml"
     recipe.write_text('[corpus]\ntarget = "score"\n[[variants]]\nname = "cost $x^$"\n')
     assert api.run(str(recipe), bench.of_pairs(), bench.runs).selected == "cost $x^$"
+
+
+def test_a_table_without_a_metric_says_why(bench, monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
+    path = write(
+        bench.folder / "six.csv", ["text", "label"], [(row[0], "ab"[at % 2]) for at, row in enumerate(pairs()[:6])]
+    )
+    settings = bench.settings(f"corpus.path={path}", "corpus.columns=text,label")
+    code, out, err = bench.command("run", "classify", settings=settings)
+    assert code == 0, err
+    assert "No metric: it needs two rows or more of validation, which has 1. Add labelled rows, or give" in out
+    code, out, err = bench.command("run", "classify", settings=[*settings, "corpus.fractions=0.5,0.25,0.25"])
+    assert code == 0, err
+    assert "No metric" not in out
 
 
 def test_a_majority_is_an_honest_accuracy(bench, quick):
@@ -244,7 +259,8 @@ def test_train_repeats_a_run_where_neither_transformers_nor_the_backbone_is(fini
     assert process.returncode == 0, err
     trained = json.loads(out)
     assert trained["texts_run"] == 0
-    assert trained["metrics"] == done.metrics
+    chosen = trained["selected"]  # the raw cosine, which the finished run leaves out
+    assert [row for row in trained["metrics"] if row["variant"] != chosen] == done.metrics
 
 
 def test_a_process_prints_one_json_object_and_keeps_notes_on_stderr(bench):

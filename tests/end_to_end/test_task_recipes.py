@@ -111,7 +111,7 @@ def test_a_bert_from_scratch_is_put_to_inference_frozen_and_trained_with_a_repor
     assert "figure-confusion" in Page((folder / "report.html").read_text("utf-8")).ids
 
 
-def test_a_gpt2_from_scratch_climbs_the_ladder_of_freeze_sts(bench, monkeypatch):
+def test_a_gpt2_from_scratch_climbs_the_ladder_of_freeze_sts(bench, monkeypatch, trained_only):
     monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
     model = api.pretrain("gpt-small", test_pretrain_command.small(bench, "blocks=3"), bench.runs).model.folder
     changes = ["corpus.name=samples-pairs", "corpus.limits={train=24,validation=12,test=12}", "train.epochs=1"]

@@ -1,6 +1,7 @@
 """The self-check stops every planted fault, in any precision and beside any massive activation, and no right run."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from permafrost.data.errors import MachineError
+from permafrost.data.progress import NoProgress
 from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
@@ -23,7 +25,7 @@ from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.small_model import small_values
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.capture import forward as capture
-from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner
+from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner, self_check
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization import text_windows
@@ -456,6 +458,33 @@ def test_an_interrupted_read_back_leaves_no_shard(models, tmp_path, monkeypatch)
             plan_of(models("bert", False), "float32"), made_texts(0), ExtractSpec(cache=str(tmp_path), device=DEVICE)
         )
     assert not list(tmp_path.rglob("*.h5"))
+
+
+class Heard(NoProgress):
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.mark.parametrize("dtype", self_check.PRECISION_TOLERANCE)
+def test_the_screen_says_what_was_compared_and_what_is_allowed(dtype, models, tmp_path):
+    heard = Heard()
+    spec = ExtractSpec(cache=str(tmp_path), device=DEVICE)
+    extract(plan_of(models("bert", False), dtype), made_texts(0), spec, heard)
+    (note,) = (note for note in heard.notes if note.startswith("self-check: "))
+    said = re.fullmatch(
+        r"self-check: passed; (?:(\d+)% of the )?latents of texts together differ from those of each text alone by at "
+        r"most ([\d.e-]+) of the largest value, and ([\d.]+) is allowed in (\w+)",
+        note,
+    )
+    assert said
+    assert float(said[1] or 100) / 100 == self_check.TOLERATED_SHARE[dtype]
+    assert float(said[2]) <= float(said[3]) == self_check.PRECISION_TOLERANCE[dtype]
+    assert said[4] == dtype
 
 
 @pytest.mark.parametrize("fault", [siblings_visible, not_causal, left_padding])

@@ -83,7 +83,7 @@ def of_the_best_seed(done: RunResult) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("case", SCORED)
-def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, quick):
+def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, quick, trained_only):
     bench = Bench(tmp_path, tiny("bert"))
     done = ran(bench, tiny, bench.of_pairs("corpus.target=score", *SCORED[case]))
     table = of_the_best_seed(done)

@@ -91,11 +91,6 @@ def test_a_target_is_known_by_name_or_number_or_not_at_all(runs_of_kinds, put):
 
 
 REFUSED: dict[str, tuple[str, str | bytes, str]] = {
-    "an unknown label": ("named", "sentence,tone\na,neutral\nb,negatve\n", r":3: unknown label 'negatve'.*'negative'"),
-    "a number no label has": ("named", "sentence,tone\na,3\n", r":2: unknown label '3'"),
-    "a number where none are given": ("class", "first,label\na,1\n", r":2: unknown label '1'"),
-    "a score outside": ("score", "first,second,score\na,b,7\n", r":2: expected a score from 0 to 1 .*'7'"),
-    "no score": ("score", "first,second,score\na,b,nan\n", r":2: expected a score"),
     "an empty text": ("class", 'first\na\n" "\n', r":3: the text is empty"),
     "an empty second text": ("score", "first,second\na,b\nc,\n", r":3: the second text is empty"),
     "an empty context": ("answers", "question,context\nWho?,\n", r":2: the context is empty; a question needs"),
@@ -131,6 +126,36 @@ def test_a_faulty_file_is_refused_with_its_line(case, runs_of_kinds, put):
     assert err.startswith(f"CorpusError: {path}")
     assert re.search(message, err)
     assert not path.with_name(f"{path.name}.csv").exists()
+
+
+FOREIGN = {
+    "an unknown label": ("named", "sentence,tone\na,neutral\nb,negatve\n", r":3: unknown label 'negatve'.*'negative'"),
+    "a number no label has": ("named", "sentence,tone\na,3\n", r":2: unknown label '3'"),
+    "a number where none are given": ("class", "first,label\na,1\n", r":2: unknown label '1'"),
+    "a score outside": ("score", "first,second,score\na,b,7\n", r":2: expected a score from 0 to 1 .*'7'"),
+    "no score": ("score", "first,second,score\na,b,nan\n", r":2: expected a score"),
+    "an unknown label of several": (
+        "labels",
+        "sentence,labels\na,none of these\n",
+        r":2: unknown label 'none of these'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_target_column_of_something_else_is_carried_along_and_named_in_one_note(case, runs_of_kinds, put):
+    bench, folders = runs_of_kinds
+    kind, content, message = FOREIGN[case]
+    path = put("a.csv", content)
+    code, _, err = bench.command("predict", str(folders[kind]), "--file", str(path), "--out", f"{path}.csv")
+    assert code == 0, err
+    (note,) = (line for line in err.splitlines() if "carried along" in line)
+    assert re.search(message, note)
+    given, answered = pd.read_csv(path, dtype=str), pd.read_csv(f"{path}.csv", dtype=str)
+    assert "target" not in answered
+    column = given.columns[-1]
+    kept = f"input_{column}" if f"input_{column}" in answered else column
+    assert answered[kept].tolist() == given[column].tolist()
 
 
 def predicted(bench, folder, *words):

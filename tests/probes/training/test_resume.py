@@ -80,8 +80,25 @@ def test_other_settings_are_another_training_and_what_they_left_is_said(change, 
     other = replace(RECIPE, **CHANGES[change])
     unfinished = UnfinishedTrainings.of(tmp_path, "sts", other, heard)
     assert found(unfinished, other) is None
+    (note,) = heard.notes
+    left = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress()).path
+    assert note.startswith(f"{left} holds an unfinished training of this recipe with other settings")
+    assert note.endswith(f"rm -r {left}")
+    UnfinishedTrainings.of(tmp_path, "sts", other, heard)
+    assert heard.notes == [note]  # said once
+    assert found(UnfinishedTrainings.of(tmp_path, "sts", RECIPE, heard)) == {"epoch": 1}
+
+
+def test_a_training_with_other_settings_that_is_under_way_is_not_called_unfinished(tmp_path):
+    running, heard = UnfinishedTrainings.of(tmp_path, "sts", RECIPE, NoProgress()), Heard()
+    other = replace(RECIPE, train=TrainSpec(epochs=4))
+    with running.held() as free:
+        assert free
+        saved(running)
+        UnfinishedTrainings.of(tmp_path, "sts", other, heard)
+        assert heard.notes == []
+    UnfinishedTrainings.of(tmp_path, "sts", other, heard)
     assert len(heard.notes) == 1
-    assert "holds an unfinished training of this recipe with other settings" in heard.notes[0]
 
 
 @pytest.mark.parametrize(
