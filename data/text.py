@@ -42,12 +42,18 @@ class Segments:
 Text = str | Segments
 
 
+NOT_UTF_8 = "is not UTF-8"
+
+
 def text_problem(text: str) -> str:
     """Return why a string cannot be a text, as the end of a sentence that names it; empty if it can."""
     if not text.strip():
         return "is empty"
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        return "holds half a character (a lone surrogate)"
+    if "\0" in text:
+        return "holds a zero byte"
+    if not text.isascii() and (halves := [character for character in text if "\ud800" <= character <= "\udfff"]):
+        undecoded = all("\udc80" <= half <= "\udcff" for half in halves)  # what surrogateescape makes of other bytes
+        return NOT_UTF_8 if undecoded else "holds half a character (a lone surrogate)"
     return ""
 
 

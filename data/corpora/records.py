@@ -75,5 +75,5 @@ def check_text(origin: str, noun: str, text: str) -> None:
     """Raise a :class:`RowError` if a string is empty or cannot be encoded."""
     if problem := text_problem(text):
         kind = noun.removeprefix("the ").split()[0]
-        reason = f"{kind} with half a character" if text.strip() else f"empty {kind}"
+        reason = f"{kind} that {problem}" if text.strip() else f"empty {kind}"
         raise RowError(origin, reason, f"{noun} {problem}")

@@ -92,7 +92,7 @@ class SkippedRows:
         total = len(self.rows) + len(self.unwanted) + self.kept
         return tuple(
             f"{len(rows):,} of {total:,} rows ({len(rows) / total:.2%}) are left out, {reason}; the first: "
-            f"{rows[0].origin}"
+            f"{rows[0].origin}" + (f"; {self.remedies[reason]}" if reason in self.remedies else "")
             for reason, rows in by_reason(self.all_rows).items()
         )
 

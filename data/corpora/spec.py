@@ -104,9 +104,9 @@ class CorpusSpec:
     spread: bool = False
     """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
-    ignore: tuple[str, ...] = ()
-    """Labels or scores of rows to leave out, as the file has them, e.g. ["-"]; they are counted, and most_skipped does
-    not apply to them. Empty uses those of a named corpus."""
+    ignore: tuple[str, ...] = ("-",)
+    """Labels or scores of rows to leave out, as the file has them; they are counted, and most_skipped does not apply to
+    them. Those of a named corpus are left out too."""
 
     most_skipped: float = 0.01
     """Largest share of all rows that may be left out because they cannot be used: no score or one outside score_range,

@@ -9,6 +9,8 @@ from typing import Any
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.column_names import split_of
 from permafrost.data.files.opening import lines_of, read_whole
+from permafrost.data.files.settings import Skip, refuse_row
+from permafrost.data.text import NOT_UTF_8
 
 TypedRow = tuple[str, Mapping[str, Any]]
 """Origin (``file:line``), and the fields by column with the types of the file: text, numbers, lists, None."""
@@ -20,12 +22,21 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """JSON escape of a surrogate: half of a character beyond 16 bits. Without its other half, it cannot be encoded."""
 
 
-def read_jsonl(path: Path, encoding: str = "auto") -> Iterator[TypedRow]:
+class _BrokenJsonError(Exception):
+    """JSON that cannot be read: the reason, in the same words for all of a kind, and the problem."""
+
+
+def read_jsonl(path: Path, encoding: str = "auto", skip: Skip = refuse_row) -> Iterator[TypedRow]:
     """Read one JSON object or list per line; the items of a list are columns by their position from 1."""
     for number, line in lines_of(path, encoding):
         if line.strip():
             origin = f"{path}:{number}"
-            yield origin, _fields(origin, _parse(origin, line))
+            try:
+                value = _parse(line)
+            except _BrokenJsonError as error:
+                skip(origin, *error.args)
+                continue
+            yield origin, _fields(origin, value)
 
 
 def read_json(path: Path) -> Any:
@@ -36,7 +47,10 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CorpusError(f"{path}:{line}: not UTF-8 at byte {error.start + 1}; save it as UTF-8.") from None
-    return _parse(str(path), text)
+    try:
+        return _parse(text)
+    except _BrokenJsonError as error:
+        raise CorpusError(f"{path}: {error.args[1]}.") from None
 
 
 def is_squad(value: Any) -> bool:
@@ -109,7 +123,7 @@ def _same_length(columns: Iterable[Any]) -> bool:
     return len(lengths) == 1 and -1 not in lengths
 
 
-def _parse(origin: str, text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         value = _DECODER.decode(text)
         if SURROGATE.search(text) or not text.isascii():
@@ -117,11 +131,12 @@ def _parse(origin: str, text: str) -> Any:
         return value
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        if "\udc80" <= half <= "\udcff":
-            raise CorpusError(f"{origin}: not UTF-8; set corpus.encoding to that of the file.") from None
-        raise CorpusError(f"{origin}: it holds half a character ({half!r}, a lone surrogate).") from None
+        if "\udc80" <= half <= "\udcff" and half in text:
+            raise _BrokenJsonError(f"line that {NOT_UTF_8}", f"the line {NOT_UTF_8}") from None
+        problem = f"it holds half a character ({half!r}, a lone surrogate)"
+        raise _BrokenJsonError("line with half a character", problem) from None
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{origin}: not valid JSON ({error}).") from None
+        raise _BrokenJsonError("line that is not JSON", f"not valid JSON ({error})") from None
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Table:
         if self.kind in BINARY_READERS:
             yield from BINARY_READERS[self.kind](self.path)
         elif self.kind == "jsonl":
-            yield from json_rows.read_jsonl(self.path, self.encoding)
+            yield from json_rows.read_jsonl(self.path, self.encoding, skip)
         elif self.kind == "json":
             yield from json_rows.json_rows(self.path, self.value)
         elif self.kind == "squad":

@@ -25,7 +25,8 @@ from permafrost.data.corpora.splits import (
     with_validation,
 )
 from permafrost.data.corpora.targets import TARGETS
-from permafrost.data.files.opening import lines_of
+from permafrost.data.files.encoding import guess_encoding
+from permafrost.data.files.opening import lines_of, read_sample
 from permafrost.data.files.table import as_text, open_table
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
@@ -33,7 +34,7 @@ from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.resolve import resolve_corpus
 from permafrost.data.script import language_in_name, script_of
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.text import Segments
+from permafrost.data.text import NOT_UTF_8, Segments
 
 
 def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
@@ -49,12 +50,13 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     """
     entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
     name = spec.name or Path(spec.path).expanduser().name
-    skipped = SkippedRows(spec.strict, spec.most_skipped, spec.ignore or entry.ignore)
+    skipped = SkippedRows(spec.strict, spec.most_skipped, (*spec.ignore, *entry.ignore))
     reader, unsplit = _open_path(spec, skipped, most_rows) if spec.path else _open_named(spec, entry, skipped)
     targets = _targets(reader.spec, RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels)
     by_digest, all_records = _with_splits(unsplit, spec)
     usable = usable_records(all_records, make_encoding(targets), skipped)
     records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
+    skipped.remedies |= _encoding_remedies(skipped)
     skipped.check(name)
     if not records:
         reasons = "; ".join((*skipped.notes(), *reader.omissions.notes()))
@@ -91,6 +93,15 @@ def _with_language(corpus: Corpus, spec: CorpusSpec) -> tuple[Corpus, tuple[str,
     else:
         return corpus, ()
     return replace(corpus, language=language), (f"answers are compared by {rules}; corpus.language sets others",)
+
+
+def _encoding_remedies(skipped: SkippedRows) -> dict[str, str]:
+    """Return reason -> what to set for rows that are not UTF-8."""
+    undecoded = {row.reason: row.origin for row in skipped.rows if row.reason.endswith(NOT_UTF_8)}
+    guesses = {origin.rpartition(":")[0] for origin in undecoded.values()}
+    guess = next((guess for guess in map(guess_encoding, map(read_sample, map(Path, guesses))) if guess), "")
+    example = f'"{guess}", which it could be' if guess else 'the name of its encoding, e.g. "cp1252"'
+    return dict.fromkeys(undecoded, f"set corpus.encoding to {example}")
 
 
 def _targets(spec: CorpusSpec, labels: tuple[str, ...]) -> Targets:

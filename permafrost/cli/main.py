@@ -56,6 +56,7 @@ def run_command(
     columns: options.ColumnsOption = "",
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
+    drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
     runs: options.RunsOption = Path("runs"),
@@ -72,7 +73,7 @@ def run_command(
     several tasks share a backbone.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
     result = api.run(recipe, overrides, runs, Console(), only or (), **own)
     if isinstance(result, SimilarityResult):
         show_similarity(result, as_json)
@@ -107,6 +108,7 @@ def train_command(
     columns: options.ColumnsOption = "",
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
+    drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
     runs: options.RunsOption = Path("runs"),
@@ -115,7 +117,7 @@ def train_command(
 ) -> None:
     """Like run, from cached latents alone: no backbone is needed."""
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, "", strict, backbone)
+    overrides = options.recipe_overrides(set_, "", strict, backbone, drop_leaks)
     show_training(api.train(recipe, overrides, runs, Console(), only or (), **own), as_json)
 
 
@@ -126,6 +128,7 @@ def ablate_command(
     columns: options.ColumnsOption = "",
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
+    drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     variant: options.VariantOption = "",
     runs: options.RunsOption = Path("runs"),
@@ -140,7 +143,7 @@ def ablate_command(
     alone.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
     show_training(api.ablate(recipe, overrides, runs, Console(), variant, **own), as_json)
 
 
@@ -151,6 +154,7 @@ def study_command(
     columns: options.ColumnsOption = "",
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
+    drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     name: options.StudyName = "",
     trials: options.TrialsOption = None,
@@ -168,7 +172,7 @@ def study_command(
     seeds. You may stop the command at any time: a study of the same name continues.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
     result, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant, **own)
     if as_json:
         chosen = {"value": result.value, "params": result.params}

@@ -180,7 +180,11 @@ def corpus_arguments(data: str, columns: str, target: str) -> CorpusArguments:
 
 
 def recipe_overrides(
-    set_: list[str] | None, max_bytes: str = "", strict: bool = False, backbone: str = ""
+    set_: list[str] | None,
+    max_bytes: str = "",
+    strict: bool = False,
+    backbone: str = "",
+    drop_leaks: bool = False,
 ) -> list[str]:
     """Return options as ``KEY=VALUE`` settings: those of ``--set``, then those with a name of their own.
 
@@ -192,6 +196,8 @@ def recipe_overrides(
         overrides.append(f"extract.max_bytes={size_in_bytes(max_bytes)}")
     if strict:
         overrides.append("corpus.strict=true")
+    if drop_leaks:
+        overrides.append("corpus.drop_leaks=true")
     return overrides
 
 
