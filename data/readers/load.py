@@ -150,7 +150,7 @@ def _with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Ite
 
 def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
     if not spec.name:
-        raise SpecError("corpus.path or corpus.name must say which corpus; for example --set corpus.path=pairs.csv.")
+        raise SpecError("there is no corpus: give your data, --data FILE, or a named corpus, --data stsb.")
     if spec.name not in CORPORA and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
     root = entry.folder or os.environ.get("PERMAFROST_DATA")

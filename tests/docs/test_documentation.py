@@ -212,6 +212,8 @@ def folder(tmp_path, backbone, monkeypatch) -> Path:
     samples = {"mine.conll": "tags.conll", "mine.json": "questions.json", "requests.csv": "labels.csv"}
     for name, sample in samples.items():
         shutil.copy(ROOT / "data" / "samples" / sample, tmp_path / name)
+    (tmp_path / "lines.txt").write_text("\n".join(text for text, _, _ in labelled))
+    (tmp_path / "questions.txt").write_text("\n".join(f"{label.upper()}:kind {text}" for text, label, _ in labelled))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PERMAFROST_DATA", str(tmp_path / "corpora"))
     monkeypatch.setattr(bootstrap, "RESAMPLES", 50)

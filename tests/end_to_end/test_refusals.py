@@ -63,7 +63,7 @@ def bench(tmp_path_factory, tiny):
 
 CORPORA = {
     "missing corpus": ("corpus.path={0}/absent.csv", "absent.csv: no such file"),
-    "no corpus at all": ("corpus.path=", "corpus.path or corpus.name must say which corpus"),
+    "no corpus at all": ("corpus.path=", "there is no corpus: give your data, --data FILE"),
     "unknown kind of corpus": ("corpus.path={0}/pairs.xls", "unknown kind of file '.xls'"),
     "too few fields": ("corpus.path={0}/broken.csv", "broken.csv:5: expected 3 fields (first, second, score), found 2"),
     "unknown column": (

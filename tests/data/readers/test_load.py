@@ -449,7 +449,7 @@ def test_a_target_left_unsaid_is_found_from_the_column(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        (CorpusSpec(), SpecError, "corpus.path or corpus.name must say which corpus"),
+        (CorpusSpec(), SpecError, "there is no corpus: give your data, --data FILE"),
         (CorpusSpec(path="none.csv", columns=PAIRS), CorpusError, "none.csv: no such file."),
         (CorpusSpec(name="stbs"), CorpusError, "unknown corpus 'stbs'. Did you mean 'stsb'?"),
         (CorpusSpec(name="someone/pairs"), SpecError, "must say what the hub data set 'someone/pairs' holds"),
