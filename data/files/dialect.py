@@ -63,7 +63,9 @@ class Dialect:
             return "one text per line"
         name = next((name for name, character in DELIMITERS.items() if character == self.delimiter), "")
         parts = [f"{name}s" if name else repr(self.delimiter), "header" if self.header else "no header"]
-        return ", ".join([*parts, *(["quotes"] if self.quoted else [])])
+        if self.quoted != (self.delimiter != "\t"):  # not the usual
+            parts.append("quotes" if self.quoted else "quotation marks are text")
+        return ", ".join(parts)
 
 
 def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dialect:

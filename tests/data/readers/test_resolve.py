@@ -124,7 +124,7 @@ SHAPES: list[tuple[Callable[[Path], Path], str, tuple[str, ...], str, str]] = [
     (mrpc, "", ("#1 String", "#2 String", "Quality"), "class", "msr.txt: tabs, header, UTF-8 with a mark; texts"),
     (sms, "", ("2", "1"), "class", "SMSSpamCollection: tabs, no header, UTF-8; text: 2; target: 1, a class"),
     (clinc, "", ("1", "2"), "class", "data_full.json: JSON, without oos_val (5 rows), oos_test (5 rows); text: 1; tar"),
-    (emobank, "text,V", ("text", "V"), "score", "emobank.csv: commas, header, quotes, UTF-8; text: text; target: V"),
+    (emobank, "text,V", ("text", "V"), "score", "emobank.csv: commas, header, UTF-8; text: text; target: V"),
     (go_emotions, "", ("1", "2"), "labels", "go: tabs, no header, UTF-8; text: 1; target: 2, labels; 3 splits"),
     (snli, "", ("sentence1", "sentence2", "gold_label"), "class", "snli_1.0: JSON lines; texts: sentence1, sentence2"),
     (lines, "", ("sentence",), "none", "lines.txt: one text per line, UTF-8; text: sentence; no target"),
