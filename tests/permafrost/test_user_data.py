@@ -126,7 +126,7 @@ def test_look_says_what_a_run_reads(bench, capsys):
     code, out, _ = bench.command(*words)
     assert code == 0
     assert "the cold soup of day 0 was here" in out
-    assert [line for line in out.splitlines() if line.startswith("labels")] == ["labels  a 30; b 30"]
+    assert [line.rstrip() for line in out.splitlines() if line.startswith("labels")] == ["labels  a 30; b 30"]
 
 
 def test_look_tells_why_a_run_would_stop(bench):
