@@ -33,27 +33,46 @@ def mean_absolute_error(prediction: NDArray[Any], target: NDArray[Any]) -> NDArr
     return np.asarray(np.abs(prediction - target).mean(-1))
 
 
-def accuracy(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
-    """Return the fraction of rows with the correct class, over the last axis."""
-    return np.asarray((prediction == target).mean(-1))
+def accuracy(prediction: NDArray[Any], target: NDArray[Any], counts: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    """Return the fraction of rows with the correct class, over the last axis.
+
+    Args:
+        prediction, target: ``[..., row]``, classes.
+        counts: ``[..., row]``, how often each row counts; None counts each once.
+    """
+    correct = _sum(prediction == target, counts)
+    return np.asarray(correct / (target.shape[-1] if counts is None else counts.sum(-1)))
 
 
-def macro_f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
-    """Return the mean F1 score over classes, over the last axis; classes neither predicted nor true are left out."""
+def macro_f1(prediction: NDArray[Any], target: NDArray[Any], counts: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    """Return the mean F1 score over classes, over the last axis; classes neither predicted nor true are left out.
+
+    Arguments as of :func:`accuracy`.
+    """
     scores, present = [], []
     for label in np.union1d(prediction, target):
         predicted, true = prediction == label, target == label
-        scores.append(f1(predicted, true))
-        present.append((predicted | true).any(-1))
+        scores.append(f1(predicted, true, counts))
+        present.append(_sum(predicted | true, counts) > 0)
     return np.asarray(np.sum(scores, axis=0) / np.maximum(np.sum(present, axis=0), 1))
 
 
-def f1(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
-    """Return the F1 score of class 1 of two, ``2 tp / (2 tp + fp + fn)``, over the last axis; 0 if it is 0 / 0."""
-    predicted, true = prediction == 1, target == 1
-    total = predicted.sum(-1) + true.sum(-1)
-    return np.asarray(np.where(total > 0, 2 * (predicted & true).sum(-1) / np.maximum(total, 1), 0.0))
+def f1(prediction: NDArray[Any], target: NDArray[Any], counts: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    """Return the F1 score of class 1 of two, ``2 tp / (2 tp + fp + fn)``, over the last axis; 0 if it is 0 / 0.
 
+    Arguments as of :func:`accuracy`.
+    """
+    predicted, true = prediction == 1, target == 1
+    total = _sum(predicted, counts) + _sum(true, counts)
+    return np.asarray(np.where(total > 0, 2 * _sum(predicted & true, counts) / np.maximum(total, 1), 0.0))
+
+
+def _sum(rows: NDArray[np.bool_], counts: NDArray[np.float64] | None) -> NDArray[Any]:
+    return np.asarray(rows.sum(-1) if counts is None else (counts * rows).sum(-1))
+
+
+COUNTED = (accuracy, macro_f1, f1)
+"""Metrics of classes, which rows with the same prediction and target need not be told apart for."""
 
 CORRELATIONS = (pearson, spearman)
 """Metrics that are undefined if the predictions or the targets are constant."""
@@ -69,6 +88,11 @@ def of_resamples(
         target: ``[row]``, or ``[row, label]`` of 0 and 1.
         rows: ``[resample, row]``, indices of rows.
     """
+    if metric in COUNTED:
+        pairs, cell = np.unique(np.stack([prediction, target]), axis=1, return_inverse=True)
+        keys = cell.reshape(-1)[rows] + pairs.shape[1] * np.arange(len(rows))[:, None]
+        counts = np.bincount(keys.ravel(), minlength=pairs.shape[1] * len(rows)).reshape(len(rows), -1)
+        return metric(*pairs, counts.astype(np.float64))
     if target.ndim == 1 and metric not in CORRELATIONS:
         return metric(prediction[rows], target[rows])
     keys = rows + rows.shape[1] * np.arange(len(rows))[:, None]

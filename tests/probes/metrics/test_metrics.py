@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn
 
@@ -15,7 +17,7 @@ from permafrost.probes.metrics.bootstrap import (
     estimate_metric,
     paired_difference,
 )
-from permafrost.probes.metrics.metrics import CORRELATIONS, mean_absolute_error, of_resamples
+from permafrost.probes.metrics.metrics import CORRELATIONS, accuracy, f1, macro_f1, mean_absolute_error, of_resamples
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.scores import Similarity
 
@@ -203,3 +205,12 @@ def test_a_ratio_of_nothing_is_nought_and_one_row_is_too_few():
     assert nothing.value == 0
     assert (nothing.draws == 0).all()
     assert bootstrap_ratio([(np.ones(1), np.ones(1))]) is None
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40), seed=st.integers(0, 99))
+@pytest.mark.parametrize("metric", [accuracy, f1, macro_f1])
+def test_metrics_of_classes_on_counted_rows_are_those_of_the_rows(metric, rows, seed):
+    prediction, target = np.array(rows).T
+    drawn = np.random.default_rng(seed).integers(0, len(rows), (7, len(rows)))
+    assert of_resamples(metric, prediction, target, drawn).tolist() == metric(prediction[drawn], target[drawn]).tolist()
