@@ -90,9 +90,9 @@ def of_resamples(
     """
     if metric in COUNTED:
         pairs, cell = np.unique(np.stack([prediction, target]), axis=1, return_inverse=True)
-        keys = cell.reshape(-1)[rows] + pairs.shape[1] * np.arange(len(rows))[:, None]
-        counts = np.bincount(keys.ravel(), minlength=pairs.shape[1] * len(rows)).reshape(len(rows), -1)
-        return metric(*pairs, counts.astype(np.float64))
+        places = cell.reshape(-1)[rows] + pairs.shape[1] * np.arange(len(rows))[:, None]
+        times = np.bincount(places.ravel(), minlength=pairs.shape[1] * len(rows)).reshape(len(rows), -1)
+        return metric(*pairs, times.astype(np.float64))
     if target.ndim == 1 and metric not in CORRELATIONS:
         return metric(prediction[rows], target[rows])
     keys = rows + rows.shape[1] * np.arange(len(rows))[:, None]
