@@ -16,7 +16,7 @@ from permafrost.data.files.column_names import split_of
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.table import as_text, get_field, open_table
 from permafrost.data.readers.conll import ColumnFile, tagged_row
-from permafrost.data.readers.resolve import GROUPS, file_format, line_pattern
+from permafrost.data.readers.resolve import file_format, line_pattern, pattern_columns
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
 from permafrost.data.script import WORD_END, lazy_pattern
 from permafrost.data.spec import SpecError
@@ -86,7 +86,7 @@ class RecordReader:
         self.most_rows: int | None = None
         self._pattern = line_pattern(spec.columns)
         if self._pattern:
-            self.columns = tuple(name for name in GROUPS if name in self._pattern.groupindex)
+            self.columns = pattern_columns(self._pattern)
         if spec.rule and len(self.columns) != 1:
             raise SpecError(
                 f'corpus.rule = "{spec.rule}" labels single sentences: name one column in corpus.columns, '

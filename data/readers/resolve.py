@@ -61,7 +61,7 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
         return ResolvedCorpus(resolved, files, f"{path.name}: {_format_of(table, kind)}; target: {kind}")
     pattern = line_pattern(spec.columns)
     if pattern:
-        columns = tuple(name for name in GROUPS if name in pattern.groupindex)
+        columns = pattern_columns(pattern)
         layout = Layout(columns, kind or ("class" if "label" in columns else "none"))
     else:
         layout = _layout_of_table(table, spec, kind or hint)
@@ -97,6 +97,11 @@ def line_pattern(columns: Sequence[str]) -> re.Pattern[str] | None:
             f"got {', '.join(pattern.groupindex)}."
         )
     return pattern
+
+
+def pattern_columns(pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """Return the groups of a regular expression that matches a line, in the order of columns."""
+    return tuple(name for name in GROUPS if name in pattern.groupindex)
 
 
 def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Row, as_text, open_table
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.readers.registry import CORPORA
+from permafrost.data.readers.resolve import line_pattern, pattern_columns
 from permafrost.data.spec import nearest
 from permafrost.data.text import text_problem
 from permafrost.probes.config.names import PROBE
@@ -131,7 +133,7 @@ def requests_from_file(
     Raises:
         CorpusError: the file is missing, broken or empty, or lacks the columns of all tasks.
     """
-    rows = [(origin, as_text(fields)) for origin, fields in open_table(path).rows()]
+    rows = _read_rows(path, runs)
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
     location, fields = rows[0]
@@ -150,6 +152,20 @@ def requests_from_file(
         )
         for task, names in columns.items()
     }
+
+
+def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
+    """Return the rows of a file; the lines of a run whose corpus is read by a regular expression are read by it too.
+
+    A line that does not match is a text without a target.
+    """
+    patterns = {line_pattern(run.recipe.corpus.columns) for run in runs.values()}
+    pattern = patterns.pop() if len(patterns) == 1 else None
+    if not pattern:
+        return [(origin, as_text(fields)) for origin, fields in open_table(path).rows()]
+    lines = open_table(path, FileFormat(delimiter="none")).rows()
+    matched = ((origin, line, pattern.fullmatch(line)) for origin, fields in lines for line in fields.values())
+    return [(origin, match.groupdict(default="") if match else {"text": line}) for origin, line, match in matched]
 
 
 def _requests_from_rows(
@@ -204,6 +220,8 @@ def _corpus_columns(run: LoadedRun) -> Item:
     """Return the columns of the run's corpus, texts then target; empty if they are unknown."""
     spec = run.recipe.corpus
     entry = CORPORA.get(spec.name)
+    if pattern := line_pattern(spec.columns):
+        return pattern_columns(pattern)
     return spec.columns or (entry.columns if entry else ())
 
 

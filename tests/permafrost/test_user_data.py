@@ -135,3 +135,23 @@ def test_look_tells_why_a_run_would_stop(bench):
     assert code == 0
     assert "a run would stop: " in out
     assert "corpus.most_skipped" in out
+
+
+def test_a_run_on_lines_predicts_on_such_lines_and_on_plain_ones(bench):
+    (bench.folder / "lines.txt").write_text("\n".join(f"{label.upper()}:kind {text}" for text, label in ROWS))
+    result = api.run(
+        "classify",
+        small(bench),
+        bench.runs,
+        data=bench.folder / "lines.txt",
+        columns=[r"(?P<label>[A-Z]+):\w+ (?P<text>.*)"],
+    )
+    (bench.folder / "new.txt").write_text("A:kind the cold soup\nthe warm soup\n")
+    out = bench.folder / "out.csv"
+    code, _, err = bench.command(
+        "predict", str(result.path), "--file", str(bench.folder / "new.txt"), "--out", str(out)
+    )
+    assert code == 0, err
+    predicted = pd.read_csv(out)
+    assert predicted["text"].tolist() == ["the cold soup", "the warm soup"]
+    assert predicted["target"].fillna("").tolist() == ["A", ""]
