@@ -12,7 +12,6 @@ from permafrost.data.atomic import write_atomically
 from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.digests import digest_of
-from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
 from permafrost.probes.config.recipe import Recipe
 
@@ -63,7 +62,6 @@ def load_with_data(
     name: str,
     overrides: Iterable[str],
     arguments: DataArguments,
-    progress: Progress,
 ) -> tuple[str, Recipe]:
     """Return the name of a recipe and the recipe, with the user's data and what was found in its files.
 
@@ -71,7 +69,6 @@ def load_with_data(
         load: :func:`permafrost.probes.config.load.load_recipe` or another of that module.
         name, overrides: as of ``load``.
         arguments: the data; by default the recipe's own.
-        progress: receives a line for each file.
     """
     hints = list[Kind]()
 
@@ -80,7 +77,7 @@ def load_with_data(
         return arguments.corpus_table(recipe)
 
     recipe_name, recipe = load(name, overrides, corpus_table)
-    return recipe_name, with_found_corpora(recipe, hints[0], progress)
+    return recipe_name, with_found_corpora(recipe, hints[0])
 
 
 def source_of(data: Data, cache: str) -> dict[str, str]:
@@ -153,13 +150,12 @@ def kind_of_corpus(spec: CorpusSpec) -> Kind:
     return "class" if spec.rule else spec.target or (CORPORA[spec.name].target if spec.name in CORPORA else "")
 
 
-def with_found_corpora(recipe: Recipe, hint: Kind, progress: Progress) -> Recipe:
+def with_found_corpora(recipe: Recipe, hint: Kind) -> Recipe:
     """Return a recipe whose corpora from files name everything that was found in the files.
 
     Args:
         recipe: a recipe.
         hint: the kind of target that the recipe is for.
-        progress: receives a line for each file.
     """
     tree, found = plain(recipe), dict[str, CorpusSpec]()
     places = {"": (tree, recipe.corpus)}
@@ -173,9 +169,7 @@ def with_found_corpora(recipe: Recipe, hint: Kind, progress: Progress) -> Recipe
 
         key = str(spec)
         if key not in found:
-            resolved = resolve_corpus(spec, hint)
-            progress.note(resolved.description)
-            found[key] = resolved.spec
+            found[key] = resolve_corpus(spec, hint).spec
         defaults = plain(CorpusSpec() if table is tree else recipe.corpus)
         table["corpus"] = {name: value for name, value in plain(found[key]).items() if value != defaults[name]}
     return parse(Recipe, tree, "recipe") if found else recipe

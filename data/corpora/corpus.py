@@ -92,6 +92,9 @@ class Corpus:
     """Language by whose rules answers are compared, a key of :data:`permafrost.data.script.LANGUAGES`; empty takes the
     rules for the script of each context."""
 
+    source: str = ""
+    """How a file was read, in a line: format, columns, target; empty for a named corpus."""
+
     notes: tuple[str, ...] = ()
     """Notes for the user: how many rows were left out and why, which labels never occur in training, which texts
     several splits share."""

@@ -31,7 +31,7 @@ from permafrost.data.files.table import as_text, open_table
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
-from permafrost.data.readers.resolve import resolve_corpus
+from permafrost.data.readers.resolve import ResolvedCorpus, resolve_corpus
 from permafrost.data.script import language_in_name, script_of
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import NOT_UTF_8, Segments
@@ -51,7 +51,9 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
     name = spec.name or Path(spec.path).expanduser().name
     skipped = SkippedRows(spec.strict, spec.most_skipped, (*spec.ignore, *entry.ignore))
-    reader, unsplit = _open_path(spec, skipped, most_rows) if spec.path else _open_named(spec, entry, skipped)
+    resolved = resolve_corpus(spec) if spec.path else None
+    reader, unsplit = _open_path(resolved, skipped) if resolved else _open_named(spec, entry, skipped)
+    reader.most_rows = most_rows
     targets = _targets(reader.spec, RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels)
     by_digest, all_records = _with_splits(unsplit, spec)
     usable = usable_records(all_records, make_encoding(targets), skipped)
@@ -71,7 +73,8 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     if spec.drop_leaks:
         corpus = drop_leaks(corpus)
     notes = (*skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
-    corpus = replace(corpus, notes=notes, skipped=skipped.all_rows)
+    source = resolved.description if resolved else ""
+    corpus = replace(corpus, source=source, notes=notes, skipped=skipped.all_rows)
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
@@ -163,10 +166,8 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> t
     return reader, reader.read_splits(files) if is_local else hub_records(spec, entry, reader)
 
 
-def _open_path(spec: CorpusSpec, skipped: SkippedRows, most_rows: int | None) -> tuple[RecordReader, Iterator[Record]]:
-    resolved = resolve_corpus(spec)
+def _open_path(resolved: ResolvedCorpus, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
     reader = _make_reader(resolved.spec, CorpusEntry(files={}, target=""), (), skipped)
-    reader.most_rows = most_rows
     return reader, reader.read_splits(resolved.files)
 
 

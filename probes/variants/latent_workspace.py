@@ -58,6 +58,8 @@ class LatentWorkspace:
             corpus = load_corpus(spec)
             sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
             texts = f"{corpus.text_count:,} texts, {len(corpus.texts):,} distinct, each runs once"
+            if corpus.source:
+                self.progress.note(corpus.source)
             self.progress.note(f"{corpus.name}: {sizes} rows; {texts}")
             for note in corpus.notes:
                 self.progress.note(f"{corpus.name}: {note}")

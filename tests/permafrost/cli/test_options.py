@@ -50,7 +50,7 @@ def test_every_command_that_reads_or_stores_has_the_option(option, commands, mon
 
     for command in commands:
 
-        def hear(*arguments, command=command):
+        def hear(*arguments, command=command, **own):
             raise HeardError(command, [meant] in arguments)
 
         monkeypatch.setattr(api, command, hear)

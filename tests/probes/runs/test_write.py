@@ -9,6 +9,7 @@ import pytest
 from permafrost import api
 from permafrost.data.spec import read_toml
 from permafrost.probes.config.load import load_recipe
+from permafrost.user_data import DataArguments, load_with_data
 from tests.support.bench import COLUMNS, FILES, Bench, pairs
 
 LAYERS = 4
@@ -32,7 +33,8 @@ def test_the_folder_of_a_run_holds_what_it_should_and_nothing_else_is_left(finis
 def test_the_resolved_recipe_of_a_run_runs_again(finished):
     bench, done = finished
     name, recipe = load_recipe(str(done.path / "recipe.toml"))
-    assert recipe == load_recipe("pairs", bench.of_pairs("train.seeds=0,1"))[1]
+    given = load_with_data(load_recipe, "pairs", bench.of_pairs("train.seeds=0,1"), DataArguments())
+    assert (name, recipe) == ("recipe", given[1])
     assert read_toml((done.path / "recipe.toml").read_text("utf-8"), name)["train"]["seeds"] == [0, 1]
 
 
