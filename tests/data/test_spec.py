@@ -86,7 +86,7 @@ def test_every_view_can_be_asked_for(view):
         ("plan.template={text}{text}{text}", "plan.template must contain {text} once or twice"),
         ("plan=3", "[plan] must be a table, got"),
         ("plan.layers.first=3", "plan.layers must be"),
-        ("corpus.score_range=1,2,3", "corpus.score_range needs 2 values"),
+        ("corpus.score_range=1,2,3", "corpus.score_range must be list of number or \"auto\", got '1,2,3'."),
         ("corpus.score_range=5,0", "corpus.score_range must rise"),
         ("corpus.score_range=nan,1", "corpus.score_range must rise"),
         ("corpus.fractions=0.5,0.1,0.1", "corpus.fractions must be shares that add up to 1"),

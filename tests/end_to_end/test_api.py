@@ -28,12 +28,13 @@ def bench(tmp_path, tiny):
 SMALL = {
     "quickstart": lambda bench: bench.settings("corpus.limit=20"),
     "sts": Bench.of_named,
-    "sts-decoder": Bench.of_named,
+    "sts-decoder": lambda bench: bench.of_named("plan.max_tokens=64"),
     "freeze-sts": Bench.of_named,
     "freeze-sts-tried": lambda bench: bench.of_named("train.epochs=1", "pretraining.train.epochs=1"),
     "pairs": Bench.of_pairs,
     "classify": Bench.of_topics,
     "multilabel": lambda bench: bench.settings("train.epochs=1"),
+    "rank": lambda bench: bench.settings("train.epochs=1"),
 }
 
 
@@ -219,16 +220,14 @@ def test_a_name_with_a_dollar_is_drawn_as_it_is(bench, trained_only):
 
 def test_a_table_without_a_metric_says_why(bench, monkeypatch):
     monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
-    path = write(
-        bench.folder / "six.csv", ["text", "label"], [(row[0], "ab"[at % 2]) for at, row in enumerate(pairs()[:6])]
-    )
-    settings = bench.settings(f"corpus.path={path}", "corpus.columns=text,label")
-    code, out, err = bench.command("run", "classify", settings=settings)
-    assert code == 0, err
-    assert "No metric: it needs two rows or more of validation, which has 1. Add labelled rows, or give" in out
-    code, out, err = bench.command("run", "classify", settings=[*settings, "corpus.fractions=0.5,0.25,0.25"])
-    assert code == 0, err
-    assert "No metric" not in out
+    rows = [(row[0], "ab"[at % 2], "train") for at, row in enumerate(pairs()[:6])]
+    for few, told in ((rows[:1], True), (rows[:2], False)):
+        held = [(text, label, "validation") for text, label, _ in few]
+        path = write(bench.folder / "six.csv", ["text", "label", "split"], [*rows, *held])
+        settings = bench.settings(f"corpus.path={path}", "corpus.columns=text,label")
+        code, out, err = bench.command("run", "classify", settings=settings)
+        assert code == 0, err
+        assert ("No metric: it needs two rows or more of validation, which has 1. Add labelled rows" in out) == told
 
 
 def test_a_majority_is_an_honest_accuracy(bench, quick):

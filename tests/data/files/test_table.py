@@ -144,7 +144,7 @@ BROKEN: list[tuple[str, bytes | str, str]] = [
         'a,b\n1,2\n"open,3\n4,5\n6,7\n',
         "f.csv:3: unexpected end of data; if quotes are part",
     ),
-    ("f.jsonl", b'{"a": "\xe9"}', "f.jsonl:1: not UTF-8; set corpus.encoding to that of the file."),
+    ("f.jsonl", b'{"a": "\xe9"}', "f.jsonl:1: the line is not UTF-8."),
     ("f.jsonl", '{"a": 1}\n{"a": \n', "f.jsonl:2: not valid JSON ("),
     ("f.jsonl", "[" * 100_000, "f.jsonl:1: not valid JSON ("),
     ("f.jsonl", '{"a": "\\ud83d\\ude00"}\n{"a": "b", "\\uDE00": 1}', "f.jsonl:2: it holds half a character ('\\ude00'"),
