@@ -1,6 +1,7 @@
 """Encodings of files of text: UTF-8, UTF-16 and UTF-32 by their mark, UTF-8 without one, or what is set."""
 
 import codecs
+import re
 from pathlib import Path
 
 from permafrost.data.errors import CorpusError
@@ -10,6 +11,9 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 """First bytes of a file -> its encoding; the mark of UTF-32 begins with that of UTF-16."""
+
+SURE = 0.5
+"""Share of a language's letters from which on an encoding that was guessed by them is sure."""
 
 MANY_ZEROS = 0.2
 """Share of zero bytes from which on a file is no UTF-8."""
@@ -49,4 +53,16 @@ def guess_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes  # slow to import, and needed only for a message
 
     best = from_bytes(sample).best()
+    if best and best.coherence < SURE and _is_western(sample):
+        return "cp1252"
     return best.encoding if best else ""
+
+
+def _is_western(sample: bytes) -> bool:
+    """Return whether bytes beyond ASCII are letters in cp1252, most of them alone among ASCII letters."""
+    beyond = re.findall(rb"[\x80-\xff]+", sample)
+    alone = sum(len(run) == 1 for run in beyond) > 0.8 * len(beyond)
+    try:
+        return alone and bool(sample.decode("cp1252"))
+    except UnicodeDecodeError:
+        return False

@@ -41,6 +41,9 @@ BINARY_SUFFIXES = (".parquet", ".arrow", ".feather", ".xlsx")
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd", ".xz", ".bz2")
 
 
+LOOKED_AT = 5
+"""Lines that are looked at to see whether each is JSON."""
+
 LINES = Dialect("")
 
 
@@ -132,16 +135,22 @@ def _first_lines(path: Path, encoding: str) -> list[str]:
 
 
 def _json_kind(lines: list[str], suffix: str) -> Kind | None:
-    """Return "jsonl" if the first line is a whole object or list, "json" if a value spans lines; None if neither."""
-    first = next((line.strip() for line in lines if line.strip()), "")
-    if suffix == ".jsonl":
+    """Return "jsonl" if each line is an object or list, "json" if a value spans lines; None if neither.
+
+    Only a suffix of JSON makes lines JSON that cannot be read so.
+    """
+    filled = list(islice((line.strip() for line in lines if line.strip()), LOOKED_AT))
+    first = "".join(filled[:1])
+    if suffix in (".jsonl", ".ndjson"):
         return "jsonl"
-    if not first.startswith(("{", "[")) or suffix in (".csv", ".tsv", ".txt", ".conll"):
-        return "json" if suffix == ".json" else None
-    one_line = sum(bool(line.strip()) for line in lines[:2]) == 1
-    if first[-1:] in "}]" and (not one_line or (first[:1] == "{" and suffix != ".json")):
+    if suffix == ".json":
+        whole = first[-1:] in "}]" and first[:1] in "{[" and len(filled) > 1
+        return "jsonl" if first and whole else "json"
+    if filled and all(map(json_rows.is_object, filled)):
         return "jsonl"
-    return "json"
+    if first.startswith(("{", "[")) and suffix in ("", ".js") and (first in "{[" or json_rows.is_list(first)):
+        return "jsonl" if len(filled) > 1 and json_rows.is_list(first) else "json"
+    return None
 
 
 def suffix_of(path: Path) -> str:
