@@ -8,7 +8,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from permafrost.data.errors import CorpusError
@@ -70,13 +70,15 @@ class Dialect:
         return ", ".join([*parts, *(["quotes"] if self.quoted else [])])
 
 
-def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dialect:
+def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: Dialect | None = None) -> Dialect:
     """Return the layout of a file of text.
 
     Args:
         lines: the first lines of the file.
         suffix: of its name, in lower case, e.g. ``.csv``; empty if there is none.
         settings: what is not "auto" is taken as it is.
+        like: the layout of another file of the same corpus, which settles delimiter and quoting, and that there is no
+            header if there is none in that file and the rows have as many fields.
 
     Raises:
         CorpusError: a setting is none of the known values.
@@ -86,22 +88,23 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dia
         return Dialect(",", header=True)
     delimiter = _set_delimiter(settings.delimiter)
     if delimiter is None:
-        delimiter = _find_delimiter(lines, suffix)
+        delimiter = like.delimiter if like else _find_delimiter(lines, suffix)
     if not delimiter:
         return Dialect("")
     quoted = settings.quoting == "double"
     if settings.quoting not in ("auto", *QUOTINGS):
         raise CorpusError(f'corpus.quoting = "{settings.quoting}": set it to "auto", "double" or "none".')
     if settings.quoting == "auto":
-        quoted = _is_quoted(lines, delimiter)
+        quoted = like.quoted if like else _is_quoted(lines, delimiter)
     rows = list(_split(lines, delimiter, quoted))
     if settings.header not in ("auto", "yes", "no"):
         raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
     header = settings.header == "yes" if settings.header != "auto" else _has_header(rows, suffix)
-    found = Dialect(delimiter, quoted, header)
     widths = Counter(map(len, rows))
     common = [width for width, count in widths.items() if count >= 0.01 * len(rows)] or [1]
-    return replace(found, widths=(min(common), max(common)))
+    if settings.header == "auto" and like and not like.header and like.widths[0] <= min(common):
+        header = False
+    return Dialect(delimiter, quoted, header, (min(common), max(common)))
 
 
 def split_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:

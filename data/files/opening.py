@@ -22,7 +22,7 @@ LONGEST_LINE = 1 << 24
 LARGEST_VALUE = 1 << 29
 """Bytes of the largest file that is read as a single JSON value."""
 
-MOST_UNPACKED, LARGEST_RATIO = 1 << 26, 100
+MOST_UNPACKED, LARGEST_RATIO = 1 << 24, 100
 """A compressed file may unpack to so many bytes, and beyond them to so many times the bytes that were read of it."""
 
 SAMPLE = 1 << 20
@@ -32,6 +32,8 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 
 COMPRESSIONS = {b"\x1f\x8b": "gzip", ZSTD: "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 """First bytes of a file -> its compression."""
+
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd", ".xz", ".bz2")
 
 
 class _Unpacked(io.RawIOBase):
@@ -121,7 +123,7 @@ def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
     sample = read_sample(path)
     encoding = find_encoding(path, sample, encoding)
     with open_bytes(path) as file:
-        lines = io.TextIOWrapper(file, encoding, errors=_decode_errors(encoding), newline=_line_end(sample, encoding))
+        lines = io.TextIOWrapper(file, encoding, errors=decode_errors(encoding), newline=_line_end(sample, encoding))
         number = 0
         try:
             while line := lines.readline(LONGEST_LINE):
@@ -140,7 +142,8 @@ def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
             lines.detach()
 
 
-def _decode_errors(encoding: str) -> str:
+def decode_errors(encoding: str) -> str:
+    """Return how bytes that are not of an encoding are decoded, as ``errors`` of ``bytes.decode``."""
     return "surrogateescape" if encoding.startswith("utf-8") or not encoding.startswith("utf") else "strict"
 
 

@@ -5,7 +5,7 @@ The spec that results names everything, so that a run records how its corpus was
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Table, open_table
 from permafrost.data.readers.layout import Layout, find_layout
-from permafrost.data.readers.sources import find_files
+from permafrost.data.readers.sources import SplitFiles, find_files
 
 SAMPLE_ROWS = 5000
 """Rows that columns and kind of target are found from."""
@@ -34,8 +34,8 @@ class ResolvedCorpus:
     """A corpus spec that names everything, and how it was found."""
 
     spec: CorpusSpec
-    files: Mapping[str, Path]
-    """Split -> file; the empty name is a single file."""
+    files: SplitFiles
+    """Split and file; the empty name is a single file."""
 
     description: str
     """A line for the user: format, columns, target and splits."""
@@ -53,7 +53,7 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
     """
     path = Path(spec.path).expanduser()
     files = find_files(path)
-    table = open_table(next(iter(files.values())), file_format(spec))
+    table = open_table(files[0][1], file_format(spec))
     kind = spec.target or _kind_of_file(table, hint)
     reads = TARGETS[kind].reads if kind else "columns"
     if reads != "columns":
@@ -68,9 +68,27 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
     if spec.rule:
         layout = replace(layout, columns=layout.columns[:1], target="class")
     spec = _with_layout(spec, layout, bool(pattern))
+    files, left_out = _with_target(files, table, spec)
     if spec.target == "score" and spec.score_range == "auto":
         spec = replace(spec, score_range=_score_range(files, spec))
-    return ResolvedCorpus(spec, files, _describe(path, table, spec, len(files)))
+    description = "; ".join((_describe(path, table, spec, len({split for split, _ in files})), *left_out))
+    return ResolvedCorpus(spec, files, description)
+
+
+def _with_target(files: SplitFiles, first: Table, spec: CorpusSpec) -> tuple[SplitFiles, list[str]]:
+    """Return the files without those that name their columns and have none of the target, and a note on each."""
+    if not spec.target or not TARGETS[spec.target].has_target or line_pattern(spec.columns):
+        return files, []
+    target, kept, left_out = spec.columns[-1], list[tuple[str, Path]](), list[str]()
+    for split, path in files:
+        table = open_table(path, file_format(spec), first)
+        names = {name for _, fields in islice(table.rows(skip=lambda *_: None), 1) for name in fields}
+        is_named = table.kind in ("parquet", "arrow", "xlsx", "jsonl") or table.dialect.header
+        if split in ("", "train") or not names or not is_named or target in names:
+            kept.append((split, path))
+        else:
+            left_out.append(f"without {path.name}, which has no column '{target}'")
+    return kept, left_out
 
 
 def file_format(spec: CorpusSpec) -> FileFormat:
@@ -100,7 +118,13 @@ def line_pattern(columns: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
-    rows = sample_rows(table)
+    skipped = list[tuple[str, str]]()
+    rows = list(islice(table.rows(skip=lambda origin, _, problem: skipped.append((origin, problem))), SAMPLE_ROWS))
+    if not rows and skipped:
+        raise CorpusError(
+            f"{skipped[0][0]}: {skipped[0][1]}; no row can be read: set corpus.delimiter, corpus.quoting or "
+            'corpus.header, e.g. corpus.delimiter = "none" for a text in each line.'
+        )
     if not rows:
         raise CorpusError(f"{table.path}: it holds no rows.")
     if spec.rule and not spec.columns:
@@ -150,11 +174,12 @@ def _is_tagged(rows: Sequence[TypedRow]) -> bool:
     return "O" in tags and all(map(TAG.fullmatch, tags)) and len(set(tags)) < max(20, len(tags) / 5)
 
 
-def _score_range(files: Mapping[str, Path], spec: CorpusSpec) -> tuple[float, float]:
+def _score_range(files: SplitFiles, spec: CorpusSpec) -> tuple[float, float]:
     """Return the whole numbers that enclose the scores of all files."""
     low, high = math.inf, -math.inf
-    for path in files.values():
-        for _, fields in open_table(path, file_format(spec)).rows(skip=lambda *_: None):
+    first = open_table(files[0][1], file_format(spec))
+    for _, path in files:
+        for _, fields in open_table(path, file_format(spec), first).rows(skip=lambda *_: None):
             text = str(fields.get(spec.columns[-1], ""))
             if is_number(text):
                 low, high = min(low, float(text)), max(high, float(text))
@@ -170,7 +195,7 @@ def _format_of(table: Table, kind: Kind) -> str:
     return table.describe()
 
 
-def _describe(path: Path, table: Table, spec: CorpusSpec, files: int) -> str:
+def _describe(path: Path, table: Table, spec: CorpusSpec, splits: int) -> str:
     has_target = bool(spec.target) and TARGETS[spec.target].has_target
     texts = spec.columns[:-1] if has_target else spec.columns
     parts = [table.describe(), f"{'texts' if len(texts) > 1 else 'text'}: {', '.join(texts)}"]
@@ -184,6 +209,6 @@ def _describe(path: Path, table: Table, spec: CorpusSpec, files: int) -> str:
         parts.append(f"target: {column}, {'labels' if spec.target == 'labels' else f'a {spec.target}'}")
     else:
         parts.append("no target")
-    if files > 1:
-        parts.append(f"{files} splits")
+    if splits > 1:
+        parts.append(f"{splits} splits")
     return f"{path.name}: {'; '.join(parts)}"

@@ -67,7 +67,7 @@ def summarize(spec: CorpusSpec) -> CorpusSummary:
     Raises:
         CorpusError: a file cannot be read, or it is not clear which columns hold texts and target.
     """
-    resolved = resolve_corpus(spec) if spec.path else ResolvedCorpus(spec, {}, spec.name)
+    resolved = resolve_corpus(spec) if spec.path else ResolvedCorpus(spec, [], spec.name)
     spec = resolved.spec
     columns = _columns(resolved)
     try:
@@ -92,7 +92,7 @@ def summarize(spec: CorpusSpec) -> CorpusSummary:
 def _columns(resolved: ResolvedCorpus) -> list[dict[str, Any]]:
     if not resolved.files:
         return []
-    table = open_table(next(iter(resolved.files.values())), file_format(resolved.spec))
+    table = open_table(resolved.files[0][1], file_format(resolved.spec))
     if table.kind == "squad":
         return []
     known = columns_of([(origin, as_text(fields)) for origin, fields in sample_rows(table)])
