@@ -55,9 +55,9 @@ def read_documents(folder: Path, encoding: str, skip: Skip) -> Iterator[Document
     )
     for path, names in filter(None, chain.from_iterable(zip_longest(*rows))):  # the first rows are of all folders
         if text := _read(path, encoding).strip():
-            yield str(path), {"text": text, **{key: name for key, name in names.items() if name}}
+            yield f"{path}:1", {"text": text, **{key: name for key, name in names.items() if name}}
         else:
-            skip(str(path), "empty text", "the file is empty")
+            skip(f"{path}:1", "empty text", "the file is empty")
 
 
 def _groups(folder: Path) -> Iterator[tuple[str, str, list[Path]]]:

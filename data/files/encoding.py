@@ -12,8 +12,8 @@ MARKS = {
 }  # fmt: skip
 """First bytes of a file -> its encoding; the mark of UTF-32 begins with that of UTF-16."""
 
-SURE = 0.5
-"""Share of a language's letters from which on an encoding that was guessed by them is sure."""
+TYPOGRAPHIC = "‘’“”–—…€£°«»´•¿¡§"
+"""Characters of cp1252 beside letters that texts hold."""
 
 MANY_ZEROS = 0.2
 """Share of zero bytes from which on a file is no UTF-8."""
@@ -53,16 +53,17 @@ def guess_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes  # slow to import, and needed only for a message
 
     best = from_bytes(sample).best()
-    if best and best.coherence < SURE and _is_western(sample):
+    if best and _is_western(sample):
         return "cp1252"
     return best.encoding if best else ""
 
 
 def _is_western(sample: bytes) -> bool:
-    """Return whether bytes beyond ASCII are letters in cp1252, most of them alone among ASCII letters."""
-    beyond = re.findall(rb"[\x80-\xff]+", sample)
-    alone = sum(len(run) == 1 for run in beyond) > 0.8 * len(beyond)
+    """Return whether bytes beyond ASCII are letters in cp1252, one or two in a row, as in western languages."""
+    runs = re.findall(rb"[\x80-\xff]+", sample)
     try:
-        return alone and bool(sample.decode("cp1252"))
+        text = b"".join(runs).decode("cp1252")
     except UnicodeDecodeError:
         return False
+    letters = sum(character.isalpha() or character in TYPOGRAPHIC for character in text)
+    return 0 < len(text) <= 2 * len(runs) and letters > 0.9 * len(text)

@@ -243,7 +243,8 @@ def _find_target(known: dict[str, Column], taken: Sequence[str], hint: Kind, pla
     candidates = named[0] if named else [name for name, column in others.items() if _can_be_target(column)]
     if not named and hint in ("score", ""):
         real = [name for name in scores if not known[name].is_whole]
-        candidates = real if real and (hint or len(real) == 1) else (scores if hint else candidates)
+        is_clear = bool(hint) or (len(real) == 1 and len(taken) > 1)
+        candidates = real if real and is_clear else (scores if hint else candidates)
     if not candidates and len(known) == 2 and hint in ("", "class", "labels"):
         candidates = [name for name, column in others.items() if len(column.counts) == 1]  # rows sorted by class
     if len(candidates) > 1:

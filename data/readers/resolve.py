@@ -5,6 +5,7 @@ The spec that results names everything, so that a run records how its corpus was
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,11 +13,15 @@ from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.corpora.tag_schemes import OUTSIDE
 from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.files import column_names
+from permafrost.data.files.column_names import plain_name
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Table, open_table
+from permafrost.data.readers.conll import HEADER_TAGS, HEADER_WORDS, TAGS
 from permafrost.data.readers.layout import Layout, find_layout
 from permafrost.data.readers.sources import SplitFiles, find_files
 
@@ -27,6 +32,10 @@ GROUPS = ("text", "second", "label")
 """Groups of a regular expression that matches a line, in the order of columns."""
 
 TAG = re.compile(r"(O|[A-Za-z]+|[BIELSUMW][-_][\w-]+|[\w]+[-_][BIELSUMW])")
+
+
+PREFIXED = re.compile(r"O|[BIELSUMW][-_]\S+")
+"""Tag with a prefix, or none."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
     kind = spec.target or _kind_of_file(table, hint)
     reads = TARGETS[kind].reads if kind else "columns"
     if reads != "columns":
-        resolved = replace(spec, target=kind)
+        columns = _tag_columns(table) if reads == "words" and not spec.columns else spec.columns
+        resolved = replace(spec, target=kind, columns=columns)
         return ResolvedCorpus(resolved, files, f"{path.name}: {_format_of(table, kind)}; target: {kind}")
     pattern = line_pattern(spec.columns)
     if pattern:
@@ -154,18 +164,61 @@ def _kind_of_file(table: Table, hint: Kind) -> Kind:
         return "answers"
     if hint and TARGETS[hint].reads != "columns":
         return hint
-    if table.kind == "text" and not table.dialect.header and _is_tagged(sample_rows(table)):
-        return "tags"
-    names = {name for _, fields in sample_rows(table)[:1] for name in fields}
+    rows = sample_rows(table)
+    names = {name for _, fields in rows[:1] for name in fields}
     if {"question", "context"} <= names and names & {"answer", "answers"}:
         return "answers"
-    if names & {"tokens", "words"} and names & {"tags", "ner_tags"}:
-        return "tags"
-    return ""
+    if table.kind == "text":
+        return "tags" if _is_tagged(rows, table.dialect.header) else ""
+    return "tags" if _list_columns(rows) else ""
 
 
-def _is_tagged(rows: Sequence[TypedRow]) -> bool:
-    """Return whether lines are a word each with its tag: short, of the same number of columns, one in ten not ``O``."""
+def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
+    """Return the columns of lists of words and of tags, as long as each other in most rows; empty if there are none."""
+    first = rows[0][1] if rows else {}
+    lists = {plain_name(name): name for name in reversed(first) if isinstance(first[name], list)}
+    words, tags = (
+        next((lists[name] for name in names if name in lists), "") for names in (column_names.WORDS, column_names.TAGS)
+    )
+    if not words or not tags:
+        return ()
+    alike = sum(len(fields.get(words) or ()) == len(fields.get(tags) or ()) for _, fields in rows)
+    return (words, tags) if alike > len(rows) / 2 else ()
+
+
+def _tag_columns(table: Table) -> tuple[str, ...]:
+    """Return the columns of words and tags if their names are not the default ones.
+
+    Raises:
+        CorpusError: a file with a word per line has two columns of tags of the same types, as nested entities have.
+    """
+    rows = sample_rows(table)
+    if table.kind != "text":
+        columns = _list_columns(rows)
+        return columns if columns and columns[1] not in TAGS else ()
+    cells = [" ".join(map(str, fields.values())).split() for _, fields in rows]
+    width = Counter(map(len, cells)).most_common(1)[0][0] if cells else 0
+    columns = list(zip(*(line for line in cells if len(line) == width), strict=True))
+    for number, column in enumerate(columns[1:-1], 2):
+        tags = set(column)
+        if OUTSIDE in tags and len(tags) > 1 and all(map(PREFIXED.fullmatch, tags)) and set(columns[-1]) <= tags:
+            word = 2 if all(map(str.isdecimal, columns[0])) else 1
+            raise CorpusError(
+                f"{table.path}: columns {number} and {width} both hold tags of the same types; set corpus.columns "
+                f"(--columns) to the columns of words and tags, e.g. {word},{number}."
+            )
+    return ()
+
+
+def _is_tagged(rows: Sequence[TypedRow], has_header: bool) -> bool:
+    """Return whether rows are a word each with its tag, in columns of these names or, without a header, the last."""
+    if has_header:
+        names = {name.lower(): name for _, fields in rows[:1] for name in fields}
+        words, tags = (
+            next((names[name] for name in known if name in names), "") for known in (HEADER_WORDS, HEADER_TAGS)
+        )
+        tags_found = {str(fields[tags]).strip() for _, fields in rows} - {""} if words and tags else set()
+        return OUTSIDE in tags_found and all(map(TAG.fullmatch, tags_found))
     lines = [" ".join(map(str, fields.values())).split() for _, fields in rows]
     lines = [line for line in lines if line and line[0] not in ("-DOCSTART-", "#")]
     if len(lines) < 3 or len({len(line) for line in lines}) > 1 or len(lines[0]) < 2:

@@ -1,4 +1,4 @@
-"""Files of a corpus: a single one, or those of each split in a folder, told by the word for the split in their names."""
+"""Files of a corpus: a single one, or those of each split in a folder, told by the words for splits in their names."""
 
 import re
 from collections.abc import Sequence
@@ -61,8 +61,8 @@ def find_files(path: Path) -> SplitFiles:
     names = [item.name for item in sorted(path.iterdir())]
     holds = f"it holds {', '.join(names[:MOST_NAMED])}{', ...' * (len(names) > MOST_NAMED)}" if names else "it is empty"
     raise CorpusError(
-        f"{path}: expected a file called train, such as train.csv or train.jsonl.gz, found none ({holds}); give a file, "
-        "or name the training file train."
+        f"{path}: expected a file called train, such as train.csv or train.jsonl.gz, found none ({holds}); give a "
+        "file, or name the training file train."
     )
 
 
