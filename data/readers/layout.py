@@ -258,7 +258,9 @@ def _find_target(known: dict[str, Column], taken: Sequence[str], hint: Kind, pla
 def _usual_targets(hint: Kind) -> list[tuple[str, ...]]:
     """Return the usual names of columns of targets, those first which decide if columns of several are there."""
     classes, scores = column_names.CLASSES, column_names.SCORES
-    orders = {"": [(*classes, *scores)], "score": [scores, classes], "rank": [column_names.RELEVANCES, scores, classes]}
+    orders: dict[str, list[tuple[str, ...]]] = {
+        "": [(*classes, *scores)], "score": [scores, classes], "rank": [column_names.RELEVANCES, scores, classes],
+    }  # fmt: skip
     return [*orders.get(hint, [classes, scores]), column_names.TOPICS]
 
 

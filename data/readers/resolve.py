@@ -176,7 +176,10 @@ def _kind_of_file(table: Table, hint: Kind) -> Kind:
 def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
     """Return the columns of lists of words and of tags, as long as each other in most rows; empty if there are none."""
     first = rows[0][1] if rows else {}
-    lists = {plain_name(name): name for name in reversed(first) if isinstance(first[name], list)}
+    lists: dict[str, str] = {}
+    for name, value in first.items():
+        if isinstance(value, list):
+            lists.setdefault(plain_name(name), name)
     words, tags = (
         next((lists[name] for name in names if name in lists), "") for names in (column_names.WORDS, column_names.TAGS)
     )
@@ -194,8 +197,8 @@ def _tag_columns(table: Table) -> tuple[str, ...]:
     """
     rows = sample_rows(table)
     if table.kind != "text":
-        columns = _list_columns(rows)
-        return columns if columns and columns[1] not in TAGS else ()
+        lists = _list_columns(rows)
+        return lists if lists and lists[1] not in TAGS else ()
     cells = [" ".join(map(str, fields.values())).split() for _, fields in rows]
     width = Counter(map(len, cells)).most_common(1)[0][0] if cells else 0
     columns = list(zip(*(line for line in cells if len(line) == width), strict=True))
@@ -214,11 +217,11 @@ def _is_tagged(rows: Sequence[TypedRow], has_header: bool) -> bool:
     """Return whether rows are a word each with its tag, in columns of these names or, without a header, the last."""
     if has_header:
         names = {name.lower(): name for _, fields in rows[:1] for name in fields}
-        words, tags = (
+        words, tag = (
             next((names[name] for name in known if name in names), "") for known in (HEADER_WORDS, HEADER_TAGS)
         )
-        tags_found = {str(fields[tags]).strip() for _, fields in rows} - {""} if words and tags else set()
-        return OUTSIDE in tags_found and all(map(TAG.fullmatch, tags_found))
+        found = {str(fields[tag]).strip() for _, fields in rows} - {""} if words and tag else set()
+        return OUTSIDE in found and all(map(TAG.fullmatch, found))
     lines = [" ".join(map(str, fields.values())).split() for _, fields in rows]
     lines = [line for line in lines if line and line[0] not in ("-DOCSTART-", "#")]
     if len(lines) < 3 or len({len(line) for line in lines}) > 1 or len(lines[0]) < 2:
