@@ -4,9 +4,11 @@ Compression is recognised by the first bytes, not by the name.
 """
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +111,21 @@ def read_whole(path: Path) -> bytes:
             f"{path}: more than {LARGEST_VALUE >> 20} MiB of JSON; write it as .jsonl, one object per line, or parquet."
         )
     return content
+
+
+def first_lines(sample: bytes, encoding: str) -> list[str]:
+    """Return the whole lines of the first bytes of a file; of a longer first line its begin.
+
+    Args:
+        sample: from :func:`read_sample`.
+        encoding: from :func:`permafrost.data.files.encoding.find_encoding`.
+    """
+    errors = decode_errors(encoding)
+    decoder = codecs.getincrementaldecoder(encoding)("replace" if errors == "strict" else errors)
+    end = _line_end(sample, encoding)
+    lines = [line for line in re.split(f"(?<={end})", decoder.decode(sample)) if line]
+    is_cut = len(sample) == SAMPLE and len(lines) > 1 and not lines[-1].endswith(end)
+    return lines[:-1] if is_cut else lines
 
 
 def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ from permafrost.data.files.dialect import Dialect, find_dialect
 from permafrost.data.files.documents import is_folder_of_documents, read_documents
 from permafrost.data.files.encoding import find_encoding
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.files.opening import COMPRESSED_SUFFIXES, COMPRESSIONS, SAMPLE, lines_of, read_sample
+from permafrost.data.files.opening import COMPRESSED_SUFFIXES, COMPRESSIONS, first_lines, read_sample
 from permafrost.data.files.settings import FileFormat, Skip, refuse_row
 from permafrost.data.spec import nearest
 
@@ -121,7 +121,7 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
     if suffix in BINARY_SUFFIXES:
         raise CorpusError(f"{path}: not a {suffix[1:]} file that can be read; its first bytes are of another format.")
     encoding = find_encoding(path, sample, settings.encoding)
-    lines = _first_lines(path, encoding)
+    lines = first_lines(sample, encoding)
     if settings.delimiter == "auto" and (kind := _json_kind(lines, suffix)):
         if kind == "jsonl":
             return Table(path, kind, encoding)
@@ -129,17 +129,6 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
         return Table(path, "squad" if json_rows.is_squad(value) else "json", encoding, value=value)
     known = like.dialect if like and like.kind == "text" and suffix_of(like.path) == suffix else None
     return Table(path, "text", encoding, find_dialect(lines, suffix, settings, known))
-
-
-def _first_lines(path: Path, encoding: str) -> list[str]:
-    """Return the first lines of a file, as many as the sample has."""
-    lines, size = list[str](), 0
-    for _, line in lines_of(path, encoding):
-        lines.append(line)
-        size += len(line)
-        if size >= SAMPLE:
-            break
-    return lines
 
 
 def _json_kind(lines: list[str], suffix: str) -> Kind | None:

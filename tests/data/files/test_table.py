@@ -214,7 +214,7 @@ def test_any_text_survives_csv_and_jsonl(tmp_path_factory, rows):
     ("name", "content", "rows"),
     [
         ("marks.conll", 'a\tO\n"\tO\nb\tB-X\n"\tO\nc\tO\n' * 9, ("a", '"', "b", '"', "c")),
-        ("late.tsv", "h\tk\n" + "x y\t1\n" * 9 + '"open\t1\n' + "x y\t1\n" * 9, ("x y",)),
+        ("late.tsv", "h\tk\n" + "x y\t1\n" * 9 + '"open\t1\n' + "x y\t1\n" * 9, ("x y", '"open')),
         ("all.tsv", 'id\tq\n"1"\t"x ""y"""\n"2"\t"two\nlines"\n' + '"3"\t"z"\n' * 9, ("1", "2", "3")),
         ("half.csv", "a;b\n" + "x y;3,5\n" * 9, ("x y",)),
         ("v.csv", "v1,v2,,\n" + "ham,a b c,,\n" * 9, ("ham",)),
@@ -252,3 +252,9 @@ def test_json_gives_the_same_rows_in_every_shape(tmp_path, value):
 )
 def test_an_encoding_is_guessed_by_its_letters(text, encoding, guess):
     assert guess_encoding(f"{text} and so on\n".encode(encoding) * 20) == guess
+
+
+def test_json_in_a_single_line_may_be_longer_than_a_line_of_texts(tmp_path):
+    rows = [{"a": "x" * (1 << 20)}] * 17
+    path = written(tmp_path / "f.json", json.dumps(rows))
+    assert sum(len(fields["a"]) for _, fields in read_table(path)) == 17 << 20
