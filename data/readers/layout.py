@@ -236,7 +236,9 @@ def _find_target(known: dict[str, Column], taken: Sequence[str], hint: Kind, pla
         name: column for name, column in known.items() if name not in taken and column.values and not column.is_split
     }
     scores = [name for name, column in others.items() if column.is_number and not _is_key(column)]
-    usable = [name for name, column in others.items() if hint not in ("score", "rank") or column.is_number]
+    scores = scores or [name for name, column in others.items() if column.has_decimal_commas]
+    numeric = hint in ("score", "rank")
+    usable = [name for name, column in others.items() if not numeric or column.is_number or column.has_decimal_commas]
     named = [
         found for names in _usual_targets(hint) if (found := [name for name in usable if plain_name(name) in names])
     ]
