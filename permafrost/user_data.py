@@ -12,6 +12,8 @@ from permafrost.data.atomic import write_atomically
 from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.digests import digest_of
+from permafrost.data.errors import first_line
+from permafrost.data.files.column_names import split_of
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
 from permafrost.probes.config.recipe import Recipe
 
@@ -108,9 +110,16 @@ def save_rows(data: Any, folder: Path) -> Path:
     import pyarrow
     from pyarrow import parquet
 
-    table = _as_table(data)
+    try:
+        table = _as_table(data)
+    except (pyarrow.ArrowException, ValueError, TypeError, AttributeError) as error:
+        raise CorpusError(
+            f"data = {type(data).__name__}: it cannot be read as a table ({first_line(error)}); give each column "
+            "a name of its own and values of one type."
+        ) from error
     sink = pyarrow.BufferOutputStream()
-    parquet.write_table(table.replace_schema_metadata(None), sink)
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key == b"huggingface"}
+    parquet.write_table(table.replace_schema_metadata(metadata), sink)  # without what names versions of libraries
     content = sink.getvalue().to_pybytes()
     path = folder / f"{digest_of(content)[:16]}.parquet"
     if not path.exists():
@@ -122,13 +131,20 @@ def save_rows(data: Any, folder: Path) -> Path:
 def _as_table(data: Any) -> Any:
     import pyarrow
 
+    if isinstance(data, Mapping) and not any(map(split_of, data)) and all(isinstance(v, list) for v in data.values()):
+        return pyarrow.table(dict(data))
     if isinstance(data, Mapping):  # a DatasetDict, or a table for each split
-        tables = [_as_table(rows).append_column("split", [[name] * len(rows)]) for name, rows in data.items()]
+        tables = [_in_split(_as_table(rows), name) for name, rows in data.items()]
         return pyarrow.concat_tables(tables, promote_options="default")
+    if hasattr(data, "with_format") and not hasattr(data, "__len__"):  # datasets.IterableDataset
+        import datasets
+
+        data = datasets.Dataset.from_list(list(data), features=data.features)
     if hasattr(data, "with_format") and hasattr(data, "column_names"):  # datasets.Dataset, also after a selection
         return data.with_format("arrow")[:]
     if hasattr(data, "to_dict") and hasattr(data, "columns"):
-        return pyarrow.Table.from_pandas(data, preserve_index=False)
+        named = [name for name in data.index.names if name is not None]
+        return pyarrow.Table.from_pandas(data.reset_index() if named else data, preserve_index=False)
     rows = list(data) if isinstance(data, Iterable) else []
     if rows and all(isinstance(row, str) for row in rows):
         return pyarrow.table({"text": rows})
@@ -141,6 +157,12 @@ def _as_table(data: Any) -> Any:
         f"data = {type(data).__name__}: give a file, a folder, a name, a pandas or datasets table, or a list of texts, "
         "tuples or dicts with at least one row."
     )
+
+
+def _in_split(table: Any, split: str) -> Any:
+    """Return a table whose column of splits holds one name."""
+    others = table.drop_columns("split") if "split" in table.column_names else table
+    return others.append_column("split", [[split] * len(others)])
 
 
 def kind_of_corpus(spec: CorpusSpec) -> Kind:

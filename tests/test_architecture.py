@@ -132,6 +132,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost": {
         "data",
         "data.corpora",
+        "data.files",
         "data.readers",
         "data.store",
         "extract",

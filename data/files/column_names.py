@@ -6,24 +6,31 @@ PAIRS = (
     ("sentence1", "sentence2"), ("text1", "text2"), ("premise", "hypothesis"), ("question1", "question2"),
     ("sentencea", "sentenceb"), ("texta", "textb"), ("first", "second"), ("query", "passage"), ("sent1", "sent2"),
     ("1string", "2string"), ("anchor", "positive"), ("sourcetext", "targettext"), ("s1", "s2"), ("q1", "q2"),
+    ("context", "hypothesis"), ("question", "sentence"), ("question", "passage"), ("query", "document"),
+    ("claim", "evidence"),
 )  # fmt: skip
 """Columns of two texts of a row; ``1string`` is MRPC's ``#1 String``."""
 
 TEXTS = (
-    "text", "sentence", "review", "tweet", "message", "comment", "content", "body", "document", "utterance", "question",
-    "query", "post", "abstract", "description", "headline", "title", "sms", "email", "v2",
+    "text", "sentence", "review", "reviewtext", "tweet", "message", "comment", "commenttext", "content", "document",
+    "utterance", "sms", "email",
 )  # fmt: skip
-"""Columns of the only text of a row, the likelier first."""
+"""Columns of the only text of a row, the likelier first, also if another column holds texts."""
+
+PARTS = ("body", "question", "query", "post", "abstract", "description", "headline", "title", "v2")
+"""Columns of texts of which a row may have several: it is asked which, if another column holds texts."""
 
 SCORES = ("score", "similarity", "relatedness", "relatednessscore", "similarityscore", "rating", "stars", "valence")
 """Columns of numbers that are a scale, also if they are whole numbers."""
 
-CLASSES = (
-    "label", "goldlabel", "labels", "class", "category", "target", "intent", "topic", "sentiment", "polarity",
-    "emotion", "quality", "isduplicate", "stance", "genre", "spam", "tag", "tags", "y", "v1", "airlinesentiment",
-    "coarselabel",
+CLASSES = ("label", "goldlabel", "labels", "class", "target", "y")
+"""Columns that are the target, whatever else a file has."""
+
+TOPICS = (
+    "category", "intent", "topic", "sentiment", "polarity", "emotion", "quality", "isduplicate", "stance", "genre",
+    "spam", "tag", "tags", "v1", "coarselabel",
 )  # fmt: skip
-"""Columns of classes or labels."""
+"""Columns of classes or labels, which may be a property of a row whose target is another column."""
 
 WORDS, TAGS = ("tokens", "words"), ("nertags", "tags", "labels", "ner")
 """Columns of lists: the words of a sentence, and their tags."""
@@ -44,7 +51,9 @@ SPLITS = {
 }  # fmt: skip
 """Word for a split, in lower case -> split; ``trial`` is SICK's, ``testa`` and ``testb`` are CoNLL's."""
 
-KNOWN = frozenset([*(name for pair in PAIRS for name in pair), *TEXTS, *SCORES, *CLASSES, *WORDS, *TAGS, *OTHERS])
+KNOWN = frozenset(
+    [*(name for pair in PAIRS for name in pair), *TEXTS, *PARTS, *SCORES, *CLASSES, *TOPICS, *WORDS, *TAGS, *OTHERS]
+)
 
 
 def plain_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """Rows of files that hold columns with types: parquet, Arrow, and the first sheet of an xlsx workbook."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ def read_parquet(path: Path) -> Iterator[TypedRow]:
 
     with _arrow_errors(path, "parquet file"), parquet.ParquetFile(path, memory_map=False) as file:
         _check_names(path, file.schema_arrow.names)
-        yield from _rows(path, file.iter_batches())
+        yield from _rows(path, file.iter_batches(), names_of_classes(file.schema_arrow))
 
 
 def read_arrow(path: Path) -> Iterator[TypedRow]:
@@ -30,7 +31,7 @@ def read_arrow(path: Path) -> Iterator[TypedRow]:
             file.seek(0)
             reader = batches = pyarrow.ipc.open_stream(file)
         _check_names(path, reader.schema.names)
-        yield from _rows(path, batches)
+        yield from _rows(path, batches, names_of_classes(reader.schema))
 
 
 def read_xlsx(path: Path) -> Iterator[TypedRow]:
@@ -63,7 +64,24 @@ def _cell(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _rows(path: Path, batches: Any) -> Iterator[TypedRow]:
+def names_of_classes(schema: Any) -> dict[str, list[str]]:
+    """Return column -> the names of the classes that it holds as numbers, as ``datasets`` records them."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        inner = {name: feature.get("feature") or feature for name, feature in features.items()}
+        return {name: list(feature["names"]) for name, feature in inner.items() if feature.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """Return the name of a class, or the names of a list of them; a number that has none stays."""
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _rows(path: Path, batches: Any, names: dict[str, list[str]]) -> Iterator[TypedRow]:
     number = 0
     try:
         for batch in batches:
@@ -73,7 +91,7 @@ def _rows(path: Path, batches: Any) -> Iterator[TypedRow]:
                 rows = (batch.slice(row, 1).to_pylist()[0] for row in range(batch.num_rows))
             for fields in rows:
                 number += 1
-                yield f"{path}:{number}", fields
+                yield f"{path}:{number}", fields | {name: _named(fields[name], names[name]) for name in names}
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}:{number + 1}: not UTF-8 at byte {error.start + 1} of a text.") from None
 

@@ -6,14 +6,12 @@ from pathlib import Path
 
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.dialect import Dialect, split_rows
+from permafrost.data.files.json_rows import TEXT
 from permafrost.data.files.opening import LONGEST_LINE, lines_of
 from permafrost.data.files.settings import Skip
 
 Fields = tuple[str, dict[str, str]]
 """Origin (``file:line``), and the fields of a row by column."""
-
-TEXT = "sentence"
-"""Name of the only column of a file whose lines are texts."""
 
 
 def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> Iterator[Fields]:

@@ -8,7 +8,8 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import zip_longest
 
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.column_names import KNOWN, plain_name
@@ -36,6 +37,9 @@ SPACED = 0.5
 
 HEADED = (".csv", ".tsv", ".tab")
 """Suffixes of files whose first row names the columns, unless it is seen not to."""
+
+SHORTEST_KEY = 4
+"""Characters of the shortest key."""
 
 LONGEST_NAME = 6
 """Words of the longest name of a column."""
@@ -68,13 +72,15 @@ class Dialect:
         return ", ".join(parts)
 
 
-def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dialect:
+def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: Dialect | None = None) -> Dialect:
     """Return the layout of a file of text.
 
     Args:
         lines: the first lines of the file.
         suffix: of its name, in lower case, e.g. ``.csv``; empty if there is none.
         settings: what is not "auto" is taken as it is.
+        like: the layout of another file of the same corpus, which settles delimiter and quoting, and that there is no
+            header if there is none in that file and the rows have as many fields.
 
     Raises:
         CorpusError: a setting is none of the known values.
@@ -84,22 +90,23 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat) -> Dia
         return Dialect(",", header=True)
     delimiter = _set_delimiter(settings.delimiter)
     if delimiter is None:
-        delimiter = _find_delimiter(lines, suffix)
+        delimiter = like.delimiter if like else _find_delimiter(lines, suffix)
     if not delimiter:
         return Dialect("")
     quoted = settings.quoting == "double"
     if settings.quoting not in ("auto", *QUOTINGS):
         raise CorpusError(f'corpus.quoting = "{settings.quoting}": set it to "auto", "double" or "none".')
     if settings.quoting == "auto":
-        quoted = _is_quoted(lines, delimiter)
+        quoted = like.quoted if like else _is_quoted(lines, delimiter)
     rows = list(_split(lines, delimiter, quoted))
     if settings.header not in ("auto", "yes", "no"):
         raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
     header = settings.header == "yes" if settings.header != "auto" else _has_header(rows, suffix)
-    found = Dialect(delimiter, quoted, header)
     widths = Counter(map(len, rows))
     common = [width for width, count in widths.items() if count >= 0.01 * len(rows)] or [1]
-    return replace(found, widths=(min(common), max(common)))
+    if settings.header == "auto" and like and not like.header and like.widths[0] <= min(common):
+        header = False
+    return Dialect(delimiter, quoted, header, (min(common), max(common)))
 
 
 def split_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
@@ -137,16 +144,20 @@ def _find_delimiter(lines: Sequence[str], suffix: str) -> str:
         widths = Counter(map(len, rows))
         if not rows or widths[1] > 0.05 * len(rows) or (len(rows) < 2 and delimiter != named):
             continue
-        share = widths.most_common(1)[0][1] / len(rows)
-        if delimiter == named and share >= NEARLY_ALL:
+        width, count = widths.most_common(1)[0]
+        share = count / len(rows)
+        if delimiter == named and share >= NEARLY_ALL and len(rows[0]) == width:
             return named
         sure = delimiter == "\t" or suffix in HEADED
         if not sure and (share < SAME_WIDTH or (_is_punctuation(lines, delimiter) and not _has_header(rows))):
             continue
+        if delimiter != named and not any(any(row[1:]) for row in rows):
+            continue  # it ends lines, and separates nothing
         if delimiter not in ("\t", named) and share < SAME_WIDTH:
             continue
         # a delimiter whose rows are all alike beats one whose are not; a tab and the suffix break ties
-        rank = (round(share, 1) + 0.5 * (delimiter == "\t"), (delimiter == named) + (delimiter == "\t"))
+        alike = round(share, 1) - 0.5 * (suffix in HEADED and len(rows[0]) != width)
+        rank = (alike + 0.5 * (delimiter == "\t"), (delimiter == named) + (delimiter == "\t"))
         if rank > best_rank:
             best, best_rank = delimiter, rank
     return best
@@ -160,23 +171,43 @@ def _is_punctuation(lines: Sequence[str], delimiter: str) -> bool:
 def _is_quoted(lines: Sequence[str], delimiter: str) -> bool:
     """Return whether fields that begin with a quotation mark are quoted, not texts that begin with one.
 
-    They are if all rows can be read so, with no fewer rows of the commonest number of fields. After a tab, some field
-    must need its quotes too: around a tab, a line's end or a quotation mark.
+    They are if all rows can be read so, with no fewer rows of the commonest number of fields. After a tab, more rows
+    must have that number, or each field that begins with a mark must end with one, too, and hold none or doubled ones:
+    some doubled, or a whole column in quotes.
     """
     text = "".join(lines)
     if f'{delimiter}"' not in text and '\n"' not in text and not text.startswith('"'):
         return delimiter != "\t"
     rows = list(_split(lines, delimiter, quoted=True))
     plain = list(_split(lines, delimiter, quoted=False))
-    if not rows or not _reach_the_end(lines, rows) or _same_width(rows) < _same_width(plain):
+    if not rows or not _reach_the_end(lines, rows, delimiter) or _same_width(rows) < _same_width(plain):
         return False
-    return delimiter != "\t" or any(mark in field for row in rows for field in row for mark in ('"', "\n", "\t"))
+    return delimiter != "\t" or _same_width(rows) > _same_width(plain) or _is_well_quoted(plain)
 
 
-def _reach_the_end(lines: Sequence[str], rows: Sequence[list[str]]) -> bool:
+def _is_well_quoted(rows: Sequence[list[str]]) -> bool:
+    """Return whether marks at the ends of fields are quotes: in pairs, and doubled inside or around a whole column."""
+    marked = [field for row in rows for field in row if field.startswith('"')]
+    inner = [field[1:-1] for field in marked if len(field) > 1 and field.endswith('"')]
+    if not marked or len(inner) < len(marked) or any('"' in text.replace('""', "") for text in inner):
+        return False
+    columns = zip_longest(*rows[1:], fillvalue="")
+    return any('""' in text for text in inner) or any(
+        len(column) > 1 and all(field.startswith('"') for field in column) for column in columns
+    )
+
+
+def _reach_the_end(lines: Sequence[str], rows: Sequence[list[str]], delimiter: str) -> bool:
     """Return whether rows were read up to the end of the sample, or to a quoted field that the sample cuts."""
     read = sum(1 + sum(field.count("\n") for field in row) for row in rows)
-    return read >= len(lines) - MOST_CUT
+    if len(lines) - MOST_CUT > read:
+        return False
+    try:
+        for _ in split_rows(iter([*lines[read:], '"\n']), Dialect(delimiter, quoted=True)):
+            pass
+    except csv.Error:
+        return read == len(lines)
+    return True
 
 
 def _same_width(rows: Sequence[list[str]]) -> float:
@@ -201,11 +232,12 @@ def _has_header(rows: Sequence[list[str]], suffix: str = "") -> bool:
     if not rows:
         return False
     first, others = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
-    if any(is_number(cell) or len(cell.split()) > LONGEST_NAME for cell in first) or not any(first):
+    if any(_is_list_of_numbers(cell) or len(cell.split()) > LONGEST_NAME for cell in first) or not any(first):
         return False
     columns = list(zip(*others, strict=True)) if others else [()] * len(first)
-    if any(column.count(cell) for cell, column in zip(rows[0], columns, strict=True)):
-        return False  # a name that is a value too, such as a class
+    paired = [(cell, column) for cell, column in zip(first, columns, strict=True) if cell]
+    if any(cell in column or _is_key_like(cell, column) for cell, column in paired):
+        return False  # a name that is a value too, such as a class, or is written like all values
     if suffix in HEADED or any(plain_name(cell) in KNOWN for cell in first):
         return True
     numeric = any(any(column) and all(map(is_number, filter(None, column))) for column in columns)
@@ -215,6 +247,17 @@ def _has_header(rows: Sequence[list[str]], suffix: str = "") -> bool:
         if column
     )
     return numeric or (longer and all(len(cell) < 30 for cell in first))
+
+
+def _is_list_of_numbers(cell: str) -> bool:
+    return all(map(is_number, re.split(r"[,;| ]", cell)))
+
+
+def _is_key_like(cell: str, column: Sequence[str]) -> bool:
+    """Return whether a cell and all values of its column are of one length, with digits, as keys are."""
+    cells = [cell, *map(str.strip, column)]
+    same_length = len(cells) > 2 and len(cell) >= SHORTEST_KEY and len({len(text) for text in cells}) == 1
+    return same_length and any(map(str.isdigit, cell)) and column.count(column[0]) != len(column)
 
 
 def is_number(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Encodings of files of text: UTF-8, UTF-16 and UTF-32 by their mark, UTF-8 without one, or what is set."""
 
 import codecs
+import re
 from pathlib import Path
 
 from permafrost.data.errors import CorpusError
@@ -10,6 +11,9 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 """First bytes of a file -> its encoding; the mark of UTF-32 begins with that of UTF-16."""
+
+TYPOGRAPHIC = "‘’“”–—…€£°«»´•¿¡§"
+"""Characters of cp1252 beside letters that texts hold."""
 
 MANY_ZEROS = 0.2
 """Share of zero bytes from which on a file is no UTF-8."""
@@ -49,4 +53,17 @@ def guess_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes  # slow to import, and needed only for a message
 
     best = from_bytes(sample).best()
+    if best and _is_western(sample):
+        return "cp1252"
     return best.encoding if best else ""
+
+
+def _is_western(sample: bytes) -> bool:
+    """Return whether bytes beyond ASCII are letters in cp1252, one or two in a row, as in western languages."""
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    try:
+        text = b"".join(runs).decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    letters = sum(character.isalpha() or character in TYPOGRAPHIC for character in text)
+    return 0 < len(text) <= 2 * len(runs) and letters > 0.9 * len(text)

@@ -15,6 +15,9 @@ from permafrost.data.text import NOT_UTF_8
 TypedRow = tuple[str, Mapping[str, Any]]
 """Origin (``file:line``), and the fields by column with the types of the file: text, numbers, lists, None."""
 
+TEXT = "sentence"
+"""Column of texts that have no name: lines, or items of a list."""
+
 SPLIT = "split"
 """Column of the split of a row whose split is named outside the row."""
 
@@ -70,10 +73,9 @@ def json_rows(path: Path, value: Any) -> Iterator[TypedRow]:
     Raises:
         CorpusError: it is none of these.
     """
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
+    value = _inner(value)
     if isinstance(value, list):
-        yield from _items(f"{path}: item", value)
+        yield from _items(f"{path}: item", [{TEXT: item} if isinstance(item, str) else item for item in value])
     elif isinstance(value, dict) and value and all(_is_table(table) for table in value.values()):
         for split, table in value.items():
             if split in foreign_splits(value):
@@ -88,6 +90,41 @@ def json_rows(path: Path, value: Any) -> Iterator[TypedRow]:
             f"{path}: expected a list of objects, an object of lists by split or by column, or SQuAD's layout; write "
             "it as one of these, or as .jsonl with one object per line."
         )
+
+
+def is_object(line: str) -> bool:
+    """Return whether a line is a JSON object."""
+    return line.startswith("{") and isinstance(_loaded(line), dict)
+
+
+def is_list(line: str) -> bool:
+    """Return whether a line is a JSON list."""
+    return line.startswith("[") and isinstance(_loaded(line), list)
+
+
+def _loaded(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _inner(value: Any) -> Any:
+    """Return the rows of an object that holds them under "data", as the only list of objects, or as objects by key."""
+    if not isinstance(value, dict):
+        return value
+    lists = [item for item in value.values() if isinstance(item, list)]
+    if isinstance(value.get("data"), list):
+        names, rows = value.get("columns"), value["data"]
+        if isinstance(names, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+        return rows
+    if len(lists) == 1 and lists[0] and len(value) > 1 and all(isinstance(item, dict) for item in lists[0]):
+        return lists[0]
+    is_by_key = value and all(isinstance(item, dict) and item for item in value.values())
+    if is_by_key and not any(key.isdecimal() for item in value.values() for key in list(item)[:1]):
+        return list(value.values())
+    return value
 
 
 def foreign_splits(value: Any) -> dict[str, int]:

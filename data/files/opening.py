@@ -4,9 +4,11 @@ Compression is recognised by the first bytes, not by the name.
 """
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ LONGEST_LINE = 1 << 24
 LARGEST_VALUE = 1 << 29
 """Bytes of the largest file that is read as a single JSON value."""
 
-MOST_UNPACKED, LARGEST_RATIO = 1 << 26, 100
+MOST_UNPACKED, LARGEST_RATIO = 1 << 24, 100
 """A compressed file may unpack to so many bytes, and beyond them to so many times the bytes that were read of it."""
 
 SAMPLE = 1 << 20
@@ -32,6 +34,8 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 
 COMPRESSIONS = {b"\x1f\x8b": "gzip", ZSTD: "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 """First bytes of a file -> its compression."""
+
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd", ".xz", ".bz2")
 
 
 class _Unpacked(io.RawIOBase):
@@ -109,6 +113,21 @@ def read_whole(path: Path) -> bytes:
     return content
 
 
+def first_lines(sample: bytes, encoding: str) -> list[str]:
+    """Return the whole lines of the first bytes of a file; of a longer first line its begin.
+
+    Args:
+        sample: from :func:`read_sample`.
+        encoding: from :func:`permafrost.data.files.encoding.find_encoding`.
+    """
+    errors = decode_errors(encoding)
+    decoder = codecs.getincrementaldecoder(encoding)("replace" if errors == "strict" else errors)
+    end = _line_end(sample, encoding)
+    lines = [line for line in re.split(f"(?<={end})", decoder.decode(sample)) if line]
+    is_cut = len(sample) == SAMPLE and len(lines) > 1 and not lines[-1].endswith(end)
+    return lines[:-1] if is_cut else lines
+
+
 def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
     """Yield the lines of a file of text with their numbers from 1; line ends are kept.
 
@@ -121,7 +140,7 @@ def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
     sample = read_sample(path)
     encoding = find_encoding(path, sample, encoding)
     with open_bytes(path) as file:
-        lines = io.TextIOWrapper(file, encoding, errors=_decode_errors(encoding), newline=_line_end(sample, encoding))
+        lines = io.TextIOWrapper(file, encoding, errors=decode_errors(encoding), newline=_line_end(sample, encoding))
         number = 0
         try:
             while line := lines.readline(LONGEST_LINE):
@@ -140,7 +159,8 @@ def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
             lines.detach()
 
 
-def _decode_errors(encoding: str) -> str:
+def decode_errors(encoding: str) -> str:
+    """Return how bytes that are not of an encoding are decoded, as ``errors`` of ``bytes.decode``."""
     return "surrogateescape" if encoding.startswith("utf-8") or not encoding.startswith("utf") else "strict"
 
 

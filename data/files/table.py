@@ -14,9 +14,10 @@ from permafrost.data.errors import CorpusError
 from permafrost.data.files import columnar, json_rows
 from permafrost.data.files.delimited import read_delimited
 from permafrost.data.files.dialect import Dialect, find_dialect
+from permafrost.data.files.documents import is_folder_of_documents, read_documents
 from permafrost.data.files.encoding import find_encoding
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.files.opening import COMPRESSIONS, SAMPLE, lines_of, read_sample
+from permafrost.data.files.opening import COMPRESSED_SUFFIXES, COMPRESSIONS, first_lines, read_sample
 from permafrost.data.files.settings import FileFormat, Skip, refuse_row
 from permafrost.data.spec import nearest
 
@@ -27,7 +28,7 @@ Row = tuple[str, Mapping[str, str]]
 
 BLOCK_ROWS = 1 << 14
 
-Kind = Literal["parquet", "arrow", "xlsx", "jsonl", "json", "squad", "text"]
+Kind = Literal["parquet", "arrow", "xlsx", "jsonl", "json", "squad", "documents", "text"]
 
 BINARY: dict[bytes, Kind] = {
     b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"PK\x03\x04": "xlsx",
@@ -38,8 +39,12 @@ BINARY_READERS = {"parquet": columnar.read_parquet, "arrow": columnar.read_arrow
 
 BINARY_SUFFIXES = (".parquet", ".arrow", ".feather", ".xlsx")
 
-COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd", ".xz", ".bz2")
+LOOKED_AT = 5
+"""Lines that are looked at to see whether each is JSON."""
 
+NAMES = {
+    "squad": "JSON in SQuAD's layout", "json": "JSON", "jsonl": "JSON lines", "documents": "a text per file",
+}  # fmt: skip
 
 LINES = Dialect("")
 
@@ -61,7 +66,7 @@ class Table:
             left_out = ", ".join(
                 f"{name} ({count:,} rows)" for name, count in json_rows.foreign_splits(self.value).items()
             )
-            name = {"squad": "JSON in SQuAD's layout", "json": "JSON", "jsonl": "JSON lines"}.get(self.kind, self.kind)
+            name = NAMES.get(self.kind, self.kind)
             return f"{name}, without {left_out}" if left_out else name
         encoding = {"utf-8": "UTF-8", "utf-8-sig": "UTF-8 with a mark"}.get(self.encoding, self.encoding)
         return f"{self.dialect.describe()}, {encoding}"
@@ -74,6 +79,8 @@ class Table:
         """
         if self.kind in BINARY_READERS:
             yield from BINARY_READERS[self.kind](self.path)
+        elif self.kind == "documents":
+            yield from read_documents(self.path, self.encoding, skip)
         elif self.kind == "jsonl":
             yield from json_rows.read_jsonl(self.path, self.encoding, skip)
         elif self.kind == "json":
@@ -90,17 +97,20 @@ class Table:
             yield block
 
 
-def open_table(path: Path, settings: FileFormat | None = None) -> Table:
+def open_table(path: Path, settings: FileFormat | None = None, like: Table | None = None) -> Table:
     """Find how a file is written.
 
     Args:
-        path: of the file; compressed by gzip, zstd, xz or bzip2 if it is text.
+        path: of the file; compressed by gzip, zstd, xz or bzip2 if it is text. Or of a folder of documents.
         settings: what is known of a file of text.
+        like: the first file of the same corpus; what has the same suffix is written alike.
 
     Raises:
         CorpusError: the file is missing, cannot be read, is of no known format, or contradicts a setting.
     """
     settings = settings or FileFormat()
+    if path.is_dir() and is_folder_of_documents(path):
+        return Table(path, "documents", settings.encoding)
     sample = read_sample(path)
     if kind := next((kind for mark, kind in BINARY.items() if sample.startswith(mark)), None):
         with open(path, "rb") as file:
@@ -111,37 +121,33 @@ def open_table(path: Path, settings: FileFormat | None = None) -> Table:
     if suffix in BINARY_SUFFIXES:
         raise CorpusError(f"{path}: not a {suffix[1:]} file that can be read; its first bytes are of another format.")
     encoding = find_encoding(path, sample, settings.encoding)
-    lines = _first_lines(path, encoding)
+    lines = first_lines(sample, encoding)
     if settings.delimiter == "auto" and (kind := _json_kind(lines, suffix)):
         if kind == "jsonl":
             return Table(path, kind, encoding)
         value = json_rows.read_json(path)
         return Table(path, "squad" if json_rows.is_squad(value) else "json", encoding, value=value)
-    return Table(path, "text", encoding, find_dialect(lines, suffix, settings))
-
-
-def _first_lines(path: Path, encoding: str) -> list[str]:
-    """Return the first lines of a file, as many as the sample has."""
-    lines, size = list[str](), 0
-    for _, line in lines_of(path, encoding):
-        lines.append(line)
-        size += len(line)
-        if size >= SAMPLE:
-            break
-    return lines
+    known = like.dialect if like and like.kind == "text" and suffix_of(like.path) == suffix else None
+    return Table(path, "text", encoding, find_dialect(lines, suffix, settings, known))
 
 
 def _json_kind(lines: list[str], suffix: str) -> Kind | None:
-    """Return "jsonl" if the first line is a whole object or list, "json" if a value spans lines; None if neither."""
-    first = next((line.strip() for line in lines if line.strip()), "")
-    if suffix == ".jsonl":
+    """Return "jsonl" if each line is an object or list, "json" if a value spans lines; None if neither.
+
+    Only a suffix of JSON makes lines JSON that cannot be read so.
+    """
+    filled = list(islice((line.strip() for line in lines if line.strip()), LOOKED_AT))
+    first = "".join(filled[:1])
+    if suffix in (".jsonl", ".ndjson"):
         return "jsonl"
-    if not first.startswith(("{", "[")) or suffix in (".csv", ".tsv", ".txt", ".conll"):
-        return "json" if suffix == ".json" else None
-    one_line = sum(bool(line.strip()) for line in lines[:2]) == 1
-    if first[-1:] in "}]" and (not one_line or (first[:1] == "{" and suffix != ".json")):
+    if suffix == ".json":
+        whole = first[-1:] in "}]" and first[:1] in "{[" and len(filled) > 1
+        return "jsonl" if first and whole else "json"
+    if filled and all(map(json_rows.is_object, filled)):
         return "jsonl"
-    return "json"
+    if first.startswith(("{", "[")) and suffix in ("", ".js") and (first in "{[" or json_rows.is_list(first)):
+        return "jsonl" if len(filled) > 1 and json_rows.is_list(first) else "json"
+    return None
 
 
 def suffix_of(path: Path) -> str:

@@ -31,6 +31,9 @@ COMMENT = re.compile(r"#\s*([\w.]+)\s*=\s*(\S.*)")
 
 DOCUMENT = "-DOCSTART-"
 
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
+"""Language before a word."""
+
 POSITION = re.compile(r"-?[1-9][0-9]*")
 """Column given by its position, from 1, or from -1 at the end."""
 
@@ -58,10 +61,10 @@ class ColumnFile:
     Cells are separated by tabs if the first line has one; in csv files else by commas or semicolons; else by blanks. A
     first line that names a column of words and one of tags is a header, as is the comment ``# global.columns = FORM
     TAG``. Without names, the word is the first cell, or the second if the first counts the words, and the tag the last
-    one. A column may name the sentences, on every line of a sentence or on its first. Lines with ``-DOCSTART-`` are
-    skipped, as are comments: lines before a sentence that start with ``#`` and do not end with a tag. The comment
-    ``# split = train`` sets the split of the sentence after it. The text of a sentence is its words with spaces between
-    them.
+    one. A language before all words of the first sentence, as in ``en:Paris``, is taken off. A column may name the
+    sentences, on every line of a sentence or on its first. Lines with ``-DOCSTART-`` are skipped, as are comments:
+    lines before a sentence that start with ``#`` and do not end with a tag. The comment ``# split = train`` sets
+    the split of the sentence after it. The text of a sentence is its words with spaces between them.
 
     Args:
         path: of the file.
@@ -79,6 +82,7 @@ class ColumnFile:
         self.is_csv, self.separator = suffix_of(path) == ".csv", ""
         self.columns: Columns | None = None
         self.width, self.first = 0, 0
+        self.prefix: str | None = None
         self.names: list[str] = []
         self.tags = {OUTSIDE}
 
@@ -161,7 +165,13 @@ class ColumnFile:
             counted = [cells[0] for _, cells in lines] == [str(index) for index in range(1, len(lines) + 1)]
             word = int(counted and self.width > 2)
             self.columns = self.columns._replace(word=word)
-        words = [(f"{self.path}:{number}", cells[word], cells[tag]) for number, cells in lines]
+        if self.prefix is None:
+            prefixes = {match[0] for _, cells in lines if (match := LANGUAGE.match(cells[word]))}
+            whole = len(prefixes) == 1 and all(LANGUAGE.match(cells[word]) for _, cells in lines)
+            self.prefix = prefixes.pop() if whole else ""
+        words = [
+            (f"{self.path}:{number}", cells[word].removeprefix(self.prefix), cells[tag]) for number, cells in lines
+        ]
         self.tags.update(tag for _, _, tag in words)
         yield from sentence_record(words, self._cell(lines[0][1], "split") or split, self.skipped)
 

@@ -27,6 +27,12 @@ MOST_CLASSES = 0.2
 MOST_WHOLE = 20
 """Distinct whole numbers up to which a column of them holds classes, not scores."""
 
+MOST_DIGITS = 0.25
+"""Share of digits from which on values are dates or lists of numbers, not texts."""
+
+MOST_NAMED = 12
+"""Columns that a message names."""
+
 SEPARATORS = (",", "|", ";")
 
 
@@ -52,6 +58,9 @@ class Column:
     name: str
     values: Sequence[Any]
     """Those that are not empty."""
+
+    rows: int = 0
+    """Number of rows of the sample."""
 
     @cached_property
     def texts(self) -> list[str]:
@@ -87,13 +96,20 @@ class Column:
 
     @cached_property
     def is_text(self) -> bool:
-        """Whether values are texts of several words."""
-        if not self.texts or self.is_number or self.is_list or self.is_split:
+        """Whether values are texts of several words, in half of the rows at least, and no dates or lists of numbers."""
+        if not self.texts or self.is_number or self.is_list or self.is_split or len(self.texts) < self.rows / 2:
             return False
         if self.texts[0].startswith(("http://", "https://")):
             return False
         words = sum(len(text.split()) + len(_UNSPACED.findall(text)) / 2 for text in self.texts) / len(self.texts)
-        return words >= FEW_WORDS
+        text = "".join(self.texts[:1000])
+        return words >= FEW_WORDS and len(_DIGIT.findall(text)) < MOST_DIGITS * len(text)
+
+    @cached_property
+    def has_decimal_commas(self) -> bool:
+        """Whether values look like numbers with a comma, as in 3,5: most have one, and none has two."""
+        commas = sum("," in text for text in self.texts)
+        return commas > len(self.texts) / 2 and all(map(_DECIMAL.fullmatch, self.counts))
 
     @cached_property
     def is_class(self) -> bool:
@@ -125,6 +141,10 @@ class Column:
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
+_DIGIT = re.compile("[0-9]")
+
+_DECIMAL = re.compile(r"[-+]?\d+(,\d+)?", re.ASCII)
+
 
 def columns_of(rows: Sequence[TypedRow]) -> dict[str, Column]:
     """Return the columns of a sample of rows, in the order in which they first occur."""
@@ -134,7 +154,7 @@ def columns_of(rows: Sequence[TypedRow]) -> dict[str, Column]:
             values.setdefault(name, [])
             if value is not None and value == value and str(value).strip():  # noqa: PLR0124  NaN is an empty cell
                 values[name].append(value)
-    return {name: Column(name, items) for name, items in values.items()}
+    return {name: Column(name, items, len(rows)) for name, items in values.items()}
 
 
 def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, place: str) -> Layout:
@@ -163,6 +183,11 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
         target = _find_target(known, texts, hint, place)
         if not target:
             return Layout(texts, "none", split)
+    if known[target].has_decimal_commas and hint not in ("class", "labels"):
+        raise CorpusError(
+            f"{place}: column '{target}' holds values such as {known[target].texts[0]!r}: write numbers with a point; "
+            'or set corpus.target (--target) to "labels" or "class" if they are no numbers.'
+        )
     kind = known[target].kind(hint, paired=len(texts) == 2)
     separator = known[target].separator if kind == "labels" and not known[target].is_list else ""
     return Layout((*texts, target), kind, split, separator)
@@ -190,8 +215,9 @@ def _find_texts(known: dict[str, Column], place: str) -> tuple[str, ...]:
         if first in by_plain and second in by_plain:
             return by_plain[first], by_plain[second]
     texts = [name for name, column in known.items() if column.is_text]
-    named = [by_plain[name] for name in column_names.TEXTS if name in by_plain and not known[by_plain[name]].is_number]
-    if len(texts) != 1 and named and (not texts or len(set(texts) & set(named)) == 1 or named[0] in texts[:1]):
+    usual = column_names.TEXTS if texts else (*column_names.TEXTS, *column_names.PARTS)
+    named = [by_plain[name] for name in usual if name in by_plain and not known[by_plain[name]].is_number]
+    if len(texts) != 1 and named and (not texts or set(texts) & set(named)):
         return (next((name for name in named if name in texts), named[0]),)
     if not texts and len(known) == 1:
         return tuple(known)
@@ -210,22 +236,34 @@ def _find_target(known: dict[str, Column], taken: Sequence[str], hint: Kind, pla
         name: column for name, column in known.items() if name not in taken and column.values and not column.is_split
     }
     scores = [name for name, column in others.items() if column.is_number and not _is_key(column)]
-    wanted = [column_names.CLASSES, column_names.SCORES][:: -1 if hint == "score" else 1]
-    named = [name for names in wanted for name in others if plain_name(name) in names]
-    if hint == "score":
-        named = [name for name in named if others[name].is_number]
-    if named:
-        return named[0]
-    candidates = [name for name, column in others.items() if _can_be_target(column)]
-    if hint in ("score", ""):
+    scores = scores or [name for name, column in others.items() if column.has_decimal_commas]
+    numeric = hint in ("score", "rank")
+    usable = [name for name, column in others.items() if not numeric or column.is_number or column.has_decimal_commas]
+    named = [
+        found for names in _usual_targets(hint) if (found := [name for name in usable if plain_name(name) in names])
+    ]
+    candidates = named[0] if named else [name for name, column in others.items() if _can_be_target(column)]
+    if not named and hint in ("score", ""):
         real = [name for name in scores if not known[name].is_whole]
-        candidates = real if real and (hint or len(real) == 1) else (scores if hint else candidates)
+        is_clear = bool(hint) or (len(real) == 1 and len(taken) > 1)
+        candidates = real if real and is_clear else (scores if hint else candidates)
+    if not candidates and len(known) == 2 and hint in ("", "class", "labels"):
+        candidates = [name for name, column in others.items() if len(column.counts) == 1]  # rows sorted by class
     if len(candidates) > 1:
         raise CorpusError(
             f"{place}: the target could be any of {_list(candidates)}; name the columns by corpus.columns (--columns), "
             f"e.g. {','.join([*taken, candidates[0]])}."
         )
     return candidates[0] if candidates else ""
+
+
+def _usual_targets(hint: Kind) -> list[tuple[str, ...]]:
+    """Return the usual names of columns of targets, those first which decide if columns of several are there."""
+    classes, scores = column_names.CLASSES, column_names.SCORES
+    orders: dict[str, list[tuple[str, ...]]] = {
+        "": [(*classes, *scores)], "score": [scores, classes], "rank": [column_names.RELEVANCES, scores, classes],
+    }  # fmt: skip
+    return [*orders.get(hint, [classes, scores]), column_names.TOPICS]
 
 
 def _can_be_target(column: Column) -> bool:
@@ -239,4 +277,5 @@ def _is_key(column: Column) -> bool:
 
 
 def _list(names: Sequence[str] | dict[str, Column]) -> str:
-    return ", ".join(names)
+    names, others = list(names)[:MOST_NAMED], len(names) - MOST_NAMED
+    return ", ".join(names) + (f" and {others} others" if others > 0 else "")

@@ -163,7 +163,7 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> t
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
     reader = _make_reader(spec, entry, columns, skipped)
-    return reader, reader.read_splits(files) if is_local else hub_records(spec, entry, reader)
+    return reader, reader.read_splits(list(files.items())) if is_local else hub_records(spec, entry, reader)
 
 
 def _open_path(resolved: ResolvedCorpus, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:

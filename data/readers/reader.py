@@ -14,9 +14,10 @@ from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.files import column_names
 from permafrost.data.files.column_names import split_of
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.files.table import as_text, get_field, open_table
+from permafrost.data.files.table import Table, as_text, get_field, open_table
 from permafrost.data.readers.conll import ColumnFile, tagged_row
 from permafrost.data.readers.resolve import file_format, line_pattern, pattern_columns
+from permafrost.data.readers.sources import SplitFiles
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
 from permafrost.data.script import WORD_END, lazy_pattern
 from permafrost.data.spec import SpecError
@@ -84,6 +85,7 @@ class RecordReader:
         self.omissions = Omissions(strict=spec.strict)
         self.skipped = skipped or SkippedRows(spec.strict, spec.most_skipped)
         self.most_rows: int | None = None
+        self._first: Table | None = None
         self._pattern = line_pattern(spec.columns)
         if self._pattern:
             self.columns = pattern_columns(self._pattern)
@@ -103,7 +105,8 @@ class RecordReader:
             CorpusError: the file is missing or broken; the message names the line.
             SpecError: columns are given for a file that has no column names.
         """
-        table = open_table(path, file_format(self.spec))
+        table = open_table(path, file_format(self.spec), self._first)
+        self._first = self._first or table
         reads = self.encoding.reads
         if reads == "questions" and isinstance(table.value, dict) and not any(map(split_of, table.value)):
             if self.columns:
@@ -148,15 +151,15 @@ class RecordReader:
         self.skipped.skip(origin, "other lines", f"the line does not match corpus.columns: {line[:60]!r}")
         return {}
 
-    def read_splits(self, files: Mapping[str, Path]) -> Iterator[Record]:
+    def read_splits(self, files: SplitFiles) -> Iterator[Record]:
         """Read the records of several files.
 
         Args:
-            files: split -> file. The split of a single file with an empty name is read from its rows: all or none of
+            files: split and file. The split of files with an empty name is read from their rows: all or none of
                 them give one.
         """
-        for file_split, path in files.items():
-            has_split = None
+        has_split = None
+        for file_split, path in files:
             for record in islice(self.read_file(path), self.most_rows):
                 split = file_split or split_of(record.split)
                 if record.split and not split:

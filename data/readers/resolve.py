@@ -5,20 +5,25 @@ The spec that results names everything, so that a run records how its corpus was
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.corpora.tag_schemes import OUTSIDE
 from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.files import column_names
+from permafrost.data.files.column_names import plain_name
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Table, open_table
+from permafrost.data.readers.conll import HEADER_TAGS, HEADER_WORDS, TAGS
 from permafrost.data.readers.layout import Layout, find_layout
-from permafrost.data.readers.sources import find_files
+from permafrost.data.readers.sources import SplitFiles, find_files
 
 SAMPLE_ROWS = 5000
 """Rows that columns and kind of target are found from."""
@@ -29,13 +34,17 @@ GROUPS = ("text", "second", "label")
 TAG = re.compile(r"(O|[A-Za-z]+|[BIELSUMW][-_][\w-]+|[\w]+[-_][BIELSUMW])")
 
 
+PREFIXED = re.compile(r"O|[BIELSUMW][-_]\S+")
+"""Tag with a prefix, or none."""
+
+
 @dataclass(frozen=True)
 class ResolvedCorpus:
     """A corpus spec that names everything, and how it was found."""
 
     spec: CorpusSpec
-    files: Mapping[str, Path]
-    """Split -> file; the empty name is a single file."""
+    files: SplitFiles
+    """Split and file; the empty name is a single file."""
 
     description: str
     """A line for the user: format, columns, target and splits."""
@@ -53,11 +62,12 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
     """
     path = Path(spec.path).expanduser()
     files = find_files(path)
-    table = open_table(next(iter(files.values())), file_format(spec))
+    table = open_table(files[0][1], file_format(spec))
     kind = spec.target or _kind_of_file(table, hint)
     reads = TARGETS[kind].reads if kind else "columns"
     if reads != "columns":
-        resolved = replace(spec, target=kind)
+        columns = _tag_columns(table) if reads == "words" and not spec.columns else spec.columns
+        resolved = replace(spec, target=kind, columns=columns)
         return ResolvedCorpus(resolved, files, f"{path.name}: {_format_of(table, kind)}; target: {kind}")
     pattern = line_pattern(spec.columns)
     if pattern:
@@ -68,9 +78,27 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
     if spec.rule:
         layout = replace(layout, columns=layout.columns[:1], target="class")
     spec = _with_layout(spec, layout, bool(pattern))
+    files, left_out = _with_target(files, table, spec)
     if spec.target == "score" and spec.score_range == "auto":
         spec = replace(spec, score_range=_score_range(files, spec))
-    return ResolvedCorpus(spec, files, _describe(path, table, spec, len(files)))
+    description = "; ".join((_describe(path, table, spec, len({split for split, _ in files})), *left_out))
+    return ResolvedCorpus(spec, files, description)
+
+
+def _with_target(files: SplitFiles, first: Table, spec: CorpusSpec) -> tuple[SplitFiles, list[str]]:
+    """Return the files without those that name their columns and have none of the target, and a note on each."""
+    if not spec.target or not TARGETS[spec.target].has_target or line_pattern(spec.columns):
+        return files, []
+    target, kept, left_out = spec.columns[-1], list[tuple[str, Path]](), list[str]()
+    for split, path in files:
+        table = open_table(path, file_format(spec), first)
+        names = {name for _, fields in islice(table.rows(skip=lambda *_: None), 1) for name in fields}
+        is_named = table.kind in ("parquet", "arrow", "xlsx", "jsonl") or table.dialect.header
+        if split in ("", "train") or not names or not is_named or target in names:
+            kept.append((split, path))
+        else:
+            left_out.append(f"without {path.name}, which has no column '{target}'")
+    return kept, left_out
 
 
 def file_format(spec: CorpusSpec) -> FileFormat:
@@ -105,7 +133,13 @@ def pattern_columns(pattern: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
-    rows = sample_rows(table)
+    skipped = list[tuple[str, str]]()
+    rows = list(islice(table.rows(skip=lambda origin, _, problem: skipped.append((origin, problem))), SAMPLE_ROWS))
+    if not rows and skipped:
+        raise CorpusError(
+            f"{skipped[0][0]}: {skipped[0][1]}; no row can be read: set corpus.delimiter, corpus.quoting or "
+            'corpus.header, e.g. corpus.delimiter = "none" for a text in each line.'
+        )
     if not rows:
         raise CorpusError(f"{table.path}: it holds no rows.")
     if spec.rule and not spec.columns:
@@ -135,18 +169,64 @@ def _kind_of_file(table: Table, hint: Kind) -> Kind:
         return "answers"
     if hint and TARGETS[hint].reads != "columns":
         return hint
-    if table.kind == "text" and not table.dialect.header and _is_tagged(sample_rows(table)):
-        return "tags"
-    names = {name for _, fields in sample_rows(table)[:1] for name in fields}
+    rows = sample_rows(table)
+    names = {name for _, fields in rows[:1] for name in fields}
     if {"question", "context"} <= names and names & {"answer", "answers"}:
         return "answers"
-    if names & {"tokens", "words"} and names & {"tags", "ner_tags"}:
-        return "tags"
-    return ""
+    if table.kind == "text":
+        return "tags" if _is_tagged(rows, table.dialect.header) else ""
+    return "tags" if _list_columns(rows) else ""
 
 
-def _is_tagged(rows: Sequence[TypedRow]) -> bool:
-    """Return whether lines are a word each with its tag: short, of the same number of columns, one in ten not ``O``."""
+def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
+    """Return the columns of lists of words and of tags, as long as each other in most rows; empty if there are none."""
+    first = rows[0][1] if rows else {}
+    lists: dict[str, str] = {}
+    for name, value in first.items():
+        if isinstance(value, list):
+            lists.setdefault(plain_name(name), name)
+    words, tags = (
+        next((lists[name] for name in names if name in lists), "") for names in (column_names.WORDS, column_names.TAGS)
+    )
+    if not words or not tags:
+        return ()
+    alike = sum(len(fields.get(words) or ()) == len(fields.get(tags) or ()) for _, fields in rows)
+    return (words, tags) if alike > len(rows) / 2 else ()
+
+
+def _tag_columns(table: Table) -> tuple[str, ...]:
+    """Return the columns of words and tags if their names are not the default ones.
+
+    Raises:
+        CorpusError: a file with a word per line has two columns of tags of the same types, as nested entities have.
+    """
+    rows = sample_rows(table)
+    if table.kind != "text":
+        lists = _list_columns(rows)
+        return lists if lists and lists[1] not in TAGS else ()
+    cells = [" ".join(map(str, fields.values())).split() for _, fields in rows]
+    width = Counter(map(len, cells)).most_common(1)[0][0] if cells else 0
+    columns = list(zip(*(line for line in cells if len(line) == width), strict=True))
+    for number, column in enumerate(columns[1:-1], 2):
+        tags = set(column)
+        if OUTSIDE in tags and len(tags) > 1 and all(map(PREFIXED.fullmatch, tags)) and set(columns[-1]) <= tags:
+            word = 2 if all(map(str.isdecimal, columns[0])) else 1
+            raise CorpusError(
+                f"{table.path}: columns {number} and {width} both hold tags of the same types; set corpus.columns "
+                f"(--columns) to the columns of words and tags, e.g. {word},{number}."
+            )
+    return ()
+
+
+def _is_tagged(rows: Sequence[TypedRow], has_header: bool) -> bool:
+    """Return whether rows are a word each with its tag, in columns of these names or, without a header, the last."""
+    if has_header:
+        names = {name.lower(): name for _, fields in rows[:1] for name in fields}
+        words, tag = (
+            next((names[name] for name in known if name in names), "") for known in (HEADER_WORDS, HEADER_TAGS)
+        )
+        found = {str(fields[tag]).strip() for _, fields in rows} - {""} if words and tag else set()
+        return OUTSIDE in found and all(map(TAG.fullmatch, found))
     lines = [" ".join(map(str, fields.values())).split() for _, fields in rows]
     lines = [line for line in lines if line and line[0] not in ("-DOCSTART-", "#")]
     if len(lines) < 3 or len({len(line) for line in lines}) > 1 or len(lines[0]) < 2:
@@ -155,11 +235,12 @@ def _is_tagged(rows: Sequence[TypedRow]) -> bool:
     return "O" in tags and all(map(TAG.fullmatch, tags)) and len(set(tags)) < max(20, len(tags) / 5)
 
 
-def _score_range(files: Mapping[str, Path], spec: CorpusSpec) -> tuple[float, float]:
+def _score_range(files: SplitFiles, spec: CorpusSpec) -> tuple[float, float]:
     """Return the whole numbers that enclose the scores of all files."""
     low, high = math.inf, -math.inf
-    for path in files.values():
-        for _, fields in open_table(path, file_format(spec)).rows(skip=lambda *_: None):
+    first = open_table(files[0][1], file_format(spec))
+    for _, path in files:
+        for _, fields in open_table(path, file_format(spec), first).rows(skip=lambda *_: None):
             text = str(fields.get(spec.columns[-1], ""))
             if is_number(text):
                 low, high = min(low, float(text)), max(high, float(text))
@@ -175,7 +256,7 @@ def _format_of(table: Table, kind: Kind) -> str:
     return table.describe()
 
 
-def _describe(path: Path, table: Table, spec: CorpusSpec, files: int) -> str:
+def _describe(path: Path, table: Table, spec: CorpusSpec, splits: int) -> str:
     has_target = bool(spec.target) and TARGETS[spec.target].has_target
     texts = spec.columns[:-1] if has_target else spec.columns
     parts = [table.describe(), f"{'texts' if len(texts) > 1 else 'text'}: {', '.join(texts)}"]
@@ -189,6 +270,6 @@ def _describe(path: Path, table: Table, spec: CorpusSpec, files: int) -> str:
         parts.append(f"target: {column}, {'labels' if spec.target == 'labels' else f'a {spec.target}'}")
     else:
         parts.append("no target")
-    if files > 1:
-        parts.append(f"{files} splits")
+    if splits > 1:
+        parts.append(f"{splits} splits")
     return f"{path.name}: {'; '.join(parts)}"

@@ -1,28 +1,43 @@
-"""Files of a corpus: a single one, or one per split in a folder, told by the word for the split in its name."""
+"""Files of a corpus: a single one, or those of each split in a folder, told by the words for splits in their names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.column_names import split_of
-from permafrost.data.files.table import COMPRESSED_SUFFIXES, suffix_of
+from permafrost.data.files.documents import is_folder_of_documents, split_in_name
+from permafrost.data.files.opening import COMPRESSED_SUFFIXES
+from permafrost.data.files.table import suffix_of
+
+SplitFiles = Sequence[tuple[str, Path]]
+"""Split and file; several files for a split are its parts, and one without a split gives the split of each row."""
 
 FOREIGN = (".md", ".pl", ".py", ".pdf", ".h5", ".sh", ".json5", ".toml", ".yaml", ".yml", ".log", ".html")
 """Suffixes of files beside a corpus that are no part of it."""
 
-
 PREFERRED = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".txt")
 """Suffixes in the order in which one of several files for a split is taken: the more a format says, the earlier."""
 
+TABLES = (*PREFERRED[:-1], ".ndjson", ".feather", ".xlsx", ".tab")
+"""Suffixes of files that hold rows, and no document."""
 
-def find_files(path: Path) -> Mapping[str, Path]:
-    """Return the files of a corpus by split; a single file has the empty name.
+PART = re.compile(r"(\d+)[-_]of[-_](\d+)")
+"""Number of a part of a file, and how many there are, in its name."""
+
+MOST_NAMED = 6
+"""Files that a message names."""
+
+
+def find_files(path: Path) -> SplitFiles:
+    """Return the files of a corpus by split.
 
     Args:
         path: a file; or a folder, in which a file is of a split if its name is a word for it (train, dev, val, valid,
             validation, test, ..., in any case), or holds one: ``test.csv``, ``sts-dev.csv``, ``eng.testa``.
             Of files that differ in their format, the one whose format says more is taken, such as jsonl before txt.
+            Parts of a file, such as ``train-00000-of-00002.parquet``, are read one after the other. A folder of a split
+            holds its file, or its parts. A folder may also hold a single file, or documents.
 
     Raises:
         CorpusError: there is no such file or folder; or the folder has no training file, or two files for a split.
@@ -30,26 +45,80 @@ def find_files(path: Path) -> Mapping[str, Path]:
     if not path.exists():
         raise CorpusError(f"{path}: no such file.")
     if not path.is_dir():
-        return {"": path}
+        return [("", path)]
+    found = _by_split(path)
+    if "train" in found:
+        return [(split, file) for split in ("train", "validation", "test") for file in found.get(split, ())]
+    tables = [file for file in _files(path) if suffix_of(file) in TABLES and not _is_description(file)]
+    best = _best(tables)
+    if not found and (len(best) == 1 or _are_parts(best)):
+        return [("", file) for file in best]
+    if not found and not tables and is_folder_of_documents(path):
+        return [("", path)]
+    inner = [item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")]
+    if not found and not tables and len(inner) == 1:
+        return find_files(inner[0])
+    names = [item.name for item in sorted(path.iterdir())]
+    holds = f"it holds {', '.join(names[:MOST_NAMED])}{', ...' * (len(names) > MOST_NAMED)}" if names else "it is empty"
+    raise CorpusError(
+        f"{path}: expected a file called train, such as train.csv or train.jsonl.gz, found none ({holds}); give a "
+        "file, or name the training file train."
+    )
+
+
+def _by_split(path: Path) -> dict[str, list[Path]]:
+    """Return split -> its files in a folder."""
     exact, partial = dict[str, list[Path]](), dict[str, list[Path]]()
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix.lower() not in FOREIGN and not file.name.startswith("."):
-            words = [word for word in re.split(r"[\W_]+|(?<=\D)(?=\d)|(?<=\d)(?=\D)", file.name) if split_of(word)]
-            named = split_of(_stem(file))
-            if named or len({split_of(word) for word in words}) == 1:
-                (exact if named else partial).setdefault(named or split_of(words[0]), []).append(file)
-    files = {}
+    for file in _files(path):
+        if named := split_of(_stem(file)):
+            exact.setdefault(named, []).append(file)
+        elif held := split_in_name(file.name):
+            partial.setdefault(held, []).append(file)
+    for folder in sorted(item for item in path.iterdir() if item.is_dir()):
+        tables = [file for file in _files(folder) if suffix_of(file) in TABLES and not _is_description(file)]
+        if tables and (named := split_in_name(folder.name)):
+            (exact if split_of(folder.name) else partial).setdefault(named, []).extend(tables)
+    found = dict[str, list[Path]]()
     for split in dict.fromkeys([*exact, *partial]):
-        found = exact.get(split) or partial[split]
-        best = min(map(_preference, found))
-        candidates = [file for file in found if _preference(file) == best]
-        if len(candidates) > 1:
-            names = ", ".join(file.name for file in candidates)
-            raise CorpusError(f"{path}: {len(candidates)} files could be {split}: {names}; give it a folder with one.")
-        files[split] = candidates[0]
-    if "train" not in files:
-        raise CorpusError(f"{path}: expected a file called train, such as train.csv or train.jsonl.gz, found none.")
-    return {split: files[split] for split in ("train", "validation", "test") if split in files}
+        candidates = exact.get(split) or partial[split]
+        found[split] = _best(candidates)
+        if len(found[split]) > 1 and not _are_parts(found[split]):
+            names = ", ".join(file.name for file in found[split])
+            remedy = "give it a folder with one"
+            if any("label" in file.name.lower() for file in found[split]):
+                remedy = f"write each text and its label in a line of one file, e.g. {split}.tsv"
+            raise CorpusError(f"{path}: {len(found[split])} files could be {split}: {names}; {remedy}.")
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(path.iterdir())
+        if file.is_file() and file.suffix.lower() not in FOREIGN and not file.name.startswith(".")
+    ]
+
+
+def _is_description(file: Path) -> bool:
+    """Return whether a file describes tables that ``datasets`` saved beside it."""
+    return file.name in ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json")
+
+
+def _best(files: Sequence[Path]) -> list[Path]:
+    """Return those files whose format says the most."""
+    best = min(map(_preference, files), default=0)
+    return [file for file in files if _preference(file) == best]
+
+
+def _are_parts(files: Sequence[Path]) -> bool:
+    """Return whether files are all parts of one, by the numbers in their names."""
+    parts = [
+        (file.name[: match.start()], int(match[1]), int(match[2]))
+        for file in files
+        if (match := PART.search(file.name))
+    ]
+    first = parts[0][0] if parts else ""
+    return bool(parts) and parts == [(first, number, len(files)) for number in range(len(files))]
 
 
 def _preference(file: Path) -> int:

@@ -67,7 +67,7 @@ def summarize(spec: CorpusSpec) -> CorpusSummary:
     Raises:
         CorpusError: a file cannot be read, or it is not clear which columns hold texts and target.
     """
-    resolved = resolve_corpus(spec) if spec.path else ResolvedCorpus(spec, {}, spec.name)
+    resolved = resolve_corpus(spec) if spec.path else ResolvedCorpus(spec, [], spec.name)
     spec = resolved.spec
     columns = _columns(resolved)
     try:
@@ -92,7 +92,7 @@ def summarize(spec: CorpusSpec) -> CorpusSummary:
 def _columns(resolved: ResolvedCorpus) -> list[dict[str, Any]]:
     if not resolved.files:
         return []
-    table = open_table(next(iter(resolved.files.values())), file_format(resolved.spec))
+    table = open_table(resolved.files[0][1], file_format(resolved.spec))
     if table.kind == "squad":
         return []
     known = columns_of([(origin, as_text(fields)) for origin, fields in sample_rows(table)])
@@ -105,8 +105,19 @@ def _columns(resolved: ResolvedCorpus) -> list[dict[str, Any]]:
 def _column(column: Column, role: str) -> dict[str, Any]:
     kinds = {"split": column.is_split, "number": column.is_number, "list": column.is_list, "text": column.is_text}
     kind = next((name for name, holds in kinds.items() if holds), "class" if column.is_class else "word")
-    example = column.texts[0][:60] if column.texts else ""
-    return {"column": column.name, "read as": role, "kind": kind, "distinct": len(column.counts), "example": example}
+    example = _printable(column.texts[0][:60]) if column.texts else ""
+    return {
+        "column": _printable(column.name),
+        "read as": role,
+        "kind": kind,
+        "distinct": len(column.counts),
+        "example": example,
+    }
+
+
+def _printable(text: str) -> str:
+    """Return a text whose bytes that were not of its encoding are shown as question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def _first_rows(corpus: Corpus) -> list[dict[str, str]]:

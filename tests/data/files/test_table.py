@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.files.encoding import guess_encoding
 from permafrost.data.files.table import as_text, get_field, open_table
 
 ROWS = [("a cat", 'says "no", twice', "0.5"), ("über", "日本", "1"), ("x", "'", "0")]
@@ -207,3 +208,53 @@ def test_any_text_survives_csv_and_jsonl(tmp_path_factory, rows):
     objects = [json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in rows]
     for path in (written(folder / "f.csv", "\n".join(lines)), written(folder / "f.jsonl", "\n".join(objects))):
         assert [tuple(fields.values()) for _, fields in read_table(path)] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("marks.conll", 'a\tO\n"\tO\nb\tB-X\n"\tO\nc\tO\n' * 9, ("a", '"', "b", '"', "c")),
+        ("late.tsv", "h\tk\n" + "x y\t1\n" * 9 + '"open\t1\n' + "x y\t1\n" * 9, ("x y", '"open')),
+        ("all.tsv", 'id\tq\n"1"\t"x ""y"""\n"2"\t"two\nlines"\n' + '"3"\t"z"\n' * 9, ("1", "2", "3")),
+        ("half.csv", "a;b\n" + "x y;3,5\n" * 9, ("x y",)),
+        ("v.csv", "v1,v2,,\n" + "ham,a b c,,\n" * 9, ("ham",)),
+        ("ends.txt", "a b c,\nd e f,\n" * 9, ("a b c,", "d e f,")),
+        ("lines.txt", '{"a": "x"}\n' * 9, ("x",)),
+        ("lines.txt", "[x] y [z]\n" * 9, ("[x] y [z]",)),
+        ("lines.ndjson", '{"a": "x"}\n' * 9, ("x",)),
+    ],
+)
+def test_the_layout_is_found_from_the_rows(tmp_path, name, content, rows):
+    first = [next(iter(fields.values())) for _, fields in read_table(written(tmp_path / name, content))]
+    assert tuple(dict.fromkeys(first)) == tuple(dict.fromkeys(rows))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"a": "x", "b": 1}, {"a": "y", "b": 2}],
+        {"version": 1, "examples": [{"a": "x", "b": 1}, {"a": "y", "b": 2}]},
+        {"k1": {"a": "x", "b": 1}, "k2": {"a": "y", "b": 2}},
+        {"a": ["x", "y"], "b": [1, 2]},
+        {"a": {"0": "x", "1": "y"}, "b": {"0": 1, "1": 2}},
+        {"0": {"a": "x", "b": 1}, "1": {"a": "y", "b": 2}},
+        {"columns": ["a", "b"], "index": [0, 1], "data": [["x", 1], ["y", 2]]},
+    ],
+)
+def test_json_gives_the_same_rows_in_every_shape(tmp_path, value):
+    rows = [fields for _, fields in read_table(written(tmp_path / "f.json", json.dumps(value)))]
+    assert rows == [{"a": "x", "b": "1"}, {"a": "y", "b": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "guess"),
+    [("fünf süße Äpfel, naïf – été", "cp1252", "cp1252"), ("これは日本語の文章です。", "shift-jis", "cp932")],
+)
+def test_an_encoding_is_guessed_by_its_letters(text, encoding, guess):
+    assert guess_encoding(f"{text} and so on\n".encode(encoding) * 20) == guess
+
+
+def test_json_in_a_single_line_may_be_longer_than_a_line_of_texts(tmp_path):
+    rows = [{"a": "x" * (1 << 20)}] * 17
+    path = written(tmp_path / "f.json", json.dumps(rows))
+    assert sum(len(fields["a"]) for _, fields in read_table(path)) == 17 << 20

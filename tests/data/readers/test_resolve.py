@@ -209,3 +209,164 @@ def test_a_setting_that_is_unknown_names_the_known_ones(tmp_path, settings, mess
     with pytest.raises(CorpusError) as error:
         resolve_corpus(CorpusSpec(path=str(sms(tmp_path)), **settings))
     assert message in str(error.value)
+
+
+def rows_of(*columns: str, number: int = 60) -> list[dict[str, str]]:
+    """Rows with a sentence in each column, but for ``label`` and the like, which take turns."""
+    values = {"label": "xyz", "class": "ab", "genre": "ab", "Y": "ab", "Tags": "xyz", "score": ["1.5", "2.0", "0.3"]}
+    return [
+        {column: values[column][row % len(values[column])] if column in values else sentence() for column in columns}
+        for row in range(number)
+    ]
+
+
+def as_tsv(folder: Path, name: str, rows: list[dict[str, str]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    return written(folder / name, "\n".join(map("\t".join, [list(rows[0]), *(row.values() for row in rows)])))
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        (("genre", "sentence1", "sentence2", "score"), ("sentence1", "sentence2", "score")),
+        (("Title", "Tags", "Y"), ("Title", "Y")),
+        (("question", "passage", "label"), ("question", "passage", "label")),
+        (("context", "hypothesis", "reason", "label"), ("context", "hypothesis", "label")),
+    ],
+)
+def test_a_property_of_a_row_is_no_target_and_no_part_of_a_pair_is_dropped(tmp_path, given, columns):
+    assert resolve_corpus(CorpusSpec(path=str(as_tsv(tmp_path, "f.tsv", rows_of(*given))))).spec.columns == columns
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("text", "label", "class"), "the target could be any of label, class; .*text,label"),
+        (("text", "score", "label"), "the target could be any of score, label; .*text,score"),
+        (
+            ("title", "body", "abstract", "label"),
+            r"3 columns hold texts \(title, body, abstract\); set corpus\.columns",
+        ),
+    ],
+)
+def test_two_columns_that_could_be_the_same_are_asked_for(tmp_path, given, message):
+    with pytest.raises(CorpusError, match=message):
+        resolve_corpus(CorpusSpec(path=str(as_tsv(tmp_path, "f.tsv", rows_of(*given)))))
+
+
+def test_dates_and_lists_of_numbers_are_no_texts(tmp_path):
+    rows = [
+        {"when": f"Mon Apr {row % 30:02} 22:19:45 PDT 2009", "near": "1 22 333", **fields}
+        for row, fields in enumerate(rows_of("text", "label"))
+    ]
+    spec = resolve_corpus(CorpusSpec(path=str(as_tsv(tmp_path, "f.tsv", rows)))).spec
+    assert spec.columns == ("text", "label")
+
+
+def test_a_decimal_comma_is_asked_about(tmp_path):
+    lines = [f"{sentence()};{sentence()};{row % 5},{row % 7}5" for row in range(60)]
+    path = written(tmp_path / "f.csv", "\n".join(["Satz1;Satz2;Wert", *lines]))
+    with pytest.raises(
+        CorpusError, match=r"column 'Wert' holds values such as '0,05': write numbers with a point; or set"
+    ):
+        resolve_corpus(CorpusSpec(path=str(path)))
+
+
+def test_a_file_of_a_split_without_the_target_is_left_out_and_told(tmp_path):
+    as_tsv(tmp_path / "glue", "train.tsv", rows_of("sentence", "label"))
+    as_tsv(tmp_path / "glue", "dev.tsv", rows_of("sentence", "label"))
+    as_tsv(tmp_path / "glue", "test.tsv", rows_of("index", "sentence"))
+    resolved = resolve_corpus(CorpusSpec(path=str(tmp_path / "glue")))
+    assert resolved.description.endswith("2 splits; without test.tsv, which has no column 'label'")
+    assert set(load_corpus(resolved.spec).splits) == {"train", "validation"}
+
+
+def test_the_layout_of_the_first_file_holds_for_those_of_other_splits(tmp_path):
+    (tmp_path / "go").mkdir()
+    rows = [f"{sentence()}\t{row % 5}{',7' if row % 4 else ''}\te{row:05}" for row in range(60)]
+    written(tmp_path / "go" / "train.tsv", "\n".join(rows))
+    written(tmp_path / "go" / "dev.tsv", "\n".join(["short words\t0,1,2\te80888", *rows[:9]]))
+    assert len(load_corpus(CorpusSpec(path=str(tmp_path / "go"), target="labels")).split("validation")) == 10
+
+
+@pytest.mark.parametrize("levels", [(), ("class",), ("split", "class")])
+def test_a_folder_of_documents_is_read_with_its_classes_and_splits(tmp_path, levels):
+    splits = ("news-train", "news-test") if "split" in levels else ("",)
+    classes = ("neg", "pos") if "class" in levels else ("",)
+    for split in splits:
+        for name in classes:
+            folder = tmp_path / "docs" / split / name
+            folder.mkdir(parents=True)
+            for number in range(30):
+                written(folder / f"{number}.txt", f"{split} {name} {number} text\n\nof two paragraphs\n")
+    written(tmp_path / "docs" / "README", "what this is")
+    corpus = load_corpus(CorpusSpec(path=str(tmp_path / "docs")))
+    assert corpus.labels == (classes if "class" in levels else ())
+    assert sum(map(len, corpus.splits.values())) == 30 * len(splits) * len(classes)
+    for split, rows in corpus.splits.items():
+        for texts, target in zip(rows.texts, rows.targets, strict=True):
+            given, *_ = str(corpus.texts[texts[0]]).split("text\n\nof two paragraphs")
+            assert not levels or corpus.labels[int(target)] in given
+            assert "split" not in levels or (split == "test") == ("test" in given)
+
+
+def test_what_datasets_saved_has_its_parts_and_the_names_of_its_classes(tmp_path):
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = datasets.Dataset.from_dict(
+        {"text": [f"text number {row}" for row in range(60)], "label": [0, 1] * 30}, features=features
+    )
+    datasets.DatasetDict(train=rows, test=rows.select(range(10))).save_to_disk(str(tmp_path / "saved"))
+    rows.save_to_disk(str(tmp_path / "one"), num_shards=3)
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for part in range(2):
+        rows.shard(2, part).to_parquet(str(tmp_path / "hub" / "data" / f"train-0000{part}-of-00002.parquet"))
+    for name, splits in (("saved", {"train", "validation", "test"}), ("one", None), ("hub", {"train", "validation"})):
+        corpus = load_corpus(CorpusSpec(path=str(tmp_path / name)))
+        assert corpus.labels == ("no", "yes")
+        assert splits is None or set(corpus.splits) == splits
+        assert len(corpus.texts) == 60
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("train_text.txt", "train_labels.txt"),
+            "2 files could be train: .*; write each text and its label in a line of",
+        ),
+        (("train-00000-of-00003.csv", "train-00001-of-00003.csv"), "2 files could be train"),
+        (("dev.csv", "test.csv"), r"expected a file called train, .* \(it holds dev\.csv, test\.csv\); give a file"),
+        ((), r"\(it is empty\)"),
+    ],
+)
+def test_a_folder_that_is_not_clear_is_refused(tmp_path, names, message):
+    (tmp_path / "folder").mkdir()
+    for name in names:
+        written(tmp_path / "folder" / name, "text,label\na b c,x\n")
+    with pytest.raises(CorpusError, match=message):
+        resolve_corpus(CorpusSpec(path=str(tmp_path / "folder")))
+
+
+def test_nested_tags_are_asked_for_and_chunks_are_none(tmp_path):
+    nested = [
+        f"{n}\t{w}\t{a}\t{b}"
+        for n, w, a, b in ((1, "Uni", "B-ORG", "O"), (2, "Köln", "I-ORG", "B-ORG"), (3, "x", "O", "O"))
+    ]
+    path = written(tmp_path / "nested.tsv", "\n".join([*nested, ""] * 20))
+    with pytest.raises(CorpusError, match=r"columns 3 and 4 both hold tags of the same types; set .* e\.g\. 2,3\."):
+        resolve_corpus(CorpusSpec(path=str(path)))
+    chunks = ["Ana NNP B-NP B-PER", "sees VB B-VP O", "it PRP O O", ""]
+    path = written(tmp_path / "chunks.txt", "\n".join(chunks * 20))
+    assert resolve_corpus(CorpusSpec(path=str(path))).spec.target == "tags"
+
+
+def test_words_and_tags_are_found_in_named_columns_lists_and_behind_a_language(tmp_path):
+    lists = [{"words": ["Ana", "sees"], "ner": ["B-PER", "O"]}] * 20
+    csv = ["Sentence #,Word,POS,Tag", *["Sentence: 1,Ana,NN,B-PER", ",sees,VB,O"] * 20]
+    files = {"lists.json": json.dumps(lists), "ner.csv": "\n".join(csv), "en": "en:Ana\tB-PER\nen:sees\tO\n\n" * 20}
+    for name, content in files.items():
+        corpus = load_corpus(CorpusSpec(path=str(written(tmp_path / name, content))))
+        assert corpus.kind == "tags", name
+        assert str(corpus.texts[0]).startswith("Ana sees"), name
