@@ -8,7 +8,7 @@ from typing import Any
 
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.column_names import split_of
-from permafrost.data.files.opening import lines_of, read_whole
+from permafrost.data.files.opening import LONGEST_LINE, lines_of, read_whole
 from permafrost.data.files.settings import Skip, refuse_row
 from permafrost.data.text import NOT_UTF_8
 
@@ -84,7 +84,7 @@ def json_rows(path: Path, value: Any) -> Iterator[TypedRow]:
     elif isinstance(value, dict) and value and _same_length(value.values()):
         columns = {name: list(item.values() if isinstance(item, dict) else item) for name, item in value.items()}
         for number, row in enumerate(zip(*columns.values(), strict=True), 1):
-            yield f"{path}: item {number}", dict(zip(columns, row, strict=True))
+            yield f"{path}: item {number}", _fields(f"{path}: item {number}", dict(zip(columns, row, strict=True)))
     else:
         raise CorpusError(
             f"{path}: expected a list of objects, an object of lists by split or by column, or SQuAD's layout; write "
@@ -146,6 +146,10 @@ def _fields(origin: str, value: Any) -> dict[str, Any]:
     if isinstance(value, list):
         return {str(number): item for number, item in enumerate(value, 1)}
     if isinstance(value, dict):
+        if any(isinstance(item, str) and len(item) > LONGEST_LINE for item in value.values()):
+            raise CorpusError(
+                f"{origin}: a text has more than {LONGEST_LINE >> 20} million characters; cut it into several."
+            )
         return value
     raise CorpusError(f"{origin}: expected a JSON object, found {type(value).__name__}.")
 

@@ -258,3 +258,8 @@ def test_json_in_a_single_line_may_be_longer_than_a_line_of_texts(tmp_path):
     rows = [{"a": "x" * (1 << 20)}] * 17
     path = written(tmp_path / "f.json", json.dumps(rows))
     assert sum(len(fields["a"]) for _, fields in read_table(path)) == 17 << 20
+
+
+def test_a_text_of_json_is_no_longer_than_a_line(tmp_path):
+    path = written(tmp_path / "f.json", json.dumps([{"a": "x" * (17 << 20)}]))
+    assert fault(path).startswith("f.json: item 1: a text has more than 16 million characters; cut it into several")
