@@ -44,6 +44,11 @@ def read_documents(path: Path, lines: bool = False) -> list[str]:
         files = sorted(file for file in path.iterdir() if file.is_file() and suffix_of(file) == ".txt")
         if not files:
             raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
+    elif path.exists() and suffix_of(path) != ".txt":
+        raise CorpusError(
+            f"{path}: unknown kind of file '{suffix_of(path)}' for a text to pretrain on; set language.corpus to a .txt "
+            "file, which may be compressed, or to a folder of them."
+        )
     else:
         files = [path]
     documents = [text for file in files for text in _read_text(file, lines)]

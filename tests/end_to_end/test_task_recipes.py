@@ -259,7 +259,7 @@ def test_stage_one_alone_runs_the_texts_of_every_task(bench):
 def test_passages_are_ranked_by_a_run_that_is_compared_by_query_and_ranks_new_ones(bench):
     done, again = (api.run("rank", bench.settings(f"train.seeds={seed}"), bench.runs) for seed in (0, 1))
     rows = pd.DataFrame(done.metrics)
-    assert set(rows["variant"]) == {"raw", "weights", "lowrank"}
+    assert {"raw", "weights", "lowrank"} <= set(rows["variant"])
     assert set(rows.loc[rows["variant"] == "raw", "split"]) == {"train", "validation", "test"}
     test = rows[(rows["split"] == "test") & (rows["variant"] == done.selected) & rows["seed"].isna()]
     assert dict(zip(test["metric"], test["n"], strict=True)) == dict.fromkeys(TASKS["rank"].metrics, 8)

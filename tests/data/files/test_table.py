@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.encoding import guess_encoding
+from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import as_text, get_field, open_table
 
 ROWS = [("a cat", 'says "no", twice', "0.5"), ("über", "日本", "1"), ("x", "'", "0")]
@@ -207,7 +208,8 @@ def test_any_text_survives_csv_and_jsonl(tmp_path_factory, rows):
     lines = ["a,b", *(",".join(map(quoted, row)) for row in rows)]
     objects = [json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in rows]
     for path in (written(folder / "f.csv", "\n".join(lines)), written(folder / "f.jsonl", "\n".join(objects))):
-        assert [tuple(fields.values()) for _, fields in read_table(path)] == rows
+        table = open_table(path, FileFormat(header="yes"))  # a name that is a value too is taken for one
+        assert [tuple(as_text(fields).values()) for _, fields in table.rows()] == rows
 
 
 @pytest.mark.parametrize(

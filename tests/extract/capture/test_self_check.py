@@ -102,7 +102,7 @@ def stale_tokenizer(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def under_other_keys(patch: pytest.MonkeyPatch, _: Path) -> None:
-    wrapped(patch, runner, "text_keys", lambda real, texts: np.roll(real(texts), 1))
+    wrapped(patch, runner, "text_keys", lambda real, *given: np.roll(real(*given), 1))
 
 
 def latents_of_others(patch: pytest.MonkeyPatch, _: Path) -> None:
