@@ -192,7 +192,7 @@ WRONG = {
     ),
 }  # fmt: skip
 NOTES = (
-    r"stage one, |self-check: |[\w.]+\.csv: [\d,]+ train|/.*: \d+ layers of width|training [\w-]+, seed \d|"
+    r"stage one, |self-check: |[\w.]+\.csv: ([\d,]+ train|commas, header)|/.*: \d+ layers of width|training [\w-]+, seed \d|"
     r".* holds an unfinished training"
 )
 
