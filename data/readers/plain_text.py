@@ -46,8 +46,8 @@ def read_documents(path: Path, lines: bool = False) -> list[str]:
             raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
     elif path.exists() and suffix_of(path) != ".txt":
         raise CorpusError(
-            f"{path}: unknown kind of file '{suffix_of(path)}' for a text to pretrain on; set language.corpus to a .txt "
-            "file, which may be compressed, or to a folder of them."
+            f"{path}: unknown kind of file '{suffix_of(path)}' for a text to pretrain on; set language.corpus to a "
+            ".txt file, which may be compressed, or to a folder of them."
         )
     else:
         files = [path]

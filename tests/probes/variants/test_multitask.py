@@ -192,8 +192,8 @@ WRONG = {
     ),
 }  # fmt: skip
 NOTES = (
-    r"stage one, |self-check: |[\w.]+\.csv: ([\d,]+ train|commas, header)|/.*: \d+ layers of width|training [\w-]+, seed \d|"
-    r".* holds an unfinished training"
+    r"stage one, |self-check: |[\w.]+\.csv: ([\d,]+ train|commas, header)|/.*: \d+ layers of width|"
+    r"training [\w-]+, seed \d|.* holds an unfinished training"
 )
 
 
