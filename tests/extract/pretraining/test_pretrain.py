@@ -393,7 +393,7 @@ def test_files_that_are_no_text_are_refused_by_place(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "latin.txt").write_bytes(b"fine\n\ncaf\xe9\n")
     (tmp_path / "table.csv").write_text("a,b\n")
-    for name, message in (("empty.txt", "holds no text"), ("latin.txt", "latin.txt:3: not UTF-8"),
+    for name, message in (("empty.txt", "holds no text"), ("latin.txt", "latin.txt:3: the document is not UTF-8"),
                           ("table.csv", "unknown kind of file"), ("none.txt", "no such file")):  # fmt: skip
         with pytest.raises(CorpusError, match=message):
             read_documents(tmp_path / name)
