@@ -43,7 +43,9 @@ def look(
             hold texts and target.
     """
     spec = parse(
-        Recipe, override({"corpus": DataArguments(data, columns, target).corpus_table(Recipe())}, overrides), "look"
+        Recipe,
+        override({"corpus": DataArguments(data, columns, target, str(cache)).corpus_table(Recipe())}, overrides),
+        "look",
     )
     from permafrost.data.readers.summary import summarize
     from permafrost.extract.tokenization.lengths import token_lengths

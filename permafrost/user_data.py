@@ -56,6 +56,8 @@ class DataArguments:
                 f"tasks.{next(iter(recipe.tasks))}.corpus.path=FILE."
             )
         kept = {key: value for key, value in plain(recipe.corpus).items() if key in KEPT}
+        if self.target or len(self.columns) > 1:
+            kept.pop("rule", None)  # the user names a target
         return kept | source_of(self.data, self.cache) | given
 
 
@@ -78,8 +80,9 @@ def load_with_data(
         hints.append(kind_of_corpus(recipe.corpus))
         return arguments.corpus_table(recipe)
 
-    recipe_name, recipe = load(name, overrides, corpus_table)
-    return recipe_name, with_found_corpora(recipe, hints[0])
+    given = arguments.data is not None or arguments.columns or arguments.target
+    recipe_name, recipe = load(name, overrides, corpus_table if given else None)
+    return recipe_name, with_found_corpora(recipe, hints[0] if hints else kind_of_corpus(recipe.corpus))
 
 
 def source_of(data: Data, cache: str) -> dict[str, str]:
@@ -112,7 +115,7 @@ def save_rows(data: Any, folder: Path) -> Path:
 
     try:
         table = _as_table(data)
-    except (pyarrow.ArrowException, ValueError, TypeError, AttributeError) as error:
+    except (pyarrow.ArrowException, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorpusError(
             f"data = {type(data).__name__}: it cannot be read as a table ({first_line(error)}); give each column "
             "a name of its own and values of one type."
@@ -149,10 +152,12 @@ def _as_table(data: Any) -> Any:
     if rows and all(isinstance(row, str) for row in rows):
         return pyarrow.table({"text": rows})
     if rows and all(isinstance(row, Mapping) for row in rows):
-        return pyarrow.Table.from_pylist([dict(row) for row in rows])
+        names = dict.fromkeys(name for row in rows for name in row)
+        return pyarrow.table({str(name): [row.get(name) for row in rows] for name in names})
     if rows and all(isinstance(row, list | tuple) for row in rows):
-        names = [str(number) for number in range(1, max(map(len, rows)) + 1)]
-        return pyarrow.Table.from_pylist([dict(zip(names, row, strict=False)) for row in rows])
+        width = max(map(len, rows))
+        columns = ([row[index] if index < len(row) else None for row in rows] for index in range(width))
+        return pyarrow.table({str(number): column for number, column in enumerate(columns, 1)})
     raise CorpusError(
         f"data = {type(data).__name__}: give a file, a folder, a name, a pandas or datasets table, or a list of texts, "
         "tuples or dicts with at least one row."
@@ -192,6 +197,7 @@ def with_found_corpora(recipe: Recipe, hint: Kind) -> Recipe:
         key = str(spec)
         if key not in found:
             found[key] = resolve_corpus(spec, hint).spec
-        defaults = plain(CorpusSpec() if table is tree else recipe.corpus)
+        shared = found.get(str(recipe.corpus), recipe.corpus)  # what a task has in common with the recipe
+        defaults = plain(CorpusSpec() if table is tree else shared)
         table["corpus"] = {name: value for name, value in plain(found[key]).items() if value != defaults[name]}
     return parse(Recipe, tree, "recipe") if found else recipe

@@ -148,6 +148,10 @@ class NamedTargets(TargetEncoding):
     def _labels(self, record: Record) -> Iterable[tuple[str, str]]:
         """Return the labels of a record as its file has them, each with its origin."""
 
+    def written(self, record: Record) -> Iterable[str]:
+        """Return the labels of a record as its file has them."""
+        return [label for label, _ in self._labels(record)]
+
     def names(self, record: Record) -> Iterable[str]:
         """Return the names of the labels of a record."""
         return {self._name(label) for label, _ in self._labels(record)}
@@ -163,7 +167,7 @@ class NamedTargets(TargetEncoding):
 
     def remedies(self) -> dict[str, str]:
         """Return what to do about labels that training rows lack."""
-        return {NEVER_LEARNT: "give them training rows"}
+        return {NEVER_LEARNT: "give them training rows, or name them in corpus.ignore"}
 
     def _name(self, label: str) -> str:
         """Return the name of a label, which may be written as its number if the user gives the names."""
@@ -173,19 +177,19 @@ class NamedTargets(TargetEncoding):
         return label
 
     @classmethod
-    def with_numbers(cls, targets: Targets, records: Iterable[Record], names: tuple[str, ...]) -> Targets:
-        """Return the targets with the names, and the first number, that the labels of all records stand for.
+    def with_numbers(cls, targets: Targets, found: Collection[str], names: tuple[str, ...]) -> Targets:
+        """Return the targets with the names, and the first number, that the labels of a corpus stand for.
 
         Labels are numbers from 0, or from 1 if none is 0 and one is the number of names.
 
         Args:
+            targets: of the corpus.
+            found: the labels of all rows, as the file has them.
             names: for labels that are numbers, if the targets have no names.
         """
-        plain = cls(replace(targets, labels=()))
-        found = {label for record in records for label, _ in plain._labels(record)}
         numbers = {int(label) for label in found if label.isascii() and label.isdigit()}
         labels = targets.labels or (names if len(numbers) == len(found) else ())
-        from_one = 0 not in numbers and len(labels) in numbers and not found & set(labels)
+        from_one = 0 not in numbers and len(labels) in numbers and not set(found) & set(labels)
         return replace(targets, labels=labels, first_number=int(from_one))
 
 

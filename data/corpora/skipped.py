@@ -56,7 +56,9 @@ class SkippedRows:
         """Return whether a target is one of those to leave out; its row is counted if it is."""
         if target not in self.ignored:
             return False
-        self.unwanted.append(SkippedRow(origin, f"label '{target}'", "corpus.ignore names its label"))
+        self.unwanted.append(
+            SkippedRow(origin, f"label '{target}'", "corpus.ignore names its label; set it to [] to keep such rows")
+        )
         return True
 
     @property

@@ -131,8 +131,7 @@ class Tags(NamedTargets):
             for record in records
         ]
         scheme = find_scheme(sentences, targets.tag_scheme, targets.strict)
-        if labels:
-            targets = replace(targets, labels=scheme.labels_to_iob2(labels))
+        targets = replace(targets, tag_scheme="IOB2", labels=scheme.labels_to_iob2(labels) if labels else ())
         converted = zip(records, map(scheme.to_iob2, sentences), strict=True)
         return targets, [replace(record, spans=spans) for record, spans in converted], scheme.notes()
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from permafrost.data.errors import CorpusError
@@ -21,9 +22,9 @@ def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> I
         CorpusError: the file cannot be read, a header names a column twice, or a quotation mark is out of place.
     """
     if not dialect.delimiter:
-        for number, line in lines_of(path, encoding):
-            if line.strip():
-                yield f"{path}:{number}", {TEXT: line.strip()}
+        lines = ((number, line.strip()) for number, line in lines_of(path, encoding))
+        texts = ((f"{path}:{number}", {TEXT: line}) for number, line in lines if line)
+        yield from islice(texts, int(dialect.header), None)
         return
     csv.field_size_limit(LONGEST_LINE)
     number = 0

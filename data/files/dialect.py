@@ -92,7 +92,7 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: 
     if delimiter is None:
         delimiter = like.delimiter if like else _find_delimiter(lines, suffix)
     if not delimiter:
-        return Dialect("")
+        return Dialect("", header=settings.header == "yes")
     quoted = settings.quoting == "double"
     if settings.quoting not in ("auto", *QUOTINGS):
         raise CorpusError(f'corpus.quoting = "{settings.quoting}": set it to "auto", "double" or "none".')

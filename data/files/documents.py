@@ -88,4 +88,7 @@ def _read(path: Path, encoding: str) -> str:
     if len(content) > LONGEST_LINE:
         raise CorpusError(f"{path}: the document has more than {LONGEST_LINE >> 20} MiB; cut it into several.")
     found = find_encoding(path, content, encoding)
-    return content.decode(found, decode_errors(found))
+    try:
+        return content.decode(found, decode_errors(found))
+    except UnicodeError as error:
+        raise CorpusError(f"{path}: not {found} ({error}); set corpus.encoding to that of the file.") from None

@@ -32,8 +32,10 @@ def find_encoding(path: Path, sample: bytes, encoding: str = "auto") -> str:
     """
     if encoding != "auto":
         try:
+            "".encode(encoding)  # refuses a codec that is no encoding of text, and the next one that cannot go on
+            codecs.getincrementaldecoder(encoding)("surrogateescape").decode(b"")
             return codecs.lookup(encoding).name.replace("_", "-")
-        except LookupError:
+        except (LookupError, UnicodeError):
             raise CorpusError(
                 f'corpus.encoding = "{encoding}": there is no such encoding; set it to one of Python\'s, e.g. "utf-8", '
                 '"cp1252", "latin-1" or "utf-16-le".'

@@ -82,7 +82,10 @@ def json_rows(path: Path, value: Any) -> Iterator[TypedRow]:
                 continue
             yield from ((origin, {**fields, SPLIT: split}) for origin, fields in _items(f"{path}: {split}", table))
     elif isinstance(value, dict) and value and _same_length(value.values()):
-        columns = {name: list(item.values() if isinstance(item, dict) else item) for name, item in value.items()}
+        keys = next((list(item) for item in value.values() if isinstance(item, dict)), [])
+        columns = {
+            name: [item[key] for key in keys] if isinstance(item, dict) else item for name, item in value.items()
+        }
         for number, row in enumerate(zip(*columns.values(), strict=True), 1):
             yield f"{path}: item {number}", _fields(f"{path}: item {number}", dict(zip(columns, row, strict=True)))
     else:
@@ -159,9 +162,11 @@ def _is_table(value: Any) -> bool:
 
 
 def _same_length(columns: Iterable[Any]) -> bool:
-    """Return whether values are all lists or objects of the same length."""
+    """Return whether values are all lists of the same length, or objects with the same keys."""
+    columns = list(columns)
     lengths = {len(column) if isinstance(column, dict | list) else -1 for column in columns}
-    return len(lengths) == 1 and -1 not in lengths
+    keys = {frozenset(column) for column in columns if isinstance(column, dict)}
+    return len(lengths) == 1 and -1 not in lengths and len(keys) <= 1
 
 
 def _parse(text: str) -> Any:

@@ -90,7 +90,7 @@ def _unpack(packed: BinaryIO, compression: str) -> BinaryIO:
         import pyarrow  # slow to import, and other files do without it
 
         return cast(BinaryIO, pyarrow.CompressedInputStream(packed, "zstd"))
-    openers = {"gzip": gzip.GzipFile, "xz": lzma.LZMAFile, "bzip2": bz2.BZ2File}
+    openers = {"xz": lzma.LZMAFile, "bzip2": bz2.BZ2File}
     if compression == "gzip":
         return cast(BinaryIO, gzip.GzipFile(fileobj=packed))
     return cast(BinaryIO, openers[compression](packed))

@@ -116,6 +116,11 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
         with open(path, "rb") as file:
             if any(file.read(8).startswith(mark) for mark in COMPRESSIONS):
                 raise CorpusError(f"{path}: a compressed {kind} file; unpack it, its columns are compressed already.")
+        if settings.delimiter == "none":
+            raise CorpusError(
+                f"{path}: a {kind} file has columns: name them in corpus.columns (--columns); regular expressions and "
+                'corpus.delimiter = "none" are for files of text.'
+            )
         return Table(path, kind)
     suffix = suffix_of(path)
     if suffix in BINARY_SUFFIXES:
@@ -173,4 +178,4 @@ def as_text(fields: Mapping[str, Any]) -> dict[str, str]:
 def _field_text(value: Any) -> str:
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # noqa: PLR0124  NaN is an empty cell

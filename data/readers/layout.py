@@ -18,6 +18,9 @@ from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.script import UNSPACED
 from permafrost.data.spec import nearest
 
+SAMPLE_ROWS = 5000
+"""Rows that columns and kind of target are found from."""
+
 FEW_WORDS = 2.5
 """Mean number of words from which on a column holds texts."""
 
@@ -170,7 +173,7 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
         CorpusError: a column is missing, or it is not clear which columns hold texts and target.
     """
     known = columns_of(rows)
-    split = next((name for name in known if known[name].is_split and len(known[name].counts) > 1), "")
+    split = next((name for name in known if known[name].is_split and _tells_splits(known[name], len(rows))), "")
     if columns:
         names = tuple(_named(known, column, place) for column in columns)
         if len(names) == 1:
@@ -191,6 +194,11 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
     kind = known[target].kind(hint, paired=len(texts) == 2)
     separator = known[target].separator if kind == "labels" and not known[target].is_list else ""
     return Layout((*texts, target), kind, split, separator)
+
+
+def _tells_splits(column: Column, rows: int) -> bool:
+    """Return whether words for splits are more than a constant, as far as a sample tells that may end before others."""
+    return len(column.counts) > 1 or rows >= SAMPLE_ROWS or plain_name(column.name) in ("set", "split", "partition")
 
 
 def _named(known: dict[str, Column], column: str, place: str) -> str:

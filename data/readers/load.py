@@ -4,7 +4,7 @@ A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -25,10 +25,12 @@ from permafrost.data.corpora.splits import (
     with_validation,
 )
 from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.files.dialect import is_number
 from permafrost.data.files.encoding import guess_encoding
 from permafrost.data.files.opening import lines_of, read_sample
 from permafrost.data.files.table import as_text, open_table
 from permafrost.data.readers.hub import hub_records
+from permafrost.data.readers.layout import MOST_WHOLE
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.resolve import ResolvedCorpus, resolve_corpus
@@ -56,14 +58,15 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     reader.most_rows = most_rows
     targets = _targets(reader.spec, RULES[spec.rule].labels if spec.rule else spec.labels or entry.labels)
     by_digest, all_records = _with_splits(unsplit, spec)
-    usable = usable_records(all_records, make_encoding(targets), skipped)
+    labels = set[str]()
+    usable = _with_labels(usable_records(all_records, make_encoding(targets), skipped), targets, labels)
     records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
     skipped.remedies |= _encoding_remedies(skipped)
     skipped.check(name)
     if not records:
         reasons = "; ".join((*skipped.notes(), *reader.omissions.notes()))
         raise CorpusError(f"{name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
-    targets, name_notes = _with_names(targets, records, Path(spec.path).expanduser() if spec.path else None)
+    targets, name_notes = _with_names(targets, labels, Path(spec.path).expanduser() if spec.path else None)
     if by_digest:
         targets, converted, read_notes = make_encoding(targets).convert(targets, records)
         name_notes = (*name_notes, *read_notes)
@@ -112,18 +115,38 @@ def _targets(spec: CorpusSpec, labels: tuple[str, ...]) -> Targets:
     return Targets(spec.target, score_range, labels, spec.label_separator, spec.tag_scheme, spec.strict)
 
 
+def _with_labels(records: Iterator[Record], targets: Targets, labels: set[str]) -> Iterator[Record]:
+    """Yield records, and collect the labels of all of them, as the file has them.
+
+    Raises:
+        CorpusError: a class is a number with decimals, and there are too many of them for classes.
+    """
+    encoding = make_encoding(targets)
+    for record in records:
+        if isinstance(encoding, NamedTargets) and encoding.reads == "columns":
+            labels.update(encoding.written(record))
+        yield record
+    if targets.kind == "class" and not targets.labels and len(labels) > MOST_WHOLE and all(map(is_number, labels)):
+        decimal = next((label for label in labels if "." in label and not label.endswith(".0")), "")
+        if decimal:
+            raise CorpusError(
+                f"the {len(labels):,} classes are numbers with decimals such as {decimal}: set corpus.target "
+                '(--target) to "score".'
+            )
+
+
 CLASSES = "classes.txt"
 """File beside a corpus, with the names of classes that its rows have as numbers, one a line."""
 
 
-def _with_names(targets: Targets, records: Sequence[Record], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
+def _with_names(targets: Targets, labels: Collection[str], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets with the names of classes that rows have as numbers, and notes for the user."""
     encoding = TARGETS[targets.kind]
     if not issubclass(encoding, NamedTargets) or encoding.reads != "columns":
         return targets, ()
     file = path and (path if path.is_dir() else path.parent) / CLASSES
     names = tuple(_read_names(file)) if file and file != path and file.is_file() and not targets.labels else ()
-    named, notes = encoding.with_numbers(targets, records, names), list[str]()
+    named, notes = encoding.with_numbers(targets, labels, names), list[str]()
     if named.labels != targets.labels:
         notes.append(f"names of classes are those of {file}; set corpus.labels to use others")
     if named.first_number:

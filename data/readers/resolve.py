@@ -1,6 +1,6 @@
 """What a corpus spec leaves open about a file, found from the file: columns, kind of target, range of scores, splits.
 
-The spec that results names everything, so that a run records how its corpus was read.
+The spec that results names these, so that a run records them.
 """
 
 import math
@@ -22,11 +22,8 @@ from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Table, open_table
 from permafrost.data.readers.conll import HEADER_TAGS, HEADER_WORDS, TAGS
-from permafrost.data.readers.layout import Layout, find_layout
+from permafrost.data.readers.layout import SAMPLE_ROWS, Layout, find_layout
 from permafrost.data.readers.sources import SplitFiles, find_files
-
-SAMPLE_ROWS = 5000
-"""Rows that columns and kind of target are found from."""
 
 GROUPS = ("text", "second", "label")
 """Groups of a regular expression that matches a line, in the order of columns."""
@@ -76,7 +73,7 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
     else:
         layout = _layout_of_table(table, spec, kind or hint)
     if spec.rule:
-        layout = replace(layout, columns=layout.columns[:1], target="class")
+        layout = replace(layout, columns=spec.columns or layout.columns[:1], target="class")
     spec = _with_layout(spec, layout, bool(pattern))
     files, left_out = _with_target(files, table, spec)
     if spec.target == "score" and spec.score_range == "auto":

@@ -153,7 +153,9 @@ ColumnsOption = Annotated[
 
 TargetOption = Annotated[
     str,
-    typer.Option("--target", metavar="KIND", help="Kind of its target: class, score, labels, tags, answers or none."),
+    typer.Option(
+        "--target", metavar="KIND", help="Kind of its target: class, score, labels, tags, answers, rank or none."
+    ),
 ]
 
 ModelOption = Annotated[

@@ -59,7 +59,7 @@ def load_recipe(name: str, overrides: Iterable[str] = (), corpus: CorpusTable | 
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     tree = read_toml(text, str(path))
-    if corpus:
+    if corpus and not RENAMED.keys() & tree.keys():
         tree["corpus"] = corpus(parse(Recipe, tree, f"recipe {path.name}"))
     tree = override(tree, overrides)
     if renamed := [f"'{key}' is now {name}" for key, name in RENAMED.items() if key in tree]:

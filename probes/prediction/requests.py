@@ -229,7 +229,7 @@ def _target(run: LoadedRun, location: str, column: str, value: str) -> Target:
     """Return the target of an item; None if it is unknown: an empty field, or one that the corpus ignores."""
     spec = run.recipe.corpus
     entry = CORPORA.get(spec.name)
-    if not (value.strip() or run.task.empty_is_target) or value in (spec.ignore or (entry.ignore if entry else ())):
+    if not (value.strip() or run.task.empty_is_target) or value in (*spec.ignore, *(entry.ignore if entry else ())):
         return None
     if run.first_number is None and (spec.labels or (entry and entry.labels)):  # a run of an earlier version
         run = replace(run, first_number=0)
