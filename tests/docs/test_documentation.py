@@ -231,6 +231,8 @@ def small(words: list[str], backbone: Path) -> list[str]:
     trained = any(word.startswith("plan.backbone=") and Path(word.partition("=")[2]).is_dir() for word in words)
     own = any('backbone = "language"' in path.read_text("utf-8") for path in recipe_files(words) if path.is_file())
     given = given | {"plan.backbone"} if trained or own else given - {"plan.backbone"}
+    if "rank" in words[:2]:  # its queries stay whole
+        settings = [setting for setting in settings if not setting.startswith("corpus.spread")]
     if words[0] == "similarity":  # trains nothing, and names its own backbones
         return [setting for setting in settings if setting.startswith("extract.")]
     return [setting for setting in settings if setting.partition("=")[0] not in given]
