@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.store.block import Latents
     from permafrost.extract.examination import Examination
 
+MOST_COUNTED = 2000
+"""Texts whose tokens are counted when data are looked at."""
+
 
 def look(
     data: Data,
@@ -36,7 +39,8 @@ def look(
         cache: as ``extract.cache``.
 
     Returns:
-        what the data hold, and the number of tokens of each distinct text ``[text]``, special tokens included.
+        what the data hold, and the number of tokens of each of the first 2,000 distinct texts ``[text]``, special
+        tokens included.
 
     Raises:
         InputError: the data or the tokenizer cannot be found; the file cannot be read; or it is not clear which columns
@@ -51,7 +55,7 @@ def look(
     from permafrost.extract.tokenization.lengths import token_lengths
 
     summary = summarize(spec.corpus)
-    return summary, token_lengths(backbone, summary.texts, str(cache))
+    return summary, token_lengths(backbone, summary.texts[:MOST_COUNTED], str(cache))
 
 
 def backbone(name: str, cache: Path | str = "cache", device: str = "auto", adapter: str = "") -> "Examination":

@@ -75,7 +75,8 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     skipped.check(name)
     if spec.drop_leaks:
         corpus = drop_leaks(corpus)
-    notes = (*skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
+    cut = f"of {', '.join(reader.cut_short)} the first {most_rows or 0:,} rows were read; a run reads all"
+    notes = (*[cut][: len(reader.cut_short)], *skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
     source = resolved.description if resolved else ""
     corpus = replace(corpus, source=source, notes=notes, skipped=skipped.all_rows)
     if spec.held_out:

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +84,8 @@ class RecordReader:
         self.omissions = Omissions(strict=spec.strict)
         self.skipped = skipped or SkippedRows(spec.strict, spec.most_skipped)
         self.most_rows: int | None = None
+        self.cut_short = list[str]()
+        """Names of files with more rows than ``most_rows``."""
         self._first: Table | None = None
         self._pattern = line_pattern(spec.columns)
         if self._pattern:
@@ -160,7 +161,10 @@ class RecordReader:
         """
         has_split = None
         for file_split, path in files:
-            for record in islice(self.read_file(path), self.most_rows):
+            for number, record in enumerate(self.read_file(path)):
+                if number == self.most_rows:
+                    self.cut_short.append(path.name)
+                    break
                 split = file_split or split_of(record.split)
                 if record.split and not split:
                     known = ", ".join(column_names.SPLITS)

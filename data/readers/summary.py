@@ -16,7 +16,7 @@ from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.resolve import ResolvedCorpus, file_format, resolve_corpus, sample_rows
 from permafrost.data.text import Text
 
-MOST_ROWS = 20_000
+MOST_ROWS = 5_000
 """Rows of each file that are looked at."""
 
 SHOWN = 10
@@ -57,9 +57,6 @@ class CorpusSummary:
     problem: str = ""
     """Why a run would stop; empty if it would not."""
 
-    partial: bool = False
-    """Whether only the first rows of a file were looked at."""
-
 
 def summarize(spec: CorpusSpec) -> CorpusSummary:
     """Read a corpus and return what it holds; a corpus that a run would refuse is told in ``problem``.
@@ -85,7 +82,6 @@ def summarize(spec: CorpusSpec) -> CorpusSummary:
         texts=corpus.texts,
         repeated=corpus.text_count - len(corpus.texts),
         notes=corpus.notes,
-        partial=sum(map(len, corpus.splits.values())) >= MOST_ROWS,
     )
 
 

@@ -109,8 +109,6 @@ def show_look(summary: "CorpusSummary", facts: Mapping[str, Any]) -> None:
         show_table(list(table[0]), [[cell(value)[:MOST_CHARACTERS] for value in row.values()] for row in table])
     print()
     show_facts({key: value for key, value in facts.items() if value and key in LOOK_FACTS})
-    if summary.partial:
-        print("of the first rows of each file; a run reads all")
     for note in summary.notes:
         print(note)
     if summary.problem:
