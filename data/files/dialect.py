@@ -98,10 +98,12 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: 
         raise CorpusError(f'corpus.quoting = "{settings.quoting}": set it to "auto", "double" or "none".')
     if settings.quoting == "auto":
         quoted = like.quoted if like else _is_quoted(lines, delimiter)
+    if settings.header == "yes":
+        return Dialect(delimiter, quoted, header=True)
     rows = list(_split(lines, delimiter, quoted))
     if settings.header not in ("auto", "yes", "no"):
         raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
-    header = settings.header == "yes" if settings.header != "auto" else _has_header(rows, suffix)
+    header = settings.header == "auto" and _has_header(rows, suffix)
     widths = Counter(map(len, rows))
     common = [width for width, count in widths.items() if count >= 0.01 * len(rows)] or [1]
     if settings.header == "auto" and like and not like.header and like.widths[0] <= min(common):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from permafrost.data.corpora.build import build_corpus, check_training, make_encoding, usable_records
 from permafrost.data.corpora.corpus import Corpus
@@ -28,7 +29,7 @@ from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.encoding import guess_encoding
 from permafrost.data.files.opening import lines_of, read_sample
-from permafrost.data.files.table import as_text, open_table
+from permafrost.data.files.table import as_text, open_table, suffix_of
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.layout import MOST_WHOLE
 from permafrost.data.readers.reader import RULES, RecordReader
@@ -175,6 +176,13 @@ def _with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Ite
     return not first.split, records if first.split else cut_by_seed(records, spec.fractions, spec.split_seed)
 
 
+LAYOUTS: dict[str, dict[str, Any]] = {
+    ".csv": {"delimiter": "comma", "quoting": "double", "header": "yes"},
+    ".tsv": {"delimiter": "tab", "quoting": "none", "header": "yes"},
+}
+"""Suffix of the files of a named corpus -> how they are written, which need not be found out."""
+
+
 def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
     if not spec.name:
         raise SpecError("there is no corpus: give your data, --data FILE, or a named corpus, --data stsb.")
@@ -186,6 +194,8 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> t
     columns = entry.columns if is_local else entry.hub_columns or entry.columns
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
+    for path in list(files.values())[:1]:
+        spec = replace(spec, **LAYOUTS.get(suffix_of(path), {}))
     reader = _make_reader(spec, entry, columns, skipped)
     return reader, reader.read_splits(list(files.items())) if is_local else hub_records(spec, entry, reader)
 
