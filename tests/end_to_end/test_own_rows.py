@@ -38,7 +38,10 @@ def test_rows_that_are_left_out_are_told_and_listed_in_the_run_folder(bench):
         "corpus": ["rows.csv"] * 2,
         "origin": [f"{path}:12", f"{path}:22"],
         "reason": ["empty label", "label '-'"],
-        "problem": ["the label is empty", "corpus.ignore names its label"],
+        "problem": [
+            "the label is empty",
+            "corpus.ignore names its label; set it to [] to keep such rows",
+        ],
     }
     code, _, err = bench.command("run", "classify", "--strict", settings=lines)
     assert (code, err.splitlines()[-1].split("rows.csv:")[-1]) == (
