@@ -106,8 +106,9 @@ def _with_language(corpus: Corpus, spec: CorpusSpec) -> tuple[Corpus, tuple[str,
 def _encoding_remedies(skipped: SkippedRows) -> dict[str, str]:
     """Return reason -> what to set for rows that are not UTF-8."""
     undecoded = {row.reason: row.origin for row in skipped.rows if row.reason.endswith(NOT_UTF_8)}
-    guesses = {origin.rpartition(":")[0] for origin in undecoded.values()}
-    guess = next((guess for guess in map(guess_encoding, map(read_sample, map(Path, guesses))) if guess), "")
+    places = [(Path(origin), Path(origin.rpartition(":")[0])) for origin in undecoded.values()]
+    files = {path for pair in places for path in pair if path.is_file()}  # rows of the hub are in none
+    guess = next(filter(None, map(guess_encoding, map(read_sample, sorted(files)))), "")
     example = f'"{guess}", which it could be' if guess else 'the name of its encoding, e.g. "cp1252"'
     return dict.fromkeys(undecoded, f"set corpus.encoding to {example}")
 
@@ -123,8 +124,9 @@ def _with_labels(records: Iterator[Record], targets: Targets, labels: set[str]) 
     Raises:
         CorpusError: a class is a number with decimals, and there are too many of them for classes.
     """
-    encoding = make_encoding(targets)
+    encoding, origin = make_encoding(targets), ""
     for record in records:
+        origin = record.origin
         if isinstance(encoding, NamedTargets) and encoding.reads == "columns":
             labels.update(encoding.written(record))
         yield record
@@ -132,8 +134,8 @@ def _with_labels(records: Iterator[Record], targets: Targets, labels: set[str]) 
         decimal = next((label for label in labels if "." in label and not label.endswith(".0")), "")
         if decimal:
             raise CorpusError(
-                f"the {len(labels):,} classes are numbers with decimals such as {decimal}: set corpus.target "
-                '(--target) to "score".'
+                f"{origin.rpartition(':')[0]}: the {len(labels):,} classes are numbers with decimals such as "
+                f'{decimal}: set corpus.target (--target) to "score".'
             )
 
 

@@ -30,7 +30,7 @@ class CorpusEntry:
     """Split on the hub -> split of the corpus."""
 
     ignore: tuple[str, ...] = ()
-    """Default of ``corpus.ignore``: targets of rows whose annotators disagree, or whose label is withheld."""
+    """Left out beside ``corpus.ignore``: targets of rows whose annotators disagree, or whose label is withheld."""
 
     folder: Path | None = None
     """Folder of the files; None takes ``PERMAFROST_DATA``."""

@@ -37,7 +37,7 @@ PREFIXED = re.compile(r"O|[BIELSUMW][-_]\S+")
 
 @dataclass(frozen=True)
 class ResolvedCorpus:
-    """A corpus spec that names everything, and how it was found."""
+    """A corpus spec with what was found in its files."""
 
     spec: CorpusSpec
     files: SplitFiles
@@ -242,7 +242,10 @@ def _score_range(files: SplitFiles, spec: CorpusSpec) -> tuple[float, float]:
             if is_number(text):
                 low, high = min(low, float(text)), max(high, float(text))
     if low > high:
-        raise CorpusError(f"{spec.path}: column '{spec.columns[-1]}' holds no numbers; set corpus.target or --columns.")
+        raise CorpusError(
+            f"{spec.path}: column '{spec.columns[-1]}' holds no numbers; set corpus.target (--target) to \"class\", or "
+            "corpus.columns (--columns) to other columns."
+        )
     bounds = math.floor(low), math.ceil(high)
     return (float(bounds[0]), float(bounds[1] if bounds[1] > bounds[0] else bounds[0] + 1))
 
