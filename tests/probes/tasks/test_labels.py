@@ -15,7 +15,6 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.metrics.calibration import Thresholds
-from permafrost.probes.tasks.base import sigmoid
 from permafrost.probes.tasks.registry import TASKS
 from permafrost.probes.variants.combine_seeds import combine_seeds
 from tests.support.synthetic import inputs, labelled
@@ -63,7 +62,7 @@ def test_thresholds_are_the_best_of_validation_and_no_other_split_has_a_say(seed
     corpus, logits = drawn(seed)
     calibration = TASK.calibrate(logits["validation"], corpus, 9.0)
     assert calibration.values.shape == (4,)
-    probabilities, target = sigmoid(logits["validation"])[:, :3], corpus.split("validation").targets[:, :3]
+    probabilities, target = expit(logits["validation"])[:, :3], corpus.split("validation").targets[:, :3]
     best = mean_f1(probabilities, target, calibration.values[:3])
     assert best > mean_f1(probabilities, target, np.full(3, 0.5))
     for threshold in np.linspace(0, 1, 50):
