@@ -43,7 +43,7 @@ class Span(NamedTuple):
     """``file:line`` of a tag, for error messages."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One labelled item as read from a file or the hub, not yet checked."""
 

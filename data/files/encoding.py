@@ -50,6 +50,15 @@ def find_encoding(path: Path, sample: bytes, encoding: str = "auto") -> str:
     return marked or "utf-8"
 
 
+def tells_encoding(sample: bytes) -> bool:
+    """Return whether the first bytes of a file begin with a mark, or are UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return sample.startswith(tuple(MARKS))
+    return 0 not in sample
+
+
 def guess_encoding(sample: bytes) -> str:
     """Return the encoding that a file which is not UTF-8 could be; empty if there is no guess."""
     from charset_normalizer import from_bytes  # slow to import, and needed only for a message

@@ -153,8 +153,9 @@ def _with_names(targets: Targets, labels: Collection[str], path: Path | None) ->
     named, notes = encoding.with_numbers(targets, labels, names), list[str]()
     if named.labels != targets.labels:
         notes.append(f"names of classes are those of {file}; set corpus.labels to use others")
-    if named.first_number:
-        notes.append(f"labels are numbers from 1, which is {named.labels[0]!r}")
+    numbers = {label for label in labels if label.isascii() and label.isdigit()} - set(named.labels)
+    if named.labels and numbers and (named.first_number or "0" not in numbers):
+        notes.append(f"labels are numbers from {named.first_number}, which is {named.labels[0]!r}")
     return named, tuple(notes)
 
 

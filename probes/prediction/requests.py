@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.files.encoding import tells_encoding
+from permafrost.data.files.opening import read_sample
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Row, as_text, open_table
 from permafrost.data.progress import NoProgress, Progress
@@ -157,13 +159,18 @@ def requests_from_file(
 def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
     """Return the rows of a file; the lines of a run whose corpus is read by a regular expression are read by it too.
 
-    A line that does not match is a text without a target.
+    A file that does not tell its encoding is read in the one that the runs set for their corpus. A line that does not
+    match is a text without a target.
     """
     patterns = {line_pattern(run.recipe.corpus.columns) for run in runs.values()}
     pattern = patterns.pop() if len(patterns) == 1 else None
+    encodings = {run.recipe.corpus.encoding for run in runs.values()}
+    encoding = (
+        encodings.pop() if len(encodings) == 1 and path.is_file() and not tells_encoding(read_sample(path)) else "auto"
+    )
     if not pattern:
-        return [(origin, as_text(fields)) for origin, fields in open_table(path).rows()]
-    lines = open_table(path, FileFormat(delimiter="none")).rows()
+        return [(origin, as_text(fields)) for origin, fields in open_table(path, FileFormat(encoding)).rows()]
+    lines = open_table(path, FileFormat(encoding, delimiter="none")).rows()
     matched = ((origin, line, pattern.fullmatch(line)) for origin, fields in lines for line in fields.values())
     return [(origin, match.groupdict(default="") if match else {"text": line}) for origin, line, match in matched]
 

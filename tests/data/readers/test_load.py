@@ -411,7 +411,7 @@ def test_label_numbers_of_a_list_are_indices_of_the_given_labels(tmp_path):
     assert (corpus.labels, corpus.split("train").targets.tolist()) == (("9", "10"), [[1, 1], [0, 0]])
     given = own(tmp_path, ("text", "emotions"), "labels", labels=tuple("abcdefghijk"))
     assert np.flatnonzero(given.split("train").targets[0]).tolist() == [9, 10]
-    assert given.notes[0].startswith("no training row has 'a', 'b', ")
+    assert given.notes[1].startswith("no training row has 'a', 'b', ")
 
 
 def test_a_wrong_label_of_a_set_is_told_with_file_and_line(tmp_path):
@@ -667,7 +667,7 @@ def test_numbers_of_classes_have_the_names_of_a_file_beside_them_or_of_the_setti
         assert named.split(split).targets.tolist() == rows.targets.tolist()
     note = f"names of classes are those of {tmp_path / 'classes.txt'}; set corpus.labels to use others"
     assert (note in corpus.notes, note in named.notes) == (True, False)
-    assert ("labels are numbers from 1, which is 'World'" in corpus.notes) == bool(first)
+    assert (f"labels are numbers from {first}, which is 'World'" in corpus.notes) == (0 not in numbers)
 
 
 def test_a_file_of_names_is_for_numbers_alone_and_names_each_class_once(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -74,6 +75,17 @@ def test_the_texts_of_a_file_are_found_by_their_columns(case, runs_of_kinds, put
     kind, name, content, expected = READ[case]
     asked = requests_of(runs_of_kinds[1][kind], put(name, content))
     assert [one.texts for one in asked] == [(item,) if isinstance(item, str) else item for item in expected]
+
+
+def test_a_file_that_is_not_utf_8_is_read_in_the_encoding_of_the_corpus_of_the_run(runs_of_kinds, put):
+    _, runs = runs_of_kinds
+    tasks = dict(api.load(runs["class"]).tasks)
+    corpus = replace(tasks[PROBE].recipe.corpus, encoding="cp1252")
+    tasks[PROBE] = replace(tasks[PROBE], recipe=replace(tasks[PROBE].recipe, corpus=corpus))
+    text = "first\nUn chien à l'été.\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        path = put("p.csv", text.encode(encoding))
+        assert requests_from_file(tasks, path)[PROBE][0].texts == ("Un chien à l'été.",), encoding
 
 
 def test_parquet_is_read_too(runs_of_kinds, tmp_path):
