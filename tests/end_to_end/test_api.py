@@ -43,8 +43,17 @@ ELSEWHERE |= {*test_task_recipes.SMALL, *test_task_recipes.TUNED, *test_multitas
 """Recipes with tests of their own."""
 
 
+LADDERS = {"sts", "sts-decoder", "freeze-sts", "freeze-sts-tried"}
+"""Recipes with many variants."""
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in shipped_recipes() if name not in ELSEWHERE]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LADDERS else name
+        for name in shipped_recipes()
+        if name not in ELSEWHERE
+    ],
 )  # a new recipe without a small corpus fails here
 def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     bench = Bench(tmp_path, tiny("bert", blocks=8))  # as many as recipes read or cut

@@ -19,6 +19,7 @@ from permafrost.data.digests import digests_of_files
 from permafrost.probes.config.names import PROBE
 from tests.support.bench import Bench, pairs
 from tests.support.damage import resealed
+from tests.support.marks import slow_but_first
 from tests.support.models.families import FAMILIES
 
 OWN = '[probe]\nlayers = [-1]\nencoder = "none"\nmixer = "last"\n[train]\nbatch_rows = 8\n'
@@ -292,7 +293,7 @@ LOWER = {"bert": ["embeddings", "encoder.layer.0", "encoder.layer.1"], "gpt2": [
 
 @pytest.mark.parametrize(
     ("family", "cut", "kind"),
-    [("bert", "1", "class"), ("gpt2", "1", "class"), ("bert", "0", "tags"), ("gpt2", "2", "score")],
+    slow_but_first([("gpt2", "1", "class"), ("bert", "1", "class"), ("bert", "0", "tags"), ("gpt2", "2", "score")]),
 )
 def test_blocks_above_a_cut_learn_what_the_whole_model_with_the_others_frozen_learns(
     family, cut, kind, tmp_path, tiny, quick

@@ -14,6 +14,8 @@ from permafrost.probes.metrics import bootstrap
 from tests.support.bench import Bench
 from tests.support.page_reader import Page
 
+pytestmark = pytest.mark.slow
+
 FEW = "limits={train=12,validation=9,test=9}"
 WORDS = "limits={train=16,validation=8,test=8}"
 QUESTIONS = "limits={train=2,validation=2,test=3}"

@@ -18,6 +18,7 @@ from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import result_grids
 from permafrost.probes.tasks.registry import TASKS
 from tests.support.bench import Bench
+from tests.support.marks import slow_but_first
 from tests.support.page_reader import Page
 
 SENTENCE = "Elon Musk  spoke in Reykjavík."
@@ -68,7 +69,7 @@ def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
     assert set(answer) == {"ner": {"entities"}, "qa": {"answer"}}.get(name, {"label", "probabilities"})
 
 
-@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize("name", slow_but_first(TUNED))
 def test_a_task_whose_backbone_learns_runs_on_its_samples_and_answers_new_texts(name, bench, tiny):
     from transformers import AutoModel
 
@@ -98,6 +99,7 @@ def test_a_task_whose_backbone_learns_runs_on_its_samples_and_answers_new_texts(
     assert set(answers[0]) == {"ner-tuned": {"entities"}, "qa-tuned": {"answer"}}.get(name, {"label", "probabilities"})
 
 
+@pytest.mark.slow
 def test_a_bert_from_scratch_is_put_to_inference_frozen_and_trained_with_a_report_by_class(bench):
     settings = [*test_pretrain_command.of_nli(bench), "corpus.limits={train=24,validation=12,test=12}"]
     code, out, err = bench.command("run", "mlm-nli", settings=settings)
@@ -111,6 +113,7 @@ def test_a_bert_from_scratch_is_put_to_inference_frozen_and_trained_with_a_repor
     assert "figure-confusion" in Page((folder / "report.html").read_text("utf-8")).ids
 
 
+@pytest.mark.slow
 def test_a_gpt2_from_scratch_climbs_the_ladder_of_freeze_sts(bench, monkeypatch, trained_only):
     monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
     model = api.pretrain("gpt-small", test_pretrain_command.small(bench, "blocks=3"), bench.runs).model.folder
@@ -199,7 +202,7 @@ def test_questions_without_an_answer_are_learnt_and_answered_by_a_threshold_of_v
 ABROAD = {"zh": "野马队在{}年赢了比赛，他们很高兴。", "ar": "فاز الفريق في القاهرة عام {}، وهم سعداء."}
 
 
-@pytest.mark.parametrize("language", ABROAD)
+@pytest.mark.parametrize("language", slow_but_first(ABROAD))
 def test_one_file_of_xquad_is_split_and_answered_in_its_language(bench, tmp_path, language):
     items = []
     for year in range(1990, 2014):
@@ -223,6 +226,7 @@ def test_one_file_of_xquad_is_split_and_answered_in_its_language(bench, tmp_path
     assert note == f"answers are compared by {rules}; corpus.language sets others"
 
 
+@pytest.mark.slow
 def test_layers_trains_every_task_on_every_layer_alone_with_controls(bench, tiny):
     changes = [f"tasks.{task}.{change}" for task, some in LAYERS.items() for change in some]
     done = api.run("layers", bench.settings("ablation.greedy=1", "train.epochs=1", *changes), bench.runs)

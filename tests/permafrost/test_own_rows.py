@@ -65,6 +65,7 @@ def test_numbers_of_classes_mean_the_same_to_a_finished_run(bench):
     assert [request.target for request in requests] == ["cold", "warm", "warm"]
 
 
+@pytest.mark.slow
 def test_a_hundred_and_fifty_classes_warn_of_nothing(bench):
     rows = [(f"the soup was {'warm' if row % 2 else 'cold'} on day {row}", f"class {row % 150}") for row in range(900)]
     with warnings.catch_warnings():

@@ -513,6 +513,7 @@ def test_structure_is_proven_on_rows_of_unequal_length_that_share_beginnings(fam
     assert (first.real.sum() < first.token_mask.sum()) == (family in CAUSAL), "a beginning is laid out once"
 
 
+@pytest.mark.slow
 def test_another_process_remembers_a_proof(models, tmp_path):
     """What a proof depends on is the same in every process: no address of an object is in it."""
     spec = ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE)

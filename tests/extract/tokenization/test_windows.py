@@ -20,6 +20,7 @@ from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
 from permafrost.probes.inputs.providers import CacheProvider
 from tests.support.blocks import assert_equal_tokens
+from tests.support.marks import slow_but_first
 from tests.support.models.backbones import WORDS
 from tests.support.models.families import FAMILIES
 
@@ -115,7 +116,7 @@ def test_pooled_views_see_every_token_of_a_window(plan, pairs, tmp_path):
     np.testing.assert_allclose(sums / read.lengths[:, None], means, atol=1e-5 * np.abs(read.states).max())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but_first(FAMILIES))
 def test_a_window_depends_on_nothing_but_itself(family, tiny, pairs, tmp_path):
     """Order, batch size, company and restart change nothing beyond the tolerance of float32 sums; nor does the road."""
     plan = CapturePlan(

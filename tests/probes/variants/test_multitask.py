@@ -19,6 +19,7 @@ from permafrost.probes.training.best_state import History
 from permafrost.probes.variants.train_variant import _check_histories, best_seed
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import Bench, pairs, write
+from tests.support.marks import slow_but_first
 
 pytestmark = pytest.mark.usefixtures("quick")
 RECIPE = """
@@ -412,7 +413,7 @@ def test_the_run_leaves_no_unfinished_training_and_each_task_as_a_run(together):
         }
 
 
-@pytest.mark.parametrize("balancer", ["uncertainty", "gradnorm", "pcgrad"])
+@pytest.mark.parametrize("balancer", slow_but_first(["gradnorm", "uncertainty", "pcgrad"]))
 def test_balancers_that_learn_weigh_and_compare(balancer, tasks):
     done = tasks.run(f"balancing.balancer={balancer}")
     training = pd.read_csv(done.path / "training.csv")
@@ -422,7 +423,7 @@ def test_balancers_that_learn_weigh_and_compare(balancer, tasks):
     assert conflicts["cosine"].between(-1, 1).all()
 
 
-@pytest.mark.parametrize("batches", ["round_robin", "proportional", "temperature"])
+@pytest.mark.parametrize("batches", slow_but_first(["temperature", "round_robin", "proportional"]))
 def test_every_order_of_batches_trains_all_tasks(batches, tasks):
     done = tasks.run(f"multitask.schedule={batches}")
     training = pd.read_csv(done.path / "training.csv")
