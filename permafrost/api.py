@@ -93,7 +93,7 @@ def run(
         MachineError: the machine failed; the message says what is safe.
     """
     progress = progress or NoProgress()
-    recipe_name, spec = load_with_data(load_recipe, recipe, overrides, DataArguments(data, columns, target))
+    recipe_name, spec = load_with_data(load_recipe, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     if spec.similarity.texts:
         return _compare(recipe_name, spec, runs, progress)
@@ -138,7 +138,7 @@ def train(
 ) -> RunResult:
     """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
     progress = progress or NoProgress()
-    recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target))
+    recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     runs = checked_folder(runs)
     from permafrost.probes.inputs.providers import CacheProvider
@@ -160,7 +160,7 @@ def ablate(
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
     progress = progress or NoProgress()
     arguments = DataArguments(data, columns, target)
-    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments)
+    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
     spec = spec.select_variant(variant)
     check_trainable(recipe_name, spec)
     check_frozen(spec)
@@ -200,7 +200,7 @@ def study(
     """
     progress = progress or NoProgress()
     arguments = DataArguments(data, columns, target)
-    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments)
+    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
     spec, name = spec.select_variant(variant), name or recipe_name
     check_trainable(recipe_name, spec)
     check_study(spec, name, trials, workers, storage)

@@ -14,6 +14,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.files.column_names import split_of
+from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
 from permafrost.probes.config.recipe import Recipe
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 Data = Union[str, Path, "pd.DataFrame", "datasets.Dataset", "datasets.DatasetDict", Sequence[Any], None]
 """A file, a folder, the name of a corpus, the id of a hub data set; or rows: a pandas or ``datasets`` table, a list of
 dicts, of tuples or of texts. None: the corpus of the recipe."""
+
+RECIPES: dict[Kind, str] = {
+    "score": "pairs",
+    "class": "classify",
+    "labels": "multilabel",
+    "tags": "ner",
+    "answers": "qa",
+    "rank": "rank",
+}
+"""Kind of target -> the recipe that is made for it."""
 
 KEPT = ("rule", "fractions", "split_seed")
 """Settings of a recipe's corpus that are kept if other data take its place; the others belong to the corpus."""
@@ -66,6 +77,7 @@ def load_with_data(
     name: str,
     overrides: Iterable[str],
     arguments: DataArguments,
+    progress: Progress | None = None,
 ) -> tuple[str, Recipe]:
     """Return the name of a recipe and the recipe, with the user's data and what was found in its files.
 
@@ -73,6 +85,7 @@ def load_with_data(
         load: :func:`permafrost.probes.config.load.load_recipe` or another of that module.
         name, overrides: as of ``load``.
         arguments: the data; by default the recipe's own.
+        progress: is told if the targets that were found are of another kind than the recipe is made for.
     """
     hints = list[Kind]()
 
@@ -82,7 +95,15 @@ def load_with_data(
 
     given = arguments.data is not None or arguments.columns or arguments.target
     recipe_name, recipe = load(name, overrides, corpus_table if given else None)
-    return recipe_name, with_found_corpora(recipe, hints[0] if hints else kind_of_corpus(recipe.corpus))
+    hint = hints[0] if hints else kind_of_corpus(recipe.corpus)
+    recipe = with_found_corpora(recipe, hint)
+    kind = kind_of_corpus(recipe.corpus)
+    if progress and hint in RECIPES and kind in RECIPES and kind != hint and not arguments.target:
+        progress.note(
+            f"the recipe {recipe_name} is made for the kind of target '{hint}', and '{kind}' was found: use the recipe "
+            f"{RECIPES[kind]}, or set corpus.target (--target) to {hint} if that is what they are."
+        )
+    return recipe_name, recipe
 
 
 def source_of(data: Data, cache: str) -> dict[str, str]:

@@ -287,7 +287,7 @@ def predict_command(
     if as_json:
         show_json({"predictions": output.predictions_in_json(items, answers)})
     elif out:
-        print(f"answers: {len(answers):,}, to {out}")
+        print(f"predictions: {len(answers):,}, to {out}")
     else:
         lines = output.screen_rows(items, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])

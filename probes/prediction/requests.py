@@ -13,7 +13,7 @@ from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.resolve import line_pattern, pattern_columns
 from permafrost.data.spec import nearest
-from permafrost.data.text import text_problem
+from permafrost.data.text import NOT_UTF_8, text_problem
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.tasks.base import PAIR, QUESTION, RANKED, SINGLE, Item, Target
@@ -146,7 +146,9 @@ def requests_from_file(
         expected = " or ".join(dict.fromkeys(", ".join(names) for known in candidates.values() for names in known))
         if all(run.text_names == QUESTION for run in runs.values()):
             expected += ": a question needs a context that answers it"
-        raise CorpusError(f"{location}: expected the columns {expected}; found {', '.join(fields)}.")
+        raise CorpusError(
+            f"{location}: expected the columns {expected}; found {', '.join(fields)}; rename its columns."
+        )
     single_task = len(columns) == 1
     return {
         task: _requests_from_rows(
@@ -212,6 +214,8 @@ def _check_text(location: str, name: str, text: object) -> None:
         raise CorpusError(f"{location}: the {name} must be a text, got {type(text).__name__}.")
     if problem := text_problem(text):
         hint = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
+        if problem == NOT_UTF_8:
+            hint = "; save the file as UTF-8, or as UTF-16 with its mark"
         raise CorpusError(f"{location}: the {name} {problem}{hint}.")
 
 

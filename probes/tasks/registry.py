@@ -46,7 +46,10 @@ def task_of(corpus: Corpus) -> Task:
     """
     if corpus.kind not in TASKS:
         kinds = f"{', '.join(list(TASKS)[:-1])} or {list(TASKS)[-1]}"
-        raise CorpusError(f"{corpus.name}: it has no targets to learn; set corpus.target to {kinds}.")
+        raise CorpusError(
+            f"{corpus.name}: it has no targets to learn; set corpus.columns (--columns) to its texts, then its target, "
+            f"and corpus.target (--target) to {kinds}."
+        )
     for split in ("train", corpus.selection_split):
         corpus.split(split)
     TASKS[corpus.kind].check(corpus)
@@ -146,7 +149,7 @@ def check_probe(spec: ProbeSpec, problem: Problem, views: Sequence[str]) -> None
     if by_token and "tokens" not in views:
         raise SpecError(
             f"the head '{head}' reads tokens, and the probe is given {', '.join(views)}: put tokens into plan.views "
-            "and probe.inputs."
+            "and probe.inputs, as the recipes ner and qa do."
         )
     if not by_token and spec.context != "none":
         raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")

@@ -43,6 +43,16 @@ def test_data_take_the_place_of_a_named_corpus_and_what_was_found_is_recorded(be
     assert recorded.get("name", "") == ""
 
 
+def test_a_kind_of_target_that_the_recipe_is_not_made_for_is_told(bench):
+    path = write(bench.folder / "rows.csv", ["first", "second", "score"], [row[:3] for row in pairs()])
+    code, _, err = bench.command("run", "classify", "--data", str(path), settings=small(bench))
+    assert code == 0, err
+    assert err.splitlines()[0] == (
+        "the recipe classify is made for the kind of target 'class', and 'score' was found: use the recipe pairs, or "
+        "set corpus.target (--target) to class if that is what they are."
+    )
+
+
 def test_the_rule_of_a_recipe_stays_and_what_belongs_to_its_corpus_goes(bench):
     path = write(bench.folder / "rows.csv", ["text", "label"], [(f"who was day {row}?", "x") for row in range(20)])
     arguments = DataArguments(str(path))

@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "an empty second text": ("score", "first,second\na,b\nc,\n", r":3: the second text is empty"),
     "an empty context": ("answers", "question,context\nWho?,\n", r":2: the context is empty; a question needs"),
     "no context": ("answers", "question\nWho?\n", r":2: expected the columns question, context: a question needs"),
-    "other columns": ("score", "a,b\nc,d\n", r"columns first, second or sentence1, sentence2 or .*; found a, b"),
+    "other columns": ("score", "a,b\nc,d\n", r"columns first, second or sentence1, .*; found a, b; rename"),
     "a missing field": ("class", '{"text": "a"}\n{"txt": "b"}', r":2: no column 'text'.*'txt'"),
     "a question as long as a window": (
         "answers",
@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
         r":2: plan\.stride = 8 is too much for text",
     ),
     "half a character beside": ("class", '{"first": "a", "id": "\\ud800"}', r":1: it holds half a character"),
-    "two encodings": ("class", b"first\nok\nna\xefve\n", r":3: the text is not UTF-8"),
+    "two encodings": ("class", b"first\nok\nna\xefve\n", r":3: the text is not UTF-8; save the file as UTF-8"),
     "a short row": ("score", "first,second\na\n", r":2: expected 2 fields"),
     "no rows": ("class", "first\n", r"it holds no rows"),
     "json": ("answers", b"{}", r": expected a list of objects, an object of lists by split or by column"),
@@ -180,7 +180,7 @@ def test_classes_are_written_with_their_inputs_target_and_a_column_a_probability
     bench, folders = runs_of_kinds
     rows = [(1, "The dog", "neutral", "x"), (2, 'It "sleeps", then\nruns', "", "y")]
     path, out = write(tmp_path / "a.csv", ["id", "sentence", "tone", "label"], rows), tmp_path / "new" / "out.csv"
-    assert "answers: 2" in predicted(bench, folders["named"], "--file", str(path), "--out", str(out))
+    assert "predictions: 2" in predicted(bench, folders["named"], "--file", str(path), "--out", str(out))
     table = pd.read_csv(out, keep_default_na=False)
     shares = [f"probability_{label}" for label in ("negative", "neutral", "positive")]
     assert list(table) == ["id", "sentence", "input_label", "target", "label", *shares]

@@ -56,11 +56,13 @@ def test_where_none_is_named_the_head_is_that_of_the_targets(kind, sides, head):
 REFUSED = [
     (
         {"head": "tags"}, "tags", 1, ["mean", "cls"],
-        "the head 'tags' reads tokens, and the probe is given mean, cls: put tokens into plan.views and probe.inputs.",
+        "the head 'tags' reads tokens, and the probe is given mean, cls: put tokens into plan.views and probe.inputs, "
+        "as the recipes ner and qa do.",
     ),
     (
         {}, "answers", 1, ["mean"],
-        "the head 'span' reads tokens, and the probe is given mean: put tokens into plan.views and probe.inputs.",
+        "the head 'span' reads tokens, and the probe is given mean: put tokens into plan.views and probe.inputs, as "
+        "the recipes ner and qa do.",
     ),
     (
         {"head": "classes"}, "score", 2, ["mean"],
@@ -185,7 +187,7 @@ def test_two_classes_have_the_f1_of_the_second_and_may_choose_by_it():
 
 def test_a_corpus_that_poses_no_task_is_refused():
     corpus = scored(inputs())
-    kinds = r"it has no targets to learn; set corpus\.target to score, class, labels, tags, answers or"
+    kinds = r"no targets to learn; set corpus\.columns .* corpus\.target .* to score, class, labels, tags, answers or"
     with pytest.raises(CorpusError, match=kinds):
         task_of(replace(corpus, kind="none"))
     with pytest.raises(
