@@ -245,7 +245,8 @@ def _has_header(rows: Sequence[list[str]], suffix: str = "") -> bool:
     if not rows:
         return False
     first = [cell.strip() for cell in rows[0]]
-    others = [row for row in rows[1:] if len(row) == len(first) and row != rows[0]]  # headers of joined files repeat
+    others = [row for row in rows[1:] if len(row) == len(first)]
+    others = [row for row in others if row != rows[0]] or others  # joined files repeat their header
     if _counts_columns(first, others):
         return True
     if any(_is_list_of_numbers(cell) or _is_sentence(cell) for cell in first) or not any(first):

@@ -108,10 +108,17 @@ def _check_target(column: Column, hint: Kind, place: str) -> None:
             f"{place}: column '{column.name}' holds values such as {column.texts[0][:60]!r}, which are no target; set "
             "corpus.columns (--columns) to your columns of texts and of a class, a score, or a list of labels."
         )
-    if column.is_text and not column.is_class and hint not in ("class", "labels", "rank"):
+    is_word = not column.is_number and not column.is_list and not column.separator
+    if is_word and hint not in ("class", "labels", "rank") and len(column.counts) > max(MOST_WHOLE, column.rows / 2):
         raise CorpusError(
-            f"{place}: column '{column.name}' is named as the target and holds texts; set corpus.target (--target) to "
-            '"rank" if they are passages, or corpus.columns (--columns) to other columns.'
+            f"{place}: column '{column.name}' is to be the target and holds values such as {column.texts[0][:60]!r}, "
+            'hardly two alike; set corpus.target (--target) to "rank" if they are passages, or to "class", or '
+            "corpus.columns (--columns) to another target; write scores as numbers alone."
+        )
+    if is_word and hint == "rank" and column.is_class and not (column.is_text or column.is_indicator):
+        raise CorpusError(
+            f"{place}: column '{column.name}' holds values such as {column.texts[0][:60]!r}; a relevance is a number, "
+            "0 if a passage is not relevant: set corpus.columns (--columns) to query, passage and relevance."
         )
     if column.has_decimal_commas and hint not in ("class", "labels"):
         example = next(text for text in column.texts if "," in text)

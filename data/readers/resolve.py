@@ -17,6 +17,7 @@ from permafrost.data.corpora.tag_schemes import OUTSIDE
 from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.files import column_names
 from permafrost.data.files.column_names import plain_name
+from permafrost.data.files.columns import columns_of
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import FileFormat
@@ -24,6 +25,7 @@ from permafrost.data.files.table import Table, open_table
 from permafrost.data.readers.conll import HEADER_TAGS, HEADER_WORDS, TAGS
 from permafrost.data.readers.layout import SAMPLE_ROWS, Layout, find_layout
 from permafrost.data.readers.sources import SplitFiles, find_files
+from permafrost.data.words import read_entities
 
 GROUPS = ("text", "second", "label")
 """Groups of a regular expression that matches a line, in the order of columns."""
@@ -175,7 +177,7 @@ def _kind_of_file(table: Table, hint: Kind) -> Kind:
         return "answers"
     if table.kind == "text":
         return "tags" if _is_tagged(rows, table.dialect.header) else ""
-    return "tags" if _list_columns(rows) else ""
+    return "tags" if _list_columns(rows) or _entity_columns(rows) else ""
 
 
 def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
@@ -194,6 +196,16 @@ def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
     return (words, tags) if alike > len(rows) / 2 else ()
 
 
+def _entity_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
+    """Return the columns of texts and of their entities, given by characters; empty if there are none."""
+    known = columns_of(rows)
+    entities = [name for name, column in known.items() if column.is_nested and any(map(read_entities, column.values))]
+    found = next((name for name in entities if None not in map(read_entities, known[name].values)), "")
+    texts = [name for name, column in known.items() if column.is_text]
+    texts = [name for name in texts if plain_name(name) in column_names.TEXTS] or texts
+    return (texts[0], found) if found and len(texts) == 1 else ()
+
+
 def _tag_columns(table: Table) -> tuple[str, ...]:
     """Return the columns of words and tags if their names are not the default ones.
 
@@ -203,14 +215,14 @@ def _tag_columns(table: Table) -> tuple[str, ...]:
     rows = sample_rows(table)
     if table.kind != "text":
         lists = _list_columns(rows)
-        return lists if lists and lists[1] not in TAGS else ()
+        return (lists if lists[1] not in TAGS else ()) if lists else _entity_columns(rows)
     cells = [" ".join(map(str, fields.values())).split() for _, fields in rows]
     width = Counter(map(len, cells)).most_common(1)[0][0] if cells else 0
     columns = list(zip(*(line for line in cells if len(line) == width), strict=True))
     for number, column in enumerate(columns[1:-1], 2):
         tags = set(column)
-        shared = tags.intersection(columns[-1]) - {OUTSIDE}
-        if OUTSIDE in tags and shared and all(map(PREFIXED.fullmatch, tags)):
+        types, last = ({tag[2:] for tag in column} - {""} for column in (tags, columns[-1]))
+        if OUTSIDE in tags and types & last and all(map(PREFIXED.fullmatch, tags)):
             word = 2 if all(map(str.isdecimal, columns[0])) else 1
             raise CorpusError(
                 f"{table.path}: columns {number} and {width} both hold tags of the same types; set corpus.columns "

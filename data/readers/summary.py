@@ -139,6 +139,8 @@ def _target(corpus: Corpus, split: str, index: int) -> str:
     if corpus.score_range:
         low, high = corpus.score_range
         return f"{low + (high - low) * float(rows.targets[index]):g}"
+    if corpus.kind == "rank":
+        return f"{float(rows.targets[index]):g}"
     if rows.targets.ndim == 2:
         return ", ".join(corpus.labels[code] for code in np.flatnonzero(rows.targets[index]))
     return corpus.labels[int(rows.targets[index])] if corpus.labels else ""

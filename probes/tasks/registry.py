@@ -46,7 +46,10 @@ def task_of(corpus: Corpus) -> Task:
     """
     if corpus.kind not in TASKS:
         kinds = f"{', '.join(list(TASKS)[:-1])} or {list(TASKS)[-1]}"
-        raise CorpusError(f"{corpus.name}: it has no targets to learn; set corpus.target to {kinds}.")
+        raise CorpusError(
+            f"{corpus.name}: it has no targets to learn; set corpus.columns (--columns) to your columns of texts, then "
+            f"of the target, and if need be corpus.target (--target) to {kinds}."
+        )
     for split in ("train", corpus.selection_split):
         corpus.split(split)
     TASKS[corpus.kind].check(corpus)

@@ -160,7 +160,7 @@ def test_a_query_with_passages_is_for_ranking_only(tmp_path):
         corpus = loaded(file, "rank", columns=columns)
         assert (corpus.kind, sum(map(len, corpus.splits.values()))) == ("rank", 120)
     assert loaded(file, "rank", columns=("1", "2")).kind == "rank"
-    with pytest.raises(CorpusError, match=r'column \'3\' .* holds texts; set corpus\.target \(--target\) to "rank" if'):
+    with pytest.raises(CorpusError, match=r'column \'3\' is to be the target .* to "rank" if'):
         resolve_corpus(CorpusSpec(path=str(file), columns=("1", "2", "3")))
 
 
@@ -214,3 +214,38 @@ def test_documents_without_a_class_are_left_out_and_told(tmp_path):
     corpus = loaded(tmp_path)
     assert corpus.labels == ("neg", "pos")
     assert any(note.startswith("20 of 100 rows (20.00%) are left out, label 'unsup'") for note in corpus.notes)
+
+
+@pytest.mark.parametrize("columns", [(), ("text", "label")])
+def test_a_text_with_its_entities_is_a_sentence_with_tags(tmp_path, columns):
+    rows = [{"id": row, "text": f"Ana lives in Rome, {row}", "label": [[0, 3, "PER"]] * (row % 2)} for row in range(60)]
+    rows += [{"id": 60, "text": "Ana", "label": [[0, 9, "PER"]]}]
+    file = written(tmp_path / "rows.jsonl", list(map(json.dumps, rows)))
+    with pytest.raises(CorpusError, match=r"rows\.jsonl:61: the entity \[0, 9, 'PER'\] covers no word of the text"):
+        loaded(file, "tags", columns=columns)
+    corpus = loaded(file, "tags", columns=columns, most_skipped=0.1)
+    assert (corpus.kind, corpus.labels) == ("tags", ("O", "B-PER", "I-PER"))
+    assert all(str(text).startswith("Ana lives in Rome, ") for text in corpus.texts)
+    assert all(rows.spans and rows.spans.characters[:2].tolist() == [[0, 3], [4, 9]] for rows in corpus.splits.values())
+
+
+def test_a_target_whose_values_all_differ_is_asked_about(tmp_path):
+    lines = [f"a sentence with {row}\t${row / 7:.2f}" for row in range(60)]
+    file = written(tmp_path / "rows.tsv", ["text\tprice", *lines])
+    for hint in ("", "score"):
+        with pytest.raises(CorpusError, match=r"column 'price' is to be the target and holds values such as '\$0\.00'"):
+            loaded(file, hint, columns=("text", "price"))
+
+
+def test_a_class_is_no_relevance(tmp_path):
+    lines = [f"what is number {row}\tthe number {row} it is\t{['good', 'bad'][row % 2]}" for row in range(60)]
+    file = written(tmp_path / "rows.tsv", ["query\tpassage\tlabel", *lines])
+    with pytest.raises(CorpusError, match=r"column 'label' holds values such as 'good'; a relevance is a number, 0 if"):
+        loaded(file, "rank", columns=("query", "passage", "label"))
+
+
+def test_what_is_no_word_of_conll_u_is_skipped(tmp_path):
+    words = ["1\tJuan", "2-3\tvámonos", "2\tvamos", "3\tnos", "3.1\t_"]
+    lines = ["# text = x", *(f"{word}" + "\t_" * 7 + f"\t{'B-PER' if word[0] == '1' else 'O'}" for word in words), ""]
+    corpus = loaded(written(tmp_path / "f.conllu", lines * 20), "tags")
+    assert corpus.texts == ("Juan vamos nos",)

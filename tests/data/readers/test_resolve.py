@@ -366,6 +366,13 @@ def test_nested_tags_are_asked_for_and_chunks_are_none(tmp_path):
     path = written(tmp_path / "nested.tsv", "\n".join([*nested, ""] * 20))
     with pytest.raises(CorpusError, match=r"columns 3 and 4 both hold tags of the same types; set .* e\.g\. 2,3\."):
         resolve_corpus(CorpusSpec(path=str(path)))
+    inner = [line.replace("B-ORG\tO", "B-ORGpart\tO") for line in nested] + ["1\tUni\tB-LOC\tB-ORG"]
+    path = written(tmp_path / "types.tsv", "\n".join([*inner, ""] * 20))
+    with pytest.raises(CorpusError, match="columns 3 and 4 both hold tags"):
+        resolve_corpus(CorpusSpec(path=str(path)))
+    typed = ["Ana person-actor", "in O", "Rome location-GPE", ""]
+    path = written(tmp_path / "types.txt", "\n".join(typed * 20))
+    assert resolve_corpus(CorpusSpec(path=str(path))).spec.target == "tags"
     chunks = ["Ana NNP B-NP B-PER", "sees VB B-VP O", "it PRP O O", ""]
     path = written(tmp_path / "chunks.txt", "\n".join(chunks * 20))
     assert resolve_corpus(CorpusSpec(path=str(path))).spec.target == "tags"
