@@ -126,9 +126,10 @@ class Column:
     def separator(self) -> str:
         """Separator of several labels in a value; empty if there is none."""
         for separator in SEPARATORS:
-            several = [text for text in self.counts if separator in text and f"{separator} " not in text]
-            parts = Counter(part for text in self.counts for part in text.split(separator))
-            if several and len(parts) < len(self.counts) and all(len(part.split()) < 4 for part in parts):
+            punctuation = ", " if separator == "," else "\n"
+            several = [text for text in self.counts if separator in text and punctuation not in text]
+            parts = Counter(part.strip() for text in self.counts for part in text.split(separator))
+            if several and len(parts) <= len(self.counts) and all(len(part.split()) < 4 for part in parts):
                 return separator
         return ""
 

@@ -68,8 +68,8 @@ class ColumnFile:
     one. A language before all words of the first sentence, as in ``en:Paris``, is taken off. A column may name the
     sentences, on every line of a sentence or on its first. Lines with ``-DOCSTART-`` are skipped, as are lines of
     CoNLL-U that are no word, and comments: lines before a sentence that start with ``#`` and do not end with a tag. The
-    comment ``# split = train`` sets the split of the sentence after it. The text of a sentence is its words with spaces between
-    them.
+    comment ``# split = train`` sets the split of the sentence after it. The text of a sentence is its words with spaces
+    between them.
 
     Args:
         path: of the file.

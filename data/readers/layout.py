@@ -59,9 +59,14 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
         names = tuple(_named(known, column, place) for column in columns)
         if repeated := [name for name in names if names.count(name) > 1]:
             raise CorpusError(f"{place}: corpus.columns (--columns) names '{repeated[0]}' twice: {_list(columns)}.")
+        marks = _indicators_at_end(known, names)
         if len(names) == 1:
             return Layout(names, "none", split)
-        marks = _indicators_at_end(known, names)
+        if numbers := [name for name in names[1:-1] if known[name].is_number and name not in marks]:
+            raise CorpusError(
+                f"{place}: column '{numbers[0]}' holds numbers and stands where corpus.columns (--columns) names "
+                "texts: name one text or two, then the target; several columns are labels if each value is 1 or 0."
+            )
         if marks and hint in ("", "class", "labels"):
             return Layout(names[: -len(marks)], "labels", split, indicators=marks)
         texts, target = names[:-1], names[-1]
@@ -163,7 +168,7 @@ def _find_texts(known: dict[str, Column], hint: Kind, place: str) -> tuple[str, 
     named = [name for name in named if not known[name].is_number]
     if len(texts) != 1 and named and (not texts or set(texts) & set(named)):
         return (next((name for name in named if name in texts), named[0]),)
-    if not texts and len(known) == 1:
+    if not texts and len(known) == 1 and can_be_text:
         return tuple(known)
     if not 1 <= len(texts) <= 2:
         found = f"{len(texts)} columns hold texts ({_list(texts)})" if texts else "no column holds texts"

@@ -249,3 +249,23 @@ def test_what_is_no_word_of_conll_u_is_skipped(tmp_path):
     lines = ["# text = x", *(f"{word}" + "\t_" * 7 + f"\t{'B-PER' if word[0] == '1' else 'O'}" for word in words), ""]
     corpus = loaded(written(tmp_path / "f.conllu", lines * 20), "tags")
     assert corpus.texts == ("Juan vamos nos",)
+
+
+@pytest.mark.parametrize("separator", [",", "|", ";", "; ", " | "])
+def test_a_separator_of_labels_is_found_with_or_without_blanks(tmp_path, separator):
+    rows = [("late", "rude", "lost")[: 1 + row % 3] for row in range(60)]
+    lines = [f"a sentence with {row}\t{separator.join(labels)}" for row, labels in enumerate(rows)]
+    corpus = loaded(written(tmp_path / "rows.tsv", ["text\tlabels", *lines]), "labels")
+    assert corpus.labels == ("late", "lost", "rude")
+
+
+def test_numbers_and_lists_are_no_texts(tmp_path):
+    lines = [f"a sentence with {row}\t{row % 3 / 2}\t{row % 2}" for row in range(60)]
+    file = written(tmp_path / "rows.tsv", ["text\tlate\trude", *lines])
+    with pytest.raises(
+        CorpusError, match=r"column 'late' holds numbers and stands where corpus\.columns .* names texts"
+    ):
+        loaded(file, "labels", columns=("text", "late", "rude"))
+    file = written(tmp_path / "rows.json", [json.dumps({"result": {"rows": [{"text": "a b c"}] * 60}})])
+    with pytest.raises(CorpusError, match="no column holds texts"):
+        loaded(file)
