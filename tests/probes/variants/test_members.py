@@ -222,7 +222,7 @@ def test_a_loss_or_metric_of_classes_does_not_fit_scores(train, message):
 def test_a_corpus_without_targets_poses_no_task():
     with pytest.raises(
         CorpusError,
-        match=r"it has no targets to learn; set corpus\.columns .* corpus\.target \(--target\) to score, class, labels, tags, answers or rank",
+        match=r"it has no targets to learn; set corpus\.columns .* to score, class, labels, tags, answers or rank",
     ):
         task_of(replace(scored(inputs()), kind="none"))
 
