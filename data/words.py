@@ -1,18 +1,29 @@
-"""Word splitting of raw text, as in tagged corpora; the rules are tested on CoNLL-2003.
+"""Word splitting of raw text, as in tagged corpora, tested on CoNLL-2003; and the tags of words by entities.
 
 Punctuation is a word of its own unless it is part of a word: ``U.S.``, ``1,200``, ``Russian-born``, ``O'Brien``.
 English clitics are words too: ``Seamus's`` is ``Seamus`` and ``'s``, ``didn't`` is ``did`` and ``n't``.
 
 In scripts without spaces every character is a word, as in Chinese tagged corpora; a combining mark is part of the
 character before it.
+
+Annotation tools write entities by the characters that they cover: ``[start, end, label]`` (doccano), an object with
+these keys (Prodigy, Label Studio), or a list of the former under ``entities`` (spaCy).
 """
 
 import re
+from typing import Any
 
 from permafrost.data.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START, lazy_pattern
 
 CharacterSpan = tuple[int, int]
 """First character and end (exclusive)."""
+
+Entity = tuple[int, int, str]
+"""First character, end (exclusive), label."""
+
+STARTS, ENDS = ("start", "start_offset"), ("end", "end_offset")
+
+LABELS = ("label", "labels", "entity", "type", "tag")
 
 SYMBOLS = rf"()\[\]{{}}<>\"“”„«»,;:!?…—'‘’.%$£€¥/{PUNCTUATION}"
 
@@ -80,3 +91,43 @@ def _keeps_stop(text: str, start: int, end: int) -> bool:
     if len(word) == 1 and word.isupper():
         return has_next
     return has_next and word.isdecimal() and len(word) < 4 and bool(SPACES.fullmatch(text, 0, start))
+
+
+def read_entities(value: Any) -> list[Entity] | None:
+    """Return the entities that a value holds, in the order of their first characters; None if it holds others."""
+    items = value.get("entities") if isinstance(value, dict) else value
+    if not isinstance(items, list):
+        return None
+    entities = [_read_entity(item) for item in items]
+    return None if None in entities else sorted(filter(None, entities))
+
+
+def _read_entity(item: Any) -> Entity | None:
+    if isinstance(item, dict):
+        item = [next((item[key] for key in keys if key in item), None) for keys in (STARTS, ENDS, LABELS)]
+    if not isinstance(item, list) or len(item) != 3 or type(item[0]) is not int or type(item[1]) is not int:
+        return None
+    start, end, label = item
+    label = label[0] if isinstance(label, list) and len(label) == 1 else label
+    return (start, end, label) if isinstance(label, str) and label.strip() else None
+
+
+def tag_words(text: str, entities: list[Entity]) -> list[Entity]:
+    """Return the words of a text with their tags in IOB2; a word of which an entity covers a part is in it.
+
+    Raises:
+        ValueError: entities overlap, or one covers no word of the text.
+    """
+    words = split_words(text)
+    tags, before = ["O"] * len(words), (0, 0, "")
+    for entity in entities:
+        start, end, label = entity
+        covered = [number for number, word in enumerate(words) if word[0] < end and start < word[1]]
+        if not covered or start < 0 or end > len(text):
+            raise ValueError(f"the entity {list(entity)} covers no word of the text")
+        if any(tags[number] != "O" for number in covered):
+            raise ValueError(f"the entities {list(before)} and {list(entity)} share a word; a word has one tag")
+        for number in covered:
+            tags[number] = f"{'B' if number == covered[0] else 'I'}-{label.strip()}"
+        before = entity
+    return [(start, end, tag) for (start, end), tag in zip(words, tags, strict=True)]

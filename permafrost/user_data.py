@@ -3,6 +3,7 @@
 What a corpus spec leaves open about a file is found here, before anything runs, and recorded with the recipe.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ RECIPES: dict[Kind, str] = {
     "rank": "rank",
 }
 """Kind of target -> the recipe that is made for it."""
+
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+"""Id of a data set on the hub."""
 
 KEPT = ("rule", "fractions", "split_seed")
 """Settings of a recipe's corpus that are kept if other data take its place; the others belong to the corpus."""
@@ -118,7 +122,7 @@ def source_of(data: Data, cache: str) -> dict[str, str]:
 
     if Path(data).expanduser().exists():
         return {"path": str(data)}
-    if str(data) in CORPORA or (str(data).count("/") == 1 and not Path(data).suffix):
+    if str(data) in CORPORA or (HUB_ID.fullmatch(str(data)) and not Path(data).suffix):
         return {"name": str(data)}
     raise CorpusError(
         f"--data {data}: there is no such file or folder, and no corpus of this name. {nearest(str(data), CORPORA)}"
@@ -155,9 +159,13 @@ def save_rows(data: Any, folder: Path) -> Path:
 def _as_table(data: Any) -> Any:
     import pyarrow
 
-    if isinstance(data, Mapping) and not any(map(split_of, data)) and all(isinstance(v, list) for v in data.values()):
-        return pyarrow.table(dict(data))
+    if isinstance(data, Mapping) and not any(map(split_of, data)):
+        return pyarrow.table({str(name): list(column) for name, column in data.items()})
     if isinstance(data, Mapping):  # a DatasetDict, or a table for each split
+        if unknown := [name for name in data if not split_of(name)]:
+            raise CorpusError(
+                f"data['{unknown[0]}']: no word for a split; leave it out, or call it train, validation or test."
+            )
         tables = [_in_split(_as_table(rows), name) for name, rows in data.items()]
         return pyarrow.concat_tables(tables, promote_options="default")
     if hasattr(data, "with_format") and not hasattr(data, "__len__"):  # datasets.IterableDataset
@@ -169,6 +177,8 @@ def _as_table(data: Any) -> Any:
     if hasattr(data, "to_dict") and hasattr(data, "columns"):
         named = [name for name in data.index.names if name is not None]
         return pyarrow.Table.from_pandas(data.reset_index() if named else data, preserve_index=False)
+    if hasattr(data, "tolist"):  # a numpy array, or a column of pandas
+        data = data.tolist()
     rows = list(data) if isinstance(data, Iterable) else []
     if rows and all(isinstance(row, str) for row in rows):
         return pyarrow.table({"text": rows})

@@ -50,6 +50,9 @@ class CorpusSpec:
     header: Literal["auto", "yes", "no"] = "auto"
     """Whether the first line names the columns; without a header they are named by their positions, "1", "2", ..."""
 
+    decimal: Literal["point", "comma"] = "point"
+    """How numbers of a file of delimited text are written: 3.5 ("point"), or 3,5 ("comma")."""
+
     rule: Literal["", "question"] = ""
     """Derive the classes of single sentences by a rule instead of a column. "question": a sentence that begins with a
     wh-word or ends with a question mark is a question, any other a statement."""
@@ -57,6 +60,10 @@ class CorpusSpec:
     score_range: tuple[float, float] | Literal["auto"] = "auto"
     """Lowest and highest score. "auto": of your own file, the whole numbers that enclose all its scores; of a named
     corpus 0 to 1."""
+
+    indicators: tuple[str, ...] = ()
+    """For target = "labels": columns that each say whether a row has the label that the column is named after, by 1 or
+    0, true or false; columns then names the texts alone. Found if columns names several such after the texts."""
 
     labels: tuple[str, ...] = ()
     """Names of classes, labels or tags in order. Rows have the names, or their numbers from 0, or from 1 if no row has
@@ -104,7 +111,7 @@ class CorpusSpec:
     spread: bool = False
     """Take the rows of a limit at even distances from the whole split instead of its first rows."""
 
-    ignore: tuple[str, ...] = ("-",)
+    ignore: tuple[str, ...] = ("-", "unsup", "unlabeled", "unlabelled")
     """Labels or scores of rows to leave out, as the file has them; they are counted, and most_skipped does not apply to
     them. Those of a named corpus are left out too."""
 
@@ -161,5 +168,7 @@ class CorpusSpec:
             raise SpecError("label_separator must not be empty.")
         if not 0 <= self.held_out < 1:
             raise SpecError(f"held_out must be a share of train, at least 0 and below 1, got {self.held_out:g}.")
+        if self.indicators and self.target not in ("", "labels"):
+            raise SpecError(f'indicators are columns of labels: set target = "labels", got "{self.target}".')
         if self.rule and (self.labels or self.target not in ("", "class")):
             raise SpecError(f'rule = "{self.rule}" makes the classes: leave target and labels empty.')

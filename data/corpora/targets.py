@@ -4,6 +4,7 @@ A kind of task adds its own to :data:`TARGETS`, see :func:`permafrost.probes.tas
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 
@@ -82,21 +83,21 @@ class Classes(NamedTargets):
         check_text(record.origin, "the label", str(record.target))
 
     def _labels(self, record: Record) -> Iterable[tuple[str, str]]:
-        return [(str(record.target), record.origin)]
+        return [(str(record.target).strip(), record.origin)]
 
     def _occurring_names(self, name: str, records: Splits) -> tuple[str, ...]:
-        return tuple(sorted({str(record.target) for record in records["train"]}))
+        return tuple(sorted({label for record in records["train"] for label in self.names(record)}))
 
     def check_labels(self, record: Record, labels: Collection[str], learnt: Container[str]) -> None:
         """Raise a :class:`RowError` if the class is none of the names, or that of no training row."""
         super().check_labels(record, labels, learnt)
-        if self._name(str(record.target)) not in learnt:
+        if not all(name in learnt for name in self.names(record)):
             raise RowError(record.origin, NEVER_LEARNT, f"the label {record.target!r} never occurs in training")
 
     def encode(self, texts: NDArray[np.int64], records: Sequence[Record], labels: Sequence[str]) -> Rows:
         """Return rows with ``[row]`` indices of classes."""
         codes = codes_of(labels)
-        return Rows(texts, np.array([codes[self._name(str(record.target))] for record in records], np.int64))
+        return Rows(texts, np.array([codes[name] for record in records for name in self.names(record)], np.int64))
 
     @classmethod
     def check_training(cls, corpus: Corpus, train: Rows) -> tuple[str, ...]:
@@ -105,6 +106,9 @@ class Classes(NamedTargets):
             split: np.bincount(rows.targets, minlength=len(corpus.labels)) for split, rows in corpus.splits.items()
         }
         learnt, notes = counts.pop("train"), list[str]()
+        folded = Counter(label.casefold() for label in corpus.labels)
+        if (alike := np.array([folded[label.casefold()] > 1 for label in corpus.labels])).any():
+            notes.append(f"classes that differ in their case alone: {_listed(corpus, alike)}; each is one of its own")
         if not learnt.all():
             notes.append(f"no training row is of {_listed(corpus, learnt == 0)}: it cannot be learnt")
         if (learnt == 1).any():

@@ -16,7 +16,7 @@ def read_parquet(path: Path) -> Iterator[TypedRow]:
 
     with _arrow_errors(path, "parquet file"), parquet.ParquetFile(path, memory_map=False) as file:
         _check_names(path, file.schema_arrow.names)
-        yield from _rows(path, file.iter_batches(), names_of_classes(file.schema_arrow))
+        yield from _rows(path, file.iter_batches(), file.schema_arrow)
 
 
 def read_arrow(path: Path) -> Iterator[TypedRow]:
@@ -31,7 +31,7 @@ def read_arrow(path: Path) -> Iterator[TypedRow]:
             file.seek(0)
             reader = batches = pyarrow.ipc.open_stream(file)
         _check_names(path, reader.schema.names)
-        yield from _rows(path, batches, names_of_classes(reader.schema))
+        yield from _rows(path, batches, reader.schema)
 
 
 def read_xlsx(path: Path) -> Iterator[TypedRow]:
@@ -81,8 +81,9 @@ def _named(value: Any, names: list[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
-def _rows(path: Path, batches: Any, names: dict[str, list[str]]) -> Iterator[TypedRow]:
-    number = 0
+def _rows(path: Path, batches: Any, schema: Any) -> Iterator[TypedRow]:
+    names, number = names_of_classes(schema), 0
+    binary = [field.name for field in schema if field.type in ("binary", "large_binary")]
     try:
         for batch in batches:
             try:
@@ -91,7 +92,9 @@ def _rows(path: Path, batches: Any, names: dict[str, list[str]]) -> Iterator[Typ
                 rows = (batch.slice(row, 1).to_pylist()[0] for row in range(batch.num_rows))
             for fields in rows:
                 number += 1
-                yield f"{path}:{number}", fields | {name: _named(fields[name], names[name]) for name in names}
+                fields |= {name: _named(fields[name], names[name]) for name in names}
+                fields |= {name: fields[name].decode("utf-8", "surrogateescape") for name in binary if fields[name]}
+                yield f"{path}:{number}", fields
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}:{number + 1}: not UTF-8 at byte {error.start + 1} of a text.") from None
 

@@ -1,15 +1,19 @@
 """Rows of delimited text: fields by the names of a header, or by their positions from 1."""
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from permafrost.data.errors import CorpusError
-from permafrost.data.files.dialect import Dialect, split_rows
+from permafrost.data.files.dialect import DELIMITER_LINE, Dialect, split_rows
 from permafrost.data.files.json_rows import TEXT
 from permafrost.data.files.opening import LONGEST_LINE, lines_of
 from permafrost.data.files.settings import Skip
+
+DECIMAL = re.compile(r"\s*[-+]?\d+,\d+\s*", re.ASCII)
+"""Number with a decimal comma."""
 
 Fields = tuple[str, dict[str, str]]
 """Origin (``file:line``), and the fields of a row by column."""
@@ -31,10 +35,11 @@ def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> I
 
     def counted() -> Iterator[str]:
         nonlocal number
-        for number, line in lines_of(path, encoding):  # noqa: B007  the number is read between lines
-            yield line
+        for number, line in lines_of(path, encoding):  # the number is read between lines too
+            if number > 1 or not DELIMITER_LINE.fullmatch(line):
+                yield line
 
-    names = list[str]()
+    names, header = list[str](), list[str]()
     start = 1
     try:
         for values in split_rows(counted(), dialect):
@@ -42,13 +47,16 @@ def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> I
             if not any(values):
                 continue
             if dialect.header and not names:
-                names = [value.strip() or str(position) for position, value in enumerate(values, 1)]
+                names, header = _names(values), values
                 _check_names(origin, names)
+            elif values == header:
+                pass  # files were joined
             elif fields := _fields(origin, values, names, dialect, skip):
                 yield origin, fields
     except csv.Error as error:
+        problem = "a carriage return stands in a field without quotes" if "new-line" in str(error) else str(error)
         raise CorpusError(
-            f'{path}:{start}: {error}; if quotes are part of the texts, set corpus.quoting = "none".'
+            f'{path}:{start}: {problem}; if quotes are part of the texts, set corpus.quoting = "none".'
         ) from None
     if dialect.header and not names:
         raise CorpusError(f"{path}:1: expected a header that names the columns, found nothing.")
@@ -56,6 +64,10 @@ def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> I
 
 def _fields(origin: str, values: list[str], names: list[str], dialect: Dialect, skip: Skip) -> dict[str, str]:
     """Return the fields of a row by column; none if it is skipped."""
+    if dialect.decimal_comma:
+        values = [value.replace(",", ".") if DECIMAL.fullmatch(value) else value for value in values]
+    if names and not any(values[len(names) :]):
+        values = values[: len(names)]  # delimiters at the end of a line
     if names and len(values) != len(names):
         skip(origin, "fields", f"expected {len(names)} fields ({', '.join(names)}), found {len(values)}")
         return {}
@@ -65,6 +77,13 @@ def _fields(origin: str, values: list[str], names: list[str], dialect: Dialect, 
         skip(origin, "fields", f"expected {expected} fields, found {len(values)}")
         return {}
     return dict(zip(names or map(str, range(1, len(values) + 1)), values, strict=False))
+
+
+def _names(values: list[str]) -> list[str]:
+    """Return the names in a header; a column without one is named by its position."""
+    names = [value.strip() for value in values]
+    positions = [f"column {number}" if str(number) in names else str(number) for number in range(1, len(names) + 1)]
+    return [name or position for name, position in zip(names, positions, strict=True)]
 
 
 def _check_names(origin: str, names: list[str]) -> None:

@@ -44,6 +44,9 @@ SHORTEST_KEY = 4
 LONGEST_NAME = 6
 """Words of the longest name of a column."""
 
+DELIMITER_LINE = re.compile(r"sep=(.)\s*")
+"""First line that names the delimiter, as Excel reads and writes it."""
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -60,6 +63,9 @@ class Dialect:
 
     widths: tuple[int, int] = (1, 1)
     """Smallest and largest number of fields of a row without a header."""
+
+    decimal_comma: bool = False
+    """Whether numbers are written with a comma, as in ``3,5``."""
 
     def describe(self) -> str:
         """Return the layout in words."""
@@ -89,6 +95,8 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: 
     if not lines and suffix in HEADED:
         return Dialect(",", header=True)
     delimiter = _set_delimiter(settings.delimiter)
+    if lines and delimiter != "" and (told := DELIMITER_LINE.fullmatch(lines[0])):
+        delimiter, lines = delimiter or told[1], lines[1:]
     if delimiter is None:
         delimiter = like.delimiter if like else _find_delimiter(lines, suffix)
     if not delimiter:
@@ -98,17 +106,20 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: 
         raise CorpusError(f'corpus.quoting = "{settings.quoting}": set it to "auto", "double" or "none".')
     if settings.quoting == "auto":
         quoted = like.quoted if like else _is_quoted(lines, delimiter)
+    decimal_comma = settings.decimal == "comma"
     if settings.header == "yes":
-        return Dialect(delimiter, quoted, header=True)
+        return Dialect(delimiter, quoted, header=True, decimal_comma=decimal_comma)
     rows = list(_split(lines, delimiter, quoted))
     if settings.header not in ("auto", "yes", "no"):
         raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
     header = settings.header == "auto" and _has_header(rows, suffix)
     widths = Counter(map(len, rows))
     common = [width for width, count in widths.items() if count >= 0.01 * len(rows)] or [1]
+    if delimiter != "\t":
+        common = [widths.most_common(1)[0][0]] if rows else [1]  # a text may hold the delimiter, but no tab
     if settings.header == "auto" and like and not like.header and like.widths[0] <= min(common):
         header = False
-    return Dialect(delimiter, quoted, header, (min(common), max(common)))
+    return Dialect(delimiter, quoted, header, (min(common), max(common)), decimal_comma)
 
 
 def split_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
@@ -228,13 +239,17 @@ def _split(lines: Sequence[str], delimiter: str, quoted: bool) -> Iterator[list[
 def _has_header(rows: Sequence[list[str]], suffix: str = "") -> bool:
     """Return whether the first row names the columns.
 
-    It does not if a cell is a number, a long text, or a value of its column. Else it does if it holds a usual name of a
+    It does not if a cell is a number, a sentence, or a value of its column. Else it does if it holds a usual name of a
     column, if a column below it is of numbers, if texts below it are far longer, or if the suffix is of such files.
     """
     if not rows:
         return False
-    first, others = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
-    if any(_is_list_of_numbers(cell) or len(cell.split()) > LONGEST_NAME for cell in first) or not any(first):
+    first = [cell.strip() for cell in rows[0]]
+    others = [row for row in rows[1:] if len(row) == len(first)]
+    others = [row for row in others if row != rows[0]] or others  # joined files repeat their header
+    if _counts_columns(first, others):
+        return True
+    if any(_is_list_of_numbers(cell) or _is_sentence(cell) for cell in first) or not any(first):
         return False
     columns = list(zip(*others, strict=True)) if others else [()] * len(first)
     paired = [(cell, column) for cell, column in zip(first, columns, strict=True) if cell]
@@ -249,6 +264,19 @@ def _has_header(rows: Sequence[list[str]], suffix: str = "") -> bool:
         if column
     )
     return numeric or (longer and all(len(cell) < 30 for cell in first))
+
+
+def _counts_columns(first: Sequence[str], others: Sequence[list[str]]) -> bool:
+    """Return whether a row counts columns of texts from 0 or 1, as pandas names them; that of an index has no name."""
+    numbers = first if first[0] else first[1:]
+    counted = any(numbers == [str(start + index) for index in range(len(numbers))] for start in (0, 1))
+    has_texts = any(not is_number(cell) for row in others for cell in row if cell)
+    return counted and len(numbers) > 1 and has_texts
+
+
+def _is_sentence(cell: str) -> bool:
+    words = len(cell.split())
+    return words > LONGEST_NAME or (words > LONGEST_NAME / 2 and cell.endswith((".", "?", "!")))
 
 
 def _is_list_of_numbers(cell: str) -> bool:

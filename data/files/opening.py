@@ -30,6 +30,9 @@ MOST_UNPACKED, LARGEST_RATIO = 1 << 24, 100
 SAMPLE = 1 << 20
 """Bytes at the start of a file that its encoding and layout are found from."""
 
+MARK = "\ufeff"
+"""Mark of UTF-8 and UTF-16 at the start of a file."""
+
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 COMPRESSIONS = {b"\x1f\x8b": "gzip", ZSTD: "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
@@ -123,7 +126,7 @@ def first_lines(sample: bytes, encoding: str) -> list[str]:
     errors = decode_errors(encoding)
     decoder = codecs.getincrementaldecoder(encoding)("replace" if errors == "strict" else errors)
     end = _line_end(sample, encoding)
-    lines = [line for line in re.split(f"(?<={end})", decoder.decode(sample)) if line]
+    lines = [line.removeprefix(MARK) for line in re.split(f"(?<={end})", decoder.decode(sample)) if line]
     is_cut = len(sample) == SAMPLE and len(lines) > 1 and not lines[-1].endswith(end)
     return lines[:-1] if is_cut else lines
 
@@ -131,8 +134,8 @@ def first_lines(sample: bytes, encoding: str) -> list[str]:
 def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
     """Yield the lines of a file of text with their numbers from 1; line ends are kept.
 
-    A byte that is not of the encoding becomes half a character (a lone surrogate), which no text may hold: such a row
-    is told when it is used.
+    A mark at the start of a line, as joined files have it, is no part of it. A byte that is not of the encoding becomes
+    half a character (a lone surrogate), which no text may hold: such a row is told when it is used.
 
     Raises:
         CorpusError: as :func:`open_bytes`; or a line is longer than 16 MiB.
@@ -150,7 +153,7 @@ def lines_of(path: Path, encoding: str = "auto") -> Iterator[tuple[int, str]]:
                         f"{path}:{number}: the line has more than {LONGEST_LINE >> 20} million characters; a file of "
                         "texts has one row per line."
                     )
-                yield number, line
+                yield number, line.removeprefix(MARK)
         except UnicodeError as error:
             raise CorpusError(
                 f"{path}:{number + 1}: not {encoding} ({error}); set corpus.encoding to that of the file."

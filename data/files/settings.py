@@ -14,6 +14,7 @@ class FileFormat:
     delimiter: str = "auto"
     quoting: str = "auto"
     header: str = "auto"
+    decimal: str = "point"
 
 
 Skip = Callable[[str, str, str], None]

@@ -4,6 +4,7 @@ The first bytes tell parquet, Arrow and xlsx; the first characters tell JSON; th
 """
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -34,6 +35,9 @@ BINARY: dict[bytes, Kind] = {
     b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"PK\x03\x04": "xlsx",
 }  # fmt: skip
 """First bytes of a file -> its kind."""
+
+ARCHIVES: dict[str, tuple[bytes, int]] = {"zip": (b"PK\x03\x04", 0), "tar": (b"ustar", 257)}
+"""Kind of an archive of files -> bytes and where they stand in it."""
 
 BINARY_READERS = {"parquet": columnar.read_parquet, "arrow": columnar.read_arrow, "xlsx": columnar.read_xlsx}
 
@@ -112,6 +116,9 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
     if path.is_dir() and is_folder_of_documents(path):
         return Table(path, "documents", settings.encoding)
     sample = read_sample(path)
+    for archive, (mark, start) in ARCHIVES.items():
+        if sample.startswith(mark, start) and not (archive == "zip" and _is_workbook(path)):
+            raise CorpusError(f"{path}: a {archive} archive; unpack it, and give the file or the folder in it.")
     if kind := next((kind for mark, kind in BINARY.items() if sample.startswith(mark)), None):
         with open(path, "rb") as file:
             if any(file.read(8).startswith(mark) for mark in COMPRESSIONS):
@@ -131,9 +138,18 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
         if kind == "jsonl":
             return Table(path, kind, encoding)
         value = json_rows.read_json(path)
+        value = {"data": value} if json_rows.is_squad({"data": value}) else value
         return Table(path, "squad" if json_rows.is_squad(value) else "json", encoding, value=value)
     known = like.dialect if like and like.kind == "text" and suffix_of(like.path) == suffix else None
     return Table(path, "text", encoding, find_dialect(lines, suffix, settings, known))
+
+
+def _is_workbook(path: Path) -> bool:
+    """Return whether a zip archive is a workbook of Excel or LibreOffice, or cannot be read as an archive."""
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return any(name.startswith(("xl/", "content.xml")) for name in archive.namelist())
 
 
 def _json_kind(lines: list[str], suffix: str) -> Kind | None:

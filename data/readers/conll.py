@@ -13,6 +13,7 @@ from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.opening import lines_of
 from permafrost.data.files.table import get_field, suffix_of
 from permafrost.data.spec import nearest
+from permafrost.data.words import read_entities, tag_words
 
 WORDS = ("tokens", "words")
 
@@ -33,6 +34,9 @@ DOCUMENT = "-DOCSTART-"
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 """Language before a word."""
+
+CONLL_U, NO_WORD = 10, re.compile(r"\d+[-.]\d+")
+"""Number of columns of CoNLL-U; and the number of a line, in its first one, that is of several words or of none."""
 
 POSITION = re.compile(r"-?[1-9][0-9]*")
 """Column given by its position, from 1, or from -1 at the end."""
@@ -62,9 +66,10 @@ class ColumnFile:
     first line that names a column of words and one of tags is a header, as is the comment ``# global.columns = FORM
     TAG``. Without names, the word is the first cell, or the second if the first counts the words, and the tag the last
     one. A language before all words of the first sentence, as in ``en:Paris``, is taken off. A column may name the
-    sentences, on every line of a sentence or on its first. Lines with ``-DOCSTART-`` are skipped, as are comments:
-    lines before a sentence that start with ``#`` and do not end with a tag. The comment ``# split = train`` sets
-    the split of the sentence after it. The text of a sentence is its words with spaces between them.
+    sentences, on every line of a sentence or on its first. Lines with ``-DOCSTART-`` are skipped, as are lines of
+    CoNLL-U that are no word, and comments: lines before a sentence that start with ``#`` and do not end with a tag. The
+    comment ``# split = train`` sets the split of the sentence after it. The text of a sentence is its words with spaces
+    between them.
 
     Args:
         path: of the file.
@@ -95,6 +100,8 @@ class ColumnFile:
         split, sentence, lines = "", "", list[Line]()
         for number, line in lines_of(self.path, self.encoding):
             cells = self._cells(line.strip("\r\n"))
+            if len(cells) == CONLL_U and NO_WORD.fullmatch(cells[0]):
+                continue
             own, ends = sentence, not any(cells) or DOCUMENT in line
             if not ends:
                 if line.startswith("#") and not lines and not self._is_word(line, cells):
@@ -218,18 +225,21 @@ def _index_of(origin: str, column: str, names: Sequence[str], width: int) -> int
 def tagged_row(
     row: TypedRow, columns: tuple[str, ...], split_column: str, skipped: SkippedRows, names: Sequence[str] = ()
 ) -> Iterator[Record]:
-    """Yield the record of a sentence that is given as lists of words and of tags, unless it is left out.
+    """Yield the record of a sentence, unless it is left out: lists of words and tags, or a text and its entities.
 
     Args:
-        columns: names of the two lists; empty takes the default names.
+        columns: names of the two; empty takes the default names.
         names: names of the tags, if the row holds tag numbers.
     """
     origin, fields = row
+    if columns and isinstance(fields.get(columns[-2]), str):
+        return (yield from _annotated_row(row, columns, split_column, skipped))
     names_of_lists = columns[-2:] or [next((name for name in known if name in fields), "") for known in (WORDS, TAGS)]
     if not columns and "" in names_of_lists:
         raise CorpusError(
             f"{origin}: expected a list of words ({' or '.join(WORDS)}) and one of tags ({' or '.join(TAGS)}), "
-            f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns."
+            f"found {', '.join(map(repr, fields)) or 'nothing'}; set corpus.columns (--columns) to these two, or to "
+            "a text and a list of its entities."
         )
     words, tags = (_get_list(row, name) for name in names_of_lists)
     if len(words) != len(tags):
@@ -239,6 +249,23 @@ def tagged_row(
     origins = [f"{origin}, word {number}" for number in range(1, len(words) + 1)]
     tagged_words = list(zip(origins, words, tag_names, strict=True))
     yield from sentence_record(tagged_words, str(fields.get(split_column) or ""), skipped, origin)
+
+
+def _annotated_row(
+    row: TypedRow, columns: tuple[str, ...], split_column: str, skipped: SkippedRows
+) -> Iterator[Record]:
+    """Yield the record of a text whose entities are given by their characters, unless it is left out."""
+    (origin, fields), text = row, str(get_field(row, columns[-2]))
+    entities = read_entities(get_field(row, columns[-1]) or [])
+    if entities is None:
+        raise CorpusError(f"{origin}: '{columns[-1]}' must be a list of entities, each [start, end, label].")
+    try:
+        spans = tuple(Span(*word, origin) for word in tag_words(text, entities))
+    except ValueError as error:
+        return skipped.skip(origin, "entity that cannot be a tag", str(error))
+    if not spans:
+        return skipped.skip(origin, "no words", "the text has no words")
+    yield Record(origin=origin, split=str(fields.get(split_column) or ""), texts=(text,), spans=spans)
 
 
 def sentence_record(

@@ -3,40 +3,24 @@
 Usual names of columns decide first, then the values: texts have several words, a target repeats or is a number.
 """
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.files import column_names
-from permafrost.data.files.column_names import plain_name, split_of
-from permafrost.data.files.dialect import is_number
+from permafrost.data.files.column_names import plain_name
+from permafrost.data.files.columns import Column, columns_of
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.script import UNSPACED
 from permafrost.data.spec import nearest
 
 SAMPLE_ROWS = 5000
 """Rows that columns and kind of target are found from."""
 
-FEW_WORDS = 2.5
-"""Mean number of words from which on a column holds texts."""
-
-MOST_CLASSES = 0.2
-"""Distinct values of a column of classes, as a share of the rows; a small file may have 20 all the same."""
-
 MOST_WHOLE = 20
 """Distinct whole numbers up to which a column of them holds classes, not scores."""
 
-MOST_DIGITS = 0.25
-"""Share of digits from which on values are dates or lists of numbers, not texts."""
-
 MOST_NAMED = 12
 """Columns that a message names."""
-
-SEPARATORS = (",", "|", ";")
 
 
 @dataclass(frozen=True)
@@ -53,111 +37,8 @@ class Layout:
     label_separator: str = ""
     """For several labels a row: what separates them; empty if they are lists."""
 
-
-@dataclass(frozen=True)
-class Column:
-    """The values of one column in a sample of rows."""
-
-    name: str
-    values: Sequence[Any]
-    """Those that are not empty."""
-
-    rows: int = 0
-    """Number of rows of the sample."""
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The values that are text, a list or number as it is written."""
-        return [str(value).strip() for value in self.values]
-
-    @cached_property
-    def counts(self) -> Counter[str]:
-        """How often each value occurs."""
-        return Counter(self.texts)
-
-    @cached_property
-    def is_list(self) -> bool:
-        """Whether values are lists."""
-        return any(isinstance(value, list) for value in self.values) or all(
-            text.startswith("[") and text.endswith("]") for text in self.texts
-        )
-
-    @cached_property
-    def is_number(self) -> bool:
-        """Whether values are numbers, but for one in a hundred."""
-        return bool(self.texts) and sum(map(is_number, self.texts)) >= 0.99 * len(self.texts)
-
-    @cached_property
-    def is_whole(self) -> bool:
-        """Whether numbers are whole."""
-        return self.is_number and not any("." in text and not text.endswith(".0") for text in self.texts)
-
-    @cached_property
-    def is_split(self) -> bool:
-        """Whether every value is a word for a split."""
-        return bool(self.texts) and all(map(split_of, self.counts))
-
-    @cached_property
-    def is_text(self) -> bool:
-        """Whether values are texts of several words, in half of the rows at least, and no dates or lists of numbers."""
-        if not self.texts or self.is_number or self.is_list or self.is_split or len(self.texts) < self.rows / 2:
-            return False
-        if self.texts[0].startswith(("http://", "https://")):
-            return False
-        words = sum(len(text.split()) + len(_UNSPACED.findall(text)) / 2 for text in self.texts) / len(self.texts)
-        text = "".join(self.texts[:1000])
-        return words >= FEW_WORDS and len(_DIGIT.findall(text)) < MOST_DIGITS * len(text)
-
-    @cached_property
-    def has_decimal_commas(self) -> bool:
-        """Whether values look like numbers with a comma, as in 3,5: most have one, and none has two."""
-        commas = sum("," in text for text in self.texts)
-        return commas > len(self.texts) / 2 and all(map(_DECIMAL.fullmatch, self.counts))
-
-    @cached_property
-    def is_class(self) -> bool:
-        """Whether values repeat as those of classes do."""
-        return 1 < len(self.counts) <= max(20, MOST_CLASSES * len(self.texts)) and len(self.counts) < len(self.texts)
-
-    @cached_property
-    def separator(self) -> str:
-        """Separator of several labels in a value; empty if there is none."""
-        for separator in SEPARATORS:
-            several = [text for text in self.counts if separator in text and f"{separator} " not in text]
-            parts = Counter(part for text in self.counts for part in text.split(separator))
-            if several and len(parts) < len(self.counts) and all(len(part.split()) < 4 for part in parts):
-                return separator
-        return ""
-
-    def kind(self, hint: Kind, paired: bool) -> Kind:
-        """Return the kind of target that the values are; ``hint`` is taken if they can be that."""
-        if self.is_list or (not self.is_number and self.separator and hint in ("", "class", "labels")):
-            return "labels"
-        if not self.is_number:
-            return hint if hint in ("labels", "class") else "class"
-        if hint in ("score", "rank") or (hint in ("class", "labels") and self.is_whole):
-            return hint
-        name = plain_name(self.name)
-        scale = name in column_names.SCORES or (paired and name in column_names.RELEVANCES[1:] and not self.is_whole)
-        return "class" if self.is_whole and not scale and len(self.counts) <= MOST_WHOLE else "score"
-
-
-_UNSPACED = re.compile(f"[{UNSPACED}]")
-
-_DIGIT = re.compile("[0-9]")
-
-_DECIMAL = re.compile(r"[-+]?\d+(,\d+)?", re.ASCII)
-
-
-def columns_of(rows: Sequence[TypedRow]) -> dict[str, Column]:
-    """Return the columns of a sample of rows, in the order in which they first occur."""
-    values: dict[str, list[Any]] = {}
-    for _, fields in rows:
-        for name, value in fields.items():
-            values.setdefault(name, [])
-            if value is not None and value == value and str(value).strip():  # noqa: PLR0124  NaN is an empty cell
-                values[name].append(value)
-    return {name: Column(name, items, len(rows)) for name, items in values.items()}
+    indicators: tuple[str, ...] = ()
+    """Columns that each say whether a row has a label; the columns are texts alone then."""
 
 
 def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, place: str) -> Layout:
@@ -176,24 +57,80 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
     split = next((name for name in known if known[name].is_split and _tells_splits(known[name], len(rows))), "")
     if columns:
         names = tuple(_named(known, column, place) for column in columns)
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise CorpusError(f"{place}: corpus.columns (--columns) names '{repeated[0]}' twice: {_list(columns)}.")
+        marks = _indicators_at_end(known, names)
         if len(names) == 1:
             return Layout(names, "none", split)
+        if numbers := [name for name in names[1:-1] if known[name].is_number and name not in marks]:
+            raise CorpusError(
+                f"{place}: column '{numbers[0]}' holds numbers and stands where corpus.columns (--columns) names "
+                "texts: name one text or two, then the target; several columns are labels if each value is 1 or 0."
+            )
+        if marks and hint in ("", "class", "labels"):
+            return Layout(names[: -len(marks)], "labels", split, indicators=marks)
         texts, target = names[:-1], names[-1]
         if len(texts) == 1 and known[target].is_text and not known[target].is_class:
-            return Layout(names, "none", split)
+            return Layout(names, "rank" if hint == "rank" else "none", split)
     else:
-        texts = _find_texts(known, place)
-        target = _find_target(known, texts, hint, place)
-        if not target:
-            return Layout(texts, "none", split)
-    if known[target].has_decimal_commas and hint not in ("class", "labels"):
-        raise CorpusError(
-            f"{place}: column '{target}' holds values such as {known[target].texts[0]!r}: write numbers with a point; "
-            'or set corpus.target (--target) to "labels" or "class" if they are no numbers.'
-        )
-    kind = known[target].kind(hint, paired=len(texts) == 2)
+        texts = _find_texts(known, hint, place)
+        targets = _find_targets(known, texts, hint, place)
+        if len(targets) > 1:
+            return Layout(texts, "labels", split, indicators=targets)
+        if not targets:
+            return Layout(texts, "rank" if hint == "rank" and len(texts) > 1 else "none", split)
+        target = targets[0]
+    _check_target(known[target], hint, place)
+    kind = _kind_of(known[target], hint, paired=len(texts) == 2)
     separator = known[target].separator if kind == "labels" and not known[target].is_list else ""
     return Layout((*texts, target), kind, split, separator)
+
+
+def _indicators_at_end(known: dict[str, Column], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the last of some columns that each say whether a row has a label; empty if there is one or none."""
+    texts = next((number for number in range(len(names), 0, -1) if not known[names[number - 1]].is_indicator), 0)
+    marks = tuple(names[texts:])
+    return marks if texts and len(marks) > 1 else ()
+
+
+def _kind_of(column: Column, hint: Kind, paired: bool) -> Kind:
+    """Return the kind of target that values are; ``hint`` is taken if they can be that."""
+    if column.is_list or (not column.is_number and column.separator and hint in ("", "class", "labels")):
+        return "labels"
+    if not column.is_number:
+        return hint if hint in ("labels", "class", "rank") else "class"
+    if hint in ("score", "rank") or (hint in ("class", "labels") and column.is_whole):
+        return hint
+    name = plain_name(column.name)
+    scale = name in column_names.SCORES or (paired and name in column_names.RELEVANCES[1:] and not column.is_whole)
+    return "class" if column.is_whole and not scale and len(column.counts) <= MOST_WHOLE else "score"
+
+
+def _check_target(column: Column, hint: Kind, place: str) -> None:
+    """Raise a :class:`CorpusError` if values are no target: objects, texts, or numbers with a comma."""
+    if column.is_nested:
+        raise CorpusError(
+            f"{place}: column '{column.name}' holds values such as {column.texts[0][:60]!r}, which are no target; set "
+            "corpus.columns (--columns) to your columns of texts and of a class, a score, or a list of labels."
+        )
+    is_word = not column.is_number and not column.is_list and not column.separator
+    if is_word and hint not in ("class", "labels", "rank") and len(column.counts) > max(MOST_WHOLE, column.rows / 2):
+        raise CorpusError(
+            f"{place}: column '{column.name}' is to be the target and holds values such as {column.texts[0][:60]!r}, "
+            'hardly two alike; set corpus.target (--target) to "rank" if they are passages, or to "class", or '
+            "corpus.columns (--columns) to another target; write scores as numbers alone."
+        )
+    if is_word and hint == "rank" and column.is_class and not (column.is_text or column.is_indicator):
+        raise CorpusError(
+            f"{place}: column '{column.name}' holds values such as {column.texts[0][:60]!r}; a relevance is a number, "
+            "0 if a passage is not relevant: set corpus.columns (--columns) to query, passage and relevance."
+        )
+    if column.has_decimal_commas and hint not in ("class", "labels"):
+        example = next(text for text in column.texts if "," in text)
+        raise CorpusError(
+            f"{place}: column '{column.name}' holds values such as {example!r}: write numbers with a point, or set "
+            'corpus.decimal = "comma"; or set corpus.target (--target) to "labels" or "class" if they are no numbers.'
+        )
 
 
 def _tells_splits(column: Column, rows: int) -> bool:
@@ -216,18 +153,22 @@ def _named(known: dict[str, Column], column: str, place: str) -> str:
     )
 
 
-def _find_texts(known: dict[str, Column], place: str) -> tuple[str, ...]:
-    """Return the one or two columns of texts."""
+def _find_texts(known: dict[str, Column], hint: Kind, place: str) -> tuple[str, ...]:
+    """Return the one or two columns of texts; more if passages are to be ranked."""
     by_plain = {plain_name(name): name for name in reversed(known)}
-    for first, second in column_names.PAIRS:
-        if first in by_plain and second in by_plain:
-            return by_plain[first], by_plain[second]
     texts = [name for name, column in known.items() if column.is_text]
+    if hint == "rank" and len(texts) > 2 and not _relevances(known, hint):
+        return tuple(texts)  # query, a relevant passage, and others
+    can_be_text = {name for name, column in known.items() if not column.is_nested and not column.is_list}
+    for first, second in column_names.PAIRS:
+        if first in by_plain and second in by_plain and {by_plain[first], by_plain[second]} <= can_be_text:
+            return by_plain[first], by_plain[second]
     usual = column_names.TEXTS if texts else (*column_names.TEXTS, *column_names.PARTS)
-    named = [by_plain[name] for name in usual if name in by_plain and not known[by_plain[name]].is_number]
+    named = [by_plain[name] for name in usual if by_plain.get(name) in can_be_text]
+    named = [name for name in named if not known[name].is_number]
     if len(texts) != 1 and named and (not texts or set(texts) & set(named)):
         return (next((name for name in named if name in texts), named[0]),)
-    if not texts and len(known) == 1:
+    if not texts and len(known) == 1 and can_be_text:
         return tuple(known)
     if not 1 <= len(texts) <= 2:
         found = f"{len(texts)} columns hold texts ({_list(texts)})" if texts else "no column holds texts"
@@ -238,31 +179,42 @@ def _find_texts(known: dict[str, Column], place: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _find_target(known: dict[str, Column], taken: Sequence[str], hint: Kind, place: str) -> str:
-    """Return the column of the target; empty if there is none."""
+def _relevances(known: dict[str, Column], hint: Kind) -> list[str]:
+    """Return the columns of numbers that have usual names of targets."""
+    names = {name for usual in _usual_targets(hint) for name in usual}
+    return [name for name, column in known.items() if column.is_number and plain_name(name) in names]
+
+
+def _find_targets(known: dict[str, Column], taken: Sequence[str], hint: Kind, place: str) -> tuple[str, ...]:
+    """Return the column of the target; of labels all columns that say whether a row has one; empty if there is none."""
     others = {
         name: column for name, column in known.items() if name not in taken and column.values and not column.is_split
     }
-    scores = [name for name, column in others.items() if column.is_number and not _is_key(column)]
+    scores = [name for name, column in others.items() if column.is_number and not column.is_key]
     scores = scores or [name for name, column in others.items() if column.has_decimal_commas]
     numeric = hint in ("score", "rank")
     usable = [name for name, column in others.items() if not numeric or column.is_number or column.has_decimal_commas]
     named = [
         found for names in _usual_targets(hint) if (found := [name for name in usable if plain_name(name) in names])
     ]
-    candidates = named[0] if named else [name for name, column in others.items() if _can_be_target(column)]
+    candidates = named[0] if named else [name for name, column in others.items() if column.can_be_target]
     if not named and hint in ("score", ""):
         real = [name for name in scores if not known[name].is_whole]
         is_clear = bool(hint) or (len(real) == 1 and len(taken) > 1)
         candidates = real if real and is_clear else (scores if hint else candidates)
     if not candidates and len(known) == 2 and hint in ("", "class", "labels"):
         candidates = [name for name, column in others.items() if len(column.counts) == 1]  # rows sorted by class
+    marks, remedy = [name for name, column in others.items() if column.is_indicator], ""
+    if len(candidates) > 1 and set(candidates) <= set(marks):
+        if hint == "labels":
+            return tuple(marks)
+        remedy = ', or set corpus.target (--target) to "labels" if each is a label'
     if len(candidates) > 1:
         raise CorpusError(
             f"{place}: the target could be any of {_list(candidates)}; name the columns by corpus.columns (--columns), "
-            f"e.g. {','.join([*taken, candidates[0]])}."
+            f"e.g. {','.join([*taken, candidates[0]])}{remedy}."
         )
-    return candidates[0] if candidates else ""
+    return tuple(candidates)
 
 
 def _usual_targets(hint: Kind) -> list[tuple[str, ...]]:
@@ -272,16 +224,6 @@ def _usual_targets(hint: Kind) -> list[tuple[str, ...]]:
         "": [(*classes, *scores)], "score": [scores, classes], "rank": [column_names.RELEVANCES, scores, classes],
     }  # fmt: skip
     return [*orders.get(hint, [classes, scores]), column_names.TOPICS]
-
-
-def _can_be_target(column: Column) -> bool:
-    return column.is_list or bool(column.separator) or column.is_class or (column.is_number and not _is_key(column))
-
-
-def _is_key(column: Column) -> bool:
-    """Return whether whole numbers or words differ in every row, as keys do."""
-    named = plain_name(column.name) in column_names.OTHERS
-    return named or (len(column.counts) == len(column.texts) > 1 and (column.is_whole or not column.is_number))
 
 
 def _list(names: Sequence[str] | dict[str, Column]) -> str:

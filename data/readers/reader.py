@@ -1,5 +1,6 @@
 """Record reader: reads files and rows of any kind of target as records."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -12,6 +13,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.files import column_names
 from permafrost.data.files.column_names import split_of
+from permafrost.data.files.columns import INDICATORS
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.table import Table, as_text, get_field, open_table
 from permafrost.data.readers.conll import ColumnFile, tagged_row
@@ -136,12 +138,28 @@ class RecordReader:
                 texts, target = [get_field((origin, fields), column) for column in self.columns], None
                 if self.spec.rule:
                     target = RULES[self.spec.rule].label(texts[0])
+                elif self.spec.indicators:
+                    target = self._indicated((origin, fields))
+                    if target is None:
+                        return
                 elif self.encoding.has_target:
                     target = texts.pop()
                 split = fields.get(split_column, "")
                 yield from self.encoding.records_of(
                     Record(origin=origin, split=split, texts=tuple(texts), target=target)
                 )
+
+    def _indicated(self, row: tuple[str, Mapping[str, str]]) -> str | None:
+        """Return the list of the labels that columns say a row has, as a cell of labels; None if the row is skipped."""
+        labels = list[str]()
+        for name in self.spec.indicators:
+            value = get_field(row, name).strip()
+            if value.lower() not in INDICATORS:
+                problem = f"column '{name}' must be 1 or 0, got {value!r}"
+                self.skipped.skip(row[0], "label that is not 1 or 0", problem)
+                return None
+            labels += [name] * INDICATORS[value.lower()]
+        return json.dumps(labels)
 
     def _match(self, origin: str, fields: Mapping[str, str]) -> dict[str, str]:
         """Return the groups of a line; none, and the line is skipped, if it does not match ``corpus.columns``."""

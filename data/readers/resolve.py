@@ -17,6 +17,7 @@ from permafrost.data.corpora.tag_schemes import OUTSIDE
 from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.files import column_names
 from permafrost.data.files.column_names import plain_name
+from permafrost.data.files.columns import columns_of
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import FileFormat
@@ -24,11 +25,12 @@ from permafrost.data.files.table import Table, open_table
 from permafrost.data.readers.conll import HEADER_TAGS, HEADER_WORDS, TAGS
 from permafrost.data.readers.layout import SAMPLE_ROWS, Layout, find_layout
 from permafrost.data.readers.sources import SplitFiles, find_files
+from permafrost.data.words import read_entities
 
 GROUPS = ("text", "second", "label")
 """Groups of a regular expression that matches a line, in the order of columns."""
 
-TAG = re.compile(r"(O|[A-Za-z]+|[BIELSUMW][-_][\w-]+|[\w]+[-_][BIELSUMW])")
+TAG = re.compile(r"(O|[A-Za-z]+([-/][A-Za-z]+)*|[BIELSUMW][-_][\w-]+|[\w]+[-_][BIELSUMW])")
 
 
 PREFIXED = re.compile(r"O|[BIELSUMW][-_]\S+")
@@ -86,7 +88,7 @@ def _with_target(files: SplitFiles, first: Table, spec: CorpusSpec) -> tuple[Spl
     """Return the files without those that name their columns and have none of the target, and a note on each."""
     if not spec.target or not TARGETS[spec.target].has_target or line_pattern(spec.columns):
         return files, []
-    target, kept, left_out = spec.columns[-1], list[tuple[str, Path]](), list[str]()
+    target, kept, left_out = (spec.indicators or spec.columns)[-1], list[tuple[str, Path]](), list[str]()
     for split, path in files:
         table = open_table(path, file_format(spec), first)
         names = {name for _, fields in islice(table.rows(skip=lambda *_: None), 1) for name in fields}
@@ -101,7 +103,7 @@ def _with_target(files: SplitFiles, first: Table, spec: CorpusSpec) -> tuple[Spl
 def file_format(spec: CorpusSpec) -> FileFormat:
     """Return what a spec says of how its files are written; a regular expression reads whole lines."""
     delimiter = "none" if line_pattern(spec.columns) else spec.delimiter
-    return FileFormat(encoding=spec.encoding, delimiter=delimiter, quoting=spec.quoting, header=spec.header)
+    return FileFormat(spec.encoding, delimiter, spec.quoting, spec.header, spec.decimal)
 
 
 def line_pattern(columns: Sequence[str]) -> re.Pattern[str] | None:
@@ -141,6 +143,8 @@ def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
         raise CorpusError(f"{table.path}: it holds no rows.")
     if spec.rule and not spec.columns:
         hint = "none"
+    if spec.indicators:
+        return Layout(spec.columns, "labels", spec.split_column, indicators=spec.indicators)
     return find_layout(rows, spec.columns, hint, str(table.path))
 
 
@@ -157,6 +161,7 @@ def _with_layout(spec: CorpusSpec, layout: Layout, is_pattern: bool) -> CorpusSp
         target="" if spec.rule else target,
         split_column=layout.split_column or spec.split_column,
         label_separator=layout.label_separator or spec.label_separator,
+        indicators=layout.indicators,
     )
 
 
@@ -172,7 +177,7 @@ def _kind_of_file(table: Table, hint: Kind) -> Kind:
         return "answers"
     if table.kind == "text":
         return "tags" if _is_tagged(rows, table.dialect.header) else ""
-    return "tags" if _list_columns(rows) else ""
+    return "tags" if _list_columns(rows) or _entity_columns(rows) else ""
 
 
 def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
@@ -191,6 +196,16 @@ def _list_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
     return (words, tags) if alike > len(rows) / 2 else ()
 
 
+def _entity_columns(rows: Sequence[TypedRow]) -> tuple[str, ...]:
+    """Return the columns of texts and of their entities, given by characters; empty if there are none."""
+    known = columns_of(rows)
+    entities = [name for name, column in known.items() if column.is_nested and any(map(read_entities, column.values))]
+    found = next((name for name in entities if None not in map(read_entities, known[name].values)), "")
+    texts = [name for name, column in known.items() if column.is_text]
+    texts = [name for name in texts if plain_name(name) in column_names.TEXTS] or texts
+    return (texts[0], found) if found and len(texts) == 1 else ()
+
+
 def _tag_columns(table: Table) -> tuple[str, ...]:
     """Return the columns of words and tags if their names are not the default ones.
 
@@ -200,13 +215,14 @@ def _tag_columns(table: Table) -> tuple[str, ...]:
     rows = sample_rows(table)
     if table.kind != "text":
         lists = _list_columns(rows)
-        return lists if lists and lists[1] not in TAGS else ()
+        return (lists if lists[1] not in TAGS else ()) if lists else _entity_columns(rows)
     cells = [" ".join(map(str, fields.values())).split() for _, fields in rows]
     width = Counter(map(len, cells)).most_common(1)[0][0] if cells else 0
     columns = list(zip(*(line for line in cells if len(line) == width), strict=True))
     for number, column in enumerate(columns[1:-1], 2):
         tags = set(column)
-        if OUTSIDE in tags and len(tags) > 1 and all(map(PREFIXED.fullmatch, tags)) and set(columns[-1]) <= tags:
+        types, last = ({tag[2:] for tag in column} - {""} for column in (tags, columns[-1]))
+        if OUTSIDE in tags and types & last and all(map(PREFIXED.fullmatch, tags)):
             word = 2 if all(map(str.isdecimal, columns[0])) else 1
             raise CorpusError(
                 f"{table.path}: columns {number} and {width} both hold tags of the same types; set corpus.columns "
@@ -258,13 +274,15 @@ def _format_of(table: Table, kind: Kind) -> str:
 
 def _describe(path: Path, table: Table, spec: CorpusSpec, splits: int) -> str:
     has_target = bool(spec.target) and TARGETS[spec.target].has_target
-    texts = spec.columns[:-1] if has_target else spec.columns
+    texts = spec.columns[:-1] if has_target and not spec.indicators else spec.columns
     parts = [table.describe(), f"{'texts' if len(texts) > 1 else 'text'}: {', '.join(texts)}"]
     if line_pattern(spec.columns):
         parts[1:] = ["lines that match corpus.columns"]
     if has_target and spec.target == "score" and spec.score_range != "auto":
         low, high = spec.score_range
         parts.append(f"target: {spec.columns[-1]}, a score from {low:g} to {high:g}")
+    elif spec.indicators:
+        parts.append(f"target: {', '.join(spec.indicators)}, each 1 if a row has the label")
     elif has_target:
         column = "label" if line_pattern(spec.columns) else spec.columns[-1]
         parts.append(f"target: {column}, {'labels' if spec.target == 'labels' else f'a {spec.target}'}")

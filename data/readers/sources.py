@@ -51,7 +51,7 @@ def find_files(path: Path) -> SplitFiles:
         return [(split, file) for split in ("train", "validation", "test") for file in found.get(split, ())]
     tables = [file for file in _files(path) if suffix_of(file) in TABLES and not _is_description(file)]
     best = _best(tables)
-    if not found and (len(best) == 1 or _are_parts(best)):
+    if not found and best and (len(best) == 1 or _are_parts(best)):
         return [("", file) for file in best]
     if not found and not tables and is_folder_of_documents(path):
         return [("", path)]
@@ -111,7 +111,12 @@ def _best(files: Sequence[Path]) -> list[Path]:
 
 
 def _are_parts(files: Sequence[Path]) -> bool:
-    """Return whether files are all parts of one, by the numbers in their names."""
+    """Return whether files are all parts of one, by numbers in their names: ``0-of-3``, or one that counts files."""
+    numbers = [[int(run) for run in re.findall(r"\d+", file.name)] for file in files]
+    names = {re.sub(r"\d+", "0", file.name) for file in files}
+    varying = [sorted(column) for column in zip(*numbers, strict=False) if len(set(column)) > 1]
+    if len(names) == len(varying) == 1 and not PART.search(files[0].name):
+        return varying[0][0] in (0, 1) and varying[0] == list(range(varying[0][0], varying[0][0] + len(files)))
     parts = [
         (file.name[: match.start()], int(match[1]), int(match[2]))
         for file in files

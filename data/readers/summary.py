@@ -10,8 +10,8 @@ import numpy as np
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.files.columns import Column, columns_of
 from permafrost.data.files.table import as_text, open_table
-from permafrost.data.readers.layout import Column, columns_of
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.resolve import ResolvedCorpus, file_format, resolve_corpus, sample_rows
 from permafrost.data.text import Text
@@ -93,7 +93,9 @@ def _columns(resolved: ResolvedCorpus) -> list[dict[str, Any]]:
         return []
     known = columns_of([(origin, as_text(fields)) for origin, fields in sample_rows(table)])
     roles = dict.fromkeys(resolved.spec.columns, "text") | {resolved.spec.split_column: "split"}
-    if resolved.spec.target not in ("", "none") and resolved.spec.columns:
+    if resolved.spec.indicators:
+        roles |= dict.fromkeys(resolved.spec.indicators, "label")
+    elif resolved.spec.target not in ("", "none") and resolved.spec.columns:
         roles[resolved.spec.columns[-1]] = "target"
     return [_column(column, roles.get(name, "")) for name, column in known.items()]
 
@@ -137,6 +139,8 @@ def _target(corpus: Corpus, split: str, index: int) -> str:
     if corpus.score_range:
         low, high = corpus.score_range
         return f"{low + (high - low) * float(rows.targets[index]):g}"
+    if corpus.kind == "rank":
+        return f"{float(rows.targets[index]):g}"
     if rows.targets.ndim == 2:
         return ", ".join(corpus.labels[code] for code in np.flatnonzero(rows.targets[index]))
     return corpus.labels[int(rows.targets[index])] if corpus.labels else ""

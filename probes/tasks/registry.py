@@ -47,8 +47,8 @@ def task_of(corpus: Corpus) -> Task:
     if corpus.kind not in TASKS:
         kinds = f"{', '.join(list(TASKS)[:-1])} or {list(TASKS)[-1]}"
         raise CorpusError(
-            f"{corpus.name}: it has no targets to learn; set corpus.columns (--columns) to its texts, then its target, "
-            f"and corpus.target (--target) to {kinds}."
+            f"{corpus.name}: it has no targets to learn; set corpus.columns (--columns) to your columns of texts, then "
+            f"of the target, and if need be corpus.target (--target) to {kinds}."
         )
     for split in ("train", corpus.selection_split):
         corpus.split(split)

@@ -11,7 +11,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import SAMPLES
 from permafrost.data.script import is_mark
-from permafrost.data.words import split_words
+from permafrost.data.words import read_entities, split_words, tag_words
 from tests.support.real import real_data
 
 SPLIT = {
@@ -81,3 +81,72 @@ def written(words: list[str]) -> str:
         quoted ^= word == '"'
         joined = word in ("(", "[", "/") or word.endswith("$") or (word == '"' and quoted)
     return text
+
+
+TEXT = "Ana Ruiz lives in Berlin-Mitte today."
+ENTITIES = [(0, 8, "PER"), (18, 30, "LOC")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[18, 30, "LOC"], [0, 8, "PER"]],
+        {"entities": [[0, 8, "PER"], [18, 30, "LOC"]]},
+        [{"start": start, "end": end, "label": label, "token_start": 0} for start, end, label in ENTITIES],
+        [{"start": start, "end": end, "labels": [label], "text": "x"} for start, end, label in ENTITIES],
+        [{"id": 1, "start_offset": start, "end_offset": end, "label": label} for start, end, label in ENTITIES],
+    ],
+)
+def test_entities_are_the_same_however_a_tool_writes_them(value):
+    assert read_entities(value) == ENTITIES
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "PER",
+        None,
+        ["PER"],
+        [[0, 1]],
+        [[0, "1", "PER"]],
+        [[0, 1, ""]],
+        [[0, 1, ["a", "b"]]],
+        [{"start": 0}],
+    ],
+)
+def test_what_is_no_list_of_entities_is_none(value):
+    assert read_entities(value) is None
+    assert read_entities([]) == []
+
+
+def test_words_have_the_tags_of_the_entities_that_cover_them():
+    words = [(TEXT[start:end], tag) for start, end, tag in tag_words(TEXT, ENTITIES)]
+    tags = ["B-PER", "I-PER", "O", "O", "B-LOC", "O", "O"]
+    assert words == list(zip(["Ana", "Ruiz", "lives", "in", "Berlin-Mitte", "today", "."], tags, strict=True))
+    assert [tag for _, _, tag in tag_words("李明在北京", [(0, 2, "PER"), (3, 5, "LOC")])] == [
+        *("B-PER", "I-PER"),
+        "O",
+        *("B-LOC", "I-LOC"),
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Ana", "lives", "Berlin"]), st.booleans()), min_size=1, max_size=9))
+def test_entities_on_whole_words_come_back(words):
+    text = " ".join(word for word, _ in words)
+    starts = [len(" ".join(word for word, _ in words[:number])) + bool(number) for number in range(len(words))]
+    entities = [(start, start + len(word), "X") for start, (word, marked) in zip(starts, words, strict=True) if marked]
+    assert [(start, end, tag[2:]) for start, end, tag in tag_words(text, entities) if tag != "O"] == entities
+
+
+@pytest.mark.parametrize(
+    ("entities", "message"),
+    [
+        ([(0, 8, "PER"), (4, 8, "LOC")], "share a word; a word has one tag"),
+        ([(30, 90, "PER")], "covers no word of the text"),
+        ([(3, 4, "PER")], "covers no word of the text"),
+        ([(-1, 3, "PER")], "covers no word of the text"),
+    ],
+)
+def test_an_entity_that_is_no_tag_of_words_is_told(entities, message):
+    with pytest.raises(ValueError, match=message):
+        tag_words(TEXT, entities)

@@ -4,11 +4,14 @@ import json
 import tomllib
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 
 from permafrost import api, inspection
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import SpecError
 from permafrost.user_data import DataArguments, source_of
 from tests.support.bench import Bench, pairs, write
@@ -165,3 +168,33 @@ def test_a_run_on_lines_predicts_on_such_lines_and_on_plain_ones(bench):
     predicted = pd.read_csv(out)
     assert predicted["text"].tolist() == ["the cold soup", "the warm soup"]
     assert predicted["target"].fillna("").tolist() == ["A", ""]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda columns: columns,
+        lambda columns: {name: np.array(values) for name, values in columns.items()},
+        lambda columns: pd.DataFrame(columns).astype({"label": "category"}).set_index(pd.Index(range(60), name="id")),
+        lambda columns: pd.DataFrame(columns, index=pd.MultiIndex.from_product([range(6), range(10)])),
+        datasets.Dataset.from_dict,
+        lambda columns: np.array(ROWS),
+        lambda columns: iter(ROWS),
+        lambda columns: [(text.encode(), label) for text, label in ROWS],
+    ],
+)
+def test_rows_are_the_same_in_whatever_form_python_has_them(tmp_path, make):
+    data = make({"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]})
+    corpus = load_corpus(CorpusSpec(path=source_of(data, str(tmp_path))["path"]))
+    assert (sorted(map(str, corpus.texts)), corpus.labels) == (sorted(text for text, _ in ROWS), ("a", "b"))
+
+
+def test_a_table_that_is_no_split_is_refused():
+    with pytest.raises(CorpusError, match=r"data\['unsupervised'\]: no word for a split; leave it out, or call"):
+        source_of({"train": ROWS, "unsupervised": ROWS}, "cache")
+
+
+@pytest.mark.parametrize("data", ["~/rows", "./rows", "../rows", "-", "rows.csv"])
+def test_a_path_that_is_missing_is_no_data_set_of_the_hub(data):
+    with pytest.raises(CorpusError, match="there is no such file or folder, and no corpus of this name"):
+        source_of(data, "cache")

@@ -66,10 +66,13 @@ def trec(folder: Path) -> Path:
 
 
 def emobank(folder: Path) -> Path:
-    rows = [
-        f'x{number},{("train", "dev", "test")[number % 3]},{1.2 + number % 31 / 10:.1f},3,2.5,"{sentence()}, so"'
-        for number in range(200)
-    ]
+    rows = list[str]()
+    for number in range(200):
+        split, scores = (
+            ("train", "dev", "test")[number % 3],
+            f"{1.2 + number % 31 / 10:.1f},{number % 4},{number % 3}.5",
+        )
+        rows.append(f'x{number},{split},{scores},"{sentence()}, so"')
     return written(folder / "emobank.csv", "\n".join(["id,split,V,A,D,text", *rows]))
 
 
@@ -263,13 +266,19 @@ def test_dates_and_lists_of_numbers_are_no_texts(tmp_path):
     assert spec.columns == ("text", "label")
 
 
-def test_a_decimal_comma_is_asked_about(tmp_path):
+def test_a_decimal_comma_is_asked_about_and_read_if_it_is_said(tmp_path):
     lines = [f"{sentence()};{sentence()};{row % 5},{row % 7}5" for row in range(60)]
     path = written(tmp_path / "f.csv", "\n".join(["Satz1;Satz2;Wert", *lines]))
     with pytest.raises(
-        CorpusError, match=r"column 'Wert' holds values such as '0,05': write numbers with a point; or set"
+        CorpusError,
+        match=r"column 'Wert' holds values such as '0,05': write .*, or set corpus\.decimal = \"comma\"",
     ):
         resolve_corpus(CorpusSpec(path=str(path)))
+    resolved = resolve_corpus(CorpusSpec(path=str(path), decimal="comma"))
+    corpus = load_corpus(resolved.spec)
+    assert (corpus.kind, corpus.score_range) == ("score", (0.0, 5.0))
+    scores = {round(5 * float(target), 2) for rows in corpus.splits.values() for target in rows.targets}
+    assert scores == {row % 5 + (row % 7 * 10 + 5) / 100 for row in range(60)}
 
 
 def test_a_file_of_a_split_without_the_target_is_left_out_and_told(tmp_path):
@@ -357,6 +366,13 @@ def test_nested_tags_are_asked_for_and_chunks_are_none(tmp_path):
     path = written(tmp_path / "nested.tsv", "\n".join([*nested, ""] * 20))
     with pytest.raises(CorpusError, match=r"columns 3 and 4 both hold tags of the same types; set .* e\.g\. 2,3\."):
         resolve_corpus(CorpusSpec(path=str(path)))
+    inner = [line.replace("B-ORG\tO", "B-ORGpart\tO") for line in nested] + ["1\tUni\tB-LOC\tB-ORG"]
+    path = written(tmp_path / "types.tsv", "\n".join([*inner, ""] * 20))
+    with pytest.raises(CorpusError, match="columns 3 and 4 both hold tags"):
+        resolve_corpus(CorpusSpec(path=str(path)))
+    typed = ["Ana person-actor", "in O", "Rome location-GPE", ""]
+    path = written(tmp_path / "types.txt", "\n".join(typed * 20))
+    assert resolve_corpus(CorpusSpec(path=str(path))).spec.target == "tags"
     chunks = ["Ana NNP B-NP B-PER", "sees VB B-VP O", "it PRP O O", ""]
     path = written(tmp_path / "chunks.txt", "\n".join(chunks * 20))
     assert resolve_corpus(CorpusSpec(path=str(path))).spec.target == "tags"

@@ -187,7 +187,7 @@ def test_two_classes_have_the_f1_of_the_second_and_may_choose_by_it():
 
 def test_a_corpus_that_poses_no_task_is_refused():
     corpus = scored(inputs())
-    kinds = r"no targets to learn; set corpus\.columns .* corpus\.target .* to score, class, labels, tags, answers or"
+    kinds = r"it has no targets to learn; set corpus\.columns .* to score, class, labels, tags, answers or"
     with pytest.raises(CorpusError, match=kinds):
         task_of(replace(corpus, kind="none"))
     with pytest.raises(
