@@ -68,7 +68,9 @@ class Relevance(TargetEncoding):
         """
         splits = {split: _without_duplicates(rows) for split, rows in corpus.splits.items()}
         repeated = sum(map(len, corpus.splits.values())) - sum(map(len, splits.values()))
-        notes = [f"{repeated:,} pairs occur several times; each counts once, by its highest relevance"] * bool(repeated)
+        notes = [f"pairs that occur several times: {repeated:,}; each counts once, by its highest relevance"] * bool(
+            repeated
+        )
         if all((rows.targets > 0).all() for rows in splits.values()):
             notes.append("every passage of the file is relevant: each query ranks all distinct passages of its split")
             for split in [split for split in splits if split != "train"]:

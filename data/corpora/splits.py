@@ -183,7 +183,8 @@ def leak_notes(corpus: Corpus) -> tuple[str, ...]:
             texts = "texts" if rows.texts.shape[1] > 1 else "text"
             notes.append(
                 f"{leaked.sum():,} of {len(rows):,} rows of {split} have the same {texts} "
-                "as a row of train, so figures read high; set corpus.drop_leaks = true to take such rows out of train"
+                "as a row of train, so figures read high; set corpus.drop_leaks = true (--drop-leaks) to take such "
+                "rows out of train"
             )
         if shared.any():
             notes.append(f"{shared.sum():,} of {len(rows):,} rows of {split} share {part} with a row of train")

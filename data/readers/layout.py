@@ -3,7 +3,7 @@
 Usual names of columns decide first, then the values: texts have several words, a target repeats or is a number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from permafrost.data.corpora.records import CorpusError, Kind
@@ -56,7 +56,7 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
     known = columns_of(rows)
     split = next((name for name in known if known[name].is_split and _tells_splits(known[name], len(rows))), "")
     if columns:
-        names = tuple(_named(known, column, place) for column in columns)
+        names = tuple(named_column(known, column, place) for column in columns)
         if repeated := [name for name in names if names.count(name) > 1]:
             raise CorpusError(f"{place}: corpus.columns (--columns) names '{repeated[0]}' twice: {_list(columns)}.")
         marks = _indicators_at_end(known, names)
@@ -138,8 +138,12 @@ def _tells_splits(column: Column, rows: int) -> bool:
     return len(column.counts) > 1 or rows >= SAMPLE_ROWS or plain_name(column.name) in ("set", "split", "partition")
 
 
-def _named(known: dict[str, Column], column: str, place: str) -> str:
-    """Return the name of a column that is given by its name, in any case, or by its position from 1."""
+def named_column(known: Collection[str], column: str, place: str) -> str:
+    """Return the name of a column that is given by its name, in any case, or by its position from 1.
+
+    Raises:
+        CorpusError: there is none.
+    """
     if column in known:
         return column
     if column.isdecimal() and 1 <= int(column) <= len(known):
@@ -226,6 +230,6 @@ def _usual_targets(hint: Kind) -> list[tuple[str, ...]]:
     return [*orders.get(hint, [classes, scores]), column_names.TOPICS]
 
 
-def _list(names: Sequence[str] | dict[str, Column]) -> str:
+def _list(names: Collection[str]) -> str:
     names, others = list(names)[:MOST_NAMED], len(names) - MOST_NAMED
     return ", ".join(names) + (f" and {others} others" if others > 0 else "")

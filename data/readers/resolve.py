@@ -74,6 +74,11 @@ def resolve_corpus(spec: CorpusSpec, hint: Kind = "") -> ResolvedCorpus:
         layout = Layout(columns, kind or ("class" if "label" in columns else "none"))
     else:
         layout = _layout_of_table(table, spec, kind or hint)
+    if kind and TARGETS[kind].has_target and layout.target == "none" and len(spec.columns) < 2:
+        raise CorpusError(
+            f"{path}: no column of the target was {'named' if spec.columns else 'found'}; set corpus.columns "
+            f"(--columns) to texts, then the column that holds the {kind}, e.g. {','.join(layout.columns)},NAME."
+        )
     if spec.rule:
         layout = replace(layout, columns=spec.columns or layout.columns[:1], target="class")
     spec = _with_layout(spec, layout, bool(pattern))

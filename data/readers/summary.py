@@ -89,7 +89,7 @@ def _columns(resolved: ResolvedCorpus) -> list[dict[str, Any]]:
     if not resolved.files:
         return []
     table = open_table(resolved.files[0][1], file_format(resolved.spec))
-    if table.kind == "squad":
+    if table.kind == "squad" or (table.kind == "text" and resolved.spec.target == "tags"):
         return []
     known = columns_of([(origin, as_text(fields)) for origin, fields in sample_rows(table)])
     roles = dict.fromkeys(resolved.spec.columns, "text") | {resolved.spec.split_column: "split"}

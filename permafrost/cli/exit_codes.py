@@ -63,6 +63,10 @@ def run_guarded(command: Callable[[], Any]) -> int:
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option or a missing argument
             error.show()
+            context: Any = getattr(error, "ctx", None)
+            named = {option.name for option in context.command.params} if context else set()
+            if "extra argument" in str(error) and "data" in named:
+                print("Data of your own are given by --data FILE.", file=sys.stderr)
             return int(error.exit_code)
         raise
     if result == 130:  # typer returns it after Ctrl-C

@@ -245,6 +245,7 @@ def predict_command(
     run_folder: options.RunFolder,
     texts: options.Texts = None,
     file: options.TextsFile = None,
+    columns: options.ColumnsOption = "",
     task: options.TaskOption = "",
     out: options.OutOption = None,
     as_json: options.JsonOption = False,
@@ -252,9 +253,9 @@ def predict_command(
     """Predict on new texts with a finished run.
 
     Give the texts as arguments or in a file. From a file, the columns of the run's corpus are read, or else the usual
-    ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
-    run's target column too, the target is shown beside the prediction; a column of that name with a value that is no
-    target of the run is carried along.
+    ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text; or those of --columns.
+    If the file has the run's target column too, the target is shown beside the prediction; a column of that name with a
+    value that is no target of the run is carried along.
 
     A run of several tasks predicts with every task whose columns are there; --task picks one.
 
@@ -272,7 +273,7 @@ def predict_command(
     console, predictor = Console(), api.load(run_folder, task)
     runs = predictor.tasks
     if file:
-        requested = requests.requests_from_file(runs, file, console)
+        requested = requests.requests_from_file(runs, file, console, options.column_names(columns))
     else:
         requested = requests.requests_from_texts(runs, texts or [])
     if left_out := [name for name in runs if name not in requested]:

@@ -176,9 +176,13 @@ class CorpusArguments(TypedDict):
 
 
 def corpus_arguments(data: str, columns: str, target: str) -> CorpusArguments:
-    """Return ``--data``, ``--columns`` and ``--target``; columns are split at commas but for a regular expression."""
-    names = [columns] if "(?P<" in columns else [name.strip() for name in columns.split(",") if name.strip()]
-    return CorpusArguments(data=data or None, columns=names, target=target)
+    """Return ``--data``, ``--columns`` and ``--target``."""
+    return CorpusArguments(data=data or None, columns=column_names(columns), target=target)
+
+
+def column_names(columns: str) -> list[str]:
+    """Return the names of ``--columns``, which are separated by commas; a regular expression is one."""
+    return [columns] if "(?P<" in columns else [name.strip() for name in columns.split(",") if name.strip()]
 
 
 def recipe_overrides(

@@ -10,6 +10,7 @@ from permafrost.data.files.opening import read_sample
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Row, as_text, open_table
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.readers.layout import named_column
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.resolve import line_pattern, pattern_columns
 from permafrost.data.spec import nearest
@@ -125,12 +126,15 @@ def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> 
 
 
 def requests_from_file(
-    runs: Mapping[str, LoadedRun], path: Path, progress: Progress | None = None
+    runs: Mapping[str, LoadedRun], path: Path, progress: Progress | None = None, columns: Sequence[str] = ()
 ) -> dict[str, list[PredictionRequest]]:
     """Return the items of a file, task -> items, by the columns of the task's corpus or their usual names.
 
     Tasks whose columns the file lacks are left out. A target column with a value that is no target of the run is
     carried along like any other column.
+
+    Args:
+        columns: names or positions from 1 of other columns of texts, and of that of the target if there is one more.
 
     Raises:
         CorpusError: the file is missing, broken or empty, or lacks the columns of all tasks.
@@ -139,22 +143,43 @@ def requests_from_file(
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
     location, fields = rows[0]
+    if columns:
+        return _requests_from_columns(runs, rows, [named_column(fields, name, str(path)) for name in columns], progress)
     candidates = {task: _candidate_columns(run) for task, run in runs.items()}
     present = {task: [names for names in known if set(names) <= set(fields)] for task, known in candidates.items()}
-    columns = {task: names[0] for task, names in present.items() if names}
-    if not columns:
+    found = {task: names[0] for task, names in present.items() if names}
+    if not found:
         expected = " or ".join(dict.fromkeys(", ".join(names) for known in candidates.values() for names in known))
         if all(run.text_names == QUESTION for run in runs.values()):
             expected += ": a question needs a context that answers it"
         raise CorpusError(
-            f"{location}: expected the columns {expected}; found {', '.join(fields)}; rename its columns."
+            f"{location}: expected the columns {expected}; found {', '.join(fields)}; name its columns of texts by "
+            "--columns."
         )
-    single_task = len(columns) == 1
     return {
         task: _requests_from_rows(
-            runs[task], rows, names, runs[task].text_names if single_task else names, progress or NoProgress()
+            runs[task], rows, columns, runs[task].text_names if len(found) == 1 else columns, progress
         )
-        for task, names in columns.items()
+        for task, columns in found.items()
+    }
+
+
+def _requests_from_columns(
+    runs: Mapping[str, LoadedRun], rows: Sequence[Row], columns: Sequence[str], progress: Progress | None
+) -> dict[str, list[PredictionRequest]]:
+    """Return the items of the tasks that read as many texts as the user names, or one less and a target."""
+    found = {task: len(run.text_names) for task, run in runs.items()}
+    found = {task: count for task, count in found.items() if len(columns) - count in (0, 1)}
+    if not found:
+        raise CorpusError(
+            f"--columns {','.join(columns)}: this run reads {_describe_items(tasks_by_text_names(runs))} an item; name "
+            "the columns of these texts, and one for a target if there is one."
+        )
+    return {
+        task: _requests_from_rows(
+            runs[task], rows, tuple(columns[:count]), runs[task].text_names, progress, "".join(columns[count:])
+        )
+        for task, count in found.items()
     }
 
 
@@ -178,18 +203,27 @@ def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
 
 
 def _requests_from_rows(
-    run: LoadedRun, rows: Sequence[Row], columns: Item, names: Item, progress: Progress
+    run: LoadedRun,
+    rows: Sequence[Row],
+    columns: Item,
+    names: Item,
+    progress: Progress | None = None,
+    target_column: str | None = None,
 ) -> list[PredictionRequest]:
+    """Return the items of rows; the target column is that of the run's corpus unless it is given."""
     of_corpus, count = _corpus_columns(run), run.texts_per_row
-    has_target = run.task.target_is_column and len(of_corpus) > count and not run.recipe.corpus.rule
-    target_column = of_corpus[count] if has_target else ""
+    if target_column is None:
+        has_target = run.task.target_is_column and len(of_corpus) > count and not run.recipe.corpus.rule
+        target_column = of_corpus[count] if has_target else ""
     targets: list[Target] = []
     try:
         for location, fields in rows:
             known = target_column in fields
             targets.append(_target(run, location, target_column, fields[target_column]) if known else None)
     except CorpusError as error:
-        progress.note(f"column '{target_column}' holds no targets of this run and is carried along: {error}")
+        (progress or NoProgress()).note(
+            f"column '{target_column}' holds no targets of this run and is carried along: {error}"
+        )
         target_column, targets = "", [None] * len(rows)
     requests = []
     for (location, fields), target in zip(rows, targets, strict=True):

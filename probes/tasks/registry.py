@@ -51,7 +51,11 @@ def task_of(corpus: Corpus) -> Task:
             f"of the target, and if need be corpus.target (--target) to {kinds}."
         )
     for split in ("train", corpus.selection_split):
-        corpus.split(split)
+        if split not in corpus.splits:
+            raise CorpusError(
+                f"{corpus.name}: it has no rows of {split}, only of {', '.join(corpus.splits)}; give it more rows, or "
+                f"a file or column that says which are {split}."
+            )
     TASKS[corpus.kind].check(corpus)
     return TASKS[corpus.kind]
 

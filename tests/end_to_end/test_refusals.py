@@ -87,7 +87,7 @@ CORPORA = {
     ),
     "constant targets": ("corpus.path={0}/constant.csv", "constant.csv: all its validation scores are the same"),
     "too few rows": ("corpus.path={0}/few.csv", "1 training rows are too few: this loss needs 2"),
-    "no validation": ("corpus.path={0}/tiny.csv", "it has no split 'validation'"),
+    "no validation": ("corpus.path={0}/tiny.csv", "it has no rows of validation, only of train; give it more rows"),
 }
 SETTINGS = {
     "unknown key": ("plan.backbon=minilm", "unknown key 'backbon' in [plan]. Did you mean 'backbone'?"),

@@ -63,7 +63,7 @@ def test_what_is_told_says_what_to_set_and_what_was_taken_out():
     corpus = corpus_of([("train", "a", "b"), ("train", "c", "d"), ("test", "b", "a"), ("test", "d", "e")])
     assert leak_notes(corpus) == (
         "1 of 2 rows of test have the same texts as a row of train, so figures read high; set corpus.drop_leaks = true "
-        "to take such rows out of train",
+        "(--drop-leaks) to take such rows out of train",
         "1 of 2 rows of test share one of their two texts with a row of train",
     )
     assert drop_leaks(corpus).notes == (

@@ -46,7 +46,7 @@ def test_a_triple_is_two_pairs_and_further_columns_are_further_negatives(read):
     header = ["query", "positive", "negative", "other", "split"]
     corpus = read(header, ("q", "a", "b", "c", "train"), ("q", "a", "b", "d", "train"))
     assert pairs(corpus, "train") == [("q", "a", 1), ("q", "b", 0), ("q", "c", 0), ("q", "d", 0)]
-    assert corpus.notes[0] == "2 pairs occur several times; each counts once, by its highest relevance"
+    assert corpus.notes[0] == "pairs that occur several times: 2; each counts once, by its highest relevance"
     assert pairs(read([*header[:3], "split"], ("q", "a", "b", "train")), "train") == [("q", "a", 1), ("q", "b", 0)]
 
 
@@ -68,7 +68,7 @@ def test_queries_without_a_choice_are_noted(read):
     train = [("q", "a", "1", "train"), ("q", "b", "0", "train")]
     test = [("r", "a", "1", "test"), ("s", "a", "0", "test"), ("t", "a", "1", "test"), ("t", "b", "0", "test")]
     assert read(PAIRS, *train, *train[:1], *test).notes[1:] == (
-        "1 pairs occur several times; each counts once, by its highest relevance",
+        "pairs that occur several times: 1; each counts once, by its highest relevance",
         LISTED,
         "1 of 3 test queries have no relevant passage; metrics leave them out",
         "1 test queries have relevant passages only; they count as ranked perfectly",

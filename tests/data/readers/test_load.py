@@ -203,7 +203,7 @@ def test_leaks_of_a_folder_are_told_or_dropped(tmp_path):
     corpus, dropped = own(tmp_path), own(tmp_path, drop_leaks=True)
     assert corpus.notes == (
         "1 of 3 rows of test have the same texts as a row of train, so figures read high; set corpus.drop_leaks = true "
-        "to take such rows out of train",
+        "(--drop-leaks) to take such rows out of train",
         "1 of 3 rows of test share one of their two texts with a row of train",
     )
     assert dropped.notes[0] == "1 of 30 rows of train are taken out: their texts are in validation or test too"

@@ -193,7 +193,7 @@ def test_a_file_is_answered_by_the_tasks_whose_columns_it_has(run_of, tmp_path):
         assert list(one) == fields
     assert {task: list(said) for task, said in one["tasks"].items()} == {"ner": ["entities"], "qa": ["answer"]}
     path = write(tmp_path / "b.csv", ["words", "context"], [("a", "b")])
-    expected = "expected the columns sentence or text or question, context; found words, context; rename its columns."
+    expected = "expected the columns sentence or text or question, context; found words, context; name its"
     assert f"{path}:2: {expected}" in refused(bench, folder, "--file", str(path))
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.prediction.output import write_predictions
 from permafrost.probes.prediction.predictor import Predictor
@@ -88,6 +89,23 @@ def test_a_file_that_is_not_utf_8_is_read_in_the_encoding_of_the_corpus_of_the_r
         assert requests_from_file(tasks, path)[PROBE][0].texts == ("Un chien à l'été.",), encoding
 
 
+@pytest.mark.parametrize("named", [["Question", "answer"], ["2", "1"]])
+def test_columns_of_texts_may_be_named_and_that_of_a_target_after_them(named, runs_of_kinds, put):
+    bench, runs = runs_of_kinds
+    path = put("p.csv", "answer,question\nother,It sleeps\n,It eats\n")
+    tasks = api.load(runs["class"]).tasks
+    for columns, targets in ((named, ["other", None]), (named[:1], [None, None])):
+        requests = requests_from_file(tasks, path, None, columns)[PROBE]
+        assert [(request.texts, request.target) for request in requests] == [
+            (("It sleeps",), targets[0]), (("It eats",), targets[1]),
+        ]  # fmt: skip
+        assert "label" in predicted(bench, runs["class"], "--file", str(path), "--columns", ",".join(columns))
+    with pytest.raises(CorpusError, match=r"--columns answer,question,answer: this run reads one text an item; name"):
+        requests_from_file(tasks, path, None, ["1", "2", "1"])
+    with pytest.raises(CorpusError, match=r"no column 'texts'; set corpus\.columns \(--columns\)"):
+        requests_from_file(tasks, path, None, ["texts"])
+
+
 def test_parquet_is_read_too(runs_of_kinds, tmp_path):
     pd.DataFrame({"sentence": ["The dog", "It"], "tone": ["neutral", None]}).to_parquet(tmp_path / "a.parquet")
     asked = requests_of(runs_of_kinds[1]["named"], tmp_path / "a.parquet")
@@ -107,7 +125,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "an empty second text": ("score", "first,second\na,b\nc,\n", r":3: the second text is empty"),
     "an empty context": ("answers", "question,context\nWho?,\n", r":2: the context is empty; a question needs"),
     "no context": ("answers", "question\nWho?\n", r":2: expected the columns question, context: a question needs"),
-    "other columns": ("score", "a,b\nc,d\n", r"columns first, second or sentence1, .*; found a, b; rename"),
+    "other columns": ("score", "a,b\nc,d\n", r"columns first, second or sentence1, .*; found a, b; name"),
     "a missing field": ("class", '{"text": "a"}\n{"txt": "b"}', r":2: no column 'text'.*'txt'"),
     "a question as long as a window": (
         "answers",
