@@ -195,7 +195,7 @@ def test_a_corpus_that_poses_no_task_is_refused():
         match=r"all its training rows are of the class 'a'; add rows of a second class, or .* corpus\.columns",
     ):
         task_of(replace(corpus, kind="class", labels=("a",)))
-    with pytest.raises(CorpusError, match="no split 'train'"):
+    with pytest.raises(CorpusError, match="no rows of train, only of validation"):
         task_of(replace(corpus, splits={"validation": corpus.split("validation")}))
     one = corpus.split("validation")
     constant = {"train": corpus.split("train"), "validation": Rows(one.texts, np.full(len(one), 0.5))}
