@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extract": {
         "data",
         "data.corpora",
+        "data.latents",
         "data.store",
         "extract.architecture",
         "extract.backbones",
@@ -133,6 +134,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "data.corpora",
         "data.files",
+        "data.latents",
         "data.readers",
         "data.store",
         "extract",
@@ -154,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost.cli": {
         "data",
         "data.corpora",
+        "data.latents",
         "data.readers",
         "data.store",
         "extract.backbones",
@@ -164,12 +167,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.results",
     },
     "data.files": {"data"},
+    "data.latents": {"data", "data.store"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 
 NO_TORCH = {
-    "data", "data.corpora", "data.language", "data.store", "data.readers", "probes.config", "probes.results",
-    "probes.metrics", "probes.search", "probes.figures", "probes.reports", "probes.tasks",
+    "data", "data.corpora", "data.language", "data.latents", "data.store", "data.readers", "probes.config",
+    "probes.results", "probes.metrics", "probes.search", "probes.figures", "probes.reports", "probes.tasks",
     "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut", "extract.shard_writer",
     "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
 }  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
+from permafrost.data.latents.reader import largest_values
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.shard import Shard
@@ -100,21 +101,10 @@ def store_details(folder: Path) -> dict[str, Any]:
         for shard in store.shards
     ]
     return store_summary(folder) | {
-        "peaks": _peaks(store.shards),
+        "peaks": largest_values(store.shards),
         "identity": plain(store.identity),
         "shards": shards,
     }
-
-
-def _peaks(shards: Sequence[Shard]) -> dict[str, dict[int, float]]:
-    """Return view -> layer -> largest absolute value in any shard; shards of earlier versions do not record it."""
-    peaks: dict[str, dict[int, float]] = {}
-    for shard in shards:
-        for view, values in shard.peaks.items():
-            largest = peaks.setdefault(view, {})
-            for layer, value in zip(shard.columns[view], values, strict=True):
-                largest[layer] = max(value, largest.get(layer, 0.0))
-    return {view: dict(sorted(largest.items())) for view, largest in sorted(peaks.items())}
 
 
 def stores_with_shards(cache: Path) -> list[Path]:
