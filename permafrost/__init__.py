@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.exporting import export_latents
     from permafrost.inspection import backbone, latents, look
     from permafrost.inspection import open_store as open  # noqa: A004  pf.open, as gzip.open
 
 __all__ = [
     "ablate",
     "backbone",
+    "export_latents",
     "latents",
     "load",
     "look",
@@ -35,6 +37,7 @@ __all__ = [
 
 ELSEWHERE = {
     "backbone": "inspection.backbone",
+    "export_latents": "exporting.export_latents",
     "latents": "inspection.latents",
     "look": "inspection.look",
     "open": "inspection.open_store",

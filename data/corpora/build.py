@@ -4,6 +4,7 @@ Every text, score and label is checked here and nowhere else; an error message b
 """
 
 from collections.abc import Collection, Container, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,11 +65,14 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets, skipped
     for record in records:
         for text in record.texts:
             text_indices.setdefault(text, len(text_indices))
-    row_records = _by_split(records)
-    splits = {}
+    row_records, splits = _by_split(records), {}
+    numbers: dict[str, list[int]] = {}
+    for number, record in enumerate(records):
+        numbers.setdefault(record.split, []).append(number)
     for split in sorted(row_records, key=[*SPLITS, *sorted(row_records)].index):
         texts = [[text_indices[text] for text in record.texts] for record in row_records[split]]
-        splits[split] = encoding.encode(np.array(texts, np.int64), row_records[split], labels)
+        rows = encoding.encode(np.array(texts, np.int64), row_records[split], labels)
+        splits[split] = replace(rows, numbers=np.array(numbers[split], np.int64))
     return Corpus(
         name=name,
         texts=tuple(text_indices),

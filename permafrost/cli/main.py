@@ -25,6 +25,7 @@ from permafrost.cli.console import (
 )
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
+from permafrost.cli.latents import latents_app
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.outcomes import SimilarityResult
 from permafrost.probes.results.run_folder import RunError, RunFolder
@@ -44,8 +45,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(inspect_app)
-app.add_typer(backbone_app)
+for commands in (inspect_app, backbone_app, latents_app):
+    app.add_typer(commands)
 app.add_typer(cache_app, name="cache")
 
 
@@ -236,8 +237,7 @@ def extract_command(
         "texts_run": sum(plan.texts_run for plan in latents),
         "truncated": sum(plan.truncated for plan in latents),
     }
-    show = show_json if as_json else show_facts
-    show(facts)
+    (show_json if as_json else show_facts)(facts)
 
 
 @app.command("predict")
