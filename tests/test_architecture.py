@@ -108,6 +108,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.store",
         "probes.config",
         "probes.inputs",
+        "probes.models",
         "probes.objectives",
         "probes.tasks",
     },

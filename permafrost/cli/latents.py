@@ -7,7 +7,9 @@ import typer
 
 from permafrost import exporting
 from permafrost.cli import options
-from permafrost.cli.console import Console, show_json
+from permafrost.cli.console import Console, show_json, show_table
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.text import text_problem
 
 latents_app = typer.Typer()
 
@@ -90,3 +92,72 @@ def latents_command(
         return
     there = "it was there already: " if result.existed else ""
     print(f"{there}{result.rows:,} rows, {result.bytes / 1e6:,.1f} MB in {len(result.files)} files, to {result.folder}")
+
+
+EmbedName = Annotated[
+    str, typer.Argument(metavar="RUN|BACKBONE", help="A run folder, or a backbone: a short name, a folder or a hub id.")
+]
+
+VectorsFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="The .npy file of the vectors; the texts are kept beside it."),
+]
+
+SearchOption = Annotated[
+    str, typer.Option("--search", metavar="TEXT", help="Print the ten texts that are nearest to this one.")
+]
+
+EmbedView = Annotated[
+    str, typer.Option("--view", metavar="NAME", help="Pooling of the last layer of a backbone. Default: mean.")
+]
+
+
+@latents_app.command("embed")
+def embed_command(
+    name: EmbedName,
+    file: options.TextsFile = None,
+    out: VectorsFile = None,
+    search: SearchOption = "",
+    task: options.TaskOption = "",
+    view: EmbedView = "",
+    set_: options.SetOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Write a vector for each text of a file, and find the nearest ones.
+
+    Of a run, the vectors are what its probe makes of a text; if its mixer allows it, the cosine of two is the raw score
+    of the pair. Of a backbone, they are its last layer, pooled. A file that is there is searched without embedding its
+    texts again: leave --file out. You may stop the command at any time and repeat it.
+
+    Example: permafrost embed runs/sts-1 --file sentences.txt --out vectors.npy --search "A dog runs."
+    """
+    if not file and not out:
+        raise CorpusError("give the texts, --file FILE, or vectors that are there, --out FILE.")
+    if not out and not search:
+        raise CorpusError("give --out FILE for the vectors, --search TEXT, or both.")
+    if search and (problem := text_problem(search)):
+        raise CorpusError(f"--search: the text {problem}.")
+    from permafrost import embedding  # loads numpy and pyarrow
+    from permafrost.data.readers.load import read_sentences
+
+    console, texts = Console(), read_sentences(file) if file else None
+    if texts == []:
+        raise CorpusError(f"{file}: it holds no texts.")
+    embedder = embedding.make_embedder(name, task, view, set_ or ())
+    console.note(embedder.meaning)
+    if out:
+        embedded = embedding.embed_file(embedder, texts, out, console)
+    else:
+        embedded = embedding.Embedded(texts=texts or [], vectors=embedder.embed(texts or [], console))
+    found = embedding.nearest_texts(embedded, embedder.embed([search], console)[0]) if search else []
+    texts_count, width = embedded.vectors.shape
+    if as_json:
+        nearest = {"nearest": [vars(neighbour) for neighbour in found]} if search else {}
+        facts = {"vectors": out and str(out), "texts": texts_count, "width": width, "existed": embedded.existed}
+        show_json(facts | {"is_score": embedder.is_score, "meaning": embedder.meaning} | nearest)
+        return
+    if search:
+        show_table(["score", "line", "text"], [[f"{near.score:.4f}", f"{near.number:,}", near.text] for near in found])
+    if out:
+        there = "it was there already: " if embedded.existed else ""
+        print(f"{there}{texts_count:,} vectors of width {width:,}, {out}")
