@@ -17,13 +17,14 @@ from permafrost.extract.extraction import extract
 
 
 def text_latents(
-    plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress
+    plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress, keep_texts: bool = False
 ) -> dict[str, LatentArray]:
     """Return the latents of texts, view -> ``[layer, text, width]`` in the stored precision; read when they are used.
 
     Args:
         texts: repeated ones are run once.
         cache: folder of the latent stores; None keeps nothing.
+        keep_texts: as of :class:`ExtractSpec`.
 
     Raises:
         SpecError: there are no texts, or the plan has the view ``tokens``.
@@ -38,8 +39,10 @@ def text_latents(
     if not texts:
         raise SpecError("there are no texts; give one or more.")
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    if keep_texts and cache is None:
+        raise SpecError("keep_texts keeps texts in the cache, and cache is None: name a folder.")
     if cache is not None:
-        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
+        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache), keep_texts=keep_texts), progress)
         _note(plan, found.store.identity, progress)
         keys = text_keys(texts, found.store.identity.in_windows)
         return {

@@ -82,6 +82,7 @@ def latents(
     cache: Path | str | None = "cache",
     progress: Progress | None = None,
     adapter: str = "",
+    keep_texts: bool = False,
     **others: Any,
 ) -> dict[str, "LatentArray"]:
     """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
@@ -96,6 +97,7 @@ def latents(
         max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
         adapter: folder of a LoRA adapter of the backbone, as in a plan.
+        keep_texts: keep the texts in the cache too, as ``extract.keep_texts``.
         others: further settings of a plan: ``template``, ``system``, ``compute_dtype``, ``stored_dtype``, ...
 
     Raises:
@@ -107,7 +109,7 @@ def latents(
     plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
     from permafrost.extract.text_latents import text_latents
 
-    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())
+    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress(), keep_texts)
 
 
 def open_store(path: Path | str = "cache") -> "StoreReader":

@@ -1,6 +1,7 @@
 """Lazy array of latents: one view of some layers of some texts, read from the store when it is used."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,14 +33,14 @@ class LatentArray(NDArrayOperatorsMixin):
         source: LatentSource,
         view: str,
         layers: Sequence[int],
-        texts: Sequence[Text] | Keys,
+        texts: Sequence[Text] | Callable[[], Sequence[Text] | Keys],
     ) -> None:
         """Read nothing yet.
 
         Args:
-            texts: of the source, in its order, or their keys if the texts are not known.
+            texts: of the source, in its order; or a function that finds them, or their keys if they are not known.
         """
-        self._source, self._names = source, texts
+        self._source, self._given = source, texts
         self.view, self.layers = view, tuple(layers)
 
     @property
@@ -51,6 +52,10 @@ class LatentArray(NDArrayOperatorsMixin):
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the values; float32 if the store has bfloat16, which numpy lacks."""
         return self._source.dtype
+
+    @cached_property
+    def _names(self) -> Sequence[Text] | Keys:
+        return self._given() if callable(self._given) else self._given
 
     @property
     def texts(self) -> Sequence[Text] | None:

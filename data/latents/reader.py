@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.latents.array import LatentArray
+from permafrost.data.latents.kept_texts import read_texts
 from permafrost.data.latents.sources import StoreSource
 from permafrost.data.spec import nearest
 from permafrost.data.store.errors import StoreError
@@ -60,6 +61,20 @@ class StoreReader:
         return _distinct([shard.keys for shard in self._shards])
 
     @cached_property
+    def texts(self) -> list[Text | None] | None:
+        """``[text]``, the texts in the order of :attr:`keys`, None for those not kept; None if none of them is.
+
+        ``extract.keep_texts`` keeps them.
+        """
+        texts = read_texts(self.path, self.keys)
+        return None if all(text is None for text in texts) else texts
+
+    @property
+    def texts_unknown(self) -> int:
+        """Number of texts that are not kept."""
+        return len(self) if self.texts is None else sum(text is None for text in self.texts)
+
+    @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """``[text]``, tokens of each text before truncation, in the order of :attr:`keys`."""
         keys = np.concatenate([shard.keys for shard in self._shards])
@@ -104,7 +119,12 @@ class StoreReader:
             keys = keys[self.store.has_column(keys, view, layer, self._shards)]
         if not len(keys):
             raise StoreError(f"{self.path} has no text with all the layers {chosen} of {view}: ask for fewer layers.")
-        return LatentArray(StoreSource(self.store, keys, view, chosen), view, chosen, keys)
+        source = StoreSource(self.store, keys, view, chosen)
+        return LatentArray(source, view, chosen, lambda: self._texts_or_keys(keys))
+
+    def _texts_or_keys(self, keys: Keys) -> list[Text] | Keys:
+        texts = [text for text in read_texts(self.path, keys) if text is not None]
+        return texts if len(texts) == len(keys) else keys
 
     def _view(self, view: str) -> str:
         pooled = [name for name in self.columns if name != TOKENS]

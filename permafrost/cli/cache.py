@@ -64,7 +64,7 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
 
 @cache_app.command("show")
 def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Show stores in full: identity, largest value in each layer, provenance, shards."""
+    """Show stores in full: identity, kept texts, largest value in each layer, provenance, shards."""
     from permafrost.data.latents import maintenance
 
     details = []
@@ -85,7 +85,7 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
 
     folders = maintenance.pick_stores(cache, stores or [])
     shards = maintenance.shard_paths(folders)
-    with Console().bar("shards", len(shards)) as advance:
+    with Console().bar("files", len(maintenance.store_files(folders))) as advance:
         findings = list(maintenance.verify(folders, advance))
     damaged = [finding for finding in findings if not finding.other_version]
     if as_json:
