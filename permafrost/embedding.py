@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from permafrost.data.digests import digest_of_parts, file_digest
 from permafrost.data.errors import InputError, first_line
+from permafrost.data.export.export import make_folder
 from permafrost.data.export.table_files import METADATA, write_columns
 from permafrost.data.export.tensor_files import npy_file, write_tensors
 from permafrost.data.export.vectors import Tensor
@@ -182,7 +183,7 @@ def embed_file(embedder: Embedder, texts: Sequence[str] | None, out: Path, progr
     assert texts is not None
     vectors = embedder.reader(texts, progress)
     source = _TextVectors(texts, vectors(0, 1).shape[1], vectors)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_columns(beside, source, about)
     state = out.with_name(f".{out.name}.state")
     with progress.bar("texts to npy", len(texts)) as advance:

@@ -1,6 +1,7 @@
 """Export of latents: the rows of a user's data with their latents, in files that other programs read."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +47,19 @@ def export_latents(
     recipe = _recipe(data, columns, target, overrides)
     from permafrost.data.export.corpus_rows import CorpusVectors
     from permafrost.data.export.export import check_folder, export
+    from permafrost.data.readers.load import load_corpus
 
     asked: dict[str, Any] = {"plan": plain(recipe.plan)}
     check_folder(out, format, asked)
     from permafrost.probes.variants.latent_workspace import LatentWorkspace
     from permafrost.stage_one import PROVIDER
 
-    workspace = LatentWorkspace(PROVIDER, progress)
+    splits = list[str]()
+    workspace = LatentWorkspace(PROVIDER, progress, partial(load_corpus, splits=splits))
     corpus = workspace.corpus(recipe.corpus)
     if recipe.plan.truncation == "windows" and isinstance(corpus.texts[0], Segments):
         raise SpecError('plan.truncation = "windows" makes several vectors of a question and its context: set "cut".')
-    asked["data"] = CorpusVectors(corpus).digest
+    asked["data"] = CorpusVectors(corpus, splits).digest
     check_folder(out, format, asked)
     workspace.prepare([recipe])
     (latents,) = workspace.plan_latents(recipe, recipe.corpus).values()
@@ -64,7 +67,7 @@ def export_latents(
         "identity": plain(latents.store.identity),
         "layers": {view: list(layers) for view, layers in latents.columns.items()},
     }
-    return export(out, format, CorpusVectors(corpus, latents.store, latents.columns), about, progress)
+    return export(out, format, CorpusVectors(corpus, splits, latents.store, latents.columns), about, progress)
 
 
 def _recipe(data: Data, columns: Sequence[str], target: str, overrides: Sequence[str]) -> Recipe:

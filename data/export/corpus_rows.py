@@ -66,28 +66,26 @@ TARGET_COLUMNS: dict[str, tuple[pa.DataType, Values]] = {
 class CorpusVectors:
     """Rows of a corpus with their latents in a store: a :class:`permafrost.data.export.vectors.VectorSource`."""
 
-    def __init__(self, corpus: Corpus, store: LatentStore | None = None, columns: Columns | None = None) -> None:
-        """Put the rows of all splits in the order in which they were read.
+    def __init__(
+        self, corpus: Corpus, splits: Sequence[str], store: LatentStore | None = None, columns: Columns | None = None
+    ) -> None:
+        """Put the rows in the order in which they were read.
 
         Args:
+            corpus: as :func:`permafrost.data.readers.load.load_corpus` reads one from which nothing is learnt.
+            splits: split of each row by its number.
             store: of the latents, with all texts of the corpus; None if only the rows are asked for.
             columns: view -> layers to export.
         """
-        self.corpus, self._store, self._columns = corpus, store, dict(columns or {})
+        self.corpus, self._splits, self._store, self._columns = corpus, splits, store, dict(columns or {})
         self.names = _text_names(corpus)
-        splits = list(corpus.splits)
-        split = np.repeat(np.arange(len(splits)), [len(rows) for rows in corpus.splits.values()])
-        row = np.concatenate([np.arange(len(rows)) for rows in corpus.splits.values()])
-        number = np.concatenate([_numbers(rows) for rows in corpus.splits.values()])
-        kept = np.flatnonzero(number >= 0)
-        order = kept[np.argsort(number[kept], kind="stable")]
-        self._splits, self._split, self._row = splits, split[order], row[order]
-        texts = np.concatenate([rows.texts for rows in corpus.splits.values()])
-        self._texts = texts[order]
+        rows = corpus.split("train")
+        assert rows.numbers is not None
+        self._rows = rows.select(np.argsort(rows.numbers))
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._row)
+        return len(self._rows)
 
     @cached_property
     def digest(self) -> str:
@@ -95,7 +93,7 @@ class CorpusVectors:
         running, keys = xxhash.xxh3_128(), text_keys(self.corpus.texts)
         for start in range(0, len(self), 65_536):
             stop = min(start + 65_536, len(self))
-            running.update(keys[self._texts[start:stop]].tobytes())
+            running.update(keys[self._rows.texts[start:stop]].tobytes())
             others = self.columns(start, stop).drop_columns(list(self.names))
             running.update(repr(others.to_pydict()).encode("utf-8", "surrogatepass"))
         return running.hexdigest()
@@ -120,7 +118,7 @@ class CorpusVectors:
 
     @property
     def _prefixes(self) -> list[str]:
-        return [f"{name}_" for name in self.names] if self._texts.shape[1] > 1 else [""]
+        return [f"{name}_" for name in self.names] if self._rows.texts.shape[1] > 1 else [""]
 
     def read(self, start: int, stop: int) -> Mapping[str, NDArray[np.floating[Any]]]:
         """As :meth:`VectorSource.read`.
@@ -130,7 +128,7 @@ class CorpusVectors:
             ShardError: a shard is damaged.
         """
         assert self._store is not None
-        distinct, place = np.unique(self._texts[start:stop], return_inverse=True)
+        distinct, place = np.unique(self._rows.texts[start:stop], return_inverse=True)
         place = place.reshape(stop - start, -1)
         texts = [self.corpus.texts[index] for index in distinct]
         block = dict[str, NDArray[np.floating[Any]]]()
@@ -149,29 +147,17 @@ class CorpusVectors:
 
     def columns(self, start: int, stop: int) -> pa.Table:
         """As :meth:`VectorSource.columns`."""
-        texts = [[self.corpus.texts[index] for index in side] for side in self._texts[start:stop].T]
+        texts = [[self.corpus.texts[index] for index in side] for side in self._rows.texts[start:stop].T]
         if self.names == QUESTION:
             texts = [[getattr(text, part) for text in texts[0]] for part in ("first", "second")]
         arrays = [pa.array(side, pa.string()) for side in texts]
+        rows = self._rows.select(np.arange(start, stop))
         if self.corpus.kind in TARGET_COLUMNS:
-            arrays.append(pa.array(self._targets(start, stop), TARGET_COLUMNS[self.corpus.kind][0]))
-        arrays.append(pa.array([self._splits[code] for code in self._split[start:stop]], pa.string()))
+            target_type, values = TARGET_COLUMNS[self.corpus.kind]
+            arrays.append(pa.array(values(self.corpus, rows), target_type))
+        assert rows.numbers is not None
+        arrays.append(pa.array([self._splits[number] for number in rows.numbers.tolist()], pa.string()))
         return pa.table(arrays, schema=self.schema)
-
-    def _targets(self, start: int, stop: int) -> list[Any]:
-        values: list[Any] = [None] * (stop - start)
-        for code, split in enumerate(self._splits):
-            inside = np.flatnonzero(self._split[start:stop] == code)
-            if len(inside):
-                rows = self.corpus.splits[split].select(self._row[start:stop][inside])
-                found = TARGET_COLUMNS[self.corpus.kind][1](self.corpus, rows)
-                for index, value in zip(inside.tolist(), found, strict=True):
-                    values[index] = value
-        return values
-
-
-def _numbers(rows: Rows) -> NDArray[np.int64]:
-    return np.arange(len(rows)) if rows.numbers is None else rows.numbers
 
 
 def _text_names(corpus: Corpus) -> tuple[str, ...]:
@@ -180,4 +166,4 @@ def _text_names(corpus: Corpus) -> tuple[str, ...]:
         return QUESTION
     if corpus.kind == "rank":
         return RANKED
-    return PAIR if next(iter(corpus.splits.values())).texts.shape[1] == 2 else SINGLE
+    return PAIR if corpus.split("train").texts.shape[1] == 2 else SINGLE

@@ -54,6 +54,8 @@ def check_folder(folder: Path, format_name: str, asked: Mapping[str, Any]) -> No
     """
     if format_name not in FORMATS:
         raise SpecError(f"--format {format_name!r}: {nearest(format_name, FORMATS)}")
+    if any(path.exists() and not path.is_dir() for path in folder.parents):
+        raise InputError(f"--out {folder}: a part of the path is a file; name a folder.")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: it is a file; name a folder.")
     known = _read_record(folder)
@@ -70,6 +72,14 @@ def check_folder(folder: Path, format_name: str, asked: Mapping[str, Any]) -> No
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of an output; raise an :class:`InputError` if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: it cannot be made ({error.strerror}); name a folder that can.") from error
+
+
 def export(
     folder: Path, format_name: str, source: VectorSource, about: Mapping[str, Any], progress: Progress
 ) -> ExportResult:
@@ -83,7 +93,7 @@ def export(
         MachineError: the disk is full.
     """
     check_folder(folder, format_name, about)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with file_lock(folder / LOCK, wait=False) as locked:
         if not locked:
             raise InputError(f"--out {folder}: another process is writing to it; wait for it, or name another folder.")

@@ -21,7 +21,7 @@ from permafrost.data.export import table_files, tensor_files, vectors
 from permafrost.data.spec import SpecError
 from tests.support.bench import Bench, write
 
-COLORS, SPLITS = ("red", "blue", "green"), ("test", "train", "validation", "train")
+COLORS, SPLITS = ("red", "blue", "green"), ("test", "train", "test", "train")
 ROWS = [(f"the {COLORS[row % 3]} dog of day {row % 25}", COLORS[row % 3], SPLITS[row % 4]) for row in range(60)]
 """Sixty rows of fewer texts; splits take turns."""
 
@@ -171,6 +171,8 @@ def test_an_export_of_something_else_is_refused_before_anything_runs(bench, monk
         export(bench, "npy", "train.epochs=1", out="new")
     with pytest.raises(SpecError, match="tokens has a vector for each token"):
         export(bench, "npy", "plan.views=tokens", out="new")
+    with pytest.raises(InputError, match="a part of the path is a file"):
+        export(bench, "npy", out="rows.csv/new")
     with pytest.raises(CorpusError, match="no such file"):
         export(bench, "npy", data="none.csv", out="new")
     assert not (bench.folder / "new").exists()
@@ -207,6 +209,14 @@ def test_rows_of_every_kind_keep_their_texts_and_targets(bench):
     windows = ("plan.truncation=windows", "plan.stride=4")
     with pytest.raises(SpecError, match='set "cut"'):
         export(bench, "parquet", *limit, *windows, data="samples-questions", out="windows")
+
+
+def test_no_row_is_left_out_for_what_training_rows_lack(bench):
+    rows = [("snow", "cold", "test"), ("fire", "hot", "train"), ("sun", "hot", "train"), ("ice", "cold", "test")]
+    for name, chosen in (("both", rows), ("tests", [row for row in rows if row[2] == "test"])):
+        file = write(bench.folder / f"{name}.csv", ["text", "label", "split"], chosen)
+        table = pd.read_parquet(export(bench, "parquet", "plan.layers=0", data=file, out=name).folder)
+        assert list(zip(table["text"], table["target"], table["split"], strict=True)) == chosen
 
 
 def test_the_command_writes_the_same(bench):
