@@ -95,6 +95,8 @@ def make_embedder(name: str, task: str, view: str, overrides: Iterable[str]) -> 
         if settings:
             raise SpecError(f"{name} is a run, which embeds with its own settings: leave {settings[0]} out.")
         return _run_embedder(Path(name), task)
+    if Path(name).parent.name and Path(name).parent.is_dir() and not Path(name).exists():
+        raise InputError(f"{name}: there is no such run folder, and no folder of a model.")
     if task:
         raise SpecError(f"--task {task}: {name} is no run folder, and a backbone has no tasks.")
     return _backbone_embedder(name, settings)
@@ -217,5 +219,5 @@ def nearest_texts(embedded: Embedded, query: Vectors, count: int = 10) -> list[N
         lengths = np.sqrt(np.einsum("tw,tw->t", block, block))
         scores[start : start + SEARCH_ROWS] = block @ query / np.maximum(lengths, np.finfo(np.float32).tiny)
     scores /= max(float(np.linalg.norm(query)), float(np.finfo(np.float32).tiny))
-    order = np.argsort(-scores, kind="stable")[:count]
+    order = np.argsort(-scores.round(6), kind="stable")[:count]  # equal texts differ by rounding
     return [Neighbour(float(scores[index]), int(index) + 1, embedded.texts[index]) for index in order]

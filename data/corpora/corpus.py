@@ -60,8 +60,8 @@ class Rows:
     has no answer. None for other kinds."""
 
     numbers: NDArray[np.int64] | None = None
-    """``[row]``: number of the row among all that were read, of any split, from 0; -1 for a pair that was not read. None
-    if the rows are of no file."""
+    """``[row]``: number of the row among those that were read, of any split, from 0; -1 for a pair that was not read.
+    None if the rows are of no file."""
 
     def __len__(self) -> int:
         return len(self.texts)
