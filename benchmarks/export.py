@@ -1,5 +1,7 @@
 """Export of many rows: seconds and resident memory of the process while each format is written.
 
+    python -m benchmarks.export --rows 1000000
+
 The store is filled with random latents of a small width under the identity of a real plan, so no text is run.
 """
 
@@ -72,7 +74,7 @@ def text(row: int) -> str:
 
 def main() -> None:
     """Measure every format."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--format", nargs="*", default=["npy", "safetensors", "parquet", "arrow"])

@@ -1,6 +1,8 @@
 """Exported latents: read back by other libraries they are those of the store, row by row, whatever stops the export."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.errors import InputError
 from permafrost.data.export import table_files, tensor_files, vectors
 from permafrost.data.spec import SpecError
-from tests.support.bench import Bench, write
+from tests.support.bench import ROOT, Bench, write
 
 COLORS, SPLITS = ("red", "blue", "green"), ("test", "train", "test", "train")
 ROWS = [(f"the {COLORS[row % 3]} dog of day {row % 25}", COLORS[row % 3], SPLITS[row % 4]) for row in range(60)]
@@ -243,3 +245,13 @@ def test_an_arrow_file_is_of_the_format_that_can_be_mapped(bench):
     result = export(bench, "arrow", "plan.layers=0")
     with pyarrow.memory_map(str(result.folder / result.files[0])) as source:
         assert pyarrow.ipc.open_file(source).read_all().num_rows == 60
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_while_rows_are_written():
+    """As the benchmark measures it: within 10 % of what it was after a tenth of the rows."""
+    command = [sys.executable, "-m", "benchmarks.export", "--rows", "100000", "--format", "npy", "parquet"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for line in said.splitlines()[-2:]:
+        _, _, _, first, highest, _ = line.split()
+        assert float(highest) <= 1.1 * float(first), said
