@@ -51,5 +51,9 @@ def extract(
     truncated = store.count_truncated(texts)
     if truncated and plan.truncation == "refuse":
         refuse_long_texts(texts, store.lengths(texts), plan)
+    if spec.keep_texts:
+        from permafrost.data.latents.kept_texts import keep_texts  # loads pyarrow
+
+        keep_texts(store, store.expand_windows(texts)[0])
     seconds = time.perf_counter() - started
     return PlanLatents(store=store, columns=columns, texts_run=texts_run, truncated=truncated, seconds=seconds)

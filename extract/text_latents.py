@@ -1,4 +1,4 @@
-"""Latents of texts as arrays: from the store of a plan, where what is missing is run first, or in memory alone."""
+"""Latents of texts as lazy arrays: from the store of a plan, where what is missing is run first, or in memory alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,20 +6,25 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from permafrost.data.latents.array import LatentArray
+from permafrost.data.latents.sources import MemorySource, StoreSource
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.block import Latents
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 
 
-def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress) -> dict[str, Latents]:
-    """Return the latents of texts, view -> ``[layer, text, width]`` in the stored precision.
+def text_latents(
+    plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress, keep_texts: bool = False
+) -> dict[str, LatentArray]:
+    """Return the latents of texts, view -> ``[layer, text, width]`` in the stored precision; read when they are used.
 
     Args:
         texts: repeated ones are run once.
         cache: folder of the latent stores; None keeps nothing.
+        keep_texts: as of :class:`ExtractSpec`.
 
     Raises:
         SpecError: there are no texts, or the plan has the view ``tokens``.
@@ -28,21 +33,33 @@ def text_latents(plan: CapturePlan, texts: Sequence[str], cache: Path | None, pr
         raise SpecError(
             "the view tokens has one latent for each token of a text, and no array holds these: leave it out."
         )
+    if isinstance(texts, str):
+        raise SpecError("texts must be a list of texts, got one text: give [text].")
+    texts = tuple(texts)
     if not texts:
         raise SpecError("there are no texts; give one or more.")
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    if keep_texts and cache is None:
+        raise SpecError("keep_texts keeps texts in the cache, and cache is None: name a folder.")
     if cache is not None:
-        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache)), progress)
+        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache), keep_texts=keep_texts), progress)
         _note(plan, found.store.identity, progress)
-        return {view: found.store.read(texts, view, layers) for view, layers in found.columns.items()}
+        keys = text_keys(texts, found.store.identity.in_windows)
+        return {
+            view: LatentArray(StoreSource(found.store, keys, view, layers), view, layers, texts)
+            for view, layers in found.columns.items()
+        }
     from permafrost.extract.extractor import Extractor  # loads torch, which stored latents do without
 
     with TemporaryDirectory(prefix="permafrost-") as folder:
         extractor = Extractor(plan, ExtractSpec(cache=folder))
         _note(plan, extractor.identity, progress)
-        latents = extractor(list(numbers), plan.columns(extractor.backbone.source.layers))
+        columns = plan.columns(extractor.backbone.source.layers)
+        latents = extractor(list(numbers), columns)
     order = np.array([numbers[text] for text in texts])
-    return {view: values[:, order] for view, values in latents.items()}
+    return {
+        view: LatentArray(MemorySource(values, order), view, columns[view], texts) for view, values in latents.items()
+    }
 
 
 def _note(plan: CapturePlan, identity: Identity, progress: Progress) -> None:

@@ -15,9 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.exporting import export_latents
     from permafrost.inspection import backbone, latents, look
+    from permafrost.inspection import open_store as open  # noqa: A004  pf.open, as gzip.open
 
-__all__ = ["ablate", "backbone", "latents", "load", "look", "pretrain", "report", "run", "similarity", "study", "train"]
+__all__ = [
+    "ablate",
+    "backbone",
+    "export_latents",
+    "latents",
+    "load",
+    "look",
+    "open",
+    "pretrain",
+    "report",
+    "run",
+    "similarity",
+    "study",
+    "train",
+]
+
+ELSEWHERE = {
+    "backbone": "inspection.backbone",
+    "export_latents": "exporting.export_latents",
+    "latents": "inspection.latents",
+    "look": "inspection.look",
+    "open": "inspection.open_store",
+}
+"""Name -> module and function, if it is not one of :mod:`permafrost.api` with this name."""
 
 if not (Path(__file__).parent / "data").exists():  # a checkout, where data, extract and probes lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))
@@ -25,6 +50,6 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module = "inspection" if name in ("backbone", "latents", "look") else "api"
-        return getattr(importlib.import_module(f"permafrost.{module}"), name)
+        module, _, function = ELSEWHERE.get(name, f"api.{name}").partition(".")
+        return getattr(importlib.import_module(f"permafrost.{module}"), function)
     raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

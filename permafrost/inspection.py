@@ -1,4 +1,4 @@
-"""What a user looks at before or without a training: a file of data, a backbone, the latents of texts."""
+"""What a user looks at before or without a training: a file of data, a backbone, latents of texts or of a store."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ if TYPE_CHECKING:  # these load torch or numpy
     import numpy as np
     from numpy.typing import NDArray
 
+    from permafrost.data.latents.array import LatentArray
+    from permafrost.data.latents.reader import StoreReader
     from permafrost.data.readers.summary import CorpusSummary
-    from permafrost.data.store.block import Latents
     from permafrost.extract.examination import Examination
 
 MOST_COUNTED = 2000
@@ -81,18 +82,22 @@ def latents(
     cache: Path | str | None = "cache",
     progress: Progress | None = None,
     adapter: str = "",
+    keep_texts: bool = False,
     **others: Any,
-) -> dict[str, "Latents"]:
+) -> dict[str, "LatentArray"]:
     """Return the latents of texts, view -> ``[layer, text, width]``; what the cache holds is not run again.
 
+    The arrays are lazy: they read of the cache what is indexed, or everything for ``numpy.asarray``.
+
     Args:
-        texts: repeated ones are run once.
+        texts: repeated ones are run once, and read as often as they are given.
         backbone: a short name, a folder of a model, or an id on the Hugging Face hub.
         views: how the hidden states of a text become one vector: mean, last, text_last, cls, ...; not ``tokens``.
         layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
         max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
         adapter: folder of a LoRA adapter of the backbone, as in a plan.
+        keep_texts: keep the texts in the cache too, as ``extract.keep_texts``.
         others: further settings of a plan: ``template``, ``system``, ``compute_dtype``, ``stored_dtype``, ...
 
     Raises:
@@ -104,4 +109,19 @@ def latents(
     plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
     from permafrost.extract.text_latents import text_latents
 
-    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress())
+    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress(), keep_texts)
+
+
+def open_store(path: Path | str = "cache") -> "StoreReader":
+    """Open a store of latents, without its corpus or its backbone.
+
+    Args:
+        path: the folder of a store, ``cache/<backbone>/<identity>``; or a folder with one store below it.
+
+    Raises:
+        InputError: there is no store, or there are several.
+        MachineError: a shard is damaged.
+    """
+    from permafrost.data.latents import reader
+
+    return reader.open_store(Path(path))

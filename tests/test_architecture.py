@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "extract": {
         "data",
         "data.corpora",
+        "data.latents",
         "data.store",
         "extract.architecture",
         "extract.backbones",
@@ -107,6 +108,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.store",
         "probes.config",
         "probes.inputs",
+        "probes.models",
         "probes.objectives",
         "probes.tasks",
     },
@@ -132,7 +134,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost": {
         "data",
         "data.corpora",
+        "data.export",
         "data.files",
+        "data.latents",
         "data.readers",
         "data.store",
         "extract",
@@ -154,6 +158,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost.cli": {
         "data",
         "data.corpora",
+        "data.latents",
         "data.readers",
         "data.store",
         "extract.backbones",
@@ -164,14 +169,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.results",
     },
     "data.files": {"data"},
+    "data.latents": {"data", "data.store"},
+    "data.export": {"data", "data.corpora", "data.store"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 
 NO_TORCH = {
-    "data", "data.corpora", "data.language", "data.store", "data.readers", "probes.config", "probes.results",
-    "probes.metrics", "probes.search", "probes.figures", "probes.reports", "probes.tasks",
-    "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut", "extract.shard_writer",
-    "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
+    "data", "data.corpora", "data.export", "data.language", "data.latents", "data.store", "data.readers",
+    "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures", "probes.reports",
+    "probes.tasks", "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut",
+    "extract.shard_writer", "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
 }  # fmt: skip
 """Sub-packages, and modules of others, that work where torch is absent; with them, all that a warm start needs."""
 

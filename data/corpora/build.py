@@ -4,6 +4,7 @@ Every text, score and label is checked here and nowhere else; an error message b
 """
 
 from collections.abc import Collection, Container, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,6 +58,7 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets, skipped
     encoding, skipped, records = make_encoding(targets), skipped or SkippedRows(strict=True), list(converted)
     if not records:
         raise CorpusError(f"{name}: it holds no rows.")
+    number_of = {id(record): number for number, record in enumerate(records)}
     labels = encoding.label_names(name, _by_split(records))
     learnt = {label for record in records if record.split == "train" for label in encoding.names(record)}
     records = list(_with_known_labels(records, encoding, frozenset(labels), learnt or set(labels), skipped))
@@ -64,11 +66,12 @@ def build_corpus(name: str, records: Iterable[Record], targets: Targets, skipped
     for record in records:
         for text in record.texts:
             text_indices.setdefault(text, len(text_indices))
-    row_records = _by_split(records)
-    splits = {}
+    row_records, splits = _by_split(records), {}
     for split in sorted(row_records, key=[*SPLITS, *sorted(row_records)].index):
         texts = [[text_indices[text] for text in record.texts] for record in row_records[split]]
-        splits[split] = encoding.encode(np.array(texts, np.int64), row_records[split], labels)
+        rows = encoding.encode(np.array(texts, np.int64), row_records[split], labels)
+        numbers = np.array([number_of[id(record)] for record in row_records[split]], np.int64)
+        splits[split] = replace(rows, numbers=numbers)
     return Corpus(
         name=name,
         texts=tuple(text_indices),

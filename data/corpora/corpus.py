@@ -59,12 +59,17 @@ class Rows:
     """Tagged words, all of a row; or its answers, the first of which is the training target, and none if the question
     has no answer. None for other kinds."""
 
+    numbers: NDArray[np.int64] | None = None
+    """``[row]``: number of the row among those that were read, of any split, from 0; -1 for a pair that was not read.
+    None if the rows are of no file."""
+
     def __len__(self) -> int:
         return len(self.texts)
 
     def select(self, rows: NDArray[np.integer[Any]]) -> "Rows":
         """Return the given rows, in that order."""
-        return Rows(self.texts[rows], self.targets[rows], self.spans.select(rows) if self.spans else None)
+        numbers = None if self.numbers is None else self.numbers[rows]
+        return Rows(self.texts[rows], self.targets[rows], self.spans.select(rows) if self.spans else None, numbers)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

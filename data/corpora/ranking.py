@@ -141,7 +141,7 @@ def _without_duplicates(rows: Rows) -> Rows:
     highest = np.zeros(len(first))
     np.maximum.at(highest, pair.reshape(-1), rows.targets)
     order = np.argsort(first)
-    return Rows(rows.texts[first[order]], highest[order])
+    return replace(rows.select(first[order]), targets=highest[order])
 
 
 def _all_candidates(rows: Rows) -> Rows:
@@ -159,5 +159,8 @@ def _all_candidates(rows: Rows) -> Rows:
     known = place[query] >= 0
     targets[place[query[known]], passage[known]] = rows.targets[known]
     targets[(queries[kept][:, None] == passages) & (targets == 0)] = -1
+    numbers = np.full(targets.shape, -1)
+    if rows.numbers is not None:
+        numbers[place[query[known]], passage[known]] = rows.numbers[known]
     texts = np.stack(np.broadcast_arrays(queries[kept][:, None], passages[None]), axis=-1)
-    return Rows(texts.reshape(-1, 2), targets.reshape(-1))
+    return Rows(texts.reshape(-1, 2), targets.reshape(-1), numbers=numbers.reshape(-1))

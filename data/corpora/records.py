@@ -11,6 +11,9 @@ from permafrost.data.text import Text, text_problem
 
 SPLITS = ("train", "validation", "test")
 
+SINGLE, PAIR, QUESTION, RANKED = ("text",), ("first", "second"), ("question", "context"), ("query", "passage")
+"""Names of the texts of a row."""
+
 HELD_OUT = "held-out"
 """Name of the split that is cut off train for model selection, so that validation can be reported."""
 

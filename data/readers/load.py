@@ -40,12 +40,14 @@ from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import NOT_UTF_8, Segments
 
 
-def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
+def load_corpus(spec: CorpusSpec, most_rows: int | None = None, splits: list[str] | None = None) -> Corpus:
     """Read the corpus that ``spec`` names; what it leaves open about a file is found from the file.
 
     Args:
         spec: of the corpus.
         most_rows: rows of each file that are read at most; None reads all.
+        splits: receives the split of each row by :attr:`Rows.numbers`, for a corpus from which nothing is learnt: all
+            its rows are in train then, none is held out, and no label is left out because training rows lack it.
 
     Raises:
         CorpusError: the corpus is missing or broken; the message gives file and line.
@@ -73,14 +75,19 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
         targets, converted, read_notes = make_encoding(targets).convert(targets, records)
         name_notes = (*name_notes, *read_notes)
         records = settle_splits(list(converted), spec.fractions, spec.split_seed, make_encoding(targets).names)
+    if splits is not None:
+        splits += [record.split for record in records]
+        records = [record.in_split("train") for record in records]
     corpus = build_corpus(name, records, targets, skipped)
     skipped.check(name)
-    if spec.drop_leaks:
+    if spec.drop_leaks and splits is None:
         corpus = drop_leaks(corpus)
     cut = f"of {', '.join(reader.cut_short)} the first {most_rows or 0:,} rows were read; a run reads all"
     notes = (*[cut][: len(reader.cut_short)], *skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
     source = resolved.description if resolved else ""
     corpus = replace(corpus, source=source, notes=notes, skipped=skipped.all_rows)
+    if splits is not None:
+        return replace(TARGETS[corpus.kind].complete(corpus), notes=(*reader.omissions.notes(), *corpus.notes))
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:

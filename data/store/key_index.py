@@ -91,6 +91,11 @@ def text_keys(texts: Sequence[Text], in_windows: bool = False) -> Keys:
     return np.frombuffer(b"".join(keys), f"S{KEY_BYTES}")
 
 
+def key_name(key: bytes) -> str:
+    """Return a key as 32 hex digits; numpy leaves out the zero bytes at its end."""
+    return key.ljust(KEY_BYTES, b"\0").hex()
+
+
 def _list_bytes(text: Text) -> bytes:
     """Return bytes that are different for different texts, and no string's: byte 255 occurs in no UTF-8."""
     parts = [text.first, text.second, text.window] if isinstance(text, Segments) else [text]

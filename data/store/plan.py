@@ -210,6 +210,9 @@ class ExtractSpec:
     shard_bytes: int = 64 << 20
     """Bytes of latents held in memory before a shard is committed; a crash loses at most these."""
 
+    keep_texts: bool = False
+    """Keep the texts too, as parquet in the folder of the store, also of latents stored already: pf.open has them."""
+
     shard_seconds: float = 60.0
     """Seconds after which a shard is committed even if it is smaller."""
 

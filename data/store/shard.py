@@ -1,10 +1,11 @@
 """One shard, opened for reading: an immutable HDF5 file of latents, as :mod:`permafrost.data.store.block` writes it.
 
-HDF5 only locates the datasets; latents are then read through ``numpy.memmap``. A file is not trusted until
+HDF5 only locates the datasets; latents are then read through a memory map. A file is not trusted until
 :mod:`permafrost.data.store.shard_layout` has checked its layout.
 """
 
 import hashlib
+import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,23 @@ class Shard:
                     problems.append(error.reason)
         return problems
 
+    def release(self) -> None:
+        """Take the pages of the file that were read out of the memory of this process; they are read again if needed.
+
+        Arrays of :meth:`layer` stay valid.
+        """
+        if "_file_map" in vars(self):
+            self._file_map.madvise(mmap.MADV_DONTNEED)
+
+    @cached_property
+    def _file_map(self) -> mmap.mmap:
+        """The file, mapped once: one map per layer would exceed the limit of open files."""
+        with open(self.path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     @cached_property
     def _map(self) -> NDArray[np.uint8]:
-        """The file, mapped once: one map per layer would exceed the limit of open files."""
-        return np.asarray(np.memmap(self.path, np.uint8, "r"))
+        return np.frombuffer(self._file_map, np.uint8)
 
     def _part(self, name: str, index: int) -> NDArray[Any]:
         region = self._regions[name]

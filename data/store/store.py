@@ -19,7 +19,7 @@ from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, Latents, write_shard
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, text_keys
+from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, key_name, text_keys
 from permafrost.data.store.plan import CHAT, TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import SUFFIX
@@ -115,15 +115,23 @@ class LatentStore:
             StoreError: a text or a layer is not in the store, or the view is not pooled.
             ShardError: a shard is damaged.
         """
+        return self.read_keys(text_keys(texts, self.identity.in_windows), view, layers, texts)
+
+    def read_keys(self, keys: Keys, view: str, layers: Sequence[int], texts: Sequence[Text] | None = None) -> Latents:
+        """Read latents of texts by their keys, like :meth:`read`; ``texts`` are named in errors, else the keys are.
+
+        What was read of a shard is copied and leaves the memory of the process, which stays small whatever the store.
+        """
         if view == TOKENS:
             raise StoreError("the view tokens has no latent of a text but one of each of its tokens: use read_tokens.")
-        example, locations_of_layers = self._locate_layers(texts, view, layers)
-        values = np.empty((len(layers), len(texts), example.width(view)), example.dtype)
+        example, locations_of_layers = self._locate_layers(keys, texts, view, layers)
+        values = np.empty((len(layers), len(keys), example.width(view)), example.dtype)
         for index, (layer, locations) in enumerate(zip(layers, locations_of_layers, strict=True)):
             for shard_index, shard in enumerate(locations.shards):
                 selected = np.flatnonzero(locations.shard_indices == shard_index)
                 if len(selected):
                     values[index, selected] = decode(shard.layer(view, layer)[locations.rows[selected]])
+                    shard.release()
         return values
 
     def read_tokens(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenLatents:
@@ -138,16 +146,17 @@ class LatentStore:
 
         The shards are opened and their checksums are verified here, once.
         """
-        example, locations = self._locate_layers(texts, TOKENS, layers)
+        keys = text_keys(texts, self.identity.in_windows)
+        example, locations = self._locate_layers(keys, texts, TOKENS, layers)
         if locations:
             return TokenReader(example, locations[0], locations, layers)
         shards = [shard for shard in self.shards if TOKENS in shard.columns]
-        index = self._key_index.locate(text_keys(texts, self.identity.in_windows), shards)
+        index = self._key_index.locate(keys, shards)
         self._check_found(texts, index, f"has no latent of view {TOKENS}")
         return TokenReader(example, index, [], [])
 
     def _locate_layers(
-        self, texts: Sequence[Text], view: str, layers: Sequence[int]
+        self, keys: Keys, texts: Sequence[Text] | None, view: str, layers: Sequence[int]
     ) -> tuple[Shard, list[TextLocations]]:
         """Return a shard that holds the view, and the locations of all texts for each layer."""
         shards = self.shards
@@ -156,16 +165,19 @@ class LatentStore:
             known = {name for shard in shards for name in shard.columns}
             raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")
         columns = [(view, layer) for layer in layers]
-        locations_of_layers, keys = [], text_keys(texts, self.identity.in_windows)
+        locations_of_layers = []
         for layer, locations in zip(layers, self._key_index.locate_columns(keys, shards, columns), strict=True):
             locations_of_layers.append(locations)
-            self._check_found(texts, locations, f"has no latent of view {view}, layer {layer}")
+            self._check_found(
+                keys if texts is None else texts, locations, f"has no latent of view {view}, layer {layer}"
+            )
         return example, locations_of_layers
 
-    def _check_found(self, texts: Sequence[Text], locations: TextLocations, problem: str) -> None:
+    def _check_found(self, texts: Sequence[Text] | Keys, locations: TextLocations, problem: str) -> None:
         if not locations.found.all():
             text = texts[int(np.argmin(locations.found))]
-            raise StoreError(f"{self.path}: text {quote_text(text)} {problem}.")
+            shown = f"of the key {key_name(text)}" if isinstance(text, bytes) else quote_text(text)
+            raise StoreError(f"{self.path}: text {shown} {problem}.")
 
     def lengths(self, texts: Sequence[Text]) -> NDArray[np.int32]:
         """Return the number of tokens of each text before truncation, ``[text]``; of a window, up to the text's end.

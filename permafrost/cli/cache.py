@@ -38,7 +38,7 @@ SUMMARY_KEYS = [
 @cache_app.command("list")
 def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """List every store: backbone, texts, views, bytes; and the models converted from GGUF files."""
-    from permafrost.data.store import maintenance
+    from permafrost.data.latents import maintenance
     from permafrost.extract.backbones.gguf import converted_models
 
     models = [
@@ -64,8 +64,8 @@ def cache_list(cache: CacheOption = Path("cache"), as_json: JsonOption = False) 
 
 @cache_app.command("show")
 def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Show stores in full: identity, largest value in each layer, provenance, shards."""
-    from permafrost.data.store import maintenance
+    """Show stores in full: identity, kept texts, largest value in each layer, provenance, shards."""
+    from permafrost.data.latents import maintenance
 
     details = []
     for folder in maintenance.pick_stores(cache, stores or []):
@@ -81,11 +81,11 @@ def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as
 @cache_app.command("verify")
 def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """Compare every shard with its checksums. Exit code 3 if a shard is damaged."""
-    from permafrost.data.store import maintenance
+    from permafrost.data.latents import maintenance
 
     folders = maintenance.pick_stores(cache, stores or [])
     shards = maintenance.shard_paths(folders)
-    with Console().bar("shards", len(shards)) as advance:
+    with Console().bar("files", len(maintenance.store_files(folders))) as advance:
         findings = list(maintenance.verify(folders, advance))
     damaged = [finding for finding in findings if not finding.other_version]
     if as_json:
@@ -105,7 +105,7 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
 @cache_app.command("repair")
 def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
     """Set damaged shards aside, so that their texts are extracted again; remove leftovers of processes that died."""
-    from permafrost.data.store import maintenance
+    from permafrost.data.latents import maintenance
 
     aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
     if as_json:
@@ -130,7 +130,7 @@ def cache_prune(
     """
     if whole and not stores:
         raise StoreError("--whole removes stores for good: name them.")
-    from permafrost.data.store import maintenance
+    from permafrost.data.latents import maintenance
     from permafrost.extract.backbones.gguf import converted_models
 
     folders = maintenance.pick_stores(cache, stores or [])

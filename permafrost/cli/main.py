@@ -23,6 +23,7 @@ from permafrost.cli.console import (
 )
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
+from permafrost.cli.latents import latents_app
 from permafrost.cli.prediction import prediction_app
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.outcomes import SimilarityResult
@@ -42,9 +43,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(inspect_app)
-app.add_typer(backbone_app)
-app.add_typer(prediction_app)
+for commands in (inspect_app, backbone_app, prediction_app, latents_app):
+    app.add_typer(commands)
 app.add_typer(cache_app, name="cache")
 
 
@@ -235,8 +235,7 @@ def extract_command(
         "texts_run": sum(plan.texts_run for plan in latents),
         "truncated": sum(plan.truncated for plan in latents),
     }
-    show = show_json if as_json else show_facts
-    show(facts)
+    (show_json if as_json else show_facts)(facts)
 
 
 def main() -> NoReturn:

@@ -22,6 +22,10 @@ class LastMixer(nn.Module):
         super().__init__()
         self.mask = layout.mask
 
+    def weights(self) -> Tensor:
+        """Return the weights ``[member, layer]``: 1 for the last layer of each member."""
+        return functional.one_hot(self.mask.sum(1) - 1, self.mask.shape[1]).float()
+
     def forward(self, x: Tensor) -> Tensor:
         """``[member, layer, ...]`` -> ``[member, ...]``."""
         return x[torch.arange(len(x)), self.mask.sum(1) - 1]

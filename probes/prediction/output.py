@@ -127,7 +127,9 @@ def _rows(prediction: Prediction, flat: bool = True) -> list[TableRow]:
 
 
 def _rows_of_task(prediction: Prediction, flat: bool) -> list[TableRow]:
-    """Return the prediction of one task as rows; probabilities become columns if they are to be ``flat``."""
+    """Return the prediction of one task as rows; if they are to be ``flat``, probabilities become columns, and
+    raw scores stay.
+    """
     if "entities" in prediction:
         keys = ("label", "start", "end", "probability")
         rows = [{"entity": entity["text"]} | {key: entity[key] for key in keys} for entity in prediction["entities"]]
@@ -138,7 +140,7 @@ def _rows_of_task(prediction: Prediction, flat: bool) -> list[TableRow]:
         columns = {f"probability_{label}": value for label, value in prediction["probabilities"].items()}
         several = {"labels": format_labels(prediction["labels"])} if "labels" in prediction else {}
         return [(several or {"label": prediction["label"]}) | columns]
-    return [dict(prediction)]
+    return [{key: value for key, value in prediction.items() if flat or key != "raw"}]
 
 
 def _input_columns(request: PredictionRequest, prediction: Prediction) -> TableRow:

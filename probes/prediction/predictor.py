@@ -9,11 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.ragged import Counts, TokenLatents
+from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.block import Latents
 from permafrost.data.store.plan import Columns
 from permafrost.data.text import Segments, Text, TextError
@@ -21,7 +24,8 @@ from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.token_inputs import stored_tokens
 from permafrost.probes.objectives.fitted import LoadedRun
-from permafrost.probes.prediction.requests import check_items, tasks_of_items
+from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
+from permafrost.probes.prediction.requests import check_items, check_text, tasks_of_items
 from permafrost.probes.tasks.base import Item, Prediction
 
 SLICE_TEXTS = 256
@@ -74,7 +78,7 @@ class Predictor:
         """Return one prediction per item, in order; its fields depend on the task.
 
         ==================  ================================================================================
-        scores              ``score``, in the unit of the corpus
+        scores              ``score``, in the unit of the corpus; ``raw``, the same before calibration
         classes             ``label``, and ``probabilities`` by label
         labels              ``labels``, a list, and ``probabilities`` by label
         tags                ``entities``, each with ``text``, ``start``, ``end``, ``label``, ``probability``
@@ -126,6 +130,47 @@ class Predictor:
                     raise CorpusError(f"{asked[0]}: {error}" if asked else str(error)) from error
                 advance(len(distinct))
         return run.task.compared(items, [dict(predictions[item]) for item in items])
+
+    def embed(
+        self, texts: str | Sequence[str], task: str = "", progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Return the vectors that the probe makes of texts, ``[text, width]``.
+
+        The cosine of two of them is the raw score of the pair, if :func:`describe_vectors` says so.
+
+        Args:
+            texts: one text each, also if the run reads pairs; repeated ones are run once.
+            task: whose probe makes the vectors, if the run has several.
+
+        Raises:
+            SpecError: the run has several tasks and none is named, or it predicts from single tokens.
+            CorpusError: a text is empty, or the backbone cannot read it.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        task = self.task_to_embed(task)
+        run, vectors = self.tasks[task], dict[str, NDArray[np.float32]]()
+        describe_vectors(run)
+        for number, text in enumerate(texts, 1):
+            check_text(f"text {number}", "text", text)
+        with (progress or NoProgress()).bar("embedding", len(set(texts))) as advance, torch.inference_mode():
+            for items in _slices([(text,) for text in texts]):
+                distinct = [text for (text,) in items]
+                try:
+                    made = text_vectors(run.probe, self._inputs(task, distinct), len(distinct)).numpy()
+                except TextError as error:
+                    number = texts.index(str(error.text)) + 1 if error.text in texts else 0
+                    raise CorpusError(f"text {number}: {error}") from error
+                vectors |= zip(distinct, made, strict=True)
+                advance(len(distinct))
+        return np.stack([vectors[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
+
+    def task_to_embed(self, task: str = "") -> str:
+        """Return the task whose probe embeds texts; raise a :class:`SpecError` if it is not clear which."""
+        if task and task not in self.tasks:
+            raise SpecError(f"this run has no task '{task}'. {nearest(task, self.tasks)}")
+        if not task and len(self.tasks) > 1:
+            raise SpecError(f"this run has several tasks: set task (--task) to one of {', '.join(self.tasks)}.")
+        return task or next(iter(self.tasks))
 
     def _inputs(self, task: str, texts: Sequence[Text]) -> ProbeInputs:
         """Return the latents of texts, in the order of the run's columns."""

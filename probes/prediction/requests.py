@@ -97,7 +97,7 @@ def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str])
         if len(item) != len(names):
             raise CorpusError(f"{location}: this run reads {ITEM_DESCRIPTIONS[names]} an item, got {len(item)}.")
         for name, text in zip(names, item, strict=True):
-            _check_text(location, name if name in (*QUESTION, "text") else f"{name} text", text)
+            check_text(location, name if name in (*QUESTION, "text") else f"{name} text", text)
 
 
 def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
@@ -243,7 +243,8 @@ def _requests_from_rows(
     return requests
 
 
-def _check_text(location: str, name: str, text: object) -> None:
+def check_text(location: str, name: str, text: object) -> None:
+    """Raise a :class:`CorpusError` if what is to be predicted or embedded is no text, or an empty one."""
     if not isinstance(text, str):
         raise CorpusError(f"{location}: the {name} must be a text, got {type(text).__name__}.")
     if problem := text_problem(text):

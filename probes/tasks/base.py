@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.encoding import TargetEncoding
+from permafrost.data.corpora.records import PAIR as PAIR  # noqa: PLC0414
+from permafrost.data.corpora.records import QUESTION as QUESTION  # noqa: PLC0414
+from permafrost.data.corpora.records import RANKED as RANKED  # noqa: PLC0414
+from permafrost.data.corpora.records import SINGLE as SINGLE  # noqa: PLC0414
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError, nearest
@@ -24,9 +28,6 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
 from permafrost.probes.metrics.calibration import Calibration, NullThreshold, Thresholds
 from permafrost.probes.results.grid import Examples, Grid
-
-SINGLE, PAIR, QUESTION, RANKED = ("text",), ("first", "second"), ("question", "context"), ("query", "passage")
-"""Names of the texts of an item."""
 
 Item = tuple[str, ...]
 """Texts of one item to predict: a sentence, a pair, or a question and its context."""

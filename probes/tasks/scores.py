@@ -113,11 +113,12 @@ class Similarity(RowTask):
         return [bootstrap_metric(self.metrics[metric], seeds, target) for seeds in by_run]
 
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
-        """Return a score for each item, in the unit of the corpus."""
+        """Return a score for each item, in the unit of the corpus, and what the probe gave before calibration."""
         assert isinstance(space.calibration, Calibration)
         assert space.score_range is not None
-        scores = to_corpus_range(space.calibration(predict_items(items, predict)), space.score_range)
-        return [{"score": float(score)} for score in scores]
+        raw = predict_items(items, predict)
+        scores = to_corpus_range(space.calibration(raw), space.score_range)
+        return [{"score": float(score), "raw": float(value)} for score, value in zip(scores, raw, strict=True)]
 
     def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
         """As :meth:`Task.parse_target`."""

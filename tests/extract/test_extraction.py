@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from permafrost.data.errors import MachineError
-from permafrost.data.store import maintenance
+from permafrost.data.latents import maintenance
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec, View

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from permafrost.data.store import maintenance
+from permafrost.data.latents import maintenance
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec

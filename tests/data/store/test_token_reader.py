@@ -12,9 +12,9 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from permafrost.data.latents import maintenance
 from permafrost.data.ragged import TokenLatents, concatenate, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store import maintenance
 from permafrost.data.store.bfloat16 import decode, memory_dtype
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.errors import ShardError, StoreError

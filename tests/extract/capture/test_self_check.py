@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from permafrost.data.errors import MachineError
+from permafrost.data.latents import maintenance
 from permafrost.data.progress import NoProgress
-from permafrost.data.store import maintenance
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract import shard_writer

@@ -140,7 +140,7 @@ def test_each_item_is_answered_by_the_tasks_that_read_as_many_texts(run_of):
     table = table_of(folder, "like")
     items = [*zip(table["sentence1"], table["sentence2"], strict=True), "the dog", ("a small dog",)]
     answers = api.load(folder).predict(items)
-    assert [list(one) for one in answers] == [["score"]] * 15 + [["label", "probabilities"]] * 2
+    assert [list(one) for one in answers] == [["score", "raw"]] * 15 + [["label", "probabilities"]] * 2
     np.testing.assert_allclose([one["score"] for one in answers[:15]], table["score"], atol=1e-4)
     assert api.load(folder, "topic").predict(["the dog", "a small dog"]) == answers[15:]
     for wrong, message in (

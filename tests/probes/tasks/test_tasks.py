@@ -179,7 +179,7 @@ def items(kind: str) -> list[tuple[str, ...]]:
 
 
 KEYS = {
-    "score": {"score"},
+    "score": {"score", "raw"},
     "class": {"label", "probabilities"},
     "labels": {"labels", "probabilities"},
     "tags": {"entities"},

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
+from permafrost.data.latents.kept_texts import TEXTS_SUFFIX, kept_keys, problems_of_texts, text_files
+from permafrost.data.latents.reader import largest_values
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.shard import Shard
@@ -27,7 +29,8 @@ DAMAGED = ".damaged"
 
 STORE_NAME = re.compile(r"[0-9a-f]{16}")
 
-SHARD_NAME = re.compile(r"[0-9a-f]{32}\.h5")
+FILE_NAME = re.compile(rf"[0-9a-f]{{32}}({re.escape(SUFFIX)}|{re.escape(TEXTS_SUFFIX)})")
+"""Name of a file of a store: a shard, or kept texts."""
 
 LEFTOVER_SECONDS = 3600.0
 """Age at which a temporary file belongs to no running writer: a shard is written in one go."""
@@ -35,7 +38,7 @@ LEFTOVER_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Finding:
-    """The problems of one shard."""
+    """The problems of one file."""
 
     path: Path
     problems: tuple[str, ...]
@@ -86,7 +89,7 @@ def store_summary(folder: Path) -> dict[str, Any]:
         "texts": len(keys),
         "columns": {view: list(layers) for view, layers in store.columns().items()},
         "shards": len(shards),
-        "bytes": sum(shard.bytes for shard in shards),
+        "bytes": sum(path.stat().st_size for path in (*(shard.path for shard in shards), *text_files(folder))),
         "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(shard.path.stat().st_mtime for shard in shards))),
     }
 
@@ -99,22 +102,15 @@ def store_details(folder: Path) -> dict[str, Any]:
         | {"columns": shard.columns, "provenance": shard.provenance}
         for shard in store.shards
     ]
-    return store_summary(folder) | {
-        "peaks": _peaks(store.shards),
+    summary = store_summary(folder)
+    kept = int(np.isin(np.unique(np.concatenate([shard.keys for shard in store.shards])), kept_keys(folder)).sum())
+    return summary | {
+        "texts_kept": kept,
+        "texts_unknown": summary["texts"] - kept,
+        "peaks": largest_values(store.shards),
         "identity": plain(store.identity),
         "shards": shards,
     }
-
-
-def _peaks(shards: Sequence[Shard]) -> dict[str, dict[int, float]]:
-    """Return view -> layer -> largest absolute value in any shard; shards of earlier versions do not record it."""
-    peaks: dict[str, dict[int, float]] = {}
-    for shard in shards:
-        for view, values in shard.peaks.items():
-            largest = peaks.setdefault(view, {})
-            for layer, value in zip(shard.columns[view], values, strict=True):
-                largest[layer] = max(value, largest.get(layer, 0.0))
-    return {view: dict(sorted(largest.items())) for view, largest in sorted(peaks.items())}
 
 
 def stores_with_shards(cache: Path) -> list[Path]:
@@ -127,14 +123,21 @@ def shard_paths(folders: Iterable[Path]) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
-def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Finding]:
-    """Yield a finding for each shard with problems; reads every byte of every shard, and calls ``advance`` after each.
+def store_files(folders: Iterable[Path]) -> list[Path]:
+    """Return the path of every file of the given stores: shards, and kept texts."""
+    folders = list(folders)
+    return [*shard_paths(folders), *(path for folder in folders for path in text_files(folder))]
 
+
+def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Finding]:
+    """Yield a finding for each file with problems, a shard or kept texts; calls ``advance`` after each.
+
+    Every byte of every file is read.
     Shards are read in a child process, because a hostile file may crash the process that reads it.
     """
     pool = _start_child()
     try:
-        for path in shard_paths(folders):
+        for path in store_files(folders):
             finding: Finding | None = Finding(path, ("reading it ended the process that read it, twice",))
             for _ in range(2):  # a single crash may have another cause
                 try:
@@ -151,7 +154,10 @@ def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda step
 
 
 def examine(path: Path) -> Finding | None:
-    """Return the problems of one shard; None if it has none. Runs in the child process."""
+    """Return the problems of one file of a store; None if it has none. Runs in the child process."""
+    if path.name.endswith(TEXTS_SUFFIX):
+        problems = list(problems_of_texts(path))
+        return Finding(path, tuple(problems)) if problems else None
     try:
         shard = Shard(path)
         misplaced = [] if shard.identity.name == path.parent.name else ["it belongs to another store"]
@@ -202,7 +208,7 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
         for path in list(folder.iterdir()):
             name = path.name.removesuffix(DAMAGED)
             is_temporary = name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
-            if path.is_file() and (is_temporary or SHARD_NAME.fullmatch(name)):
+            if path.is_file() and (is_temporary or FILE_NAME.fullmatch(name)):
                 size += path.stat().st_size
                 path.unlink()
                 removed.append(path)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from permafrost.data.latents import maintenance
 from permafrost.data.spec import plain
-from permafrost.data.store import block, errors, maintenance, shard_layout
+from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys

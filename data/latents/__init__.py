@@ -1,0 +1,5 @@
+"""Latents for other programs: arrays that read the store lazily, a store opened by its folder, texts kept beside it.
+
+May import: data, data.store.
+Start reading at array.py, LatentArray.
+"""

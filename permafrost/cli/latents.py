@@ -1,0 +1,163 @@
+"""Commands that give vectors to other programs: the latents of a file, what a trained probe makes of texts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from permafrost import exporting
+from permafrost.cli import options
+from permafrost.cli.console import Console, show_json, show_table
+from permafrost.data.corpora.records import CorpusError
+from permafrost.data.text import text_problem
+
+latents_app = typer.Typer()
+
+LayersOption = Annotated[
+    str, typer.Option("--layers", metavar="LAYERS", help='Layers: "all", a list as 0,6,12, or a range as 1..-1.')
+]
+
+ViewOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--view",
+        metavar="NAME",
+        help="Pooling of the tokens: mean (default), last, text_last, cls, ... Repeatable.",
+    ),
+]
+
+MaxTokensOption = Annotated[
+    str, typer.Option("--max-tokens", metavar="N", help="Longer texts are cut. Default: 256, or what the model reads.")
+]
+
+TemplateOption = Annotated[
+    str, typer.Option("--template", metavar="TEXT", help='Text around each input, with {text} for it; or "chat".')
+]
+
+ExportFolder = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the files are written.")]
+
+ExportFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="parquet or arrow: tables with a column of vectors for each view and layer. npy or safetensors: an array "
+        "[layer, text, width] for each view, and the rows as parquet.",
+    ),
+]
+
+
+def plan_overrides(
+    backbone: str, layers: str, view: list[str] | None, max_tokens: str, template: str, set_: list[str] | None
+) -> list[str]:
+    """Return the options of a capture plan as ``KEY=VALUE`` settings, after those of ``--set``."""
+    overrides = options.recipe_overrides(set_, backbone=backbone)
+    named = {"layers": layers, "views": ",".join(view or ()), "max_tokens": max_tokens}
+    overrides += [f"plan.{key}={value}" for key, value in named.items() if value]
+    if template:
+        overrides.append(f"plan.template='''{template}'''" if "'" not in template else f"plan.template={template}")
+    return overrides
+
+
+@latents_app.command("latents")
+def latents_command(
+    data: options.DataOption,
+    out: ExportFolder,
+    format_: ExportFormat = "parquet",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
+    layers: LayersOption = "",
+    view: ViewOption = None,
+    max_tokens: MaxTokensOption = "",
+    template: TemplateOption = "",
+    set_: options.SetOption = None,
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Write the latents of a file, with its texts, targets and splits, for other programs.
+
+    What is not cached yet is extracted first. Texts without a target, one on each line, will do. The rows are in the
+    order of the file. You may stop the command at any time and repeat it: it goes on from there.
+
+    Example: permafrost latents --data reviews.csv --backbone gpt2-medium --layers 6,12 --view last --out latents
+    """
+    own = options.corpus_arguments(data, columns, target)
+    overrides = plan_overrides(backbone, layers, view, max_tokens, template, set_)
+    overrides += options.recipe_overrides(None, max_bytes, strict)
+    result = exporting.export_latents(own["data"], out, format_, own["columns"], own["target"], overrides, Console())
+    if as_json:
+        show_json(vars(result) | {"folder": str(result.folder), "files": list(result.files)})
+        return
+    there = "it was there already: " if result.existed else ""
+    print(f"{there}{result.rows:,} rows, {result.bytes / 1e6:,.1f} MB in {len(result.files)} files, to {result.folder}")
+
+
+EmbedName = Annotated[
+    str, typer.Argument(metavar="RUN|BACKBONE", help="A run folder, or a backbone: a short name, a folder or a hub id.")
+]
+
+VectorsFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="The .npy file of the vectors; the texts are kept beside it."),
+]
+
+SearchOption = Annotated[
+    str, typer.Option("--search", metavar="TEXT", help="Print the ten texts that are nearest to this one.")
+]
+
+EmbedView = Annotated[
+    str, typer.Option("--view", metavar="NAME", help="Pooling of the last layer of a backbone. Default: mean.")
+]
+
+
+@latents_app.command("embed")
+def embed_command(
+    name: EmbedName,
+    file: options.TextsFile = None,
+    out: VectorsFile = None,
+    search: SearchOption = "",
+    task: options.TaskOption = "",
+    view: EmbedView = "",
+    set_: options.SetOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Write a vector for each text of a file, and find the nearest ones.
+
+    Of a run, the vectors are what its probe makes of a text; if its mixer allows it, the cosine of two is the raw score
+    of the pair. Of a backbone, they are its last layer, pooled. A file that is there is searched without embedding its
+    texts again: leave --file out. You may stop the command at any time and repeat it.
+
+    Example: permafrost embed runs/sts-1 --file sentences.txt --out vectors.npy --search "A dog runs."
+    """
+    if not file and not out:
+        raise CorpusError("give the texts, --file FILE, or vectors that are there, --out FILE.")
+    if not out and not search:
+        raise CorpusError("give --out FILE for the vectors, --search TEXT, or both.")
+    if search and (problem := text_problem(search)):
+        raise CorpusError(f"--search: the text {problem}.")
+    from permafrost import embedding  # loads numpy and pyarrow
+    from permafrost.data.readers.load import read_sentences
+
+    console, texts = Console(), read_sentences(file) if file else None
+    if texts == []:
+        raise CorpusError(f"{file}: it holds no texts.")
+    embedder = embedding.make_embedder(name, task, view, set_ or ())
+    console.note(embedder.meaning)
+    if out:
+        embedded = embedding.embed_file(embedder, texts, out, console)
+    else:
+        embedded = embedding.Embedded(texts=texts or [], vectors=embedder.embed(texts or [], console))
+    found = embedding.nearest_texts(embedded, embedder.embed([search], console)[0]) if search else []
+    texts_count, width = embedded.vectors.shape
+    if as_json:
+        nearest = {"nearest": [vars(neighbour) for neighbour in found]} if search else {}
+        facts = {"vectors": out and str(out), "texts": texts_count, "width": width, "existed": embedded.existed}
+        show_json(facts | {"is_score": embedder.is_score, "meaning": embedder.meaning} | nearest)
+        return
+    if search:
+        show_table(["score", "line", "text"], [[f"{near.score:.4f}", f"{near.number:,}", near.text] for near in found])
+    if out:
+        there = "it was there already: " if embedded.existed else ""
+        print(f"{there}{texts_count:,} vectors of width {width:,}, {out}")
