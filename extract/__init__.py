@@ -1,6 +1,5 @@
 """Extraction: the latents of texts, computed by a frozen backbone and stored; language models are loaded only here.
 
-May import: data, data.corpora, data.store, extract.architecture, extract.backbones, extract.capture,
-extract.tokenization.
+May import: data, data.store, extract.architecture, extract.backbones, extract.capture, extract.tokenization.
 Start reading at extraction.py, extract.
 """

@@ -15,9 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.evaluation import evaluate
     from permafrost.inspection import backbone, latents, look
 
-__all__ = ["ablate", "backbone", "latents", "load", "look", "pretrain", "report", "run", "similarity", "study", "train"]
+__all__ = [
+    "ablate",
+    "backbone",
+    "evaluate",
+    "latents",
+    "load",
+    "look",
+    "pretrain",
+    "report",
+    "run",
+    "similarity",
+    "study",
+    "train",
+]
+
+MODULES = {"evaluate": "evaluation", "backbone": "inspection", "latents": "inspection", "look": "inspection"}
+"""Name -> the module that has it, for those that ``api`` has not."""
 
 if not (Path(__file__).parent / "data").exists():  # a checkout, where data, extract and probes lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))
@@ -25,6 +42,6 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module = "inspection" if name in ("backbone", "latents", "look") else "api"
+        module = MODULES.get(name, "api")
         return getattr(importlib.import_module(f"permafrost.{module}"), name)
     raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

@@ -36,7 +36,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "extract": {
         "data",
-        "data.corpora",
         "data.store",
         "extract.architecture",
         "extract.backbones",
@@ -136,11 +135,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.readers",
         "data.store",
         "extract",
+        "extract.architecture",
         "extract.backbones",
         "extract.finetuning",
         "extract.pretraining",
         "extract.tokenization",
         "probes.config",
+        "probes.evaluation",
         "probes.experiments",
         "probes.inputs",
         "probes.objectives",
@@ -164,6 +165,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.results",
     },
     "data.files": {"data"},
+    "probes.evaluation": {
+        "data",
+        "data.corpora",
+        "data.readers",
+        "data.store",
+        "probes.config",
+        "probes.inputs",
+        "probes.metrics",
+        "probes.objectives",
+        "probes.results",
+        "probes.runs",
+        "probes.tasks",
+        "probes.variants",
+    },
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

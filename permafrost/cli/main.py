@@ -15,19 +15,17 @@ from permafrost.cli.backbone import backbone_app
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import (
     Console,
-    cell,
     show_facts,
     show_json,
     show_results,
     show_similarity,
-    show_table,
     show_training,
 )
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
+from permafrost.cli.prediction import prediction_app
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.outcomes import SimilarityResult
-from permafrost.probes.results.run_folder import RunError, RunFolder
 
 app = typer.Typer(
     name="permafrost",
@@ -46,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(inspect_app)
 app.add_typer(backbone_app)
+app.add_typer(prediction_app)
 app.add_typer(cache_app, name="cache")
 
 
@@ -238,59 +237,6 @@ def extract_command(
     }
     show = show_json if as_json else show_facts
     show(facts)
-
-
-@app.command("predict")
-def predict_command(
-    run_folder: options.RunFolder,
-    texts: options.Texts = None,
-    file: options.TextsFile = None,
-    task: options.TaskOption = "",
-    out: options.OutOption = None,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Predict on new texts with a finished run.
-
-    Give the texts as arguments or in a file. From a file, the columns of the run's corpus are read, or else the usual
-    ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
-    run's target column too, the target is shown beside the prediction; a column of that name with a value that is no
-    target of the run is carried along.
-
-    A run of several tasks predicts with every task whose columns are there; --task picks one.
-
-    The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
-    prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
-    their item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
-    """
-    if bool(texts) == bool(file):
-        raise CorpusError("give either texts or --file FILE to predict on.")
-    RunFolder(run_folder, RunError)
-    from permafrost.probes.prediction import output, requests  # these load torch
-
-    if out:
-        output.check_output_path(out, file)
-    console, predictor = Console(), api.load(run_folder, task)
-    runs = predictor.tasks
-    if file:
-        requested = requests.requests_from_file(runs, file, console)
-    else:
-        requested = requests.requests_from_texts(runs, texts or [])
-    if left_out := [name for name in runs if name not in requested]:
-        console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
-    by_task = {
-        name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
-        for name, items in requested.items()
-    }
-    items, answers = output.merge_tasks(requested, by_task)
-    if out:
-        output.write_predictions(out, items, answers)
-    if as_json:
-        show_json({"predictions": output.predictions_in_json(items, answers)})
-    elif out:
-        print(f"answers: {len(answers):,}, to {out}")
-    else:
-        lines = output.screen_rows(items, answers)
-        show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
 
 
 def main() -> NoReturn:

@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures import metrics, predictions, study, subsets, training
+from permafrost.probes.figures import evaluation, metrics, predictions, study, subsets, training
 from permafrost.probes.figures.diagram import diagram
 from permafrost.probes.reports.page import Picture
 from permafrost.probes.results.run_tables import Tables
@@ -47,6 +47,8 @@ FIGURES = {
         "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard."),
     "by_question_word": FigureSpec("By question word", partial(predictions.group_bars, kind="question word"),
         "Metrics of the questions with each question word."),
+    "transfer": FigureSpec("Transfer", evaluation.transfer,
+        "Each run, by what it was trained on, against each data set; darker is better within a panel."),
     "layer_map": FigureSpec("Tasks by layer", subsets.layer_map,
         "A row per task, in its own metric and on its own scale; darker is nearer to the best value of the task."),
     "layer_curves": FigureSpec("By layer, with controls", subsets.layer_curves,

@@ -16,7 +16,7 @@ import matplotlib
 from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
-from permafrost.probes.reports import metrics, similarity, subsets, summary
+from permafrost.probes.reports import evaluation, metrics, similarity, subsets, summary
 from permafrost.probes.reports.breakdown import breakdown_grids, group_kinds, variant_grids
 from permafrost.probes.reports.figures import FIGURES, draw
 from permafrost.probes.reports.page import (
@@ -123,6 +123,20 @@ def _breakdowns(run: Tables) -> list[Section]:
     return sections
 
 
+def _pairs(run: Tables) -> list[Section]:
+    """A section per evaluation of several: what the page of it alone would show."""
+    sections = []
+    for name, about in evaluation.evaluations(run).items() if run.tasks else ():
+        tables = evaluation.pair_tables(run, name)
+        blocks = _blocks(tables, [metrics.results_grid])
+        for kind, group in group_kinds(tables).items():
+            figure = draw(tables, f"by_{kind.replace(' ', '_')}", name, group.note)
+            blocks += [*([figure] if figure else []), *breakdown_grids(tables, kind)]
+        blocks += _blocks(tables, PREDICTIONS, name)
+        sections.append(Section(f"pair-{name}", cell_text(f"{about['run']} on {about['data']}", 80), "", blocks))
+    return sections
+
+
 def _latents(run: Tables) -> Scatter | None:
     return Scatter(latent_scatter(run["latents"])) if len(run["latents"]) else None
 
@@ -183,6 +197,20 @@ PAGES = {
             note=summary.trials_note),
         PROVENANCE,
     ]),
+    "evaluation": Page(
+        evaluation.evaluation_lead, evaluation.evaluation_tiles,
+        [lambda run: [] if run.tasks else metrics.results_grid(run) or [], evaluation.transfer_grids,
+            metrics.comparisons_grid],
+        [
+            _section("results", "Results", lambda run: [] if run.tasks else metrics.results_grid(run) or [],
+                evaluation.transfer_grids, "transfer", evaluation.rows_grid),
+            _section("comparisons", "Side by side", metrics.comparisons_grid),
+            _pairs,
+            _breakdowns,
+            _section("predictions", "Predictions", *PREDICTIONS),
+            PROVENANCE,
+        ],
+    ),
     "similarity": Page(similarity.similarity_lead, similarity.similarity_tiles, [similarity.cosine_grids], [
         similarity.similarity_sections, PROVENANCE,
     ]),

@@ -73,6 +73,7 @@ NEEDED = {
     "ablation": ("metrics.csv",),
     "study": ("trials.csv",),
     "similarity": ("cosines.csv", "sentences.csv", "maps.csv"),
+    "evaluation": ("metrics.csv",),
     "pretraining": ("losses.csv", "metrics.csv", RECIPE),
 }
 """Experiment, as the record names it -> files that every finished run of it has."""

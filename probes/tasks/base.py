@@ -216,6 +216,10 @@ class Task(ABC):
         """
         return None
 
+    def fixed_calibration(self, space: OutputSpace) -> Calibrated | None:
+        """Return what a trained probe decodes with whatever the rows are, those of other data included."""
+        return space.calibration
+
     def balanced_weights(self, rows: Rows) -> NDArray[np.float32] | None:
         """Return weights for the loss by which all classes of some rows count alike; None if there are no classes."""
         return None

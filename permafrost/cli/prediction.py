@@ -1,0 +1,122 @@
+"""Commands on finished runs: prediction of new texts, and evaluation on labelled data."""
+
+from pathlib import Path
+
+import typer
+
+from permafrost import api
+from permafrost.cli import options
+from permafrost.cli.console import Console, cell, show_json, show_table, show_training
+from permafrost.data.corpora.records import CorpusError
+from permafrost.probes.results.run_folder import RunError, RunFolder
+
+prediction_app = typer.Typer()
+
+
+@prediction_app.command("predict")
+def predict_command(
+    run_folder: options.RunFolder,
+    texts: options.Texts = None,
+    file: options.TextsFile = None,
+    task: options.TaskOption = "",
+    backbone: options.PlaceOption = "",
+    out: options.OutOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Predict on new texts with a finished run.
+
+    Give the texts as arguments or in a file. From a file, the columns of the run's corpus are read, or else the usual
+    ones: sentence1 and sentence2, premise and hypothesis, question and context, sentence, text. If the file has the
+    run's target column too, the target is shown beside the prediction; a column of that name with a value that is no
+    target of the run is carried along.
+
+    A run of several tasks predicts with every task whose columns are there; --task picks one. --backbone names the
+    place of the run's backbone, if it is not where it was.
+
+    The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
+    prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
+    their item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
+    """
+    if bool(texts) == bool(file):
+        raise CorpusError("give either texts or --file FILE to predict on.")
+    RunFolder(run_folder, RunError)
+    from permafrost.probes.prediction import output, requests  # these load torch
+
+    if out:
+        output.check_output_path(out, file)
+    console, predictor = Console(), api.load(run_folder, task, backbone)
+    runs = predictor.tasks
+    if file:
+        requested = requests.requests_from_file(runs, file, console)
+    else:
+        requested = requests.requests_from_texts(runs, texts or [])
+    if left_out := [name for name in runs if name not in requested]:
+        console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
+    by_task = {
+        name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
+        for name, items in requested.items()
+    }
+    items, answers = output.merge_tasks(requested, by_task)
+    if out:
+        output.write_predictions(out, items, answers)
+    if as_json:
+        show_json({"predictions": output.predictions_in_json(items, answers)})
+    elif out:
+        print(f"answers: {len(answers):,}, to {out}")
+    else:
+        lines = output.screen_rows(items, answers)
+        show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
+
+
+@prediction_app.command("evaluate")
+def evaluate_command(
+    run_folders: options.RunFolders,
+    data: options.EvaluatedData = None,
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    split: options.SplitOption = "",
+    label_map: options.LabelMapOption = None,
+    task: options.TaskOption = "",
+    backbone: options.PlaceOption = "",
+    set_: options.SetOption = None,
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Evaluate finished runs on other labelled data.
+
+    Metrics with intervals, a breakdown, predictions and a page, as of a run; without --data, on the run's own corpus.
+    Several runs or data sets, --data repeated, make a transfer matrix with paired tests.
+
+    The test split is evaluated, else validation, or all rows of data without splits; --split picks another, or all.
+
+    Labels are matched by name, in the same case; a run that reads numbers matches them too. --label-map maps others:
+    --label-map pos=positive, or --label-map mixed= to leave a label out (of a class its rows; of entities and label
+    sets the label itself). Rows with a label that the run does not have are left out, counted, and listed in
+    skipped.csv. Scores are mapped from the range of the data to that of the run.
+
+    --set changes keys of corpus and extract, such as corpus.limit=500 or extract.cache=FOLDER.
+    """
+    for folder in run_folders:
+        if not folder.is_dir() and (folder.exists() or data):
+            raise RunError(f"{folder} is no run folder; if it is data, repeat the option: --data A --data B.")
+        RunFolder(folder, RunError)
+    own = options.corpus_arguments("", columns, target)
+    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    from permafrost.evaluation import evaluate  # loads torch
+
+    result = evaluate(
+        run_folders,
+        list(data or ()) or None,
+        columns=own["columns"],
+        target=own["target"],
+        split=split,
+        label_map=label_map or (),
+        task=task,
+        backbone=backbone,
+        overrides=overrides,
+        folder=runs,
+        progress=Console(),
+    )
+    show_training(result, as_json)
