@@ -1,10 +1,15 @@
 """Finished runs on labelled data: their own figures again, and those of data from elsewhere."""
 
+import json
+
+import pandas as pd
 import pytest
 
 import permafrost as pf
 from permafrost import api
-from tests.support.bench import Bench
+from permafrost.data.errors import InputError
+from permafrost.probes.reports.report import result_grids, write_report
+from tests.support.bench import Bench, pairs, write
 
 pytestmark = pytest.mark.usefixtures("quick", "trained_only")
 
@@ -48,3 +53,84 @@ def _figures(result):
         for row in result.metrics
         if row["split"] == "test" and row["variant"] == result.selected
     }
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory, tiny):
+    """Two runs of classes on corpora of their own, and a third set, whose labels have other names."""
+    bench = Bench(tmp_path_factory.mktemp("two"), tiny("bert"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+        first = api.run("classify", bench.of_topics(), bench.runs)
+        second = api.run("classify", bench.of_topics("plan.views=cls"), bench.runs)
+    rows = [(row[0], "SAME" if row[2] > 0.4 else "other") for row in pairs(seed=3)]
+    return bench, first, second, write(bench.folder / "third.csv", ["sentence", "label"], rows)
+
+
+def test_runs_and_data_make_a_transfer_matrix_with_paired_tests_and_a_page(two_runs):
+    bench, first, second, third = two_runs
+    own = bench.folder / "topics1.csv"
+    words = ["evaluate", str(first.path), str(second.path), "--data", str(own), "--data", str(third)]
+    code, out, err = bench.command(*words, "--label-map", "SAME=same", "--runs", str(bench.runs), "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["selected"] == ""
+    values = {
+        (row["variant"], row["corpus"], row["metric"]): row["value"]
+        for row in result["metrics"]
+        if row["seed"] is None and not row["against"]
+    }
+    names = [run.path.name for run in (first, second)]
+    for run, name in zip((first, second), names, strict=True):
+        of_run = {row["metric"]: row["value"] for row in run.metrics
+                  if row["variant"] == run.selected and row["split"] == "test" and row["seed"] is None}  # fmt: skip
+        assert {metric: values[name, own.name, metric] for metric in of_run} == of_run
+        assert 0 <= values[name, third.name, "accuracy"] <= 1
+    differences = {row["corpus"]: row for row in result["metrics"] if row["against"]}
+    assert set(differences) == {own.name, third.name}
+    for corpus, row in differences.items():
+        assert (row["variant"], row["against"]) == (names[1], names[0])
+        assert row["value"] == pytest.approx(
+            values[names[1], corpus, row["metric"]] - values[names[0], corpus, row["metric"]]
+        )
+        assert 0 < row["p"] <= 1
+    folder = bench.folder / result["run"]
+    (matrix, comparisons) = result_grids(folder)
+    assert [line[0] for line in matrix.rows] == names
+    assert list(matrix.heads) == ["run", own.name, third.name]
+    assert len(comparisons.rows) == 2
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    assert [about["rows"] for about in record["evaluations"].values()] == [15, 70, 15, 70]
+    page = write_report(folder).read_text("utf-8")
+    assert (folder / "figures" / "transfer.svg").is_file()
+    assert f"{names[0]} on {third.name}" in page
+
+
+def test_a_single_evaluation_has_the_page_of_a_run_and_counts_what_is_left_out(two_runs):
+    bench, first, _, third = two_runs
+    result = api.load(first.path).evaluate(str(third), folder=bench.runs)
+    table = pd.read_csv(result.path / "predictions.csv")
+    others = sum(row[2] <= 0.4 for row in pairs(seed=3))
+    assert set(table["target"]) == {"other"}
+    assert len(table) == others
+    assert len(pd.read_csv(result.path / "skipped.csv")) == 70 - others
+    page = write_report(result.path).read_text("utf-8")
+    assert f"{70 - others}" in page
+    assert "Confusion" in page
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "message"),
+    [
+        ("pairs.csv", {}, "has targets of the kind 'score', and .* predicts 'class'"),
+        ("missing.csv", {}, "there is no such file or folder"),
+        ("third.csv", {"split": "trian"}, "Did you mean 'train'"),
+        ("third.csv", {"overrides": ["plan.views=cls"]}, "sets keys of corpus and extract"),
+        ("third.csv", {"backbone": "nowhere/at-all"}, "nowhere/at-all"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_a_line_that_names_both_sides(two_runs, data, more, message):
+    bench, first, _, _ = two_runs
+    bench.of_pairs()
+    with pytest.raises(InputError, match=message):
+        pf.evaluate(first.path, str(bench.folder / data), folder=bench.runs, **more)
