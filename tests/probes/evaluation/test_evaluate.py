@@ -1,6 +1,7 @@
 """Finished runs on labelled data: their own figures again, and those of data from elsewhere."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -134,3 +135,35 @@ def test_what_cannot_be_evaluated_is_refused_in_a_line_that_names_both_sides(two
     bench.of_pairs()
     with pytest.raises(InputError, match=message):
         pf.evaluate(first.path, str(bench.folder / data), folder=bench.runs, **more)
+
+
+def test_a_run_that_was_copied_to_a_machine_without_its_cache_finds_its_backbone_in_another_place(tmp_path, tiny):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(tiny("bert"), here / "model")
+    bench = Bench(here, here / "model")
+    done = api.run(
+        "classify", bench.of_topics("plans.loud.template={text} !", "probe.inputs=mean,loud/mean"), bench.runs
+    )
+    texts = [row[0] for row in pairs(seed=5)][:4]
+    before = api.load(done.path).predict(texts)
+    shutil.copytree(done.path, there / "run")
+    shutil.move(here / "model", there / "elsewhere")
+    shutil.move(here / "topics1.csv", there / "data.csv")
+    shutil.rmtree(here)
+    data, cache = str(there / "data.csv"), [f"extract.cache={there / 'cache'}"]
+
+    with pytest.raises(InputError, match="--backbone"):
+        api.load(there / "run").predict(texts)
+    with pytest.raises(InputError, match="has other weights"):
+        api.load(there / "run", backbone=str(tiny("bert", 48)))
+    predictor = api.load(there / "run", backbone=str(there / "elsewhere"))
+    assert [answer["label"] for answer in predictor.predict(texts)] == [answer["label"] for answer in before]
+    result = predictor.evaluate(data, folder=there / "runs", overrides=cache)
+    assert result.texts_run > 0
+    own = {
+        row["metric"]: row["value"]
+        for row in done.metrics
+        if row["variant"] == done.selected and row["split"] == "test"
+    }
+    again = {row["metric"]: row["value"] for row in result.metrics if row["variant"] == done.selected}
+    assert again == pytest.approx(own)
