@@ -167,3 +167,24 @@ def test_a_run_that_was_copied_to_a_machine_without_its_cache_finds_its_backbone
     }
     again = {row["metric"]: row["value"] for row in result.metrics if row["variant"] == done.selected}
     assert again == pytest.approx(own)
+
+
+def test_a_fine_tuned_run_is_evaluated_through_its_own_folder_as_it_predicts(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    settings = bench.of_topics("finetune.cut=2", "plan.views=tokens", "probe.inputs=mean:-1", "train.epochs=1")
+    recipe = tmp_path / "own.toml"
+    recipe.write_text("[train]\nseeds = [0]\n")
+    done = api.run(str(recipe), [*settings, "corpus.target=class"], bench.runs)
+    result = pf.evaluate(done.path, folder=bench.runs)
+    table = pd.read_csv(result.path / "predictions.csv")
+    answers = api.load(done.path).predict(table["sentence"].tolist())
+    assert [answer["label"] for answer in answers] == table["label"].tolist()
+    own, again = (
+        {
+            row["metric"]: row["value"]
+            for row in each.metrics
+            if row["variant"] == done.selected and row["split"] == "test"
+        }
+        for each in (done, result)
+    )
+    assert {name: value for name, value in own.items() if name in again} == pytest.approx(again)
