@@ -1,10 +1,10 @@
-"""Figures of evaluations: the transfer matrix as a heatmap, runs down and data across."""
+"""Figures of evaluations: the transfer matrix, runs down and data across; and the reliability of probabilities."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures.style import COLOURS, new_figure, short_name
+from permafrost.probes.figures.style import COLOURS, GREY, new_figure, series_style, shared_legend, short_name
 from permafrost.probes.results.formatting import metric_title
 from permafrost.probes.results.run_tables import Tables
 
@@ -47,4 +47,22 @@ def transfer(run: Tables) -> Figure | None:
         panel.set_yticks(range(len(names)), [short_name(name, 24) for name in names])
         panel.set(xlim=(-0.5, len(data) - 0.5), ylim=(len(names) - 0.5, -0.5))
         panel.grid(visible=False)
+    return figure
+
+
+def reliability(run: Tables) -> Figure | None:
+    """Draw the accuracy of predicted classes against their probability, a line before and after calibration."""
+    rows = run["reliability"].dropna(subset=["confidence", "accuracy"])
+    if rows.empty:
+        return None
+    title = f"reliability on {short_name(rows['split'].iloc[0])}"
+    figure, (axes,) = new_figure(title, "probability of the predicted class", "accuracy", size=(4.8, 4.6))
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 2)), linewidth=1)
+    for index, (stage, bins) in enumerate(rows.groupby("stage", sort=False)):
+        style = series_style(index)
+        axes.plot(bins["confidence"], bins["accuracy"], label=short_name(stage), **style)
+        sizes = 140 * np.sqrt(bins["n"] / max(bins["n"].max(), 1))
+        axes.scatter(bins["confidence"], bins["accuracy"], s=sizes, color=style["color"], alpha=0.25, linewidths=0)
+    axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02))
+    shared_legend(figure, [axes])
     return figure

@@ -95,6 +95,20 @@ def bootstrap_metric(
     return BootstrapSamples(value, draws, n)
 
 
+def bootstrap_pairs(
+    metric: Metric, predictions: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any]]
+) -> BootstrapSamples | None:
+    """As :func:`bootstrap_metric`, of predictions that have a target ``[row]`` each; None for fewer than two rows."""
+    n = len(targets[0])
+    if n < 2:
+        return None
+    pairs = list(zip(predictions, targets, strict=True))
+    rng = np.random.default_rng(0)
+    resamples = (rng.integers(0, n, (CHUNK, n)) for _ in range(0, RESAMPLES, CHUNK))
+    draws = [np.mean([metric(first[rows], second[rows]) for first, second in pairs], axis=0) for rows in resamples]
+    return BootstrapSamples(float(np.mean([metric(*pair) for pair in pairs])), np.concatenate(draws), n)
+
+
 def bootstrap_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> BootstrapSamples | None:
     """Return a ratio of sums over rows and its bootstrap distribution, on the rows that :func:`bootstrap_metric` draws.
 

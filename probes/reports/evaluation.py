@@ -6,16 +6,21 @@ from typing import Any
 
 from permafrost.probes.config.names import PROBE, UNTRAINED
 from permafrost.probes.figures.evaluation import transfer_rows
+from permafrost.probes.reports.metrics import results_grid
 from permafrost.probes.reports.page import Tile
 from permafrost.probes.reports.summary import duration_tiles
 from permafrost.probes.results.formatting import metric_title
 from permafrost.probes.results.grid import Grid, cell_text, pivot_lines, value_cell
 from permafrost.probes.results.run_tables import Tables
 
+KEYS = ("run", "task", "data", "split", "variant", "metric", "rows", "left_out")
+"""What the record says of each evaluation."""
+
 
 def evaluations(run: Tables) -> dict[str, Mapping[str, Any]]:
-    """Return the evaluations of a folder, name -> what its record says; those that are no table are left out."""
-    return {name: about for name, about in run.record_table("evaluations").items() if isinstance(about, Mapping)}
+    """Return the evaluations of a folder, name -> what its record says; those that lack something are left out."""
+    known = run.record_table("evaluations").items()
+    return {name: about for name, about in known if isinstance(about, Mapping) and set(KEYS) <= set(about)}
 
 
 def evaluation_lead(run: Tables) -> str:
@@ -51,6 +56,12 @@ def evaluation_tiles(run: Tables) -> list[Tile]:
 def _count(about: Mapping[str, Any], key: str) -> int:
     value = about.get(key)
     return value if isinstance(value, int) else 0
+
+
+def single_grids(run: Tables) -> list[Grid]:
+    """Return the results of a single evaluation, as a run has them; none of several."""
+    grid = results_grid(run) if len(evaluations(run)) < 2 else None
+    return [grid] if grid else []
 
 
 def transfer_grids(run: Tables) -> list[Grid]:

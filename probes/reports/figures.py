@@ -35,6 +35,9 @@ FIGURES = {
         "A point per row, of the first seed, at most 5,000; the dashed line is equality."),
     "confusion": FigureSpec("Confusion", predictions.confusion,
         "Rows are gold classes or tags, columns predicted ones, of the first seed; darker is a larger share of a row."),
+    "reliability": FigureSpec("Reliability", evaluation.reliability,
+        "Of rows with similar probability, how many are right: 15 bins, the size of a point its rows. Below the dashed "
+        "line probabilities are too high, above it too low."),
     "confusions": FigureSpec("Confusion by variant", predictions.confusions,
         "As above, of the first seed of every variant; darker is a larger share of a row."),
     "by_class": FigureSpec("By class", partial(predictions.group_bars, kind="class"),

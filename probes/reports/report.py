@@ -17,7 +17,7 @@ from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import evaluation, metrics, similarity, subsets, summary
-from permafrost.probes.reports.breakdown import breakdown_grids, group_kinds, variant_grids
+from permafrost.probes.reports.breakdown import breakdown_grids, calibration_grid, group_kinds, variant_grids
 from permafrost.probes.reports.figures import FIGURES, draw
 from permafrost.probes.reports.page import (
     Block,
@@ -160,12 +160,12 @@ class Page:
     """Sections in order; one without blocks is left out."""
 
 
-PREDICTIONS = ("predicted_against_gold", "confusion", "confusions", example_blocks)
+PREDICTIONS = ("predicted_against_gold", "confusion", "confusions", calibration_grid, "reliability", example_blocks)
 
 PROVENANCE = _section("provenance", "What ran", summary.provenance, _recipe)
 
 VARIANTS = Page(
-    summary.probe_lead, summary.run_tiles, [metrics.results_grid, metrics.comparisons_grid],
+    summary.probe_lead, summary.run_tiles, [metrics.results_grid, calibration_grid, metrics.comparisons_grid],
     [
         _results,
         _section("comparisons", "Side by side", metrics.comparisons_grid),
@@ -199,11 +199,10 @@ PAGES = {
     ]),
     "evaluation": Page(
         evaluation.evaluation_lead, evaluation.evaluation_tiles,
-        [lambda run: [] if run.tasks else metrics.results_grid(run) or [], evaluation.transfer_grids,
-            metrics.comparisons_grid],
+        [evaluation.single_grids, evaluation.transfer_grids, calibration_grid, metrics.comparisons_grid],
         [
-            _section("results", "Results", lambda run: [] if run.tasks else metrics.results_grid(run) or [],
-                evaluation.transfer_grids, "transfer", evaluation.rows_grid),
+            _section("results", "Results", evaluation.single_grids, evaluation.transfer_grids, "transfer",
+                evaluation.rows_grid),
             _section("comparisons", "Side by side", metrics.comparisons_grid),
             _pairs,
             _breakdowns,
