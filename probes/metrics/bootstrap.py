@@ -95,10 +95,13 @@ def bootstrap_metric(
     return BootstrapSamples(value, draws, n)
 
 
-def bootstrap_pairs(
+def bootstrap_centred(
     metric: Metric, predictions: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any]]
 ) -> BootstrapSamples | None:
-    """As :func:`bootstrap_metric`, of predictions that have a target ``[row]`` each; None for fewer than two rows."""
+    """As :func:`bootstrap_metric`, of a metric that grows with noise, of predictions that have a target ``[row]`` each.
+
+    Resamples repeat rows and are noisier than all rows: the mean of the draws is moved to the metric of all rows.
+    """
     n = len(targets[0])
     if n < 2:
         return None
@@ -106,7 +109,8 @@ def bootstrap_pairs(
     rng = np.random.default_rng(0)
     resamples = (rng.integers(0, n, (CHUNK, n)) for _ in range(0, RESAMPLES, CHUNK))
     draws = [np.mean([metric(first[rows], second[rows]) for first, second in pairs], axis=0) for rows in resamples]
-    return BootstrapSamples(float(np.mean([metric(*pair) for pair in pairs])), np.concatenate(draws), n)
+    value, every = float(np.mean([metric(*pair) for pair in pairs])), np.concatenate(draws)
+    return BootstrapSamples(value, np.maximum(every - every.mean() + value, 0), n)
 
 
 def bootstrap_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> BootstrapSamples | None:

@@ -53,7 +53,8 @@ def log_probabilities(logits: NDArray[Any], temperature: float = 1.0) -> NDArray
 def row_losses(logits: NDArray[Any], target: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the log loss of each row in nats, ``[row]``."""
     logs = log_probabilities(logits, temperature)
-    return -np.take_along_axis(logs, target[:, None].astype(np.int64), 1)[:, 0]
+    losses: NDArray[np.float64] = -np.take_along_axis(logs, target[:, None].astype(np.int64), 1)[:, 0]
+    return losses
 
 
 def mean_loss(losses: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
@@ -83,7 +84,8 @@ def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[Any]) 
 
 def bins_of(confidence: NDArray[Any]) -> NDArray[np.int64]:
     """Return the bin of each confidence; a bin contains its upper edge."""
-    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    numbers: NDArray[np.int64] = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return numbers
 
 
 class ReliabilityBin(NamedTuple):

@@ -15,6 +15,7 @@ import matplotlib
 
 from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
+from permafrost.probes.figures.sentence_map import few_points_note
 from permafrost.probes.figures.style import SETTINGS
 from permafrost.probes.reports import evaluation, metrics, similarity, subsets, summary
 from permafrost.probes.reports.breakdown import breakdown_grids, calibration_grid, group_kinds, variant_grids
@@ -126,7 +127,8 @@ def _breakdowns(run: Tables) -> list[Section]:
 def _pairs(run: Tables) -> list[Section]:
     """A section per evaluation of several: what the page of it alone would show."""
     sections = []
-    for name, about in evaluation.evaluations(run).items() if run.tasks else ():
+    for name in filter(run.tasks.__contains__, evaluation.evaluations(run)):
+        about = evaluation.evaluations(run)[name]
         tables = evaluation.pair_tables(run, name)
         blocks = _blocks(tables, [metrics.results_grid])
         for kind, group in group_kinds(tables).items():
@@ -139,6 +141,12 @@ def _pairs(run: Tables) -> list[Section]:
 
 def _latents(run: Tables) -> Scatter | None:
     return Scatter(latent_scatter(run["latents"])) if len(run["latents"]) else None
+
+
+def _latents_note(run: Tables) -> str:
+    rows = run["latents"][run["latents"]["method"] == "tsne"]
+    caution = few_points_note(rows.groupby(["plan", "view", "layer"], dropna=False).size())
+    return f"Coordinates of texts, projected to three dimensions. {caution}".strip()
 
 
 def _recipe(run: Tables) -> FoldedText | None:
@@ -175,7 +183,7 @@ VARIANTS = Page(
         _section("predictions", "Predictions", *PREDICTIONS),
         _section("learning", "Training", "training", "by_epoch", "by_epoch_second", metrics.epochs_grid, "weights",
             "conflicts", "autoencoder", note=metrics.frozen_note),
-        _section("space", "Latents", _latents, note=lambda _: "Coordinates of texts, projected to three dimensions."),
+        _section("space", "Latents", _latents, note=_latents_note),
         PROVENANCE,
     ],
 )  # fmt: skip

@@ -74,8 +74,8 @@ NEEDED = {
     "layers": ("metrics.csv",),
     "ablation": ("metrics.csv",),
     "study": ("trials.csv",),
-    "similarity": ("cosines.csv", "sentences.csv", "maps.csv"),
     "evaluation": ("metrics.csv",),
+    "similarity": ("cosines.csv", "sentences.csv", "maps.csv"),
     "pretraining": ("losses.csv", "metrics.csv", RECIPE),
 }
 """Experiment, as the record names it -> files that every finished run of it has."""

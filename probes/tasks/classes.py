@@ -13,7 +13,7 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.script import WORD_END, WORD_START, lazy_pattern, units
 from permafrost.probes.config.names import PROBABILITY
-from permafrost.probes.metrics.bootstrap import bootstrap_metric, bootstrap_pairs
+from permafrost.probes.metrics.bootstrap import bootstrap_centred, bootstrap_metric
 from permafrost.probes.metrics.calibration import Temperature
 from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1
 from permafrost.probes.metrics.probabilities import (
@@ -121,7 +121,7 @@ class Classification(RowTask):
             correct = [(logits.argmax(-1) == targets).astype(np.float64) for logits in outputs]
             for metric, resampled in {
                 "log_loss": bootstrap_metric(mean_loss, losses, targets),
-                "ece": bootstrap_pairs(expected_calibration_error, confidence, correct),
+                "ece": bootstrap_centred(expected_calibration_error, confidence, correct),
             }.items():
                 if resampled:
                     about = {"stage": stage, "temperature": float(np.mean(temperatures)), "metric": metric}

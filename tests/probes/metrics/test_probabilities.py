@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from permafrost.probes.metrics.bootstrap import bootstrap_metric, bootstrap_pairs
+from permafrost.probes.metrics.bootstrap import bootstrap_centred, bootstrap_metric
 from permafrost.probes.metrics.probabilities import (
     BINS,
     expected_calibration_error,
@@ -67,6 +67,7 @@ def test_the_calibration_error_is_the_weighted_gap_of_bins_and_is_computed_for_r
     np.testing.assert_allclose(expected_calibration_error(confidence, correct), expected)
     bins = reliability(confidence[0], correct[0])
     assert sum(each.n * abs(each.confidence - each.accuracy) for each in bins) / 200 == pytest.approx(expected[0])
-    pairs = bootstrap_pairs(expected_calibration_error, confidence[:1], correct[:1])
+    pairs = bootstrap_centred(expected_calibration_error, confidence[:1], correct[:1])
     alone = bootstrap_metric(expected_calibration_error, confidence[:1], correct[0])
-    np.testing.assert_allclose(pairs.draws, alone.draws)
+    np.testing.assert_allclose(pairs.draws, np.maximum(alone.draws - alone.draws.mean() + alone.value, 0))
+    assert pairs.estimate().low < pairs.value < pairs.estimate().high
