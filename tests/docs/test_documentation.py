@@ -207,6 +207,7 @@ def folder(tmp_path, backbone, monkeypatch) -> Path:
     labelled = [(row[0], "same" if row[2] > 0.4 else "other", row[3]) for row in pairs()]
     write(tmp_path / "labelled.csv", ["sentence", "label", "split"], labelled)
     write(tmp_path / "reviews.csv", ["sentence"], [row[:1] for row in labelled[:3]])
+    write(tmp_path / "elsewhere.csv", ["text", "label"], [row[:2] for row in labelled[::4]])
     messages = [(text, label, "sad" if "dog" in text else "glad", split) for text, label, split in labelled]
     write(tmp_path / "messages.csv", ["text", "topic", "tone", "split"], messages)
     samples = {"mine.conll": "tags.conll", "mine.json": "questions.json", "requests.csv": "labels.csv"}
