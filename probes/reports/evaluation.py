@@ -6,7 +6,7 @@ from typing import Any
 
 from permafrost.probes.config.names import PROBE, UNTRAINED
 from permafrost.probes.figures.evaluation import transfer_rows
-from permafrost.probes.reports.metrics import results_grid
+from permafrost.probes.reports.metrics import comparisons_grid, results_grid
 from permafrost.probes.reports.page import Tile
 from permafrost.probes.reports.summary import duration_tiles
 from permafrost.probes.results.formatting import metric_title
@@ -81,6 +81,15 @@ def transfer_grids(run: Tables) -> list[Grid]:
             )
         )
     return grids
+
+
+def comparison_grids(run: Tables) -> list[Grid]:
+    """Return a line per data set and pair of runs: the difference in words, its interval and p value."""
+    rows = run["metrics"]
+    tasks = rows["task"].where(rows["task"] == "", ", " + rows["task"])
+    named = replace(run, frames={**run.frames, "metrics": rows.assign(task=rows["corpus"] + tasks)})
+    grid = comparisons_grid(named)
+    return [replace(grid, heads=["runs", "data", *grid.heads[2:]])] if grid else []
 
 
 def rows_grid(run: Tables) -> Grid | None:

@@ -207,11 +207,11 @@ PAGES = {
     ]),
     "evaluation": Page(
         evaluation.evaluation_lead, evaluation.evaluation_tiles,
-        [evaluation.single_grids, evaluation.transfer_grids, calibration_grid, metrics.comparisons_grid],
+        [evaluation.single_grids, evaluation.transfer_grids, calibration_grid, evaluation.comparison_grids],
         [
             _section("results", "Results", evaluation.single_grids, evaluation.transfer_grids, "transfer",
                 evaluation.rows_grid),
-            _section("comparisons", "Side by side", metrics.comparisons_grid),
+            _section("comparisons", "Side by side", evaluation.comparison_grids),
             _pairs,
             _breakdowns,
             _section("predictions", "Predictions", *PREDICTIONS),
