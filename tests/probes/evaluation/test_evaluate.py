@@ -30,7 +30,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+QUICK = ("classes in bfloat16, seeds averaged", "scores, the best of two seeds")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in KINDS]
+)
 def test_a_run_on_its_own_test_split_has_its_own_figures_to_the_last_digit(name, tmp_path, tiny):
     recipe, corpus, more = KINDS[name]
     bench = Bench(tmp_path, tiny("bert"))
