@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from permafrost.data.corpora.records import CorpusError
 from permafrost.data.ragged import Counts, concatenate
 from permafrost.data.store.block import Block
-from permafrost.data.store.identity import Identity
+from permafrost.data.store.identity import Identity, check_same_latents
 from permafrost.data.store.key_index import Keys, text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.text import Text
@@ -19,9 +18,6 @@ from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.token_ids import check_texts
 from permafrost.extract.tokenization.tokenize import windowed
-
-OUTDATED = {"pools_text", "keeps_float32"}
-"""Fields of an identity that say how latents are computed; the backbone is the same where these differ."""
 
 
 class Extractor:
@@ -98,15 +94,5 @@ def matching_extractor(
     dtypes: dict[str, Any] = {"compute_dtype": identity.compute_dtype, "stored_dtype": identity.stored_dtype}
     plan = replace(plan, **dtypes)
     extractor = Extractor(plan, spec, backbone)
-    differences = extractor.identity.differences(identity)
-    if differences and OUTDATED.issuperset(differences):
-        raise CorpusError(
-            f"{origin}: this run was trained on latents of an earlier version, which computed those of "
-            f"'{plan.backbone}' in another way ({', '.join(differences)}); run the recipe again."
-        )
-    if differences:
-        raise CorpusError(
-            f"{origin}: the backbone '{plan.backbone}' found here has other {' and '.join(differences)} than the one "
-            "this run was trained on; give it back what it had, or run the recipe again."
-        )
+    check_same_latents(extractor.identity, identity, origin, plan.backbone)
     return extractor

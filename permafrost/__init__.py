@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.evaluation import evaluate
     from permafrost.exporting import export_latents
     from permafrost.inspection import backbone, latents, look
     from permafrost.inspection import open_store as open  # noqa: A004  pf.open, as gzip.open
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ablate",
     "backbone",
+    "evaluate",
     "export_latents",
     "latents",
     "load",
@@ -37,6 +39,7 @@ __all__ = [
 
 ELSEWHERE = {
     "backbone": "inspection.backbone",
+    "evaluate": "evaluation.evaluate",
     "export_latents": "exporting.export_latents",
     "latents": "inspection.latents",
     "look": "inspection.look",

@@ -29,8 +29,8 @@ from permafrost.user_data import Data, DataArguments, load_with_data
 if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.data.store.store import PlanLatents
+    from permafrost.finished_run import FinishedRun
     from permafrost.probes.experiments.language_model import PretrainingResult
-    from permafrost.probes.prediction.predictor import Predictor
 
 Overrides = Iterable[str]
 """``a.b=value`` settings, as after ``--set``."""
@@ -221,14 +221,17 @@ def report(path: Path | str) -> Path:
     return write_report(Path(path))
 
 
-def load(path: Path | str, task: str = "") -> "Predictor":
-    """Load a finished run that can predict: all of its tasks, or the task that is named."""
-    RunFolder(Path(path), RunError)
-    from permafrost.probes.prediction.predictor import Predictor
-    from permafrost.probes.runs.load import load_tasks
-    from permafrost.stages import make_extractor
+def load(path: Path | str, task: str = "", backbone: str = "") -> "FinishedRun":
+    """Load a finished run that can predict and be evaluated: all of its tasks, or the task that is named.
 
-    return Predictor(load_tasks(Path(path), task), make_extractor)
+    Args:
+        backbone: place of the run's backbone, a folder, a short name or a hub id, if it is not where it was; its
+            weights and tokenizer must be those that the run was trained on.
+    """
+    RunFolder(Path(path), RunError)
+    from permafrost.finished_run import FinishedRun
+
+    return FinishedRun(Path(path), task, backbone)
 
 
 def similarity(

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.extractor import Extractor, matching_extractor
 from permafrost.probes.config.recipe import Recipe
@@ -21,6 +22,9 @@ from permafrost.probes.variants.train_variant import evaluate_recipe
 from permafrost.probes.variants.workspace import Workspace
 from permafrost.stage_one import PROVIDER
 
+ELSEWHERE = "If the backbone of the run lies elsewhere now, name its place by --backbone (in Python, backbone=)."
+"""What to do about a backbone that is not found."""
+
 
 def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> Extractor:
     """Return an extractor for new texts of a finished run.
@@ -31,7 +35,10 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
     plan, spec = run.capture_plan(plan_name), run.recipe.extract
     if run.backbone_folder:
         return Extractor(plan, spec, loaded)
-    return matching_extractor(plan, spec, run.identities[plan_name], str(run.path), loaded)
+    try:
+        return matching_extractor(plan, spec, run.identities[plan_name], str(run.path), loaded)
+    except BackboneError as error:
+        raise BackboneError(f"{run.path}: {error} {ELSEWHERE}") from error
 
 
 def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:

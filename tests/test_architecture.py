@@ -36,7 +36,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "extract": {
         "data",
-        "data.corpora",
         "data.latents",
         "data.store",
         "extract.architecture",
@@ -140,11 +139,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.readers",
         "data.store",
         "extract",
+        "extract.architecture",
         "extract.backbones",
         "extract.finetuning",
         "extract.pretraining",
         "extract.tokenization",
         "probes.config",
+        "probes.evaluation",
         "probes.experiments",
         "probes.inputs",
         "probes.objectives",
@@ -171,6 +172,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data.files": {"data"},
     "data.latents": {"data", "data.store"},
     "data.export": {"data", "data.corpora", "data.store"},
+    "probes.evaluation": {
+        "data",
+        "data.corpora",
+        "data.readers",
+        "data.store",
+        "probes.config",
+        "probes.inputs",
+        "probes.metrics",
+        "probes.objectives",
+        "probes.results",
+        "probes.runs",
+        "probes.tasks",
+        "probes.variants",
+    },
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

@@ -114,8 +114,8 @@ class Corpus:
 
     @property
     def test_split(self) -> str:
-        """Name of the split that results are reported on: test if there is one, else validation."""
-        return "test" if "test" in self.splits else "validation"
+        """Name of the split that results are reported on: test, else validation, or the only one there is."""
+        return next((name for name in ("test", "validation") if name in self.splits), next(iter(self.splits)))
 
     @property
     def text_count(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from permafrost.data.errors import CorpusError
-from permafrost.data.files.encoding import find_encoding
+from permafrost.data.files.encoding import find_encoding, tells_encoding
 
 LONGEST_LINE = 1 << 24
 """Bytes of the longest line, and of the longest field that spans lines."""
@@ -103,6 +103,11 @@ def read_sample(path: Path) -> bytes:
     """Return the first bytes of a file, unpacked."""
     with open_bytes(path) as file:
         return file.read(SAMPLE)
+
+
+def encoding_or(path: Path, usual: str) -> str:
+    """Return ``usual`` for a file whose first bytes do not tell its encoding, else "auto"."""
+    return usual if path.is_file() and not tells_encoding(read_sample(path)) else "auto"
 
 
 def read_whole(path: Path) -> bytes:

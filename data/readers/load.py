@@ -4,8 +4,8 @@ A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, 
 """
 
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from permafrost.data.readers.layout import MOST_WHOLE
 from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.resolve import ResolvedCorpus, resolve_corpus
+from permafrost.data.readers.sources import SplitFiles
 from permafrost.data.script import language_in_name, script_of
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import NOT_UTF_8, Segments
@@ -53,24 +54,16 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None, splits: list[str
         CorpusError: the corpus is missing or broken; the message gives file and line.
         SpecError: the spec is incomplete.
     """
-    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
-    name = spec.name or Path(spec.path).expanduser().name
-    skipped = SkippedRows(spec.strict, spec.most_skipped, (*spec.ignore, *entry.ignore))
-    resolved = resolve_corpus(spec) if spec.path else None
-    reader, unsplit = _open_path(resolved, skipped) if resolved else _open_named(spec, entry, skipped)
+    opened = open_corpus(spec)
+    name, skipped, reader = opened.name, opened.skipped, opened.reader
     reader.most_rows = most_rows
-    given = spec.labels or entry.labels or reader.spec.indicators
-    targets = _targets(reader.spec, RULES[spec.rule].labels if spec.rule else given)
-    by_digest, all_records = _with_splits(unsplit, spec)
+    targets = opened.targets
+    by_digest, all_records = with_splits(opened.records, spec)
     labels = set[str]()
-    usable = _with_labels(usable_records(all_records, make_encoding(targets), skipped), targets, labels)
+    usable = with_written_labels(usable_records(all_records, make_encoding(targets), skipped), targets, labels)
     records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
-    skipped.remedies |= _encoding_remedies(skipped)
-    skipped.check(name)
-    if not records:
-        reasons = "; ".join((*skipped.notes(), *reader.omissions.notes()))
-        raise CorpusError(f"{name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
-    targets, name_notes = _with_names(targets, labels, Path(spec.path).expanduser() if spec.path else None)
+    opened.check_rows(records)
+    targets, name_notes = with_label_names(targets, labels, Path(spec.path).expanduser() if spec.path else None)
     if by_digest:
         targets, converted, read_notes = make_encoding(targets).convert(targets, records)
         name_notes = (*name_notes, *read_notes)
@@ -84,19 +77,73 @@ def load_corpus(spec: CorpusSpec, most_rows: int | None = None, splits: list[str
         corpus = drop_leaks(corpus)
     cut = f"of {', '.join(reader.cut_short)} the first {most_rows or 0:,} rows were read; a run reads all"
     notes = (*[cut][: len(reader.cut_short)], *skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
-    source = resolved.description if resolved else ""
-    corpus = replace(corpus, source=source, notes=notes, skipped=skipped.all_rows)
+    corpus = replace(corpus, source=opened.source, notes=notes, skipped=skipped.all_rows)
     if splits is not None:
         return replace(TARGETS[corpus.kind].complete(corpus), notes=(*reader.omissions.notes(), *corpus.notes))
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
-    corpus, language_notes = _with_language(TARGETS[corpus.kind].complete(corpus), spec)
+    corpus, language_notes = with_language(TARGETS[corpus.kind].complete(corpus), spec)
     return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *language_notes, *check_training(corpus)))
 
 
-def _with_language(corpus: Corpus, spec: CorpusSpec) -> tuple[Corpus, tuple[str, ...]]:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpenedCorpus:
+    """A corpus whose files are found and whose records are about to be read."""
+
+    name: str
+    reader: RecordReader
+    records: Iterator[Record]
+    """Records as the reader yields them: not checked, and without a split if the corpus gives none."""
+
+    targets: Targets
+    """Kind of the targets, with the names of labels that the spec or the registry gives."""
+
+    skipped: SkippedRows
+    source: str
+    """As :attr:`permafrost.data.corpora.corpus.Corpus.source`."""
+
+    def check_rows(self, records: Sequence[Record]) -> None:
+        """Check the rows that were read: few may be left out, and some must be left.
+
+        Raises:
+            CorpusError: too many rows cannot be used, or there are none.
+        """
+        self.skipped.remedies |= _encoding_remedies(self.skipped)
+        self.skipped.check(self.name)
+        if not records:
+            reasons = "; ".join((*self.skipped.notes(), *self.reader.omissions.notes()))
+            raise CorpusError(f"{self.name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
+
+
+def open_corpus(spec: CorpusSpec, select: Callable[[SplitFiles], SplitFiles] = list) -> OpenedCorpus:
+    """Find the files of a corpus, and what its spec leaves open about them; read no row of them yet.
+
+    Args:
+        spec: of the corpus.
+        select: chooses the files to read, of those of all splits.
+
+    Raises:
+        CorpusError: the corpus is missing, or it is not clear what its columns hold.
+        SpecError: the spec is incomplete.
+    """
+    entry = CORPORA.get(spec.name, CorpusEntry(files={}, target="", hub=spec.name))
+    skipped = SkippedRows(spec.strict, spec.most_skipped, (*spec.ignore, *entry.ignore))
+    resolved = resolve_corpus(spec) if spec.path else None
+    reader, records = _open_path(resolved, skipped, select) if resolved else _open_named(spec, entry, skipped, select)
+    given = spec.labels or entry.labels or reader.spec.indicators
+    return OpenedCorpus(
+        name=spec.name or Path(spec.path).expanduser().name,
+        reader=reader,
+        records=records,
+        targets=_targets(reader.spec, RULES[spec.rule].labels if spec.rule else given),
+        skipped=skipped,
+        source=resolved.description if resolved else "",
+    )
+
+
+def with_language(corpus: Corpus, spec: CorpusSpec) -> tuple[Corpus, tuple[str, ...]]:
     """Return a corpus with the language of its answers, and a note if the recipe does not say which."""
     text, name = corpus.texts[0], Path(spec.path).name or spec.config
     if corpus.kind != "answers" or spec.language or not isinstance(text, Segments):
@@ -126,7 +173,7 @@ def _targets(spec: CorpusSpec, labels: tuple[str, ...]) -> Targets:
     return Targets(spec.target, score_range, labels, spec.label_separator, spec.tag_scheme, spec.strict)
 
 
-def _with_labels(records: Iterator[Record], targets: Targets, labels: set[str]) -> Iterator[Record]:
+def with_written_labels(records: Iterator[Record], targets: Targets, labels: set[str]) -> Iterator[Record]:
     """Yield records, and collect the labels of all of them, as the file has them.
 
     Raises:
@@ -151,7 +198,7 @@ CLASSES = "classes.txt"
 """File beside a corpus, with the names of classes that its rows have as numbers, one a line."""
 
 
-def _with_names(targets: Targets, labels: Collection[str], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
+def with_label_names(targets: Targets, labels: Collection[str], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets with the names of classes that rows have as numbers, and notes for the user."""
     encoding = TARGETS[targets.kind]
     if not issubclass(encoding, NamedTargets) or encoding.reads != "columns":
@@ -178,7 +225,7 @@ def _read_names(path: Path) -> Iterator[str]:
         yield name
 
 
-def _with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Iterator[Record]]:
+def with_splits(records: Iterator[Record], spec: CorpusSpec) -> tuple[bool, Iterator[Record]]:
     """Return whether records have no split, and the records with one: their own, or that of their digest."""
     first = next(records, None)
     if first is None:
@@ -194,7 +241,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 """Suffix of the files of a named corpus -> how they are written, which need not be found out."""
 
 
-def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
+def _open_named(
+    spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows, select: Callable[[SplitFiles], SplitFiles]
+) -> tuple[RecordReader, Iterator[Record]]:
     if not spec.name:
         raise SpecError("there is no corpus: give your data, --data FILE, or a named corpus, --data stsb.")
     if spec.name not in CORPORA and "/" not in spec.name:
@@ -208,12 +257,14 @@ def _open_named(spec: CorpusSpec, entry: CorpusEntry, skipped: SkippedRows) -> t
     for path in list(files.values())[:1]:
         spec = replace(spec, **LAYOUTS.get(suffix_of(path), {}))
     reader = _make_reader(spec, entry, columns, skipped)
-    return reader, reader.read_splits(list(files.items())) if is_local else hub_records(spec, entry, reader)
+    return reader, reader.read_splits(select(list(files.items()))) if is_local else hub_records(spec, entry, reader)
 
 
-def _open_path(resolved: ResolvedCorpus, skipped: SkippedRows) -> tuple[RecordReader, Iterator[Record]]:
+def _open_path(
+    resolved: ResolvedCorpus, skipped: SkippedRows, select: Callable[[SplitFiles], SplitFiles]
+) -> tuple[RecordReader, Iterator[Record]]:
     reader = _make_reader(resolved.spec, CorpusEntry(files={}, target=""), (), skipped)
-    return reader, reader.read_splits(resolved.files)
+    return reader, reader.read_splits(select(resolved.files))
 
 
 def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...], skipped: SkippedRows) -> RecordReader:

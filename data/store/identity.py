@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from permafrost.data.errors import CorpusError
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import CHAT, NO_WINDOWS, SYSTEM, CapturePlan
 
@@ -127,3 +128,32 @@ class Identity:
         """Return the names of the fields in which two identities differ."""
         values, other_values = plain(self), plain(other)
         return [key for key in vars(self) if values.get(key) != other_values.get(key)]
+
+
+OUTDATED = {"pools_text", "keeps_float32"}
+"""Fields of an identity that say how latents are computed; the backbone is the same where these differ."""
+
+
+def check_same_latents(found: Identity, trained: Identity, origin: str, backbone: str) -> None:
+    """Check that latents are of the backbone that something was trained on, and computed alike.
+
+    Args:
+        found: identity of the latents on this machine.
+        trained: identity of those in training.
+        origin: what was trained, for messages.
+        backbone: name of the backbone on this machine.
+
+    Raises:
+        CorpusError: the identities differ.
+    """
+    differences = found.differences(trained)
+    if differences and OUTDATED.issuperset(differences):
+        raise CorpusError(
+            f"{origin}: this run was trained on latents of an earlier version, which computed those of "
+            f"'{backbone}' in another way ({', '.join(differences)}); run the recipe again."
+        )
+    if differences:
+        raise CorpusError(
+            f"{origin}: the backbone '{backbone}' found here has other {' and '.join(differences)} than the one "
+            "this run was trained on; give it back what it had, name its place by --backbone, or run the recipe again."
+        )

@@ -112,6 +112,37 @@ TaskOption = Annotated[
     str, typer.Option("--task", metavar="NAME", help="Predict with this task only, if the run has several.")
 ]
 
+PlaceOption = Annotated[
+    str,
+    typer.Option(
+        "--backbone", metavar="PLACE", help="Where the run's backbone lies now: a folder, a short name or a hub id."
+    ),
+]
+
+EvaluatedData = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="FILE|FOLDER|NAME",
+        help="Labelled data: a file, a folder with a file per split, a corpus or a hub data set. Repeatable. Default: "
+        "the run's own corpus.",
+    ),
+]
+
+SplitOption = Annotated[
+    str,
+    typer.Option("--split", metavar="NAME", help="train, validation, test or all. Default: test, if there is one."),
+]
+
+LabelMapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-map",
+        metavar="THEIRS=OURS",
+        help="A label of the data and the label of the run that it stands for; empty leaves it out. Repeatable.",
+    ),
+]
+
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the predictions to this .csv or .jsonl file.")
 ]

@@ -1,10 +1,12 @@
-"""Commands that predict with finished runs."""
+"""Commands on finished runs: prediction of new texts, and evaluation on labelled data."""
+
+from pathlib import Path
 
 import typer
 
 from permafrost import api
 from permafrost.cli import options
-from permafrost.cli.console import Console, cell, show_json, show_table
+from permafrost.cli.console import Console, cell, show_json, show_table, show_training
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.run_folder import RunError, RunFolder
 
@@ -18,6 +20,7 @@ def predict_command(
     file: options.TextsFile = None,
     columns: options.ColumnsOption = "",
     task: options.TaskOption = "",
+    backbone: options.PlaceOption = "",
     out: options.OutOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -28,7 +31,8 @@ def predict_command(
     If the file has the run's target column too, the target is shown beside the prediction; a column of that name with a
     value that is no target of the run is carried along.
 
-    A run of several tasks predicts with every task whose columns are there; --task picks one.
+    A run of several tasks predicts with every task whose columns are there; --task picks one. --backbone names the
+    place of the run's backbone, if it is not where it was.
 
     The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
     prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
@@ -41,7 +45,7 @@ def predict_command(
 
     if out:
         output.check_output_path(out, file)
-    console, predictor = Console(), api.load(run_folder, task)
+    console, predictor = Console(), api.load(run_folder, task, backbone)
     runs = predictor.tasks
     if file:
         requested = requests.requests_from_file(runs, file, console, options.column_names(columns))
@@ -63,3 +67,57 @@ def predict_command(
     else:
         lines = output.screen_rows(items, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
+
+
+@prediction_app.command("evaluate")
+def evaluate_command(
+    run_folders: options.RunFolders,
+    data: options.EvaluatedData = None,
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    split: options.SplitOption = "",
+    label_map: options.LabelMapOption = None,
+    task: options.TaskOption = "",
+    backbone: options.PlaceOption = "",
+    set_: options.SetOption = None,
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Evaluate finished runs on other labelled data.
+
+    Metrics with intervals, a breakdown, predictions and a page, as of a run; without --data, on the run's own corpus.
+    Several runs or data sets, --data repeated, make a transfer matrix with paired tests.
+
+    The test split is evaluated, else validation, or all rows of data without splits; --split picks another, or all.
+
+    Labels are matched by name, in the same case; a run that reads numbers matches them too. --label-map maps others:
+    --label-map pos=positive, or --label-map mixed= to leave a label out (of a class its rows; of entities and label
+    sets the label itself). Rows with a label that the run does not have are left out, counted, and listed in
+    skipped.csv. Scores are mapped from the range of the data to that of the run.
+
+    --set changes keys of corpus and extract, such as corpus.limit=500 or extract.cache=FOLDER.
+    """
+    for folder in run_folders:
+        if not folder.is_dir() and (folder.exists() or data):
+            raise RunError(f"{folder} is no run folder; if it is data, repeat the option: --data A --data B.")
+        RunFolder(folder, RunError)
+    own = options.corpus_arguments("", columns, target)
+    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    from permafrost.evaluation import evaluate  # loads torch
+
+    result = evaluate(
+        run_folders,
+        list(data or ()) or None,
+        columns=own["columns"],
+        target=own["target"],
+        split=split,
+        label_map=label_map or (),
+        task=task,
+        backbone=backbone,
+        overrides=overrides,
+        folder=runs,
+        progress=Console(),
+    )
+    show_training(result, as_json)

@@ -27,7 +27,7 @@ from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import RunWriter, TaskContents
 from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.resume import UnfinishedTrainings
-from permafrost.probes.variants.record import Stores, data_record
+from permafrost.probes.variants.record import Stores, data_record, task_record
 from permafrost.probes.variants.tables import skipped_table
 from permafrost.probes.variants.workspace import Workspace
 
@@ -170,19 +170,11 @@ class Experiment:
             tasks: what predicts new texts, and its tables, by task.
         """
         corpora = [problem.corpus for problem in problems.values()]
-        common = data_record(corpora, stores, self.workspace)
+        common = data_record(corpora, stores, self.workspace.stored.values())
         seconds = {"training": time.perf_counter() - self._training_started}
         metrics = {task: problem.metric for task, problem in problems.items()}
         selection = {"metric": metrics[PROBE]} if set(metrics) == {PROBE} else {"metrics": metrics}
-        tasks_record = {
-            name: {
-                "kind": problem.task.kind,
-                "reference": problem.task.reference,
-                "numbers": list(problem.task.numbers),
-            }
-            for name, problem in problems.items()
-        }
-        complete = common | selection | {"tasks": tasks_record} | {"seconds": seconds} | dict(record)
+        complete = common | selection | {"tasks": task_record(problems)} | {"seconds": seconds} | dict(record)
         all_tables = {"metrics": metrics_frame(rows), "skipped": skipped_table(corpora)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})
         return RunResult(

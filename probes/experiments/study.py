@@ -51,7 +51,7 @@ def run_study(
     problem = resolve_problems({name: recipe}, workspace)[PROBE]
     _check_choices(recipe, workspace)
     workspace.prepare([recipe])
-    data = data_record([problem.corpus], latent_stores({name: recipe}, workspace), workspace)
+    data = data_record([problem.corpus], latent_stores({name: recipe}, workspace), workspace.stored.values())
 
     def write(folder: Path, trial_log: TrialLog, settings: Mapping[str, Any]) -> StudyResult:
         return write_study(

@@ -3,7 +3,7 @@
 On the maps a backbone has a colour, a sentence a marker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from permafrost.probes.figures.scatter_3d import hover_text, marker_trace, scatter_layout, traces_in_json
 from permafrost.probes.figures.style import COLOURS, new_figure, short_name
 from permafrost.probes.metrics.cosines import matrix_from_pairs
-from permafrost.probes.metrics.projection import MIN_TEXTS_FOR_TSNE
+from permafrost.probes.metrics.projection import FEW_TEXTS, MIN_TEXTS_FOR_TSNE
 from permafrost.probes.results.run_tables import Tables
 
 SHAPES = {
@@ -71,8 +71,20 @@ def missing_tsne_note(data: dict[str, Any], sentences: int) -> str:
         return ""
     which = "" if len(lacking) == len(data["inputs"]) else f" for {', '.join(lacking)}"
     return (
-        f"There is no t-SNE{which}: it needs {MIN_TEXTS_FOR_TSNE} points, more than its perplexity, to say anything, "
-        f"and a backbone has {sentences}, one for each distinct sentence."
+        f"There is no t-SNE{which}: it needs {MIN_TEXTS_FOR_TSNE} points, and a backbone has {sentences}, one for each "
+        "distinct sentence."
+    )
+
+
+def few_points_note(counts: Iterable[int]) -> str:
+    """Return a caution if t-SNE is drawn of few points; empty if it is drawn of many, or not at all."""
+    few = sorted({count for count in counts if MIN_TEXTS_FOR_TSNE <= count < FEW_TEXTS})
+    if not few:
+        return ""
+    points = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
+    return (
+        f"t-SNE of {points} points is to be read with caution: its perplexity, the number of neighbours that it keeps "
+        "near, is at most a third of them, and distances and groups of so few points mean little."
     )
 
 

@@ -95,6 +95,24 @@ def bootstrap_metric(
     return BootstrapSamples(value, draws, n)
 
 
+def bootstrap_centred(
+    metric: Metric, predictions: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any]]
+) -> BootstrapSamples | None:
+    """As :func:`bootstrap_metric`, of a metric that grows with noise, of predictions that have a target ``[row]`` each.
+
+    Resamples repeat rows and are noisier than all rows: the mean of the draws is moved to the metric of all rows.
+    """
+    n = len(targets[0])
+    if n < 2:
+        return None
+    pairs = list(zip(predictions, targets, strict=True))
+    rng = np.random.default_rng(0)
+    resamples = (rng.integers(0, n, (CHUNK, n)) for _ in range(0, RESAMPLES, CHUNK))
+    draws = [np.mean([metric(first[rows], second[rows]) for first, second in pairs], axis=0) for rows in resamples]
+    value, every = float(np.mean([metric(*pair) for pair in pairs])), np.concatenate(draws)
+    return BootstrapSamples(value, np.maximum(every - every.mean() + value, 0), n)
+
+
 def bootstrap_ratio(counts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> BootstrapSamples | None:
     """Return a ratio of sums over rows and its bootstrap distribution, on the rows that :func:`bootstrap_metric` draws.
 

@@ -1,4 +1,5 @@
-"""Calibration on validation rows: a map from a probe's raw predictions to scores in 0..1, or thresholds.
+"""Calibration on validation rows: a map from a probe's raw predictions to scores in 0..1, thresholds, or
+a temperature.
 
 The map is strictly increasing: ranks are unchanged, and identical texts get the highest score by construction.
 """
@@ -50,10 +51,19 @@ class NullThreshold:
     """``[1]``."""
 
 
-CALIBRATIONS: dict[frozenset[str], Callable[..., Calibration | Thresholds | NullThreshold]] = {
+@dataclass(frozen=True, eq=False)
+class Temperature:
+    """Temperature by which logits are divided before they become probabilities."""
+
+    temperature: NDArray[np.float64]
+    """``[1]``, above 0."""
+
+
+CALIBRATIONS: dict[frozenset[str], Callable[..., Calibration | Thresholds | NullThreshold | Temperature]] = {
     frozenset(("x", "y")): Calibration,
     frozenset(("values",)): Thresholds,
     frozenset(("null",)): NullThreshold,
+    frozenset(("temperature",)): Temperature,
 }
 """Names of arrays -> what they are the fields of, to read it from a file."""
 

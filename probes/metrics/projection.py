@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 MAX_TEXTS = 1000
 """Maximum number of texts that are projected; of more texts, a random sample of this size is."""
 
-MIN_TEXTS_FOR_TSNE = 20
-"""Minimum number of texts for t-SNE."""
+MIN_TEXTS_FOR_TSNE = 5
+"""Minimum number of texts for t-SNE, whose perplexity is a third of their number and must exceed 1."""
+
+FEW_TEXTS = 20
+"""Number of texts below which the distances of t-SNE mean little, which captions then say."""
 
 EXAGGERATION = 4.0
 """Early exaggeration of t-SNE, as in the paper; scikit-learn's default of 12 collapses data without clusters.
@@ -20,7 +23,7 @@ Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (2008), sectio
 
 
 def project(latents: NDArray[np.float32]) -> pd.DataFrame:
-    """Project latents to three dimensions by PCA and, for at least 20 texts, by t-SNE; deterministic.
+    """Project latents to three dimensions by PCA and, for at least 5 texts, by t-SNE; deterministic.
 
     Args:
         latents: ``[text, width]``; texts with a non-finite value are left out.

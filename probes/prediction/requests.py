@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.files.encoding import tells_encoding
-from permafrost.data.files.opening import read_sample
+from permafrost.data.files.opening import encoding_or
 from permafrost.data.files.settings import FileFormat
 from permafrost.data.files.table import Row, as_text, open_table
 from permafrost.data.progress import NoProgress, Progress
@@ -192,9 +191,7 @@ def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
     patterns = {line_pattern(run.recipe.corpus.columns) for run in runs.values()}
     pattern = patterns.pop() if len(patterns) == 1 else None
     encodings = {run.recipe.corpus.encoding for run in runs.values()}
-    encoding = (
-        encodings.pop() if len(encodings) == 1 and path.is_file() and not tells_encoding(read_sample(path)) else "auto"
-    )
+    encoding = encoding_or(path, encodings.pop()) if len(encodings) == 1 else "auto"
     if not pattern:
         return [(origin, as_text(fields)) for origin, fields in open_table(path, FileFormat(encoding)).rows()]
     lines = open_table(path, FileFormat(encoding, delimiter="none")).rows()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from permafrost.probes.figures.metrics import sorted_by_variant
 from permafrost.probes.figures.predictions import CLASS_METRICS, largest_groups, shown_metrics
 from permafrost.probes.results.formatting import decimals
-from permafrost.probes.results.grid import Grid, cell_text, pivot_lines
+from permafrost.probes.results.grid import Grid, cell_text, pivot_lines, value_cell
 from permafrost.probes.results.run_tables import Tables, reported_split
 from permafrost.probes.tasks.registry import unit_of
 
@@ -70,6 +70,30 @@ def breakdown_grids(run: Tables, kind: str) -> list[Grid]:
             )
         )
     return grids
+
+
+def calibration_grid(run: Tables) -> Grid | None:
+    """Return log loss and calibration error of the probabilities, before and after calibration; None without them."""
+    rows = run["calibration"].dropna(subset=["value"])
+    if rows.empty:
+        return None
+    metrics = list(dict.fromkeys(rows["metric"]))
+    split, temperatures = cell_text(rows["split"].iloc[0], 40), rows.drop_duplicates("stage").set_index("stage")
+    shown = rows.assign(column=rows["metric"])
+    lines = [
+        [*line, decimals(temperatures.loc[stage, "temperature"], 3)]
+        for line, stage in zip(
+            pivot_lines(shown, ["stage"], metrics, lambda row: value_cell(row, 4)), temperatures.index, strict=True
+        )
+    ]
+    heads = (cell_text("ECE" if metric == "ece" else metric.replace("_", " "), 40) for metric in metrics)
+    return Grid(
+        caption=f"Probabilities on {split}: log loss in nats, and expected calibration error (ECE) over 15 bins; in "
+        "brackets the bootstrap 95 % interval. The temperature divides the logits; it was fitted on the rows that "
+        "select epochs, and is 1 if it lowers their log loss by no more than chance.",
+        heads=["probabilities", *heads, "temperature"],
+        rows=lines,
+    )
 
 
 def variant_grids(run: Tables, task: str) -> list[Grid]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from permafrost.probes.figures import metrics, predictions, study, subsets, training
+from permafrost.probes.figures import evaluation, metrics, predictions, study, subsets, training
 from permafrost.probes.figures.diagram import diagram
 from permafrost.probes.reports.page import Picture
 from permafrost.probes.results.run_tables import Tables
@@ -35,6 +35,9 @@ FIGURES = {
         "A point per row, of the first seed, at most 5,000; the dashed line is equality."),
     "confusion": FigureSpec("Confusion", predictions.confusion,
         "Rows are gold classes or tags, columns predicted ones, of the first seed; darker is a larger share of a row."),
+    "reliability": FigureSpec("Reliability", evaluation.reliability,
+        "Of rows with similar probability, how many are right: 15 bins, the size of a point its rows. Below the dashed "
+        "line probabilities are too high, above it too low."),
     "confusions": FigureSpec("Confusion by variant", predictions.confusions,
         "As above, of the first seed of every variant; darker is a larger share of a row."),
     "by_class": FigureSpec("By class", partial(predictions.group_bars, kind="class"),
@@ -47,6 +50,8 @@ FIGURES = {
         "Each group of rows beside its complement: a group with a larger share of mistakes than of rows is hard."),
     "by_question_word": FigureSpec("By question word", partial(predictions.group_bars, kind="question word"),
         "Metrics of the questions with each question word."),
+    "transfer": FigureSpec("Transfer", evaluation.transfer,
+        "Each run, by what it was trained on, against each data set; darker is better within a panel."),
     "layer_map": FigureSpec("Tasks by layer", subsets.layer_map,
         "A row per task, in its own metric and on its own scale; darker is nearer to the best value of the task."),
     "layer_curves": FigureSpec("By layer, with controls", subsets.layer_curves,

@@ -15,9 +15,10 @@ import matplotlib
 
 from permafrost.data.atomic import write_atomically
 from permafrost.probes.figures.scatter_3d import latent_scatter
+from permafrost.probes.figures.sentence_map import few_points_note
 from permafrost.probes.figures.style import SETTINGS
-from permafrost.probes.reports import metrics, similarity, subsets, summary
-from permafrost.probes.reports.breakdown import breakdown_grids, group_kinds, variant_grids
+from permafrost.probes.reports import evaluation, metrics, similarity, subsets, summary
+from permafrost.probes.reports.breakdown import breakdown_grids, calibration_grid, group_kinds, variant_grids
 from permafrost.probes.reports.figures import FIGURES, draw
 from permafrost.probes.reports.page import (
     Block,
@@ -123,8 +124,29 @@ def _breakdowns(run: Tables) -> list[Section]:
     return sections
 
 
+def _pairs(run: Tables) -> list[Section]:
+    """A section per evaluation of several: what the page of it alone would show."""
+    sections = []
+    for name in filter(run.tasks.__contains__, evaluation.evaluations(run)):
+        about = evaluation.evaluations(run)[name]
+        tables = evaluation.pair_tables(run, name)
+        blocks = _blocks(tables, [metrics.results_grid])
+        for kind, group in group_kinds(tables).items():
+            figure = draw(tables, f"by_{kind.replace(' ', '_')}", name, group.note)
+            blocks += [*([figure] if figure else []), *breakdown_grids(tables, kind)]
+        blocks += _blocks(tables, PREDICTIONS, name)
+        sections.append(Section(f"pair-{name}", cell_text(f"{about['run']} on {about['data']}", 80), "", blocks))
+    return sections
+
+
 def _latents(run: Tables) -> Scatter | None:
     return Scatter(latent_scatter(run["latents"])) if len(run["latents"]) else None
+
+
+def _latents_note(run: Tables) -> str:
+    rows = run["latents"][run["latents"]["method"] == "tsne"]
+    caution = few_points_note(rows.groupby(["plan", "view", "layer"], dropna=False).size())
+    return f"Coordinates of texts, projected to three dimensions. {caution}".strip()
 
 
 def _recipe(run: Tables) -> FoldedText | None:
@@ -146,12 +168,12 @@ class Page:
     """Sections in order; one without blocks is left out."""
 
 
-PREDICTIONS = ("predicted_against_gold", "confusion", "confusions", example_blocks)
+PREDICTIONS = ("predicted_against_gold", "confusion", "confusions", calibration_grid, "reliability", example_blocks)
 
 PROVENANCE = _section("provenance", "What ran", summary.provenance, _recipe)
 
 VARIANTS = Page(
-    summary.probe_lead, summary.run_tiles, [metrics.results_grid, metrics.comparisons_grid],
+    summary.probe_lead, summary.run_tiles, [metrics.results_grid, calibration_grid, metrics.comparisons_grid],
     [
         _results,
         _section("comparisons", "Side by side", metrics.comparisons_grid),
@@ -161,7 +183,7 @@ VARIANTS = Page(
         _section("predictions", "Predictions", *PREDICTIONS),
         _section("learning", "Training", "training", "by_epoch", "by_epoch_second", metrics.epochs_grid, "weights",
             "conflicts", "autoencoder", note=metrics.frozen_note),
-        _section("space", "Latents", _latents, note=lambda _: "Coordinates of texts, projected to three dimensions."),
+        _section("space", "Latents", _latents, note=_latents_note),
         PROVENANCE,
     ],
 )  # fmt: skip
@@ -183,6 +205,19 @@ PAGES = {
             note=summary.trials_note),
         PROVENANCE,
     ]),
+    "evaluation": Page(
+        evaluation.evaluation_lead, evaluation.evaluation_tiles,
+        [evaluation.single_grids, evaluation.transfer_grids, calibration_grid, evaluation.comparison_grids],
+        [
+            _section("results", "Results", evaluation.single_grids, evaluation.transfer_grids, "transfer",
+                evaluation.rows_grid),
+            _section("comparisons", "Side by side", evaluation.comparison_grids),
+            _pairs,
+            _breakdowns,
+            _section("predictions", "Predictions", *PREDICTIONS),
+            PROVENANCE,
+        ],
+    ),
     "similarity": Page(similarity.similarity_lead, similarity.similarity_tiles, [similarity.cosine_grids], [
         similarity.similarity_sections, PROVENANCE,
     ]),

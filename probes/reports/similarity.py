@@ -4,6 +4,7 @@ import re
 
 from permafrost.probes.figures.sentence_map import (
     backbone_titles,
+    few_points_note,
     heatmaps,
     marker_character,
     missing_tsne_note,
@@ -68,11 +69,14 @@ def similarity_sections(run: Tables) -> list[Section]:
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "backbone"
         pictures.append(Picture(name=f"heatmap-{number}-{slug}", title=title, caption=caption, figure=figure))
     data = sentence_maps(run["maps"], texts, titles)
+    maps = run["maps"][run["maps"]["method"] == "tsne"]
+    of_backbones = maps[maps["map"] == "latents"].groupby("backbone").size()
     notes = [
         "Colour is the backbone, the marker the sentence.",
         "Backbones differ in width, so each has a map of its latents alone; on the map of all of them, a sentence's "
         "coordinates are its cosines with every sentence, which have the same meaning whatever the width.",
         missing_tsne_note(data, len(set(texts))),
+        few_points_note([*maps[maps["map"] == "cosines"].groupby("map").size(), *of_backbones]),
     ]
     cloud = [Scatter(data, show_all=True)] if data["inputs"] else []
     return [

@@ -55,6 +55,8 @@ SCHEMAS: dict[str, Schema] = {
     "epochs": Schema(("variant", "task", "metric"), ("seed", "epoch", "value")),
     "conflicts": Schema(("variant", "first", "second"), ("seed", "epoch", "cosine", "conflict")),
     "frozen": Schema(("variant", "component"), ("seed", "epoch")),
+    "calibration": Schema(("variant", "split", "stage", "metric"), ("temperature", "value", "low", "high", "n")),
+    "reliability": Schema(("variant", "split", "stage"), ("confidence", "accuracy", "n")),
     "confusion": Schema(("variant", "target", "label"), ("n",)),
     "losses": Schema((), ("step", "loss")),
     "cosines": Schema(("backbone",), ("first", "second", "cosine")),
@@ -63,7 +65,7 @@ SCHEMAS: dict[str, Schema] = {
 }
 """Table name -> schema; the file is ``<name>.csv``."""
 
-TASK_TABLES = ("predictions", "breakdown", "confusion")
+TASK_TABLES = ("predictions", "breakdown", "confusion", "calibration", "reliability")
 """Tables in the folder of one task of a multi-task run."""
 
 NEEDED = {
@@ -72,6 +74,7 @@ NEEDED = {
     "layers": ("metrics.csv",),
     "ablation": ("metrics.csv",),
     "study": ("trials.csv",),
+    "evaluation": ("metrics.csv",),
     "similarity": ("cosines.csv", "sentences.csv", "maps.csv"),
     "pretraining": ("losses.csv", "metrics.csv", RECIPE),
 }

@@ -169,8 +169,9 @@ def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def reported_split(metrics: pd.DataFrame) -> str:
-    """Return the split whose metrics are reported: test if it was measured, else validation."""
-    return "test" if (metrics["split"] == "test").any() else "validation"
+    """Return the split whose metrics are reported: test if it was measured, else validation, or the only one."""
+    splits = list(dict.fromkeys(metrics["split"]))
+    return splits[0] if len(splits) == 1 else "test" if "test" in splits else "validation"
 
 
 def selection_split(metrics: pd.DataFrame) -> str:

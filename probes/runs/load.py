@@ -70,8 +70,8 @@ def _load_run(folder: RunFolder) -> LoadedRun:
     path = folder.path
     for name in (RECIPE, PROBE_FILE):
         if not folder.has(name):
-            is_other = folder.record.get("experiment") in ("ablation", "study")
-            hint = " An ablation or a study predicts nothing: name the run of a recipe." if is_other else ""
+            is_other = folder.record.get("experiment") in ("ablation", "study", "evaluation")
+            hint = " An ablation, a study or an evaluation predicts nothing: name the run of a recipe." * is_other
             raise RunError(f"{path} is no finished run: it has no {name}.{hint}")
     try:
         return _read_run(folder)
@@ -114,6 +114,7 @@ def _read_run(folder: RunFolder) -> LoadedRun:
         score_range=about["score_range"] and tuple(about["score_range"]),
         kind=about["kind"],
         texts_per_row=texts_per_row,
+        seeds=tuple(about.get("seeds", ())),
         path=path,
         identities=identities,
         backbone_folder=backbone,

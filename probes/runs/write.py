@@ -38,8 +38,8 @@ from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 class TaskContents:
     """What a run folder holds of one task."""
 
-    selected: FittedProbe
-    """Probe that predicts new texts."""
+    selected: FittedProbe | None
+    """Probe that predicts new texts; None if the folder holds tables alone, as an evaluation does."""
 
     tables: Mapping[str, pd.DataFrame]
     stored: Mapping[str, PlanLatents]
@@ -49,11 +49,12 @@ class TaskContents:
 class RunWriter:
     """Writer of the folder of one command: recipe, tables, probes, page, and a record that all commands have alike."""
 
-    def __init__(self, runs: Path, name: str, recipe: Recipe, kind: str) -> None:
+    def __init__(self, runs: Path, name: str, recipe: Recipe | None, kind: str) -> None:
         """Start the clock of a command.
 
         Args:
             name: name of the run; its folder is ``<name>-<n>``.
+            recipe: what ran; None writes none.
             kind: what the folder is, a key of :data:`permafrost.probes.reports.report.PAGES`.
         """
         self._runs, self._name, self._recipe, self._kind = runs, name, recipe, kind
@@ -119,10 +120,11 @@ class RunWriter:
         names: Sequence[str] | None = None,
     ) -> None:
         """Write recipe, tables, record and page; ``names`` are the files that the record has digests of."""
-        write_atomically(folder / RECIPE, to_toml(self._recipe).encode())
+        if self._recipe:
+            write_atomically(folder / RECIPE, to_toml(self._recipe).encode())
         write_tables(folder, tables, keep_empty=names is not None)
         seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
-        about = {"name": self._name, "summary": self._recipe.summary, "experiment": self._kind}
+        about = {"name": self._name, "summary": self._recipe.summary if self._recipe else "", "experiment": self._kind}
         write_record(folder, environment() | about | dict(record) | seconds, names)
         from permafrost.probes.reports.report import write_report  # loads matplotlib, which no training needs
 
@@ -142,17 +144,21 @@ def _write_tasks(folder: Path, tasks: Mapping[str, TaskContents]) -> None:
     for name, task in tasks.items():
         if name == PROBE:
             write_tables(folder, task.tables)
-            _save_selected(folder, task.selected)
+            if task.selected:
+                _save_selected(folder, task.selected)
+            continue
+        if task.selected is None:
+            (folder / TASKS_FOLDER / name).mkdir(parents=True)
+            write_tables(folder / TASKS_FOLDER / name, task.tables)
             continue
         if task.selected.recipe.multitask.keep == "one":
             shared = shared or _save_backbone(folder / BACKBONE_FOLDER, task.selected)
-        _write_task(folder / TASKS_FOLDER / name, task, shared)
+        _write_task(folder / TASKS_FOLDER / name, task, task.selected, shared)
 
 
-def _write_task(folder: Path, task: TaskContents, shared: Mapping[str, str]) -> None:
+def _write_task(folder: Path, task: TaskContents, fitted: FittedProbe, shared: Mapping[str, str]) -> None:
     """Write one task as a run of its own; ``shared`` are the digests of a backbone in the run folder above."""
     folder.mkdir(parents=True)
-    fitted = task.selected
     recipe = replace(fitted.recipe, variants=(Variant(fitted.variant),))
     stores = {fitted.variant: {name: latents_record(stored) for name, stored in task.stored.items()}}
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")

@@ -71,7 +71,7 @@ class AnswerScorer(CountScorer):
         one, all epochs that abstain from every question would be equal.
         """
         decoded = _widened(self.contexts, predictions)
-        if self.may_abstain:
+        if self.may_abstain or calibration:
             decoded[abstained(predictions, calibration or self.best_threshold(predictions))] = 0
         return decoded
 
@@ -156,6 +156,10 @@ class Answering(Task):
         """
         scorer = self.scorer_class(self.metrics, corpus, corpus.selection_split)
         return scorer.best_threshold(predictions) if scorer.may_abstain else None
+
+    def fixed_calibration(self, space: OutputSpace) -> Calibrated:
+        """As :meth:`Task.fixed_calibration`: a probe that never learnt to abstain gives every question an answer."""
+        return space.calibration or NullThreshold(np.array([np.inf]))
 
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return the span of the sentence that shares most words with the question, ``[row, 2]``, end exclusive."""

@@ -26,7 +26,7 @@ from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_ratio
-from permafrost.probes.metrics.calibration import Calibration, NullThreshold, Thresholds
+from permafrost.probes.metrics.calibration import Calibration, NullThreshold, Temperature, Thresholds
 from permafrost.probes.results.grid import Examples, Grid
 
 Item = tuple[str, ...]
@@ -41,7 +41,7 @@ Prediction = dict[str, Any]
 Predict = Callable[[Sequence[Text], Rows], NDArray[np.float32]]
 """Function from distinct texts and rows of them to the predictions of a trained probe, without an axis of members."""
 
-Calibrated = Calibration | Thresholds | NullThreshold
+Calibrated = Calibration | Thresholds | NullThreshold | Temperature
 """What is fitted to raw predictions on validation rows, and needed to decode or scale others."""
 
 Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -193,11 +193,7 @@ class Task(ABC):
         return self.heads[0] if spec.head == "auto" else spec.head
 
     def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:
-        """Return the gold target of an item to predict, from a field of its file.
-
-        Args:
-            column: name of the field, for the message.
-            spec: of the corpus that the probe was trained on.
+        """Return the gold target of an item to predict, from the field ``column`` of its file.
 
         Raises:
             CorpusError: the field holds no target of this task; the message lacks the location.
@@ -209,13 +205,15 @@ class Task(ABC):
         return PAIR if texts_per_row == 2 else SINGLE
 
     def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
-        """Fit what decoding needs besides the predictions, on the split that selects; None if it needs nothing.
+        """Fit what decoding needs besides the predictions of the split that selects; None if it needs nothing.
 
-        Args:
-            predictions: of one member, or the mean of several, for the rows of that split.
-            top: the largest prediction that is possible, that of identical texts.
+        Predictions are of one member, or the mean of several; ``top`` is the largest one possible, of identical texts.
         """
         return None
+
+    def fixed_calibration(self, space: OutputSpace) -> Calibrated | None:
+        """Return what a trained probe decodes with whatever the rows are, those of other data included."""
+        return space.calibration
 
     def balanced_weights(self, rows: Rows) -> NDArray[np.float32] | None:
         """Return weights for the loss by which all classes of some rows count alike; None if there are no classes."""
@@ -228,6 +226,12 @@ class Task(ABC):
     def breakdown(self, scorer: Any, decoded: Decoded) -> Iterator[BreakdownRow]:
         """Yield the metrics of groups of rows."""
         return iter(())
+
+    def calibration_tables(
+        self, scorer: Any, outputs: Sequence[NDArray[np.float32]], calibrations: Sequence[Calibrated | None]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return tables on how well the probabilities of each seed are calibrated, name -> rows; none without any."""
+        return {}
 
     def confusion(self, scorer: Any, decoded: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Return gold and predicted name of each row or word; None if the targets are no classes."""

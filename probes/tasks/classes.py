@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,17 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.script import WORD_END, WORD_START, lazy_pattern, units
 from permafrost.probes.config.names import PROBABILITY
-from permafrost.probes.metrics.bootstrap import bootstrap_metric
+from permafrost.probes.metrics.bootstrap import bootstrap_centred, bootstrap_metric
+from permafrost.probes.metrics.calibration import Temperature
 from permafrost.probes.metrics.metrics import accuracy, f1, macro_f1
+from permafrost.probes.metrics.probabilities import (
+    expected_calibration_error,
+    fit_temperature,
+    log_probabilities,
+    mean_loss,
+    reliability,
+    row_losses,
+)
 from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
     BreakdownRow,
@@ -88,6 +98,38 @@ class Classification(RowTask):
         weights = len(rows) / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return np.where(counts > 0, weights, 0.0).astype(np.float32)
 
+    def calibrate(self, predictions: NDArray[np.float32], corpus: Corpus, top: float) -> Calibrated | None:
+        """Fit the temperature of the logits."""
+        targets = corpus.split(corpus.selection_split).targets
+        return Temperature(np.array([fit_temperature(predictions, targets)]))
+
+    def calibration_tables(
+        self, scorer: ClassScorer, outputs: Sequence[NDArray[np.float32]], calibrations: Sequence[Calibrated | None]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return log loss and calibration error of the probabilities, and their reliability by confidence.
+
+        Both as the logits give them, and after the temperature, if one was fitted.
+        """
+        fitted = [temperature_of(calibration) for calibration in calibrations]
+        stages = {UNCALIBRATED: [1.0] * len(fitted)} | ({CALIBRATED: fitted} if any(calibrations) else {})
+        tables: dict[str, list[dict[str, Any]]] = {"calibration": [], "reliability": []}
+        targets = scorer.rows.targets.astype(np.int64)
+        for stage, temperatures in stages.items():
+            seeds = list(zip(outputs, temperatures, strict=True))
+            losses = [row_losses(logits, targets, temperature) for logits, temperature in seeds]
+            confidence = [np.exp(log_probabilities(*seed).max(1)) for seed in seeds]
+            correct = [(logits.argmax(-1) == targets).astype(np.float64) for logits in outputs]
+            for metric, resampled in {
+                "log_loss": bootstrap_metric(mean_loss, losses, targets),
+                "ece": bootstrap_centred(expected_calibration_error, confidence, correct),
+            }.items():
+                if resampled:
+                    about = {"stage": stage, "temperature": float(np.mean(temperatures)), "metric": metric}
+                    tables["calibration"].append(about | asdict(resampled.estimate()))
+            bins = reliability(np.concatenate(confidence), np.concatenate(correct))
+            tables["reliability"] += [{"stage": stage} | each._asdict() for each in bins]
+        return tables
+
     def untrained(self, corpus: Corpus, rows: Rows) -> NDArray[Any]:
         """Return the most frequent class of the training rows for every row, ``[row]``."""
         return np.full(len(rows), int(np.bincount(corpus.split("train").targets.astype(np.int64)).argmax()))
@@ -119,7 +161,7 @@ class Classification(RowTask):
         self, predictions: NDArray[np.float32], scorer: ClassScorer, calibration: Calibrated | None
     ) -> dict[str, Any]:
         """Return texts, target, predicted class and probability of each class of every row."""
-        probabilities = softmax(predictions)
+        probabilities = calibrated_softmax(predictions, calibration)
         target, label = self.confusion(scorer, scorer.decode(predictions))
         by_class = {PROBABILITY + name: probabilities[:, code] for code, name in enumerate(scorer.corpus.labels)}
         return text_columns(scorer) | {"target": target, "label": label} | by_class
@@ -141,18 +183,40 @@ class Classification(RowTask):
         return [bootstrap_metric(self.metrics[metric], seeds, target) for seeds in by_run]
 
     def answers(self, space: OutputSpace, items: Sequence[Item], predict: Predict) -> list[Prediction]:
-        """Return a label for each item, with the probability of every class."""
+        """Return a label for each item, with the calibrated probability of every class."""
+        logits = predict_items(items, predict)
+        probabilities = calibrated_softmax(logits, space.calibration)
         return [
             {
-                "label": space.labels[int(row.argmax())],
+                "label": space.labels[code],
                 "probabilities": dict(zip(space.labels, map(float, row), strict=True)),
             }
-            for row in softmax(predict_items(items, predict))
+            for code, row in zip(logits.argmax(1).tolist(), probabilities, strict=True)
         ]
+
+    def is_complete(self, space: OutputSpace) -> bool:
+        """Return whether there are classes, and the calibration is a temperature above 0, or none."""
+        fitted = space.calibration
+        is_temperature = isinstance(fitted, Temperature) and len(fitted.temperature) == 1 and fitted.temperature[0] > 0
+        return len(space.labels) > 1 and (fitted is None or bool(is_temperature))
 
     def row_labels(self, corpus: Corpus, rows: Rows) -> list[Any]:
         """Return the class of each row."""
         return [corpus.labels[int(code)] for code in rows.targets]
+
+
+UNCALIBRATED, CALIBRATED = "uncalibrated", "calibrated"
+"""Probabilities as the logits give them, and after the temperature."""
+
+
+def temperature_of(calibration: Calibrated | None) -> float:
+    """Return the temperature that was fitted; 1 if none was."""
+    return float(calibration.temperature[0]) if isinstance(calibration, Temperature) else 1.0
+
+
+def calibrated_softmax(logits: NDArray[np.float32], calibration: Calibrated | None) -> NDArray[np.float32]:
+    """Return the probabilities of logits ``[row, class]`` after the temperature, if there is one."""
+    return softmax(logits / np.float32(temperature_of(calibration)))
 
 
 def patterns(corpus: Corpus, rows: Rows) -> dict[str, NDArray[np.bool_]]:

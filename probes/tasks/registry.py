@@ -112,7 +112,7 @@ class Problem:
     @property
     def texts_per_row(self) -> int:
         """Number of texts in a row of the corpus."""
-        return int(self.corpus.split("train").texts.shape[1])
+        return int(next(iter(self.corpus.splits.values())).texts.shape[1])
 
     def scorer(self, split: str) -> Scorer:
         """Return the scorer of a split."""

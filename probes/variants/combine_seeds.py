@@ -15,6 +15,7 @@ from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
 from permafrost.probes.objectives.base import untrained_cosines
 from permafrost.probes.objectives.heads import mean_prediction, predictions
 from permafrost.probes.tasks.base import Calibrated
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.variants.members import TrainedMember
 from permafrost.probes.variants.trained_variant import TrainedTask
 
@@ -51,7 +52,7 @@ def combine_seeds(
         predicted = {split: np.concatenate([seed[split] for seed in seed_predictions]) for split in corpus.splits}
     else:
         predicted = dict(predict_splits(probe, inputs, corpus))
-    means = _mean_predictions(probe, inputs, corpus) if recipe.train.average else {}
+    means = mean_predictions(probe, inputs, corpus) if recipe.train.average else {}
     outputs = [means[selection]] if recipe.train.average else list(predicted[selection])
     calibrations = tuple(_calibrations(first, probe, predicted[selection], outputs, progress))
     return TrainedTask(
@@ -66,7 +67,7 @@ def combine_seeds(
         pretrained=[member.config.pretrained for member in members],
         predictions=predicted,
         mean_predictions=means,
-        untrained_cosines=_untrained_cosines(first),
+        untrained_cosines=reference_cosines(problem, inputs),
         calibrations=calibrations,
         value=_selection_value(members, outputs, calibrations),
         best_index=int(np.argmax([member.history.best_value for member in members])),
@@ -75,18 +76,18 @@ def combine_seeds(
 
 
 @torch.inference_mode()
-def _mean_predictions(probe: Probe, inputs: ProbeInputs, corpus: Corpus) -> SplitPredictions:
+def mean_predictions(probe: Probe, inputs: ProbeInputs, corpus: Corpus) -> SplitPredictions:
+    """Return the combined prediction of all members for every split."""
     return {split: mean_prediction(probe, inputs, rows) for split, rows in corpus.splits.items()}
 
 
 @torch.inference_mode()
-def _untrained_cosines(member: TrainedMember) -> SplitPredictions:
+def reference_cosines(problem: Problem, inputs: ProbeInputs) -> SplitPredictions:
     """Return split -> ``[layer, row]``; empty if the task has another reference, or latents are trained."""
-    config, problem = member.config, member.config.problem
     compares = problem.texts_per_row == 2 and problem.task.compares_texts
-    if not compares or config.inputs.blocks is not None:
+    if not compares or inputs.blocks is not None:
         return {}
-    return {split: untrained_cosines(config.inputs, rows) for split, rows in problem.corpus.splits.items()}
+    return {split: untrained_cosines(inputs, rows) for split, rows in problem.corpus.splits.items()}
 
 
 def _calibrations(

@@ -57,16 +57,19 @@ class LatentWorkspace:
         """Return the corpus; the first call reads it and notes its sizes."""
         key = fingerprint(spec)
         if key not in self._corpora:
-            corpus = self._load(spec)
-            sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
-            texts = f"{corpus.text_count:,} texts, {len(corpus.texts):,} distinct, each runs once"
-            if corpus.source:
-                self.progress.note(corpus.source)
-            self.progress.note(f"{corpus.name}: {sizes} rows; {texts}")
-            for note in corpus.notes:
-                self.progress.note(f"{corpus.name}: {note}")
-            self._corpora[key] = corpus
+            self.add_corpus(spec, self._load(spec))
         return self._corpora[key]
+
+    def add_corpus(self, spec: CorpusSpec, corpus: Corpus) -> None:
+        """Hold a corpus under its spec, and note its sizes."""
+        sizes = ", ".join(f"{len(rows):,} {split}" for split, rows in corpus.splits.items())
+        texts = f"{corpus.text_count:,} texts, {len(corpus.texts):,} distinct, each runs once"
+        if corpus.source:
+            self.progress.note(corpus.source)
+        self.progress.note(f"{corpus.name}: {sizes} rows; {texts}")
+        for note in corpus.notes:
+            self.progress.note(f"{corpus.name}: {note}")
+        self._corpora[fingerprint(spec)] = corpus
 
     def prepare(self, recipes: Iterable[Recipe]) -> None:
         """Get the latents that the recipes read; plans that differ in views only share one forward pass.

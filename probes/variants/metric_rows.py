@@ -58,12 +58,18 @@ def untrained_rows(trained: Sequence[TrainedTask], problem: Problem, split: str)
     """Return the rows of the untrained references of some variants on one split."""
     reference = problem.task.untrained(problem.corpus, problem.scorer(split).rows)
     if reference is None:
-        return list(_cosine_rows(trained, problem, split))
-    where = _where(problem, split, UNTRAINED, backbones(trained[0]))
-    return list(metric_rows(where, problem, [reference], None))
+        return list(cosine_rows(trained, problem, split))
+    return reference_rows(trained[0], split, reference)
 
 
-def _cosine_rows(trained: Sequence[TrainedTask], problem: Problem, split: str) -> Iterator[MetricRow]:
+def reference_rows(variant: TrainedTask, split: str, reference: NDArray[Any]) -> list[MetricRow]:
+    """Return the rows of an untrained reference that learns from the training rows alone."""
+    where = _where(variant.problem, split, UNTRAINED, backbones(variant))
+    return list(metric_rows(where, variant.problem, [reference], None))
+
+
+def cosine_rows(trained: Sequence[TrainedTask], problem: Problem, split: str) -> Iterator[MetricRow]:
+    """Yield the rows of the cosine of every layer that some variants read."""
     for reference in cosine_references(trained):
         where = _where(problem, split, untrained_name(reference.of), reference.backbone) | {
             "view": view_name([reference.column]),

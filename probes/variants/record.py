@@ -1,6 +1,6 @@
 """Parts of a run's record, ``record.json``, that describe its corpora, latents and probes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from permafrost.data.corpora.corpus import Corpus
@@ -8,6 +8,7 @@ from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.providers import latents_record
+from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 from permafrost.probes.variants.workspace import Workspace
 
@@ -20,20 +21,37 @@ def latent_stores(recipes: Mapping[str, Recipe], workspace: Workspace) -> Stores
     return {key: workspace.plan_latents(recipe, recipe.corpus) for key, recipe in recipes.items()}
 
 
-def data_record(corpora: Sequence[Corpus], stores: Stores, workspace: Workspace) -> dict[str, Any]:
-    """Return the part of a record on corpora and latents; a corpus that several tasks read counts once."""
+def data_record(corpora: Sequence[Corpus], stores: Stores, latents: Iterable[PlanLatents]) -> dict[str, Any]:
+    """Return the part of a record on corpora and latents; a corpus that several tasks read counts once.
+
+    Args:
+        stores: the latents that were read.
+        latents: all latents that were got, each once.
+    """
     distinct = list({id(corpus): corpus for corpus in corpora}.values())
     rows = {split: len(rows) for split, rows in distinct[0].splits.items()} if len(distinct) == 1 else {}
     shards = {shard.path for plans in stores.values() for latents in plans.values() for shard in latents.store.shards}
     return {
-        "corpus": {"name": ", ".join(corpus.name for corpus in distinct), "rows": rows},
+        "corpus": {"name": ", ".join(dict.fromkeys(corpus.name for corpus in distinct)), "rows": rows},
         "texts": sum(corpus.text_count for corpus in distinct),
         "texts_distinct": sum(len(corpus.texts) for corpus in distinct),
-        "texts_run": sum(latents.texts_run for latents in workspace.stored.values()),
+        "texts_run": sum(each.texts_run for each in latents),
         "bytes": sum(path.stat().st_size for path in shards),
         "stores": {
             key: {name: latents_record(latents) for name, latents in plans.items()} for key, plans in stores.items()
         },
+    }
+
+
+def task_record(problems: Mapping[str, Problem]) -> dict[str, Any]:
+    """Return the part of a record on tasks: what a reader of their predictions must know."""
+    return {
+        name: {
+            "kind": problem.task.kind,
+            "reference": problem.task.reference,
+            "numbers": list(problem.task.numbers),
+        }
+        for name, problem in problems.items()
     }
 
 

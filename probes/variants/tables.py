@@ -55,7 +55,15 @@ def task_tables(selected: TrainedTask, compared: Sequence[TrainedTask]) -> dict[
         "predictions": prediction_table(selected, selected.problem.corpus.test_split),
         "breakdown": pd.concat([breakdown_table(variant) for variant in compared or [selected]]),
         "confusion": pd.concat([pd.DataFrame(), *map(confusion_table, compared)]),
-    }
+    } | calibration_tables(selected)
+
+
+def calibration_tables(variant: TrainedTask) -> dict[str, pd.DataFrame]:
+    """Return the tables on the probabilities of a variant on the scored split; none if it has no probabilities."""
+    problem, split = variant.problem, variant.problem.corpus.test_split
+    tables = problem.task.calibration_tables(problem.scorer(split), variant.outputs(split), variant.calibrations)
+    about = {"variant": variant.variant, "split": split}
+    return {name: pd.DataFrame([about | row for row in rows]) for name, rows in tables.items()}
 
 
 def breakdown_table(variant: TrainedTask) -> pd.DataFrame:

@@ -209,6 +209,7 @@ def folder(tmp_path, backbone, monkeypatch) -> Path:
     write(tmp_path / "reviews.csv", ["sentence"], [row[:1] for row in labelled[:3]])
     triples = [(text, f"{text} yes", f"no {text}", split) for text, _, split in labelled]
     write(tmp_path / "triples.csv", ["query", "positive", "negative", "split"], triples)
+    write(tmp_path / "elsewhere.csv", ["text", "label"], [row[:2] for row in labelled[::4]])
     messages = [(text, label, "sad" if "dog" in text else "glad", split) for text, label, split in labelled]
     write(tmp_path / "messages.csv", ["text", "topic", "tone", "split"], messages)
     samples = {"mine.conll": "tags.conll", "mine.json": "questions.json", "requests.csv": "labels.csv"}

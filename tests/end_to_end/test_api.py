@@ -68,6 +68,7 @@ def test_a_shipped_recipe_runs(name, tmp_path, tiny, monkeypatch):
     pretrained = {variant for variant, one in recipes.items() if one.pretraining.task == "autoencoder"}
     more = {"autoencoder.csv"} if pretrained else set()
     more |= {"breakdown.csv"} if done.metrics[0]["task"] != "similarity" else set()  # scores have no groups
+    more |= {"calibration.csv", "reliability.csv"} if done.metrics[0]["task"] == "classification" else set()
     more |= {"epochs.csv"} if any(one.finetune.trains_backbone for one in recipes.values()) else set()
     raw = done.selected.startswith("raw (")
     of_blocks = not raw and recipes[done.selected].finetune.trains_backbone

@@ -34,7 +34,7 @@ def loaded(folder: Path) -> str:
     lines = []
     for task, run in load_tasks(folder).items():
         weights = {name: value.numpy().tobytes().hex() for name, value in run.probe.state_dict().items()}
-        calibration = run.calibration and (run.calibration.x.tobytes().hex(), run.calibration.y.tobytes().hex())
+        calibration = run.calibration and [array.tobytes().hex() for array in vars(run.calibration).values()]
         targets = (run.columns, run.labels, run.score_range, run.kind, run.texts_per_row, run.digests)
         lines.append(repr((task, run.recipe, dict(run.identities), weights, calibration, targets)))
     return "\n".join(lines)

@@ -116,6 +116,51 @@ def latents(classes: bool = False, points: int = 60) -> pd.DataFrame:
     return pd.concat(frames)[["plan", "view", "layer", "method", "x", "y", "z", "label", "text"]]
 
 
+def calibration() -> pd.DataFrame:
+    """Log loss and calibration error before and after a temperature."""
+    rows = [
+        (SELECTED, "test", stage, temperature, metric, value, value - 0.02, value + 0.02, 120)
+        for stage, temperature, shift in (("uncalibrated", 1.0, 0.1), ("calibrated", 1.3, 0.0))
+        for metric, value in (("log_loss", 0.8 + shift), ("ece", 0.05 + shift))
+    ]
+    columns = ["variant", "split", "stage", "temperature", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def reliability() -> pd.DataFrame:
+    """A few bins of confidence of two stages."""
+    rows = [
+        (SELECTED, "test", stage, confidence, confidence - shift, 10 + index)
+        for stage, shift in (("uncalibrated", 0.15), ("calibrated", 0.02))
+        for index, confidence in enumerate((0.4, 0.6, 0.9))
+    ]
+    return pd.DataFrame(rows, columns=["variant", "split", "stage", "confidence", "accuracy", "n"])
+
+
+def write_evaluation(folder: Path) -> Path:
+    """The folder of an evaluation of two runs on two data sets; of one pair, predictions and groups."""
+    rows, about = [], {}
+    for index, (run, data) in enumerate((run, data) for run in ("sst-1", "<b>nli</b>-2") for data in ("a.csv", EVIL)):
+        rows.append((run, data, "test", "accuracy", 0.6 + 0.05 * index, 0.5, 0.9, None, 120, ""))
+        rows.append((f"raw ({run})", data, "test", "accuracy", 0.4, 0.3, 0.5, None, 120, ""))
+        about[f"{index + 1}-pair"] = {
+            "run": run, "task": "", "data": data, "split": "test", "variant": "mix", "metric": "accuracy", "rows": 120,
+            "left_out": index,
+        }  # fmt: skip
+    rows.append(("<b>nli</b>-2", "a.csv", "test", "accuracy", 0.1, 0.02, 0.2, 0.01, 120, "sst-1"))
+    columns = ["variant", "corpus", "split", "metric", "value", "low", "high", "p", "n", "against"]
+    named = record(True) | {"experiment": "evaluation", "selected": "", "evaluations": about}
+    named |= {"tasks": {name: task_record("class") for name in about}, "probes": {}}
+    write_tables(folder, {"metrics": long_table(pd.DataFrame(rows, columns=columns))}, named)
+    pair = folder / "tasks" / "1-pair"
+    pair.mkdir(parents=True)
+    tables = {"predictions": predictions(True), "breakdown": breakdown_of(["mix"], ("class",))}
+    for name, table in (tables | {"calibration": calibration(), "reliability": reliability()}).items():
+        table.to_csv(pair / f"{name}.csv", index=False, lineterminator="\n")
+    write_record(folder, named)
+    return folder
+
+
 SPLITS = {"": ("test", "train"), "untrained": ("test",), "random targets": ("train",)}
 """Where an ablation measures what."""
 
@@ -461,6 +506,7 @@ def every_table(classes: bool = False) -> dict[str, pd.DataFrame]:
     """All tables that one run or another has."""
     tables = {"metrics": metrics(classes), "predictions": predictions(classes), "training": training()}
     tables |= {"autoencoder": autoencoder(), "latents": latents(classes), "breakdown": breakdown()}
+    tables |= {"calibration": calibration(), "reliability": reliability()} if classes else {}
     return tables | study() | {"losses": losses()}
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from permafrost.probes.figures.scatter_3d import latent_scatter
+from permafrost.probes.figures.sentence_map import few_points_note
 from permafrost.probes.metrics.projection import MAX_TEXTS, project
 from tests.support.example_run import latents
 
@@ -19,8 +20,7 @@ def test_a_projection_depends_on_its_input_alone():
 def test_pca_keeps_the_distances_of_latents_that_have_three_dimensions():
     values = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     found = project(values)
-    assert set(found["method"]) == {"pca"}  # too few for t-SNE
-    points = found[["x", "y", "z"]].to_numpy()
+    points = found.loc[found["method"] == "pca", ["x", "y", "z"]].to_numpy()
     far = np.linalg.norm(values[:, None] - values, axis=-1)
     assert np.linalg.norm(points[:, None] - points, axis=-1) == pytest.approx(far, abs=1e-5)  # float32 input
 
@@ -43,7 +43,23 @@ def test_tsne_does_not_throw_texts_without_clusters_into_one_place(texts, width)
 def test_a_projection_says_which_rows_its_points_are():
     values = np.random.default_rng(0).normal(size=(15, 2)).astype(np.float32)
     values[3] = np.nan
-    assert project(values).index.tolist() == [row for row in range(15) if row != 3]
+    for _, points in project(values).groupby("method"):
+        assert points.index.tolist() == [row for row in range(15) if row != 3]
+
+
+@pytest.mark.parametrize(("texts", "methods"), [(4, {"pca"}), (5, {"pca", "tsne"}), (9, {"pca", "tsne"})])
+def test_tsne_begins_with_five_texts_and_keeps_few_apart(texts, methods):
+    found = project(np.random.default_rng(0).normal(size=(texts, 384)).astype(np.float32))
+    assert set(found["method"]) == methods
+    assert np.isfinite(found[["x", "y", "z"]]).all(axis=None)
+    for _, points in found.groupby("method"):
+        assert len(points[["x", "y", "z"]].round(4).drop_duplicates()) == texts
+
+
+@pytest.mark.parametrize(("counts", "note"), [([4, 30], ""), ([9], "t-SNE of 9 points"), ([5, 19, 40], "5 to 19")])
+def test_a_caution_is_given_where_tsne_has_few_points(counts, note):
+    caution = few_points_note(counts)
+    assert (note in caution and "caution" in caution) if note else caution == ""
 
 
 def test_of_many_texts_some_are_projected(monkeypatch):

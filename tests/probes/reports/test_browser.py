@@ -40,7 +40,7 @@ ELSEWHERE = {"confusion", "layer_map", "layer_curves", "choices", "selectivity",
     "variants",
     "training",
 }
-ELSEWHERE |= {"history", "intermediate", "importances", "unexplained"}
+ELSEWHERE |= {"history", "intermediate", "importances", "unexplained", "transfer", "reliability"}
 """Figures that a run of scores does not have."""
 
 SPACES = {"pca", "tsne"}

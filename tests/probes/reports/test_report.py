@@ -13,7 +13,7 @@ from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError
 from permafrost.probes.reports.compare import COLUMNS, comparison, write_comparison
 from permafrost.probes.reports.figures import FIGURES
-from permafrost.probes.reports.report import PAGES, write_report
+from permafrost.probes.reports.report import PAGES, result_grids, write_report
 from permafrost.probes.results.run_folder import ReportError
 from tests.support.damage import resealed
 from tests.support.example_run import (
@@ -24,6 +24,7 @@ from tests.support.example_run import (
     metrics,
     predictions,
     record,
+    write_evaluation,
     write_tables,
 )
 from tests.support.page_reader import Page
@@ -35,7 +36,7 @@ OF_RUNS = {
 }  # fmt: skip
 DRAWN = {
     ("run", False): OF_RUNS - {"confusion"},
-    ("run", True): OF_RUNS - {"predicted_against_gold", "by_layer"},
+    ("run", True): OF_RUNS - {"predicted_against_gold", "by_layer"} | {"reliability"},
     ("ablation", False): {"layer_curves", "choices", "selectivity"},
     ("study", False): {"history", "intermediate", "importances", "unexplained"},
     ("pretraining", False): {"loss"},
@@ -51,7 +52,7 @@ def reported(request, tmp_path_factory):
 
 
 def test_every_figure_belongs_to_a_page():
-    assert set(FIGURES) == {"layer_map"}.union(TOGETHER_ONLY, *DRAWN.values())
+    assert set(FIGURES) == {"layer_map", "transfer"}.union(TOGETHER_ONLY, *DRAWN.values())
 
 
 @pytest.mark.parametrize(("experiment", "classes"), DRAWN)
@@ -64,6 +65,20 @@ def test_every_figure_stands_in_the_page_and_beside_it(experiment, classes, tmp_
     beside = {path.name for path in (folder / "figures").iterdir()}
     assert beside == {f"{name}.{kind}" for name in expected for kind in ("png", "svg")}
     assert page.tags.count("svg") == len(expected)
+    assert not re.search(r"\b(nan|NaN|None|inf)\b", page.text)
+
+
+def test_the_page_of_an_evaluation_has_the_transfer_matrix_and_each_pair(tmp_path):
+    folder = write_evaluation(tmp_path / "evaluation-1")
+    page = Page(write_report(folder).read_text("utf-8"))
+    drawn = {name for name in page.ids if name.startswith("figure-")}
+    of_pair = {f"figure-1-pair-{name}" for name in ("by_class", "confusion", "reliability")}
+    assert drawn == {"figure-transfer", *of_pair}
+    matrix, comparisons = result_grids(folder)
+    assert [line[0] for line in matrix.rows] == ["sst-1", "<b>nli</b>-2"]
+    assert matrix.rows[1][1] == ("0.7000", "[0.500, 0.900]")
+    assert [line[:2] for line in comparisons.rows] == [["<b>nli</b>-2 against sst-1", "a.csv"]]
+    assert "hacked=1</script>" not in write_report(folder).read_text("utf-8").split("window.hacked")[0]
     assert not re.search(r"\b(nan|NaN|None|inf)\b", page.text)
 
 

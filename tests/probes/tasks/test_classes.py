@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.probes.metrics.calibration import Temperature
+from permafrost.probes.tasks.base import OutputSpace, softmax
 from permafrost.probes.tasks.classes import patterns, word_overlap
+from permafrost.probes.tasks.registry import TASKS
 
 
 def of_classes(texts: tuple[str, ...], sides: int) -> Corpus:
@@ -55,3 +58,46 @@ OVERLAPS = [
 @pytest.mark.parametrize(("first", "second", "share"), OVERLAPS)
 def test_overlap_is_of_words_or_of_characters_where_there_are_no_spaces(first, second, share):
     assert word_overlap(first, second) == pytest.approx(share)
+
+
+def of_targets(targets: np.ndarray) -> Corpus:
+    rows = Rows(np.zeros((len(targets), 1), np.int64), targets)
+    splits = {"train": rows, "validation": rows, "test": rows}
+    return Corpus(name="toy", texts=("a",), splits=splits, labels=("a", "b", "c"), kind="class")
+
+
+def test_a_temperature_changes_probabilities_and_neither_classes_nor_the_order_of_answers():
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, 400)
+    logits = (6 * np.eye(3)[np.where(rng.random(400) < 0.6, target, 0)] + rng.normal(size=(400, 3))).astype(np.float32)
+    corpus, task = of_targets(target), TASKS["class"]
+    fitted = task.calibrate(logits, corpus, 0.0)
+    assert fitted.temperature[0] > 1.5
+    answers = {}
+    for calibration in (None, fitted):
+        space = OutputSpace(labels=corpus.labels, score_range=None, calibration=calibration)
+        assert task.is_complete(space)
+        answers[calibration is None] = task.answers(space, [("a",), ("b",)], lambda texts, rows: logits[:2])
+    for plain, calibrated in zip(answers[True], answers[False], strict=True):
+        assert plain["label"] == calibrated["label"]
+        first, second = (each["probabilities"] for each in (plain, calibrated))
+        assert sorted(first, key=first.get) == sorted(second, key=second.get)
+        assert max(second.values()) < max(first.values())
+    np.testing.assert_array_equal(  # as before there was a temperature
+        [list(answer["probabilities"].values()) for answer in answers[True]], softmax(logits[:2]).astype(float)
+    )
+    tables = task.calibration_tables(task.scorer(corpus, "test"), [logits], [fitted])
+    by = {(row["stage"], row["metric"]): row for row in tables["calibration"]}
+    for metric in ("log_loss", "ece"):
+        assert by["calibrated", metric]["value"] < by["uncalibrated", metric]["value"]
+        assert by["calibrated", metric]["low"] < by["calibrated", metric]["value"] < by["calibrated", metric]["high"]
+    assert sum(row["n"] for row in tables["reliability"] if row["stage"] == "calibrated") == 400
+    without = task.calibration_tables(task.scorer(corpus, "test"), [logits], [None])
+    assert {row["stage"] for row in without["calibration"]} == {"uncalibrated"}
+
+
+@pytest.mark.parametrize("value", [[0.0], [-1.0], [1.0, 2.0]])
+def test_a_stored_temperature_that_is_none_is_refused(value):
+    calibration = Temperature(np.array(value))
+    space = OutputSpace(labels=("a", "b"), score_range=None, calibration=calibration)
+    assert not TASKS["class"].is_complete(space)

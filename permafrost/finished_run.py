@@ -1,0 +1,54 @@
+"""A finished run that predicts new texts and is evaluated on labelled data; its backbone may lie elsewhere now."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from permafrost.backbone_place import with_backbone
+from permafrost.data.progress import Progress
+from permafrost.probes.prediction.predictor import Predictor
+from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.runs.load import load_tasks
+from permafrost.stages import make_extractor
+
+if TYPE_CHECKING:
+    from permafrost.user_data import Data
+
+
+class FinishedRun(Predictor):
+    """Predictor of a finished run that can be evaluated too."""
+
+    def __init__(self, path: Path, task: str = "", backbone: str = "") -> None:
+        """Read a run folder; arguments as of :func:`permafrost.api.load`."""
+        self.path, self._task, self._backbone = path, task, backbone
+        runs = {name: with_backbone(run, backbone) for name, run in load_tasks(path, task).items()}
+        super().__init__(runs, make_extractor)
+
+    def evaluate(
+        self,
+        data: "Data | Sequence[Data]" = None,
+        *,
+        columns: Sequence[str] = (),
+        target: str = "",
+        split: str = "",
+        label_map: Mapping[str, str] | Iterable[str] = (),
+        overrides: Iterable[str] = (),
+        folder: Path | str = "runs",
+        progress: Progress | None = None,
+    ) -> RunResult:
+        """Evaluate the run on labelled data and write a run folder; as :func:`permafrost.evaluation.evaluate`."""
+        from permafrost.evaluation import evaluate
+
+        return evaluate(
+            self.path,
+            data,
+            columns=columns,
+            target=target,
+            split=split,
+            label_map=label_map,
+            task=self._task,
+            backbone=self._backbone,
+            overrides=overrides,
+            folder=folder,
+            progress=progress,
+        )
