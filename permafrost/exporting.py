@@ -1,7 +1,6 @@
 """Export of latents: the rows of a user's data with their latents, in files that other programs read."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +46,16 @@ def export_latents(
     recipe = _recipe(data, columns, target, overrides)
     from permafrost.data.export.corpus_rows import CorpusVectors
     from permafrost.data.export.export import check_folder, export
-    from permafrost.data.readers.load import load_corpus
+    from permafrost.data.readers.load import load_all_rows
 
     asked: dict[str, Any] = {"plan": plain(recipe.plan)}
     check_folder(out, format, asked)
     from permafrost.probes.variants.latent_workspace import LatentWorkspace
     from permafrost.stage_one import PROVIDER
 
-    splits = list[str]()
-    workspace = LatentWorkspace(PROVIDER, progress, partial(load_corpus, splits=splits))
-    corpus = workspace.corpus(recipe.corpus)
+    corpus, splits = load_all_rows(recipe.corpus)
+    workspace = LatentWorkspace(PROVIDER, progress)
+    workspace.add_corpus(recipe.corpus, corpus)
     if recipe.plan.truncation == "windows" and isinstance(corpus.texts[0], Segments):
         raise SpecError('plan.truncation = "windows" makes several vectors of a question and its context: set "cut".')
     asked["data"] = CorpusVectors(corpus, splits).digest

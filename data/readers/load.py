@@ -29,7 +29,7 @@ from permafrost.data.corpora.targets import TARGETS
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.encoding import guess_encoding
 from permafrost.data.files.opening import lines_of, read_sample
-from permafrost.data.files.table import as_text, open_table, suffix_of
+from permafrost.data.files.table import suffix_of
 from permafrost.data.readers.hub import hub_records
 from permafrost.data.readers.layout import MOST_WHOLE
 from permafrost.data.readers.reader import RULES, RecordReader
@@ -41,51 +41,69 @@ from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import NOT_UTF_8, Segments
 
 
-def load_corpus(spec: CorpusSpec, most_rows: int | None = None, splits: list[str] | None = None) -> Corpus:
+def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:
     """Read the corpus that ``spec`` names; what it leaves open about a file is found from the file.
 
     Args:
         spec: of the corpus.
         most_rows: rows of each file that are read at most; None reads all.
-        splits: receives the split of each row by :attr:`Rows.numbers`, for a corpus from which nothing is learnt: all
-            its rows are in train then, none is held out, and no label is left out because training rows lack it.
 
     Raises:
         CorpusError: the corpus is missing or broken; the message gives file and line.
         SpecError: the spec is incomplete.
     """
-    opened = open_corpus(spec)
-    name, skipped, reader = opened.name, opened.skipped, opened.reader
-    reader.most_rows = most_rows
-    targets = opened.targets
-    by_digest, all_records = with_splits(opened.records, spec)
-    labels = set[str]()
-    usable = with_written_labels(usable_records(all_records, make_encoding(targets), skipped), targets, labels)
-    records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
-    opened.check_rows(records)
-    targets, name_notes = with_label_names(targets, labels, Path(spec.path).expanduser() if spec.path else None)
-    if by_digest:
-        targets, converted, read_notes = make_encoding(targets).convert(targets, records)
-        name_notes = (*name_notes, *read_notes)
-        records = settle_splits(list(converted), spec.fractions, spec.split_seed, make_encoding(targets).names)
-    if splits is not None:
-        splits += [record.split for record in records]
-        records = [record.in_split("train") for record in records]
-    corpus = build_corpus(name, records, targets, skipped)
-    skipped.check(name)
-    if spec.drop_leaks and splits is None:
+    opened, targets, records, name_notes = _read_rows(spec, most_rows)
+    reader, skipped = opened.reader, opened.skipped
+    corpus = build_corpus(opened.name, records, targets, skipped)
+    skipped.check(opened.name)
+    if spec.drop_leaks:
         corpus = drop_leaks(corpus)
     cut = f"of {', '.join(reader.cut_short)} the first {most_rows or 0:,} rows were read; a run reads all"
     notes = (*[cut][: len(reader.cut_short)], *skipped.notes(), *name_notes, *corpus.notes, *leak_notes(corpus))
     corpus = replace(corpus, source=opened.source, notes=notes, skipped=skipped.all_rows)
-    if splits is not None:
-        return replace(TARGETS[corpus.kind].complete(corpus), notes=(*reader.omissions.notes(), *corpus.notes))
     if spec.held_out:
         corpus = with_held_out(corpus, spec.held_out, spec.split_seed)
     else:
         corpus = with_validation(corpus, spec.fractions[1], spec.split_seed, spec.limits.get("validation", 0))
     corpus, language_notes = with_language(TARGETS[corpus.kind].complete(corpus), spec)
     return replace(corpus, notes=(*reader.omissions.notes(), *corpus.notes, *language_notes, *check_training(corpus)))
+
+
+def load_all_rows(spec: CorpusSpec) -> tuple[Corpus, list[str]]:
+    """Read all rows of a corpus from which nothing is learnt: none is held out or left out for what training lacks.
+
+    Returns:
+        the corpus, whose rows are all in train, and the split of each row by :attr:`Rows.numbers`.
+
+    Raises:
+        CorpusError, SpecError: as :func:`load_corpus`.
+    """
+    opened, targets, records, name_notes = _read_rows(spec)
+    in_train = [record.in_split("train") for record in records]
+    corpus = TARGETS[targets.kind].complete(build_corpus(opened.name, in_train, targets, opened.skipped))
+    opened.skipped.check(opened.name)
+    notes = (*opened.reader.omissions.notes(), *opened.skipped.notes(), *name_notes, *corpus.notes)
+    corpus = replace(corpus, source=opened.source, notes=notes, skipped=opened.skipped.all_rows)
+    return corpus, [record.split for record in records]
+
+
+def _read_rows(
+    spec: CorpusSpec, most_rows: int | None = None
+) -> tuple["OpenedCorpus", Targets, list[Record], tuple[str, ...]]:
+    """Return an opened corpus, its targets, its rows in their splits, and notes on the names of labels."""
+    opened = open_corpus(spec)
+    opened.reader.most_rows = most_rows
+    targets, labels = opened.targets, set[str]()
+    by_digest, all_records = with_splits(opened.records, spec)
+    usable = with_written_labels(usable_records(all_records, make_encoding(targets), opened.skipped), targets, labels)
+    records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
+    opened.check_rows(records)
+    targets, notes = with_label_names(targets, labels, Path(spec.path).expanduser() if spec.path else None)
+    if by_digest:
+        targets, converted, read_notes = make_encoding(targets).convert(targets, records)
+        notes = (*notes, *read_notes)
+        records = settle_splits(list(converted), spec.fractions, spec.split_seed, make_encoding(targets).names)
+    return opened, targets, records, notes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -273,24 +291,3 @@ def _make_reader(spec: CorpusSpec, entry: CorpusEntry, columns: tuple[str, ...],
     if not kind:
         raise SpecError(f"corpus.columns and corpus.target must say what the hub data set '{spec.name}' holds.")
     return RecordReader(replace(spec, target=kind, columns=spec.columns or columns), skipped)
-
-
-COLUMNS = ("sentence", "text")
-"""Possible names of the column of sentences in a file."""
-
-
-def read_sentences(path: Path) -> list[str]:
-    """Read the sentences of a file: its column ``sentence`` or ``text``, or its lines.
-
-    Raises:
-        CorpusError: the file cannot be read, has neither column, or holds an empty sentence.
-    """
-    sentences: list[str] = []
-    for origin, typed in open_table(path).rows():
-        fields = as_text(typed)
-        column = next((name for name in COLUMNS if name in fields), None)
-        if column is None:
-            raise CorpusError(f"{origin}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
-        check_text(origin, "the sentence", fields[column])
-        sentences.append(fields[column])
-    return sentences

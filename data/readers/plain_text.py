@@ -1,4 +1,6 @@
-"""Reader of plain text: documents of ``.txt`` or ``.txt.gz`` files, which end at a blank line or at every line."""
+"""Readers of plain text: documents of ``.txt`` or ``.txt.gz`` files, which end at a blank line or at every line; and
+sentences of a file.
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError, check_text
 from permafrost.data.files.opening import lines_of
-from permafrost.data.files.table import suffix_of
+from permafrost.data.files.table import as_text, open_table, suffix_of
 from permafrost.data.readers.registry import CORPORA
 
 
@@ -65,3 +67,24 @@ def _read_text(path: Path, lines: bool) -> Iterator[str]:
             text = " ".join(texts)
             check_text(f"{path}:{numbers[0]}", "the document", text)
             yield text
+
+
+COLUMNS = ("sentence", "text")
+"""Possible names of the column of sentences in a file."""
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Read the sentences of a file: its column ``sentence`` or ``text``, or its lines.
+
+    Raises:
+        CorpusError: the file cannot be read, has neither column, or holds an empty sentence.
+    """
+    sentences: list[str] = []
+    for origin, typed in open_table(path).rows():
+        fields = as_text(typed)
+        column = next((name for name in COLUMNS if name in fields), None)
+        if column is None:
+            raise CorpusError(f"{origin}: expected the column {' or '.join(COLUMNS)}; found {', '.join(fields)}.")
+        check_text(origin, "the sentence", fields[column])
+        sentences.append(fields[column])
+    return sentences

@@ -138,7 +138,7 @@ def embed_command(
     if search and (problem := text_problem(search)):
         raise CorpusError(f"--search: the text {problem}.")
     from permafrost import embedding  # loads numpy and pyarrow
-    from permafrost.data.readers.load import read_sentences
+    from permafrost.data.readers.plain_text import read_sentences
 
     console, texts = Console(), read_sentences(file) if file else None
     if texts == []:

@@ -201,7 +201,9 @@ def similarity_command(
     """
     if texts and file:
         raise CorpusError("give either sentences or --file FILE to compare.")
-    from permafrost.data.readers.load import read_sentences  # loads pyarrow, which no other command needs to begin
+    from permafrost.data.readers.plain_text import (
+        read_sentences,  # loads pyarrow, which no other command needs to begin
+    )
 
     sentences = read_sentences(file) if file else texts or None
     overrides = options.recipe_overrides(set_, max_bytes)

@@ -3,7 +3,7 @@
 Latents come from a provider that is passed in; it decides whether missing latents are extracted or are an error.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -44,11 +44,9 @@ class LatentRequest:
 class LatentWorkspace:
     """Corpora and latents of an experiment, each loaded once."""
 
-    def __init__(
-        self, provider: LatentProvider, progress: Progress, load: Callable[[CorpusSpec], Corpus] = load_corpus
-    ) -> None:
-        """Create a workspace that has loaded nothing yet; ``load`` reads a corpus."""
-        self.provider, self.progress, self._load = provider, progress, load
+    def __init__(self, provider: LatentProvider, progress: Progress) -> None:
+        """Create a workspace that has loaded nothing yet."""
+        self.provider, self.progress = provider, progress
         self.stored: dict[PlanKey, PlanLatents] = {}
         self._corpora: dict[str, Corpus] = {}
         self._lowered: set[str] = set()
@@ -57,7 +55,7 @@ class LatentWorkspace:
         """Return the corpus; the first call reads it and notes its sizes."""
         key = fingerprint(spec)
         if key not in self._corpora:
-            self.add_corpus(spec, self._load(spec))
+            self.add_corpus(spec, load_corpus(spec))
         return self._corpora[key]
 
     def add_corpus(self, spec: CorpusSpec, corpus: Corpus) -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cosine
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.readers.load import read_sentences
+from permafrost.data.readers.plain_text import read_sentences
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.similarity import SimilaritySpec, with_arguments
 from permafrost.probes.metrics.cosines import cosine_matrix, matrix_from_pairs, pair_table
