@@ -83,8 +83,9 @@ class Tables:
 
     @property
     def split(self) -> str:
-        """The split whose metrics are reported: test if it was measured, else validation."""
-        return reported_split(self.metrics)
+        """The split whose metrics are reported: test if it was measured, else validation; of an evaluation, its own."""
+        found = reported_split(self.metrics)
+        return "validation" if found == "train" and self.experiment != "evaluation" else found
 
     @property
     def seed_aggregation(self) -> str:

@@ -103,7 +103,7 @@ def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, quick,
     unit = {row["split"]: row["value"] for row in finished[1].metrics if row["metric"] == "mae"}
     assert errors == pytest.approx({split: 5 * error for split, error in unit.items()}, rel=1e-3)  # float32 targets
     assert pd.read_csv(done.path / "predictions.csv")["target"].max() == 5
-    assert api.load(done.path).predict([("the dog", "the dog")]) == [{"score": 5.0}]
+    assert api.load(done.path).predict([("the dog", "the dog")]) == [{"score": 5.0, "raw": 1.0}]
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
