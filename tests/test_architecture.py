@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "probes.config": {"data", "data.corpora", "data.language", "data.store"},
     "probes.metrics": {"data", "data.corpora"},
-    "probes.results": {"data", "data.corpora", "probes.config"},
+    "probes.results": {"data", "data.corpora", "probes.config", "probes.metrics"},
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},

@@ -66,6 +66,10 @@ class LatentWorkspace:
             self._corpora[key] = corpus
         return self._corpora[key]
 
+    def data_digests(self, specs: Iterable[CorpusSpec]) -> dict[str, str]:
+        """Return the fingerprint of each corpus spec -> digest of texts, rows and targets as they were read."""
+        return {fingerprint(spec): self.corpus(spec).digest for spec in specs}
+
     def prepare(self, recipes: Iterable[Recipe]) -> None:
         """Get the latents that the recipes read; plans that differ in views only share one forward pass.
 
