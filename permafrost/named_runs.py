@@ -6,8 +6,9 @@ A run is done if its folder holds the same recipe, the same texts and targets, a
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.machine import package_version
 from permafrost.data.progress import Progress
@@ -19,6 +20,9 @@ from permafrost.probes.results.run_folder import RunError, RunFolder
 
 IfDone = Literal["skip", "again", "fail"]
 """What a command does if the run that it is to write is done."""
+
+if TYPE_CHECKING:  # loads numpy
+    from permafrost.data.corpora.corpus import Corpus
 
 T = TypeVar("T")
 
@@ -48,6 +52,9 @@ class PlannedRun:
     replaces: bool = False
     """Whether the run takes the place of one of another recipe, as the best of a study does, or refuses to."""
 
+    read_corpus: Callable[[CorpusSpec], "Corpus"] | None = None
+    """Function that reads a corpus; None reads it from its files."""
+
     def run(self, work: Callable[[Destination], T], read: Callable[[Path], T], progress: Progress) -> T:
         """Return the result of ``work``, or that of the run as it is read from its folder if it is done.
 
@@ -63,6 +70,7 @@ class PlannedRun:
                 raise InputError(f"{self.destination.folder} is done; use --if-done skip or again, or another --name.")
             if self.if_done == "again":
                 return work(self.destination)
+            progress.event("skipped", run=str(self.destination.folder))
             progress.note(f"{self.destination.folder} is done: the same recipe, data and versions")
             return read(self.destination.folder)
 
@@ -106,7 +114,7 @@ class PlannedRun:
         for spec in self.recipe.corpora():
             from permafrost.data.readers.load import load_corpus  # loads pyarrow
 
-            corpus, digests = load_corpus(spec), _table(record.get("data"))
+            corpus, digests = (self.read_corpus or load_corpus)(spec), _table(record.get("data"))
             there[f"data of {corpus.name}"] = digests.get(fingerprint(spec), "absent")
             here[f"data of {corpus.name}"] = corpus.digest
         return differences(there, here)

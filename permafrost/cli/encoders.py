@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import typer
-
 from permafrost import api
 from permafrost.cli import options
 from permafrost.cli.console import Console, show_facts, show_json, show_similarity
+from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 
-encoder_app = typer.Typer()
+encoder_app = VerbApp()
 
 
 @encoder_app.command("pretrain")

@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-import typer
-
 from permafrost import api
 from permafrost.cli import options
 from permafrost.cli.backbone import backbone_app
+from permafrost.cli.batch import batch_app
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import (
     Console,
@@ -26,11 +25,12 @@ from permafrost.cli.console import (
 from permafrost.cli.encoders import encoder_app
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
+from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.outcomes import SimilarityResult
 from permafrost.probes.results.run_folder import RunError, RunFolder
 
-app = typer.Typer(
+app = VerbApp(
     name="permafrost",
     help=(
         "Run a frozen language model over a corpus once, cache its hidden states by layer, and train small probes on "
@@ -48,6 +48,7 @@ app = typer.Typer(
 app.add_typer(inspect_app)
 app.add_typer(backbone_app)
 app.add_typer(encoder_app)
+app.add_typer(batch_app)
 app.add_typer(cache_app, name="cache")
 
 

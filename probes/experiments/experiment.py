@@ -195,4 +195,5 @@ class Experiment:
         complete = common | selection | {"tasks": tasks_record} | {"seconds": seconds} | data | dict(record)
         all_tables = {"metrics": metrics_frame(rows), "skipped": skipped_table(corpora)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})
+        self.progress.event("measured", run=str(path), selected=str(record.get("selected", "")), **selection)
         return read_result(path)

@@ -41,6 +41,14 @@ class LatentRequest:
         return fingerprint(self.corpus), replace(self.plan, views=("mean" if self.plan.pools_text else "last",))
 
 
+def requests_of(recipe: Recipe) -> list[LatentRequest]:
+    """Return the latents that a recipe of one task needs."""
+    corpora = [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
+    return [
+        LatentRequest(corpus, plan, recipe.extract) for plan, corpus in product(recipe.probe_plans().values(), corpora)
+    ]
+
+
 class LatentWorkspace:
     """Corpora and latents of an experiment, each loaded once."""
 
@@ -80,11 +88,7 @@ class LatentWorkspace:
         requests: dict[PlanKey, list[LatentRequest]] = {}
         for recipe in recipes:
             self._check(recipe)
-            corpora = (
-                [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
-            )
-            for plan, corpus in product(recipe.probe_plans().values(), corpora):
-                request = LatentRequest(corpus, plan, recipe.extract)
+            for request in requests_of(recipe):
                 requests.setdefault(request.forward_key, []).append(request)
         for group in requests.values():
             if any(request.key not in self.stored for request in group):
