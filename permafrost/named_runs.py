@@ -13,6 +13,7 @@ from permafrost.data.errors import InputError
 from permafrost.data.machine import package_version
 from permafrost.data.progress import Progress
 from permafrost.data.spec import Tree, differences, fingerprint, flatten_settings, plain
+from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.read_result import read_recipe
@@ -83,7 +84,7 @@ class PlannedRun:
             DamageError: a file differs from what the run wrote.
         """
         path = self.destination.folder
-        if not path.exists():
+        if not _holds_record(path):
             return False
         folder = RunFolder(path, RunError)
         recipe = read_recipe(folder)
@@ -118,6 +119,19 @@ class PlannedRun:
             there[f"data of {corpus.name}"] = digests.get(fingerprint(spec), "absent")
             here[f"data of {corpus.name}"] = corpus.digest
         return differences(there, here)
+
+
+def _holds_record(path: Path) -> bool:
+    """Return whether a folder holds a run; one that is empty, or whose record was removed, counts as none.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if not path.exists() or (path / RECORD).is_file():
+        return path.exists()
+    if not path.is_dir() or (any(path.iterdir()) and not (path / RECIPE).is_file()):
+        raise InputError(f"{path} is there and is no run: set another --name, or move it away.")
+    return False
 
 
 def _table(value: Any) -> dict[str, str]:

@@ -158,12 +158,24 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.store",
         "extract.backbones",
         "permafrost",
+        "permafrost.batches",
         "probes.config",
         "probes.prediction",
         "probes.reports",
         "probes.results",
     },
     "data.files": {"data"},
+    "permafrost.batches": {
+        "data",
+        "data.store",
+        "extract",
+        "permafrost",
+        "probes.config",
+        "probes.reports",
+        "probes.results",
+        "probes.search",
+        "probes.variants",
+    },
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

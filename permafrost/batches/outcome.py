@@ -52,7 +52,7 @@ class NamedProgress:
 
     def event(self, name: str, **facts: Any) -> None:
         """Record an event of the run."""
-        self._event(name, {"of": self._name} | facts)
+        self._event(name, {"member": self._name} | facts)
 
 
 def run_item(item: BatchItem, folder: Path, progress: Progress) -> Outcome:

@@ -133,10 +133,10 @@ def _is_done(
 
 def _tell(name: str, outcome: Outcome, progress: Progress) -> None:
     if not outcome.error:
-        progress.event("done", of=name)
+        progress.event("done", member=name)
         progress.note(f"{name}: done")
         return
-    progress.event("failed", of=name, exit_code=outcome.exit_code, message=outcome.error)
+    progress.event("failed", member=name, exit_code=outcome.exit_code, message=outcome.error)
     progress.note(f"{name} failed: {outcome.error}; the others go on")
     if outcome.trace:
         progress.note(outcome.trace)
