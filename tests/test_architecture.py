@@ -183,7 +183,8 @@ NO_TORCH = {
     "data", "data.corpora", "data.language", "data.store", "data.readers", "probes.config", "probes.results",
     "probes.metrics", "probes.search", "probes.figures", "probes.reports", "probes.tasks",
     "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut", "extract.shard_writer",
-    "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
+    "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace", "permafrost.batches",
+    "permafrost.named_runs",
 }  # fmt: skip
 """Sub-packages, and modules of others, that work where torch is absent; with them, all that a warm start needs."""
 
@@ -202,7 +203,7 @@ ONLY_IN = {
 
 NEVER = {"pickle", "dill", "joblib", "shelve", "marshal"}
 HEAVY = {"torch", "transformers", "scipy", "sklearn", "pandas", "optuna", "matplotlib"}
-MOST_FILES, MOST_LINES, MOST_FUNCTION, MOST_FLOORS, MEDIAN_FUNCTION = 12, 300, 60, 9, 8
+MOST_FILES, MOST_LINES, MOST_FUNCTION, MOST_FLOORS, MEDIAN_FUNCTION = 12, 300, 60, 10, 8
 
 
 def modules_of(root: Path) -> dict[str, Path]:
@@ -360,6 +361,9 @@ def test_stage_two_loads_no_language_model():
         ["run", "sts", "--set", "probe.encodr=mlp"],
         ["run", "sts", "--set", "train.epochs=many"],
         ["run", "topic-sentiment", "--only", "no-such-variant"],
+        ["run", "quickstart", "--name", "a/b"],
+        ["batch", "quickstart", "no-such-recipe"],
+        ["batch", "quickstart", "quickstart"],
         ["study", "layers"],
         ["run", "sts", "--set", "upper.cut=4"],
         ["pretrain", "sts"],
