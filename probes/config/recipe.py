@@ -146,7 +146,9 @@ class Recipe:
         return replace(self, summary="", duration="", extract=ExtractSpec(), train=train)
 
     def corpora(self) -> list[CorpusSpec]:
-        """Return the specs of the corpora that a run reads, those of pretrained encoders included, each once."""
+        """Return the specs of the corpora that a run reads, each once; a comparison of sentences reads none."""
+        if self.similarity.texts:
+            return []
         task_recipes = [task for variant in self.variant_recipes().values() for task in variant.task_recipes().values()]
         pretraining = [task.pretraining.corpus for task in task_recipes if task.pretraining.task != "none"]
         specs = [*(task.corpus for task in task_recipes), *pretraining]

@@ -68,7 +68,11 @@ def read_similarity(path: Path) -> SimilarityResult:
     from permafrost.probes.metrics.cosines import matrix_from_pairs
 
     folder = RunFolder(path, RunError)
-    cosines = pd.read_csv(io.BytesIO(folder.read("cosines.csv")), float_precision="round_trip", keep_default_na=False)
+    types = {"backbone": str, "first": int, "second": int, "cosine": float}
+    lines = csv.DictReader(io.StringIO(folder.read("cosines.csv").decode("utf-8"), newline=""))
+    cosines = pd.DataFrame(
+        [{name: _parse(line[name], kind) for name, kind in types.items()} for line in lines], columns=list(types)
+    )
     texts, backbones = read_recipe(folder).similarity.texts, folder.record["backbones"]
     numbers = pd.RangeIndex(1, len(texts) + 1, name="sentence")
     return SimilarityResult(

@@ -98,3 +98,34 @@ def test_a_name_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
 def test_a_name_that_is_no_name_of_a_folder_is_refused(name, tmp_path):
     with pytest.raises(InputError, match="--name"):
         Destination(tmp_path, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verb", "recipe", "more", "folder"),
+    [
+        ("ablate", "pairs", ("ablation.kinds=single", "ablation.controls="), "mine"),
+        ("train", "pairs", (), "mine"),
+        (
+            "study",
+            "pairs",
+            ("study.trials=2", "study.seeds=0", 'study.space={"train.learning_rate"=[0.1, 0.01]}'),
+            "mine-best",
+        ),
+        ("run", "similarity", (), "mine"),
+    ],
+)
+def test_every_command_that_writes_a_run_skips_a_done_one(tmp_path, tiny, verb, recipe, more, folder):
+    bench = Bench(tmp_path, tiny("bert"))
+    settings = bench.of_pairs(*more)
+    if recipe == "similarity":
+        settings = [f"similarity.backbones={tiny('bert')}", f"extract.cache={tmp_path / 'cache'}"]
+    if verb == "train":
+        api.extract(recipe, settings)
+    outs = []
+    for _ in range(2):
+        code, out, err = bench.command(verb, recipe, "--name", "mine", "--json", settings=settings)
+        assert code == 0, err
+        outs.append((out, files_of(bench.runs / folder)))
+    assert outs[0] == outs[1]
+    assert "is done" in err
