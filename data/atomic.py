@@ -96,12 +96,22 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
         wait: wait until another process releases the lock; else yield False if it is taken.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except (BlockingIOError, PermissionError):
-            if wait:
-                raise
-            yield False
-            return
-        yield True
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except (BlockingIOError, PermissionError):
+                if wait:
+                    raise
+                yield False
+                return
+            if _is_at(file.fileno(), path):  # else the process that held it has removed it
+                yield True
+                return
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file is the one at ``path``."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False

@@ -3,6 +3,8 @@
 A message is one line: the place, what was expected, what was found, and what to do.
 """
 
+from typing import NoReturn
+
 
 class PermafrostError(Exception):
     """An error that the user can resolve; the command line prints its message without a traceback."""
@@ -28,6 +30,15 @@ class MachineError(PermafrostError):
 
 class CheckpointError(InputError):
     """A checkpoint of another training, or a file or folder that is no checkpoint."""
+
+
+class Terminated(BaseException):
+    """SIGTERM as an exception, so that the code it interrupts can commit what is complete and remove the rest."""
+
+
+def terminate(*_: object) -> NoReturn:
+    """Handle SIGTERM: raise :class:`Terminated`."""
+    raise Terminated
 
 
 def first_line(error: BaseException) -> str:

@@ -7,20 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 MIN_ANNOUNCED_SECONDS = 10.0
 """Shortest remaining time, in seconds, that is announced."""
 
 
 class Progress(Protocol):
-    """A display for notices and progress bars."""
+    """A display for notices and progress bars, and a record of events."""
 
     def note(self, message: str) -> None:
         """Show one line of text."""
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Show a progress bar over ``total`` steps; call the yielded function with the number of steps done."""
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Record that something has happened, for programs that follow a command: ``extracted``, ``epoch``, ..."""
 
 
 class Eta:
@@ -59,3 +62,6 @@ class NoProgress:
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
         """Yield a function that ignores the steps."""
         yield lambda steps: None
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Ignore the event."""

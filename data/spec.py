@@ -128,6 +128,42 @@ def fingerprint(value: Any) -> str:
     return digest_of(text.encode())[:16]
 
 
+MOST_DIFFERENCES, MOST_CHARACTERS = 3, 60
+"""Number of differing settings that a message names, and the length to which it shortens a value."""
+
+
+def flatten_settings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted keys of a tree of plain values, and their values as JSON."""
+    if isinstance(tree, list | tuple) and any(isinstance(value, Mapping | list | tuple) for value in tree):
+        tree = dict(enumerate(tree))
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from flatten_settings(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, json.dumps(tree, ensure_ascii=False)
+
+
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Return a phrase that names the differing keys of two :func:`flatten_settings`; empty if there are none."""
+    differing = [key for key in {**here, **there} if there.get(key) != here.get(key)]
+    shown = "; ".join(
+        f"{printable(key)} = {_shorten(there, key)} there, {_shorten(here, key)} here"
+        for key in differing[:MOST_DIFFERENCES]
+    )
+    more = len(differing) - MOST_DIFFERENCES
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def _shorten(settings: Mapping[str, str], key: str) -> str:
+    value = printable(settings.get(key, "absent"))
+    return value if len(value) <= MOST_CHARACTERS else f"{value[: MOST_CHARACTERS - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Return text with a space for each character that a terminal does not print."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting of a spec, as the manual lists it."""

@@ -4,15 +4,18 @@ Reading and refusing a recipe needs no torch, so each function imports what load
 checked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.encoders import compare, pretrain, similarity
+from permafrost.named_runs import IfDone, PlannedRun, kind_of_run
 from permafrost.probes.config.load import (
+    Overrides,
     check_frozen,
-    check_language_model,
     check_trainable,
     load_one_task,
     load_recipe,
@@ -20,8 +23,9 @@ from permafrost.probes.config.load import (
     resolve_language_model,
 )
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.config.similarity import with_arguments
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
 from permafrost.user_data import Data, DataArguments, load_with_data
@@ -30,10 +34,8 @@ if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.data.store.store import PlanLatents
     from permafrost.finished_run import FinishedRun
-    from permafrost.probes.experiments.language_model import PretrainingResult
 
-Overrides = Iterable[str]
-"""``a.b=value`` settings, as after ``--set``."""
+__all__ = ["ablate", "extract", "load", "pretrain", "report", "run", "similarity", "study", "train"]
 
 
 def extract(
@@ -72,6 +74,8 @@ def run(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
+    name: str = "",
+    if_done: IfDone = "skip",
 ) -> RunResult | SimilarityResult:
     """Extract latents that are not cached yet, train every variant, evaluate, and write a run folder.
 
@@ -87,43 +91,31 @@ def run(
             a pandas or ``datasets`` table, or a list of texts, tuples or dicts.
         columns: as ``corpus.columns``; empty finds them.
         target: as ``corpus.target``; empty finds it.
+        name: name of the run folder; empty takes that of the recipe and a number.
+        if_done: what a finished run of this name, recipe, data and versions is: returned at once ("skip"), replaced by
+            a new one ("again"), or an error ("fail").
 
     Raises:
-        InputError: something in the recipe, the corpus or the backbone is wrong.
+        InputError: something in the recipe, the corpus or the backbone is wrong, or ``name`` is that of another run.
         MachineError: the machine failed; the message says what is safe.
     """
     progress = progress or NoProgress()
     recipe_name, spec = load_with_data(load_recipe, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     if spec.similarity.texts:
-        return _compare(recipe_name, spec, runs, progress)
+        return compare(recipe_name, spec, runs, progress, name, if_done)
     check_trainable(recipe_name, spec)
     runs = checked_folder(runs)
-    from permafrost.stage_one import with_pretrained_backbone
-    from permafrost.stages import train_probes
 
-    return train_probes(recipe_name, with_pretrained_backbone(recipe_name, spec, runs, progress), runs, progress)
+    def work(destination: Destination) -> RunResult:
+        from permafrost.stage_one import with_pretrained_backbone
+        from permafrost.stages import train_probes
 
+        with_backbone = with_pretrained_backbone(recipe_name, spec, runs, progress)
+        return train_probes(recipe_name, with_backbone, destination, progress)
 
-def pretrain(
-    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
-) -> "PretrainingResult":
-    """Pretrain the language model that a recipe's table ``[language]`` describes, unless its folder holds it already.
-
-    Writes a model folder, which a recipe can name as ``plan.backbone``, and a run folder with losses and metrics.
-
-    Raises:
-        InputError: the table or the text is missing, the folder holds another model, the vocabulary does not fit, or
-            the loss is not finite.
-        MachineError: the machine failed; the message says what is safe.
-    """
-    recipe_name, spec = load_recipe(recipe, overrides)
-    check_language_model(recipe_name, spec)
-    runs = checked_folder(runs)
-    from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
-    from permafrost.probes.experiments.language_model import run_pretraining
-
-    return run_pretraining(recipe_name, spec, runs, progress or NoProgress(), pretrain_model)
+    planned = PlannedRun(Destination(runs, name), resolve_language_model(recipe_name, spec), kind_of_run(spec), if_done)
+    return planned.run(work, read_result, progress)
 
 
 def train(
@@ -135,16 +127,23 @@ def train(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
+    name: str = "",
+    if_done: IfDone = "skip",
 ) -> RunResult:
     """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
     progress = progress or NoProgress()
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
-    runs = checked_folder(runs)
-    from permafrost.probes.inputs.providers import CacheProvider
-    from permafrost.stages import train_probes
+    spec = resolve_language_model(recipe_name, spec)
 
-    return train_probes(recipe_name, resolve_language_model(recipe_name, spec), runs, progress, CacheProvider())
+    def work(destination: Destination) -> RunResult:
+        from permafrost.probes.inputs.providers import CacheProvider
+        from permafrost.stages import train_probes
+
+        return train_probes(recipe_name, spec, destination, progress, CacheProvider())
+
+    planned = PlannedRun(Destination(checked_folder(runs), name), spec, kind_of_run(spec), if_done)
+    return planned.run(work, read_result, progress)
 
 
 def ablate(
@@ -156,6 +155,8 @@ def ablate(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
+    name: str = "",
+    if_done: IfDone = "skip",
 ) -> RunResult:
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
     progress = progress or NoProgress()
@@ -164,12 +165,17 @@ def ablate(
     spec = spec.select_variant(variant)
     check_trainable(recipe_name, spec)
     check_frozen(spec)
-    runs = checked_folder(runs)
-    from permafrost.probes.experiments.ablation import run_ablation
-    from permafrost.stage_one import PROVIDER, with_pretrained_backbone
+    runs, spec = checked_folder(runs), replace(spec, variants=())
 
-    spec = with_pretrained_backbone(recipe_name, spec, runs, progress)
-    return run_ablation(recipe_name, spec, runs, progress, PROVIDER)
+    def work(destination: Destination) -> RunResult:
+        from permafrost.probes.experiments.ablation import run_ablation
+        from permafrost.stage_one import PROVIDER, with_pretrained_backbone
+
+        with_backbone = with_pretrained_backbone(recipe_name, spec, destination.runs, progress)
+        return run_ablation(recipe_name, with_backbone, destination, progress, PROVIDER)
+
+    planned = PlannedRun(Destination(runs, name), resolve_language_model(recipe_name, spec), "ablation", if_done)
+    return planned.run(work, read_result, progress)
 
 
 def study(
@@ -185,15 +191,18 @@ def study(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
+    if_done: IfDone = "skip",
 ) -> tuple[StudyResult, RunResult]:
     """Search the space of a recipe, then train the best trial again with several seeds.
 
     Args:
-        name: name of the study; a study of this name is continued. Empty: the name of the recipe.
+        name: name of the study; a study of this name is continued, and the run of its best trial is ``<name>-best``.
+            Empty: the name of the recipe; each run of its best trial has a number.
         trials: number of finished trials in total, earlier ones included. None: the recipe's.
         workers: number of processes that train trials.
         storage: SQLAlchemy URL of a database. None: a journal file in the folder of the study.
         variant: the variant whose settings are searched; empty: the recipe's own.
+        if_done: as of :func:`run`, for the run of the best trial.
 
     Returns:
         the result of the study, and that of the run of its best trial.
@@ -201,16 +210,26 @@ def study(
     progress = progress or NoProgress()
     arguments = DataArguments(data, columns, target)
     recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
+    destination = Destination(checked_folder(runs), name and f"{name}-best")
     spec, name = spec.select_variant(variant), name or recipe_name
     check_trainable(recipe_name, spec)
     check_study(spec, name, trials, workers, storage)
-    runs = checked_folder(runs)
+    from permafrost.probes.experiments.run import run_recipe
     from permafrost.probes.experiments.study import run_study
     from permafrost.stage_one import PROVIDER, with_pretrained_backbone
     from permafrost.stages import make_evaluate
 
+    runs = destination.runs
     spec = with_pretrained_backbone(recipe_name, spec, runs, progress)
-    return run_study(recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER)
+
+    def train_best(best: Recipe) -> RunResult:
+        planned = PlannedRun(destination, best, "run", if_done, replaces=True)
+        run_best = partial(run_recipe, f"{name}-best", best, progress=progress, provider=PROVIDER)
+        return planned.run(run_best, read_result, progress)
+
+    return run_study(
+        recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER, train_best
+    )
 
 
 def report(path: Path | str) -> Path:
@@ -232,38 +251,6 @@ def load(path: Path | str, task: str = "", backbone: str = "") -> "FinishedRun":
     from permafrost.finished_run import FinishedRun
 
     return FinishedRun(Path(path), task, backbone)
-
-
-def similarity(
-    texts: Sequence[str] | None = None,
-    backbones: Sequence[str] = (),
-    pooling: str = "",
-    overrides: Overrides = (),
-    runs: Path | str = "runs",
-    progress: Progress | None = None,
-) -> SimilarityResult:
-    """Compute the cosine of every pair of sentences in float32, for each backbone, and write a run folder.
-
-    Args:
-        texts: two or more sentences. None: those of the recipe ``similarity``.
-        backbones: sentence encoders. One that cannot be located is left out if others remain. Empty: the recipe's.
-        pooling: of the last layer: ``mean`` over all tokens, special tokens included, or ``cls``, the first token.
-            Empty: the recipe's.
-
-    Raises:
-        InputError: there are fewer than two sentences, one is empty, or no backbone can be located.
-    """
-    recipe_name, spec = load_recipe("similarity", overrides)
-    spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
-    return _compare(recipe_name, spec, runs, progress or NoProgress())
-
-
-def _compare(name: str, recipe: Recipe, runs: Path | str, progress: Progress) -> SimilarityResult:
-    runs = checked_folder(runs)
-    from permafrost.probes.experiments.similarity import compare_sentences
-    from permafrost.stage_one import PROVIDER
-
-    return compare_sentences(name, recipe, runs, progress, PROVIDER)
 
 
 def _select_variants(recipe: Recipe, only: Sequence[str], progress: Progress) -> Recipe:

@@ -16,6 +16,7 @@ from permafrost.probes.experiments.run import run_recipe
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.inputs.shared_memory import SharedInputs
 from permafrost.probes.objectives.fitted import LoadedRun
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.variants.train_variant import evaluate_recipe
@@ -47,7 +48,7 @@ def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
 
 
 def train_probes(
-    name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider = PROVIDER
+    name: str, recipe: Recipe, runs: Path | Destination, progress: Progress, provider: LatentProvider = PROVIDER
 ) -> RunResult:
     """Train and evaluate every variant of a recipe, or every layer alone if it trains its tasks separately."""
     experiment = run_layers if recipe.tasks and recipe.multitask.schedule == "separate" else run_recipe

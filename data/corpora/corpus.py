@@ -3,8 +3,9 @@
 :func:`permafrost.data.corpora.build.build_corpus` makes one from the records of a reader.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import HELD_OUT, CorpusError, Kind
 from permafrost.data.corpora.skipped import SkippedRow
+from permafrost.data.digests import digest_of_stream
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.data.spec import nearest
-from permafrost.data.text import Text
+from permafrost.data.text import Segments, Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +129,19 @@ class Corpus:
         if name not in self.splits:
             raise CorpusError(f"{self.name}: it has no split '{name}'. {nearest(name, self.splits)}")
         return self.splits[name]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of texts, rows, targets and labels, 16 hexadecimal digits."""
+        return digest_of_stream(self._bytes())[:16]
+
+    def _bytes(self) -> Iterator[bytes]:
+        yield "\n".join(self.labels).encode()
+        for text in self.texts:
+            segments = (text.first, text.second) if isinstance(text, Segments) else (text,)
+            for segment in segments:
+                yield len(segment).to_bytes(8, "little") + segment.encode("utf-8", "surrogatepass")
+        for split, rows in self.splits.items():
+            yield split.encode() + rows.texts.tobytes() + rows.targets.tobytes()
+            if rows.spans:
+                yield rows.spans.characters.tobytes() + rows.spans.codes.tobytes() + rows.spans.offsets.tobytes()

@@ -10,9 +10,10 @@ import typer
 from permafrost import inspection
 from permafrost.cli.console import show_facts, show_json, show_table
 from permafrost.cli.options import JsonOption
+from permafrost.cli.verb import VerbApp
 from permafrost.extract.backbones.registry import known_backbones
 
-backbone_app = typer.Typer()
+backbone_app = VerbApp()
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A short name, a folder of a model, or an id on the Hugging Face hub.")

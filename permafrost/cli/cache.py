@@ -12,11 +12,12 @@ import typer
 
 from permafrost.cli.console import Console, cell, show_json, show_table
 from permafrost.cli.options import JsonOption
+from permafrost.cli.verb import VerbApp
 from permafrost.data.errors import MachineError
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.probes.config.ablation import format_layers
 
-cache_app = typer.Typer(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
+cache_app = VerbApp(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
 CacheOption = Annotated[Path, typer.Option("--cache", metavar="FOLDER", help="Folder of the latent stores.")]
 

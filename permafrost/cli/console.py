@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from permafrost.cli.verb import OUTPUT
 from permafrost.data.corpora.records import HELD_OUT
 from permafrost.probes.results.grid import Grid, plain_text
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult
@@ -24,14 +25,25 @@ NARROW = 24
 
 
 class Console:
-    """Progress on stderr: notices, and bars with rate and time left; bars are drawn on a terminal only."""
+    """Progress on stderr: notices, and bars with rate and time left; bars are drawn on a terminal only.
+
+    A quiet command shows neither. Events go to the log of the command, if it has one.
+    """
 
     def __init__(self) -> None:
+        output = OUTPUT.get()
+        self._quiet, self._log = output.quiet, output.log
         self._console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Print a line."""
-        self._console.print(message, style="dim", markup=False)
+        if not self._quiet:
+            self._console.print(message, style="dim", markup=False)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Log an event."""
+        if self._log:
+            self._log.write(name, **facts)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -45,7 +57,8 @@ class Console:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Bars(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
+        hidden = self._quiet or not self._console.is_terminal
+        with Bars(*columns, console=self._console, transient=True, disable=hidden) as bars:
             task = bars.add_task(what, total=total, rate="")
 
             def advance(steps: int) -> None:

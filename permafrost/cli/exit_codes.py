@@ -13,16 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from permafrost.data.errors import PermafrostError
-
-
-class Terminated(BaseException):
-    """SIGTERM as an exception, so that the code it interrupts can commit what is complete."""
-
-
-def terminate(*_: object) -> NoReturn:
-    """Handle SIGTERM: raise :class:`Terminated`."""
-    raise Terminated
+from permafrost.data.errors import PermafrostError, Terminated, terminate
 
 
 def run_to_exit(command: Callable[[], Any]) -> NoReturn:
@@ -37,40 +28,53 @@ def run_to_exit(command: Callable[[], Any]) -> NoReturn:
     sys.exit(code)
 
 
+SAFE = "what was committed to the cache is kept; the same command goes on from there."
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
+"""Errors of the system that are a failure of the machine."""
+
+
+def describe_end(error: BaseException) -> tuple[int, str]:
+    """Return the exit code that an exception leads to, and its message; of a bug 1, of a plain exit no message."""
+    match error:
+        case PermafrostError():
+            return error.exit_code, f"{type(error).__name__}: {error}"
+        case KeyboardInterrupt() | typer.Abort():
+            return 130, f"interrupted: {SAFE}"
+        case Terminated():
+            return 143, f"terminated: {SAFE}"
+        case BrokenPipeError():
+            return 0, ""
+        case OSError() if error.errno in NO_SPACE:
+            return 3, f"MachineError: {error.filename or 'disk'}: {error.strerror}; {SAFE}"
+        case OSError() if error.errno in (errno.EEXIST, errno.ENOTDIR):  # --runs or extract.cache names a file
+            return 2, f"InputError: {error.filename}: a folder is needed here ({error.strerror}); {SAFE}"
+        case typer.Exit():
+            return int(error.exit_code), ""
+        case _:  # a wrong option or a missing argument, which shows itself; or a bug
+            return int(getattr(error, "exit_code", 1)), f"{type(error).__name__}: {error}"
+
+
 def run_guarded(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code; an error that the user can act on is printed as one line on stderr."""
-    safe = "what was committed to the cache is kept; the same command goes on from there."
     try:
         result = command()
-    except PermafrostError as error:
-        return _fail(f"{type(error).__name__}: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        result = 130
-    except Terminated:
-        return _fail(f"terminated: {safe}", 143)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
-            return _fail(f"MachineError: {error.filename or 'disk'}: {error.strerror}; {safe}", 3)
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):  # --runs or extract.cache names a file
-            return _fail(f"InputError: {error.filename}: a folder is needed here ({error.strerror}); {safe}", 2)
-        raise
-    except typer.Exit as error:
-        return int(error.exit_code)
-    except typer.Abort:
-        return _fail(f"interrupted: {safe}", 130)
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong option or a missing argument
+    except BaseException as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             context: Any = getattr(error, "ctx", None)
             named = {option.name for option in context.command.params} if context else set()
             if "extra argument" in str(error) and "data" in named:
                 print("Data of your own are given by --data FILE.", file=sys.stderr)
             return int(error.exit_code)
-        raise
+        code, message = describe_end(error)
+        if code == 1 and not isinstance(error, PermafrostError | typer.Exit):
+            raise
+        return _fail(message, code) if message else code
     if result == 130:  # typer returns it after Ctrl-C
-        return _fail(f"interrupted: {safe}", 130)
+        return _fail(f"interrupted: {SAFE}", 130)
     return result if isinstance(result, int) else 0
 
 

@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from permafrost import inspection
 from permafrost.cli import options
 from permafrost.cli.console import cell, show_facts, show_grid, show_json, show_table
+from permafrost.cli.verb import VerbApp
 from permafrost.data.spec import SpecError, manual, nearest, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
@@ -24,7 +23,7 @@ if TYPE_CHECKING:  # loads numpy, half of the time of a refused command
 
     from permafrost.data.readers.summary import CorpusSummary
 
-inspect_app = typer.Typer()
+inspect_app = VerbApp()
 
 MOST_CHARACTERS = 60
 """Characters of a cell of a row that is shown."""

@@ -8,10 +8,11 @@ import typer
 from permafrost import exporting
 from permafrost.cli import options
 from permafrost.cli.console import Console, show_json, show_table
+from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.text import text_problem
 
-latents_app = typer.Typer()
+latents_app = VerbApp()
 
 LayersOption = Annotated[
     str, typer.Option("--layers", metavar="LAYERS", help='Layers: "all", a list as 0,6,12, or a range as 1..-1.')

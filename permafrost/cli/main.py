@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-import typer
-
 from permafrost import api
 from permafrost.cli import options
 from permafrost.cli.backbone import backbone_app
+from permafrost.cli.batch import batch_app
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import (
     Console,
@@ -21,14 +20,15 @@ from permafrost.cli.console import (
     show_similarity,
     show_training,
 )
+from permafrost.cli.encoders import encoder_app
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
 from permafrost.cli.latents import latents_app
 from permafrost.cli.prediction import prediction_app
-from permafrost.data.corpora.records import CorpusError
+from permafrost.cli.verb import VerbApp
 from permafrost.probes.results.outcomes import SimilarityResult
 
-app = typer.Typer(
+app = VerbApp(
     name="permafrost",
     help=(
         "Run a frozen language model over a corpus once, cache its hidden states by layer, and train small probes on "
@@ -43,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (inspect_app, backbone_app, prediction_app, latents_app):
+for commands in (inspect_app, backbone_app, prediction_app, latents_app, encoder_app, batch_app):
     app.add_typer(commands)
 app.add_typer(cache_app, name="cache")
 
@@ -58,6 +58,8 @@ def run_command(
     drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
+    name: options.NameOption = "",
+    if_done: options.IfDoneOption = "skip",
     runs: options.RunsOption = Path("runs"),
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
@@ -73,31 +75,11 @@ def run_command(
     """
     own = options.corpus_arguments(data, columns, target)
     overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
-    result = api.run(recipe, overrides, runs, Console(), only or (), **own)
+    result = api.run(recipe, overrides, runs, Console(), only or (), **own, name=name, if_done=if_done)
     if isinstance(result, SimilarityResult):
         show_similarity(result, as_json)
     else:
         show_training(result, as_json)
-
-
-@app.command("pretrain")
-def pretrain_command(
-    recipe: options.RecipeName,
-    set_: options.SetOption = None,
-    runs: options.RunsOption = Path("runs"),
-    as_json: options.JsonOption = False,
-) -> None:
-    """Pretrain a small language model from scratch.
-
-    The recipe's table [language] describes it. The command writes a model folder, which plan.backbone can name. You may
-    stop the command at any time and repeat it: it continues.
-    """
-    result = api.pretrain(recipe, options.recipe_overrides(set_), runs, Console())
-    if as_json:
-        show_json({"run": result.path and str(result.path)} | result.facts)
-        return
-    show_facts(result.facts)
-    print(f"run: {result.path}" if result.path else "it was there already")
 
 
 @app.command("train")
@@ -110,6 +92,8 @@ def train_command(
     drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
+    name: options.NameOption = "",
+    if_done: options.IfDoneOption = "skip",
     runs: options.RunsOption = Path("runs"),
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
@@ -117,7 +101,8 @@ def train_command(
     """Like run, from cached latents alone: no backbone is needed."""
     own = options.corpus_arguments(data, columns, target)
     overrides = options.recipe_overrides(set_, "", strict, backbone, drop_leaks)
-    show_training(api.train(recipe, overrides, runs, Console(), only or (), **own), as_json)
+    result = api.train(recipe, overrides, runs, Console(), only or (), **own, name=name, if_done=if_done)
+    show_training(result, as_json)
 
 
 @app.command("ablate")
@@ -130,6 +115,8 @@ def ablate_command(
     drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     variant: options.VariantOption = "",
+    name: options.NameOption = "",
+    if_done: options.IfDoneOption = "skip",
     runs: options.RunsOption = Path("runs"),
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
@@ -143,7 +130,8 @@ def ablate_command(
     """
     own = options.corpus_arguments(data, columns, target)
     overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
-    show_training(api.ablate(recipe, overrides, runs, Console(), variant, **own), as_json)
+    result = api.ablate(recipe, overrides, runs, Console(), variant, **own, name=name, if_done=if_done)
+    show_training(result, as_json)
 
 
 @app.command("study")
@@ -156,6 +144,7 @@ def study_command(
     drop_leaks: options.DropLeaksOption = False,
     set_: options.SetOption = None,
     name: options.StudyName = "",
+    if_done: options.IfDoneOption = "skip",
     trials: options.TrialsOption = None,
     workers: options.WorkersOption = 1,
     storage: options.StorageOption = None,
@@ -172,7 +161,8 @@ def study_command(
     """
     own = options.corpus_arguments(data, columns, target)
     overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
-    result, best = api.study(recipe, overrides, name, trials, workers, storage, runs, Console(), variant, **own)
+    settings = (name, trials, workers, storage, runs, Console(), variant)
+    result, best = api.study(recipe, overrides, *settings, **own, if_done=if_done)
     if as_json:
         chosen = {"value": result.value, "params": result.params}
         paths = {"recipe": str(result.recipe), "run": str(best.path)}
@@ -182,32 +172,6 @@ def study_command(
     print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
     print(f"its recipe: {result.recipe}")
     show_training(best, as_json)
-
-
-@app.command("similarity")
-def similarity_command(
-    texts: options.Sentences = None,
-    backbone: options.BackboneOption = None,
-    pooling: options.PoolingOption = "",
-    file: options.SentencesFile = None,
-    set_: options.SetOption = None,
-    runs: options.RunsOption = Path("runs"),
-    max_bytes: options.MaxBytesOption = "",
-    as_json: options.JsonOption = False,
-) -> None:
-    """Compare sentences by their cosines, with one or more encoders.
-
-    Cosines are computed in float32. The report has a heatmap per encoder, and maps in three dimensions.
-    """
-    if texts and file:
-        raise CorpusError("give either sentences or --file FILE to compare.")
-    from permafrost.data.readers.plain_text import (
-        read_sentences,  # loads pyarrow, which no other command needs to begin
-    )
-
-    sentences = read_sentences(file) if file else texts or None
-    overrides = options.recipe_overrides(set_, max_bytes)
-    show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)
 
 
 @app.command("extract")

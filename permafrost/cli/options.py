@@ -7,6 +7,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from permafrost.data.spec import SpecError
+from permafrost.named_runs import IfDone
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -41,6 +42,24 @@ VariantOption = Annotated[
 ]
 
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where the run folder is written.")]
+
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Name of the run folder. If it holds this run already, its results are printed and nothing runs. Default: "
+        "the recipe's name and the next free number.",
+    ),
+]
+
+IfDoneOption = Annotated[
+    IfDone,
+    typer.Option(
+        "--if-done",
+        help="If the run of this --name is done: skip it, run it again in its place, or fail.",
+    ),
+]
 
 MaxBytesOption = Annotated[
     str,

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import typer
-
 from permafrost import api
 from permafrost.cli import options
 from permafrost.cli.console import Console, cell, show_json, show_table, show_training
+from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.run_folder import RunError, RunFolder
 
-prediction_app = typer.Typer()
+prediction_app = VerbApp()
 
 
 @prediction_app.command("predict")

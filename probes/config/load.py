@@ -20,6 +20,9 @@ LANGUAGE = "language"
 """Name of a recipe's own language model: its table ``[language]``, and the value of ``backbone`` that refers to it."""
 
 
+Overrides = Iterable[str]
+"""``a.b=value`` settings, as after ``--set``."""
+
 CorpusTable = Callable[[Recipe], Tree]
 """Function from a recipe to the table that takes the place of its ``[corpus]``."""
 
@@ -36,7 +39,7 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
-def load_recipe(name: str, overrides: Iterable[str] = (), corpus: CorpusTable | None = None) -> tuple[str, Recipe]:
+def load_recipe(name: str, overrides: Overrides = (), corpus: CorpusTable | None = None) -> tuple[str, Recipe]:
     """Load a shipped recipe by name, or a recipe file by path, and apply overrides.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
-from permafrost.data.spec import SpecError, assign, nearest, parse, plain
+from permafrost.data.spec import SpecError, assign, fingerprint, nearest, parse, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
 from permafrost.probes.config.columns import Column, InputName, parse_input
@@ -139,6 +139,20 @@ class Recipe:
             return {PROBE: self}
         chosen = self.multitask.tasks or tuple(self.tasks)
         return {name: _with_task(self, name, self.tasks[name]) for name in chosen}
+
+    def relevant_settings(self) -> "Recipe":
+        """Return the recipe without the settings that change no weight and no figure."""
+        train = replace(self.train, checkpoint_seconds=0.0)
+        return replace(self, summary="", duration="", extract=ExtractSpec(), train=train)
+
+    def corpora(self) -> list[CorpusSpec]:
+        """Return the specs of the corpora that a run reads, each once; a comparison of sentences reads none."""
+        if self.similarity.texts:
+            return []
+        task_recipes = [task for variant in self.variant_recipes().values() for task in variant.task_recipes().values()]
+        pretraining = [task.pretraining.corpus for task in task_recipes if task.pretraining.task != "none"]
+        specs = [*(task.corpus for task in task_recipes), *pretraining]
+        return list({fingerprint(spec): spec for spec in specs}.values())
 
     def select_variants(self, names: Sequence[str]) -> "Recipe":
         """Return the recipe with the named variants only, or with all if no name is given.

@@ -18,6 +18,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.experiment import Experiment
 from permafrost.probes.experiments.subsets import SubsetTrainer
 from permafrost.probes.inputs.providers import LatentProvider
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.metric_row import MetricRow
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.tasks.rows import shuffle_targets
@@ -25,7 +26,9 @@ from permafrost.probes.variants.record import latent_stores
 from permafrost.probes.variants.workspace import Workspace
 
 
-def run_ablation(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
+def run_ablation(
+    name: str, recipe: Recipe, runs: Path | Destination, progress: Progress, provider: LatentProvider
+) -> RunResult:
     """Ablate a recipe and write a run folder ``ablate-<recipe>-<n>``."""
     recipe = replace(recipe, variants=())
     check_frozen(recipe)

@@ -6,7 +6,6 @@ A command says what it trains and which rows and tables it writes; see :mod:`per
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,8 +21,10 @@ from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.inputs.providers import LatentProvider
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.metric_row import MetricRow, metrics_frame
 from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.results.read_result import read_result
 from permafrost.probes.runs.write import RunWriter, TaskContents
 from permafrost.probes.tasks.registry import Problem
 from permafrost.probes.training.resume import UnfinishedTrainings
@@ -42,17 +43,25 @@ class Experiment:
     """
 
     def __init__(
-        self, name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider, kind: str
+        self,
+        name: str,
+        recipe: Recipe,
+        runs: Path | Destination,
+        progress: Progress,
+        provider: LatentProvider,
+        kind: str,
     ) -> None:
         """Create an experiment.
 
         Args:
-            name: name of the run folder, without its number.
+            name: name of the run folder, without its number; a destination with a name of its own takes its place.
+            runs: folder of run folders, or the folder of this run.
             kind: what the run folder is, a key of :data:`permafrost.probes.reports.report.PAGES`.
         """
         self.recipe, self.progress = recipe, progress
         self.writer = RunWriter(runs, name, recipe, kind)
-        self._unfinished = UnfinishedTrainings.of(runs, name, recipe, progress)
+        destination = Destination.of(runs)
+        self._unfinished = UnfinishedTrainings.of(destination.runs, destination.name or name, recipe, progress)
         self.workspace = Workspace(provider, progress, unfinished=self._unfinished)
         self._stack, self._holds = ExitStack(), False
         self._left_out: dict[str, InputError] = {}
@@ -174,17 +183,10 @@ class Experiment:
         seconds = {"training": time.perf_counter() - self._training_started}
         metrics = {task: problem.metric for task, problem in problems.items()}
         selection = {"metric": metrics[PROBE]} if set(metrics) == {PROBE} else {"metrics": metrics}
-        complete = common | selection | {"tasks": task_record(problems)} | {"seconds": seconds} | dict(record)
+        data = {"data": self.workspace.data_digests(self.recipe.corpora())}
+        tasks_of = {"tasks": task_record(problems)}
+        complete = common | selection | tasks_of | {"seconds": seconds} | data | dict(record)
         all_tables = {"metrics": metrics_frame(rows), "skipped": skipped_table(corpora)} | dict(tables or {})
         path = self.writer.write(complete, all_tables, tasks or {})
-        return RunResult(
-            path=path,
-            seconds=self.writer.seconds,
-            texts=common["texts"],
-            texts_distinct=common["texts_distinct"],
-            texts_run=common["texts_run"],
-            selected=str(record.get("selected", "")),
-            parameters=record.get("parameters", {}),
-            backbone_parameters=record.get("backbone_parameters", {}),
-            metrics=[asdict(row) for row in rows],
-        )
+        self.progress.event("measured", run=str(path), selected=str(record.get("selected", "")), **selection)
+        return read_result(path)

@@ -13,12 +13,15 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.ablation import ablate
 from permafrost.probes.experiments.experiment import Experiment
 from permafrost.probes.inputs.providers import LatentProvider
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.metric_row import MetricRow
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.variants.record import latent_stores
 
 
-def run_layers(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
+def run_layers(
+    name: str, recipe: Recipe, runs: Path | Destination, progress: Progress, provider: LatentProvider
+) -> RunResult:
     """Train every layer alone on every task and write a run folder.
 
     Raises:

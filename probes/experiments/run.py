@@ -11,6 +11,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.experiments.experiment import Experiment
 from permafrost.probes.experiments.untrained import untrained_variant
 from permafrost.probes.inputs.providers import LatentProvider
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.write import TaskContents
 from permafrost.probes.tasks.registry import Problem
@@ -22,7 +23,9 @@ from permafrost.probes.variants.trained_variant import TrainedVariant, best_vari
 from permafrost.probes.variants.workspace import Workspace
 
 
-def run_recipe(name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider) -> RunResult:
+def run_recipe(
+    name: str, recipe: Recipe, runs: Path | Destination, progress: Progress, provider: LatentProvider
+) -> RunResult:
     """Run a recipe of one task, or of several that are trained together, and write a run folder.
 
     Raises:

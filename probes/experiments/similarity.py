@@ -20,9 +20,11 @@ from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.inputs.providers import LatentProvider, latents_record
-from permafrost.probes.metrics.cosines import cosine_matrix, matrix_from_pairs, pair_table
+from permafrost.probes.metrics.cosines import cosine_matrix, pair_table
 from permafrost.probes.metrics.projection import project
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.outcomes import SimilarityResult
+from permafrost.probes.results.read_result import read_similarity
 from permafrost.probes.runs.write import RunWriter
 
 LATENTS, COSINES = "latents", "cosines"
@@ -39,7 +41,7 @@ UNUSED = ("corpus", "plans", "probe", "pretraining", "train", "variants", "ablat
 
 
 def compare_sentences(
-    name: str, recipe: Recipe, runs: Path, progress: Progress, provider: LatentProvider
+    name: str, recipe: Recipe, runs: Path | Destination, progress: Progress, provider: LatentProvider
 ) -> SimilarityResult:
     """Compare the sentences of a recipe and write a run folder.
 
@@ -67,20 +69,7 @@ def compare_sentences(
     }
     sentences = pd.DataFrame({"sentence": range(1, len(spec.texts) + 1), "text": spec.texts})
     tables = {"cosines": measured, "sentences": sentences, "maps": _maps(latents, matrices, spec.texts)}
-    numbers = pd.RangeIndex(1, len(spec.texts) + 1, name="sentence")
-    return SimilarityResult(
-        path=writer.write(record, tables),
-        cosines=measured,
-        tables={
-            backbone: pd.DataFrame(matrix_from_pairs(measured, backbone, len(numbers)), numbers, numbers)
-            for backbone in stored
-        },
-        texts=spec.texts,
-        backbones=tuple(stored),
-        refused=refused,
-        texts_run=texts_run,
-        seconds=writer.seconds,
-    )
+    return read_similarity(writer.write(record, tables))
 
 
 def _check(recipe: Recipe) -> None:

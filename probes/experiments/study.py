@@ -1,6 +1,6 @@
 """Study of a recipe: extraction, search, report of the search, and the best trial trained again with several seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from permafrost.probes.config.load import load_recipe
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe, Variant, with_variant
 from permafrost.probes.experiments.checks import resolve_problems
-from permafrost.probes.experiments.run import run_recipe
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import RunResult, StudyResult
 from permafrost.probes.runs.write import RunWriter, write_tables
@@ -37,12 +36,14 @@ def run_study(
     workers: int,
     progress: Progress,
     provider: LatentProvider,
+    train_best: Callable[[Recipe], RunResult],
 ) -> tuple[StudyResult, RunResult]:
     """Search a recipe's space, then train the best trial again; a killed training goes on from its checkpoint.
 
     Args:
         name: name of the recipe.
-        provider: of the latents, for the search and for the training after it.
+        provider: of the latents, for the search.
+        train_best: runs the recipe of the best trial.
 
     The other arguments are those of :func:`permafrost.probes.search.session.search`.
     """
@@ -61,7 +62,7 @@ def run_study(
     study = search(recipe, study_name, runs, make_evaluate, write, storage, trials, workers, progress)
     progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
     _, best = load_recipe(str(study.recipe))
-    return study, run_recipe(f"{study_name}-best", best, runs, progress, provider)
+    return study, train_best(best)
 
 
 def _check_choices(recipe: Recipe, workspace: Workspace) -> None:

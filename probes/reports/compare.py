@@ -59,14 +59,23 @@ def write_comparison(frame: pd.DataFrame, out: Path) -> Path:
     """
     if out.is_dir() or not out.parent.is_dir():
         raise ReportError(f"{out}: a file in a folder that is there is needed; set --out to another.")
-    caption = "The chosen variant of each run, with 95 % intervals."
     with drawing_settings():
-        figure = bars(frame)
-        pictures = [Picture(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
-        section = Section("results", "Results", "", [comparison_grid(frame), *pictures])
+        section = _section(frame)
         page = render_page("Comparison", "comparison", f"{len(frame)} runs side by side.", [], [section])
     write_atomically(out, page)
     return out
+
+
+def comparison_section(folders: Sequence[Path]) -> Section:
+    """Return the comparison of runs as a section of a page; raises as :func:`comparison`."""
+    with drawing_settings():
+        return _section(comparison(folders))
+
+
+def _section(frame: pd.DataFrame) -> Section:
+    caption, figure = "The chosen variant of each run, with 95 % intervals.", bars(frame)
+    pictures = [Picture(name="runs", title="Runs", caption=caption, figure=figure)] if figure else []
+    return Section("results", "Results", "", [comparison_grid(frame), *pictures])
 
 
 def comparison_grid(frame: pd.DataFrame) -> Grid:

@@ -8,9 +8,6 @@ The record is written last, with a digest of every file that is read again; see
 """
 
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +19,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from permafrost.data.atomic import write_atomically
+from permafrost.data.atomic import temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
 from permafrost.data.spec import to_toml
 from permafrost.data.store.store import PlanLatents
@@ -30,6 +27,7 @@ from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.objectives.fitted import FittedProbe
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
 from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 
@@ -49,15 +47,17 @@ class TaskContents:
 class RunWriter:
     """Writer of the folder of one command: recipe, tables, probes, page, and a record that all commands have alike."""
 
-    def __init__(self, runs: Path, name: str, recipe: Recipe | None, kind: str) -> None:
+    def __init__(self, runs: Path | Destination, name: str, recipe: Recipe | None, kind: str) -> None:
         """Start the clock of a command.
 
         Args:
-            name: name of the run; its folder is ``<name>-<n>``.
+            runs: folder of run folders, or the folder of this run.
+            name: name of the run if the destination has none; its folder is ``<name>-<n>``.
             recipe: what ran; None writes none.
             kind: what the folder is, a key of :data:`permafrost.probes.reports.report.PAGES`.
         """
-        self._runs, self._name, self._recipe, self._kind = runs, name, recipe, kind
+        self._destination = Destination.of(runs)
+        self._name, self._recipe, self._kind = self._destination.name or name, recipe, kind
         self._started = time.perf_counter()
 
     @property
@@ -71,7 +71,7 @@ class RunWriter:
         tables: Mapping[str, pd.DataFrame],
         tasks: Mapping[str, TaskContents] | None = None,
     ) -> Path:
-        """Write a new run folder, ``<name>-<n>`` with the next free number, and return its path.
+        """Write a new run folder and return its path: that of the destination, or ``<name>-<n>``, the next free number.
 
         It is written under a temporary name and renamed.
 
@@ -81,16 +81,11 @@ class RunWriter:
             tasks: what predicts new texts, by task; a single task "probe" lies in the run folder itself, others are
                 runs of their own in ``tasks/<name>``.
         """
-        self._runs.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=self._runs))
-        try:
-            temporary.chmod(0o755)
+        with temporary_path(self._destination.runs, self._destination.prefix) as temporary:
+            temporary.mkdir()
             _write_tasks(temporary, tasks or {})
             self._fill(temporary, record, tables)
-            return _claim(self._runs, self._name, temporary)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            return self._destination.claim(self._name, temporary)
 
     def rewrite(
         self,
@@ -207,17 +202,3 @@ def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, 
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     save_file(tensors, path, {"about": json.dumps(about)})
     path.chmod(0o644)  # safetensors makes files that only their owner can read
-
-
-def _claim(runs: Path, name: str, temporary: Path) -> Path:
-    """Rename a temporary folder to the next free ``<name>-<n>`` and return its path."""
-    number = 1
-    while True:
-        target = runs / f"{name}-{number}"
-        try:
-            target.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        os.replace(temporary, target)  # onto the empty folder just claimed
-        return target

@@ -15,7 +15,7 @@ from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.search.storage import open_study, shown_storage
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, run_trial
-from permafrost.probes.search.workers import EpochReport, Worker, WorkerDied, WorkerFailed, WorkerPool
+from permafrost.probes.search.workers import EpochReport, Worker, WorkerDied, WorkerFailed, WorkerPool, run_worker
 
 WriteStudy = Callable[[Path, TrialLog, Mapping[str, Any]], StudyResult]
 """Function that writes the folder of a study from its trials and the settings of the session."""
@@ -96,17 +96,17 @@ class _SearchProgress:
         """
         cause = f"signal {-died.code}" if died.code is not None and died.code < 0 else f"exit code {died.code}"
         self._deaths += 1
-        if worker.trial is not None and not self.trial_log.requeue(worker.trial):
+        if worker.job is not None and not self.trial_log.requeue(worker.job):
             self._deaths = 0
             self._advance(1)
-            self._progress.note(f"trial {worker.trial}: its workers keep dying ({cause}); it is given up")
+            self._progress.note(f"trial {worker.job}: its workers keep dying ({cause}); it is given up")
         elif self._deaths > DEATHS_IN_A_ROW * workers:
             raise MachineError(
                 f"workers keep dying ({cause}), perhaps for want of memory: the {self.trial_log.finished:,} finished "
                 "trials are safe; run the same command again with fewer --workers."
             )
         else:
-            retried = "" if worker.trial is None else f" at trial {worker.trial}, which is tried again"
+            retried = "" if worker.job is None else f" at trial {worker.job}, which is tried again"
             self._progress.note(f"a worker died ({cause}){retried}")
 
 
@@ -122,7 +122,7 @@ def _run_trials(
     if trial_log.finished >= total:
         return
     if workers > 1:
-        with WorkerPool(recipe, shared, make_evaluate, min(workers, total - trial_log.finished)) as pool:
+        with WorkerPool(run_worker, (recipe, shared, make_evaluate), min(workers, total - trial_log.finished)) as pool:
             _run_in_pool(search_progress, pool, total)
         return
     evaluate = make_evaluate(recipe, shared)
@@ -141,12 +141,12 @@ def _run_in_pool(search_progress: _SearchProgress, pool: WorkerPool, total: int)
         for worker, message in pool.messages():
             match message:
                 case EpochReport(step, value):
-                    assert worker.trial is not None
-                    pool.answer(worker, trial_log.report(worker.trial, step, value))
+                    assert worker.job is not None
+                    pool.answer(worker, trial_log.report(worker.job, step, value))
                 case TrialResult():
-                    assert worker.trial is not None
-                    search_progress.record(worker.trial, message)
-                    worker.trial = None
+                    assert worker.job is not None
+                    search_progress.record(worker.job, message)
+                    worker.job = None
                 case WorkerDied():
                     search_progress.record_death(worker, message, pool.size)
                 case WorkerFailed(error, trace):

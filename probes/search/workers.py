@@ -1,6 +1,6 @@
-"""Worker processes of a study: each trains the trials that it receives over a pipe, and ends with its parent.
+"""Worker processes: each does the jobs that it receives over a pipe, and ends with its parent; and those of a study.
 
-Workers do not use Optuna and write no files, so a killed worker leaves nothing half written.
+Workers of a study do not use Optuna and write no files, so a killed worker leaves nothing half written.
 """
 
 import multiprocessing
@@ -8,18 +8,17 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from permafrost.data.errors import PermafrostError
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.config.study import Scalar
-from permafrost.probes.search.trials import MakeEvaluate, TrialResult, run_trial
+from permafrost.probes.search.trials import MakeEvaluate, run_trial
 
 Pipe = connection.Connection
 
@@ -57,16 +56,26 @@ class Worker:
 
     process: SpawnProcess
     pipe: Pipe
-    trial: int | None = None
-    """Number of the trial that it trains."""
+    job: int | None = None
+    """Number of the job that it does: of a study, the trial that it trains."""
 
 
 class WorkerPool:
     """A pool of worker processes; a context that ends all of them."""
 
-    def __init__(self, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate, size: int) -> None:
-        self._job = recipe, folder, make_evaluate
-        self.size = size
+    def __init__(
+        self, main: Callable[..., None], arguments: Sequence[Any], size: int, seconds_to_end: float = 2.0
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            main: main function of a worker: called with a pipe and ``arguments``, it receives jobs, as
+                ``(number, what)``, until it receives None.
+            size: number of workers.
+            seconds_to_end: time that a worker has to end after SIGTERM, before it is killed.
+        """
+        self._main, self._arguments = main, arguments
+        self.size, self._seconds_to_end = size, seconds_to_end
         self._workers: list[Worker] = []
 
     def __enter__(self) -> Self:
@@ -88,25 +97,25 @@ class WorkerPool:
 
     @property
     def busy(self) -> int:
-        """Number of workers that train a trial."""
-        return sum(worker.trial is not None for worker in self._workers)
+        """Number of workers that do a job."""
+        return sum(worker.job is not None for worker in self._workers)
 
     @property
     def idle(self) -> Worker | None:
-        """A worker without a trial, or None if all are busy."""
-        return next((worker for worker in self._workers if worker.trial is None), None)
+        """A worker without a job, or None if all are busy."""
+        return next((worker for worker in self._workers if worker.job is None), None)
 
-    def assign(self, worker: Worker, number: int, params: Mapping[str, Scalar]) -> None:
-        """Send a trial to a worker: its number and its values."""
-        worker.trial = number
-        _send(worker.pipe, (number, params))
+    def assign(self, worker: Worker, number: int, what: Any) -> None:
+        """Send a job to a worker: its number and what it is, of a study the values of a trial."""
+        worker.job = number
+        _send(worker.pipe, (number, what))
 
     def answer(self, worker: Worker, stop: bool) -> None:
         """Answer the report of an epoch: whether to stop the trial."""
         _send(worker.pipe, stop)
 
-    def messages(self) -> Iterator[tuple[Worker, EpochReport | TrialResult | WorkerFailed | WorkerDied]]:
-        """Wait for messages, and yield them; a worker that died is replaced."""
+    def messages(self) -> Iterator[tuple[Worker, Any]]:
+        """Wait for messages, and yield them; a worker that died is replaced, and :class:`WorkerDied` its message."""
         ready = connection.wait([worker.pipe for worker in self._workers])
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
             try:
@@ -130,7 +139,7 @@ class WorkerPool:
         parent_end, worker_end = multiprocessing.Pipe()
         with worker_end, _worker_environment(self.size):
             process = multiprocessing.get_context("spawn").Process(
-                target=run_worker, args=(worker_end, *self._job), daemon=True
+                target=self._main, args=(worker_end, *self._arguments), daemon=True
             )
             process.start()
         self._workers.append(Worker(process, parent_end))
@@ -139,17 +148,22 @@ class WorkerPool:
         for worker in self._workers:
             worker.process.terminate()
         for worker in self._workers:
-            worker.process.join(timeout=2)
+            worker.process.join(timeout=self._seconds_to_end)
             worker.process.kill()
             worker.process.join()
             _close(worker)
         self._workers = []
 
 
+def begin_worker() -> None:
+    """Let the parent decide on Ctrl-C, which reaches every process of the terminal, and end with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
 def run_worker(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEvaluate) -> None:
     """Train trials until the parent sends None or ends; the main function of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
 
     def report(step: int, value: float) -> bool:
         pipe.send(EpochReport(step, value))

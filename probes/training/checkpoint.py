@@ -6,7 +6,7 @@ training depends on), and a digest of all of it.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,9 @@ from torch import Tensor
 from permafrost.data.atomic import move_into_place, remove_leftovers, temporary_path
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import CheckpointError, MachineError, first_line
+from permafrost.data.spec import differences, flatten_settings
 
 FORMAT = "permafrost checkpoint 2"
-
-MOST_DIFFERENCES = 3
-"""Number of differing settings that an error names."""
-
-MOST_CHARACTERS = 60
-"""Length to which an error shortens a value."""
 
 
 class Checkpoint:
@@ -41,7 +36,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, origin: Mapping[str, Any], seconds: float) -> None:
         self.path, self.seconds = path, seconds
-        self._origin, self._since = dict(_flatten_settings(origin)), time.monotonic()
+        self._origin, self._since = dict(flatten_settings(origin)), time.monotonic()
 
     def due(self) -> bool:
         """Return whether the time has passed since the last save, or since the construction."""
@@ -111,16 +106,9 @@ class Checkpoint:
 
     def _check_origin(self, saved: Mapping[str, str]) -> None:
         """Raise a :class:`CheckpointError` if a saved origin is not that of this training."""
-        present = self._origin
-        differing = [key for key in {**present, **saved} if saved.get(key) != present.get(key)]
-        if differing:
-            shown = "; ".join(
-                f"{_printable(key)} = {_shorten(saved, key)} there, {_shorten(present, key)} here"
-                for key in differing[:MOST_DIFFERENCES]
-            )
-            more = f"; and {len(differing) - MOST_DIFFERENCES} more" if len(differing) > MOST_DIFFERENCES else ""
+        if differing := differences(saved, self._origin):
             raise CheckpointError(
-                f"{self.path} is of another training ({shown}{more}); restore these settings to resume, or remove "
+                f"{self.path} is of another training ({differing}); restore these settings to resume, or remove "
                 f"{self.path.name} to start over."
             )
 
@@ -134,26 +122,6 @@ def _digest(origin: str, state: str, tensors: Mapping[str, Tensor]) -> str:
         running.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
         running.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return running.hexdigest()
-
-
-def _flatten_settings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted keys and their values as JSON."""
-    if isinstance(tree, list | tuple) and any(isinstance(value, Mapping | list | tuple) for value in tree):
-        tree = dict(enumerate(tree))
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _flatten_settings(value, _dotted(key, name))
-    else:
-        yield key, json.dumps(tree, ensure_ascii=False)
-
-
-def _shorten(origin: Mapping[str, str], key: str) -> str:
-    value = _printable(origin.get(key, "absent"))
-    return value if len(value) <= MOST_CHARACTERS else f"{value[: MOST_CHARACTERS - 1]}…"
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def flatten_state(state: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:

@@ -86,6 +86,7 @@ def fit(
             progress.note(f"{name}: {'resuming' if training.learning else 'already finished,'} {where}")
         if training.learning:
             training.run(progress, after_epoch, checkpoint)
+            progress.event("trained", training=name, epochs=training.epoch, seconds=round(training.seconds, 3))
         training.runner.optimizer.zero_grad()  # gradients are as large as the weights
     training.best.restore()
     for module in problem.modules.values():
@@ -162,6 +163,8 @@ class _Training:
         self.log.add_conflicts(self.epoch + 1, self.records)
         self.learning = self.best.update(self.epoch, losses, values) and groups.any_trainable
         self.epoch, self.step, self.records = self.epoch + 1, 0, []
+        figures = {task: [round(float(value), 6) for value in members] for task, members in values.items()}
+        progress.event("epoch", training=self.name, epoch=self.epoch, epochs=self.spec.epochs, validation=figures)
         if self.reports_epochs:
             epoch = f"epoch {self.epoch} of {self.spec.epochs}"
             progress.note(f"{self.name}, {epoch}: {self.log.describe(self.epoch)}")

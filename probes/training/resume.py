@@ -4,8 +4,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ import torch
 
 from permafrost.data.atomic import file_lock
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.digests import digest_of_stream
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint, plain
-from permafrost.data.text import Segments
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.training.checkpoint import Checkpoint
 
@@ -35,7 +32,7 @@ class UnfinishedTrainings:
     @classmethod
     def of(cls, runs: Path, name: str, recipe: Recipe, progress: Progress) -> "UnfinishedTrainings":
         """Return the folder of a recipe; note a folder that the recipe left with other settings, once each."""
-        unfinished = cls(runs / FOLDER / f"{name}-{fingerprint(_relevant_settings(recipe))}")
+        unfinished = cls(runs / FOLDER / f"{name}-{fingerprint(recipe.relevant_settings())}")
         others = [
             folder
             for folder in sorted(unfinished.path.parent.glob("*-*"))
@@ -72,9 +69,9 @@ class UnfinishedTrainings:
             further: other values that distinguish it from trainings of the same variant.
         """
         origin = {
-            "recipe": plain(_relevant_settings(recipe)),
+            "recipe": plain(recipe.relevant_settings()),
             "seeds": list(seeds),
-            "corpora": {task: corpus_digest(corpus) for task, corpus in corpora.items()},
+            "corpora": {task: corpus.digest for task, corpus in corpora.items()},
             "latents": dict(latents),
             "torch": torch.__version__,
         } | dict(further or {})
@@ -121,27 +118,3 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     with suppress(OSError):  # another run has put something there, or was faster
         for folder in folders:
             folder.rmdir()
-
-
-@lru_cache(maxsize=64)
-def corpus_digest(corpus: Corpus) -> str:
-    """Return a digest of texts, rows, targets and labels, 16 hexadecimal digits."""
-    return digest_of_stream(_corpus_bytes(corpus))[:16]
-
-
-def _corpus_bytes(corpus: Corpus) -> Iterator[bytes]:
-    yield "\n".join(corpus.labels).encode()
-    for text in corpus.texts:
-        segments = (text.first, text.second) if isinstance(text, Segments) else (text,)
-        for segment in segments:
-            yield len(segment).to_bytes(8, "little") + segment.encode("utf-8", "surrogatepass")
-    for split, rows in corpus.splits.items():
-        yield split.encode() + rows.texts.tobytes() + rows.targets.tobytes()
-        if rows.spans:
-            yield rows.spans.characters.tobytes() + rows.spans.codes.tobytes() + rows.spans.offsets.tobytes()
-
-
-def _relevant_settings(recipe: Recipe) -> Recipe:
-    """Return the recipe without the settings that change no weight."""
-    train = replace(recipe.train, checkpoint_seconds=0.0)
-    return replace(recipe, summary="", duration="", extract=type(recipe.extract)(), train=train)

@@ -41,6 +41,14 @@ class LatentRequest:
         return fingerprint(self.corpus), replace(self.plan, views=("mean" if self.plan.pools_text else "last",))
 
 
+def requests_of(recipe: Recipe) -> list[LatentRequest]:
+    """Return the latents that a recipe of one task needs."""
+    corpora = [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
+    return [
+        LatentRequest(corpus, plan, recipe.extract) for plan, corpus in product(recipe.probe_plans().values(), corpora)
+    ]
+
+
 class LatentWorkspace:
     """Corpora and latents of an experiment, each loaded once."""
 
@@ -69,6 +77,10 @@ class LatentWorkspace:
             self.progress.note(f"{corpus.name}: {note}")
         self._corpora[fingerprint(spec)] = corpus
 
+    def data_digests(self, specs: Iterable[CorpusSpec]) -> dict[str, str]:
+        """Return the fingerprint of each corpus spec -> digest of texts, rows and targets as they were read."""
+        return {fingerprint(spec): self.corpus(spec).digest for spec in specs}
+
     def prepare(self, recipes: Iterable[Recipe]) -> None:
         """Get the latents that the recipes read; plans that differ in views only share one forward pass.
 
@@ -79,11 +91,7 @@ class LatentWorkspace:
         requests: dict[PlanKey, list[LatentRequest]] = {}
         for recipe in recipes:
             self._check(recipe)
-            corpora = (
-                [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
-            )
-            for plan, corpus in product(recipe.probe_plans().values(), corpora):
-                request = LatentRequest(corpus, plan, recipe.extract)
+            for request in requests_of(recipe):
                 requests.setdefault(request.forward_key, []).append(request)
         for group in requests.values():
             if any(request.key not in self.stored for request in group):

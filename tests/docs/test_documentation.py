@@ -58,7 +58,7 @@ LAYERS += ["tasks.ner.plan.max_tokens=48", "tasks.qa.plan.max_tokens=48", "tasks
 LAYERS += ["tasks.qa.corpus.limits={train=16,validation=9,test=9}"]
 """Overrides of the recipe layers, which names corpora for each task."""
 
-VERBS = ("extract", "run", "train", "ablate", "study", "pretrain", "similarity")
+VERBS = ("extract", "run", "train", "ablate", "study", "pretrain", "similarity", "batch")
 """Commands and functions that take overrides."""
 
 

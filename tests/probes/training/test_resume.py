@@ -23,7 +23,7 @@ from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.training.resume import UnfinishedTrainings, corpus_digest
+from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.workspace import Workspace
 from tests.probes.variants.test_multitask import Tasks
 from tests.support.bench import Bench, pairs, write
@@ -172,8 +172,8 @@ def test_latents_of_other_weights_are_refused(tmp_path):
 
 def test_the_same_corpus_read_again_is_the_same():
     again = replace(CORPUS, splits={"train": Rows(SIDES.copy(), np.array([0.0, 1.0]))}, notes=("read twice",))
-    assert corpus_digest(again) == corpus_digest(CORPUS)
-    assert len({corpus_digest(one) for one in OTHER.values()} | {corpus_digest(CORPUS)}) == len(OTHER) + 1
+    assert again.digest == CORPUS.digest
+    assert len({one.digest for one in OTHER.values()} | {CORPUS.digest}) == len(OTHER) + 1
 
 
 def test_variants_with_like_names_have_places_of_their_own(tmp_path):
