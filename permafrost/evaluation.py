@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from permafrost.backbone_place import check_backbone, with_backbone
 from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
@@ -27,6 +26,7 @@ from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.results.run_folder import RunError, RunFolder, checked_folder
 from permafrost.probes.runs.load import load_tasks
 from permafrost.stage_one import PROVIDER
+from permafrost.stages import check_backbone, with_backbone
 from permafrost.user_data import Data, DataArguments, kind_of_corpus
 
 SETTABLE = ("corpus", "extract")

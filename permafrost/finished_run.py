@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from permafrost.backbone_place import with_backbone
 from permafrost.data.progress import Progress
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
-from permafrost.stages import make_extractor
+from permafrost.stages import make_extractor, with_backbone
 
 if TYPE_CHECKING:
     from permafrost.user_data import Data

@@ -1,4 +1,4 @@
-"""Commands about backbones: what a model is, and which have a short name or lie in the local hub cache."""
+"""Commands on backbones alone: what a model is, which are here, pretraining, and the comparison of sentences."""
 
 import json
 from dataclasses import asdict
@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from permafrost import inspection
-from permafrost.cli.console import show_facts, show_json, show_table
-from permafrost.cli.options import JsonOption
+from permafrost import api, inspection
+from permafrost.cli import options
+from permafrost.cli.console import Console, show_facts, show_json, show_similarity, show_table
 from permafrost.cli.verb import VerbApp
+from permafrost.data.corpora.records import CorpusError
 from permafrost.extract.backbones.registry import known_backbones
 
 backbone_app = VerbApp()
@@ -26,7 +27,10 @@ CacheOption = Annotated[Path, typer.Option("--cache", metavar="FOLDER", help="Th
 
 @backbone_app.command("backbone")
 def backbone_command(
-    name: NameArgument, adapter: AdapterOption = "", cache: CacheOption = Path("cache"), as_json: JsonOption = False
+    name: NameArgument,
+    adapter: AdapterOption = "",
+    cache: CacheOption = Path("cache"),
+    as_json: options.JsonOption = False,
 ) -> None:
     """Examine a model: its blocks, how texts may share a forward pass, largest values by layer, speed."""
     found = inspection.backbone(name, cache=cache, adapter=adapter)
@@ -58,13 +62,57 @@ def backbone_command(
 
 
 @backbone_app.command("backbones")
-def backbones_command(as_json: JsonOption = False) -> None:
+def backbones_command(as_json: options.JsonOption = False) -> None:
     """List the short names of models, and the models in the local hub cache."""
     found = known_backbones()
     if as_json:
         show_json({"backbones": [asdict(line) for line in found]})
         return
     show_table(["name", "model", "about", "here"], [list(asdict(line).values()) for line in found])
+
+
+@backbone_app.command("pretrain")
+def pretrain_command(
+    recipe: options.RecipeName,
+    set_: options.SetOption = None,
+    runs: options.RunsOption = Path("runs"),
+    as_json: options.JsonOption = False,
+) -> None:
+    """Pretrain a small language model from scratch.
+
+    The recipe's table [language] describes it. The command writes a model folder, which plan.backbone can name. You may
+    stop the command at any time and repeat it: it continues.
+    """
+    result = api.pretrain(recipe, options.recipe_overrides(set_), runs, Console())
+    if as_json:
+        show_json({"run": result.path and str(result.path)} | result.facts)
+        return
+    show_facts(result.facts)
+    print(f"run: {result.path}" if result.path else "it was there already")
+
+
+@backbone_app.command("similarity")
+def similarity_command(
+    texts: options.Sentences = None,
+    backbone: options.BackboneOption = None,
+    pooling: options.PoolingOption = "",
+    file: options.SentencesFile = None,
+    set_: options.SetOption = None,
+    runs: options.RunsOption = Path("runs"),
+    max_bytes: options.MaxBytesOption = "",
+    as_json: options.JsonOption = False,
+) -> None:
+    """Compare sentences by their cosines, with one or more encoders.
+
+    Cosines are computed in float32. The report has a heatmap per encoder, and maps in three dimensions.
+    """
+    if texts and file:
+        raise CorpusError("give either sentences or --file FILE to compare.")
+    from permafrost.data.readers.plain_text import read_sentences  # loads pyarrow
+
+    sentences = read_sentences(file) if file else texts or None
+    overrides = options.recipe_overrides(set_, max_bytes)
+    show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)
 
 
 def _attention_text(architecture: Any) -> str:

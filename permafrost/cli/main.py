@@ -20,7 +20,6 @@ from permafrost.cli.console import (
     show_similarity,
     show_training,
 )
-from permafrost.cli.encoders import encoder_app
 from permafrost.cli.exit_codes import run_to_exit
 from permafrost.cli.inspect import inspect_app
 from permafrost.cli.latents import latents_app
@@ -43,7 +42,7 @@ app = VerbApp(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (inspect_app, backbone_app, prediction_app, latents_app, encoder_app, batch_app):
+for commands in (inspect_app, backbone_app, prediction_app, latents_app, batch_app):
     app.add_typer(commands)
 app.add_typer(cache_app, name="cache")
 
