@@ -247,8 +247,8 @@ def test_seeds_that_answer_together_say_the_mean_of_what_they_say(classes):
         (mean_prediction,) = together.outputs(split)
         assert len(mean_prediction) == len(rows)
         np.testing.assert_allclose(mean_prediction, np.mean(apart.outputs(split), axis=0), atol=1e-6)
-    assert [bool(calibration) for calibration in together.calibrations] == [not classes]
-    assert [bool(calibration) for calibration in apart.calibrations] == [not classes] * 3
+    assert [bool(calibration) for calibration in together.calibrations] == [True]
+    assert [bool(calibration) for calibration in apart.calibrations] == [True] * 3
     assert apart.value == pytest.approx(np.mean([one.best_value for one in apart.histories]))
     assert together.value != apart.value
 
