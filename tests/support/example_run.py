@@ -137,8 +137,8 @@ def reliability() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "split", "stage", "confidence", "accuracy", "n"])
 
 
-def write_evaluation(folder: Path) -> Path:
-    """The folder of an evaluation of two runs on two data sets; of one pair, predictions and groups."""
+def evaluation() -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Metrics and record of an evaluation of two runs on two data sets."""
     rows, about = [], {}
     for index, (run, data) in enumerate((run, data) for run in ("sst-1", "<b>nli</b>-2") for data in ("a.csv", EVIL)):
         rows.append((run, data, "test", "accuracy", 0.6 + 0.05 * index, 0.5, 0.9, None, 120, ""))
@@ -151,7 +151,13 @@ def write_evaluation(folder: Path) -> Path:
     columns = ["variant", "corpus", "split", "metric", "value", "low", "high", "p", "n", "against"]
     named = record(True) | {"experiment": "evaluation", "selected": "", "evaluations": about}
     named |= {"tasks": {name: task_record("class") for name in about}, "probes": {}}
-    write_tables(folder, {"metrics": long_table(pd.DataFrame(rows, columns=columns))}, named)
+    return long_table(pd.DataFrame(rows, columns=columns)), named
+
+
+def write_evaluation(folder: Path) -> Path:
+    """The folder of an evaluation; of one pair, predictions and groups."""
+    measured, named = evaluation()
+    write_tables(folder, {"metrics": measured}, named)
     pair = folder / "tasks" / "1-pair"
     pair.mkdir(parents=True)
     tables = {"predictions": predictions(True), "breakdown": breakdown_of(["mix"], ("class",))}

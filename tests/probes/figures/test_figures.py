@@ -21,6 +21,7 @@ from tests.support.example_run import (
     ablation,
     by_layer,
     confusion,
+    evaluation,
     every_table,
     record,
     tagged,
@@ -54,6 +55,8 @@ NEEDS = {
     "intermediate": "intermediate",
     "importances": "importances",
     "unexplained": "trials",
+    "transfer": "metrics",
+    "reliability": "reliability",
 }
 TOGETHER = {"by_epoch", "by_epoch_second", "weights", "conflicts"}
 """Figures of a run that trains several tasks."""
@@ -67,6 +70,8 @@ def runs():
     tasks = {name: {table: of_tasks[table] for table in TASK_TABLES} for name in ("ner", "qa")}
     made |= {"layers": full({"metrics": by_layer()}, record()), "together": replace(of_tasks, tasks=tasks)}
     made["ablation"] = full({"metrics": ablation()}, record())
+    metrics, about = evaluation()
+    made["evaluation"] = full({"metrics": metrics}, about)
     return made | {"task": full(every_table(True) | {"confusion": confusion(["one", "other"])}, record(True))}
 
 
@@ -87,7 +92,8 @@ def for_figure(name: str, runs: dict[Any, Tables]) -> Tables:
         "task": name == "confusions",
         "layers": name.startswith("layer_"),
         "ablation": name in ("choices", "selectivity"),
-        True: name == "confusion",
+        "evaluation": name == "transfer",
+        True: name in ("confusion", "reliability"),
     }
     return runs[next((kind for kind, here in kinds.items() if here), False)]
 
